@@ -1,0 +1,95 @@
+"""What every process of a benchmark knows without being told: the inputs and their vectors, from one seed.
+
+The server writes these vectors, and each competitor's result is compared with them afterwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+Precision = Literal["half", "full"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+MAX_BATCH = 96
+"""Inputs per request, the limit of every hosted model (service-facts)."""
+
+PERIOD = 1009
+"""Input ``i`` gets vector ``i % PERIOD``. Prime, so that a batch put in another's place shows."""
+
+NUMBER_WIDTH = 8
+"""Every input starts with its own number in this many digits, which is how the server knows its vector."""
+
+_SPARSE_TERMS = (16, 97)
+_WORDS = (40, 61)
+_PASSAGES = 4096
+
+
+@dataclass(frozen=True)
+class Load:
+    """Which vectors the server answers.
+
+    Attributes:
+        dimension: Numbers per dense vector.
+        precision: ``half`` writes half-precision numbers in full (about 18 characters), as the service does;
+            ``full`` writes single-precision ones with the digits of a double (about 20 characters).
+        seed: Of inputs and vectors alike.
+    """
+
+    dimension: int = 1024
+    precision: Precision = "half"
+    seed: int = 2
+
+    @property
+    def model(self) -> str:
+        """A hosted dense model that has this dimension."""
+        return "multilingual-e5-large" if self.dimension == 1024 else "llama-text-embed-v2"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The request's ``parameters`` for passages of this dimension."""
+        extra = {} if self.dimension == 1024 else {"dimension": self.dimension}
+        return {"input_type": "passage", **extra}
+
+
+def texts(count: int, seed: int) -> list[str]:
+    """Return ``count`` different passages of 40 to 60 made-up words, about 300 characters each."""
+    generator = np.random.default_rng([seed, 1])
+    letters = np.array(list("etaoinshrdlucmfwypvbgk"))
+    words = ["".join(generator.choice(letters, size)) for size in generator.integers(2, 10, 5000)]
+    passages = [
+        " ".join(words[word] for word in generator.integers(0, len(words), size))
+        for size in generator.integers(*_WORDS, min(count, _PASSAGES))
+    ]
+    return [f"{number:0{NUMBER_WIDTH}d} {passages[number % _PASSAGES]}" for number in range(count)]
+
+
+def dense_vectors(load: Load) -> npt.NDArray[np.float32]:
+    """Return the ``(PERIOD, dimension)`` dense vectors; their length is about 1.
+
+    Half-precision and single-precision decimals convert to float32 without rounding, whichever way they are
+    read, so results are compared for equality.
+    """
+    generator = np.random.default_rng([load.seed, 2])
+    vectors = generator.normal(0.0, load.dimension**-0.5, (PERIOD, load.dimension))
+    if load.precision == "half":
+        vectors = vectors.astype(np.float16)
+    return vectors.astype(np.float32)
+
+
+def sparse_vectors(
+    load: Load,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], npt.NDArray[np.float32]]:
+    """Return ``PERIOD`` sparse vectors as compressed rows: ``indptr``, ``indices``, ``values``."""
+    generator = np.random.default_rng([load.seed, 3])
+    indptr = np.concatenate(([0], np.cumsum(generator.integers(*_SPARSE_TERMS, PERIOD))))
+    indices = generator.integers(0, 2**32, indptr[-1], dtype=np.uint32)
+    values = generator.gamma(2.0, 0.5, indptr[-1])
+    if load.precision == "half":
+        values = values.astype(np.float16)
+    return indptr, indices, values.astype(np.float32)

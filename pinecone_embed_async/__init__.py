@@ -1,0 +1,1 @@
+"""Embed any number of texts with Pinecone's hosted models, asynchronously."""

@@ -1,0 +1,53 @@
+"""Time, as everything that waits takes it: passed in, so that tests can turn the hands themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Timer(Protocol):
+    """Something scheduled that can be called off."""
+
+    def cancel(self) -> None:
+        """Call it off; does nothing if it has already run."""
+
+
+class Clock(Protocol):
+    """The time and the two ways of waiting for it. All times are in seconds."""
+
+    def time(self) -> float:
+        """Seconds since some fixed moment; never goes back."""
+
+    def wall_time(self) -> float:
+        """Seconds since the epoch, for dates that come from outside."""
+
+    async def sleep(self, delay: float) -> None:
+        """Suspend the caller for `delay` seconds."""
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
+        """Call `callback` once `time()` has reached `when`."""
+
+
+class LoopClock:
+    """The clock of the running event loop."""
+
+    def time(self) -> float:
+        """Seconds of the running loop's clock."""
+        return asyncio.get_running_loop().time()
+
+    def wall_time(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    async def sleep(self, delay: float) -> None:
+        """Suspend the caller for `delay` seconds."""
+        await asyncio.sleep(delay)
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
+        """Call `callback` from the running loop once its clock has reached `when`."""
+        return asyncio.get_running_loop().call_at(when, callback)

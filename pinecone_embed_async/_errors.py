@@ -1,0 +1,152 @@
+"""The error tree: every error this package raises on purpose derives from `EmbedError`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Inputs that were refused or given up, and why.
+
+    Attributes:
+        indices: positions of the inputs in the call, ascending.
+        error: the cause, the same for all of them.
+    """
+
+    indices: Sequence[int]
+    error: EmbedError
+
+
+class EmbedError(Exception):
+    """Base of all errors of this package.
+
+    Attributes:
+        partial: the embeddings that did succeed, in the shape of the whole call, with NaN rows (sparse:
+            empty rows) for the rest; `None` if the error came before anything could be sent.
+        failures: the inputs that failed, each group with its own cause.
+        attempts: requests sent for the inputs that the error is about; 0 if none was.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.partial: DenseEmbeddings | SparseEmbeddings | None = None
+        self.failures: tuple[Failure, ...] = ()
+        self.attempts = 0
+
+    @property
+    def message(self) -> str:
+        """What happened, without the status, the code and the number of attempts."""
+        return str(self.args[0])
+
+    def __str__(self) -> str:
+        if self.attempts > 1:
+            return f"{self.message} (after {self.attempts} attempts)"
+        return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default would call the class with `args` alone; subclasses take more.
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(cls: type[EmbedError], args: tuple[Any, ...], state: dict[str, Any]) -> EmbedError:
+    error: EmbedError = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class ConfigurationError(EmbedError, ValueError):
+    """The client or the call was set up in a way that cannot work; nothing was sent."""
+
+
+class InputError(EmbedError, ValueError):
+    """An input is not a text that can be embedded; nothing was sent.
+
+    Attributes:
+        index: position of the offending input; `None` if it is about the inputs as a whole.
+    """
+
+    def __init__(self, message: str, *, index: int | None = None) -> None:
+        super().__init__(message)
+        self.index = index
+
+
+class ClosedError(EmbedError):
+    """The client was closed; open it again with `async with`."""
+
+
+class DeadlineExceededError(EmbedError, TimeoutError):
+    """The `timeout` of the whole call ran out."""
+
+
+class TransportError(EmbedError):
+    """No answer: the connection failed, was cut, or an attempt took longer than `attempt_timeout`."""
+
+
+class ResponseError(EmbedError):
+    """An answer that cannot be read or does not match the request."""
+
+
+class ApiError(EmbedError):
+    """The service answered with an error.
+
+    Attributes:
+        status: HTTP status, or the status in the envelope if it came with HTTP 200.
+        code: the service's code, such as `"INVALID_ARGUMENT"`; `None` if the body held no error envelope.
+        details: what the service added, of any JSON type; `None` if nothing.
+        request_id: the service's name for the request, for its support; `None` if it gave none.
+        retry_after: seconds to wait that the service asked for; `None` if it did not, or asked nonsense.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        code: str | None = None,
+        details: Any = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.details = details
+        self.request_id = request_id
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        code = f" {self.code}" if self.code else ""
+        name = f" [request {self.request_id}]" if self.request_id else ""
+        return f"{self.status}{code}: {super().__str__()}{name}"
+
+
+class AuthenticationError(ApiError):
+    """The key is missing, wrong, or not allowed to do this (401, 403)."""
+
+
+class InvalidRequestError(ApiError):
+    """The service refused the request's content or parameters (other 4xx)."""
+
+
+class NotFoundError(ApiError):
+    """The service does not know the model or the path (404)."""
+
+
+class RateLimitError(ApiError):
+    """Over the tokens or the requests that the service takes in a while (429); passes with time."""
+
+
+class QuotaExceededError(ApiError):
+    """The month's tokens are spent; waiting does not help, so it is never retried."""
+
+
+class ServiceError(ApiError):
+    """The service failed or is overloaded (5xx, and 408, 409 ABORTED, 425)."""

@@ -1,0 +1,15 @@
+"""What can be wrong with the files of a job; each message names the file, and the line where there is one."""
+
+from pinecone_embed_async._errors import EmbedError
+
+
+class JobError(EmbedError):
+    """A file of a job cannot be read or written."""
+
+
+class SourceError(JobError):
+    """An input cannot be read: missing, of an unknown format, not UTF-8, or a row without its text."""
+
+
+class OutputError(JobError):
+    """The output cannot be written: no such folder, no permission, no space, or the wrong format."""

@@ -1,0 +1,205 @@
+"""Embeddings to one `.jsonl`, `.npy` or Parquet file, whole or not at all."""
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyarrow import parquet
+
+from pinecone_embed_async._jobs._errors import OutputError
+from pinecone_embed_async._jobs._sources import STANDARD_INPUT, Row
+from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings
+
+# Enough rows to compress well, few enough that one group of 2048 dimensions stays at 64 MiB.
+_ROWS_PER_GROUP = 8192
+
+Embeddings = DenseEmbeddings | SparseEmbeddings
+Rows = npt.NDArray[np.intp]
+
+
+class OutputFormat(StrEnum):
+    """The layout of the output file."""
+
+    JSONL = "jsonl"
+    NPY = "npy"
+    PARQUET = "parquet"
+
+
+def output_format(path: Path) -> OutputFormat:
+    """Tell the format of the output from the suffix of its name.
+
+    Raises:
+        OutputError: The suffix names no format that can be written.
+    """
+    try:
+        return OutputFormat(path.suffix.lower().removeprefix("."))
+    except ValueError:
+        raise OutputError(f"{path}: the output must be named .jsonl, .npy or .parquet") from None
+
+
+def failures_path(path: Path) -> Path:
+    """Name the file beside an output that tells which inputs failed, and why."""
+    return path.with_name(f"{path.name}.failures.jsonl")
+
+
+def check_output(path: Path, inputs: Sequence[str]) -> None:
+    """See before anything is sent whether the output can be written.
+
+    Raises:
+        OutputError: Its folder is missing or not writable, it is a folder itself, or it (or its file of failures) would
+            replace an input.
+    """
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise OutputError(f"{path}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{path}: no permission to write into {folder}")
+    for written in (path, failures_path(path)):
+        if written.exists() and not written.is_file():
+            raise OutputError(f"{written}: it exists and is not a file")
+        for name in inputs:
+            if name != STANDARD_INPUT and Path(name).resolve() == written.resolve():
+                raise OutputError(f"{written}: it is an input of the same run and would be replaced")
+
+
+def write_output(path: Path, rows: Sequence[Row], embeddings: Embeddings) -> None:
+    """Write embeddings, and beside them the failures, in the format that the suffix of `path` tells.
+
+    Row i of `embeddings` belongs to `rows[i]`. `.jsonl` and Parquet hold the rows that succeeded, in order; in `.npy`
+    failed rows are NaN, so that row i stays row i. Both files are written beside their targets, synced and then renamed:
+    a file of an earlier run is replaced by a whole one or stays. Without failures, a failures file of an earlier run is
+    removed.
+
+    Raises:
+        OutputError: The file system refused, or sparse embeddings were to go to `.npy`.
+    """
+    failed = {index for failure in embeddings.failures for index in failure.indices}
+    kept = np.array([index for index in range(len(rows)) if index not in failed], dtype=np.intp)
+    write = _WRITERS[output_format(path)]
+    with _replacing(path) as file:
+        write(file, rows, embeddings, kept)
+        if failed:
+            with _replacing(failures_path(path)) as failures_file:
+                _write_failures(failures_file, rows, embeddings)
+    if not failed:
+        with _file_errors(failures_path(path)):
+            failures_path(path).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _file_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    # A symbolic link keeps pointing where it did: what it points to is replaced.
+    target = path.resolve()
+    # Short, since the name of the target may already be as long as the file system allows.
+    beside = target.with_name(f".pinecone-embed-{secrets.token_hex(4)}.partial")
+    with _file_errors(path):
+        try:
+            with beside.open("xb") as file:
+                if target.exists():
+                    shutil.copymode(target, beside)
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(target)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+
+
+def _write_jsonl(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings, kept: Rows) -> None:
+    encode = msgspec.json.Encoder().encode
+    for index in kept.tolist():
+        record: dict[str, Any] = {"id": rows[index].id}
+        if isinstance(embeddings, DenseEmbeddings):
+            record["vector"] = embeddings.vectors[index].tolist()
+        else:
+            start, end = embeddings.indptr[index], embeddings.indptr[index + 1]
+            record["indices"] = embeddings.indices[start:end].tolist()
+            record["values"] = embeddings.values[start:end].tolist()
+            if embeddings.tokens is not None:
+                record["tokens"] = embeddings.tokens[start:end]
+        file.write(encode(record) + b"\n")
+
+
+def _write_npy(file: BinaryIO, _rows: Sequence[Row], embeddings: Embeddings, _kept: Rows) -> None:
+    if not isinstance(embeddings, DenseEmbeddings):
+        raise OutputError("a .npy file holds dense vectors only; write sparse ones to .parquet or .jsonl")
+    np.save(file, embeddings.vectors, allow_pickle=False)
+
+
+def _write_parquet(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings, kept: Rows) -> None:
+    columns = _dense_columns if isinstance(embeddings, DenseEmbeddings) else _sparse_columns
+    writer: Any = None
+    try:
+        # One round at least, so that a table without rows still has its columns.
+        for start in range(0, max(1, len(kept)), _ROWS_PER_GROUP):
+            group = kept[start : start + _ROWS_PER_GROUP]
+            ids = pa.array([rows[index].id for index in group.tolist()], pa.string())
+            table = pa.table({"id": ids, **columns(embeddings, group)})
+            if writer is None:
+                # Every id and nearly every number is different: a dictionary of them costs time and saves nothing.
+                writer = parquet.ParquetWriter(file, table.schema, use_dictionary=False)
+            writer.write_table(table)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _dense_columns(embeddings: Any, group: Rows) -> dict[str, Any]:
+    vectors = embeddings.vectors[group]
+    dimension = vectors.shape[1]
+    return {"vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dimension)}
+
+
+def _sparse_columns(embeddings: Any, group: Rows) -> dict[str, Any]:
+    starts, ends = embeddings.indptr[group], embeddings.indptr[group + 1]
+    offsets = pa.array(np.concatenate(([0], np.cumsum(ends - starts))).astype(np.int32))
+    taken = np.concatenate([np.arange(start, end) for start, end in zip(starts, ends, strict=True)] or [[]]).astype(np.intp)
+    columns = {
+        "indices": pa.ListArray.from_arrays(offsets, pa.array(embeddings.indices[taken])),
+        "values": pa.ListArray.from_arrays(offsets, pa.array(embeddings.values[taken])),
+    }
+    if embeddings.tokens is not None:
+        tokens = pa.array([embeddings.tokens[index] for index in taken.tolist()], pa.string())
+        columns["tokens"] = pa.ListArray.from_arrays(offsets, tokens)
+    return columns
+
+
+def _write_failures(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings) -> None:
+    causes = {index: failure.error for failure in embeddings.failures for index in failure.indices}
+    encode = msgspec.json.Encoder().encode
+    for index in sorted(causes):
+        row, error = rows[index], causes[index]
+        record = {
+            "id": row.id,
+            "row": index,
+            "input": row.source,
+            "line": row.line,
+            "error": type(error).__name__,
+            "message": str(error),
+        }
+        file.write(encode(record) + b"\n")
+
+
+_WRITERS: dict[OutputFormat, Callable[[BinaryIO, Sequence[Row], Embeddings, Rows], None]] = {
+    OutputFormat.JSONL: _write_jsonl,
+    OutputFormat.NPY: _write_npy,
+    OutputFormat.PARQUET: _write_parquet,
+}

@@ -1,0 +1,165 @@
+"""Models this package knows by name, and the checks of parameters that follow from that.
+
+An unknown model is no error: new models appear at the service first, so whatever is not known here is left to
+the service.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from pinecone_embed_async._errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+VectorType = Literal["dense", "sparse"]
+
+DEFAULT_MAX_BATCH_SIZE = 96
+"""Inputs per request where the model is not known: the limit of every model documented so far."""
+
+DEFAULT_MAX_SEQUENCE_LENGTH = 2048
+"""Tokens per input where the model is not known: the largest of the models documented so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """What the documentation says about a hosted model.
+
+    Attributes:
+        name: the name that requests carry.
+        vector_type: `"dense"` or `"sparse"`.
+        dimension: numbers per vector unless the `dimension` parameter says otherwise; 0 for sparse models.
+        max_batch_size: inputs per request.
+        max_sequence_length: tokens per input.
+        choices: the allowed values of the parameters that have a closed set of them.
+        required: parameters that a request must carry.
+    """
+
+    name: str
+    vector_type: VectorType
+    dimension: int
+    max_batch_size: int
+    max_sequence_length: int
+    choices: Mapping[str, tuple[str | int | bool, ...]] = field(default_factory=dict)
+    required: tuple[str, ...] = ("input_type",)
+
+    def check(self, parameters: Mapping[str, Any]) -> None:
+        """Check `parameters` against what the model is known to take; other keys are left to the service.
+
+        Raises:
+            ConfigurationError: a required parameter is missing, or a value is none of the allowed ones.
+        """
+        for name in self.required:
+            if name not in parameters:
+                allowed = " or ".join(f'{name}="{value}"' for value in self.choices.get(name, ()))
+                raise ConfigurationError(f"model {self.name!r} requires {name}: pass {allowed}")
+        for name, allowed_values in self.choices.items():
+            if name in parameters and not _is_one_of(parameters[name], allowed_values):
+                raise ConfigurationError(
+                    f"model {self.name!r} takes {name} as one of "
+                    f"{', '.join(map(repr, allowed_values))}, got {_short(parameters[name])}"
+                )
+
+    def sequence_length(self, parameters: Mapping[str, Any]) -> int:
+        """Tokens of an input that are embedded and billed at most, under `parameters`."""
+        longer = parameters.get("max_tokens_per_sequence")
+        return longer if isinstance(longer, int) and longer > 0 else self.max_sequence_length
+
+
+# Source: the model pages, as summed up in the table "Models" of the service's documentation (2025-10).
+KNOWN_MODELS: Mapping[str, KnownModel] = {
+    model.name: model
+    for model in (
+        KnownModel(
+            "multilingual-e5-large",
+            "dense",
+            dimension=1024,
+            max_batch_size=96,
+            max_sequence_length=507,
+            choices={"input_type": ("passage", "query"), "truncate": ("END", "NONE")},
+        ),
+        KnownModel(
+            "llama-text-embed-v2",
+            "dense",
+            dimension=1024,
+            max_batch_size=96,
+            max_sequence_length=2048,
+            choices={
+                "input_type": ("passage", "query"),
+                "truncate": ("END", "START", "NONE"),
+                "dimension": (384, 512, 768, 1024, 2048),
+            },
+        ),
+        KnownModel(
+            "pinecone-sparse-english-v0",
+            "sparse",
+            dimension=0,
+            max_batch_size=96,
+            max_sequence_length=512,
+            choices={
+                "input_type": ("passage", "query"),
+                "truncate": ("END", "NONE"),
+                "return_tokens": (True, False),
+            },
+        ),
+    )
+}
+
+
+def merge_parameters(
+    client: Mapping[str, Any], call: Mapping[str, Any] | None, input_type: str | None
+) -> dict[str, Any]:
+    """Merge a call's parameters over the client's, key by key; `input_type` is short for that key.
+
+    Raises:
+        ConfigurationError: `input_type` is given twice with different values, or a name is not a string.
+    """
+    merged = {**client, **(call or {})}
+    for name in merged:
+        if not isinstance(name, str):
+            raise ConfigurationError(f"parameter names are strings, got {type(name).__name__}")
+    if input_type is not None:
+        if call is not None and call.get("input_type", input_type) != input_type:
+            raise ConfigurationError(
+                f"input_type is given twice: {_short(input_type)} and, in parameters, "
+                f"{_short(call['input_type'])}"
+            )
+        merged["input_type"] = input_type
+    return merged
+
+
+def vector_type_of(model: str, vector_type: str | None) -> VectorType | None:
+    """The kind of vectors a model gives: as known, else as the caller says, else `None`.
+
+    Raises:
+        ConfigurationError: `vector_type` is neither `"dense"` nor `"sparse"`, or contradicts a known model.
+    """
+    if vector_type is not None and vector_type not in ("dense", "sparse"):
+        raise ConfigurationError(f'vector_type is "dense" or "sparse", got {_short(vector_type)}')
+    known = KNOWN_MODELS.get(model)
+    if known is None:
+        return "dense" if vector_type == "dense" else "sparse" if vector_type == "sparse" else None
+    if vector_type not in (None, known.vector_type):
+        raise ConfigurationError(f"model {model!r} gives {known.vector_type} vectors, not {vector_type}")
+    return known.vector_type
+
+
+def expected_dimension(model: str, parameters: Mapping[str, Any]) -> int | None:
+    """Numbers per dense vector under `parameters`, or `None` where it is not known before an answer."""
+    asked = parameters.get("dimension")
+    if isinstance(asked, int) and not isinstance(asked, bool) and asked > 0:
+        return asked
+    known = KNOWN_MODELS.get(model)
+    return known.dimension if known is not None and known.vector_type == "dense" else None
+
+
+def _is_one_of(value: Any, allowed: tuple[str | int | bool, ...]) -> bool:
+    # Types are compared too: `True == 1` and `1.0 == 1`, but the service tells them apart.
+    return any(type(value) is type(choice) and value == choice for choice in allowed)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

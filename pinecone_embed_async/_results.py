@@ -1,0 +1,342 @@
+"""What a call gives back: float32 rows, or compressed sparse rows, with what they cost and what failed."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pinecone_embed_async._errors import EmbedError, Failure, ResponseError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from pinecone_embed_async._wire import SparseBlock
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the answers of a call add up to.
+
+    Attributes:
+        total_tokens: tokens billed, as far as the answers say.
+        requests: requests that were answered with embeddings.
+        unreported: how many of those did not say what they cost.
+    """
+
+    total_tokens: int = 0
+    requests: int = 0
+    unreported: int = 0
+
+    def plus(self, total_tokens: int | None) -> Usage:
+        """This usage and one more answered request's; `None` if the answer did not say."""
+        return Usage(
+            self.total_tokens + (total_tokens or 0),
+            self.requests + 1,
+            self.unreported + (total_tokens is None),
+        )
+
+
+class _Embeddings:
+    """What dense and sparse results have in common."""
+
+    __slots__ = ("embedded", "failures", "model", "usage")
+
+    def __init__(
+        self, model: str, usage: Usage, failures: tuple[Failure, ...], embedded: NDArray[np.bool_]
+    ) -> None:
+        self.model = model
+        self.usage = usage
+        self.failures = failures
+        self.embedded = embedded
+
+    def __len__(self) -> int:
+        return len(self.embedded)
+
+    @property
+    def not_tried(self) -> NDArray[np.intp]:
+        """Positions of the inputs that were neither embedded nor failed: the job ended before their turn."""
+        open_ = ~self.embedded
+        for failure in self.failures:
+            open_[np.asarray(failure.indices, dtype=np.intp)] = False
+        return np.flatnonzero(open_)
+
+    def _summary(self) -> str:
+        missing = len(self) - int(self.embedded.sum())
+        tail = f", missing={missing}" if missing else ""
+        return f"model={self.model!r}, tokens={self.usage.total_tokens}, requests={self.usage.requests}{tail}"
+
+    def _record_ids(
+        self, ids: Sequence[str], metadata: Sequence[Mapping[str, Any] | None] | None
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        if len(ids) != len(self):
+            raise ValueError(f"{len(self)} embeddings need as many ids, got {len(ids)}")
+        if metadata is not None and len(metadata) != len(self):
+            raise ValueError(f"{len(self)} embeddings need as many metadata, got {len(metadata)}")
+        for row in np.flatnonzero(self.embedded).tolist():
+            record: dict[str, Any] = {"id": ids[row]}
+            if metadata is not None and metadata[row] is not None:
+                record["metadata"] = dict(metadata[row] or {})
+            yield row, record
+
+
+class DenseEmbeddings(_Embeddings):
+    """Dense vectors, a row for each input.
+
+    Attributes:
+        vectors: float32, shape (inputs, dimension); row i belongs to input i, NaN where it is not embedded.
+        model: the model that the call asked for.
+        usage: what it cost.
+        failures: the inputs that failed, each group with its cause.
+        embedded: bool, shape (inputs,): which rows hold a vector.
+    """
+
+    __slots__ = ("vectors",)
+
+    def __init__(
+        self,
+        vectors: NDArray[np.float32],
+        *,
+        model: str,
+        usage: Usage,
+        failures: tuple[Failure, ...] = (),
+        embedded: NDArray[np.bool_] | None = None,
+    ) -> None:
+        super().__init__(
+            model, usage, failures, np.ones(len(vectors), np.bool_) if embedded is None else embedded
+        )
+        self.vectors = vectors
+
+    def __getitem__(self, row: int) -> NDArray[np.float32]:
+        """The vector of one input: float32, shape (dimension,), a view of `vectors`."""
+        vector: NDArray[np.float32] = self.vectors[operator.index(row)]
+        return vector
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        return iter(self.vectors)
+
+    def __repr__(self) -> str:
+        return f"<DenseEmbeddings {self.vectors.shape} float32, {self._summary()}>"
+
+    def to_records(
+        self, ids: Sequence[str], metadata: Sequence[Mapping[str, Any] | None] | None = None
+    ) -> list[dict[str, Any]]:
+        """Records as the official SDK's `upsert` takes them: `id`, `values` and, if given, `metadata`.
+
+        Rows that are not embedded are left out.
+
+        Args:
+            ids: an id for each input.
+            metadata: a mapping or `None` for each input.
+
+        Raises:
+            ValueError: there are not as many ids or metadata as inputs.
+        """
+        return [
+            {**record, "values": self.vectors[row].tolist()} for row, record in self._record_ids(ids, metadata)
+        ]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SparseVector:
+    """One sparse vector.
+
+    Attributes:
+        indices: uint32, shape (terms,).
+        values: float32, shape (terms,).
+        tokens: the terms as text, where the service sent them.
+    """
+
+    indices: NDArray[np.uint32]
+    values: NDArray[np.float32]
+    tokens: list[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __repr__(self) -> str:
+        return f"<SparseVector of {len(self)} terms>"
+
+
+class SparseEmbeddings(_Embeddings):
+    """Sparse vectors in compressed rows: row i is `indptr[i]` to `indptr[i + 1]` of the flat arrays.
+
+    Attributes:
+        indptr: int64, shape (inputs + 1,).
+        indices: uint32, shape (terms,).
+        values: float32, shape (terms,).
+        tokens: a list of tokens for each row, parallel to its indices; `None` if the service sent none.
+        model: the model that the call asked for.
+        usage: what it cost.
+        failures: the inputs that failed, each group with its cause.
+        embedded: bool, shape (inputs,): which rows were answered; the others are empty.
+    """
+
+    __slots__ = ("indices", "indptr", "tokens", "values")
+
+    def __init__(
+        self,
+        indptr: NDArray[np.int64],
+        indices: NDArray[np.uint32],
+        values: NDArray[np.float32],
+        *,
+        model: str,
+        usage: Usage,
+        tokens: list[list[str]] | None = None,
+        failures: tuple[Failure, ...] = (),
+        embedded: NDArray[np.bool_] | None = None,
+    ) -> None:
+        super().__init__(
+            model, usage, failures, np.ones(len(indptr) - 1, np.bool_) if embedded is None else embedded
+        )
+        self.indptr = indptr
+        self.indices = indices
+        self.values = values
+        self.tokens = tokens
+
+    def __getitem__(self, row: int) -> SparseVector:
+        """The vector of one input; its arrays are views."""
+        row = range(len(self))[operator.index(row)]
+        start, stop = int(self.indptr[row]), int(self.indptr[row + 1])
+        return SparseVector(
+            self.indices[start:stop],
+            self.values[start:stop],
+            None if self.tokens is None else self.tokens[row],
+        )
+
+    def __iter__(self) -> Iterator[SparseVector]:
+        return (self[row] for row in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"<SparseEmbeddings {len(self)} rows, {len(self.indices)} terms, {self._summary()}>"
+
+    def to_records(
+        self, ids: Sequence[str], metadata: Sequence[Mapping[str, Any] | None] | None = None
+    ) -> list[dict[str, Any]]:
+        """Records as the official SDK's `upsert` takes them: `id`, `sparse_values` and, if given, `metadata`.
+
+        Rows that are not embedded are left out.
+
+        Args:
+            ids: an id for each input.
+            metadata: a mapping or `None` for each input.
+
+        Raises:
+            ValueError: there are not as many ids or metadata as inputs.
+        """
+        records = []
+        for row, record in self._record_ids(ids, metadata):
+            vector = self[row]
+            sparse_values = {"indices": vector.indices.tolist(), "values": vector.values.tolist()}
+            records.append({**record, "sparse_values": sparse_values})
+        return records
+
+    def to_scipy(self) -> Any:
+        """A `scipy.sparse.csr_array` of shape (inputs, 2**32), sharing the values.
+
+        Raises:
+            ModuleNotFoundError: SciPy is not installed.
+        """
+        from scipy import sparse  # noqa: PLC0415 - optional, and imported only where it is used
+
+        columns = self.indices.astype(np.int64)
+        return sparse.csr_array((self.values, columns, self.indptr), shape=(len(self), 2**32))
+
+
+class DenseRows:
+    """Collects dense answers: one matrix, allocated once, into which each answer is written in place.
+
+    Args:
+        count: inputs of the call.
+        dimension: numbers per row, or `None` if the first answer tells.
+    """
+
+    def __init__(self, count: int, dimension: int | None) -> None:
+        self._count = count
+        self.dimension = dimension
+        self._matrix: NDArray[np.float32] | None = None
+
+    def rows(self, start: int, stop: int, dimension: int) -> NDArray[np.float32]:
+        """The part of the matrix that inputs `start` to `stop` are written to.
+
+        Raises:
+            ResponseError: an earlier answer had another dimension.
+        """
+        if self.dimension is None:
+            self.dimension = dimension
+        elif self.dimension != dimension:
+            raise ResponseError(
+                f"expected {self.dimension} numbers a row, as in earlier answers, got {dimension}"
+            )
+        if self._matrix is None:
+            self._matrix = np.empty((self._count, dimension), np.float32)
+        return self._matrix[start:stop]
+
+    def finish(
+        self, *, model: str, usage: Usage, failures: tuple[Failure, ...], embedded: NDArray[np.bool_]
+    ) -> DenseEmbeddings:
+        """The result; rows that are not embedded become NaN."""
+        matrix = self._matrix
+        if matrix is None:
+            matrix = np.empty((self._count, self.dimension or 0), np.float32)
+        if not embedded.all():
+            matrix[~embedded] = np.nan
+        return DenseEmbeddings(matrix, model=model, usage=usage, failures=failures, embedded=embedded)
+
+
+class SparseRows:
+    """Collects sparse answers by the position of their first input.
+
+    Args:
+        count: inputs of the call.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._blocks: dict[int, SparseBlock] = {}
+
+    def put(self, start: int, block: SparseBlock) -> None:
+        """Keep the rows of the inputs from `start` on."""
+        self._blocks[start] = block
+
+    def finish(
+        self, *, model: str, usage: Usage, failures: tuple[Failure, ...], embedded: NDArray[np.bool_]
+    ) -> SparseEmbeddings:
+        """The result; rows that are not embedded are empty."""
+        blocks = sorted(self._blocks.items())
+        lengths = np.zeros(self._count, np.int64)
+        for start, block in blocks:
+            lengths[start : start + len(block.lengths)] = block.lengths
+        indptr = np.zeros(self._count + 1, np.int64)
+        np.cumsum(lengths, out=indptr[1:])
+        indices = np.concatenate([np.empty(0, np.uint32), *(block.indices for _, block in blocks)])
+        values = np.concatenate([np.empty(0, np.float32), *(block.values for _, block in blocks)])
+        tokens: list[list[str]] | None = None
+        if any(block.tokens is not None for _, block in blocks):
+            tokens = [[] for _ in range(self._count)]
+            for start, block in blocks:
+                if block.tokens is not None:
+                    tokens[start : start + len(block.tokens)] = block.tokens
+        return SparseEmbeddings(
+            indptr,
+            indices,
+            values,
+            model=model,
+            usage=usage,
+            tokens=tokens,
+            failures=failures,
+            embedded=embedded,
+        )
+
+
+def with_outcome(
+    error: EmbedError, partial: DenseEmbeddings | SparseEmbeddings
+) -> EmbedError:
+    """The error with the embeddings that did succeed and the failures of the call in it."""
+    error.partial = partial
+    error.failures = partial.failures
+    return error

@@ -1,0 +1,425 @@
+"""Decoding of answers: judged as a whole, then written row by row into the caller's float32 matrix.
+
+Two decoders give bit-equal rows: msgspec, which is always there, and simdjson, which hands out arrays without
+making a Python object of every number. Whatever simdjson refuses, msgspec judges.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+import msgspec
+import numpy as np
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from pinecone_embed_async._errors import ConfigurationError, ResponseError
+from pinecone_embed_async._wire._structs import (
+    AnswerShape,
+    DenseAnswer,
+    DenseItem,
+    SparseAnswer,
+    SparseItem,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from pinecone_embed_async._models import VectorType
+
+    RowsFor = Callable[[int], NDArray[np.float32]]
+    """Given the dimension, the float32 matrix (inputs of the request, dimension) to write the rows into."""
+
+DecoderName = Literal["msgspec", "simdjson"]
+
+_Values = TypeVar("_Values", list[float], "NDArray[np.float64]")
+
+
+@dataclass(frozen=True, slots=True)
+class SparseBlock:
+    """The sparse rows of one answer.
+
+    Attributes:
+        lengths: int64 (rows,), the number of terms of each row.
+        indices: uint32 (terms,), row after row.
+        values: float32 (terms,), parallel to `indices`.
+        tokens: the terms as text, a list a row; `None` if the answer had none.
+    """
+
+    lengths: NDArray[np.int64]
+    indices: NDArray[np.uint32]
+    values: NDArray[np.float32]
+    tokens: list[list[str]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an answer holds beside the dense rows, which are in their place already.
+
+    Attributes:
+        vector_type: the answer's own.
+        model: as the service names it; `None` if it does not.
+        total_tokens: billed; `None` if the answer does not say.
+        sparse: the rows of a sparse answer; `None` for a dense one.
+    """
+
+    vector_type: VectorType
+    model: str | None
+    total_tokens: int | None
+    sparse: SparseBlock | None = None
+
+
+class Decoder(Protocol):
+    """Reads bodies that came with HTTP 200."""
+
+    name: DecoderName
+
+    def decode(
+        self, body: bytes, *, count: int, vector_type: VectorType | None, dimension: int | None, rows: RowsFor
+    ) -> Answer:
+        """Judge a body and write its dense rows into `rows(dimension)`.
+
+        Args:
+            body: the whole body, decompressed.
+            count: inputs of the request.
+            vector_type: the kind expected, or `None` if the answer may tell.
+            dimension: numbers per row expected, or `None` if the answer may tell.
+            rows: gives the matrix (count, dimension) to write to; it may raise `ResponseError`.
+
+        Raises:
+            ResponseError: the body cannot be read or does not match the request; the matrix may have been
+                written to in part.
+        """
+
+
+def choose_decoder(name: DecoderName | None) -> Decoder:
+    """The decoder of that name; without one simdjson if it is installed, else msgspec.
+
+    Raises:
+        ConfigurationError: there is none of that name, or it is not installed.
+    """
+    if name is None:
+        name = "simdjson" if importlib.util.find_spec("simdjson") else "msgspec"
+    if name not in DECODERS:
+        raise ConfigurationError(f"decoder is one of {', '.join(DECODERS)} or None, got {name!r}")
+    if name == "simdjson" and not importlib.util.find_spec("simdjson"):
+        raise ConfigurationError('decoder="simdjson" needs pip install "pinecone-embed-async[fast]"')
+    return DECODERS[name]()
+
+
+class MsgspecDecoder:
+    """Decodes with msgspec; a row's list of floats lives until the row is written."""
+
+    name: DecoderName = "msgspec"
+
+    def decode(
+        self, body: bytes, *, count: int, vector_type: VectorType | None, dimension: int | None, rows: RowsFor
+    ) -> Answer:
+        """See `Decoder.decode`."""
+        if vector_type is None:
+            vector_type = _vector_type_in(body)
+        answer: DenseAnswer | SparseAnswer
+        problem = None
+        try:
+            answer = _DENSE.decode(body) if vector_type == "dense" else _SPARSE.decode(body)
+        # RecursionError: nested deeper than the interpreter's stack.
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            problem = _describe(error)
+        if problem is not None:
+            # Raised here, not above: a UnicodeDecodeError holds the body, and must not be chained.
+            raise ResponseError(_explain(body, vector_type) or problem)
+        _check_vector_type(answer.vector_type, vector_type)
+        _check_count(len(answer.data), count)
+        _check_duplicates(body, answer)
+        model = None if answer.model is UNSET else answer.model
+        total_tokens = _total_tokens(answer.usage)
+        if isinstance(answer, SparseAnswer):
+            return Answer("sparse", model, total_tokens, _sparse_block(answer.data))
+        _write_rows([item.values for item in answer.data], dimension, rows, _from_list)
+        return Answer("dense", model, total_tokens)
+
+
+class SimdjsonDecoder:
+    """Decodes dense answers with simdjson; whatever is unusual in the least goes to msgspec."""
+
+    name: DecoderName = "simdjson"
+
+    def __init__(self) -> None:
+        import simdjson  # noqa: PLC0415 - optional, and imported only where it is used
+
+        self._parser = simdjson.Parser()
+        self._judge = MsgspecDecoder()
+
+    def decode(
+        self, body: bytes, *, count: int, vector_type: VectorType | None, dimension: int | None, rows: RowsFor
+    ) -> Answer:
+        """See `Decoder.decode`."""
+        if vector_type != "sparse":
+            answer = self._decode_usual(body, count, dimension, rows)
+            if answer is not None:
+                return answer
+        return self._judge.decode(
+            body, count=count, vector_type=vector_type, dimension=dimension, rows=rows
+        )
+
+    def _decode_usual(
+        self, body: bytes, count: int, dimension: int | None, rows: RowsFor
+    ) -> Answer | None:
+        """Decode a body of the usual shape; `None` if it has any other, right or wrong."""
+        # simdjson takes a byte order mark, and its buffers flatten nested arrays; msgspec does neither. With
+        # one bracket for `data` and one a row there is nothing nested.
+        if body[:1] == b"\xef" or _occurrences(body, b"[") != count + 1:
+            return None
+        try:
+            document = self._parser.parse(body)
+            if list(document) not in _USUAL_KEYS or document["vector_type"] != "dense":
+                return None
+            usage = document["usage"]
+            if list(usage) != ["total_tokens"]:
+                return None
+            data = document["data"]
+            if len(data) != count or any(list(item) not in _USUAL_ITEM_KEYS for item in data):
+                return None
+            total_tokens, model = usage["total_tokens"], document["model"]
+            if type(total_tokens) is not int or total_tokens < 0 or not isinstance(model, str):
+                return None
+            arrays = [item["values"] for item in data]
+            lengths = {len(array) for array in arrays}
+            if lengths != {dimension or next(iter(lengths))} or lengths == {0}:
+                return None
+            buffers = [np.frombuffer(array.as_buffer(of_type="d")) for array in arrays]
+        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError):
+            return None
+        finally:
+            # The parser refuses the next body while anything of this one is alive.
+            data = document = usage = arrays = item = None  # noqa: F841
+        _write_rows(buffers, dimension, rows, _unchanged)
+        return Answer("dense", model, total_tokens)
+
+
+DECODERS: Mapping[DecoderName, Callable[[], Decoder]] = {
+    "msgspec": MsgspecDecoder,
+    "simdjson": SimdjsonDecoder,
+}
+
+_DENSE = msgspec.json.Decoder(DenseAnswer)
+_SPARSE = msgspec.json.Decoder(SparseAnswer)
+_SHAPE = msgspec.json.Decoder(AnswerShape)
+
+# The order of the reference, and the same sorted by name.
+_USUAL_KEYS = (
+    ["model", "vector_type", "data", "usage"],
+    ["model", "data", "vector_type", "usage"],
+    ["data", "model", "usage", "vector_type"],
+    ["model", "data", "usage", "vector_type"],
+)
+_USUAL_ITEM_KEYS = (["values", "vector_type"], ["vector_type", "values"], ["values"])
+
+
+def _vector_type_in(body: bytes) -> VectorType:
+    problem = None
+    try:
+        shape = _SHAPE.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        problem = _describe(error)
+    if problem is not None:
+        raise ResponseError(problem)
+    if shape.vector_type == "dense":
+        return "dense"
+    if shape.vector_type == "sparse":
+        return "sparse"
+    raise ResponseError('the answer has no vector_type "dense" or "sparse" at `$.vector_type`')
+
+
+def _describe(error: Exception) -> str:
+    # msgspec's messages name types and paths, never values.
+    if isinstance(error, msgspec.DecodeError):
+        return f"the answer cannot be read: {error}"
+    if isinstance(error, UnicodeDecodeError):
+        return "the answer cannot be read: it is not UTF-8"
+    return "the answer cannot be read: it is nested too deeply"
+
+
+def _explain(body: bytes, wanted: VectorType) -> str | None:
+    """Say that a body which did not decode is of the other kind, if it is."""
+    try:
+        shape = _SHAPE.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    other = "sparse" if wanted == "dense" else "dense"
+    return _other_kind(other, wanted) if shape.vector_type == other else None
+
+
+def _other_kind(got: str, wanted: str) -> str:
+    shown = got if got in ("dense", "sparse") else "unknown"
+    return f"expected {wanted} embeddings, got an answer of {shown} kind at `$.vector_type`"
+
+
+def _check_vector_type(got: str, wanted: VectorType) -> None:
+    if got != wanted:
+        raise ResponseError(_other_kind(got, wanted))
+
+
+def _check_count(got: int, count: int) -> None:
+    if got != count:
+        raise ResponseError(f"expected {count} embeddings, got {got} at `$.data`")
+
+
+def _from_list(values: list[float]) -> NDArray[np.float32]:
+    # Four times as fast as np.array(values) or assigning the list to the row.
+    return np.fromiter(values, np.float32, len(values))
+
+
+def _unchanged(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values
+
+
+def _write_rows(
+    data: Sequence[_Values],
+    dimension: int | None,
+    rows: RowsFor,
+    convert: Callable[[_Values], NDArray[np.float32] | NDArray[np.float64]],
+) -> None:
+    # All lengths are judged before `rows` is asked: it may take the first answer's dimension for good.
+    wanted = len(data[0]) if dimension is None else dimension
+    for position, values in enumerate(data):
+        if len(values) != wanted:
+            raise ResponseError(
+                f"expected {wanted} numbers a row, got {len(values)} at `$.data[{position}].values`"
+            )
+    if wanted == 0:
+        raise ResponseError("the rows are empty at `$.data[0].values`")
+    matrix = rows(wanted)
+    # A number over float32's range becomes an infinity, quietly, and is found below.
+    with np.errstate(over="ignore"):
+        for position, values in enumerate(data):
+            matrix[position] = convert(values)
+    if not np.isfinite(matrix).all():
+        position = int(np.argmin(np.isfinite(matrix).all(axis=1)))
+        column = int(np.argmin(np.isfinite(matrix[position])))
+        raise ResponseError(f"a number is out of float32's range at `$.data[{position}].values[{column}]`")
+
+
+def _sparse_block(data: list[SparseItem]) -> SparseBlock:
+    with_tokens = [bool(item.sparse_tokens) for item in data]
+    for position, item in enumerate(data):
+        if len(item.sparse_values) != len(item.sparse_indices):
+            raise ResponseError(
+                f"{len(item.sparse_indices)} indices but {len(item.sparse_values)} values at "
+                f"`$.data[{position}]`"
+            )
+        if with_tokens[position] and len(item.sparse_tokens or ()) != len(item.sparse_indices):
+            raise ResponseError(
+                f"{len(item.sparse_indices)} indices but {len(item.sparse_tokens or ())} tokens at "
+                f"`$.data[{position}].sparse_tokens`"
+            )
+    lengths = np.fromiter((len(item.sparse_indices) for item in data), np.int64, len(data))
+    total = int(lengths.sum())
+    indices = np.fromiter((index for item in data for index in item.sparse_indices), np.uint32, total)
+    with np.errstate(over="ignore"):
+        values = np.fromiter((value for item in data for value in item.sparse_values), np.float32, total)
+    if not np.isfinite(values).all():
+        term = int(np.argmin(np.isfinite(values)))
+        position = int(np.searchsorted(np.cumsum(lengths), term, side="right"))
+        column = term - int(lengths[:position].sum())
+        raise ResponseError(
+            f"a number is out of float32's range at `$.data[{position}].sparse_values[{column}]`"
+        )
+    tokens = [list(item.sparse_tokens or ()) for item in data] if any(with_tokens) else None
+    return SparseBlock(lengths, indices, values, tokens)
+
+
+class _TotalTokens(Struct):
+    total_tokens: int | UnsetType = UNSET
+
+
+_USAGE = msgspec.json.Decoder(_TotalTokens)
+
+
+def _total_tokens(usage: Raw | UnsetType) -> int | None:
+    """The tokens billed, or `None` where the answer does not say: that is no reason to pay for it again."""
+    if usage is UNSET:
+        return None
+    try:
+        total = _USAGE.decode(usage).total_tokens
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return total if isinstance(total, int) and total >= 0 else None
+
+
+def _occurrences(buffer: bytes | Raw, character: bytes) -> int:
+    """How often a byte occurs; thirteen times as fast as bytes.count on a whole answer."""
+    return int(np.count_nonzero(np.frombuffer(buffer, np.uint8) == ord(character)))
+
+
+_FIELDS: Mapping[type[Struct], tuple[str, ...]] = {
+    kind: kind.__struct_fields__ for kind in (DenseAnswer, SparseAnswer, DenseItem, SparseItem)
+}
+
+
+def _check_duplicates(body: bytes, answer: DenseAnswer | SparseAnswer) -> None:
+    """Refuse a known key that occurs twice, which JSON parsers settle each in its own way.
+
+    msgspec keeps the last one and tells nobody. But each known key, and each text kept, accounts for two
+    quotation marks: if the body has no more than those, nothing was dropped. Otherwise it has keys that are
+    not known, escapes, or duplicates, and is looked at key by key.
+    """
+    marks = 2 + 4  # the key of data; vector_type with its text
+    if answer.model is not UNSET:
+        marks += 4
+    if isinstance(answer.usage, Raw):
+        usage = bytes(answer.usage)
+        marks += 2 + usage.count(b'"')
+        _refuse_duplicates(_pairs(usage), ("total_tokens",), "$.usage")
+    for item in answer.data:
+        marks += 2 if isinstance(item, DenseItem) else 4
+        if isinstance(item.vector_type, Raw):
+            marks += 2 + bytes(item.vector_type).count(b'"')
+        if isinstance(item, SparseItem) and item.sparse_tokens is not UNSET:
+            marks += 2 + 2 * len(item.sparse_tokens or ())
+    if marks == _occurrences(body, b'"') or not _dropped_something(body):
+        return
+    top = _pairs(body)
+    _refuse_duplicates(top, _FIELDS[type(answer)], "$")
+    kind = SparseItem if isinstance(answer, SparseAnswer) else DenseItem
+    for position, pairs in enumerate(dict(top)["data"]):
+        _refuse_duplicates(pairs, _FIELDS[kind], f"$.data[{position}]")
+
+
+def _dropped_something(body: bytes) -> bool:
+    """Whether a key may occur twice in the answer or one of its items, keys that are not known included."""
+    try:
+        top = msgspec.json.decode(body, type=dict[str, Raw])
+        items = msgspec.json.decode(top["data"], type=list[dict[str, Raw]])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return True
+    kept_at_top = sum(2 + _occurrences(value, b'"') for value in top.values())
+    kept_in_items = sum(2 + _occurrences(value, b'"') for item in items for value in item.values())
+    return kept_at_top != _occurrences(body, b'"') or kept_in_items != _occurrences(top["data"], b'"')
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object with all its keys, also those that occur twice."""
+
+
+def _pairs(text: bytes) -> _Pairs:
+    problem = None
+    try:
+        value = json.loads(text, object_pairs_hook=_Pairs)
+    except (ValueError, RecursionError):
+        problem = "the answer cannot be read: what it holds beside the embeddings is malformed"
+    if problem is not None:
+        raise ResponseError(problem)
+    return value if isinstance(value, _Pairs) else _Pairs()
+
+
+def _refuse_duplicates(pairs: Iterable[tuple[str, Any]], known: tuple[str, ...], path: str) -> None:
+    seen = set()
+    for key, _ in pairs:
+        if key in seen and key in known:
+            raise ResponseError(f"the key {key!r} occurs twice at `{path}`")
+        seen.add(key)

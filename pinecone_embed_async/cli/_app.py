@@ -1,0 +1,250 @@
+"""The commands and their options; what they do is in the modules beside this one."""
+
+import asyncio
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from typer.exceptions import TyperException
+
+from pinecone_embed_async import ConfigurationError, EmbedError, __version__
+from pinecone_embed_async._jobs import InputFormat
+from pinecone_embed_async.cli import _demo, _embed, _models, _serve
+from pinecone_embed_async.cli._output import INTERRUPTED, PROGRAM, print_error
+from pinecone_embed_async.cli._run import Settings
+
+_DEFAULT_MODEL = "multilingual-e5-large"
+
+app = typer.Typer(
+    name=PROGRAM,
+    help="Embed any number of texts with Pinecone's hosted models.\n\n"
+    "The API key is read from the environment variable PINECONE_API_KEY and never from an option: options can be seen "
+    "in the list of processes. --emulator and the demo need none.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and give its exit status; every error becomes one line on standard error."""
+    try:
+        status = app(args=list(arguments), prog_name=PROGRAM, standalone_mode=False)
+    except TyperException as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else PROGRAM
+        print_error(f"{error.format_message().rstrip('.')} (see {command} --help)")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except ConfigurationError as error:
+        print_error(str(error))
+        return 2
+    except EmbedError as error:
+        print_error(str(error))
+        return 1
+    except BrokenPipeError:
+        # Whoever read the output has seen enough, as `head` does.
+        return 1
+    except Exception as error:  # noqa: BLE001 - a person at a terminal is told in one line, whatever it was
+        print_error(f"unexpected {type(error).__name__}: {error}")
+        return 1
+    return status or 0
+
+
+def _print_version(value: bool) -> None:  # noqa: FBT001 - typer's signature
+    if value:
+        print(f"{PROGRAM} {__version__}")  # noqa: T201 - it was asked for
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    *,
+    version: Annotated[  # noqa: ARG001 - its callback has answered
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> int:
+    if context.invoked_subcommand is None:
+        print(context.get_help())  # noqa: T201 - the help is the answer to no command
+        raise typer.Exit(2)
+    return 0
+
+
+Model = Annotated[
+    str, typer.Option("--model", "-m", metavar="NAME", help="The model; `pinecone-embed models` lists those known.")
+]
+Concurrency = Annotated[
+    int | None, typer.Option("--concurrency", min=1, metavar="N", help="Requests in flight at most. Default: 8.")
+]
+BaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--base-url",
+        metavar="URL",
+        help="The service's address. Default: PINECONE_CONTROLLER_HOST, else https://api.pinecone.io.",
+    ),
+]
+AllowHttp = Annotated[
+    bool,
+    typer.Option("--allow-http", help="Let the address be plain HTTP to another machine: the key goes unencrypted."),
+]
+WithEmulator = Annotated[
+    bool, typer.Option("--emulator", help="Ask a local emulator in this process instead of the service; needs no key.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary; errors are still told.")]
+
+
+@app.command()
+def embed(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Files .txt, .jsonl or .csv, embedded in this order; - for standard input."),
+    ],
+    *,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="The output, .jsonl, .npy or .parquet by its name.")
+    ],
+    input_format: Annotated[
+        InputFormat | None,
+        typer.Option("--format", "-f", help="How to read every INPUT, whatever its name; needed for standard input."),
+    ] = None,
+    text_field: Annotated[
+        str, typer.Option("--text-field", metavar="NAME", help="The JSON field or CSV column to embed.")
+    ] = "text",
+    id_field: Annotated[
+        str | None,
+        typer.Option("--id-field", metavar="NAME", help="The JSON field or CSV column with the id. Default: the row's number from 0."),
+    ] = None,
+    model: Model = _DEFAULT_MODEL,
+    input_type: Annotated[
+        str, typer.Option("--input-type", metavar="TYPE", help="What the texts are: passage or query.")
+    ] = "passage",
+    dimension: Annotated[
+        int | None, typer.Option("--dimension", min=1, metavar="N", help="Numbers per vector, where the model has a choice.")
+    ] = None,
+    truncate: Annotated[
+        str | None,
+        typer.Option("--truncate", metavar="END|START|NONE", help="Where a text over the model's length is cut; NONE: it fails."),
+    ] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", "-p", metavar="KEY=JSON", help="Another parameter of the model; may be repeated."),
+    ] = None,
+    concurrency: Concurrency = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, metavar="N", help="Inputs per request at most. Default: the model's limit.")
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", metavar="SECONDS", help="Give up on what is not embedded by then. Default: never."),
+    ] = None,
+    base_url: BaseUrl = None,
+    allow_http: AllowHttp = False,
+    emulator: WithEmulator = False,
+    quiet: Quiet = False,
+) -> int:
+    """Embed the rows of files, in order, into one file.
+
+    The output holds an id and a vector for each row: as JSON lines, as a Parquet table (the vector a fixed-size list of
+    float32; sparse models: lists of indices and values), or as a NumPy matrix of the vectors alone.
+
+    It is written beside its target and renamed at the end: after Ctrl-C or an error the old file is still there. Rows that
+    fail are listed with their causes in FILE.failures.jsonl and left out of the output (in .npy they are NaN); the exit
+    status is then 1.
+
+    \b
+    Examples:
+      pinecone-embed embed notes.txt --out notes.parquet --emulator
+      pinecone-embed embed docs.jsonl --text-field body --id-field id --out docs.parquet
+      zcat log.gz | pinecone-embed embed - --format txt --out log.npy
+    """  # noqa: D301 - \b is typer's mark for lines to keep
+    settings = Settings(
+        model=model,
+        parameters=_parameters(parameter or [], input_type=input_type, dimension=dimension, truncate=truncate),
+        concurrency=concurrency,
+        batch_size=batch_size,
+        base_url=base_url,
+        allow_http=allow_http,
+        emulator=emulator,
+        timeout=_positive(timeout, "--timeout"),
+        quiet=quiet,
+    )
+    _check_service(settings)
+    return _embed.embed_files(
+        inputs, out=out, format=input_format, text_field=text_field, id_field=id_field, settings=settings
+    )
+
+
+@app.command()
+def models(
+    *,
+    live: Annotated[bool, typer.Option("--live", help="Ask the service, which needs the key.")] = False,
+    base_url: BaseUrl = None,
+    allow_http: AllowHttp = False,
+    emulator: WithEmulator = False,
+) -> int:
+    """Print the models and their limits: those known, or with --live those that the service has now."""
+    settings = Settings(model=_DEFAULT_MODEL, base_url=base_url, allow_http=allow_http, emulator=emulator)
+    if live:
+        _check_service(settings)
+        _models.print_live(settings)
+    elif base_url or allow_http or emulator:
+        raise ConfigurationError("--base-url, --allow-http and --emulator say whom --live asks; add --live")
+    else:
+        _models.print_known()
+    return 0
+
+
+@app.command()
+def demo(
+    query: Annotated[str, typer.Argument(metavar="[QUERY]", help="What to look for.")] = _demo.DEFAULT_QUERY,
+    *,
+    top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="How many docstrings to answer.")] = 5,
+    model: Model = _DEFAULT_MODEL,
+    concurrency: Concurrency = None,
+    quiet: Quiet = False,
+) -> int:
+    """Embed the docstrings of Python's standard library and answer a query with the nearest.
+
+    Against a local emulator: no account, no key, no network. Its vectors know words and parts of words, not their meaning.
+    """
+    return _demo.run_demo(query, top=top, settings=Settings(model=model, concurrency=concurrency, quiet=quiet))
+
+
+def _check_service(settings: Settings) -> None:
+    if settings.emulator:
+        if settings.base_url or settings.allow_http:
+            raise ConfigurationError("--emulator is a service of its own; leave out --base-url and --allow-http")
+    elif not os.environ.get("PINECONE_API_KEY"):
+        raise EmbedError("no API key: set the environment variable PINECONE_API_KEY, or use --emulator")
+
+
+def _positive(seconds: float | None, name: str) -> float | None:
+    if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
+        raise ConfigurationError(f"{name} is a positive number of seconds, not {seconds}")
+    return seconds
+
+
+def _parameters(given: Sequence[str], **named: Any) -> dict[str, Any]:
+    parameters = {name: value for name, value in named.items() if value is not None}
+    for item in given:
+        key, separator, value = item.partition("=")
+        if not separator or not key:
+            raise ConfigurationError(f"--parameter {item}: write KEY=JSON")
+        if key in named:
+            raise ConfigurationError(f"--parameter {key}: use --{key.replace('_', '-')}")
+        if key in parameters:
+            raise ConfigurationError(f"--parameter {key}: given twice")
+        try:
+            parameters[key] = msgspec.json.decode(value)
+        except msgspec.MsgspecError:
+            raise ConfigurationError(
+                f"""--parameter {item}: the value is not JSON; text is written --parameter '{key}="{value}"'"""
+            ) from None
+    return parameters

@@ -1,0 +1,96 @@
+"""Real text that every machine has: the docstrings of Python's standard library."""
+
+import ast
+import contextlib
+import gc
+import sys
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from pinecone_embed_async._jobs import SourceError
+
+# Tests and programs that come with the library, generated tables, and what pip put beside it.
+_LEFT_OUT = frozenset(
+    {"__pycache__", "idle_test", "idlelib", "lib2to3", "pydoc_data", "site-packages", "test", "tests", "turtledemo"}
+)
+
+_Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+class Docstring(NamedTuple):
+    """One docstring, and what it documents: `module`, or `module:Class.method`."""
+
+    name: str
+    text: str
+
+
+def read_docstrings(library: Path | None = None) -> list[Docstring]:
+    """Read the docstrings of the standard library from its source files, without importing any of them.
+
+    In the order of modules and lines, which is the same every time. Of equal docstrings the first is kept.
+
+    Args:
+        library: The folder of the library; by default that of the running Python.
+
+    Raises:
+        SourceError: This Python came without the sources of its library.
+    """
+    library = library or Path(sysconfig.get_path("stdlib"))
+    names: dict[str, str] = {}
+    with _collector_paused(), warnings.catch_warnings():
+        # Compiling may warn of old code, which is not the reader's.
+        warnings.simplefilter("ignore")
+        for module, path in _source_files(library):
+            try:
+                tree = ast.parse(path.read_bytes())
+            except (OSError, SyntaxError, ValueError):
+                # Some distributions ship templates and broken links among the sources; the demo can do without them.
+                continue
+            for qualified_name, text in _docstrings_of(tree, ""):
+                names.setdefault(text, f"{module}:{qualified_name}" if qualified_name else module)
+    if not names:
+        raise SourceError(f"{library}: no sources of the standard library here, so no docstrings to embed")
+    return [Docstring(name, text) for text, name in names.items()]
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    # Syntax trees are many objects and no cycles: the collector finds nothing and takes a third of the time.
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _source_files(library: Path) -> Iterator[tuple[str, Path]]:
+    for name in sorted(sys.stdlib_module_names - _LEFT_OUT):
+        module, package = library / f"{name}.py", library / name
+        if module.is_file():
+            yield name, module
+        elif package.is_dir():
+            for path in sorted(package.rglob("*.py")):
+                parts = path.relative_to(library).with_suffix("").parts
+                if _LEFT_OUT.isdisjoint(parts):
+                    yield ".".join(parts).removesuffix(".__init__"), path
+
+
+def _docstrings_of(node: _Documented, name: str) -> Iterator[tuple[str, str]]:
+    text = ast.get_docstring(node)
+    if text:
+        yield name, text
+    if isinstance(node, ast.Module | ast.ClassDef):
+        yield from _docstrings_within(node, f"{name}." if name else "")
+
+
+def _docstrings_within(node: ast.AST, prefix: str) -> Iterator[tuple[str, str]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _docstrings_of(child, prefix + child.name)
+        elif isinstance(child, ast.If | ast.Try | ast.ExceptHandler | ast.With):
+            yield from _docstrings_within(child, prefix)

@@ -1,0 +1,86 @@
+"""One run of the client, against the service or a local emulator."""
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pinecone_embed_async import ConfigurationError, DenseEmbeddings, EmbedClient, SparseEmbeddings
+from pinecone_embed_async.cli._progress import Summary, reporting
+from pinecone_embed_async.emulator import Emulator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the options of a run say; `None` leaves the client's own default.
+
+    Attributes:
+        model: The name of the model.
+        parameters: The model's parameters, `input_type` among them.
+        concurrency: Requests in flight at most.
+        batch_size: Inputs per request at most.
+        base_url: The service's address.
+        allow_http: Whether the address may be plain HTTP to another machine.
+        emulator: Whether an emulator in this process answers, without a key.
+        timeout: Seconds that the whole run may take.
+        dense_only: Whether sparse embeddings are of no use.
+        quiet: Whether nothing is shown.
+    """
+
+    model: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    concurrency: int | None = None
+    batch_size: int | None = None
+    base_url: str | None = None
+    allow_http: bool = False
+    emulator: bool = False
+    timeout: float | None = None
+    dense_only: bool = False
+    quiet: bool = False
+
+
+@contextlib.asynccontextmanager
+async def connected(settings: Settings) -> AsyncIterator[EmbedClient[Any]]:
+    """Open a client, and the emulator before it where the settings ask for one."""
+    async with contextlib.AsyncExitStack() as stack:
+        options: dict[str, Any] = {"base_url": settings.base_url}
+        if settings.emulator:
+            emulator = await stack.enter_async_context(Emulator())
+            options = {"base_url": emulator.url, "api_key": emulator.api_key}
+        if settings.concurrency is not None:
+            options["max_concurrency"] = settings.concurrency
+        client: EmbedClient[Any] = EmbedClient(
+            settings.model,
+            parameters=settings.parameters,
+            max_batch_size=settings.batch_size,
+            allow_http=settings.allow_http,
+            **options,
+        )
+        yield await stack.enter_async_context(client)
+
+
+async def embed_texts(
+    texts: Sequence[str], settings: Settings
+) -> tuple[DenseEmbeddings | SparseEmbeddings, Summary]:
+    """Embed all texts with progress; what failed is in the result's `failures`.
+
+    Raises:
+        ConfigurationError: The settings do not fit together or the model; nothing was sent.
+        InputError: A text cannot be sent; nothing was.
+    """
+    async with connected(settings) as client:
+        if settings.dense_only:
+            await _check_dense(client, settings.model)
+        with reporting(len(texts), quiet=settings.quiet) as reporter:
+            started = time.perf_counter()
+            result = await client.embed(texts, timeout=settings.timeout, on_error="return", progress=reporter)
+            seconds = time.perf_counter() - started
+        return result, Summary(
+            inputs=len(texts),
+            failed=sum(len(failure.indices) for failure in result.failures),
+            requests=result.usage.requests,
+            tokens=result.usage.total_tokens,
+            retries=client.statistics().retries,
+            seconds=seconds,
+        )

@@ -1,0 +1,71 @@
+"""Refusals of the emulated service: a status and the error envelope of schema `ErrorResponse`."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import msgspec
+
+# The code that the documentation gives with a status, or the nearest one in its list.
+_CODES = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "FORBIDDEN",
+    404: "NOT_FOUND",
+    408: "DEADLINE_EXCEEDED",
+    409: "ABORTED",
+    412: "FAILED_PRECONDITION",
+    413: "INVALID_ARGUMENT",
+    422: "INVALID_ARGUMENT",
+    425: "UNAVAILABLE",
+    429: "RESOURCE_EXHAUSTED",
+    500: "UNKNOWN",
+    501: "UNIMPLEMENTED",
+    502: "UNAVAILABLE",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+
+
+def code_of(status: int) -> str:
+    """Give the error code that goes with an HTTP status."""
+    if status in _CODES:
+        return _CODES[status]
+    if status >= 500:
+        return "UNAVAILABLE" if status >= 520 else "INTERNAL"
+    return "FAILED_PRECONDITION"
+
+
+def envelope(status: int, code: str, message: str, details: dict[str, Any] | None = None) -> bytes:
+    """Encode the error envelope; `details` is left out if there are none."""
+    error: dict[str, Any] = {"code": code, "message": message}
+    if details is not None:
+        error["details"] = details
+    return msgspec.json.encode({"status": status, "error": error})
+
+
+class ServiceRefusal(Exception):  # noqa: N818 - it is an answer, not a fault of the emulator
+    """The service's answer to a request that it does not serve.
+
+    Attributes:
+        status: The HTTP status.
+        code: The error code in the envelope.
+        message: The text for a person.
+        headers: Further headers of the answer.
+    """
+
+    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(status, code, message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = headers or {}
+
+    @classmethod
+    def invalid(cls, message: str) -> Self:
+        """Make a 400 INVALID_ARGUMENT."""
+        return cls(400, "INVALID_ARGUMENT", message)
+
+    def body(self) -> bytes:
+        """Encode the envelope."""
+        return envelope(self.status, self.code, self.message)

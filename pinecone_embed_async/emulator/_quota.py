@@ -1,0 +1,184 @@
+"""The quotas of the emulated service: pure decisions, with the clock passed in."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceQuota:
+    """The limits of one project, all off unless given.
+
+    The service documents 250,000 to 3,000,000 tokens a minute, 100 requests a second, 2,000 a minute, and 5,000,000 or
+    10,000,000 tokens a month on the smaller plans; whether its minute is fixed or sliding is not documented.
+
+    Attributes:
+        tokens_per_window: Tokens per window for each pair of model and input type; a mapping gives each input type its own
+            limit, and none to an input type that it does not name.
+        requests_per_second: Requests per second of the project.
+        requests_per_window: Requests per window of the project.
+        tokens_per_month: Tokens of each model in all; never refilled.
+        window: Seconds of a window.
+        kind: `fixed` windows follow each other from the first request on; a `sliding` window ends now.
+        text: Whether refusals say in a message which limit was reached.
+        retry_after: Whether refusals carry `Retry-After`, as seconds or as an HTTP date. The month's never does.
+    """
+
+    tokens_per_window: int | Mapping[str, int] | None = None
+    requests_per_second: int | None = None
+    requests_per_window: int | None = None
+    tokens_per_month: int | None = None
+    window: float = 60.0
+    kind: Literal["fixed", "sliding"] = "fixed"
+    text: bool = True
+    retry_after: Literal["seconds", "date"] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a window that never ends or never begins.
+
+        Raises:
+            ValueError: If `window` is not a positive finite number.
+        """
+        if not (self.window > 0 and math.isfinite(self.window)):
+            raise ValueError(f"window must be a positive number of seconds, not {self.window!r}")
+
+    def token_limit(self, input_type: str) -> int | None:
+        """Give the tokens per window for an input type, `None` if there is no limit."""
+        limit = self.tokens_per_window
+        if limit is None or isinstance(limit, int):
+            return limit
+        return limit.get(input_type)
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaRefusal:
+    """Why a request is refused.
+
+    Attributes:
+        message: The documented text, with the limit in it.
+        wait: Seconds after which the same request would be accepted if nothing else came; `None` if it never would.
+    """
+
+    message: str
+    wait: float | None
+
+
+@dataclass(slots=True)
+class _Usage:
+    """What was charged to one limit: times in seconds and amounts, oldest first."""
+
+    charges: deque[tuple[float, int]] = field(default_factory=deque)
+    total: int = 0
+
+    def charge(self, now: float, amount: int) -> None:
+        self.charges.append((now, amount))
+        self.total += amount
+
+    def wait(self, now: float, amount: int, limit: int, window: float, anchor: float | None) -> float | None:
+        """Give the seconds until `amount` fits, 0 if it fits now, infinity if it never does.
+
+        With an `anchor` the windows are fixed and follow each other from there.
+        """
+        start = now - window if anchor is None else anchor + math.floor((now - anchor) / window) * window
+        while self.charges and (
+            self.charges[0][0] <= start if anchor is None else self.charges[0][0] < start
+        ):
+            self.total -= self.charges.popleft()[1]
+        if self.total + amount <= limit:
+            return 0.0
+        if amount > limit:
+            return math.inf
+        if anchor is not None:
+            return start + window - now
+        used = self.total
+        for time, charged in self.charges:
+            used -= charged
+            if used + amount <= limit:
+                return time + window - now
+        return math.inf
+
+
+class QuotaLedger:
+    """Decides whether a request is within a quota, and charges it if it is.
+
+    A request that is refused is charged to nothing. The quota may be another one with every call: what was charged
+    before counts against it.
+    """
+
+    def __init__(self) -> None:
+        self._anchor: float | None = None
+        self._tokens: dict[tuple[str, str], _Usage] = {}
+        self._months: dict[str, int] = {}
+        self._seconds = _Usage()
+        self._windows = _Usage()
+
+    def decide(
+        self, quota: ServiceQuota, now: float, model: str, input_type: str, tokens: int
+    ) -> QuotaRefusal | None:
+        """Charge a request, or say why it is refused.
+
+        Args:
+            quota: The limits that hold now.
+            now: The time in seconds, on a clock that does not go backwards.
+            model: The model's name.
+            input_type: The input type, empty for a model without one.
+            tokens: The tokens of all inputs together.
+        """
+        if self._anchor is None:
+            self._anchor = now
+        anchor = self._anchor if quota.kind == "fixed" else None
+        usage = self._tokens.setdefault((model, input_type), _Usage())
+        limits = (
+            (self._seconds, 1, quota.requests_per_second, 1.0, _per_second),
+            (self._windows, 1, quota.requests_per_window, quota.window, _per_minute),
+            (usage, tokens, quota.token_limit(input_type), quota.window, _tokens_per_minute(model, input_type)),
+        )
+        month = quota.tokens_per_month
+        spent = self._months.get(model, 0)
+        if month is not None and spent + tokens > month:
+            return QuotaRefusal(_tokens_per_month(month, model), wait=None)
+        for one, amount, limit, window, describe in limits:
+            if limit is None:
+                continue
+            wait = one.wait(now, amount, limit, window, anchor)
+            if wait:
+                return QuotaRefusal(describe(limit), wait=None if math.isinf(wait) else wait)
+        for one, amount, limit, _, _ in limits:
+            if limit is not None:
+                one.charge(now, amount)
+        self._months[model] = spent + tokens
+        return None
+
+
+# The texts of `service-facts.md`, section Errors; the one for requests per minute follows the one per second.
+
+
+def _per_second(limit: int) -> str:
+    return f"Request failed. You've reached the max inference requests per second ({limit}) for the current project."
+
+
+def _per_minute(limit: int) -> str:
+    return f"Request failed. You've reached the max inference requests per minute ({limit}) for the current project."
+
+
+def _tokens_per_minute(model: str, input_type: str) -> Callable[[int], str]:
+    def describe(limit: int) -> str:
+        return (
+            f"Request failed. You've reached the max embedding tokens per minute ({limit}) model '{model}' and input "
+            f"type '{input_type}' for the current project. To increase this limit, upgrade your plan."
+        )
+
+    return describe
+
+
+def _tokens_per_month(limit: int, model: str) -> str:
+    return (
+        f"Request failed. You've reached the embedding token limit ({limit}) for model {model} for the current month. "
+        "To continue using this model, upgrade your plan."
+    )

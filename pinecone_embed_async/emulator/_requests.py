@@ -1,0 +1,78 @@
+"""What is known of one `/embed` request before it is answered, and the reading of its body."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from pinecone_embed_async.emulator._errors import ServiceRefusal
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedRequest:
+    """One `POST /embed`, as predicates, fault sources and tests see it.
+
+    A body that cannot be read leaves `model` and `inputs` empty; the request still has a number.
+
+    Attributes:
+        number: Counts the requests of one emulator from 1, in the order of arrival.
+        model: The model's name as sent.
+        inputs: The texts as sent.
+        vector_type: What the model gives; `None` for an unknown model.
+    """
+
+    number: int
+    model: str = ""
+    inputs: tuple[str, ...] = ()
+    vector_type: Literal["dense", "sparse"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedBody:
+    """The body of a request, well-formed but not yet checked against its model.
+
+    Attributes:
+        model: The model's name.
+        inputs: The texts.
+        parameters: The parameters as sent.
+    """
+
+    model: str
+    inputs: tuple[str, ...]
+    parameters: dict[str, Any]
+
+
+def read_body(body: bytes) -> EmbedBody:
+    """Read the JSON of a request (schema `EmbedRequest`).
+
+    Raises:
+        ServiceRefusal: 400 INVALID_ARGUMENT, if it is no JSON or does not fit the schema.
+    """
+    try:
+        decoded = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        raise ServiceRefusal.invalid("Bad request. The request body is not valid JSON.") from None
+    if not isinstance(decoded, dict):
+        raise ServiceRefusal.invalid("Bad request. The request body must be a JSON object.")
+    model = decoded.get("model")
+    if not isinstance(model, str) or not model:
+        raise ServiceRefusal.invalid("Bad request. 'model' must be a string.")
+    inputs = decoded.get("inputs")
+    if not isinstance(inputs, list) or not inputs:
+        raise ServiceRefusal.invalid("Bad request. 'inputs' must be a list with at least one input.")
+    parameters = decoded.get("parameters", {})
+    if parameters is None:
+        parameters = {}
+    if not isinstance(parameters, dict):
+        raise ServiceRefusal.invalid("Bad request. 'parameters' must be an object.")
+    texts = tuple(_text(index, one) for index, one in enumerate(inputs))
+    return EmbedBody(model=model, inputs=texts, parameters=parameters)
+
+
+def _text(index: int, one: Any) -> str:
+    if not isinstance(one, dict) or not isinstance(one.get("text"), str):
+        raise ServiceRefusal.invalid(f"Bad request. inputs[{index}] must be an object with a string 'text'.")
+    text: str = one["text"]
+    return text

@@ -1,0 +1,258 @@
+"""Vectors that are the same on every machine and mean something: hashed words and character n-grams.
+
+Texts that share words share features, so they come out closer. Everything up to the L2 norm is exact arithmetic on integers,
+so that no processor, library or order of sums changes a value.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+# Distinct words kept; a limit so that a server that runs for weeks does not grow with its input.
+_CACHED_WORDS = 200_000
+
+# Words that say little about what a text is about weigh little, as inverse document frequencies would have it.
+_STOP_WORDS = frozenset(
+    "a about after all also an and any are as at be been but by can could do does for from given had has have how i if in "
+    "into is it its may more no not of on one only or other out over self should so some such than that the their them "
+    "then there these they this to up used using was we were what when where which while who will with would you your".split()
+)
+
+_WORD_WEIGHT = 16
+_N_GRAM_WEIGHT = 4
+_STOP_WORD_WEIGHT = 2
+_SIGN_WEIGHT = 1
+_N_GRAM_SIZE = 3
+_MOST_N_GRAMS = 32
+
+# Small against the words' weights: tells texts with the same words in another order apart, hardly moves them.
+_IDENTITY_WEIGHT = 12
+_IDENTITY_FEATURES = 4
+
+# Weighs like one word: a query and a passage of the same text come out near, not equal.
+_INPUT_TYPE_WEIGHT = 10
+
+
+@dataclass(frozen=True, slots=True)
+class SparseRow:
+    """The terms of one text.
+
+    Attributes:
+        indices: Hashes of the terms, ascending, unique.
+        values: Their weights, in the same order.
+        tokens: The terms, in the same order.
+    """
+
+    indices: list[int]
+    values: list[float]
+    tokens: list[str]
+
+
+def _mix(hashes: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Spread CRCs evenly over 32 bits with the finalizer of MurmurHash3 (A. Appleby)."""
+    mixed = hashes ^ (hashes >> np.uint32(16))
+    mixed *= np.uint32(0x85EBCA6B)
+    mixed ^= mixed >> np.uint32(13)
+    mixed *= np.uint32(0xC2B2AE35)
+    mixed ^= mixed >> np.uint32(16)
+    return mixed
+
+
+def _signed(hashes: NDArray[np.uint32], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give the weights their sign by the lowest bit; the place comes from the high bits, so the two are independent."""
+    return np.where(hashes & np.uint32(1), weights, -weights)
+
+
+def _crc(text: str) -> int:
+    # A lone surrogate cannot come in through JSON that was decoded strictly, but must not end the server either.
+    return zlib.crc32(text.encode("utf-8", "surrogatepass"))
+
+
+def _features_of(word: str) -> tuple[list[int], list[int]]:
+    """Give the hashes and the weights of a lower-case word and its n-grams."""
+    if not word[0].isalnum():
+        return [_crc(word)], [_SIGN_WEIGHT]
+    if word in _STOP_WORDS:
+        return [_crc(word)], [_STOP_WORD_WEIGHT]
+    framed = f"<{word}>"
+    starts = range(min(len(framed) - _N_GRAM_SIZE + 1, _MOST_N_GRAMS))
+    grams = [framed[start : start + _N_GRAM_SIZE] for start in starts]
+    return (
+        [_crc(word), *(_crc(f"#{gram}") for gram in grams)],
+        [_WORD_WEIGHT] + [_N_GRAM_WEIGHT] * len(grams),
+    )
+
+
+class _WordFeatures(dict[str, int]):
+    """Numbers words and keeps all their features in one pair of arrays, so that a batch is gathered without a loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._reset()
+
+    def _reset(self) -> None:
+        self.clear()
+        self._numbers: dict[str, int] = {}
+        self.starts = np.zeros(1024, np.int64)
+        self.lengths = np.zeros(1024, np.int64)
+        self.hashes = np.zeros(16384, np.uint32)
+        self.weights = np.zeros(16384, np.float64)
+        self._used = 0
+
+    def make_room(self) -> None:
+        """Forget everything when full; only between batches, for a batch holds numbers."""
+        if len(self) >= _CACHED_WORDS:
+            self._reset()
+
+    def __missing__(self, word: str) -> int:
+        lowered = word.lower()
+        number = self._numbers.get(lowered)
+        if number is None:
+            number = self._add(lowered)
+        self[word] = number
+        return number
+
+    def _add(self, word: str) -> int:
+        number = self._numbers[word] = len(self._numbers)
+        hashes, weights = _features_of(word)
+        if number >= len(self.starts):
+            self.starts = np.concatenate([self.starts, np.zeros_like(self.starts)])
+            self.lengths = np.concatenate([self.lengths, np.zeros_like(self.lengths)])
+        end = self._used + len(hashes)
+        if end > len(self.hashes):
+            self.hashes = np.concatenate([self.hashes, np.zeros_like(self.hashes)])
+            self.weights = np.concatenate([self.weights, np.zeros_like(self.weights)])
+        mixed = _mix(np.array(hashes, np.uint32))
+        self.hashes[self._used : end] = mixed
+        self.weights[self._used : end] = _signed(mixed, np.array(weights, np.float64))
+        self.starts[number] = self._used
+        self.lengths[number] = len(hashes)
+        self._used = end
+        return number
+
+
+_word_features = _WordFeatures()
+
+
+@functools.cache
+def _hadamard(size: int) -> NDArray[np.float32]:
+    """Give the Hadamard matrix of a power of two, of ones and minus ones."""
+    matrix = np.ones((1, 1), np.float32)
+    while len(matrix) < size:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    return matrix
+
+
+def _spread(features: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
+    """Rotate rows of 2**bits hashed features so that every value carries a bit of each (fast Walsh-Hadamard transform).
+
+    The values are integers far below 2**24, so float32 holds every sum exactly.
+    """
+    rows = len(features)
+    left, right = 1 << (bits // 2), 1 << (bits - bits // 2)
+    square = features.reshape(rows, left, right)
+    spread: NDArray[np.float32] = np.matmul(_hadamard(left), square @ _hadamard(right))
+    return spread.reshape(rows, left * right)
+
+
+def _grouped(words: Sequence[Sequence[str]]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Give the distinct words of each text as rows, numbers of words, and how often each occurs."""
+    numbers = np.fromiter(map(_word_features.__getitem__, itertools.chain.from_iterable(words)), np.int64)
+    rows = np.repeat(np.arange(len(words)), [len(one) for one in words])
+    pairs, counts = np.unique((rows << 32) | numbers, return_counts=True)
+    return pairs >> 32, pairs & 0xFFFFFFFF, counts
+
+
+def dense_vectors(
+    texts: Sequence[str], words: Sequence[Sequence[str]], dimension: int, input_type: str
+) -> NDArray[np.float16]:
+    """Embed texts as unit vectors in half precision.
+
+    Args:
+        texts: The texts, as far as the model reads them.
+        words: Their words, from `split_words`.
+        dimension: Values of each vector.
+        input_type: `query` or `passage`; moves every vector a little.
+
+    Returns:
+        An array of shape (len(texts), dimension). Each row has norm 1 up to the rounding to half precision.
+    """
+    count = len(texts)
+    bits = max(1, (dimension - 1).bit_length())
+    _word_features.make_room()
+    rows, numbers, occurrences = _grouped(words)
+    lengths = _word_features.lengths[numbers]
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    gathered = np.repeat(_word_features.starts[numbers] - (ends - lengths), lengths) + np.arange(total)
+    # Four times the square root: a word that occurs often counts more, but not in proportion.
+    often = np.floor(np.sqrt(16 * occurrences))
+
+    each = np.arange(count)
+    identities = np.array([_crc(text) for text in texts], np.uint32)
+    added = np.concatenate(
+        [
+            *(_mix(identities + np.uint32(step)) for step in range(_IDENTITY_FEATURES)),
+            np.full(count, _mix(np.array([_crc(f"{input_type}: ")], np.uint32))[0], np.uint32),
+        ]
+    )
+    added_weights = np.full(len(added), 4.0 * _IDENTITY_WEIGHT)
+    added_weights[-count:] = 4.0 * _INPUT_TYPE_WEIGHT
+
+    hashes = np.concatenate([_word_features.hashes[gathered], added])
+    weights = np.concatenate(
+        [_word_features.weights[gathered] * np.repeat(often, lengths), _signed(added, added_weights)]
+    )
+    all_rows = np.concatenate([np.repeat(rows, lengths), np.tile(each, _IDENTITY_FEATURES + 1)])
+    places = (all_rows << bits) | (hashes >> np.uint32(32 - bits)).astype(np.int64)
+    features = np.bincount(places, weights=weights, minlength=count << bits).reshape(count, 1 << bits)
+
+    spread = _spread(features.astype(np.float32), bits)[:, :dimension].astype(np.float64)
+    norms = np.sqrt((spread * spread).sum(axis=1, keepdims=True))
+    # A row of zeros is possible in very few dimensions only; it stays a row of zeros.
+    norms[norms == 0] = 1.0
+    halves: NDArray[np.float16] = (spread / norms).astype(np.float16)
+    return halves
+
+
+def _term_weight(word: str) -> int:
+    if not word[0].isalnum():
+        return 0
+    return 1 if word in _STOP_WORDS else 8
+
+
+def sparse_row(words: Sequence[str], input_type: str) -> SparseRow:
+    """Embed a text as hashed terms with weights.
+
+    Args:
+        words: Its words, from `split_words`.
+        input_type: In a `passage` a term that occurs often weighs more; in a `query` every term counts once.
+
+    Returns:
+        The terms; none for a text without words. Values are half-precision numbers.
+    """
+    occurrences: dict[str, int] = {}
+    for word in words:
+        lowered = word.lower()
+        if _term_weight(lowered):
+            occurrences[lowered] = occurrences.get(lowered, 0) + 1
+    terms: dict[int, tuple[int, str]] = {}
+    mixed = _mix(np.array([_crc(term) for term in occurrences], np.uint32)).tolist()
+    for index, (term, often) in zip(mixed, occurrences.items(), strict=True):
+        # Of two terms with the same hash the first one stays.
+        terms.setdefault(index, (_term_weight(term) * (1 if input_type == "query" else often), term))
+    indices = sorted(terms)
+    weights = np.array([terms[index][0] for index in indices], np.float64)
+    values = (np.sqrt(weights) / 2).astype(np.float16).astype(np.float64).tolist()
+    return SparseRow(indices=indices, values=values, tokens=[terms[index][1] for index in indices])
