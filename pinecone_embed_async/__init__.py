@@ -1,1 +1,53 @@
 """Embed any number of texts with Pinecone's hosted models, asynchronously."""
+
+from pinecone_embed_async._client import EmbedClient, Progress, Statistics
+from pinecone_embed_async._errors import (
+    ApiError,
+    AuthenticationError,
+    ClosedError,
+    ConfigurationError,
+    DeadlineExceededError,
+    EmbedError,
+    Failure,
+    InputError,
+    InvalidRequestError,
+    NotFoundError,
+    QuotaExceededError,
+    RateLimitError,
+    ResponseError,
+    ServiceError,
+    TransportError,
+)
+from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings, SparseVector, Usage
+from pinecone_embed_async._retry import RetryPolicy
+from pinecone_embed_async._version import __version__
+from pinecone_embed_async._wire import ModelInfo, ModelParameter
+
+__all__ = [
+    "ApiError",
+    "AuthenticationError",
+    "ClosedError",
+    "ConfigurationError",
+    "DeadlineExceededError",
+    "DenseEmbeddings",
+    "EmbedClient",
+    "EmbedError",
+    "Failure",
+    "InputError",
+    "InvalidRequestError",
+    "ModelInfo",
+    "ModelParameter",
+    "NotFoundError",
+    "Progress",
+    "QuotaExceededError",
+    "RateLimitError",
+    "ResponseError",
+    "RetryPolicy",
+    "ServiceError",
+    "SparseEmbeddings",
+    "SparseVector",
+    "Statistics",
+    "TransportError",
+    "Usage",
+    "__version__",
+]

@@ -137,7 +137,8 @@ class DenseEmbeddings(_Embeddings):
             ValueError: there are not as many ids or metadata as inputs.
         """
         return [
-            {**record, "values": self.vectors[row].tolist()} for row, record in self._record_ids(ids, metadata)
+            {**record, "values": self.vectors[row].tolist()}
+            for row, record in self._record_ids(ids, metadata)
         ]
 
 
@@ -333,9 +334,7 @@ class SparseRows:
         )
 
 
-def with_outcome(
-    error: EmbedError, partial: DenseEmbeddings | SparseEmbeddings
-) -> EmbedError:
+def with_outcome(error: EmbedError, partial: DenseEmbeddings | SparseEmbeddings) -> EmbedError:
     """The error with the embeddings that did succeed and the failures of the call in it."""
     error.partial = partial
     error.failures = partial.failures

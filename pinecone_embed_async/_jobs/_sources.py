@@ -140,7 +140,11 @@ def _read_jsonl(stream: BinaryIO, source: str, text_field: str, id_field: str | 
         if id_field is None:
             yield number, None, text
         else:
-            yield number, _checked_id(_field(record, id_field, f"{source}:{number}"), id_field, f"{source}:{number}"), text
+            yield (
+                number,
+                _checked_id(_field(record, id_field, f"{source}:{number}"), id_field, f"{source}:{number}"),
+                text,
+            )
 
 
 def _read_csv(stream: BinaryIO, source: str, text_field: str, id_field: str | None) -> Iterator[_Found]:

@@ -162,13 +162,9 @@ class SimdjsonDecoder:
             answer = self._decode_usual(body, count, dimension, rows)
             if answer is not None:
                 return answer
-        return self._judge.decode(
-            body, count=count, vector_type=vector_type, dimension=dimension, rows=rows
-        )
+        return self._judge.decode(body, count=count, vector_type=vector_type, dimension=dimension, rows=rows)
 
-    def _decode_usual(
-        self, body: bytes, count: int, dimension: int | None, rows: RowsFor
-    ) -> Answer | None:
+    def _decode_usual(self, body: bytes, count: int, dimension: int | None, rows: RowsFor) -> Answer | None:
         """Decode a body of the usual shape; `None` if it has any other, right or wrong."""
         # simdjson takes a byte order mark, and its buffers flatten nested arrays; msgspec does neither. With
         # one bracket for `data` and one a row there is nothing nested.

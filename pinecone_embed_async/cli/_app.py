@@ -67,7 +67,8 @@ def _root(
     context: typer.Context,
     *,
     version: Annotated[  # noqa: ARG001 - its callback has answered
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> int:
     if context.invoked_subcommand is None:
@@ -77,10 +78,14 @@ def _root(
 
 
 Model = Annotated[
-    str, typer.Option("--model", "-m", metavar="NAME", help="The model; `pinecone-embed models` lists those known.")
+    str,
+    typer.Option(
+        "--model", "-m", metavar="NAME", help="The model; `pinecone-embed models` lists those known."
+    ),
 ]
 Concurrency = Annotated[
-    int | None, typer.Option("--concurrency", min=1, metavar="N", help="Requests in flight at most. Default: 8.")
+    int | None,
+    typer.Option("--concurrency", min=1, metavar="N", help="Requests in flight at most. Default: 8."),
 ]
 BaseUrl = Annotated[
     str | None,
@@ -92,57 +97,88 @@ BaseUrl = Annotated[
 ]
 AllowHttp = Annotated[
     bool,
-    typer.Option("--allow-http", help="Let the address be plain HTTP to another machine: the key goes unencrypted."),
+    typer.Option(
+        "--allow-http", help="Let the address be plain HTTP to another machine: the key goes unencrypted."
+    ),
 ]
 WithEmulator = Annotated[
-    bool, typer.Option("--emulator", help="Ask a local emulator in this process instead of the service; needs no key.")
+    bool,
+    typer.Option(
+        "--emulator", help="Ask a local emulator in this process instead of the service; needs no key."
+    ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary; errors are still told.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress and no summary; errors are still told.")
+]
 
 
 @app.command()
 def embed(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT...", help="Files .txt, .jsonl or .csv, embedded in this order; - for standard input."),
+        typer.Argument(
+            metavar="INPUT...",
+            help="Files .txt, .jsonl or .csv, embedded in this order; - for standard input.",
+        ),
     ],
     *,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", help="The output, .jsonl, .npy or .parquet by its name.")
+        Path,
+        typer.Option("--out", "-o", metavar="FILE", help="The output, .jsonl, .npy or .parquet by its name."),
     ],
     input_format: Annotated[
         InputFormat | None,
-        typer.Option("--format", "-f", help="How to read every INPUT, whatever its name; needed for standard input."),
+        typer.Option(
+            "--format", "-f", help="How to read every INPUT, whatever its name; needed for standard input."
+        ),
     ] = None,
     text_field: Annotated[
         str, typer.Option("--text-field", metavar="NAME", help="The JSON field or CSV column to embed.")
     ] = "text",
     id_field: Annotated[
         str | None,
-        typer.Option("--id-field", metavar="NAME", help="The JSON field or CSV column with the id. Default: the row's number from 0."),
+        typer.Option(
+            "--id-field",
+            metavar="NAME",
+            help="The JSON field or CSV column with the id. Default: the row's number from 0.",
+        ),
     ] = None,
     model: Model = _DEFAULT_MODEL,
     input_type: Annotated[
         str, typer.Option("--input-type", metavar="TYPE", help="What the texts are: passage or query.")
     ] = "passage",
     dimension: Annotated[
-        int | None, typer.Option("--dimension", min=1, metavar="N", help="Numbers per vector, where the model has a choice.")
+        int | None,
+        typer.Option(
+            "--dimension", min=1, metavar="N", help="Numbers per vector, where the model has a choice."
+        ),
     ] = None,
     truncate: Annotated[
         str | None,
-        typer.Option("--truncate", metavar="END|START|NONE", help="Where a text over the model's length is cut; NONE: it fails."),
+        typer.Option(
+            "--truncate",
+            metavar="END|START|NONE",
+            help="Where a text over the model's length is cut; NONE: it fails.",
+        ),
     ] = None,
     parameter: Annotated[
         list[str] | None,
-        typer.Option("--parameter", "-p", metavar="KEY=JSON", help="Another parameter of the model; may be repeated."),
+        typer.Option(
+            "--parameter", "-p", metavar="KEY=JSON", help="Another parameter of the model; may be repeated."
+        ),
     ] = None,
     concurrency: Concurrency = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=1, metavar="N", help="Inputs per request at most. Default: the model's limit.")
+        int | None,
+        typer.Option(
+            "--batch-size", min=1, metavar="N", help="Inputs per request at most. Default: the model's limit."
+        ),
     ] = None,
     timeout: Annotated[
         float | None,
-        typer.Option("--timeout", metavar="SECONDS", help="Give up on what is not embedded by then. Default: never."),
+        typer.Option(
+            "--timeout", metavar="SECONDS", help="Give up on what is not embedded by then. Default: never."
+        ),
     ] = None,
     base_url: BaseUrl = None,
     allow_http: AllowHttp = False,
@@ -166,7 +202,9 @@ def embed(
     """  # noqa: D301 - \b is typer's mark for lines to keep
     settings = Settings(
         model=model,
-        parameters=_parameters(parameter or [], input_type=input_type, dimension=dimension, truncate=truncate),
+        parameters=_parameters(
+            parameter or [], input_type=input_type, dimension=dimension, truncate=truncate
+        ),
         concurrency=concurrency,
         batch_size=batch_size,
         base_url=base_url,
@@ -214,13 +252,17 @@ def demo(
 
     Against a local emulator: no account, no key, no network. Its vectors know words and parts of words, not their meaning.
     """
-    return _demo.run_demo(query, top=top, settings=Settings(model=model, concurrency=concurrency, quiet=quiet))
+    return _demo.run_demo(
+        query, top=top, settings=Settings(model=model, concurrency=concurrency, quiet=quiet)
+    )
 
 
 def _check_service(settings: Settings) -> None:
     if settings.emulator:
         if settings.base_url or settings.allow_http:
-            raise ConfigurationError("--emulator is a service of its own; leave out --base-url and --allow-http")
+            raise ConfigurationError(
+                "--emulator is a service of its own; leave out --base-url and --allow-http"
+            )
     elif not os.environ.get("PINECONE_API_KEY"):
         raise EmbedError("no API key: set the environment variable PINECONE_API_KEY, or use --emulator")
 

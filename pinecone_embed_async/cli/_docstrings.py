@@ -14,7 +14,17 @@ from pinecone_embed_async._jobs import SourceError
 
 # Tests and programs that come with the library, generated tables, and what pip put beside it.
 _LEFT_OUT = frozenset(
-    {"__pycache__", "idle_test", "idlelib", "lib2to3", "pydoc_data", "site-packages", "test", "tests", "turtledemo"}
+    {
+        "__pycache__",
+        "idle_test",
+        "idlelib",
+        "lib2to3",
+        "pydoc_data",
+        "site-packages",
+        "test",
+        "tests",
+        "turtledemo",
+    }
 )
 
 _Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef

@@ -138,7 +138,9 @@ def accept(body: EmbedBody, model: EmulatedModel | None, reject: Callable[[str],
 def compute(task: Task) -> Answer:
     """Embed the texts of an accepted request."""
     if task.model.vector_type == "sparse":
-        items = tuple(_sparse_item(words, task.input_type, return_tokens=task.return_tokens) for words in task.words)
+        items = tuple(
+            _sparse_item(words, task.input_type, return_tokens=task.return_tokens) for words in task.words
+        )
         return Answer(model=task.model.name, vector_type="sparse", items=items, tokens=task.tokens)
     vectors = dense_vectors(task.texts, task.words, task.dimension, task.input_type)
     return Answer(model=task.model.name, vector_type="dense", items=dense_items(vectors), tokens=task.tokens)

@@ -137,7 +137,13 @@ class QuotaLedger:
         limits = (
             (self._seconds, 1, quota.requests_per_second, 1.0, _per_second),
             (self._windows, 1, quota.requests_per_window, quota.window, _per_minute),
-            (usage, tokens, quota.token_limit(input_type), quota.window, _tokens_per_minute(model, input_type)),
+            (
+                usage,
+                tokens,
+                quota.token_limit(input_type),
+                quota.window,
+                _tokens_per_minute(model, input_type),
+            ),
         )
         month = quota.tokens_per_month
         spent = self._months.get(model, 0)

@@ -166,7 +166,9 @@ def _spread(features: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
     return spread.reshape(rows, left * right)
 
 
-def _grouped(words: Sequence[Sequence[str]]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def _grouped(
+    words: Sequence[Sequence[str]],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Give the distinct words of each text as rows, numbers of words, and how often each occurs."""
     numbers = np.fromiter(map(_word_features.__getitem__, itertools.chain.from_iterable(words)), np.int64)
     rows = np.repeat(np.arange(len(words)), [len(one) for one in words])

@@ -1,0 +1,524 @@
+"""The facade: checks what the caller says, opens and closes, and puts the other modules together."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypedDict, TypeVar, cast, overload
+from urllib.parse import quote
+
+import msgspec
+
+from pinecone_embed_async import _models
+from pinecone_embed_async._endpoint import check_api_key, check_base_url, user_agent
+from pinecone_embed_async._engine import Engine, EngineOptions
+from pinecone_embed_async._errors import (
+    AuthenticationError,
+    ClosedError,
+    ConfigurationError,
+    DeadlineExceededError,
+    EmbedError,
+    NotFoundError,
+    QuotaExceededError,
+    ResponseError,
+)
+from pinecone_embed_async._inputs import read_texts
+from pinecone_embed_async._plan import Ledger, RequestLimits
+from pinecone_embed_async._results import (
+    DenseEmbeddings,
+    DenseRows,
+    SparseEmbeddings,
+    SparseRows,
+    Usage,
+    with_outcome,
+)
+from pinecone_embed_async._retry import RetryPolicy
+from pinecone_embed_async._stream import run_plan
+from pinecone_embed_async._wire import decode_model, decode_models, encode_request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+    from typing import Self, Unpack
+
+    import aiohttp
+    from numpy.typing import NDArray
+
+    from pinecone_embed_async._inputs import Inputs
+    from pinecone_embed_async._plan import PlannedRequest
+    from pinecone_embed_async._wire import Answer, DecoderName, ModelInfo
+
+DEFAULT_BASE_URL = "https://api.pinecone.io"
+"""Source: `servers` in the reference of the inference API, 2025-10."""
+
+EmbeddingsT = TypeVar("EmbeddingsT", bound="DenseEmbeddings | SparseEmbeddings")
+
+_JOB_ERRORS = (AuthenticationError, NotFoundError, QuotaExceededError, ClosedError, ConfigurationError)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a call has come; passed to `progress` after each request that is settled.
+
+    Attributes:
+        done: inputs embedded.
+        failed: inputs failed.
+        total: inputs of the call.
+        requests: requests answered.
+        tokens: tokens billed.
+        retries: attempts beyond the first, of the whole client.
+    """
+
+    done: int
+    failed: int
+    total: int
+    requests: int
+    tokens: int
+    retries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What a client has done since it was made.
+
+    Attributes:
+        attempts: requests sent, retries included.
+        answers: requests answered with embeddings.
+        retries: attempts beyond the first of a request.
+        rejections: attempts rejected for going over a limit of the service (429).
+        unreadable_answers: answers that could not be read or did not match; they have been billed.
+        inputs: inputs embedded.
+        tokens: tokens billed for answers, as far as these say.
+        in_flight: requests on the wire or being decoded now.
+        waiting: requests that wait for a permit now.
+        decoder: `"msgspec"` or `"simdjson"`.
+    """
+
+    attempts: int
+    answers: int
+    retries: int
+    rejections: int
+    unreadable_answers: int
+    inputs: int
+    tokens: int
+    in_flight: int
+    waiting: int
+    decoder: str
+
+
+class _Options(TypedDict, total=False):
+    """The keywords that the overloads of `EmbedClient` share; see there."""
+
+    api_key: str | None
+    base_url: str | None
+    api_version: str
+    parameters: Mapping[str, Any] | None
+    retry: RetryPolicy
+    max_concurrency: int
+    max_batch_size: int | None
+    attempt_timeout: float
+    connect_timeout: float
+    max_answer_bytes: int
+    session: aiohttp.ClientSession | None
+    source_tag: str | None
+    allow_http: bool
+    decoder: DecoderName | None
+
+
+class EmbedClient(Generic[EmbeddingsT]):
+    """Embeds texts with one of Pinecone's hosted models.
+
+    One client may be awaited from many tasks; they share its connections and its limit of requests in flight.
+    It opens with `async with`, or at the first call, and works again in another event loop and after a fork.
+    Each event loop has connections and permits of its own.
+
+    Args:
+        model: name of the hosted model. An unknown name is left to the service.
+        vector_type: `"dense"` or `"sparse"`, for models that this package does not know by name.
+        api_key: the key; `PINECONE_API_KEY` from the environment if it is left out.
+        base_url: where the API is; `PINECONE_CONTROLLER_HOST` from the environment, else Pinecone's, if it is
+            left out. Plain HTTP only to this machine.
+        api_version: the `X-Pinecone-Api-Version` header.
+        parameters: model parameters for every call; a call's own are merged over them, key by key.
+        retry: how often and how long a request is tried.
+        max_concurrency: requests in flight at most.
+        max_batch_size: inputs per request at most; the model's limit if it is left out.
+        attempt_timeout: seconds for one attempt, from the connection to the last byte.
+        connect_timeout: seconds for a connection.
+        max_answer_bytes: largest answer that is read, decompressed.
+        session: an aiohttp session whose connections are used; it is never closed here. Its headers, cookies
+            and other settings are not used, except for its trace configurations.
+        source_tag: names the integration that calls, in the `User-Agent` header.
+        allow_http: allow plain HTTP to other machines, which shows them the key and the inputs.
+        decoder: `"msgspec"`, or `"simdjson"` with the extra `fast`; the faster one installed if left out.
+
+    Raises:
+        ConfigurationError: an argument cannot work; nothing was sent.
+    """
+
+    @overload
+    def __init__(
+        self: EmbedClient[DenseEmbeddings],
+        model: Literal["multilingual-e5-large", "llama-text-embed-v2"],
+        *,
+        vector_type: Literal["dense"] | None = None,
+        **options: Unpack[_Options],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: EmbedClient[SparseEmbeddings],
+        model: Literal["pinecone-sparse-english-v0"],
+        *,
+        vector_type: Literal["sparse"] | None = None,
+        **options: Unpack[_Options],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: EmbedClient[DenseEmbeddings],
+        model: str,
+        *,
+        vector_type: Literal["dense"],
+        **options: Unpack[_Options],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: EmbedClient[SparseEmbeddings],
+        model: str,
+        *,
+        vector_type: Literal["sparse"],
+        **options: Unpack[_Options],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: EmbedClient[DenseEmbeddings | SparseEmbeddings],
+        model: str,
+        *,
+        vector_type: None = None,
+        **options: Unpack[_Options],
+    ) -> None: ...
+    def __init__(
+        self,
+        model: str,
+        *,
+        vector_type: str | None = None,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        api_version: str = "2025-10",
+        parameters: Mapping[str, Any] | None = None,
+        retry: RetryPolicy | None = None,
+        max_concurrency: int = 8,
+        max_batch_size: int | None = None,
+        attempt_timeout: float = 60.0,
+        connect_timeout: float = 10.0,
+        max_answer_bytes: int = 64 * 2**20,
+        session: aiohttp.ClientSession | None = None,
+        source_tag: str | None = None,
+        allow_http: bool = False,
+        decoder: DecoderName | None = None,
+    ) -> None:
+        if not isinstance(model, str) or not model:
+            raise ConfigurationError("model is the name of a hosted model")
+        key = os.environ.get("PINECONE_API_KEY") if api_key is None else api_key
+        if not key:
+            raise ConfigurationError("there is no API key: set PINECONE_API_KEY or pass api_key")
+        host = base_url or os.environ.get("PINECONE_CONTROLLER_HOST") or DEFAULT_BASE_URL
+        _check_whole("max_concurrency", max_concurrency)
+        _check_whole("max_answer_bytes", max_answer_bytes)
+        if max_batch_size is not None:
+            _check_whole("max_batch_size", max_batch_size)
+        _check_seconds("attempt_timeout", attempt_timeout)
+        _check_seconds("connect_timeout", connect_timeout)
+        if not api_version.isascii() or not api_version.isprintable() or " " in api_version:
+            raise ConfigurationError("api_version is a date such as 2025-10")
+        self._model = model
+        self._parameters = _models.merge_parameters(parameters or {}, None, None)
+        self._max_batch_size = max_batch_size
+        self._max_concurrency = max_concurrency
+        self._closed = False
+        self._engine = Engine(
+            EngineOptions(
+                model=model,
+                api_key=check_api_key(key),
+                base_url=check_base_url(host, allow_http=allow_http),
+                api_version=api_version,
+                vector_type=_models.vector_type_of(model, vector_type),
+                retry=retry or RetryPolicy(),
+                max_concurrency=max_concurrency,
+                attempt_timeout=attempt_timeout,
+                connect_timeout=connect_timeout,
+                max_answer_bytes=max_answer_bytes,
+                decoder=decoder,
+                session=session,
+                user_agent=user_agent(source_tag),
+            )
+        )
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._closed else ""
+        return f"<EmbedClient {self._model!r}, {self._engine.in_flight} in flight{state}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "an EmbedClient cannot be pickled: it holds connections and a key; make one in each process"
+        )
+
+    def __del__(self) -> None:
+        # Only there if the constructor got that far.
+        engine = getattr(self, "_engine", None)
+        if engine is not None:
+            engine.abandon()
+
+    async def __aenter__(self) -> Self:
+        self._closed = False
+        await self._engine.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections; calls after this raise `ClosedError` until it is entered again."""
+        self._closed = True
+        await self._engine.aclose()
+
+    def statistics(self) -> Statistics:
+        """What the client has done so far."""
+        engine = self._engine
+        counters = engine.counters
+        return Statistics(
+            attempts=counters.attempts,
+            answers=counters.answers,
+            retries=counters.retries,
+            rejections=counters.rejections,
+            unreadable_answers=counters.unreadable_answers,
+            inputs=counters.inputs,
+            tokens=counters.tokens,
+            in_flight=engine.in_flight,
+            waiting=engine.waiting,
+            decoder=engine.decoder_name,
+        )
+
+    async def embed(
+        self,
+        inputs: Inputs,
+        *,
+        input_type: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - it hands over what was embedded
+        on_error: Literal["raise", "return"] = "raise",
+        progress: Callable[[Progress], None] | None = None,
+    ) -> EmbeddingsT:
+        """Embed any number of inputs; row i of the result belongs to input i.
+
+        The inputs are read whole and checked before anything is sent.
+
+        Args:
+            inputs: a text, a mapping with `text`, or an iterable or async iterable of those.
+            input_type: `"passage"` or `"query"`; short for that key of `parameters`.
+            parameters: of the model, merged over the client's.
+            timeout: seconds for the whole call.
+            on_error: `"raise"` raises once everything else is settled, with the embeddings that did succeed
+                in the error's `partial`; `"return"` gives the same as the result, failed rows NaN (sparse:
+                empty), the causes in `failures`.
+            progress: called in the event loop after each request that is settled.
+
+        Returns:
+            `DenseEmbeddings` with float32 vectors of shape (inputs, dimension), or `SparseEmbeddings`.
+
+        Raises:
+            InputError: an input is no text; nothing was sent.
+            ConfigurationError: the parameters cannot work; nothing was sent.
+            ApiError: the service refused inputs, or could not be had in the attempts that the policy allows.
+            TransportError: the same for the connection.
+            ResponseError: the same for answers that cannot be read.
+            DeadlineExceededError: `timeout` ran out.
+            ClosedError: the client is closed.
+        """
+        if self._closed:
+            raise ClosedError("the client is closed; open it again with `async with`")
+        if on_error not in ("raise", "return"):
+            raise ConfigurationError(f'on_error is "raise" or "return", got {on_error!r}')
+        merged = self._checked_parameters(parameters, input_type)
+        deadline = None
+        if timeout is not None:
+            _check_seconds("timeout", timeout)
+            deadline = asyncio.get_running_loop().time() + timeout
+        texts = await _read_until(inputs, deadline)
+        call = _Call(self._model, merged, texts, self._limits(merged), self._engine)
+        if texts:
+            await run_plan(
+                call.ledger,
+                lambda request: call.send(request, deadline),
+                window=2 * self._max_concurrency,
+                deadline=deadline,
+                ends_job=lambda error: isinstance(error, _JOB_ERRORS),
+                settled=call.report_to(progress),
+            )
+        result = call.result()
+        error = call.ledger.error()
+        if error is not None and on_error == "raise":
+            raise with_outcome(error, result)
+        return cast("EmbeddingsT", result)
+
+    async def list_models(self) -> list[ModelInfo]:
+        """The embedding models that the service offers.
+
+        Raises:
+            EmbedError: the service could not be asked, or answered something else.
+        """
+        self._check_open()
+        body = await self._engine.get("models", {"type": "embed"})
+        return _decoded(decode_models, body)
+
+    async def describe_model(self, name: str | None = None) -> ModelInfo:
+        """What the service says about a model.
+
+        Args:
+            name: of the model; the client's own if it is left out.
+
+        Raises:
+            NotFoundError: the service does not know it.
+            EmbedError: the service could not be asked, or answered something else.
+        """
+        self._check_open()
+        body = await self._engine.get(f"models/{quote(name or self._model, safe='')}", {})
+        return _decoded(decode_model, body)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the client is closed; open it again with `async with`")
+
+    def _checked_parameters(
+        self, parameters: Mapping[str, Any] | None, input_type: str | None
+    ) -> dict[str, Any]:
+        merged = _models.merge_parameters(self._parameters, parameters, input_type)
+        known = _models.KNOWN_MODELS.get(self._model)
+        if known is not None:
+            known.check(merged)
+        problem = None
+        try:
+            encode_request(self._model, (), merged)
+        except (TypeError, ValueError, RecursionError) as error:
+            problem = str(error)
+        if problem is not None:
+            raise ConfigurationError(f"the parameters have no JSON form: {problem}")
+        return merged
+
+    def _limits(self, parameters: Mapping[str, Any]) -> RequestLimits:
+        known = _models.KNOWN_MODELS.get(self._model)
+        inputs = _models.DEFAULT_MAX_BATCH_SIZE if known is None else known.max_batch_size
+        length = _models.DEFAULT_MAX_SEQUENCE_LENGTH if known is None else known.sequence_length(parameters)
+        if self._max_batch_size is not None:
+            # For a known model only smaller ones can work.
+            inputs = self._max_batch_size if known is None else min(inputs, self._max_batch_size)
+        return RequestLimits(inputs=inputs, sequence_length=length)
+
+
+class _Call:
+    """One call of `embed`: where its rows go, what it has cost, and what became of its inputs."""
+
+    def __init__(
+        self,
+        model: str,
+        parameters: dict[str, Any],
+        texts: list[str],
+        limits: RequestLimits,
+        engine: Engine,
+    ) -> None:
+        self._model = model
+        self._parameters = parameters
+        self._engine = engine
+        self._total = len(texts)
+        self._usage = Usage()
+        self._dense = DenseRows(len(texts), _models.expected_dimension(model, parameters))
+        self._sparse = SparseRows(len(texts))
+        self.ledger = Ledger(texts, limits)
+
+    async def send(self, request: PlannedRequest, deadline: float | None) -> EmbedError | None:
+        """Send one request of the call."""
+
+        def done(answer: Answer) -> None:
+            self._usage = self._usage.plus(answer.total_tokens)
+            if answer.sparse is not None:
+                self._sparse.put(request.start, answer.sparse)
+
+        return await self._engine.send(
+            request,
+            self._parameters,
+            dimension=lambda: self._dense.dimension,
+            rows=self._rows,
+            done=done,
+            deadline=deadline,
+        )
+
+    def _rows(self, start: int, stop: int, dimension: int) -> NDArray[Any]:
+        return self._dense.rows(start, stop, dimension)
+
+    def report_to(self, progress: Callable[[Progress], None] | None) -> Callable[[], None]:
+        """A function that tells `progress` how far the call has come."""
+
+        def report() -> None:
+            if progress is not None:
+                ledger = self.ledger
+                progress(
+                    Progress(
+                        done=ledger.embedded_count,
+                        failed=ledger.failed_count,
+                        total=self._total,
+                        requests=self._usage.requests,
+                        tokens=self._usage.total_tokens,
+                        retries=self._engine.counters.retries,
+                    )
+                )
+
+        return report
+
+    def result(self) -> DenseEmbeddings | SparseEmbeddings:
+        """What the call has embedded."""
+        collector = self._sparse if self._engine.vector_type == "sparse" else self._dense
+        return collector.finish(
+            model=self._model,
+            usage=self._usage,
+            failures=self.ledger.failures(),
+            embedded=self.ledger.embedded_mask(),
+        )
+
+
+async def _read_until(inputs: Inputs, deadline: float | None) -> list[str]:
+    try:
+        async with asyncio.timeout_at(deadline) as scope:
+            return await read_texts(inputs)
+    except TimeoutError:
+        # A source may have time-outs of its own: those are the caller's.
+        if not scope.expired():
+            raise
+    raise DeadlineExceededError("the deadline of the call passed while its inputs were read")
+
+
+DecodedT = TypeVar("DecodedT")
+
+
+def _decoded(decode: Callable[[bytes], DecodedT], body: bytes) -> DecodedT:
+    problem = None
+    try:
+        return decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        problem = str(error) if isinstance(error, msgspec.DecodeError) else type(error).__name__
+    raise ResponseError(f"the answer cannot be read: {problem}")
+
+
+def _check_whole(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigurationError(f"{name} is a whole number from 1, got {value!r}")
+
+
+def _check_seconds(name: str, value: object) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise ConfigurationError(f"{name} is a number of seconds over 0, got {value!r}")

@@ -1,0 +1,528 @@
+"""Carries one planned request through permits, attempts, HTTP and decoding; owns the session."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import ssl
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import tenacity
+
+from pinecone_embed_async._clock import LoopClock
+from pinecone_embed_async._endpoint import proxy_for
+from pinecone_embed_async._errors import (
+    ClosedError,
+    ConfigurationError,
+    EmbedError,
+    RateLimitError,
+    ResponseError,
+    TransportError,
+)
+from pinecone_embed_async._limits import DecodeGate, Permits
+from pinecone_embed_async._retry import RetryPolicy, RetryState, Verdict, judge
+from pinecone_embed_async._wire import (
+    Redactor,
+    choose_decoder,
+    encode_request,
+    error_from_envelope,
+    error_from_response,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Mapping
+
+    from yarl import URL
+
+    from pinecone_embed_async._clock import Clock
+    from pinecone_embed_async._endpoint import ApiKey
+    from pinecone_embed_async._models import VectorType
+    from pinecone_embed_async._plan import PlannedRequest
+    from pinecone_embed_async._wire import Answer, Decoder, DecoderName
+
+logger = logging.getLogger("pinecone_embed_async")
+
+ERROR_BODY_BYTES = 65_536
+"""As much of an error's body as is read: the documented ones have fewer than 1,000 bytes."""
+
+ERROR_BODY_SECONDS = 5.0
+"""How long the body of an error is waited for; its status is known by then."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What has happened since the client was made."""
+
+    attempts: int = 0
+    answers: int = 0
+    retries: int = 0
+    rejections: int = 0
+    unreadable_answers: int = 0
+    inputs: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class EngineOptions:
+    """What an engine needs to know; see `EmbedClient` for the meaning."""
+
+    model: str
+    api_key: ApiKey
+    base_url: URL
+    api_version: str
+    vector_type: VectorType | None
+    retry: RetryPolicy
+    max_concurrency: int
+    attempt_timeout: float
+    connect_timeout: float
+    max_answer_bytes: int
+    decoder: DecoderName | None
+    session: aiohttp.ClientSession | None
+    user_agent: str
+
+
+@dataclass(slots=True, repr=False)
+class _LoopState:
+    """What belongs to one event loop in one process."""
+
+    process: int
+    session: aiohttp.ClientSession
+    permits: Permits
+    gate: DecodeGate
+    decoder: Decoder
+    tls: ssl.SSLContext | bool
+    proxy: URL | None
+    closer: AsyncGenerator[None, None]
+
+
+@dataclass(slots=True, repr=False)
+class _Destination:
+    """Where the rows of one request go and what is known of them."""
+
+    request: PlannedRequest
+    dimension: Callable[[], int | None]
+    rows: Callable[[int, int, int], Any]
+    done: Callable[[Answer], None]
+    state: RetryState = field(default_factory=RetryState)
+
+
+class Engine:
+    """Sends requests; gives outcomes and raises nothing but `CancelledError`.
+
+    Args:
+        options: what the client was made with.
+        clock: the time.
+        draw: draws evenly from [0, 1), for jitter.
+    """
+
+    def __init__(
+        self,
+        options: EngineOptions,
+        *,
+        clock: Clock | None = None,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._options = options
+        self._clock = clock or LoopClock()
+        self._draw = draw
+        self._states: dict[asyncio.AbstractEventLoop, _LoopState] = {}
+        self._inherited: list[_LoopState] = []
+        self._vector_type = options.vector_type
+        self.counters = Counters()
+        self.decoder_name = choose_decoder(options.decoder).name
+
+    @property
+    def in_flight(self) -> int:
+        """Requests on the wire or being decoded."""
+        return sum(state.permits.in_flight for state in self._states.values())
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a permit."""
+        return sum(state.permits.waiting for state in self._states.values())
+
+    @property
+    def vector_type(self) -> VectorType | None:
+        """The kind of vectors the model gives; `None` until it is known."""
+        return self._vector_type
+
+    async def open(self) -> _LoopState:
+        """The session and the permits of the running loop, made if there are none."""
+        loop, process = asyncio.get_running_loop(), os.getpid()
+        state = self._states.get(loop)
+        if state is not None and state.process == process and not state.session.closed:
+            return state
+        for other, old in list(self._states.items()):
+            if old.process != process:
+                # Its sockets belong to the parent process too: closing them would write to them. They are
+                # kept unused for as long as this client lives.
+                self._inherited.append(self._states.pop(other))
+            elif other.is_closed():
+                del self._states[other]
+        state = self._make_state(loop, process)
+        self._states[loop] = state
+        # Entered now, so that the loop's own shut-down closes the session if nobody else does.
+        await anext(state.closer)
+        return state
+
+    def _make_state(self, loop: asyncio.AbstractEventLoop, process: int) -> _LoopState:
+        options = self._options
+        own = options.session
+        tls: ssl.SSLContext | bool = True
+        if own is None:
+            connector: aiohttp.BaseConnector = aiohttp.TCPConnector(limit=options.max_concurrency)
+            trace_configs: list[aiohttp.TraceConfig] = []
+        else:
+            if own.closed or own.connector is None:
+                raise ConfigurationError("the session that was passed to the client is closed")
+            if own.connector._loop is not loop:  # noqa: SLF001 - there is no public name for it
+                raise ConfigurationError("the session that was passed to the client belongs to another loop")
+            # Only its connections are used: its headers, cookies, netrc and redirects would loosen the rules.
+            connector, trace_configs = own.connector, own.trace_configs
+            if options.base_url.scheme == "https":
+                tls = ssl.create_default_context()
+        session = aiohttp.ClientSession(
+            connector=connector,
+            connector_owner=own is None,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trace_configs=trace_configs,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=options.connect_timeout),
+        )
+        return _LoopState(
+            process=process,
+            session=session,
+            permits=Permits(options.max_concurrency, self._clock),
+            gate=DecodeGate(),
+            decoder=choose_decoder(options.decoder),
+            tls=tls,
+            proxy=proxy_for(options.base_url),
+            closer=_close_with_loop(session),
+        )
+
+    async def aclose(self) -> None:
+        """Close the running loop's session; those of other loops close with their loops."""
+        state = self._states.pop(asyncio.get_running_loop(), None)
+        if state is not None and state.process == os.getpid():
+            await state.closer.aclose()
+
+    def abandon(self) -> None:
+        """Let go of all sessions without the loop's help; for a client that was never closed."""
+        for loop, state in self._states.items():
+            if state.process == os.getpid() and not state.session.closed and not loop.is_closed():
+                connector = state.session.connector
+                state.session.detach()
+                if connector is not None and self._options.session is None:
+                    connector._close()  # noqa: SLF001 - the public one needs a running loop
+        self._states.clear()
+
+    async def send(
+        self,
+        request: PlannedRequest,
+        parameters: Mapping[str, Any],
+        *,
+        dimension: Callable[[], int | None],
+        rows: Callable[[int, int, int], Any],
+        done: Callable[[Answer], None],
+        deadline: float | None,
+    ) -> EmbedError | None:
+        """Send a request through all its attempts.
+
+        Args:
+            request: what to send.
+            parameters: of the model.
+            dimension: numbers per row, as far as known by now.
+            rows: gives the matrix for inputs `start` to `stop` at a dimension.
+            done: told of the answer once its rows are in place.
+            deadline: the end of the whole call, by the clock; `None` for none.
+
+        Returns:
+            The error it ended with, or `None` for success.
+        """
+        body = encode_request(self._options.model, request.texts, parameters)
+        redactor = Redactor(self._options.api_key.reveal(), request.texts, request.start)
+        destination = _Destination(request, dimension, rows, done)
+        state = await self.open()
+        retrying = self._retrying(state, destination.state, deadline)
+        error: EmbedError | None = await retrying(self._attempt, state, destination, body, redactor)
+        if error is not None:
+            logger.warning(
+                "inputs %d:%d failed after %d attempts: %s %s",
+                request.start,
+                request.stop,
+                destination.state.attempts,
+                type(error).__name__,
+                getattr(error, "code", None) or "",
+            )
+        return error
+
+    def _retrying(
+        self, state: _LoopState, retry: RetryState, deadline: float | None
+    ) -> tenacity.AsyncRetrying:
+        """The tenacity loop of one request; stop, wait and sleep go by our clock and our state."""
+        policy, clock, permits = self._options.retry, self._clock, state.permits
+        verdict = Verdict.FINAL
+
+        def should_retry(call: tenacity.RetryCallState) -> bool:
+            nonlocal verdict
+            if call.outcome is None or call.outcome.failed:
+                return False
+            error = call.outcome.result()
+            if error is None:
+                return False
+            verdict = retry.failed(error)
+            return verdict is not Verdict.FINAL
+
+        def wait(_: tenacity.RetryCallState) -> float:
+            if verdict is Verdict.WAIT or retry.last_error is None:
+                return permits.pause_left()
+            return policy.backoff(retry.failures, retry.last_error, self._draw)
+
+        def stop(call: tenacity.RetryCallState) -> bool:
+            return retry.gives_up(
+                policy,
+                now=clock.time(),
+                wait=call.upcoming_sleep,
+                last_acceptance=permits.last_acceptance,
+                deadline=deadline,
+            )
+
+        def count(_: tenacity.RetryCallState) -> None:
+            self.counters.retries += 1
+
+        async def sleep(delay: float) -> None:
+            # A pause is waited for in the queue for a permit, where order is kept.
+            if verdict is not Verdict.WAIT:
+                await clock.sleep(delay)
+
+        return tenacity.AsyncRetrying(
+            sleep=sleep,
+            stop=stop,
+            wait=wait,
+            retry=should_retry,
+            before_sleep=count,
+            retry_error_callback=lambda call: call.outcome.result() if call.outcome else None,
+        )
+
+    async def _attempt(
+        self, state: _LoopState, destination: _Destination, body: bytes, redactor: Redactor
+    ) -> EmbedError | None:
+        """One attempt: a permit, the post, the decode. Gives the error instead of raising it."""
+        permits = state.permits
+        granted = await permits.acquire()
+        try:
+            destination.state.sent(self._clock.time())
+            self.counters.attempts += 1
+            answer, error = await self._exchange(state, "POST", "embed", body, redactor)
+            if error is None:
+                error = await self._decode(state, destination, answer, redactor)
+                if error is None or isinstance(error, ResponseError):
+                    # Read or not, the service took the request.
+                    permits.accept()
+            if error is not None:
+                self._note(permits, granted, destination, error)
+        finally:
+            permits.release()
+        # Without its traceback the error keeps no frame, and so no text and no body, alive.
+        return error.with_traceback(None) if error is not None else None
+
+    def _note(self, permits: Permits, granted: float, destination: _Destination, error: EmbedError) -> None:
+        request = destination.request
+        logger.debug(
+            "attempt %d for inputs %d:%d: %s",
+            destination.state.attempts,
+            request.start,
+            request.stop,
+            type(error).__name__,
+        )
+        if isinstance(error, ResponseError):
+            self.counters.unreadable_answers += 1
+        self._pause_after(permits, granted, error)
+
+    def _pause_after(self, permits: Permits, granted: float, error: EmbedError) -> None:
+        """Pause everybody if the error is a rejection by the service's limits."""
+        if not isinstance(error, RateLimitError) or judge(error) is not Verdict.WAIT:
+            return
+        self.counters.rejections += 1
+        is_new = permits.pause_left() == 0
+        pause = permits.reject(
+            granted,
+            lambda bursts: self._options.retry.backoff(bursts, error, self._draw),
+            asked=error.retry_after is not None,
+        )
+        if is_new:
+            logger.info("the service's limit is reached; all requests pause for %.1f s", pause)
+
+    async def get(self, path: str, query: Mapping[str, str]) -> bytes:
+        """The body that `GET` answers, tried again as the retry policy says.
+
+        Raises:
+            EmbedError: the error it ended with.
+        """
+        state = await self.open()
+        retry = RetryState()
+        redactor = Redactor(self._options.api_key.reveal())
+        answer = b""
+
+        async def attempt() -> EmbedError | None:
+            nonlocal answer
+            granted = await state.permits.acquire()
+            try:
+                retry.sent(self._clock.time())
+                answer, error = await self._exchange(state, "GET", path, None, redactor, query)
+                if error is not None:
+                    self._pause_after(state.permits, granted, error)
+                else:
+                    state.permits.accept()
+            finally:
+                state.permits.release()
+            return error
+
+        error: EmbedError | None = await self._retrying(state, retry, None)(attempt)
+        if error is not None:
+            raise error
+        return answer
+
+    async def _exchange(
+        self,
+        state: _LoopState,
+        method: str,
+        path: str,
+        body: bytes | None,
+        redactor: Redactor,
+        query: Mapping[str, str] | None = None,
+    ) -> tuple[bytes, EmbedError | None]:
+        options = self._options
+        if state.session.closed:
+            return b"", ClosedError("the client was closed while the request was under way")
+        problem: str | None = None
+        read = _Body(options.max_answer_bytes)
+        status = 0
+        try:
+            async with (
+                asyncio.timeout(options.attempt_timeout),
+                state.session.request(
+                    method,
+                    (options.base_url / path).with_query(query or {}),
+                    data=body,
+                    headers=self._headers(),
+                    allow_redirects=False,
+                    raise_for_status=False,
+                    auto_decompress=True,
+                    ssl=state.tls,
+                    proxy=state.proxy,
+                ) as response,
+            ):
+                status = response.status
+                if status == 200:
+                    await read.all_of(response)
+                else:
+                    await read.start_of(response)
+                    now = self._clock.wall_time()
+                    error = error_from_response(
+                        status, response.headers, read.joined(), redactor=redactor, now=now
+                    )
+                    return b"", error
+        except TimeoutError as timeout:
+            # aiohttp's connect time-outs are TimeoutErrors as well; they say which one it was.
+            known = str(timeout) if isinstance(timeout, aiohttp.ClientError) else ""
+            problem = known or f"no complete answer within {options.attempt_timeout:g} s"
+        except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as fault:
+            # aiohttp's errors hold the request's headers: name and message are copied, nothing is chained.
+            problem = f"{type(fault).__name__}: {fault}"
+        if problem is not None:
+            if status == 200:
+                self.counters.unreadable_answers += 1
+            return b"", TransportError(redactor.clean(problem))
+        if read.is_too_large:
+            return b"", ResponseError(
+                f"the answer is larger than max_answer_bytes ({options.max_answer_bytes})"
+            )
+        return read.joined(), None
+
+    def _headers(self) -> dict[str, str]:
+        return {
+            "Api-Key": self._options.api_key.reveal(),
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "X-Pinecone-Api-Version": self._options.api_version,
+            "User-Agent": self._options.user_agent,
+        }
+
+    async def _decode(
+        self, state: _LoopState, destination: _Destination, body: bytes, redactor: Redactor
+    ) -> EmbedError | None:
+        request = destination.request
+        caught: EmbedError | None = None
+        async with state.gate:
+            try:
+                answer = state.decoder.decode(
+                    body,
+                    count=len(request.texts),
+                    vector_type=self._vector_type,
+                    dimension=destination.dimension(),
+                    rows=lambda dimension: destination.rows(request.start, request.stop, dimension),
+                )
+            except ResponseError as error:
+                caught = error
+        if caught is not None:
+            return error_from_envelope(body, redactor=redactor) or caught
+        self._vector_type = answer.vector_type
+        destination.done(answer)
+        self.counters.answers += 1
+        self.counters.inputs += len(request.texts)
+        self.counters.tokens += answer.total_tokens or 0
+        return None
+
+
+class _Body:
+    """Reads a response piece by piece, so that no more of it is kept than allowed."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._pieces: list[bytes] = []
+        self.is_too_large = False
+
+    async def all_of(self, response: aiohttp.ClientResponse) -> None:
+        """Read the whole body, decompressed; stops reading when it is too large."""
+        size = 0
+        async for piece in response.content.iter_any():
+            size += len(piece)
+            if size > self._limit:
+                self.is_too_large = True
+                self._pieces.clear()
+                response.close()
+                return
+            self._pieces.append(piece)
+
+    async def start_of(self, response: aiohttp.ClientResponse) -> None:
+        """Read as much of an error's body as is useful; faults on the way do not matter."""
+        size = 0
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            async with asyncio.timeout(ERROR_BODY_SECONDS):
+                async for piece in response.content.iter_any():
+                    self._pieces.append(piece)
+                    size += len(piece)
+                    if size > ERROR_BODY_BYTES:
+                        break
+        if size > ERROR_BODY_BYTES or not response.content.at_eof():
+            response.close()
+
+    def joined(self) -> bytes:
+        """What was read."""
+        return b"".join(self._pieces)
+
+
+async def _close_with_loop(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
+    """Close the session when this generator is closed, which a loop does with all of them when it shuts down.
+
+    So a client that nobody closed leaves nothing open behind `asyncio.run`.
+    """
+    try:
+        yield
+    finally:
+        await session.close()

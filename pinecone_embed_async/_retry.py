@@ -1,0 +1,175 @@
+"""When a request is sent again: the verdict on an error, the wait before the next attempt, and when to give up.
+
+Everything here is plain arithmetic over errors and times that are passed in; tenacity runs the loop.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from pinecone_embed_async._errors import (
+    ApiError,
+    AuthenticationError,
+    ConfigurationError,
+    EmbedError,
+    QuotaExceededError,
+    RateLimitError,
+    ResponseError,
+    TransportError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 530)})
+"""520 to 529 are what content delivery networks answer for an origin that they cannot reach."""
+
+RETRYABLE_CODES = frozenset(
+    {
+        "RESOURCE_EXHAUSTED",
+        "TOO_MANY_REQUESTS",
+        "UNAVAILABLE",
+        "ABORTED",
+        "INTERNAL",
+        "DEADLINE_EXCEEDED",
+        "UNKNOWN",
+    }
+)
+
+
+class Verdict(Enum):
+    """What an error means for the request that met it."""
+
+    FINAL = auto()
+    """Sending it again would give the same."""
+    RETRY = auto()
+    """The attempt failed; another may succeed."""
+    WAIT = auto()
+    """The request is fine, but over a limit that passes with time: everything under that limit waits."""
+
+
+def judge(error: EmbedError) -> Verdict:
+    """The verdict on an error of one attempt."""
+    if isinstance(error, (TransportError, ResponseError)):
+        return Verdict.RETRY
+    if not isinstance(error, ApiError) or isinstance(error, (QuotaExceededError, AuthenticationError)):
+        return Verdict.FINAL
+    if isinstance(error, RateLimitError):
+        return Verdict.WAIT
+    if error.status in RETRYABLE_STATUSES or error.code in RETRYABLE_CODES:
+        return Verdict.RETRY
+    return Verdict.FINAL
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how long a request is tried. All times are in seconds.
+
+    A rejection for going over a limit (429) is no failure of the request: it costs none of its attempts, but
+    `max_elapsed` holds for it too, counted from the last request that the service accepted if that was later
+    than the request's first attempt. So a job that is larger than a minute's quota waits for the next minute.
+
+    Attributes:
+        max_attempts: attempts of a request before it fails; 1 for no retries.
+        max_elapsed: a request is not tried again this long after it was first sent.
+        initial_backoff: upper bound of the first wait; it doubles with every failure ("full jitter": a wait is
+            drawn evenly from nothing to the bound).
+        max_backoff: upper bound of any such wait.
+        max_retry_after: a longer wait than this in the service's `Retry-After` is cut to it.
+
+    Raises:
+        ConfigurationError: a figure is not positive, or `max_attempts` is no whole number.
+    """
+
+    max_attempts: int = 8
+    max_elapsed: float = 300.0
+    initial_backoff: float = 0.5
+    max_backoff: float = 20.0
+    max_retry_after: float = 120.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.max_attempts, int) or self.max_attempts < 1:
+            raise ConfigurationError(f"max_attempts is a whole number from 1, got {self.max_attempts!r}")
+        for name in ("max_elapsed", "initial_backoff", "max_backoff", "max_retry_after"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+                raise ConfigurationError(f"{name} is a number of seconds from 0, got {value!r}")
+
+    def backoff(self, failures: int, error: EmbedError, random: Callable[[], float]) -> float:
+        """Seconds to wait after the `failures`-th failure in a row.
+
+        Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015 (full jitter). Where the service
+        asks for a wait, that is what is waited, and up to `initial_backoff` more, so that a crowd that was
+        sent away together does not come back together.
+
+        Args:
+            failures: failures so far, from 1.
+            error: the last of them.
+            random: draws evenly from [0, 1).
+        """
+        if isinstance(error, ApiError) and error.retry_after is not None:
+            return min(error.retry_after, self.max_retry_after) + random() * self.initial_backoff
+        # The exponent is bounded so that the power stays a number; the backoff is capped long before.
+        return random() * min(self.max_backoff, self.initial_backoff * 2.0 ** min(failures - 1, 60))
+
+
+@dataclass(slots=True)
+class RetryState:
+    """One planned request's way through its attempts.
+
+    Attributes:
+        attempts: requests sent.
+        failures: attempts that failed, rejections for going over a limit not counted.
+        first_sent: when the first attempt was sent; `None` before.
+        last_error: what the last attempt met.
+    """
+
+    attempts: int = 0
+    failures: int = 0
+    first_sent: float | None = None
+    last_error: EmbedError | None = None
+
+    def sent(self, now: float) -> None:
+        """Note that an attempt is being sent."""
+        self.attempts += 1
+        if self.first_sent is None:
+            self.first_sent = now
+
+    def failed(self, error: EmbedError) -> Verdict:
+        """Note what an attempt met; says what that means."""
+        verdict = judge(error)
+        self.last_error = error
+        error.attempts = self.attempts
+        if verdict is Verdict.RETRY:
+            self.failures += 1
+        return verdict
+
+    def gives_up(
+        self,
+        policy: RetryPolicy,
+        *,
+        now: float,
+        wait: float,
+        last_acceptance: float | None,
+        deadline: float | None,
+    ) -> bool:
+        """Whether to stop instead of waiting `wait` seconds for another attempt.
+
+        Args:
+            policy: the bounds.
+            now: the time.
+            wait: seconds until the next attempt would start.
+            last_acceptance: when the service last accepted any request of the client.
+            deadline: the end of the whole call; a wait that would reach it is not begun.
+        """
+        if self.failures >= policy.max_attempts:
+            return True
+        if deadline is not None and now + wait >= deadline:
+            return True
+        since = now if self.first_sent is None else self.first_sent
+        if self.last_error is not None and judge(self.last_error) is Verdict.WAIT:
+            since = max(since, last_acceptance if last_acceptance is not None else since)
+        return now + wait - since > policy.max_elapsed
