@@ -82,9 +82,7 @@ def running_server(load: Load) -> Iterator[Server]:
     command = [sys.executable, str(_HERE / "server.py")]
     for name, value in asdict(load).items():
         command += [f"--{name}", str(value)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()
-    ) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()) as process:
         if process.stdin is None or process.stdout is None:
             raise BenchmarkError("the server has no pipes")
         try:
@@ -129,9 +127,7 @@ def run_competitor(competitor: Competitor, server: Server, load: Load, job: Job)
         BenchmarkError: It failed, took too long, returned wrong vectors or did not fetch each input once.
     """
     before, stolen_before = server.statistics(), _stolen()
-    argument = json.dumps(
-        {"competitor": competitor.name, "url": server.url, "load": asdict(load), **asdict(job)}
-    )
+    argument = json.dumps({"competitor": competitor.name, "url": server.url, "load": asdict(load), **asdict(job)})
     try:
         process = subprocess.run(
             [sys.executable, str(_HERE / "measure.py"), argument],
@@ -158,9 +154,7 @@ def run_competitor(competitor: Competitor, server: Server, load: Load, job: Job)
             f" {job.inputs + job.warm_up:,}, and answered {served['errors']} errors"
         )
     if figures["received_bytes"] not in {None, served["embed_bytes"]}:
-        raise BenchmarkError(
-            f"{competitor.name}: received {figures['received_bytes']:,} of {served['embed_bytes']:,} bytes"
-        )
+        raise BenchmarkError(f"{competitor.name}: received {figures['received_bytes']:,} of {served['embed_bytes']:,} bytes")
     ticks = stolen_after[1] - stolen_before[1]
     return {
         **figures,

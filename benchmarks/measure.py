@@ -59,9 +59,7 @@ def check(result: Result, inputs: int, load: Load) -> None:
     if isinstance(result, int):  # the floor; whoever started this compares its bytes with the server's
         return
     if result.shape != (inputs, load.dimension) or result.dtype != np.float32:
-        raise WrongResultError(
-            f"the result is {result.dtype} {result.shape}, not float32 ({inputs}, {load.dimension})"
-        )
+        raise WrongResultError(f"the result is {result.dtype} {result.shape}, not float32 ({inputs}, {load.dimension})")
     expected = dense_vectors(load)
     for start in range(0, inputs, _CHECKED_AT_ONCE):
         rows = result[start : start + _CHECKED_AT_ONCE]
@@ -70,9 +68,7 @@ def check(result: Result, inputs: int, load: Load) -> None:
             raise WrongResultError(f"row {start + int(equal.argmin())} is not the vector of its input")
 
 
-async def measure(
-    competitor: Competitor, target: Target, inputs: int, warm_up: int, limit: float
-) -> dict[str, Any]:
+async def measure(competitor: Competitor, target: Target, inputs: int, warm_up: int, limit: float) -> dict[str, Any]:
     """Run a competitor once over fresh inputs, after a warm-up over others.
 
     Returns:
@@ -111,9 +107,7 @@ def main() -> int:
     signal.alarm(int(job["limit"]) + 30)
     target = Target(job["url"], Load(**job["load"]), job["concurrency"])
     try:
-        figures = asyncio.run(
-            measure(COMPETITORS[job["competitor"]], target, job["inputs"], job["warm_up"], job["limit"])
-        )
+        figures = asyncio.run(measure(COMPETITORS[job["competitor"]], target, job["inputs"], job["warm_up"], job["limit"]))
     except WrongResultError as error:
         print(f"wrong result: {error}", file=sys.stderr)
         return 1

@@ -95,9 +95,7 @@ def dense_rows(load: Load) -> Rows:
     """Write the dense vectors, each as one item of an answer's ``data``."""
     vectors = dense_vectors(load)
     written = decimals(vectors)
-    rows = (
-        ",".join(written[start : start + load.dimension]) for start in range(0, vectors.size, load.dimension)
-    )
+    rows = (",".join(written[start : start + load.dimension]) for start in range(0, vectors.size, load.dimension))
     return Rows([f'{{"values":[{row}],"vector_type":"dense"}}'.encode() for row in rows])
 
 
@@ -110,10 +108,7 @@ def sparse_rows(load: Load) -> Rows:
         for start, end in pairwise(indptr.tolist())
     )
     return Rows(
-        [
-            f'{{"sparse_values":[{row}],"sparse_indices":[{places}],"vector_type":"sparse"}}'.encode()
-            for row, places in rows
-        ]
+        [f'{{"sparse_values":[{row}],"sparse_indices":[{places}],"vector_type":"sparse"}}'.encode() for row, places in rows]
     )
 
 
@@ -319,9 +314,7 @@ async def serve(load: Load) -> None:
         accepting = asyncio.create_task(_accept(listener, service))
         threading.Thread(target=wait_for_end, daemon=True).start()
         print(listener.getsockname()[1], flush=True)
-        await asyncio.wait(
-            {accepting, asyncio.create_task(ended.wait())}, return_when=asyncio.FIRST_COMPLETED
-        )
+        await asyncio.wait({accepting, asyncio.create_task(ended.wait())}, return_when=asyncio.FIRST_COMPLETED)
         accepting.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await accepting
@@ -334,9 +327,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog="Prints its port once it is ready; ends when its standard input closes.",
     )
     parser.add_argument("--dimension", type=int, default=1024, help="numbers per dense vector (default 1024)")
-    parser.add_argument(
-        "--precision", choices=PRECISIONS, default="half", help="of the numbers (default half)"
-    )
+    parser.add_argument("--precision", choices=PRECISIONS, default="half", help="of the numbers (default half)")
     parser.add_argument("--seed", type=int, default=2, help="of the vectors (default 2)")
     options = parser.parse_args(arguments)
     if not 1 <= options.dimension <= 4096:

@@ -94,25 +94,13 @@ def _parser() -> argparse.ArgumentParser:
         return read
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument(
-        "--inputs", type=between(1, 2_000_000), default=19_200, help="per measurement (default 19,200)"
-    )
-    parser.add_argument(
-        "--concurrency", type=between(1, 64), default=8, help="requests in flight at most (default 8)"
-    )
-    parser.add_argument(
-        "--rounds", type=between(1, 50), default=5, help="measurements of each competitor (default 5)"
-    )
-    parser.add_argument(
-        "--dimension", type=int, choices=DIMENSIONS, default=1024, help="numbers per vector (default 1024)"
-    )
-    parser.add_argument(
-        "--precision", choices=PRECISIONS, default="half", help="of the service's numbers (default half)"
-    )
+    parser.add_argument("--inputs", type=between(1, 2_000_000), default=19_200, help="per measurement (default 19,200)")
+    parser.add_argument("--concurrency", type=between(1, 64), default=8, help="requests in flight at most (default 8)")
+    parser.add_argument("--rounds", type=between(1, 50), default=5, help="measurements of each competitor (default 5)")
+    parser.add_argument("--dimension", type=int, choices=DIMENSIONS, default=1024, help="numbers per vector (default 1024)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="half", help="of the service's numbers (default half)")
     parser.add_argument("--seed", type=int, default=2, help="of inputs and vectors (default 2)")
-    parser.add_argument(
-        "--only", metavar="NAMES", help=f"some of {', '.join(COMPETITORS)}, separated by commas"
-    )
+    parser.add_argument("--only", metavar="NAMES", help=f"some of {', '.join(COMPETITORS)}, separated by commas")
     parser.add_argument("--json", metavar="FILE", help="write everything as JSON; - for standard output")
     return parser
 
@@ -123,9 +111,7 @@ def _choose(parser: argparse.ArgumentParser, only: str | None) -> tuple[list[Com
     if unknown := [name for name in names if name not in COMPETITORS]:
         parser.error(f"--only: unknown {', '.join(map(repr, unknown))}; known: {', '.join(COMPETITORS)}")
     missing = {
-        name: f"{COMPETITORS[name].optional_import} is not installed"
-        for name in names
-        if not COMPETITORS[name].available
+        name: f"{COMPETITORS[name].optional_import} is not installed" for name in names if not COMPETITORS[name].available
     }
     if only is not None and missing:
         parser.error(f"--only: {'; '.join(f'{name}: {why}' for name, why in missing.items())}")
@@ -151,9 +137,7 @@ def run_rounds(
     return results
 
 
-def summarise(
-    competitors: Sequence[Competitor], rounds: dict[str, list[dict[str, Any]]], job: Job
-) -> dict[str, Any]:
+def summarise(competitors: Sequence[Competitor], rounds: dict[str, list[dict[str, Any]]], job: Job) -> dict[str, Any]:
     """Return each competitor's rounds, the medians over them, and their ratios to the official SDK's."""
     medians = {
         name: {figure: statistics.median(one[figure] for one in figures) for figure in FIGURES}
@@ -168,12 +152,8 @@ def summarise(
         summary[competitor.name] = {
             "title": competitor.title,
             "median": median,
-            "ratio_to_official": {figure: median[figure] / official[figure] for figure in FIGURES}
-            if official
-            else None,
-            "server_cpu_ms_per_request": 1000
-            * sum(one["server"]["cpu_seconds"] for one in figures)
-            / requests,
+            "ratio_to_official": {figure: median[figure] / official[figure] for figure in FIGURES} if official else None,
+            "server_cpu_ms_per_request": 1000 * sum(one["server"]["cpu_seconds"] for one in figures) / requests,
             "requests_per_round": requests / len(figures),
             "warm_up_requests_per_round": math.ceil(job.warm_up / MAX_BATCH),
             "rounds": figures,
@@ -199,8 +179,7 @@ def print_table(report: dict[str, Any], file: TextIO) -> None:
     for entry in report["competitors"].values():
         median = entry["median"]
         ratios = {
-            figure: f"{entry['ratio_to_official'][figure]:.2f}" if entry["ratio_to_official"] else "-"
-            for figure in FIGURES
+            figure: f"{entry['ratio_to_official'][figure]:.2f}" if entry["ratio_to_official"] else "-" for figure in FIGURES
         }
         speeds = [one["inputs_per_second"] for one in entry["rounds"]]
         spread = f"({min(speeds):,.0f} - {max(speeds):,.0f})"

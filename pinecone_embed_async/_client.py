@@ -260,9 +260,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         return f"<EmbedClient {self._model!r}, {self._engine.in_flight} in flight{state}>"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            "an EmbedClient cannot be pickled: it holds connections and a key; make one in each process"
-        )
+        raise TypeError("an EmbedClient cannot be pickled: it holds connections and a key; make one in each process")
 
     def __del__(self) -> None:
         # Only there if the constructor got that far.
@@ -395,9 +393,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         if self._closed:
             raise ClosedError("the client is closed; open it again with `async with`")
 
-    def _checked_parameters(
-        self, parameters: Mapping[str, Any] | None, input_type: str | None
-    ) -> dict[str, Any]:
+    def _checked_parameters(self, parameters: Mapping[str, Any] | None, input_type: str | None) -> dict[str, Any]:
         merged = _models.merge_parameters(self._parameters, parameters, input_type)
         known = _models.KNOWN_MODELS.get(self._model)
         if known is not None:

@@ -41,9 +41,7 @@ def proxy_for(url: URL) -> URL | None:
         return None
     proxy = URL(found if "://" in found else f"http://{found}")
     if proxy.scheme not in ("http", "https"):
-        raise ConfigurationError(
-            f"the environment names a proxy of scheme {proxy.scheme!r}; only http and https work"
-        )
+        raise ConfigurationError(f"the environment names a proxy of scheme {proxy.scheme!r}; only http and https work")
     return proxy
 
 

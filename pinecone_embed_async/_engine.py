@@ -260,9 +260,7 @@ class Engine:
             )
         return error
 
-    def _retrying(
-        self, state: _LoopState, retry: RetryState, deadline: float | None
-    ) -> tenacity.AsyncRetrying:
+    def _retrying(self, state: _LoopState, retry: RetryState, deadline: float | None) -> tenacity.AsyncRetrying:
         """The tenacity loop of one request; stop, wait and sleep go by our clock and our state."""
         policy, clock, permits = self._options.retry, self._clock, state.permits
         verdict = Verdict.FINAL
@@ -423,9 +421,7 @@ class Engine:
                 else:
                     await read.start_of(response)
                     now = self._clock.wall_time()
-                    error = error_from_response(
-                        status, response.headers, read.joined(), redactor=redactor, now=now
-                    )
+                    error = error_from_response(status, response.headers, read.joined(), redactor=redactor, now=now)
                     return b"", error
         except TimeoutError as timeout:
             # aiohttp's connect time-outs are TimeoutErrors as well; they say which one it was.
@@ -439,9 +435,7 @@ class Engine:
                 self.counters.unreadable_answers += 1
             return b"", TransportError(redactor.clean(problem))
         if read.is_too_large:
-            return b"", ResponseError(
-                f"the answer is larger than max_answer_bytes ({options.max_answer_bytes})"
-            )
+            return b"", ResponseError(f"the answer is larger than max_answer_bytes ({options.max_answer_bytes})")
         return read.joined(), None
 
     def _headers(self) -> dict[str, str]:

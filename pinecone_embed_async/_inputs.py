@@ -35,9 +35,7 @@ def text_of(value: object, index: int) -> str:
             raise InputError(f'input {index} is a mapping without "text"', index=index)
         inner = value["text"]
         if not isinstance(inner, str):
-            raise InputError(
-                f'input {index} has "text" of type {type(inner).__name__}; it must be a str', index=index
-            )
+            raise InputError(f'input {index} has "text" of type {type(inner).__name__}; it must be a str', index=index)
         text = str.__str__(inner)
     else:
         raise InputError(
@@ -81,8 +79,7 @@ async def read_texts(inputs: Inputs) -> list[str]:
         return texts
     if isinstance(inputs, (bytes, bytearray, memoryview)) or not isinstance(inputs, Iterable):
         raise InputError(
-            f"inputs are of type {type(inputs).__name__}; they must be a str, a mapping with "
-            '"text", or an iterable of those'
+            f'inputs are of type {type(inputs).__name__}; they must be a str, a mapping with "text", or an iterable of those'
         )
     iterator = iter(inputs)
     while True:

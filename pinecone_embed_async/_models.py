@@ -108,9 +108,7 @@ KNOWN_MODELS: Mapping[str, KnownModel] = {
 }
 
 
-def merge_parameters(
-    client: Mapping[str, Any], call: Mapping[str, Any] | None, input_type: str | None
-) -> dict[str, Any]:
+def merge_parameters(client: Mapping[str, Any], call: Mapping[str, Any] | None, input_type: str | None) -> dict[str, Any]:
     """Merge a call's parameters over the client's, key by key; `input_type` is short for that key.
 
     Raises:
@@ -123,8 +121,7 @@ def merge_parameters(
     if input_type is not None:
         if call is not None and call.get("input_type", input_type) != input_type:
             raise ConfigurationError(
-                f"input_type is given twice: {_short(input_type)} and, in parameters, "
-                f"{_short(call['input_type'])}"
+                f"input_type is given twice: {_short(input_type)} and, in parameters, {_short(call['input_type'])}"
             )
         merged["input_type"] = input_type
     return merged

@@ -46,9 +46,7 @@ class _Embeddings:
 
     __slots__ = ("embedded", "failures", "model", "usage")
 
-    def __init__(
-        self, model: str, usage: Usage, failures: tuple[Failure, ...], embedded: NDArray[np.bool_]
-    ) -> None:
+    def __init__(self, model: str, usage: Usage, failures: tuple[Failure, ...], embedded: NDArray[np.bool_]) -> None:
         self.model = model
         self.usage = usage
         self.failures = failures
@@ -106,9 +104,7 @@ class DenseEmbeddings(_Embeddings):
         failures: tuple[Failure, ...] = (),
         embedded: NDArray[np.bool_] | None = None,
     ) -> None:
-        super().__init__(
-            model, usage, failures, np.ones(len(vectors), np.bool_) if embedded is None else embedded
-        )
+        super().__init__(model, usage, failures, np.ones(len(vectors), np.bool_) if embedded is None else embedded)
         self.vectors = vectors
 
     def __getitem__(self, row: int) -> NDArray[np.float32]:
@@ -136,10 +132,7 @@ class DenseEmbeddings(_Embeddings):
         Raises:
             ValueError: there are not as many ids or metadata as inputs.
         """
-        return [
-            {**record, "values": self.vectors[row].tolist()}
-            for row, record in self._record_ids(ids, metadata)
-        ]
+        return [{**record, "values": self.vectors[row].tolist()} for row, record in self._record_ids(ids, metadata)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -191,9 +184,7 @@ class SparseEmbeddings(_Embeddings):
         failures: tuple[Failure, ...] = (),
         embedded: NDArray[np.bool_] | None = None,
     ) -> None:
-        super().__init__(
-            model, usage, failures, np.ones(len(indptr) - 1, np.bool_) if embedded is None else embedded
-        )
+        super().__init__(model, usage, failures, np.ones(len(indptr) - 1, np.bool_) if embedded is None else embedded)
         self.indptr = indptr
         self.indices = indices
         self.values = values
@@ -270,9 +261,7 @@ class DenseRows:
         if self.dimension is None:
             self.dimension = dimension
         elif self.dimension != dimension:
-            raise ResponseError(
-                f"expected {self.dimension} numbers a row, as in earlier answers, got {dimension}"
-            )
+            raise ResponseError(f"expected {self.dimension} numbers a row, as in earlier answers, got {dimension}")
         if self._matrix is None:
             self._matrix = np.empty((self._count, dimension), np.float32)
         return self._matrix[start:stop]

@@ -38,11 +38,11 @@ async def run_plan(
         ends_job: whether an error holds for every other request too.
         settled: called after each request.
     """
-    under_way: dict[PlannedRequest, None] = {}
+    under_way: dict[int, PlannedRequest] = {}
 
     async def carry_out(request: PlannedRequest) -> None:
         error = await send(request)
-        del under_way[request]
+        del under_way[request.start]
         if error is None:
             ledger.embedded(request)
         else:
@@ -54,7 +54,7 @@ async def run_plan(
 
     def fill() -> None:
         while len(under_way) < window and (request := ledger.take()) is not None:
-            under_way[request] = None
+            under_way[request.start] = request
             group.create_task(carry_out(request), name=f"embed {request.start}:{request.stop}")
 
     try:
@@ -62,6 +62,9 @@ async def run_plan(
             fill()
     except TimeoutError:
         error = DeadlineExceededError("the deadline of the call passed before all inputs were embedded")
-        for request in under_way:
+        for request in under_way.values():
             ledger.failed(request, error)
         ledger.end(error)
+    except BaseExceptionGroup as group_error:
+        # `send` gives its errors, so this is what `settled` raised: the caller's own, passed on as it is.
+        raise group_error.exceptions[0] from None

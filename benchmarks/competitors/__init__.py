@@ -77,9 +77,7 @@ COMPETITORS = {
     competitor.name: competitor
     for competitor in (
         Competitor("msgspec", "EmbedClient, default install (msgspec)", "client", (("decoder", "msgspec"),)),
-        Competitor(
-            "simdjson", "EmbedClient, [fast] (pysimdjson)", "client", (("decoder", "simdjson"),), "simdjson"
-        ),
+        Competitor("simdjson", "EmbedClient, [fast] (pysimdjson)", "client", (("decoder", "simdjson"),), "simdjson"),
         Competitor("json", "bare aiohttp + json", "bare"),
         Competitor(OFFICIAL, "official pinecone SDK, async", "official"),
         Competitor("floor", "floor: aiohttp, thrown away", "floor"),

@@ -44,12 +44,8 @@ async def open_embedder(target: Target) -> AsyncIterator[Embed]:
             async def embed_batch(start: int) -> None:
                 batch = texts[start : start + MAX_BATCH]
                 async with semaphore:
-                    answer = await inference.embed(
-                        model=target.load.model, inputs=batch, parameters=target.load.parameters
-                    )
-                vectors[start : start + len(batch)] = [
-                    item.values for item in cast("list[DenseEmbedding]", answer.data)
-                ]
+                    answer = await inference.embed(model=target.load.model, inputs=batch, parameters=target.load.parameters)
+                vectors[start : start + len(batch)] = [item.values for item in cast("list[DenseEmbedding]", answer.data)]
 
             async with asyncio.TaskGroup() as group:
                 for start in range(0, len(texts), MAX_BATCH):

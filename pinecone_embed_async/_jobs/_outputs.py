@@ -171,9 +171,7 @@ def _dense_columns(embeddings: Any, group: Rows) -> dict[str, Any]:
 def _sparse_columns(embeddings: Any, group: Rows) -> dict[str, Any]:
     starts, ends = embeddings.indptr[group], embeddings.indptr[group + 1]
     offsets = pa.array(np.concatenate(([0], np.cumsum(ends - starts))).astype(np.int32))
-    taken = np.concatenate(
-        [np.arange(start, end) for start, end in zip(starts, ends, strict=True)] or [[]]
-    ).astype(np.intp)
+    taken = np.concatenate([np.arange(start, end) for start, end in zip(starts, ends, strict=True)] or [[]]).astype(np.intp)
     columns = {
         "indices": pa.ListArray.from_arrays(offsets, pa.array(embeddings.indices[taken])),
         "values": pa.ListArray.from_arrays(offsets, pa.array(embeddings.values[taken])),

@@ -284,9 +284,7 @@ def _write_rows(
     wanted = len(data[0]) if dimension is None else dimension
     for position, values in enumerate(data):
         if len(values) != wanted:
-            raise ResponseError(
-                f"expected {wanted} numbers a row, got {len(values)} at `$.data[{position}].values`"
-            )
+            raise ResponseError(f"expected {wanted} numbers a row, got {len(values)} at `$.data[{position}].values`")
     if wanted == 0:
         raise ResponseError("the rows are empty at `$.data[0].values`")
     matrix = rows(wanted)
@@ -305,8 +303,7 @@ def _sparse_block(data: list[SparseItem]) -> SparseBlock:
     for position, item in enumerate(data):
         if len(item.sparse_values) != len(item.sparse_indices):
             raise ResponseError(
-                f"{len(item.sparse_indices)} indices but {len(item.sparse_values)} values at "
-                f"`$.data[{position}]`"
+                f"{len(item.sparse_indices)} indices but {len(item.sparse_values)} values at `$.data[{position}]`"
             )
         if with_tokens[position] and len(item.sparse_tokens or ()) != len(item.sparse_indices):
             raise ResponseError(
@@ -322,9 +319,7 @@ def _sparse_block(data: list[SparseItem]) -> SparseBlock:
         term = int(np.argmin(np.isfinite(values)))
         position = int(np.searchsorted(np.cumsum(lengths), term, side="right"))
         column = term - int(lengths[:position].sum())
-        raise ResponseError(
-            f"a number is out of float32's range at `$.data[{position}].sparse_values[{column}]`"
-        )
+        raise ResponseError(f"a number is out of float32's range at `$.data[{position}].sparse_values[{column}]`")
     tokens = [list(item.sparse_tokens or ()) for item in data] if any(with_tokens) else None
     return SparseBlock(lengths, indices, values, tokens)
 

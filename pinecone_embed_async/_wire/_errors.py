@@ -79,9 +79,7 @@ def parse_retry_after(value: str | None, *, now: float) -> float | None:
     return delay if delay > 0 else None
 
 
-def error_from_response(
-    status: int, headers: Mapping[str, str], body: bytes, *, redactor: Redactor, now: float
-) -> ApiError:
+def error_from_response(status: int, headers: Mapping[str, str], body: bytes, *, redactor: Redactor, now: float) -> ApiError:
     """The error that an HTTP response other than an answer stands for.
 
     A body that is no error envelope (a proxy's HTML, nothing, a cut-off one) is not shown.

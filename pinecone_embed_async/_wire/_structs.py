@@ -53,7 +53,7 @@ class SparseItem(Struct, gc=False):
 
     sparse_values: list[float]
     sparse_indices: list[Index]
-    sparse_tokens: list[str] | None | UnsetType = UNSET
+    sparse_tokens: list[str] | UnsetType | None = UNSET
     vector_type: Raw | UnsetType = UNSET
 
 

@@ -25,9 +25,7 @@ def cli(*arguments: str) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in _EXTRA:
             raise
-        print_error(
-            f"the command line needs {error.name}; install it with: pip install 'pinecone-embed-async[cli]'"
-        )
+        print_error(f"the command line needs {error.name}; install it with: pip install 'pinecone-embed-async[cli]'")
         return 1
     return run(arguments)
 

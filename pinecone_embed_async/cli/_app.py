@@ -1,6 +1,5 @@
 """The commands and their options; what they do is in the modules beside this one."""
 
-import asyncio
 import math
 import os
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pinecone_embed_async._jobs import InputFormat
 from pinecone_embed_async.cli import _demo, _embed, _models, _serve
 from pinecone_embed_async.cli._output import INTERRUPTED, PROGRAM, print_error
 from pinecone_embed_async.cli._run import Settings
+from pinecone_embed_async.emulator import Emulator, ServiceQuota
 
 _DEFAULT_MODEL = "multilingual-e5-large"
 
@@ -79,9 +79,7 @@ def _root(
 
 Model = Annotated[
     str,
-    typer.Option(
-        "--model", "-m", metavar="NAME", help="The model; `pinecone-embed models` lists those known."
-    ),
+    typer.Option("--model", "-m", metavar="NAME", help="The model; `pinecone-embed models` lists those known."),
 ]
 Concurrency = Annotated[
     int | None,
@@ -97,19 +95,13 @@ BaseUrl = Annotated[
 ]
 AllowHttp = Annotated[
     bool,
-    typer.Option(
-        "--allow-http", help="Let the address be plain HTTP to another machine: the key goes unencrypted."
-    ),
+    typer.Option("--allow-http", help="Let the address be plain HTTP to another machine: the key goes unencrypted."),
 ]
 WithEmulator = Annotated[
     bool,
-    typer.Option(
-        "--emulator", help="Ask a local emulator in this process instead of the service; needs no key."
-    ),
+    typer.Option("--emulator", help="Ask a local emulator in this process instead of the service; needs no key."),
 ]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No progress and no summary; errors are still told.")
-]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary; errors are still told.")]
 
 
 @app.command()
@@ -128,9 +120,7 @@ def embed(
     ],
     input_format: Annotated[
         InputFormat | None,
-        typer.Option(
-            "--format", "-f", help="How to read every INPUT, whatever its name; needed for standard input."
-        ),
+        typer.Option("--format", "-f", help="How to read every INPUT, whatever its name; needed for standard input."),
     ] = None,
     text_field: Annotated[
         str, typer.Option("--text-field", metavar="NAME", help="The JSON field or CSV column to embed.")
@@ -149,9 +139,7 @@ def embed(
     ] = "passage",
     dimension: Annotated[
         int | None,
-        typer.Option(
-            "--dimension", min=1, metavar="N", help="Numbers per vector, where the model has a choice."
-        ),
+        typer.Option("--dimension", min=1, metavar="N", help="Numbers per vector, where the model has a choice."),
     ] = None,
     truncate: Annotated[
         str | None,
@@ -163,22 +151,16 @@ def embed(
     ] = None,
     parameter: Annotated[
         list[str] | None,
-        typer.Option(
-            "--parameter", "-p", metavar="KEY=JSON", help="Another parameter of the model; may be repeated."
-        ),
+        typer.Option("--parameter", "-p", metavar="KEY=JSON", help="Another parameter of the model; may be repeated."),
     ] = None,
     concurrency: Concurrency = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(
-            "--batch-size", min=1, metavar="N", help="Inputs per request at most. Default: the model's limit."
-        ),
+        typer.Option("--batch-size", min=1, metavar="N", help="Inputs per request at most. Default: the model's limit."),
     ] = None,
     timeout: Annotated[
         float | None,
-        typer.Option(
-            "--timeout", metavar="SECONDS", help="Give up on what is not embedded by then. Default: never."
-        ),
+        typer.Option("--timeout", metavar="SECONDS", help="Give up on what is not embedded by then. Default: never."),
     ] = None,
     base_url: BaseUrl = None,
     allow_http: AllowHttp = False,
@@ -202,9 +184,7 @@ def embed(
     """  # noqa: D301 - \b is typer's mark for lines to keep
     settings = Settings(
         model=model,
-        parameters=_parameters(
-            parameter or [], input_type=input_type, dimension=dimension, truncate=truncate
-        ),
+        parameters=_parameters(parameter or [], input_type=input_type, dimension=dimension, truncate=truncate),
         concurrency=concurrency,
         batch_size=batch_size,
         base_url=base_url,
@@ -252,17 +232,53 @@ def demo(
 
     Against a local emulator: no account, no key, no network. Its vectors know words and parts of words, not their meaning.
     """
-    return _demo.run_demo(
-        query, top=top, settings=Settings(model=model, concurrency=concurrency, quiet=quiet)
+    return _demo.run_demo(query, top=top, settings=Settings(model=model, concurrency=concurrency, quiet=quiet))
+
+
+@app.command("emulator")
+def serve_emulator(
+    *,
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 for a free one.")] = 0,
+    latency: Annotated[
+        float, typer.Option("--latency", min=0, metavar="SECONDS", help="How long answers are held back.")
+    ] = 0.0,
+    quota_tokens: Annotated[
+        int | None,
+        typer.Option("--quota-tokens", min=1, metavar="N", help="Tokens per window for each model and input type."),
+    ] = None,
+    quota_requests: Annotated[
+        int | None, typer.Option("--quota-requests", min=1, metavar="N", help="Requests per second.")
+    ] = None,
+    window: Annotated[
+        float, typer.Option("--window", metavar="SECONDS", help="Length of the window of --quota-tokens.")
+    ] = 60.0,
+    reject: Annotated[
+        str | None,
+        typer.Option("--reject", metavar="TEXT", help="Refuse requests with an input that contains this text."),
+    ] = None,
+) -> int:
+    """Serve a local service that answers like the real one, until Ctrl-C.
+
+    It prints the two lines that point clients at it, as `export` commands.
+    """
+    rule = None if reject is None else (lambda text: reject in text)
+    quota = ServiceQuota(
+        tokens_per_window=quota_tokens,
+        requests_per_second=quota_requests,
+        window=_positive(window, "--window") or 60.0,
     )
+    try:
+        return _serve.serve(Emulator(host=host, port=port, latency=latency, quota=quota, reject=rule))
+    except OSError as error:
+        print_error(f"cannot listen on {host} port {port}: {error.strerror or error}")
+        return 1
 
 
 def _check_service(settings: Settings) -> None:
     if settings.emulator:
         if settings.base_url or settings.allow_http:
-            raise ConfigurationError(
-                "--emulator is a service of its own; leave out --base-url and --allow-http"
-            )
+            raise ConfigurationError("--emulator is a service of its own; leave out --base-url and --allow-http")
     elif not os.environ.get("PINECONE_API_KEY"):
         raise EmbedError("no API key: set the environment variable PINECONE_API_KEY, or use --emulator")
 

@@ -33,4 +33,4 @@ def print_error(message: str) -> None:
 
 def _is_harmless(character: str) -> bool:
     # Cc and Cf are controls, Cs lone surrogates (a file name that is not UTF-8), Co and Cn have no agreed look.
-    return character.isascii() and character.isprintable() or unicodedata.category(character)[0] != "C"
+    return (character.isascii() and character.isprintable()) or unicodedata.category(character)[0] != "C"

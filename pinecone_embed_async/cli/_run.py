@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pinecone_embed_async import ConfigurationError, DenseEmbeddings, EmbedClient, SparseEmbeddings
+from pinecone_embed_async import DenseEmbeddings, EmbedClient, SparseEmbeddings
 from pinecone_embed_async.cli._progress import Summary, reporting
 from pinecone_embed_async.emulator import Emulator
 
@@ -60,9 +60,7 @@ async def connected(settings: Settings) -> AsyncIterator[EmbedClient[Any]]:
         yield await stack.enter_async_context(client)
 
 
-async def embed_texts(
-    texts: Sequence[str], settings: Settings
-) -> tuple[DenseEmbeddings | SparseEmbeddings, Summary]:
+async def embed_texts(texts: Sequence[str], settings: Settings) -> tuple[DenseEmbeddings | SparseEmbeddings, Summary]:
     """Embed all texts with progress; what failed is in the result's `failures`.
 
     Raises:

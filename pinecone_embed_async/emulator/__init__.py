@@ -7,37 +7,18 @@ each other.
         ...  # send requests to emulator.url with emulator.api_key
 """
 
-from pinecone_embed_async.emulator._faults import (
-    QUICKLY_RETRYABLE,
-    Fault,
-    FaultMix,
-    FaultName,
-    FaultRule,
-    FaultSource,
-    Outlook,
-    parse_fault,
-)
 from pinecone_embed_async.emulator._models import MODELS, EmulatedModel, Parameter
 from pinecone_embed_async.emulator._quota import ServiceQuota
 from pinecone_embed_async.emulator._requests import EmbedRequest
-from pinecone_embed_async.emulator._server import Emulator, Latency
+from pinecone_embed_async.emulator._server import Emulator
 from pinecone_embed_async.emulator._statistics import Statistics
 
 __all__ = [
     "MODELS",
-    "QUICKLY_RETRYABLE",
     "EmbedRequest",
     "EmulatedModel",
     "Emulator",
-    "Fault",
-    "FaultMix",
-    "FaultName",
-    "FaultRule",
-    "FaultSource",
-    "Latency",
-    "Outlook",
     "Parameter",
     "ServiceQuota",
     "Statistics",
-    "parse_fault",
 ]

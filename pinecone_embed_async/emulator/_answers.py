@@ -97,8 +97,7 @@ def accept(body: EmbedBody, model: EmulatedModel | None, reject: Callable[[str],
         raise ServiceRefusal.invalid(f"Model '{model.name}' does not support embedding.")
     if len(body.inputs) > model.max_batch_size:
         raise ServiceRefusal.invalid(
-            f"Input length '{len(body.inputs)}' exceeded inputs limit of {model.max_batch_size} "
-            f"for model '{model.name}'"
+            f"Input length '{len(body.inputs)}' exceeded inputs limit of {model.max_batch_size} for model '{model.name}'"
         )
     parameters = model.settle_parameters(body.parameters)
     if reject is not None:
@@ -138,9 +137,7 @@ def accept(body: EmbedBody, model: EmulatedModel | None, reject: Callable[[str],
 def compute(task: Task) -> Answer:
     """Embed the texts of an accepted request."""
     if task.model.vector_type == "sparse":
-        items = tuple(
-            _sparse_item(words, task.input_type, return_tokens=task.return_tokens) for words in task.words
-        )
+        items = tuple(_sparse_item(words, task.input_type, return_tokens=task.return_tokens) for words in task.words)
         return Answer(model=task.model.name, vector_type="sparse", items=items, tokens=task.tokens)
     vectors = dense_vectors(task.texts, task.words, task.dimension, task.input_type)
     return Answer(model=task.model.name, vector_type="dense", items=dense_items(vectors), tokens=task.tokens)

@@ -69,17 +69,14 @@ class Parameter:
             self.value_type == "boolean" or not isinstance(value, bool)
         )
         if not right_type:
-            raise ServiceRefusal.invalid(
-                f"Invalid value for parameter '{self.name}': expected {self.value_type}"
-            )
+            raise ServiceRefusal.invalid(f"Invalid value for parameter '{self.name}': expected {self.value_type}")
         if self.type == "one_of" and value not in self.allowed_values:
             allowed = ", ".join(str(one) for one in self.allowed_values)
             raise ServiceRefusal.invalid(
                 f"Invalid value '{value}' for parameter '{self.name}': allowed values are {allowed}"
             )
         if self.type == "numeric_range" and not (
-            (self.minimum is None or value >= self.minimum)
-            and (self.maximum is None or value <= self.maximum)
+            (self.minimum is None or value >= self.minimum) and (self.maximum is None or value <= self.maximum)
         ):
             raise ServiceRefusal.invalid(
                 f"Invalid value '{value}' for parameter '{self.name}': must be between {self.minimum} and {self.maximum}"
@@ -156,9 +153,7 @@ class EmulatedModel:
             if parameter.name in settled:
                 continue
             if parameter.required:
-                raise ServiceRefusal.invalid(
-                    f"Missing required parameter '{parameter.name}' for model '{self.name}'"
-                )
+                raise ServiceRefusal.invalid(f"Missing required parameter '{parameter.name}' for model '{self.name}'")
             if parameter.default is not None:
                 settled[parameter.name] = parameter.default
         return settled
@@ -215,9 +210,7 @@ MODELS: tuple[EmulatedModel, ...] = (
             _input_type(),
             _truncate("END", "NONE"),
             Parameter("return_tokens", "any", "boolean", default=False),
-            Parameter(
-                "max_tokens_per_sequence", "numeric_range", "integer", minimum=1, maximum=2048, default=512
-            ),
+            Parameter("max_tokens_per_sequence", "numeric_range", "integer", minimum=1, maximum=2048, default=512),
         ),
     ),
     EmulatedModel(

@@ -86,9 +86,7 @@ class _Usage:
         With an `anchor` the windows are fixed and follow each other from there.
         """
         start = now - window if anchor is None else anchor + math.floor((now - anchor) / window) * window
-        while self.charges and (
-            self.charges[0][0] <= start if anchor is None else self.charges[0][0] < start
-        ):
+        while self.charges and (self.charges[0][0] <= start if anchor is None else self.charges[0][0] < start):
             self.total -= self.charges.popleft()[1]
         if self.total + amount <= limit:
             return 0.0
@@ -118,9 +116,7 @@ class QuotaLedger:
         self._seconds = _Usage()
         self._windows = _Usage()
 
-    def decide(
-        self, quota: ServiceQuota, now: float, model: str, input_type: str, tokens: int
-    ) -> QuotaRefusal | None:
+    def decide(self, quota: ServiceQuota, now: float, model: str, input_type: str, tokens: int) -> QuotaRefusal | None:
         """Charge a request, or say why it is refused.
 
         Args:

@@ -11,17 +11,14 @@ class Statistics:
     """A snapshot of an emulator's counts since it was made or `reset_statistics` was called.
 
     Attributes:
-        requests: `/embed` requests received, refused and faulted ones included.
+        requests: `/embed` requests received, refused ones included.
         model_requests: Requests to `/models` and `/models/{model_name}`.
-        by_status: Answers to either, by HTTP status. An answer that a fault kept back before its status line is not here.
+        by_status: Answers to either, by HTTP status.
         in_flight: `/embed` requests that are being answered now.
         max_in_flight: The highest number of `/embed` requests in flight at once.
-        inputs_answered: Inputs that were answered with status 200, faulted answers included: the service has billed them.
+        inputs_answered: Inputs that were answered with status 200: the service has billed them.
         tokens_billed: Tokens of these inputs.
-        connections_opened: Connections accepted.
-        faults: Faults applied, by name.
-        answered: How many times each text was answered with status 200, faulted answers included.
-        answered_well: The same without faulted answers.
+        answered: How many times each text was answered with status 200.
     """
 
     requests: int
@@ -31,10 +28,7 @@ class Statistics:
     max_in_flight: int
     inputs_answered: int
     tokens_billed: int
-    connections_opened: int
-    faults: dict[str, int]
     answered: Counter[str]
-    answered_well: Counter[str]
 
 
 @dataclass(slots=True)
@@ -47,10 +41,7 @@ class Tally:
     max_in_flight: int = 0
     inputs_answered: int = 0
     tokens_billed: int = 0
-    connections_opened: int = 0
-    faults: Counter[str] = field(default_factory=Counter)
     answered: Counter[str] = field(default_factory=Counter)
-    answered_well: Counter[str] = field(default_factory=Counter)
 
     def snapshot(self, in_flight: int) -> Statistics:
         """Copy the counts."""
@@ -62,8 +53,5 @@ class Tally:
             max_in_flight=self.max_in_flight,
             inputs_answered=self.inputs_answered,
             tokens_billed=self.tokens_billed,
-            connections_opened=self.connections_opened,
-            faults=dict(self.faults),
             answered=Counter(self.answered),
-            answered_well=Counter(self.answered_well),
         )

@@ -15,9 +15,7 @@ SPECIAL_TOKENS = 2
 _CACHED_WORDS = 200_000
 
 # Scripts written without spaces: CJK, kana, Hangul, Thai and their neighbours; one token a character.
-_UNSPACED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
-)
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 
 _WORDS = re.compile(rf"[{_UNSPACED}]|[^\W\d_{_UNSPACED}]+|\d+|[^\w\s]|_")
 # The same for ASCII texts, in half the time.

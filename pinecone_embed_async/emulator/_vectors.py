@@ -24,9 +24,7 @@ _CACHED_WORDS = 200_000
 
 # Words that say little about what a text is about weigh little, as inverse document frequencies would have it.
 _STOP_WORDS = frozenset(
-    "a about after all also an and any are as at be been but by can could do does for from given had has have how i if in "
-    "into is it its may more no not of on one only or other out over self should so some such than that the their them "
-    "then there these they this to up used using was we were what when where which while who will with would you your".split()
+    ["a", "about", "after", "all", "also", "an", "and", "any", "are", "as", "at", "be", "been", "but", "by", "can", "could", "do", "does", "for", "from", "given", "had", "has", "have", "how", "i", "if", "in", "into", "is", "it", "its", "may", "more", "no", "not", "of", "on", "one", "only", "or", "other", "out", "over", "self", "should", "so", "some", "such", "than", "that", "the", "their", "them", "then", "there", "these", "they", "this", "to", "up", "used", "using", "was", "we", "were", "what", "when", "where", "which", "while", "who", "will", "with", "would", "you", "your"]
 )
 
 _WORD_WEIGHT = 16
@@ -213,9 +211,7 @@ def dense_vectors(
     added_weights[-count:] = 4.0 * _INPUT_TYPE_WEIGHT
 
     hashes = np.concatenate([_word_features.hashes[gathered], added])
-    weights = np.concatenate(
-        [_word_features.weights[gathered] * np.repeat(often, lengths), _signed(added, added_weights)]
-    )
+    weights = np.concatenate([_word_features.weights[gathered] * np.repeat(often, lengths), _signed(added, added_weights)])
     all_rows = np.concatenate([np.repeat(rows, lengths), np.tile(each, _IDENTITY_FEATURES + 1)])
     places = (all_rows << bits) | (hashes >> np.uint32(32 - bits)).astype(np.int64)
     features = np.bincount(places, weights=weights, minlength=count << bits).reshape(count, 1 << bits)

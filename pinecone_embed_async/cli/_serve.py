@@ -1,0 +1,28 @@
+"""`pinecone-embed emulator`: serve the local service until Ctrl-C."""
+
+import asyncio
+
+from pinecone_embed_async.cli._output import print_line
+from pinecone_embed_async.emulator import Emulator
+
+
+def serve(emulator: Emulator) -> int:
+    """Serve until Ctrl-C, which is the ordinary end, and give the exit status.
+
+    Raises:
+        OSError: The address cannot be listened on.
+    """
+    try:
+        asyncio.run(_serve(emulator))
+    except KeyboardInterrupt:
+        print_line("stopped")
+    return 0
+
+
+async def _serve(emulator: Emulator) -> None:
+    async with emulator:
+        # On standard output, so that a script can read it: eval "$(...)" or a first line to wait for.
+        print(f"export PINECONE_CONTROLLER_HOST={emulator.url}", flush=True)  # noqa: T201
+        print(f"export PINECONE_API_KEY={emulator.api_key}", flush=True)  # noqa: T201
+        print_line("serving; Ctrl-C ends it")
+        await asyncio.Event().wait()
