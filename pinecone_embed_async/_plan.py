@@ -149,7 +149,8 @@ class Ledger:
 
     def embedded_mask(self) -> NDArray[np.bool_]:
         """Bool, shape (inputs,): which are embedded."""
-        return self._state == _EMBEDDED
+        mask: NDArray[np.bool_] = self._state == _EMBEDDED
+        return mask
 
     def failures(self) -> tuple[Failure, ...]:
         """What failed, by position."""

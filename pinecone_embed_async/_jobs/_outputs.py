@@ -134,7 +134,7 @@ def _write_jsonl(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings, ke
             record["indices"] = embeddings.indices[start:end].tolist()
             record["values"] = embeddings.values[start:end].tolist()
             if embeddings.tokens is not None:
-                record["tokens"] = embeddings.tokens[start:end]
+                record["tokens"] = embeddings.tokens[index]
         file.write(encode(record) + b"\n")
 
 
@@ -171,13 +171,15 @@ def _dense_columns(embeddings: Any, group: Rows) -> dict[str, Any]:
 def _sparse_columns(embeddings: Any, group: Rows) -> dict[str, Any]:
     starts, ends = embeddings.indptr[group], embeddings.indptr[group + 1]
     offsets = pa.array(np.concatenate(([0], np.cumsum(ends - starts))).astype(np.int32))
-    taken = np.concatenate([np.arange(start, end) for start, end in zip(starts, ends, strict=True)] or [[]]).astype(np.intp)
+    runs = [np.arange(start, end, dtype=np.intp) for start, end in zip(starts, ends, strict=True)]
+    taken = np.concatenate([np.empty(0, np.intp), *runs])
     columns = {
         "indices": pa.ListArray.from_arrays(offsets, pa.array(embeddings.indices[taken])),
         "values": pa.ListArray.from_arrays(offsets, pa.array(embeddings.values[taken])),
     }
     if embeddings.tokens is not None:
-        tokens = pa.array([embeddings.tokens[index] for index in taken.tolist()], pa.string())
+        texts = [token for index in group.tolist() for token in embeddings.tokens[index]]
+        tokens = pa.array(texts, pa.string())
         columns["tokens"] = pa.ListArray.from_arrays(offsets, tokens)
     return columns
 

@@ -170,6 +170,10 @@ class SimdjsonDecoder:
         # one bracket for `data` and one a row there is nothing nested.
         if body[:1] == b"\xef" or _occurrences(body, b"[") != count + 1:
             return None
+        document: Any = None
+        data: Any = None
+        usage: Any = None
+        arrays: list[Any] = []
         try:
             document = self._parser.parse(body)
             if list(document) not in _USUAL_KEYS or document["vector_type"] != "dense":
@@ -192,7 +196,8 @@ class SimdjsonDecoder:
             return None
         finally:
             # The parser refuses the next body while anything of this one is alive.
-            data = document = usage = arrays = item = None  # noqa: F841
+            data = document = usage = None
+            arrays = []
         _write_rows(buffers, dimension, rows, _unchanged)
         return Answer("dense", model, total_tokens)
 

@@ -5,6 +5,7 @@ the extra `cli` and are imported when a command runs, so that without them there
 """
 
 import contextlib
+import io
 import os
 import sys
 
@@ -33,7 +34,7 @@ def cli(*arguments: str) -> int:
 def main() -> None:
     """Run the command that the process was started with, and exit with its status."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError):
+        if isinstance(stream, io.TextIOWrapper):
             # A docstring or an id may hold what the terminal's encoding does not.
             stream.reconfigure(errors="backslashreplace")
     try:

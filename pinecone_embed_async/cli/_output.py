@@ -22,7 +22,8 @@ def printable(text: str) -> str:
 def print_line(text: str) -> None:
     """Write one line to standard error, where everything but a command's result goes."""
     if sys.stderr is not None:
-        print(printable(text), file=sys.stderr, flush=True)
+        sys.stderr.write(f"{printable(text)}\n")
+        sys.stderr.flush()
 
 
 def print_error(message: str) -> None:

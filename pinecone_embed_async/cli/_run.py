@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pinecone_embed_async import DenseEmbeddings, EmbedClient, SparseEmbeddings
+from pinecone_embed_async import ConfigurationError, DenseEmbeddings, EmbedClient, EmbedError, SparseEmbeddings
 from pinecone_embed_async.cli._progress import Summary, reporting
 from pinecone_embed_async.emulator import Emulator
 
@@ -69,7 +69,7 @@ async def embed_texts(texts: Sequence[str], settings: Settings) -> tuple[DenseEm
     """
     async with connected(settings) as client:
         if settings.dense_only:
-            await _check_dense(client, settings.model)
+            await _check_dense(client)
         with reporting(len(texts), quiet=settings.quiet) as reporter:
             started = time.perf_counter()
             result = await client.embed(texts, timeout=settings.timeout, on_error="return", progress=reporter)
@@ -81,4 +81,20 @@ async def embed_texts(texts: Sequence[str], settings: Settings) -> tuple[DenseEm
             tokens=result.usage.total_tokens,
             retries=client.statistics().retries,
             seconds=seconds,
+        )
+
+
+async def _check_dense(client: EmbedClient[Any]) -> None:
+    """Ask the service about a model that is not known by name; what it does not say is found out later.
+
+    Raises:
+        ConfigurationError: The model gives sparse vectors.
+    """
+    try:
+        model = await client.describe_model()
+    except EmbedError:
+        return
+    if model.vector_type == "sparse":
+        raise ConfigurationError(
+            f"{model.model} gives sparse vectors and a .npy file holds dense ones; name --out .parquet or .jsonl"
         )

@@ -233,7 +233,7 @@ class StatusAnswer:
         return Outlook.TERMINAL
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Fault:
     """One fault with its value, checked.
 
@@ -371,7 +371,7 @@ def _draws(*key: object) -> random.Random:
     return random.Random(":".join(map(str, key)))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class FaultRule:
     """One fault for all requests, for a share of them, or for those that match.
 
@@ -434,7 +434,7 @@ CHAOS_FAULTS: tuple[Fault, ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class FaultMix:
     """A random mix: a share of all requests suffers one of several faults, each as likely as the others.
 

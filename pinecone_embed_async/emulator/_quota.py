@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +106,7 @@ class QuotaLedger:
     """Decides whether a request is within a quota, and charges it if it is.
 
     A request that is refused is charged to nothing. The quota may be another one with every call: what was charged
-    before counts against it.
+    to a limit while there was one counts on.
     """
 
     def __init__(self) -> None:
@@ -131,56 +131,57 @@ class QuotaLedger:
         anchor = self._anchor if quota.kind == "fixed" else None
         usage = self._tokens.setdefault((model, input_type), _Usage())
         limits = (
-            (self._seconds, 1, quota.requests_per_second, 1.0, _per_second),
-            (self._windows, 1, quota.requests_per_window, quota.window, _per_minute),
-            (
-                usage,
-                tokens,
-                quota.token_limit(input_type),
-                quota.window,
-                _tokens_per_minute(model, input_type),
-            ),
+            (self._seconds, 1, quota.requests_per_second, 1.0),
+            (self._windows, 1, quota.requests_per_window, quota.window),
+            (usage, tokens, quota.token_limit(input_type), quota.window),
         )
         month = quota.tokens_per_month
         spent = self._months.get(model, 0)
         if month is not None and spent + tokens > month:
-            return QuotaRefusal(_tokens_per_month(month, model), wait=None)
-        for one, amount, limit, window, describe in limits:
+            return QuotaRefusal(tokens_per_month_text(month, model), wait=None)
+        for one, amount, limit, window in limits:
             if limit is None:
                 continue
             wait = one.wait(now, amount, limit, window, anchor)
             if wait:
-                return QuotaRefusal(describe(limit), wait=None if math.isinf(wait) else wait)
-        for one, amount, limit, _, _ in limits:
+                if one is self._seconds:
+                    message = requests_per_second_text(limit)
+                elif one is self._windows:
+                    message = requests_per_minute_text(limit)
+                else:
+                    message = tokens_per_minute_text(limit, model, input_type)
+                return QuotaRefusal(message, wait=None if math.isinf(wait) else wait)
+        for one, amount, limit, _ in limits:
             if limit is not None:
                 one.charge(now, amount)
         self._months[model] = spent + tokens
         return None
 
 
-# The texts of `service-facts.md`, section Errors; the one for requests per minute follows the one per second.
+# The texts of `service-facts.md`, section Errors.
 
 
-def _per_second(limit: int) -> str:
-    return f"Request failed. You've reached the max inference requests per second ({limit}) for the current project."
+def tokens_per_minute_text(limit: int, model: str, input_type: str) -> str:
+    """Write the documented text for the tokens of a minute."""
+    return (
+        f"Request failed. You've reached the max embedding tokens per minute ({limit}) model '{model}' and input "
+        f"type '{input_type}' for the current project. To increase this limit, upgrade your plan."
+    )
 
 
-def _per_minute(limit: int) -> str:
-    return f"Request failed. You've reached the max inference requests per minute ({limit}) for the current project."
-
-
-def _tokens_per_minute(model: str, input_type: str) -> Callable[[int], str]:
-    def describe(limit: int) -> str:
-        return (
-            f"Request failed. You've reached the max embedding tokens per minute ({limit}) model '{model}' and input "
-            f"type '{input_type}' for the current project. To increase this limit, upgrade your plan."
-        )
-
-    return describe
-
-
-def _tokens_per_month(limit: int, model: str) -> str:
+def tokens_per_month_text(limit: int, model: str) -> str:
+    """Write the documented text for the tokens of a month."""
     return (
         f"Request failed. You've reached the embedding token limit ({limit}) for model {model} for the current month. "
         "To continue using this model, upgrade your plan."
     )
+
+
+def requests_per_second_text(limit: int) -> str:
+    """Write the documented text for the requests of a second."""
+    return f"Request failed. You've reached the max inference requests per second ({limit}) for the current project."
+
+
+def requests_per_minute_text(limit: int) -> str:
+    """Write a text for the requests of a minute, after the documented one for those of a second."""
+    return f"Request failed. You've reached the max inference requests per minute ({limit}) for the current project."

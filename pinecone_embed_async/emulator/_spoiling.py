@@ -48,8 +48,9 @@ def _with_value(answer: Answer, value: bytes) -> bytes:
 
 
 def _without_last_value(item: bytes) -> bytes:
-    values, separator, rest = item.partition(b"]")
-    return values.rpartition(b",")[0] + separator + rest
+    opening, bracket, after = item.partition(b"[")
+    values, separator, rest = after.partition(b"]")
+    return opening + bracket + values.rpartition(b",")[0] + separator + rest
 
 
 def _with_index(answer: Answer, index: bytes) -> bytes:

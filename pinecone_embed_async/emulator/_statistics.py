@@ -33,9 +33,14 @@ class Statistics:
 
 @dataclass(slots=True)
 class Tally:
-    """The running counts; the fields are those of `Statistics`."""
+    """The running counts.
+
+    Attributes:
+        finished: `/embed` requests that are no longer in flight. The other fields are those of `Statistics`.
+    """
 
     requests: int = 0
+    finished: int = 0
     model_requests: int = 0
     by_status: Counter[int] = field(default_factory=Counter)
     max_in_flight: int = 0
@@ -43,7 +48,7 @@ class Tally:
     tokens_billed: int = 0
     answered: Counter[str] = field(default_factory=Counter)
 
-    def snapshot(self, in_flight: int) -> Statistics:
+    def snapshot(self, in_flight: int, connections_open: int) -> Statistics:
         """Copy the counts."""
         return Statistics(
             requests=self.requests,

@@ -1,0 +1,71 @@
+"""Order by events instead of sleeping: a gate that holds answers back, and waiting for a count to be reached."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pinecone_embed_async.emulator._requests import EmbedRequest
+
+
+class Gate:
+    """Holds requests back, until they are released together or one by one."""
+
+    def __init__(self) -> None:
+        self._closed = False
+        self._waiting: dict[int, tuple[EmbedRequest, asyncio.Future[None]]] = {}
+
+    @property
+    def held(self) -> tuple[EmbedRequest, ...]:
+        """The requests that wait, in the order of arrival."""
+        return tuple(request for request, future in self._waiting.values() if not future.done())
+
+    def close(self) -> None:
+        """Hold every request that comes from now on."""
+        self._closed = True
+
+    def open(self, *numbers: int) -> None:
+        """Let the requests with these numbers through; without numbers all, and those that come later."""
+        if not numbers:
+            self._closed = False
+        for number, (_, future) in self._waiting.items():
+            if (not numbers or number in numbers) and not future.done():
+                future.set_result(None)
+
+    async def passed(self, request: EmbedRequest) -> None:
+        """Wait until the request may go through."""
+        if not self._closed:
+            return
+        future = asyncio.get_running_loop().create_future()
+        self._waiting[request.number] = (request, future)
+        try:
+            await future
+        finally:
+            del self._waiting[request.number]
+
+
+class Milestones:
+    """Waits for conditions that become true through `check`."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+
+    def check(self) -> None:
+        """Wake those whose condition is true now; to be called after every change of what conditions read."""
+        for condition, future in self._waiting:
+            if not future.done() and condition():
+                future.set_result(None)
+
+    async def reached(self, condition: Callable[[], bool]) -> None:
+        """Wait until the condition is true."""
+        if condition():
+            return
+        entry = (condition, asyncio.get_running_loop().create_future())
+        self._waiting.append(entry)
+        try:
+            await entry[1]
+        finally:
+            self._waiting.remove(entry)

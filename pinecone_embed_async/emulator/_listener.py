@@ -1,0 +1,115 @@
+"""The listening socket: opened, closed for a while and opened again on the same port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_BACKLOG = 1024
+
+
+class Listener:
+    """Accepts connections on one address.
+
+    Args:
+        host: The address or name to listen on.
+        port: The port, 0 for any free one.
+        protocol_factory: Makes the protocol of an accepted connection.
+    """
+
+    def __init__(self, host: str, port: int, protocol_factory: Callable[[], asyncio.Protocol]) -> None:
+        self._host = host
+        self._port = port
+        self._protocol_factory = protocol_factory
+        self._server: asyncio.Server | None = None
+        self._placeholder: socket.socket | None = None
+        self._family = socket.AF_INET
+        self._address: tuple[object, ...] = ()
+        self._reopening: asyncio.Task[None] | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return int(str(self._address[1]))
+
+    async def open(self) -> None:
+        """Start to listen.
+
+        Raises:
+            OSError: If the address cannot be had.
+        """
+        found = await asyncio.get_running_loop().getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        self._family, _, _, _, self._address = found[0]
+        # Bound all the time, never listening: keeps the port from others while connections are refused.
+        self._placeholder = self._bound()
+        self._address = self._placeholder.getsockname()
+        try:
+            await self._listen()
+        except BaseException:
+            self._placeholder.close()
+            raise
+
+    def _bound(self) -> socket.socket:
+        bound = socket.socket(self._family, socket.SOCK_STREAM)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(self._address)
+        except BaseException:
+            bound.close()
+            raise
+        return bound
+
+    async def _listen(self) -> None:
+        bound = self._bound()
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                self._protocol_factory, sock=bound, backlog=_BACKLOG
+            )
+        except BaseException:
+            bound.close()
+            raise
+
+    def refuse(self) -> None:
+        """Stop to listen: new connections are refused until `accept`."""
+        self._forget_reopening()
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    async def accept(self) -> None:
+        """Listen again."""
+        self._forget_reopening()
+        if self._server is None:
+            await self._listen()
+
+    def refuse_for(self, seconds: float) -> None:
+        """Stop to listen for some seconds."""
+        self.refuse()
+        self._reopening = asyncio.get_running_loop().create_task(self._listen_after(seconds))
+
+    async def _listen_after(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        if self._server is None:
+            await self._listen()
+
+    def _forget_reopening(self) -> None:
+        if self._reopening is not None:
+            self._reopening.cancel()
+
+    async def close(self) -> None:
+        """Stop to listen for good."""
+        self.refuse()
+        if self._reopening is not None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reopening
+            self._reopening = None
+            # It may have opened the socket in its last step.
+            self.refuse()
+        if self._placeholder is not None:
+            self._placeholder.close()
+            self._placeholder = None

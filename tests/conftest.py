@@ -1,0 +1,32 @@
+from collections.abc import AsyncIterator
+
+import pytest
+
+from pinecone_embed_async import DenseEmbeddings, EmbedClient, SparseEmbeddings
+from pinecone_embed_async.emulator import Emulator
+
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PINECONE_API_KEY", "PINECONE_CONTROLLER_HOST", *PROXIES, *map(str.lower, PROXIES)):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+async def emulator() -> AsyncIterator[Emulator]:
+    async with Emulator() as running:
+        yield running
+
+
+@pytest.fixture
+async def client(emulator: Emulator) -> AsyncIterator[EmbedClient[DenseEmbeddings]]:
+    async with EmbedClient("multilingual-e5-large", api_key=emulator.api_key, base_url=emulator.url) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def sparse_client(emulator: Emulator) -> AsyncIterator[EmbedClient[SparseEmbeddings]]:
+    async with EmbedClient("pinecone-sparse-english-v0", api_key=emulator.api_key, base_url=emulator.url) as opened:
+        yield opened

@@ -1,0 +1,121 @@
+import json
+from typing import Any
+
+import pytest
+from multidict import CIMultiDict
+
+from pinecone_embed_async import (
+    ApiError,
+    AuthenticationError,
+    InvalidRequestError,
+    NotFoundError,
+    QuotaExceededError,
+    RateLimitError,
+    ServiceError,
+)
+from pinecone_embed_async._wire import Redactor, error_from_envelope, error_from_response, parse_retry_after
+
+MONTH = (
+    "Request failed. You've reached the embedding token limit (5000000) for model multilingual-e5-large for the current month. "
+    "To continue using this model, upgrade your plan."
+)
+MINUTE = "Request failed. You've reached the max embedding tokens per minute (250000) model 'm' and input type 'passage' for the current project."
+
+
+def answered(status: int, body: Any = b"", **headers: str) -> ApiError:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    named = CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()})
+    return error_from_response(status, named, raw, redactor=Redactor("secret"), now=0)
+
+
+def envelope(code: Any = "UNKNOWN", message: Any = "m", **rest: Any) -> dict[str, Any]:
+    return {"status": 1, "error": {"code": code, "message": message, **rest}}
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, InvalidRequestError),
+        (401, AuthenticationError),
+        (403, AuthenticationError),
+        (404, NotFoundError),
+        (408, ServiceError),
+        (413, InvalidRequestError),
+        (422, InvalidRequestError),
+        (429, RateLimitError),
+        (500, ServiceError),
+        (503, ServiceError),
+        (529, ServiceError),
+        (307, ApiError),
+    ],
+)
+@pytest.mark.parametrize("body", [b"", b"<html>secret page</html>", b'{"error": {"cod'])
+def test_bodies_that_are_no_envelope_become_an_error_with_the_status_and_are_not_shown(
+    status: int, kind: type, body: bytes
+) -> None:
+    error = answered(status, body, Content_Type="text/html; charset=utf-8")
+    assert type(error) is kind
+    assert error.status == status
+    assert error.code is None
+    assert "secret" not in str(error)
+
+
+def test_the_months_quota_is_told_from_the_minutes() -> None:
+    assert type(answered(429, envelope("RESOURCE_EXHAUSTED", MONTH))) is QuotaExceededError
+    assert type(answered(429, envelope("RESOURCE_EXHAUSTED", MINUTE))) is RateLimitError
+    assert type(answered(429, envelope("QUOTA_EXCEEDED", "x"))) is QuotaExceededError
+
+
+@pytest.mark.parametrize("code", [8, "NEW_CODE", None, {"a": 1}])
+def test_codes_on_no_list_do_not_break_anything(code: Any) -> None:
+    error = answered(500, envelope(code))
+    assert error.code == (str(code) if isinstance(code, (int, str)) else None)
+
+
+@pytest.mark.parametrize("details", [None, {"a": [1, {"b": "c"}]}, "text", 7, [1]])
+def test_details_of_any_type_are_kept(details: Any) -> None:
+    assert answered(400, envelope(details=details)).details == details
+
+
+def test_an_envelope_with_status_200_is_that_error() -> None:
+    redactor = Redactor("secret")
+    found = error_from_envelope(
+        json.dumps({"status": 429, "error": {"code": "RESOURCE_EXHAUSTED", "message": MINUTE}}).encode(), redactor=redactor
+    )
+    assert type(found) is RateLimitError
+    assert found.status == 429
+    by_code = error_from_envelope(json.dumps(envelope("UNAVAILABLE")).encode(), redactor=redactor)
+    assert by_code is not None
+    assert by_code.status == 503
+    assert error_from_envelope(b'{"data": []}', redactor=redactor) is None
+
+
+def test_the_request_id_and_the_wait_are_read_from_the_headers() -> None:
+    error = answered(503, envelope("UNAVAILABLE"), X_Request_Id="abc-1", Retry_After="7")
+    assert (error.request_id, error.retry_after) == ("abc-1", 7)
+    assert str(error) == "503 UNAVAILABLE: m [request abc-1]"
+    assert answered(503, X_Request_Id="a b\n").request_id is None
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0),
+        ("7", 7),
+        ("1.5", 1.5),
+        ("Thu, 01 Jan 1970 00:00:30 GMT", 30),
+        ("Thu, 01 Jan 1970 00:00:30 -0000", 30),
+        ("Wed, 31 Dec 1969 23:59:00 GMT", None),
+        ("-1", None),
+        ("inf", None),
+        ("nan", None),
+        ("1e3", None),
+        ("soon", None),
+        ("", None),
+        ("٧", None),
+        ("9" * 50, None),
+        (None, None),
+    ],
+)
+def test_retry_after_is_read_as_seconds_or_a_date_and_nonsense_is_ignored(value: str | None, seconds: float | None) -> None:
+    assert parse_retry_after(value, now=0) == seconds
