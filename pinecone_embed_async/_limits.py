@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,9 @@ class Permits:
                 # Granted in the very turn in which the caller was cancelled.
                 self.release()
             else:
-                self._waiters.remove(waiter)
+                # Not in the queue any more if a permit was given back meanwhile: `_grant` drops the cancelled.
+                with contextlib.suppress(ValueError):
+                    self._waiters.remove(waiter)
                 self._set_timer()
             raise
         return self._clock.time()

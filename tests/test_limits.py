@@ -41,6 +41,20 @@ async def test_a_cancelled_waiter_leaves_no_hole() -> None:
     assert permits.waiting == 0
 
 
+async def test_a_waiter_cancelled_just_before_a_permit_comes_back_leaves_no_hole() -> None:
+    permits = Permits(1, FakeClock())
+    await permits.acquire()
+    cancelled = asyncio.create_task(permits.acquire())
+    next_one = asyncio.create_task(permits.acquire())
+    await settle()
+    cancelled.cancel()
+    permits.release()
+    await next_one
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    assert permits.in_flight == 1
+
+
 async def test_a_waiter_cancelled_in_the_turn_of_its_grant_passes_the_permit_on() -> None:
     permits = Permits(1, FakeClock())
     await permits.acquire()

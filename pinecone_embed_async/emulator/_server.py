@@ -144,7 +144,7 @@ class Emulator:
 
     def statistics(self) -> Statistics:
         """What has been seen so far."""
-        return self._tally.snapshot(self._in_flight)
+        return self._tally.snapshot(self._in_flight, 0)
 
     def reset_statistics(self) -> None:
         """Count from zero again."""

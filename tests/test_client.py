@@ -1,0 +1,319 @@
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pinecone_embed_async import (
+    AuthenticationError,
+    ConfigurationError,
+    DeadlineExceededError,
+    DenseEmbeddings,
+    EmbedClient,
+    EmbedError,
+    InputError,
+    InvalidRequestError,
+    NotFoundError,
+    Progress,
+    ResponseError,
+    RetryPolicy,
+    ServiceError,
+    SparseEmbeddings,
+    TransportError,
+)
+from pinecone_embed_async.emulator import Emulator, ServiceQuota
+
+QUICK = RetryPolicy(max_attempts=3, initial_backoff=0.001, max_backoff=0.002)
+E5 = "multilingual-e5-large"
+
+
+def dense_client(emulator: Emulator, **options: Any) -> EmbedClient[DenseEmbeddings]:
+    return EmbedClient(E5, api_key=emulator.api_key, base_url=emulator.url, **options)
+
+
+class Service:
+    """A real local server whose answers a test writes itself."""
+
+    def __init__(self, *answers: Callable[[], web.Response], last: Callable[[], web.Response] | None = None) -> None:
+        self._answers = list(answers)
+        self._last = last or (lambda: dense_answer())
+        self.requests: list[web.Request] = []
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        self._server = TestServer(app)
+
+    async def _handle(self, request: web.Request) -> web.Response:
+        self.requests.append(request)
+        return self._answers.pop(0)() if self._answers else self._last()
+
+    async def __aenter__(self) -> "Service":
+        await self._server.start_server()
+        self.url = str(self._server.make_url("")).rstrip("/")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._server.close()
+
+    def client(self, model: str = "one-number", **options: Any) -> EmbedClient[DenseEmbeddings]:
+        options = {"retry": QUICK, **options}
+        return EmbedClient(model, vector_type="dense", api_key="k", base_url=self.url, **options)
+
+
+def dense_answer(*numbers: float) -> web.Response:
+    data = [{"values": [number], "vector_type": "dense"} for number in numbers or (1.0,)]
+    return web.json_response({"model": "m", "vector_type": "dense", "data": data, "usage": {"total_tokens": 1}})
+
+
+def status(code: int, **headers: str) -> Callable[[], web.Response]:
+    return lambda: web.Response(status=code, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+
+@pytest.mark.parametrize("model", [E5, "pinecone-sparse-english-v0"])
+async def test_ten_thousand_inputs_come_back_in_order_whatever_was_answered_first(model: str) -> None:
+    texts = [f"document {number % 700} about {number % 11} things" for number in range(10_000)]
+    draws = random.Random(1)
+    async with (
+        Emulator(latency=lambda _: draws.uniform(0, 0.05)) as emulator,
+        EmbedClient(model, api_key=emulator.api_key, base_url=emulator.url) as client,
+    ):
+        result = await client.embed(texts, input_type="passage")
+        emulator.latency = 0.0
+        single = {text: await client.embed(text, input_type="passage") for text in texts[:700:23]}
+        requests = emulator.statistics().requests - len(single)
+    assert requests == -(-10_000 // 96)
+    assert len(result) == 10_000
+    for number in range(10_000):
+        if texts[number] in single:
+            expected = single[texts[number]][0]
+            if isinstance(result, DenseEmbeddings):
+                np.testing.assert_array_equal(result[number], expected)
+            else:
+                assert isinstance(result, SparseEmbeddings)
+                np.testing.assert_array_equal(result[number].indices, expected.indices)  # type: ignore[union-attr]
+                np.testing.assert_array_equal(result[number].values, expected.values)  # type: ignore[union-attr, arg-type]
+    assert result.usage.requests == requests
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=30), max_size=40), st.integers(1, 9))
+async def test_any_split_gives_what_one_by_one_gives(texts: list[str], size: int) -> None:
+    async with Emulator() as emulator, dense_client(emulator, max_batch_size=size) as client:
+        result = await client.embed(texts, input_type="query")
+        assert result.vectors.shape == (len(texts), 1024)
+        for text, vector in list(zip(texts, result, strict=True))[:4]:
+            np.testing.assert_array_equal((await client.embed(text, input_type="query")).vectors[0], vector)
+
+
+async def test_never_more_requests_in_flight_than_the_client_allows(emulator: Emulator) -> None:
+    async with dense_client(emulator, max_concurrency=3, max_batch_size=1) as client:
+        emulator.hold()
+        calls = [asyncio.create_task(client.embed(["a"] * 10, input_type="passage")) for _ in range(2)]
+        await emulator.wait_for_in_flight(3)
+        assert client.statistics().in_flight == 3
+        emulator.release()
+        await asyncio.gather(*calls)
+    assert emulator.statistics().max_in_flight == 3
+
+
+async def test_an_empty_list_makes_no_request(client: EmbedClient[DenseEmbeddings], emulator: Emulator) -> None:
+    result = await client.embed([], input_type="passage")
+    assert result.vectors.shape == (0, 1024)
+    assert emulator.statistics().requests == 0
+
+
+async def test_sparse_tokens_are_kept_where_they_are_asked_for(sparse_client: EmbedClient[SparseEmbeddings]) -> None:
+    result = await sparse_client.embed(["alpha beta", ""], input_type="passage", parameters={"return_tokens": True})
+    assert result.tokens is not None
+    assert sorted(result.tokens[0]) == ["alpha", "beta"]
+    assert len(result[0]) == 2
+    assert (await sparse_client.embed("alpha", input_type="passage")).tokens is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"input_type": "document"},
+        {"input_type": "query", "parameters": {"input_type": "passage"}},
+        {"input_type": "query", "parameters": {"x": object()}},
+    ],
+)
+async def test_parameters_that_cannot_work_are_refused_before_anything_is_sent(
+    client: EmbedClient[DenseEmbeddings], emulator: Emulator, options: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigurationError):
+        await client.embed("a", **options)
+    with pytest.raises(InputError):
+        await client.embed(["a", 5], input_type="query")  # type: ignore[list-item]
+    assert emulator.statistics().requests == 0
+
+
+async def test_an_unknown_model_is_left_to_the_service(emulator: Emulator) -> None:
+    async with EmbedClient("brand-new", api_key=emulator.api_key, base_url=emulator.url) as client:
+        with pytest.raises(NotFoundError):
+            await client.embed("a")
+
+
+async def test_the_job_is_finished_with_default_settings_under_a_quota_smaller_than_it() -> None:
+    quota = ServiceQuota(tokens_per_window=1500, window=1.0)
+    texts = [f"text number {number} has a few words" for number in range(400)]
+    async with Emulator(quota=quota) as emulator, dense_client(emulator, max_batch_size=20) as client:
+        result = await client.embed(texts, input_type="passage")
+        statistics = client.statistics()
+    assert result.embedded.all()
+    assert result.usage.total_tokens > 1500
+    assert statistics.rejections > 0
+    assert max(emulator.statistics().answered.values()) == 1
+
+
+async def test_one_failed_request_leaves_the_others_rows_in_both_error_modes(emulator: Emulator) -> None:
+    emulator.reject = lambda text: "bad" in text
+    texts = ["a", "b", "bad", "c", "d", "e"]
+    async with dense_client(emulator, max_batch_size=2) as client:
+        with pytest.raises(InvalidRequestError) as caught:
+            await client.embed(texts, input_type="passage")
+        returned = await client.embed(texts, input_type="passage", on_error="return")
+    for partial in (caught.value.partial, returned):
+        assert isinstance(partial, DenseEmbeddings)
+        assert partial.embedded.tolist() == [True, True, False, False, True, True]
+        assert np.isnan(partial.vectors[2:4]).all()
+        assert np.isfinite(partial.vectors[[0, 1, 4, 5]]).all()
+        assert [list(failure.indices) for failure in partial.failures] == [[2, 3]]
+    assert caught.value.failures == caught.value.partial.failures  # type: ignore[union-attr]
+    assert "bad" not in str(caught.value).replace("Bad", "")
+
+
+async def test_a_wrong_key_ends_the_job_at_once(emulator: Emulator) -> None:
+    async with EmbedClient(E5, api_key="wrong", base_url=emulator.url, max_concurrency=2, max_batch_size=1) as client:
+        with pytest.raises(AuthenticationError) as caught:
+            await client.embed(["a"] * 50, input_type="passage")
+    assert emulator.statistics().requests <= 4
+    assert caught.value.partial is not None
+    assert len(caught.value.partial.not_tried) >= 46
+
+
+@pytest.mark.parametrize("code", [408, 425, 429, 500, 502, 503, 504, 520, 529])
+async def test_passing_statuses_are_tried_again(code: int) -> None:
+    async with Service(status(code), status(code)) as service, service.client() as client:
+        assert (await client.embed("a")).vectors.tolist() == [[1.0]]
+        assert len(service.requests) == 3
+        assert client.statistics().retries == 2
+
+
+@pytest.mark.parametrize("code", [400, 402, 405, 409, 413, 422, 501, 307])
+async def test_final_statuses_are_not(code: int) -> None:
+    async with Service(status(code)) as service, service.client() as client:
+        with pytest.raises(EmbedError):
+            await client.embed("a")
+        assert len(service.requests) == 1
+
+
+async def test_attempts_are_bounded_and_counted_in_the_error() -> None:
+    async with Service(last=status(503)) as service, service.client() as client:
+        with pytest.raises(ServiceError, match="after 3 attempts") as caught:
+            await client.embed("a")
+        assert len(service.requests) == 3
+    assert caught.value.attempts == 3
+
+
+async def test_unreadable_answers_are_tried_again_and_counted() -> None:
+    async with Service(lambda: web.Response(text="{"), lambda: dense_answer(1, 2)) as service, service.client() as client:
+        await client.embed("a")
+        assert client.statistics().unreadable_answers == 2
+    async with Service(lambda: dense_answer(1, 2), last=lambda: dense_answer(1, 2)) as service, service.client() as client:
+        with pytest.raises(ResponseError, match="expected 1 embeddings, got 2"):
+            await client.embed("a")
+
+
+async def test_an_error_envelope_with_status_200_is_that_error() -> None:
+    body = {"status": 401, "error": {"code": "UNAUTHENTICATED", "message": "no"}}
+    async with Service(lambda: web.json_response(body)) as service, service.client() as client:
+        with pytest.raises(AuthenticationError):
+            await client.embed("a")
+
+
+async def test_an_answer_larger_than_allowed_is_refused_also_when_it_is_compressed() -> None:
+    def bomb() -> web.Response:
+        response = web.Response(body=b" " * 3_000_000, content_type="application/json")
+        response.enable_compression()
+        return response
+
+    async with Service(last=bomb) as service, service.client(max_answer_bytes=100_000) as client:
+        with pytest.raises(ResponseError, match="larger than max_answer_bytes"):
+            await client.embed("a")
+
+
+async def test_an_answer_that_does_not_come_is_given_up_after_the_attempts_time(emulator: Emulator) -> None:
+    emulator.hold()
+    async with dense_client(emulator, attempt_timeout=0.05, retry=RetryPolicy(max_attempts=1)) as client:
+        with pytest.raises(TransportError, match=r"no complete answer within 0\.05 s"):
+            await client.embed("a", input_type="query")
+
+
+async def test_the_deadline_hands_over_what_was_embedded(emulator: Emulator) -> None:
+    emulator.latency = lambda request: 0.0 if "fast" in request.inputs else 60.0
+    async with dense_client(emulator, max_batch_size=1, max_concurrency=2) as client:
+        with pytest.raises(DeadlineExceededError) as caught:
+            await client.embed(["fast", "slow", "slow", "slow", "slow", "slow"], input_type="query", timeout=0.5)
+        emulator.latency = 0.0
+        await client.embed("after", input_type="query")
+        assert client.statistics().in_flight == 0
+    assert isinstance(caught.value, TimeoutError)
+    partial = caught.value.partial
+    assert partial is not None
+    assert partial.embedded.tolist() == [True] + [False] * 5
+    assert len(partial.failures) + len(partial.not_tried) == 5
+
+
+async def test_cancelling_a_call_leaves_nothing_behind(emulator: Emulator) -> None:
+    emulator.hold()
+    async with dense_client(emulator, max_batch_size=1, max_concurrency=2) as client:
+        call = asyncio.create_task(client.embed(["a"] * 9, input_type="query"))
+        await emulator.wait_for_in_flight(2)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert client.statistics().in_flight == client.statistics().waiting == 0
+        emulator.release()
+        assert len(await client.embed(["a"] * 3, input_type="query")) == 3
+
+
+async def test_progress_tells_of_every_request_and_its_own_errors_pass_through(emulator: Emulator) -> None:
+    seen: list[Progress] = []
+    async with dense_client(emulator, max_batch_size=2) as client:
+        await client.embed(["a"] * 5, input_type="query", progress=seen.append)
+        assert [(progress.done, progress.total) for progress in seen][-1] == (5, 5)
+        assert len(seen) == 3
+
+        def broken(_: Progress) -> None:
+            raise KeyError("mine")
+
+        with pytest.raises(KeyError, match="mine"):
+            await client.embed("a", input_type="query", progress=broken)
+
+
+async def test_models_are_listed_and_described(client: EmbedClient[DenseEmbeddings]) -> None:
+    names = {model.model: model for model in await client.list_models()}
+    assert names[E5].max_batch_size == 96
+    assert (await client.describe_model()).default_dimension == 1024
+    with pytest.raises(NotFoundError):
+        await client.describe_model("no such/model")
+
+
+async def test_the_first_answer_sets_the_dimension_of_an_unknown_model() -> None:
+    async with Service() as service, service.client(max_batch_size=1) as client:
+        assert (await client.embed(["a", "b", "c"])).vectors.shape == (3, 1)
+
+
+async def test_the_source_is_named_in_the_user_agent() -> None:
+    async with Service() as service, service.client(source_tag="My Tool") as client:
+        await client.embed("a")
+        agent = service.requests[0].headers["User-Agent"]
+    assert agent.startswith("pinecone-embed-async/")
+    assert agent.endswith("source_tag=my_tool")
