@@ -50,6 +50,10 @@ logger = logging.getLogger("pinecone_embed_async")
 ERROR_BODY_BYTES = 65_536
 """As much of an error's body as is read: the documented ones have fewer than 1,000 bytes."""
 
+READ_BUFFER_BYTES = 2**20
+"""Bytes that a connection takes in before it stops reading from its socket. With aiohttp's 64 KiB, the 1.9 MB of a
+full answer stop and go thirty times; benchmarks/throughput.py shows the difference."""
+
 ERROR_BODY_SECONDS = 5.0
 """How long the body of an error is waited for; its status is known by then."""
 
@@ -191,6 +195,7 @@ class Engine:
             connector_owner=own is None,
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=trace_configs,
+            read_bufsize=READ_BUFFER_BYTES,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=options.connect_timeout),
         )
         return _LoopState(

@@ -7,6 +7,16 @@ each other.
         ...  # send requests to emulator.url with emulator.api_key
 """
 
+from pinecone_embed_async.emulator._faults import (
+    CHAOS_FAULTS,
+    Fault,
+    FaultMix,
+    FaultName,
+    FaultRule,
+    FaultSource,
+    Outlook,
+    parse_fault,
+)
 from pinecone_embed_async.emulator._models import MODELS, EmulatedModel, Parameter
 from pinecone_embed_async.emulator._quota import ServiceQuota
 from pinecone_embed_async.emulator._requests import EmbedRequest
@@ -14,11 +24,19 @@ from pinecone_embed_async.emulator._server import Emulator
 from pinecone_embed_async.emulator._statistics import Statistics
 
 __all__ = [
+    "CHAOS_FAULTS",
     "MODELS",
     "EmbedRequest",
     "EmulatedModel",
     "Emulator",
+    "Fault",
+    "FaultMix",
+    "FaultName",
+    "FaultRule",
+    "FaultSource",
+    "Outlook",
     "Parameter",
     "ServiceQuota",
     "Statistics",
+    "parse_fault",
 ]

@@ -1,4 +1,4 @@
-"""The routes and the life of the emulated service."""
+"""The emulated service: its routes, and the way of a request through them."""
 
 from __future__ import annotations
 
@@ -7,22 +7,31 @@ import hmac
 import math
 import random
 import time
-from email.utils import formatdate
 from typing import TYPE_CHECKING, Self
+from urllib.parse import unquote
 
 import msgspec
 from aiohttp import web
 
 from pinecone_embed_async.emulator._answers import accept, compute
+from pinecone_embed_async.emulator._connections import Connections
 from pinecone_embed_async.emulator._errors import ServiceRefusal
+from pinecone_embed_async.emulator._faults import Fault, FaultName, FaultPlan, Outlook, as_fault, as_sources
+from pinecone_embed_async.emulator._gate import Gate, Milestones
 from pinecone_embed_async.emulator._models import MODELS
 from pinecone_embed_async.emulator._quota import QuotaLedger, ServiceQuota
-from pinecone_embed_async.emulator._requests import EmbedRequest, read_body
+from pinecone_embed_async.emulator._requests import EmbedBody, EmbedRequest, read_body
+from pinecone_embed_async.emulator._spoiling import spoil
 from pinecone_embed_async.emulator._statistics import Statistics, Tally
+from pinecone_embed_async.emulator._transport_faults import Finished, http_date, reset, strike_back, strike_instead
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
+
+    from pinecone_embed_async.emulator._answers import Answer, Task
+    from pinecone_embed_async.emulator._faults import AnyFault, FaultSetting, FaultSource
+    from pinecone_embed_async.emulator._models import EmulatedModel
 
     Latency = float | tuple[float, float] | Callable[[EmbedRequest], float]
     """Seconds that an answer is held back: always the same, drawn evenly between two, or by the request."""
@@ -32,28 +41,41 @@ API_VERSIONS = ("2025-04", "2025-10")
 
 DEFAULT_API_KEY = "emulator-key"
 
+_JSON = "application/json"
+# What an answer is that came through all right, whatever becomes of its connection later.
+_UNSPOILED = frozenset({FaultName.KEEP_ALIVE_CLOSE})
+
 
 class Emulator:
     """A local service that answers `/embed`, `/models` and `/models/{name}` like the real one.
 
-    `async with Emulator() as emulator:` starts it on a free port; the settings may be changed while it runs.
+    `async with Emulator() as emulator:` starts it on a free port. It may be closed and started again. One event loop at a
+    time, the one that started it.
+
+    A request's way: received and numbered; held back while `hold` says so; a fault that strikes before the work; key,
+    version, parameters and content checked; the quota; the latency; the vectors; a fault that strikes the answer.
+    A refused request keeps its refusal: a fault chosen for its answer does not strike.
 
     Args:
-        api_key: the key that requests must carry.
-        host: the address to listen on.
-        port: the port to listen on; 0 for a free one.
-        quota: the limits that are enforced; none by default.
-        latency: seconds that answers are held back: one number, a pair to draw between, or a function.
-        reject: says of a text whether the service refuses it as content (400 INVALID_ARGUMENT).
-        max_body_bytes: largest request body; a larger one is answered with 413.
-        seed: of the draws of `latency`.
-        clock: seconds of a clock that does not go backwards, for the quota.
+        api_key: The key that requests must carry.
+        host: The address to listen on; only this machine reaches the default.
+        port: The port to listen on; 0 for a free one.
+        models: Models besides the service's own; one of the same name takes its place.
+        quota: The limits that are enforced; none by default.
+        latency: Seconds that answers are held back: one number, a pair to draw between, or a function of the request.
+        reject: Says of a text whether the service refuses it as content (400 INVALID_ARGUMENT, which echoes the text).
+        faults: The faults to commit, as for the attribute.
+        max_body_bytes: Largest request body; a larger one is answered with 413.
+        seed: Of the draws of `latency`.
+        record_texts: Whether `statistics` counts answers by text, which keeps every text in memory.
+        clock: Seconds of a clock that does not go backwards, for the quota.
 
     Attributes:
-        api_key: as above.
-        quota: as above; may be replaced while it runs.
-        latency: as above; may be replaced while it runs.
-        reject: as above; may be replaced while it runs.
+        api_key: As above. All of these may be changed while it runs.
+        quota: As above.
+        latency: As above.
+        reject: As above.
+        max_body_bytes: As above.
     """
 
     def __init__(
@@ -62,36 +84,45 @@ class Emulator:
         api_key: str = DEFAULT_API_KEY,
         host: str = "127.0.0.1",
         port: int = 0,
+        models: Iterable[EmulatedModel] = (),
         quota: ServiceQuota | None = None,
         latency: Latency = 0.0,
         reject: Callable[[str], bool] | None = None,
+        faults: FaultSetting | Iterable[FaultSource | AnyFault] = None,
         max_body_bytes: int = 4 * 2**20,
         seed: int = 0,
+        record_texts: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.api_key = api_key
         self.quota = quota or ServiceQuota()
         self.latency = latency
         self.reject = reject
+        self.max_body_bytes = max_body_bytes
         self._host = host
         self._port = port
-        self._max_body_bytes = max_body_bytes
-        self._random = random.Random(seed)
+        self._seed = seed
+        self._record_texts = record_texts
         self._clock = clock
-        self._models = {model.name: model for model in MODELS}
+        self._models = {model.name: model for model in (*MODELS, *models)}
         self._ledger = QuotaLedger()
         self._tally = Tally()
-        self._in_flight = 0
-        self._changed = asyncio.Condition()
-        self._released = asyncio.Event()
-        self._released.set()
-        self._runner: web.AppRunner | None = None
+        self._plan = FaultPlan(as_sources(faults))
+        self._gate = Gate()
+        self._milestones = Milestones()
+        self._numbers = 0
+        self._in_flight: dict[int, asyncio.BaseTransport | None] = {}
+        self._busy: set[asyncio.BaseTransport] = set()
+        self._computing = asyncio.Lock()
+        self._connections: Connections | None = None
 
     def __repr__(self) -> str:
-        where = self.url if self._runner is not None else "not started"
+        """Say where it listens, without the key."""
+        where = self.url if self._connections is not None else "not started"
         return f"<Emulator {where}, {self._tally.requests} requests>"
 
     async def __aenter__(self) -> Self:
+        """Start."""
         await self.start()
         return self
 
@@ -101,6 +132,7 @@ class Emulator:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        """Close."""
         await self.aclose()
 
     @property
@@ -108,159 +140,182 @@ class Emulator:
         """The base URL, such as `http://127.0.0.1:40123`.
 
         Raises:
-            RuntimeError: it is not started.
+            RuntimeError: It is not started.
         """
-        if self._runner is None:
-            raise RuntimeError("the emulator is not started")
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._port}"
+        return f"http://{host}:{self._running().listener.port}"
 
     async def start(self) -> None:
         """Listen.
 
         Raises:
-            OSError: the address cannot be listened on.
+            OSError: The address cannot be listened on.
+            RuntimeError: It is started already.
         """
-        app = web.Application(client_max_size=self._max_body_bytes)
-        app.router.add_post("/embed", self._embed)
-        app.router.add_get("/models", self._list_models)
-        app.router.add_get("/models/{name}", self._describe_model)
-        # A request that is held back must not hold up the end; the client sees its connection close.
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.05, handler_cancellation=True)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, self._host, self._port).start()
-        except BaseException:
-            await runner.cleanup()
-            raise
-        self._port = runner.addresses[0][1]
-        self._runner = runner
+        if self._connections is not None:
+            raise RuntimeError("the emulator is started already")
+        connections = Connections(self._handle, self._count_connection)
+        await connections.open(self._host, self._port)
+        # A lock belongs to the loop that first waits for it; the emulator may be started in another one.
+        self._computing = asyncio.Lock()
+        self._connections = connections
 
     async def aclose(self) -> None:
         """Stop listening and close all connections; requests under way are dropped."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
+        if self._connections is not None:
+            await self._connections.close()
+            self._connections = None
+
+    def _running(self) -> Connections:
+        if self._connections is None:
+            raise RuntimeError("the emulator is not started")
+        return self._connections
+
+    def _count_connection(self) -> None:
+        self._tally.connections_opened += 1
+
+    # What tests ask for.
 
     def statistics(self) -> Statistics:
-        """What has been seen so far."""
-        return self._tally.snapshot(self._in_flight, 0)
+        """Give the counts so far."""
+        return self._tally.snapshot(
+            in_flight=len(self._in_flight),
+            connections_open=0 if self._connections is None else len(self._connections),
+        )
 
     def reset_statistics(self) -> None:
-        """Count from zero again."""
+        """Count from zero again; the numbers of requests go on."""
         self._tally = Tally()
+
+    @property
+    def held(self) -> tuple[EmbedRequest, ...]:
+        """The requests that `hold` keeps back, in the order of arrival."""
+        return self._gate.held
 
     def hold(self) -> None:
         """Hold back all answers until `release`; requests are received and counted."""
-        self._released.clear()
+        self._gate.close()
 
-    def release(self) -> None:
-        """Let the answers go that `hold` has kept back."""
-        self._released.set()
+    def release(self, *numbers: int) -> None:
+        """Let the answers go that `hold` has kept back, and hold no more.
 
-    async def wait_for_in_flight(self, count: int) -> None:
-        """Wait until that many `/embed` requests are being answered at once."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._in_flight >= count)
+        Args:
+            numbers: Lets only the requests with these numbers go, see `held`, and goes on holding.
+        """
+        self._gate.open(*numbers)
 
     async def wait_for_requests(self, count: int) -> None:
-        """Wait until that many `/embed` requests have come in."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._tally.requests >= count)
+        """Wait until that many `/embed` requests have come in since the statistics began."""
+        await self._milestones.reached(lambda: self._tally.requests >= count)
 
-    async def _embed(self, request: web.Request) -> web.Response:
-        self._tally.requests += 1
-        number = self._tally.requests
-        self._in_flight += 1
-        self._tally.max_in_flight = max(self._tally.max_in_flight, self._in_flight)
+    async def wait_for_in_flight(self, count: int) -> None:
+        """Wait until at least that many `/embed` requests are being answered at once."""
+        await self._milestones.reached(lambda: len(self._in_flight) >= count)
+
+    async def wait_for_answers(self, count: int) -> None:
+        """Wait until that many `/embed` requests are no longer in flight, answered or not, since the statistics began."""
+        await self._milestones.reached(lambda: self._tally.finished >= count)
+
+    async def wait_until_idle(self) -> None:
+        """Wait until no `/embed` request is in flight."""
+        await self._milestones.reached(lambda: not self._in_flight)
+
+    # Faults.
+
+    @property
+    def faults(self) -> tuple[FaultSource, ...]:
+        """What chooses the faults; the first source that has one for a request decides.
+
+        May be set, while it runs, to one or several of: a `FaultMix`, a `FaultRule`, any `FaultSource`, a `Fault` for all
+        requests, a text for `parse_fault`; `None` or an empty list ends all faults.
+        """
+        return self._plan.sources
+
+    @faults.setter
+    def faults(self, faults: FaultSetting | Iterable[FaultSource | AnyFault]) -> None:
+        self._plan.sources = as_sources(faults)
+
+    def inject(self, fault: AnyFault, *, times: int = 1, when: Callable[[EmbedRequest], bool] | None = None) -> None:
+        """Commit a fault with the next requests; comes before `faults`, and what was injected first comes first.
+
+        Args:
+            fault: A `Fault`, a name or `NAME=VALUE`.
+            times: How many requests suffer it.
+            when: Which requests match; the others are not counted.
+
+        Raises:
+            ValueError: If there is no such fault, or `times` is below 1.
+        """
+        self._plan.inject(as_fault(fault), times, when)
+
+    def clear_faults(self) -> None:
+        """End all faults, and forget what was injected and not used."""
+        self._plan = FaultPlan()
+
+    def refuse_connections(self) -> None:
+        """Refuse new connections and close idle ones, until `accept_connections`."""
+        connections = self._running()
+        connections.listener.refuse()
+        connections.close_idle(self._busy)
+
+    async def accept_connections(self) -> None:
+        """Accept connections again, on the same port."""
+        await self._running().listener.accept()
+
+    # The way of a request.
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        transport = request.transport
+        if transport is None or self._running().is_doomed(transport):
+            reset(request)
+            return Finished()
+        self._busy.add(transport)
         try:
-            async with self._changed:
-                self._changed.notify_all()
-            return await self._answer(request, lambda: self._embed_answer(request, number))
-        finally:
-            self._in_flight -= 1
-
-    async def _embed_answer(self, request: web.Request, number: int) -> web.Response:
-        if request.content_type != "application/json":
-            raise ServiceRefusal.invalid("Bad request. The content type must be application/json.")
-        try:
-            raw = await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            raise ServiceRefusal(413, "INVALID_ARGUMENT", "The request body is too large.") from None
-        body = read_body(raw)
-        model = self._models.get(body.model)
-        seen = EmbedRequest(number, body.model, body.inputs, model.vector_type if model else None)
-        task = accept(body, model, self.reject)
-        refusal = self._ledger.decide(self.quota, self._clock(), task.model.name, task.input_type, task.tokens)
-        if refusal is not None:
-            raise ServiceRefusal(
-                429,
-                "RESOURCE_EXHAUSTED",
-                refusal.message if self.quota.text else "",
-                self._retry_after(refusal.wait),
-            )
-        await asyncio.sleep(self._delay(seen))
-        await self._released.wait()
-        answer = compute(task)
-        self._tally.inputs_answered += len(task.texts)
-        self._tally.tokens_billed += task.tokens
-        self._tally.answered.update(body.inputs)
-        return web.Response(body=answer.body(), content_type="application/json")
-
-    def _delay(self, request: EmbedRequest) -> float:
-        latency = self.latency
-        if isinstance(latency, tuple):
-            return self._random.uniform(*latency)
-        return latency(request) if callable(latency) else latency
-
-    def _retry_after(self, wait: float | None) -> dict[str, str]:
-        if wait is None or self.quota.retry_after is None:
-            return {}
-        if self.quota.retry_after == "seconds":
-            return {"Retry-After": str(math.ceil(wait))}
-        return {"Retry-After": formatdate(math.ceil(time.time() + wait), usegmt=True)}
-
-    async def _list_models(self, request: web.Request) -> web.Response:
-        async def answer() -> web.Response:
-            kind, vector_type = request.query.get("type"), request.query.get("vector_type")
-            described = (model.to_json() for model in self._models.values())
-            models = [
-                model
-                for model in described
-                if kind in (None, model["type"]) and vector_type in (None, model.get("vector_type"))
-            ]
-            return _json({"models": models})
-
-        self._tally.model_requests += 1
-        return await self._answer(request, answer)
-
-    async def _describe_model(self, request: web.Request) -> web.Response:
-        async def answer() -> web.Response:
-            name = request.match_info["name"]
-            model = self._models.get(name)
-            if model is None:
-                raise ServiceRefusal(404, "NOT_FOUND", f"Model {name} not found.")
-            return _json(model.to_json())
-
-        self._tally.model_requests += 1
-        return await self._answer(request, answer)
-
-    async def _answer(self, request: web.Request, answer: Callable[[], Awaitable[web.Response]]) -> web.Response:
-        try:
-            self._check_headers(request)
-            response = await answer()
+            response = await self._route(request)
         except ServiceRefusal as refusal:
-            response = web.Response(
-                status=refusal.status,
-                body=refusal.body(),
-                content_type="application/json",
-                headers=refusal.headers,
-            )
-        self._tally.by_status[response.status] += 1
+            response = _refused(refusal)
+        finally:
+            self._busy.discard(transport)
+        status = response.sent_status if isinstance(response, Finished) else response.status
+        if status is not None:
+            self._tally.by_status[status] += 1
         return response
 
-    def _check_headers(self, request: web.Request) -> None:
-        given = request.headers.get("Api-Key", "").encode()
+    async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = unquote(request.path)
+        if path == "/embed":
+            if request.method != "POST":
+                raise ServiceRefusal(405, "UNIMPLEMENTED", "Method not allowed.", {"Allow": "POST"})
+            return await self._embed(request)
+        if path == "/models" or path.startswith("/models/"):
+            if request.method != "GET":
+                raise ServiceRefusal(405, "UNIMPLEMENTED", "Method not allowed.", {"Allow": "GET"})
+            self._tally.model_requests += 1
+            self._check_headers(request)
+            if path == "/models":
+                return self._list_models(request)
+            return self._describe_model(path.removeprefix("/models/"))
+        raise ServiceRefusal(404, "NOT_FOUND", "Not found.")
+
+    def _list_models(self, request: web.BaseRequest) -> web.Response:
+        kind, vector_type = request.query.get("type"), request.query.get("vector_type")
+        if kind not in {None, "embed", "rerank"} or vector_type not in {None, "dense", "sparse"}:
+            raise ServiceRefusal.invalid("Bad request. The request included invalid query parameters.")
+        models = [
+            model.to_json()
+            for model in self._models.values()
+            if kind in {None, model.type} and vector_type in {None, model.vector_type}
+        ]
+        return _json({"models": models})
+
+    def _describe_model(self, name: str) -> web.Response:
+        model = self._models.get(name)
+        if model is None:
+            raise ServiceRefusal(404, "NOT_FOUND", f"Model {name} not found.")
+        return _json(model.to_json())
+
+    def _check_headers(self, request: web.BaseRequest) -> None:
+        given = request.headers.get("Api-Key", "").encode("utf-8", "surrogateescape")
         if not hmac.compare_digest(given, self.api_key.encode()):
             raise ServiceRefusal(401, "UNAUTHENTICATED", "Invalid API key.")
         version = request.headers.get("X-Pinecone-Api-Version")
@@ -269,6 +324,134 @@ class Emulator:
         if version not in API_VERSIONS:
             raise ServiceRefusal.invalid(f"Bad request. Unknown API version {version[:20]!r}.")
 
+    async def _embed(self, request: web.BaseRequest) -> web.StreamResponse:
+        raw = await self._read(request)
+        body: EmbedBody | ServiceRefusal
+        try:
+            body = read_body(raw) if raw is not None else ServiceRefusal(413, "INVALID_ARGUMENT", "Request too large.")
+        except ServiceRefusal as refusal:
+            body = refusal
+        seen = self._note(request, body)
+        try:
+            await self._gate.passed(seen)
+            response = await self._answer(request, seen, body)
+        except ServiceRefusal as refusal:
+            response = _refused(refusal)
+        finally:
+            del self._in_flight[seen.number]
+            self._tally.finished += 1
+            self._milestones.check()
+        response.headers["X-Pinecone-Request-Id"] = f"emulator-{seen.number}"
+        return response
+
+    async def _read(self, request: web.BaseRequest) -> bytes | None:
+        """Read the body, `None` if it is too large; that too is read to its end, for a client listens only then."""
+        if request.headers.get("Expect", "").lower() == "100-continue" and isinstance(
+            request.transport, asyncio.WriteTransport
+        ):
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async for part in request.content.iter_any():
+                size += len(part)
+                if size <= self.max_body_bytes:
+                    parts.append(part)
+        except web.RequestPayloadError:
+            return b""
+        return b"".join(parts) if size <= self.max_body_bytes else None
+
+    def _note(self, request: web.BaseRequest, body: EmbedBody | ServiceRefusal) -> EmbedRequest:
+        self._numbers += 1
+        if isinstance(body, EmbedBody):
+            model = self._models.get(body.model)
+            seen = EmbedRequest(self._numbers, body.model, body.inputs, model.vector_type if model else None)
+        else:
+            seen = EmbedRequest(self._numbers)
+        self._in_flight[seen.number] = request.transport
+        self._tally.requests += 1
+        # A request whose client has left is not in flight any more, though its end takes another turn of the loop.
+        alive = sum(transport is not None and not transport.is_closing() for transport in self._in_flight.values())
+        self._tally.max_in_flight = max(self._tally.max_in_flight, alive)
+        self._milestones.check()
+        return seen
+
+    async def _answer(
+        self, request: web.BaseRequest, seen: EmbedRequest, body: EmbedBody | ServiceRefusal
+    ) -> web.StreamResponse:
+        fault = self._plan.choose(seen)
+        if fault is not None and not fault.billed:
+            self._tally.faults[fault.name.value] += 1
+            if fault.name is FaultName.CONNECTION_REFUSED:
+                connections = self._running()
+                connections.listener.refuse_for(fault.number or 0.0)
+                connections.close_idle(self._busy)
+            return await strike_instead(fault, request, seen)
+        self._check_headers(request)
+        if request.content_type != _JSON:
+            raise ServiceRefusal.invalid("Bad request. The content type must be application/json.")
+        if isinstance(body, ServiceRefusal):
+            raise body
+        task = accept(body, self._models.get(body.model), self.reject)
+        self._charge(task)
+        await asyncio.sleep(self._delay(seen))
+        answer = await self._compute(task)
+        self._count(task, body, fault)
+        return await self._send(request, answer, fault)
+
+    def _charge(self, task: Task) -> None:
+        refusal = self._ledger.decide(self.quota, self._clock(), task.model.name, task.input_type, task.tokens)
+        if refusal is not None:
+            message = refusal.message if self.quota.text else ""
+            raise ServiceRefusal(429, "RESOURCE_EXHAUSTED", message, self._retry_after(refusal.wait))
+
+    def _retry_after(self, wait: float | None) -> dict[str, str]:
+        if wait is None or self.quota.retry_after is None:
+            return {}
+        if self.quota.retry_after == "seconds":
+            return {"Retry-After": str(math.ceil(wait))}
+        return {"Retry-After": http_date(wait)}
+
+    def _delay(self, seen: EmbedRequest) -> float:
+        latency = self.latency
+        if isinstance(latency, tuple):
+            # Of the number, so that the order in which concurrent requests ask for it does not matter.
+            return random.Random(f"{self._seed}:{seen.number}").uniform(*latency)
+        return latency(seen) if callable(latency) else latency
+
+    async def _compute(self, task: Task) -> Answer:
+        async with self._computing:
+            answer = compute(task)
+            # One answer a turn of the loop: whoever else runs in it, a client perhaps, gets its turn in between.
+            await asyncio.sleep(0)
+        return answer
+
+    def _count(self, task: Task, body: EmbedBody, fault: Fault | None) -> None:
+        self._tally.inputs_answered += len(task.texts)
+        self._tally.tokens_billed += task.tokens
+        if self._record_texts:
+            self._tally.answered.update(body.inputs)
+            if fault is None or fault.outlook is Outlook.HARMLESS or fault.name in _UNSPOILED:
+                self._tally.answered_well.update(body.inputs)
+        if fault is not None:
+            self._tally.faults[fault.name.value] += 1
+
+    async def _send(self, request: web.BaseRequest, answer: Answer, fault: Fault | None) -> web.StreamResponse:
+        if fault is None:
+            return web.Response(body=answer.body(), content_type=_JSON)
+        if fault.name is FaultName.KEEP_ALIVE_CLOSE:
+            self._running().doom(request.transport)
+            return web.Response(body=answer.body(), content_type=_JSON)
+        spoiled = spoil(fault, answer)
+        if spoiled is not None:
+            kind = "text/html" if fault.name is FaultName.HTML_BODY else _JSON
+            return web.Response(body=spoiled, content_type=kind)
+        return await strike_back(fault, request, answer.body())
+
+
+def _refused(refusal: ServiceRefusal) -> web.Response:
+    return web.Response(status=refusal.status, body=refusal.body(), content_type=_JSON, headers=refusal.headers)
+
 
 def _json(value: object) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), content_type="application/json")
+    return web.Response(body=msgspec.json.encode(value), content_type=_JSON)

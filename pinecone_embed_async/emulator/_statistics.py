@@ -11,14 +11,19 @@ class Statistics:
     """A snapshot of an emulator's counts since it was made or `reset_statistics` was called.
 
     Attributes:
-        requests: `/embed` requests received, refused ones included.
+        requests: `/embed` requests received, refused and faulted ones included.
         model_requests: Requests to `/models` and `/models/{model_name}`.
-        by_status: Answers to either, by HTTP status.
+        by_status: Answers to either, by HTTP status; not those that a fault kept back before the status line.
         in_flight: `/embed` requests that are being answered now.
         max_in_flight: The highest number of `/embed` requests in flight at once.
-        inputs_answered: Inputs that were answered with status 200: the service has billed them.
+        inputs_answered: Inputs that were answered with status 200: the service has billed them, also where a fault then
+            spoiled the answer.
         tokens_billed: Tokens of these inputs.
-        answered: How many times each text was answered with status 200.
+        connections_opened: Connections accepted.
+        connections_open: Connections that are open now.
+        faults: Faults committed, by name.
+        answered: How many times each text was answered with status 200, spoiled answers included.
+        answered_well: The same for answers that were not spoiled.
     """
 
     requests: int
@@ -28,7 +33,11 @@ class Statistics:
     max_in_flight: int
     inputs_answered: int
     tokens_billed: int
+    connections_opened: int
+    connections_open: int
+    faults: dict[str, int]
     answered: Counter[str]
+    answered_well: Counter[str]
 
 
 @dataclass(slots=True)
@@ -46,7 +55,10 @@ class Tally:
     max_in_flight: int = 0
     inputs_answered: int = 0
     tokens_billed: int = 0
+    connections_opened: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
     answered: Counter[str] = field(default_factory=Counter)
+    answered_well: Counter[str] = field(default_factory=Counter)
 
     def snapshot(self, in_flight: int, connections_open: int) -> Statistics:
         """Copy the counts."""
@@ -58,5 +70,9 @@ class Tally:
             max_in_flight=self.max_in_flight,
             inputs_answered=self.inputs_answered,
             tokens_billed=self.tokens_billed,
+            connections_opened=self.connections_opened,
+            connections_open=connections_open,
+            faults=dict(self.faults),
             answered=Counter(self.answered),
+            answered_well=Counter(self.answered_well),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.utils
 import functools
 import math
@@ -17,12 +18,14 @@ from aiohttp import web
 
 from pinecone_embed_async.emulator._errors import code_of, envelope
 from pinecone_embed_async.emulator._faults import Fault, FaultName
-from pinecone_embed_async.emulator._quota import tokens_per_minute_text, tokens_per_month_text
+from pinecone_embed_async.emulator._quota import (
+    requests_per_second_text,
+    tokens_per_minute_text,
+    tokens_per_month_text,
+)
 from pinecone_embed_async.emulator._spoiling import HTML_PAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from aiohttp.abc import AbstractStreamWriter
 
     from pinecone_embed_async.emulator._requests import EmbedRequest
@@ -45,7 +48,7 @@ class Finished(web.StreamResponse):
         super().__init__()
         self.sent_status = status
 
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:  # noqa: ARG002 - aiohttp's signature
         """Stop aiohttp from writing.
 
         Raises:
@@ -124,29 +127,8 @@ async def _stall(request: web.BaseRequest, seconds: float | None) -> None:
 # Faults instead of the service's work.
 
 
-def _status(fault: Fault, request: web.BaseRequest) -> web.StreamResponse:
-    answer = fault.status_answer
-    status = answer.status
-    if status < 200:
-        _write(request, _head(status, {}))
-        return Finished(status)
-    headers = retry_after_header(answer.retry_after)
-    body = envelope(status, code_of(status), f"Status {status}.")
-    if status in {204, 304} or answer.body == "empty":
-        return web.Response(status=status, headers=headers)
-    if answer.body == "html":
-        return web.Response(body=HTML_PAGE, status=status, content_type="text/html", headers=headers)
-    if answer.body == "cut":
-        body = body[: len(body) // 2]
-    return _json(body, status, headers)
-
-
-def _refusal(fault: Fault, message: str, code: str = "RESOURCE_EXHAUSTED") -> web.Response:
-    return _json(envelope(429, code, message), 429, retry_after_header(fault.value))
-
-
 async def strike_instead(fault: Fault, request: web.BaseRequest, seen: EmbedRequest) -> web.StreamResponse:
-    """Commit a fault that is not billed, except `connection_refused`, which the server commits itself.
+    """Commit a fault that is not billed; of `connection_refused` only what happens to this connection.
 
     Args:
         fault: The fault.
@@ -156,85 +138,131 @@ async def strike_instead(fault: Fault, request: web.BaseRequest, seen: EmbedRequ
     match fault.name:
         case FaultName.RESET_BEFORE_HEADERS | FaultName.CONNECTION_REFUSED:
             reset(request)
-        case FaultName.CLOSED_BEFORE_HEADERS:
-            pass
         case FaultName.STALLED_HEADERS:
             await _stall(request, fault.number)
         case FaultName.GARBAGE_STATUS_LINE:
             _write(request, b"SSH-2.0-teapot not http\r\n\r\nhello\r\n")
+        case FaultName.STATUS if fault.status_answer.status < 200:
+            status = fault.status_answer.status
+            _write(request, _head(status, {}))
+            return Finished(status)
+        case FaultName.CLOSED_BEFORE_HEADERS:
+            pass
+        case _:
+            return _refusal(fault, seen)
+    return Finished()
+
+
+def _refusal(fault: Fault, seen: EmbedRequest) -> web.Response:
+    match fault.name:
         case FaultName.STATUS:
-            return _status(fault, request)
+            return _status(fault)
         case FaultName.RATE_LIMITED:
-            return _refusal(fault, tokens_per_minute_text(250_000, seen.model, "passage"))
+            return _too_many(fault, tokens_per_minute_text(250_000, seen.model, "passage"))
         case FaultName.RATE_LIMITED_WITHOUT_TEXT:
-            return _refusal(fault, "")
+            return _too_many(fault, "")
         case FaultName.REQUEST_RATE_LIMITED:
-            return _refusal(
-                fault,
-                "Request failed. You've reached the max inference requests per second (100) for the current project.",
-                "TOO_MANY_REQUESTS",
-            )
+            return _too_many(fault, requests_per_second_text(100), "TOO_MANY_REQUESTS")
         case FaultName.MONTH_QUOTA_SPENT:
-            return _refusal(fault, tokens_per_month_text(5_000_000, seen.model))
+            return _too_many(fault, tokens_per_month_text(5_000_000, seen.model))
         case FaultName.QUOTA_EXCEEDED:
-            return _refusal(fault, "The project's quota is exceeded.", "QUOTA_EXCEEDED")
+            return _too_many(fault, "The project's quota is exceeded.", "QUOTA_EXCEEDED")
         case FaultName.REDIRECT:
             status, url = fault.redirect
             return web.Response(status=status, headers={"Location": url})
         case FaultName.ERROR_IN_200:
             status = int(fault.value)
             return _json(envelope(status, code_of(status), f"Status {status} inside."))
-        case _:
-            _not_here(fault)
-    return Finished()
+    return _not_here(fault)
+
+
+def _status(fault: Fault) -> web.Response:
+    answer = fault.status_answer
+    status = answer.status
+    headers = retry_after_header(answer.retry_after)
+    # These two have no body (RFC 9110, 15.3.5 and 15.4.5).
+    if status in {204, 304} or answer.body == "empty":
+        return web.Response(status=status, headers=headers)
+    if answer.body == "html":
+        return web.Response(body=HTML_PAGE, status=status, content_type="text/html", headers=headers)
+    body = envelope(status, code_of(status), f"Status {status}.")
+    if answer.body == "cut":
+        body = body[: len(body) // 2]
+    return _json(body, status, headers)
+
+
+def _too_many(fault: Fault, message: str, code: str = "RESOURCE_EXHAUSTED") -> web.Response:
+    return _json(envelope(429, code, message), 429, retry_after_header(fault.value))
 
 
 # Faults on the way back.
 
 
-async def _reset_during_headers(fault: Fault, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
+async def strike_back(fault: Fault, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
+    """Send a right answer in a wrong way.
+
+    Args:
+        fault: A billed fault that is not one of the body, except `keep_alive_close`, which the server commits itself.
+        request: The request whose connection suffers.
+        body: The right answer.
+    """
     head = _head_of(body)
-    _write(request, head[: len(head) // 2])
-    reset(request)
-    return Finished()
-
-
-async def _reset_after_headers(fault: Fault, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
-    _write(request, _head_of(body))
-    reset(request)
+    match fault.name:
+        case FaultName.RESET_DURING_HEADERS:
+            _write(request, head[: len(head) // 2])
+            reset(request)
+            return Finished()
+        case FaultName.RESET_AFTER_HEADERS:
+            _write(request, head)
+            reset(request)
+        case FaultName.CUT_OFF_BODY:
+            _write(request, head + body[: len(body) // 2])
+        case FaultName.STALLED_BODY:
+            _write(request, head + body[: len(body) // 2])
+            await _stall(request, fault.number)
+        case FaultName.SLOW_DRIP:
+            await _drip(request, head, body, fault.number or 0.0)
+        case FaultName.GIGANTIC_BODY:
+            await _stream_endless(request, int(fault.value))
+        case _:
+            return _odd_answer(fault, request, body)
     return Finished(200)
 
 
-async def _cut_off_body(fault: Fault, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
-    _write(request, _head_of(body) + body[: len(body) // 2])
-    return Finished(200)
-
-
-async def _stalled_body(fault: Fault, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
-    _write(request, _head_of(body) + body[: len(body) // 2])
-    await _stall(request, fault.number)
-    return Finished(200)
-
-
-async def _slow_drip(fault: Fault, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
-    _write(request, _head_of(body))
+async def _drip(request: web.BaseRequest, head: bytes, body: bytes, seconds: float) -> None:
+    _write(request, head)
     size = max(1, -(-len(body) // _PIECES))
     for start in range(0, len(body), size):
-        await asyncio.sleep((fault.number or 0) / _PIECES)
+        await asyncio.sleep(seconds / _PIECES)
         _write(request, body[start : start + size])
-    return Finished(200)
 
 
-async def _oversized_header(fault: Fault, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
-    return _json(body, headers={"X-Padding": "x" * 65536})
+async def _stream_endless(request: web.BaseRequest, mebibytes: int) -> None:
+    response = web.StreamResponse(headers={"Content-Type": _JSON})
+    response.enable_chunked_encoding()
+    filler = b"x" * (_MEBIBYTE // 4)
+    with contextlib.suppress(ConnectionError):
+        await response.prepare(request)
+        await response.write(_ENDLESS_START)
+        for _ in range(4 * mebibytes):
+            await response.write(filler)
+        await response.write_eof()
 
 
-async def _lying_gzip(fault: Fault, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
-    return _json(body, headers={"Content-Encoding": "gzip"})
-
-
-async def _compressed(fault: Fault, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
-    return _json(zlib.compress(body, level=1, wbits=31), headers={"Content-Encoding": "gzip"})
+def _odd_answer(fault: Fault, request: web.BaseRequest, body: bytes) -> web.Response:
+    match fault.name:
+        case FaultName.OVERSIZED_HEADER:
+            return _json(body, headers={"X-Padding": "x" * 65536})
+        case FaultName.LYING_GZIP:
+            return _json(body, headers={"Content-Encoding": "gzip"})
+        case FaultName.COMPRESSED:
+            return _json(zlib.compress(body, level=1, wbits=31), headers={"Content-Encoding": "gzip"})
+        case FaultName.GZIP_BOMB:
+            return _json(gzip_bomb(int(fault.value)), headers={"Content-Encoding": "gzip"})
+        case FaultName.INFORMATIONAL:
+            _write(request, _head(int(fault.value), {"Link": "</models>; rel=preload"}))
+            return _json(body)
+    return _not_here(fault)
 
 
 @functools.lru_cache(maxsize=4)
@@ -251,58 +279,6 @@ def gzip_bomb(mebibytes: int) -> bytes:
     length = (len(_ENDLESS_START) + mebibytes * _MEBIBYTE) & 0xFFFFFFFF
     header = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\xff"
     return header + start + block * mebibytes + end + struct.pack("<II", checksum, length)
-
-
-async def _gzip_bomb(fault: Fault, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
-    return _json(gzip_bomb(int(fault.value)), headers={"Content-Encoding": "gzip"})
-
-
-async def _gigantic_body(fault: Fault, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"Content-Type": _JSON})
-    response.enable_chunked_encoding()
-    filler = b"x" * (_MEBIBYTE // 4)
-    try:
-        await response.prepare(request)
-        await response.write(_ENDLESS_START)
-        for _ in range(4 * int(fault.value)):
-            await response.write(filler)
-    except ConnectionError:
-        return Finished(200)
-    return response
-
-
-async def _informational(fault: Fault, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
-    _write(request, _head(int(fault.value), {"Link": "</models>; rel=preload"}))
-    return _json(body)
-
-
-_ON_THE_WAY_BACK: dict[FaultName, Callable[[Fault, web.BaseRequest, bytes], Awaitable[web.StreamResponse]]] = {
-    FaultName.RESET_DURING_HEADERS: _reset_during_headers,
-    FaultName.RESET_AFTER_HEADERS: _reset_after_headers,
-    FaultName.CUT_OFF_BODY: _cut_off_body,
-    FaultName.STALLED_BODY: _stalled_body,
-    FaultName.SLOW_DRIP: _slow_drip,
-    FaultName.OVERSIZED_HEADER: _oversized_header,
-    FaultName.LYING_GZIP: _lying_gzip,
-    FaultName.GZIP_BOMB: _gzip_bomb,
-    FaultName.GIGANTIC_BODY: _gigantic_body,
-    FaultName.INFORMATIONAL: _informational,
-    FaultName.COMPRESSED: _compressed,
-}
-
-
-async def strike_back(fault: Fault, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
-    """Send a right answer in a wrong way.
-
-    Args:
-        fault: A billed fault that is not one of the body, except `keep_alive_close`, which the server commits itself.
-        request: The request whose connection suffers.
-        body: The right answer.
-    """
-    strike = _ON_THE_WAY_BACK.get(fault.name)
-    if strike is None:
-        _not_here(fault)
-    return await strike(fault, request, body)
 
 
 def _not_here(fault: Fault) -> NoReturn:

@@ -1,0 +1,100 @@
+"""The life of the server: its listening socket, its open connections, and a prompt end to all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from pinecone_embed_async.emulator._listener import Listener
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+# The end of a connection takes a few turns of the loop, and so does the beginning of one that was just accepted.
+_TURNS = 5
+# For one that is stuck.
+_PATIENCE = 1.0
+
+
+class Connections:
+    """Accepts connections and hands their requests to a handler.
+
+    Must be made in a running event loop, and `close` ends it for good.
+
+    Args:
+        handler: Answers one request; cancelled when its client leaves.
+        opened: Called for every connection that is accepted.
+    """
+
+    def __init__(
+        self,
+        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        opened: Callable[[], None],
+    ) -> None:
+        self._opened = opened
+        self._server = web.Server(handler, handler_cancellation=True, access_log=None)
+        self._listener: Listener | None = None
+        self._doomed: set[asyncio.BaseTransport] = set()
+
+    @property
+    def listener(self) -> Listener:
+        """The listening socket.
+
+        Raises:
+            RuntimeError: It has not been opened.
+        """
+        if self._listener is None:
+            raise RuntimeError("the emulator is not started")
+        return self._listener
+
+    def __len__(self) -> int:
+        """Count the open connections."""
+        return len(self._server.connections)
+
+    async def open(self, host: str, port: int) -> None:
+        """Start to accept connections.
+
+        Raises:
+            OSError: If the address cannot be had.
+        """
+        listener = Listener(host, port, self._protocol)
+        await listener.open()
+        self._listener = listener
+
+    def _protocol(self) -> asyncio.Protocol:
+        self._opened()
+        return self._server()
+
+    def doom(self, transport: asyncio.BaseTransport | None) -> None:
+        """Mark a connection: its next request is not to be answered."""
+        self._doomed = {one for one in self._doomed if not one.is_closing()}
+        if transport is not None:
+            self._doomed.add(transport)
+
+    def is_doomed(self, transport: asyncio.BaseTransport) -> bool:
+        """Say whether a connection has been marked."""
+        return transport in self._doomed
+
+    def close_idle(self, busy: set[asyncio.BaseTransport]) -> None:
+        """Close all connections but the busy ones."""
+        for connection in self._server.connections:
+            if connection.transport is not None and connection.transport not in busy:
+                connection.transport.close()
+
+    async def close(self) -> None:
+        """Stop to accept, and end all connections at once; what is being answered is dropped."""
+        if self._listener is not None:
+            await self._listener.close()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _PATIENCE
+        turns = 0
+        while turns < _TURNS or (self._server.connections and loop.time() < deadline):
+            turns += 1
+            for connection in self._server.connections:
+                if isinstance(connection.transport, asyncio.WriteTransport):
+                    connection.transport.abort()
+            await asyncio.sleep(0)
+        await self._server.shutdown(timeout=0)
+        self._doomed.clear()

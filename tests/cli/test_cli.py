@@ -1,0 +1,192 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pyarrow import parquet
+
+from pinecone_embed_async import __version__
+from pinecone_embed_async.cli import cli
+
+QUIET = ("--emulator", "--quiet")
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    path = tmp_path / "in.txt"
+    path.write_text("".join(f"line {number}\n" for number in range(200)))
+    return path
+
+
+def embed(*arguments: object) -> int:
+    return cli("embed", *map(str, arguments), *QUIET)
+
+
+def test_lines_become_a_parquet_table_of_fixed_size_vectors(texts: Path, tmp_path: Path) -> None:
+    assert embed(texts, "--out", tmp_path / "out.parquet") == 0
+    table = parquet.read_table(tmp_path / "out.parquet")
+    assert table.column_names == ["id", "vector"]
+    assert table.num_rows == 200
+    assert table.schema.field("vector").type.list_size == 1024
+
+
+def test_all_formats_give_the_same_rows(texts: Path, tmp_path: Path) -> None:
+    lines = texts.read_text().splitlines()
+    jsonl, table = tmp_path / "in.jsonl", tmp_path / "in.csv"
+    jsonl.write_text("".join(json.dumps({"body": line, "key": f"k{n}"}) + "\n" for n, line in enumerate(lines)))
+    table.write_text("key,body\n" + "".join(f"k{n},{line}\n" for n, line in enumerate(lines)))
+    assert embed(texts, "--out", tmp_path / "a.npy") == 0
+    fields = ("--text-field", "body", "--id-field", "key")
+    assert embed(jsonl, *fields, "--out", tmp_path / "b.jsonl") == 0
+    assert embed(table, *fields, "--out", tmp_path / "c.parquet") == 0
+    expected = np.load(tmp_path / "a.npy")
+    records = [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()]
+    assert [record["id"] for record in records] == [f"k{n}" for n in range(200)]
+    np.testing.assert_array_equal(np.array([record["vector"] for record in records], np.float32), expected)
+    read = parquet.read_table(tmp_path / "c.parquet")
+    np.testing.assert_array_equal(np.array(read["vector"].to_pylist(), np.float32), expected)
+
+
+def test_sparse_rows_are_lists_of_indices_and_values_with_tokens_on_request(texts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    model = ("--model", "pinecone-sparse-english-v0", "--parameter", "return_tokens=true")
+    assert embed(texts, "--out", out, *model) == 0
+    row = parquet.read_table(out).to_pylist()[7]
+    assert sorted(row["tokens"]) == ["7", "line"]
+    assert len(row["indices"]) == len(row["values"]) == 2
+    assert embed(texts, "--out", tmp_path / "out.jsonl", *model) == 0
+    first = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])
+    assert sorted(first["tokens"]) == ["0", "line"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("in.jsonl", b'{"text": "a"}\n{"text": \n', "in.jsonl:2: not JSON"),
+        ("in.jsonl", b'{"body": "a"}\n', "in.jsonl:1: no field 'text'"),
+        ("in.jsonl", b'{"text": 5}\n', "in.jsonl:1: the field 'text' is not text"),
+        ("in.txt", b"fine\n\xff\n", "in.txt:2: not UTF-8"),
+        ("in.csv", b"body\na\n", "in.csv:1: no column 'text'"),
+        ("in.csv", b"text,b\na\n", "in.csv:2: 1 fields"),
+    ],
+)
+def test_input_that_cannot_be_read_is_one_line_with_file_and_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes, said: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert embed(tmp_path / name, "--out", tmp_path / "out.npy") == 1
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out.npy").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("embed", "in.pdf", "--out", "out.npy", *QUIET),
+        ("embed", "in.txt", "--out", "out.pdf", *QUIET),
+        ("embed", "in.txt", "--out", "out.npy", "--model", "pinecone-sparse-english-v0", *QUIET),
+        ("embed", "in.txt", "--out", "out.npy", "--input-type", "document", *QUIET),
+        ("embed", "in.txt", "--out", "out.npy", "--parameter", "novalue", *QUIET),
+        ("embed", "in.txt", "--out", "out.npy", "--no-such-option"),
+        ("models", "--emulator"),
+        ("nonsense",),
+    ],
+)
+def test_misuse_is_one_line_and_status_2(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in.txt").write_text("a\n")
+    assert cli(*arguments) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not Path("out.npy").exists()
+
+
+def test_a_missing_file_or_key_is_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert embed(tmp_path / "none.txt", "--out", tmp_path / "out.npy") == 1
+    (tmp_path / "in.txt").write_text("a\n")
+    assert cli("embed", str(tmp_path / "in.txt"), "--out", str(tmp_path / "out.npy")) == 1
+    assert "PINECONE_API_KEY" in capsys.readouterr().err
+
+
+def test_models_are_listed_known_and_live(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ((), ("--live", "--emulator")):
+        assert cli("models", *arguments) == 0
+        out = capsys.readouterr().out
+        assert "multilingual-e5-large" in out
+        assert "2048" in out
+
+
+def test_the_demo_finds_docstrings_with_the_words_of_the_query(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli("demo", "read a configuration file of sections and options") == 0
+    captured = capsys.readouterr()
+    assert "configparser" in captured.out
+    assert len(captured.out.splitlines()) == 6
+    assert "inputs/s" in captured.err
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli("--version") == 0
+    assert __version__ in capsys.readouterr().out
+    for command in ("embed", "models", "emulator", "demo"):
+        assert cli(command, "--help") == 0
+        assert "--help" in capsys.readouterr().out
+
+
+def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PINECONE")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "pinecone_embed_async.cli", *map(str, arguments)],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**environment, **options.pop("env", {})},
+        **options,
+    )
+
+
+def test_the_emulator_serves_what_it_prints_and_ctrl_c_leaves_no_half_written_output(texts: Path, tmp_path: Path) -> None:
+    with start("emulator", "--latency", "30") as emulator:
+        assert emulator.stdout is not None
+        exports = [emulator.stdout.readline().split(" ", 1)[1].strip().split("=", 1) for _ in range(2)]
+        with start("embed", texts, "--out", tmp_path / "out.npy", env=dict(exports)) as job:
+            assert job.stderr is not None
+            # The first line of progress shows that it is under way.
+            assert job.stderr.readline()
+            job.send_signal(signal.SIGINT)
+            job.communicate(timeout=30)
+            assert job.returncode == 130
+        emulator.send_signal(signal.SIGINT)
+        emulator.communicate(timeout=30)
+        assert emulator.returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["in.txt"]
+
+
+def test_standard_input_is_read(tmp_path: Path) -> None:
+    with start("embed", "-", "--format", "txt", "--out", tmp_path / "out.npy", *QUIET, stdin=subprocess.PIPE) as job:
+        _, err = job.communicate("one\ntwo\n", timeout=30)
+    assert (job.returncode, err) == (0, "")
+    assert np.load(tmp_path / "out.npy").shape == (2, 1024)
+
+
+def test_rows_that_fail_are_listed_and_the_others_written(tmp_path: Path, texts: Path) -> None:
+    with start("emulator", "--reject", "line 150") as emulator:
+        assert emulator.stdout is not None
+        exports = [emulator.stdout.readline().split(" ", 1)[1].strip().split("=", 1) for _ in range(2)]
+        with start("embed", texts, "--out", tmp_path / "out.jsonl", "--batch-size", 50, env=dict(exports)) as job:
+            _, err = job.communicate(timeout=30)
+        emulator.send_signal(signal.SIGINT)
+        emulator.communicate(timeout=30)
+    assert job.returncode == 1
+    assert "50 of 200 rows failed" in err
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 150
+    failures = [json.loads(line) for line in (tmp_path / "out.jsonl.failures.jsonl").read_text().splitlines()]
+    assert [failure["row"] for failure in failures] == list(range(150, 200))
+    assert failures[0]["error"] == "InvalidRequestError"

@@ -1,0 +1,140 @@
+"""Opening, closing, other loops, other processes."""
+
+import asyncio
+import gc
+import os
+import pickle
+import subprocess
+import sys
+
+import aiohttp
+import pytest
+
+from pinecone_embed_async import ClosedError, ConfigurationError, DenseEmbeddings, EmbedClient
+from pinecone_embed_async.emulator import Emulator
+
+SCRIPT = """
+import asyncio, os, sys
+from pinecone_embed_async import EmbedClient
+client = EmbedClient("multilingual-e5-large", api_key=os.environ["KEY"], base_url=os.environ["URL"])
+async def once():
+    return (await client.embed("a", input_type="query")).vectors.shape
+"""
+
+
+async def run_script(emulator: Emulator, code: str) -> str:
+    """Run code in an interpreter of its own, so that what it says while it ends is seen too."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-X", "dev", "-W", "error", "-c", SCRIPT + code),
+        env={**os.environ, "URL": emulator.url, "KEY": emulator.api_key},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert err.decode() == ""
+    assert process.returncode == 0
+    return out.decode()
+
+
+async def test_a_client_works_in_a_second_run_without_being_closed(emulator: Emulator) -> None:
+    assert await run_script(emulator, "for _ in range(3): print(asyncio.run(once()))") == "(1, 1024)\n" * 3
+
+
+async def test_a_client_works_in_a_forked_child_and_still_in_its_parent(emulator: Emulator) -> None:
+    code = """
+async def main():
+    print(await once(), flush=True)
+asyncio.run(main())
+child = os.fork()
+if child == 0:
+    asyncio.run(main())
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+asyncio.run(main())
+"""
+    assert await run_script(emulator, code) == "(1, 1024)\n" * 3
+
+
+async def test_a_client_that_is_dropped_unclosed_says_nothing(emulator: Emulator) -> None:
+    code = """
+import gc
+async def main():
+    global client
+    print(await once())
+    del client
+    gc.collect()
+    await asyncio.sleep(0.01)
+asyncio.run(main())
+"""
+    assert await run_script(emulator, code) == "(1, 1024)\n"
+
+
+async def test_a_closed_client_refuses_calls_until_it_is_entered_again(client: EmbedClient[DenseEmbeddings]) -> None:
+    await client.aclose()
+    await client.aclose()
+    with pytest.raises(ClosedError, match="open it again"):
+        await client.embed("a", input_type="query")
+    with pytest.raises(ClosedError):
+        await client.list_models()
+    async with client:
+        assert len(await client.embed("a", input_type="query")) == 1
+
+
+async def test_connections_are_reused(emulator: Emulator) -> None:
+    made = 0
+
+    async def count(*_: object) -> None:
+        nonlocal made
+        made += 1
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_end.append(count)
+    async with (
+        aiohttp.ClientSession(trace_configs=[trace]) as session,
+        EmbedClient(
+            "multilingual-e5-large",
+            api_key=emulator.api_key,
+            base_url=emulator.url,
+            session=session,
+            max_concurrency=2,
+            max_batch_size=1,
+        ) as client,
+    ):
+        await client.embed(["a"] * 20, input_type="query")
+    assert 1 <= made <= 2
+
+
+async def test_a_callers_session_must_be_open_and_of_this_loop(emulator: Emulator) -> None:
+    session = aiohttp.ClientSession()
+    await session.close()
+    client = EmbedClient("m", api_key="k", base_url=emulator.url, session=session)
+    with pytest.raises(ConfigurationError, match="closed"):
+        await client.embed("a")
+
+
+async def test_two_loops_in_two_threads_share_a_client(emulator: Emulator, client: EmbedClient[DenseEmbeddings]) -> None:
+    def other() -> int:
+        return len(asyncio.run(client.embed(["a"] * 3, input_type="query")))
+
+    assert await asyncio.to_thread(other) == 3
+    assert len(await client.embed("a", input_type="query")) == 1
+    gc.collect()
+
+
+def test_a_client_cannot_be_pickled_and_shows_no_key() -> None:
+    client = EmbedClient("m", api_key="pcsk_1")
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        pickle.dumps(client)
+    assert "pcsk" not in repr(client)
+
+
+def test_a_client_without_a_key_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="PINECONE_API_KEY"):
+        EmbedClient("m")
+
+
+def test_key_and_address_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PINECONE_API_KEY", "k")
+    monkeypatch.setenv("PINECONE_CONTROLLER_HOST", "http://elsewhere.example")
+    with pytest.raises(ConfigurationError, match="plain HTTP"):
+        EmbedClient("m")
