@@ -32,14 +32,19 @@ class FakeClock:
     async def sleep(self, delay: float) -> None:
         self.slept.append(delay)
         done = asyncio.get_running_loop().create_future()
-        timer = self.call_at(self.now + delay, lambda: done.done() or done.set_result(None))
+
+        def wake() -> None:
+            if not done.done():
+                done.set_result(None)
+
+        timer = self.call_at(self.now + delay, wake)
         try:
             await done
         finally:
             timer.cancel()
 
-    def call_at(self, when: float, callback: Callable[[], object]) -> FakeTimer:
-        timer = FakeTimer(lambda: None if callback() else None)
+    def call_at(self, when: float, callback: Callable[[], None]) -> FakeTimer:
+        timer = FakeTimer(callback)
         heapq.heappush(self._timers, (when, next(self._numbers), timer))
         return timer
 

@@ -55,7 +55,7 @@ def test_imports_go_down_the_table(path: Path) -> None:
         head, *rest = name.split(".")
         if head == "pinecone_embed_async":
             imported = rest[0] if rest and rest[0] in TABLE else "__init__"
-            if imported == own or (own in {"cli"} and imported == "__init__"):
+            if imported == own or (own == "cli" and imported == "__init__"):
                 continue
             assert own != "emulator", f"the emulator imports {name}"
             assert TABLE.index(imported) > TABLE.index(own), f"{own} imports {name}"

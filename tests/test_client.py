@@ -1,7 +1,7 @@
 import asyncio
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ class Service:
 
     def __init__(self, *answers: Callable[[], web.Response], last: Callable[[], web.Response] | None = None) -> None:
         self._answers = list(answers)
-        self._last = last or (lambda: dense_answer())
+        self._last = last or dense_answer
         self.requests: list[web.Request] = []
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._handle)
@@ -52,7 +52,7 @@ class Service:
         self.requests.append(request)
         return self._answers.pop(0)() if self._answers else self._last()
 
-    async def __aenter__(self) -> "Service":
+    async def __aenter__(self) -> Self:
         await self._server.start_server()
         self.url = str(self._server.make_url("")).rstrip("/")
         return self
@@ -96,7 +96,7 @@ async def test_ten_thousand_inputs_come_back_in_order_whatever_was_answered_firs
             else:
                 assert isinstance(result, SparseEmbeddings)
                 np.testing.assert_array_equal(result[number].indices, expected.indices)  # type: ignore[union-attr]
-                np.testing.assert_array_equal(result[number].values, expected.values)  # type: ignore[union-attr, arg-type]
+                np.testing.assert_array_equal(result[number].values, expected.values)  # type: ignore[union-attr]
     assert result.usage.requests == requests
 
 

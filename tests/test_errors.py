@@ -36,6 +36,7 @@ def test_every_error_survives_pickling_with_its_partial_result(kind: type[EmbedE
     assert str(copy) == str(error)
     assert copy.attempts == 4
     assert list(copy.failures[0].indices) == [0, 1]
+    assert isinstance(copy.partial, DenseEmbeddings)
     assert copy.partial.vectors.tolist() == [[1, 1, 1]] * 2
     assert {**copy.__dict__, "partial": 0, "failures": 0} == {**error.__dict__, "partial": 0, "failures": 0}
 

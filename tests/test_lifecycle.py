@@ -16,17 +16,22 @@ from pinecone_embed_async.emulator import Emulator
 SCRIPT = """
 import asyncio, os, sys
 from pinecone_embed_async import EmbedClient
-client = EmbedClient("multilingual-e5-large", api_key=os.environ["KEY"], base_url=os.environ["URL"])
+client = EmbedClient("multilingual-e5-large")
 async def once():
     return (await client.embed("a", input_type="query")).vectors.shape
 """
+
+
+def environment_of(emulator: Emulator) -> dict[str, str]:
+    """The environment that points a program at the emulator."""
+    return {**os.environ, "PINECONE_CONTROLLER_HOST": emulator.url, "PINECONE_API_KEY": emulator.api_key}
 
 
 async def run_script(emulator: Emulator, code: str) -> str:
     """Run code in an interpreter of its own, so that what it says while it ends is seen too."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-X", "dev", "-W", "error", "-c", SCRIPT + code),
-        env={**os.environ, "URL": emulator.url, "KEY": emulator.api_key},
+        env=environment_of(emulator),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )

@@ -1,4 +1,5 @@
 import asyncio
+from itertools import pairwise
 
 import pytest
 
@@ -136,4 +137,4 @@ async def test_the_gate_gives_the_loop_a_turn_between_decodes() -> None:
             group.create_task(decode(number))
         group.create_task(other())
     decodes = [position for position, event in enumerate(events) if event.startswith("decode")]
-    assert all("other" in events[left:right] for left, right in zip(decodes, decodes[1:], strict=False))
+    assert all("other" in events[left:right] for left, right in pairwise(decodes))

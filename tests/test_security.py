@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from pinecone_embed_async import ApiError, EmbedClient, EmbedError, RetryPolicy, TransportError
-from tests.test_client import Service, dense_answer
+from tests.test_client import Service
 
 KEY = "pcsk_secret_key_of_the_test"
 TEXT = "a private sentence that must not be seen anywhere"
@@ -60,7 +60,7 @@ async def raw_server(answer: bytes) -> tuple[asyncio.Server, str]:
         b"HTTP/1.1 200 OK\r\nContent-Length: " + str(len(TEXT) + 1).encode() + b"\r\n\r\n" + TEXT.encode() + b"\xff",
         b"HTTP/1.1 500 no\r\nContent-Length: " + str(len(TEXT)).encode() + b"\r\n\r\n" + TEXT.encode(),
         b"HTTP/1.1 400 no\r\nConnection: close\r\n\r\n"
-        + b'{"status":400,"error":{"code":"INVALID_ARGUMENT","message":"bad '
+        b'{"status":400,"error":{"code":"INVALID_ARGUMENT","message":"bad '
         + TEXT.encode()
         + b" for key "
         + KEY.encode()
@@ -110,7 +110,7 @@ async def test_nothing_is_taken_from_netrc(tmp_path: Path, monkeypatch: pytest.M
 async def test_a_callers_session_lends_its_connections_and_nothing_else() -> None:
     headers = {"Authorization": "Bearer x", "X-Mine": "1"}
     async with (
-        Service(last=lambda: dense_answer()) as service,
+        Service() as service,
         aiohttp.ClientSession(headers=headers, cookies={"a": "b"}, raise_for_status=True) as session,
     ):
         async with client_of(service.url, session=session) as client:
@@ -138,7 +138,7 @@ async def test_tls_is_verified_also_on_a_callers_connections(tmp_path: Path) -> 
     async with server, aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=False)) as session:
         for options in ({}, {"session": session}):
             async with client_of(url, **options) as client:
-                with pytest.raises(TransportError, match="(?i)certificate"):
+                with pytest.raises(TransportError, match=r"(?i)certificate"):
                     await client.embed("a")
     assert seen == []
 

@@ -33,18 +33,18 @@ _STOP_WORDS = frozenset(
 )
 
 _WORD_WEIGHT = 16
-_N_GRAM_WEIGHT = 4
+_N_GRAM_WEIGHT = 6
 _STOP_WORD_WEIGHT = 2
 _SIGN_WEIGHT = 1
 _N_GRAM_SIZE = 3
 _MOST_N_GRAMS = 32
 
 # Small against the words' weights: tells texts with the same words in another order apart, hardly moves them.
-_IDENTITY_WEIGHT = 12
-_IDENTITY_FEATURES = 4
+_IDENTITY_WEIGHT = 5
+_IDENTITY_FEATURES = 2
 
-# Weighs like one word: a query and a passage of the same text come out near, not equal.
-_INPUT_TYPE_WEIGHT = 10
+# Weighs less than a word: a query and a passage of the same text come out near, not equal.
+_INPUT_TYPE_WEIGHT = 6
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,3 +1,4 @@
+import asyncio
 import json
 import os
 import signal
@@ -12,6 +13,8 @@ from pyarrow import parquet
 
 from pinecone_embed_async import __version__
 from pinecone_embed_async.cli import cli
+from pinecone_embed_async.emulator import Emulator
+from tests.test_lifecycle import environment_of
 
 QUIET = ("--emulator", "--quiet")
 
@@ -152,20 +155,17 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     )
 
 
-def test_the_emulator_serves_what_it_prints_and_ctrl_c_leaves_no_half_written_output(texts: Path, tmp_path: Path) -> None:
-    with start("emulator", "--latency", "30") as emulator:
-        assert emulator.stdout is not None
-        exports = [emulator.stdout.readline().split(" ", 1)[1].strip().split("=", 1) for _ in range(2)]
-        with start("embed", texts, "--out", tmp_path / "out.npy", env=dict(exports)) as job:
-            assert job.stderr is not None
-            # The first line of progress shows that it is under way.
-            assert job.stderr.readline()
-            job.send_signal(signal.SIGINT)
-            job.communicate(timeout=30)
-            assert job.returncode == 130
-        emulator.send_signal(signal.SIGINT)
-        emulator.communicate(timeout=30)
-        assert emulator.returncode == 0
+async def test_ctrl_c_leaves_no_half_written_output(texts: Path, tmp_path: Path, emulator: Emulator) -> None:
+    emulator.hold()
+    job = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pinecone_embed_async.cli", "embed", str(texts), "--out", str(tmp_path / "out.npy"), "-q"),
+        env=environment_of(emulator),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    await emulator.wait_for_in_flight(3)
+    job.send_signal(signal.SIGINT)
+    _, err = await job.communicate()
+    assert (job.returncode, err) == (130, b"")
     assert [path.name for path in tmp_path.iterdir()] == ["in.txt"]
 
 

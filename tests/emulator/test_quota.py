@@ -1,31 +1,119 @@
+import math
+
 import pytest
 
 from pinecone_embed_async.emulator import ServiceQuota
 from pinecone_embed_async.emulator._quota import QuotaLedger
 
+E5 = "multilingual-e5-large"
 
-def accepted(quota: ServiceQuota, *charges: tuple[float, int]) -> list[bool]:
+
+def test_without_limits_everything_is_accepted() -> None:
     ledger = QuotaLedger()
-    return [ledger.decide(quota, now, "m", "passage", tokens) is None for now, tokens in charges]
+    assert all(ledger.decide(ServiceQuota(), 0, E5, "passage", 10**9) is None for _ in range(100))
 
 
-def test_a_fixed_window_starts_anew_after_its_length() -> None:
-    quota = ServiceQuota(tokens_per_window=10)
-    assert accepted(quota, (0, 6), (59, 6), (59, 4), (60, 10), (61, 1)) == [True, False, True, True, False]
+def test_a_fixed_window_begins_with_the_first_request_and_ends_for_all_at_once() -> None:
+    ledger, quota = QuotaLedger(), ServiceQuota(tokens_per_window=100)
+    assert ledger.decide(quota, 30, E5, "passage", 60) is None
+    assert ledger.decide(quota, 80, E5, "passage", 40) is None
+    refusal = ledger.decide(quota, 80, E5, "passage", 1)
+    assert refusal is not None
+    assert refusal.wait == 10
+    assert ledger.decide(quota, 90, E5, "passage", 100) is None
 
 
-def test_a_sliding_window_forgets_charge_by_charge() -> None:
-    quota = ServiceQuota(tokens_per_window=10, kind="sliding")
-    assert accepted(quota, (0, 6), (30, 4), (59, 6), (61, 6), (62, 1)) == [True, True, False, True, False]
+def test_a_sliding_window_frees_what_is_old_enough() -> None:
+    ledger, quota = QuotaLedger(), ServiceQuota(tokens_per_window=100, kind="sliding")
+    assert ledger.decide(quota, 30, E5, "passage", 60) is None
+    assert ledger.decide(quota, 80, E5, "passage", 40) is None
+    refusal = ledger.decide(quota, 85, E5, "passage", 61)
+    assert refusal is not None
+    assert refusal.wait == 55
+    assert ledger.decide(quota, 90, E5, "passage", 60) is None
+    assert ledger.decide(quota, 90, E5, "passage", 1) is not None
 
 
-def test_requests_per_second_and_the_month_are_limits_of_their_own() -> None:
-    assert accepted(ServiceQuota(requests_per_second=2), (0, 1), (0.1, 1), (0.2, 1), (1.1, 1)) == [True, True, False, True]
-    month = ServiceQuota(tokens_per_month=10)
-    assert accepted(month, (0, 8), (10_000, 8), (10_000, 2)) == [True, False, True]
+def test_a_refused_request_is_charged_to_nothing() -> None:
+    ledger, quota = QuotaLedger(), ServiceQuota(tokens_per_window=100, requests_per_window=2)
+    assert ledger.decide(quota, 0, E5, "passage", 101) is not None
+    assert ledger.decide(quota, 0, E5, "passage", 101) is not None
+    assert ledger.decide(quota, 0, E5, "passage", 100) is None
 
 
-@pytest.mark.parametrize("window", [0, -1, float("inf"), float("nan")])
-def test_windows_that_never_end_or_begin_are_refused(window: float) -> None:
+def test_a_request_larger_than_the_limit_never_fits() -> None:
+    refusal = QuotaLedger().decide(ServiceQuota(tokens_per_window=100), 0, E5, "passage", 101)
+    assert refusal is not None
+    assert refusal.wait is None
+
+
+def test_models_and_input_types_have_their_own_tokens_but_share_requests() -> None:
+    ledger, quota = QuotaLedger(), ServiceQuota(tokens_per_window=10, requests_per_window=3)
+    assert ledger.decide(quota, 0, E5, "passage", 10) is None
+    assert ledger.decide(quota, 0, E5, "query", 10) is None
+    assert ledger.decide(quota, 0, "other", "passage", 10) is None
+    assert ledger.decide(quota, 0, "another", "passage", 10) is not None
+
+
+def test_each_input_type_may_have_its_own_limit() -> None:
+    ledger, quota = QuotaLedger(), ServiceQuota(tokens_per_window={"passage": 10, "query": 5})
+    assert ledger.decide(quota, 0, E5, "passage", 10) is None
+    assert ledger.decide(quota, 0, E5, "query", 6) is not None
+    assert ledger.decide(quota, 0, E5, "neither", 10**6) is None
+
+
+def test_requests_per_second_have_a_window_of_one_second() -> None:
+    ledger, quota = QuotaLedger(), ServiceQuota(requests_per_second=2)
+    assert [ledger.decide(quota, 0.25, E5, "query", 1) is None for _ in range(3)] == [True, True, False]
+    assert ledger.decide(quota, 1.5, E5, "query", 1) is None
+
+
+def test_the_month_is_never_refilled() -> None:
+    ledger, quota = QuotaLedger(), ServiceQuota(tokens_per_month=100)
+    assert ledger.decide(quota, 0, E5, "passage", 90) is None
+    refusal = ledger.decide(quota, 10**9, E5, "query", 11)
+    assert refusal is not None
+    assert refusal.wait is None
+    assert ledger.decide(quota, 10**9, "other", "query", 11) is None
+
+
+def test_another_quota_counts_what_was_charged_before() -> None:
+    ledger = QuotaLedger()
+    assert ledger.decide(ServiceQuota(tokens_per_window=100), 0, E5, "passage", 50) is None
+    assert ledger.decide(ServiceQuota(tokens_per_window=60), 1, E5, "passage", 20) is not None
+    assert ledger.decide(ServiceQuota(tokens_per_window=200), 2, E5, "passage", 150) is None
+
+
+@pytest.mark.parametrize(
+    ("quota", "text"),
+    [
+        (
+            ServiceQuota(tokens_per_window=250000),
+            "Request failed. You've reached the max embedding tokens per minute (250000) model 'multilingual-e5-large' and "
+            "input type 'passage' for the current project. To increase this limit, upgrade your plan.",
+        ),
+        (
+            ServiceQuota(tokens_per_month=5000000),
+            "Request failed. You've reached the embedding token limit (5000000) for model multilingual-e5-large for the "
+            "current month. To continue using this model, upgrade your plan.",
+        ),
+        (
+            ServiceQuota(requests_per_second=0),
+            "Request failed. You've reached the max inference requests per second (0) for the current project.",
+        ),
+        (
+            ServiceQuota(requests_per_window=0),
+            "Request failed. You've reached the max inference requests per minute (0) for the current project.",
+        ),
+    ],
+)
+def test_refusals_have_the_documented_texts(quota: ServiceQuota, text: str) -> None:
+    refusal = QuotaLedger().decide(quota, 0, E5, "passage", 10**7)
+    assert refusal is not None
+    assert refusal.message == text
+
+
+@pytest.mark.parametrize("window", [0, -1, math.inf, math.nan])
+def test_a_window_is_a_positive_number_of_seconds(window: float) -> None:
     with pytest.raises(ValueError, match="window"):
         ServiceQuota(window=window)

@@ -175,7 +175,7 @@ NUMBER = st.floats(width=32, allow_nan=False, allow_infinity=False) | st.integer
 @example([[-0.0, 0, 1], [2**53 + 1, 1e-45, 3.4028234663852886e38]], {}, False)
 def test_both_decoders_give_bit_equal_rows_whatever_else_is_in_the_answer(
     numbers: list[list[float]], extra: dict[str, Any], spaced: bool
-) -> None:  # noqa: FBT001
+) -> None:
     known = dense(data=[{**extra, "values": row} for row in numbers])
     body = json.dumps({**extra, **known}, indent=1 if spaced else None).encode()
     rows = [read(choose_decoder(name), body)[1].tobytes() for name in ("msgspec", "simdjson")]

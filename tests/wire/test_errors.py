@@ -16,10 +16,13 @@ from pinecone_embed_async import (
 from pinecone_embed_async._wire import Redactor, error_from_envelope, error_from_response, parse_retry_after
 
 MONTH = (
-    "Request failed. You've reached the embedding token limit (5000000) for model multilingual-e5-large for the current month. "
-    "To continue using this model, upgrade your plan."
+    "Request failed. You've reached the embedding token limit (5000000) for model multilingual-e5-large for the current "
+    "month. To continue using this model, upgrade your plan."
 )
-MINUTE = "Request failed. You've reached the max embedding tokens per minute (250000) model 'm' and input type 'passage' for the current project."
+MINUTE = (
+    "Request failed. You've reached the max embedding tokens per minute (250000) model 'm' and input type 'passage' "
+    "for the current project."
+)
 
 
 def answered(status: int, body: Any = b"", **headers: str) -> ApiError:
