@@ -25,9 +25,12 @@ from pinecone_embed_async import (
     RetryPolicy,
     ServiceError,
     SparseEmbeddings,
+    SparseVector,
     TransportError,
 )
+from pinecone_embed_async._engine import Engine
 from pinecone_embed_async.emulator import Emulator, ServiceQuota
+from tests.clock import FakeClock
 
 QUICK = RetryPolicy(max_attempts=3, initial_backoff=0.001, max_backoff=0.002)
 E5 = "multilingual-e5-large"
@@ -76,28 +79,25 @@ def status(code: int, **headers: str) -> Callable[[], web.Response]:
 
 @pytest.mark.parametrize("model", [E5, "pinecone-sparse-english-v0"])
 async def test_ten_thousand_inputs_come_back_in_order_whatever_was_answered_first(model: str) -> None:
-    texts = [f"document {number % 700} about {number % 11} things" for number in range(10_000)]
+    texts = [f"document {number % 700} about {number % 7} things" for number in range(10_000)]
     draws = random.Random(1)
     async with (
         Emulator(latency=lambda _: draws.uniform(0, 0.05)) as emulator,
         EmbedClient(model, api_key=emulator.api_key, base_url=emulator.url) as client,
     ):
         result = await client.embed(texts, input_type="passage")
+        assert emulator.statistics().requests == result.usage.requests == -(-10_000 // 96)
         emulator.latency = 0.0
-        single = {text: await client.embed(text, input_type="passage") for text in texts[:700:23]}
-        requests = emulator.statistics().requests - len(single)
-    assert requests == -(-10_000 // 96)
+        alone = {text: (await client.embed(text, input_type="passage"))[0] for text in texts[:700]}
     assert len(result) == 10_000
-    for number in range(10_000):
-        if texts[number] in single:
-            expected = single[texts[number]][0]
-            if isinstance(result, DenseEmbeddings):
-                np.testing.assert_array_equal(result[number], expected)
-            else:
-                assert isinstance(result, SparseEmbeddings)
-                np.testing.assert_array_equal(result[number].indices, expected.indices)  # type: ignore[union-attr]
-                np.testing.assert_array_equal(result[number].values, expected.values)  # type: ignore[union-attr]
-    assert result.usage.requests == requests
+    for text, row in zip(texts, result, strict=True):
+        expected = alone[text]
+        if isinstance(row, SparseVector):
+            assert isinstance(expected, SparseVector)
+            np.testing.assert_array_equal(row.indices, expected.indices)
+            np.testing.assert_array_equal(row.values, expected.values)
+        else:
+            np.testing.assert_array_equal(row, expected)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -119,6 +119,24 @@ async def test_never_more_requests_in_flight_than_the_client_allows(emulator: Em
         emulator.release()
         await asyncio.gather(*calls)
     assert emulator.statistics().max_in_flight == 3
+
+
+async def test_no_permit_is_held_during_a_backoff() -> None:
+    clock = FakeClock()
+    async with Service(status(503)) as service, service.client(max_concurrency=1) as client:
+        client._engine = Engine(client._engine._options, clock=clock, draw=lambda: 1.0)
+        async with client:
+            backing_off = asyncio.create_task(client.embed("a"))
+            while not clock.slept:  # noqa: ASYNC110 - the clock is a fake, and has no event
+                await asyncio.sleep(0)
+            assert client.statistics().in_flight == 0
+            # The only permit is free for another call.
+            await client.embed("b")
+            assert not backing_off.done()
+            clock.advance(clock.slept[0])
+            await backing_off
+            assert clock.slept == [QUICK.initial_backoff]
+            assert clock.pending == 0
 
 
 async def test_an_empty_list_makes_no_request(client: EmbedClient[DenseEmbeddings], emulator: Emulator) -> None:

@@ -466,7 +466,8 @@ class FaultMix:
         if draws.random() >= self.rate:
             return None
         fitting = [fault for fault in self.faults if fault.applies_to(request.vector_type)]
-        return draws.choice(fitting) if fitting else None
+        # Only `random()` itself is promised to be the same in every version of Python.
+        return fitting[int(draws.random() * len(fitting))] if fitting else None
 
 
 def _checked_rate(rate: float) -> float:

@@ -240,6 +240,7 @@ async def _drip(request: web.BaseRequest, head: bytes, body: bytes, seconds: flo
 async def _stream_endless(request: web.BaseRequest, mebibytes: int) -> None:
     response = web.StreamResponse(headers={"Content-Type": _JSON})
     response.enable_chunked_encoding()
+    response.force_close()
     filler = b"x" * (_MEBIBYTE // 4)
     with contextlib.suppress(ConnectionError):
         await response.prepare(request)

@@ -83,6 +83,6 @@ class Asking:
 
 
 def request_body(texts: Sequence[str], model: str = E5, parameters: dict[str, Any] | None = None) -> bytes:
-    sent = {"model": model, "inputs": [{"text": text} for text in texts]}
+    sent: dict[str, Any] = {"model": model, "inputs": [{"text": text} for text in texts]}
     sent["parameters"] = {"input_type": "passage"} | (parameters or {})
     return json.dumps(sent).encode()

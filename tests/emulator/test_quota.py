@@ -89,13 +89,17 @@ def test_another_quota_counts_what_was_charged_before() -> None:
     [
         (
             ServiceQuota(tokens_per_window=250000),
-            "Request failed. You've reached the max embedding tokens per minute (250000) model 'multilingual-e5-large' and "
-            "input type 'passage' for the current project. To increase this limit, upgrade your plan.",
+            (
+                "Request failed. You've reached the max embedding tokens per minute (250000) model 'multilingual-e5-large' "
+                "and input type 'passage' for the current project. To increase this limit, upgrade your plan."
+            ),
         ),
         (
             ServiceQuota(tokens_per_month=5000000),
-            "Request failed. You've reached the embedding token limit (5000000) for model multilingual-e5-large for the "
-            "current month. To continue using this model, upgrade your plan.",
+            (
+                "Request failed. You've reached the embedding token limit (5000000) for model multilingual-e5-large for the "
+                "current month. To continue using this model, upgrade your plan."
+            ),
         ),
         (
             ServiceQuota(requests_per_second=0),
