@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from pinecone_embed_async.emulator._errors import ServiceRefusal
-from pinecone_embed_async.emulator._tokens import SPECIAL_TOKENS, count_pieces, split_units, split_words, truncate_words
+from pinecone_embed_async.emulator._tokens import SPECIAL_TOKENS, count_pieces, split_words, truncate_words
 from pinecone_embed_async.emulator._vectors import dense_vectors, sparse_row
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Task:
         dimension: Values of a dense vector.
         return_tokens: Whether a sparse answer has the terms.
         texts: The texts as far as the model reads them.
-        units: The same, cut into units.
+        words: Their words.
         tokens: What the request costs, over all inputs.
     """
 
@@ -43,7 +43,7 @@ class Task:
     dimension: int
     return_tokens: bool
     texts: tuple[str, ...]
-    units: tuple[list[str], ...]
+    words: tuple[list[str], ...]
     tokens: int
 
 
@@ -106,10 +106,10 @@ def accept(body: EmbedBody, model: EmulatedModel | None, reject: Callable[[str],
                 raise ServiceRefusal.invalid(f"Input '{text}' was rejected by model '{model.name}'")
     limit = int(parameters.get("max_tokens_per_sequence", model.max_sequence_length))
     texts: list[str] = []
-    units: list[list[str]] = []
+    words: list[list[str]] = []
     tokens = 0
     for index, text in enumerate(body.inputs):
-        cut = split_units(text)
+        cut = split_words(text)
         count = count_pieces(cut) + SPECIAL_TOKENS
         if count > limit:
             if parameters.get("truncate") == "NONE":
@@ -117,11 +117,11 @@ def accept(body: EmbedBody, model: EmulatedModel | None, reject: Callable[[str],
                     f"Input {index} has {count} tokens, which exceeds the limit of {limit} tokens for model "
                     f"'{model.name}'. Set 'truncate' to 'END' to truncate it."
                 )
-            cut = truncate_words(split_words(text), limit, keep_end=parameters.get("truncate") == "START")
+            cut = truncate_words(cut, limit, keep_end=parameters.get("truncate") == "START")
             count = limit
             text = " ".join(cut)  # noqa: PLW2901 - the model never sees the rest
         texts.append(text)
-        units.append(cut)
+        words.append(cut)
         tokens += count
     return Task(
         model=model,
@@ -129,7 +129,7 @@ def accept(body: EmbedBody, model: EmulatedModel | None, reject: Callable[[str],
         dimension=int(parameters.get("dimension", model.default_dimension or 1)),
         return_tokens=bool(parameters.get("return_tokens", False)),
         texts=tuple(texts),
-        units=tuple(units),
+        words=tuple(words),
         tokens=tokens,
     )
 
@@ -137,9 +137,9 @@ def accept(body: EmbedBody, model: EmulatedModel | None, reject: Callable[[str],
 def compute(task: Task) -> Answer:
     """Embed the texts of an accepted request."""
     if task.model.vector_type == "sparse":
-        items = tuple(_sparse_item(text, task.input_type, return_tokens=task.return_tokens) for text in task.texts)
+        items = tuple(_sparse_item(words, task.input_type, return_tokens=task.return_tokens) for words in task.words)
         return Answer(model=task.model.name, vector_type="sparse", items=items, tokens=task.tokens)
-    vectors = dense_vectors(task.texts, task.units, task.dimension, task.input_type)
+    vectors = dense_vectors(task.texts, task.words, task.dimension, task.input_type)
     return Answer(model=task.model.name, vector_type="dense", items=dense_items(vectors), tokens=task.tokens)
 
 
@@ -161,8 +161,8 @@ def dense_items(vectors: NDArray[np.float16]) -> tuple[bytes, ...]:
     return tuple(f'{{"values":[{",".join(row)}],"vector_type":"dense"}}'.encode("ascii") for row in rows)
 
 
-def _sparse_item(text: str, input_type: str, *, return_tokens: bool) -> bytes:
-    row = sparse_row(split_words(text), input_type)
+def _sparse_item(words: list[str], input_type: str, *, return_tokens: bool) -> bytes:
+    row = sparse_row(words, input_type)
     item: dict[str, object] = {"sparse_values": row.values, "sparse_indices": row.indices}
     if return_tokens:
         item["sparse_tokens"] = row.tokens

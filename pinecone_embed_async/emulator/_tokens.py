@@ -11,11 +11,8 @@ import re
 # Every tokenizer of the hosted models wraps an input in a start and an end token.
 SPECIAL_TOKENS = 2
 
-# Distinct units kept; a limit so that a server that runs for weeks does not grow with its input.
-_CACHED_UNITS = 200_000
-
-# Longer runs without white space (links, data, sentences in unspaced scripts) hardly come twice: they are cut into words.
-_LONGEST_UNIT = 40
+# Distinct words kept; a limit so that a server that runs for weeks does not grow with its input.
+_CACHED_WORDS = 200_000
 
 # Scripts written without spaces: CJK, kana, Hangul, Thai and their neighbours; one token a character.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
@@ -34,14 +31,6 @@ def split_words(text: str) -> list[str]:
     return (_ASCII_WORDS if text.isascii() else _WORDS).findall(text)
 
 
-def split_units(text: str) -> list[str]:
-    """Cut a text at white space only, which is much faster; what is counted and embedded is remembered by unit."""
-    units = text.split()
-    if units and max(map(len, units)) > _LONGEST_UNIT:
-        return [part for unit in units for part in ([unit] if len(unit) <= _LONGEST_UNIT else split_words(unit))]
-    return units
-
-
 def _pieces(word: str) -> int:
     if word.isdigit():
         size = _DIGIT_PIECE
@@ -53,24 +42,24 @@ def _pieces(word: str) -> int:
 
 
 class _PieceCounts(dict[str, int]):
-    def __missing__(self, unit: str) -> int:
-        if len(self) >= _CACHED_UNITS:
+    def __missing__(self, word: str) -> int:
+        if len(self) >= _CACHED_WORDS:
             self.clear()
-        count = self[unit] = sum(map(_pieces, split_words(unit)))
+        count = self[word] = _pieces(word)
         return count
 
 
 _counts = _PieceCounts()
 
 
-def count_pieces(units: list[str]) -> int:
-    """Count the tokens of words or units, without the special tokens."""
-    return sum(map(_counts.__getitem__, units))
+def count_pieces(words: list[str]) -> int:
+    """Count the tokens of words from `split_words`, without the special tokens."""
+    return sum(map(_counts.__getitem__, words))
 
 
 def count_tokens(text: str) -> int:
     """Count the tokens of a text, the two special tokens included."""
-    return count_pieces(split_units(text)) + SPECIAL_TOKENS
+    return count_pieces(split_words(text)) + SPECIAL_TOKENS
 
 
 def truncate_words(words: list[str], limit: int, *, keep_end: bool = False) -> list[str]:

@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pinecone_embed_async.emulator._tokens import split_words
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-# Distinct units of text kept; a limit so that a server that runs for weeks does not grow with its input.
-_CACHED_UNITS = 200_000
+# Distinct words kept; a limit so that a server that runs for weeks does not grow with its input.
+_CACHED_WORDS = 200_000
 
 # Words that say little about what a text is about weigh little, as inverse document frequencies would have it.
 _STOP_WORDS = frozenset(
@@ -84,7 +82,7 @@ def _crc(text: str) -> int:
     return zlib.crc32(text.encode("utf-8", "surrogatepass"))
 
 
-def _features_of_word(word: str) -> tuple[list[int], list[int]]:
+def _features_of(word: str) -> tuple[list[int], list[int]]:
     """Give the hashes and the weights of a lower-case word and its n-grams."""
     if not word[0].isalnum():
         return [_crc(word)], [_SIGN_WEIGHT]
@@ -99,8 +97,8 @@ def _features_of_word(word: str) -> tuple[list[int], list[int]]:
     )
 
 
-class _UnitFeatures(dict[str, int]):
-    """Numbers units of text and keeps all their features in one pair of arrays, so that a batch is gathered without a loop."""
+class _WordFeatures(dict[str, int]):
+    """Numbers words and keeps all their features in one pair of arrays, so that a batch is gathered without a loop."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,6 +106,7 @@ class _UnitFeatures(dict[str, int]):
 
     def _reset(self) -> None:
         self.clear()
+        self._numbers: dict[str, int] = {}
         self.starts = np.zeros(1024, np.int64)
         self.lengths = np.zeros(1024, np.int64)
         self.hashes = np.zeros(16384, np.uint32)
@@ -116,22 +115,25 @@ class _UnitFeatures(dict[str, int]):
 
     def make_room(self) -> None:
         """Forget everything when full; only between batches, for a batch holds numbers."""
-        if len(self) >= _CACHED_UNITS:
+        if len(self) >= _CACHED_WORDS:
             self._reset()
 
-    def __missing__(self, unit: str) -> int:
-        number = self[unit] = len(self)
-        hashes: list[int] = []
-        weights: list[int] = []
-        for word in split_words(unit.lower()):
-            more_hashes, more_weights = _features_of_word(word)
-            hashes += more_hashes
-            weights += more_weights
+    def __missing__(self, word: str) -> int:
+        lowered = word.lower()
+        number = self._numbers.get(lowered)
+        if number is None:
+            number = self._add(lowered)
+        self[word] = number
+        return number
+
+    def _add(self, word: str) -> int:
+        number = self._numbers[word] = len(self._numbers)
+        hashes, weights = _features_of(word)
         if number >= len(self.starts):
             self.starts = np.concatenate([self.starts, np.zeros_like(self.starts)])
             self.lengths = np.concatenate([self.lengths, np.zeros_like(self.lengths)])
         end = self._used + len(hashes)
-        while end > len(self.hashes):
+        if end > len(self.hashes):
             self.hashes = np.concatenate([self.hashes, np.zeros_like(self.hashes)])
             self.weights = np.concatenate([self.weights, np.zeros_like(self.weights)])
         mixed = _mix(np.array(hashes, np.uint32))
@@ -143,7 +145,7 @@ class _UnitFeatures(dict[str, int]):
         return number
 
 
-_unit_features = _UnitFeatures()
+_word_features = _WordFeatures()
 
 
 @functools.cache
@@ -168,23 +170,23 @@ def _spread(features: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
 
 
 def _grouped(
-    units: Sequence[Sequence[str]],
+    words: Sequence[Sequence[str]],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Give the distinct units of each text as rows, numbers of units, and how often each occurs."""
-    numbers = np.fromiter(map(_unit_features.__getitem__, itertools.chain.from_iterable(units)), np.int64)
-    rows = np.repeat(np.arange(len(units)), [len(one) for one in units])
+    """Give the distinct words of each text as rows, numbers of words, and how often each occurs."""
+    numbers = np.fromiter(map(_word_features.__getitem__, itertools.chain.from_iterable(words)), np.int64)
+    rows = np.repeat(np.arange(len(words)), [len(one) for one in words])
     pairs, counts = np.unique((rows << 32) | numbers, return_counts=True)
     return pairs >> 32, pairs & 0xFFFFFFFF, counts
 
 
 def dense_vectors(
-    texts: Sequence[str], units: Sequence[Sequence[str]], dimension: int, input_type: str
+    texts: Sequence[str], words: Sequence[Sequence[str]], dimension: int, input_type: str
 ) -> NDArray[np.float16]:
     """Embed texts as unit vectors in half precision.
 
     Args:
         texts: The texts, as far as the model reads them.
-        units: The same texts cut into units, from `split_units`, or into words.
+        words: Their words, from `split_words`.
         dimension: Values of each vector.
         input_type: `query` or `passage`; moves every vector a little.
 
@@ -193,13 +195,13 @@ def dense_vectors(
     """
     count = len(texts)
     bits = max(1, (dimension - 1).bit_length())
-    _unit_features.make_room()
-    rows, numbers, occurrences = _grouped(units)
-    lengths = _unit_features.lengths[numbers]
+    _word_features.make_room()
+    rows, numbers, occurrences = _grouped(words)
+    lengths = _word_features.lengths[numbers]
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
-    gathered = np.repeat(_unit_features.starts[numbers] - (ends - lengths), lengths) + np.arange(total)
-    # Four times the square root: what occurs often counts more, but not in proportion.
+    gathered = np.repeat(_word_features.starts[numbers] - (ends - lengths), lengths) + np.arange(total)
+    # Four times the square root: a word that occurs often counts more, but not in proportion.
     often = np.floor(np.sqrt(16 * occurrences))
 
     each = np.arange(count)
@@ -213,8 +215,8 @@ def dense_vectors(
     added_weights = np.full(len(added), 4.0 * _IDENTITY_WEIGHT)
     added_weights[-count:] = 4.0 * _INPUT_TYPE_WEIGHT
 
-    hashes = np.concatenate([_unit_features.hashes[gathered], added])
-    weights = np.concatenate([_unit_features.weights[gathered] * np.repeat(often, lengths), _signed(added, added_weights)])
+    hashes = np.concatenate([_word_features.hashes[gathered], added])
+    weights = np.concatenate([_word_features.weights[gathered] * np.repeat(often, lengths), _signed(added, added_weights)])
     all_rows = np.concatenate([np.repeat(rows, lengths), np.tile(each, _IDENTITY_FEATURES + 1)])
     places = (all_rows << bits) | (hashes >> np.uint32(32 - bits)).astype(np.int64)
     features = np.bincount(places, weights=weights, minlength=count << bits).reshape(count, 1 << bits)

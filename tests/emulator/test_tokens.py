@@ -1,6 +1,6 @@
 import pytest
 
-from pinecone_embed_async.emulator._tokens import count_pieces, count_tokens, split_units, split_words, truncate_words
+from pinecone_embed_async.emulator._tokens import count_tokens, split_words, truncate_words
 
 
 @pytest.mark.parametrize(
@@ -40,12 +40,3 @@ def test_a_word_that_fits_in_part_is_dropped() -> None:
 def test_both_ways_of_splitting_agree_on_ascii() -> None:
     text = "The quick_brown fox: 42 times (or more), it's fine\x0b."
     assert split_words(text) == split_words(text + " é")[:-1]
-
-
-def test_units_count_as_their_words_do() -> None:
-    for text in ("Don't (or do), it's fine.", "東京タワー" * 20, "https://example.org/" + "a/b-c_d" * 20, " x\t\n y "):
-        assert count_pieces(split_units(text)) == count_pieces(split_words(text))
-
-
-def test_units_are_short_so_that_remembering_them_pays() -> None:
-    assert max(map(len, split_units("東京タワー" * 20 + " word"))) <= 40

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from pinecone_embed_async.emulator._tokens import split_units, split_words
+from pinecone_embed_async.emulator._tokens import split_words
 from pinecone_embed_async.emulator._vectors import dense_vectors, sparse_row
 
 CAT = "The cat sleeps on the warm mat."
@@ -15,7 +15,7 @@ TEXTS = [CAT, "A cat slept upon a warm mat", "Stock markets fell sharply in Toky
 
 
 def embed(*texts: str, dimension: int = 1024, input_type: str = "passage") -> np.ndarray[tuple[int, int]]:
-    vectors = dense_vectors(texts, [split_units(text) for text in texts], dimension, input_type)
+    vectors = dense_vectors(texts, [split_words(text) for text in texts], dimension, input_type)
     return vectors.astype(np.float64)
 
 
@@ -61,14 +61,14 @@ def test_a_vector_does_not_depend_on_its_batch() -> None:
 
 
 def test_vectors_are_the_same_in_another_process_and_on_another_machine() -> None:
-    digest = hashlib.sha256(dense_vectors(TEXTS, [split_units(t) for t in TEXTS], 1024, "query").tobytes()).hexdigest()
+    digest = hashlib.sha256(dense_vectors(TEXTS, [split_words(t) for t in TEXTS], 1024, "query").tobytes()).hexdigest()
     program = (
         "import hashlib, sys\n"
         "from pinecone_embed_async.emulator._vectors import dense_vectors\n"
-        "from pinecone_embed_async.emulator._tokens import split_units\n"
+        "from pinecone_embed_async.emulator._tokens import split_words\n"
         f"texts = {TEXTS!r}\n"
-        "units = [split_units(text) for text in texts]\n"
-        "print(hashlib.sha256(dense_vectors(texts, units, 1024, 'query').tobytes()).hexdigest())\n"
+        "words = [split_words(text) for text in texts]\n"
+        "print(hashlib.sha256(dense_vectors(texts, words, 1024, 'query').tobytes()).hexdigest())\n"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == digest
