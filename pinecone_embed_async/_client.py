@@ -339,8 +339,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             DeadlineExceededError: `timeout` ran out.
             ClosedError: the client is closed.
         """
-        if self._closed:
-            raise ClosedError("the client is closed; open it again with `async with`")
+        self._check_open()
         if on_error not in ("raise", "return"):
             raise ConfigurationError(f'on_error is "raise" or "return", got {on_error!r}')
         merged = self._checked_parameters(parameters, input_type)
