@@ -23,7 +23,7 @@ from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings
 _ROWS_PER_GROUP = 8192
 
 Embeddings = DenseEmbeddings | SparseEmbeddings
-Rows = npt.NDArray[np.intp]
+RowNumbers = npt.NDArray[np.intp]
 
 
 class OutputFormat(StrEnum):
@@ -64,33 +64,33 @@ def check_output(path: Path, inputs: Sequence[str]) -> None:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{path}: no permission to write into {folder}")
     for written in (path, failures_path(path)):
-        if written.exists() and not written.is_file():
-            raise OutputError(f"{written}: it exists and is not a file")
-        for name in inputs:
-            if name != STANDARD_INPUT and Path(name).resolve() == written.resolve():
-                raise OutputError(f"{written}: it is an input of the same run and would be replaced")
+        # A name that is too long comes out here too.
+        with _file_errors(written):
+            if written.exists() and not written.is_file():
+                raise OutputError(f"{written}: it exists and is not a file")
+            for name in inputs:
+                if name != STANDARD_INPUT and Path(name).resolve() == written.resolve():
+                    raise OutputError(f"{written}: it is an input of the same run and would be replaced")
 
 
 def write_output(path: Path, rows: Sequence[Row], embeddings: Embeddings) -> None:
-    """Write embeddings, and beside them the failures, in the format that the suffix of `path` tells.
+    """Write embeddings, and beside them what is not embedded, in the format that the suffix of `path` tells.
 
-    Row i of `embeddings` belongs to `rows[i]`. `.jsonl` and Parquet hold the rows that succeeded, in order; in `.npy`
-    failed rows are NaN, so that row i stays row i. Both files are written beside their targets, synced and then renamed:
-    a file of an earlier run is replaced by a whole one or stays. Without failures, a failures file of an earlier run is
-    removed.
+    Row i of `embeddings` belongs to `rows[i]`. `.jsonl` and Parquet hold the rows that are embedded, in order; in `.npy` the
+    others are NaN, so that row i stays row i. Both files are written beside their targets, synced and then renamed: a file
+    of an earlier run is replaced by a whole one or stays. If all is embedded, a failures file of an earlier run is removed.
 
     Raises:
         OutputError: The file system refused, or sparse embeddings were to go to `.npy`.
     """
-    failed = {index for failure in embeddings.failures for index in failure.indices}
-    kept = np.array([index for index in range(len(rows)) if index not in failed], dtype=np.intp)
+    complete = bool(embeddings.embedded.all())
     write = _WRITERS[output_format(path)]
     with _replacing(path) as file:
-        write(file, rows, embeddings, kept)
-        if failed:
+        write(file, rows, embeddings, np.flatnonzero(embeddings.embedded))
+        if not complete:
             with _replacing(failures_path(path)) as failures_file:
                 _write_failures(failures_file, rows, embeddings)
-    if not failed:
+    if complete:
         with _file_errors(failures_path(path)):
             failures_path(path).unlink(missing_ok=True)
 
@@ -123,7 +123,7 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
             raise
 
 
-def _write_jsonl(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings, kept: Rows) -> None:
+def _write_jsonl(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings, kept: RowNumbers) -> None:
     encode = msgspec.json.Encoder().encode
     for index in kept.tolist():
         record: dict[str, Any] = {"id": rows[index].id}
@@ -138,13 +138,13 @@ def _write_jsonl(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings, ke
         file.write(encode(record) + b"\n")
 
 
-def _write_npy(file: BinaryIO, _rows: Sequence[Row], embeddings: Embeddings, _kept: Rows) -> None:
+def _write_npy(file: BinaryIO, _rows: Sequence[Row], embeddings: Embeddings, _kept: RowNumbers) -> None:
     if not isinstance(embeddings, DenseEmbeddings):
         raise OutputError("a .npy file holds dense vectors only; write sparse ones to .parquet or .jsonl")
     np.save(file, embeddings.vectors, allow_pickle=False)
 
 
-def _write_parquet(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings, kept: Rows) -> None:
+def _write_parquet(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings, kept: RowNumbers) -> None:
     columns = _dense_columns if isinstance(embeddings, DenseEmbeddings) else _sparse_columns
     writer: Any = None
     try:
@@ -162,13 +162,16 @@ def _write_parquet(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings, 
             writer.close()
 
 
-def _dense_columns(embeddings: Any, group: Rows) -> dict[str, Any]:
+def _dense_columns(embeddings: Any, group: RowNumbers) -> dict[str, Any]:
     vectors = embeddings.vectors[group]
     dimension = vectors.shape[1]
+    if not dimension:
+        # Nothing was embedded, with a model whose dimension is not known; Arrow has no lists of the fixed size 0.
+        return {"vector": pa.array([], pa.list_(pa.float32()))}
     return {"vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dimension)}
 
 
-def _sparse_columns(embeddings: Any, group: Rows) -> dict[str, Any]:
+def _sparse_columns(embeddings: Any, group: RowNumbers) -> dict[str, Any]:
     starts, ends = embeddings.indptr[group], embeddings.indptr[group + 1]
     offsets = pa.array(np.concatenate(([0], np.cumsum(ends - starts))).astype(np.int32))
     runs = [np.arange(start, end, dtype=np.intp) for start, end in zip(starts, ends, strict=True)]
@@ -187,20 +190,20 @@ def _sparse_columns(embeddings: Any, group: Rows) -> dict[str, Any]:
 def _write_failures(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings) -> None:
     causes = {index: failure.error for failure in embeddings.failures for index in failure.indices}
     encode = msgspec.json.Encoder().encode
-    for index in sorted(causes):
-        row, error = rows[index], causes[index]
+    for index in np.flatnonzero(~embeddings.embedded).tolist():
+        row, error = rows[index], causes.get(index)
         record = {
             "id": row.id,
             "row": index,
             "input": row.source,
             "line": row.line,
-            "error": type(error).__name__,
-            "message": str(error),
+            "error": None if error is None else type(error).__name__,
+            "message": "not tried: the run ended before" if error is None else str(error),
         }
         file.write(encode(record) + b"\n")
 
 
-_WRITERS: dict[OutputFormat, Callable[[BinaryIO, Sequence[Row], Embeddings, Rows], None]] = {
+_WRITERS: dict[OutputFormat, Callable[[BinaryIO, Sequence[Row], Embeddings, RowNumbers], None]] = {
     OutputFormat.JSONL: _write_jsonl,
     OutputFormat.NPY: _write_npy,
     OutputFormat.PARQUET: _write_parquet,

@@ -6,6 +6,7 @@ the extra `cli` and are imported when a command runs, so that without them there
 
 import contextlib
 import io
+import logging
 import os
 import sys
 
@@ -37,6 +38,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # A docstring or an id may hold what the terminal's encoding does not.
             stream.reconfigure(errors="backslashreplace")
+    # What the client and asyncio log would come between the lines of the progress; the closing line tells what failed.
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         status = cli(*sys.argv[1:])
     except KeyboardInterrupt:

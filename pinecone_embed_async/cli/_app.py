@@ -15,7 +15,7 @@ from pinecone_embed_async._jobs import InputFormat
 from pinecone_embed_async.cli import _demo, _embed, _models, _serve
 from pinecone_embed_async.cli._output import INTERRUPTED, PROGRAM, print_error
 from pinecone_embed_async.cli._run import Settings
-from pinecone_embed_async.emulator import Emulator, ServiceQuota
+from pinecone_embed_async.emulator import Emulator, ServiceQuota, parse_fault
 
 _DEFAULT_MODEL = "multilingual-e5-large"
 
@@ -109,7 +109,7 @@ def embed(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT...",
+            metavar="INPUT",
             help="Files .txt, .jsonl or .csv, embedded in this order; - for standard input.",
         ),
     ],
@@ -172,9 +172,9 @@ def embed(
     The output holds an id and a vector for each row: as JSON lines, as a Parquet table (the vector a fixed-size list of
     float32; sparse models: lists of indices and values), or as a NumPy matrix of the vectors alone.
 
-    It is written beside its target and renamed at the end: after Ctrl-C or an error the old file is still there. Rows that
-    fail are listed with their causes in FILE.failures.jsonl and left out of the output (in .npy they are NaN); the exit
-    status is then 1.
+    It is written beside its target and renamed at the end: after Ctrl-C, or if nothing could be embedded, the old file is
+    still there. Rows that are not embedded are listed with their causes in FILE.failures.jsonl and left out of the output
+    (in .npy they are NaN); the exit status is then 1.
 
     \b
     Examples:
@@ -207,7 +207,10 @@ def models(
     allow_http: AllowHttp = False,
     emulator: WithEmulator = False,
 ) -> int:
-    """Print the models and their limits: those known, or with --live those that the service has now."""
+    """Print the models and their limits.
+
+    Those that this version knows, without a key; with --live those that the service has now.
+    """
     settings = Settings(model=_DEFAULT_MODEL, base_url=base_url, allow_http=allow_http, emulator=emulator)
     if live:
         _check_service(settings)
@@ -221,14 +224,16 @@ def models(
 
 @app.command()
 def demo(
-    query: Annotated[str, typer.Argument(metavar="[QUERY]", help="What to look for.")] = _demo.DEFAULT_QUERY,
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="What to look for.")] = _demo.DEFAULT_QUERY,
     *,
     top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="How many docstrings to answer.")] = 5,
     model: Model = _DEFAULT_MODEL,
     concurrency: Concurrency = None,
     quiet: Quiet = False,
 ) -> int:
-    """Embed the docstrings of Python's standard library and answer a query with the nearest.
+    """Embed real text, answer a query.
+
+    The text is the docstrings of Python's standard library; the answer is those nearest to the query.
 
     Against a local emulator: no account, no key, no network. Its vectors know words and parts of words, not their meaning.
     """
@@ -257,10 +262,19 @@ def serve_emulator(
         str | None,
         typer.Option("--reject", metavar="TEXT", help="Refuse requests with an input that contains this text."),
     ] = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fault",
+            metavar="NAME[=VALUE][:RATE]",
+            help="Commit a fault with a share of the requests, status=503:0.1 for a tenth; may be repeated.",
+        ),
+    ] = None,
 ) -> int:
-    """Serve a local service that answers like the real one, until Ctrl-C.
+    """Serve a local emulator until Ctrl-C.
 
-    It prints the two lines that point clients at it, as `export` commands.
+    It answers /embed and /models like the real service and prints the two lines that point clients at it, as `export`
+    commands.
     """
     rule = None if reject is None else (lambda text: reject in text)
     quota = ServiceQuota(
@@ -269,7 +283,13 @@ def serve_emulator(
         window=_positive(window, "--window") or 60.0,
     )
     try:
-        return _serve.serve(Emulator(host=host, port=port, latency=latency, quota=quota, reject=rule))
+        faults = [parse_fault(text) for text in fault or []]
+    except ValueError as error:
+        raise ConfigurationError(f"--fault {error}") from None
+    # Whoever serves for weeks does not want every text kept.
+    emulator = Emulator(host=host, port=port, latency=latency, quota=quota, reject=rule, faults=faults, record_texts=False)
+    try:
+        return _serve.serve(emulator)
     except OSError as error:
         print_error(f"cannot listen on {host} port {port}: {error.strerror or error}")
         return 1

@@ -3,17 +3,19 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pinecone_embed_async import ConfigurationError, DenseEmbeddings
+from pinecone_embed_async import ConfigurationError
 from pinecone_embed_async._models import KNOWN_MODELS
 from pinecone_embed_async.cli._docstrings import Docstring, read_docstrings
-from pinecone_embed_async.cli._output import print_error, print_line, printable
+from pinecone_embed_async.cli._output import print_line, printable
+from pinecone_embed_async.cli._progress import Summary
 from pinecone_embed_async.cli._run import Settings, connected, embed_texts
 
-DEFAULT_QUERY = "wait for several coroutines to finish"
+DEFAULT_QUERY = "parse a date in ISO 8601 format"
 
 
 def run_demo(query: str, *, top: int, settings: Settings) -> int:
@@ -29,28 +31,29 @@ def run_demo(query: str, *, top: int, settings: Settings) -> int:
     if not settings.quiet:
         print_line(f"{len(docstrings):,} docstrings of Python's standard library, against a local emulator")
     settings = replace(settings, emulator=True, parameters={"input_type": "passage"})
-    passages, summary = asyncio.run(embed_texts([docstring.text for docstring in docstrings], settings))
-    if summary.failed:
-        print_error(f"{summary.failed:,} docstrings failed: {passages.failures[0].error}")
-        return 1
-    vector = asyncio.run(_embed_query(query, settings))
+    scores, summary = asyncio.run(_scores(query, docstrings, settings))
     if not settings.quiet:
         print_line(str(summary))
-    _print_nearest(query, _nearest(passages, vector, top), docstrings)
+    _print_nearest(query, _nearest(scores, top), docstrings)
     return 0
 
 
-async def _embed_query(query: str, settings: Settings) -> npt.NDArray[np.float32]:
+async def _scores(
+    query: str, docstrings: Sequence[Docstring], settings: Settings
+) -> tuple[npt.NDArray[np.float32], Summary]:
     async with connected(settings) as client:
-        result = await client.embed(query, input_type="query")
-        vector: npt.NDArray[np.float32] = result.vectors[0]
-        return vector
+        outcome = await embed_texts(client, [docstring.text for docstring in docstrings], settings)
+        if outcome.error is not None:
+            raise outcome.error
+        answer: Any = await client.embed(query, input_type="query")
+        passages: Any = outcome.embeddings
+        # Vectors have length one up to rounding, so their product is the cosine.
+        scores: npt.NDArray[np.float32] = passages.vectors @ answer.vectors[0]
+        return scores, outcome.summary
 
 
-def _nearest(passages: DenseEmbeddings | object, vector: npt.NDArray[np.float32], top: int) -> list[tuple[float, int]]:
-    # Vectors have length one up to rounding, so their product is the cosine.
-    vectors = passages.vectors if isinstance(passages, DenseEmbeddings) else np.empty((0, len(vector)))
-    scores = vectors @ vector
+def _nearest(scores: npt.NDArray[np.float32], top: int) -> list[tuple[float, int]]:
+    # Stable, so that equal scores come in the order of the library.
     order = np.argsort(-scores, kind="stable")[:top]
     return [(float(scores[row]), int(row)) for row in order]
 

@@ -23,7 +23,7 @@ from pinecone_embed_async._jobs import (
 )
 from pinecone_embed_async._models import KNOWN_MODELS
 from pinecone_embed_async.cli._output import print_error, print_line
-from pinecone_embed_async.cli._run import Settings, embed_texts
+from pinecone_embed_async.cli._run import Outcome, Settings, connected, embed_texts
 
 
 def embed_files(
@@ -35,9 +35,9 @@ def embed_files(
     id_field: str | None,
     settings: Settings,
 ) -> int:
-    """Embed the rows of `inputs` into `out` and give the exit status: 1 if any row failed.
+    """Embed the rows of `inputs` into `out` and give the exit status: 1 if any row is not embedded.
 
-    If every row failed, nothing is written.
+    If none is, nothing is written, and what `out` held before stays.
 
     Raises:
         EmbedError: Of any kind; nothing was written.
@@ -50,28 +50,34 @@ def embed_files(
         )
     check_output(out, inputs)
     rows = list(read_rows(inputs, format=format, text_field=text_field, id_field=id_field))
-    settings = replace(settings, dense_only=written_as is OutputFormat.NPY)
+    settings = replace(settings, dense_only=written_as is OutputFormat.NPY and known is None)
     try:
-        embeddings, summary = asyncio.run(embed_texts([row.text for row in rows], settings))
+        outcome = asyncio.run(_embed([row.text for row in rows], settings))
     except InputError as error:
         if error.index is None:
             raise
         row = rows[error.index]
         raise SourceError(f"{row.source}:{row.line}: {error}") from error
+    summary = outcome.summary
     if not settings.quiet:
         print_line(str(summary))
-    if summary.failed and summary.failed == summary.inputs:
-        print_error(f"nothing was embedded and {out} not written: {embeddings.failures[0].error}")
+    if outcome.error is not None and not summary.embedded:
+        print_error(f"nothing was embedded, so {out} is not written: {outcome.error}")
         return 1
-    write_output(out, rows, embeddings)
-    if summary.failed:
-        lost = "NaN there" if written_as is OutputFormat.NPY else "not in there"
+    write_output(out, rows, outcome.embeddings)
+    if outcome.error is not None:
+        missing = "NaN in" if written_as is OutputFormat.NPY else "missing from"
         print_error(
-            f"{summary.failed:,} of {summary.inputs:,} rows failed and are {lost}: {embeddings.failures[0].error} "
-            f"(each with its cause in {failures_path(out)})"
+            f"{summary.inputs - summary.embedded:,} of {summary.inputs:,} rows are {missing} {out}, "
+            f"see {failures_path(out)}: {outcome.error}"
         )
         return 1
     return 0
+
+
+async def _embed(texts: Sequence[str], settings: Settings) -> Outcome:
+    async with connected(settings) as client:
+        return await embed_texts(client, texts, settings)
 
 
 def _check_formats(inputs: Sequence[str], out: Path, given: InputFormat | None) -> OutputFormat:

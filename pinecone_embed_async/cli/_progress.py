@@ -15,6 +15,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 from rich.text import Text
 
 from pinecone_embed_async import Progress
@@ -30,7 +31,7 @@ class Summary:
 
     Attributes:
         inputs: Inputs of the run.
-        failed: Inputs that have no embedding.
+        embedded: Those of them that are embedded.
         requests: Requests that were answered with embeddings.
         tokens: Tokens that the service counted.
         retries: Requests sent again.
@@ -38,7 +39,7 @@ class Summary:
     """
 
     inputs: int
-    failed: int
+    embedded: int
     requests: int
     tokens: int
     retries: int
@@ -46,11 +47,10 @@ class Summary:
 
     def __str__(self) -> str:
         """Tell it in one line."""
-        embedded = self.inputs - self.failed
-        what = f"{embedded:,} of {_count(self.inputs, 'input')}" if self.failed else _count(embedded, "input")
-        rate = f", {embedded / self.seconds:,.0f} inputs/s" if self.seconds > 0 and embedded else ""
+        some = f"{self.embedded:,} of " if self.embedded < self.inputs else ""
+        rate = f", {self.embedded / self.seconds:,.0f} inputs/s" if self.seconds > 0 and self.embedded else ""
         return (
-            f"{what}, {_count(self.requests, 'request')}, {_count(self.tokens, 'token')}, "
+            f"{some}{_count(self.inputs, 'input')}, {_count(self.requests, 'request')}, {_count(self.tokens, 'token')}, "
             f"{_count(self.retries, 'retry', 'retries')}, {self.seconds:.1f} s{rate}"
         )
 
@@ -65,9 +65,9 @@ class _Display(Protocol):
 class Reporter:
     """Takes the client's progress and has it shown until it is closed; call it with each `Progress`."""
 
-    def __init__(self, display: _Display | None) -> None:
-        self._display = display
-        self._latest: Progress | None = None
+    def __init__(self, display: _Display | None, total: int) -> None:
+        # Shown while nothing is answered yet, which under a spent quota may take a minute.
+        self._latest = Progress(done=0, failed=0, total=total, requests=0, tokens=0, retries=0)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         if display is not None:
@@ -79,7 +79,7 @@ class Reporter:
         self._latest = progress
 
     def close(self) -> None:
-        """Show the last counts, and stop."""
+        """Stop showing."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -89,9 +89,6 @@ class Reporter:
         with contextlib.suppress(OSError, ValueError):
             try:
                 while not self._stop.wait(display.interval):
-                    if self._latest is not None:
-                        display.show(self._latest)
-                if self._latest is not None:
                     display.show(self._latest)
             finally:
                 display.close()
@@ -100,7 +97,7 @@ class Reporter:
 @contextlib.contextmanager
 def reporting(total: int, *, quiet: bool) -> Iterator[Reporter]:
     """Show the progress of `total` inputs while the block runs: a bar on a terminal, else a line every few seconds."""
-    reporter = Reporter(None if quiet or not total else _display(total))
+    reporter = Reporter(None if quiet or not total else _display(total), total)
     try:
         yield reporter
     finally:
@@ -121,7 +118,7 @@ class _BarDisplay:
         self._bar = Bar(
             BarColumn(bar_width=None),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-            _RateColumn(),
+            _RateColumn(table_column=Column(no_wrap=True)),
             TextColumn("{task.fields[tokens]:,} tokens"),
             TextColumn("{task.fields[retries]:,} retries"),
             TextColumn("{task.fields[failed]}"),
@@ -159,13 +156,9 @@ class _LineDisplay:
 
     def __init__(self) -> None:
         self._started = time.monotonic()
-        self._shown = False
 
     def show(self, progress: Progress) -> None:
         finished = progress.done + progress.failed
-        # The summary tells the end; a run shorter than the interval needs no other line.
-        if finished >= progress.total:
-            return
         rate = finished / max(time.monotonic() - self._started, 1e-9)
         left = f", {(progress.total - finished) / rate:,.0f} s left" if finished else ""
         failed = f", {progress.failed:,} failed" if progress.failed else ""

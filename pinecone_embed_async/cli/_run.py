@@ -24,7 +24,7 @@ class Settings:
         allow_http: Whether the address may be plain HTTP to another machine.
         emulator: Whether an emulator in this process answers, without a key.
         timeout: Seconds that the whole run may take.
-        dense_only: Whether sparse embeddings are of no use.
+        dense_only: Whether sparse embeddings are of no use, so that a model that is not known is asked about first.
         quiet: Whether nothing is shown.
     """
 
@@ -46,7 +46,8 @@ async def connected(settings: Settings) -> AsyncIterator[EmbedClient[Any]]:
     async with contextlib.AsyncExitStack() as stack:
         options: dict[str, Any] = {"base_url": settings.base_url}
         if settings.emulator:
-            emulator = await stack.enter_async_context(Emulator())
+            # Nobody looks at what it has recorded.
+            emulator = await stack.enter_async_context(Emulator(record_texts=False))
             options = {"base_url": emulator.url, "api_key": emulator.api_key}
         if settings.concurrency is not None:
             options["max_concurrency"] = settings.concurrency
@@ -60,28 +61,50 @@ async def connected(settings: Settings) -> AsyncIterator[EmbedClient[Any]]:
         yield await stack.enter_async_context(client)
 
 
-async def embed_texts(texts: Sequence[str], settings: Settings) -> tuple[DenseEmbeddings | SparseEmbeddings, Summary]:
-    """Embed all texts with progress; what failed is in the result's `failures`.
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a run.
+
+    Attributes:
+        embeddings: A row for each text, those included that are not embedded.
+        summary: What it did.
+        error: Why it is not complete; `None` if it is.
+    """
+
+    embeddings: DenseEmbeddings | SparseEmbeddings
+    summary: Summary
+    error: EmbedError | None
+
+
+async def embed_texts(client: EmbedClient[Any], texts: Sequence[str], settings: Settings) -> Outcome:
+    """Embed all texts with progress; what was embedded comes back, whatever became of the rest.
 
     Raises:
         ConfigurationError: The settings do not fit together or the model; nothing was sent.
         InputError: A text cannot be sent; nothing was.
     """
-    async with connected(settings) as client:
-        if settings.dense_only:
-            await _check_dense(client)
-        with reporting(len(texts), quiet=settings.quiet) as reporter:
-            started = time.perf_counter()
-            result = await client.embed(texts, timeout=settings.timeout, on_error="return", progress=reporter)
-            seconds = time.perf_counter() - started
-        return result, Summary(
-            inputs=len(texts),
-            failed=sum(len(failure.indices) for failure in result.failures),
-            requests=result.usage.requests,
-            tokens=result.usage.total_tokens,
-            retries=client.statistics().retries,
-            seconds=seconds,
-        )
+    if settings.dense_only:
+        await _check_dense(client)
+    failure: EmbedError | None = None
+    with reporting(len(texts), quiet=settings.quiet) as reporter:
+        started = time.perf_counter()
+        try:
+            embeddings = await client.embed(texts, timeout=settings.timeout, progress=reporter)
+        except EmbedError as error:
+            # `on_error="return"` would not tell what ended a run before all was tried.
+            if error.partial is None:
+                raise
+            failure, embeddings = error, error.partial
+        seconds = time.perf_counter() - started
+    summary = Summary(
+        inputs=len(texts),
+        embedded=int(embeddings.embedded.sum()),
+        requests=embeddings.usage.requests,
+        tokens=embeddings.usage.total_tokens,
+        retries=client.statistics().retries,
+        seconds=seconds,
+    )
+    return Outcome(embeddings, summary, failure)
 
 
 async def _check_dense(client: EmbedClient[Any]) -> None:
