@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 from dataclasses import dataclass
@@ -12,50 +13,41 @@ from urllib.parse import quote
 import msgspec
 
 from pinecone_embed_async import _models
+from pinecone_embed_async._clock import LoopClock
+from pinecone_embed_async._collector import Collector
 from pinecone_embed_async._endpoint import check_api_key, check_base_url, user_agent
 from pinecone_embed_async._engine import Engine, EngineOptions
 from pinecone_embed_async._errors import (
-    AuthenticationError,
     ClosedError,
     ConfigurationError,
     DeadlineExceededError,
-    EmbedError,
-    NotFoundError,
-    QuotaExceededError,
     ResponseError,
 )
 from pinecone_embed_async._inputs import read_texts
-from pinecone_embed_async._plan import Ledger, RequestLimits
-from pinecone_embed_async._results import (
-    DenseEmbeddings,
-    DenseRows,
-    SparseEmbeddings,
-    SparseRows,
-    Usage,
-    with_outcome,
-)
+from pinecone_embed_async._plan import Learned, Ledger, RequestLimits, requests_of
+from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings, with_outcome
 from pinecone_embed_async._retry import RetryPolicy
-from pinecone_embed_async._stream import run_plan
+from pinecone_embed_async._stream import Run
 from pinecone_embed_async._wire import decode_model, decode_models, encode_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from types import TracebackType
     from typing import Self, Unpack
 
     import aiohttp
-    from numpy.typing import NDArray
 
+    from pinecone_embed_async._clock import Clock
+    from pinecone_embed_async._errors import EmbedError
     from pinecone_embed_async._inputs import Inputs
     from pinecone_embed_async._plan import PlannedRequest
-    from pinecone_embed_async._wire import Answer, DecoderName, ModelInfo
+    from pinecone_embed_async._retry import RetryState
+    from pinecone_embed_async._wire import DecoderName, ModelInfo
 
 DEFAULT_BASE_URL = "https://api.pinecone.io"
 """Source: `servers` in the reference of the inference API, 2025-10."""
 
 EmbeddingsT = TypeVar("EmbeddingsT", bound="DenseEmbeddings | SparseEmbeddings")
-
-_JOB_ERRORS = (AuthenticationError, NotFoundError, QuotaExceededError, ClosedError, ConfigurationError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +86,8 @@ class Statistics:
         in_flight: requests on the wire or being decoded now.
         waiting: requests that wait for a permit now.
         decoder: `"msgspec"` or `"simdjson"`.
+        retry_budget: what is left of 100; a failure of the service or the connection takes one, an answer gives
+            one back, and below 50 one request is in flight at a time.
     """
 
     attempts: int
@@ -106,6 +100,7 @@ class Statistics:
     in_flight: int
     waiting: int
     decoder: str
+    retry_budget: int
 
 
 class _Options(TypedDict, total=False):
@@ -237,6 +232,9 @@ class EmbedClient(Generic[EmbeddingsT]):
         self._max_batch_size = max_batch_size
         self._max_concurrency = max_concurrency
         self._closed = False
+        self._clock: Clock = LoopClock()
+        self._learned = Learned()
+        self._runs: set[Run] = set()
         self._engine = Engine(
             EngineOptions(
                 model=model,
@@ -282,8 +280,18 @@ class EmbedClient(Generic[EmbeddingsT]):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections; calls after this raise `ClosedError` until it is entered again."""
+        """End the calls that run, and close the connections.
+
+        Requests in flight have a few seconds to be answered; the calls that they belong to raise `ClosedError`
+        with what was embedded, as do all calls from now on until the client is entered again.
+        """
         self._closed = True
+        loop = asyncio.get_running_loop()
+        runs = [run for run in self._runs if run.loop is loop]
+        for run in runs:
+            run.stop(ClosedError("the client was closed before all inputs were embedded"))
+        for run in runs:
+            await run.drained()
         await self._engine.aclose()
 
     def statistics(self) -> Statistics:
@@ -301,6 +309,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             in_flight=engine.in_flight,
             waiting=engine.waiting,
             decoder=engine.decoder_name,
+            retry_budget=engine.budget.tokens,
         )
 
     async def embed(
@@ -342,27 +351,86 @@ class EmbedClient(Generic[EmbeddingsT]):
         self._check_open()
         if on_error not in ("raise", "return"):
             raise ConfigurationError(f'on_error is "raise" or "return", got {on_error!r}')
-        merged = self._checked_parameters(parameters, input_type)
+        merged, encoded = self._checked_parameters(parameters, input_type)
         deadline = None
         if timeout is not None:
             _check_seconds("timeout", timeout)
-            deadline = asyncio.get_running_loop().time() + timeout
+            deadline = self._clock.time() + timeout
         texts = await _read_until(inputs, deadline)
-        call = _Call(self._model, merged, texts, self._limits(merged), self._engine)
-        if texts:
-            await run_plan(
-                call.ledger,
-                lambda request: call.send(request, deadline),
-                window=2 * self._max_concurrency,
-                deadline=deadline,
-                ends_job=lambda error: isinstance(error, _JOB_ERRORS),
-                settled=call.report_to(progress),
-            )
-        result = call.result()
-        error = call.ledger.error()
+        # Reading an async iterable may take a while.
+        self._check_open()
+        limits = self._limits(merged)
+        collector = Collector(0, len(texts), _models.expected_dimension(self._model, merged))
+        requests = requests_of(texts, lambda: self._learned.applied_to(limits))
+        ledger = Ledger(
+            lambda: next(requests, None),
+            collector,
+            sequence_length=limits.sequence_length,
+            learned=self._learned,
+            parameters=encoded,
+            is_single=len(texts) == 1,
+        )
+        report = self._reporter(progress, collector, len(texts))
+        async with self._run(ledger, collector, merged, deadline, report):
+            pass
+        result = collector.finish(self._model, self._engine.vector_type)
+        error = ledger.job_error or collector.account.first_error()
+        if ledger.job_error is not None:
+            # What was cancelled has not been reported.
+            report()
         if error is not None and on_error == "raise":
             raise with_outcome(error, result)
         return cast("EmbeddingsT", result)
+
+    @contextlib.asynccontextmanager
+    async def _run(
+        self,
+        ledger: Ledger,
+        collector: Collector,
+        parameters: dict[str, Any],
+        deadline: float | None,
+        settled: Callable[[], None],
+    ) -> AsyncIterator[Run]:
+        """Send what the ledger gives out, while the client is open."""
+        send = self._engine.send
+
+        def send_one(request: PlannedRequest, retry: RetryState) -> Awaitable[EmbedError | None]:
+            destination = collector.for_probe() if request.is_probe else collector
+            return send(request, parameters, destination, retry, deadline=deadline)
+
+        run = Run(
+            ledger,
+            send_one,
+            window=2 * self._max_concurrency,
+            clock=self._clock,
+            deadline=deadline,
+            settled=settled,
+        )
+        self._runs.add(run)
+        try:
+            async with run.running():
+                yield run
+        finally:
+            self._runs.discard(run)
+
+    def _reporter(self, progress: Callable[[Progress], None] | None, collector: Collector, total: int) -> Callable[[], None]:
+        """A function that tells `progress` how far a call has come."""
+        if progress is None:
+            return lambda: None
+
+        def report() -> None:
+            progress(
+                Progress(
+                    done=collector.account.embedded_count,
+                    failed=collector.account.failed_count,
+                    total=total,
+                    requests=collector.usage.requests,
+                    tokens=collector.usage.total_tokens,
+                    retries=self._engine.counters.retries,
+                )
+            )
+
+        return report
 
     async def list_models(self) -> list[ModelInfo]:
         """The embedding models that the service offers.
@@ -392,19 +460,22 @@ class EmbedClient(Generic[EmbeddingsT]):
         if self._closed:
             raise ClosedError("the client is closed; open it again with `async with`")
 
-    def _checked_parameters(self, parameters: Mapping[str, Any] | None, input_type: str | None) -> dict[str, Any]:
+    def _checked_parameters(
+        self, parameters: Mapping[str, Any] | None, input_type: str | None
+    ) -> tuple[dict[str, Any], bytes]:
+        """The parameters of a call, and their JSON."""
         merged = _models.merge_parameters(self._parameters, parameters, input_type)
         known = _models.KNOWN_MODELS.get(self._model)
         if known is not None:
             known.check(merged)
         problem = None
         try:
-            encode_request(self._model, (), merged)
+            encoded = encode_request(self._model, (), merged)
         except (TypeError, ValueError, RecursionError) as error:
             problem = str(error)
         if problem is not None:
             raise ConfigurationError(f"the parameters have no JSON form: {problem}")
-        return merged
+        return merged, encoded
 
     def _limits(self, parameters: Mapping[str, Any]) -> RequestLimits:
         known = _models.KNOWN_MODELS.get(self._model)
@@ -414,76 +485,6 @@ class EmbedClient(Generic[EmbeddingsT]):
             # For a known model only smaller ones can work.
             inputs = self._max_batch_size if known is None else min(inputs, self._max_batch_size)
         return RequestLimits(inputs=inputs, sequence_length=length)
-
-
-class _Call:
-    """One call of `embed`: where its rows go, what it has cost, and what became of its inputs."""
-
-    def __init__(
-        self,
-        model: str,
-        parameters: dict[str, Any],
-        texts: list[str],
-        limits: RequestLimits,
-        engine: Engine,
-    ) -> None:
-        self._model = model
-        self._parameters = parameters
-        self._engine = engine
-        self._total = len(texts)
-        self._usage = Usage()
-        self._dense = DenseRows(len(texts), _models.expected_dimension(model, parameters))
-        self._sparse = SparseRows(len(texts))
-        self.ledger = Ledger(texts, limits)
-
-    async def send(self, request: PlannedRequest, deadline: float | None) -> EmbedError | None:
-        """Send one request of the call."""
-
-        def done(answer: Answer) -> None:
-            self._usage = self._usage.plus(answer.total_tokens)
-            if answer.sparse is not None:
-                self._sparse.put(request.start, answer.sparse)
-
-        return await self._engine.send(
-            request,
-            self._parameters,
-            dimension=lambda: self._dense.dimension,
-            rows=self._rows,
-            done=done,
-            deadline=deadline,
-        )
-
-    def _rows(self, start: int, stop: int, dimension: int) -> NDArray[Any]:
-        return self._dense.rows(start, stop, dimension)
-
-    def report_to(self, progress: Callable[[Progress], None] | None) -> Callable[[], None]:
-        """A function that tells `progress` how far the call has come."""
-
-        def report() -> None:
-            if progress is not None:
-                ledger = self.ledger
-                progress(
-                    Progress(
-                        done=ledger.embedded_count,
-                        failed=ledger.failed_count,
-                        total=self._total,
-                        requests=self._usage.requests,
-                        tokens=self._usage.total_tokens,
-                        retries=self._engine.counters.retries,
-                    )
-                )
-
-        return report
-
-    def result(self) -> DenseEmbeddings | SparseEmbeddings:
-        """What the call has embedded."""
-        collector = self._sparse if self._engine.vector_type == "sparse" else self._dense
-        return collector.finish(
-            model=self._model,
-            usage=self._usage,
-            failures=self.ledger.failures(),
-            embedded=self.ledger.embedded_mask(),
-        )
 
 
 async def _read_until(inputs: Inputs, deadline: float | None) -> list[str]:

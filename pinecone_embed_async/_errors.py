@@ -150,3 +150,10 @@ class QuotaExceededError(ApiError):
 
 class ServiceError(ApiError):
     """The service failed or is overloaded (5xx, and 408, 409 ABORTED, 425)."""
+
+
+def kind_of(error: EmbedError) -> str:
+    """The kind of an error without its message, which may be long: for logs, which are read by the line."""
+    if not isinstance(error, ApiError):
+        return type(error).__name__
+    return f"{type(error).__name__} {error.status}{f' {error.code}' if error.code else ''}"

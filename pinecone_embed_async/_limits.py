@@ -22,11 +22,13 @@ class Permits:
     Args:
         limit: requests in flight at most.
         clock: the time, and one timer for all who wait.
+        is_slowed: whether no more than one may be in flight for now; asked whenever a permit is to be given.
     """
 
-    def __init__(self, limit: int, clock: Clock) -> None:
+    def __init__(self, limit: int, clock: Clock, *, is_slowed: Callable[[], bool] = lambda: False) -> None:
         self._limit = limit
         self._clock = clock
+        self._is_slowed = is_slowed
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._timer: Timer | None = None
         self._paused_until = 0.0
@@ -113,7 +115,7 @@ class Permits:
         return max(0.0, self._paused_until - self._clock.time())
 
     def _is_free(self) -> bool:
-        limit = 1 if self._cautious else self._limit
+        limit = 1 if self._cautious or self._is_slowed() else self._limit
         return self.in_flight < limit and self._clock.time() >= self._paused_until
 
     def _grant(self) -> None:

@@ -1,70 +1,185 @@
-"""Runs the requests of a plan with a bounded number under way; takes the sending as a callable."""
+"""Runs the requests of a ledger with a bounded number under way; takes the sending as a callable."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pinecone_embed_async._errors import DeadlineExceededError, EmbedError
+from pinecone_embed_async._retry import RetryState
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from pinecone_embed_async._clock import Clock, Timer
     from pinecone_embed_async._plan import Ledger, PlannedRequest
 
-    Send = Callable[[PlannedRequest], Awaitable[EmbedError | None]]
+    Send = Callable[[PlannedRequest, RetryState], Awaitable[EmbedError | None]]
     """Sends a request through all its attempts; gives its error, or `None` once the rows are in place."""
 
+GRACE_SECONDS = 5.0
+"""How long requests in flight may take once an error has ended the job: long enough for nearly every answer that
+is on its way, short enough for somebody who waits for the error."""
 
-async def run_plan(
-    ledger: Ledger,
-    send: Send,
-    *,
-    window: int,
-    deadline: float | None,
-    ends_job: Callable[[EmbedError], bool],
-    settled: Callable[[], None],
-) -> None:
-    """Send everything that `ledger` plans, `window` requests under way at a time.
 
-    Returns when all is settled, the job has ended early, or the deadline has passed; what became of each input
-    is in the ledger. All tasks are done by then, also when the caller is cancelled.
+@dataclass(slots=True, eq=False)
+class _UnderWay:
+    request: PlannedRequest
+    retry: RetryState = field(default_factory=RetryState)
+    task: asyncio.Task[None] | None = None
+    is_abandoned: bool = False
+
+
+class Run:
+    """Sends the requests that a ledger gives out, a bounded number under way at a time.
 
     Args:
-        ledger: plans the requests and is told what came of them.
+        ledger: gives out the requests and is told what came of them.
         send: sends one.
         window: requests under way at most, those that wait for another attempt included.
-        deadline: the end, by the running loop's clock; `None` for none.
-        ends_job: whether an error holds for every other request too.
-        settled: called after each request.
+        clock: the time.
+        deadline: the end, by the clock; `None` for none.
+        settled: called after each request, in the event loop; what it raises ends the run.
+        grace: seconds that requests in flight may still take after an error has ended the job.
+
+    Attributes:
+        loop: the event loop that it belongs to.
     """
-    under_way: dict[int, PlannedRequest] = {}
 
-    async def carry_out(request: PlannedRequest) -> None:
-        error = await send(request)
-        del under_way[request.start]
+    def __init__(
+        self,
+        ledger: Ledger,
+        send: Send,
+        *,
+        window: int,
+        clock: Clock,
+        deadline: float | None,
+        settled: Callable[[], None],
+        grace: float = GRACE_SECONDS,
+    ) -> None:
+        self._ledger = ledger
+        self._send = send
+        self._window = window
+        self._clock = clock
+        self._deadline = deadline
+        self._settled = settled
+        self._grace = grace
+        self._under_way: set[_UnderWay] = set()
+        self._group: asyncio.TaskGroup | None = None
+        self._timer: Timer | None = None
+        self._is_winding_down = False
+        self._drained = asyncio.Event()
+        self.loop = asyncio.get_running_loop()
+
+    def __repr__(self) -> str:
+        return f"<Run {len(self._under_way)}/{self._window} under way{', ending' if self._is_winding_down else ''}>"
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Send requests while the block runs, and wait for them at its end; all tasks are done then.
+
+        Raises:
+            Exception: what `settled` raised, as it is; the rest was cancelled.
+            asyncio.CancelledError: the caller was cancelled.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                if self._deadline is not None:
+                    self._set_timer(self._deadline)
+                self.fill()
+                yield
+        except BaseExceptionGroup as raised:
+            # `send` gives its errors, so it is the caller's own: passed on as it is.
+            raise raised.exceptions[0] from None
+        finally:
+            self._group = None
+            self._clear_timer()
+
+    def fill(self) -> None:
+        """Start as many requests as there are and as may be under way."""
+        while self._group is not None and len(self._under_way) < self._window:
+            request = self._ledger.take()
+            if request is None:
+                return
+            entry = _UnderWay(request)
+            self._under_way.add(entry)
+            entry.task = self._group.create_task(self._carry_out(entry), name=f"embed {request.start}:{request.stop}")
+            entry.task.add_done_callback(functools.partial(self._forget, entry))
+
+    def stop(self, error: EmbedError) -> None:
+        """End the job: nothing is sent any more, and what is in flight has the grace period left."""
+        self._ledger.end(error)
+        self._wind_down()
+
+    async def drained(self) -> None:
+        """Wait until no request is under way; after `stop`, that is within the grace period."""
+        while self._under_way:
+            self._drained.clear()
+            await self._drained.wait()
+
+    async def _carry_out(self, entry: _UnderWay) -> None:
+        error = await self._send(entry.request, entry.retry)
         if error is None:
-            ledger.embedded(request)
-        else:
-            ledger.failed(request, error)
-            if ends_job(error):
-                ledger.end(error)
-        fill()
-        settled()
+            self._ledger.embedded(entry.request)
+        elif not entry.is_abandoned:
+            self._ledger.failed(entry.request, error)
+        self._forget(entry)
+        if self._ledger.job_error is not None:
+            self._wind_down()
+        self.fill()
+        self._settled()
 
-    def fill() -> None:
-        while len(under_way) < window and (request := ledger.take()) is not None:
-            under_way[request.start] = request
-            group.create_task(carry_out(request), name=f"embed {request.start}:{request.stop}")
+    def _forget(self, entry: _UnderWay, _: asyncio.Task[None] | None = None) -> None:
+        self._under_way.discard(entry)
+        if not self._under_way:
+            self._drained.set()
 
-    try:
-        async with asyncio.timeout_at(deadline), asyncio.TaskGroup() as group:
-            fill()
-    except TimeoutError:
-        error = DeadlineExceededError("the deadline of the call passed before all inputs were embedded")
-        for request in under_way.values():
-            ledger.failed(request, error)
-        ledger.end(error)
-    except BaseExceptionGroup as group_error:
-        # `send` gives its errors, so this is what `settled` raised: the caller's own, passed on as it is.
-        raise group_error.exceptions[0] from None
+    def _wind_down(self) -> None:
+        if self._is_winding_down:
+            return
+        self._is_winding_down = True
+        for entry in self._under_way:
+            if entry.retry.in_flight:
+                entry.retry.is_last = True
+            else:
+                self._abandon(entry)
+        end = self._clock.time() + self._grace
+        self._set_timer(end if self._deadline is None else min(end, self._deadline))
+
+    def _expire(self) -> None:
+        self._timer = None
+        self._is_winding_down = True
+        self._ledger.end(DeadlineExceededError("the deadline of the call passed before all inputs were embedded"))
+        for entry in self._under_way:
+            self._abandon(entry)
+
+    def _abandon(self, entry: _UnderWay) -> None:
+        """Cancel a request, unless its rows are in place."""
+        retry, ended_by = entry.retry, self._ledger.job_error
+        if retry.is_settled or entry.is_abandoned or entry.task is None or ended_by is None:
+            return
+        entry.is_abandoned = True
+        entry.task.cancel()
+        if isinstance(ended_by, DeadlineExceededError):
+            ended_by = retry.out_of_time("the deadline of the call passed before the answer came")
+        elif retry.last_error is not None:
+            ended_by = retry.last_error
+        if retry.attempts:
+            # Without an attempt its inputs stay not tried.
+            self._ledger.abandoned(entry.request, ended_by)
+
+    def _set_timer(self, when: float) -> None:
+        self._clear_timer()
+        if when <= self._clock.time():
+            self._expire()
+        elif self._group is not None:
+            self._timer = self._clock.call_at(when, self._expire)
+
+    def _clear_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
