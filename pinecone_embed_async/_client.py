@@ -24,10 +24,10 @@ from pinecone_embed_async._errors import (
     ResponseError,
 )
 from pinecone_embed_async._inputs import read_texts
-from pinecone_embed_async._plan import Learned, Ledger, RequestLimits, requests_of
-from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings, with_outcome
+from pinecone_embed_async._plan import Distinct, Learned, Ledger, RequestLimits, Splitter, requests_of
+from pinecone_embed_async._results import DenseEmbeddings, Dimension, SparseEmbeddings, with_outcome
 from pinecone_embed_async._retry import RetryPolicy
-from pinecone_embed_async._stream import Run
+from pinecone_embed_async._stream import Batches, EmbeddingStream, Reader, Run, check_source
 from pinecone_embed_async._wire import decode_model, decode_models, encode_request
 
 if TYPE_CHECKING:
@@ -38,16 +38,19 @@ if TYPE_CHECKING:
     import aiohttp
 
     from pinecone_embed_async._clock import Clock
+    from pinecone_embed_async._engine import Destination
     from pinecone_embed_async._errors import EmbedError
-    from pinecone_embed_async._inputs import Inputs
-    from pinecone_embed_async._plan import PlannedRequest
+    from pinecone_embed_async._inputs import Input, Inputs
+    from pinecone_embed_async._plan import Account, Outcomes, PlannedRequest
     from pinecone_embed_async._retry import RetryState
+    from pinecone_embed_async._stream import Source
     from pinecone_embed_async._wire import DecoderName, ModelInfo
 
 DEFAULT_BASE_URL = "https://api.pinecone.io"
 """Source: `servers` in the reference of the inference API, 2025-10."""
 
 EmbeddingsT = TypeVar("EmbeddingsT", bound="DenseEmbeddings | SparseEmbeddings")
+ItemT = TypeVar("ItemT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ class Progress:
     Attributes:
         done: inputs embedded.
         failed: inputs failed.
-        total: inputs of the call.
+        total: inputs of the call (distinct ones with `dedupe`); `None` for a stream, which does not know.
         requests: requests answered.
         tokens: tokens billed.
         retries: attempts beyond the first, of the whole client.
@@ -65,7 +68,7 @@ class Progress:
 
     done: int
     failed: int
-    total: int
+    total: int | None
     requests: int
     tokens: int
     retries: int
@@ -101,6 +104,17 @@ class Statistics:
     waiting: int
     decoder: str
     retry_budget: int
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Job:
+    """What a call or a stream is to do, checked."""
+
+    parameters: dict[str, Any]
+    encoded: bytes
+    limits: Callable[[], RequestLimits]
+    dimension: int | None
+    deadline: float | None
 
 
 class _Options(TypedDict, total=False):
@@ -320,6 +334,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         parameters: Mapping[str, Any] | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - it hands over what was embedded
         on_error: Literal["raise", "return"] = "raise",
+        dedupe: bool = False,
         progress: Callable[[Progress], None] | None = None,
     ) -> EmbeddingsT:
         """Embed any number of inputs; row i of the result belongs to input i.
@@ -334,6 +349,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             on_error: `"raise"` raises once everything else is settled, with the embeddings that did succeed
                 in the error's `partial`; `"return"` gives the same as the result, failed rows NaN (sparse:
                 empty), the causes in `failures`.
+            dedupe: send equal texts once, and give every input its row.
             progress: called in the event loop after each request that is settled.
 
         Returns:
@@ -349,31 +365,26 @@ class EmbedClient(Generic[EmbeddingsT]):
             ClosedError: the client is closed.
         """
         self._check_open()
-        if on_error not in ("raise", "return"):
-            raise ConfigurationError(f'on_error is "raise" or "return", got {on_error!r}')
-        merged, encoded = self._checked_parameters(parameters, input_type)
-        deadline = None
-        if timeout is not None:
-            _check_seconds("timeout", timeout)
-            deadline = self._clock.time() + timeout
-        texts = await _read_until(inputs, deadline)
+        _check_on_error(on_error)
+        job = self._job(input_type, parameters, timeout)
+        texts = await _read_until(inputs, job.deadline)
         # Reading an async iterable may take a while.
         self._check_open()
-        limits = self._limits(merged)
-        collector = Collector(0, len(texts), _models.expected_dimension(self._model, merged))
-        requests = requests_of(texts, lambda: self._learned.applied_to(limits))
-        ledger = Ledger(
-            lambda: next(requests, None),
-            collector,
-            sequence_length=limits.sequence_length,
-            learned=self._learned,
-            parameters=encoded,
-            is_single=len(texts) == 1,
-        )
-        report = self._reporter(progress, collector, len(texts))
-        async with self._run(ledger, collector, merged, deadline, report):
+        distinct = Distinct(texts) if dedupe else None
+        sent = texts if distinct is None else distinct.texts
+        collector = Collector(0, len(sent), Dimension(job.dimension))
+        requests = requests_of(sent, job.limits)
+        ledger = self._ledger(job, lambda: next(requests, None), collector, is_single=len(sent) == 1)
+        report = self._reporter(progress, collector, collector.account, len(sent))
+        run = self._run(ledger, job, collector, settled=report)
+        async with self._registered(run), run.running():
             pass
+        if run.error is not None:
+            # What `progress` raised.
+            raise run.error
         result = collector.finish(self._model, self._engine.vector_type)
+        if distinct is not None:
+            result = result.spread(distinct.positions)
         error = ledger.job_error or collector.account.first_error()
         if ledger.job_error is not None:
             # What was cancelled has not been reported.
@@ -382,50 +393,182 @@ class EmbedClient(Generic[EmbeddingsT]):
             raise with_outcome(error, result)
         return cast("EmbeddingsT", result)
 
-    @contextlib.asynccontextmanager
-    async def _run(
+    def stream(
+        self,
+        source: Source[ItemT],
+        *,
+        text: Callable[[ItemT], Input] | None = None,
+        ordered: bool = True,
+        window: int | None = None,
+        input_type: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        on_error: Literal["raise", "return"] = "raise",
+        progress: Callable[[Progress], None] | None = None,
+        in_thread: bool = False,
+        max_delay: float = 0.5,
+    ) -> contextlib.AbstractAsyncContextManager[EmbeddingStream[ItemT, EmbeddingsT]]:
+        """Embed an iterable of any length in bounded memory.
+
+        ```python
+        async with client.stream(documents, text=lambda document: document["body"], input_type="passage") as batches:
+            async for batch in batches:
+                save(batch.items, batch.vectors)
+        ```
+
+        The source is read only as fast as batches are taken. Leaving the block cancels what runs, waits for it, and
+        closes the source's iterator.
+
+        Args:
+            source: an iterable or async iterable of items. It is pulled in the event loop.
+            text: gives the input of an item; without it the items are inputs. An item whose input is no text fails
+                alone, with an `InputError`.
+            ordered: give batches in the source's order; otherwise as they are done.
+            window: requests read ahead at most, those that are done and not taken included;
+                `2 * max_concurrency` if it is left out.
+            input_type: `"passage"` or `"query"`; short for that key of `parameters`.
+            parameters: of the model, merged over the client's.
+            timeout: seconds for the whole stream.
+            on_error: `"raise"` raises the error of a batch in its place, `"return"` gives the batch, failed rows NaN
+                (sparse: empty), the causes in `failures`.
+            progress: called in the event loop after each request that is settled.
+            in_thread: pull a source that is not asynchronous in a thread, for it may block.
+            max_delay: seconds that an item of an asynchronous source waits at most for others to share its request.
+
+        Returns:
+            An async context manager over an `EmbeddingStream`, an async iterator of `EmbeddedBatch`.
+
+        Raises:
+            InputError: `source` is no iterable, or a single text.
+            ConfigurationError: the arguments cannot work; nothing was sent.
+            ClosedError: the client is closed.
+        """
+        self._check_open()
+        check_source(source)
+        _check_on_error(on_error)
+        if window is None:
+            window = 2 * self._max_concurrency
+        _check_whole("window", window)
+        _check_seconds("max_delay", max_delay)
+        job = self._job(input_type, parameters, timeout)
+
+        @contextlib.asynccontextmanager
+        async def opened() -> AsyncIterator[EmbeddingStream[ItemT, EmbeddingsT]]:
+            self._check_open()
+            dimension = Dimension(job.dimension)
+            batches = Batches(dimension, ordered=ordered)
+            ledger = self._ledger(job, batches.next_request, batches, is_single=False)
+            stream: EmbeddingStream[ItemT, EmbeddingsT] = EmbeddingStream(
+                batches,
+                ledger,
+                lambda collector: cast("EmbeddingsT", collector.finish(self._model, self._engine.vector_type)),
+                Collector(0, 0, dimension),
+                window=window,
+                raises=on_error == "raise",
+            )
+            report = self._reporter(progress, batches, batches, None)
+            run = self._run(ledger, job, batches, settled=report, changed=stream.changed, window=window)
+
+            def handed_over() -> None:
+                run.fill()
+                stream.changed()
+
+            reader = Reader(
+                source,
+                text,
+                Splitter(job.limits),
+                batches,
+                clock=self._clock,
+                in_thread=in_thread,
+                max_delay=max_delay,
+                handed_over=handed_over,
+            )
+            async with self._registered(run), stream.running(run, reader):
+                yield stream
+
+        return opened()
+
+    def _job(self, input_type: str | None, parameters: Mapping[str, Any] | None, timeout: float | None) -> _Job:
+        """What a call or stream is to do, checked."""
+        deadline = None
+        if timeout is not None:
+            _check_seconds("timeout", timeout)
+            deadline = self._clock.time() + timeout
+        merged, encoded = self._checked_parameters(parameters, input_type)
+        limits = self._limits(merged)
+        return _Job(
+            parameters=merged,
+            encoded=encoded,
+            limits=lambda: self._learned.applied_to(limits),
+            dimension=_models.expected_dimension(self._model, merged),
+            deadline=deadline,
+        )
+
+    def _ledger(
+        self, job: _Job, fresh: Callable[[], PlannedRequest | None], outcomes: Outcomes, *, is_single: bool
+    ) -> Ledger:
+        return Ledger(
+            fresh,
+            outcomes,
+            sequence_length=job.limits().sequence_length,
+            learned=self._learned,
+            parameters=job.encoded,
+            is_single=is_single,
+        )
+
+    def _run(
         self,
         ledger: Ledger,
-        collector: Collector,
-        parameters: dict[str, Any],
-        deadline: float | None,
+        job: _Job,
+        destination: Destination,
+        *,
         settled: Callable[[], None],
-    ) -> AsyncIterator[Run]:
-        """Send what the ledger gives out, while the client is open."""
+        changed: Callable[[], None] = lambda: None,
+        window: int | None = None,
+    ) -> Run:
         send = self._engine.send
 
         def send_one(request: PlannedRequest, retry: RetryState) -> Awaitable[EmbedError | None]:
-            destination = collector.for_probe() if request.is_probe else collector
-            return send(request, parameters, destination, retry, deadline=deadline)
+            return send(request, job.parameters, destination, retry, deadline=job.deadline)
 
-        run = Run(
+        return Run(
             ledger,
             send_one,
-            window=2 * self._max_concurrency,
+            window=window or 2 * self._max_concurrency,
             clock=self._clock,
-            deadline=deadline,
+            deadline=job.deadline,
             settled=settled,
+            changed=changed,
         )
+
+    @contextlib.asynccontextmanager
+    async def _registered(self, run: Run) -> AsyncIterator[None]:
+        """Have `aclose` know of a run."""
         self._runs.add(run)
         try:
-            async with run.running():
-                yield run
+            yield
         finally:
             self._runs.discard(run)
 
-    def _reporter(self, progress: Callable[[Progress], None] | None, collector: Collector, total: int) -> Callable[[], None]:
-        """A function that tells `progress` how far a call has come."""
+    def _reporter(
+        self,
+        progress: Callable[[Progress], None] | None,
+        costs: Collector | Batches,
+        counts: Account | Batches,
+        total: int | None,
+    ) -> Callable[[], None]:
+        """A function that tells `progress` how far a call or stream has come."""
         if progress is None:
             return lambda: None
 
         def report() -> None:
             progress(
                 Progress(
-                    done=collector.account.embedded_count,
-                    failed=collector.account.failed_count,
+                    done=counts.embedded_count,
+                    failed=counts.failed_count,
                     total=total,
-                    requests=collector.usage.requests,
-                    tokens=collector.usage.total_tokens,
+                    requests=costs.usage.requests,
+                    tokens=costs.usage.total_tokens,
                     retries=self._engine.counters.retries,
                 )
             )
@@ -508,6 +651,11 @@ def _decoded(decode: Callable[[bytes], DecodedT], body: bytes) -> DecodedT:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         problem = str(error) if isinstance(error, msgspec.DecodeError) else type(error).__name__
     raise ResponseError(f"the answer cannot be read: {problem}")
+
+
+def _check_on_error(value: object) -> None:
+    if value not in ("raise", "return"):
+        raise ConfigurationError(f'on_error is "raise" or "return", got {value!r}')
 
 
 def _check_whole(name: str, value: object) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._errors import EmbedError
     from pinecone_embed_async._models import VectorType
     from pinecone_embed_async._plan import PlannedRequest
-    from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings
+    from pinecone_embed_async._results import DenseEmbeddings, Dimension, SparseEmbeddings
     from pinecone_embed_async._wire import Answer
 
 
@@ -30,10 +30,10 @@ class Collector:
     Args:
         start: position in the call of the first input.
         count: inputs.
-        dimension: numbers per row; `None` if the first answer tells.
+        dimension: numbers per row; several collectors may share it.
     """
 
-    def __init__(self, start: int, count: int, dimension: int | None) -> None:
+    def __init__(self, start: int, count: int, dimension: Dimension) -> None:
         self._start = start
         self._dense = DenseRows(count, dimension)
         self._sparse = SparseRows(count)
@@ -43,25 +43,23 @@ class Collector:
     @property
     def dimension(self) -> int | None:
         """Numbers per row, as far as known by now."""
-        return self._dense.dimension
+        return self._dense.dimension.value
 
-    def rows(self, start: int, stop: int, dimension: int) -> NDArray[np.float32]:
-        """The part of the matrix for inputs `start` to `stop` of the call.
+    def rows(self, request: PlannedRequest, dimension: int) -> NDArray[np.float32]:
+        """The part of the matrix for the inputs of a request; a matrix that is thrown away for a probe.
 
         Raises:
             ResponseError: an earlier answer had another dimension.
         """
-        return self._dense.rows(start - self._start, stop - self._start, dimension)
+        if request.is_probe:
+            return np.empty((len(request.texts), dimension), np.float32)
+        return self._dense.rows(request.start - self._start, request.stop - self._start, dimension)
 
     def answered(self, request: PlannedRequest, answer: Answer) -> None:
         """Count what an answer has cost, and keep its rows if they are sparse; dense ones are in place."""
         self.usage = self.usage.plus(answer.total_tokens)
-        if answer.sparse is not None:
+        if answer.sparse is not None and not request.is_probe:
             self._sparse.put(request.start - self._start, answer.sparse)
-
-    def for_probe(self) -> ProbeDestination:
-        """Where the row of a probe goes."""
-        return ProbeDestination(self)
 
     def embedded(self, request: PlannedRequest) -> None:
         """Note that the rows of a request are in place."""
@@ -79,27 +77,3 @@ class Collector:
         rows = self._sparse if vector_type == "sparse" else self._dense
         account = self.account
         return rows.finish(model=model, usage=self.usage, failures=account.failures(), embedded=account.embedded_mask())
-
-
-class ProbeDestination:
-    """Throws the row of a probe away; what it has cost is counted.
-
-    Args:
-        collector: of the call that the probe is sent for.
-    """
-
-    def __init__(self, collector: Collector) -> None:
-        self._collector = collector
-
-    @property
-    def dimension(self) -> int | None:
-        """Numbers per row, as far as known by now."""
-        return self._collector.dimension
-
-    def rows(self, start: int, stop: int, dimension: int) -> NDArray[np.float32]:
-        """A matrix that is thrown away."""
-        return np.empty((stop - start, dimension), np.float32)
-
-    def answered(self, _: PlannedRequest, answer: Answer) -> None:
-        """Count what the probe has cost."""
-        self._collector.usage = self._collector.usage.plus(answer.total_tokens)

@@ -8,7 +8,7 @@ import logging
 import os
 import random
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import aiohttp
@@ -105,6 +105,7 @@ class _LoopState:
     tls: ssl.SSLContext | bool
     proxy: URL | None
     closer: AsyncGenerator[None, None]
+    exchanges: set[asyncio.Timeout] = field(default_factory=set)
 
 
 class Destination(Protocol):
@@ -114,8 +115,8 @@ class Destination(Protocol):
     def dimension(self) -> int | None:
         """Numbers per row, as far as known by now."""
 
-    def rows(self, start: int, stop: int, dimension: int) -> NDArray[np.float32]:
-        """The matrix, shape (stop - start, dimension), that the rows of inputs `start` to `stop` are written to."""
+    def rows(self, request: PlannedRequest, dimension: int) -> NDArray[np.float32]:
+        """The matrix, shape (inputs of the request, dimension), that its rows are written to."""
 
     def answered(self, request: PlannedRequest, answer: Answer) -> None:
         """Told of the answer once its rows are in place."""
@@ -231,6 +232,9 @@ class Engine:
         """Close the running loop's session; those of other loops close with their loops."""
         state = self._states.pop(asyncio.get_running_loop(), None)
         if state is not None and state.process == os.getpid():
+            for exchange in state.exchanges:
+                # aiohttp does not wake whoever reads a body when the connection is closed under them.
+                exchange.reschedule(0)
             await state.closer.aclose()
 
     def abandon(self) -> None:
@@ -266,7 +270,10 @@ class Engine:
         """
         body = encode_request(self._options.model, request.texts, parameters)
         redactor = Redactor(self._options.api_key.reveal(), request.texts, request.start)
-        state = await self.open()
+        try:
+            state = await self.open()
+        except ConfigurationError as unusable:
+            return unusable.with_traceback(None)
         sending = _Sending(request, body, redactor, destination, retry)
         error: EmbedError | None = await self._retrying(state, retry, deadline)(self._attempt, state, sending)
         return error
@@ -412,7 +419,7 @@ class Engine:
         status = 0
         try:
             async with (
-                asyncio.timeout(options.attempt_timeout),
+                _listed(asyncio.timeout(options.attempt_timeout), state.exchanges),
                 state.session.request(
                     method,
                     (options.base_url / path).with_query(query or {}),
@@ -469,7 +476,7 @@ class Engine:
                     count=len(request.texts),
                     vector_type=self._vector_type,
                     dimension=destination.dimension,
-                    rows=lambda dimension: destination.rows(request.start, request.stop, dimension),
+                    rows=lambda dimension: destination.rows(request, dimension),
                 )
             except ResponseError as error:
                 caught = error
@@ -522,6 +529,17 @@ class _Body:
     def joined(self) -> bytes:
         """What was read."""
         return b"".join(self._pieces)
+
+
+@contextlib.asynccontextmanager
+async def _listed(scope: asyncio.Timeout, scopes: set[asyncio.Timeout]) -> AsyncGenerator[None, None]:
+    """Run the block under a time-out that others can find, to bring it forward."""
+    async with scope:
+        scopes.add(scope)
+        try:
+            yield
+        finally:
+            scopes.discard(scope)
 
 
 async def _close_with_loop(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:

@@ -34,6 +34,11 @@ class Account:
     def __repr__(self) -> str:
         return f"<Account {self.embedded_count} of {len(self._state)} embedded, {self.failed_count} failed>"
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether every input is embedded or failed."""
+        return self.embedded_count + self.failed_count == len(self._state)
+
     def embedded(self, start: int, stop: int) -> None:
         """Note that the rows of inputs `start` to `stop` are in place."""
         self._state[start:stop] = _EMBEDDED

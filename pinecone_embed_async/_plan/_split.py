@@ -202,6 +202,12 @@ class Splitter:
         self._texts, self._tokens, self._bytes = [], 0, 0
         return request
 
+    def skip(self) -> PlannedRequest | None:
+        """Leave out one text, so that the positions of those after it stay right; gives what was gathered before."""
+        before = self.flush()
+        self._start += 1
+        return before
+
 
 def requests_of(texts: Iterable[str], limits: Callable[[], RequestLimits]) -> Iterator[PlannedRequest]:
     """The requests for `texts`, each cut when it is asked for, by the limits of that moment."""

@@ -160,7 +160,7 @@ class _LineDisplay:
     def show(self, progress: Progress) -> None:
         finished = progress.done + progress.failed
         rate = finished / max(time.monotonic() - self._started, 1e-9)
-        left = f", {(progress.total - finished) / rate:,.0f} s left" if finished else ""
+        left = f", {((progress.total or finished) - finished) / rate:,.0f} s left" if finished else ""
         failed = f", {progress.failed:,} failed" if progress.failed else ""
         print_line(
             f"{finished:,}/{progress.total:,} inputs{failed}, {rate:,.0f} inputs/s, "

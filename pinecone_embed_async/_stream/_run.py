@@ -1,4 +1,4 @@
-"""Runs the requests of a ledger with a bounded number under way; takes the sending as a callable."""
+"""Runs the requests of a ledger with a bounded number under way."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import functools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pinecone_embed_async._errors import DeadlineExceededError, EmbedError
+from pinecone_embed_async._errors import ClosedError, DeadlineExceededError, EmbedError
 from pinecone_embed_async._retry import RetryState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
     from pinecone_embed_async._clock import Clock, Timer
     from pinecone_embed_async._plan import Ledger, PlannedRequest
@@ -42,11 +42,13 @@ class Run:
         window: requests under way at most, those that wait for another attempt included.
         clock: the time.
         deadline: the end, by the clock; `None` for none.
-        settled: called after each request, in the event loop; what it raises ends the run.
+        settled: called after each request, in the event loop; what it raises ends the run and is kept in `error`.
+        changed: called when a request has ended in any way, and when the job has; must not raise.
         grace: seconds that requests in flight may still take after an error has ended the job.
 
     Attributes:
         loop: the event loop that it belongs to.
+        error: what `settled` raised, upon which everything was cancelled; `None` if nothing.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Run:
         clock: Clock,
         deadline: float | None,
         settled: Callable[[], None],
+        changed: Callable[[], None] = lambda: None,
         grace: float = GRACE_SECONDS,
     ) -> None:
         self._ledger = ledger
@@ -66,12 +69,14 @@ class Run:
         self._clock = clock
         self._deadline = deadline
         self._settled = settled
+        self._changed = changed
         self._grace = grace
         self._under_way: set[_UnderWay] = set()
         self._group: asyncio.TaskGroup | None = None
         self._timer: Timer | None = None
         self._is_winding_down = False
         self._drained = asyncio.Event()
+        self.error: Exception | None = None
         self.loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
@@ -82,7 +87,6 @@ class Run:
         """Send requests while the block runs, and wait for them at its end; all tasks are done then.
 
         Raises:
-            Exception: what `settled` raised, as it is; the rest was cancelled.
             asyncio.CancelledError: the caller was cancelled.
         """
         try:
@@ -92,12 +96,20 @@ class Run:
                     self._set_timer(self._deadline)
                 self.fill()
                 yield
-        except BaseExceptionGroup as raised:
-            # `send` gives its errors, so it is the caller's own: passed on as it is.
-            raise raised.exceptions[0] from None
         finally:
             self._group = None
             self._clear_timer()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is under way."""
+        return not self._under_way
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Have a task that ends with the run, too; only while it is running."""
+        if self._group is None:
+            raise RuntimeError("the run is not running")
+        return self._group.create_task(work)
 
     def fill(self) -> None:
         """Start as many requests as there are and as may be under way."""
@@ -115,6 +127,16 @@ class Run:
         self._ledger.end(error)
         self._wind_down()
 
+    def cancel(self) -> None:
+        """Cancel what is under way, without a note of what became of it: nobody wants to know any more."""
+        self._ledger.end(ClosedError("what it was embedded for was left"))
+        self._is_winding_down = True
+        for entry in self._under_way:
+            entry.is_abandoned = True
+            if entry.task is not None:
+                entry.task.cancel()
+        self._changed()
+
     async def drained(self) -> None:
         """Wait until no request is under way; after `stop`, that is within the grace period."""
         while self._under_way:
@@ -131,12 +153,18 @@ class Run:
         if self._ledger.job_error is not None:
             self._wind_down()
         self.fill()
-        self._settled()
+        try:
+            self._settled()
+        except Exception as error:  # noqa: BLE001 - it is the caller's, and given to the caller
+            # Not raised here: Python 3.11's task groups leave the caller marked as cancelled when a task fails.
+            self.error = self.error or error
+            self.cancel()
 
     def _forget(self, entry: _UnderWay, _: asyncio.Task[None] | None = None) -> None:
         self._under_way.discard(entry)
         if not self._under_way:
             self._drained.set()
+        self._changed()
 
     def _wind_down(self) -> None:
         if self._is_winding_down:
@@ -147,6 +175,7 @@ class Run:
                 entry.retry.is_last = True
             else:
                 self._abandon(entry)
+        self._changed()
         end = self._clock.time() + self._grace
         self._set_timer(end if self._deadline is None else min(end, self._deadline))
 
@@ -156,6 +185,7 @@ class Run:
         self._ledger.end(DeadlineExceededError("the deadline of the call passed before all inputs were embedded"))
         for entry in self._under_way:
             self._abandon(entry)
+        self._changed()
 
     def _abandon(self, entry: _UnderWay) -> None:
         """Cancel a request, unless its rows are in place."""
