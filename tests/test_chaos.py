@@ -35,8 +35,8 @@ ATTEMPT_TIMEOUT = 1.5
 
 QUICK = RetryPolicy(initial_backoff=0.02, max_backoff=0.2, max_retry_after=0.05)
 """The default number of attempts, eight. With a third of the attempts faulted by chance, one request of 3^8 = 6,561 would
-use them up, and so would one job of 157 requests in 42: which attempt of which request suffers is therefore drawn in advance,
-see `ByAttempt`, and with chance itself, in the long test, a request has forty attempts.
+use them up, and so would one job of 157 requests in 42. So which attempt of which request suffers is drawn in advance, see
+`ByAttempt`; with chance itself, in the long test, a request has forty attempts.
 """
 
 LONGEST_RUN = 4
