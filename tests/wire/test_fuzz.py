@@ -363,3 +363,10 @@ def test_a_spoiled_list_of_models_is_read_or_refused_by_a_known_error(seed: int,
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return
     parse(body)
+
+
+@pytest.mark.parametrize("character", ["\ufeff", "\u202e", "\u200b", "\u00ad", "\U000e0041", "\xa0", "\ue000", "\u0378"])
+def test_characters_that_do_not_show_are_not_in_an_errors_message(character: str) -> None:
+    message = f"for the {character}{character}current month"
+    error = by_status(429, json.dumps({"error": {"code": "X", "message": message}}, ensure_ascii=False).encode())
+    assert str(error).replace("  ", " ") == "429 X: for the current month"
