@@ -435,6 +435,8 @@ class Engine:
                 status = response.status
                 if status == 200:
                     await read.all_of(response)
+                elif 200 < status < 300:
+                    return b"", ResponseError(f"the service answered HTTP {status}, which carries no embeddings")
                 else:
                     await read.start_of(response)
                     now = self._clock.wall_time()

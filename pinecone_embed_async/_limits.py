@@ -59,7 +59,8 @@ class Permits:
             return now
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
-        self._set_timer(now)
+        # The pause may have ended, and the timer for that not have had its turn yet.
+        self._grant()
         try:
             await waiter
         except asyncio.CancelledError:
