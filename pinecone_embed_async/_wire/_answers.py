@@ -40,7 +40,7 @@ DecoderName = Literal["msgspec", "simdjson"]
 _Values = TypeVar("_Values", list[float], "NDArray[np.float64]")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class SparseBlock:
     """The sparse rows of one answer.
 
@@ -55,6 +55,9 @@ class SparseBlock:
     indices: NDArray[np.uint32]
     values: NDArray[np.float32]
     tokens: list[list[str]] | None
+
+    def __repr__(self) -> str:
+        return f"<SparseBlock of {len(self.lengths)} rows, {len(self.indices)} terms>"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,78 @@
+"""A client that is closed while a call is under way, and a progress callback that fails."""
+
+import asyncio
+
+import pytest
+
+from pinecone_embed_async import ClosedError, DenseEmbeddings, EmbedClient
+from pinecone_embed_async.emulator import Emulator
+from tests.test_cancellation import STRIDES, TEXTS, Bench, FirstAttempts, has_partial, in_stepping_loop, right, sweep
+
+
+@pytest.mark.parametrize("stride", STRIDES)
+def test_a_client_closed_during_a_call_gives_its_rows_or_says_so(stride: int) -> None:
+    async def main(bench: Bench) -> None:
+        async def one(number: int) -> bool:
+            bench.client = bench.new_client()
+            bench.emulator.faults = FirstAttempts()
+            closings: list[asyncio.Task[None]] = []
+            call = asyncio.create_task(bench.client.embed(TEXTS))
+            bench.loop.before_step(number, lambda: closings.append(asyncio.create_task(bench.client.aclose())))
+            await asyncio.wait([call])
+            was_pending = bench.loop.forget()
+            if closings:
+                await asyncio.wait(closings)
+            try:
+                right(await call)
+            except ClosedError as error:
+                # Closed before the call had begun, or during it.
+                if error.partial is not None:
+                    has_partial(error)
+            bench.nothing_is_left()
+            async with bench.client:
+                await bench.the_client_works_on()
+            await bench.all_is_gone_once_it_is_closed()
+            return not was_pending
+
+        await sweep(one, stride)
+
+    in_stepping_loop(main)
+
+
+async def test_a_body_that_is_being_read_ends_when_the_client_is_closed(
+    emulator: Emulator, client: EmbedClient[DenseEmbeddings]
+) -> None:
+    emulator.faults = "stalled_body"
+    call = asyncio.create_task(client.embed("a", input_type="query"))
+    await emulator.wait_for_in_flight(1)
+    # The half of the body that comes is under way by now.
+    await asyncio.sleep(0.1)
+    await client.aclose()
+    async with asyncio.timeout(5):
+        with pytest.raises(ClosedError):
+            await call
+
+
+async def test_an_error_of_the_progress_callback_leaves_no_cancellation_behind(client: EmbedClient[DenseEmbeddings]) -> None:
+    def broken(_: object) -> None:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        await client.embed("a", input_type="query", progress=broken)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_a_timeout_around_a_failed_progress_callback_still_works(client: EmbedClient[DenseEmbeddings]) -> None:
+    def broken(_: object) -> None:
+        raise KeyError("mine")
+
+    async def out_of_time() -> None:
+        async with asyncio.timeout(0.5):
+            with pytest.raises(KeyError, match="mine"):
+                await client.embed("a", input_type="query", progress=broken)
+            await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        await out_of_time()

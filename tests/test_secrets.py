@@ -1,0 +1,259 @@
+"""Neither the key nor the inputs' texts are in anything that a program shows, keeps or sends, whatever goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import os
+import pickle
+import re
+import subprocess
+import sys
+import traceback
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pinecone_embed_async import EmbedClient, EmbedError, RetryPolicy
+from pinecone_embed_async.emulator import EmbedRequest, Emulator, Fault, FaultName, FaultRule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+KEY = "pcsk_4rT9_wholly-secret-key"
+MARK = "vermilion-otter"
+SHORT = "zqxj7"
+TEXTS = [
+    f"the {MARK} is not to be seen, number 0",
+    f'the "{MARK}" in quotes,\nand on a second line with é and \U0001f600 and a \\ backslash',
+    SHORT,
+    f"{MARK} " + " ".join(f"word{number}" for number in range(900)) + f" {MARK}",
+    f"the {MARK} is not to be seen, number 4",
+    f"the {MARK} is not to be seen, number 5",
+]
+SECRETS = (KEY, "wholly-secret", MARK, "vermilion", SHORT)
+QUICK = RetryPolicy(max_attempts=2, max_elapsed=0.05, initial_backoff=0.001, max_backoff=0.002)
+DENSE, SPARSE = "multilingual-e5-large", "pinecone-sparse-english-v0"
+
+QUICK_VALUES = {
+    FaultName.CONNECTION_REFUSED: 0,
+    FaultName.GZIP_BOMB: 2,
+    FaultName.GIGANTIC_BODY: 2,
+    FaultName.SLOW_DRIP: 0.01,
+}
+FAULTS = [
+    *(Fault(name, QUICK_VALUES.get(name, "")) for name in FaultName),
+    *(Fault("status", f"{code},{body}") for code in (400, 401, 404, 413, 500) for body in ("json", "html", "cut")),
+    Fault("error_in_200", "400"),
+]
+
+
+def assert_silent(said: object, where: str) -> None:
+    text = said.decode("latin-1") if isinstance(said, bytes) else str(said)
+    for secret in SECRETS:
+        # Not the text itself in the message: it would be shown where the test fails.
+        assert secret not in text, f"{SECRETS.index(secret)} in {where}: ...{text.partition(secret)[0][-200:]}"
+
+
+def chain_of(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it came from, and the failures' own errors with what those came from."""
+    seen: set[int] = set()
+    todo: list[BaseException | None] = [error]
+    while todo:
+        one = todo.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        todo += [one.__cause__, one.__context__]
+        if isinstance(one, BaseExceptionGroup):
+            todo += one.exceptions
+        if isinstance(one, EmbedError):
+            todo += [failure.error for failure in one.failures]
+
+
+def assert_error_is_silent(error: EmbedError) -> None:
+    for one in chain_of(error):
+        assert isinstance(one, EmbedError), "an error of another library is chained: it may hold headers or bodies"
+        assert_silent((str(one), repr(one), one.args, vars(one)), "an error")
+        assert_silent(pickle.dumps(one), "a pickle")
+        assert_silent(pickle.dumps(pickle.loads(pickle.dumps(one))), "a pickle of a pickle")  # noqa: S301
+        assert_silent("".join(traceback.format_exception(one)), "a traceback")
+
+
+def assert_objects_are_silent() -> None:
+    """Everything of ours that is alive, public or private."""
+    for found in gc.get_objects():
+        module = getattr(type(found), "__module__", None)
+        if not isinstance(module, str) or not module.startswith("pinecone_embed_async") or ".emulator" in module:
+            continue
+        assert_silent(repr(found), f"the repr of a {type(found).__name__}")
+
+
+def assert_tasks_are_silent() -> None:
+    for task in asyncio.all_tasks():
+        assert_silent((repr(task), task.get_name()), "a task")
+
+
+def client_of(emulator: Emulator, model: str, **options: Any) -> EmbedClient[Any]:
+    return EmbedClient(
+        model,
+        api_key=KEY,
+        base_url=emulator.url,
+        parameters={"input_type": "passage"},
+        max_batch_size=1,
+        max_answer_bytes=2**20,
+        **{"retry": QUICK, "attempt_timeout": 0.1, **options},
+    )
+
+
+def is_struck(request: EmbedRequest) -> bool:
+    return request.inputs[0] in TEXTS[1:4]
+
+
+@pytest.fixture
+def everything_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """All loggers at DEBUG; what they said is searched in the end."""
+    caplog.set_level(logging.DEBUG)
+    yield
+    for record in caplog.records:
+        assert_silent((record.getMessage(), record.args, vars(record)), f"the log of {record.name}")
+    assert_silent(caplog.text, "the log")
+
+
+@pytest.mark.usefixtures("everything_logged")
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+async def test_a_fault_shows_neither_key_nor_text(fault: Fault, capfd: pytest.CaptureFixture[str]) -> None:
+    asyncio.get_running_loop().set_debug(True)
+    model = DENSE if fault.applies_to("dense") else SPARSE
+    faults = FaultRule(fault, when=is_struck)
+    async with Emulator(api_key=KEY, faults=faults) as emulator, client_of(emulator, model) as client:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            error = None
+            try:
+                result = await client.embed(TEXTS)
+            except EmbedError as raised:
+                error, result = raised, raised.partial
+        assert_silent([str(warning.message) for warning in caught], "a warning")
+        assert_objects_are_silent()
+        assert_tasks_are_silent()
+        assert_silent((repr(client), client.statistics(), repr(result), result.failures, result.usage), "a repr")
+    if error is not None:
+        assert_error_is_silent(error)
+    assert_silent(capfd.readouterr(), "the output")
+
+
+@pytest.mark.usefixtures("everything_logged")
+@pytest.mark.parametrize("model", [DENSE, SPARSE])
+async def test_a_refusal_that_echoes_inputs_shows_none(model: str) -> None:
+    asyncio.get_running_loop().set_debug(True)
+    async with (
+        Emulator(api_key=KEY, reject=lambda text: text in TEXTS[:5]) as emulator,
+        client_of(emulator, model) as client,
+    ):
+        with pytest.raises(EmbedError) as caught:
+            await client.embed(TEXTS)
+        returned = await client.embed(TEXTS, on_error="return")
+    assert len(caught.value.failures) == len(returned.failures) == 5
+    assert_error_is_silent(caught.value)
+    for failure in returned.failures:
+        assert_error_is_silent(failure.error)
+        assert "<input" in str(failure.error)
+
+
+@pytest.mark.usefixtures("everything_logged")
+@pytest.mark.parametrize("model", [DENSE, SPARSE])
+async def test_nothing_is_shown_while_requests_are_under_way_or_when_they_are_cancelled_or_out_of_time(model: str) -> None:
+    asyncio.get_running_loop().set_debug(True)
+    async with (
+        Emulator(api_key=KEY) as emulator,
+        client_of(emulator, model, max_concurrency=2, attempt_timeout=60) as client,
+    ):
+        emulator.hold()
+        call = asyncio.create_task(client.embed(TEXTS))
+        await emulator.wait_for_in_flight(2)
+        assert_objects_are_silent()
+        assert_tasks_are_silent()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError) as cancelled:
+            await call
+        assert_silent((cancelled.value.args, str(cancelled.value)), "a CancelledError")
+        with pytest.raises(EmbedError) as late:
+            await client.embed(TEXTS, timeout=0.05)
+        assert_error_is_silent(late.value)
+        emulator.release()
+        await client.embed(TEXTS)
+        assert_objects_are_silent()
+
+
+async def test_the_terms_of_a_sparse_answer_are_in_no_repr() -> None:
+    async with Emulator(api_key=KEY) as emulator, client_of(emulator, SPARSE, attempt_timeout=60) as client:
+        seen = 0
+
+        def look(_: object) -> None:
+            nonlocal seen
+            seen += 1
+            assert_objects_are_silent()
+
+        result = await client.embed(TEXTS, parameters={"return_tokens": True}, progress=look)
+        assert "vermilion" in "".join(result.tokens[0])
+        assert seen == len(TEXTS)
+
+
+# The command line.
+
+
+async def run_embed(emulator: Emulator, key: str, folder: Path, *options: str) -> tuple[int | None, bytes]:
+    """Run the command in development mode; gives its exit status and all that it wrote, files of failures included."""
+    source, out = folder / "in.jsonl", folder / "out.jsonl"
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-X", "dev", "-m", "pinecone_embed_async.cli", "embed", str(source), "--out", str(out), *options),
+        *("--batch-size", "1", "--timeout", "5"),
+        env={**os.environ, "PINECONE_API_KEY": key, "PINECONE_CONTROLLER_HOST": emulator.url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    output, errors = await process.communicate()
+    said = [output, errors, *(path.read_bytes() for path in folder.iterdir() if path != source)]
+    return process.returncode, b"\n".join(said)
+
+
+@pytest.mark.parametrize("fault", ["status=400", "month_quota_spent", "white_space"])
+async def test_the_command_line_shows_neither_key_nor_text(fault: str, tmp_path: Path) -> None:
+    async with Emulator(api_key=KEY, faults=FaultRule(fault, when=is_struck)) as emulator:
+        status, said = await run_embed(emulator, KEY, tmp_path)
+    assert status == (0 if fault == "white_space" else 1)
+    assert b" inputs" in said
+    assert_silent(said, "the command line")
+
+
+async def test_the_command_line_shows_no_text_that_the_service_echoes(tmp_path: Path) -> None:
+    async with Emulator(api_key=KEY, reject=lambda text: text in TEXTS[:3]) as emulator:
+        status, said = await run_embed(emulator, KEY, tmp_path)
+    assert status == 1
+    assert b"was rejected" in said
+    assert_silent(said, "the command line")
+
+
+async def test_the_emulators_command_shows_no_text(tmp_path: Path) -> None:
+    faults = ("--fault", "status=503,html:0.2", "--fault", "cut_off_body:0.2", "--reject", "in quotes")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-X", "dev", "-m", "pinecone_embed_async.cli", "emulator", *faults),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    found = re.match(r"export PINECONE_CONTROLLER_HOST=(\S+)", (await process.stdout.readline()).decode())
+    assert found is not None
+    async with EmbedClient(DENSE, api_key="emulator-key", base_url=found[1], max_batch_size=1, retry=QUICK) as client:
+        result = await client.embed(TEXTS, input_type="passage", on_error="return")
+    assert result.failures
+    process.terminate()
+    output, errors = await process.communicate()
+    assert_silent(output + errors, "the emulator's output")

@@ -1,0 +1,69 @@
+"""Programs that report errors keep the local variables of every frame: those of the library hold neither key nor text."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import pinecone_embed_async
+from pinecone_embed_async import EmbedError
+from pinecone_embed_async.emulator import Emulator, FaultRule
+from tests.test_secrets import DENSE, KEY, SPARSE, TEXTS, assert_silent, chain_of, client_of, is_struck
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+PACKAGE = str(Path(pinecone_embed_async.__file__).parent)
+
+
+def assert_frames_are_silent(error: BaseException) -> None:
+    seen = 0
+    for one in chain_of(error):
+        told = traceback.TracebackException.from_exception(one, capture_locals=True)
+        for frame in told.stack:
+            if frame.filename.startswith(PACKAGE):
+                seen += 1
+                assert_silent(frame.locals, f"the locals of {frame.name} in {Path(frame.filename).name}")
+    assert seen
+
+
+async def source() -> AsyncIterator[str]:
+    for text in TEXTS:
+        yield text
+
+
+@pytest.mark.parametrize("model", [DENSE, SPARSE])
+@pytest.mark.parametrize(
+    "fault", ["status=503", "status=401", "status=400", "cut_off_body", "wrong_count", "month_quota_spent", "rate_limited"]
+)
+async def test_an_error_that_leaves_holds_no_text_in_the_librarys_frames(fault: str, model: str) -> None:
+    faults = FaultRule(fault, when=is_struck)
+    async with Emulator(api_key=KEY, faults=faults) as emulator, client_of(emulator, model) as client:
+        for inputs in (TEXTS, source(), ({"text": text} for text in TEXTS)):
+            with pytest.raises(EmbedError) as caught:
+                await client.embed(inputs)
+            assert_frames_are_silent(caught.value)
+
+
+async def test_neither_does_a_deadline() -> None:
+    async with Emulator(api_key=KEY) as emulator, client_of(emulator, DENSE, attempt_timeout=60) as client:
+        emulator.hold()
+        with pytest.raises(EmbedError) as caught:
+            await client.embed(TEXTS, timeout=0.05)
+        emulator.release()
+    assert_frames_are_silent(caught.value)
+
+
+async def test_neither_does_an_error_before_anything_is_sent() -> None:
+    async with Emulator(api_key=KEY) as emulator, client_of(emulator, DENSE) as client:
+        for inputs in ([*TEXTS, 5], [*TEXTS, f"{TEXTS[0]} \ud800"], [{"texts": TEXTS[0]}]):
+            with pytest.raises(EmbedError) as caught:
+                await client.embed(inputs)  # type: ignore[arg-type]
+            assert_silent((str(caught.value), repr(caught.value)), "an error")
+            assert_frames_are_silent(caught.value)
+        with pytest.raises(EmbedError) as caught:
+            await client.embed(TEXTS, timeout=-1)
+        assert_frames_are_silent(caught.value)
