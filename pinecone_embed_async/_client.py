@@ -21,6 +21,7 @@ from pinecone_embed_async._errors import (
     ClosedError,
     ConfigurationError,
     DeadlineExceededError,
+    InputError,
     ResponseError,
 )
 from pinecone_embed_async._inputs import read_texts
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from typing import Self, Unpack
 
     import aiohttp
+    import numpy as np
+    from numpy.typing import NDArray
 
     from pinecone_embed_async._clock import Clock
     from pinecone_embed_async._engine import Destination
@@ -115,6 +118,16 @@ class _Job:
     limits: Callable[[], RequestLimits]
     dimension: int | None
     deadline: float | None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Call:
+    """A call of `embed` whose inputs are read."""
+
+    count: int
+    ledger: Ledger
+    collector: Collector
+    positions: NDArray[np.intp] | None
 
 
 class _Options(TypedDict, total=False):
@@ -364,18 +377,18 @@ class EmbedClient(Generic[EmbeddingsT]):
             DeadlineExceededError: `timeout` ran out.
             ClosedError: the client is closed.
         """
-        self._check_open()
-        _check_on_error(on_error)
-        job = self._job(input_type, parameters, timeout)
-        texts = await _read_until(inputs, job.deadline)
+        try:
+            self._check_open()
+            _check_on_error(on_error)
+            job = self._job(input_type, parameters, timeout)
+            call = self._call(job, await _read_until(inputs, job.deadline), dedupe=dedupe)
+        finally:
+            # Whoever reports errors with the locals of their frames is shown no texts.
+            del inputs
         # Reading an async iterable may take a while.
         self._check_open()
-        distinct = Distinct(texts) if dedupe else None
-        sent = texts if distinct is None else distinct.texts
-        collector = Collector(0, len(sent), Dimension(job.dimension))
-        requests = requests_of(sent, job.limits)
-        ledger = self._ledger(job, lambda: next(requests, None), collector, is_single=len(sent) == 1)
-        report = self._reporter(progress, collector, collector.account, len(sent))
+        collector, ledger = call.collector, call.ledger
+        report = self._reporter(progress, collector, collector.account, call.count)
         run = self._run(ledger, job, collector, settled=report)
         async with self._registered(run), run.running():
             pass
@@ -383,8 +396,8 @@ class EmbedClient(Generic[EmbeddingsT]):
             # What `progress` raised.
             raise run.error
         result = collector.finish(self._model, self._engine.vector_type)
-        if distinct is not None:
-            result = result.spread(distinct.positions)
+        if call.positions is not None:
+            result = result.spread(call.positions)
         error = ledger.job_error or collector.account.first_error()
         if ledger.job_error is not None:
             # What was cancelled has not been reported.
@@ -392,6 +405,16 @@ class EmbedClient(Generic[EmbeddingsT]):
         if error is not None and on_error == "raise":
             raise with_outcome(error, result)
         return cast("EmbeddingsT", result)
+
+    def _call(self, job: _Job, texts: list[str], *, dedupe: bool) -> _Call:
+        positions = None
+        if dedupe:
+            distinct = Distinct(texts)
+            texts, positions = distinct.texts, distinct.positions
+        collector = Collector(0, len(texts), Dimension(job.dimension))
+        requests = requests_of(texts, job.limits)
+        ledger = self._ledger(job, lambda: next(requests, None), collector, is_single=len(texts) == 1)
+        return _Call(len(texts), ledger, collector, positions)
 
     def stream(
         self,
@@ -631,13 +654,21 @@ class EmbedClient(Generic[EmbeddingsT]):
 
 
 async def _read_until(inputs: Inputs, deadline: float | None) -> list[str]:
+    problem: InputError | None = None
     try:
         async with asyncio.timeout_at(deadline) as scope:
             return await read_texts(inputs)
+    except InputError as error:
+        # Without its traceback it keeps no frame, and so no text, alive.
+        problem = error.with_traceback(None)
     except TimeoutError:
         # A source may have time-outs of its own: those are the caller's.
         if not scope.expired():
             raise
+    finally:
+        del inputs
+    if problem is not None:
+        raise problem
     raise DeadlineExceededError("the deadline of the call passed while its inputs were read")
 
 

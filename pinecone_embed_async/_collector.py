@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pinecone_embed_async._errors import kind_of
+from pinecone_embed_async._log import logger
 from pinecone_embed_async._plan import Account
 from pinecone_embed_async._results import DenseRows, SparseRows, Usage
 
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from pinecone_embed_async._plan import PlannedRequest
     from pinecone_embed_async._results import DenseEmbeddings, Dimension, SparseEmbeddings
     from pinecone_embed_async._wire import Answer
-
-
-logger = logging.getLogger("pinecone_embed_async")
 
 
 class Collector:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import random
 import ssl
@@ -26,6 +25,7 @@ from pinecone_embed_async._errors import (
     kind_of,
 )
 from pinecone_embed_async._limits import DecodeGate, Permits
+from pinecone_embed_async._log import logger
 from pinecone_embed_async._retry import RetryBudget, RetryPolicy, RetryState, Verdict, judge
 from pinecone_embed_async._wire import (
     Redactor,
@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     from pinecone_embed_async._models import VectorType
     from pinecone_embed_async._plan import PlannedRequest
     from pinecone_embed_async._wire import Answer, Decoder, DecoderName
-
-logger = logging.getLogger("pinecone_embed_async")
 
 ERROR_BODY_BYTES = 65_536
 """As much of an error's body as is read: the documented ones have fewer than 1,000 bytes."""

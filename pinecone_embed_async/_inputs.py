@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Iterable, Mapping
-from itertools import islice
 from typing import Any
 
 from pinecone_embed_async._errors import InputError
@@ -67,24 +66,28 @@ async def read_texts(inputs: Inputs) -> list[str]:
     Raises:
         InputError: with the index of the first input that is no text.
     """
-    if isinstance(inputs, (str, Mapping)):
-        return [text_of(inputs, 0)]
     texts: list[str] = []
-    if isinstance(inputs, AsyncIterable):
-        async for value in inputs:
-            texts.append(text_of(value, len(texts)))
-            if len(texts) % SLICE == 0:
-                # An async iterable need not ever suspend.
-                await asyncio.sleep(0)
+    value: Any = None
+    try:
+        if isinstance(inputs, (str, Mapping)):
+            texts.append(text_of(inputs, 0))
+        elif isinstance(inputs, AsyncIterable):
+            async for value in inputs:
+                texts.append(text_of(value, len(texts)))
+                if len(texts) % SLICE == 0:
+                    # An async iterable need not ever suspend.
+                    await asyncio.sleep(0)
+        elif isinstance(inputs, Iterable) and not isinstance(inputs, (bytes, bytearray, memoryview)):
+            for value in inputs:
+                texts.append(text_of(value, len(texts)))
+                if len(texts) % SLICE == 0:
+                    await asyncio.sleep(0)
+        else:
+            kind = type(inputs).__name__
+            raise InputError(
+                f'inputs are of type {kind}; they must be a str, a mapping with "text", or an iterable of those'
+            )
         return texts
-    if isinstance(inputs, (bytes, bytearray, memoryview)) or not isinstance(inputs, Iterable):
-        raise InputError(
-            f'inputs are of type {type(inputs).__name__}; they must be a str, a mapping with "text", or an iterable of those'
-        )
-    iterator = iter(inputs)
-    while True:
-        before = len(texts)
-        texts.extend(text_of(value, before + offset) for offset, value in enumerate(islice(iterator, SLICE)))
-        if len(texts) - before < SLICE:
-            return texts
-        await asyncio.sleep(0)
+    finally:
+        # Whoever reports an error of the source with the locals of its frames is shown no texts.
+        del inputs, texts, value

@@ -78,7 +78,11 @@ class Listener:
         """Stop to listen: new connections are refused until `accept`."""
         self._forget_reopening()
         if self._server is not None:
-            self._server.close()
+            loop = asyncio.get_running_loop()
+            for listening in self._server.sockets:
+                loop.remove_reader(listening.fileno())
+            # Not at once: a connection that has just been accepted is still to be handed to the server.
+            loop.call_soon(self._server.close)
             self._server = None
 
     async def accept(self) -> None:
