@@ -227,11 +227,51 @@ async def ask_for_models(bench: Bench) -> None:
     assert (await bench.client.describe_model()).model == "tiny"
 
 
+class Source:
+    """An async source that knows whether it was closed."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+
+    async def texts(self) -> AsyncGenerator[str, None]:
+        self.is_open = True
+        try:
+            for text in TEXTS:
+                await asyncio.sleep(0)
+                yield text
+        finally:
+            self.is_open = False
+
+
+async def stream_all(bench: Bench) -> None:
+    source = Source()
+    try:
+        async with bench.client.stream(source.texts(), window=3) as batches:
+            rows = [row async for batch in batches for row in batch.vectors]
+        for text, row in zip(TEXTS, rows, strict=True):
+            np.testing.assert_array_equal(row, REFERENCE[text])
+    finally:
+        assert not source.is_open
+
+
+async def stream_and_leave_early(bench: Bench) -> None:
+    source = Source()
+    try:
+        async with bench.client.stream(source.texts(), ordered=False) as batches:
+            async for _ in batches:
+                break
+    finally:
+        assert not source.is_open
+
+
 @pytest.mark.parametrize(
     ("job", "stride"),
     [
         (embed_all, 1),
         (ask_for_models, 1),
+        (stream_all, 3),
+        (stream_and_leave_early, 3),
+        *(pytest.param(job, 1, marks=pytest.mark.long) for job in (stream_all, stream_and_leave_early)),
         *((job, 7) for job in (embed_from_a_source, open_embed_and_close)),
         *(pytest.param(job, 1, marks=pytest.mark.long) for job in (embed_from_a_source, open_embed_and_close)),
     ],
@@ -312,7 +352,20 @@ async def embed_until_both(bench: Bench) -> None:
         assert scope.expired()
 
 
-DEADLINES = [embed_until_the_deadline, embed_until_a_timeout_around_it, embed_until_both]
+async def stream_until_the_deadline(bench: Bench) -> None:
+    rows: dict[int, Any] = {}
+    try:
+        async with bench.client.stream(TEXTS, timeout=5, on_error="return") as batches:
+            async for batch in batches:
+                if batch.embeddings.embedded.all():
+                    rows[batch.start] = batch.vectors[0]
+    except DeadlineExceededError as error:
+        assert error.partial is not None
+    for index, row in rows.items():
+        np.testing.assert_array_equal(row, REFERENCE[TEXTS[index]])
+
+
+DEADLINES = [stream_until_the_deadline, embed_until_the_deadline, embed_until_a_timeout_around_it, embed_until_both]
 
 
 async def out_of_time_before_step(bench: Bench, number: int, job: Job, *, cancel: bool = False) -> bool:

@@ -272,3 +272,33 @@ async def test_a_limit_of_inputs_told_by_the_service_is_obeyed() -> None:
             assert result.vectors.ravel().tolist() == [1, 2, 1, 2]
             await client.embed(list("abcd"))
         assert len(service.requests) == 5
+
+
+@pytest.mark.parametrize("model", [E5, SPARSE])
+async def test_equal_texts_are_sent_once_and_every_input_gets_its_row(emulator: Emulator, model: str) -> None:
+    emulator.reject = lambda text: text == "bad"
+    texts = ["a", "b", "a", "bad", "c", "bad", "a"]
+    async with embedded_alone(emulator, model) as client:
+        result = await client.embed(texts, input_type="passage", dedupe=True, on_error="return")
+        assert max(count for text, count in emulator.statistics().answered.items() if text != "bad") == 1
+        plain = await client.embed(texts, input_type="passage", on_error="return")
+        with pytest.raises(InvalidRequestError) as caught:
+            await client.embed(texts, input_type="passage", dedupe=True)
+    assert result.embedded.tolist() == plain.embedded.tolist()
+    assert [list(failure.indices) for failure in result.failures] == [[3, 5]]
+    assert caught.value.failures[0].indices == [3, 5]
+    for one, other in zip(result, plain, strict=True):
+        if isinstance(result, DenseEmbeddings):
+            np.testing.assert_array_equal(one, other)
+        else:
+            np.testing.assert_array_equal(one.indices, other.indices)
+            np.testing.assert_array_equal(one.values, other.values)
+
+
+async def test_tokens_follow_their_texts_when_equal_ones_are_sent_once(emulator: Emulator) -> None:
+    async with embedded_alone(emulator, SPARSE) as client:
+        result = await client.embed(
+            ["one word", "other", "one word"], input_type="passage", parameters={"return_tokens": True}, dedupe=True
+        )
+    assert result.tokens[0] == result.tokens[2]
+    assert result.tokens[1] != result.tokens[0]
