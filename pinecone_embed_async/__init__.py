@@ -18,6 +18,7 @@ from pinecone_embed_async._errors import (
     ServiceError,
     TransportError,
 )
+from pinecone_embed_async._estimate import Estimate
 from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings, SparseVector, Usage
 from pinecone_embed_async._retry import RetryPolicy
 from pinecone_embed_async._stream import EmbeddedBatch, EmbeddingStream
@@ -35,6 +36,7 @@ __all__ = [
     "EmbedError",
     "EmbeddedBatch",
     "EmbeddingStream",
+    "Estimate",
     "Failure",
     "InputError",
     "InvalidRequestError",

@@ -24,7 +24,8 @@ from pinecone_embed_async._errors import (
     InputError,
     ResponseError,
 )
-from pinecone_embed_async._inputs import read_texts
+from pinecone_embed_async._estimate import Estimator
+from pinecone_embed_async._inputs import iter_texts, read_texts
 from pinecone_embed_async._plan import Distinct, Learned, Ledger, RequestLimits, Splitter, requests_of
 from pinecone_embed_async._results import DenseEmbeddings, Dimension, SparseEmbeddings, with_outcome
 from pinecone_embed_async._retry import RetryPolicy
@@ -32,7 +33,7 @@ from pinecone_embed_async._stream import Batches, EmbeddingStream, Reader, Run, 
 from pinecone_embed_async._wire import decode_model, decode_models, encode_request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
     from types import TracebackType
     from typing import Self, Unpack
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._clock import Clock
     from pinecone_embed_async._engine import Destination
     from pinecone_embed_async._errors import EmbedError
+    from pinecone_embed_async._estimate import Estimate
     from pinecone_embed_async._inputs import Input, Inputs
     from pinecone_embed_async._plan import Account, Outcomes, PlannedRequest
     from pinecone_embed_async._retry import RetryState
@@ -510,6 +512,32 @@ class EmbedClient(Generic[EmbeddingsT]):
                 yield stream
 
         return opened()
+
+    def estimate(
+        self,
+        inputs: Input | Iterable[Input],
+        *,
+        input_type: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        dedupe: bool = False,
+    ) -> Estimate:
+        """What embedding `inputs` will cost, about, without a request.
+
+        Args:
+            inputs: as for `embed`; an iterable is read to its end, and need not fit into memory.
+            input_type: `"passage"` or `"query"`, which have quotas of their own.
+            parameters: of the model, merged over the client's.
+            dedupe: count equal texts once.
+
+        Raises:
+            InputError: an input is no text.
+            ConfigurationError: the parameters cannot work.
+        """
+        merged, _ = self._checked_parameters(parameters, input_type)
+        vector_type = self._engine.vector_type
+        estimator = Estimator(self._limits(merged), vector_type, merged.get("input_type"), dedupe=dedupe)
+        estimator.add(iter_texts(inputs))
+        return estimator.result()
 
     def _job(self, input_type: str | None, parameters: Mapping[str, Any] | None, timeout: float | None) -> _Job:
         """What a call or stream is to do, checked."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
 from typing import Any
 
 from pinecone_embed_async._errors import InputError
@@ -58,6 +58,22 @@ def _first_unencodable(text: str) -> int | None:
     except UnicodeEncodeError as error:
         return error.start
     return None
+
+
+def iter_texts(inputs: Input | Iterable[Input]) -> Iterator[str]:
+    """The texts of `inputs`, one after the other, each checked.
+
+    Raises:
+        InputError: with the index of the first input that is no text.
+    """
+    if isinstance(inputs, (str, Mapping)):
+        yield text_of(inputs, 0)
+    elif isinstance(inputs, Iterable) and not isinstance(inputs, (bytes, bytearray, memoryview)):
+        for index, value in enumerate(inputs):
+            yield text_of(value, index)
+    else:
+        kind = type(inputs).__name__
+        raise InputError(f'inputs are of type {kind}; they must be a str, a mapping with "text", or an iterable of those')
 
 
 async def read_texts(inputs: Inputs) -> list[str]:

@@ -108,6 +108,47 @@ KNOWN_MODELS: Mapping[str, KnownModel] = {
 }
 
 
+QUOTA_WINDOW = 60.0
+"""Seconds over which the service's quotas count. Source: limits of the service's documentation (2025-10)."""
+
+REQUESTS_PER_MINUTE = 2_000
+"""Inference requests of a project, under every plan. Source: the same."""
+
+PLANS: Mapping[str, Mapping[tuple[VectorType, str], int]] = {
+    "starter": {
+        ("dense", "passage"): 250_000,
+        ("dense", "query"): 50_000,
+        ("sparse", "passage"): 250_000,
+        ("sparse", "query"): 250_000,
+    },
+    "builder": {
+        ("dense", "passage"): 250_000,
+        ("dense", "query"): 50_000,
+        ("sparse", "passage"): 250_000,
+        ("sparse", "query"): 250_000,
+    },
+    "standard": {
+        ("dense", "passage"): 1_000_000,
+        ("dense", "query"): 250_000,
+        ("sparse", "passage"): 3_000_000,
+        ("sparse", "query"): 3_000_000,
+    },
+    "enterprise": {
+        ("dense", "passage"): 1_000_000,
+        ("dense", "query"): 250_000,
+        ("sparse", "passage"): 3_000_000,
+        ("sparse", "query"): 3_000_000,
+    },
+}
+"""Tokens a minute for each model, by the kind of its vectors and the input type. Source: the same."""
+
+
+def tokens_per_minute(plan: str, vector_type: VectorType | None, input_type: object) -> int:
+    """Tokens a minute that a plan has for a model; one of unknown kind counts as dense, another input type as passage."""
+    kind: VectorType = "sparse" if vector_type == "sparse" else "dense"
+    return PLANS[plan][kind, "query" if input_type == "query" else "passage"]
+
+
 def merge_parameters(client: Mapping[str, Any], call: Mapping[str, Any] | None, input_type: str | None) -> dict[str, Any]:
     """Merge a call's parameters over the client's, key by key; `input_type` is short for that key.
 

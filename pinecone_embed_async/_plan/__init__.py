@@ -4,16 +4,21 @@ from pinecone_embed_async._plan._account import Account
 from pinecone_embed_async._plan._distinct import Distinct
 from pinecone_embed_async._plan._ledger import Ledger, Outcomes
 from pinecone_embed_async._plan._split import (
+    BYTES_PER_TOKEN,
+    SPECIAL_TOKENS,
     Learned,
     PlannedRequest,
     RequestLimits,
     Splitter,
+    count_requests,
     estimate_tokens,
     requests_of,
     utf8_length,
 )
 
 __all__ = [
+    "BYTES_PER_TOKEN",
+    "SPECIAL_TOKENS",
     "Account",
     "Distinct",
     "Learned",
@@ -22,6 +27,7 @@ __all__ = [
     "PlannedRequest",
     "RequestLimits",
     "Splitter",
+    "count_requests",
     "estimate_tokens",
     "requests_of",
     "utf8_length",

@@ -154,6 +154,35 @@ def plan_request(
     )
 
 
+class Load:
+    """How much has been gathered for one request.
+
+    Attributes:
+        inputs: gathered.
+        tokens: estimated.
+        bytes: of the texts in UTF-8, with what JSON puts around them.
+    """
+
+    __slots__ = ("bytes", "inputs", "tokens")
+
+    def __init__(self) -> None:
+        self.inputs = self.tokens = self.bytes = 0
+
+    def admits(self, size: int, limits: RequestLimits) -> bool:
+        """Whether a text of `size` UTF-8 bytes fits in with what is there; a single one always does."""
+        return self.inputs == 0 or (
+            self.inputs < limits.inputs
+            and self.tokens + estimate_tokens(size, limits.sequence_length) <= limits.tokens
+            and self.bytes + size + _INPUT_OVERHEAD <= limits.bytes
+        )
+
+    def add(self, size: int, limits: RequestLimits) -> None:
+        """Add a text of `size` UTF-8 bytes."""
+        self.inputs += 1
+        self.tokens += estimate_tokens(size, limits.sequence_length)
+        self.bytes += size + _INPUT_OVERHEAD
+
+
 class Splitter:
     """Gathers texts, in order, into requests that are as large as the limits allow.
 
@@ -166,8 +195,7 @@ class Splitter:
         self._limits = limits
         self._start = 0
         self._texts: list[str] = []
-        self._tokens = 0
-        self._bytes = 0
+        self._load = Load()
 
     def __len__(self) -> int:
         """Texts gathered for the next request."""
@@ -181,14 +209,9 @@ class Splitter:
         """
         limits = self._limits()
         size = utf8_length(text)
-        tokens = estimate_tokens(size, limits.sequence_length)
-        size += _INPUT_OVERHEAD
-        full = None
-        if self._tokens + tokens > limits.tokens or self._bytes + size > limits.bytes or len(self._texts) >= limits.inputs:
-            full = self.flush()
+        full = None if self._load.admits(size, limits) else self.flush()
         self._texts.append(text)
-        self._tokens += tokens
-        self._bytes += size
+        self._load.add(size, limits)
         if full is None and len(self._texts) >= limits.inputs:
             full = self.flush()
         return full
@@ -197,9 +220,10 @@ class Splitter:
         """What has been gathered, as it is; `None` if that is nothing."""
         if not self._texts:
             return None
-        request = PlannedRequest(self._start, self._texts, self._tokens, self._bytes, origin=self._start)
+        load = self._load
+        request = PlannedRequest(self._start, self._texts, load.tokens, load.bytes, origin=self._start)
         self._start = request.stop
-        self._texts, self._tokens, self._bytes = [], 0, 0
+        self._texts, self._load = [], Load()
         return request
 
     def skip(self) -> PlannedRequest | None:
@@ -207,6 +231,16 @@ class Splitter:
         before = self.flush()
         self._start += 1
         return before
+
+
+def count_requests(sizes: Iterable[int], limits: RequestLimits) -> int:
+    """How many requests texts of these UTF-8 lengths make."""
+    requests, load = 0, Load()
+    for size in sizes:
+        if not load.admits(size, limits):
+            requests, load = requests + 1, Load()
+        load.add(size, limits)
+    return requests + (load.inputs > 0)
 
 
 def requests_of(texts: Iterable[str], limits: Callable[[], RequestLimits]) -> Iterator[PlannedRequest]:
