@@ -1,0 +1,166 @@
+"""A journal: checksummed records appended to a file, of which a torn or damaged one is found when it is opened again.
+
+A record is a header of 16 bytes (magic, CRC-32 of length and content, length), the content, and zeros up to a multiple of
+8 bytes, so that what is read in place is aligned.
+"""
+
+import mmap
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Self
+
+_MAGIC = b"PEJ1"
+_HEADER = struct.Struct("<4sIQ")
+_ALIGNMENT = 8
+
+
+class Span(NamedTuple):
+    """Where the content of a record lies in the file, in bytes."""
+
+    start: int
+    length: int
+
+
+class Scan(NamedTuple):
+    """What a journal holds.
+
+    Attributes:
+        spans: The records that are whole, in order.
+        end: Where the last of them ends; what is behind it was torn.
+        damaged: Stretches before `end` that hold no whole record although whole ones follow, as start and stop.
+    """
+
+    spans: list[Span]
+    end: int
+    damaged: list[tuple[int, int]]
+
+
+class Journal:
+    """One journal, open for appending. One thread at a time.
+
+    Opening cuts off what an interrupted write has left behind the last whole record.
+
+    Args:
+        path: The file; it is made if it is missing.
+
+    Attributes:
+        path: As given.
+        found: What it held when it was opened.
+
+    Raises:
+        OSError: The file system refused.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: BinaryIO = path.open("ab", buffering=0)
+        try:
+            self.found = scan(path)
+            if self._file.tell() > self.found.end:
+                self._file.truncate(self.found.end)
+        except BaseException:
+            self._file.close()
+            raise
+        self._end = self.found.end
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self._end
+
+    def append(self, content: bytes | memoryview) -> Span:
+        """Write a record, which counts only after `sync`.
+
+        Raises:
+            OSError: The file system refused; nothing may be appended any more.
+        """
+        view = memoryview(content).cast("B")
+        length = len(view)
+        header = _HEADER.pack(_MAGIC, _checksum(view, length), length)
+        start = self._end + len(header)
+        for part in (header, view, bytes(-length % _ALIGNMENT)):
+            _write(self._file, part)
+        self._end = start + length + -length % _ALIGNMENT
+        return Span(start, length)
+
+    def sync(self) -> None:
+        """Have everything appended on the disk.
+
+        Raises:
+            OSError: It is not; what was appended since the last time may be lost.
+        """
+        os.fdatasync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def scan(path: Path) -> Scan:
+    """Find the whole records of a journal.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    size = path.stat().st_size
+    if not size:
+        return Scan([], 0, [])
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return _scan(data)
+
+
+def _scan(data: mmap.mmap) -> Scan:
+    spans: list[Span] = []
+    damaged: list[tuple[int, int]] = []
+    end = 0
+    for start, stop, span in _whole_records(data):
+        if start > end:
+            damaged.append((end, start))
+        spans.append(span)
+        end = stop
+    return Scan(spans, end, damaged)
+
+
+def _whole_records(data: mmap.mmap) -> Iterator[tuple[int, int, Span]]:
+    at = 0
+    with memoryview(data) as view:
+        while at >= 0:
+            span = _record_at(view, at)
+            if span is None:
+                # The next one is looked for, since its own start and length cannot be trusted.
+                at = data.find(_MAGIC, at + 1)
+            else:
+                stop = span.start + span.length + -span.length % _ALIGNMENT
+                yield at, stop, span
+                at = stop
+
+
+def _record_at(view: memoryview, at: int) -> Span | None:
+    start = at + _HEADER.size
+    if start > len(view):
+        return None
+    magic, checksum, length = _HEADER.unpack_from(view, at)
+    if magic != _MAGIC or start + length + -length % _ALIGNMENT > len(view):
+        return None
+    with view[start : start + length] as content:
+        return Span(start, length) if _checksum(content, length) == checksum else None
+
+
+def _checksum(content: memoryview, length: int) -> int:
+    return zlib.crc32(content, zlib.crc32(length.to_bytes(8, "little")))
+
+
+def _write(file: BinaryIO, content: bytes | memoryview) -> None:
+    # One call may write less than it is given, before a disk is full for instance.
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) :]

@@ -1,0 +1,133 @@
+"""Parquet parts: each is made from one segment of the journal, sorted by row, and is there whole or not at all."""
+
+import io
+import mmap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import ipc, parquet
+
+from pinecone_embed_async._jobs._errors import OutputError
+from pinecone_embed_async._jobs._files import replacing
+from pinecone_embed_async._jobs._journal import Span
+from pinecone_embed_async._jobs._rowset import RowNumbers
+
+# Enough rows to compress well, few enough that one group of 2048 dimensions stays at 64 MiB.
+_ROWS_PER_GROUP = 8192
+
+# Every number of a vector is different: compressing them or looking for repetitions costs time and saves nothing.
+_PLAIN_COLUMNS = ("vector", "indices", "values")
+_ENDING = ".list.element"
+
+
+def encode_table(table: Any) -> Any:
+    """A table as bytes for the journal, its schema included."""
+    sink = pa.BufferOutputStream()
+    with ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+class Segment:
+    """The tables of a segment of the journal, read in place.
+
+    Args:
+        path: The file of the segment.
+        spans: Where its records are.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+
+    def __init__(self, path: Path, spans: Sequence[Span]) -> None:
+        self._tables: list[Any] = []
+        if spans:
+            with path.open("rb") as file:
+                buffer = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            for start, length in spans:
+                with ipc.open_stream(buffer.slice(start, length)) as reader:
+                    self._tables.append(reader.read_all())
+
+    @property
+    def schema(self) -> Any:
+        """The columns; `None` if there are no rows."""
+        return self._tables[0].schema if self._tables else None
+
+    def row_numbers(self) -> RowNumbers:
+        """The row numbers of all tables, in order; int64."""
+        return np.concatenate([np.empty(0, np.int64), *(table["row"].to_numpy() for table in self._tables)])
+
+    def sorted_groups(self) -> Iterator[Any]:
+        """The rows in the order of their numbers, as tables of `_ROWS_PER_GROUP` rows at most."""
+        order = np.argsort(self.row_numbers(), kind="stable")
+        first_rows = np.cumsum([0, *(table.num_rows for table in self._tables)])
+        for start in range(0, len(order), _ROWS_PER_GROUP):
+            wanted = order[start : start + _ROWS_PER_GROUP]
+            # Only the tables with rows of this group are put together: of a job without gaps, those of one stretch.
+            owners = np.unique(np.searchsorted(first_rows, wanted, side="right") - 1)
+            sizes = [self._tables[owner].num_rows for owner in owners]
+            shifts = np.zeros(len(self._tables), np.int64)
+            shifts[owners] = np.cumsum([0, *sizes[:-1]]) - first_rows[owners]
+            places = wanted + shifts[np.searchsorted(first_rows, wanted, side="right") - 1]
+            together = pa.concat_tables([self._tables[owner] for owner in owners], promote_options="default")
+            yield together.combine_chunks().take(pa.array(places))
+
+
+def write_part(path: Path, segment: Segment) -> None:
+    """Write a part, whole or not at all.
+
+    Raises:
+        OutputError: The file system refused.
+    """
+    with replacing(path, prefix="_part-") as file:
+        writer: Any = None
+        try:
+            for group in segment.sorted_groups():
+                if writer is None:
+                    writer = _writer(file, group.schema)
+                writer.write_table(group)
+        finally:
+            if writer is not None:
+                writer.close()
+
+
+def _writer(file: io.BufferedIOBase | Any, schema: Any) -> Any:
+    kept = [name for name in schema.names if name not in {*_PLAIN_COLUMNS, "tokens", "id", "row"}]
+    flat = [name for name in kept if not pa.types.is_nested(schema.field(name).type)]
+    leaves = {f"{name}{_ENDING}": "none" for name in _PLAIN_COLUMNS if name in schema.names}
+    others = {name: "zstd" for name in schema.names if name not in _PLAIN_COLUMNS}
+    return parquet.ParquetWriter(file, schema, use_dictionary=flat, compression={**others, **leaves})
+
+
+def part_rows(path: Path) -> Iterator[RowNumbers]:
+    """The row numbers of a part, piece by piece; int64.
+
+    Raises:
+        OutputError: It is no part of a job, or damaged.
+    """
+    try:
+        with parquet.ParquetFile(path) as part:
+            for batch in part.iter_batches(65536, columns=["row"]):
+                yield batch.column(0).to_numpy()
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise _unreadable(path, error) from error
+
+
+def part_schema(path: Path) -> Any:
+    """The columns of a part.
+
+    Raises:
+        OutputError: It is no part of a job, or damaged.
+    """
+    try:
+        return parquet.read_schema(path)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> OutputError:
+    reason = str(error).split("\n", 1)[0]
+    return OutputError(f"{path}: this part cannot be read: {reason}; remove it to have its rows embedded again")
