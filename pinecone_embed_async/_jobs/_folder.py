@@ -179,9 +179,9 @@ def held_folder(path: Path) -> Iterator[OutputFolder]:
     Raises:
         OutputError: It cannot be made or written to, or another run holds it.
     """
-    if path.exists() and not path.is_dir():
-        raise OutputError(f"{path}: it is a file; a job writes to a folder")
     with file_errors(path):
+        if path.exists() and not path.is_dir():
+            raise OutputError(f"{path}: it is a file; a job writes to a folder")
         path.mkdir(exist_ok=True)
     lock = path / "_lock"
     with contextlib.ExitStack() as stack:

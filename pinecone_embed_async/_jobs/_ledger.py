@@ -5,10 +5,34 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from pinecone_embed_async._errors import (
+    AuthenticationError,
+    ClosedError,
+    ConfigurationError,
+    DeadlineExceededError,
+    EmbedError,
+    NotFoundError,
+    QuotaExceededError,
+)
 from pinecone_embed_async._jobs._errors import JobChangedError
 from pinecone_embed_async._jobs._fingerprint import Fingerprint, differences, input_differences
 from pinecone_embed_async._jobs._folder import Portion
 from pinecone_embed_async._jobs._rowset import RowSet
+
+# They are about the whole job: the rows of the requests that met them are as good as not tried.
+_OF_THE_JOB = (
+    AuthenticationError,
+    ClosedError,
+    ConfigurationError,
+    DeadlineExceededError,
+    NotFoundError,
+    QuotaExceededError,
+)
+
+
+def is_about_rows(error: EmbedError) -> bool:
+    """Whether rows that met this error count as failed; otherwise the next run embeds them like any that are missing."""
+    return not isinstance(error, _OF_THE_JOB)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,13 @@ from typing import Any, Protocol
 
 from pinecone_embed_async._errors import Failure
 from pinecone_embed_async._jobs._failures import FailedRow
+from pinecone_embed_async._jobs._ledger import is_about_rows
 from pinecone_embed_async._jobs._sources import Row
 from pinecone_embed_async._jobs._store import Store
 from pinecone_embed_async._jobs._table import Embeddings, embedded_table
 from pinecone_embed_async._results import DenseEmbeddings
 
-GROUP_SECONDS = 0.2
+GROUP_SECONDS = 0.05
 GROUP_BYTES = 16 * 2**20
 
 
@@ -136,6 +137,7 @@ class Recorder:
             FailedRow(batch.items[index], failure.error)
             for batch in group
             for failure in batch.failures
+            if is_about_rows(failure.error)
             for index in failure.indices
         ]
         self._store.add([table for table in tables if table.num_rows], failed)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,7 @@ async def stream(  # noqa: C901 - it goes away
             return items, error
         return items, None
 
-    async def batches() -> AsyncIterator[StandInBatch]:
+    async def batches() -> AsyncGenerator[StandInBatch, None]:
         start, ended, error = 0, False, None
         while running or not ended:
             while not ended and len(running) < _WINDOW:
