@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint types unit bench clean
+.PHONY: demo test lint types unit test-long bench clean
 
 demo: $(VENV)/.cli
 	$(BIN)/pinecone-embed demo
@@ -22,6 +22,10 @@ types: $(VENV)/.dev
 
 unit: $(VENV)/.dev
 	$(BIN)/pytest
+
+# The same properties with many more examples, and what is marked `long`. Takes about half an hour.
+test-long: $(VENV)/.dev
+	$(BIN)/pytest --hypothesis-profile=long --timeout=3600 -m "fuzz or long"
 
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/throughput.py

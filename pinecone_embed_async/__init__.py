@@ -20,6 +20,7 @@ from pinecone_embed_async._errors import (
 )
 from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings, SparseVector, Usage
 from pinecone_embed_async._retry import RetryPolicy
+from pinecone_embed_async._stream import EmbeddedBatch, EmbeddingStream
 from pinecone_embed_async._version import __version__
 from pinecone_embed_async._wire import ModelInfo, ModelParameter
 
@@ -32,6 +33,8 @@ __all__ = [
     "DenseEmbeddings",
     "EmbedClient",
     "EmbedError",
+    "EmbeddedBatch",
+    "EmbeddingStream",
     "Failure",
     "InputError",
     "InvalidRequestError",

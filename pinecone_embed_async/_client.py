@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 from dataclasses import dataclass
@@ -12,50 +13,44 @@ from urllib.parse import quote
 import msgspec
 
 from pinecone_embed_async import _models
+from pinecone_embed_async._clock import LoopClock
+from pinecone_embed_async._collector import Collector
 from pinecone_embed_async._endpoint import check_api_key, check_base_url, user_agent
 from pinecone_embed_async._engine import Engine, EngineOptions
 from pinecone_embed_async._errors import (
-    AuthenticationError,
     ClosedError,
     ConfigurationError,
     DeadlineExceededError,
-    EmbedError,
-    NotFoundError,
-    QuotaExceededError,
     ResponseError,
 )
 from pinecone_embed_async._inputs import read_texts
-from pinecone_embed_async._plan import Ledger, RequestLimits
-from pinecone_embed_async._results import (
-    DenseEmbeddings,
-    DenseRows,
-    SparseEmbeddings,
-    SparseRows,
-    Usage,
-    with_outcome,
-)
+from pinecone_embed_async._plan import Distinct, Learned, Ledger, RequestLimits, Splitter, requests_of
+from pinecone_embed_async._results import DenseEmbeddings, Dimension, SparseEmbeddings, with_outcome
 from pinecone_embed_async._retry import RetryPolicy
-from pinecone_embed_async._stream import run_plan
+from pinecone_embed_async._stream import Batches, EmbeddingStream, Reader, Run, check_source
 from pinecone_embed_async._wire import decode_model, decode_models, encode_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from types import TracebackType
     from typing import Self, Unpack
 
     import aiohttp
-    from numpy.typing import NDArray
 
-    from pinecone_embed_async._inputs import Inputs
-    from pinecone_embed_async._plan import PlannedRequest
-    from pinecone_embed_async._wire import Answer, DecoderName, ModelInfo
+    from pinecone_embed_async._clock import Clock
+    from pinecone_embed_async._engine import Destination
+    from pinecone_embed_async._errors import EmbedError
+    from pinecone_embed_async._inputs import Input, Inputs
+    from pinecone_embed_async._plan import Account, Outcomes, PlannedRequest
+    from pinecone_embed_async._retry import RetryState
+    from pinecone_embed_async._stream import Source
+    from pinecone_embed_async._wire import DecoderName, ModelInfo
 
 DEFAULT_BASE_URL = "https://api.pinecone.io"
 """Source: `servers` in the reference of the inference API, 2025-10."""
 
 EmbeddingsT = TypeVar("EmbeddingsT", bound="DenseEmbeddings | SparseEmbeddings")
-
-_JOB_ERRORS = (AuthenticationError, NotFoundError, QuotaExceededError, ClosedError, ConfigurationError)
+ItemT = TypeVar("ItemT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +60,7 @@ class Progress:
     Attributes:
         done: inputs embedded.
         failed: inputs failed.
-        total: inputs of the call.
+        total: inputs of the call (distinct ones with `dedupe`); `None` for a stream, which does not know.
         requests: requests answered.
         tokens: tokens billed.
         retries: attempts beyond the first, of the whole client.
@@ -73,7 +68,7 @@ class Progress:
 
     done: int
     failed: int
-    total: int
+    total: int | None
     requests: int
     tokens: int
     retries: int
@@ -94,6 +89,8 @@ class Statistics:
         in_flight: requests on the wire or being decoded now.
         waiting: requests that wait for a permit now.
         decoder: `"msgspec"` or `"simdjson"`.
+        retry_budget: what is left of 100; a failure of the service or the connection takes one, an answer gives
+            one back, and below 50 one request is in flight at a time.
     """
 
     attempts: int
@@ -106,6 +103,18 @@ class Statistics:
     in_flight: int
     waiting: int
     decoder: str
+    retry_budget: int
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Job:
+    """What a call or a stream is to do, checked."""
+
+    parameters: dict[str, Any]
+    encoded: bytes
+    limits: Callable[[], RequestLimits]
+    dimension: int | None
+    deadline: float | None
 
 
 class _Options(TypedDict, total=False):
@@ -237,6 +246,9 @@ class EmbedClient(Generic[EmbeddingsT]):
         self._max_batch_size = max_batch_size
         self._max_concurrency = max_concurrency
         self._closed = False
+        self._clock: Clock = LoopClock()
+        self._learned = Learned()
+        self._runs: set[Run] = set()
         self._engine = Engine(
             EngineOptions(
                 model=model,
@@ -282,8 +294,18 @@ class EmbedClient(Generic[EmbeddingsT]):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections; calls after this raise `ClosedError` until it is entered again."""
+        """End the calls that run, and close the connections.
+
+        Requests in flight have a few seconds to be answered; the calls that they belong to raise `ClosedError`
+        with what was embedded, as do all calls from now on until the client is entered again.
+        """
         self._closed = True
+        loop = asyncio.get_running_loop()
+        runs = [run for run in self._runs if run.loop is loop]
+        for run in runs:
+            run.stop(ClosedError("the client was closed before all inputs were embedded"))
+        for run in runs:
+            await run.drained()
         await self._engine.aclose()
 
     def statistics(self) -> Statistics:
@@ -301,6 +323,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             in_flight=engine.in_flight,
             waiting=engine.waiting,
             decoder=engine.decoder_name,
+            retry_budget=engine.budget.tokens,
         )
 
     async def embed(
@@ -311,6 +334,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         parameters: Mapping[str, Any] | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - it hands over what was embedded
         on_error: Literal["raise", "return"] = "raise",
+        dedupe: bool = False,
         progress: Callable[[Progress], None] | None = None,
     ) -> EmbeddingsT:
         """Embed any number of inputs; row i of the result belongs to input i.
@@ -325,6 +349,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             on_error: `"raise"` raises once everything else is settled, with the embeddings that did succeed
                 in the error's `partial`; `"return"` gives the same as the result, failed rows NaN (sparse:
                 empty), the causes in `failures`.
+            dedupe: send equal texts once, and give every input its row.
             progress: called in the event loop after each request that is settled.
 
         Returns:
@@ -340,29 +365,215 @@ class EmbedClient(Generic[EmbeddingsT]):
             ClosedError: the client is closed.
         """
         self._check_open()
-        if on_error not in ("raise", "return"):
-            raise ConfigurationError(f'on_error is "raise" or "return", got {on_error!r}')
-        merged = self._checked_parameters(parameters, input_type)
-        deadline = None
-        if timeout is not None:
-            _check_seconds("timeout", timeout)
-            deadline = asyncio.get_running_loop().time() + timeout
-        texts = await _read_until(inputs, deadline)
-        call = _Call(self._model, merged, texts, self._limits(merged), self._engine)
-        if texts:
-            await run_plan(
-                call.ledger,
-                lambda request: call.send(request, deadline),
-                window=2 * self._max_concurrency,
-                deadline=deadline,
-                ends_job=lambda error: isinstance(error, _JOB_ERRORS),
-                settled=call.report_to(progress),
-            )
-        result = call.result()
-        error = call.ledger.error()
+        _check_on_error(on_error)
+        job = self._job(input_type, parameters, timeout)
+        texts = await _read_until(inputs, job.deadline)
+        # Reading an async iterable may take a while.
+        self._check_open()
+        distinct = Distinct(texts) if dedupe else None
+        sent = texts if distinct is None else distinct.texts
+        collector = Collector(0, len(sent), Dimension(job.dimension))
+        requests = requests_of(sent, job.limits)
+        ledger = self._ledger(job, lambda: next(requests, None), collector, is_single=len(sent) == 1)
+        report = self._reporter(progress, collector, collector.account, len(sent))
+        run = self._run(ledger, job, collector, settled=report)
+        async with self._registered(run), run.running():
+            pass
+        if run.error is not None:
+            # What `progress` raised.
+            raise run.error
+        result = collector.finish(self._model, self._engine.vector_type)
+        if distinct is not None:
+            result = result.spread(distinct.positions)
+        error = ledger.job_error or collector.account.first_error()
+        if ledger.job_error is not None:
+            # What was cancelled has not been reported.
+            report()
         if error is not None and on_error == "raise":
             raise with_outcome(error, result)
         return cast("EmbeddingsT", result)
+
+    def stream(
+        self,
+        source: Source[ItemT],
+        *,
+        text: Callable[[ItemT], Input] | None = None,
+        ordered: bool = True,
+        window: int | None = None,
+        input_type: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        on_error: Literal["raise", "return"] = "raise",
+        progress: Callable[[Progress], None] | None = None,
+        in_thread: bool = False,
+        max_delay: float = 0.5,
+    ) -> contextlib.AbstractAsyncContextManager[EmbeddingStream[ItemT, EmbeddingsT]]:
+        """Embed an iterable of any length in bounded memory.
+
+        ```python
+        async with client.stream(documents, text=lambda document: document["body"], input_type="passage") as batches:
+            async for batch in batches:
+                save(batch.items, batch.vectors)
+        ```
+
+        The source is read only as fast as batches are taken. Leaving the block cancels what runs, waits for it, and
+        closes the source's iterator.
+
+        Args:
+            source: an iterable or async iterable of items. It is pulled in the event loop.
+            text: gives the input of an item; without it the items are inputs. An item whose input is no text fails
+                alone, with an `InputError`.
+            ordered: give batches in the source's order; otherwise as they are done.
+            window: requests read ahead at most, those that are done and not taken included;
+                `2 * max_concurrency` if it is left out.
+            input_type: `"passage"` or `"query"`; short for that key of `parameters`.
+            parameters: of the model, merged over the client's.
+            timeout: seconds for the whole stream.
+            on_error: `"raise"` raises the error of a batch in its place, `"return"` gives the batch, failed rows NaN
+                (sparse: empty), the causes in `failures`.
+            progress: called in the event loop after each request that is settled.
+            in_thread: pull a source that is not asynchronous in a thread, for it may block.
+            max_delay: seconds that an item of an asynchronous source waits at most for others to share its request.
+
+        Returns:
+            An async context manager over an `EmbeddingStream`, an async iterator of `EmbeddedBatch`.
+
+        Raises:
+            InputError: `source` is no iterable, or a single text.
+            ConfigurationError: the arguments cannot work; nothing was sent.
+            ClosedError: the client is closed.
+        """
+        self._check_open()
+        check_source(source)
+        _check_on_error(on_error)
+        if window is None:
+            window = 2 * self._max_concurrency
+        _check_whole("window", window)
+        _check_seconds("max_delay", max_delay)
+        job = self._job(input_type, parameters, timeout)
+
+        @contextlib.asynccontextmanager
+        async def opened() -> AsyncIterator[EmbeddingStream[ItemT, EmbeddingsT]]:
+            self._check_open()
+            dimension = Dimension(job.dimension)
+            batches = Batches(dimension, ordered=ordered)
+            ledger = self._ledger(job, batches.next_request, batches, is_single=False)
+            stream: EmbeddingStream[ItemT, EmbeddingsT] = EmbeddingStream(
+                batches,
+                ledger,
+                lambda collector: cast("EmbeddingsT", collector.finish(self._model, self._engine.vector_type)),
+                Collector(0, 0, dimension),
+                window=window,
+                raises=on_error == "raise",
+            )
+            report = self._reporter(progress, batches, batches, None)
+            run = self._run(ledger, job, batches, settled=report, changed=stream.changed, window=window)
+
+            def handed_over() -> None:
+                run.fill()
+                stream.changed()
+
+            reader = Reader(
+                source,
+                text,
+                Splitter(job.limits),
+                batches,
+                clock=self._clock,
+                in_thread=in_thread,
+                max_delay=max_delay,
+                handed_over=handed_over,
+            )
+            async with self._registered(run), stream.running(run, reader):
+                yield stream
+
+        return opened()
+
+    def _job(self, input_type: str | None, parameters: Mapping[str, Any] | None, timeout: float | None) -> _Job:
+        """What a call or stream is to do, checked."""
+        deadline = None
+        if timeout is not None:
+            _check_seconds("timeout", timeout)
+            deadline = self._clock.time() + timeout
+        merged, encoded = self._checked_parameters(parameters, input_type)
+        limits = self._limits(merged)
+        return _Job(
+            parameters=merged,
+            encoded=encoded,
+            limits=lambda: self._learned.applied_to(limits),
+            dimension=_models.expected_dimension(self._model, merged),
+            deadline=deadline,
+        )
+
+    def _ledger(
+        self, job: _Job, fresh: Callable[[], PlannedRequest | None], outcomes: Outcomes, *, is_single: bool
+    ) -> Ledger:
+        return Ledger(
+            fresh,
+            outcomes,
+            sequence_length=job.limits().sequence_length,
+            learned=self._learned,
+            parameters=job.encoded,
+            is_single=is_single,
+        )
+
+    def _run(
+        self,
+        ledger: Ledger,
+        job: _Job,
+        destination: Destination,
+        *,
+        settled: Callable[[], None],
+        changed: Callable[[], None] = lambda: None,
+        window: int | None = None,
+    ) -> Run:
+        send = self._engine.send
+
+        def send_one(request: PlannedRequest, retry: RetryState) -> Awaitable[EmbedError | None]:
+            return send(request, job.parameters, destination, retry, deadline=job.deadline)
+
+        return Run(
+            ledger,
+            send_one,
+            window=window or 2 * self._max_concurrency,
+            clock=self._clock,
+            deadline=job.deadline,
+            settled=settled,
+            changed=changed,
+        )
+
+    @contextlib.asynccontextmanager
+    async def _registered(self, run: Run) -> AsyncIterator[None]:
+        """Have `aclose` know of a run."""
+        self._runs.add(run)
+        try:
+            yield
+        finally:
+            self._runs.discard(run)
+
+    def _reporter(
+        self,
+        progress: Callable[[Progress], None] | None,
+        costs: Collector | Batches,
+        counts: Account | Batches,
+        total: int | None,
+    ) -> Callable[[], None]:
+        """A function that tells `progress` how far a call or stream has come."""
+        if progress is None:
+            return lambda: None
+
+        def report() -> None:
+            progress(
+                Progress(
+                    done=counts.embedded_count,
+                    failed=counts.failed_count,
+                    total=total,
+                    requests=costs.usage.requests,
+                    tokens=costs.usage.total_tokens,
+                    retries=self._engine.counters.retries,
+                )
+            )
+
+        return report
 
     async def list_models(self) -> list[ModelInfo]:
         """The embedding models that the service offers.
@@ -392,19 +603,22 @@ class EmbedClient(Generic[EmbeddingsT]):
         if self._closed:
             raise ClosedError("the client is closed; open it again with `async with`")
 
-    def _checked_parameters(self, parameters: Mapping[str, Any] | None, input_type: str | None) -> dict[str, Any]:
+    def _checked_parameters(
+        self, parameters: Mapping[str, Any] | None, input_type: str | None
+    ) -> tuple[dict[str, Any], bytes]:
+        """The parameters of a call, and their JSON."""
         merged = _models.merge_parameters(self._parameters, parameters, input_type)
         known = _models.KNOWN_MODELS.get(self._model)
         if known is not None:
             known.check(merged)
         problem = None
         try:
-            encode_request(self._model, (), merged)
+            encoded = encode_request(self._model, (), merged)
         except (TypeError, ValueError, RecursionError) as error:
             problem = str(error)
         if problem is not None:
             raise ConfigurationError(f"the parameters have no JSON form: {problem}")
-        return merged
+        return merged, encoded
 
     def _limits(self, parameters: Mapping[str, Any]) -> RequestLimits:
         known = _models.KNOWN_MODELS.get(self._model)
@@ -414,76 +628,6 @@ class EmbedClient(Generic[EmbeddingsT]):
             # For a known model only smaller ones can work.
             inputs = self._max_batch_size if known is None else min(inputs, self._max_batch_size)
         return RequestLimits(inputs=inputs, sequence_length=length)
-
-
-class _Call:
-    """One call of `embed`: where its rows go, what it has cost, and what became of its inputs."""
-
-    def __init__(
-        self,
-        model: str,
-        parameters: dict[str, Any],
-        texts: list[str],
-        limits: RequestLimits,
-        engine: Engine,
-    ) -> None:
-        self._model = model
-        self._parameters = parameters
-        self._engine = engine
-        self._total = len(texts)
-        self._usage = Usage()
-        self._dense = DenseRows(len(texts), _models.expected_dimension(model, parameters))
-        self._sparse = SparseRows(len(texts))
-        self.ledger = Ledger(texts, limits)
-
-    async def send(self, request: PlannedRequest, deadline: float | None) -> EmbedError | None:
-        """Send one request of the call."""
-
-        def done(answer: Answer) -> None:
-            self._usage = self._usage.plus(answer.total_tokens)
-            if answer.sparse is not None:
-                self._sparse.put(request.start, answer.sparse)
-
-        return await self._engine.send(
-            request,
-            self._parameters,
-            dimension=lambda: self._dense.dimension,
-            rows=self._rows,
-            done=done,
-            deadline=deadline,
-        )
-
-    def _rows(self, start: int, stop: int, dimension: int) -> NDArray[Any]:
-        return self._dense.rows(start, stop, dimension)
-
-    def report_to(self, progress: Callable[[Progress], None] | None) -> Callable[[], None]:
-        """A function that tells `progress` how far the call has come."""
-
-        def report() -> None:
-            if progress is not None:
-                ledger = self.ledger
-                progress(
-                    Progress(
-                        done=ledger.embedded_count,
-                        failed=ledger.failed_count,
-                        total=self._total,
-                        requests=self._usage.requests,
-                        tokens=self._usage.total_tokens,
-                        retries=self._engine.counters.retries,
-                    )
-                )
-
-        return report
-
-    def result(self) -> DenseEmbeddings | SparseEmbeddings:
-        """What the call has embedded."""
-        collector = self._sparse if self._engine.vector_type == "sparse" else self._dense
-        return collector.finish(
-            model=self._model,
-            usage=self._usage,
-            failures=self.ledger.failures(),
-            embedded=self.ledger.embedded_mask(),
-        )
 
 
 async def _read_until(inputs: Inputs, deadline: float | None) -> list[str]:
@@ -507,6 +651,11 @@ def _decoded(decode: Callable[[bytes], DecodedT], body: bytes) -> DecodedT:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         problem = str(error) if isinstance(error, msgspec.DecodeError) else type(error).__name__
     raise ResponseError(f"the answer cannot be read: {problem}")
+
+
+def _check_on_error(value: object) -> None:
+    if value not in ("raise", "return"):
+        raise ConfigurationError(f'on_error is "raise" or "return", got {value!r}')
 
 
 def _check_whole(name: str, value: object) -> None:

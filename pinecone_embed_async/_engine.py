@@ -9,7 +9,7 @@ import os
 import random
 import ssl
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import aiohttp
 import tenacity
@@ -23,9 +23,10 @@ from pinecone_embed_async._errors import (
     RateLimitError,
     ResponseError,
     TransportError,
+    kind_of,
 )
 from pinecone_embed_async._limits import DecodeGate, Permits
-from pinecone_embed_async._retry import RetryPolicy, RetryState, Verdict, judge
+from pinecone_embed_async._retry import RetryBudget, RetryPolicy, RetryState, Verdict, judge
 from pinecone_embed_async._wire import (
     Redactor,
     choose_decoder,
@@ -37,6 +38,8 @@ from pinecone_embed_async._wire import (
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
 
+    import numpy as np
+    from numpy.typing import NDArray
     from yarl import URL
 
     from pinecone_embed_async._clock import Clock
@@ -102,17 +105,32 @@ class _LoopState:
     tls: ssl.SSLContext | bool
     proxy: URL | None
     closer: AsyncGenerator[None, None]
+    exchanges: set[asyncio.Timeout] = field(default_factory=set)
 
 
-@dataclass(slots=True, repr=False)
-class _Destination:
-    """Where the rows of one request go and what is known of them."""
+class Destination(Protocol):
+    """Where the rows of a request go."""
+
+    @property
+    def dimension(self) -> int | None:
+        """Numbers per row, as far as known by now."""
+
+    def rows(self, request: PlannedRequest, dimension: int) -> NDArray[np.float32]:
+        """The matrix, shape (inputs of the request, dimension), that its rows are written to."""
+
+    def answered(self, request: PlannedRequest, answer: Answer) -> None:
+        """Told of the answer once its rows are in place."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Sending:
+    """One request on its way through its attempts."""
 
     request: PlannedRequest
-    dimension: Callable[[], int | None]
-    rows: Callable[[int, int, int], Any]
-    done: Callable[[Answer], None]
-    state: RetryState = field(default_factory=RetryState)
+    body: bytes
+    redactor: Redactor
+    destination: Destination
+    retry: RetryState
 
 
 class Engine:
@@ -137,6 +155,7 @@ class Engine:
         self._states: dict[asyncio.AbstractEventLoop, _LoopState] = {}
         self._inherited: list[_LoopState] = []
         self._vector_type = options.vector_type
+        self.budget = RetryBudget()
         self.counters = Counters()
         self.decoder_name = choose_decoder(options.decoder).name
 
@@ -201,7 +220,7 @@ class Engine:
         return _LoopState(
             process=process,
             session=session,
-            permits=Permits(options.max_concurrency, self._clock),
+            permits=Permits(options.max_concurrency, self._clock, is_slowed=lambda: self.budget.is_low),
             gate=DecodeGate(),
             decoder=choose_decoder(options.decoder),
             tls=tls,
@@ -213,6 +232,9 @@ class Engine:
         """Close the running loop's session; those of other loops close with their loops."""
         state = self._states.pop(asyncio.get_running_loop(), None)
         if state is not None and state.process == os.getpid():
+            for exchange in state.exchanges:
+                # aiohttp does not wake whoever reads a body when the connection is closed under them.
+                exchange.reschedule(0)
             await state.closer.aclose()
 
     def abandon(self) -> None:
@@ -229,10 +251,9 @@ class Engine:
         self,
         request: PlannedRequest,
         parameters: Mapping[str, Any],
+        destination: Destination,
+        retry: RetryState,
         *,
-        dimension: Callable[[], int | None],
-        rows: Callable[[int, int, int], Any],
-        done: Callable[[Answer], None],
         deadline: float | None,
     ) -> EmbedError | None:
         """Send a request through all its attempts.
@@ -240,9 +261,8 @@ class Engine:
         Args:
             request: what to send.
             parameters: of the model.
-            dimension: numbers per row, as far as known by now.
-            rows: gives the matrix for inputs `start` to `stop` at a dimension.
-            done: told of the answer once its rows are in place.
+            destination: where the rows go.
+            retry: keeps the account of the attempts; others may read it, and set `is_last`.
             deadline: the end of the whole call, by the clock; `None` for none.
 
         Returns:
@@ -250,25 +270,19 @@ class Engine:
         """
         body = encode_request(self._options.model, request.texts, parameters)
         redactor = Redactor(self._options.api_key.reveal(), request.texts, request.start)
-        destination = _Destination(request, dimension, rows, done)
-        state = await self.open()
-        retrying = self._retrying(state, destination.state, deadline)
-        error: EmbedError | None = await retrying(self._attempt, state, destination, body, redactor)
-        if error is not None:
-            logger.warning(
-                "inputs %d:%d failed after %d attempts: %s %s",
-                request.start,
-                request.stop,
-                destination.state.attempts,
-                type(error).__name__,
-                getattr(error, "code", None) or "",
-            )
+        try:
+            state = await self.open()
+        except ConfigurationError as unusable:
+            return unusable.with_traceback(None)
+        sending = _Sending(request, body, redactor, destination, retry)
+        error: EmbedError | None = await self._retrying(state, retry, deadline)(self._attempt, state, sending)
         return error
 
     def _retrying(self, state: _LoopState, retry: RetryState, deadline: float | None) -> tenacity.AsyncRetrying:
         """The tenacity loop of one request; stop, wait and sleep go by our clock and our state."""
         policy, clock, permits = self._options.retry, self._clock, state.permits
         verdict = Verdict.FINAL
+        final: EmbedError | None = None
 
         def should_retry(call: tenacity.RetryCallState) -> bool:
             nonlocal verdict
@@ -286,13 +300,15 @@ class Engine:
             return policy.backoff(retry.failures, retry.last_error, self._draw)
 
         def stop(call: tenacity.RetryCallState) -> bool:
-            return retry.gives_up(
+            nonlocal final
+            final = retry.final_error(
                 policy,
                 now=clock.time(),
                 wait=call.upcoming_sleep,
                 last_acceptance=permits.last_acceptance,
                 deadline=deadline,
             )
+            return final is not None
 
         def count(_: tenacity.RetryCallState) -> None:
             self.counters.retries += 1
@@ -308,43 +324,38 @@ class Engine:
             wait=wait,
             retry=should_retry,
             before_sleep=count,
-            retry_error_callback=lambda call: call.outcome.result() if call.outcome else None,
+            retry_error_callback=lambda _: final,
         )
 
-    async def _attempt(
-        self, state: _LoopState, destination: _Destination, body: bytes, redactor: Redactor
-    ) -> EmbedError | None:
+    async def _attempt(self, state: _LoopState, sending: _Sending) -> EmbedError | None:
         """One attempt: a permit, the post, the decode. Gives the error instead of raising it."""
-        permits = state.permits
+        permits, retry = state.permits, sending.retry
         granted = await permits.acquire()
         try:
-            destination.state.sent(self._clock.time())
+            retry.sent(self._clock.time())
             self.counters.attempts += 1
-            answer, error = await self._exchange(state, "POST", "embed", body, redactor)
+            answer, error = await self._exchange(state, "POST", "embed", sending.body, sending.redactor)
             if error is None:
-                error = await self._decode(state, destination, answer, redactor)
+                error = await self._decode(state, sending, answer)
                 if error is None or isinstance(error, ResponseError):
                     # Read or not, the service took the request.
                     permits.accept()
-            if error is not None:
-                self._note(permits, granted, destination, error)
+            self._note(permits, granted, sending, error)
         finally:
+            retry.in_flight = False
             permits.release()
         # Without its traceback the error keeps no frame, and so no text and no body, alive.
         return error.with_traceback(None) if error is not None else None
 
-    def _note(self, permits: Permits, granted: float, destination: _Destination, error: EmbedError) -> None:
-        request = destination.request
+    def _note(self, permits: Permits, granted: float, sending: _Sending, error: EmbedError | None) -> None:
+        self.budget.settle(error)
         logger.debug(
-            "attempt %d for inputs %d:%d: %s",
-            destination.state.attempts,
-            request.start,
-            request.stop,
-            type(error).__name__,
+            "%s, attempt %d: %s", sending.request, sending.retry.attempts, "answered" if error is None else kind_of(error)
         )
         if isinstance(error, ResponseError):
             self.counters.unreadable_answers += 1
-        self._pause_after(permits, granted, error)
+        if error is not None:
+            self._pause_after(permits, granted, error)
 
     def _pause_after(self, permits: Permits, granted: float, error: EmbedError) -> None:
         """Pause everybody if the error is a rejection by the service's limits."""
@@ -377,6 +388,7 @@ class Engine:
             try:
                 retry.sent(self._clock.time())
                 answer, error = await self._exchange(state, "GET", path, None, redactor, query)
+                self.budget.settle(error)
                 if error is not None:
                     self._pause_after(state.permits, granted, error)
                 else:
@@ -407,7 +419,7 @@ class Engine:
         status = 0
         try:
             async with (
-                asyncio.timeout(options.attempt_timeout),
+                _listed(asyncio.timeout(options.attempt_timeout), state.exchanges),
                 state.session.request(
                     method,
                     (options.base_url / path).with_query(query or {}),
@@ -436,6 +448,8 @@ class Engine:
             # aiohttp's errors hold the request's headers: name and message are copied, nothing is chained.
             problem = f"{type(fault).__name__}: {fault}"
         if problem is not None:
+            if state.session.closed:
+                return b"", ClosedError("the client was closed while the request was under way")
             if status == 200:
                 self.counters.unreadable_answers += 1
             return b"", TransportError(redactor.clean(problem))
@@ -452,10 +466,8 @@ class Engine:
             "User-Agent": self._options.user_agent,
         }
 
-    async def _decode(
-        self, state: _LoopState, destination: _Destination, body: bytes, redactor: Redactor
-    ) -> EmbedError | None:
-        request = destination.request
+    async def _decode(self, state: _LoopState, sending: _Sending, body: bytes) -> EmbedError | None:
+        request, destination = sending.request, sending.destination
         caught: EmbedError | None = None
         async with state.gate:
             try:
@@ -463,18 +475,21 @@ class Engine:
                     body,
                     count=len(request.texts),
                     vector_type=self._vector_type,
-                    dimension=destination.dimension(),
-                    rows=lambda dimension: destination.rows(request.start, request.stop, dimension),
+                    dimension=destination.dimension,
+                    rows=lambda dimension: destination.rows(request, dimension),
                 )
             except ResponseError as error:
                 caught = error
+            else:
+                # Before the gate gives the loop back: whoever cancels from now on does not undo it.
+                self._vector_type = answer.vector_type
+                sending.retry.is_settled = True
+                self.counters.answers += 1
+                self.counters.inputs += 0 if request.is_probe else len(request.texts)
+                self.counters.tokens += answer.total_tokens or 0
+                destination.answered(request, answer)
         if caught is not None:
-            return error_from_envelope(body, redactor=redactor) or caught
-        self._vector_type = answer.vector_type
-        destination.done(answer)
-        self.counters.answers += 1
-        self.counters.inputs += len(request.texts)
-        self.counters.tokens += answer.total_tokens or 0
+            return error_from_envelope(body, redactor=sending.redactor) or caught
         return None
 
 
@@ -514,6 +529,17 @@ class _Body:
     def joined(self) -> bytes:
         """What was read."""
         return b"".join(self._pieces)
+
+
+@contextlib.asynccontextmanager
+async def _listed(scope: asyncio.Timeout, scopes: set[asyncio.Timeout]) -> AsyncGenerator[None, None]:
+    """Run the block under a time-out that others can find, to bring it forward."""
+    async with scope:
+        scopes.add(scope)
+        try:
+            yield
+        finally:
+            scopes.discard(scope)
 
 
 async def _close_with_loop(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:

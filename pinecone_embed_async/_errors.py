@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings
+    from pinecone_embed_async._stream import EmbeddedBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class EmbedError(Exception):
             empty rows) for the rest; `None` if the error came before anything could be sent.
         failures: the inputs that failed, each group with its own cause.
         attempts: requests sent for the inputs that the error is about; 0 if none was.
+        batch: of a stream, the batch that the error is about, of which `partial` and `failures` tell; else
+            `None`.
     """
 
     def __init__(self, message: str) -> None:
@@ -39,6 +42,7 @@ class EmbedError(Exception):
         self.partial: DenseEmbeddings | SparseEmbeddings | None = None
         self.failures: tuple[Failure, ...] = ()
         self.attempts = 0
+        self.batch: EmbeddedBatch[Any, Any] | None = None
 
     @property
     def message(self) -> str:
@@ -150,3 +154,10 @@ class QuotaExceededError(ApiError):
 
 class ServiceError(ApiError):
     """The service failed or is overloaded (5xx, and 408, 409 ABORTED, 425)."""
+
+
+def kind_of(error: EmbedError) -> str:
+    """The kind of an error without its message, which may be long: for logs, which are read by the line."""
+    if not isinstance(error, ApiError):
+        return type(error).__name__
+    return f"{type(error).__name__} {error.status}{f' {error.code}' if error.code else ''}"

@@ -22,11 +22,13 @@ class Permits:
     Args:
         limit: requests in flight at most.
         clock: the time, and one timer for all who wait.
+        is_slowed: whether no more than one may be in flight for now; asked whenever a permit is to be given.
     """
 
-    def __init__(self, limit: int, clock: Clock) -> None:
+    def __init__(self, limit: int, clock: Clock, *, is_slowed: Callable[[], bool] = lambda: False) -> None:
         self._limit = limit
         self._clock = clock
+        self._is_slowed = is_slowed
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._timer: Timer | None = None
         self._paused_until = 0.0
@@ -51,12 +53,13 @@ class Permits:
         Raises:
             asyncio.CancelledError: the caller was cancelled; it then holds no permit.
         """
-        if not self._waiters and self._is_free():
+        now = self._clock.time()
+        if not self._waiters and self._is_free(now):
             self.in_flight += 1
-            return self._clock.time()
+            return now
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
-        self._set_timer()
+        self._set_timer(now)
         try:
             await waiter
         except asyncio.CancelledError:
@@ -67,7 +70,7 @@ class Permits:
                 # Not in the queue any more if a permit was given back meanwhile: `_grant` drops the cancelled.
                 with contextlib.suppress(ValueError):
                     self._waiters.remove(waiter)
-                self._set_timer()
+                self._grant()
             raise
         return self._clock.time()
 
@@ -112,24 +115,27 @@ class Permits:
         """Seconds until the pause is over; 0 if there is none."""
         return max(0.0, self._paused_until - self._clock.time())
 
-    def _is_free(self) -> bool:
-        limit = 1 if self._cautious else self._limit
-        return self.in_flight < limit and self._clock.time() >= self._paused_until
+    def _is_free(self, now: float) -> bool:
+        limit = 1 if self._cautious or self._is_slowed() else self._limit
+        return self.in_flight < limit and now >= self._paused_until
 
     def _grant(self) -> None:
-        while self._waiters and self._is_free():
+        # One look at the clock decides both who may go and whether a timer is needed: between two looks a pause
+        # may end, with neither.
+        now = self._clock.time()
+        while self._waiters and self._is_free(now):
             waiter = self._waiters.popleft()
             if not waiter.done():
                 self.in_flight += 1
                 waiter.set_result(None)
-        self._set_timer()
+        self._set_timer(now)
 
-    def _set_timer(self) -> None:
+    def _set_timer(self, now: float) -> None:
         """Have one timer while somebody waits for the end of a pause, and none otherwise."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._waiters and self._clock.time() < self._paused_until:
+        if self._waiters and now < self._paused_until:
             self._timer = self._clock.call_at(self._paused_until, self._grant)
 
 

@@ -63,6 +63,16 @@ class _Embeddings:
             open_[np.asarray(failure.indices, dtype=np.intp)] = False
         return np.flatnonzero(open_)
 
+    def _spread_failures(self, positions: NDArray[np.intp]) -> tuple[Failure, ...]:
+        cause = np.full(len(self), -1, np.intp)
+        for number, failure in enumerate(self.failures):
+            cause[np.asarray(failure.indices, dtype=np.intp)] = number
+        causes = cause[positions]
+        spread = (
+            Failure(np.flatnonzero(causes == number).tolist(), failure.error) for number, failure in enumerate(self.failures)
+        )
+        return tuple(sorted(spread, key=lambda failure: failure.indices[0]))
+
     def _summary(self) -> str:
         missing = len(self) - int(self.embedded.sum())
         tail = f", missing={missing}" if missing else ""
@@ -114,6 +124,16 @@ class DenseEmbeddings(_Embeddings):
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         return iter(self.vectors)
+
+    def spread(self, positions: NDArray[np.intp]) -> DenseEmbeddings:
+        """A result of which row i is row `positions[i]` of this one; every row of this one must occur."""
+        return DenseEmbeddings(
+            self.vectors[positions],
+            model=self.model,
+            usage=self.usage,
+            failures=self._spread_failures(positions),
+            embedded=self.embedded[positions],
+        )
 
     def __repr__(self) -> str:
         return f"<DenseEmbeddings {self.vectors.shape} float32, {self._summary()}>"
@@ -227,6 +247,24 @@ class SparseEmbeddings(_Embeddings):
             records.append({**record, "sparse_values": sparse_values})
         return records
 
+    def spread(self, positions: NDArray[np.intp]) -> SparseEmbeddings:
+        """A result of which row i is row `positions[i]` of this one; every row of this one must occur."""
+        lengths = np.diff(self.indptr)[positions]
+        indptr = np.zeros(len(positions) + 1, np.int64)
+        np.cumsum(lengths, out=indptr[1:])
+        # Where in this result each number of the new one stands.
+        taken = np.arange(indptr[-1]) - np.repeat(indptr[:-1] - self.indptr[positions], lengths)
+        return SparseEmbeddings(
+            indptr,
+            self.indices[taken],
+            self.values[taken],
+            model=self.model,
+            usage=self.usage,
+            tokens=None if self.tokens is None else [self.tokens[position] for position in positions.tolist()],
+            failures=self._spread_failures(positions),
+            embedded=self.embedded[positions],
+        )
+
     def to_scipy(self) -> Any:
         """A `scipy.sparse.csr_array` of shape (inputs, 2**32), sharing the values.
 
@@ -239,15 +277,37 @@ class SparseEmbeddings(_Embeddings):
         return sparse.csr_array((self.values, columns, self.indptr), shape=(len(self), 2**32))
 
 
+class Dimension:
+    """Numbers per row, the same in all answers of a call or stream.
+
+    Args:
+        value: if it is known before; else the first answer tells.
+    """
+
+    def __init__(self, value: int | None) -> None:
+        self.value = value
+
+    def settle(self, dimension: int) -> None:
+        """Take the dimension of an answer.
+
+        Raises:
+            ResponseError: an earlier answer had another one.
+        """
+        if self.value is None:
+            self.value = dimension
+        elif self.value != dimension:
+            raise ResponseError(f"expected {self.value} numbers a row, as in earlier answers, got {dimension}")
+
+
 class DenseRows:
     """Collects dense answers: one matrix, allocated once, into which each answer is written in place.
 
     Args:
         count: inputs of the call.
-        dimension: numbers per row, or `None` if the first answer tells.
+        dimension: numbers per row.
     """
 
-    def __init__(self, count: int, dimension: int | None) -> None:
+    def __init__(self, count: int, dimension: Dimension) -> None:
         self._count = count
         self.dimension = dimension
         self._matrix: NDArray[np.float32] | None = None
@@ -258,10 +318,7 @@ class DenseRows:
         Raises:
             ResponseError: an earlier answer had another dimension.
         """
-        if self.dimension is None:
-            self.dimension = dimension
-        elif self.dimension != dimension:
-            raise ResponseError(f"expected {self.dimension} numbers a row, as in earlier answers, got {dimension}")
+        self.dimension.settle(dimension)
         if self._matrix is None:
             self._matrix = np.empty((self._count, dimension), np.float32)
         return self._matrix[start:stop]
@@ -272,7 +329,7 @@ class DenseRows:
         """The result; rows that are not embedded become NaN."""
         matrix = self._matrix
         if matrix is None:
-            matrix = np.empty((self._count, self.dimension or 0), np.float32)
+            matrix = np.empty((self._count, self.dimension.value or 0), np.float32)
         if not embedded.all():
             matrix[~embedded] = np.nan
         return DenseEmbeddings(matrix, model=model, usage=usage, failures=failures, embedded=embedded)

@@ -14,10 +14,12 @@ from pinecone_embed_async._errors import (
     ApiError,
     AuthenticationError,
     ConfigurationError,
+    DeadlineExceededError,
     EmbedError,
     QuotaExceededError,
     RateLimitError,
     ResponseError,
+    ServiceError,
     TransportError,
 )
 
@@ -125,16 +127,23 @@ class RetryState:
         failures: attempts that failed, rejections for going over a limit not counted.
         first_sent: when the first attempt was sent; `None` before.
         last_error: what the last attempt met.
+        in_flight: whether an attempt is on the wire or being decoded.
+        is_settled: whether it was answered and its rows are in place.
+        is_last: whether the attempt under way is the last, for the job has ended.
     """
 
     attempts: int = 0
     failures: int = 0
     first_sent: float | None = None
     last_error: EmbedError | None = None
+    in_flight: bool = False
+    is_settled: bool = False
+    is_last: bool = False
 
     def sent(self, now: float) -> None:
         """Note that an attempt is being sent."""
         self.attempts += 1
+        self.in_flight = True
         if self.first_sent is None:
             self.first_sent = now
 
@@ -147,7 +156,7 @@ class RetryState:
             self.failures += 1
         return verdict
 
-    def gives_up(
+    def final_error(
         self,
         policy: RetryPolicy,
         *,
@@ -155,8 +164,8 @@ class RetryState:
         wait: float,
         last_acceptance: float | None,
         deadline: float | None,
-    ) -> bool:
-        """Whether to stop instead of waiting `wait` seconds for another attempt.
+    ) -> EmbedError | None:
+        """The error to end with instead of waiting `wait` seconds for another attempt; `None` to go on.
 
         Args:
             policy: the bounds.
@@ -165,11 +174,55 @@ class RetryState:
             last_acceptance: when the service last accepted any request of the client.
             deadline: the end of the whole call; a wait that would reach it is not begun.
         """
-        if self.failures >= policy.max_attempts:
-            return True
+        last = self.last_error
+        if last is None or self.is_last or self.failures >= policy.max_attempts:
+            return last
         if deadline is not None and now + wait >= deadline:
-            return True
+            return self.out_of_time(f"it would be tried again in {wait:.1f} s, after the deadline of the call")
         since = now if self.first_sent is None else self.first_sent
-        if self.last_error is not None and judge(self.last_error) is Verdict.WAIT:
+        if judge(last) is Verdict.WAIT:
             since = max(since, last_acceptance if last_acceptance is not None else since)
-        return now + wait - since > policy.max_elapsed
+        return last if now + wait - since > policy.max_elapsed else None
+
+    def out_of_time(self, message: str) -> DeadlineExceededError:
+        """The error of a request that the deadline of the call kept from being answered.
+
+        Args:
+            message: what happened; what the last attempt met is added.
+        """
+        if self.last_error is not None:
+            message = f"{message}; the last attempt met {type(self.last_error).__name__}: {self.last_error}"
+        error = DeadlineExceededError(message)
+        error.attempts = self.attempts
+        return error
+
+
+class RetryBudget:
+    """Slows a client down when most of what it sends fails.
+
+    Source: "Retry Throttling" in gRPC's proposal A6: a bucket that failures empty and successes fill, with
+    `maxTokens` 100 and `tokenRatio` 1. Where gRPC then fails requests, this one asks for one attempt in flight.
+
+    Attributes:
+        tokens: what is left, from 0 to `CAPACITY`.
+    """
+
+    CAPACITY = 100
+
+    def __init__(self) -> None:
+        self.tokens = self.CAPACITY
+
+    def __repr__(self) -> str:
+        return f"<RetryBudget {self.tokens}/{self.CAPACITY}{', low' if self.is_low else ''}>"
+
+    @property
+    def is_low(self) -> bool:
+        """Whether less than half is left."""
+        return self.tokens < self.CAPACITY / 2
+
+    def settle(self, error: EmbedError | None) -> None:
+        """Note what an attempt met; only failures of the service and of the connection are counted."""
+        if error is None:
+            self.tokens = min(self.CAPACITY, self.tokens + 1)
+        elif isinstance(error, (ServiceError, TransportError)):
+            self.tokens = max(0, self.tokens - 1)

@@ -1,9 +1,13 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import settings
 
 from pinecone_embed_async import DenseEmbeddings, EmbedClient, SparseEmbeddings
 from pinecone_embed_async.emulator import Emulator
+
+# `make test-long` chooses it by --hypothesis-profile.
+settings.register_profile("long", max_examples=25_000, deadline=None, print_blob=True)
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 

@@ -17,7 +17,7 @@ THIRD_PARTIES = {
     "aiohttp": {"_engine", "_client", "emulator"},
     "yarl": {"_engine", "_endpoint"},
     "msgspec": {"_wire", "_client", "_jobs", "cli", "emulator"},
-    "numpy": {"_wire", "_results", "_plan", "_client", "_jobs", "cli", "emulator"},
+    "numpy": {"_wire", "_results", "_plan", "_collector", "_stream", "_client", "_jobs", "cli", "emulator"},
     "tenacity": {"_engine"},
     "simdjson": {"_wire"},
     "scipy": {"_results"},

@@ -13,12 +13,10 @@ from hypothesis import strategies as st
 from pinecone_embed_async import (
     AuthenticationError,
     ConfigurationError,
-    DeadlineExceededError,
     DenseEmbeddings,
     EmbedClient,
     EmbedError,
     InputError,
-    InvalidRequestError,
     NotFoundError,
     Progress,
     ResponseError,
@@ -190,32 +188,6 @@ async def test_the_job_is_finished_with_default_settings_under_a_quota_smaller_t
     assert max(emulator.statistics().answered.values()) == 1
 
 
-async def test_one_failed_request_leaves_the_others_rows_in_both_error_modes(emulator: Emulator) -> None:
-    emulator.reject = lambda text: "bad" in text
-    texts = ["a", "b", "bad", "c", "d", "e"]
-    async with dense_client(emulator, max_batch_size=2) as client:
-        with pytest.raises(InvalidRequestError) as caught:
-            await client.embed(texts, input_type="passage")
-        returned = await client.embed(texts, input_type="passage", on_error="return")
-    for partial in (caught.value.partial, returned):
-        assert isinstance(partial, DenseEmbeddings)
-        assert partial.embedded.tolist() == [True, True, False, False, True, True]
-        assert np.isnan(partial.vectors[2:4]).all()
-        assert np.isfinite(partial.vectors[[0, 1, 4, 5]]).all()
-        assert [list(failure.indices) for failure in partial.failures] == [[2, 3]]
-    assert caught.value.failures == caught.value.partial.failures  # type: ignore[union-attr]
-    assert "bad" not in str(caught.value).replace("Bad", "")
-
-
-async def test_a_wrong_key_ends_the_job_at_once(emulator: Emulator) -> None:
-    async with EmbedClient(E5, api_key="wrong", base_url=emulator.url, max_concurrency=2, max_batch_size=1) as client:
-        with pytest.raises(AuthenticationError) as caught:
-            await client.embed(["a"] * 50, input_type="passage")
-    assert emulator.statistics().requests <= 4
-    assert caught.value.partial is not None
-    assert len(caught.value.partial.not_tried) >= 46
-
-
 @pytest.mark.parametrize("code", [408, 425, 429, 500, 502, 503, 504, 520, 529])
 async def test_passing_statuses_are_tried_again(code: int) -> None:
     async with Service(status(code), status(code)) as service, service.client() as client:
@@ -272,21 +244,6 @@ async def test_an_answer_that_does_not_come_is_given_up_after_the_attempts_time(
     async with dense_client(emulator, attempt_timeout=0.05, retry=RetryPolicy(max_attempts=1)) as client:
         with pytest.raises(TransportError, match=r"no complete answer within 0\.05 s"):
             await client.embed("a", input_type="query")
-
-
-async def test_the_deadline_hands_over_what_was_embedded(emulator: Emulator) -> None:
-    emulator.latency = lambda request: 0.0 if "fast" in request.inputs else 60.0
-    async with dense_client(emulator, max_batch_size=1, max_concurrency=2) as client:
-        with pytest.raises(DeadlineExceededError) as caught:
-            await client.embed(["fast", "slow", "slow", "slow", "slow", "slow"], input_type="query", timeout=0.5)
-        emulator.latency = 0.0
-        await client.embed("after", input_type="query")
-        assert client.statistics().in_flight == 0
-    assert isinstance(caught.value, TimeoutError)
-    partial = caught.value.partial
-    assert partial is not None
-    assert partial.embedded.tolist() == [True] + [False] * 5
-    assert len(partial.failures) + len(partial.not_tried) == 5
 
 
 async def test_cancelling_a_call_leaves_nothing_behind(emulator: Emulator) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pinecone_embed_async import DenseEmbeddings, Failure, ResponseError, SparseEmbeddings, TransportError, Usage
-from pinecone_embed_async._results import DenseRows, SparseRows
+from pinecone_embed_async._results import DenseRows, Dimension, SparseRows
 from pinecone_embed_async._wire import SparseBlock
 
 
@@ -40,7 +40,7 @@ def test_records_leave_out_what_is_not_embedded() -> None:
 def test_inputs_neither_embedded_nor_failed_are_not_tried() -> None:
     failure = Failure(range(1, 2), TransportError("cut"))
     embedded = np.array([True, False, False])
-    rows = DenseRows(3, 2)
+    rows = DenseRows(3, Dimension(2))
     rows.rows(0, 1, 2)[:] = 1
     result = rows.finish(model="m", usage=Usage(), failures=(failure,), embedded=embedded)
     assert result.not_tried.tolist() == [2]
@@ -49,7 +49,7 @@ def test_inputs_neither_embedded_nor_failed_are_not_tried() -> None:
 
 
 def test_an_answer_of_another_dimension_than_the_earlier_ones_is_refused() -> None:
-    rows = DenseRows(2, None)
+    rows = DenseRows(2, Dimension(None))
     rows.rows(0, 1, 3)
     with pytest.raises(ResponseError, match="expected 3 numbers a row"):
         rows.rows(1, 2, 4)

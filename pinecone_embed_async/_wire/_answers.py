@@ -406,7 +406,8 @@ class _Pairs(list[tuple[str, Any]]):
 def _pairs(text: bytes) -> _Pairs:
     problem = None
     try:
-        value = json.loads(text, object_pairs_hook=_Pairs)
+        # Numbers are of no interest, and Python refuses integers of more than 4,300 digits.
+        value = json.loads(text, object_pairs_hook=_Pairs, parse_int=str, parse_float=str)
     except (ValueError, RecursionError):
         problem = "the answer cannot be read: what it holds beside the embeddings is malformed"
     if problem is not None:

@@ -14,7 +14,6 @@ SHOWN = 500
 
 _READ = 4096
 _FRAGMENT = 12
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _DEPTH = 4
 _ITEMS = 20
 
@@ -37,7 +36,7 @@ class Redactor:
         return f"<Redactor of {len(self._texts)} texts>"
 
     def clean(self, message: str) -> str:
-        """The message without secrets and control characters, at most `SHOWN` characters long.
+        """The message without secrets and without characters that do not show, at most `SHOWN` characters long.
 
         A text is found whole, also in its JSON-escaped form, and in parts of two dozen characters or more.
         Texts shorter than eight characters are replaced only where they stand as words of their own.
@@ -56,7 +55,11 @@ class Redactor:
                 if text[at : at + _FRAGMENT] in fragments:
                     message = _replace_runs(message, text, at, f"<input {index}>")
                     fragments = _fragments(message)
-        message = _CONTROL.sub(" ", message).strip()
+        if not message.isprintable():
+            # Control characters, and those that steer the text without showing, such as the one that turns its direction.
+            message = "".join(character if character.isprintable() else "\n" for character in message)
+            message = re.sub("\n+", " ", message)
+        message = message.strip()
         return message if len(message) <= SHOWN else f"{message[: SHOWN - 3]}..."
 
     def clean_json(self, value: Any, depth: int = _DEPTH) -> Any:

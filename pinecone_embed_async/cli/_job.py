@@ -160,9 +160,7 @@ class _Run:
 
 
 def _stream(client: EmbedClient[Any], rows: Iterable[Row]) -> Any:
-    return client.stream(  # type: ignore[attr-defined]
-        rows, text=lambda row: row.text, ordered=False, on_error="return", in_thread=True
-    )
+    return client.stream(rows, text=lambda row: row.text, ordered=False, on_error="return", in_thread=True)
 
 
 class _Lines:

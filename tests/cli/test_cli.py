@@ -191,8 +191,8 @@ def test_rows_that_fail_are_listed_and_the_others_written(tmp_path: Path, texts:
         emulator.send_signal(signal.SIGINT)
         emulator.communicate(timeout=30)
     assert job.returncode == 1
-    assert "50 of 200 rows are missing" in err
-    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 150
+    assert "1 of 200 rows are missing" in err
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 199
     failures = [json.loads(line) for line in (tmp_path / "out.jsonl.failures.jsonl").read_text().splitlines()]
-    assert [failure["row"] for failure in failures] == list(range(150, 200))
+    assert [failure["row"] for failure in failures] == [150]
     assert failures[0]["error"] == "InvalidRequestError"

@@ -20,10 +20,9 @@ from pyarrow import dataset, parquet
 from pinecone_embed_async.cli import cli
 from pinecone_embed_async.cli._docstrings import read_docstrings
 from pinecone_embed_async.emulator import EmbedRequest, Emulator
-from tests.jobs.stand_in import install
 from tests.test_lifecycle import environment_of
 
-PROGRAM = (sys.executable, "-m", "tests.jobs.stand_in")
+PROGRAM = (sys.executable, "-m", "pinecone_embed_async.cli")
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -141,7 +140,6 @@ async def in_thread(emulator: Emulator, *arguments: object) -> int:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PINECONE_CONTROLLER_HOST", emulator.url)
         patched.setenv("PINECONE_API_KEY", emulator.api_key)
-        install()
         return await asyncio.to_thread(cli, "embed", *map(str, arguments))
 
 

@@ -1,0 +1,67 @@
+"""What became of each input."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pinecone_embed_async._errors import EmbedError, Failure
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_NOT_TRIED, _EMBEDDED, _FAILED = 0, 1, 2
+
+
+class Account:
+    """What became of each of a run of inputs: embedded, failed, or not tried.
+
+    Args:
+        count: inputs. All positions count from the first of them.
+
+    Attributes:
+        embedded_count: inputs embedded so far.
+        failed_count: inputs failed so far.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._state = np.zeros(count, np.uint8)
+        self._failures: list[tuple[int, int, EmbedError]] = []
+        self.embedded_count = 0
+        self.failed_count = 0
+
+    def __repr__(self) -> str:
+        return f"<Account {self.embedded_count} of {len(self._state)} embedded, {self.failed_count} failed>"
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every input is embedded or failed."""
+        return self.embedded_count + self.failed_count == len(self._state)
+
+    def embedded(self, start: int, stop: int) -> None:
+        """Note that the rows of inputs `start` to `stop` are in place."""
+        self._state[start:stop] = _EMBEDDED
+        self.embedded_count += stop - start
+
+    def failed(self, start: int, stop: int, error: EmbedError) -> None:
+        """Note that inputs `start` to `stop` failed for good."""
+        self._state[start:stop] = _FAILED
+        self.failed_count += stop - start
+        self._failures.append((start, stop, error))
+
+    def embedded_mask(self) -> NDArray[np.bool_]:
+        """Bool, shape (inputs,): which are embedded."""
+        mask: NDArray[np.bool_] = self._state == _EMBEDDED
+        return mask
+
+    def failures(self) -> tuple[Failure, ...]:
+        """What failed, by position."""
+        ordered = sorted(self._failures, key=lambda failure: failure[0])
+        return tuple(Failure(range(start, stop), error) for start, stop, error in ordered)
+
+    def first_error(self) -> EmbedError | None:
+        """The error of the lowest failed input; `None` if none failed."""
+        if not self._failures:
+            return None
+        return min(self._failures, key=lambda failure: failure[0])[2]

@@ -1,0 +1,188 @@
+"""Which request comes next, and what follows from an answer or an error."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Protocol
+
+from pinecone_embed_async._errors import (
+    AuthenticationError,
+    ClosedError,
+    ConfigurationError,
+    EmbedError,
+    InvalidRequestError,
+    NotFoundError,
+    QuotaExceededError,
+)
+from pinecone_embed_async._plan._split import Learned, PlannedRequest, plan_request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+JOB_ERRORS = (AuthenticationError, NotFoundError, QuotaExceededError, ClosedError, ConfigurationError)
+"""Errors that every other request of the call would meet as well."""
+
+CONTENT_STATUSES = frozenset({400, 413, 422})
+"""Statuses that may be about one input among many."""
+
+PROBE_TEXT = "probe"
+"""Short, plain, and of no meaning to anybody."""
+
+_INPUTS_LIMIT = re.compile(r"\binputs limit of ([1-9][0-9]{0,5})\b")
+"""As in "Input length '101' exceeded inputs limit of 96 for model 'llama-text-embed-v2'"."""
+
+
+class Outcomes(Protocol):
+    """Takes down what became of the inputs of a request."""
+
+    def embedded(self, request: PlannedRequest) -> None:
+        """Its inputs are embedded."""
+
+    def failed(self, request: PlannedRequest, error: EmbedError) -> None:
+        """Its inputs failed for good."""
+
+
+class _Probe(Enum):
+    UNNEEDED = auto()
+    """Nothing was refused yet."""
+    WANTED = auto()
+    UNDER_WAY = auto()
+    SETTLED = auto()
+    """These parameters are accepted, or it could not be found out: refusals are about inputs."""
+
+
+class Ledger:
+    """Gives out the requests of one call or stream and decides what follows from what came of them.
+
+    A request that is refused for its content is halved until the culprits stand alone. Before the first time,
+    unless a request with these parameters has been accepted, a probe with a short text finds out whether it is
+    the content at all; nothing new is given out meanwhile.
+
+    Args:
+        fresh: gives the next request that was never sent; `None` if there is none now.
+        outcomes: takes down what became of the inputs.
+        sequence_length: tokens of an input that are embedded at most.
+        learned: what answers and refusals have told; written to.
+        parameters: of the call, as JSON.
+        is_single: whether the call has a single input, for which a probe would decide nothing.
+
+    Attributes:
+        job_error: what ended the job before its time; `None` if nothing did.
+    """
+
+    def __init__(
+        self,
+        fresh: Callable[[], PlannedRequest | None],
+        outcomes: Outcomes,
+        *,
+        sequence_length: int,
+        learned: Learned,
+        parameters: bytes,
+        is_single: bool,
+    ) -> None:
+        self._fresh = fresh
+        self._outcomes = outcomes
+        self._sequence_length = sequence_length
+        self._learned = learned
+        self._parameters = parameters
+        self._parts: deque[PlannedRequest] = deque()
+        self._suspended: list[tuple[PlannedRequest, InvalidRequestError]] = []
+        self._probe = _Probe.SETTLED if is_single or parameters in learned.parameters else _Probe.UNNEEDED
+        self.job_error: EmbedError | None = None
+
+    def __repr__(self) -> str:
+        ended = f", ended by {type(self.job_error).__name__}" if self.job_error is not None else ""
+        return f"<Ledger {len(self._parts)} parts, {len(self._suspended)} suspended{ended}>"
+
+    def take(self) -> PlannedRequest | None:
+        """The next request to send; `None` if there is none now, or the job has ended."""
+        if self.job_error is not None or self._probe is _Probe.UNDER_WAY:
+            return None
+        if self._probe is _Probe.WANTED:
+            self._probe = _Probe.UNDER_WAY
+            return plan_request((PROBE_TEXT,), 0, self._sequence_length, origin=-1, is_probe=True)
+        if self._parts:
+            return self._parts.popleft()
+        return self._fresh()
+
+    def embedded(self, request: PlannedRequest) -> None:
+        """Note that a request was answered and its rows are in place."""
+        self._learned.accepted(request, self._parameters)
+        if not request.is_probe:
+            self._outcomes.embedded(request)
+        self._settle_probe()
+
+    def failed(self, request: PlannedRequest, error: EmbedError) -> None:
+        """Note that a request ended with an error, and decide what becomes of its inputs."""
+        if request.is_probe:
+            self._probe_failed(error)
+        elif self.job_error is not None:
+            self._outcomes.failed(request, error)
+        elif isinstance(error, JOB_ERRORS):
+            self._outcomes.failed(request, error)
+            self.end(error)
+        elif isinstance(error, InvalidRequestError) and error.status in CONTENT_STATUSES:
+            self._refused(request, error)
+        else:
+            self._outcomes.failed(request, error)
+
+    def abandoned(self, request: PlannedRequest, error: EmbedError) -> None:
+        """Note that a request was cancelled when the job ended, after at least one attempt."""
+        if not request.is_probe:
+            self._outcomes.failed(request, error)
+
+    def end(self, error: EmbedError) -> None:
+        """End the job: nothing is given out any more. What was not sent yet stays not tried."""
+        if self.job_error is not None:
+            return
+        self.job_error = error
+        self._parts.clear()
+        for request, refusal in self._suspended:
+            self._outcomes.failed(request, refusal)
+        self._suspended.clear()
+
+    def _refused(self, request: PlannedRequest, error: InvalidRequestError) -> None:
+        count = len(request.texts)
+        most = _INPUTS_LIMIT.search(error.message)
+        if error.status == 413:
+            # Several are too large together, which says nothing about the parameters; one alone is the culprit.
+            self._learned.too_large(request)
+            self._isolate(request, error)
+        elif most is not None and int(most[1]) < count:
+            self._learned.too_many(int(most[1]))
+            self._parts.extend(request.parts(int(most[1]), self._sequence_length))
+        elif self._probe is _Probe.SETTLED:
+            self._isolate(request, error)
+        else:
+            self._suspended.append((request, error))
+            if self._probe is _Probe.UNNEEDED:
+                self._probe = _Probe.WANTED
+
+    def _isolate(self, request: PlannedRequest, error: InvalidRequestError) -> None:
+        count = len(request.texts)
+        if count > 1:
+            self._parts.extend(request.parts((count + 1) // 2, self._sequence_length))
+        else:
+            self._outcomes.failed(request, error)
+
+    def _settle_probe(self) -> None:
+        self._probe = _Probe.SETTLED
+        suspended, self._suspended = self._suspended, []
+        for request, error in suspended:
+            self._isolate(request, error)
+
+    def _probe_failed(self, error: EmbedError) -> None:
+        if self._probe is _Probe.SETTLED or self.job_error is not None:
+            # An input was accepted while the probe was under way, or there is nothing left to decide.
+            return
+        if isinstance(error, JOB_ERRORS):
+            self.end(error)
+        elif isinstance(error, InvalidRequestError) and error.status in CONTENT_STATUSES:
+            refusal = self._suspended[0][1]
+            refusal.add_note("A short plain text was refused as well, so it is the parameters or the model, not an input.")
+            self.end(refusal)
+        else:
+            # Not to be found out now; halving finds the culprits in any case, at the price of more requests.
+            self._settle_probe()

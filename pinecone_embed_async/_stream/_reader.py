@@ -1,0 +1,206 @@
+"""Reads a source, item by item, into requests; only as far ahead as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pinecone_embed_async._errors import EmbedError, InputError
+from pinecone_embed_async._inputs import text_of
+
+if TYPE_CHECKING:
+    from pinecone_embed_async._clock import Clock, Timer
+    from pinecone_embed_async._plan import PlannedRequest, Splitter
+    from pinecone_embed_async._stream._batches import Batches
+
+ItemT = TypeVar("ItemT")
+Source = Iterable[ItemT] | AsyncIterable[ItemT]
+
+
+def check_source(source: object) -> None:
+    """Refuse what cannot be a source.
+
+    Raises:
+        InputError: it is no iterable, or a single text, of which the characters would be taken for texts.
+    """
+    if isinstance(source, (str, bytes, bytearray, memoryview, Mapping)):
+        raise InputError(
+            f"the source is a single {type(source).__name__}; a stream takes an iterable of inputs, so put it in a list"
+        )
+    if not isinstance(source, (Iterable, AsyncIterable)):
+        raise InputError(f"the source is of type {type(source).__name__}; it must be an iterable or an async iterable")
+
+
+class Reader:
+    """Pulls items out of a source and cuts them into batches.
+
+    Args:
+        source: an iterable or async iterable of items.
+        text: gives the input of an item; `None` if the items are inputs.
+        splitter: gathers the texts.
+        batches: takes the batches.
+        clock: the time.
+        in_thread: whether a source that is not asynchronous is pulled in a thread, for it may block.
+        max_delay: seconds that an item of an asynchronous source waits at most for others to share a request.
+        handed_over: called in the event loop when there are new batches.
+
+    Attributes:
+        is_finished: whether the source has ended, or will not be read any further.
+        error: what the source raised, or the function that gives the text; `None` if nothing.
+    """
+
+    def __init__(
+        self,
+        source: Source[Any],
+        text: Callable[[Any], Any] | None,
+        splitter: Splitter,
+        batches: Batches,
+        *,
+        clock: Clock,
+        in_thread: bool,
+        max_delay: float,
+        handed_over: Callable[[], None],
+    ) -> None:
+        self._source = source
+        self._text = text
+        self._splitter = splitter
+        self._batches = batches
+        self._clock = clock
+        self._in_thread = in_thread
+        self._max_delay = max_delay
+        self._handed_over = handed_over
+        self._position = 0
+        self._items: list[Any] = []
+        self._cut: list[tuple[PlannedRequest | EmbedError, int, list[Any]]] = []
+        self._timer: Timer | None = None
+        self.is_finished = False
+        self.error: Exception | None = None
+
+    async def read(self, room: Callable[[], Any]) -> None:
+        """Read the source to its end, and close its iterator then, or when cancelled.
+
+        Args:
+            room: awaited before each request, until there is room for one.
+        """
+        iterator: AsyncIterator[Any] | Iterator[Any] | None = None
+        try:
+            try:
+                is_async = isinstance(self._source, AsyncIterable)
+                iterator = aiter(self._source) if isinstance(self._source, AsyncIterable) else iter(self._source)
+                ended = False
+                while not ended:
+                    await room()
+                    if is_async:
+                        ended = await self._gather_async(iterator)
+                    elif self._in_thread:
+                        ended = await _in_thread(lambda: self._gather(iterator))
+                    else:
+                        ended = self._gather(iterator)
+                    self._hand_over()
+                    # A source that never suspends must not keep the loop.
+                    await asyncio.sleep(0)
+            except Exception as error:  # noqa: BLE001 - it is the caller's, and given to the caller
+                self.error = error
+            self._flush()
+        finally:
+            self.is_finished = True
+            self._call_off()
+            self._handed_over()
+            await _close(iterator, is_source=iterator is self._source)
+
+    def _gather(self, iterator: Any) -> bool:
+        """Pull until a request is full; says whether the source has ended."""
+        return all(not self._feed(item) for item in iterator)
+
+    async def _gather_async(self, iterator: Any) -> bool:
+        async for item in iterator:
+            if self._feed(item):
+                self._call_off()
+                return False
+            if self._timer is None:
+                self._timer = self._clock.call_at(self._clock.time() + self._max_delay, self._flush)
+        return True
+
+    def _feed(self, item: Any) -> bool:
+        """Take one item; says whether that filled a request. Runs in a thread, perhaps."""
+        position = self._position
+        self._position += 1
+        problem: InputError | None = None
+        try:
+            given = item if self._text is None else self._text(item)
+        except StopIteration as error:
+            # It cannot pass through a coroutine, nor out of a thread.
+            raise RuntimeError("the function `text` raised StopIteration") from error
+        try:
+            text = text_of(given, position)
+        except InputError as error:
+            problem = error.with_traceback(None)
+        if problem is not None:
+            self._take_over(self._splitter.skip())
+            self._cut.append((problem, position, [item]))
+            return True
+        self._items.append(item)
+        full = self._splitter.add(text)
+        self._take_over(full)
+        return full is not None
+
+    def _take_over(self, request: PlannedRequest | None) -> None:
+        if request is not None:
+            count = len(request.texts)
+            self._cut.append((request, request.start, self._items[:count]))
+            del self._items[:count]
+
+    def _flush(self) -> None:
+        """Send what has been gathered, although it does not fill a request."""
+        self._call_off()
+        self._take_over(self._splitter.flush())
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        if not self._cut:
+            return
+        for what, start, items in self._cut:
+            if isinstance(what, EmbedError):
+                self._batches.add_failed(start, items[0], what)
+            else:
+                self._batches.add(what, items)
+        self._cut.clear()
+        self._handed_over()
+
+    def _call_off(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+ResultT = TypeVar("ResultT")
+
+
+async def _in_thread(work: Callable[[], ResultT]) -> ResultT:
+    """Run `work` in a thread; if the caller is cancelled, it still waits for the thread, which cannot be."""
+    context = contextvars.copy_context()
+    future = asyncio.get_running_loop().run_in_executor(None, context.run, work)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await asyncio.wait([future])
+        if not future.cancelled():
+            # Looked at, so that asyncio does not complain that nobody did.
+            future.exception()
+        raise
+
+
+async def _close(iterator: Any, *, is_source: bool) -> None:
+    """Close an iterator that can be closed: generators, and whatever the source made for this stream.
+
+    A file is its own iterator; closing it is left to whoever opened it.
+    """
+    if hasattr(iterator, "aclose"):
+        await iterator.aclose()
+    elif hasattr(iterator, "close") and (not is_source or hasattr(iterator, "gi_frame")):
+        with contextlib.suppress(ValueError):
+            # A generator that is still running in a thread cannot be closed.
+            iterator.close()

@@ -1,0 +1,215 @@
+"""Runs the requests of a ledger with a bounded number under way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pinecone_embed_async._errors import ClosedError, DeadlineExceededError, EmbedError
+from pinecone_embed_async._retry import RetryState
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+
+    from pinecone_embed_async._clock import Clock, Timer
+    from pinecone_embed_async._plan import Ledger, PlannedRequest
+
+    Send = Callable[[PlannedRequest, RetryState], Awaitable[EmbedError | None]]
+    """Sends a request through all its attempts; gives its error, or `None` once the rows are in place."""
+
+GRACE_SECONDS = 5.0
+"""How long requests in flight may take once an error has ended the job: long enough for nearly every answer that
+is on its way, short enough for somebody who waits for the error."""
+
+
+@dataclass(slots=True, eq=False)
+class _UnderWay:
+    request: PlannedRequest
+    retry: RetryState = field(default_factory=RetryState)
+    task: asyncio.Task[None] | None = None
+    is_abandoned: bool = False
+
+
+class Run:
+    """Sends the requests that a ledger gives out, a bounded number under way at a time.
+
+    Args:
+        ledger: gives out the requests and is told what came of them.
+        send: sends one.
+        window: requests under way at most, those that wait for another attempt included.
+        clock: the time.
+        deadline: the end, by the clock; `None` for none.
+        settled: called after each request, in the event loop; what it raises ends the run and is kept in `error`.
+        changed: called when a request has ended in any way, and when the job has; must not raise.
+        grace: seconds that requests in flight may still take after an error has ended the job.
+
+    Attributes:
+        loop: the event loop that it belongs to.
+        error: what `settled` raised, upon which everything was cancelled; `None` if nothing.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        send: Send,
+        *,
+        window: int,
+        clock: Clock,
+        deadline: float | None,
+        settled: Callable[[], None],
+        changed: Callable[[], None] = lambda: None,
+        grace: float = GRACE_SECONDS,
+    ) -> None:
+        self._ledger = ledger
+        self._send = send
+        self._window = window
+        self._clock = clock
+        self._deadline = deadline
+        self._settled = settled
+        self._changed = changed
+        self._grace = grace
+        self._under_way: set[_UnderWay] = set()
+        self._group: asyncio.TaskGroup | None = None
+        self._timer: Timer | None = None
+        self._is_winding_down = False
+        self._drained = asyncio.Event()
+        self.error: Exception | None = None
+        self.loop = asyncio.get_running_loop()
+
+    def __repr__(self) -> str:
+        return f"<Run {len(self._under_way)}/{self._window} under way{', ending' if self._is_winding_down else ''}>"
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Send requests while the block runs, and wait for them at its end; all tasks are done then.
+
+        Raises:
+            asyncio.CancelledError: the caller was cancelled.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                if self._deadline is not None:
+                    self._set_timer(self._deadline)
+                self.fill()
+                yield
+        finally:
+            self._group = None
+            self._clear_timer()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is under way."""
+        return not self._under_way
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Have a task that ends with the run, too; only while it is running."""
+        if self._group is None:
+            raise RuntimeError("the run is not running")
+        return self._group.create_task(work)
+
+    def fill(self) -> None:
+        """Start as many requests as there are and as may be under way."""
+        while self._group is not None and len(self._under_way) < self._window:
+            request = self._ledger.take()
+            if request is None:
+                return
+            entry = _UnderWay(request)
+            self._under_way.add(entry)
+            entry.task = self._group.create_task(self._carry_out(entry), name=f"embed {request.start}:{request.stop}")
+            entry.task.add_done_callback(functools.partial(self._forget, entry))
+
+    def stop(self, error: EmbedError) -> None:
+        """End the job: nothing is sent any more, and what is in flight has the grace period left."""
+        self._ledger.end(error)
+        self._wind_down()
+
+    def cancel(self) -> None:
+        """Cancel what is under way, without a note of what became of it: nobody wants to know any more."""
+        self._ledger.end(ClosedError("what it was embedded for was left"))
+        self._is_winding_down = True
+        for entry in self._under_way:
+            entry.is_abandoned = True
+            if entry.task is not None:
+                entry.task.cancel()
+        self._changed()
+
+    async def drained(self) -> None:
+        """Wait until no request is under way; after `stop`, that is within the grace period."""
+        while self._under_way:
+            self._drained.clear()
+            await self._drained.wait()
+
+    async def _carry_out(self, entry: _UnderWay) -> None:
+        error = await self._send(entry.request, entry.retry)
+        if error is None:
+            self._ledger.embedded(entry.request)
+        elif not entry.is_abandoned:
+            self._ledger.failed(entry.request, error)
+        self._forget(entry)
+        if self._ledger.job_error is not None:
+            self._wind_down()
+        self.fill()
+        try:
+            self._settled()
+        except Exception as error:  # noqa: BLE001 - it is the caller's, and given to the caller
+            # Not raised here: Python 3.11's task groups leave the caller marked as cancelled when a task fails.
+            self.error = self.error or error
+            self.cancel()
+
+    def _forget(self, entry: _UnderWay, _: asyncio.Task[None] | None = None) -> None:
+        self._under_way.discard(entry)
+        if not self._under_way:
+            self._drained.set()
+        self._changed()
+
+    def _wind_down(self) -> None:
+        if self._is_winding_down:
+            return
+        self._is_winding_down = True
+        for entry in self._under_way:
+            if entry.retry.in_flight:
+                entry.retry.is_last = True
+            else:
+                self._abandon(entry)
+        self._changed()
+        end = self._clock.time() + self._grace
+        self._set_timer(end if self._deadline is None else min(end, self._deadline))
+
+    def _expire(self) -> None:
+        self._timer = None
+        self._is_winding_down = True
+        self._ledger.end(DeadlineExceededError("the deadline of the call passed before all inputs were embedded"))
+        for entry in self._under_way:
+            self._abandon(entry)
+        self._changed()
+
+    def _abandon(self, entry: _UnderWay) -> None:
+        """Cancel a request, unless its rows are in place."""
+        retry, ended_by = entry.retry, self._ledger.job_error
+        if retry.is_settled or entry.is_abandoned or entry.task is None or ended_by is None:
+            return
+        entry.is_abandoned = True
+        entry.task.cancel()
+        if isinstance(ended_by, DeadlineExceededError):
+            ended_by = retry.out_of_time("the deadline of the call passed before the answer came")
+        elif retry.last_error is not None:
+            ended_by = retry.last_error
+        if retry.attempts:
+            # Without an attempt its inputs stay not tried.
+            self._ledger.abandoned(entry.request, ended_by)
+
+    def _set_timer(self, when: float) -> None:
+        self._clear_timer()
+        if when <= self._clock.time():
+            self._expire()
+        elif self._group is not None:
+            self._timer = self._clock.call_at(when, self._expire)
+
+    def _clear_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

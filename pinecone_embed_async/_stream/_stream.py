@@ -1,0 +1,175 @@
+"""The stream that a caller iterates over, and the context that keeps its tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+from collections import deque
+from typing import TYPE_CHECKING, Generic
+
+from pinecone_embed_async._errors import ClosedError, EmbedError
+from pinecone_embed_async._results import with_outcome
+from pinecone_embed_async._stream._batches import EmbeddedBatch, EmbeddingsT, ItemT
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from typing import Self
+
+    from pinecone_embed_async._collector import Collector
+    from pinecone_embed_async._plan import Ledger
+    from pinecone_embed_async._results import Usage
+    from pinecone_embed_async._stream._batches import Batches, OpenBatch
+    from pinecone_embed_async._stream._reader import Reader
+    from pinecone_embed_async._stream._run import Run
+
+
+class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
+    """Gives the batches of a stream; made by `EmbedClient.stream`, iterated with `async for` inside its block.
+
+    Several tasks may iterate over one stream: each batch goes to one of them.
+
+    Where a batch is not embedded as a whole, iteration raises its error in its place (with `on_error="return"`
+    it gives the batch). The error's `batch` has the items, its `partial` the embeddings that did succeed. Iterating
+    again goes on with the next batch. An error of the whole job, or of the source, comes last, after everything
+    that was embedded.
+
+    Attributes:
+        usage: what all answers so far have cost.
+    """
+
+    def __init__(
+        self,
+        batches: Batches,
+        ledger: Ledger,
+        finish: Callable[[Collector], EmbeddingsT],
+        nothing: Collector,
+        *,
+        window: int,
+        raises: bool,
+    ) -> None:
+        self._batches = batches
+        self._ledger = ledger
+        self._finish = finish
+        self._nothing = nothing
+        self._window = window
+        self._raises = raises
+        self._left_over: deque[OpenBatch] | None = None
+        self._told_job_error = False
+        self._told_source_error = False
+        self._told_run_error = False
+        self._is_left = False
+        self._changes = asyncio.Event()
+        self._taken = asyncio.Event()
+        self._run: Run | None = None
+        self._reader: Reader | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        ahead = f"{len(self._batches)}/{self._window} batches read ahead"
+        return f"<EmbeddingStream {self._batches.embedded_count} embedded, {ahead}>"
+
+    @property
+    def usage(self) -> Usage:
+        """What all answers so far have cost."""
+        return self._batches.usage
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> EmbeddedBatch[ItemT, EmbeddingsT]:
+        """The next batch.
+
+        Raises:
+            EmbedError: the batch, or the whole job, failed.
+            ClosedError: the stream's block was left.
+            Exception: what the source or `progress` raised.
+        """
+        while True:
+            if self._is_left:
+                raise ClosedError("the stream was left: iterate inside its `async with` block")
+            if self._run is not None and self._run.error is not None:
+                self._told_run_error = True
+                raise self._run.error
+            batch = self._take()
+            if batch is not None:
+                self._taken.set()
+                return self._delivered(batch)
+            if self._is_over():
+                self._raise_end()
+            self._changes.clear()
+            await self._changes.wait()
+
+    @contextlib.asynccontextmanager
+    async def running(self, run: Run, reader: Reader) -> AsyncIterator[None]:
+        """Read and send while the block runs; at its end, however it ends, nothing is left running."""
+        self._run, self._reader = run, reader
+        own: BaseException | None = None
+        async with run.running():
+            self._reading = run.start(reader.read(self._room))
+            try:
+                yield
+            except BaseException as error:  # noqa: BLE001 - raised again once the tasks are done, as it was
+                own = error
+            finally:
+                self._is_left = True
+                self._reading.cancel()
+                run.cancel()
+                self.changed()
+        if own is not None:
+            raise own
+        if run.error is not None and not self._told_run_error:
+            raise run.error
+
+    def changed(self) -> None:
+        """Look again: there are new batches, or something has become of one, or the job has ended."""
+        if self._ledger.job_error is not None and self._reading is not None:
+            self._reading.cancel()
+        self._changes.set()
+
+    async def _room(self) -> None:
+        while len(self._batches) >= self._window:
+            self._taken.clear()
+            await self._taken.wait()
+
+    def _take(self) -> OpenBatch | None:
+        if self._left_over is not None:
+            return self._left_over.popleft() if self._left_over else None
+        if self._ledger.job_error is None:
+            return self._batches.take()
+        if self._run is not None and self._run.is_idle:
+            self._left_over = deque(self._batches.drain())
+            return self._take()
+        # Whoever meets the job's error may leave, so first comes what is still being embedded.
+        return self._batches.take(lambda batch: batch.is_complete)
+
+    def _is_over(self) -> bool:
+        if self._ledger.job_error is not None:
+            return self._left_over is not None
+        return self._reader is not None and self._reader.is_finished and not len(self._batches)
+
+    def _delivered(self, batch: OpenBatch) -> EmbeddedBatch[ItemT, EmbeddingsT]:
+        embedded: EmbeddedBatch[ItemT, EmbeddingsT] = EmbeddedBatch(batch.start, batch.items, self._finish(batch.collector))
+        if batch.is_complete or not self._raises:
+            return embedded
+        error = batch.collector.account.first_error() or self._ledger.job_error
+        if error is None:
+            raise RuntimeError("a batch that is neither complete nor failed was delivered")
+        self._told_job_error |= error is self._ledger.job_error
+        raise self._about(error, embedded)
+
+    def _about(self, error: EmbedError, batch: EmbeddedBatch[ItemT, EmbeddingsT]) -> EmbedError:
+        # Several batches may have met the same error, and somebody may have kept it.
+        own = error if error.partial is None else copy.copy(error)
+        own.batch = batch
+        return with_outcome(own, batch.embeddings)  # type: ignore[arg-type]
+
+    def _raise_end(self) -> None:
+        job_error = self._ledger.job_error
+        if job_error is not None and not self._told_job_error:
+            self._told_job_error = True
+            raise with_outcome(copy.copy(job_error), self._finish(self._nothing))  # type: ignore[arg-type]
+        if self._reader is not None and self._reader.error is not None and not self._told_source_error:
+            self._told_source_error = True
+            raise self._reader.error
+        raise StopAsyncIteration

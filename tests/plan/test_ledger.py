@@ -1,0 +1,269 @@
+import math
+import random
+from collections.abc import Callable, Iterable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pinecone_embed_async import (
+    AuthenticationError,
+    DeadlineExceededError,
+    EmbedError,
+    InvalidRequestError,
+    NotFoundError,
+    ServiceError,
+    TransportError,
+)
+from pinecone_embed_async._plan import Account, Learned, Ledger, PlannedRequest, RequestLimits, requests_of
+
+LENGTH = 64
+Judge = Callable[[PlannedRequest], EmbedError | None]
+
+
+def refused(status: int = 400, message: str = "no") -> InvalidRequestError:
+    return InvalidRequestError(message, status=status)
+
+
+class Outcomes:
+    """The account of a call, and everything that was sent for it."""
+
+    def __init__(self, count: int) -> None:
+        self.account = Account(count)
+
+    def embedded(self, request: PlannedRequest) -> None:
+        self.account.embedded(request.start, request.stop)
+
+    def failed(self, request: PlannedRequest, error: EmbedError) -> None:
+        self.account.failed(request.start, request.stop, error)
+
+    @property
+    def failed_indices(self) -> list[int]:
+        return [index for failure in self.account.failures() for index in failure.indices]
+
+
+class Job:
+    """A ledger with what it needs, driven by a service that is a function."""
+
+    def __init__(self, texts: Iterable[str], *, size: int = 96, learned: Learned | None = None, most: int = 10**6) -> None:
+        texts = list(texts)
+        self.learned = learned or Learned()
+        limits = RequestLimits(inputs=size, sequence_length=LENGTH, tokens=10**9, bytes=most)
+        self._requests = requests_of(texts, lambda: self.learned.applied_to(limits))
+        self.outcomes = Outcomes(len(texts))
+        self.sent: list[PlannedRequest] = []
+        self.ledger = Ledger(
+            lambda: next(self._requests, None),
+            self.outcomes,
+            sequence_length=LENGTH,
+            learned=self.learned,
+            parameters=b"{}",
+            is_single=len(texts) == 1,
+        )
+
+    def take(self) -> PlannedRequest:
+        request = self.ledger.take()
+        assert request is not None
+        self.sent.append(request)
+        return request
+
+    def run(self, judge: Judge, *, window: int = 1, seed: int = 0) -> None:
+        """Until nothing is left, with `window` requests under way that are answered in any order."""
+        draws = random.Random(seed)
+        under_way: list[PlannedRequest] = []
+        while True:
+            while len(under_way) < window and (request := self.ledger.take()) is not None:
+                under_way.append(request)
+                self.sent.append(request)
+            if not under_way:
+                return
+            answered = under_way.pop(draws.randrange(len(under_way)))
+            error = judge(answered)
+            if error is None:
+                self.ledger.embedded(answered)
+            else:
+                self.ledger.failed(answered, error)
+
+    @property
+    def probes(self) -> int:
+        return sum(request.is_probe for request in self.sent)
+
+
+def refuses(*culprits: str, status: int = 400) -> Judge:
+    return lambda request: refused(status) if set(request.texts) & set(culprits) else None
+
+
+@settings(max_examples=200)
+@given(
+    st.integers(1, 120),
+    st.sets(st.integers(0, 119), max_size=6),
+    st.integers(1, 96),
+    st.integers(1, 8),
+    st.sampled_from([400, 413, 422]),
+    st.integers(0, 9),
+)
+def test_culprits_are_found_and_all_others_embedded(
+    count: int, picked: set[int], size: int, window: int, status: int, seed: int
+) -> None:
+    culprits = sorted(index for index in picked if index < count)
+    job = Job((str(index) for index in range(count)), size=size)
+    job.run(refuses(*map(str, culprits), status=status), window=window, seed=seed)
+    assert job.ledger.job_error is None
+    assert job.outcomes.failed_indices == culprits
+    assert job.outcomes.account.embedded_count == count - len(culprits)
+    assert job.probes <= 1
+    if status == 413:
+        return
+    # Each culprit costs at most two requests a level of its own request's halving.
+    extra = len(job.sent) - job.probes - math.ceil(count / size)
+    assert extra <= 2 * len(culprits) * math.ceil(math.log2(max(2, min(size, count))))
+
+
+@settings(max_examples=100)
+@given(st.integers(2, 120), st.integers(1, 96), st.integers(1, 8), st.integers(0, 9))
+def test_requests_too_large_in_total_are_halved_without_any_input_failing(
+    count: int, size: int, window: int, seed: int
+) -> None:
+    job = Job((str(index % 10) for index in range(count)), size=size)
+    job.run(lambda request: refused(413) if len(request.texts) > 5 else None, window=window, seed=seed)
+    assert job.outcomes.account.embedded_count == count
+    assert job.probes == 0
+
+
+def test_after_one_refusal_by_size_later_requests_are_smaller() -> None:
+    job = Job(["x" * 88] * 1000, most=9600)
+    job.run(lambda request: refused(413) if request.bytes > 5000 else None)
+    assert job.outcomes.account.embedded_count == 1000
+    assert len(job.sent) == 1 + math.ceil(1000 / 48)
+
+
+def test_a_limit_of_inputs_in_the_refusal_is_obeyed_and_remembered() -> None:
+    message = "Input length '96' exceeded inputs limit of 40 for model 'm'"
+    job = Job(str(index) for index in range(200))
+    job.run(lambda request: refused(400, message) if len(request.texts) > 40 else None)
+    assert job.outcomes.account.embedded_count == 200
+    assert [len(request.texts) for request in job.sent] == [96, 40, 40, 16, 40, 40, 24]
+    again = Job((str(index) for index in range(80)), learned=job.learned)
+    again.run(lambda _: None)
+    assert len(again.sent) == 2
+
+
+@pytest.mark.parametrize("most", [0, 96, 1000])
+def test_a_limit_of_inputs_that_makes_no_sense_is_a_refusal_like_others(most: int) -> None:
+    message = f"Input length '96' exceeded inputs limit of {most}"
+    job = Job(str(index) for index in range(96))
+    job.run(lambda request: refused(400, message) if "7" in request.texts else None)
+    assert job.outcomes.failed_indices == [7]
+
+
+def test_parameters_that_are_refused_end_the_job_after_one_probe() -> None:
+    job = Job(str(index) for index in range(500))
+    error = refused()
+    job.run(lambda _: error, window=3)
+    assert job.ledger.job_error is error
+    assert error.__notes__ == ["A short plain text was refused as well, so it is the parameters or the model, not an input."]
+    assert job.probes == 1
+    assert len(job.sent) == 4
+    # Refused: what was sent. The rest is not tried.
+    assert job.outcomes.account.failed_count == 3 * 96
+    assert job.outcomes.account.embedded_count == 0
+
+
+def test_nothing_new_is_sent_while_the_probe_is_under_way() -> None:
+    job = Job((str(index) for index in range(500)), size=10)
+    first, second = job.take(), job.take()
+    job.ledger.failed(first, refused())
+    probe = job.take()
+    assert probe.is_probe
+    assert job.ledger.take() is None
+    job.ledger.failed(second, refused())
+    assert job.ledger.take() is None
+    job.ledger.embedded(probe)
+    assert sorted((job.take().start, job.take().start, job.take().start, job.take().start)) == [0, 5, 10, 15]
+
+
+def test_an_input_that_is_accepted_meanwhile_decides_as_well_as_the_probe() -> None:
+    job = Job((str(index) for index in range(30)), size=10)
+    first, second = job.take(), job.take()
+    job.ledger.failed(first, refused())
+    probe = job.take()
+    job.ledger.embedded(second)
+    assert job.take().start == 0
+    job.ledger.failed(probe, refused())
+    assert job.ledger.job_error is None
+
+
+def test_a_probe_that_finds_nothing_out_leaves_it_to_halving() -> None:
+    job = Job((str(index) for index in range(20)), size=20)
+    first = job.take()
+    job.ledger.failed(first, refused())
+    job.ledger.failed(job.take(), TransportError("cut"))
+    job.run(refuses("3"))
+    assert job.outcomes.failed_indices == [3]
+
+
+def test_a_probe_that_meets_an_error_of_the_job_ends_it() -> None:
+    job = Job((str(index) for index in range(20)), size=10)
+    refusal = refused()
+    job.ledger.failed(job.take(), refusal)
+    error = AuthenticationError("who?", status=401)
+    job.ledger.failed(job.take(), error)
+    assert job.ledger.job_error is error
+    assert [failure.error for failure in job.outcomes.account.failures()] == [refusal]
+
+
+def test_no_probe_once_these_parameters_have_been_accepted() -> None:
+    job = Job((str(index) for index in range(20)), size=10)
+    job.run(lambda _: None)
+    later = Job((str(index) for index in range(20)), size=10, learned=job.learned)
+    later.run(refuses("3"))
+    assert later.probes == 0
+    assert later.outcomes.failed_indices == [3]
+
+
+def test_no_probe_for_a_single_input() -> None:
+    job = Job(["bad"])
+    job.run(refuses("bad"))
+    assert len(job.sent) == 1
+    assert job.outcomes.failed_indices == [0]
+
+
+@pytest.mark.parametrize("error", [AuthenticationError("who?", status=403), NotFoundError("where?", status=404)])
+def test_an_error_of_the_whole_job_stops_it_and_keeps_what_comes(error: EmbedError) -> None:
+    job = Job((str(index) for index in range(40)), size=10)
+    first, second, third = job.take(), job.take(), job.take()
+    job.ledger.failed(first, error)
+    assert job.ledger.take() is None
+    job.ledger.embedded(second)
+    job.ledger.failed(third, refused())
+    assert job.ledger.take() is None
+    assert job.ledger.job_error is error
+    assert job.outcomes.account.embedded_mask().tolist() == [False] * 10 + [True] * 10 + [False] * 20
+    assert [type(failure.error) for failure in job.outcomes.account.failures()] == [type(error), InvalidRequestError]
+
+
+def test_a_failure_of_the_service_fails_its_inputs_and_no_others() -> None:
+    job = Job((str(index) for index in range(40)), size=10)
+    job.run(lambda request: ServiceError("down", status=500) if request.start == 10 else None)
+    assert job.outcomes.failed_indices == list(range(10, 20))
+    assert job.ledger.job_error is None
+
+
+def test_halves_that_were_not_sent_when_the_job_ended_are_not_tried() -> None:
+    job = Job((str(index) for index in range(40)), size=20)
+    job.ledger.embedded(job.take())
+    job.ledger.failed(job.take(), refused())
+    job.ledger.end(DeadlineExceededError("late"))
+    assert job.ledger.take() is None
+    assert job.outcomes.account.failed_count == 0
+
+
+def test_a_cancelled_probe_is_nobodys_failure() -> None:
+    job = Job((str(index) for index in range(20)), size=10)
+    refusal = refused()
+    job.ledger.failed(job.take(), refusal)
+    probe = job.take()
+    late = DeadlineExceededError("late")
+    job.ledger.end(late)
+    job.ledger.abandoned(probe, late)
+    assert job.outcomes.failed_indices == list(range(10))

@@ -1,0 +1,90 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pinecone_embed_async._plan import Learned, RequestLimits, Splitter, estimate_tokens, requests_of, utf8_length
+
+TEXTS = st.lists(st.text(st.characters(codec="utf-8"), max_size=40), max_size=60)
+
+
+@given(TEXTS, st.integers(1, 9), st.integers(1, 30), st.integers(1, 400))
+def test_requests_cover_all_inputs_once_in_order_within_the_limits(
+    texts: list[str], inputs: int, tokens: int, size: int
+) -> None:
+    limits = RequestLimits(inputs=inputs, sequence_length=8, tokens=tokens, bytes=size)
+    seen: list[str] = []
+    for request in requests_of(texts, lambda: limits):
+        assert request.start == request.origin == len(seen)
+        seen.extend(request.texts)
+        assert request.stop == len(seen)
+        assert 1 <= len(request.texts) <= inputs
+        assert request.tokens == sum(estimate_tokens(utf8_length(text), 8) for text in request.texts)
+        if len(request.texts) > 1:
+            assert request.tokens <= tokens
+            assert request.bytes <= size
+    assert seen == texts
+
+
+def test_a_text_over_every_limit_goes_alone() -> None:
+    limits = RequestLimits(inputs=96, sequence_length=500, tokens=10, bytes=50)
+    first, second = requests_of(["a" * 100, "b", "c"], lambda: limits)
+    assert list(first.texts) == ["a" * 100]
+    assert list(second.texts) == ["b", "c"]
+
+
+def test_a_request_is_full_with_its_last_input_not_with_the_one_after() -> None:
+    splitter = Splitter(lambda: RequestLimits(inputs=2, sequence_length=8))
+    assert splitter.add("a") is None
+    full = splitter.add("b")
+    assert full is not None
+    assert (full.start, full.stop, len(splitter)) == (0, 2, 0)
+    assert splitter.flush() is None
+
+
+def test_limits_that_shrink_on_the_way_hold_for_what_is_cut_later() -> None:
+    learned = Learned()
+    requests = requests_of(list("abcdefg"), lambda: learned.applied_to(RequestLimits(inputs=4, sequence_length=8)))
+    assert len(next(requests).texts) == 4
+    learned.too_many(2)
+    assert [len(request.texts) for request in requests] == [2, 1]
+
+
+@given(TEXTS.filter(len), st.integers(1, 70))
+def test_parts_hold_the_same_inputs_in_order(texts: list[str], count: int) -> None:
+    limits = RequestLimits(inputs=100, sequence_length=8, tokens=10**9, bytes=10**9)
+    (request,) = requests_of(texts, lambda: limits)
+    parts = request.parts(count, 8)
+    assert [text for part in parts for text in part.texts] == texts
+    assert sum(part.tokens for part in parts) == request.tokens
+    assert sum(part.bytes for part in parts) == request.bytes
+    assert all(part.origin == request.origin and len(part.texts) <= count for part in parts)
+
+
+def test_a_refusal_by_size_is_learned_until_it_turns_out_to_be_one_input() -> None:
+    limits = RequestLimits(inputs=96, sequence_length=500, bytes=2000)
+    (request,) = requests_of(["x" * 100] * 8, lambda: limits)
+    small, culprit = request.parts(4, 500)[0], request.parts(1, 500)[0]
+    learned = Learned()
+    learned.too_large(request)
+    assert learned.applied_to(limits).bytes == request.bytes // 2
+    learned.too_large(request)
+    assert learned.applied_to(limits).bytes == request.bytes // 2
+    learned.accepted(small, b"{}")
+    learned.too_large(small)
+    assert learned.applied_to(limits).bytes == request.bytes // 2
+    learned.too_large(culprit)
+    assert learned.applied_to(limits) is limits
+
+
+def test_sets_of_parameters_are_not_remembered_without_bound() -> None:
+    (request,) = requests_of(["a"], lambda: RequestLimits(inputs=1, sequence_length=8))
+    learned = Learned()
+    for number in range(1000):
+        learned.accepted(request, b"%d" % number)
+    assert len(learned.parameters) == 64
+    assert b"999" in learned.parameters
+
+
+@pytest.mark.parametrize(("size", "expected"), [(0, 2), (4, 3), (400, 102), (10_000, 507)])
+def test_token_estimates_count_special_tokens_and_stop_at_the_models_length(size: int, expected: int) -> None:
+    assert estimate_tokens(size, 507) == expected

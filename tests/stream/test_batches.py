@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pinecone_embed_async import InputError, ResponseError, ServiceError
+from pinecone_embed_async._plan import PlannedRequest, RequestLimits, requests_of
+from pinecone_embed_async._results import Dimension
+from pinecone_embed_async._stream import Batches
+
+LIMITS = RequestLimits(inputs=4, sequence_length=8)
+
+
+def batches_of(count: int, *, ordered: bool = True) -> tuple[Batches, list[PlannedRequest]]:
+    batches = Batches(Dimension(1), ordered=ordered)
+    requests = list(requests_of([str(number) for number in range(count)], lambda: LIMITS))
+    for request in requests:
+        batches.add(request, [f"item {text}" for text in request.texts])
+    return batches, requests
+
+
+def taken(batches: Batches) -> list[int]:
+    starts = []
+    while (batch := batches.take()) is not None:
+        starts.append(batch.start)
+    return starts
+
+
+@given(st.permutations(range(5)), st.booleans())
+def test_batches_come_in_order_or_as_they_are_done(order: list[int], ordered: bool) -> None:
+    batches, requests = batches_of(20, ordered=ordered)
+    seen: list[int] = []
+    for number in order:
+        batches.embedded(requests[number])
+        seen.extend(taken(batches))
+        if ordered:
+            assert seen == [4 * index for index in range(len(seen))]
+    assert seen == ([0, 4, 8, 12, 16] if ordered else [4 * number for number in order])
+    assert len(batches) == 0
+
+
+def test_a_batch_is_done_when_all_its_parts_are() -> None:
+    batches, (request,) = batches_of(4)
+    first, second = request.parts(2, 8)
+    batches.failed(second, ServiceError("no", status=500))
+    assert batches.take() is None
+    batches.rows(first, 1)[:] = 7
+    batches.embedded(first)
+    batch = batches.take()
+    assert batch is not None
+    assert not batch.is_complete
+    result = batch.collector.finish("m", "dense")
+    np.testing.assert_array_equal(result.vectors.ravel(), [7, 7, np.nan, np.nan])  # type: ignore[union-attr]
+    assert [list(failure.indices) for failure in result.failures] == [[2, 3]]
+    assert (batches.embedded_count, batches.failed_count) == (2, 2)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_an_item_that_cannot_be_sent_is_a_batch_of_its_own(ordered: bool) -> None:
+    batches, requests = batches_of(4, ordered=ordered)
+    batches.add_failed(4, "item", InputError("no text", index=4))
+    batches.embedded(requests[0])
+    assert sorted(taken(batches)) == [0, 4]
+
+
+def test_what_is_left_of_an_ended_job_is_first_what_is_complete_and_never_what_was_not_tried() -> None:
+    batches, requests = batches_of(16)
+    batches.failed(requests[0], ServiceError("no", status=500))
+    batches.embedded(requests[2])
+    half, _ = requests[3].parts(2, 8)
+    batches.embedded(half)
+    assert [batch.start for batch in batches.drain()] == [8, 0, 12]
+    assert len(batches) == 0
+
+
+def test_all_batches_of_a_stream_have_the_same_dimension() -> None:
+    batches = Batches(Dimension(None), ordered=True)
+    first, second = requests_of(list("abcdefgh"), lambda: LIMITS)
+    for request in (first, second):
+        batches.add(request, list(request.texts))
+    batches.rows(first, 3)
+    assert batches.dimension == 3
+    with pytest.raises(ResponseError, match="expected 3 numbers a row"):
+        batches.rows(second, 4)

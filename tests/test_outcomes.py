@@ -1,0 +1,274 @@
+"""What becomes of a call's inputs when some of them, or the whole job, cannot be embedded."""
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import pytest
+from aiohttp import web
+
+from pinecone_embed_async import (
+    AuthenticationError,
+    ClosedError,
+    DeadlineExceededError,
+    DenseEmbeddings,
+    EmbedClient,
+    EmbedError,
+    InvalidRequestError,
+    NotFoundError,
+    QuotaExceededError,
+    RetryPolicy,
+    ServiceError,
+    SparseEmbeddings,
+)
+from pinecone_embed_async._engine import Engine
+from pinecone_embed_async.emulator import Emulator, Fault, FaultRule
+from tests.clock import FakeClock, settle
+from tests.test_client import E5, QUICK, Service, dense_answer, dense_client, status
+
+SPARSE = "pinecone-sparse-english-v0"
+
+
+def embedded_alone(emulator: Emulator, model: str) -> EmbedClient[Any]:
+    return EmbedClient(model, api_key=emulator.api_key, base_url=emulator.url, retry=QUICK)
+
+
+@pytest.mark.parametrize("model", [E5, SPARSE])
+@pytest.mark.parametrize("on_error", ["raise", "return"])
+async def test_a_mixed_job_fails_exactly_what_cannot_be_embedded(model: str, on_error: Any) -> None:
+    rejected = [0, 95, 96, 1000, 1001, 2222, 2999]
+    texts = [f"text {index}{' rejected' if index in rejected else ''}" for index in range(3000)]
+    # The request that holds input 480 fails for ever.
+    broken = range(480, 576)
+    emulator = Emulator(
+        reject=lambda text: "rejected" in text,
+        faults=[FaultRule(Fault("status", "500"), when=lambda request: "text 480" in request.inputs)],
+    )
+    async with emulator, embedded_alone(emulator, model) as client:
+        if on_error == "return":
+            partial = await client.embed(texts, input_type="passage", on_error="return")
+        else:
+            with pytest.raises(InvalidRequestError) as caught:
+                await client.embed(texts, input_type="passage")
+            assert caught.value.partial is not None
+            assert caught.value.failures == caught.value.partial.failures
+            assert caught.value is caught.value.failures[0].error
+            partial = caught.value.partial
+        emulator.clear_faults()
+        good = [index for index in range(3000) if index not in rejected and index not in broken]
+        alone = await client.embed([texts[index] for index in good], input_type="passage")
+    causes = {index: failure.error for failure in partial.failures for index in failure.indices}
+    assert sorted(causes) == sorted({*rejected, *broken})
+    assert all(isinstance(causes[index], InvalidRequestError) for index in rejected)
+    assert all(isinstance(causes[index], ServiceError) and causes[index].attempts == 3 for index in broken)
+    assert np.flatnonzero(partial.embedded).tolist() == good
+    assert len(partial.not_tried) == 0
+    if isinstance(partial, DenseEmbeddings):
+        np.testing.assert_array_equal(partial.vectors[good], alone.vectors)
+        assert np.isnan(partial.vectors[sorted(causes)]).all()
+    else:
+        assert isinstance(partial, SparseEmbeddings)
+        for index, vector in zip(good, alone, strict=True):
+            np.testing.assert_array_equal(partial[index].indices, vector.indices)
+            np.testing.assert_array_equal(partial[index].values, vector.values)
+        assert all(len(partial[index].indices) == 0 for index in causes)
+
+
+async def test_one_culprit_costs_two_requests_a_level_and_one_probe(emulator: Emulator) -> None:
+    emulator.reject = lambda text: text == "bad"
+    async with dense_client(emulator) as client:
+        result = await client.embed([*["good"] * 40, "bad", *["good"] * 55], input_type="passage", on_error="return")
+        assert emulator.statistics().requests <= 1 + 1 + 2 * 7
+        assert list(result.failures[0].indices) == [40]
+        before = emulator.statistics().requests
+        await client.embed([*["good"] * 40, "bad", *["good"] * 55], input_type="passage", on_error="return")
+        assert emulator.statistics().requests - before <= 1 + 2 * 7
+
+
+async def test_parameters_that_the_service_refuses_fail_the_job_not_its_inputs(emulator: Emulator) -> None:
+    emulator.reject = lambda text: "bad" not in text
+    async with dense_client(emulator, max_batch_size=10, max_concurrency=2) as client:
+        with pytest.raises(InvalidRequestError) as caught:
+            await client.embed(["text"] * 500, input_type="passage")
+    assert emulator.statistics().requests <= 5
+    assert caught.value.partial is not None
+    assert len(caught.value.partial.not_tried) >= 460
+    assert "it is the parameters or the model" in caught.value.__notes__[0]
+
+
+async def test_a_probe_is_counted_in_what_was_billed_and_not_in_the_rows(emulator: Emulator) -> None:
+    emulator.reject = lambda text: text == "bad"
+    async with dense_client(emulator) as client:
+        result = await client.embed(["bad", "good"], input_type="query", on_error="return")
+        assert client.statistics().inputs == 1
+        alone = await client.embed("good", input_type="query")
+    assert result.usage.total_tokens > alone.usage.total_tokens
+    assert result.usage.requests == 2
+    np.testing.assert_array_equal(result.vectors[1], alone.vectors[0])
+
+
+async def test_a_body_too_large_for_the_service_is_halved_and_later_ones_are_smaller(emulator: Emulator) -> None:
+    emulator.max_body_bytes = 10_000
+    async with dense_client(emulator, max_concurrency=1) as client:
+        texts = [f"{index} {'x' * 200}" for index in range(480)]
+        result = await client.embed(texts, input_type="passage")
+        assert result.embedded.all()
+        requests = emulator.statistics().requests
+        again = await client.embed(texts, input_type="passage")
+        assert emulator.statistics().requests - requests == 480 // 24
+    np.testing.assert_array_equal(result.vectors, again.vectors)
+
+
+async def test_one_input_too_large_for_the_service_fails_alone(emulator: Emulator) -> None:
+    emulator.max_body_bytes = 10_000
+    async with dense_client(emulator) as client:
+        result = await client.embed([*["a"] * 50, "x" * 20_000, *["b"] * 50], input_type="passage", on_error="return")
+    assert [list(failure.indices) for failure in result.failures] == [[50]]
+    assert result.embedded.sum() == 100
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        ("status=401", AuthenticationError),
+        ("status=403", AuthenticationError),
+        ("status=404", NotFoundError),
+        ("month_quota_spent", QuotaExceededError),
+        ("quota_exceeded", QuotaExceededError),
+    ],
+)
+@pytest.mark.parametrize("on_error", ["raise", "return"])
+async def test_an_error_of_the_whole_job_keeps_what_is_in_flight(
+    emulator: Emulator, fault: str, kind: type[EmbedError], on_error: Any
+) -> None:
+    name, _, value = fault.partition("=")
+    texts = [f"text {index}" for index in range(50)]
+    emulator.faults = [FaultRule(Fault(name, value), when=lambda request: "text 2" in request.inputs)]
+    emulator.hold()
+    async with dense_client(emulator, max_batch_size=1, max_concurrency=4) as client:
+        call = asyncio.create_task(client.embed(texts, input_type="passage", on_error=on_error))
+        await emulator.wait_for_in_flight(4)
+        emulator.release(3)
+        while client.statistics().in_flight == 4:  # noqa: ASYNC110 - the client tells of it in no other way
+            await asyncio.sleep(0)
+        emulator.release()
+        if on_error == "return":
+            partial = await call
+        else:
+            with pytest.raises(kind) as caught:
+                await call
+            assert isinstance(caught.value.partial, DenseEmbeddings)
+            partial = caught.value.partial
+    assert np.flatnonzero(partial.embedded).tolist() == [0, 1, 3]
+    assert [list(failure.indices) for failure in partial.failures] == [[2]]
+    assert isinstance(partial.failures[0].error, kind)
+    assert partial.not_tried.tolist() == list(range(4, 50))
+    assert emulator.statistics().requests == 4
+
+
+async def test_closing_ends_a_running_call_with_what_it_has(emulator: Emulator) -> None:
+    emulator.hold()
+    client = dense_client(emulator, max_batch_size=1, max_concurrency=2)
+    call = asyncio.create_task(client.embed(["a"] * 9, input_type="query"))
+    await emulator.wait_for_in_flight(2)
+    closing = asyncio.create_task(client.aclose())
+    await settle()
+    assert not closing.done()
+    emulator.release()
+    with pytest.raises(ClosedError, match="before all inputs were embedded") as caught:
+        await call
+    await closing
+    assert caught.value.partial is not None
+    assert caught.value.partial.embedded.sum() == 2
+    assert len(caught.value.partial.not_tried) == 7
+    with pytest.raises(ClosedError):
+        await client.embed("a", input_type="query")
+    async with client:
+        assert len(await client.embed("a", input_type="query")) == 1
+
+
+async def test_closing_ends_a_backoff_at_once() -> None:
+    async with Service(last=status(503)) as service:
+        client = service.client(retry=RetryPolicy(initial_backoff=600, max_backoff=600, max_elapsed=6000))
+        client._engine = Engine(client._engine._options, draw=lambda: 1.0)
+        call = asyncio.create_task(client.embed("a"))
+        while not client.statistics().retries:  # noqa: ASYNC110 - the client tells of it in no other way
+            await asyncio.sleep(0)
+        await client.aclose()
+        with pytest.raises(ClosedError) as caught:
+            await call
+    assert [type(failure.error) for failure in caught.value.failures] == [ServiceError]
+
+
+async def test_the_deadline_hands_over_what_was_embedded(emulator: Emulator) -> None:
+    emulator.latency = lambda request: 0.0 if "fast" in request.inputs else 60.0
+    async with dense_client(emulator, max_batch_size=1, max_concurrency=2) as client:
+        with pytest.raises(DeadlineExceededError) as caught:
+            await client.embed(["fast", "slow", "slow", "slow", "slow", "slow"], input_type="query", timeout=0.5)
+        emulator.latency = 0.0
+        await client.embed("after", input_type="query")
+        assert client.statistics().in_flight == 0
+    assert isinstance(caught.value, TimeoutError)
+    partial = caught.value.partial
+    assert partial is not None
+    assert partial.embedded.tolist() == [True] + [False] * 5
+    # Two were on the wire; the others had no attempt.
+    assert [list(failure.indices) for failure in partial.failures] == [[1], [2]]
+    assert partial.not_tried.tolist() == [3, 4, 5]
+
+
+async def test_a_deadline_before_the_next_attempt_is_not_waited_for() -> None:
+    clock = FakeClock()
+    async with Service(last=status(503, Retry_After="60")) as service:
+        client = service.client()
+        client._engine = Engine(client._engine._options, clock=clock, draw=lambda: 0.0)
+        client._clock = clock
+        async with client:
+            with pytest.raises(DeadlineExceededError, match=r"tried again in 60\.0 s.*met ServiceError: 503"):
+                await client.embed("a", timeout=30)
+        assert clock.slept == []
+
+
+async def test_below_half_its_retry_budget_a_client_sends_one_at_a_time_and_recovers(emulator: Emulator) -> None:
+    retry = RetryPolicy(max_attempts=100, initial_backoff=0.0, max_backoff=0.0)
+    async with dense_client(emulator, max_batch_size=1, max_concurrency=4, retry=retry) as client:
+        in_flight: list[int] = []
+
+        def note(_: object) -> float:
+            in_flight.append(client.statistics().in_flight)
+            return 0.01
+
+        emulator.latency = note
+        emulator.inject(Fault("status", "503"), times=70)
+        await client.embed(["a"] * 80, input_type="query")
+        assert client.statistics().retry_budget == 100
+        assert dense_client(emulator).statistics().retry_budget == 100
+    # 30 were left, so the first 20 answers come one by one.
+    answered = in_flight[-80:]
+    assert set(answered[:20]) == {1}
+    assert max(answered[20:]) == 4
+
+
+async def test_waiting_for_a_limit_does_not_draw_on_the_retry_budget() -> None:
+    answers = [status(429, Retry_After="0")] * 3
+    async with Service(*answers, last=dense_answer) as service:
+        client = service.client()
+        client._engine = Engine(client._engine._options, draw=lambda: 0.0)
+        async with client:
+            await client.embed("a")
+            assert client.statistics().retry_budget == 100
+            assert client.statistics().rejections == 3
+
+
+async def test_a_limit_of_inputs_told_by_the_service_is_obeyed() -> None:
+    body = {
+        "status": 400,
+        "error": {"code": "INVALID_ARGUMENT", "message": "Input length '5' exceeded inputs limit of 2 for model 'm'"},
+    }
+
+    async with Service(lambda: web.json_response(body, status=400), last=lambda: dense_answer(1, 2)) as service:
+        async with service.client(max_batch_size=5) as client:
+            result = await client.embed(list("abcd"))
+            assert result.vectors.ravel().tolist() == [1, 2, 1, 2]
+            await client.embed(list("abcd"))
+        assert len(service.requests) == 5
