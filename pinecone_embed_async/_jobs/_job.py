@@ -20,7 +20,7 @@ from pinecone_embed_async._jobs._ledger import Counts, JobLedger, choose_portion
 from pinecone_embed_async._jobs._recorder import Batch, Recorder
 from pinecone_embed_async._jobs._sources import Columns, Row, read_rows
 from pinecone_embed_async._jobs._store import Store
-from pinecone_embed_async._jobs._table import KeptTypes, check_kept_names, kept_of, with_kept_types
+from pinecone_embed_async._jobs._table import KeptTypes, check_kept_names, kept_of, with_checked_types
 
 Stream = Callable[[Iterable[Row]], AbstractAsyncContextManager[AsyncIterator[Batch]]]
 """Embeds the texts of rows and gives them back by requests, as completed; pulls the rows in a thread."""
@@ -61,7 +61,7 @@ def _check(rows: Iterable[Row], names: Sequence[str], kept: Any) -> _Checked:
     """
     types = KeptTypes(names)
     count = 0
-    for row in rows if kept is None else with_kept_types(rows, kept):
+    for row in rows if kept is None else with_checked_types(rows, kept):
         types.show(row)
         count += 1
     return _Checked(count, types.schema() if kept is None else kept)
@@ -143,7 +143,7 @@ def open_job(
             # After the check, so that an input that is corrected after it is not that of another job.
             remember(portion)
             ledger = JobLedger(portion, store.done, store.failed, retry_failures=retry_failures)
-            yield Job(store, ledger, read, columns.keep, checked.kept)
+            yield Job(store, ledger, read, columns.keep, checked.kept, is_checked=can_be_checked)
             remember(ledger.portion)
 
 
@@ -156,6 +156,7 @@ class Job:
         read: Reads the rows from the first on.
         keep: The kept columns.
         kept: Their types; `None` if the first rows tell.
+        is_checked: Whether all rows are known to fit to them.
 
     Attributes:
         ledger: As given.
@@ -163,7 +164,14 @@ class Job:
     """
 
     def __init__(
-        self, store: Store, ledger: JobLedger, read: Callable[[], Iterator[Row]], keep: Sequence[str], kept: Any
+        self,
+        store: Store,
+        ledger: JobLedger,
+        read: Callable[[], Iterator[Row]],
+        keep: Sequence[str],
+        kept: Any,
+        *,
+        is_checked: bool,
     ) -> None:
         self.ledger = ledger
         self.warnings = store.warnings
@@ -171,6 +179,7 @@ class Job:
         self._read = read
         self._keep = keep
         self._kept = kept
+        self._is_checked = is_checked
         self._before = ledger.counts().done
         self._requests = self._tokens = 0
         self._stop: int | None = None
@@ -219,6 +228,8 @@ class Job:
 
     def _wanted(self) -> Iterator[Row]:
         rows = self._read()
+        if self._kept is not None and self._is_checked:
+            return self._chosen(rows)
         if self._kept is None:
             sample = list(itertools.islice(rows, _SAMPLE if self._keep else 0))
             types = KeptTypes(self._keep)
@@ -226,7 +237,7 @@ class Job:
                 types.show(row)
             self._kept = types.schema()
             rows = itertools.chain(sample, rows)
-        return with_kept_types(self._chosen(rows), self._kept)
+        return with_checked_types(self._chosen(rows), self._kept)
 
     def _chosen(self, rows: Iterable[Row]) -> Iterator[Row]:
         stop = self.ledger.portion.first_row

@@ -10,11 +10,13 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Self
+from typing import Any, BinaryIO, NamedTuple, Self
 
 _MAGIC = b"PEJ1"
 _HEADER = struct.Struct("<4sIQ")
 _ALIGNMENT = 8
+# Linux takes 1024.
+_PARTS_PER_CALL = 512
 
 
 class Span(NamedTuple):
@@ -77,18 +79,24 @@ class Journal:
         """Bytes of the file."""
         return self._end
 
-    def append(self, content: bytes | memoryview) -> Span:
+    def append(self, *pieces: Any) -> Span:
         """Write a record, which counts only after `sync`.
+
+        Args:
+            pieces: The content, as bytes or buffers that follow one another.
 
         Raises:
             OSError: The file system refused; nothing may be appended any more.
         """
-        view = memoryview(content).cast("B")
-        length = len(view)
-        header = _HEADER.pack(_MAGIC, _checksum(view, length), length)
-        start = self._end + len(header)
-        for part in (header, view, bytes(-length % _ALIGNMENT)):
-            _write(self._file, part)
+        views: list[memoryview] = [memoryview(piece).cast("B") for piece in pieces]
+        length = sum(map(len, views))
+        checksum = _checksum_of_length(length)
+        for view in views:
+            checksum = zlib.crc32(view, checksum)
+        start = self._end + _HEADER.size
+        _write(
+            self._file, [memoryview(_HEADER.pack(_MAGIC, checksum, length)), *views, memoryview(bytes(-length % _ALIGNMENT))]
+        )
         self._end = start + length + -length % _ALIGNMENT
         return Span(start, length)
 
@@ -152,15 +160,18 @@ def _record_at(view: memoryview, at: int) -> Span | None:
     if magic != _MAGIC or start + length + -length % _ALIGNMENT > len(view):
         return None
     with view[start : start + length] as content:
-        return Span(start, length) if _checksum(content, length) == checksum else None
+        return Span(start, length) if zlib.crc32(content, _checksum_of_length(length)) == checksum else None
 
 
-def _checksum(content: memoryview, length: int) -> int:
-    return zlib.crc32(content, zlib.crc32(length.to_bytes(8, "little")))
+def _checksum_of_length(length: int) -> int:
+    return zlib.crc32(length.to_bytes(8, "little"))
 
 
-def _write(file: BinaryIO, content: bytes | memoryview) -> None:
+def _write(file: BinaryIO, parts: list[memoryview]) -> None:
     # One call may write less than it is given, before a disk is full for instance.
-    left = memoryview(content)
-    while left:
-        left = left[file.write(left) :]
+    while parts:
+        written = os.writev(file.fileno(), parts[:_PARTS_PER_CALL])
+        while parts and written >= len(parts[0]):
+            written -= len(parts.pop(0))
+        if written:
+            parts[0] = parts[0][written:]

@@ -23,12 +23,29 @@ _PLAIN_COLUMNS = ("vector", "indices", "values")
 _ENDING = ".list.element"
 
 
-def encode_table(table: Any) -> Any:
-    """A table as bytes for the journal, its schema included."""
-    sink = pa.BufferOutputStream()
-    with ipc.new_stream(sink, table.schema) as writer:
+class _Pieces:
+    """A file that keeps what is written to it as it is: the numbers of an answer are not copied once more."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.pieces: list[Any] = []
+
+    def write(self, piece: Any) -> int:
+        self.pieces.append(piece)
+        return len(piece)
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def encode_table(table: Any) -> list[Any]:
+    """A table as bytes for the journal, in pieces: a stream of Arrow's own format, its schema included."""
+    sink = _Pieces()
+    with pa.PythonFile(sink, "w") as file, ipc.new_stream(file, table.schema) as writer:
         writer.write_table(table)
-    return sink.getvalue()
+    return sink.pieces
 
 
 class Segment:
@@ -50,6 +67,8 @@ class Segment:
             for start, length in spans:
                 with ipc.open_stream(buffer.slice(start, length)) as reader:
                     self._tables.append(reader.read_all())
+            # Of a job without gaps each table is a stretch of rows, and then this is all the sorting there is to do.
+            self._tables.sort(key=lambda table: table["row"][0].as_py())
 
     @property
     def schema(self) -> Any:
@@ -57,7 +76,7 @@ class Segment:
         return self._tables[0].schema if self._tables else None
 
     def row_numbers(self) -> RowNumbers:
-        """The row numbers of all tables, in order; int64."""
+        """The row numbers of all tables, sorted as far as whole tables go; int64."""
         return np.concatenate([np.empty(0, np.int64), *(table["row"].to_numpy() for table in self._tables)])
 
     def sorted_groups(self) -> Iterator[Any]:
@@ -66,14 +85,15 @@ class Segment:
         first_rows = np.cumsum([0, *(table.num_rows for table in self._tables)])
         for start in range(0, len(order), _ROWS_PER_GROUP):
             wanted = order[start : start + _ROWS_PER_GROUP]
-            # Only the tables with rows of this group are put together: of a job without gaps, those of one stretch.
-            owners = np.unique(np.searchsorted(first_rows, wanted, side="right") - 1)
-            sizes = [self._tables[owner].num_rows for owner in owners]
-            shifts = np.zeros(len(self._tables), np.int64)
-            shifts[owners] = np.cumsum([0, *sizes[:-1]]) - first_rows[owners]
-            places = wanted + shifts[np.searchsorted(first_rows, wanted, side="right") - 1]
-            together = pa.concat_tables([self._tables[owner] for owner in owners], promote_options="default")
-            yield together.combine_chunks().take(pa.array(places))
+            # Only tables from the first to the last with rows of this group are put together.
+            low, high = np.searchsorted(first_rows, [wanted.min(), wanted.max()], side="right")
+            together = pa.concat_tables(self._tables[low - 1 : high], promote_options="default")
+            places = wanted - first_rows[low - 1]
+            if (np.diff(places) == 1).all():
+                # Nothing is copied.
+                yield together.slice(int(places[0]), len(places))
+            else:
+                yield together.combine_chunks().take(pa.array(places))
 
 
 def write_part(path: Path, segment: Segment) -> None:
@@ -99,7 +119,9 @@ def _writer(file: io.BufferedIOBase | Any, schema: Any) -> Any:
     flat = [name for name in kept if not pa.types.is_nested(schema.field(name).type)]
     leaves = {f"{name}{_ENDING}": "none" for name in _PLAIN_COLUMNS if name in schema.names}
     others = {name: "zstd" for name in schema.names if name not in _PLAIN_COLUMNS}
-    return parquet.ParquetWriter(file, schema, use_dictionary=flat, compression={**others, **leaves})
+    return parquet.ParquetWriter(
+        file, schema, use_dictionary=flat, write_statistics=["row", *flat], compression={**others, **leaves}
+    )
 
 
 def part_rows(path: Path) -> Iterator[RowNumbers]:

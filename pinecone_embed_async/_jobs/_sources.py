@@ -23,7 +23,7 @@ from pyarrow import parquet
 
 from pinecone_embed_async._jobs._errors import SourceError
 from pinecone_embed_async._jobs._inputs import Compression, InputFile, InputFormat
-from pinecone_embed_async._jobs._templates import FieldText, TextSource, field_of, kind_of, names_shown
+from pinecone_embed_async._jobs._templates import FieldText, RecordError, TextSource, field_of, kind_of, names_shown
 
 _PARQUET_BATCH = 1024
 _DEFAULT_TEXT = FieldText("text")
@@ -110,25 +110,24 @@ def read_rows(
         SourceError: An input cannot be read or has changed, with the line where there is one.
     """
     wanted = columns or Columns()
-    number = first_row
+    number, line = first_row, 0
     for file in files:
         with _opened(file) as raw:
             look = _watch(file, raw, (stamps or {}).get(file.name))
             # A line of text is its own field, whatever the fields of other files are called.
             is_line = file.format is InputFormat.TXT and isinstance(wanted.text, FieldText)
             taken = replace(wanted, text=FieldText(_LINE)) if is_line else wanted
-            for line, record in _READERS[file.format](raw, file, taken):
-                where = f"{file.name}:{line}"
-                text = taken.text.of(record, where)
-                kept = tuple([field_of(record, name, where) for name in wanted.keep])
-                if wanted.id is None:
-                    row_id = str(number)
-                else:
-                    row_id = _checked_id(field_of(record, wanted.id, where), wanted.id, where)
-                yield Row(row_id, text, file.name, line, number, kept)
-                number += 1
-                if number % _ROWS_BETWEEN_LOOKS == 0:
-                    look()
+            try:
+                for line, record in _READERS[file.format](raw, file, taken):
+                    text = taken.text.of(record)
+                    row_id = str(number) if taken.id is None else _checked_id(field_of(record, taken.id), taken.id)
+                    kept = tuple([field_of(record, name) for name in taken.keep]) if taken.keep else ()
+                    yield Row(row_id, text, file.name, line, number, kept)
+                    number += 1
+                    if number % _ROWS_BETWEEN_LOOKS == 0:
+                        look()
+            except RecordError as error:
+                raise SourceError(f"{file.name}:{line}: {error}") from None
             look()
 
 
@@ -191,13 +190,25 @@ _LINE = "text"
 
 
 def _lines(raw: BinaryIO, file: InputFile) -> Iterator[tuple[int, str]]:
-    # Decoded line by line, and split at line feeds only: so an error has its line, and U+2028 within a text splits nothing.
+    # Decoded line by line: so an error has its line.
+    number = 0
+    try:
+        for number, line in _raw_lines(raw, file):
+            yield number, line.decode()
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{file.name}:{number}: {_not_utf8(error)}") from None
+
+
+def _not_utf8(error: UnicodeDecodeError) -> str:
+    return f"not UTF-8 (byte 0x{error.object[error.start]:02x})"
+
+
+def _raw_lines(raw: BinaryIO, file: InputFile) -> Iterator[tuple[int, bytes]]:
+    # Split at line feeds only: U+2028 within a text splits nothing.
     number = 0
     try:
         for number, line in enumerate(_decompressed(raw, file.compression), start=1):
-            yield number, (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).decode()
-    except UnicodeDecodeError as error:
-        raise SourceError(f"{file.name}:{number}: not UTF-8 (byte 0x{error.object[error.start]:02x})") from None
+            yield number, line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
     except _UNREADABLE as error:
         raise SourceError(f"{file.name}:{number + 1}: {_reason(error)}") from error
 
@@ -213,11 +224,13 @@ def _read_txt(raw: BinaryIO, file: InputFile, columns: Columns) -> _Found:
 
 def _read_jsonl(raw: BinaryIO, file: InputFile, _columns: Columns) -> _Found:
     decode = msgspec.json.Decoder().decode
-    for number, line in _lines(raw, file):
+    for number, line in _raw_lines(raw, file):
         if line.isspace():
             continue
         try:
             record = decode(line)
+        except UnicodeDecodeError as error:
+            raise SourceError(f"{file.name}:{number}: {_not_utf8(error)}") from None
         except (msgspec.MsgspecError, RecursionError) as error:
             raise SourceError(f"{file.name}:{number}: not JSON: {error}") from None
         if not isinstance(record, dict):
@@ -290,13 +303,13 @@ def _read_parquet(raw: BinaryIO, file: InputFile, columns: Columns) -> _Found:
         raise SourceError(f"{file.name}: not a Parquet file that can be read: {_reason(error)}") from error
 
 
-def _checked_id(value: Any, name: str, where: str) -> str:
+def _checked_id(value: Any, name: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        raise SourceError(f"{where}: the id {name!r} is neither text nor a whole number but {kind_of(value)}")
+        raise RecordError(f"the id {name!r} is neither text nor a whole number but {kind_of(value)}")
     if not value:
-        raise SourceError(f"{where}: the id {name!r} is empty")
+        raise RecordError(f"the id {name!r} is empty")
     return value
 
 

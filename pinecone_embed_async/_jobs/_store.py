@@ -13,7 +13,7 @@ from pinecone_embed_async._jobs._rowset import RowSet
 from pinecone_embed_async._jobs._table import check_same_vectors
 
 ROWS_PER_PART = 100_000
-BYTES_PER_PART = 256 * 2**20
+BYTES_PER_PART = 128 * 2**20
 
 
 class Store:
@@ -74,8 +74,11 @@ class Store:
         parts = self._folder.parts()
         for number in set(parts).intersection(self._folder.segments()):
             self._folder.remove_segment(number)
-        *finished, last = self._folder.segments() or [max(parts, default=-1) + 1]
-        for number in finished:
+        segments = self._folder.segments()
+        newest = max(parts, default=-1)
+        # One is gone on with: the newest, unless a part of a higher number is there, which the next segment would get.
+        last = segments.pop() if segments and segments[-1] > newest else max([newest, *segments]) + 1
+        for number in segments:
             with self._opened(number) as journal:
                 self._take_over(journal)
             self.write_part(number)
@@ -114,7 +117,7 @@ class Store:
                 check_same_vectors(self.schema, table.schema)
             with file_errors(self._journal.path):
                 for table in tables:
-                    self._journal.append(encode_table(table))
+                    self._journal.append(*encode_table(table))
                     self._rows += table.num_rows
                 self._journal.sync()
         if failed:

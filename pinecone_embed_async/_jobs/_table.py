@@ -34,7 +34,8 @@ def vector_columns(embeddings: Embeddings, rows: RowIndices) -> dict[str, Any]:
 
 
 def _dense_columns(embeddings: DenseEmbeddings, rows: RowIndices) -> dict[str, Any]:
-    vectors = embeddings.vectors[rows]
+    # All of them are taken as they are, without a copy.
+    vectors = embeddings.vectors if len(rows) == len(embeddings) else embeddings.vectors[rows]
     dimension = vectors.shape[1]
     if not dimension:
         # Nothing was embedded, with a model whose dimension is not known; Arrow has no lists of the fixed size 0.
@@ -65,14 +66,14 @@ def embedded_table(rows: Sequence[Row], embeddings: Embeddings, kept: pa.Schema)
         ConfigurationError: A kept column is named like one of the output's own.
     """
     indices = np.flatnonzero(embeddings.embedded)
-    chosen = [rows[index] for index in indices.tolist()]
+    chosen = rows if len(indices) == len(rows) else [rows[index] for index in indices.tolist()]
     arrays = {
         "id": pa.array([row.id for row in chosen], pa.string()),
         "row": pa.array([row.number for row in chosen], pa.int64()),
     }
     fields = [pa.field(name, array.type) for name, array in arrays.items()]
     for place, field in enumerate(kept):
-        arrays[field.name] = pa.array([row.kept[place] for row in chosen], field.type)
+        arrays[field.name] = _kept_array([row.kept[place] for row in chosen], field)
         fields.append(field)
     vectors = vector_columns(embeddings, indices)
     fields += [pa.field(name, array.type) for name, array in vectors.items()]
@@ -166,51 +167,39 @@ def kept_of(table: Any) -> Any:
     return pa.schema([field for field in table if field.name not in RESERVED])
 
 
-def with_kept_types(rows: Iterable[Row], kept: pa.Schema) -> Iterator[Row]:
-    """Give the rows with their kept values as the columns take them.
+def with_checked_types(rows: Iterable[Row], kept: pa.Schema) -> Iterator[Row]:
+    """Give the rows, each once its kept values are seen to fit into their columns.
 
     Raises:
-        SourceError: A value does not fit into its column, with the file and line.
+        SourceError: A value does not fit, with the file and line.
     """
-    if not len(kept):
-        yield from rows
-        return
-    converters = [_converter(field) for field in kept]
+    checks = [(place, field, _fits(field)) for place, field in enumerate(kept)]
     for row in rows:
-        values = []
-        for field, convert, value in zip(kept, converters, row.kept, strict=True):
-            try:
-                values.append(convert(value))
-            except _MisfitError:
+        for place, field, fits in checks:
+            value = row.kept[place]
+            if value is not None and not fits(value):
                 given = str(value.type) if isinstance(value, pa.Scalar) else kind_of(value)
                 raise SourceError(
-                    f"{row.source}:{row.line}: the kept field {field.name!r} is {given}, which does not fit into "
-                    f"its column of {field.type}"
-                ) from None
-        yield row._replace(kept=tuple(values))
+                    f"{row.source}:{row.line}: the kept field {field.name!r} is {given}, which does not fit into its "
+                    f"column of {field.type}"
+                )
+        yield row
 
 
-class _MisfitError(Exception):
-    pass
+def _is_json(field: Any) -> bool:
+    return field.metadata is not None and _AS_JSON.items() <= field.metadata.items()
 
 
-def _converter(field: Any) -> Callable[[Any], Any]:
-    if field.metadata is not None and _AS_JSON.items() <= field.metadata.items():
+def _fits(field: Any) -> Callable[[Any], bool]:
+    if _is_json(field):
+        return lambda _value: True
+    takes = _FITS.get(field.type, lambda _value: False)
+    return lambda value: value.type == field.type if isinstance(value, pa.Scalar) else takes(value)
+
+
+def _kept_array(values: list[Any], field: Any) -> Any:
+    if _is_json(field):
         encode = msgspec.json.Encoder().encode
-        return lambda value: None if value is None else encode(_plain(value)).decode()
-    fits = _FITS.get(field.type)
-
-    def convert(value: Any) -> Any:
-        if isinstance(value, pa.Scalar):
-            if value.type == field.type:
-                return value
-            value = value.as_py()
-        if value is not None and (fits is None or not fits(value)):
-            raise _MisfitError
-        return value
-
-    return convert
-
-
-def _plain(value: Any) -> Any:
-    return value.as_py() if isinstance(value, pa.Scalar) else value
+        plain = (value.as_py() if isinstance(value, pa.Scalar) else value for value in values)
+        values = [None if value is None else encode(value).decode() for value in plain]
+    return pa.array(values, field.type)

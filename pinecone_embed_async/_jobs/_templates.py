@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from pinecone_embed_async._errors import ConfigurationError
-from pinecone_embed_async._jobs._errors import SourceError
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]|\\.|[^{}\\]+|\\", re.DOTALL)
 _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\", "{{": "{", "}}": "}"}
+
+
+class RecordError(Exception):
+    """A record does not hold what is wanted of it; whoever knows its file and line says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +26,15 @@ class FieldText:
         """The fields that the text is made of."""
         return (self.field,)
 
-    def of(self, record: Mapping[str, Any], where: str) -> str:
+    def of(self, record: Mapping[str, Any]) -> str:
         """Give the text of a record.
 
         Raises:
-            SourceError: The field is missing or holds no text; the message begins with `where`.
+            RecordError: The field is missing or holds no text.
         """
-        value = field_of(record, self.field, where)
+        value = field_of(record, self.field)
         if not isinstance(value, str):
-            raise SourceError(f"{where}: the field {self.field!r} is not text but {kind_of(value)}")
+            raise RecordError(f"the field {self.field!r} is not text but {kind_of(value)}")
         return value
 
 
@@ -50,17 +53,17 @@ class TemplateText:
         """The fields that the text is made of."""
         return tuple(dict.fromkeys(self.parts[1::2]))
 
-    def of(self, record: Mapping[str, Any], where: str) -> str:
+    def of(self, record: Mapping[str, Any]) -> str:
         """Give the text of a record.
 
         Raises:
-            SourceError: A field is missing, or is neither text nor a number; the message begins with `where`.
+            RecordError: A field is missing, or is neither text nor a number.
         """
         filled = list(self.parts)
         for index in range(1, len(filled), 2):
-            value = field_of(record, filled[index], where)
+            value = field_of(record, filled[index])
             if not isinstance(value, str | int | float) or isinstance(value, bool):
-                raise SourceError(f"{where}: the field {filled[index]!r} is neither text nor a number but {kind_of(value)}")
+                raise RecordError(f"the field {filled[index]!r} is neither text nor a number but {kind_of(value)}")
             filled[index] = str(value)
         return "".join(filled)
 
@@ -90,16 +93,16 @@ def parse_template(template: str) -> TemplateText:
     return TemplateText(tuple(parts))
 
 
-def field_of(record: Mapping[str, Any], name: str, where: str) -> Any:
+def field_of(record: Mapping[str, Any], name: str) -> Any:
     """Give a field of a record.
 
     Raises:
-        SourceError: There is none of this name.
+        RecordError: There is none of this name.
     """
     try:
         return record[name]
     except KeyError:
-        raise SourceError(f"{where}: no field {name!r}; it has {names_shown(list(record))}") from None
+        raise RecordError(f"no field {name!r}; it has {names_shown(list(record))}") from None
 
 
 def names_shown(names: list[str]) -> str:
