@@ -1,6 +1,6 @@
 """Parquet parts: each is made from one segment of the journal, sorted by row, and is there whole or not at all."""
 
-import io
+import contextlib
 import mmap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -102,19 +102,17 @@ def write_part(path: Path, segment: Segment) -> None:
     Raises:
         OutputError: The file system refused.
     """
-    with replacing(path, prefix="_part-") as file:
+    with replacing(path, prefix="_part-") as file, contextlib.ExitStack() as stack:
+        # Arrow's own file: its writes need no turn of the interpreter, which the event loop would wait for.
+        own = stack.enter_context(pa.OSFile(file.name, "wb"))
         writer: Any = None
-        try:
-            for group in segment.sorted_groups():
-                if writer is None:
-                    writer = _writer(file, group.schema)
-                writer.write_table(group)
-        finally:
-            if writer is not None:
-                writer.close()
+        for group in segment.sorted_groups():
+            if writer is None:
+                writer = stack.enter_context(_writer(own, group.schema))
+            writer.write_table(group)
 
 
-def _writer(file: io.BufferedIOBase | Any, schema: Any) -> Any:
+def _writer(file: Any, schema: Any) -> Any:
     kept = [name for name in schema.names if name not in {*_PLAIN_COLUMNS, "tokens", "id", "row"}]
     flat = [name for name in kept if not pa.types.is_nested(schema.field(name).type)]
     leaves = {f"{name}{_ENDING}": "none" for name in _PLAIN_COLUMNS if name in schema.names}
