@@ -1,11 +1,13 @@
 """`pinecone-embed embed` into a folder: a job that can be resumed, with its progress and its closing summary."""
 
 import asyncio
+import contextlib
 import json
+import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -119,7 +121,8 @@ class _Run:
             self._teller.warn(warning)
         self._teller.start(self._out, self._before)
         try:
-            asyncio.run(self._embed())
+            with _handler_kept():
+                asyncio.run(self._embed())
         except KeyboardInterrupt:
             return self._end(INTERRUPTED, "stopped; what is done is kept, and the same command goes on with the rest")
         except EmbedError as error:
@@ -159,8 +162,26 @@ class _Run:
                     raise DeadlineExceededError("the time given with --timeout is over") from None
 
 
-def _stream(client: EmbedClient[Any], rows: Iterable[Row]) -> Any:
-    return client.stream(rows, text=lambda row: row.text, ordered=False, on_error="return", in_thread=True)
+@contextlib.contextmanager
+def _handler_kept() -> Iterator[None]:
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
+
+
+@contextlib.asynccontextmanager
+async def _stream(client: EmbedClient[Any], rows: Iterable[Row]) -> AsyncIterator[Any]:
+    async with client.stream(rows, text=lambda row: row.text, ordered=False, on_error="return", in_thread=True) as batches:
+        try:
+            yield batches
+        except asyncio.CancelledError:
+            # The stream ends once its thread has read what it waits for, a line that somebody types perhaps.
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+            raise
 
 
 class _Lines:

@@ -1,6 +1,7 @@
 """Jobs as a person starts them: in processes of their own, against the emulator in the test's process."""
 
 import asyncio
+import contextlib
 import csv
 import gzip
 import json
@@ -226,6 +227,25 @@ async def test_standard_input_is_a_job_too(tmp_path: Path, emulator: Emulator) -
     _, err = await process.communicate(b"one\ntwo\n")
     assert (process.returncode, b"2 of 2 rows embedded" in err) == (0, True), err
     assert table_of(out)["id"].to_pylist() == ["0", "1"]
+
+
+async def test_a_second_ctrl_c_ends_a_run_that_waits_for_standard_input(tmp_path: Path, emulator: Emulator) -> None:
+    process = await start(
+        emulator, "-", "--format", "txt", "--out", tmp_path / "out", "--batch-size", 1, stdin=asyncio.subprocess.PIPE
+    )
+    assert process.stdin is not None
+    process.stdin.write(b"one\n")
+    await emulator.wait_for_answers(1)
+    while process.returncode is None:
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), 0.3)
+    assert process.returncode == -signal.SIGINT
+    process.stdin.close()
+    again = await start(emulator, "-", "--format", "txt", "--out", tmp_path / "out", stdin=asyncio.subprocess.PIPE)
+    await again.communicate(b"one\ntwo\n")
+    assert again.returncode == 0
+    assert table_of(tmp_path / "out")["row"].to_pylist() == [0, 1]
 
 
 async def test_rows_that_met_a_wrong_key_are_missing_and_not_failed(
