@@ -96,7 +96,7 @@ def take_fingerprint(
         api_version=api_version,
         model=model,
         parameters=dict(parameters),
-        text=f"the field {text.field!r}" if isinstance(text, FieldText) else f"the template {text.parts!r}",
+        text=f"the field {text.field!r}" if isinstance(text, FieldText) else f"the template {str(text)!r}",
         id=columns.id,
         keep=columns.keep,
     )

@@ -48,6 +48,12 @@ class TemplateText:
 
     parts: tuple[str, ...]
 
+    def __str__(self) -> str:
+        """As it may be given, but for line feeds and tabs, which are there themselves."""
+        shown = [part.replace("{", "{{").replace("}", "}}") for part in self.parts]
+        shown[1::2] = [f"{{{name}}}" for name in self.parts[1::2]]
+        return "".join(shown)
+
     @property
     def fields(self) -> tuple[str, ...]:
         """The fields that the text is made of."""

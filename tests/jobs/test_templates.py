@@ -31,6 +31,13 @@ def test_text_with_its_braces_and_backslashes_doubled_stands_for_itself(text: st
     assert parse_template(doubled + "{title}").of(RECORD) == text + "Tea"
 
 
+@given(st.lists(st.text(st.characters(exclude_characters="\\")), min_size=1))
+def test_a_template_is_shown_as_it_may_be_given(literals: list[str]) -> None:
+    doubled = [text.replace("{", "{{").replace("}", "}}") for text in literals]
+    template = parse_template("{title}".join(["", *doubled]))
+    assert parse_template(str(template)) == template
+
+
 @pytest.mark.parametrize("template", ["no field", "{}", "{title", "title}", "{a{b}", "{{title}}"])
 def test_a_template_that_cannot_be_meant_is_misuse(template: str) -> None:
     with pytest.raises(ConfigurationError, match="--text"):
