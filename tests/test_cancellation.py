@@ -190,7 +190,7 @@ async def cancelled_before_step(bench: Bench, number: int, job: Job) -> bool:
     return not was_pending
 
 
-STRIDES = [7, pytest.param(1, marks=pytest.mark.long)]
+STRIDES = [13, pytest.param(1, marks=pytest.mark.long)]
 """In CI only the plainest sweep looks at every step: a job has some two hundred of them."""
 
 
@@ -269,10 +269,10 @@ async def stream_and_leave_early(bench: Bench) -> None:
     [
         (embed_all, 1),
         (ask_for_models, 1),
-        (stream_all, 3),
-        (stream_and_leave_early, 3),
+        (stream_all, 5),
+        (stream_and_leave_early, 5),
         *(pytest.param(job, 1, marks=pytest.mark.long) for job in (stream_all, stream_and_leave_early)),
-        *((job, 7) for job in (embed_from_a_source, open_embed_and_close)),
+        *((job, 5) for job in (embed_from_a_source, open_embed_and_close)),
         *(pytest.param(job, 1, marks=pytest.mark.long) for job in (embed_from_a_source, open_embed_and_close)),
     ],
 )

@@ -98,7 +98,6 @@ def client_of(emulator: Emulator, vector_type: str, **options: Any) -> EmbedClie
         MODELS[vector_type].name,
         api_key=emulator.api_key,
         base_url=emulator.url,
-        attempt_timeout=0.25,
         max_answer_bytes=2**20,
         **options,
     )
@@ -157,7 +156,9 @@ async def job(emulator: Emulator, row: Row) -> Run:
     batch = 1 if row.fault in CONTENT else 2
     # Rejections by a limit cost no attempt; only time ends them.
     policy = replace(POLICY, max_elapsed=0.1) if is_rejection(row) else POLICY
-    async with client_of(emulator, vector_type, max_batch_size=batch, retry=policy) as client:
+    patience = 0.25 if "stalled" in row.fault else 60.0
+    options = {"max_batch_size": batch, "retry": policy, "attempt_timeout": patience}
+    async with client_of(emulator, vector_type, **options) as client:
         error: EmbedError | None = None
         try:
             result = await client.embed(TEXTS)

@@ -47,7 +47,7 @@ QUICK_VALUES = {
 }
 FAULTS = [
     *(Fault(name, QUICK_VALUES.get(name, "")) for name in FaultName),
-    *(Fault("status", f"{code},{body}") for code in (400, 401, 404, 413, 500) for body in ("json", "html", "cut")),
+    *(Fault("status", f"{code},{body}") for code in (400, 401, 500) for body in ("json", "html", "cut")),
     Fault("error_in_200", "400"),
 ]
 
@@ -107,7 +107,7 @@ def client_of(emulator: Emulator, model: str, **options: Any) -> EmbedClient[Any
         parameters={"input_type": "passage"},
         max_batch_size=1,
         max_answer_bytes=2**20,
-        **{"retry": QUICK, "attempt_timeout": 0.1, **options},
+        **{"retry": QUICK, **options},
     )
 
 
@@ -131,7 +131,9 @@ async def test_a_fault_shows_neither_key_nor_text(fault: Fault, capfd: pytest.Ca
     asyncio.get_running_loop().set_debug(True)
     model = DENSE if fault.applies_to("dense") else SPARSE
     faults = FaultRule(fault, when=is_struck)
-    async with Emulator(api_key=KEY, faults=faults) as emulator, client_of(emulator, model) as client:
+    # Only a stall is waited for: anything shorter than this machine's own pauses would strike other requests too.
+    options = {"attempt_timeout": 0.1} if "stalled" in fault.name else {}
+    async with Emulator(api_key=KEY, faults=faults) as emulator, client_of(emulator, model, **options) as client:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             error = None
@@ -172,7 +174,7 @@ async def test_nothing_is_shown_while_requests_are_under_way_or_when_they_are_ca
     asyncio.get_running_loop().set_debug(True)
     async with (
         Emulator(api_key=KEY) as emulator,
-        client_of(emulator, model, max_concurrency=2, attempt_timeout=60) as client,
+        client_of(emulator, model, max_concurrency=2) as client,
     ):
         emulator.hold()
         call = asyncio.create_task(client.embed(TEXTS))
@@ -192,7 +194,7 @@ async def test_nothing_is_shown_while_requests_are_under_way_or_when_they_are_ca
 
 
 async def test_the_terms_of_a_sparse_answer_are_in_no_repr() -> None:
-    async with Emulator(api_key=KEY) as emulator, client_of(emulator, SPARSE, attempt_timeout=60) as client:
+    async with Emulator(api_key=KEY) as emulator, client_of(emulator, SPARSE) as client:
         seen = 0
 
         def look(_: object) -> None:
@@ -224,7 +226,7 @@ async def run_embed(emulator: Emulator, key: str, folder: Path, *options: str) -
     return process.returncode, b"\n".join(said)
 
 
-@pytest.mark.parametrize("fault", ["status=400", "month_quota_spent", "white_space"])
+@pytest.mark.parametrize("fault", ["month_quota_spent", "white_space"])
 async def test_the_command_line_shows_neither_key_nor_text(fault: str, tmp_path: Path) -> None:
     async with Emulator(api_key=KEY, faults=FaultRule(fault, when=is_struck)) as emulator:
         status, said = await run_embed(emulator, KEY, tmp_path)

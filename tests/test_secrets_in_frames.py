@@ -49,7 +49,7 @@ async def test_an_error_that_leaves_holds_no_text_in_the_librarys_frames(fault: 
 
 
 async def test_neither_does_a_deadline() -> None:
-    async with Emulator(api_key=KEY) as emulator, client_of(emulator, DENSE, attempt_timeout=60) as client:
+    async with Emulator(api_key=KEY) as emulator, client_of(emulator, DENSE) as client:
         emulator.hold()
         with pytest.raises(EmbedError) as caught:
             await client.embed(TEXTS, timeout=0.05)

@@ -1,6 +1,10 @@
-"""Readers and writers of embedding jobs: rows of text in from files, embeddings out to one file."""
+"""Embedding jobs: rows of text in from files; embeddings out to one file, or to a folder of a job that can be resumed."""
 
-from pinecone_embed_async._jobs._errors import JobError, OutputError, SourceError
+from pinecone_embed_async._jobs._errors import JobChangedError, JobError, OutputError, SourceError
+from pinecone_embed_async._jobs._fingerprint import Fingerprint, InputPrint, take_fingerprint
+from pinecone_embed_async._jobs._inputs import STANDARD_INPUT, InputFile, InputFormat, find_inputs
+from pinecone_embed_async._jobs._job import Job, JobProgress, Stream, open_job
+from pinecone_embed_async._jobs._ledger import Counts
 from pinecone_embed_async._jobs._outputs import (
     OutputFormat,
     check_output,
@@ -8,20 +12,35 @@ from pinecone_embed_async._jobs._outputs import (
     output_format,
     write_output,
 )
-from pinecone_embed_async._jobs._sources import STANDARD_INPUT, InputFormat, Row, input_format, read_rows
+from pinecone_embed_async._jobs._sources import Columns, Row, read_rows
+from pinecone_embed_async._jobs._templates import FieldText, TextSource, parse_template
 
 __all__ = [
     "STANDARD_INPUT",
+    "Columns",
+    "Counts",
+    "FieldText",
+    "Fingerprint",
+    "InputFile",
     "InputFormat",
+    "InputPrint",
+    "Job",
+    "JobChangedError",
     "JobError",
+    "JobProgress",
     "OutputError",
     "OutputFormat",
     "Row",
     "SourceError",
+    "Stream",
+    "TextSource",
     "check_output",
     "failures_path",
-    "input_format",
+    "find_inputs",
+    "open_job",
     "output_format",
+    "parse_template",
     "read_rows",
+    "take_fingerprint",
     "write_output",
 ]

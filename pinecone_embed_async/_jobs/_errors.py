@@ -13,3 +13,7 @@ class SourceError(JobError):
 
 class OutputError(JobError):
     """The output cannot be written: no such folder, no permission, no space, or the wrong format."""
+
+
+class JobChangedError(JobError):
+    """The output belongs to another job: its input, model or anything else of its fingerprint is another."""

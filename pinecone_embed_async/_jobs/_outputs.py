@@ -1,29 +1,25 @@
 """Embeddings to one `.jsonl`, `.npy` or Parquet file, whole or not at all."""
 
-import contextlib
 import os
-import secrets
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import parquet
 
 from pinecone_embed_async._jobs._errors import OutputError
-from pinecone_embed_async._jobs._sources import STANDARD_INPUT, Row
-from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings
+from pinecone_embed_async._jobs._files import file_errors, replacing
+from pinecone_embed_async._jobs._inputs import InputFile
+from pinecone_embed_async._jobs._sources import Row
+from pinecone_embed_async._jobs._table import Embeddings, RowIndices, vector_columns
+from pinecone_embed_async._results import DenseEmbeddings
 
 # Enough rows to compress well, few enough that one group of 2048 dimensions stays at 64 MiB.
 _ROWS_PER_GROUP = 8192
-
-Embeddings = DenseEmbeddings | SparseEmbeddings
-RowNumbers = npt.NDArray[np.intp]
 
 
 class OutputFormat(StrEnum):
@@ -43,7 +39,9 @@ def output_format(path: Path) -> OutputFormat:
     try:
         return OutputFormat(path.suffix.lower().removeprefix("."))
     except ValueError:
-        raise OutputError(f"{path}: the output must be named .jsonl, .npy or .parquet") from None
+        raise OutputError(
+            f"{path}: the output must be named .jsonl, .npy or .parquet, or be a folder (no suffix, or / behind it)"
+        ) from None
 
 
 def failures_path(path: Path) -> Path:
@@ -51,7 +49,7 @@ def failures_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.failures.jsonl")
 
 
-def check_output(path: Path, inputs: Sequence[str]) -> None:
+def check_output(path: Path, inputs: Sequence[InputFile]) -> None:
     """See before anything is sent whether the output can be written.
 
     Raises:
@@ -65,11 +63,11 @@ def check_output(path: Path, inputs: Sequence[str]) -> None:
         raise OutputError(f"{path}: no permission to write into {folder}")
     for written in (path, failures_path(path)):
         # A name that is too long comes out here too.
-        with _file_errors(written):
+        with file_errors(written):
             if written.exists() and not written.is_file():
                 raise OutputError(f"{written}: it exists and is not a file")
-            for name in inputs:
-                if name != STANDARD_INPUT and Path(name).resolve() == written.resolve():
+            for file in inputs:
+                if file.path is not None and file.path.resolve() == written.resolve():
                     raise OutputError(f"{written}: it is an input of the same run and would be replaced")
 
 
@@ -85,45 +83,17 @@ def write_output(path: Path, rows: Sequence[Row], embeddings: Embeddings) -> Non
     """
     complete = bool(embeddings.embedded.all())
     write = _WRITERS[output_format(path)]
-    with _replacing(path) as file:
+    with replacing(path) as file:
         write(file, rows, embeddings, np.flatnonzero(embeddings.embedded))
         if not complete:
-            with _replacing(failures_path(path)) as failures_file:
+            with replacing(failures_path(path)) as failures_file:
                 _write_failures(failures_file, rows, embeddings)
     if complete:
-        with _file_errors(failures_path(path)):
+        with file_errors(failures_path(path)):
             failures_path(path).unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def _file_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{path}: {error.strerror or error}") from error
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    # A symbolic link keeps pointing where it did: what it points to is replaced.
-    target = path.resolve()
-    # Short, since the name of the target may already be as long as the file system allows.
-    beside = target.with_name(f".pinecone-embed-{secrets.token_hex(4)}.partial")
-    with _file_errors(path):
-        try:
-            with beside.open("xb") as file:
-                if target.exists():
-                    shutil.copymode(target, beside)
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(target)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
-
-
-def _write_jsonl(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings, kept: RowNumbers) -> None:
+def _write_jsonl(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings, kept: RowIndices) -> None:
     encode = msgspec.json.Encoder().encode
     for index in kept.tolist():
         record: dict[str, Any] = {"id": rows[index].id}
@@ -138,21 +108,20 @@ def _write_jsonl(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings, ke
         file.write(encode(record) + b"\n")
 
 
-def _write_npy(file: BinaryIO, _rows: Sequence[Row], embeddings: Embeddings, _kept: RowNumbers) -> None:
+def _write_npy(file: BinaryIO, _rows: Sequence[Row], embeddings: Embeddings, _kept: RowIndices) -> None:
     if not isinstance(embeddings, DenseEmbeddings):
         raise OutputError("a .npy file holds dense vectors only; write sparse ones to .parquet or .jsonl")
     np.save(file, embeddings.vectors, allow_pickle=False)
 
 
-def _write_parquet(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings, kept: RowNumbers) -> None:
-    columns = _dense_columns if isinstance(embeddings, DenseEmbeddings) else _sparse_columns
+def _write_parquet(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings, kept: RowIndices) -> None:
     writer: Any = None
     try:
         # One round at least, so that a table without rows still has its columns.
         for start in range(0, max(1, len(kept)), _ROWS_PER_GROUP):
             group = kept[start : start + _ROWS_PER_GROUP]
             ids = pa.array([rows[index].id for index in group.tolist()], pa.string())
-            table = pa.table({"id": ids, **columns(embeddings, group)})
+            table = pa.table({"id": ids, **vector_columns(embeddings, group)})
             if writer is None:
                 # Every id and nearly every number is different: a dictionary of them costs time and saves nothing.
                 writer = parquet.ParquetWriter(file, table.schema, use_dictionary=False)
@@ -160,31 +129,6 @@ def _write_parquet(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings, 
     finally:
         if writer is not None:
             writer.close()
-
-
-def _dense_columns(embeddings: Any, group: RowNumbers) -> dict[str, Any]:
-    vectors = embeddings.vectors[group]
-    dimension = vectors.shape[1]
-    if not dimension:
-        # Nothing was embedded, with a model whose dimension is not known; Arrow has no lists of the fixed size 0.
-        return {"vector": pa.array([], pa.list_(pa.float32()))}
-    return {"vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dimension)}
-
-
-def _sparse_columns(embeddings: Any, group: RowNumbers) -> dict[str, Any]:
-    starts, ends = embeddings.indptr[group], embeddings.indptr[group + 1]
-    offsets = pa.array(np.concatenate(([0], np.cumsum(ends - starts))).astype(np.int32))
-    runs = [np.arange(start, end, dtype=np.intp) for start, end in zip(starts, ends, strict=True)]
-    taken = np.concatenate([np.empty(0, np.intp), *runs])
-    columns = {
-        "indices": pa.ListArray.from_arrays(offsets, pa.array(embeddings.indices[taken])),
-        "values": pa.ListArray.from_arrays(offsets, pa.array(embeddings.values[taken])),
-    }
-    if embeddings.tokens is not None:
-        texts = [token for index in group.tolist() for token in embeddings.tokens[index]]
-        tokens = pa.array(texts, pa.string())
-        columns["tokens"] = pa.ListArray.from_arrays(offsets, tokens)
-    return columns
 
 
 def _write_failures(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings) -> None:
@@ -203,7 +147,7 @@ def _write_failures(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings)
         file.write(encode(record) + b"\n")
 
 
-_WRITERS: dict[OutputFormat, Callable[[BinaryIO, Sequence[Row], Embeddings, RowNumbers], None]] = {
+_WRITERS: dict[OutputFormat, Callable[[BinaryIO, Sequence[Row], Embeddings, RowIndices], None]] = {
     OutputFormat.JSONL: _write_jsonl,
     OutputFormat.NPY: _write_npy,
     OutputFormat.PARQUET: _write_parquet,

@@ -1,228 +1,321 @@
-"""Rows of text from `.txt`, `.jsonl` and `.csv` files and from standard input."""
+"""Rows of text from `.txt`, `.jsonl`, `.csv` and `.parquet` files and from standard input, plain or compressed.
+
+Everything is read as a stream: at most a line, a record of a CSV file or a batch of a Parquet file is held at once.
+"""
 
 import codecs
 import contextlib
 import csv
+import gzip
+import io
+import os
+import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from enum import StrEnum
-from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import msgspec
+import pyarrow as pa
+from pyarrow import parquet
 
 from pinecone_embed_async._jobs._errors import SourceError
+from pinecone_embed_async._jobs._inputs import Compression, InputFile, InputFormat
+from pinecone_embed_async._jobs._templates import FieldText, RecordError, TextSource, field_of, kind_of, names_shown
 
-STANDARD_INPUT = "-"
-_STANDARD_INPUT_NAME = "standard input"
-
-
-class InputFormat(StrEnum):
-    """How the bytes of an input become rows."""
-
-    TXT = "txt"
-    JSONL = "jsonl"
-    CSV = "csv"
+_PARQUET_BATCH = 1024
+_DEFAULT_TEXT = FieldText("text")
+# A look at the file's times costs a microsecond.
+_ROWS_BETWEEN_LOOKS = 1000
 
 
 class Row(NamedTuple):
     """One text to embed, and where it comes from.
 
     Attributes:
-        id: The value of the id field, or the row's number over all inputs, counted from 0.
+        id: The value of the id field, or the row's number.
         text: What is embedded.
-        source: The name of the input, as given.
-        line: The line on which the row begins, counted from 1.
+        source: The name of the input.
+        line: The line on which the row begins, counted from 1; the row within a Parquet file.
+        number: Its position over all inputs of the job, counted from 0.
+        kept: The values of the columns to keep: of JSON types, or Arrow scalars from Parquet files.
     """
 
     id: str
     text: str
     source: str
     line: int
+    number: int
+    kept: tuple[Any, ...] = ()
 
 
-def input_format(name: str) -> InputFormat:
-    """Tell the format of an input from the suffix of its name.
+class Stamp(NamedTuple):
+    """What of a file's state changes when somebody writes to it.
 
-    Raises:
-        SourceError: The suffix names no format that can be read.
+    Attributes:
+        size: Bytes.
+        modified: Nanoseconds since 1970.
     """
-    try:
-        return InputFormat(Path(name).suffix.lower().removeprefix("."))
-    except ValueError:
-        raise SourceError(
-            f"{_shown(name)}: the format is unknown; name files .txt, .jsonl or .csv, or give --format"
-        ) from None
+
+    size: int
+    modified: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """What is taken from each record.
+
+    Attributes:
+        text: The text to embed.
+        id: The field with the id, text or a whole number; `None` for the row's number.
+        keep: Fields that are carried along.
+    """
+
+    text: TextSource = _DEFAULT_TEXT
+    id: str | None = None
+    keep: tuple[str, ...] = ()
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Every field that is needed, each once."""
+        return tuple(dict.fromkeys((*self.text.fields, *([] if self.id is None else [self.id]), *self.keep)))
+
+
+def stamp_of(descriptor: int) -> Stamp:
+    """Look at the state of an open file."""
+    state = os.fstat(descriptor)
+    return Stamp(state.st_size, state.st_mtime_ns)
 
 
 def read_rows(
-    inputs: Sequence[str],
+    files: Iterable[InputFile],
+    columns: Columns | None = None,
     *,
-    format: InputFormat | None = None,  # noqa: A002 - it is the option's name
-    text_field: str = "text",
-    id_field: str | None = None,
+    first_row: int = 0,
+    stamps: Mapping[str, Stamp] | None = None,
 ) -> Iterator[Row]:
-    """Read the rows of all inputs, one input after the other, in the order of their lines.
+    """Read the rows of all files, one file after the other, in the order of their lines.
 
     Args:
-        inputs: Paths, and `-` for standard input.
-        format: The format of every input; by default the suffix of each tells.
-        text_field: The field of JSON objects and the column of CSV files that is embedded.
-        id_field: The field or column with the id, text or a whole number; lines of `.txt` files have none.
+        files: What to read.
+        columns: What to take from each record; the field `text` by default. A line of a `.txt` file is a record with the
+            one field `text`, and that is what is embedded unless there is a template.
+        first_row: The number of the first row.
+        stamps: The state, by name, that files were in when they were looked at before; a file in another one, or one that
+            changes while it is read, is an error.
 
     Raises:
-        SourceError: An input cannot be read, with the line where there is one. A format that cannot be told is raised
-            before anything is read.
+        SourceError: An input cannot be read or has changed, with the line where there is one.
     """
-    formats = [format or input_format(name) for name in inputs]
-    number = 0
-    for name, each in zip(inputs, formats, strict=True):
-        shown = _shown(name)
-        with _opened(name) as stream:
-            for line, given_id, text in _READERS[each](stream, shown, text_field, id_field):
-                yield Row(str(number) if given_id is None else given_id, text, shown, line)
-                number += 1
-
-
-def _shown(name: str) -> str:
-    return _STANDARD_INPUT_NAME if name == STANDARD_INPUT else name
+    wanted = columns or Columns()
+    number, line = first_row, 0
+    for file in files:
+        with _opened(file) as raw:
+            look = _watch(file, raw, (stamps or {}).get(file.name))
+            # A line of text is its own field, whatever the fields of other files are called.
+            is_line = file.format is InputFormat.TXT and isinstance(wanted.text, FieldText)
+            taken = replace(wanted, text=FieldText(_LINE)) if is_line else wanted
+            try:
+                for line, record in _READERS[file.format](raw, file, taken):
+                    text = taken.text.of(record)
+                    row_id = str(number) if taken.id is None else _checked_id(field_of(record, taken.id), taken.id)
+                    kept = tuple([field_of(record, name) for name in taken.keep]) if taken.keep else ()
+                    yield Row(row_id, text, file.name, line, number, kept)
+                    number += 1
+                    if number % _ROWS_BETWEEN_LOOKS == 0:
+                        look()
+            except RecordError as error:
+                raise SourceError(f"{file.name}:{line}: {error}") from None
+            look()
 
 
 @contextlib.contextmanager
-def _opened(name: str) -> Iterator[BinaryIO]:
+def _opened(file: InputFile) -> Iterator[BinaryIO]:
     try:
-        if name == STANDARD_INPUT:
+        if file.path is None:
             if sys.stdin is None:
-                raise SourceError("standard input: it is closed")
+                raise SourceError(f"{file.name}: it is closed")
             yield sys.stdin.buffer
         else:
-            with Path(name).open("rb") as stream:
-                yield stream
-    except OSError as error:
-        raise SourceError(f"{_shown(name)}: {error.strerror or error}") from error
+            with file.path.open("rb") as raw:
+                yield raw
+    except _UNREADABLE as error:
+        raise SourceError(f"{file.name}: {_reason(error)}") from error
 
 
-# The line, the id where the input has one, and the text.
-_Found = tuple[int, str | None, str]
+# What file systems, decompressors and the Parquet reader raise; a `SourceError` is none of these.
+_UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowException)
 
 
-def _lines(stream: BinaryIO, source: str) -> Iterator[tuple[int, str]]:
-    # Decoded line by line, and split at line feeds only: so an error has its line, and U+2028 within a text splits nothing.
-    for number, raw in enumerate(stream, start=1):
-        try:
-            yield number, (raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw).decode()
-        except UnicodeDecodeError as error:
-            byte = raw[error.start]
-            raise SourceError(f"{source}:{number}: not UTF-8 (byte 0x{byte:02x})") from None
+def _reason(error: BaseException) -> str:
+    return str(getattr(error, "strerror", None) or error).split("\n", 1)[0]
 
 
-def _read_txt(stream: BinaryIO, source: str, _text_field: str, id_field: str | None) -> Iterator[_Found]:
-    if id_field is not None:
-        raise SourceError(f"{source}: lines of text have no fields, so no id {id_field!r} either")
-    for number, line in _lines(stream, source):
-        yield number, None, line.removesuffix("\n").removesuffix("\r")
+def _watch(file: InputFile, raw: BinaryIO, before: Stamp | None) -> Callable[[], None]:
+    """A function that raises if the file is not as it was.
+
+    Raises:
+        SourceError: It is not as it was before it was opened.
+    """
+    if file.path is None:
+        return lambda: None
+    descriptor = raw.fileno()
+    expected = before or stamp_of(descriptor)
+
+    def look() -> None:
+        if stamp_of(descriptor) != expected:
+            raise SourceError(f"{file.name}: it changed while the job was under way")
+
+    look()
+    return look
 
 
-def _read_jsonl(stream: BinaryIO, source: str, text_field: str, id_field: str | None) -> Iterator[_Found]:
+def _decompressed(raw: BinaryIO, compression: Compression) -> BinaryIO:
+    match compression:
+        case Compression.GZIP:
+            return cast("BinaryIO", gzip.GzipFile(fileobj=raw))
+        case Compression.ZSTD:
+            # It closes what it reads from, and the file is looked at after that.
+            own = os.fdopen(os.dup(raw.fileno()), "rb")
+            return io.BufferedReader(pa.CompressedInputStream(own, "zstd"), 2**18)
+        case Compression.NONE:
+            return raw
+
+
+_Record = Mapping[str, Any]
+_Found = Iterator[tuple[int, _Record]]
+_LINE = "text"
+
+
+def _lines(raw: BinaryIO, file: InputFile) -> Iterator[tuple[int, str]]:
+    # Decoded line by line: so an error has its line.
+    number = 0
+    try:
+        for number, line in _raw_lines(raw, file):
+            yield number, line.decode()
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{file.name}:{number}: {_not_utf8(error)}") from None
+
+
+def _not_utf8(error: UnicodeDecodeError) -> str:
+    return f"not UTF-8 (byte 0x{error.object[error.start]:02x})"
+
+
+def _raw_lines(raw: BinaryIO, file: InputFile) -> Iterator[tuple[int, bytes]]:
+    # Split at line feeds only: U+2028 within a text splits nothing.
+    number = 0
+    try:
+        for number, line in enumerate(_decompressed(raw, file.compression), start=1):
+            yield number, line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+    except _UNREADABLE as error:
+        raise SourceError(f"{file.name}:{number + 1}: {_reason(error)}") from error
+
+
+def _read_txt(raw: BinaryIO, file: InputFile, columns: Columns) -> _Found:
+    for name in columns.fields:
+        if name != _LINE:
+            as_id = f", so no id {name!r} either" if name == columns.id else f" but {_LINE!r}, so no {name!r}"
+            raise SourceError(f"{file.name}: lines of text have no fields{as_id}")
+    for number, line in _lines(raw, file):
+        yield number, {_LINE: line.removesuffix("\n").removesuffix("\r")}
+
+
+def _read_jsonl(raw: BinaryIO, file: InputFile, _columns: Columns) -> _Found:
     decode = msgspec.json.Decoder().decode
-    for number, line in _lines(stream, source):
+    for number, line in _raw_lines(raw, file):
         if line.isspace():
             continue
         try:
             record = decode(line)
-        except msgspec.MsgspecError as error:
-            raise SourceError(f"{source}:{number}: not JSON: {error}") from None
+        except UnicodeDecodeError as error:
+            raise SourceError(f"{file.name}:{number}: {_not_utf8(error)}") from None
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise SourceError(f"{file.name}:{number}: not JSON: {error}") from None
         if not isinstance(record, dict):
-            raise SourceError(f"{source}:{number}: not a JSON object but {_kind(record)}")
-        text = _field(record, text_field, f"{source}:{number}")
-        if not isinstance(text, str):
-            raise SourceError(f"{source}:{number}: the field {text_field!r} is not text but {_kind(text)}")
-        if id_field is None:
-            yield number, None, text
-        else:
-            yield (
-                number,
-                _checked_id(_field(record, id_field, f"{source}:{number}"), id_field, f"{source}:{number}"),
-                text,
-            )
+            raise SourceError(f"{file.name}:{number}: not a JSON object but {kind_of(record)}")
+        yield number, record
 
 
-def _read_csv(stream: BinaryIO, source: str, text_field: str, id_field: str | None) -> Iterator[_Found]:
+def _read_csv(raw: BinaryIO, file: InputFile, columns: Columns) -> _Found:
     # The standard library's limit of 128 KiB a field is for hostile input; a document may be longer.
     csv.field_size_limit(2**31 - 1)
-    reader = csv.reader((line for _, line in _lines(stream, source)), strict=True)
+    reader = csv.reader((line for _, line in _lines(raw, file)), strict=True)
     before = 0
     header: list[str] | None = None
-    text_at = 0
-    id_at: int | None = None
+    places: list[tuple[str, int]] = []
     try:
         for fields in reader:
             number, before = before + 1, reader.line_num
-            where = f"{source}:{number}"
+            where = f"{file.name}:{number}"
             if not fields:
                 continue
             if header is None:
                 header = fields
-                text_at = _column(header, text_field, where)
-                id_at = None if id_field is None else _column(header, id_field, where)
+                places = [(name, _column(header, name, where)) for name in columns.fields]
             elif len(fields) != len(header):
                 raise SourceError(f"{where}: {len(fields)} fields, but the header has {len(header)}")
-            elif id_at is None:
-                yield number, None, fields[text_at]
             else:
-                yield number, _checked_id(fields[id_at], str(id_field), where), fields[text_at]
+                yield number, {name: fields[place] for name, place in places}
     except csv.Error as error:
-        raise SourceError(f"{source}:{before + 1}: not CSV: {error}") from None
+        raise SourceError(f"{file.name}:{before + 1}: not CSV: {error}") from None
     if header is None:
-        raise SourceError(f"{source}: no header; a CSV file begins with the names of its columns")
-
-
-def _field(record: dict[str, Any], name: str, where: str) -> Any:
-    try:
-        return record[name]
-    except KeyError:
-        raise SourceError(f"{where}: no field {name!r}; it has {_names(list(record))}") from None
+        raise SourceError(f"{file.name}: no header; a CSV file begins with the names of its columns")
 
 
 def _column(header: list[str], name: str, where: str) -> int:
     match header.count(name):
         case 0:
-            raise SourceError(f"{where}: no column {name!r}; the header has {_names(header)}")
+            raise SourceError(f"{where}: no column {name!r}; the header has {names_shown(header)}")
         case 1:
             return header.index(name)
         case count:
             raise SourceError(f"{where}: {count} columns are named {name!r}")
 
 
-def _names(names: list[str]) -> str:
-    shown = ", ".join(repr(name[:40]) for name in names[:8])
-    return f"{shown}, …" if len(names) > 8 else shown or "none"
+def _read_parquet(raw: BinaryIO, file: InputFile, columns: Columns) -> _Found:
+    try:
+        with contextlib.ExitStack() as stack:
+            seekable = raw
+            if file.path is None or file.compression:
+                # Parquet begins at its end. On disk, since in memory it would have no bound.
+                seekable = stack.enter_context(tempfile.TemporaryFile())
+                shutil.copyfileobj(_decompressed(raw, file.compression), seekable)
+                seekable.seek(0)
+            table = stack.enter_context(parquet.ParquetFile(seekable))
+            names = table.schema_arrow.names
+            for name in columns.fields:
+                if names.count(name) != 1:
+                    raise SourceError(f"{file.name}: no one column {name!r}; it has {names_shown(names)}")
+            as_python = {*columns.text.fields, columns.id}
+            number = 0
+            for batch in table.iter_batches(_PARQUET_BATCH, columns=list(columns.fields)):
+                values = [
+                    # What is only carried along stays as it is: not every value has an equal in Python.
+                    column.to_pylist() if name in as_python else list(column)
+                    for name, column in zip(batch.schema.names, batch.columns, strict=True)
+                ]
+                for row in zip(*values, strict=True):
+                    number += 1
+                    yield number, dict(zip(batch.schema.names, row, strict=True))
+    except pa.ArrowException as error:
+        raise SourceError(f"{file.name}: not a Parquet file that can be read: {_reason(error)}") from error
 
 
-def _checked_id(value: Any, name: str, where: str) -> str:
+def _checked_id(value: Any, name: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        raise SourceError(f"{where}: the id {name!r} is neither text nor a whole number but {_kind(value)}")
+        raise RecordError(f"the id {name!r} is neither text nor a whole number but {kind_of(value)}")
     if not value:
-        raise SourceError(f"{where}: the id {name!r} is empty")
+        raise RecordError(f"the id {name!r} is empty")
     return value
 
 
-def _kind(value: Any) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "true or false"
-        case int() | float():
-            return "a number"
-        case str():
-            return "text"
-        case list():
-            return "a list"
-        case _:
-            return "an object"
-
-
-_READERS = {InputFormat.TXT: _read_txt, InputFormat.JSONL: _read_jsonl, InputFormat.CSV: _read_csv}
+_READERS: dict[InputFormat, Callable[[BinaryIO, InputFile, Columns], _Found]] = {
+    InputFormat.TXT: _read_txt,
+    InputFormat.JSONL: _read_jsonl,
+    InputFormat.CSV: _read_csv,
+    InputFormat.PARQUET: _read_parquet,
+}

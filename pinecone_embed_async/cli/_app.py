@@ -11,8 +11,16 @@ import typer
 from typer.exceptions import TyperException
 
 from pinecone_embed_async import ConfigurationError, EmbedError, __version__
-from pinecone_embed_async._jobs import InputFormat
-from pinecone_embed_async.cli import _demo, _embed, _models, _serve
+from pinecone_embed_async._jobs import (
+    Columns,
+    FieldText,
+    InputFormat,
+    OutputError,
+    find_inputs,
+    output_format,
+    parse_template,
+)
+from pinecone_embed_async.cli import _demo, _embed, _job, _models, _serve
 from pinecone_embed_async.cli._output import INTERRUPTED, PROGRAM, print_error
 from pinecone_embed_async.cli._run import Settings
 from pinecone_embed_async.emulator import Emulator, ServiceQuota, parse_fault
@@ -110,29 +118,57 @@ def embed(
         list[str],
         typer.Argument(
             metavar="INPUT",
-            help="Files .txt, .jsonl or .csv, embedded in this order; - for standard input.",
+            help="Files .txt, .jsonl, .csv or .parquet, each also .gz or .zst; folders and quoted patterns; - for standard "
+            "input. They are embedded in this order.",
         ),
     ],
     *,
     out: Annotated[
-        Path,
-        typer.Option("--out", "-o", metavar="FILE", help="The output, .jsonl, .npy or .parquet by its name."),
+        str,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FOLDER|FILE",
+            help="A folder for Parquet parts (a name without a suffix, or with / behind it), or one file .jsonl, .npy or "
+            ".parquet.",
+        ),
     ],
     input_format: Annotated[
         InputFormat | None,
         typer.Option("--format", "-f", help="How to read every INPUT, whatever its name; needed for standard input."),
     ] = None,
     text_field: Annotated[
-        str, typer.Option("--text-field", metavar="NAME", help="The JSON field or CSV column to embed.")
-    ] = "text",
+        str | None, typer.Option("--text-field", metavar="NAME", help="The field or column to embed. Default: text.")
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(
+            "--text",
+            metavar="TEMPLATE",
+            help=r"The text put together from fields, '{title}\n{body}' say; {{ and }} stand for braces.",
+        ),
+    ] = None,
     id_field: Annotated[
         str | None,
         typer.Option(
             "--id-field",
             metavar="NAME",
-            help="The JSON field or CSV column with the id. Default: the row's number from 0.",
+            help="The field or column with the id. Default: the row's number from 0.",
         ),
     ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--keep", metavar="NAME", help="A field to carry along into the folder's table; may be repeated."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Remove the job that is in the folder and begin anew.")
+    ] = False,
+    append: Annotated[
+        bool, typer.Option("--append", help="Add the rows of another input to the table in the folder.")
+    ] = False,
+    retry_failures: Annotated[
+        bool, typer.Option("--retry-failures", help="Embed just the rows that failed before.")
+    ] = False,
     model: Model = _DEFAULT_MODEL,
     input_type: Annotated[
         str, typer.Option("--input-type", metavar="TYPE", help="What the texts are: passage or query.")
@@ -165,21 +201,29 @@ def embed(
     base_url: BaseUrl = None,
     allow_http: AllowHttp = False,
     emulator: WithEmulator = False,
+    events: Annotated[
+        bool,
+        typer.Option("--json", help="Tell the progress of a job as JSON objects on standard output, one a line."),
+    ] = False,
     quiet: Quiet = False,
 ) -> int:
-    """Embed the rows of files, in order, into one file.
+    """Embed the rows of files into a folder of Parquet parts, or into one file.
 
-    The output holds an id and a vector for each row: as JSON lines, as a Parquet table (the vector a fixed-size list of
-    float32; sparse models: lists of indices and values), or as a NumPy matrix of the vectors alone.
+    A folder is a job that may be killed: what was answered is written down at once, and the same command goes on with what
+    is missing. The table has an id, the row's number, the kept columns, and the vector as a fixed-size list of float32
+    (sparse models: lists of indices and values). Rows that fail are in _failures.jsonl with their causes.
 
-    It is written beside its target and renamed at the end: after Ctrl-C, or if nothing could be embedded, the old file is
-    still there. Rows that are not embedded are listed with their causes in FILE.failures.jsonl and left out of the output
-    (in .npy they are NaN); the exit status is then 1.
+    One file, .jsonl, .parquet or .npy (the vectors alone), is for smaller inputs: all is held in memory and written at the
+    end. After Ctrl-C, or if nothing could be embedded, the old file is still there. Rows that are not embedded are listed
+    with their causes in FILE.failures.jsonl and left out of the output (in .npy they are NaN).
+
+    The exit status is 1 if any row is not embedded.
 
     \b
     Examples:
+      pinecone-embed embed docs.jsonl --text-field body --id-field id --out vectors
+      pinecone-embed embed corpus/ --text '{title}\\n{body}' --keep url --out vectors
       pinecone-embed embed notes.txt --out notes.parquet --emulator
-      pinecone-embed embed docs.jsonl --text-field body --id-field id --out docs.parquet
       zcat log.gz | pinecone-embed embed - --format txt --out log.npy
     """  # noqa: D301 - \b is typer's mark for lines to keep
     settings = Settings(
@@ -193,10 +237,34 @@ def embed(
         timeout=_positive(timeout, "--timeout"),
         quiet=quiet,
     )
-    _check_service(settings)
-    return _embed.embed_files(
-        inputs, out=out, format=input_format, text_field=text_field, id_field=id_field, settings=settings
+    if text is not None and text_field is not None:
+        raise ConfigurationError("--text and --text-field both say what to embed; give one")
+    columns = Columns(
+        text=FieldText(text_field or "text") if text is None else parse_template(text),
+        id=id_field,
+        keep=tuple(keep or ()),
     )
+    path = Path(out)
+    if not _is_folder(out):
+        given = {
+            "--keep": keep,
+            "--overwrite": overwrite,
+            "--append": append,
+            "--retry-failures": retry_failures,
+            "--json": events,
+        }
+        for name, value in given.items():
+            if value:
+                raise ConfigurationError(f"{name} is for jobs; give --out a folder")
+        files = find_inputs(inputs, format=input_format)
+        _check_service(settings)
+        return _embed.embed_to_file(files, out=path, columns=columns, settings=settings)
+    if overwrite + append + retry_failures > 1:
+        raise ConfigurationError("--overwrite, --append and --retry-failures exclude one another")
+    files = find_inputs(inputs, format=input_format, leave_out=path)
+    _check_service(settings)
+    job = _job.JobSettings(columns=columns, overwrite=overwrite, append=append, retry_failures=retry_failures, events=events)
+    return _job.embed_to_folder(files, out=path, job=job, settings=settings)
 
 
 @app.command()
@@ -293,6 +361,17 @@ def serve_emulator(
     except OSError as error:
         print_error(f"cannot listen on {host} port {port}: {error.strerror or error}")
         return 1
+
+
+def _is_folder(out: str) -> bool:
+    path = Path(out)
+    if out.endswith("/") or path.is_dir() or not path.suffix:
+        return True
+    try:
+        output_format(path)
+    except OutputError as error:
+        raise ConfigurationError(str(error)) from None
+    return False
 
 
 def _check_service(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""`pinecone-embed embed`: read the inputs, embed them, write the output.
+"""`pinecone-embed embed` into one file: read the inputs, embed them, write the output.
 
 Files are read before the event loop starts and written after it has ended, so nothing of it holds up the requests.
 """
@@ -10,13 +10,12 @@ from pathlib import Path
 
 from pinecone_embed_async import ConfigurationError, InputError
 from pinecone_embed_async._jobs import (
-    InputFormat,
-    JobError,
+    Columns,
+    InputFile,
     OutputFormat,
     SourceError,
     check_output,
     failures_path,
-    input_format,
     output_format,
     read_rows,
     write_output,
@@ -26,30 +25,22 @@ from pinecone_embed_async.cli._output import print_error, print_line
 from pinecone_embed_async.cli._run import Outcome, Settings, connected, embed_texts
 
 
-def embed_files(
-    inputs: Sequence[str],
-    *,
-    out: Path,
-    format: InputFormat | None,  # noqa: A002 - it is the option's name
-    text_field: str,
-    id_field: str | None,
-    settings: Settings,
-) -> int:
-    """Embed the rows of `inputs` into `out` and give the exit status: 1 if any row is not embedded.
+def embed_to_file(files: Sequence[InputFile], *, out: Path, columns: Columns, settings: Settings) -> int:
+    """Embed the rows of `files` into the one file `out` and give the exit status: 1 if any row is not embedded.
 
-    If none is, nothing is written, and what `out` held before stays.
+    Everything is held in memory until the end. If no row is embedded, nothing is written, and what `out` held before stays.
 
     Raises:
         EmbedError: Of any kind; nothing was written.
     """
-    written_as = _check_formats(inputs, out, format)
+    written_as = output_format(out)
     known = KNOWN_MODELS.get(settings.model)
     if written_as is OutputFormat.NPY and known is not None and known.vector_type == "sparse":
         raise ConfigurationError(
             f"{settings.model} gives sparse vectors and a .npy file holds dense ones; name --out .parquet or .jsonl"
         )
-    check_output(out, inputs)
-    rows = list(read_rows(inputs, format=format, text_field=text_field, id_field=id_field))
+    check_output(out, files)
+    rows = list(read_rows(files, columns))
     settings = replace(settings, dense_only=written_as is OutputFormat.NPY and known is None)
     try:
         outcome = asyncio.run(_embed([row.text for row in rows], settings))
@@ -78,14 +69,3 @@ def embed_files(
 async def _embed(texts: Sequence[str], settings: Settings) -> Outcome:
     async with connected(settings) as client:
         return await embed_texts(client, texts, settings)
-
-
-def _check_formats(inputs: Sequence[str], out: Path, given: InputFormat | None) -> OutputFormat:
-    # Wrong suffixes are misuse, told before any file is touched.
-    try:
-        if given is None:
-            for name in inputs:
-                input_format(name)
-        return output_format(out)
-    except JobError as error:
-        raise ConfigurationError(str(error)) from None

@@ -28,8 +28,13 @@ def print_line(text: str) -> None:
 
 def print_error(message: str) -> None:
     """Write one line about what went wrong, without the API key, whatever the message says."""
+    print_line(f"{PROGRAM}: {without_key(message)}")
+
+
+def without_key(message: str) -> str:
+    """The message without the API key, should it hold it."""
     key = os.environ.get("PINECONE_API_KEY", "").strip()
-    print_line(f"{PROGRAM}: {message.replace(key, '<the API key>') if key else message}")
+    return message.replace(key, "<the API key>") if key else message
 
 
 def _is_harmless(character: str) -> bool:

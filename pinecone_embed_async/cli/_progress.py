@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -50,31 +50,64 @@ class Summary:
         some = f"{self.embedded:,} of " if self.embedded < self.inputs else ""
         rate = f", {self.embedded / self.seconds:,.0f} inputs/s" if self.seconds > 0 and self.embedded else ""
         return (
-            f"{some}{_count(self.inputs, 'input')}, {_count(self.requests, 'request')}, {_count(self.tokens, 'token')}, "
-            f"{_count(self.retries, 'retry', 'retries')}, {self.seconds:.1f} s{rate}"
+            f"{some}{counted(self.inputs, 'input')}, {counted(self.requests, 'request')}, {counted(self.tokens, 'token')}, "
+            f"{counted(self.retries, 'retry', 'retries')}, {self.seconds:.1f} s{rate}"
         )
 
 
-class _Display(Protocol):
+class Advance(Protocol):
+    """How far a run has come; the client's `Progress` is one."""
+
+    @property
+    def done(self) -> int:
+        """Inputs embedded."""
+
+    @property
+    def failed(self) -> int:
+        """Inputs that failed."""
+
+    @property
+    def total(self) -> int | None:
+        """Inputs of the run; `None` while that is not known."""
+
+    @property
+    def requests(self) -> int:
+        """Requests answered."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens billed."""
+
+    @property
+    def retries(self) -> int:
+        """Requests sent again."""
+
+
+class Display(Protocol):
+    """Shows an advance every `interval` seconds."""
+
     interval: float
 
-    def show(self, progress: Progress) -> None: ...
-    def close(self) -> None: ...
+    def show(self, progress: Advance) -> None:
+        """Show it."""
+
+    def close(self) -> None:
+        """Show nothing any more."""
 
 
 class Reporter:
-    """Takes the client's progress and has it shown until it is closed; call it with each `Progress`."""
+    """Takes the progress of a run and has it shown until it is closed; call it with each advance."""
 
-    def __init__(self, display: _Display | None, total: int) -> None:
+    def __init__(self, display: Display | None, start: Advance) -> None:
         # Shown while nothing is answered yet, which under a spent quota may take a minute.
-        self._latest = Progress(done=0, failed=0, total=total, requests=0, tokens=0, retries=0)
+        self._latest = start
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         if display is not None:
             self._thread = threading.Thread(target=self._run, args=(display,), name="progress", daemon=True)
             self._thread.start()
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: Advance) -> None:
         """Store the latest counts."""
         self._latest = progress
 
@@ -84,7 +117,7 @@ class Reporter:
         if self._thread is not None:
             self._thread.join()
 
-    def _run(self, display: _Display) -> None:
+    def _run(self, display: Display) -> None:
         # A standard error that was closed or that nobody reads any more ends the display, not the run.
         with contextlib.suppress(OSError, ValueError):
             try:
@@ -97,30 +130,62 @@ class Reporter:
 @contextlib.contextmanager
 def reporting(total: int, *, quiet: bool) -> Iterator[Reporter]:
     """Show the progress of `total` inputs while the block runs: a bar on a terminal, else a line every few seconds."""
-    reporter = Reporter(None if quiet or not total else _display(total), total)
+    start = Progress(done=0, failed=0, total=total, requests=0, tokens=0, retries=0)
+    with showing(None if quiet or not total else standard_display(start), start) as reporter:
+        yield reporter
+
+
+@contextlib.contextmanager
+def showing(display: Display | None, start: Advance) -> Iterator[Reporter]:
+    """Have a display show what the reporter is told while the block runs."""
+    reporter = Reporter(display, start)
     try:
         yield reporter
     finally:
         reporter.close()
 
 
-def _display(total: int) -> _Display:
+def standard_display(start: Advance) -> Display:
+    """A bar on a terminal, else a line every few seconds. Rates are of what comes after `start`."""
     console = Console(stderr=True, soft_wrap=False)
     # Not the console's opinion, which FORCE_COLOR changes: a log file is none the better for a bar in it.
     on_terminal = sys.stderr is not None and sys.stderr.isatty() and not console.is_dumb_terminal
-    return _BarDisplay(console, total) if on_terminal else _LineDisplay()
+    return _BarDisplay(console, start) if on_terminal else _LineDisplay(start)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a run is.
+
+    Attributes:
+        inputs: A second.
+        tokens: A minute.
+        left: Seconds until all is done; `None` while that cannot be told.
+    """
+
+    inputs: float
+    tokens: float
+    left: float | None
+
+
+def pace(start: Advance, now: Advance, seconds: float) -> Pace:
+    """The pace since `start`, `seconds` ago."""
+    settled = now.done + now.failed
+    rate = max(0, settled - start.done - start.failed) / max(seconds, 1e-9)
+    left = None if now.total is None or not rate else (now.total - settled) / rate
+    return Pace(rate, 60 * (now.tokens - start.tokens) / max(seconds, 1e-9), left)
 
 
 class _BarDisplay:
     interval = _BAR_INTERVAL
 
-    def __init__(self, console: Console, total: int) -> None:
+    def __init__(self, console: Console, start: Advance) -> None:
         self._bar = Bar(
             BarColumn(bar_width=None),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+            TextColumn("{task.fields[settled]}"),
             _RateColumn(table_column=Column(no_wrap=True)),
-            TextColumn("{task.fields[tokens]:,} tokens"),
-            TextColumn("{task.fields[retries]:,} retries"),
+            TextColumn("{task.fields[tokens]}"),
+            TextColumn("{task.fields[retries]}"),
             TextColumn("{task.fields[failed]}"),
             TimeRemainingColumn(elapsed_when_finished=True),
             console=console,
@@ -128,17 +193,27 @@ class _BarDisplay:
             transient=True,
             expand=True,
         )
-        self._task = self._bar.add_task("", total=total, tokens=0, retries=0, failed="")
+        self._start = start
+        self._started = time.monotonic()
+        self._task = self._bar.add_task("", total=start.total, completed=start.done + start.failed, **self._fields(start))
         self._bar.start()
 
-    def show(self, progress: Progress) -> None:
+    def _fields(self, progress: Advance) -> dict[str, Any]:
+        speed = pace(self._start, progress, time.monotonic() - self._started)
+        return {
+            "settled": _settled(progress),
+            "tokens": f"{counted(progress.tokens, 'token')}, {speed.tokens:,.0f}/min",
+            "retries": counted(progress.retries, "retry", "retries"),
+            "failed": f"{progress.failed:,} failed" if progress.failed else "",
+        }
+
+    def show(self, progress: Advance) -> None:
         self._bar.update(
             self._task,
+            total=progress.total,
             completed=progress.done + progress.failed,
-            tokens=progress.tokens,
-            retries=progress.retries,
-            failed=f"{progress.failed:,} failed" if progress.failed else "",
             refresh=True,
+            **self._fields(progress),
         )
 
     def close(self) -> None:
@@ -154,21 +229,27 @@ class _RateColumn(ProgressColumn):
 class _LineDisplay:
     interval = _LINE_INTERVAL
 
-    def __init__(self) -> None:
+    def __init__(self, start: Advance) -> None:
+        self._start = start
         self._started = time.monotonic()
 
-    def show(self, progress: Progress) -> None:
-        finished = progress.done + progress.failed
-        rate = finished / max(time.monotonic() - self._started, 1e-9)
-        left = f", {((progress.total or finished) - finished) / rate:,.0f} s left" if finished else ""
+    def show(self, progress: Advance) -> None:
+        speed = pace(self._start, progress, time.monotonic() - self._started)
         failed = f", {progress.failed:,} failed" if progress.failed else ""
+        left = "" if speed.left is None else f", {speed.left:,.0f} s left"
         print_line(
-            f"{finished:,}/{progress.total:,} inputs{failed}, {rate:,.0f} inputs/s, "
-            f"{_count(progress.tokens, 'token')}, {_count(progress.retries, 'retry', 'retries')}{left}"
+            f"{_settled(progress)} inputs{failed}, {speed.inputs:,.0f} inputs/s, {counted(progress.tokens, 'token')}, "
+            f"{speed.tokens:,.0f} tokens/min, {counted(progress.retries, 'retry', 'retries')}{left}"
         )
 
     def close(self) -> None: ...
 
 
-def _count(number: int, singular: str, plural: str | None = None) -> str:
+def _settled(progress: Advance) -> str:
+    settled = f"{progress.done + progress.failed:,}"
+    return settled if progress.total is None else f"{settled}/{progress.total:,}"
+
+
+def counted(number: int, singular: str, plural: str | None = None) -> str:
+    """A number and what it counts."""
     return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"

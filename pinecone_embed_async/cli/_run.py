@@ -1,12 +1,14 @@
 """One run of the client, against the service or a local emulator."""
 
 import contextlib
+import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pinecone_embed_async import ConfigurationError, DenseEmbeddings, EmbedClient, EmbedError, SparseEmbeddings
+from pinecone_embed_async._client import DEFAULT_BASE_URL
 from pinecone_embed_async.cli._progress import Summary, reporting
 from pinecone_embed_async.emulator import Emulator
 
@@ -40,6 +42,17 @@ class Settings:
     quiet: bool = False
 
 
+_API_VERSION = "2025-10"
+
+
+def service_named(settings: Settings) -> tuple[str, str]:
+    """The address of the service and the version of its API, as the fingerprint of a job has them."""
+    if settings.emulator:
+        return "an emulator in this process", _API_VERSION
+    address = settings.base_url or os.environ.get("PINECONE_CONTROLLER_HOST") or DEFAULT_BASE_URL
+    return (address if "://" in address else f"https://{address}").rstrip("/"), _API_VERSION
+
+
 @contextlib.asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[EmbedClient[Any]]:
     """Open a client, and the emulator before it where the settings ask for one."""
@@ -53,6 +66,7 @@ async def connected(settings: Settings) -> AsyncIterator[EmbedClient[Any]]:
             options["max_concurrency"] = settings.concurrency
         client: EmbedClient[Any] = EmbedClient(
             settings.model,
+            api_version=_API_VERSION,
             parameters=settings.parameters,
             max_batch_size=settings.batch_size,
             allow_http=settings.allow_http,

@@ -8,9 +8,9 @@ import pytest
 from pyarrow import parquet
 
 from pinecone_embed_async import DenseEmbeddings, Failure, ServiceError, SparseEmbeddings, Usage
-from pinecone_embed_async._jobs import OutputError, Row, check_output, failures_path, write_output
+from pinecone_embed_async._jobs import InputFormat, OutputError, Row, check_output, failures_path, find_inputs, write_output
 
-ROWS = [Row(f"id {number}", f"text {number}", "in.txt", number + 1) for number in range(4)]
+ROWS = [Row(f"id {number}", f"text {number}", "in.txt", number + 1, number) for number in range(4)]
 FAILURE = Failure(range(1, 2), ServiceError("overloaded", status=503))
 
 
@@ -53,7 +53,7 @@ def test_parquet_holds_ids_and_fixed_size_lists_of_float32(tmp_path: Path) -> No
 def test_parquet_of_more_rows_than_a_group_is_one_table(tmp_path: Path) -> None:
     count = 20_000
     vectors = np.arange(count, dtype=np.float32).reshape(-1, 1)
-    rows = [Row(str(number), "", "in.txt", number + 1) for number in range(count)]
+    rows = [Row(str(number), "", "in.txt", number + 1, number) for number in range(count)]
     path = tmp_path / "out.parquet"
     write_output(path, rows, DenseEmbeddings(vectors, model="m", usage=Usage()))
     assert parquet.ParquetFile(path).num_row_groups == 3
@@ -199,12 +199,13 @@ def test_an_output_that_cannot_be_is_refused_before(tmp_path: Path, out: str, sa
     (tmp_path / "folder.npy").mkdir()
     (tmp_path / "blocked.npy.failures.jsonl").mkdir()
     (tmp_path / "in.jsonl").touch()
+    inputs = find_inputs([str(tmp_path / "in.txt"), "-", str(tmp_path / "in.jsonl")], format=InputFormat.TXT)
     with pytest.raises(OutputError, match=said):
-        check_output(tmp_path / out, [str(tmp_path / "in.txt"), "-", str(tmp_path / "in.jsonl")])
+        check_output(tmp_path / out, inputs)
 
 
 def test_the_failures_of_an_output_are_not_read_by_the_run_that_replaces_them(tmp_path: Path) -> None:
     out = tmp_path / "out.npy"
     failures_path(out).touch()
     with pytest.raises(OutputError, match="would be replaced"):
-        check_output(out, [str(failures_path(out))])
+        check_output(out, find_inputs([str(failures_path(out))]))

@@ -1,0 +1,121 @@
+"""The rows that failed, with their causes, as JSON lines: appended as they come, rewritten without those done since."""
+
+from array import array
+from collections.abc import Iterable, Iterator
+from os import fsync
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import msgspec
+import numpy as np
+
+from pinecone_embed_async._errors import EmbedError
+from pinecone_embed_async._jobs._files import file_errors, replacing
+from pinecone_embed_async._jobs._rowset import RowSet
+from pinecone_embed_async._jobs._sources import Row
+
+
+class FailedRow(NamedTuple):
+    """A row that failed, and why."""
+
+    row: Row
+    error: EmbedError
+
+
+class _Line(msgspec.Struct):
+    row: int
+
+
+def failure_line(failed: FailedRow) -> bytes:
+    """One line of the file: id, row, input, line, the error's class and message."""
+    row, error = failed
+    record = {
+        "id": row.id,
+        "row": row.number,
+        "input": row.source,
+        "line": row.line,
+        "error": type(error).__name__,
+        "message": str(error),
+    }
+    return msgspec.json.encode(record) + b"\n"
+
+
+class FailuresFile:
+    """The file of failures of a job. One thread at a time.
+
+    Args:
+        path: The file; made at the first failure.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read_rows(self) -> RowSet:
+        """The numbers of the rows in the file. A line that an interrupted write has left behind is cut off.
+
+        Raises:
+            OutputError: The file system refused.
+        """
+        numbers = np.array(self._row_numbers(), np.int64)
+        rows = RowSet()
+        rows.add(numbers[numbers >= 0])
+        return rows
+
+    def _row_numbers(self) -> "array[int]":
+        numbers = array("q")
+        with file_errors(self._path):
+            if self._path.exists():
+                with self._path.open("r+b") as file:
+                    for line in _whole_lines(file):
+                        numbers.append(-1 if line is None else line)
+        return numbers
+
+    def append(self, failed: Iterable[FailedRow]) -> None:
+        """Add rows, for good.
+
+        Raises:
+            OutputError: The file system refused.
+        """
+        lines = b"".join(map(failure_line, failed))
+        if lines:
+            with file_errors(self._path), self._path.open("ab") as file:
+                file.write(lines)
+                file.flush()
+                fsync(file.fileno())
+
+    def forget(self, done: RowSet) -> None:
+        """Take out the rows that are done, and of rows that failed several times all but the last cause.
+
+        Raises:
+            OutputError: The file system refused.
+        """
+        numbers = np.array(self._row_numbers(), np.int64)
+        if not numbers.size:
+            return
+        last = np.zeros(len(numbers), np.bool_)
+        last[len(numbers) - 1 - np.unique(numbers[::-1], return_index=True)[1]] = True
+        last &= numbers >= 0
+        keep = [bool(is_last) and int(row) not in done for row, is_last in zip(numbers, last, strict=True)]
+        if all(keep):
+            return
+        if not any(keep):
+            with file_errors(self._path):
+                self._path.unlink()
+            return
+        with file_errors(self._path), self._path.open("rb") as file, replacing(self._path, prefix="_failures-") as target:
+            target.writelines(line for line, kept in zip(file, keep, strict=True) if kept)
+
+
+def _whole_lines(file: BinaryIO) -> Iterator[int | None]:
+    # Gives the row of each line, `None` for one that somebody has edited into something else.
+    decoder = msgspec.json.Decoder(_Line)
+    end = 0
+    for line in file:
+        if not line.endswith(b"\n"):
+            file.truncate(end)
+            return
+        end += len(line)
+        try:
+            yield decoder.decode(line).row
+        except msgspec.MsgspecError:
+            yield None

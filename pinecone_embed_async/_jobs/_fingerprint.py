@@ -1,0 +1,165 @@
+"""What a job is told by: what it reads, whom it asks, and what it asks for. Any change of these makes another job."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pinecone_embed_async._jobs._errors import SourceError
+from pinecone_embed_async._jobs._inputs import InputFile
+from pinecone_embed_async._jobs._sources import Columns, Stamp, stamp_of
+from pinecone_embed_async._jobs._templates import FieldText
+
+
+class InputPrint(msgspec.Struct, frozen=True):
+    """What one file held.
+
+    Attributes:
+        name: What messages call it; a file that was moved is still the same input.
+        format: How it is read, compression included.
+        digest: BLAKE2b of its bytes in hexadecimal; `None` for standard input, which is only known once it is read.
+        size: Bytes; `None` for standard input.
+        modified: Nanoseconds since 1970; with the same size and time the bytes are not read again.
+    """
+
+    name: str
+    format: str
+    digest: str | None
+    size: int | None = None
+    modified: int | None = None
+
+    @property
+    def stamp(self) -> Stamp | None:
+        """The state that the file was in."""
+        return None if self.size is None or self.modified is None else Stamp(self.size, self.modified)
+
+
+class Fingerprint(msgspec.Struct, frozen=True):
+    """What a job is told by.
+
+    Attributes:
+        inputs: The files, in order.
+        service: The address.
+        api_version: The version of the API.
+        model: The model's name.
+        parameters: The model's parameters, the dimension among them.
+        text: The field or the template.
+        id: The field of the id.
+        keep: The kept columns.
+    """
+
+    inputs: tuple[InputPrint, ...]
+    service: str
+    api_version: str
+    model: str
+    parameters: Mapping[str, Any]
+    text: str
+    id: str | None
+    keep: tuple[str, ...]
+
+    def stamps(self) -> dict[str, Stamp]:
+        """The states that the files were in, by name."""
+        return {each.name: each.stamp for each in self.inputs if each.stamp is not None}
+
+
+def take_fingerprint(
+    files: Iterable[InputFile],
+    columns: Columns,
+    *,
+    service: str,
+    api_version: str,
+    model: str,
+    parameters: Mapping[str, Any],
+    known: Iterable[InputPrint] = (),
+) -> Fingerprint:
+    """Take the fingerprint of a job; the files are read through, at about a gigabyte a second.
+
+    Args:
+        files: What is read.
+        columns: What is taken from each record.
+        service: The address.
+        api_version: The version of the API.
+        model: The model's name.
+        parameters: The model's parameters.
+        known: Prints of earlier runs; a file with the size and the time of one of them is not read.
+
+    Raises:
+        SourceError: A file cannot be read.
+    """
+    earlier = {(each.name, each.stamp): each.digest for each in known if each.stamp is not None}
+    text = columns.text
+    return Fingerprint(
+        inputs=tuple([_input_print(file, earlier) for file in files]),
+        service=service,
+        api_version=api_version,
+        model=model,
+        parameters=dict(parameters),
+        text=f"the field {text.field!r}" if isinstance(text, FieldText) else f"the template {text.parts!r}",
+        id=columns.id,
+        keep=columns.keep,
+    )
+
+
+def _input_print(file: InputFile, earlier: Mapping[tuple[str, Stamp], str | None]) -> InputPrint:
+    format_name = f"{file.format}.{file.compression}" if file.compression else str(file.format)
+    if file.path is None:
+        return InputPrint(file.name, format_name, None)
+    # The place too, since another file may have the same name, size and time.
+    stamp, digest = _digest(file.path, file.name, earlier)
+    return InputPrint(file.name, format_name, digest, stamp.size, stamp.modified)
+
+
+def _digest(path: Path, name: str, earlier: Mapping[tuple[str, Stamp], str | None]) -> tuple[Stamp, str]:
+    try:
+        with path.open("rb") as file:
+            stamp = stamp_of(file.fileno())
+            digest = earlier.get((name, stamp))
+            if digest is None:
+                digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+            return stamp, digest
+    except OSError as error:
+        raise SourceError(f"{name}: {error.strerror or error}") from error
+
+
+_NAMES = {
+    "service": "the service",
+    "api_version": "the API version",
+    "model": "the model",
+    "text": "the text",
+    "id": "the id",
+    "keep": "the kept columns",
+}
+
+
+def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
+    """Tell what changed besides the input, a phrase each."""
+    found = [
+        f"{shown} (was {_short(getattr(before, field))}, now {_short(getattr(now, field))})"
+        for field, shown in _NAMES.items()
+        if getattr(before, field) != getattr(now, field)
+    ]
+    for name in sorted({*before.parameters, *now.parameters}):
+        was, is_now = before.parameters.get(name), now.parameters.get(name)
+        if was != is_now:
+            found.append(f"the parameter {name} (was {_short(was)}, now {_short(is_now)})")
+    return found
+
+
+def input_differences(before: Fingerprint, now: Fingerprint) -> list[str]:
+    """Tell what changed of the input, a phrase each; nothing if the files hold the same, whatever their names."""
+    if len(before.inputs) != len(now.inputs):
+        return [f"the input (was {len(before.inputs)} files, now {len(now.inputs)})"]
+    return [
+        f"the input {current.name} (it holds something else than {earlier.name} did)"
+        for earlier, current in zip(before.inputs, now.inputs, strict=True)
+        if (earlier.digest, earlier.format) != (current.digest, current.format)
+    ]
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "not given"
+    text = ", ".join(value) if isinstance(value, tuple) else str(value)
+    return f"{text[:80]}…" if len(text) > 80 else text or "none"

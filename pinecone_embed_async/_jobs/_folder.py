@@ -1,0 +1,203 @@
+"""The folder that a job writes to: its names, its lock and what is remembered of the job."""
+
+import contextlib
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from pinecone_embed_async._jobs._errors import OutputError
+from pinecone_embed_async._jobs._files import PARTIAL_SUFFIX, file_errors, replacing, sync_folder
+from pinecone_embed_async._jobs._fingerprint import Fingerprint
+
+_PART = re.compile(r"part-(\d{5,})\.parquet")
+_SEGMENT = re.compile(r"_journal-(\d{5,})\.log")
+_FORMAT = 1
+
+
+class Portion(msgspec.Struct, frozen=True):
+    """The rows of one input: the job's first, or what `--append` added.
+
+    Attributes:
+        fingerprint: What was asked for.
+        first_row: The number of its first row.
+        rows: How many it has; `None` until its input was read to the end.
+    """
+
+    fingerprint: Fingerprint
+    first_row: int
+    rows: int | None = None
+
+
+class _State(msgspec.Struct):
+    portions: tuple[Portion, ...]
+    format: int = _FORMAT
+
+
+class OutputFolder:
+    """A job's folder, held by this process alone. What is no part of the table has a name that begins with `_`.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def part_path(self, number: int) -> Path:
+        """The file of a part."""
+        return self.path / f"part-{number:05}.parquet"
+
+    def segment_path(self, number: int) -> Path:
+        """The file of a segment of the journal; it becomes the part of the same number."""
+        return self.path / f"_journal-{number:05}.log"
+
+    @property
+    def failures_path(self) -> Path:
+        """The file with the rows that failed."""
+        return self.path / "_failures.jsonl"
+
+    @property
+    def _state_path(self) -> Path:
+        return self.path / "_job.json"
+
+    def parts(self) -> list[int]:
+        """The numbers of the parts, ascending.
+
+        Raises:
+            OutputError: The folder cannot be read.
+        """
+        return self._numbers(_PART)
+
+    def segments(self) -> list[int]:
+        """The numbers of the journal's segments, ascending.
+
+        Raises:
+            OutputError: The folder cannot be read.
+        """
+        return self._numbers(_SEGMENT)
+
+    def _numbers(self, pattern: re.Pattern[str]) -> list[int]:
+        return sorted(int(match[1]) for name in self._names() if (match := pattern.fullmatch(name)))
+
+    def _names(self) -> list[str]:
+        with file_errors(self.path):
+            return os.listdir(self.path)  # noqa: PTH208 - only the names are of use
+
+    def portions(self) -> tuple[Portion, ...]:
+        """What is remembered of the job, in the order of the rows; nothing if there is none here.
+
+        Raises:
+            OutputError: It cannot be read, or is of a version that is not known.
+        """
+        with file_errors(self._state_path):
+            try:
+                content = self._state_path.read_bytes()
+            except FileNotFoundError:
+                return ()
+        try:
+            state = msgspec.json.decode(content, type=_State)
+        except msgspec.MsgspecError as error:
+            raise OutputError(f"{self._state_path}: it cannot be read: {error}; --overwrite begins anew") from None
+        if state.format != _FORMAT:
+            raise OutputError(f"{self._state_path}: it is of another version of this program; --overwrite begins anew")
+        return state.portions
+
+    def remember(self, portions: tuple[Portion, ...]) -> None:
+        """Remember the job, for good.
+
+        Raises:
+            OutputError: The file system refused.
+        """
+        with replacing(self._state_path, prefix="_job-") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(_State(portions))) + b"\n")
+
+    def strangers(self) -> list[str]:
+        """Files that no job writes and that would be read as part of the table.
+
+        Raises:
+            OutputError: The folder cannot be read.
+        """
+        return sorted(name for name in self._names() if not name.startswith(("_", ".")) and not _PART.fullmatch(name))
+
+    def holds_rows(self) -> bool:
+        """Whether there are parts, or segments of the journal that are not empty.
+
+        Raises:
+            OutputError: The folder cannot be read.
+        """
+        with file_errors(self.path):
+            return bool(self.parts()) or any(self.segment_path(number).stat().st_size for number in self.segments())
+
+    def clear(self) -> None:
+        """Remove the job with all that it has written.
+
+        Raises:
+            OutputError: The file system refused.
+        """
+        with file_errors(self.path):
+            # First what is remembered: parts without it are refused, never taken for those of another job.
+            for path in (
+                self._state_path,
+                self.failures_path,
+                *map(self.segment_path, self.segments()),
+                *map(self.part_path, self.parts()),
+            ):
+                path.unlink(missing_ok=True)
+            sync_folder(self.path)
+
+    def remove_segment(self, number: int) -> None:
+        """Remove a segment whose part is there.
+
+        Raises:
+            OutputError: The file system refused.
+        """
+        path = self.segment_path(number)
+        with file_errors(path):
+            path.unlink(missing_ok=True)
+
+    def remove_leftovers(self) -> None:
+        """Remove files that were being written when a run was killed.
+
+        Raises:
+            OutputError: The file system refused.
+        """
+        for name in self._names():
+            if name.startswith("_") and name.endswith(PARTIAL_SUFFIX):
+                with file_errors(self.path / name):
+                    (self.path / name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def held_folder(path: Path) -> Iterator[OutputFolder]:
+    """Make the folder if it is missing, and hold it while the block runs.
+
+    Raises:
+        OutputError: It cannot be made or written to, or another run holds it.
+    """
+    with file_errors(path):
+        if path.exists() and not path.is_dir():
+            raise OutputError(f"{path}: it is a file; a job writes to a folder")
+        path.mkdir(exist_ok=True)
+    lock = path / "_lock"
+    with contextlib.ExitStack() as stack:
+        with file_errors(lock):
+            # Never removed: whoever waits for a file that somebody removes holds a lock on nothing.
+            file: BinaryIO = stack.enter_context(lock.open("a+b"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                owner = file.read(20).decode("ascii", "replace").strip()
+                by = f" (process {owner})" if owner.isdigit() else ""
+                raise OutputError(f"{path}: another run is writing to this folder{by}; wait for it or end it") from None
+            file.truncate(0)
+            file.write(b"%d\n" % os.getpid())
+            file.flush()
+        folder = OutputFolder(path)
+        folder.remove_leftovers()
+        yield folder

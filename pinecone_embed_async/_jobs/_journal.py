@@ -1,0 +1,177 @@
+"""A journal: checksummed records appended to a file, of which a torn or damaged one is found when it is opened again.
+
+A record is a header of 16 bytes (magic, CRC-32 of length and content, length), the content, and zeros up to a multiple of
+8 bytes, so that what is read in place is aligned.
+"""
+
+import mmap
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, Self
+
+_MAGIC = b"PEJ1"
+_HEADER = struct.Struct("<4sIQ")
+_ALIGNMENT = 8
+# Linux takes 1024.
+_PARTS_PER_CALL = 512
+
+
+class Span(NamedTuple):
+    """Where the content of a record lies in the file, in bytes."""
+
+    start: int
+    length: int
+
+
+class Scan(NamedTuple):
+    """What a journal holds.
+
+    Attributes:
+        spans: The records that are whole, in order.
+        end: Where the last of them ends; what is behind it was torn.
+        damaged: Stretches before `end` that hold no whole record although whole ones follow, as start and stop.
+    """
+
+    spans: list[Span]
+    end: int
+    damaged: list[tuple[int, int]]
+
+
+class Journal:
+    """One journal, open for appending. One thread at a time.
+
+    Opening cuts off what an interrupted write has left behind the last whole record.
+
+    Args:
+        path: The file; it is made if it is missing.
+
+    Attributes:
+        path: As given.
+        found: What it held when it was opened.
+
+    Raises:
+        OSError: The file system refused.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: BinaryIO = path.open("ab", buffering=0)
+        try:
+            self.found = scan(path)
+            if self._file.tell() > self.found.end:
+                self._file.truncate(self.found.end)
+        except BaseException:
+            self._file.close()
+            raise
+        self._end = self.found.end
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self._end
+
+    def append(self, *pieces: Any) -> Span:
+        """Write a record, which counts only after `sync`.
+
+        Args:
+            pieces: The content, as bytes or buffers that follow one another.
+
+        Raises:
+            OSError: The file system refused; nothing may be appended any more.
+        """
+        views: list[memoryview] = [memoryview(piece).cast("B") for piece in pieces]
+        length = sum(map(len, views))
+        checksum = _checksum_of_length(length)
+        for view in views:
+            checksum = zlib.crc32(view, checksum)
+        start = self._end + _HEADER.size
+        _write(
+            self._file, [memoryview(_HEADER.pack(_MAGIC, checksum, length)), *views, memoryview(bytes(-length % _ALIGNMENT))]
+        )
+        self._end = start + length + -length % _ALIGNMENT
+        return Span(start, length)
+
+    def sync(self) -> None:
+        """Have everything appended on the disk.
+
+        Raises:
+            OSError: It is not; what was appended since the last time may be lost.
+        """
+        os.fdatasync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def scan(path: Path) -> Scan:
+    """Find the whole records of a journal.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    size = path.stat().st_size
+    if not size:
+        return Scan([], 0, [])
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return _scan(data)
+
+
+def _scan(data: mmap.mmap) -> Scan:
+    spans: list[Span] = []
+    damaged: list[tuple[int, int]] = []
+    end = 0
+    for start, stop, span in _whole_records(data):
+        if start > end:
+            damaged.append((end, start))
+        spans.append(span)
+        end = stop
+    return Scan(spans, end, damaged)
+
+
+def _whole_records(data: mmap.mmap) -> Iterator[tuple[int, int, Span]]:
+    at = 0
+    with memoryview(data) as view:
+        while at >= 0:
+            span = _record_at(view, at)
+            if span is None:
+                # The next one is looked for, since its own start and length cannot be trusted.
+                at = data.find(_MAGIC, at + 1)
+            else:
+                stop = span.start + span.length + -span.length % _ALIGNMENT
+                yield at, stop, span
+                at = stop
+
+
+def _record_at(view: memoryview, at: int) -> Span | None:
+    start = at + _HEADER.size
+    if start > len(view):
+        return None
+    magic, checksum, length = _HEADER.unpack_from(view, at)
+    if magic != _MAGIC or start + length + -length % _ALIGNMENT > len(view):
+        return None
+    with view[start : start + length] as content:
+        return Span(start, length) if zlib.crc32(content, _checksum_of_length(length)) == checksum else None
+
+
+def _checksum_of_length(length: int) -> int:
+    return zlib.crc32(length.to_bytes(8, "little"))
+
+
+def _write(file: BinaryIO, parts: list[memoryview]) -> None:
+    # One call may write less than it is given, before a disk is full for instance.
+    while parts:
+        written = os.writev(file.fileno(), parts[:_PARTS_PER_CALL])
+        while parts and written >= len(parts[0]):
+            written -= len(parts.pop(0))
+        if written:
+            parts[0] = parts[0][written:]

@@ -1,0 +1,149 @@
+"""The account of a job: which rows are done, which failed, which this run is to embed. Plain decisions, no files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from pinecone_embed_async._errors import (
+    AuthenticationError,
+    ClosedError,
+    ConfigurationError,
+    DeadlineExceededError,
+    EmbedError,
+    NotFoundError,
+    QuotaExceededError,
+)
+from pinecone_embed_async._jobs._errors import JobChangedError
+from pinecone_embed_async._jobs._fingerprint import Fingerprint, differences, input_differences
+from pinecone_embed_async._jobs._folder import Portion
+from pinecone_embed_async._jobs._rowset import RowSet
+
+# They are about the whole job: the rows of the requests that met them are as good as not tried.
+_OF_THE_JOB = (
+    AuthenticationError,
+    ClosedError,
+    ConfigurationError,
+    DeadlineExceededError,
+    NotFoundError,
+    QuotaExceededError,
+)
+
+
+def is_about_rows(error: EmbedError) -> bool:
+    """Whether rows that met this error count as failed; otherwise the next run embeds them like any that are missing."""
+    return not isinstance(error, _OF_THE_JOB)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How far a portion of a job has come.
+
+    Attributes:
+        done: Rows embedded, for good, by earlier runs too.
+        failed: Rows that failed.
+        total: Rows of the input; `None` while that is not known.
+    """
+
+    done: int
+    failed: int
+    total: int | None
+
+    @property
+    def missing(self) -> int | None:
+        """Rows neither done nor failed; `None` while the total is not known."""
+        return None if self.total is None else self.total - self.done - self.failed
+
+
+def choose_portion(portions: Sequence[Portion], now: Fingerprint, *, append: bool) -> tuple[tuple[Portion, ...], int]:
+    """Decide which portion of an output a run goes on with, or that it begins another.
+
+    Args:
+        portions: What the output holds.
+        now: What the run is told by.
+        append: Whether another input may be added behind those that are there.
+
+    Returns:
+        The portions, the new one among them if there is one, and the place of the run's own.
+
+    Raises:
+        JobChangedError: The output belongs to a job of another fingerprint, or its earlier input is not read to the end.
+    """
+    if not portions:
+        return (Portion(now, 0),), 0
+    changes = differences(portions[-1].fingerprint, now)
+    same = [place for place, each in enumerate(portions) if not input_differences(each.fingerprint, now)]
+    if not changes and same:
+        place = same[-1]
+        # The files may have been moved or touched; their newer stamps save reading them next time.
+        return (*portions[:place], replace(portions[place], fingerprint=now), *portions[place + 1 :]), place
+    if not append:
+        changes += [] if same else input_differences(portions[-1].fingerprint, now)
+        raise JobChangedError(
+            f"it belongs to another job; what changed: {'; '.join(changes)}. --overwrite begins anew"
+            + ("" if same else ", --append adds the rows of the new input")
+        )
+    if changes:
+        raise JobChangedError(f"--append adds rows of another input, but more than that changed: {'; '.join(changes)}")
+    last = portions[-1]
+    if last.rows is None:
+        raise JobChangedError("its earlier input is not read to the end yet; finish that job before adding to it")
+    return (*portions, Portion(now, last.first_row + last.rows)), len(portions)
+
+
+class JobLedger:
+    """Which rows of one portion are done and which failed. One thread notes; others may ask `is_wanted`.
+
+    Args:
+        portion: The portion.
+        done: The rows of the whole output that are embedded.
+        failed: The rows of the whole output that failed and are not done.
+        retry_failures: Whether this run embeds the failed rows and only those.
+    """
+
+    def __init__(self, portion: Portion, done: RowSet, failed: RowSet, *, retry_failures: bool = False) -> None:
+        self.portion = portion
+        self.done = done
+        self._failed = failed
+        self._retried = failed.copy() if retry_failures else None
+        self._stop_of_retried = failed.stop()
+        self._done_count = self._count(done)
+        self._failed_count = self._count(failed)
+
+    def _count(self, rows: RowSet) -> int:
+        first = self.portion.first_row
+        return rows.count_between(first, rows.stop() if self.portion.rows is None else first + self.portion.rows)
+
+    def is_wanted(self, row: int) -> bool:
+        """Whether this run embeds the row."""
+        if self._retried is not None:
+            return row in self._retried
+        return row not in self.done and row not in self._failed
+
+    def is_behind_all_wanted(self, row: int) -> bool:
+        """Whether this run embeds no row from this one on."""
+        return self._retried is not None and row >= self._stop_of_retried
+
+    def note_embedded(self, rows: Sequence[int]) -> None:
+        """Note rows that are embedded, for good."""
+        self._done_count += self.done.add(rows)
+        self._failed_count -= self._failed.discard(rows)
+
+    def note_failed(self, rows: Sequence[int]) -> None:
+        """Note rows that failed."""
+        self._failed_count += self._failed.add(rows)
+
+    def note_end(self, stop: int) -> Portion:
+        """Note that the input ends before the row `stop`, and give the portion that knows it."""
+        self.portion = replace(self.portion, rows=stop - self.portion.first_row)
+        return self.portion
+
+    def counts(self) -> Counts:
+        """How far the portion has come."""
+        return Counts(self._done_count, self._failed_count, self.portion.rows)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether this run has nothing to embed."""
+        counts = self.counts()
+        return not counts.failed if self._retried is not None else counts.missing == 0

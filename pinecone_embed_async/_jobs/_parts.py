@@ -1,0 +1,153 @@
+"""Parquet parts: each is made from one segment of the journal, sorted by row, and is there whole or not at all."""
+
+import contextlib
+import mmap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import ipc, parquet
+
+from pinecone_embed_async._jobs._errors import OutputError
+from pinecone_embed_async._jobs._files import replacing
+from pinecone_embed_async._jobs._journal import Span
+from pinecone_embed_async._jobs._rowset import RowNumbers
+
+# Enough rows to compress well, few enough that one group of 2048 dimensions stays at 64 MiB.
+_ROWS_PER_GROUP = 8192
+
+# Every number of a vector is different: compressing them or looking for repetitions costs time and saves nothing.
+_PLAIN_COLUMNS = ("vector", "indices", "values")
+_ENDING = ".list.element"
+
+
+class _Pieces:
+    """A file that keeps what is written to it as it is: the numbers of an answer are not copied once more."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.pieces: list[Any] = []
+
+    def write(self, piece: Any) -> int:
+        self.pieces.append(piece)
+        return len(piece)
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def encode_table(table: Any) -> list[Any]:
+    """A table as bytes for the journal, in pieces: a stream of Arrow's own format, its schema included."""
+    sink = _Pieces()
+    with pa.PythonFile(sink, "w") as file, ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    return sink.pieces
+
+
+class Segment:
+    """The tables of a segment of the journal, read in place.
+
+    Args:
+        path: The file of the segment.
+        spans: Where its records are.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+
+    def __init__(self, path: Path, spans: Sequence[Span]) -> None:
+        self._tables: list[Any] = []
+        if spans:
+            with path.open("rb") as file:
+                buffer = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            for start, length in spans:
+                with ipc.open_stream(buffer.slice(start, length)) as reader:
+                    self._tables.append(reader.read_all())
+            # Of a job without gaps each table is a stretch of rows, and then this is all the sorting there is to do.
+            self._tables.sort(key=lambda table: table["row"][0].as_py())
+
+    @property
+    def schema(self) -> Any:
+        """The columns; `None` if there are no rows."""
+        return self._tables[0].schema if self._tables else None
+
+    def row_numbers(self) -> RowNumbers:
+        """The row numbers of all tables, sorted as far as whole tables go; int64."""
+        return np.concatenate([np.empty(0, np.int64), *(table["row"].to_numpy() for table in self._tables)])
+
+    def sorted_groups(self) -> Iterator[Any]:
+        """The rows in the order of their numbers, as tables of `_ROWS_PER_GROUP` rows at most."""
+        order = np.argsort(self.row_numbers(), kind="stable")
+        first_rows = np.cumsum([0, *(table.num_rows for table in self._tables)])
+        for start in range(0, len(order), _ROWS_PER_GROUP):
+            wanted = order[start : start + _ROWS_PER_GROUP]
+            # Only tables from the first to the last with rows of this group are put together.
+            low, high = np.searchsorted(first_rows, [wanted.min(), wanted.max()], side="right")
+            together = pa.concat_tables(self._tables[low - 1 : high], promote_options="default")
+            places = wanted - first_rows[low - 1]
+            if (np.diff(places) == 1).all():
+                # Nothing is copied.
+                yield together.slice(int(places[0]), len(places))
+            else:
+                yield together.combine_chunks().take(pa.array(places))
+
+
+def write_part(path: Path, segment: Segment) -> None:
+    """Write a part, whole or not at all.
+
+    Raises:
+        OutputError: The file system refused.
+    """
+    with replacing(path, prefix="_part-") as file, contextlib.ExitStack() as stack:
+        # Arrow's own file: its writes need no turn of the interpreter, which the event loop would wait for.
+        own = stack.enter_context(pa.OSFile(file.name, "wb"))
+        writer: Any = None
+        for group in segment.sorted_groups():
+            if writer is None:
+                writer = stack.enter_context(_writer(own, group.schema))
+            writer.write_table(group)
+
+
+def _writer(file: Any, schema: Any) -> Any:
+    kept = [name for name in schema.names if name not in {*_PLAIN_COLUMNS, "tokens", "id", "row"}]
+    flat = [name for name in kept if not pa.types.is_nested(schema.field(name).type)]
+    leaves = {f"{name}{_ENDING}": "none" for name in _PLAIN_COLUMNS if name in schema.names}
+    others = {name: "zstd" for name in schema.names if name not in _PLAIN_COLUMNS}
+    return parquet.ParquetWriter(
+        file, schema, use_dictionary=flat, write_statistics=["row", *flat], compression={**others, **leaves}
+    )
+
+
+def part_rows(path: Path) -> Iterator[RowNumbers]:
+    """The row numbers of a part, piece by piece; int64.
+
+    Raises:
+        OutputError: It is no part of a job, or damaged.
+    """
+    try:
+        with parquet.ParquetFile(path) as part:
+            for batch in part.iter_batches(65536, columns=["row"]):
+                yield batch.column(0).to_numpy()
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise _unreadable(path, error) from error
+
+
+def part_schema(path: Path) -> Any:
+    """The columns of a part.
+
+    Raises:
+        OutputError: It is no part of a job, or damaged.
+    """
+    try:
+        return parquet.read_schema(path)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> OutputError:
+    reason = str(error).split("\n", 1)[0]
+    return OutputError(f"{path}: this part cannot be read: {reason}; remove it to have its rows embedded again")

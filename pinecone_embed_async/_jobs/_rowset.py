@@ -1,0 +1,83 @@
+"""Which rows are done: a set of row numbers at one bit a row."""
+
+import numpy as np
+import numpy.typing as npt
+
+RowNumbers = npt.NDArray[np.int64]
+
+
+class RowSet:
+    """A set of whole numbers from 0 as a bitmap: ten million rows take 1.25 MB.
+
+    One thread adds; others may ask at the same time.
+    """
+
+    def __init__(self) -> None:
+        self._bits = bytearray()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __repr__(self) -> str:
+        return f"<RowSet of {self._count} rows>"
+
+    def __contains__(self, row: int) -> bool:
+        byte = row >> 3
+        return byte < len(self._bits) and bool(self._bits[byte] >> (row & 7) & 1)
+
+    def add(self, rows: npt.ArrayLike) -> int:
+        """Add rows, each from 0 on, and give how many of them are new."""
+        numbers: RowNumbers = np.unique(np.asarray(rows, np.int64))
+        if not numbers.size:
+            return 0
+        size = (int(numbers[-1]) >> 3) + 1
+        if size > len(self._bits):
+            # By an eighth more than is needed, so that growing row by row does not copy each time.
+            self._bits.extend(bytes(size + size // 8 - len(self._bits)))
+        view = np.frombuffer(self._bits, np.uint8)
+        places, masks = numbers >> 3, np.left_shift(1, numbers & 7).astype(np.uint8)
+        new = (view[places] & masks) == 0
+        np.bitwise_or.at(view, places[new], masks[new])
+        count = int(new.sum())
+        self._count += count
+        return count
+
+    def discard(self, rows: npt.ArrayLike) -> int:
+        """Take rows out, and give how many of them were in it."""
+        numbers: RowNumbers = np.unique(np.asarray(rows, np.int64))
+        numbers = numbers[(numbers >> 3) < len(self._bits)]
+        view = np.frombuffer(self._bits, np.uint8)
+        places, masks = numbers >> 3, np.left_shift(1, numbers & 7).astype(np.uint8)
+        held = (view[places] & masks) != 0
+        np.bitwise_and.at(view, places[held], ~masks[held])
+        count = int(held.sum())
+        self._count -= count
+        return count
+
+    def subtract(self, other: "RowSet") -> None:
+        """Take out every row of another set."""
+        size = min(len(self._bits), len(other._bits))  # noqa: SLF001 - of its own kind
+        if size:
+            view = np.frombuffer(self._bits, np.uint8)
+            view[:size] &= ~np.frombuffer(other._bits, np.uint8)[:size]  # noqa: SLF001 - the same
+            self._count = int(np.bitwise_count(view).sum())
+
+    def copy(self) -> "RowSet":
+        """A set of the same rows."""
+        other = RowSet()
+        other._bits, other._count = bytearray(self._bits), self._count
+        return other
+
+    def stop(self) -> int:
+        """The number behind the highest row; 0 if there is none."""
+        bits = self._bits.rstrip(b"\0")
+        return (len(bits) - 1) * 8 + bits[-1].bit_length() if bits else 0
+
+    def count_between(self, first: int, stop: int) -> int:
+        """How many rows from `first` to before `stop` are in it."""
+        if stop <= first:
+            return 0
+        view = np.frombuffer(self._bits, np.uint8)[first >> 3 : ((stop - 1) >> 3) + 1]
+        bits = np.unpackbits(view, bitorder="little")
+        return int(bits[first & 7 : (first & 7) + stop - first].sum())

@@ -1,0 +1,176 @@
+"""What a job has embedded, on disk: journal segments that become parts, and the file of failures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from pinecone_embed_async._jobs._failures import FailedRow, FailuresFile
+from pinecone_embed_async._jobs._files import file_errors
+from pinecone_embed_async._jobs._folder import OutputFolder
+from pinecone_embed_async._jobs._journal import Journal, Span, scan
+from pinecone_embed_async._jobs._parts import Segment, encode_table, part_rows, part_schema, write_part
+from pinecone_embed_async._jobs._rowset import RowSet
+from pinecone_embed_async._jobs._table import check_same_vectors
+
+ROWS_PER_PART = 100_000
+BYTES_PER_PART = 128 * 2**20
+
+
+class Store:
+    """The embedded rows of a job.
+
+    A segment of the journal becomes the part of its number and is removed after that. A segment beside its part is what a
+    kill between the two has left: its rows are in the part, so it is removed when the folder is opened again. So no row is
+    in the table twice, at whatever moment a run is killed.
+
+    One thread at a time, but for `write_part`, which another may call for a segment that is finished.
+
+    Args:
+        folder: The folder, held by this process.
+        rows_per_part: Rows after which a segment becomes a part, about.
+        bytes_per_part: The same in bytes.
+
+    Attributes:
+        done: The rows that are embedded, for good, when it was opened.
+        failed: The rows that failed and were not embedded since, when it was opened.
+        schema: The columns of the table; `None` as long as there are no rows.
+        warnings: What was found damaged, a sentence each.
+
+    Raises:
+        OutputError: The folder cannot be read or written, or holds files that are no job's.
+    """
+
+    def __init__(
+        self, folder: OutputFolder, *, rows_per_part: int = ROWS_PER_PART, bytes_per_part: int = BYTES_PER_PART
+    ) -> None:
+        self._folder = folder
+        self._limits = (rows_per_part, bytes_per_part)
+        self._failures = FailuresFile(folder.failures_path)
+        self.done = RowSet()
+        self.schema: Any = None
+        self.warnings: list[str] = []
+        self._read_parts()
+        self._number, self._journal, self._rows = self._open_journal()
+        self.failed = self._failures.read_rows()
+        self.failed.subtract(self.done)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._journal.close()
+        if not self._rows:
+            self._folder.remove_segment(self._number)
+
+    def _read_parts(self) -> None:
+        parts = self._folder.parts()
+        for number in parts:
+            for rows in part_rows(self._folder.part_path(number)):
+                self.done.add(rows)
+        if parts:
+            self.schema = part_schema(self._folder.part_path(parts[0]))
+
+    def _open_journal(self) -> tuple[int, Journal, int]:
+        parts = self._folder.parts()
+        for number in set(parts).intersection(self._folder.segments()):
+            self._folder.remove_segment(number)
+        segments = self._folder.segments()
+        newest = max(parts, default=-1)
+        # One is gone on with: the newest, unless a part of a higher number is there, which the next segment would get.
+        last = segments.pop() if segments and segments[-1] > newest else max([newest, *segments]) + 1
+        for number in segments:
+            with self._opened(number) as journal:
+                self._take_over(journal)
+            self.write_part(number)
+        journal = self._opened(last)
+        return last, journal, self._take_over(journal)
+
+    def _opened(self, number: int) -> Journal:
+        path = self._folder.segment_path(number)
+        with file_errors(path):
+            return Journal(path)
+
+    def _take_over(self, journal: Journal) -> int:
+        # What an earlier run has left.
+        self.warnings += [
+            f"{journal.path}: bytes {start:,} to {stop:,} are damaged; the rows that were in them are embedded again"
+            for start, stop in journal.found.damaged
+        ]
+        segment = _segment(journal.path, journal.found.spans)
+        rows = segment.row_numbers()
+        self.done.add(rows)
+        if self.schema is None:
+            self.schema = segment.schema
+        return len(rows)
+
+    def add(self, tables: Sequence[Any], failed: Sequence[FailedRow]) -> None:
+        """Write embedded and failed rows and have them on the disk: after this they count.
+
+        Raises:
+            OutputError: The file system refused; the rows do not count, and nothing may be added any more.
+            ResponseError: The vectors are of another kind or dimension than those that are there.
+        """
+        if tables:
+            if self.schema is None:
+                self.schema = tables[0].schema
+            for table in tables:
+                check_same_vectors(self.schema, table.schema)
+            with file_errors(self._journal.path):
+                for table in tables:
+                    self._journal.append(*encode_table(table))
+                    self._rows += table.num_rows
+                self._journal.sync()
+        if failed:
+            self._failures.append(failed)
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether rows are in the journal that are in no part yet."""
+        return self._rows > 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the rows in the journal are enough for a part."""
+        rows, size = self._limits
+        return self._rows >= rows or self._journal.size >= size
+
+    def finish_segment(self) -> int | None:
+        """Begin another segment, and give the number of the one that is finished; `None` if it is empty.
+
+        Raises:
+            OutputError: The file system refused.
+        """
+        if not self._rows:
+            return None
+        finished = self._number
+        self._journal.close()
+        self._number, self._rows = finished + 1, 0
+        self._journal = self._opened(self._number)
+        return finished
+
+    def write_part(self, number: int) -> None:
+        """Make a finished segment into a part.
+
+        Raises:
+            OutputError: The file system refused; the rows are still in the segment.
+        """
+        path = self._folder.segment_path(number)
+        with file_errors(path):
+            spans = scan(path).spans
+        segment = _segment(path, spans)
+        if segment.schema is not None:
+            write_part(self._folder.part_path(number), segment)
+        self._folder.remove_segment(number)
+
+    def forget_failures(self, done: RowSet) -> None:
+        """Take the rows that are done now out of the file of failures.
+
+        Raises:
+            OutputError: The file system refused.
+        """
+        self._failures.forget(done)
+
+
+def _segment(path: Path, spans: Sequence[Span]) -> Segment:
+    with file_errors(path):
+        return Segment(path, spans)

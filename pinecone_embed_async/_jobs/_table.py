@@ -1,0 +1,205 @@
+"""Rows and their embeddings as Arrow tables: the columns of the output and their types."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pinecone_embed_async._errors import ConfigurationError, ResponseError
+from pinecone_embed_async._jobs._errors import SourceError
+from pinecone_embed_async._jobs._sources import Row
+from pinecone_embed_async._jobs._templates import kind_of
+from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings
+
+Embeddings = DenseEmbeddings | SparseEmbeddings
+RowIndices = npt.NDArray[np.intp]
+
+RESERVED = ("id", "row", "vector", "indices", "values", "tokens")
+"""Columns of the output that no kept column may be named like."""
+
+# Set on columns whose values are of several kinds, so that a resumed job goes on as it began.
+_AS_JSON = {b"pinecone_embed_async": b"json"}
+
+
+def vector_columns(embeddings: Embeddings, rows: RowIndices) -> dict[str, Any]:
+    """The embeddings of some rows as Arrow columns.
+
+    Dense: `vector`, a fixed-size list of float32. Sparse: `indices` (uint32), `values` (float32), and `tokens` where the
+    service sent them, each a list.
+    """
+    return _dense_columns(embeddings, rows) if isinstance(embeddings, DenseEmbeddings) else _sparse_columns(embeddings, rows)
+
+
+def _dense_columns(embeddings: DenseEmbeddings, rows: RowIndices) -> dict[str, Any]:
+    # All of them are taken as they are, without a copy.
+    vectors = embeddings.vectors if len(rows) == len(embeddings) else embeddings.vectors[rows]
+    dimension = vectors.shape[1]
+    if not dimension:
+        # Nothing was embedded, with a model whose dimension is not known; Arrow has no lists of the fixed size 0.
+        return {"vector": pa.array([], pa.list_(pa.float32()))}
+    return {"vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dimension)}
+
+
+def _sparse_columns(embeddings: SparseEmbeddings, rows: RowIndices) -> dict[str, Any]:
+    starts, ends = embeddings.indptr[rows], embeddings.indptr[rows + 1]
+    offsets = pa.array(np.concatenate(([0], np.cumsum(ends - starts))).astype(np.int32))
+    runs = [np.arange(start, end, dtype=np.intp) for start, end in zip(starts, ends, strict=True)]
+    taken = np.concatenate([np.empty(0, np.intp), *runs])
+    columns = {
+        "indices": pa.ListArray.from_arrays(offsets, pa.array(embeddings.indices[taken])),
+        "values": pa.ListArray.from_arrays(offsets, pa.array(embeddings.values[taken])),
+    }
+    if embeddings.tokens is not None:
+        texts = [token for index in rows.tolist() for token in embeddings.tokens[index]]
+        tokens = pa.array(texts, pa.string())
+        columns["tokens"] = pa.ListArray.from_arrays(offsets, tokens)
+    return columns
+
+
+def embedded_table(rows: Sequence[Row], embeddings: Embeddings, kept: pa.Schema) -> Any:
+    """The embedded ones of `rows` as an Arrow table: `id`, `row`, the kept columns, the embeddings.
+
+    Raises:
+        ConfigurationError: A kept column is named like one of the output's own.
+    """
+    indices = np.flatnonzero(embeddings.embedded)
+    chosen = rows if len(indices) == len(rows) else [rows[index] for index in indices.tolist()]
+    arrays = {
+        "id": pa.array([row.id for row in chosen], pa.string()),
+        "row": pa.array([row.number for row in chosen], pa.int64()),
+    }
+    fields = [pa.field(name, array.type) for name, array in arrays.items()]
+    for place, field in enumerate(kept):
+        arrays[field.name] = _kept_array([row.kept[place] for row in chosen], field)
+        fields.append(field)
+    vectors = vector_columns(embeddings, indices)
+    fields += [pa.field(name, array.type) for name, array in vectors.items()]
+    return pa.Table.from_arrays([*arrays.values(), *vectors.values()], schema=pa.schema(fields))
+
+
+def check_same_vectors(before: pa.Schema, now: pa.Schema) -> None:
+    """See that new embeddings fit to those that are there.
+
+    Raises:
+        ResponseError: The service has changed what it gives, the dimension for instance.
+    """
+    for name in ("vector", "indices"):
+        was, is_now = (schema.field(name).type if name in schema.names else "missing" for schema in (before, now))
+        # Not their names: Parquet calls the elements of a list otherwise than Arrow.
+        if was != is_now:
+            raise ResponseError(f"the answers changed: {name} was {was} in this output and now is {is_now}")
+
+
+def check_kept_names(names: Iterable[str]) -> None:
+    """See that kept columns have names of their own.
+
+    Raises:
+        ConfigurationError: Two are named alike, or one like a column of the output.
+    """
+    seen: set[str] = set()
+    for name in names:
+        if name in RESERVED:
+            raise ConfigurationError(f"--keep {name}: the output has a column of its own with this name")
+        if name in seen:
+            raise ConfigurationError(f"--keep {name}: named twice")
+        seen.add(name)
+
+
+def _is_int64(value: Any) -> bool:
+    return type(value) is int and -(2**63) <= value < 2**63
+
+
+# By type, what fits into a column of it. A value that is missing fits into all.
+_FITS: dict[Any, Callable[[Any], bool]] = {
+    pa.bool_(): lambda value: type(value) is bool,
+    pa.int64(): _is_int64,
+    pa.float64(): lambda value: type(value) is float or _is_int64(value),
+    pa.string(): lambda value: type(value) is str,
+}
+_NUMBERS = frozenset({pa.int64(), pa.float64()})
+_OTHER = "other"
+
+
+class KeptTypes:
+    """Tells the types of the kept columns from the rows that it is shown.
+
+    Values from Parquet files keep their types. Others are true or false, whole numbers, numbers or text; a column with
+    values of several of these kinds, of lists or objects, or without values, becomes text in JSON.
+
+    Args:
+        names: The columns.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._seen: list[set[Any]] = [set() for _ in names]
+
+    def show(self, row: Row) -> None:
+        """Take the values of a row into account."""
+        for seen, value in zip(self._seen, row.kept, strict=True):
+            if value is not None:
+                seen.add(_type_of(value))
+
+    def schema(self) -> Any:
+        """The columns as an Arrow schema."""
+        return pa.schema([_field(name, seen) for name, seen in zip(self._names, self._seen, strict=True)])
+
+
+def _type_of(value: Any) -> Any:
+    if isinstance(value, pa.Scalar):
+        return value.type
+    return next((kind for kind, fits in _FITS.items() if fits(value)), _OTHER)
+
+
+def _field(name: str, seen: set[Any]) -> Any:
+    if len(seen) == 1 and _OTHER not in seen:
+        return pa.field(name, next(iter(seen)))
+    if seen == _NUMBERS:
+        return pa.field(name, pa.float64())
+    return pa.field(name, pa.string(), metadata=_AS_JSON)
+
+
+def kept_of(table: Any) -> Any:
+    """The kept columns of the schema of a table."""
+    return pa.schema([field for field in table if field.name not in RESERVED])
+
+
+def with_checked_types(rows: Iterable[Row], kept: pa.Schema) -> Iterator[Row]:
+    """Give the rows, each once its kept values are seen to fit into their columns.
+
+    Raises:
+        SourceError: A value does not fit, with the file and line.
+    """
+    checks = [(place, field, _fits(field)) for place, field in enumerate(kept)]
+    for row in rows:
+        for place, field, fits in checks:
+            value = row.kept[place]
+            if value is not None and not fits(value):
+                given = str(value.type) if isinstance(value, pa.Scalar) else kind_of(value)
+                raise SourceError(
+                    f"{row.source}:{row.line}: the kept field {field.name!r} is {given}, which does not fit into its "
+                    f"column of {field.type}"
+                )
+        yield row
+
+
+def _is_json(field: Any) -> bool:
+    return field.metadata is not None and _AS_JSON.items() <= field.metadata.items()
+
+
+def _fits(field: Any) -> Callable[[Any], bool]:
+    if _is_json(field):
+        return lambda _value: True
+    takes = _FITS.get(field.type, lambda _value: False)
+    return lambda value: value.type == field.type if isinstance(value, pa.Scalar) else takes(value)
+
+
+def _kept_array(values: list[Any], field: Any) -> Any:
+    if _is_json(field):
+        encode = msgspec.json.Encoder().encode
+        plain = (value.as_py() if isinstance(value, pa.Scalar) else value for value in values)
+        values = [None if value is None else encode(value).decode() for value in plain]
+    return pa.array(values, field.type)

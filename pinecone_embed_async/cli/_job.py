@@ -1,0 +1,270 @@
+"""`pinecone-embed embed` into a folder: a job that can be resumed, with its progress and its closing summary."""
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pinecone_embed_async import DeadlineExceededError, EmbedClient, EmbedError
+from pinecone_embed_async._jobs import (
+    Columns,
+    Fingerprint,
+    InputFile,
+    InputPrint,
+    Job,
+    JobProgress,
+    Row,
+    open_job,
+    take_fingerprint,
+)
+from pinecone_embed_async.cli._output import INTERRUPTED, print_error, print_line, without_key
+from pinecone_embed_async.cli._progress import Advance, Display, counted, pace, showing, standard_display
+from pinecone_embed_async.cli._run import Settings, connected, service_named
+
+_EVENT_INTERVAL = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSettings:
+    """What the options of a job say.
+
+    Attributes:
+        columns: What is taken from each record.
+        overwrite: Whether a job that is in the folder is removed.
+        append: Whether the rows of another input are added.
+        retry_failures: Whether the rows that failed are done, and only those.
+        events: Whether progress is told as JSON lines on standard output.
+    """
+
+    columns: Columns
+    overwrite: bool = False
+    append: bool = False
+    retry_failures: bool = False
+    events: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Advance:
+    done: int
+    failed: int
+    total: int | None
+    requests: int
+    tokens: int
+    retries: int
+
+
+def embed_to_folder(files: Sequence[InputFile], *, out: Path, job: JobSettings, settings: Settings) -> int:
+    """Embed the rows of `files` into the folder `out`, going on where an earlier run ended.
+
+    Returns:
+        The exit status: 0 if every row is embedded, 1 if any failed, 130 after Ctrl-C.
+
+    Raises:
+        EmbedError: The job could not be begun; nothing was sent.
+    """
+    teller = _Events() if job.events else _Lines(quiet=settings.quiet)
+
+    def fingerprint(known: Iterable[InputPrint]) -> Fingerprint:
+        service, api_version = service_named(settings)
+        return take_fingerprint(
+            files,
+            job.columns,
+            service=service,
+            api_version=api_version,
+            model=settings.model,
+            parameters=settings.parameters,
+            known=known,
+        )
+
+    try:
+        with open_job(
+            out,
+            files,
+            job.columns,
+            fingerprint,
+            overwrite=job.overwrite,
+            append=job.append,
+            retry_failures=job.retry_failures,
+        ) as opened:
+            return _Run(opened, out, settings, teller).carry_out()
+    except EmbedError as error:
+        teller.end(1, str(error), None, 0.0)
+        raise
+
+
+class _Run:
+    """One run of an open job."""
+
+    def __init__(self, job: Job, out: Path, settings: Settings, teller: "_Lines | _Events") -> None:
+        self._job = job
+        self._out = out
+        self._settings = settings
+        self._teller = teller
+        self._retries = 0
+        self._before = self._advance(job.progress())
+        self._started = time.perf_counter()
+
+    def _advance(self, progress: JobProgress) -> _Advance:
+        counts = progress.counts
+        return _Advance(counts.done, counts.failed, counts.total, progress.requests, progress.tokens, self._retries)
+
+    def carry_out(self) -> int:
+        """Run the job, tell how it ended, and give the exit status."""
+        for warning in self._job.warnings:
+            self._teller.warn(warning)
+        self._teller.start(self._out, self._before)
+        try:
+            with _handler_kept():
+                asyncio.run(self._embed())
+        except KeyboardInterrupt:
+            return self._end(INTERRUPTED, "stopped; what is done is kept, and the same command goes on with the rest")
+        except EmbedError as error:
+            return self._end(1, f"{error}; what is done is kept, and the same command goes on with the rest")
+        failed = self._job.progress().counts.failed
+        if failed:
+            return self._end(
+                1,
+                f"{counted(failed, 'row')} failed, see {self._out / '_failures.jsonl'}; "
+                "--retry-failures tries just those again",
+            )
+        return self._end(0, None)
+
+    def _end(self, status: int, message: str | None) -> int:
+        now = self._advance(self._job.progress())
+        self._teller.end(status, message, (self._before, now), time.perf_counter() - self._started)
+        if message is not None and not (status == INTERRUPTED and self._settings.quiet):
+            print_error(message)
+        return status
+
+    async def _embed(self) -> None:
+        async with connected(self._settings) as client:
+            with showing(self._teller.display(self._before), self._before) as reporter:
+
+                def report(progress: JobProgress) -> None:
+                    self._retries = client.statistics().retries
+                    reporter(self._advance(progress))
+
+                self._started = time.perf_counter()
+                try:
+                    async with asyncio.timeout(self._settings.timeout) as limit:
+                        await self._job.run(lambda rows: _stream(client, rows), report)
+                except TimeoutError:
+                    # Others than its own are the operating system's, which the client does not let through.
+                    if not limit.expired():
+                        raise
+                    raise DeadlineExceededError("the time given with --timeout is over") from None
+
+
+@contextlib.contextmanager
+def _handler_kept() -> Iterator[None]:
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
+
+
+@contextlib.asynccontextmanager
+async def _stream(client: EmbedClient[Any], rows: Iterable[Row]) -> AsyncIterator[Any]:
+    async with client.stream(rows, text=lambda row: row.text, ordered=False, on_error="return", in_thread=True) as batches:
+        try:
+            yield batches
+        except asyncio.CancelledError:
+            # The stream ends once its thread has read what it waits for, a line that somebody types perhaps.
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+            raise
+
+
+class _Lines:
+    """Tells a person: a bar or lines on standard error, and a closing line."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+
+    def start(self, _out: Path, before: _Advance) -> None:
+        if before.done and not self._quiet:
+            total = "" if before.total is None else f" of {before.total:,}"
+            print_line(f"{before.done:,}{total} rows are done already")
+
+    def warn(self, message: str) -> None:
+        print_error(message)
+
+    def display(self, before: _Advance) -> Display | None:
+        return None if self._quiet else standard_display(before)
+
+    def end(self, _status: int, _message: str | None, advances: tuple[_Advance, _Advance] | None, seconds: float) -> None:
+        if advances is None or self._quiet:
+            return
+        before, now = advances
+        total = "" if now.total is None else f" of {now.total:,}"
+        print_line(
+            f"{now.done:,}{total} rows embedded, {now.done - before.done:,} of them in this run; "
+            f"{now.failed:,} failed; {counted(now.requests, 'request')}, {counted(now.tokens, 'token')}, "
+            f"{counted(now.retries, 'retry', 'retries')}, {seconds:.1f} s, "
+            f"{pace(before, now, seconds).inputs:,.0f} inputs/s"
+        )
+
+
+class _Events:
+    """Tells a program: JSON objects on standard output, one a line, each with its `event`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def start(self, out: Path, before: _Advance) -> None:
+        self._print("start", output=str(out), done=before.done, failed=before.failed, total=before.total)
+
+    def warn(self, message: str) -> None:
+        self._print("warning", message=without_key(message))
+
+    def display(self, before: _Advance) -> Display | None:
+        return _EventDisplay(self, before)
+
+    def advance(self, event: str, before: Advance, now: Any, elapsed: float, **more: Any) -> None:
+        """Tell how far it has come."""
+        speed = pace(before, now, elapsed)
+        self._print(
+            event,
+            **asdict(now),
+            inputs_per_second=round(speed.inputs, 1),
+            tokens_per_minute=round(speed.tokens),
+            seconds_left=None if speed.left is None else round(speed.left, 1),
+            **more,
+        )
+
+    def end(self, status: int, message: str | None, advances: tuple[_Advance, _Advance] | None, seconds: float) -> None:
+        more: dict[str, Any] = {"status": status, "message": None if message is None else without_key(message)}
+        if advances is None:
+            self._print("end", **more)
+        else:
+            before, now = advances
+            self.advance("end", before, now, seconds, seconds=round(seconds, 3), **more)
+
+    def _print(self, event: str, **fields: Any) -> None:
+        # Progress comes from a thread of its own.
+        with self._lock:
+            sys.stdout.write(f"{json.dumps({'event': event, **fields})}\n")
+            sys.stdout.flush()
+
+
+class _EventDisplay:
+    interval = _EVENT_INTERVAL
+
+    def __init__(self, events: _Events, before: _Advance) -> None:
+        self._events = events
+        self._before = before
+        self._started = time.monotonic()
+
+    def show(self, progress: Advance) -> None:
+        self._events.advance("progress", self._before, progress, time.monotonic() - self._started)
+
+    def close(self) -> None: ...

@@ -1,0 +1,272 @@
+"""Jobs as a person starts them: in processes of their own, against the emulator in the test's process."""
+
+import asyncio
+import contextlib
+import csv
+import gzip
+import json
+import random
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import dataset, parquet
+
+from pinecone_embed_async.cli import cli
+from pinecone_embed_async.cli._docstrings import read_docstrings
+from pinecone_embed_async.emulator import EmbedRequest, Emulator
+from tests.test_lifecycle import environment_of
+
+PROGRAM = (sys.executable, "-m", "pinecone_embed_async.cli")
+ROOT = Path(__file__).parent.parent.parent
+
+
+async def start(emulator: Emulator, *arguments: object, **options: Any) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(*PROGRAM, "embed", *map(str, arguments)),
+        env={**environment_of(emulator), "PYTHONPATH": str(ROOT)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        **options,
+    )
+
+
+async def run(emulator: Emulator, *arguments: object, **options: Any) -> tuple[int | None, str, str]:
+    process = await start(emulator, *arguments, **options)
+    out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+def write_texts(path: Path, count: int) -> Path:
+    path.write_text("".join(f"text number {number}\n" for number in range(count)))
+    return path
+
+
+def table_of(folder: Path) -> pa.Table:
+    return dataset.dataset(folder, format="parquet").to_table().sort_by("row")
+
+
+def assert_same_table(left: pa.Table, right: pa.Table) -> None:
+    assert left.schema == right.schema
+    for name in left.column_names:
+        if name == "vector":
+            one, other = (np.array(table[name].combine_chunks().flatten()) for table in (left, right))
+            np.testing.assert_array_equal(one, other)
+        else:
+            assert left[name].to_pylist() == right[name].to_pylist()
+
+
+@pytest.mark.timeout(120)
+async def test_a_job_killed_twenty_times_ends_with_the_table_of_an_undisturbed_run(
+    tmp_path: Path, emulator: Emulator
+) -> None:
+    count, rng = 6_000, random.Random(20)
+    source = write_texts(tmp_path / "in.txt", count)
+    options = ("--model", "llama-text-embed-v2", "--dimension", 384, "--batch-size", 16, "--concurrency", 4, "--quiet")
+    assert await run(emulator, source, "--out", tmp_path / "undisturbed", *options) == (0, "", "")
+    emulator.reset_statistics()
+    sent: list[tuple[float, int]] = []
+
+    def latency(request: EmbedRequest) -> float:
+        sent.append((time.monotonic(), len(request.inputs)))
+        return 0.03
+
+    emulator.latency = latency
+    kills = allowed = 0
+    for _ in range(20):
+        first = len(sent)
+        process = await start(emulator, source, "--out", tmp_path / "killed", *options)
+        ending = asyncio.create_task(process.wait())
+        # From its first request on, for a process that is killed while it starts shows little.
+        waiting = asyncio.create_task(emulator.wait_for_requests(emulator.statistics().requests + 1))
+        await asyncio.wait({waiting, ending}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        await asyncio.wait({ending}, timeout=rng.uniform(0, 0.35))
+        if process.returncode is None:
+            process.kill()
+            kills += 1
+            # In flight or not synced yet: what was sent in the last half second, on a machine as slow as may be.
+            allowed += sum(inputs for moment, inputs in sent[first:] if moment > time.monotonic() - 0.5)
+        await ending
+    emulator.latency = 0
+    assert await run(emulator, source, "--out", tmp_path / "killed", *options) == (0, "", "")
+    assert kills >= 15
+    killed = table_of(tmp_path / "killed")
+    assert killed["row"].to_pylist() == list(range(count))
+    assert_same_table(killed, table_of(tmp_path / "undisturbed"))
+    answered = emulator.statistics().answered
+    assert len(answered) == count
+    assert sum(answered.values()) - count <= allowed < 20 * count
+    assert {path.name for path in (tmp_path / "killed").iterdir()} == {"_job.json", "_lock", "part-00000.parquet"}
+
+
+async def test_all_formats_of_real_text_give_the_same_table(tmp_path: Path, emulator: Emulator) -> None:
+    docstrings = read_docstrings()[::6]
+    names, texts = [each.name for each in docstrings], [each.text for each in docstrings]
+    records = [{"name": name, "text": text} for name, text in zip(names, texts, strict=True)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    with (tmp_path / "b.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([("name", "text"), *zip(names, texts, strict=True)])
+    parquet.write_table(pa.table({"name": names, "text": texts}), tmp_path / "c.parquet", row_group_size=100)
+    for name in ("a.jsonl", "b.csv", "c.parquet"):
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress((tmp_path / name).read_bytes()))
+        with pa.CompressedOutputStream(str(tmp_path / f"{name}.zst"), "zstd") as stream:
+            stream.write((tmp_path / name).read_bytes())
+    (tmp_path / "folder").mkdir()
+    half = len(records) // 2
+    (tmp_path / "folder" / "1.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records[:half]))
+    parquet.write_table(pa.table({"name": names[half:], "text": texts[half:]}), tmp_path / "folder" / "2.parquet")
+    inputs = [f"{name}{suffix}" for name in ("a.jsonl", "b.csv", "c.parquet") for suffix in ("", ".gz", ".zst")]
+    tables = []
+    # Small vectors, since it is the rows that may differ.
+    options = ("--id-field", "name", "--keep", "name", "-q", "--model", "llama-text-embed-v2", "--dimension", 384)
+    for number, name in enumerate([*inputs, "folder", "[ab].jsonl"]):
+        out = tmp_path / f"out{number}"
+        assert await in_thread(emulator, tmp_path / name, *options, "--out", out) == 0, name
+        tables.append(table_of(out))
+    assert tables[0]["id"].to_pylist() == tables[0]["name"].to_pylist() == names
+    for table in tables[1:]:
+        assert_same_table(table, tables[0])
+
+
+async def in_thread(emulator: Emulator, *arguments: object) -> int:
+    """The command line in a thread of this process, which starts in less time than a process."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PINECONE_CONTROLLER_HOST", emulator.url)
+        patched.setenv("PINECONE_API_KEY", emulator.api_key)
+        return await asyncio.to_thread(cli, "embed", *map(str, arguments))
+
+
+async def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path: Path, emulator: Emulator) -> None:
+    source, out = write_texts(tmp_path / "in.txt", 400), tmp_path / "out"
+    emulator.latency = lambda request: 0 if request.number <= 2 else 60
+    process = await start(emulator, source, "--out", out)
+    await emulator.wait_for_answers(2)
+    await emulator.wait_for_in_flight(2)
+    while not (out / "_journal-00000.log").stat().st_size:  # noqa: ASYNC110 - another process writes it
+        await asyncio.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = await process.communicate()
+    assert process.returncode == 130
+    assert b"96 of 400 rows embedded" in err or b"192 of 400 rows embedded" in err
+    assert b"stopped; what is done is kept, and the same command goes on with the rest" in err
+    assert {path.name for path in out.iterdir()} == {"_job.json", "_journal-00000.log", "_lock"}
+    emulator.latency = 0
+    status, _, err_text = await run(emulator, source, "--out", out)
+    assert (status, "of 400 rows are done already" in err_text) == (0, True)
+    assert table_of(out)["row"].to_pylist() == list(range(400))
+
+
+async def test_a_second_run_on_the_same_folder_is_refused(tmp_path: Path, emulator: Emulator) -> None:
+    source, out = write_texts(tmp_path / "in.txt", 100), tmp_path / "out"
+    emulator.hold()
+    first = await start(emulator, source, "--out", out, "-q")
+    await emulator.wait_for_in_flight(1)
+    status, _, err = await run(emulator, source, "--out", out)
+    assert (status, f"another run is writing to this folder (process {first.pid})" in err) == (1, True)
+    assert err.count("\n") == 1
+    emulator.release()
+    await first.communicate()
+    assert first.returncode == 0
+
+
+async def test_a_disk_that_is_full_ends_the_run_and_nothing_done_is_lost(tmp_path: Path, emulator: Emulator) -> None:
+    source, out = write_texts(tmp_path / "in.txt", 2000), tmp_path / "out"
+
+    def limit() -> None:
+        # A write beyond this size fails, as one on a full disk does.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**22, resource.RLIM_INFINITY))
+
+    status, _, err = await run(emulator, source, "--out", out, "-q", preexec_fn=limit)
+    assert status == 1
+    assert "_journal-00000.log: File too large; what is done is kept" in err
+    assert err.count("\n") == 1
+    sent = emulator.statistics().answered
+    assert 0 < len(sent) <= 2000
+    assert await run(emulator, source, "--out", out, "-q") == (0, "", "")
+    assert table_of(out)["row"].to_pylist() == list(range(2000))
+    # What was journaled before the disk was full was not sent again: four megabytes are 1000 rows, about.
+    again = emulator.statistics().answered - sent
+    assert len(again) < 2000 - 700
+
+
+async def test_events_are_json_objects_a_line(
+    tmp_path: Path, emulator: Emulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = write_texts(tmp_path / "in.txt", 200), tmp_path / "out"
+    command = (source, "--out", out, "--json", "--batch-size", 10)
+    emulator.reject = lambda text: text.endswith(" 7")
+    assert await in_thread(emulator, *command) == 1
+    printed = capsys.readouterr()
+    first, *_, last = [json.loads(line) for line in printed.out.splitlines()]
+    assert first == {"event": "start", "output": str(out), "done": 0, "failed": 0, "total": 200}
+    assert (last["event"], last["status"], last["done"] + last["failed"], last["total"]) == ("end", 1, 200, 200)
+    assert last["failed"] >= 1
+    assert "--retry-failures tries just those again" in last["message"]
+    assert printed.err.count("\n") == 1
+    emulator.reject = None
+    assert await in_thread(emulator, *command, "--retry-failures") == 0
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (last["done"], last["failed"], last["message"]) == (200, 0, None)
+    assert await in_thread(emulator, *command, "--parameter", "max_tokens_per_sequence=8") == 1
+    refused = json.loads(capsys.readouterr().out)
+    assert (refused["event"], refused["status"]) == ("end", 1)
+    assert "the parameter max_tokens_per_sequence (was not given, now 8)" in refused["message"]
+
+
+async def test_standard_input_is_a_job_too(tmp_path: Path, emulator: Emulator) -> None:
+    out = tmp_path / "out"
+    process = await start(emulator, "-", "--format", "txt", "--out", out, stdin=asyncio.subprocess.PIPE)
+    _, err = await process.communicate(b"one\ntwo\n")
+    assert (process.returncode, b"2 of 2 rows embedded" in err) == (0, True), err
+    assert table_of(out)["id"].to_pylist() == ["0", "1"]
+
+
+async def test_a_second_ctrl_c_ends_a_run_that_waits_for_standard_input(tmp_path: Path, emulator: Emulator) -> None:
+    process = await start(
+        emulator, "-", "--format", "txt", "--out", tmp_path / "out", "--batch-size", 1, stdin=asyncio.subprocess.PIPE
+    )
+    assert process.stdin is not None
+    process.stdin.write(b"one\n")
+    await emulator.wait_for_answers(1)
+    while process.returncode is None:
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), 0.3)
+    assert process.returncode == -signal.SIGINT
+    process.stdin.close()
+    again = await start(emulator, "-", "--format", "txt", "--out", tmp_path / "out", stdin=asyncio.subprocess.PIPE)
+    await again.communicate(b"one\ntwo\n")
+    assert again.returncode == 0
+    assert table_of(tmp_path / "out")["row"].to_pylist() == [0, 1]
+
+
+async def test_rows_that_met_a_wrong_key_are_missing_and_not_failed(
+    tmp_path: Path, emulator: Emulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = write_texts(tmp_path / "in.txt", 20), tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PINECONE_CONTROLLER_HOST", emulator.url)
+        patched.setenv("PINECONE_API_KEY", "wrong-key")
+        assert await asyncio.to_thread(cli, "embed", str(source), "--out", str(out), "-q") == 1
+    err = capsys.readouterr().err
+    assert "401" in err
+    assert "wrong-key" not in err
+    assert await in_thread(emulator, source, "--out", out, "-q") == 0
+    assert table_of(out)["row"].to_pylist() == list(range(20))
+
+
+async def test_a_time_limit_keeps_what_is_done(
+    tmp_path: Path, emulator: Emulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = write_texts(tmp_path / "in.txt", 20), tmp_path / "out"
+    emulator.latency = 60
+    assert await in_thread(emulator, source, "--out", out, "-q", "--timeout", 0.2) == 1
+    assert "the time given with --timeout is over; what is done is kept" in capsys.readouterr().err

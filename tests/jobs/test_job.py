@@ -1,0 +1,360 @@
+"""Whole jobs in this process, against the emulator or a stream made by hand."""
+
+import asyncio
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pyarrow import dataset
+
+from pinecone_embed_async import (
+    AuthenticationError,
+    DenseEmbeddings,
+    EmbedError,
+    Failure,
+    InvalidRequestError,
+    Usage,
+)
+from pinecone_embed_async._jobs import (
+    Columns,
+    Fingerprint,
+    Job,
+    JobChangedError,
+    OutputError,
+    Row,
+    SourceError,
+    find_inputs,
+    open_job,
+    take_fingerprint,
+)
+from pinecone_embed_async._jobs._folder import held_folder
+
+PER_REQUEST = 4
+
+
+@dataclass
+class Batch:
+    items: Sequence[Row]
+    embeddings: DenseEmbeddings
+
+    @property
+    def failures(self) -> Sequence[Failure]:
+        return self.embeddings.failures
+
+
+class Service:
+    """Embeds rows by hand: the vector of a row is its text's number, twice. Remembers what it was sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self.refused: Callable[[str], bool] = lambda _: False
+        self.fails_after: int | None = None
+        self.before_batch: Callable[[], None] = lambda: None
+
+    @contextlib.asynccontextmanager
+    async def stream(self, rows: Iterable[Row]) -> AsyncIterator[AsyncIterator[Batch]]:
+        yield self._batches(rows)
+
+    async def _batches(self, rows: Iterable[Row]) -> AsyncIterator[Batch]:
+        pending: list[Row] = []
+        error: EmbedError | None = None
+        iterator = iter(rows)
+        while error is None:
+            try:
+                pending.append(next(iterator))
+            except StopIteration:
+                break
+            except EmbedError as raised:
+                error = raised
+            if len(pending) == PER_REQUEST:
+                yield self._answer(pending)
+                pending = []
+            if self.fails_after is not None and len(self.sent) >= self.fails_after:
+                raise AuthenticationError("bad key", status=401)
+        if pending:
+            yield self._answer(pending)
+        if error is not None:
+            raise error
+
+    def _answer(self, rows: list[Row]) -> Batch:
+        self.before_batch()
+        self.sent += [row.text for row in rows]
+        refused = [place for place, row in enumerate(rows) if self.refused(row.text)]
+        embedded = np.array([place not in refused for place in range(len(rows))])
+        vectors = np.array([[float(row.text.split()[-1])] * 2 for row in rows], np.float32)
+        failures = tuple(Failure([place], InvalidRequestError("refused", status=400)) for place in refused)
+        usage = Usage(total_tokens=len(rows), requests=1)
+        return Batch(rows, DenseEmbeddings(vectors, model="m", usage=usage, failures=failures, embedded=embedded))
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return texts(tmp_path / "in.txt", range(10))
+
+
+def texts(path: Path, numbers: Iterable[int]) -> Path:
+    path.write_text("".join(f"text {number}\n" for number in numbers))
+    return path
+
+
+def opened(
+    source: Path, *, columns: Columns | None = None, model: str = "m", **options: Any
+) -> contextlib.AbstractContextManager[Job]:
+    files, chosen = find_inputs([str(source)]), columns or Columns()
+
+    def fingerprint(known: Any) -> Fingerprint:
+        return take_fingerprint(files, chosen, service="s", api_version="v", model=model, parameters={}, known=known)
+
+    return open_job(source.parent / "out", files, chosen, fingerprint, **options)
+
+
+def run(source: Path, service: Service, **options: Any) -> Job:
+    with opened(source, **options) as job:
+        asyncio.run(job.run(service.stream, lambda _: None))
+    return job
+
+
+def table_of(source: Path) -> dict[int, list[float]]:
+    read = dataset.dataset(source.parent / "out", format="parquet").to_table().to_pylist()
+    assert len({row["row"] for row in read}) == len(read)
+    return {row["row"]: row["vector"] for row in read}
+
+
+def expected(*numbers: int) -> dict[int, list[float]]:
+    return {number: [float(number)] * 2 for number in numbers}
+
+
+def names_in(source: Path) -> list[str]:
+    return sorted(path.name for path in (source.parent / "out").iterdir())
+
+
+def test_a_job_leaves_a_part_and_what_it_was_made_from(source: Path, service: Service) -> None:
+    job = run(source, service)
+    assert table_of(source) == expected(*range(10))
+    assert names_in(source) == ["_job.json", "_lock", "part-00000.parquet"]
+    progress = job.progress()
+    assert (progress.counts.done, progress.counts.total, progress.requests, progress.tokens) == (10, 10, 3, 10)
+
+
+def test_the_same_again_sends_nothing(source: Path, service: Service) -> None:
+    run(source, service)
+    service.sent.clear()
+    job = run(source, service)
+    assert (service.sent, names_in(source)) == ([], ["_job.json", "_lock", "part-00000.parquet"])
+    assert job.ledger.is_settled
+
+
+def test_what_was_answered_before_an_error_of_the_whole_job_is_in_the_table(source: Path, service: Service) -> None:
+    service.fails_after = 8
+    with pytest.raises(AuthenticationError):
+        run(source, service)
+    assert table_of(source) == expected(*range(8))
+    service.fails_after = None
+    service.sent.clear()
+    run(source, service)
+    assert service.sent == ["text 8", "text 9"]
+    assert table_of(source) == expected(*range(10))
+
+
+def test_what_was_answered_before_a_cancellation_is_in_the_journal(source: Path, service: Service) -> None:
+    def interrupt() -> None:
+        if len(service.sent) == 8:
+            raise asyncio.CancelledError
+
+    service.before_batch = interrupt
+    with pytest.raises(asyncio.CancelledError):
+        run(source, service)
+    assert names_in(source) == ["_job.json", "_journal-00000.log", "_lock"]
+    service.before_batch = lambda: None
+    run(source, service)
+    assert service.sent == [f"text {number}" for number in range(10)]
+    assert table_of(source) == expected(*range(10))
+
+
+def test_rows_that_fail_are_listed_not_sent_again_and_retried_on_request(source: Path, service: Service) -> None:
+    service.refused = lambda text: text in {"text 3", "text 9"}
+    job = run(source, service)
+    assert job.progress().counts.failed == 2
+    assert set(table_of(source)) == set(range(10)) - {3, 9}
+    failures = [json.loads(line) for line in (source.parent / "out" / "_failures.jsonl").read_text().splitlines()]
+    assert [(each["row"], each["line"], each["error"]) for each in failures] == [
+        (3, 4, "InvalidRequestError"),
+        (9, 10, "InvalidRequestError"),
+    ]
+    service.sent.clear()
+    run(source, service)
+    assert service.sent == []
+    service.refused = lambda text: text == "text 9"
+    job = run(source, service, retry_failures=True)
+    assert (service.sent, job.progress().counts.failed) == (["text 3", "text 9"], 1)
+    service.refused = lambda _: False
+    service.sent.clear()
+    run(source, service, retry_failures=True)
+    assert (service.sent, table_of(source)) == (["text 9"], expected(*range(10)))
+    assert "_failures.jsonl" not in names_in(source)
+    service.sent.clear()
+    run(source, service, retry_failures=True)
+    assert service.sent == []
+
+
+def test_a_retry_leaves_what_is_missing_to_the_next_run(source: Path, service: Service) -> None:
+    service.refused, service.fails_after = (lambda text: text == "text 1"), 4
+    with pytest.raises(AuthenticationError):
+        run(source, service)
+    service.refused, service.fails_after = (lambda _: False), None
+    service.sent.clear()
+    run(source, service, retry_failures=True)
+    assert service.sent == ["text 1"]
+    run(source, service)
+    assert table_of(source) == expected(*range(10))
+
+
+@pytest.mark.parametrize("change", [{"model": "n"}, {"columns": Columns(keep=("text",))}, {"columns": Columns(id="x")}])
+def test_another_job_is_refused_and_nothing_is_touched(source: Path, service: Service, change: dict[str, Any]) -> None:
+    run(source, service)
+    before = table_of(source)
+    with pytest.raises(JobChangedError, match=r"out: it belongs to another job; what changed: .*--overwrite begins anew"):
+        run(source, service, **change)
+    assert table_of(source) == before
+
+
+def test_a_changed_input_is_refused_added_or_begun_anew(source: Path, service: Service) -> None:
+    run(source, service)
+    texts(source, range(20, 23))
+    with pytest.raises(JobChangedError, match=r"the input .*in\.txt .*--append adds"):
+        run(source, service)
+    service.sent.clear()
+    for _ in range(2):
+        run(source, service, append=True)
+        assert service.sent == ["text 20", "text 21", "text 22"]
+        assert table_of(source) == {**expected(*range(10)), 10: [20.0] * 2, 11: [21.0] * 2, 12: [22.0] * 2}
+    run(source, service, overwrite=True)
+    assert table_of(source) == {0: [20.0] * 2, 1: [21.0] * 2, 2: [22.0] * 2}
+    assert names_in(source) == ["_job.json", "_lock", "part-00000.parquet"]
+
+
+def test_a_row_that_cannot_be_read_is_told_before_anything_is_sent_and_may_be_corrected(
+    tmp_path: Path, service: Service
+) -> None:
+    source = tmp_path / "in.jsonl"
+    lines = [f'{{"text": "text {number}"}}\n' for number in range(9)]
+    source.write_text("".join([*lines, '{"body": "x"}\n']))
+    with pytest.raises(SourceError, match=r"in\.jsonl:10: no field 'text'"):
+        run(source, service)
+    assert service.sent == []
+    source.write_text("".join([*lines, '{"text": "text 9"}\n']))
+    run(source, service)
+    assert table_of(source) == expected(*range(10))
+
+
+def test_an_input_that_cannot_be_read_costs_nobody_an_output(source: Path, service: Service) -> None:
+    run(source, service)
+    source.write_bytes(b"text 1\n\xff\n")
+    with pytest.raises(SourceError, match=r"in\.txt:2: not UTF-8"):
+        run(source, service, overwrite=True)
+    assert table_of(source) == expected(*range(10))
+
+
+def test_a_file_that_changes_under_way_ends_the_run_and_is_another_job_after_that(source: Path, service: Service) -> None:
+    texts(source, range(3000))
+
+    def write() -> None:
+        if len(service.sent) == 8:
+            texts(source, range(3001))
+
+    service.before_batch = write
+    with pytest.raises(SourceError, match=r"in\.txt: it changed while the job was under way"):
+        run(source, service)
+    done = table_of(source)
+    assert len(done) == len(service.sent) > 0
+    with pytest.raises(JobChangedError, match="the input"):
+        run(source, service)
+    texts(source, range(3000))
+    service.before_batch = lambda: None
+    run(source, service)
+    assert table_of(source) == expected(*range(3000))
+    assert len(service.sent) == 3000
+
+
+def test_a_file_that_is_gone_is_told_and_what_is_done_stays(source: Path, service: Service) -> None:
+    service.fails_after = 4
+    with pytest.raises(AuthenticationError):
+        run(source, service)
+    source.rename(source.with_name("away.txt"))
+    with pytest.raises(SourceError, match=r"in\.txt: No such file"):
+        run(source, service)
+    source.with_name("away.txt").rename(source)
+    service.fails_after = None
+    run(source, service)
+    assert table_of(source) == expected(*range(10))
+    assert len(service.sent) == 10
+
+
+def test_a_folder_with_other_files_is_refused(source: Path, service: Service) -> None:
+    out = source.parent / "out"
+    out.mkdir()
+    (out / "holiday.parquet").touch()
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match=r"it holds holiday\.parquet"):
+            run(source, service, overwrite=overwrite)
+
+
+def test_a_table_whose_origin_is_lost_is_not_added_to(source: Path, service: Service) -> None:
+    run(source, service)
+    (source.parent / "out" / "_job.json").unlink()
+    with pytest.raises(OutputError, match="not what it was made from; --overwrite begins anew"):
+        run(source, service)
+    (source.parent / "out" / "_job.json").write_text("{")
+    with pytest.raises(OutputError, match=r"_job\.json: it cannot be read"):
+        run(source, service)
+    run(source, service, overwrite=True)
+    assert table_of(source) == expected(*range(10))
+
+
+@pytest.fixture
+def nobody() -> Iterator[None]:
+    """Without root's right to write everywhere."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    yield
+    os.seteuid(before)
+
+
+@pytest.mark.usefixtures("nobody")
+def test_an_output_that_cannot_be_written_is_told() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "out"
+        folder.mkdir()
+        for mode in (0o500, 0o000):
+            folder.chmod(mode)
+            for path in (folder, folder / "deeper"):
+                with pytest.raises(OutputError, match="Permission denied"), held_folder(path):
+                    pass
+        folder.chmod(0o700)
+
+
+def test_a_kept_field_that_does_not_fit_later_is_told_before_anything_is_sent(tmp_path: Path, service: Service) -> None:
+    source = tmp_path / "in.jsonl"
+    columns = Columns(keep=("year",))
+    source.write_text('{"text": "text 0", "year": 1}\n{"text": "text 1", "year": null}\n')
+    run(source, service, columns=columns)
+    service.sent.clear()
+    source.write_text('{"text": "text 2", "year": "x"}\n')
+    with pytest.raises(SourceError, match=r"in\.jsonl:1: the kept field 'year' is text, which does not fit"):
+        run(source, service, columns=columns, append=True)
+    assert service.sent == []
+    read = dataset.dataset(source.parent / "out", format="parquet").to_table()
+    assert read["year"].to_pylist() == [1, None]
