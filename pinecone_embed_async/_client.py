@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypedDict, TypeVar, cast, overload
 from urllib.parse import quote
 
@@ -14,6 +14,7 @@ import msgspec
 
 from pinecone_embed_async import _models
 from pinecone_embed_async._clock import LoopClock
+from pinecone_embed_async._coalesce import Joined, Joiner
 from pinecone_embed_async._collector import Collector
 from pinecone_embed_async._endpoint import check_api_key, check_base_url, user_agent
 from pinecone_embed_async._engine import Engine, EngineOptions
@@ -25,15 +26,15 @@ from pinecone_embed_async._errors import (
     ResponseError,
 )
 from pinecone_embed_async._estimate import Estimator
-from pinecone_embed_async._inputs import iter_texts, read_texts
+from pinecone_embed_async._inputs import iter_texts, read_texts, text_of
 from pinecone_embed_async._plan import Distinct, Learned, Ledger, RequestLimits, Splitter, requests_of
-from pinecone_embed_async._results import DenseEmbeddings, Dimension, SparseEmbeddings, with_outcome
+from pinecone_embed_async._results import DenseEmbeddings, Dimension, SparseEmbeddings, SparseVector, with_outcome
 from pinecone_embed_async._retry import RetryPolicy
 from pinecone_embed_async._stream import Batches, EmbeddingStream, Reader, Run, check_source
 from pinecone_embed_async._wire import decode_model, decode_models, encode_request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
     from types import TracebackType
     from typing import Self, Unpack
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pinecone_embed_async._clock import Clock
+    from pinecone_embed_async._coalesce import Answers
     from pinecone_embed_async._engine import Destination
     from pinecone_embed_async._errors import EmbedError
     from pinecone_embed_async._estimate import Estimate
@@ -94,6 +96,8 @@ class Statistics:
         in_flight: requests on the wire or being decoded now.
         waiting: requests that wait for a permit now.
         decoder: `"msgspec"` or `"simdjson"`.
+        joined: calls of `embed_one` answered with a vector.
+        joined_requests: requests that answered them.
         retry_budget: what is left of 100; a failure of the service or the connection takes one, an answer gives
             one back, and below 50 one request is in flight at a time.
     """
@@ -108,6 +112,8 @@ class Statistics:
     in_flight: int
     waiting: int
     decoder: str
+    joined: int
+    joined_requests: int
     retry_budget: int
 
 
@@ -149,6 +155,15 @@ class _Options(TypedDict, total=False):
     source_tag: str | None
     allow_http: bool
     decoder: DecoderName | None
+    max_delay: float
+
+
+class _OneOptions(TypedDict, total=False):
+    """The keywords that the overloads of `EmbedClient.embed_one` share; see there."""
+
+    input_type: str | None
+    parameters: Mapping[str, Any] | None
+    timeout: float | None
 
 
 class EmbedClient(Generic[EmbeddingsT]):
@@ -177,6 +192,8 @@ class EmbedClient(Generic[EmbeddingsT]):
         source_tag: names the integration that calls, in the `User-Agent` header.
         allow_http: allow plain HTTP to other machines, which shows them the key and the inputs.
         decoder: `"msgspec"`, or `"simdjson"` with the extra `fast`; the faster one installed if left out.
+        max_delay: seconds that a call of `embed_one` waits at most for others to share its request, while another
+            such request with the same parameters is under way; else it does not wait.
 
     Raises:
         ConfigurationError: an argument cannot work; nothing was sent.
@@ -241,6 +258,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         source_tag: str | None = None,
         allow_http: bool = False,
         decoder: DecoderName | None = None,
+        max_delay: float = 0.002,
     ) -> None:
         if not isinstance(model, str) or not model:
             raise ConfigurationError("model is the name of a hosted model")
@@ -254,6 +272,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             _check_whole("max_batch_size", max_batch_size)
         _check_seconds("attempt_timeout", attempt_timeout)
         _check_seconds("connect_timeout", connect_timeout)
+        _check_seconds("max_delay", max_delay)
         if not api_version.isascii() or not api_version.isprintable() or " " in api_version:
             raise ConfigurationError("api_version is a date such as 2025-10")
         self._model = model
@@ -264,6 +283,9 @@ class EmbedClient(Generic[EmbeddingsT]):
         self._clock: Clock = LoopClock()
         self._learned = Learned()
         self._runs: set[Run] = set()
+        self._max_delay = max_delay
+        self._joined = Joined()
+        self._joiners: dict[tuple[int, asyncio.AbstractEventLoop], Joiner] = {}
         self._engine = Engine(
             EngineOptions(
                 model=model,
@@ -316,9 +338,14 @@ class EmbedClient(Generic[EmbeddingsT]):
         """
         self._closed = True
         loop = asyncio.get_running_loop()
-        runs = [run for run in self._runs if run.loop is loop]
+        # Other threads may add theirs meanwhile.
+        runs = [run for run in list(self._runs) if run.loop is loop]
+        joiner = self._joiners.get((os.getpid(), loop))
         for run in runs:
             run.stop(ClosedError("the client was closed before all inputs were embedded"))
+        if joiner is not None:
+            joiner.close(ClosedError("the client was closed before the text was embedded"))
+            await joiner.drained()
         for run in runs:
             await run.drained()
         await self._engine.aclose()
@@ -338,6 +365,8 @@ class EmbedClient(Generic[EmbeddingsT]):
             in_flight=engine.in_flight,
             waiting=engine.waiting,
             decoder=engine.decoder_name,
+            joined=self._joined.calls,
+            joined_requests=self._joined.requests,
             retry_budget=engine.budget.tokens,
         )
 
@@ -417,6 +446,97 @@ class EmbedClient(Generic[EmbeddingsT]):
         requests = requests_of(texts, job.limits)
         ledger = self._ledger(job, lambda: next(requests, None), collector, is_single=len(texts) == 1)
         return _Call(len(texts), ledger, collector, positions)
+
+    @overload
+    async def embed_one(
+        self: EmbedClient[DenseEmbeddings], text: Input, **options: Unpack[_OneOptions]
+    ) -> NDArray[np.float32]: ...
+    @overload
+    async def embed_one(
+        self: EmbedClient[SparseEmbeddings], text: Input, **options: Unpack[_OneOptions]
+    ) -> SparseVector: ...
+    @overload
+    async def embed_one(
+        self: EmbedClient[DenseEmbeddings | SparseEmbeddings], text: Input, **options: Unpack[_OneOptions]
+    ) -> NDArray[np.float32] | SparseVector: ...
+    async def embed_one(
+        self,
+        text: Input,
+        *,
+        input_type: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - it ends this call alone, not the request that it shares
+    ) -> NDArray[np.float32] | SparseVector:
+        """Embed one text, in one request with what other calls with the same parameters ask for at the same time.
+
+        A call goes at once if no such request is under way. Else it waits for others until the request is full, or
+        `max_delay` has passed, or what was under way is answered. Equal texts are sent once. What becomes of one call,
+        its cancellation included, is nothing to the others.
+
+        Args:
+            text: a text, or a mapping with `text`.
+            input_type: `"passage"` or `"query"`; short for that key of `parameters`.
+            parameters: of the model, merged over the client's.
+            timeout: seconds for this call.
+
+        Returns:
+            Float32 of shape (dimension,), or a `SparseVector`; the arrays are the caller's own.
+
+        Raises:
+            InputError: `text` is no text; nothing was sent.
+            ConfigurationError: the parameters cannot work; nothing was sent.
+            ApiError: the service refused the text, or could not be had in the attempts that the policy allows.
+            TransportError: the same for the connection.
+            ResponseError: the same for answers that cannot be read.
+            DeadlineExceededError: `timeout` ran out.
+            ClosedError: the client is closed.
+        """
+        problem: InputError | None = None
+        try:
+            self._check_open()
+            job = self._job(input_type, parameters, timeout)
+            call = self._joiner().call(
+                text_of(text, 0),
+                key=job.encoded,
+                limits=job.limits(),
+                dimension=job.dimension,
+                deadline=job.deadline,
+                run_of=lambda texts, answers, deadline: self._joined_run(job, texts, answers, deadline),
+            )
+        except InputError as error:
+            # Without its traceback it keeps no frame, and so no text, alive.
+            problem = error.with_traceback(None)
+        finally:
+            # Whoever reports errors with the locals of their frames is shown no texts.
+            del text
+        if problem is not None:
+            raise problem
+        outcome = await call
+        if isinstance(outcome, BaseException):
+            try:
+                raise outcome
+            finally:
+                # It would hold itself by this frame.
+                del outcome
+        return outcome
+
+    def _joiner(self) -> Joiner:
+        """What joins the calls of the running loop; its tasks are of no use in another loop or process."""
+        place = os.getpid(), asyncio.get_running_loop()
+        joiner = self._joiners.get(place)
+        if joiner is None:
+            for other in list(self._joiners):
+                if other[1].is_closed():
+                    self._joiners.pop(other, None)
+            joiner = self._joiners[place] = Joiner(
+                clock=self._clock, max_delay=self._max_delay, most=self._max_concurrency, joined=self._joined
+            )
+        return joiner
+
+    def _joined_run(self, job: _Job, texts: Sequence[str], answers: Answers, deadline: float | None) -> Run:
+        requests = requests_of(texts, job.limits)
+        ledger = self._ledger(job, lambda: next(requests, None), answers, is_single=len(texts) == 1)
+        return self._run(ledger, replace(job, deadline=deadline), answers, settled=lambda: None)
 
     def stream(
         self,

@@ -55,14 +55,14 @@ class EmbedError(Exception):
         return self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The default would call the class with `args` alone; subclasses take more.
-        return _restore, (type(self), self.args, self.__dict__)
+        # The default would call the class with `args` alone; subclasses take more. What else there is comes afterwards,
+        # for an error may be the cause of one of its own failures.
+        return _restore, (type(self), self.args), self.__dict__
 
 
-def _restore(cls: type[EmbedError], args: tuple[Any, ...], state: dict[str, Any]) -> EmbedError:
+def _restore(cls: type[EmbedError], args: tuple[Any, ...]) -> EmbedError:
     error: EmbedError = cls.__new__(cls, *args)
     error.args = args
-    error.__dict__.update(state)
     return error
 
 

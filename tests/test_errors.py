@@ -46,3 +46,13 @@ def test_an_api_error_says_status_code_message_attempts_and_request() -> None:
     error.attempts = 3
     assert str(error) == "429 X: why (after 3 attempts) [request r]"
     assert error.message == "why"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_error_that_is_the_cause_of_its_own_failure_survives_pickling(kind: type[EmbedError]) -> None:
+    error = make(kind)
+    error.failures = (Failure((0,), error),)
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - it was pickled here
+    assert copy.failures[0].error is copy
+    assert str(copy) == str(error)
+    assert copy.__dict__.keys() == error.__dict__.keys()

@@ -184,6 +184,12 @@ class Load:
         self.bytes = size
         return True
 
+    def remove(self, size: int, limits: RequestLimits) -> None:
+        """Take out a text of `size` UTF-8 bytes that was added under the same sequence length."""
+        self.inputs -= 1
+        self.tokens -= estimate_tokens(size, limits.sequence_length)
+        self.bytes -= size + _INPUT_OVERHEAD
+
 
 class Splitter:
     """Gathers texts, in order, into requests that are as large as the limits allow.

@@ -105,6 +105,18 @@ class Run:
         """Whether no request is under way."""
         return not self._under_way
 
+    @property
+    def job_error(self) -> EmbedError | None:
+        """What ended the job before its time; `None` if nothing did."""
+        return self._ledger.job_error
+
+    def retry_of(self, position: int) -> RetryState | None:
+        """How far the request that carries an input has come; `None` if none is under way."""
+        for entry in self._under_way:
+            if not entry.request.is_probe and entry.request.start <= position < entry.request.stop:
+                return entry.retry
+        return None
+
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Have a task that ends with the run, too; only while it is running."""
         if self._group is None:
