@@ -83,14 +83,11 @@ class Batch:
     def __repr__(self) -> str:
         return f"<Batch of {len(self.seats)} texts for {self.callers} callers{', gone' if self.is_gone else ''}>"
 
-    def admits(self, text: str, limits: RequestLimits) -> bool:
-        """Whether a text fits in."""
-        return text in self.seats or self._load.admits(utf8_length(text), limits)
-
-    def add(self, text: str, wake: Callable[[], None], deadline: float | None) -> Seat:
-        """Take one more caller."""
+    def add(self, text: str, limits: RequestLimits, wake: Callable[[], None], deadline: float | None) -> Seat | None:
+        """Take one more caller; `None` if the text does not fit in."""
         if text not in self.seats:
-            self._load.add(utf8_length(text), self._limits)
+            if not self._load.add(utf8_length(text), limits):
+                return None
             self.seats[text] = []
         seat = Seat(self, text, wake, deadline)
         self.seats[text].append(seat)
@@ -172,13 +169,14 @@ class Gatherer:
             deadline: the caller's, by the clock.
         """
         batch = self._gathering.get(key)
-        if batch is not None and not batch.admits(text, limits):
+        seat = None if batch is None else batch.add(text, limits, wake, deadline)
+        if batch is not None and seat is None:
             self._go(batch)
-            batch = None
-        if batch is None:
+        while batch is None or seat is None:
             batch = self._gathering[key] = Batch(key, self._clock.time() + self._max_delay, limits, send)
             self._look_soon()
-        seat = batch.add(text, wake, deadline)
+            # The first text fits in whatever its size.
+            seat = batch.add(text, limits, wake, deadline)
         if len(batch.seats) >= limits.inputs:
             self._go(batch)
         return seat
