@@ -1,15 +1,12 @@
 """Every Python block of the README and the docs runs, against the emulator."""
 
-import asyncio
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from pinecone_embed_async.emulator import Emulator
-from tests.test_lifecycle import environment_of
+from tests.processes import run_program
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = [
@@ -21,11 +18,8 @@ BLOCKS = [
 
 @pytest.mark.parametrize("block", BLOCKS)
 async def test_a_block_runs_as_printed(block: str, emulator: Emulator) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-X", "dev", "-W", "error", "-c", block),
-        env=environment_of(emulator),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    _, err = await process.communicate()
-    assert (process.returncode, err.decode()) == (0, "")
+    await run_program(emulator, block)
+
+
+async def test_a_step_that_a_busy_machine_made_slow_is_no_complaint(emulator: Emulator) -> None:
+    assert await run_program(emulator, "import asyncio, time\nasync def main(): time.sleep(0.15)\nasyncio.run(main())") == ""

@@ -2,16 +2,14 @@
 
 import asyncio
 import gc
-import os
 import pickle
-import subprocess
-import sys
 
 import aiohttp
 import pytest
 
 from pinecone_embed_async import ClosedError, ConfigurationError, DenseEmbeddings, EmbedClient
 from pinecone_embed_async.emulator import Emulator
+from tests.processes import run_program
 
 SCRIPT = """
 import asyncio, os, sys
@@ -22,23 +20,9 @@ async def once():
 """
 
 
-def environment_of(emulator: Emulator) -> dict[str, str]:
-    """The environment that points a program at the emulator."""
-    return {**os.environ, "PINECONE_CONTROLLER_HOST": emulator.url, "PINECONE_API_KEY": emulator.api_key}
-
-
 async def run_script(emulator: Emulator, code: str) -> str:
     """Run code in an interpreter of its own, so that what it says while it ends is seen too."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-X", "dev", "-W", "error", "-c", SCRIPT + code),
-        env=environment_of(emulator),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    assert err.decode() == ""
-    assert process.returncode == 0
-    return out.decode()
+    return await run_program(emulator, SCRIPT + code)
 
 
 async def test_a_client_works_in_a_second_run_without_being_closed(emulator: Emulator) -> None:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from pinecone_embed_async.emulator import Emulator
-from tests.test_lifecycle import environment_of
+from tests.processes import environment_of
 from tests.test_logging import NAME, TEXTS, client_of, messages
 
 

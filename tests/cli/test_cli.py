@@ -14,7 +14,7 @@ from pyarrow import parquet
 from pinecone_embed_async import __version__
 from pinecone_embed_async.cli import cli
 from pinecone_embed_async.emulator import Emulator
-from tests.test_lifecycle import environment_of
+from tests.processes import environment_of
 
 QUIET = ("--emulator", "--quiet")
 

@@ -21,7 +21,7 @@ from pyarrow import dataset, parquet
 from pinecone_embed_async.cli import cli
 from pinecone_embed_async.cli._docstrings import read_docstrings
 from pinecone_embed_async.emulator import EmbedRequest, Emulator
-from tests.test_lifecycle import environment_of
+from tests.processes import environment_of
 
 PROGRAM = (sys.executable, "-m", "pinecone_embed_async.cli")
 ROOT = Path(__file__).parent.parent.parent
