@@ -19,6 +19,15 @@ from pinecone_embed_async._errors import (
     TransportError,
 )
 from pinecone_embed_async._estimate import Estimate
+from pinecone_embed_async._limits import (
+    Quota,
+    QuotaBackend,
+    QuotaDemand,
+    QuotaGrant,
+    QuotaOutcome,
+    SharedQuota,
+    TokenStatistics,
+)
 from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings, SparseVector, Usage
 from pinecone_embed_async._retry import RetryPolicy
 from pinecone_embed_async._stream import EmbeddedBatch, EmbeddingStream
@@ -44,14 +53,21 @@ __all__ = [
     "ModelParameter",
     "NotFoundError",
     "Progress",
+    "Quota",
+    "QuotaBackend",
+    "QuotaDemand",
     "QuotaExceededError",
+    "QuotaGrant",
+    "QuotaOutcome",
     "RateLimitError",
     "ResponseError",
     "RetryPolicy",
     "ServiceError",
+    "SharedQuota",
     "SparseEmbeddings",
     "SparseVector",
     "Statistics",
+    "TokenStatistics",
     "TransportError",
     "Usage",
     "__version__",

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import msgspec
 
 from pinecone_embed_async import _models
-from pinecone_embed_async._clock import LoopClock
+from pinecone_embed_async._clock import SystemClock
 from pinecone_embed_async._coalesce import Joined, Joiner
 from pinecone_embed_async._collector import Collector
 from pinecone_embed_async._endpoint import check_api_key, check_base_url, user_agent
@@ -27,14 +27,15 @@ from pinecone_embed_async._errors import (
 )
 from pinecone_embed_async._estimate import Estimator
 from pinecone_embed_async._inputs import iter_texts, read_texts, text_of
-from pinecone_embed_async._plan import Distinct, Learned, Ledger, RequestLimits, Splitter, requests_of
+from pinecone_embed_async._limits import LimiterOptions, Quota, SharedQuota, Turnstile, limiter_options
+from pinecone_embed_async._plan import Distinct, Learned, Ledger, RequestLimits, Requests, Splitter
 from pinecone_embed_async._results import DenseEmbeddings, Dimension, SparseEmbeddings, SparseVector, with_outcome
 from pinecone_embed_async._retry import RetryPolicy
 from pinecone_embed_async._stream import Batches, EmbeddingStream, Reader, Run, check_source
 from pinecone_embed_async._wire import decode_model, decode_models, encode_request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
     from types import TracebackType
     from typing import Self, Unpack
 
@@ -45,11 +46,11 @@ if TYPE_CHECKING:
     from pinecone_embed_async._clock import Clock
     from pinecone_embed_async._coalesce import Answers
     from pinecone_embed_async._engine import Destination
-    from pinecone_embed_async._errors import EmbedError
     from pinecone_embed_async._estimate import Estimate
     from pinecone_embed_async._inputs import Input, Inputs
-    from pinecone_embed_async._plan import Account, Outcomes, PlannedRequest
-    from pinecone_embed_async._retry import RetryState
+    from pinecone_embed_async._limits import PlanName, Priority, QuotaBackend, TokenStatistics
+    from pinecone_embed_async._models import VectorType
+    from pinecone_embed_async._plan import Account, Fresh, Outcomes, PlannedRequest
     from pinecone_embed_async._stream import Source
     from pinecone_embed_async._wire import DecoderName, ModelInfo
 
@@ -94,7 +95,12 @@ class Statistics:
         inputs: inputs embedded.
         tokens: tokens billed for answers, as far as these say.
         in_flight: requests on the wire or being decoded now.
-        waiting: requests that wait for a permit now.
+        concurrency: requests that may be in flight now; fewer than `max_concurrency` after overloads and time-outs.
+        waiting: requests that wait for their turn now: for one in flight to end, or for the quota.
+        quotas: for each model and input type that something was sent for, what is known of its tokens and used; with a
+            `SharedQuota`, of all clients that share it.
+        waited: seconds in which requests waited for the quota.
+        bytes_per_token: UTF-8 bytes of text that a token stands for, by the bills so far.
         decoder: `"msgspec"` or `"simdjson"`.
         joined: calls of `embed_one` answered with a vector.
         joined_requests: requests that answered them.
@@ -110,7 +116,11 @@ class Statistics:
     inputs: int
     tokens: int
     in_flight: int
+    concurrency: int
     waiting: int
+    quotas: tuple[TokenStatistics, ...]
+    waited: float
+    bytes_per_token: float
     decoder: str
     joined: int
     joined_requests: int
@@ -126,6 +136,7 @@ class _Job:
     limits: Callable[[], RequestLimits]
     dimension: int | None
     deadline: float | None
+    priority: Priority
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -145,6 +156,7 @@ class _Options(TypedDict, total=False):
     base_url: str | None
     api_version: str
     parameters: Mapping[str, Any] | None
+    quota: Quota | PlanName | SharedQuota | QuotaBackend | None
     retry: RetryPolicy
     max_concurrency: int
     max_batch_size: int | None
@@ -164,6 +176,7 @@ class _OneOptions(TypedDict, total=False):
     input_type: str | None
     parameters: Mapping[str, Any] | None
     timeout: float | None
+    priority: Priority
 
 
 class EmbedClient(Generic[EmbeddingsT]):
@@ -181,6 +194,9 @@ class EmbedClient(Generic[EmbeddingsT]):
             left out. Plain HTTP only to this machine.
         api_version: the `X-Pinecone-Api-Version` header.
         parameters: model parameters for every call; a call's own are merged over them, key by key.
+        quota: paces requests, so that few are rejected: the name of a plan (`"starter"`, `"builder"`, `"standard"`,
+            `"enterprise"`), a `Quota` with figures of its own, or a `SharedQuota` for several clients. If it is left out,
+            the limits are learned from rejections.
         retry: how often and how long a request is tried.
         max_concurrency: requests in flight at most.
         max_batch_size: inputs per request at most; the model's limit if it is left out.
@@ -248,6 +264,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         base_url: str | None = None,
         api_version: str = "2025-10",
         parameters: Mapping[str, Any] | None = None,
+        quota: Quota | PlanName | SharedQuota | QuotaBackend | None = None,
         retry: RetryPolicy | None = None,
         max_concurrency: int = 8,
         max_batch_size: int | None = None,
@@ -280,19 +297,21 @@ class EmbedClient(Generic[EmbeddingsT]):
         self._max_batch_size = max_batch_size
         self._max_concurrency = max_concurrency
         self._closed = False
-        self._clock: Clock = LoopClock()
+        self._clock: Clock = SystemClock()
         self._learned = Learned()
         self._runs: set[Run] = set()
         self._max_delay = max_delay
         self._joined = Joined()
         self._joiners: dict[tuple[int, asyncio.AbstractEventLoop], Joiner] = {}
+        kind = _models.vector_type_of(model, vector_type)
+        self._turnstile = _turnstile_of(quota, kind, self._clock)
         self._engine = Engine(
             EngineOptions(
                 model=model,
                 api_key=check_api_key(key),
                 base_url=check_base_url(host, allow_http=allow_http),
                 api_version=api_version,
-                vector_type=_models.vector_type_of(model, vector_type),
+                vector_type=kind,
                 retry=retry or RetryPolicy(),
                 max_concurrency=max_concurrency,
                 attempt_timeout=attempt_timeout,
@@ -301,7 +320,9 @@ class EmbedClient(Generic[EmbeddingsT]):
                 decoder=decoder,
                 session=session,
                 user_agent=user_agent(source_tag),
-            )
+            ),
+            self._turnstile,
+            clock=self._clock,
         )
 
     def __repr__(self) -> str:
@@ -354,6 +375,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         """What the client has done so far."""
         engine = self._engine
         counters = engine.counters
+        quotas = self._turnstile.statistics()
         return Statistics(
             attempts=counters.attempts,
             answers=counters.answers,
@@ -363,7 +385,11 @@ class EmbedClient(Generic[EmbeddingsT]):
             inputs=counters.inputs,
             tokens=counters.tokens,
             in_flight=engine.in_flight,
+            concurrency=engine.concurrency,
             waiting=engine.waiting,
+            quotas=quotas,
+            waited=sum(quota.waited for quota in quotas),
+            bytes_per_token=self._learned.estimator.expected,
             decoder=engine.decoder_name,
             joined=self._joined.calls,
             joined_requests=self._joined.requests,
@@ -378,6 +404,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         parameters: Mapping[str, Any] | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - it hands over what was embedded
         on_error: Literal["raise", "return"] = "raise",
+        priority: Priority = "bulk",
         dedupe: bool = False,
         progress: Callable[[Progress], None] | None = None,
     ) -> EmbeddingsT:
@@ -393,6 +420,8 @@ class EmbedClient(Generic[EmbeddingsT]):
             on_error: `"raise"` raises once everything else is settled, with the embeddings that did succeed
                 in the error's `partial`; `"return"` gives the same as the result, failed rows NaN (sparse:
                 empty), the causes in `failures`.
+            priority: `"interactive"` requests go before `"bulk"` ones, which still have a turn every few seconds; calls of
+                one priority share evenly.
             dedupe: send equal texts once, and give every input its row.
             progress: called in the event loop after each request that is settled.
 
@@ -411,8 +440,8 @@ class EmbedClient(Generic[EmbeddingsT]):
         try:
             self._check_open()
             _check_on_error(on_error)
-            job = self._job(input_type, parameters, timeout)
-            call = self._call(job, await _read_until(inputs, job.deadline), dedupe=dedupe)
+            job = self._job(input_type, parameters, timeout, priority)
+            call = self._call(job, await _read_until(inputs, job.deadline, self._clock), dedupe=dedupe)
         finally:
             # Whoever reports errors with the locals of their frames is shown no texts.
             del inputs
@@ -443,8 +472,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             distinct = Distinct(texts)
             texts, positions = distinct.texts, distinct.positions
         collector = Collector(0, len(texts), Dimension(job.dimension))
-        requests = requests_of(texts, job.limits)
-        ledger = self._ledger(job, lambda: next(requests, None), collector, is_single=len(texts) == 1)
+        ledger = self._ledger(job, Requests(texts, job.limits), collector, is_single=len(texts) == 1)
         return _Call(len(texts), ledger, collector, positions)
 
     @overload
@@ -466,6 +494,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         input_type: str | None = None,
         parameters: Mapping[str, Any] | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - it ends this call alone, not the request that it shares
+        priority: Priority = "interactive",
     ) -> NDArray[np.float32] | SparseVector:
         """Embed one text, in one request with what other calls with the same parameters ask for at the same time.
 
@@ -478,6 +507,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             input_type: `"passage"` or `"query"`; short for that key of `parameters`.
             parameters: of the model, merged over the client's.
             timeout: seconds for this call.
+            priority: `"interactive"` or `"bulk"`; see `embed`. Calls of different priorities share no request.
 
         Returns:
             Float32 of shape (dimension,), or a `SparseVector`; the arrays are the caller's own.
@@ -494,10 +524,10 @@ class EmbedClient(Generic[EmbeddingsT]):
         problem: InputError | None = None
         try:
             self._check_open()
-            job = self._job(input_type, parameters, timeout)
+            job = self._job(input_type, parameters, timeout, priority)
             call = self._joiner().call(
                 text_of(text, 0),
-                key=job.encoded,
+                key=(job.encoded, job.priority),
                 limits=job.limits(),
                 dimension=job.dimension,
                 deadline=job.deadline,
@@ -534,8 +564,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         return joiner
 
     def _joined_run(self, job: _Job, texts: Sequence[str], answers: Answers, deadline: float | None) -> Run:
-        requests = requests_of(texts, job.limits)
-        ledger = self._ledger(job, lambda: next(requests, None), answers, is_single=len(texts) == 1)
+        ledger = self._ledger(job, Requests(texts, job.limits), answers, is_single=len(texts) == 1)
         return self._run(ledger, replace(job, deadline=deadline), answers, settled=lambda: None)
 
     def stream(
@@ -549,6 +578,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         parameters: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         on_error: Literal["raise", "return"] = "raise",
+        priority: Priority = "bulk",
         progress: Callable[[Progress], None] | None = None,
         in_thread: bool = False,
         max_delay: float = 0.5,
@@ -576,6 +606,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             timeout: seconds for the whole stream.
             on_error: `"raise"` raises the error of a batch in its place, `"return"` gives the batch, failed rows NaN
                 (sparse: empty), the causes in `failures`.
+            priority: `"interactive"` or `"bulk"`; see `embed`.
             progress: called in the event loop after each request that is settled.
             in_thread: pull a source that is not asynchronous in a thread, for it may block.
             max_delay: seconds that an item of an asynchronous source waits at most for others to share its request.
@@ -595,14 +626,14 @@ class EmbedClient(Generic[EmbeddingsT]):
             window = 2 * self._max_concurrency
         _check_whole("window", window)
         _check_seconds("max_delay", max_delay)
-        job = self._job(input_type, parameters, timeout)
+        job = self._job(input_type, parameters, timeout, priority)
 
         @contextlib.asynccontextmanager
         async def opened() -> AsyncIterator[EmbeddingStream[ItemT, EmbeddingsT]]:
             self._check_open()
             dimension = Dimension(job.dimension)
-            batches = Batches(dimension, ordered=ordered)
-            ledger = self._ledger(job, batches.next_request, batches, is_single=False)
+            batches = Batches(dimension, job.limits, ordered=ordered)
+            ledger = self._ledger(job, batches.unsent, batches, is_single=False)
             stream: EmbeddingStream[ItemT, EmbeddingsT] = EmbeddingStream(
                 batches,
                 ledger,
@@ -655,12 +686,22 @@ class EmbedClient(Generic[EmbeddingsT]):
         """
         merged, _ = self._checked_parameters(parameters, input_type)
         vector_type = self._engine.vector_type
-        estimator = Estimator(self._limits(merged), vector_type, merged.get("input_type"), dedupe=dedupe)
+        estimator = Estimator(
+            self._limits(merged),
+            vector_type,
+            merged.get("input_type"),
+            dedupe=dedupe,
+            bytes_per_token=self._learned.estimator.expected,
+        )
         estimator.add(iter_texts(inputs))
         return estimator.result()
 
-    def _job(self, input_type: str | None, parameters: Mapping[str, Any] | None, timeout: float | None) -> _Job:
+    def _job(
+        self, input_type: str | None, parameters: Mapping[str, Any] | None, timeout: float | None, priority: Priority
+    ) -> _Job:
         """What a call or stream is to do, checked."""
+        if priority not in ("interactive", "bulk"):
+            raise ConfigurationError(f'priority is "interactive" or "bulk", got {priority!r}')
         deadline = None
         if timeout is not None:
             _check_seconds("timeout", timeout)
@@ -673,15 +714,14 @@ class EmbedClient(Generic[EmbeddingsT]):
             limits=lambda: self._learned.applied_to(limits),
             dimension=_models.expected_dimension(self._model, merged),
             deadline=deadline,
+            priority=priority,
         )
 
-    def _ledger(
-        self, job: _Job, fresh: Callable[[], PlannedRequest | None], outcomes: Outcomes, *, is_single: bool
-    ) -> Ledger:
+    def _ledger(self, job: _Job, fresh: Fresh, outcomes: Outcomes, *, is_single: bool) -> Ledger:
         return Ledger(
             fresh,
             outcomes,
-            sequence_length=job.limits().sequence_length,
+            limits=job.limits,
             learned=self._learned,
             parameters=job.encoded,
             is_single=is_single,
@@ -697,14 +737,18 @@ class EmbedClient(Generic[EmbeddingsT]):
         changed: Callable[[], None] = lambda: None,
         window: int | None = None,
     ) -> Run:
-        send = self._engine.send
+        estimator = self._learned.estimator
 
-        def send_one(request: PlannedRequest, retry: RetryState) -> Awaitable[EmbedError | None]:
-            return send(request, job.parameters, destination, retry, deadline=job.deadline)
+        def learn(request: PlannedRequest, billed: int) -> None:
+            estimator.learn(request, billed, job.limits().sequence_length)
 
+        sender = self._engine.sender(
+            job.parameters, destination, job.limits, learn, deadline=job.deadline, priority=job.priority
+        )
         return Run(
             ledger,
-            send_one,
+            sender.turn_for,
+            sender.send,
             window=window or 2 * self._max_concurrency,
             clock=self._clock,
             deadline=job.deadline,
@@ -801,10 +845,27 @@ class EmbedClient(Generic[EmbeddingsT]):
         return RequestLimits(inputs=inputs, sequence_length=length)
 
 
-async def _read_until(inputs: Inputs, deadline: float | None) -> list[str]:
+def _turnstile_of(
+    quota: Quota | str | SharedQuota | QuotaBackend | None, vector_type: VectorType | None, clock: Clock
+) -> Turnstile:
+    """What gives the turns under a quota.
+
+    Raises:
+        ConfigurationError: it is no quota.
+    """
+    if isinstance(quota, SharedQuota):
+        return quota.turnstile
+    if quota is None or isinstance(quota, (str, Quota)):
+        return Turnstile(limiter_options(quota, vector_type), clock=clock)
+    if callable(getattr(quota, "acquire", None)) and callable(getattr(quota, "settle", None)):
+        return Turnstile(LimiterOptions(), clock=clock, backend=quota)
+    raise ConfigurationError(f"quota is the name of a plan, a Quota or a SharedQuota, got {type(quota).__name__}")
+
+
+async def _read_until(inputs: Inputs, deadline: float | None, clock: Clock) -> list[str]:
     problem: InputError | None = None
     try:
-        async with asyncio.timeout_at(deadline) as scope:
+        async with asyncio.timeout(None if deadline is None else deadline - clock.time()) as scope:
             return await read_texts(inputs)
     except InputError as error:
         # Without its traceback it keeps no frame, and so no text, alive.

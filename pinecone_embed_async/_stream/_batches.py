@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pinecone_embed_async._errors import EmbedError, Failure
-    from pinecone_embed_async._plan import PlannedRequest
+    from pinecone_embed_async._plan import PlannedRequest, RequestLimits
     from pinecone_embed_async._results import DenseEmbeddings
     from pinecone_embed_async._wire import Answer
 
@@ -85,6 +85,43 @@ class OpenBatch:
         return self.collector.account.embedded_count == len(self.items)
 
 
+class Unsent:
+    """The requests of a stream that were never sent.
+
+    Args:
+        limits: what one request may hold.
+    """
+
+    def __init__(self, limits: Callable[[], RequestLimits]) -> None:
+        self._limits = limits
+        self._requests: deque[PlannedRequest] = deque()
+
+    def add(self, request: PlannedRequest) -> None:
+        """Add one behind the others."""
+        self._requests.append(request)
+
+    def ahead(self) -> PlannedRequest | None:
+        """The next one, which stays the next; `None` if there is none now."""
+        return self._requests[0] if self._requests else None
+
+    def take(self, tokens: int | None = None) -> PlannedRequest | None:
+        """The next one, cut to `tokens` if it has more; `None` if there is none now, or its first input has more."""
+        if not self._requests:
+            return None
+        if tokens is None:
+            return self._requests.popleft()
+        head, rest = self._requests[0].cut(tokens, self._limits())
+        if head is not None:
+            self._requests.popleft()
+            if rest is not None:
+                self._requests.appendleft(rest)
+        return head
+
+    def clear(self) -> None:
+        """Forget them."""
+        self._requests.clear()
+
+
 class Batches:
     """Keeps the batches of a stream from when they are read until they are delivered.
 
@@ -92,18 +129,20 @@ class Batches:
 
     Args:
         dimension: numbers per row.
+        limits: what one request may hold.
         ordered: whether batches are delivered in the order in which they were read, or as they are done.
 
     Attributes:
+        unsent: the requests that were never sent.
         usage: what all answers so far have cost.
         embedded_count: items embedded so far.
         failed_count: items failed so far.
     """
 
-    def __init__(self, dimension: Dimension, *, ordered: bool) -> None:
+    def __init__(self, dimension: Dimension, limits: Callable[[], RequestLimits], *, ordered: bool) -> None:
         self._dimension = dimension
         self._ordered = ordered
-        self._unsent: deque[PlannedRequest] = deque()
+        self.unsent = Unsent(limits)
         self._open: dict[int, OpenBatch] = {}
         self._done: deque[OpenBatch] = deque()
         self.usage = Usage()
@@ -125,7 +164,7 @@ class Batches:
     def add(self, request: PlannedRequest, items: list[Any]) -> None:
         """Add a batch that is to be sent as one request."""
         self._open[request.start] = OpenBatch(request.start, items, self._dimension)
-        self._unsent.append(request)
+        self.unsent.add(request)
 
     def add_failed(self, start: int, item: Any, error: EmbedError) -> None:
         """Add a batch of a single item that cannot be sent."""
@@ -133,10 +172,6 @@ class Batches:
         batch.collector.account.failed(0, 1, error)
         self.failed_count += 1
         self._settle(batch)
-
-    def next_request(self) -> PlannedRequest | None:
-        """The next request that was never sent; `None` if there is none now."""
-        return self._unsent.popleft() if self._unsent else None
 
     def rows(self, request: PlannedRequest, dimension: int) -> NDArray[np.float32]:
         """The matrix that the rows of a request are written to; one that is thrown away for a probe.
@@ -190,7 +225,7 @@ class Batches:
         left = list(self._open.values())
         self._open.clear()
         self._done.clear()
-        self._unsent.clear()
+        self.unsent.clear()
         complete = [batch for batch in left if batch.is_complete]
         return complete + [batch for batch in left if not batch.is_complete and _was_tried(batch)]
 
