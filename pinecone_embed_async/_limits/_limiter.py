@@ -182,15 +182,13 @@ class Limiter:
             nonlocal room
             if not ask.lane.has_room or ask.key in self._held:
                 return False
-            room = ask.want
-            if self._requests_free_at(now) > now:
-                room = 0
-            elif ask.key is not None:
-                room = self.tokens(ask.key).room(ask.want, ask.least, now)
-            if not room:
+            room = ask.want if ask.key is None else self.tokens(ask.key).room(ask.want, ask.least, now)
+            # A request that costs no tokens waits for none.
+            may_go = (room > 0 or ask.key is None) and self._requests_free_at(now) <= now
+            if not may_go:
                 # Those that need the same and come later do not go ahead.
                 self._held[ask.key] = ask
-            return bool(room)
+            return may_go
 
         while (ask := self._queue.next(now, may_go)) is not None:
             self._grant(ask, room, now)
