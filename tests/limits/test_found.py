@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -61,7 +62,7 @@ def test_after_some_calm_windows_it_grows_faster_and_faster_until_it_is_none() -
     for _ in range(CALM + 8):
         sizes.append(limit.tokens)
         limit.grow(LENGTH)
-    growth = [right - left for left, right in zip(sizes, sizes[1:], strict=False)]
+    growth = [right - left for left, right in pairwise(sizes)]
     assert growth[-1] > 50 * growth[0]
     for _ in range(10):
         limit.grow(LENGTH)

@@ -1,16 +1,20 @@
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from pinecone_embed_async._limits import Ask, Flow, Grant, Lane, Limiter, LimiterOptions, LimitKind, NamedLimit, Priority
 from pinecone_embed_async._limits._queue import AGEING
-from tests.limits.world import KEY, Count, Service, Work, World
+from tests.limits.world import KEY, Service, Work, World
 
 OTHER = ("model", "query")
+
+# Without the explaining phase, which traces every line: a simulation has a million.
+PHASES = tuple(phase for phase in Phase if phase is not Phase.explain)
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 96)).map(lambda of: (of[0], of[0] * of[1]))
 """Tokens of an input, and of a whole request."""
@@ -62,7 +66,7 @@ def given_tokens(limit: int | None) -> Callable[[tuple[str, str]], int | None]:
     return lambda _: limit
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, phases=PHASES)
 @given(
     works=WORKS,
     limit=st.integers(1000, 20_000),
@@ -102,7 +106,7 @@ def test_never_over_given_limits_in_any_window_and_never_a_lost_wake_up(
     assert world.limiter._open == set()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, phases=PHASES)
 @given(
     works=WORKS,
     limits=st.lists(st.integers(4000, 50_000), min_size=1, max_size=3),
@@ -143,9 +147,11 @@ def test_whatever_is_learned_work_always_gets_done(
     assert sum(tokens for _, tokens in service.accepted) == sum(size * requests for (_, size), requests, _, _ in works)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, phases=PHASES, max_examples=10)
 @given(
-    sizes=st.lists(SIZES, min_size=2, max_size=4),
+    sizes=st.lists(
+        st.tuples(st.integers(20, 100), st.integers(10, 96)).map(lambda of: (of[0], of[0] * of[1])), min_size=2, max_size=4
+    ),
     starts=st.lists(st.floats(0, 60), min_size=4, max_size=4),
     one_client=st.booleans(),
     seed=st.integers(0, 999),
@@ -155,17 +161,18 @@ def test_calls_that_wait_share_the_tokens_evenly_whatever_their_sizes(
 ) -> None:
     limit, window = 50_000, 10.0
     world = World(LimiterOptions(given_tokens(limit), window=window), Service(lambda _: limit, window=window), seed=seed)
-    lanes = [Lane(8)] * len(sizes) if one_client else [Lane(8) for _ in sizes]
+    # So wide that the tokens are what is short.
+    lanes = [Lane(1000)] * len(sizes) if one_client else [Lane(1000) for _ in sizes]
     jobs = [
         world.add(Work(flow(group="group" if one_client else number), lanes[number], 10**9, size, item), starts[number])
         for number, (item, size) in enumerate(sizes)
     ]
     world.run(until=60)
     before = [job.total for job in jobs]
-    world.run(until=60 + 10 * window)
+    world.run(until=60 + 5 * window)
     had = [job.total - was for job, was in zip(jobs, before, strict=True)]
     largest = max(size for _, size in sizes)
-    assert sum(had) >= 9 * limit
+    assert sum(had) >= 4 * limit
     # Of the most, what a few requests make is a matter of who was just served.
     assert max(had) - min(had) <= 0.05 * sum(had) + 4 * largest
 
@@ -180,7 +187,7 @@ def test_a_job_that_fits_into_what_is_left_of_the_window_is_not_slowed_down_at_a
 
 def test_turns_come_in_the_order_of_a_flow() -> None:
     desk, lane, one = Desk(tokens=given_tokens(100)), Lane(8), flow()
-    asks = [desk.ask(one, lane, tokens) for tokens in (90, 100, 1, 1)]
+    asks = [desk.ask(one, lane, tokens, least=tokens) for tokens in (90, 100, 1, 1)]
     assert len(desk.grants) == 1
     desk.limiter.withdraw(asks[1], desk.now)
     assert [grant.tokens for grant in desk.grants] == [90, 1, 1]
@@ -230,7 +237,7 @@ def test_bulk_work_is_not_starved_of_tokens_by_interactive_work() -> None:
     world.run(until=60)
     times = [when for when, _ in bulk.granted]
     assert len(times) >= 60 / (AGEING + 2)
-    assert max(right - left for left, right in zip(times, times[1:], strict=False)) <= AGEING + 3
+    assert max(right - left for left, right in pairwise(times)) <= AGEING + 3
 
 
 def test_what_needs_other_tokens_is_not_held_up() -> None:
@@ -266,7 +273,7 @@ def test_requests_that_cost_no_tokens_wait_for_no_tokens() -> None:
     desk, lane = Desk(tokens=given_tokens(100)), Lane(8)
     desk.ask(flow(), lane, 100)
     desk.ask(flow(), lane, 100)
-    desk.ask(flow("interactive"), lane, 0, least=0, key=None)
+    desk.ask(flow("interactive", "other"), lane, 0, least=0, key=None)
     assert [grant.key for grant in desk.grants] == [KEY, None]
 
 
@@ -284,7 +291,7 @@ def test_a_turn_that_is_given_back_costs_nothing_and_is_passed_on() -> None:
 def test_a_turn_that_is_shrunk_leaves_the_rest_to_others() -> None:
     desk, lane = Desk(tokens=given_tokens(100)), Lane(8)
     desk.ask(flow(), lane, 90)
-    desk.ask(flow(), lane, 80)
+    desk.ask(flow(), lane, 80, least=80)
     assert len(desk.grants) == 1
     desk.limiter.shrink(desk.grants[0], 20, desk.now)
     assert [grant.tokens for grant in desk.grants] == [20, 80]
@@ -341,7 +348,7 @@ def test_one_rejection_pauses_everything_under_that_quota_and_nothing_else() -> 
     assert desk.reject(desk.grants[0]) == 1.0
     desk.ask(flow(), lane)
     desk.ask(flow("interactive"), Lane(8))
-    desk.ask(flow(), lane, key=OTHER)
+    desk.ask(flow(group="other"), lane, key=OTHER)
     assert [grant.key for grant in desk.grants] == [KEY, OTHER]
     assert desk.limiter.pause_left(KEY, desk.now) == 1
     assert desk.limiter.pause_left(OTHER, desk.now) == 0
@@ -393,46 +400,22 @@ def test_a_rejection_for_requests_halves_what_is_in_flight_and_its_limit_is_lear
     assert len(desk.grants) - before == 4
 
 
-@pytest.mark.parametrize("kind", [LimitKind.REQUESTS_PER_SECOND, LimitKind.REQUESTS_PER_MINUTE])
-def test_a_limit_of_requests_that_was_raised_is_noticed(kind: LimitKind) -> None:
-    length = 1.0 if kind is LimitKind.REQUESTS_PER_SECOND else 60.0
-    allowed, count, rejected = 2, Count(length, "sliding"), list[float]()
-    desk, lane = Desk(), Lane(1000)
-
-    def second(requests: int) -> int:
-        """Ask for so many in a second; tells how many were accepted."""
-        asks, start = [desk.ask(flow(), lane) for _ in range(requests)], len(desk.grants)
-        end, accepted, done = desk.now + length, 0, 0
-        while True:
-            for grant in desk.grants[done:]:
-                done += 1
-                if grant not in desk.limiter._open:
-                    continue
-                if count.fits(desk.now, 1, allowed):
-                    count.add(desk.now, 1)
-                    accepted += 1
-                    desk.limiter.accepted(grant, None, desk.now)
-                else:
-                    rejected.append(desk.now)
-                    desk.reject(grant, NamedLimit(kind, allowed), backoff=lambda _: 0.01)
-            when = desk.limiter.next_time(desk.now)
-            if when is None or when >= end:
-                break
-            desk.now = when
-            desk.limiter.dispatch(desk.now)
-        for ask in asks:
-            desk.limiter.withdraw(ask, desk.now)
-        desk.now = end
-        assert start >= 0
-        return accepted
-
-    for _ in range(100):
-        second(4)
-    assert len(rejected) < 40
-    late = [when for when in rejected if when > desk.now - 50 * length]
-    assert len(late) <= 8, "it is tried half as often each time"
-    allowed = 1000
-    assert max(second(50) for _ in range(200)) == 50
+@pytest.mark.parametrize("which", ["per_second", "per_window"])
+def test_a_limit_of_requests_that_was_raised_is_noticed(which: str) -> None:
+    length = 1.0 if which == "per_second" else 60.0
+    service = Service()
+    setattr(service, which, 2)
+    world = World(LimiterOptions(), service, travel=(0.01, 0.02))
+    world.add(Work(flow(), Lane(8), 10**9, 1, 1))
+    world.run(until=60 * length)
+    assert len(service.accepted) >= 100
+    last = len(service.rejected)
+    world.run(until=120 * length)
+    # It is tried half as often each time, so hardly ever by now.
+    assert len(service.rejected) - last <= 8
+    setattr(service, which, 20)
+    world.run(until=360 * length)
+    assert len([when for when, _ in service.accepted if when > 340 * length]) > 300
 
 
 def test_a_limit_that_is_learned_for_requests_does_not_stop_trials_of_the_tokens() -> None:

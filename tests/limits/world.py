@@ -169,9 +169,10 @@ class World:
                 self._got_a_turn = False
                 self.limiter.dispatch(self.now)
                 in_vain = 0 if self._got_a_turn else in_vain + 1
-                assert in_vain < 4, "nobody got a turn at the time that was said"
+                assert in_vain < 3, "nobody got a turn at the time that was said"
             else:
                 heapq.heappop(self._events)[2]()
+                in_vain = 0
 
     def _ask(self, work: Work) -> None:
         if work.left <= 0:
