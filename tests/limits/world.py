@@ -99,6 +99,7 @@ class Work:
     item: int
     granted: list[tuple[float, int]] = field(default_factory=list)
     asks: set[Ask] = field(default_factory=set)
+    has_nothing_to_ask_for: bool = False
 
     @property
     def total(self) -> int:
@@ -175,7 +176,8 @@ class World:
                 in_vain = 0
 
     def _ask(self, work: Work) -> None:
-        if work.left <= 0:
+        work.has_nothing_to_ask_for = work.left <= 0
+        if work.has_nothing_to_ask_for:
             return
         want = min(work.size, work.left)
         ask = Ask(work.flow, work.lane, KEY, want, min(work.item, want), lambda grant: self._granted(work, ask, grant))
@@ -228,5 +230,5 @@ class World:
             self.limiter.failed(grant, self.now, is_overload=True)
         else:
             self.limiter.accepted(grant, tokens, self.now)
-        if not work.asks:
+        if work.has_nothing_to_ask_for:
             self._ask(work)
