@@ -857,7 +857,11 @@ def _turnstile_of(
         return quota.turnstile
     if quota is None or isinstance(quota, (str, Quota)):
         return Turnstile(limiter_options(quota, vector_type), clock=clock)
-    if callable(getattr(quota, "acquire", None)) and callable(getattr(quota, "settle", None)):
+    if (
+        not isinstance(quota, type)
+        and callable(getattr(quota, "acquire", None))
+        and callable(getattr(quota, "settle", None))
+    ):
         return Turnstile(LimiterOptions(), clock=clock, backend=quota)
     raise ConfigurationError(f"quota is the name of a plan, a Quota or a SharedQuota, got {type(quota).__name__}")
 
