@@ -19,20 +19,20 @@ def test_limits_are_whole_numbers_from_one(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize("window", [0, -1, math.inf, math.nan, "60", True, None])
 def test_a_window_is_a_number_of_seconds(window: Any) -> None:
-    with pytest.raises(ConfigurationError, match="^window is a number of seconds over 0, got"):
+    with pytest.raises(ConfigurationError, match=r"^window is a number of seconds over 0, got"):
         Quota(window=window)
 
 
 @pytest.mark.parametrize("quota", ["gold", "", 250_000, 1.5, object(), SharedQuota])
 def test_what_is_no_quota_is_refused_by_client_and_shared_quota(quota: Any) -> None:
-    with pytest.raises(ConfigurationError, match="^quota is "):
+    with pytest.raises(ConfigurationError, match=r"^quota is "):
         EmbedClient("multilingual-e5-large", api_key="k", quota=quota)
-    with pytest.raises(ConfigurationError, match="^quota is "):
+    with pytest.raises(ConfigurationError, match=r"^quota is "):
         SharedQuota(quota)
 
 
 def test_the_message_names_the_plans() -> None:
-    with pytest.raises(ConfigurationError, match="'starter'.*'standard'.*'gold'"):
+    with pytest.raises(ConfigurationError, match=r"'starter'.*'standard'.*'gold'"):
         limiter_options("gold")
 
 

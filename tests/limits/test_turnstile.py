@@ -14,6 +14,7 @@ from pinecone_embed_async._limits import (
     Ask,
     Flow,
     Lane,
+    Limiter,
     LimiterOptions,
     QuotaDemand,
     QuotaGrant,
@@ -161,18 +162,19 @@ def test_threads_that_share_it_are_never_over_its_limit_and_lose_no_wake_up() ->
 def test_an_answer_in_one_thread_wakes_who_waits_in_another() -> None:
     shared = turnstile(SystemClock())
     lane = Lane(1)
-    waiting, got = threading.Event(), threading.Event()
+    got = threading.Event()
+
+    def somebody_waits() -> None:
+        while not shared.waiting({lane}):
+            time.sleep(0.001)
 
     async def first() -> None:
         turn = await shared.turn(Flow[Ask]("a", "bulk"), lane, KEY, 1, 1)
-        await asyncio.to_thread(waiting.wait)
-        while not shared.waiting({lane}):
-            await asyncio.sleep(0.001)
+        await asyncio.to_thread(somebody_waits)
         turn.accepted(None)
         await asyncio.to_thread(got.wait, 10)
 
     async def second() -> None:
-        waiting.set()
         await shared.turn(Flow[Ask]("b", "bulk"), lane, KEY, 1, 1)
         got.set()
 
@@ -273,8 +275,12 @@ async def test_a_coroutine_that_is_closed_during_a_step_neither_blocks_nor_loses
 
 async def test_what_a_step_raises_does_not_block_the_next() -> None:
     caller = Caller(turnstile(FakeClock()))
+
+    def broken(limiter: Limiter, now: float) -> None:
+        raise ZeroDivisionError
+
     with pytest.raises(ZeroDivisionError):
-        caller.turnstile.change(lambda _, __: 1 / 0)
+        caller.turnstile.change(broken)
     (await caller.turn()).accepted(None)
 
 
@@ -333,10 +339,11 @@ def test_a_fork_while_another_thread_holds_the_lock_does_not_block_the_child() -
     shared = turnstile(FakeClock(), 100)
     is_held, may_go = threading.Event(), threading.Event()
 
-    def hold() -> None:
-        shared.change(lambda _, __: (is_held.set(), may_go.wait(20))[0])
+    def hold(limiter: Limiter, now: float) -> None:
+        is_held.set()
+        may_go.wait(20)
 
-    thread = threading.Thread(target=hold)
+    thread = threading.Thread(target=lambda: shared.change(hold))
     thread.start()
     is_held.wait()
     is_right = child_of(lambda: shared.known_limit(KEY) == 100 and shared.pause_left(KEY) == 0)

@@ -334,12 +334,8 @@ async def test_an_input_that_can_have_no_turn_fails_and_the_others_are_embedded(
     paced = Paced(10, tokens=100, refuse=too_large(0, 1, 5))
     await paced.finish()
     assert str(paced.outcomes) == "ffeeeeeeee", "5 was never the first of a request"
-    assert [
-        failure.error.index for failure in paced.outcomes.account.failures() if isinstance(failure.error, InputError)
-    ] == [
-        0,
-        1,
-    ]
+    errors = [failure.error for failure in paced.outcomes.account.failures()]
+    assert [error.index for error in errors if isinstance(error, InputError)] == [0, 1]
     assert paced.told == 2 + len(paced.sent), "both are settled as well"
 
 
@@ -362,7 +358,7 @@ async def test_many_inputs_that_can_have_no_turn_do_not_keep_the_loop() -> None:
 
 async def test_what_settled_raises_for_an_input_without_a_turn_ends_the_run() -> None:
     paced = Paced(10, tokens=100, refuse=too_large(0))
-    paced.run._settled = lambda: 1 / 0  # type: ignore[assignment,return-value]
+    paced.run._settled = lambda: 1 / 0  # type: ignore[assignment]
     await finish(paced.run)
     assert isinstance(paced.run.error, ZeroDivisionError)
 
