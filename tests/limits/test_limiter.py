@@ -259,26 +259,6 @@ def test_what_needs_other_tokens_is_not_held_up() -> None:
     assert [grant.key for grant in desk.grants] == [KEY, OTHER]
 
 
-def test_a_call_does_not_fall_behind_one_that_waited_for_its_tokens_while_others_went_on() -> None:
-    """Two calls share an input type's tokens; a third of another input type had far more meanwhile."""
-    desk, lane = Desk(tokens=lambda key: 100 if key == KEY else None, window=1.0), Lane(8)
-    first, second, other = flow(group="a"), flow(group="a"), flow(group="b")
-    desk.ask(first, lane, 50)
-    for step in range(1000):
-        desk.ask(other, lane, 50, key=OTHER)
-        if step == 500:
-            desk.ask(second, lane, 50)
-        for grant in list(desk.grants[-2:]):
-            desk.limiter.accepted(grant, None, desk.now)
-            if grant.key == KEY and grant in desk.grants:
-                desk.ask(grant.flow, lane, 50)
-        desk.now += 0.01
-        desk.limiter.dispatch(desk.now)
-    late = [grant.flow for grant in desk.grants if grant.key == KEY and grant.at > 1005.2]
-    assert len(late) >= 6
-    assert abs(late.count(first) - late.count(second)) <= 1
-
-
 def test_requests_that_cost_no_tokens_wait_for_no_tokens() -> None:
     desk, lane = Desk(tokens=given_tokens(100)), Lane(8)
     desk.ask(flow(), lane, 100)

@@ -200,6 +200,7 @@ def test_a_burst_counts_once_and_the_pause_grows_with_each_burst() -> None:
 def test_a_later_one_of_a_burst_that_is_told_to_wait_longer_is_obeyed() -> None:
     sender = Sender(10_000)
     first, second, third = (sender.send(100) for _ in range(3))
+    sender.pass_time(0.1)
     sender.reject(first, backoff=lambda _: 2.0, asked=True)
     sender.reject(second, backoff=lambda _: 30.0, asked=True)
     sender.reject(third, backoff=lambda _: 1.0, asked=True)

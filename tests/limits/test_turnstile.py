@@ -273,6 +273,21 @@ async def test_a_coroutine_that_is_closed_during_a_step_neither_blocks_nor_loses
     assert caller.lane.in_flight == 0
 
 
+@pytest.mark.parametrize("has_turn", [False, True])
+async def test_a_coroutine_that_is_closed_while_it_waits_leaves_nothing(has_turn: bool) -> None:
+    caller = Caller(turnstile(FakeClock()), most=1)
+    first = await caller.turn()
+    coroutine = caller.turn()
+    coroutine.send(None)
+    if has_turn:
+        first.give_back()
+    coroutine.close()
+    assert caller.turnstile.waiting({caller.lane}) == 0
+    assert caller.lane.in_flight == (0 if has_turn else 1)
+    assert not caller.turnstile._waiters
+    assert not caller.turnstile._unclaimed
+
+
 async def test_what_a_step_raises_does_not_block_the_next() -> None:
     caller = Caller(turnstile(FakeClock()))
 

@@ -1,5 +1,6 @@
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,7 +74,17 @@ def test_what_is_released_or_billed_nothing_counts_no_more() -> None:
     assert window.next_release() is None
 
 
-@given(st.integers(1, 20))
+def test_what_is_counted_together_leaves_with_its_latest() -> None:
+    window = Window(WINDOW)
+    for now in (1.0, 1.0 + WINDOW / RESOLUTION / 2):
+        window.reserve(5)
+        window.settle(5, 5, now)
+    assert len(window._log) == 1
+    assert window.used(1.0 + WINDOW) == 10
+    assert window.used(1.0 + WINDOW + WINDOW / RESOLUTION / 2) == 0
+
+
+@pytest.mark.parametrize("per_step", [1, 3, 20])
 def test_its_memory_is_bounded_whatever_is_settled(per_step: int) -> None:
     window = Window(WINDOW)
     for step in range(3 * RESOLUTION):
