@@ -184,11 +184,11 @@ class Limiter:
                 return False
             room = ask.want if ask.key is None else self.tokens(ask.key).room(ask.want, ask.least, now)
             # A request that costs no tokens waits for none.
-            may_go = (room > 0 or ask.key is None) and self._requests_free_at(now) <= now
-            if not may_go:
+            is_free = (room > 0 or ask.key is None) and self._requests_free_at(now) <= now
+            if not is_free:
                 # Those that need the same and come later do not go ahead.
                 self._held[ask.key] = ask
-            return may_go
+            return is_free
 
         while (ask := self._queue.next(now, may_go)) is not None:
             self._grant(ask, room, now)
