@@ -134,10 +134,14 @@ def open_job(
             if can_be_checked and (checked.rows is None or checked.kept is None):
                 checked = _check(read(), columns.keep, checked.kept)
 
+            remembered = before
+
             def remember(portion: Portion) -> None:
+                nonlocal remembered
                 now_there = (*portions[:place], portion, *portions[place + 1 :])
-                if now_there != before:
+                if now_there != remembered:
                     folder.remember(now_there)
+                    remembered = now_there
 
             portion = replace(portion, rows=checked.rows)
             # After the check, so that an input that is corrected after it is not that of another job.

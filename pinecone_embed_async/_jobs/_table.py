@@ -198,6 +198,8 @@ def _fits(field: Any) -> Callable[[Any], bool]:
 
 
 def _kept_array(values: list[Any], field: Any) -> Any:
+    # A scalar of a list that is null makes Arrow raise.
+    values = [None if isinstance(value, pa.Scalar) and not value.is_valid else value for value in values]
     if _is_json(field):
         encode = msgspec.json.Encoder().encode
         plain = (value.as_py() if isinstance(value, pa.Scalar) else value for value in values)

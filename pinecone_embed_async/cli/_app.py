@@ -22,7 +22,7 @@ from pinecone_embed_async._jobs import (
 )
 from pinecone_embed_async.cli import _demo, _embed, _job, _models, _serve
 from pinecone_embed_async.cli._output import INTERRUPTED, PROGRAM, print_error
-from pinecone_embed_async.cli._run import Settings
+from pinecone_embed_async.cli._run import Settings, check_settings
 from pinecone_embed_async.emulator import Emulator, ServiceQuota, parse_fault
 
 _DEFAULT_MODEL = "multilingual-e5-large"
@@ -245,6 +245,9 @@ def embed(
         keep=tuple(keep or ()),
     )
     path = Path(out)
+    # Before anything is written: a job would be remembered as one that cannot be.
+    _check_service(settings)
+    check_settings(settings)
     if not _is_folder(out):
         given = {
             "--keep": keep,
@@ -257,12 +260,10 @@ def embed(
             if value:
                 raise ConfigurationError(f"{name} is for jobs; give --out a folder")
         files = find_inputs(inputs, format=input_format)
-        _check_service(settings)
         return _embed.embed_to_file(files, out=path, columns=columns, settings=settings)
     if overwrite + append + retry_failures > 1:
         raise ConfigurationError("--overwrite, --append and --retry-failures exclude one another")
     files = find_inputs(inputs, format=input_format, leave_out=path)
-    _check_service(settings)
     job = _job.JobSettings(columns=columns, overwrite=overwrite, append=append, retry_failures=retry_failures, events=events)
     return _job.embed_to_folder(files, out=path, job=job, settings=settings)
 

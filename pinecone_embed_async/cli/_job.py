@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pinecone_embed_async import DeadlineExceededError, EmbedClient, EmbedError
+from pinecone_embed_async import ConfigurationError, DeadlineExceededError, EmbedClient, EmbedError
 from pinecone_embed_async._jobs import (
     Columns,
     Fingerprint,
@@ -95,7 +95,7 @@ def embed_to_folder(files: Sequence[InputFile], *, out: Path, job: JobSettings, 
         ) as opened:
             return _Run(opened, out, settings, teller).carry_out()
     except EmbedError as error:
-        teller.end(1, str(error), None, 0.0)
+        teller.end(2 if isinstance(error, ConfigurationError) else 1, str(error), None, 0.0)
         raise
 
 

@@ -57,22 +57,44 @@ def service_named(settings: Settings) -> tuple[str, str]:
 async def connected(settings: Settings) -> AsyncIterator[EmbedClient[Any]]:
     """Open a client, and the emulator before it where the settings ask for one."""
     async with contextlib.AsyncExitStack() as stack:
-        options: dict[str, Any] = {"base_url": settings.base_url}
+        where: dict[str, Any] = {"base_url": settings.base_url}
         if settings.emulator:
             # Nobody looks at what it has recorded.
             emulator = await stack.enter_async_context(Emulator(record_texts=False))
-            options = {"base_url": emulator.url, "api_key": emulator.api_key}
-        if settings.concurrency is not None:
-            options["max_concurrency"] = settings.concurrency
-        client: EmbedClient[Any] = EmbedClient(
-            settings.model,
-            api_version=_API_VERSION,
-            parameters=settings.parameters,
-            max_batch_size=settings.batch_size,
-            allow_http=settings.allow_http,
-            **options,
-        )
-        yield await stack.enter_async_context(client)
+            where = {"base_url": emulator.url, "api_key": emulator.api_key}
+        yield await stack.enter_async_context(_client(settings, **where))
+
+
+def unconnected(settings: Settings) -> EmbedClient[Any]:
+    """A client for what needs no request, and so no key.
+
+    Raises:
+        ConfigurationError: The settings cannot work.
+    """
+    key = os.environ.get("PINECONE_API_KEY") or "unused"
+    return _client(settings, base_url=settings.base_url, api_key=key)
+
+
+def check_settings(settings: Settings) -> None:
+    """See that the settings can work, as far as that can be told without a request.
+
+    Raises:
+        ConfigurationError: They cannot.
+    """
+    unconnected(settings).estimate(())
+
+
+def _client(settings: Settings, **options: Any) -> EmbedClient[Any]:
+    if settings.concurrency is not None:
+        options["max_concurrency"] = settings.concurrency
+    return EmbedClient(
+        settings.model,
+        api_version=_API_VERSION,
+        parameters=settings.parameters,
+        max_batch_size=settings.batch_size,
+        allow_http=settings.allow_http,
+        **options,
+    )
 
 
 @dataclass(frozen=True, slots=True)

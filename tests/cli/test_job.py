@@ -5,6 +5,7 @@ import contextlib
 import csv
 import gzip
 import json
+import os
 import random
 import resource
 import signal
@@ -12,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pyarrow as pa
@@ -270,3 +272,40 @@ async def test_a_time_limit_keeps_what_is_done(
     emulator.latency = 60
     assert await in_thread(emulator, source, "--out", out, "-q", "--timeout", 0.2) == 1
     assert "the time given with --timeout is over; what is done is kept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--input-type", "document"), "takes input_type as one of 'passage', 'query', got 'document'"),
+        (("--model", "llama-text-embed-v2", "--dimension", "7"), "takes dimension as one of"),
+        (("--base-url", "https://user:secret@host.test"), "base_url must not hold credentials"),
+        (("--keep", "vector"), "--keep vector: the output has a column of its own with this name"),
+    ],
+)
+async def test_options_that_cannot_work_leave_no_job_behind(
+    tmp_path: Path, emulator: Emulator, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], said: str
+) -> None:
+    source, out = write_texts(tmp_path / "in.txt", 3), tmp_path / "out"
+    assert await in_thread(emulator, source, "--out", out, "--json", *options) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert [json.loads(line) for line in printed.out.splitlines()] in ([], [{"event": "end", "status": 2, "message": ANY}])
+    assert not (out / "_job.json").exists()
+    # Nothing is remembered that the next try would be measured by.
+    assert await in_thread(emulator, source, "--out", out, "-q") == 0
+
+
+async def test_a_pipe_is_refused_because_a_job_reads_its_input_more_than_once(
+    tmp_path: Path, emulator: Emulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = tmp_path / "in.txt"
+    os.mkfifo(pipe)
+    assert await in_thread(emulator, pipe, "--out", tmp_path / "out") == 1
+    err = capsys.readouterr().err
+    assert f"{pipe}: it is no regular file, and a job reads its input more than once" in err
+    # One file out: it is read once, so a pipe will do.
+    writing = asyncio.to_thread(pipe.write_text, "one\ntwo\n")
+    status, _ = await asyncio.gather(in_thread(emulator, pipe, "--out", tmp_path / "out.npy", "-q"), writing)
+    assert status == 0
+    assert np.load(tmp_path / "out.npy").shape == (2, 1024)

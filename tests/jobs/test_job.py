@@ -358,3 +358,11 @@ def test_a_kept_field_that_does_not_fit_later_is_told_before_anything_is_sent(tm
     assert service.sent == []
     read = dataset.dataset(source.parent / "out", format="parquet").to_table()
     assert read["year"].to_pylist() == [1, None]
+
+
+def test_what_a_job_is_made_from_is_written_once(source: Path, service: Service) -> None:
+    states: list[int] = []
+    service.before_batch = lambda: states.append((source.parent / "out" / "_job.json").stat().st_ino)
+    run(source, service)
+    # A full disk would be told twice.
+    assert set(states) == {(source.parent / "out" / "_job.json").stat().st_ino}

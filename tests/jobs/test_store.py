@@ -219,6 +219,26 @@ def test_the_types_of_kept_columns_are_told_by_their_values() -> None:
     assert [field.metadata is not None for field in schema] == [False] * 4 + [True] * 4
 
 
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([[1, 2], [], None], pa.list_(pa.int32())),
+        ([[("a", 1)], [], None], pa.map_(pa.string(), pa.int64())),
+        ([{"a": 1}, {"a": None}, None], pa.struct([("a", pa.int64())])),
+        (["x", None, "x"], pa.dictionary(pa.int32(), pa.string())),
+        ([None, None, None], pa.null()),
+    ],
+)
+def test_kept_values_of_parquet_come_through_as_they_are_null_ones_too(values: list[Any], kind: Any) -> None:
+    given = pa.array(values, kind)
+    rows = [row(number)._replace(kept=(value,)) for number, value in enumerate(given)]
+    embeddings = DenseEmbeddings(vectors_of(range(3)), model="m", usage=Usage())
+    types = KeptTypes(["kept"])
+    for each in rows:
+        types.show(each)
+    assert embedded_table(rows, embeddings, types.schema())["kept"].combine_chunks().equals(given)
+
+
 def test_two_runs_do_not_hold_one_folder(tmp_path: Path) -> None:
     with (
         held_folder(tmp_path / "out"),
