@@ -14,6 +14,7 @@ from pinecone_embed_async._errors import (
     NotFoundError,
     QuotaExceededError,
 )
+from pinecone_embed_async._jobs._duplicates import Copies, TextDigests
 from pinecone_embed_async._jobs._errors import JobChangedError
 from pinecone_embed_async._jobs._fingerprint import Fingerprint, differences, input_differences
 from pinecone_embed_async._jobs._folder import Portion
@@ -106,6 +107,7 @@ class JobLedger:
         self.done = done
         self._failed = failed
         self._retried = failed.copy() if retry_failures else None
+        self._copied = RowSet()
         self._stop_of_retried = failed.stop()
         self._done_count = self._count(done)
         self._failed_count = self._count(failed)
@@ -115,10 +117,23 @@ class JobLedger:
         return rows.count_between(first, rows.stop() if self.portion.rows is None else first + self.portion.rows)
 
     def is_wanted(self, row: int) -> bool:
-        """Whether this run embeds the row."""
+        """Whether this run sends the row."""
         if self._retried is not None:
-            return row in self._retried
-        return row not in self.done and row not in self._failed
+            return row in self._retried and row not in self._copied
+        return row not in self.done and row not in self._failed and row not in self._copied
+
+    def choose_copies(self, digests: TextDigests) -> Copies:
+        """Find the rows that need not be sent because another has the same text, and want them no more.
+
+        Args:
+            digests: Of all rows of the portion.
+        """
+        first = self.portion.first_row
+        done, failed = (rows.mask(first, first + len(digests)) for rows in (self.done, self._failed))
+        wanted = failed if self._retried is not None else ~(done | failed)
+        copies = digests.copies(first, done=done, failed=failed & ~wanted, wanted=wanted)
+        self._copied.add(copies.rows)
+        return copies
 
     def is_behind_all_wanted(self, row: int) -> bool:
         """Whether this run embeds no row from this one on."""

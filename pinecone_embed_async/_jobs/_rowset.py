@@ -76,8 +76,13 @@ class RowSet:
 
     def count_between(self, first: int, stop: int) -> int:
         """How many rows from `first` to before `stop` are in it."""
-        if stop <= first:
-            return 0
-        view = np.frombuffer(self._bits, np.uint8)[first >> 3 : ((stop - 1) >> 3) + 1]
-        bits = np.unpackbits(view, bitorder="little")
-        return int(bits[first & 7 : (first & 7) + stop - first].sum())
+        return int(self.mask(first, stop).sum())
+
+    def mask(self, first: int, stop: int) -> npt.NDArray[np.bool_]:
+        """Which rows from `first` to before `stop` are in it; bool, shape (stop - first,)."""
+        mask = np.zeros(max(0, stop - first), np.bool_)
+        if mask.size:
+            view = np.frombuffer(self._bits, np.uint8)[first >> 3 : ((stop - 1) >> 3) + 1]
+            bits = np.unpackbits(view, bitorder="little")[first & 7 :][: mask.size]
+            mask[: bits.size] = bits
+        return mask

@@ -133,6 +133,17 @@ def read_rows(
             look()
 
 
+def read_bytes(file: InputFile) -> Iterator[bytes]:
+    """Read an input, standard input for instance, as it is.
+
+    Raises:
+        SourceError: It cannot be read.
+    """
+    with _opened(file) as raw:
+        while piece := raw.read(2**20):
+            yield piece
+
+
 @contextlib.contextmanager
 def _opened(file: InputFile) -> Iterator[BinaryIO]:
     try:

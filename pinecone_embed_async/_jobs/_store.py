@@ -1,15 +1,15 @@
 """What a job has embedded, on disk: journal segments that become parts, and the file of failures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from pinecone_embed_async._jobs._failures import FailedRow, FailuresFile
+from pinecone_embed_async._jobs._failures import Cause, FailedRow, FailuresFile
 from pinecone_embed_async._jobs._files import file_errors
 from pinecone_embed_async._jobs._folder import OutputFolder
 from pinecone_embed_async._jobs._journal import Journal, Span, scan
-from pinecone_embed_async._jobs._parts import Segment, encode_table, part_rows, part_schema, write_part
-from pinecone_embed_async._jobs._rowset import RowSet
+from pinecone_embed_async._jobs._parts import Segment, encode_table, part_rows, part_schema, part_vectors, write_part
+from pinecone_embed_async._jobs._rowset import RowNumbers, RowSet
 from pinecone_embed_async._jobs._table import check_same_vectors
 
 ROWS_PER_PART = 100_000
@@ -161,6 +161,26 @@ class Store:
         if segment.schema is not None:
             write_part(self._folder.part_path(number), segment)
         self._folder.remove_segment(number)
+
+    def vectors(self, rows: RowNumbers) -> Iterator[Any]:
+        """The embeddings of some rows, those of them that are in a part, as tables of `row` and the embeddings' columns.
+
+        Args:
+            rows: The numbers of the rows, ascending; int64.
+
+        Raises:
+            OutputError: A part cannot be read.
+        """
+        for number in self._folder.parts():
+            yield from part_vectors(self._folder.part_path(number), rows)
+
+    def causes(self, rows: RowSet) -> dict[int, Cause]:
+        """Why some rows failed, those among `rows` that did.
+
+        Raises:
+            OutputError: The file system refused.
+        """
+        return self._failures.causes(rows)
 
     def forget_failures(self, done: RowSet) -> None:
         """Take the rows that are done now out of the file of failures.

@@ -9,7 +9,7 @@ from typing import Any
 
 from pinecone_embed_async import ConfigurationError, DenseEmbeddings, EmbedClient, EmbedError, SparseEmbeddings
 from pinecone_embed_async._client import DEFAULT_BASE_URL
-from pinecone_embed_async.cli._progress import Summary, reporting
+from pinecone_embed_async.cli._progress import Summary, advance_of, reporting
 from pinecone_embed_async.emulator import Emulator
 
 
@@ -26,6 +26,7 @@ class Settings:
         allow_http: Whether the address may be plain HTTP to another machine.
         emulator: Whether an emulator in this process answers, without a key.
         timeout: Seconds that the whole run may take.
+        dedupe: Whether equal texts are sent once.
         dense_only: Whether sparse embeddings are of no use, so that a model that is not known is asked about first.
         quiet: Whether nothing is shown.
     """
@@ -38,6 +39,7 @@ class Settings:
     allow_http: bool = False
     emulator: bool = False
     timeout: float | None = None
+    dedupe: bool = False
     dense_only: bool = False
     quiet: bool = False
 
@@ -125,7 +127,9 @@ async def embed_texts(client: EmbedClient[Any], texts: Sequence[str], settings: 
     with reporting(len(texts), quiet=settings.quiet) as reporter:
         started = time.perf_counter()
         try:
-            embeddings = await client.embed(texts, timeout=settings.timeout, progress=reporter)
+            embeddings = await client.embed(
+                texts, timeout=settings.timeout, dedupe=settings.dedupe, progress=lambda now: reporter(advance_of(now))
+            )
         except EmbedError as error:
             # `on_error="return"` would not tell what ended a run before all was tried.
             if error.partial is None:

@@ -64,14 +64,10 @@ def assert_same_table(left: pa.Table, right: pa.Table) -> None:
             assert left[name].to_pylist() == right[name].to_pylist()
 
 
-@pytest.mark.timeout(120)
-async def test_a_job_killed_twenty_times_ends_with_the_table_of_an_undisturbed_run(
-    tmp_path: Path, emulator: Emulator
-) -> None:
-    count, rng = 6_000, random.Random(20)
-    source = write_texts(tmp_path / "in.txt", count)
-    options = ("--model", "llama-text-embed-v2", "--dimension", 384, "--batch-size", 16, "--concurrency", 4, "--quiet")
-    assert await run(emulator, source, "--out", tmp_path / "undisturbed", *options) == (0, "", "")
+async def killed_again_and_again(source: Path, out: Path, times: int, emulator: Emulator, *options: object) -> None:
+    """Kill a job at random moments, start it again each time, and see that no more was sent again than had to be."""
+    rng = random.Random(20)
+    different = len(set(source.read_text().splitlines())) if "--dedupe" in options else len(source.read_text().splitlines())
     emulator.reset_statistics()
     sent: list[tuple[float, int]] = []
 
@@ -81,9 +77,9 @@ async def test_a_job_killed_twenty_times_ends_with_the_table_of_an_undisturbed_r
 
     emulator.latency = latency
     kills = allowed = 0
-    for _ in range(20):
+    for _ in range(times):
         first = len(sent)
-        process = await start(emulator, source, "--out", tmp_path / "killed", *options)
+        process = await start(emulator, source, "--out", out, *options)
         ending = asyncio.create_task(process.wait())
         # From its first request on, for a process that is killed while it starts shows little.
         waiting = asyncio.create_task(emulator.wait_for_requests(emulator.statistics().requests + 1))
@@ -97,15 +93,65 @@ async def test_a_job_killed_twenty_times_ends_with_the_table_of_an_undisturbed_r
             allowed += sum(inputs for moment, inputs in sent[first:] if moment > time.monotonic() - 0.5)
         await ending
     emulator.latency = 0
-    assert await run(emulator, source, "--out", tmp_path / "killed", *options) == (0, "", "")
-    assert kills >= 15
-    killed = table_of(tmp_path / "killed")
-    assert killed["row"].to_pylist() == list(range(count))
-    assert_same_table(killed, table_of(tmp_path / "undisturbed"))
+    assert await run(emulator, source, "--out", out, *options) == (0, "", "")
+    assert kills >= times * 3 // 4
     answered = emulator.statistics().answered
-    assert len(answered) == count
-    assert sum(answered.values()) - count <= allowed < 20 * count
-    assert {path.name for path in (tmp_path / "killed").iterdir()} == {"_job.json", "_lock", "part-00000.parquet"}
+    assert len(answered) == len(set(source.read_text().splitlines()))
+    assert sum(answered.values()) - different <= allowed < times * different
+    assert {path.name for path in out.iterdir() if not path.name.startswith("part-")} == {"_job.json", "_lock"}
+
+
+SMALL = ("--model", "llama-text-embed-v2", "--dimension", 384, "--batch-size", 16, "--concurrency", 4, "--quiet")
+
+
+@pytest.mark.timeout(120)
+async def test_a_job_killed_twenty_times_ends_with_the_table_of_an_undisturbed_run(
+    tmp_path: Path, emulator: Emulator
+) -> None:
+    source, undisturbed, killed = write_texts(tmp_path / "in.txt", 6_000), tmp_path / "undisturbed", tmp_path / "killed"
+    assert await run(emulator, source, "--out", undisturbed, *SMALL) == (0, "", "")
+    await killed_again_and_again(source, killed, 20, emulator, *SMALL)
+    assert table_of(killed)["row"].to_pylist() == list(range(6_000))
+    assert_same_table(table_of(killed), table_of(undisturbed))
+
+
+@pytest.mark.timeout(120)
+async def test_so_does_a_job_that_sends_equal_texts_once(tmp_path: Path, emulator: Emulator) -> None:
+    source, undisturbed, killed = tmp_path / "in.txt", tmp_path / "undisturbed", tmp_path / "killed"
+    source.write_text("".join(f"text number {number % 1_500}\n" for number in range(6_000)))
+    assert await run(emulator, source, "--out", undisturbed, *SMALL) == (0, "", "")
+    await killed_again_and_again(source, killed, 6, emulator, *SMALL, "--dedupe")
+    assert table_of(killed)["row"].to_pylist() == list(range(6_000))
+    assert_same_table(table_of(killed), table_of(undisturbed))
+
+
+@pytest.mark.parametrize("options", [(), ("--model", "pinecone-sparse-english-v0", "-p", "return_tokens=true")])
+async def test_equal_texts_are_sent_once_on_request_and_every_row_has_its_embedding(
+    tmp_path: Path, emulator: Emulator, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    source = tmp_path / "in.txt"
+    source.write_text("".join(f"text number {number % 10}\n" for number in range(1_000)))
+    assert await in_thread(emulator, source, "--out", tmp_path / "plain", "-q", *options) == 0
+    assert await in_thread(emulator, source, "--out", tmp_path / "plain.jsonl", "-q", *options) == 0
+    plain = table_of(tmp_path / "plain").to_pylist()
+    emulator.reset_statistics()
+    assert await in_thread(emulator, source, "--out", tmp_path / "out", "--dedupe", *options) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "990 rows need not be sent, for others have the same texts"
+    assert said[-1].startswith(
+        "1,000 of 1,000 rows embedded, 1,000 of them in this run, 990 as copies; 0 failed; 1 request,"
+    )
+    assert table_of(tmp_path / "out").to_pylist() == plain
+    assert set(emulator.statistics().answered.values()) == {1}
+    assert await in_thread(emulator, source, "--out", tmp_path / "out.jsonl", "--dedupe", "-q", *options) == 0
+    assert set(emulator.statistics().answered.values()) == {2}
+    assert (tmp_path / "out.jsonl").read_text() == (tmp_path / "plain.jsonl").read_text()
+    piped = ("-", "--format", "txt", "--out", tmp_path / "piped", "--dedupe", *options)
+    process = await start(emulator, *piped, stdin=asyncio.subprocess.PIPE)
+    _, err = await process.communicate(source.read_bytes())
+    assert (process.returncode, b"990 as copies" in err) == (0, True), err
+    assert set(emulator.statistics().answered.values()) == {3}
+    assert table_of(tmp_path / "piped").to_pylist() == plain
 
 
 async def test_all_formats_of_real_text_give_the_same_table(tmp_path: Path, emulator: Emulator) -> None:
@@ -208,7 +254,7 @@ async def test_events_are_json_objects_a_line(
     assert await in_thread(emulator, *command) == 1
     printed = capsys.readouterr()
     first, *_, last = [json.loads(line) for line in printed.out.splitlines()]
-    assert first == {"event": "start", "output": str(out), "done": 0, "failed": 0, "total": 200}
+    assert first == {"event": "start", "output": str(out), "done": 0, "failed": 0, "total": 200, "duplicates": 0}
     assert (last["event"], last["status"], last["done"] + last["failed"], last["total"]) == ("end", 1, 200, 200)
     assert last["failed"] >= 1
     assert "--retry-failures tries just those again" in last["message"]

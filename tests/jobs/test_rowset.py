@@ -31,6 +31,7 @@ def test_it_holds_what_a_set_holds(added: list[list[int]], discarded: list[int])
 def test_it_counts_and_subtracts(rows: list[int], others: list[int], first: int, stop: int) -> None:
     held = set_of(rows)
     assert held.count_between(first, stop) == len({row for row in rows if first <= row < stop})
+    assert held.mask(first, stop).tolist() == [row in rows for row in range(first, stop)]
     copy = held.copy()
     copy.subtract(set_of(others))
     assert {row for row in range(2010) if row in copy} == set(rows) - set(others)

@@ -15,7 +15,7 @@ from pyarrow import dataset, parquet
 
 from pinecone_embed_async import DenseEmbeddings, ResponseError, ServiceError, SparseEmbeddings, Usage
 from pinecone_embed_async._jobs import OutputError, Row
-from pinecone_embed_async._jobs._failures import FailedRow
+from pinecone_embed_async._jobs._failures import FailedRow, cause_of
 from pinecone_embed_async._jobs._folder import OutputFolder, held_folder
 from pinecone_embed_async._jobs._store import Store
 from pinecone_embed_async._jobs._table import KeptTypes, embedded_table
@@ -183,7 +183,7 @@ def test_sparse_rows_are_lists_of_uint32_and_float32(folder: OutputFolder) -> No
 
 
 def failed(number: int, message: str = "overloaded") -> FailedRow:
-    return FailedRow(row(number), ServiceError(message, status=503))
+    return FailedRow(row(number), cause_of(ServiceError(message, status=503)))
 
 
 def test_failed_rows_are_remembered_until_they_are_done(folder: OutputFolder) -> None:
