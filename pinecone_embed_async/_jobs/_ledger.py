@@ -93,7 +93,9 @@ def choose_portion(portions: Sequence[Portion], now: Fingerprint, *, append: boo
 
 
 class JobLedger:
-    """Which rows of one portion are done and which failed. One thread notes; others may ask `is_wanted`.
+    """Which rows of one portion are done and which failed, and which of them a run sends.
+
+    One thread notes; others may ask `is_wanted`, for what a run sends is decided when it begins.
 
     Args:
         portion: The portion.
@@ -107,7 +109,8 @@ class JobLedger:
         self.done = done
         self._failed = failed
         self._retried = failed.copy() if retry_failures else None
-        self._copied = RowSet()
+        self._left_out = done.copy()
+        self._left_out.update(failed)
         self._stop_of_retried = failed.stop()
         self._done_count = self._count(done)
         self._failed_count = self._count(failed)
@@ -118,9 +121,7 @@ class JobLedger:
 
     def is_wanted(self, row: int) -> bool:
         """Whether this run sends the row."""
-        if self._retried is not None:
-            return row in self._retried and row not in self._copied
-        return row not in self.done and row not in self._failed and row not in self._copied
+        return row not in self._left_out if self._retried is None else row in self._retried
 
     def choose_copies(self, digests: TextDigests) -> Copies:
         """Find the rows that need not be sent because another has the same text, and want them no more.
@@ -132,7 +133,10 @@ class JobLedger:
         done, failed = (rows.mask(first, first + len(digests)) for rows in (self.done, self._failed))
         wanted = failed if self._retried is not None else ~(done | failed)
         copies = digests.copies(first, done=done, failed=failed & ~wanted, wanted=wanted)
-        self._copied.add(copies.rows)
+        if self._retried is None:
+            self._left_out.add(copies.rows)
+        else:
+            self._retried.discard(copies.rows)
         return copies
 
     def is_behind_all_wanted(self, row: int) -> bool:

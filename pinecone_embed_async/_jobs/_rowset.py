@@ -55,6 +55,14 @@ class RowSet:
         self._count -= count
         return count
 
+    def update(self, other: "RowSet") -> None:
+        """Add every row of another set."""
+        missing = len(other._bits) - len(self._bits)  # noqa: SLF001 - of its own kind
+        self._bits.extend(bytes(max(0, missing)))
+        view = np.frombuffer(self._bits, np.uint8)
+        view[: len(other._bits)] |= np.frombuffer(other._bits, np.uint8)  # noqa: SLF001 - the same
+        self._count = int(np.bitwise_count(view).sum())
+
     def subtract(self, other: "RowSet") -> None:
         """Take out every row of another set."""
         size = min(len(self._bits), len(other._bits))  # noqa: SLF001 - of its own kind

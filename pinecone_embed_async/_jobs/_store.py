@@ -7,7 +7,7 @@ from typing import Any, Self
 from pinecone_embed_async._jobs._failures import Cause, FailedRow, FailuresFile
 from pinecone_embed_async._jobs._files import file_errors
 from pinecone_embed_async._jobs._folder import OutputFolder
-from pinecone_embed_async._jobs._journal import Journal, Span, scan
+from pinecone_embed_async._jobs._journal import Journal, Span
 from pinecone_embed_async._jobs._parts import Segment, encode_table, part_rows, part_schema, part_vectors, write_part
 from pinecone_embed_async._jobs._rowset import RowNumbers, RowSet
 from pinecone_embed_async._jobs._table import check_same_vectors
@@ -46,6 +46,7 @@ class Store:
         self._folder = folder
         self._limits = (rows_per_part, bytes_per_part)
         self._failures = FailuresFile(folder.failures_path)
+        self._finished: dict[int, Sequence[Span]] = {}
         self.done = RowSet()
         self.schema: Any = None
         self.warnings: list[str] = []
@@ -81,6 +82,7 @@ class Store:
         for number in segments:
             with self._opened(number) as journal:
                 self._take_over(journal)
+                self._finished[number] = journal.spans
             self.write_part(number)
         journal = self._opened(last)
         return last, journal, self._take_over(journal)
@@ -144,6 +146,7 @@ class Store:
             return None
         finished = self._number
         self._journal.close()
+        self._finished[finished] = self._journal.spans
         self._number, self._rows = finished + 1, 0
         self._journal = self._opened(self._number)
         return finished
@@ -154,13 +157,12 @@ class Store:
         Raises:
             OutputError: The file system refused; the rows are still in the segment.
         """
-        path = self._folder.segment_path(number)
-        with file_errors(path):
-            spans = scan(path).spans
-        segment = _segment(path, spans)
+        # Where its records are is known, so that they need not be looked for, and summed up, once more.
+        segment = _segment(self._folder.segment_path(number), self._finished[number])
         if segment.schema is not None:
             write_part(self._folder.part_path(number), segment)
         self._folder.remove_segment(number)
+        del self._finished[number]
 
     def vectors(self, rows: RowNumbers) -> Iterator[Any]:
         """The embeddings of some rows, those of them that are in a part, as tables of `row` and the embeddings' columns.

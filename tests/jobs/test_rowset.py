@@ -32,6 +32,10 @@ def test_it_counts_and_subtracts(rows: list[int], others: list[int], first: int,
     held = set_of(rows)
     assert held.count_between(first, stop) == len({row for row in rows if first <= row < stop})
     assert held.mask(first, stop).tolist() == [row in rows for row in range(first, stop)]
+    both = held.copy()
+    both.update(set_of(others))
+    assert [row for row in range(2010) if row in both] == sorted({*rows, *others})
+    assert len(both) == len({*rows, *others})
     copy = held.copy()
     copy.subtract(set_of(others))
     assert {row for row in range(2010) if row in copy} == set(rows) - set(others)
