@@ -19,6 +19,7 @@ from pinecone_embed_async._jobs import (
     InputFile,
     InputPrint,
     Job,
+    JobError,
     JobProgress,
     Row,
     open_job,
@@ -124,6 +125,8 @@ class _Run:
                 asyncio.run(self._embed())
         except KeyboardInterrupt:
             return self._end(INTERRUPTED, "stopped; what is done is kept, and the same command goes on with the rest")
+        except JobError as error:
+            return self._end(1, f"{error}; what is done is kept: once this is put right, the same command goes on")
         except EmbedError as error:
             return self._end(1, f"{error}; what is done is kept, and the same command goes on with the rest")
         failed = self._job.progress().counts.failed

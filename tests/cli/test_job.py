@@ -7,9 +7,11 @@ import gzip
 import json
 import os
 import random
+import re
 import resource
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -234,7 +236,7 @@ async def test_a_disk_that_is_full_ends_the_run_and_nothing_done_is_lost(tmp_pat
 
     status, _, err = await run(emulator, source, "--out", out, "-q", preexec_fn=limit)
     assert status == 1
-    assert "_journal-00000.log: File too large; what is done is kept" in err
+    assert "_journal-00000.log: File too large; what is done is kept: once this is put right, the same" in err
     assert err.count("\n") == 1
     sent = emulator.statistics().answered
     assert 0 < len(sent) <= 2000
@@ -355,3 +357,109 @@ async def test_a_pipe_is_refused_because_a_job_reads_its_input_more_than_once(
     status, _ = await asyncio.gather(in_thread(emulator, pipe, "--out", tmp_path / "out.npy", "-q"), writing)
     assert status == 0
     assert np.load(tmp_path / "out.npy").shape == (2, 1024)
+
+
+@pytest.mark.parametrize(
+    ("text_format", "given", "wrong", "said"),
+    [
+        ("txt", b"one\ntwo\n%s\nfour\n", b"\xff", "standard input:3: not UTF-8 (byte 0xff)"),
+        ("jsonl", b'{"text": "one"}\n{"text": "two"}\n%s\n{"text": "four"}\n', b'{"text": "thr', "input:3: not JSON"),
+        (
+            "jsonl",
+            b'{"text": "one"}\n{"text": "two"}\n%s\n{"text": "four"}\n',
+            b'{"body": "three"}',
+            "input:3: no field 'text'",
+        ),
+        ("csv", b"text,n\none,1\n%s\nfour,2\n", b"two", "input:3: 1 fields, but the header has 2"),
+    ],
+)
+async def test_a_row_that_cannot_be_read_ends_the_run_once_it_comes_and_what_came_before_it_is_kept(
+    tmp_path: Path, emulator: Emulator, text_format: str, given: bytes, wrong: bytes, said: str
+) -> None:
+    out = tmp_path / "out"
+    command = ("-", "--format", text_format, "--out", out, "--quiet")
+    process = await start(emulator, *command, stdin=asyncio.subprocess.PIPE)
+    _, err = await process.communicate(given % wrong)
+    assert (process.returncode, err.count(b"\n")) == (1, 1)
+    assert said in err.decode()
+    assert b"what is done is kept: once this is put right, the same command goes on" in err
+    before = table_of(out)["row"].to_pylist()
+    assert before == list(range(1 if text_format == "csv" else 2))
+    right = {"txt": b"three", "jsonl": b'{"text": "three"}', "csv": b"three,3"}[text_format]
+    again = await start(emulator, *command, stdin=asyncio.subprocess.PIPE)
+    await again.communicate(given % right)
+    assert again.returncode == 0
+    assert table_of(out)["row"].to_pylist() == list(range(len(before) + 2))
+    assert set(emulator.statistics().answered.values()) == {1}
+
+
+@pytest.mark.parametrize("damage", ["torn", "changed"])
+async def test_a_journal_that_a_power_cut_has_spoiled_costs_what_is_spoiled(
+    tmp_path: Path, emulator: Emulator, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    source, out = write_texts(tmp_path / "in.txt", 400), tmp_path / "out"
+    emulator.latency = lambda request: 0 if request.number <= 4 else 60
+    assert await in_thread(emulator, source, "--out", out, "--batch-size", 50, "--timeout", 1, "--quiet") == 1
+    capsys.readouterr()
+    emulator.latency = 0
+    journal = out / "_journal-00000.log"
+    content = bytearray(journal.read_bytes())
+    if damage == "torn":
+        journal.write_bytes(content[:-1000])
+    else:
+        content[len(content) // 3] ^= 255
+        journal.write_bytes(content)
+    assert await in_thread(emulator, source, "--out", out, "--batch-size", 50, "--quiet") == 0
+    told = capsys.readouterr().err
+    if damage == "torn":
+        assert told == ""
+    else:
+        assert re.search(r"_journal-00000\.log: bytes [\d,]+ to [\d,]+ are damaged; the rows .* are embedded again", told)
+    assert table_of(out)["row"].to_pylist() == list(range(400))
+    answered = emulator.statistics().answered
+    assert sum(answered.values()) - len(answered) == 50
+
+
+def test_an_output_that_may_not_be_written_ends_the_run_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    who = os.geteuid()
+    if who == 0:
+        # Without root's right to write everywhere.
+        os.seteuid(65534)
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            source, folder = write_texts(Path(name) / "in.txt", 3), Path(name) / "folder"
+            folder.mkdir(mode=0o555)
+            for out in (folder, folder / "deeper", folder / "out.npy"):
+                assert cli("embed", str(source), "--out", str(out), "--emulator") == 1
+                said = capsys.readouterr().err
+                assert re.fullmatch(rf"pinecone-embed: {folder}.*[Pp]ermission.*\n", said), said
+            assert not list(folder.iterdir())
+    finally:
+        os.seteuid(who)
+
+
+async def test_a_source_that_changes_or_disappears_under_way_ends_the_run_and_what_is_done_stays(
+    tmp_path: Path, emulator: Emulator
+) -> None:
+    first, second = write_texts(tmp_path / "1.txt", 40), write_texts(tmp_path / "2.txt", 2_000)
+    content = second.read_bytes()
+    command = (first, second, "--batch-size", 10, "--concurrency", 2, "--quiet")
+    for number, is_removed in enumerate((False, True)):
+        out = tmp_path / f"out{number}"
+        emulator.reset_statistics()
+        emulator.hold()
+        process = await start(emulator, *command, "--out", out)
+        # It has read ahead into the first file alone: four requests.
+        await emulator.wait_for_in_flight(2)
+        second.unlink()
+        if not is_removed:
+            second.write_bytes(b"other\n")
+        emulator.release()
+        _, err = await process.communicate()
+        assert process.returncode == 1
+        assert re.search(rb"2\.txt: (it changed while the job was under way|No such file)", err), err
+        assert table_of(out)["row"].to_pylist() == list(range(40))
+        second.write_bytes(content)
+        assert await run(emulator, *command, "--out", out) == (0, "", "")
+        assert table_of(out)["row"].to_pylist() == list(range(2_040))
+        assert emulator.statistics().requests == 204
