@@ -420,7 +420,11 @@ async def test_a_journal_that_a_power_cut_has_spoiled_costs_what_is_spoiled(
     assert sum(answered.values()) - len(answered) == 50
 
 
-def test_an_output_that_may_not_be_written_ends_the_run_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_output_that_may_not_be_written_ends_the_run_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Everything is imported now, for nobody may not read what is installed for root.
+    assert cli("embed", str(write_texts(tmp_path / "in.txt", 1)), "--out", str(tmp_path / "out"), "--emulator", "-q") == 0
     who = os.geteuid()
     if who == 0:
         # Without root's right to write everywhere.
