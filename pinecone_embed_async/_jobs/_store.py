@@ -14,6 +14,10 @@ from pinecone_embed_async._jobs._table import check_same_vectors
 
 ROWS_PER_PART = 100_000
 BYTES_PER_PART = 128 * 2**20
+BYTES_OF_FIRST_PART = 16 * 2**20
+_SHARE_OF_PART = 4
+"""Until a part has `BYTES_PER_PART`, it has this share of all before it: a run's last part is made after its last answer,
+when nothing else is done, so it is to be a small share of the work."""
 
 
 class Store:
@@ -29,6 +33,7 @@ class Store:
         folder: The folder, held by this process.
         rows_per_part: Rows after which a segment becomes a part, about.
         bytes_per_part: The same in bytes.
+        bytes_of_first_part: The first parts are smaller, and this the smallest.
 
     Attributes:
         done: The rows that are embedded, for good, when it was opened.
@@ -41,12 +46,18 @@ class Store:
     """
 
     def __init__(
-        self, folder: OutputFolder, *, rows_per_part: int = ROWS_PER_PART, bytes_per_part: int = BYTES_PER_PART
+        self,
+        folder: OutputFolder,
+        *,
+        rows_per_part: int = ROWS_PER_PART,
+        bytes_per_part: int = BYTES_PER_PART,
+        bytes_of_first_part: int = BYTES_OF_FIRST_PART,
     ) -> None:
         self._folder = folder
-        self._limits = (rows_per_part, bytes_per_part)
+        self._limits = (rows_per_part, bytes_per_part, bytes_of_first_part)
         self._failures = FailuresFile(folder.failures_path)
         self._finished: dict[int, Sequence[Span]] = {}
+        self._size_before = 0
         self.done = RowSet()
         self.schema: Any = None
         self.warnings: list[str] = []
@@ -66,8 +77,11 @@ class Store:
     def _read_parts(self) -> None:
         parts = self._folder.parts()
         for number in parts:
-            for rows in part_rows(self._folder.part_path(number)):
+            path = self._folder.part_path(number)
+            for rows in part_rows(path):
                 self.done.add(rows)
+            with file_errors(path):
+                self._size_before += path.stat().st_size
         if parts:
             self.schema = part_schema(self._folder.part_path(parts[0]))
 
@@ -133,7 +147,8 @@ class Store:
     @property
     def is_full(self) -> bool:
         """Whether the rows in the journal are enough for a part."""
-        rows, size = self._limits
+        rows, most, least = self._limits
+        size = min(most, max(least, self._size_before // _SHARE_OF_PART))
         return self._rows >= rows or self._journal.size >= size
 
     def finish_segment(self) -> int | None:
@@ -147,6 +162,7 @@ class Store:
         finished = self._number
         self._journal.close()
         self._finished[finished] = self._journal.spans
+        self._size_before += self._journal.size
         self._number, self._rows = finished + 1, 0
         self._journal = self._opened(self._number)
         return finished
