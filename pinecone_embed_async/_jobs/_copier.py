@@ -15,7 +15,7 @@ from pinecone_embed_async._jobs._duplicates import Copies
 from pinecone_embed_async._jobs._failures import Cause, FailedRow
 from pinecone_embed_async._jobs._files import PARTIAL_SUFFIX, file_errors
 from pinecone_embed_async._jobs._recorder import Piece
-from pinecone_embed_async._jobs._rowset import RowNumbers, RowSet
+from pinecone_embed_async._jobs._rowset import RowNumbers, RowSet, are_among
 from pinecone_embed_async._jobs._sources import Row
 from pinecone_embed_async._jobs._store import Store
 from pinecone_embed_async._jobs._table import Embeddings, embeddings_of
@@ -45,19 +45,24 @@ def copied_rows(store: Store, folder: Path, rows: Iterable[Row], copies: Copies)
     wanted.add(sources)
     causes = store.causes(wanted)
     with _gathered(store.vectors(sources), folder / f"_copies-{token_hex(4)}{PARTIAL_SUFFIX}") as vectors:
-        source_of = zip(copies.rows.tolist(), copies.sources.tolist(), strict=True)
-        row, source = next(source_of, (-1, -1))
         pairs: list[tuple[Row, int]] = []
-        for each in rows:
-            if each.number != row:
-                continue
-            pairs.append((each, source))
-            row, source = next(source_of, (-1, -1))
-            if len(pairs) == _ROWS_PER_PIECE or row < 0:
+        for pair in _paired(rows, copies):
+            pairs.append(pair)
+            if len(pairs) == _ROWS_PER_PIECE:
                 yield _piece(pairs, vectors, causes)
                 pairs = []
-            if row < 0:
-                return
+        if pairs:
+            yield _piece(pairs, vectors, causes)
+
+
+def _paired(rows: Iterable[Row], copies: Copies) -> Iterator[tuple[Row, int]]:
+    """The rows that are copies, each with the number of its source."""
+    given = iter(rows)
+    for start in range(0, len(copies.rows), _ROWS_PER_PIECE):
+        stretch = slice(start, start + _ROWS_PER_PIECE)
+        for number, source in zip(copies.rows[stretch].tolist(), copies.sources[stretch].tolist(), strict=True):
+            # All of them are there: they were seen when the copies were chosen.
+            yield next(row for row in given if row.number == number), source
 
 
 def _piece(pairs: Sequence[tuple[Row, int]], vectors: "_Vectors", causes: dict[int, Cause]) -> Piece:
@@ -88,7 +93,7 @@ class _Vectors:
 
     def holds(self, rows: RowNumbers) -> npt.NDArray[np.bool_]:
         """Which of these rows it has."""
-        return np.isin(rows, self._numbers)
+        return are_among(rows, self._numbers)
 
     def take(self, rows: RowNumbers) -> Embeddings:
         """The embeddings of rows that it has, in this order."""

@@ -13,7 +13,7 @@ from pyarrow import ipc, parquet
 from pinecone_embed_async._jobs._errors import OutputError
 from pinecone_embed_async._jobs._files import replacing
 from pinecone_embed_async._jobs._journal import Span
-from pinecone_embed_async._jobs._rowset import RowNumbers
+from pinecone_embed_async._jobs._rowset import RowNumbers, are_among
 from pinecone_embed_async._jobs._table import VECTOR_COLUMNS
 
 # Enough rows to compress well, few enough that one group of 2048 dimensions stays at 64 MiB.
@@ -151,7 +151,7 @@ def part_vectors(path: Path, rows: RowNumbers) -> Iterator[Any]:
         with parquet.ParquetFile(path) as part:
             columns = ["row", *(name for name in VECTOR_COLUMNS if name in part.schema_arrow.names)]
             for group in range(part.num_row_groups):
-                held = np.isin(part.read_row_group(group, columns=["row"]).column(0).to_numpy(), rows)
+                held = are_among(part.read_row_group(group, columns=["row"]).column(0).to_numpy(), rows)
                 if held.any():
                     yield part.read_row_group(group, columns=columns).filter(pa.array(held))
     except (OSError, pa.ArrowException, KeyError) as error:

@@ -6,6 +6,14 @@ import numpy.typing as npt
 RowNumbers = npt.NDArray[np.int64]
 
 
+def are_among(rows: RowNumbers, ascending: RowNumbers) -> npt.NDArray[np.bool_]:
+    """Which of some rows are among others that are in order; bool, shape (rows,). The others are not gone through."""
+    if not len(ascending):
+        return np.zeros(len(rows), np.bool_)
+    found: npt.NDArray[np.bool_] = ascending[np.searchsorted(ascending[:-1], rows)] == rows
+    return found
+
+
 class RowSet:
     """A set of whole numbers from 0 as a bitmap: ten million rows take 1.25 MB.
 

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pinecone_embed_async._jobs._rowset import RowSet
+from pinecone_embed_async._jobs._rowset import RowSet, are_among
 
 ROWS = st.lists(st.integers(0, 2000), max_size=60)
 
@@ -41,6 +41,12 @@ def test_it_counts_and_subtracts(rows: list[int], others: list[int], first: int,
     assert {row for row in range(2010) if row in copy} == set(rows) - set(others)
     assert len(copy) == len(set(rows) - set(others))
     assert len(held) == len(set(rows))
+
+
+@given(ROWS, ROWS)
+def test_rows_are_found_among_others_in_order(rows: list[int], others: list[int]) -> None:
+    found = are_among(np.array(rows, np.int64), np.unique(np.array(others, np.int64)))
+    assert found.tolist() == [row in others for row in rows]
 
 
 def test_two_million_rows_take_a_quarter_of_a_megabyte() -> None:
