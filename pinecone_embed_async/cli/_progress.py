@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Column
 from rich.text import Text
@@ -55,32 +55,39 @@ class Summary:
         )
 
 
-class Advance(Protocol):
-    """How far a run has come; the client's `Progress` is one."""
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """How far a run has come.
 
-    @property
-    def done(self) -> int:
-        """Inputs embedded."""
+    Attributes:
+        done: Inputs embedded.
+        failed: Inputs that failed.
+        total: Inputs of the run; `None` while that is not known.
+        duplicates: Inputs that are not sent, for another has the same text, and that are not copied from that yet.
+        requests: Requests answered.
+        tokens: Tokens billed.
+        retries: Requests sent again.
+    """
 
-    @property
-    def failed(self) -> int:
-        """Inputs that failed."""
+    done: int
+    failed: int
+    total: int | None
+    duplicates: int = 0
+    requests: int = 0
+    tokens: int = 0
+    retries: int = 0
 
-    @property
-    def total(self) -> int | None:
-        """Inputs of the run; `None` while that is not known."""
 
-    @property
-    def requests(self) -> int:
-        """Requests answered."""
-
-    @property
-    def tokens(self) -> int:
-        """Tokens billed."""
-
-    @property
-    def retries(self) -> int:
-        """Requests sent again."""
+def advance_of(progress: Progress) -> Advance:
+    """How far a call of the client has come."""
+    return Advance(
+        progress.done,
+        progress.failed,
+        progress.total,
+        requests=progress.requests,
+        tokens=progress.tokens,
+        retries=progress.retries,
+    )
 
 
 class Display(Protocol):
@@ -130,7 +137,7 @@ class Reporter:
 @contextlib.contextmanager
 def reporting(total: int, *, quiet: bool) -> Iterator[Reporter]:
     """Show the progress of `total` inputs while the block runs: a bar on a terminal, else a line every few seconds."""
-    start = Progress(done=0, failed=0, total=total, requests=0, tokens=0, retries=0)
+    start = Advance(done=0, failed=0, total=total)
     with showing(None if quiet or not total else standard_display(start), start) as reporter:
         yield reporter
 
@@ -160,7 +167,7 @@ class Pace:
     Attributes:
         inputs: A second.
         tokens: A minute.
-        left: Seconds until all is done; `None` while that cannot be told.
+        left: Seconds until all is sent and answered; `None` while that cannot be told.
     """
 
     inputs: float
@@ -172,7 +179,8 @@ def pace(start: Advance, now: Advance, seconds: float) -> Pace:
     """The pace since `start`, `seconds` ago."""
     settled = now.done + now.failed
     rate = max(0, settled - start.done - start.failed) / max(seconds, 1e-9)
-    left = None if now.total is None or not rate else (now.total - settled) / rate
+    # Copying takes next to no time.
+    left = None if now.total is None or not rate else max(0, now.total - now.duplicates - settled) / rate
     return Pace(rate, 60 * (now.tokens - start.tokens) / max(seconds, 1e-9), left)
 
 
@@ -187,7 +195,7 @@ class _BarDisplay:
             TextColumn("{task.fields[tokens]}"),
             TextColumn("{task.fields[retries]}"),
             TextColumn("{task.fields[failed]}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True)),
             console=console,
             auto_refresh=False,
             transient=True,
@@ -205,6 +213,7 @@ class _BarDisplay:
             "tokens": f"{counted(progress.tokens, 'token')}, {speed.tokens:,.0f}/min",
             "retries": counted(progress.retries, "retry", "retries"),
             "failed": f"{progress.failed:,} failed" if progress.failed else "",
+            "left": "" if speed.left is None else f"{duration(speed.left)} left",
         }
 
     def show(self, progress: Advance) -> None:
@@ -236,7 +245,7 @@ class _LineDisplay:
     def show(self, progress: Advance) -> None:
         speed = pace(self._start, progress, time.monotonic() - self._started)
         failed = f", {progress.failed:,} failed" if progress.failed else ""
-        left = "" if speed.left is None else f", {speed.left:,.0f} s left"
+        left = "" if speed.left is None else f", {duration(speed.left)} left"
         print_line(
             f"{_settled(progress)} inputs{failed}, {speed.inputs:,.0f} inputs/s, {counted(progress.tokens, 'token')}, "
             f"{speed.tokens:,.0f} tokens/min, {counted(progress.retries, 'retry', 'retries')}{left}"
@@ -253,3 +262,15 @@ def _settled(progress: Advance) -> str:
 def counted(number: int, singular: str, plural: str | None = None) -> str:
     """A number and what it counts."""
     return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"
+
+
+def duration(seconds: float) -> str:
+    """A length of time, as exact as it is long."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, whole = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {whole} s" if whole else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes} min" if minutes else f"{hours:,} h"
