@@ -170,17 +170,17 @@ class Engine:
     @property
     def in_flight(self) -> int:
         """Requests on the wire or being decoded."""
-        return sum(state.lane.in_flight for state in self._states.values())
+        return sum(state.lane.in_flight for state in list(self._states.values()))
 
     @property
     def waiting(self) -> int:
         """Requests that wait for a turn."""
-        return self._turnstile.waiting({state.lane for state in self._states.values()})
+        return self._turnstile.waiting({state.lane for state in list(self._states.values())})
 
     @property
     def concurrency(self) -> int:
         """Requests that may be in flight now in each event loop, by what became of the last ones."""
-        return min((state.lane.limit for state in self._states.values()), default=self._options.max_concurrency)
+        return min((state.lane.limit for state in list(self._states.values())), default=self._options.max_concurrency)
 
     @property
     def model(self) -> str:

@@ -4,13 +4,13 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
 import typer
 from typer.exceptions import TyperException
 
-from pinecone_embed_async import ConfigurationError, EmbedError, __version__
+from pinecone_embed_async import ConfigurationError, EmbedError, Quota, __version__
 from pinecone_embed_async._jobs import (
     Columns,
     FieldText,
@@ -21,6 +21,8 @@ from pinecone_embed_async._jobs import (
     output_format,
     parse_template,
 )
+from pinecone_embed_async._limits import PlanName
+from pinecone_embed_async._models import PLANS
 from pinecone_embed_async.cli import _demo, _embed, _estimate, _job, _models, _serve
 from pinecone_embed_async.cli._output import INTERRUPTED, PROGRAM, print_error
 from pinecone_embed_async.cli._run import Settings, check_settings
@@ -138,6 +140,15 @@ Concurrency = Annotated[
     int | None,
     typer.Option("--concurrency", min=1, metavar="N", help="Requests in flight at most. Default: 8."),
 ]
+QuotaOption = Annotated[
+    str | None,
+    typer.Option(
+        "--quota",
+        metavar="PLAN|TOKENS",
+        help="What paces the requests: starter, builder, standard or enterprise, or tokens a minute. Default: learned from "
+        "the service's rejections.",
+    ),
+]
 BaseUrl = Annotated[
     str | None,
     typer.Option(
@@ -201,6 +212,7 @@ def embed(
     dimension: Dimension = None,
     truncate: Truncate = None,
     parameter: Parameter = None,
+    quota: QuotaOption = None,
     concurrency: Concurrency = None,
     batch_size: BatchSize = None,
     dedupe: Dedupe = False,
@@ -239,6 +251,7 @@ def embed(
     settings = Settings(
         model=model,
         parameters=_parameters(parameter or [], input_type=input_type, dimension=dimension, truncate=truncate),
+        quota=_quota(quota),
         concurrency=concurrency,
         batch_size=batch_size,
         base_url=base_url,
@@ -435,6 +448,17 @@ def _check_service(settings: Settings) -> None:
             raise ConfigurationError("--emulator is a service of its own; leave out --base-url and --allow-http")
     elif not os.environ.get("PINECONE_API_KEY"):
         raise EmbedError("no API key: set the environment variable PINECONE_API_KEY, or use --emulator")
+
+
+def _quota(given: str | None) -> Quota | PlanName | None:
+    if given is None:
+        return None
+    if given in PLANS:
+        return cast("PlanName", given)
+    tokens = given.replace(",", "").replace("_", "")
+    if not tokens.isascii() or not tokens.isdigit() or not int(tokens):
+        raise ConfigurationError(f"--quota is one of {', '.join(PLANS)}, or tokens a minute, got {given!r}")
+    return Quota(int(tokens))
 
 
 def _positive(seconds: float | None, name: str) -> float | None:

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from pinecone_embed_async._jobs import (
     take_fingerprint,
 )
 from pinecone_embed_async.cli._output import INTERRUPTED, print_error, print_line, without_key
-from pinecone_embed_async.cli._progress import Advance, Display, counted, pace, showing, standard_display
+from pinecone_embed_async.cli._progress import Advance, Display, counted, pace, showing, standard_display, waited, with_quota
 from pinecone_embed_async.cli._run import Settings, connected, service_named
 
 _EVENT_INTERVAL = 1.0
@@ -100,6 +100,7 @@ class _Run:
         self._settings = settings
         self._teller = teller
         self._retries = 0
+        self._watch: Callable[[Advance], Advance] = lambda advance: advance
         self._before = self._advance(job.progress())
         self._started = time.perf_counter()
 
@@ -139,7 +140,7 @@ class _Run:
         return self._end(0, None)
 
     def _end(self, status: int, message: str | None) -> int:
-        now = self._advance(self._job.progress())
+        now = self._watch(self._advance(self._job.progress()))
         self._teller.end(status, message, (self._before, now), time.perf_counter() - self._started)
         if message is not None and not (status == INTERRUPTED and self._settings.quiet):
             print_error(message)
@@ -147,7 +148,8 @@ class _Run:
 
     async def _embed(self) -> None:
         async with connected(self._settings) as client:
-            with showing(self._teller.display(self._before), self._before) as reporter:
+            self._watch = lambda advance: with_quota(advance, client)
+            with showing(self._teller.display(self._before), self._before, self._watch) as reporter:
 
                 def report(progress: JobProgress) -> None:
                     self._retries = client.statistics().retries
@@ -215,7 +217,7 @@ class _Lines:
         print_line(
             f"{now.done:,}{total} rows embedded, {now.done - before.done:,} of them in this run{copies}; "
             f"{now.failed:,} failed; {counted(now.requests, 'request')}, {counted(now.tokens, 'token')}, "
-            f"{counted(now.retries, 'retry', 'retries')}, {seconds:.1f} s, "
+            f"{counted(now.retries, 'retry', 'retries')}, {seconds:.1f} s{waited(now.waited)}, "
             f"{pace(before, now, seconds).inputs:,.0f} inputs/s"
         )
 

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pinecone_embed_async import ConfigurationError, DenseEmbeddings, EmbedClient, EmbedError, SparseEmbeddings
+from pinecone_embed_async import ConfigurationError, DenseEmbeddings, EmbedClient, EmbedError, Quota, SparseEmbeddings
 from pinecone_embed_async._client import DEFAULT_BASE_URL
+from pinecone_embed_async._limits import PlanName
 from pinecone_embed_async.cli._progress import Summary, advance_of, reporting
 from pinecone_embed_async.emulator import Emulator
 
@@ -20,6 +21,7 @@ class Settings:
     Attributes:
         model: The name of the model.
         parameters: The model's parameters, `input_type` among them.
+        quota: What paces the requests: limits, or the name of a plan; learned if there is none.
         concurrency: Requests in flight at most.
         batch_size: Inputs per request at most.
         base_url: The service's address.
@@ -33,6 +35,7 @@ class Settings:
 
     model: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    quota: Quota | PlanName | None = None
     concurrency: int | None = None
     batch_size: int | None = None
     base_url: str | None = None
@@ -93,6 +96,7 @@ def _client(settings: Settings, **options: Any) -> EmbedClient[Any]:
         settings.model,
         api_version=_API_VERSION,
         parameters=settings.parameters,
+        quota=settings.quota,
         max_batch_size=settings.batch_size,
         allow_http=settings.allow_http,
         **options,
@@ -124,7 +128,7 @@ async def embed_texts(client: EmbedClient[Any], texts: Sequence[str], settings: 
     if settings.dense_only:
         await _check_dense(client)
     failure: EmbedError | None = None
-    with reporting(len(texts), quiet=settings.quiet) as reporter:
+    with reporting(len(texts), client, quiet=settings.quiet) as reporter:
         started = time.perf_counter()
         try:
             embeddings = await client.embed(
@@ -143,6 +147,7 @@ async def embed_texts(client: EmbedClient[Any], texts: Sequence[str], settings: 
         tokens=embeddings.usage.total_tokens,
         retries=client.statistics().retries,
         seconds=seconds,
+        waited=client.statistics().waited,
     )
     return Outcome(embeddings, summary, failure)
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from pinecone_embed_async.cli._progress import Advance, Pace, duration, pace, showing, standard_display
+from pinecone_embed_async import EmbedClient, Quota
+from pinecone_embed_async.cli._progress import Advance, Pace, Summary, duration, pace, showing, standard_display, with_quota
 from pinecone_embed_async.emulator import Emulator
 from tests.cli.test_job import PROGRAM, ROOT, in_thread, write_texts
 from tests.processes import environment_of
@@ -112,6 +113,59 @@ async def test_programs_are_told_every_second(
         assert event["tokens_per_minute"] > 0
         assert event["seconds_left"] > 0
         assert set(event) == set(end) - {"seconds", "status", "message"}
+
+
+def test_a_line_tells_what_the_quota_has_and_whether_it_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    display = standard_display(Advance(0, 0, 1_000))
+    display.show(Advance(300, 0, None, tokens=5_000, quota=250_000, is_waiting=True))
+    display.close()
+    assert "of 250,000 tokens/min, 0 retries, waiting for the quota\n" in capsys.readouterr().err
+
+
+async def test_a_run_under_a_quota_tells_how_much_of_it_is_used(
+    tmp_path: Path, emulator: Emulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    emulator.latency = 1.5
+    source = write_texts(tmp_path / "in.txt", 20)
+    assert await in_thread(emulator, source, "--out", tmp_path / "out", "--json", "--quota", "250,000") == 0
+    _, *between, end = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["quota"] for event in (*between, end)] == [250_000] * (len(between) + 1)
+    assert (end["is_waiting"], end["waited"]) == (False, 0)
+
+
+async def test_what_a_run_shows_of_the_quota_is_what_the_client_knows(emulator: Emulator) -> None:
+    quota = Quota(600, None, None, window=0.5)
+    async with EmbedClient(
+        "multilingual-e5-large", max_batch_size=10, api_key=emulator.api_key, base_url=emulator.url, quota=quota
+    ) as client:
+        assert with_quota(Advance(0, 0, 9), client) == Advance(0, 0, 9)
+        await client.embed([f"text number {number}" for number in range(200)], input_type="passage")
+        known = with_quota(Advance(0, 0, 9), client)
+    assert known.quota == 72_000
+    assert known.waited > 0.3
+    assert not known.is_waiting
+
+
+@pytest.mark.parametrize("given", ["gold", "0", "-5", "1.5", ""])
+async def test_a_quota_is_a_plan_or_tokens(
+    tmp_path: Path, emulator: Emulator, given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_texts(tmp_path / "in.txt", 2)
+    assert await in_thread(emulator, source, "--out", tmp_path / "out", f"--quota={given}") == 2
+    assert "--quota is one of starter, builder, standard, enterprise, or tokens a minute" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("given", ["starter", "builder", "standard", "enterprise", "1_000_000"])
+async def test_every_plan_is_taken(tmp_path: Path, emulator: Emulator, given: str) -> None:
+    source = write_texts(tmp_path / "in.txt", 2)
+    assert await in_thread(emulator, source, "--out", tmp_path / "out", "--quota", given) == 0
+
+
+def test_a_summary_tells_of_waiting_if_there_was_any() -> None:
+    summary = Summary(inputs=9, embedded=9, requests=1, tokens=50, retries=0, seconds=130.0, waited=61.0)
+    assert "130.0 s (1 min 1 s waiting for the quota), " in str(summary)
+    assert "waiting" not in str(Summary(inputs=9, embedded=9, requests=1, tokens=50, retries=0, seconds=1.0))
 
 
 def test_a_display_that_nobody_reads_does_not_hold_the_run_up() -> None:
