@@ -178,10 +178,11 @@ async def test_leaving_early_cancels_what_runs_and_closes_the_source(emulator: E
     source = Source(300)
     async with dense_client(emulator, max_batch_size=5, max_concurrency=2) as client:
         given: Any = source.slowly() if kind == "async" else source
-        async with client.stream(given, in_thread=kind == "thread", **Passage) as batches:
+        emulator.hold()
+        async with client.stream(given, in_thread=kind == "thread", ordered=False, **Passage) as batches:
+            await emulator.wait_for_in_flight(2)
+            emulator.release(1)
             await anext(batches)
-            emulator.hold()
-            await settle()
             assert "Run._carry_out" in own_tasks()
         assert source.closed
         assert own_tasks() == []
