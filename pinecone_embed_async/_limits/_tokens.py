@@ -11,7 +11,7 @@ from pinecone_embed_async._limits._window import Window
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CUT = 0.85
+CUT = 0.92
 """What is left of a found limit after a rejection. Source of this and the next figures: `benchmarks/quota_simulation.py`."""
 
 GROWTH = 0.02
@@ -25,14 +25,14 @@ GROWTH_REQUESTS = 1.4
 """What a found limit grows by beside that in a window, in requests: the same for all clients of a quota, so that their
 shares meet."""
 
-DEEP_CUT = 0.65
-"""A found limit that was cut to less than this part of what it was grows by `RETURN` times as much in each further window:
-what was cut that deep may come back."""
+DEEP_CUT = 0.8
+"""A found limit that was cut to less than this part of what it was grows by `RETURN` times as much in each further window,
+up to what it was: what was cut that deep may come back."""
 
-RETURN = 5.0
+RETURN = 40.0
 """See `DEEP_CUT`."""
 
-FADING = 0.94
+FADING = 0.98
 """What is left, after a window, of the memory of what a found limit was."""
 
 SMOOTHING = 4
@@ -193,11 +193,13 @@ class TokenLimit:
         if self._found is None:
             return self.known
         windows = self._grown / self.window.length
+        rate = windows + math.pow(2, min(windows - CALM, 60)) - math.pow(2, -CALM)
+        grown = self._found * (1 + GROWTH * rate) + GROWTH_REQUESTS * self._step * windows
         if self._found < DEEP_CUT * self._before:
-            rate = math.pow(RETURN, min(windows, 20)) - 1
-        else:
-            rate = windows + math.pow(2, min(windows - CALM, 60)) - math.pow(2, -CALM)
-        return min(self.known, self._found * (1 + GROWTH * rate) + GROWTH_REQUESTS * self._step * windows)
+            # Not beyond what it was: whoever was cut by chance would come back for the shares of others, too.
+            returned = self._found * (1 + GROWTH * (math.pow(RETURN, min(windows, 20)) - 1))
+            grown = max(grown, min(returned, self._before))
+        return min(self.known, grown)
 
     @property
     def source(self) -> str:
@@ -469,7 +471,8 @@ class TokenLimit:
             # What was sent in doubt was rejected: the guess stands.
             return
         else:
-            self._before = max(limit, self._before * FADING ** ((now - self._found_at) / self.window.length))
+            held = min(limit, max(got, CUT * limit))
+            self._before = max(held, self._before * FADING ** ((now - self._found_at) / self.window.length))
             self._found = max(min(got, CUT * limit), limit / 2, float(tokens) / SMALLEST_CUT)
         self._grown = 0.0
         self._found_at = now
