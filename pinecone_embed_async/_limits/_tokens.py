@@ -457,7 +457,8 @@ class TokenLimit:
                 self._probe_every = PROBE_WINDOWS * length
         else:
             self._eager, self._probe_every = EAGER_PROBES, length
-        self._probe_at = now + self._probe_every
+        # Where less is given than was named, trying whether more is allowed would gain nothing.
+        self._probe_at = math.inf if self.given is not None and self.given <= named else now + self._probe_every
         if self._found is not None and self._found > self.known:
             self._found = None
 
