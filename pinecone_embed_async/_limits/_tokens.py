@@ -406,7 +406,8 @@ class TokenLimit:
         if part_at == now and (whole_at is None or whole_at - now > self.window.length * PATIENCE):
             free = min(limit - self.window.used(now), short_limit - self._short.used(now))
             return int(free), now
-        times = [whole_at, part_at if part_at != now else None, None if self._probe_sent is not None else self._probe_at]
+        probe_at = self._probe_at if self._probe_sent is None and self._found is None else None
+        times = [whole_at, part_at if part_at != now else None, probe_at]
         return 0, min((time for time in times if time is not None and not math.isinf(time)), default=None)
 
     def _fits_at(self, tokens: int, limit: float, short_limit: float, now: float) -> float | None:
