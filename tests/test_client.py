@@ -180,7 +180,8 @@ async def test_an_unknown_model_is_left_to_the_service(emulator: Emulator) -> No
 async def test_the_job_is_finished_under_an_unknown_quota_smaller_than_it() -> None:
     quota = ServiceQuota(tokens_per_window=1500, window=1.0)
     texts = [f"text number {number} has a few words" for number in range(400)]
-    async with Emulator(quota=quota) as emulator, dense_client(emulator, max_batch_size=20, quota=Quota(window=1.0)) as client:
+    paced = Quota(window=1.0)
+    async with Emulator(quota=quota) as emulator, dense_client(emulator, max_batch_size=20, quota=paced) as client:
         result = await client.embed(texts, input_type="passage")
         statistics = client.statistics()
     assert result.embedded.all()

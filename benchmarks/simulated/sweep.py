@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from simulated.cases import must_hold, simulate
 
-from pinecone_embed_async._limits import _tokens
+from pinecone_embed_async._limits import _found, _tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from types import ModuleType
 
     from simulated.cases import Case, Result
 
@@ -25,7 +26,7 @@ NEIGHBOURS: Mapping[str, tuple[float, float]] = {
     "FADING": (0.94, 1.0),
     "SMOOTHING": (2, 8),
 }
-"""Constants of `_tokens`, and their neighbours."""
+"""Constants of the limiter, and their neighbours."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,23 @@ def _constants(variant: Variant) -> Iterator[None]:
     if not variant.name:
         yield
         return
-    chosen = getattr(_tokens, variant.name)
-    setattr(_tokens, variant.name, variant.value)
+    module = _module_of(variant.name)
+    chosen = getattr(module, variant.name)
+    setattr(module, variant.name, variant.value)
     try:
         yield
     finally:
-        setattr(_tokens, variant.name, chosen)
+        setattr(module, variant.name, chosen)
+
+
+def _module_of(name: str) -> ModuleType:
+    return _found if hasattr(_found, name) else _tokens
+
+
+def chosen_value(name: str) -> float:
+    """The value of a constant as it is."""
+    value: float = getattr(_module_of(name), name)
+    return value
 
 
 def sweep_cases() -> list[Case]:
