@@ -390,7 +390,11 @@ class Engine:
             try:
                 await self._take_turn(sending, sender)
             except InputError as too_large:
+                # It is about the first input; the others may be sent yet.
+                sending.request = sending.cut(0)
                 return too_large.with_traceback(None)
+            except ConfigurationError as unusable:
+                return unusable.with_traceback(None)
         answer: Answer | None = None
         error: EmbedError | None = None
         try:
