@@ -22,6 +22,18 @@ from pinecone_embed_async._estimate import Estimate
 from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings, SparseVector, Usage
 from pinecone_embed_async._retry import RetryPolicy
 from pinecone_embed_async._stream import EmbeddedBatch, EmbeddingStream
+from pinecone_embed_async._telemetry import (
+    ErrorKind,
+    Event,
+    Failed,
+    Finished,
+    Hook,
+    ObservedCall,
+    ObservedRequest,
+    Retried,
+    Started,
+    Waiting,
+)
 from pinecone_embed_async._version import __version__
 from pinecone_embed_async._wire import ModelInfo, ModelParameter
 
@@ -36,23 +48,33 @@ __all__ = [
     "EmbedError",
     "EmbeddedBatch",
     "EmbeddingStream",
+    "ErrorKind",
     "Estimate",
+    "Event",
+    "Failed",
     "Failure",
+    "Finished",
+    "Hook",
     "InputError",
     "InvalidRequestError",
     "ModelInfo",
     "ModelParameter",
     "NotFoundError",
+    "ObservedCall",
+    "ObservedRequest",
     "Progress",
     "QuotaExceededError",
     "RateLimitError",
     "ResponseError",
+    "Retried",
     "RetryPolicy",
     "ServiceError",
     "SparseEmbeddings",
     "SparseVector",
+    "Started",
     "Statistics",
     "TransportError",
     "Usage",
+    "Waiting",
     "__version__",
 ]

@@ -31,6 +31,7 @@ from pinecone_embed_async._plan import Distinct, Learned, Ledger, RequestLimits,
 from pinecone_embed_async._results import DenseEmbeddings, Dimension, SparseEmbeddings, SparseVector, with_outcome
 from pinecone_embed_async._retry import RetryPolicy
 from pinecone_embed_async._stream import Batches, EmbeddingStream, Reader, Run, check_source
+from pinecone_embed_async._telemetry import CallObservation, ObservedCall, teller_of
 from pinecone_embed_async._wire import decode_model, decode_models, encode_request
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._plan import Account, Outcomes, PlannedRequest
     from pinecone_embed_async._retry import RetryState
     from pinecone_embed_async._stream import Source
+    from pinecone_embed_async._telemetry import Hook, Operation
     from pinecone_embed_async._wire import DecoderName, ModelInfo
 
 DEFAULT_BASE_URL = "https://api.pinecone.io"
@@ -156,6 +158,7 @@ class _Options(TypedDict, total=False):
     allow_http: bool
     decoder: DecoderName | None
     max_delay: float
+    hooks: Iterable[Hook]
 
 
 class _OneOptions(TypedDict, total=False):
@@ -194,6 +197,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         decoder: `"msgspec"`, or `"simdjson"` with the extra `fast`; the faster one installed if left out.
         max_delay: seconds that a call of `embed_one` waits at most for others to share its request, while another
             such request with the same parameters is under way; else it does not wait.
+        hooks: functions that are told what happens to calls and requests; see `Hook`.
 
     Raises:
         ConfigurationError: an argument cannot work; nothing was sent.
@@ -259,6 +263,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         allow_http: bool = False,
         decoder: DecoderName | None = None,
         max_delay: float = 0.002,
+        hooks: Iterable[Hook] = (),
     ) -> None:
         if not isinstance(model, str) or not model:
             raise ConfigurationError("model is the name of a hosted model")
@@ -275,6 +280,8 @@ class EmbedClient(Generic[EmbeddingsT]):
         _check_seconds("max_delay", max_delay)
         if not api_version.isascii() or not api_version.isprintable() or " " in api_version:
             raise ConfigurationError("api_version is a date such as 2025-10")
+        self._base_url = check_base_url(host, allow_http=allow_http)
+        self._teller = teller_of(hooks)
         self._model = model
         self._parameters = _models.merge_parameters(parameters or {}, None, None)
         self._max_batch_size = max_batch_size
@@ -290,7 +297,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             EngineOptions(
                 model=model,
                 api_key=check_api_key(key),
-                base_url=check_base_url(host, allow_http=allow_http),
+                base_url=self._base_url,
                 api_version=api_version,
                 vector_type=_models.vector_type_of(model, vector_type),
                 retry=retry or RetryPolicy(),
@@ -301,6 +308,7 @@ class EmbedClient(Generic[EmbeddingsT]):
                 decoder=decoder,
                 session=session,
                 user_agent=user_agent(source_tag),
+                teller=self._teller,
             )
         )
 
@@ -418,9 +426,24 @@ class EmbedClient(Generic[EmbeddingsT]):
             del inputs
         # Reading an async iterable may take a while.
         self._check_open()
+        collector = call.collector
+        observation = self._observe("embed", job, call.count, lambda _: _totals(collector, collector.account, call.count))
+        with observation or contextlib.nullcontext():
+            return await self._carry_out(job, call, observation, progress, raises=on_error == "raise")
+
+    async def _carry_out(
+        self,
+        job: _Job,
+        call: _Call,
+        observation: CallObservation | None,
+        progress: Callable[[Progress], None] | None,
+        *,
+        raises: bool,
+    ) -> EmbeddingsT:
+        """Embed what `embed` has read."""
         collector, ledger = call.collector, call.ledger
         report = self._reporter(progress, collector, collector.account, call.count)
-        run = self._run(ledger, job, collector, settled=report)
+        run = self._run(ledger, job, collector, settled=report, calls=_calls_of(observation))
         async with self._registered(run), run.running():
             pass
         if run.error is not None:
@@ -433,7 +456,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         if ledger.job_error is not None:
             # What was cancelled has not been reported.
             report()
-        if error is not None and on_error == "raise":
+        if error is not None and raises:
             raise with_outcome(error, result)
         return cast("EmbeddingsT", result)
 
@@ -495,6 +518,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         try:
             self._check_open()
             job = self._job(input_type, parameters, timeout)
+            observation = self._observe("embed_one", job, 1, lambda is_well: {"embedded" if is_well else "failed": 1})
             call = self._joiner().call(
                 text_of(text, 0),
                 key=job.encoded,
@@ -502,6 +526,7 @@ class EmbedClient(Generic[EmbeddingsT]):
                 dimension=job.dimension,
                 deadline=job.deadline,
                 run_of=lambda texts, answers, deadline: self._joined_run(job, texts, answers, deadline),
+                observed=None if observation is None else observation.subject,
             )
         except InputError as error:
             # Without its traceback it keeps no frame, and so no text, alive.
@@ -511,14 +536,15 @@ class EmbedClient(Generic[EmbeddingsT]):
             del text
         if problem is not None:
             raise problem
-        outcome = await call
-        if isinstance(outcome, BaseException):
-            try:
-                raise outcome
-            finally:
-                # It would hold itself by this frame.
-                del outcome
-        return outcome
+        with observation or contextlib.nullcontext():
+            outcome = await call
+            if isinstance(outcome, BaseException):
+                try:
+                    raise outcome
+                finally:
+                    # It would hold itself by this frame.
+                    del outcome
+            return outcome
 
     def _joiner(self) -> Joiner:
         """What joins the calls of the running loop; its tasks are of no use in another loop or process."""
@@ -536,7 +562,8 @@ class EmbedClient(Generic[EmbeddingsT]):
     def _joined_run(self, job: _Job, texts: Sequence[str], answers: Answers, deadline: float | None) -> Run:
         requests = requests_of(texts, job.limits)
         ledger = self._ledger(job, lambda: next(requests, None), answers, is_single=len(texts) == 1)
-        return self._run(ledger, replace(job, deadline=deadline), answers, settled=lambda: None)
+        job = replace(job, deadline=deadline)
+        return self._run(ledger, job, answers, settled=lambda: None, calls=answers.calls)
 
     def stream(
         self,
@@ -612,7 +639,16 @@ class EmbedClient(Generic[EmbeddingsT]):
                 raises=on_error == "raise",
             )
             report = self._reporter(progress, batches, batches, None)
-            run = self._run(ledger, job, batches, settled=report, changed=stream.changed, window=window)
+            observation = self._observe("stream", job, None, lambda _: _totals(batches, batches, None))
+            run = self._run(
+                ledger,
+                job,
+                batches,
+                settled=report,
+                changed=stream.changed,
+                window=window,
+                calls=_calls_of(observation),
+            )
 
             def handed_over() -> None:
                 run.fill()
@@ -628,8 +664,9 @@ class EmbedClient(Generic[EmbeddingsT]):
                 max_delay=max_delay,
                 handed_over=handed_over,
             )
-            async with self._registered(run), stream.running(run, reader):
-                yield stream
+            with observation or contextlib.nullcontext():
+                async with self._registered(run), stream.running(run, reader):
+                    yield stream
 
         return opened()
 
@@ -696,11 +733,12 @@ class EmbedClient(Generic[EmbeddingsT]):
         settled: Callable[[], None],
         changed: Callable[[], None] = lambda: None,
         window: int | None = None,
+        calls: tuple[ObservedCall, ...] = (),
     ) -> Run:
         send = self._engine.send
 
         def send_one(request: PlannedRequest, retry: RetryState) -> Awaitable[EmbedError | None]:
-            return send(request, job.parameters, destination, retry, deadline=job.deadline)
+            return send(request, job.parameters, destination, retry, deadline=job.deadline, calls=calls)
 
         return Run(
             ledger,
@@ -711,6 +749,24 @@ class EmbedClient(Generic[EmbeddingsT]):
             settled=settled,
             changed=changed,
         )
+
+    def _observe(
+        self, operation: Operation, job: _Job, inputs: int | None, totals: Callable[[bool], dict[str, int]]
+    ) -> CallObservation | None:
+        """What tells the hooks of a call; `None` without hooks."""
+        if self._teller is None:
+            return None
+        input_type = job.parameters.get("input_type")
+        subject = ObservedCall(
+            operation,
+            self._model,
+            server_address=self._base_url.host or "",
+            server_port=self._base_url.port or 0,
+            inputs=inputs,
+            input_type=input_type if isinstance(input_type, str) else None,
+            dimension=job.dimension,
+        )
+        return CallObservation(self._teller, self._clock, subject, totals)
 
     @contextlib.asynccontextmanager
     async def _registered(self, run: Run) -> AsyncIterator[None]:
@@ -818,6 +874,21 @@ async def _read_until(inputs: Inputs, deadline: float | None) -> list[str]:
     if problem is not None:
         raise problem
     raise DeadlineExceededError("the deadline of the call passed while its inputs were read")
+
+
+def _calls_of(observation: CallObservation | None) -> tuple[ObservedCall, ...]:
+    return () if observation is None else (observation.subject,)
+
+
+def _totals(costs: Collector | Batches, counts: Account | Batches, count: int | None) -> dict[str, int]:
+    """What has come of a call or stream of `count` inputs, as the hooks are told."""
+    embedded = counts.embedded_count
+    return {
+        "embedded": embedded,
+        "failed": counts.failed_count if count is None else count - embedded,
+        "tokens": costs.usage.total_tokens,
+        "attempts": costs.usage.requests,
+    }
 
 
 DecodedT = TypeVar("DecodedT")

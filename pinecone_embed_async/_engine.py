@@ -27,6 +27,7 @@ from pinecone_embed_async._errors import (
 from pinecone_embed_async._limits import DecodeGate, Permits
 from pinecone_embed_async._log import logger
 from pinecone_embed_async._retry import RetryBudget, RetryPolicy, RetryState, Verdict, judge
+from pinecone_embed_async._telemetry import ObservedRequest, RequestObservation
 from pinecone_embed_async._wire import (
     Redactor,
     choose_decoder,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._endpoint import ApiKey
     from pinecone_embed_async._models import VectorType
     from pinecone_embed_async._plan import PlannedRequest
+    from pinecone_embed_async._telemetry import ObservedCall, Teller
     from pinecone_embed_async._wire import Answer, Decoder, DecoderName
 
 ERROR_BODY_BYTES = 65_536
@@ -89,6 +91,7 @@ class EngineOptions:
     decoder: DecoderName | None
     session: aiohttp.ClientSession | None
     user_agent: str
+    teller: Teller | None = None
 
 
 @dataclass(slots=True, repr=False)
@@ -129,6 +132,7 @@ class _Sending:
     redactor: Redactor
     destination: Destination
     retry: RetryState
+    observation: RequestObservation | None
 
 
 class Engine:
@@ -253,6 +257,7 @@ class Engine:
         retry: RetryState,
         *,
         deadline: float | None,
+        calls: tuple[ObservedCall, ...] = (),
     ) -> EmbedError | None:
         """Send a request through all its attempts.
 
@@ -262,6 +267,7 @@ class Engine:
             destination: where the rows go.
             retry: keeps the account of the attempts; others may read it, and set `is_last`.
             deadline: the end of the whole call, by the clock; `None` for none.
+            calls: that it is sent for, as the hooks are told.
 
         Returns:
             The error it ended with, or `None` for success.
@@ -272,11 +278,30 @@ class Engine:
             state = await self.open()
         except ConfigurationError as unusable:
             return unusable.with_traceback(None)
-        sending = _Sending(request, body, redactor, destination, retry)
-        error: EmbedError | None = await self._retrying(state, retry, deadline)(self._attempt, state, sending)
+        observation = None if self._options.teller is None else self._observe(self._options.teller, request, calls)
+        sending = _Sending(request, body, redactor, destination, retry, observation)
+        error: EmbedError | None = None
+        try:
+            error = await self._retrying(state, retry, deadline, observation)(self._attempt, state, sending)
+        except asyncio.CancelledError as cancelled:
+            if observation is not None:
+                observation.ended(retry, cancelled)
+            raise
+        if observation is not None:
+            observation.ended(retry, error)
         return error
 
-    def _retrying(self, state: _LoopState, retry: RetryState, deadline: float | None) -> tenacity.AsyncRetrying:
+    def _observe(self, teller: Teller, request: PlannedRequest, calls: tuple[ObservedCall, ...]) -> RequestObservation:
+        subject = ObservedRequest(calls, len(request.texts), request.tokens, request.is_probe)
+        return RequestObservation(teller, self._clock, subject)
+
+    def _retrying(
+        self,
+        state: _LoopState,
+        retry: RetryState,
+        deadline: float | None,
+        observation: RequestObservation | None = None,
+    ) -> tenacity.AsyncRetrying:
         """The tenacity loop of one request; stop, wait and sleep go by our clock and our state."""
         policy, clock, permits = self._options.retry, self._clock, state.permits
         verdict = Verdict.FINAL
@@ -308,8 +333,9 @@ class Engine:
             )
             return final is not None
 
-        def count(_: tenacity.RetryCallState) -> None:
+        def count(call: tenacity.RetryCallState) -> None:
             self.counters.retries += 1
+            _tell_retried(observation, retry, verdict, call.upcoming_sleep)
 
         async def sleep(delay: float) -> None:
             # A pause is waited for in the queue for a permit, where order is kept.
@@ -328,7 +354,7 @@ class Engine:
     async def _attempt(self, state: _LoopState, sending: _Sending) -> EmbedError | None:
         """One attempt: a permit, the post, the decode. Gives the error instead of raising it."""
         permits, retry = state.permits, sending.retry
-        granted = await permits.acquire()
+        granted = await _permit(permits, sending.observation)
         try:
             retry.sent(self._clock.time())
             self.counters.attempts += 1
@@ -487,10 +513,29 @@ class Engine:
                 self.counters.answers += 1
                 self.counters.inputs += 0 if request.is_probe else len(request.texts)
                 self.counters.tokens += answer.total_tokens or 0
+                if sending.observation is not None:
+                    sending.observation.answered(answer.total_tokens)
                 destination.answered(request, answer)
         if caught is not None:
             return error_from_envelope(body, redactor=sending.redactor) or caught
         return None
+
+
+def _tell_retried(observation: RequestObservation | None, retry: RetryState, verdict: Verdict, wait: float) -> None:
+    if observation is not None:
+        # A pause is waited for in the queue for a permit.
+        observation.retried(retry, 0.0 if verdict is Verdict.WAIT else wait)
+
+
+async def _permit(permits: Permits, observation: RequestObservation | None) -> float:
+    """Wait for a permit, and have the hooks know if it takes a while."""
+    if observation is None:
+        return await permits.acquire()
+    observation.asks(must_wait=permits.must_wait, pause=permits.pause_left())
+    try:
+        return await permits.acquire()
+    finally:
+        observation.has_its_turn()
 
 
 class _Body:

@@ -47,6 +47,11 @@ class Permits:
         """Requests that wait for a permit."""
         return len(self._waiters)
 
+    @property
+    def must_wait(self) -> bool:
+        """Whether a request that asks for a permit now has to wait for it."""
+        return bool(self._waiters) or not self._is_free(self._clock.time())
+
     async def acquire(self) -> float:
         """Wait for a permit; says when it was granted, for `reject`.
 

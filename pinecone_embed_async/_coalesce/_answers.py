@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._coalesce._gather import Batch, Seat
     from pinecone_embed_async._plan import PlannedRequest
     from pinecone_embed_async._results import Dimension
+    from pinecone_embed_async._telemetry import ObservedCall
     from pinecone_embed_async._wire import Answer, SparseBlock
 
 _NAMED_INPUT = re.compile(r"<input (\d+)>")
@@ -58,6 +59,11 @@ class Answers:
     def dimension(self) -> int | None:
         """Numbers per row, as far as known by now."""
         return self._dimension.value
+
+    @property
+    def calls(self) -> tuple[ObservedCall, ...]:
+        """The calls that wait for it, as the hooks know them."""
+        return tuple(seat.call for seats in self._seats for seat in seats if seat.call is not None)
 
     @property
     def is_settled(self) -> bool:
