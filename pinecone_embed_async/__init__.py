@@ -1,5 +1,6 @@
 """Embed any number of texts with Pinecone's hosted models, asynchronously."""
 
+from pinecone_embed_async._cache import Cache, SqliteCache
 from pinecone_embed_async._client import EmbedClient, Progress, Statistics
 from pinecone_embed_async._errors import (
     ApiError,
@@ -40,6 +41,7 @@ from pinecone_embed_async._wire import ModelInfo, ModelParameter
 __all__ = [
     "ApiError",
     "AuthenticationError",
+    "Cache",
     "ClosedError",
     "ConfigurationError",
     "DeadlineExceededError",
@@ -71,6 +73,7 @@ __all__ = [
     "ServiceError",
     "SparseEmbeddings",
     "SparseVector",
+    "SqliteCache",
     "Started",
     "Statistics",
     "TransportError",

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypedDict, Ty
 from urllib.parse import quote
 
 import msgspec
+import numpy as np
 
 from pinecone_embed_async import _models
+from pinecone_embed_async._cache import LOOKED_UP_AT_ONCE, ClientCache
 from pinecone_embed_async._clock import LoopClock
 from pinecone_embed_async._coalesce import Joined, Joiner
 from pinecone_embed_async._collector import Collector
@@ -22,6 +24,7 @@ from pinecone_embed_async._errors import (
     ClosedError,
     ConfigurationError,
     DeadlineExceededError,
+    EmbedError,
     InputError,
     ResponseError,
 )
@@ -30,23 +33,23 @@ from pinecone_embed_async._inputs import iter_texts, read_texts, text_of
 from pinecone_embed_async._plan import Distinct, Learned, Ledger, RequestLimits, Splitter, requests_of
 from pinecone_embed_async._results import DenseEmbeddings, Dimension, SparseEmbeddings, SparseVector, with_outcome
 from pinecone_embed_async._retry import RetryPolicy
-from pinecone_embed_async._stream import Batches, EmbeddingStream, Reader, Run, check_source
+from pinecone_embed_async._stream import Batches, EmbeddingStream, LookingReader, Reader, Run, check_source
 from pinecone_embed_async._telemetry import CallObservation, ObservedCall, teller_of
-from pinecone_embed_async._wire import decode_model, decode_models, encode_request
+from pinecone_embed_async._wire import decode_model, decode_models, encode_parameters, encode_request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
     from types import TracebackType
     from typing import Self, Unpack
 
     import aiohttp
-    import numpy as np
     from numpy.typing import NDArray
+    from yarl import URL
 
+    from pinecone_embed_async._cache import Cache, Found, KeyMaker
     from pinecone_embed_async._clock import Clock
     from pinecone_embed_async._coalesce import Answers
     from pinecone_embed_async._engine import Destination
-    from pinecone_embed_async._errors import EmbedError
     from pinecone_embed_async._estimate import Estimate
     from pinecone_embed_async._inputs import Input, Inputs
     from pinecone_embed_async._plan import Account, Outcomes, PlannedRequest
@@ -100,6 +103,8 @@ class Statistics:
         decoder: `"msgspec"` or `"simdjson"`.
         joined: calls of `embed_one` answered with a vector.
         joined_requests: requests that answered them.
+        cache_hits: inputs whose vectors the cache had.
+        cache_misses: inputs whose vectors were looked for there, and not found.
         retry_budget: what is left of 100; a failure of the service or the connection takes one, an answer gives
             one back, and below 50 one request is in flight at a time.
     """
@@ -116,6 +121,8 @@ class Statistics:
     decoder: str
     joined: int
     joined_requests: int
+    cache_hits: int
+    cache_misses: int
     retry_budget: int
 
 
@@ -128,16 +135,45 @@ class _Job:
     limits: Callable[[], RequestLimits]
     dimension: int | None
     deadline: float | None
+    maker: KeyMaker | None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class _Call:
-    """A call of `embed` whose inputs are read."""
+    """A call of `embed` whose inputs are read; if equal ones are merged, `positions` has the place of each in `texts`."""
 
-    count: int
-    ledger: Ledger
+    texts: Sequence[str]
     collector: Collector
     positions: NDArray[np.intp] | None
+
+    @property
+    def count(self) -> int:
+        return len(self.texts)
+
+
+class _Single:
+    """A call of `embed_one` whose text is checked.
+
+    Args:
+        key: of the text in the cache; `None` without one.
+
+    Attributes:
+        observation: tells the hooks; `None` without any.
+        is_cached: whether the cache had the vector.
+        join: has the text embedded together with what others ask for. It alone has the text.
+    """
+
+    __slots__ = ("is_cached", "join", "key", "observation")
+
+    def __init__(self, key: bytes | None) -> None:
+        self.key = key
+        self.is_cached = False
+        self.observation: CallObservation | None = None
+        self.join: Callable[[], Coroutine[Any, Any, NDArray[np.float32] | SparseVector | BaseException]]
+
+    def totals(self, is_well: bool) -> dict[str, int]:  # noqa: FBT001 - it is called with one argument
+        """What came of it, as the hooks are told."""
+        return {"embedded" if is_well else "failed": 1, "cached": int(self.is_cached)}
 
 
 class _Options(TypedDict, total=False):
@@ -159,6 +195,7 @@ class _Options(TypedDict, total=False):
     decoder: DecoderName | None
     max_delay: float
     hooks: Iterable[Hook]
+    cache: Cache | None
 
 
 class _OneOptions(TypedDict, total=False):
@@ -198,6 +235,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         max_delay: seconds that a call of `embed_one` waits at most for others to share its request, while another
             such request with the same parameters is under way; else it does not wait.
         hooks: functions that are told what happens to calls and requests; see `Hook`.
+        cache: keeps vectors, so that equal texts are not paid for again; `SqliteCache`, say. It is not closed here.
 
     Raises:
         ConfigurationError: an argument cannot work; nothing was sent.
@@ -264,6 +302,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         decoder: DecoderName | None = None,
         max_delay: float = 0.002,
         hooks: Iterable[Hook] = (),
+        cache: Cache | None = None,
     ) -> None:
         if not isinstance(model, str) or not model:
             raise ConfigurationError("model is the name of a hosted model")
@@ -282,6 +321,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             raise ConfigurationError("api_version is a date such as 2025-10")
         self._base_url = check_base_url(host, allow_http=allow_http)
         self._teller = teller_of(hooks)
+        self._cache = None if cache is None else _client_cache(cache, self._base_url, api_version, model)
         self._model = model
         self._parameters = _models.merge_parameters(parameters or {}, None, None)
         self._max_batch_size = max_batch_size
@@ -375,6 +415,8 @@ class EmbedClient(Generic[EmbeddingsT]):
             decoder=engine.decoder_name,
             joined=self._joined.calls,
             joined_requests=self._joined.requests,
+            cache_hits=0 if self._cache is None else self._cache.hits,
+            cache_misses=0 if self._cache is None else self._cache.misses,
             retry_budget=engine.budget.tokens,
         )
 
@@ -441,11 +483,20 @@ class EmbedClient(Generic[EmbeddingsT]):
         raises: bool,
     ) -> EmbeddingsT:
         """Embed what `embed` has read."""
-        collector, ledger = call.collector, call.ledger
+        collector = call.collector
+        if job.maker is None:
+            requests = requests_of(call.texts, job.limits)
+        else:
+            missing = await self._look_up(job, job.maker, call)
+            self._check_open()
+            requests = requests_of((call.texts[position] for position in missing), job.limits)
+        is_single = call.count - collector.cached_count == 1
+        ledger = self._ledger(job, lambda: next(requests, None), collector, is_single=is_single)
         report = self._reporter(progress, collector, collector.account, call.count)
         run = self._run(ledger, job, collector, settled=report, calls=_calls_of(observation))
         async with self._registered(run), run.running():
-            pass
+            if collector.cached_count:
+                run.report()
         if run.error is not None:
             # What `progress` raised.
             raise run.error
@@ -465,10 +516,50 @@ class EmbedClient(Generic[EmbeddingsT]):
         if dedupe:
             distinct = Distinct(texts)
             texts, positions = distinct.texts, distinct.positions
-        collector = Collector(0, len(texts), Dimension(job.dimension))
-        requests = requests_of(texts, job.limits)
-        ledger = self._ledger(job, lambda: next(requests, None), collector, is_single=len(texts) == 1)
-        return _Call(len(texts), ledger, collector, positions)
+        return _Call(texts, Collector(0, len(texts), Dimension(job.dimension)), positions)
+
+    async def _look_up(self, job: _Job, maker: KeyMaker, call: _Call) -> list[int]:
+        """Take what the cache has of a call; gives the positions of the other texts."""
+        collector, count = call.collector, call.count
+        missing: dict[int, NDArray[np.intp]] = {}
+        starts = iter(range(0, count, LOOKED_UP_AT_ONCE))
+        problems: list[EmbedError] = []
+
+        async def look_up_parts() -> None:
+            for start in starts:
+                keys = maker.keys_of(call.texts[start : start + LOOKED_UP_AT_ONCE])
+                try:
+                    found = await self._find(keys, collector.dimension)
+                    collector.found(found, start)
+                except EmbedError as error:
+                    # Not raised here: Python 3.11's task groups leave the caller marked as cancelled when a task fails.
+                    problems.append(error.with_traceback(None))
+                    return
+                missing[start] = found.missing + start
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(job.deadline), asyncio.TaskGroup() as group:
+                # While the rows of one part are copied here, the cache looks up another.
+                for _ in range(2):
+                    group.create_task(look_up_parts(), name="look up inputs")
+        if problems:
+            raise problems[0]
+        # Where the deadline has passed, the run says so of all that was not looked up.
+        parts = (
+            missing.get(start, np.arange(start, count)[:LOOKED_UP_AT_ONCE]) for start in range(0, count, LOOKED_UP_AT_ONCE)
+        )
+        misses = np.concatenate([np.empty(0, np.intp), *parts])
+        if collector.cached_count:
+            collector.limit_to(misses)
+        positions: list[int] = misses.tolist()
+        return positions
+
+    async def _find(self, keys: list[bytes], dimension: int | None) -> Found:
+        if self._cache is None:
+            raise RuntimeError("there is no cache")
+        found = await self._cache.find(keys, self._engine.vector_type, dimension)
+        self._engine.learn_vector_type(found.vector_type)
+        return found
 
     @overload
     async def embed_one(
@@ -518,16 +609,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         try:
             self._check_open()
             job = self._job(input_type, parameters, timeout)
-            observation = self._observe("embed_one", job, 1, lambda is_well: {"embedded" if is_well else "failed": 1})
-            call = self._joiner().call(
-                text_of(text, 0),
-                key=job.encoded,
-                limits=job.limits(),
-                dimension=job.dimension,
-                deadline=job.deadline,
-                run_of=lambda texts, answers, deadline: self._joined_run(job, texts, answers, deadline),
-                observed=None if observation is None else observation.subject,
-            )
+            single = self._single(job, text_of(text, 0))
         except InputError as error:
             # Without its traceback it keeps no frame, and so no text, alive.
             problem = error.with_traceback(None)
@@ -536,8 +618,14 @@ class EmbedClient(Generic[EmbeddingsT]):
             del text
         if problem is not None:
             raise problem
-        with observation or contextlib.nullcontext():
-            outcome = await call
+        with single.observation or contextlib.nullcontext():
+            if single.key is not None:
+                vector = await self._cached_vector(job, single)
+                if vector is not None:
+                    return vector
+                # The client may have been closed meanwhile.
+                self._check_open()
+            outcome = await single.join()
             if isinstance(outcome, BaseException):
                 try:
                     raise outcome
@@ -545,6 +633,44 @@ class EmbedClient(Generic[EmbeddingsT]):
                     # It would hold itself by this frame.
                     del outcome
             return outcome
+
+    def _single(self, job: _Job, text: str) -> _Single:
+        """What a call of `embed_one` is to do."""
+        single = _Single(None if job.maker is None else job.maker.keys_of([text])[0])
+        single.observation = self._observe("embed_one", job, 1, single.totals)
+
+        def join() -> Coroutine[Any, Any, NDArray[np.float32] | SparseVector | BaseException]:
+            return self._joiner().call(
+                text,
+                key=job.encoded,
+                limits=job.limits(),
+                dimension=job.dimension,
+                deadline=job.deadline,
+                run_of=lambda texts, answers, deadline: self._joined_run(job, texts, answers, deadline),
+                observed=None if single.observation is None else single.observation.subject,
+            )
+
+        single.join = join
+        return single
+
+    async def _cached_vector(self, job: _Job, single: _Single) -> NDArray[np.float32] | SparseVector | None:
+        """The vector that the cache has of a single text, in arrays of the caller's own; `None` if it has none."""
+        if self._cache is None or single.key is None:
+            return None
+        try:
+            async with asyncio.timeout_at(job.deadline):
+                found = await self._cache.find_one(single.key, self._engine.vector_type, job.dimension)
+        except TimeoutError:
+            # Who joins a request out of time is told so.
+            return None
+        self._engine.learn_vector_type(found.vector_type)
+        single.is_cached = found.vector_type is not None
+        if found.dense is not None:
+            vector: NDArray[np.float32] = found.dense[0].copy()
+            return vector
+        if found.sparse is not None:
+            return SparseVector(found.sparse.indices.copy(), found.sparse.values.copy())
+        return None
 
     def _joiner(self) -> Joiner:
         """What joins the calls of the running loop; its tasks are of no use in another loop or process."""
@@ -628,7 +754,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         async def opened() -> AsyncIterator[EmbeddingStream[ItemT, EmbeddingsT]]:
             self._check_open()
             dimension = Dimension(job.dimension)
-            batches = Batches(dimension, ordered=ordered)
+            batches = Batches(dimension, ordered=ordered, looks_up=job.maker is not None)
             ledger = self._ledger(job, batches.next_request, batches, is_single=False)
             stream: EmbeddingStream[ItemT, EmbeddingsT] = EmbeddingStream(
                 batches,
@@ -650,8 +776,13 @@ class EmbedClient(Generic[EmbeddingsT]):
                 calls=_calls_of(observation),
             )
 
+            looking: LookingReader | None = None
+
             def handed_over() -> None:
-                run.fill()
+                if looking is None:
+                    run.fill()
+                else:
+                    looking.handed_over()
                 stream.changed()
 
             reader = Reader(
@@ -664,11 +795,29 @@ class EmbedClient(Generic[EmbeddingsT]):
                 max_delay=max_delay,
                 handed_over=handed_over,
             )
+            if job.maker is not None:
+                look_up = self._batch_looker(job, job.maker, batches, dimension, run)
+                looking = LookingReader(reader, batches, look_up, run.stop)
             with observation or contextlib.nullcontext():
-                async with self._registered(run), stream.running(run, reader):
+                async with self._registered(run), stream.running(run, looking or reader):
                     yield stream
 
         return opened()
+
+    def _batch_looker(
+        self, job: _Job, maker: KeyMaker, batches: Batches, dimension: Dimension, run: Run
+    ) -> Callable[[PlannedRequest], Awaitable[None]]:
+        """A function that takes what the cache has of a stream's batch, and sends for the rest."""
+
+        async def look_up(request: PlannedRequest) -> None:
+            found = await self._find(maker.keys_of(request.texts), dimension.value)
+            batches.looked_up(request, found, job.limits().sequence_length)
+            if len(found.rows):
+                run.report()
+            run.fill()
+            run.tell_changed()
+
+        return look_up
 
     def estimate(
         self,
@@ -710,6 +859,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             limits=lambda: self._learned.applied_to(limits),
             dimension=_models.expected_dimension(self._model, merged),
             deadline=deadline,
+            maker=None if self._cache is None else self._cache.key_maker(encode_parameters(merged)),
         )
 
     def _ledger(
@@ -735,10 +885,13 @@ class EmbedClient(Generic[EmbeddingsT]):
         window: int | None = None,
         calls: tuple[ObservedCall, ...] = (),
     ) -> Run:
-        send = self._engine.send
-
         def send_one(request: PlannedRequest, retry: RetryState) -> Awaitable[EmbedError | None]:
-            return send(request, job.parameters, destination, retry, deadline=job.deadline, calls=calls)
+            def send(into: Destination) -> Awaitable[EmbedError | None]:
+                return self._engine.send(request, job.parameters, into, retry, deadline=job.deadline, calls=calls)
+
+            if self._cache is None or job.maker is None:
+                return send(destination)
+            return self._cache.send_and_keep(send, request, destination, job.maker)
 
         return Run(
             ledger,
@@ -876,6 +1029,13 @@ async def _read_until(inputs: Inputs, deadline: float | None) -> list[str]:
     raise DeadlineExceededError("the deadline of the call passed while its inputs were read")
 
 
+def _client_cache(cache: Cache, base_url: URL, api_version: str, model: str) -> ClientCache:
+    if not callable(getattr(cache, "get_many", None)) or not callable(getattr(cache, "put_many", None)):
+        raise ConfigurationError(f"cache has get_many and put_many, as SqliteCache(path) does, got {type(cache).__name__}")
+    address = f"{base_url.scheme}://{base_url.host}:{base_url.port}{base_url.path.rstrip('/')}"
+    return ClientCache(cache, address=address, api_version=api_version, model=model)
+
+
 def _calls_of(observation: CallObservation | None) -> tuple[ObservedCall, ...]:
     return () if observation is None else (observation.subject,)
 
@@ -887,6 +1047,7 @@ def _totals(costs: Collector | Batches, counts: Account | Batches, count: int | 
         "embedded": embedded,
         "failed": counts.failed_count if count is None else count - embedded,
         "tokens": costs.usage.total_tokens,
+        "cached": costs.cached_count,
         "attempts": costs.usage.requests,
     }
 

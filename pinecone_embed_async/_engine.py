@@ -37,7 +37,7 @@ from pinecone_embed_async._wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -119,6 +119,9 @@ class Destination(Protocol):
     def rows(self, request: PlannedRequest, dimension: int) -> NDArray[np.float32]:
         """The matrix, shape (inputs of the request, dimension), that its rows are written to."""
 
+    def names(self, request: PlannedRequest) -> Sequence[int] | None:
+        """The positions in the call of its inputs, for messages; `None` if they are side by side from `start` on."""
+
     def answered(self, request: PlannedRequest, answer: Answer) -> None:
         """Told of the answer once its rows are in place."""
 
@@ -175,6 +178,10 @@ class Engine:
     def vector_type(self) -> VectorType | None:
         """The kind of vectors the model gives; `None` until it is known."""
         return self._vector_type
+
+    def learn_vector_type(self, vector_type: VectorType | None) -> None:
+        """Take the kind of the model's vectors from elsewhere than an answer, if it is not known."""
+        self._vector_type = self._vector_type or vector_type
 
     async def open(self) -> _LoopState:
         """The session and the permits of the running loop, made if there are none."""
@@ -273,7 +280,7 @@ class Engine:
             The error it ended with, or `None` for success.
         """
         body = encode_request(self._options.model, request.texts, parameters)
-        redactor = Redactor(self._options.api_key.reveal(), request.texts, request.start)
+        redactor = Redactor(self._options.api_key.reveal(), request.texts, request.start, destination.names(request))
         try:
             state = await self.open()
         except ConfigurationError as unusable:

@@ -20,6 +20,7 @@ THIRD_PARTIES = {
     "numpy": {
         "_wire",
         "_results",
+        "_cache",
         "_plan",
         "_collector",
         "_coalesce",

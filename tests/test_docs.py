@@ -17,8 +17,8 @@ BLOCKS = [
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-async def test_a_block_runs_as_printed(block: str, emulator: Emulator) -> None:
-    await run_program(emulator, block)
+async def test_a_block_runs_as_printed(block: str, emulator: Emulator, tmp_path: Path) -> None:
+    await run_program(emulator, block, tmp_path)
 
 
 async def test_a_step_that_a_busy_machine_made_slow_is_no_complaint(emulator: Emulator) -> None:

@@ -13,7 +13,7 @@ from pinecone_embed_async._log import logger
 from pinecone_embed_async._results import SparseVector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -81,6 +81,10 @@ class Answers:
             self._dimension.settle(dimension)
             self._rows[request.start] = matrix
         return matrix
+
+    def names(self, request: PlannedRequest) -> Sequence[int] | None:  # noqa: ARG002 - the texts are side by side
+        """The positions of its inputs, if they are not side by side."""
+        return None
 
     def answered(self, request: PlannedRequest, answer: Answer) -> None:
         """Keep the rows of an answer if they are sparse; dense ones are in place."""

@@ -13,6 +13,7 @@ from pinecone_embed_async._plan._split import (
     Splitter,
     count_requests,
     estimate_tokens,
+    plan_request,
     requests_of,
     utf8_length,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "Splitter",
     "count_requests",
     "estimate_tokens",
+    "plan_request",
     "requests_of",
     "utf8_length",
 ]

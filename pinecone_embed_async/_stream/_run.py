@@ -165,6 +165,14 @@ class Run:
         if self._ledger.job_error is not None:
             self._wind_down()
         self.fill()
+        self.report()
+
+    def tell_changed(self) -> None:
+        """Call `changed`, for something has changed without a request."""
+        self._changed()
+
+    def report(self) -> None:
+        """Call `settled`, after a request or when something is settled without one."""
         try:
             self._settled()
         except Exception as error:  # noqa: BLE001 - it is the caller's, and given to the caller

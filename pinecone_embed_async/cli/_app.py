@@ -10,7 +10,7 @@ import msgspec
 import typer
 from typer.exceptions import TyperException
 
-from pinecone_embed_async import ConfigurationError, EmbedError, __version__
+from pinecone_embed_async import ConfigurationError, EmbedError, SqliteCache, __version__
 from pinecone_embed_async._jobs import (
     Columns,
     FieldText,
@@ -198,6 +198,14 @@ def embed(
         float | None,
         typer.Option("--timeout", metavar="SECONDS", help="Give up on what is not embedded by then. Default: never."),
     ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache",
+            metavar="FILE",
+            help="Keep vectors in this file, and take from it those that were paid for before.",
+        ),
+    ] = None,
     base_url: BaseUrl = None,
     allow_http: AllowHttp = False,
     emulator: WithEmulator = False,
@@ -235,8 +243,14 @@ def embed(
         allow_http=allow_http,
         emulator=emulator,
         timeout=_positive(timeout, "--timeout"),
+        cache=cache,
         quiet=quiet,
     )
+    if cache is not None:
+        if emulator:
+            raise ConfigurationError("--cache is of no use with --emulator: each has another address, and so other vectors")
+        # Found out now, not when all inputs are read.
+        SqliteCache(cache)
     if text is not None and text_field is not None:
         raise ConfigurationError("--text and --text-field both say what to embed; give one")
     columns = Columns(

@@ -5,9 +5,10 @@ import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from pinecone_embed_async import ConfigurationError, DenseEmbeddings, EmbedClient, EmbedError, SparseEmbeddings
+from pinecone_embed_async import ConfigurationError, DenseEmbeddings, EmbedClient, EmbedError, SparseEmbeddings, SqliteCache
 from pinecone_embed_async._client import DEFAULT_BASE_URL
 from pinecone_embed_async.cli._progress import Summary, reporting
 from pinecone_embed_async.emulator import Emulator
@@ -26,6 +27,7 @@ class Settings:
         allow_http: Whether the address may be plain HTTP to another machine.
         emulator: Whether an emulator in this process answers, without a key.
         timeout: Seconds that the whole run may take.
+        cache: The file that vectors are kept in; `None` for none.
         dense_only: Whether sparse embeddings are of no use, so that a model that is not known is asked about first.
         quiet: Whether nothing is shown.
     """
@@ -38,6 +40,7 @@ class Settings:
     allow_http: bool = False
     emulator: bool = False
     timeout: float | None = None
+    cache: Path | None = None
     dense_only: bool = False
     quiet: bool = False
 
@@ -64,6 +67,8 @@ async def connected(settings: Settings) -> AsyncIterator[EmbedClient[Any]]:
             options = {"base_url": emulator.url, "api_key": emulator.api_key}
         if settings.concurrency is not None:
             options["max_concurrency"] = settings.concurrency
+        if settings.cache is not None:
+            options["cache"] = await stack.enter_async_context(SqliteCache(settings.cache))
         client: EmbedClient[Any] = EmbedClient(
             settings.model,
             api_version=_API_VERSION,
