@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import math
 import os
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypedDict, TypeVar, cast, overload
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast, overload
 from urllib.parse import quote
 
 import msgspec
 import numpy as np
+from msgspec import Struct, structs
 
 from pinecone_embed_async import _models
 from pinecone_embed_async._cache import LOOKED_UP_AT_ONCE, ClientCache
@@ -40,7 +41,7 @@ from pinecone_embed_async._wire import decode_model, decode_models, encode_param
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
     from types import TracebackType
-    from typing import Self, Unpack
+    from typing import Self, TypedDict, Unpack
 
     import aiohttp
     from numpy.typing import NDArray
@@ -126,8 +127,7 @@ class Statistics:
     retry_budget: int
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class _Job:
+class _Job(Struct, frozen=True):
     """What a call or a stream is to do, checked."""
 
     parameters: dict[str, Any]
@@ -137,14 +137,19 @@ class _Job:
     deadline: float | None
     maker: KeyMaker | None
 
+    def __repr__(self) -> str:
+        return "<_Job>"
 
-@dataclass(frozen=True, slots=True, repr=False)
-class _Call:
+
+class _Call(Struct, frozen=True, eq=False):
     """A call of `embed` whose inputs are read; if equal ones are merged, `positions` has the place of each in `texts`."""
 
     texts: Sequence[str]
     collector: Collector
     positions: NDArray[np.intp] | None
+
+    def __repr__(self) -> str:
+        return f"<_Call of {self.count} texts>"
 
     @property
     def count(self) -> int:
@@ -176,34 +181,35 @@ class _Single:
         return {"embedded" if is_well else "failed": 1, "cached": int(self.is_cached)}
 
 
-class _Options(TypedDict, total=False):
-    """The keywords that the overloads of `EmbedClient` share; see there."""
+if TYPE_CHECKING:
 
-    api_key: str | None
-    base_url: str | None
-    api_version: str
-    parameters: Mapping[str, Any] | None
-    retry: RetryPolicy
-    max_concurrency: int
-    max_batch_size: int | None
-    attempt_timeout: float
-    connect_timeout: float
-    max_answer_bytes: int
-    session: aiohttp.ClientSession | None
-    source_tag: str | None
-    allow_http: bool
-    decoder: DecoderName | None
-    max_delay: float
-    hooks: Iterable[Hook]
-    cache: Cache | None
+    class _Options(TypedDict, total=False):
+        """The keywords that the overloads of `EmbedClient` share; see there."""
 
+        api_key: str | None
+        base_url: str | None
+        api_version: str
+        parameters: Mapping[str, Any] | None
+        retry: RetryPolicy
+        max_concurrency: int
+        max_batch_size: int | None
+        attempt_timeout: float
+        connect_timeout: float
+        max_answer_bytes: int
+        session: aiohttp.ClientSession | None
+        source_tag: str | None
+        allow_http: bool
+        decoder: DecoderName | None
+        max_delay: float
+        hooks: Iterable[Hook]
+        cache: Cache | None
 
-class _OneOptions(TypedDict, total=False):
-    """The keywords that the overloads of `EmbedClient.embed_one` share; see there."""
+    class _OneOptions(TypedDict, total=False):
+        """The keywords that the overloads of `EmbedClient.embed_one` share; see there."""
 
-    input_type: str | None
-    parameters: Mapping[str, Any] | None
-    timeout: float | None
+        input_type: str | None
+        parameters: Mapping[str, Any] | None
+        timeout: float | None
 
 
 class EmbedClient(Generic[EmbeddingsT]):
@@ -688,7 +694,7 @@ class EmbedClient(Generic[EmbeddingsT]):
     def _joined_run(self, job: _Job, texts: Sequence[str], answers: Answers, deadline: float | None) -> Run:
         requests = requests_of(texts, job.limits)
         ledger = self._ledger(job, lambda: next(requests, None), answers, is_single=len(texts) == 1)
-        job = replace(job, deadline=deadline)
+        job = structs.replace(job, deadline=deadline)
         return self._run(ledger, job, answers, settled=lambda: None, calls=answers.calls)
 
     def stream(

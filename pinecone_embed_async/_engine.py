@@ -7,11 +7,11 @@ import contextlib
 import os
 import random
 import ssl
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import aiohttp
 import tenacity
+from msgspec import Struct, field
 
 from pinecone_embed_async._clock import LoopClock
 from pinecone_embed_async._endpoint import proxy_for
@@ -61,8 +61,7 @@ ERROR_BODY_SECONDS = 5.0
 """How long the body of an error is waited for; its status is known by then."""
 
 
-@dataclass(slots=True)
-class Counters:
+class Counters(Struct):
     """What has happened since the client was made."""
 
     attempts: int = 0
@@ -74,8 +73,7 @@ class Counters:
     tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class EngineOptions:
+class EngineOptions(Struct, frozen=True, eq=False):
     """What an engine needs to know; see `EmbedClient` for the meaning."""
 
     model: str
@@ -93,9 +91,11 @@ class EngineOptions:
     user_agent: str
     teller: Teller | None = None
 
+    def __repr__(self) -> str:
+        return "<EngineOptions>"
 
-@dataclass(slots=True, repr=False)
-class _LoopState:
+
+class _LoopState(Struct, eq=False):
     """What belongs to one event loop in one process."""
 
     process: int
@@ -107,6 +107,9 @@ class _LoopState:
     proxy: URL | None
     closer: AsyncGenerator[None, None]
     exchanges: set[asyncio.Timeout] = field(default_factory=set)
+
+    def __repr__(self) -> str:
+        return "<_LoopState>"
 
 
 class Destination(Protocol):
@@ -126,8 +129,7 @@ class Destination(Protocol):
         """Told of the answer once its rows are in place."""
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class _Sending:
+class _Sending(Struct, frozen=True, eq=False):
     """One request on its way through its attempts."""
 
     request: PlannedRequest
@@ -136,6 +138,9 @@ class _Sending:
     destination: Destination
     retry: RetryState
     observation: RequestObservation | None
+
+    def __repr__(self) -> str:
+        return "<_Sending>"
 
 
 class Engine:

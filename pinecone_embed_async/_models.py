@@ -6,8 +6,9 @@ the service.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import Struct, field
 
 from pinecone_embed_async._errors import ConfigurationError
 
@@ -23,8 +24,7 @@ DEFAULT_MAX_SEQUENCE_LENGTH = 2048
 """Tokens per input where the model is not known: the largest of the models documented so far."""
 
 
-@dataclass(frozen=True, slots=True)
-class KnownModel:
+class KnownModel(Struct, frozen=True, eq=False):
     """What the documentation says about a hosted model.
 
     Attributes:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from pinecone_embed_async._errors import (
     ApiError,
     AuthenticationError,
@@ -118,8 +120,7 @@ class RetryPolicy:
         return random() * min(self.max_backoff, self.initial_backoff * 2.0 ** min(failures - 1, 60))
 
 
-@dataclass(slots=True)
-class RetryState:
+class RetryState(Struct, eq=False):
     """One planned request's way through its attempts.
 
     Attributes:

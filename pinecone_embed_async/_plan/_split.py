@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,8 +28,7 @@ SPECIAL_TOKENS = 2
 _INPUT_OVERHEAD = len('{"text":""},')
 
 
-@dataclass(frozen=True, slots=True)
-class RequestLimits:
+class RequestLimits(Struct, frozen=True):
     """What one request may hold.
 
     Attributes:
@@ -47,8 +48,7 @@ _MOST_PARAMETERS = 64
 """Sets of parameters that are remembered; somebody may use a new one in every call."""
 
 
-@dataclass(slots=True)
-class Learned:
+class Learned(Struct):
     """What answers and refusals have told about requests; the calls of a client share it.
 
     Attributes:
@@ -92,8 +92,7 @@ class Learned:
         return replace(limits, inputs=inputs, bytes=size)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class PlannedRequest:
+class PlannedRequest(Struct, frozen=True, eq=False):
     """A run of a call's inputs that goes out as one request.
 
     Attributes:

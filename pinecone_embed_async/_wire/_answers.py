@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import msgspec
@@ -40,8 +39,7 @@ DecoderName = Literal["msgspec", "simdjson"]
 _Values = TypeVar("_Values", list[float], "NDArray[np.float64]")
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class SparseBlock:
+class SparseBlock(Struct, frozen=True, eq=False):
     """The sparse rows of one answer.
 
     Attributes:
@@ -60,8 +58,7 @@ class SparseBlock:
         return f"<SparseBlock of {len(self.lengths)} rows, {len(self.indices)} terms>"
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True, eq=False):
     """What an answer holds beside the dense rows, which are in their place already.
 
     Attributes:
