@@ -19,6 +19,7 @@ from pinecone_embed_async._cache import LOOKED_UP_AT_ONCE, ClientCache
 from pinecone_embed_async._clock import LoopClock
 from pinecone_embed_async._coalesce import Joined, Joiner
 from pinecone_embed_async._collector import Collector
+from pinecone_embed_async._discovery import Discovery
 from pinecone_embed_async._endpoint import check_api_key, check_base_url, user_agent
 from pinecone_embed_async._engine import Engine, EngineOptions
 from pinecone_embed_async._errors import (
@@ -203,6 +204,7 @@ if TYPE_CHECKING:
         max_delay: float
         hooks: Iterable[Hook]
         cache: Cache | None
+        look_up_model: bool | None
 
     class _OneOptions(TypedDict, total=False):
         """The keywords that the overloads of `EmbedClient.embed_one` share; see there."""
@@ -242,6 +244,8 @@ class EmbedClient(Generic[EmbeddingsT]):
             such request with the same parameters is under way; else it does not wait.
         hooks: functions that are told what happens to calls and requests; see `Hook`.
         cache: keeps vectors, so that equal texts are not paid for again; `SqliteCache`, say. It is not closed here.
+        look_up_model: ask the service about the model before the first call, and split and check by what it says. If it
+            is left out, that is done for models that this package does not know by name. It costs one `GET`.
 
     Raises:
         ConfigurationError: an argument cannot work; nothing was sent.
@@ -309,6 +313,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         max_delay: float = 0.002,
         hooks: Iterable[Hook] = (),
         cache: Cache | None = None,
+        look_up_model: bool | None = None,
     ) -> None:
         if not isinstance(model, str) or not model:
             raise ConfigurationError("model is the name of a hosted model")
@@ -328,6 +333,8 @@ class EmbedClient(Generic[EmbeddingsT]):
         self._base_url = check_base_url(host, allow_http=allow_http)
         self._teller = teller_of(hooks)
         self._cache = None if cache is None else _client_cache(cache, self._base_url, api_version, model)
+        is_wanted = model not in _models.KNOWN_MODELS if look_up_model is None else bool(look_up_model)
+        self._discovery = Discovery(self._describe_once, is_wanted=is_wanted)
         self._model = model
         self._parameters = _models.merge_parameters(parameters or {}, None, None)
         self._max_batch_size = max_batch_size
@@ -467,13 +474,15 @@ class EmbedClient(Generic[EmbeddingsT]):
         try:
             self._check_open()
             _check_on_error(on_error)
-            job = self._job(input_type, parameters, timeout)
+            job = self._job(input_type, parameters, self._deadline(timeout))
             call = self._call(job, await _read_until(inputs, job.deadline), dedupe=dedupe)
         finally:
             # Whoever reports errors with the locals of their frames is shown no texts.
             del inputs
         # Reading an async iterable may take a while.
         self._check_open()
+        if call.count:
+            job = await self._discovered(job, input_type, parameters)
         collector = call.collector
         observation = self._observe("embed", job, call.count, lambda _: _totals(collector, collector.account, call.count))
         with observation or contextlib.nullcontext():
@@ -614,8 +623,10 @@ class EmbedClient(Generic[EmbeddingsT]):
         problem: InputError | None = None
         try:
             self._check_open()
-            job = self._job(input_type, parameters, timeout)
-            single = self._single(job, text_of(text, 0))
+            job = self._job(input_type, parameters, self._deadline(timeout))
+            text = text_of(text, 0)
+            job = await self._discovered(job, input_type, parameters)
+            single = self._single(job, text)
         except InputError as error:
             # Without its traceback it keeps no frame, and so no text, alive.
             problem = error.with_traceback(None)
@@ -754,11 +765,12 @@ class EmbedClient(Generic[EmbeddingsT]):
             window = 2 * self._max_concurrency
         _check_whole("window", window)
         _check_seconds("max_delay", max_delay)
-        job = self._job(input_type, parameters, timeout)
+        checked = self._job(input_type, parameters, self._deadline(timeout))
 
         @contextlib.asynccontextmanager
         async def opened() -> AsyncIterator[EmbeddingStream[ItemT, EmbeddingsT]]:
             self._check_open()
+            job = await self._discovered(checked, input_type, parameters)
             dimension = Dimension(job.dimension)
             batches = Batches(dimension, ordered=ordered, looks_up=job.maker is not None)
             ledger = self._ledger(job, batches.next_request, batches, is_single=False)
@@ -851,12 +863,37 @@ class EmbedClient(Generic[EmbeddingsT]):
         estimator.add(iter_texts(inputs))
         return estimator.result()
 
-    def _job(self, input_type: str | None, parameters: Mapping[str, Any] | None, timeout: float | None) -> _Job:
+    def _deadline(self, timeout: float | None) -> float | None:
+        """When a call's time is over, by the clock."""
+        if timeout is None:
+            return None
+        _check_seconds("timeout", timeout)
+        return self._clock.time() + timeout
+
+    async def _discovered(self, job: _Job, input_type: str | None, parameters: Mapping[str, Any] | None) -> _Job:
+        """The job under what the service says about the model, which is asked once."""
+        if self._discovery.is_done:
+            return job
+        # If the call's own time is over, the run says so.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(job.deadline):
+                await self._discovery.ask()
+        self._check_open()
+        if self._discovery.model is not None:
+            self._engine.learn_vector_type(self._discovery.model.vector_type)
+        return self._job(input_type, parameters, job.deadline)
+
+    async def _describe_once(self) -> ModelInfo:
+        self._check_open()
+        path = f"models/{quote(self._model, safe='')}"
+        return _decoded(decode_model, await self._engine.get(path, {}, is_tried_once=True))
+
+    @property
+    def _known_model(self) -> _models.KnownModel | None:
+        return self._discovery.model or _models.KNOWN_MODELS.get(self._model)
+
+    def _job(self, input_type: str | None, parameters: Mapping[str, Any] | None, deadline: float | None) -> _Job:
         """What a call or stream is to do, checked."""
-        deadline = None
-        if timeout is not None:
-            _check_seconds("timeout", timeout)
-            deadline = self._clock.time() + timeout
         merged, encoded = self._checked_parameters(parameters, input_type)
         limits = self._limits(merged)
         return _Job(
@@ -994,8 +1031,9 @@ class EmbedClient(Generic[EmbeddingsT]):
     ) -> tuple[dict[str, Any], bytes]:
         """The parameters of a call, and their JSON."""
         merged = _models.merge_parameters(self._parameters, parameters, input_type)
-        known = _models.KNOWN_MODELS.get(self._model)
-        if known is not None:
+        known = self._known_model
+        # If the service is to be asked, its word counts.
+        if known is not None and self._discovery.is_done:
             known.check(merged)
         problem = None
         try:
@@ -1007,7 +1045,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         return merged, encoded
 
     def _limits(self, parameters: Mapping[str, Any]) -> RequestLimits:
-        known = _models.KNOWN_MODELS.get(self._model)
+        known = self._known_model
         inputs = _models.DEFAULT_MAX_BATCH_SIZE if known is None else known.max_batch_size
         length = _models.DEFAULT_MAX_SEQUENCE_LENGTH if known is None else known.sequence_length(parameters)
         if self._max_batch_size is not None:

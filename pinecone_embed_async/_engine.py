@@ -407,14 +407,14 @@ class Engine:
         if is_new:
             logger.info("the service's limit is reached; all requests pause for %.1f s", pause)
 
-    async def get(self, path: str, query: Mapping[str, str]) -> bytes:
-        """The body that `GET` answers, tried again as the retry policy says.
+    async def get(self, path: str, query: Mapping[str, str], *, is_tried_once: bool = False) -> bytes:
+        """The body that `GET` answers, tried again as the retry policy says unless it is to be tried once.
 
         Raises:
             EmbedError: the error it ended with.
         """
         state = await self.open()
-        retry = RetryState()
+        retry = RetryState(is_last=is_tried_once)
         redactor = Redactor(self._options.api_key.reveal())
         answer = b""
 
