@@ -20,6 +20,15 @@ from pinecone_embed_async._errors import (
     TransportError,
 )
 from pinecone_embed_async._estimate import Estimate
+from pinecone_embed_async._limits import (
+    Quota,
+    QuotaBackend,
+    QuotaDemand,
+    QuotaGrant,
+    QuotaOutcome,
+    SharedQuota,
+    TokenStatistics,
+)
 from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings, SparseVector, Usage
 from pinecone_embed_async._retry import RetryPolicy
 from pinecone_embed_async._stream import EmbeddedBatch, EmbeddingStream
@@ -65,17 +74,24 @@ __all__ = [
     "ObservedCall",
     "ObservedRequest",
     "Progress",
+    "Quota",
+    "QuotaBackend",
+    "QuotaDemand",
     "QuotaExceededError",
+    "QuotaGrant",
+    "QuotaOutcome",
     "RateLimitError",
     "ResponseError",
     "Retried",
     "RetryPolicy",
     "ServiceError",
+    "SharedQuota",
     "SparseEmbeddings",
     "SparseVector",
     "SqliteCache",
     "Started",
     "Statistics",
+    "TokenStatistics",
     "TransportError",
     "Usage",
     "Waiting",

@@ -6,17 +6,16 @@ import asyncio
 import contextlib
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast, overload
 from urllib.parse import quote
 
 import msgspec
 import numpy as np
-from msgspec import Struct, structs
 
 from pinecone_embed_async import _models
 from pinecone_embed_async._cache import LOOKED_UP_AT_ONCE, ClientCache
-from pinecone_embed_async._clock import LoopClock
+from pinecone_embed_async._clock import SystemClock
 from pinecone_embed_async._coalesce import Joined, Joiner
 from pinecone_embed_async._collector import Collector
 from pinecone_embed_async._discovery import Discovery
@@ -32,7 +31,8 @@ from pinecone_embed_async._errors import (
 )
 from pinecone_embed_async._estimate import Estimator
 from pinecone_embed_async._inputs import iter_texts, read_texts, text_of
-from pinecone_embed_async._plan import Distinct, Learned, Ledger, RequestLimits, Splitter, requests_of
+from pinecone_embed_async._limits import LimiterOptions, Quota, SharedQuota, Turnstile, limiter_options
+from pinecone_embed_async._plan import Distinct, Learned, Ledger, RequestLimits, Requests, Splitter
 from pinecone_embed_async._results import DenseEmbeddings, Dimension, SparseEmbeddings, SparseVector, with_outcome
 from pinecone_embed_async._retry import RetryPolicy
 from pinecone_embed_async._stream import Batches, EmbeddingStream, LookingReader, Reader, Run, check_source
@@ -54,8 +54,9 @@ if TYPE_CHECKING:
     from pinecone_embed_async._engine import Destination
     from pinecone_embed_async._estimate import Estimate
     from pinecone_embed_async._inputs import Input, Inputs
-    from pinecone_embed_async._plan import Account, Outcomes, PlannedRequest
-    from pinecone_embed_async._retry import RetryState
+    from pinecone_embed_async._limits import PlanName, Priority, QuotaBackend, TokenStatistics
+    from pinecone_embed_async._models import VectorType
+    from pinecone_embed_async._plan import Account, Fresh, Outcomes, PlannedRequest
     from pinecone_embed_async._stream import Source
     from pinecone_embed_async._telemetry import Hook, Operation
     from pinecone_embed_async._wire import DecoderName, ModelInfo
@@ -101,7 +102,12 @@ class Statistics:
         inputs: inputs embedded.
         tokens: tokens billed for answers, as far as these say.
         in_flight: requests on the wire or being decoded now.
-        waiting: requests that wait for a permit now.
+        concurrency: requests that may be in flight now; fewer than `max_concurrency` after overloads and time-outs.
+        waiting: requests that wait for their turn now: for one in flight to end, or for the quota.
+        quotas: for each model and input type that something was sent for, what is known of its tokens and used; with a
+            `SharedQuota`, of all clients that share it.
+        waited: seconds in which requests waited for the quota.
+        bytes_per_token: UTF-8 bytes of text that a token stands for, by the bills so far.
         decoder: `"msgspec"` or `"simdjson"`.
         joined: calls of `embed_one` answered with a vector.
         joined_requests: requests that answered them.
@@ -119,7 +125,11 @@ class Statistics:
     inputs: int
     tokens: int
     in_flight: int
+    concurrency: int
     waiting: int
+    quotas: tuple[TokenStatistics, ...]
+    waited: float
+    bytes_per_token: float
     decoder: str
     joined: int
     joined_requests: int
@@ -128,7 +138,8 @@ class Statistics:
     retry_budget: int
 
 
-class _Job(Struct, frozen=True):
+@dataclass(frozen=True, slots=True, repr=False)
+class _Job:
     """What a call or a stream is to do, checked."""
 
     parameters: dict[str, Any]
@@ -136,21 +147,17 @@ class _Job(Struct, frozen=True):
     limits: Callable[[], RequestLimits]
     dimension: int | None
     deadline: float | None
+    priority: Priority
     maker: KeyMaker | None
 
-    def __repr__(self) -> str:
-        return "<_Job>"
 
-
-class _Call(Struct, frozen=True, eq=False):
+@dataclass(frozen=True, slots=True, repr=False)
+class _Call:
     """A call of `embed` whose inputs are read; if equal ones are merged, `positions` has the place of each in `texts`."""
 
     texts: Sequence[str]
     collector: Collector
     positions: NDArray[np.intp] | None
-
-    def __repr__(self) -> str:
-        return f"<_Call of {self.count} texts>"
 
     @property
     def count(self) -> int:
@@ -191,6 +198,7 @@ if TYPE_CHECKING:
         base_url: str | None
         api_version: str
         parameters: Mapping[str, Any] | None
+        quota: Quota | PlanName | SharedQuota | QuotaBackend | None
         retry: RetryPolicy
         max_concurrency: int
         max_batch_size: int | None
@@ -212,6 +220,7 @@ if TYPE_CHECKING:
         input_type: str | None
         parameters: Mapping[str, Any] | None
         timeout: float | None
+        priority: Priority
 
 
 class EmbedClient(Generic[EmbeddingsT]):
@@ -229,6 +238,9 @@ class EmbedClient(Generic[EmbeddingsT]):
             left out. Plain HTTP only to this machine.
         api_version: the `X-Pinecone-Api-Version` header.
         parameters: model parameters for every call; a call's own are merged over them, key by key.
+        quota: paces requests, so that few are rejected: the name of a plan (`"starter"`, `"builder"`, `"standard"`,
+            `"enterprise"`), a `Quota` with figures of its own, or a `SharedQuota` for several clients. If it is left out,
+            the limits are learned from rejections.
         retry: how often and how long a request is tried.
         max_concurrency: requests in flight at most.
         max_batch_size: inputs per request at most; the model's limit if it is left out.
@@ -300,6 +312,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         base_url: str | None = None,
         api_version: str = "2025-10",
         parameters: Mapping[str, Any] | None = None,
+        quota: Quota | PlanName | SharedQuota | QuotaBackend | None = None,
         retry: RetryPolicy | None = None,
         max_concurrency: int = 8,
         max_batch_size: int | None = None,
@@ -340,19 +353,21 @@ class EmbedClient(Generic[EmbeddingsT]):
         self._max_batch_size = max_batch_size
         self._max_concurrency = max_concurrency
         self._closed = False
-        self._clock: Clock = LoopClock()
+        self._clock: Clock = SystemClock()
         self._learned = Learned()
         self._runs: set[Run] = set()
         self._max_delay = max_delay
         self._joined = Joined()
         self._joiners: dict[tuple[int, asyncio.AbstractEventLoop], Joiner] = {}
+        kind = _models.vector_type_of(model, vector_type)
+        self._turnstile = _turnstile_of(quota, kind, self._clock)
         self._engine = Engine(
             EngineOptions(
                 model=model,
                 api_key=check_api_key(key),
                 base_url=self._base_url,
                 api_version=api_version,
-                vector_type=_models.vector_type_of(model, vector_type),
+                vector_type=kind,
                 retry=retry or RetryPolicy(),
                 max_concurrency=max_concurrency,
                 attempt_timeout=attempt_timeout,
@@ -362,7 +377,9 @@ class EmbedClient(Generic[EmbeddingsT]):
                 session=session,
                 user_agent=user_agent(source_tag),
                 teller=self._teller,
-            )
+            ),
+            self._turnstile,
+            clock=self._clock,
         )
 
     def __repr__(self) -> str:
@@ -415,6 +432,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         """What the client has done so far."""
         engine = self._engine
         counters = engine.counters
+        quotas = self._turnstile.statistics()
         return Statistics(
             attempts=counters.attempts,
             answers=counters.answers,
@@ -424,7 +442,11 @@ class EmbedClient(Generic[EmbeddingsT]):
             inputs=counters.inputs,
             tokens=counters.tokens,
             in_flight=engine.in_flight,
+            concurrency=engine.concurrency,
             waiting=engine.waiting,
+            quotas=quotas,
+            waited=sum(quota.waited for quota in quotas),
+            bytes_per_token=self._learned.estimator.expected,
             decoder=engine.decoder_name,
             joined=self._joined.calls,
             joined_requests=self._joined.requests,
@@ -441,6 +463,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         parameters: Mapping[str, Any] | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - it hands over what was embedded
         on_error: Literal["raise", "return"] = "raise",
+        priority: Priority = "bulk",
         dedupe: bool = False,
         progress: Callable[[Progress], None] | None = None,
     ) -> EmbeddingsT:
@@ -456,6 +479,8 @@ class EmbedClient(Generic[EmbeddingsT]):
             on_error: `"raise"` raises once everything else is settled, with the embeddings that did succeed
                 in the error's `partial`; `"return"` gives the same as the result, failed rows NaN (sparse:
                 empty), the causes in `failures`.
+            priority: `"interactive"` requests go before `"bulk"` ones, which still have a turn every few seconds; calls of
+                one priority share evenly.
             dedupe: send equal texts once, and give every input its row.
             progress: called in the event loop after each request that is settled.
 
@@ -474,8 +499,8 @@ class EmbedClient(Generic[EmbeddingsT]):
         try:
             self._check_open()
             _check_on_error(on_error)
-            job = self._job(input_type, parameters, self._deadline(timeout))
-            call = self._call(job, await _read_until(inputs, job.deadline), dedupe=dedupe)
+            job = self._job(input_type, parameters, self._deadline(timeout), priority)
+            call = self._call(job, await _read_until(inputs, job.deadline, self._clock), dedupe=dedupe)
         finally:
             # Whoever reports errors with the locals of their frames is shown no texts.
             del inputs
@@ -500,13 +525,13 @@ class EmbedClient(Generic[EmbeddingsT]):
         """Embed what `embed` has read."""
         collector = call.collector
         if job.maker is None:
-            requests = requests_of(call.texts, job.limits)
+            requests = Requests(call.texts, job.limits)
         else:
             missing = await self._look_up(job, job.maker, call)
             self._check_open()
-            requests = requests_of((call.texts[position] for position in missing), job.limits)
+            requests = Requests((call.texts[position] for position in missing), job.limits)
         is_single = call.count - collector.cached_count == 1
-        ledger = self._ledger(job, lambda: next(requests, None), collector, is_single=is_single)
+        ledger = self._ledger(job, requests, collector, is_single=is_single)
         report = self._reporter(progress, collector, collector.account, call.count)
         run = self._run(ledger, job, collector, settled=report, calls=_calls_of(observation))
         async with self._registered(run), run.running():
@@ -553,7 +578,7 @@ class EmbedClient(Generic[EmbeddingsT]):
                 missing[start] = found.missing + start
 
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(job.deadline), asyncio.TaskGroup() as group:
+            async with _until(job.deadline, self._clock), asyncio.TaskGroup() as group:
                 # While the rows of one part are copied here, the cache looks up another.
                 for _ in range(2):
                     group.create_task(look_up_parts(), name="look up inputs")
@@ -595,6 +620,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         input_type: str | None = None,
         parameters: Mapping[str, Any] | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - it ends this call alone, not the request that it shares
+        priority: Priority = "interactive",
     ) -> NDArray[np.float32] | SparseVector:
         """Embed one text, in one request with what other calls with the same parameters ask for at the same time.
 
@@ -607,6 +633,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             input_type: `"passage"` or `"query"`; short for that key of `parameters`.
             parameters: of the model, merged over the client's.
             timeout: seconds for this call.
+            priority: `"interactive"` or `"bulk"`; see `embed`. Calls of different priorities share no request.
 
         Returns:
             Float32 of shape (dimension,), or a `SparseVector`; the arrays are the caller's own.
@@ -623,7 +650,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         problem: InputError | None = None
         try:
             self._check_open()
-            job = self._job(input_type, parameters, self._deadline(timeout))
+            job = self._job(input_type, parameters, self._deadline(timeout), priority)
             text = text_of(text, 0)
             job = await self._discovered(job, input_type, parameters)
             single = self._single(job, text)
@@ -659,7 +686,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         def join() -> Coroutine[Any, Any, NDArray[np.float32] | SparseVector | BaseException]:
             return self._joiner().call(
                 text,
-                key=job.encoded,
+                key=(job.encoded, job.priority),
                 limits=job.limits(),
                 dimension=job.dimension,
                 deadline=job.deadline,
@@ -675,7 +702,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         if self._cache is None or single.key is None:
             return None
         try:
-            async with asyncio.timeout_at(job.deadline):
+            async with _until(job.deadline, self._clock):
                 found = await self._cache.find_one(single.key, self._engine.vector_type, job.dimension)
         except TimeoutError:
             # Who joins a request out of time is told so.
@@ -703,9 +730,8 @@ class EmbedClient(Generic[EmbeddingsT]):
         return joiner
 
     def _joined_run(self, job: _Job, texts: Sequence[str], answers: Answers, deadline: float | None) -> Run:
-        requests = requests_of(texts, job.limits)
-        ledger = self._ledger(job, lambda: next(requests, None), answers, is_single=len(texts) == 1)
-        job = structs.replace(job, deadline=deadline)
+        ledger = self._ledger(job, Requests(texts, job.limits), answers, is_single=len(texts) == 1)
+        job = replace(job, deadline=deadline)
         return self._run(ledger, job, answers, settled=lambda: None, calls=answers.calls)
 
     def stream(
@@ -719,6 +745,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         parameters: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         on_error: Literal["raise", "return"] = "raise",
+        priority: Priority = "bulk",
         progress: Callable[[Progress], None] | None = None,
         in_thread: bool = False,
         max_delay: float = 0.5,
@@ -746,6 +773,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             timeout: seconds for the whole stream.
             on_error: `"raise"` raises the error of a batch in its place, `"return"` gives the batch, failed rows NaN
                 (sparse: empty), the causes in `failures`.
+            priority: `"interactive"` or `"bulk"`; see `embed`.
             progress: called in the event loop after each request that is settled.
             in_thread: pull a source that is not asynchronous in a thread, for it may block.
             max_delay: seconds that an item of an asynchronous source waits at most for others to share its request.
@@ -765,15 +793,15 @@ class EmbedClient(Generic[EmbeddingsT]):
             window = 2 * self._max_concurrency
         _check_whole("window", window)
         _check_seconds("max_delay", max_delay)
-        checked = self._job(input_type, parameters, self._deadline(timeout))
+        checked = self._job(input_type, parameters, self._deadline(timeout), priority)
 
         @contextlib.asynccontextmanager
         async def opened() -> AsyncIterator[EmbeddingStream[ItemT, EmbeddingsT]]:
             self._check_open()
             job = await self._discovered(checked, input_type, parameters)
             dimension = Dimension(job.dimension)
-            batches = Batches(dimension, ordered=ordered, looks_up=job.maker is not None)
-            ledger = self._ledger(job, batches.next_request, batches, is_single=False)
+            batches = Batches(dimension, job.limits, ordered=ordered, looks_up=job.maker is not None)
+            ledger = self._ledger(job, batches.unsent, batches, is_single=False)
             stream: EmbeddingStream[ItemT, EmbeddingsT] = EmbeddingStream(
                 batches,
                 ledger,
@@ -814,7 +842,7 @@ class EmbedClient(Generic[EmbeddingsT]):
                 handed_over=handed_over,
             )
             if job.maker is not None:
-                look_up = self._batch_looker(job, job.maker, batches, dimension, run)
+                look_up = self._batch_looker(job.maker, batches, dimension, run)
                 looking = LookingReader(reader, batches, look_up, run.stop)
             with observation or contextlib.nullcontext():
                 async with self._registered(run), stream.running(run, looking or reader):
@@ -823,13 +851,13 @@ class EmbedClient(Generic[EmbeddingsT]):
         return opened()
 
     def _batch_looker(
-        self, job: _Job, maker: KeyMaker, batches: Batches, dimension: Dimension, run: Run
+        self, maker: KeyMaker, batches: Batches, dimension: Dimension, run: Run
     ) -> Callable[[PlannedRequest], Awaitable[None]]:
         """A function that takes what the cache has of a stream's batch, and sends for the rest."""
 
         async def look_up(request: PlannedRequest) -> None:
             found = await self._find(maker.keys_of(request.texts), dimension.value)
-            batches.looked_up(request, found, job.limits().sequence_length)
+            batches.looked_up(request, found)
             if len(found.rows):
                 run.report()
             run.fill()
@@ -859,7 +887,13 @@ class EmbedClient(Generic[EmbeddingsT]):
         """
         merged, _ = self._checked_parameters(parameters, input_type)
         vector_type = self._engine.vector_type
-        estimator = Estimator(self._limits(merged), vector_type, merged.get("input_type"), dedupe=dedupe)
+        estimator = Estimator(
+            self._limits(merged),
+            vector_type,
+            merged.get("input_type"),
+            dedupe=dedupe,
+            bytes_per_token=self._learned.estimator.expected,
+        )
         estimator.add(iter_texts(inputs))
         return estimator.result()
 
@@ -876,12 +910,12 @@ class EmbedClient(Generic[EmbeddingsT]):
             return job
         # If the call's own time is over, the run says so.
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(job.deadline):
+            async with _until(job.deadline, self._clock):
                 await self._discovery.ask()
         self._check_open()
         if self._discovery.model is not None:
             self._engine.learn_vector_type(self._discovery.model.vector_type)
-        return self._job(input_type, parameters, job.deadline)
+        return self._job(input_type, parameters, job.deadline, job.priority)
 
     async def _describe_once(self) -> ModelInfo:
         self._check_open()
@@ -892,8 +926,12 @@ class EmbedClient(Generic[EmbeddingsT]):
     def _known_model(self) -> _models.KnownModel | None:
         return self._discovery.model or _models.KNOWN_MODELS.get(self._model)
 
-    def _job(self, input_type: str | None, parameters: Mapping[str, Any] | None, deadline: float | None) -> _Job:
+    def _job(
+        self, input_type: str | None, parameters: Mapping[str, Any] | None, deadline: float | None, priority: Priority
+    ) -> _Job:
         """What a call or stream is to do, checked."""
+        if priority not in ("interactive", "bulk"):
+            raise ConfigurationError(f'priority is "interactive" or "bulk", got {priority!r}')
         merged, encoded = self._checked_parameters(parameters, input_type)
         limits = self._limits(merged)
         return _Job(
@@ -902,16 +940,15 @@ class EmbedClient(Generic[EmbeddingsT]):
             limits=lambda: self._learned.applied_to(limits),
             dimension=_models.expected_dimension(self._model, merged),
             deadline=deadline,
+            priority=priority,
             maker=None if self._cache is None else self._cache.key_maker(encode_parameters(merged)),
         )
 
-    def _ledger(
-        self, job: _Job, fresh: Callable[[], PlannedRequest | None], outcomes: Outcomes, *, is_single: bool
-    ) -> Ledger:
+    def _ledger(self, job: _Job, fresh: Fresh, outcomes: Outcomes, *, is_single: bool) -> Ledger:
         return Ledger(
             fresh,
             outcomes,
-            sequence_length=job.limits().sequence_length,
+            limits=job.limits,
             learned=self._learned,
             parameters=job.encoded,
             is_single=is_single,
@@ -928,17 +965,28 @@ class EmbedClient(Generic[EmbeddingsT]):
         window: int | None = None,
         calls: tuple[ObservedCall, ...] = (),
     ) -> Run:
-        def send_one(request: PlannedRequest, retry: RetryState) -> Awaitable[EmbedError | None]:
-            def send(into: Destination) -> Awaitable[EmbedError | None]:
-                return self._engine.send(request, job.parameters, into, retry, deadline=job.deadline, calls=calls)
+        estimator = self._learned.estimator
 
-            if self._cache is None or job.maker is None:
-                return send(destination)
-            return self._cache.send_and_keep(send, request, destination, job.maker)
+        def learn(request: PlannedRequest, billed: int) -> None:
+            estimator.learn(request, billed, job.limits().sequence_length)
 
+        keeper = None
+        if self._cache is not None and job.maker is not None:
+            keeper = self._cache.keeper(destination, job.maker)
+
+        sender = self._engine.sender(
+            job.parameters,
+            keeper or destination,
+            job.limits,
+            learn,
+            deadline=job.deadline,
+            priority=job.priority,
+            calls=calls,
+        )
         return Run(
             ledger,
-            send_one,
+            sender.turn_for,
+            sender.send if keeper is None else keeper.keeping(sender.send),
             window=window or 2 * self._max_concurrency,
             clock=self._clock,
             deadline=job.deadline,
@@ -1054,10 +1102,32 @@ class EmbedClient(Generic[EmbeddingsT]):
         return RequestLimits(inputs=inputs, sequence_length=length)
 
 
-async def _read_until(inputs: Inputs, deadline: float | None) -> list[str]:
+def _turnstile_of(
+    quota: Quota | str | SharedQuota | QuotaBackend | None, vector_type: VectorType | None, clock: Clock
+) -> Turnstile:
+    """What gives the turns under a quota.
+
+    Raises:
+        ConfigurationError: it is no quota.
+    """
+    if isinstance(quota, SharedQuota):
+        return quota.turnstile
+    if quota is None or isinstance(quota, (str, Quota)):
+        return Turnstile(limiter_options(quota, vector_type), clock=clock)
+    if callable(getattr(quota, "acquire", None)) and callable(getattr(quota, "settle", None)):
+        return Turnstile(LimiterOptions(), clock=clock, backend=quota)
+    raise ConfigurationError(f"quota is the name of a plan, a Quota or a SharedQuota, got {type(quota).__name__}")
+
+
+def _until(deadline: float | None, clock: Clock) -> asyncio.Timeout:
+    """A scope that ends with a `TimeoutError` when the clock reaches a deadline."""
+    return asyncio.timeout(None if deadline is None else deadline - clock.time())
+
+
+async def _read_until(inputs: Inputs, deadline: float | None, clock: Clock) -> list[str]:
     problem: InputError | None = None
     try:
-        async with asyncio.timeout_at(deadline) as scope:
+        async with _until(deadline, clock) as scope:
             return await read_texts(inputs)
     except InputError as error:
         # Without its traceback it keeps no frame, and so no text, alive.

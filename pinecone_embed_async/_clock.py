@@ -33,12 +33,12 @@ class Clock(Protocol):
         """Call `callback` once `time()` has reached `when`."""
 
 
-class LoopClock:
-    """The clock of the running event loop."""
+class SystemClock:
+    """The system's monotonic clock, which is the same in all threads and event loops."""
 
     def time(self) -> float:
-        """Seconds of the running loop's clock."""
-        return asyncio.get_running_loop().time()
+        """Seconds of the monotonic clock."""
+        return time.monotonic()
 
     def wall_time(self) -> float:
         """Seconds since the epoch."""
@@ -49,5 +49,5 @@ class LoopClock:
         await asyncio.sleep(delay)
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
-        """Call `callback` from the running loop once its clock has reached `when`."""
-        return asyncio.get_running_loop().call_at(when, callback)
+        """Call `callback` from the running loop once the clock has reached `when`."""
+        return asyncio.get_running_loop().call_later(max(0.0, when - time.monotonic()), callback)

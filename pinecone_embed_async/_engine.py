@@ -7,27 +7,29 @@ import contextlib
 import os
 import random
 import ssl
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import aiohttp
 import tenacity
-from msgspec import Struct, field
 
-from pinecone_embed_async._clock import LoopClock
+from pinecone_embed_async._clock import SystemClock
 from pinecone_embed_async._endpoint import proxy_for
 from pinecone_embed_async._errors import (
     ClosedError,
     ConfigurationError,
     EmbedError,
+    InputError,
     RateLimitError,
     ResponseError,
+    ServiceError,
     TransportError,
     kind_of,
 )
-from pinecone_embed_async._limits import DecodeGate, Permits
+from pinecone_embed_async._limits import DecodeGate, Flow, Lane, Turnstile
 from pinecone_embed_async._log import logger
 from pinecone_embed_async._retry import RetryBudget, RetryPolicy, RetryState, Verdict, judge
-from pinecone_embed_async._telemetry import ObservedRequest, RequestObservation
+from pinecone_embed_async._telemetry import ObservedRequest, RequestObservation, Waiting
 from pinecone_embed_async._wire import (
     Redactor,
     choose_decoder,
@@ -37,7 +39,7 @@ from pinecone_embed_async._wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -45,8 +47,9 @@ if TYPE_CHECKING:
 
     from pinecone_embed_async._clock import Clock
     from pinecone_embed_async._endpoint import ApiKey
+    from pinecone_embed_async._limits import Ask, Priority, Turn
     from pinecone_embed_async._models import VectorType
-    from pinecone_embed_async._plan import PlannedRequest
+    from pinecone_embed_async._plan import PlannedRequest, RequestLimits
     from pinecone_embed_async._telemetry import ObservedCall, Teller
     from pinecone_embed_async._wire import Answer, Decoder, DecoderName
 
@@ -57,11 +60,15 @@ READ_BUFFER_BYTES = 2**20
 """Bytes that a connection takes in before it stops reading from its socket. With aiohttp's 64 KiB, the 1.9 MB of a
 full answer stop and go thirty times; benchmarks/throughput.py shows the difference."""
 
+OVERLOAD = frozenset({502, 503, 504})
+"""Statuses that ask for fewer requests in flight, as time-outs and lost connections do. A 500 is no matter of load."""
+
 ERROR_BODY_SECONDS = 5.0
 """How long the body of an error is waited for; its status is known by then."""
 
 
-class Counters(Struct):
+@dataclass(slots=True)
+class Counters:
     """What has happened since the client was made."""
 
     attempts: int = 0
@@ -73,7 +80,8 @@ class Counters(Struct):
     tokens: int = 0
 
 
-class EngineOptions(Struct, frozen=True, eq=False):
+@dataclass(frozen=True, slots=True, repr=False)
+class EngineOptions:
     """What an engine needs to know; see `EmbedClient` for the meaning."""
 
     model: str
@@ -91,25 +99,20 @@ class EngineOptions(Struct, frozen=True, eq=False):
     user_agent: str
     teller: Teller | None = None
 
-    def __repr__(self) -> str:
-        return "<EngineOptions>"
 
-
-class _LoopState(Struct, eq=False):
+@dataclass(slots=True, repr=False)
+class _LoopState:
     """What belongs to one event loop in one process."""
 
     process: int
     session: aiohttp.ClientSession
-    permits: Permits
+    lane: Lane
     gate: DecodeGate
     decoder: Decoder
     tls: ssl.SSLContext | bool
     proxy: URL | None
     closer: AsyncGenerator[None, None]
     exchanges: set[asyncio.Timeout] = field(default_factory=set)
-
-    def __repr__(self) -> str:
-        return "<_LoopState>"
 
 
 class Destination(Protocol):
@@ -129,18 +132,17 @@ class Destination(Protocol):
         """Told of the answer once its rows are in place."""
 
 
-class _Sending(Struct, frozen=True, eq=False):
+@dataclass(slots=True, repr=False)
+class _Sending:
     """One request on its way through its attempts."""
 
     request: PlannedRequest
     body: bytes
     redactor: Redactor
-    destination: Destination
     retry: RetryState
+    turn: Turn | None
+    cut: Callable[[int], PlannedRequest]
     observation: RequestObservation | None
-
-    def __repr__(self) -> str:
-        return "<_Sending>"
 
 
 class Engine:
@@ -148,6 +150,7 @@ class Engine:
 
     Args:
         options: what the client was made with.
+        turnstile: gives the turns to send.
         clock: the time.
         draw: draws evenly from [0, 1), for jitter.
     """
@@ -155,12 +158,14 @@ class Engine:
     def __init__(
         self,
         options: EngineOptions,
+        turnstile: Turnstile,
         *,
         clock: Clock | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._options = options
-        self._clock = clock or LoopClock()
+        self._turnstile = turnstile
+        self._clock = clock or SystemClock()
         self._draw = draw
         self._states: dict[asyncio.AbstractEventLoop, _LoopState] = {}
         self._inherited: list[_LoopState] = []
@@ -172,12 +177,22 @@ class Engine:
     @property
     def in_flight(self) -> int:
         """Requests on the wire or being decoded."""
-        return sum(state.permits.in_flight for state in self._states.values())
+        return sum(state.lane.in_flight for state in self._states.values())
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for a permit."""
-        return sum(state.permits.waiting for state in self._states.values())
+        """Requests that wait for a turn."""
+        return self._turnstile.waiting({state.lane for state in self._states.values()})
+
+    @property
+    def concurrency(self) -> int:
+        """Requests that may be in flight now in each event loop, by what became of the last ones."""
+        return min((state.lane.limit for state in self._states.values()), default=self._options.max_concurrency)
+
+    @property
+    def model(self) -> str:
+        """The name of the model."""
+        return self._options.model
 
     @property
     def vector_type(self) -> VectorType | None:
@@ -234,7 +249,7 @@ class Engine:
         return _LoopState(
             process=process,
             session=session,
-            permits=Permits(options.max_concurrency, self._clock, is_slowed=lambda: self.budget.is_low),
+            lane=Lane(options.max_concurrency, is_slowed=lambda: self.budget.is_low),
             gate=DecodeGate(),
             decoder=choose_decoder(options.decoder),
             tls=tls,
@@ -261,61 +276,113 @@ class Engine:
                     connector._close()  # noqa: SLF001 - the public one needs a running loop
         self._states.clear()
 
+    def sender(
+        self,
+        parameters: Mapping[str, Any],
+        destination: Destination,
+        limits: Callable[[], RequestLimits],
+        learn: Callable[[PlannedRequest, int], None],
+        *,
+        deadline: float | None,
+        priority: Priority,
+        calls: tuple[ObservedCall, ...] = (),
+    ) -> Sender:
+        """What sends the requests of one call or stream.
+
+        Args:
+            parameters: of the model.
+            destination: where the rows go.
+            limits: what one request may hold.
+            learn: told what the service billed for a request.
+            deadline: the end of the whole call, by the clock; `None` for none.
+            priority: of the call.
+            calls: that the requests are sent for, as the hooks know them.
+        """
+        teller = None if self._options.teller is None else _CallTeller(self._options.teller, self._clock, calls)
+        return Sender(self, parameters, destination, limits, learn, deadline=deadline, priority=priority, teller=teller)
+
+    async def turn(
+        self,
+        waiting: _Waiting,
+        request: PlannedRequest,
+        limits: RequestLimits,
+        waits: Callable[[float], None] | None = None,
+    ) -> Turn:
+        """Wait for the turn to send a request, or a part of it.
+
+        Args:
+            waiting: waits for it.
+            request: of which as much as possible is to be sent.
+            limits: what one request may hold.
+            waits: told if there is no turn at once, with the seconds that a pause still takes.
+
+        Raises:
+            InputError: its first input has more tokens than the quota ever has.
+            ConfigurationError: the session that was passed cannot be used.
+        """
+        state = await self.open()
+        limit = self._turnstile.known_limit(waiting.key)
+        if limit is not None and request.fewest_tokens(limits) > limit:
+            raise InputError(
+                f"input {request.start} has about {request.least_tokens(limits)} tokens, and the quota {limit} in a whole"
+                " window, so it can never be sent: split it",
+                index=request.start,
+            )
+        lane, least = state.lane, request.least_tokens(limits)
+        turnstile, key = self._turnstile, waiting.key
+        told = None if waits is None else lambda: waits(turnstile.pause_left(key))
+        return await turnstile.turn(waiting.flow(lane), lane, key, request.tokens, least, waits=told)
+
     async def send(
         self,
         request: PlannedRequest,
-        parameters: Mapping[str, Any],
-        destination: Destination,
+        sender: Sender,
         retry: RetryState,
-        *,
-        deadline: float | None,
-        calls: tuple[ObservedCall, ...] = (),
+        turn: Turn,
+        cut: Callable[[int], PlannedRequest],
+        observation: RequestObservation | None,
     ) -> EmbedError | None:
-        """Send a request through all its attempts.
-
-        Args:
-            request: what to send.
-            parameters: of the model.
-            destination: where the rows go.
-            retry: keeps the account of the attempts; others may read it, and set `is_last`.
-            deadline: the end of the whole call, by the clock; `None` for none.
-            calls: that it is sent for, as the hooks are told.
-
-        Returns:
-            The error it ended with, or `None` for success.
-        """
-        body = encode_request(self._options.model, request.texts, parameters)
-        redactor = Redactor(self._options.api_key.reveal(), request.texts, request.start, destination.names(request))
-        try:
-            state = await self.open()
-        except ConfigurationError as unusable:
-            return unusable.with_traceback(None)
-        observation = None if self._options.teller is None else self._observe(self._options.teller, request, calls)
-        sending = _Sending(request, body, redactor, destination, retry, observation)
+        """Send a request through all its attempts; gives the error it ended with, or `None` for success."""
+        sending = _Sending(request, b"", Redactor(""), retry, turn, cut, observation)
+        cancelled: asyncio.CancelledError | None = None
         error: EmbedError | None = None
         try:
-            error = await self._retrying(state, retry, deadline, observation)(self._attempt, state, sending)
-        except asyncio.CancelledError as cancelled:
-            if observation is not None:
-                observation.ended(retry, cancelled)
+            self._prepare(sending, request, sender)
+            try:
+                state = await self.open()
+            except ConfigurationError as unusable:
+                error = unusable.with_traceback(None)
+                return error
+            retrying = self._retrying(sender.waiting.key, retry, sender.deadline, observation)
+            error = await retrying(self._attempt, state, sending, sender)
+        except asyncio.CancelledError as cancellation:
+            cancelled = cancellation
             raise
-        if observation is not None:
-            observation.ended(retry, error)
+        finally:
+            if sending.turn is not None:
+                sending.turn.give_back()
+            if observation is not None:
+                observation.ended(retry, len(sending.request.texts), error or cancelled)
+            # It would hold itself by this frame.
+            del cancelled
         return error
 
-    def _observe(self, teller: Teller, request: PlannedRequest, calls: tuple[ObservedCall, ...]) -> RequestObservation:
-        subject = ObservedRequest(calls, len(request.texts), request.tokens, request.is_probe)
-        return RequestObservation(teller, self._clock, subject)
+    def _prepare(self, sending: _Sending, request: PlannedRequest, sender: Sender) -> None:
+        """Encode a request, once for all attempts unless it is cut."""
+        sending.request = request
+        sending.body = encode_request(self._options.model, request.texts, sender.parameters)
+        names = sender.destination.names(request)
+        sending.redactor = Redactor(self._options.api_key.reveal(), request.texts, request.start, names)
 
     def _retrying(
         self,
-        state: _LoopState,
+        key: tuple[str, str] | None,
         retry: RetryState,
         deadline: float | None,
         observation: RequestObservation | None = None,
     ) -> tenacity.AsyncRetrying:
         """The tenacity loop of one request; stop, wait and sleep go by our clock and our state."""
-        policy, clock, permits = self._options.retry, self._clock, state.permits
+        policy, clock, turnstile = self._options.retry, self._clock, self._turnstile
         verdict = Verdict.FINAL
         final: EmbedError | None = None
 
@@ -331,7 +398,7 @@ class Engine:
 
         def wait(_: tenacity.RetryCallState) -> float:
             if verdict is Verdict.WAIT or retry.last_error is None:
-                return permits.pause_left()
+                return turnstile.pause_left(key)
             return policy.backoff(retry.failures, retry.last_error, self._draw)
 
         def stop(call: tenacity.RetryCallState) -> bool:
@@ -340,7 +407,7 @@ class Engine:
                 policy,
                 now=clock.time(),
                 wait=call.upcoming_sleep,
-                last_acceptance=permits.last_acceptance,
+                last_acceptance=turnstile.last_acceptance(key),
                 deadline=deadline,
             )
             return final is not None
@@ -350,7 +417,7 @@ class Engine:
             _tell_retried(observation, retry, verdict, call.upcoming_sleep)
 
         async def sleep(delay: float) -> None:
-            # A pause is waited for in the queue for a permit, where order is kept.
+            # A pause is waited for in the queue for a turn, where order is kept.
             if verdict is not Verdict.WAIT:
                 await clock.sleep(delay)
 
@@ -363,49 +430,71 @@ class Engine:
             retry_error_callback=lambda _: final,
         )
 
-    async def _attempt(self, state: _LoopState, sending: _Sending) -> EmbedError | None:
-        """One attempt: a permit, the post, the decode. Gives the error instead of raising it."""
-        permits, retry = state.permits, sending.retry
-        granted = await _permit(permits, sending.observation)
+    async def _attempt(self, state: _LoopState, sending: _Sending, sender: Sender) -> EmbedError | None:
+        """One attempt: a turn, the post, the decode. Gives the error instead of raising it."""
+        retry = sending.retry
+        if sending.turn is None:
+            try:
+                await self._take_turn(sending, sender)
+            except InputError as too_large:
+                return too_large.with_traceback(None)
+        answer: Answer | None = None
+        error: EmbedError | None = None
         try:
             retry.sent(self._clock.time())
             self.counters.attempts += 1
-            answer, error = await self._exchange(state, "POST", "embed", sending.body, sending.redactor)
+            body, error = await self._exchange(state, "POST", "embed", sending.body, sending.redactor)
             if error is None:
-                error = await self._decode(state, sending, answer)
-                if error is None or isinstance(error, ResponseError):
-                    # Read or not, the service took the request.
-                    permits.accept()
-            self._note(permits, granted, sending, error)
+                answer, error = await self._decode(state, sending, sender, body)
         finally:
             retry.in_flight = False
-            permits.release()
+            self._end_turn(sending, sender, answer, error)
+        self._note(sending, error)
         # Without its traceback the error keeps no frame, and so no text and no body, alive.
         return error.with_traceback(None) if error is not None else None
 
-    def _note(self, permits: Permits, granted: float, sending: _Sending, error: EmbedError | None) -> None:
+    async def _take_turn(self, sending: _Sending, sender: Sender) -> None:
+        """Wait for the turn of another attempt; the request is cut to it."""
+        turn = await sender.next_turn(sending.request, sending.observation)
+        sending.turn = turn
+        if turn.tokens < sending.request.tokens:
+            self._prepare(sending, sending.cut(turn.tokens), sender)
+        turn.shrink(sending.request.tokens)
+
+    def _end_turn(self, sending: _Sending, sender: Sender, answer: Answer | None, error: EmbedError | None) -> None:
+        """Tell the limits what became of an attempt."""
+        turn, sending.turn = sending.turn, None
+        if turn is None:
+            raise RuntimeError("an attempt was made without a turn")
+        if answer is not None:
+            turn.accepted(answer.total_tokens)
+            if answer.total_tokens is not None:
+                sender.learn(sending.request, answer.total_tokens)
+        elif isinstance(error, ResponseError):
+            # Not readable, but the service took the request.
+            turn.accepted(None)
+        else:
+            self._end_failed_turn(turn, error)
+
+    def _end_failed_turn(self, turn: Turn, error: EmbedError | None) -> None:
+        if isinstance(error, RateLimitError) and judge(error) is Verdict.WAIT:
+            self.counters.rejections += 1
+            pause = turn.rejected(
+                error.message, error.retry_after, lambda bursts: self._options.retry.backoff(bursts, error, self._draw)
+            )
+            if pause is not None:
+                logger.info("the service's limit is reached; all requests under it pause for %.1f s", pause)
+        else:
+            is_overload = isinstance(error, TransportError) or (isinstance(error, ServiceError) and error.status in OVERLOAD)
+            turn.failed(is_overload=is_overload)
+
+    def _note(self, sending: _Sending, error: EmbedError | None) -> None:
         self.budget.settle(error)
         logger.debug(
             "%s, attempt %d: %s", sending.request, sending.retry.attempts, "answered" if error is None else kind_of(error)
         )
         if isinstance(error, ResponseError):
             self.counters.unreadable_answers += 1
-        if error is not None:
-            self._pause_after(permits, granted, error)
-
-    def _pause_after(self, permits: Permits, granted: float, error: EmbedError) -> None:
-        """Pause everybody if the error is a rejection by the service's limits."""
-        if not isinstance(error, RateLimitError) or judge(error) is not Verdict.WAIT:
-            return
-        self.counters.rejections += 1
-        is_new = permits.pause_left() == 0
-        pause = permits.reject(
-            granted,
-            lambda bursts: self._options.retry.backoff(bursts, error, self._draw),
-            asked=error.retry_after is not None,
-        )
-        if is_new:
-            logger.info("the service's limit is reached; all requests pause for %.1f s", pause)
 
     async def get(self, path: str, query: Mapping[str, str], *, is_tried_once: bool = False) -> bytes:
         """The body that `GET` answers, tried again as the retry policy says unless it is to be tried once.
@@ -416,26 +505,27 @@ class Engine:
         state = await self.open()
         retry = RetryState(is_last=is_tried_once)
         redactor = Redactor(self._options.api_key.reveal())
-        answer = b""
+        waiting = _Waiting(None, "interactive")
+        answer: bytes | None = None
 
         async def attempt() -> EmbedError | None:
             nonlocal answer
-            granted = await state.permits.acquire()
+            turn = await self._turnstile.turn(waiting.flow(state.lane), state.lane, None, 0, 0)
+            error: EmbedError | None = None
             try:
                 retry.sent(self._clock.time())
                 answer, error = await self._exchange(state, "GET", path, None, redactor, query)
                 self.budget.settle(error)
-                if error is not None:
-                    self._pause_after(state.permits, granted, error)
-                else:
-                    state.permits.accept()
             finally:
-                state.permits.release()
+                if error is None and answer is not None:
+                    turn.accepted(0)
+                else:
+                    self._end_failed_turn(turn, error)
             return error
 
-        error: EmbedError | None = await self._retrying(state, retry, None)(attempt)
-        if error is not None:
-            raise error
+        ended_with: EmbedError | None = await self._retrying(None, retry, None)(attempt)
+        if ended_with is not None or answer is None:
+            raise ended_with or RuntimeError("a request ended with neither an answer nor an error")
         return answer
 
     async def _exchange(
@@ -504,10 +594,13 @@ class Engine:
             "User-Agent": self._options.user_agent,
         }
 
-    async def _decode(self, state: _LoopState, sending: _Sending, body: bytes) -> EmbedError | None:
-        request, destination = sending.request, sending.destination
+    async def _decode(
+        self, state: _LoopState, sending: _Sending, sender: Sender, body: bytes
+    ) -> tuple[Answer | None, EmbedError | None]:
+        request, destination = sending.request, sender.destination
         caught: EmbedError | None = None
-        async with state.gate:
+        answer: Answer | None = None
+        async with state.gate.passing(sender.waiting.priority):
             try:
                 answer = state.decoder.decode(
                     body,
@@ -529,25 +622,126 @@ class Engine:
                     sending.observation.answered(answer.total_tokens)
                 destination.answered(request, answer)
         if caught is not None:
-            return error_from_envelope(body, redactor=sending.redactor) or caught
-        return None
+            return None, error_from_envelope(body, redactor=sending.redactor) or caught
+        return answer, None
+
+
+class _Waiting:
+    """What waits for turns under one key and with one priority."""
+
+    __slots__ = ("_flow", "_lane", "key", "priority")
+
+    def __init__(self, key: tuple[str, str] | None, priority: Priority) -> None:
+        self.key = key
+        self.priority: Priority = priority
+        self._lane: Lane | None = None
+        self._flow: Flow[Ask] | None = None
+
+    def flow(self, lane: Lane) -> Flow[Ask]:
+        """Its flow in a lane; another one if the client was closed and opened again meanwhile."""
+        if self._flow is None or self._lane is not lane:
+            self._lane, self._flow = lane, Flow((lane, self.key), self.priority)
+        return self._flow
+
+
+class _CallTeller:
+    """Tells the hooks of the requests of one call or stream.
+
+    A request has its first turn before it is known, for it is cut to it: until then it is the call that waits.
+    """
+
+    __slots__ = ("_calls", "_clock", "_teller", "_waited")
+
+    def __init__(self, teller: Teller, clock: Clock, calls: tuple[ObservedCall, ...]) -> None:
+        self._teller = teller
+        self._clock = clock
+        self._calls = calls
+        self._waited = 0.0
+
+    def waits(self, pause: float) -> None:
+        """Note that the next request has to wait for its turn."""
+        for call in self._calls:
+            self._teller.tell(Waiting(call, pause))
+
+    async def timed(self, turn: Awaitable[Turn]) -> Turn:
+        """Wait for the turn of the next request, and keep how long it took."""
+        asked = self._clock.time()
+        try:
+            return await turn
+        finally:
+            self._waited += self._clock.time() - asked
+
+    def observe(self, request: PlannedRequest) -> RequestObservation:
+        """Tell of a request that is about to be sent."""
+        waited, self._waited = self._waited, 0.0
+        subject = ObservedRequest(self._calls, len(request.texts), request.tokens, request.is_probe)
+        return RequestObservation(self._teller, self._clock, subject, waited)
+
+
+class Sender:
+    """Sends the requests of one call or stream; see `Engine.sender`."""
+
+    __slots__ = ("_engine", "_limits", "_teller", "deadline", "destination", "learn", "parameters", "waiting")
+
+    def __init__(
+        self,
+        engine: Engine,
+        parameters: Mapping[str, Any],
+        destination: Destination,
+        limits: Callable[[], RequestLimits],
+        learn: Callable[[PlannedRequest, int], None],
+        *,
+        deadline: float | None,
+        priority: Priority,
+        teller: _CallTeller | None,
+    ) -> None:
+        self._engine = engine
+        self._teller = teller
+        self._limits = limits
+        self.learn = learn
+        self.parameters = parameters
+        self.destination = destination
+        self.deadline = deadline
+        self.waiting = _Waiting((engine.model, str(parameters.get("input_type", ""))), priority)
+
+    def turn_for(self, request: PlannedRequest) -> Awaitable[Turn]:
+        """Wait for the turn of a request, which may be for a part of it; see `Engine.turn`."""
+        if self._teller is None:
+            return self._engine.turn(self.waiting, request, self._limits())
+        return self._teller.timed(self._engine.turn(self.waiting, request, self._limits(), self._teller.waits))
+
+    async def next_turn(self, request: PlannedRequest, observation: RequestObservation | None) -> Turn:
+        """Wait for the turn of another attempt."""
+        if observation is None:
+            return await self._engine.turn(self.waiting, request, self._limits())
+        observation.asks()
+        try:
+            return await self._engine.turn(self.waiting, request, self._limits(), observation.waits)
+        finally:
+            observation.has_its_turn()
+
+    def send(
+        self, request: PlannedRequest, retry: RetryState, turn: Turn, cut: Callable[[int], PlannedRequest]
+    ) -> Awaitable[EmbedError | None]:
+        """Send a request through all its attempts.
+
+        Args:
+            request: what to send.
+            retry: keeps the account of the attempts; others may read it, and set `is_last`.
+            turn: of the first attempt.
+            cut: cuts the request to what another attempt's turn is for.
+
+        Returns:
+            The error it ended with, or `None` for success.
+        """
+        observation = None if self._teller is None else self._teller.observe(request)
+        return self._engine.send(request, self, retry, turn, cut, observation)
 
 
 def _tell_retried(observation: RequestObservation | None, retry: RetryState, verdict: Verdict, wait: float) -> None:
     if observation is not None:
-        # A pause is waited for in the queue for a permit.
+        # A pause is waited for in the queue for a turn.
         observation.retried(retry, 0.0 if verdict is Verdict.WAIT else wait)
-
-
-async def _permit(permits: Permits, observation: RequestObservation | None) -> float:
-    """Wait for a permit, and have the hooks know if it takes a while."""
-    if observation is None:
-        return await permits.acquire()
-    observation.asks(must_wait=permits.must_wait, pause=permits.pause_left())
-    try:
-        return await permits.acquire()
-    finally:
-        observation.has_its_turn()
 
 
 class _Body:

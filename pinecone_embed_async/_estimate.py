@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pinecone_embed_async._models import PLANS, QUOTA_WINDOW, REQUESTS_PER_MINUTE, tokens_per_minute
-from pinecone_embed_async._plan import BYTES_PER_TOKEN, SPECIAL_TOKENS, count_requests, utf8_length
+from pinecone_embed_async._plan import (
+    BYTES_PER_TOKEN,
+    FEWEST_BYTES_PER_TOKEN,
+    MOST_BYTES_PER_TOKEN,
+    SPECIAL_TOKENS,
+    count_requests,
+    utf8_length,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -20,19 +27,13 @@ if TYPE_CHECKING:
     from pinecone_embed_async._models import VectorType
     from pinecone_embed_async._plan import RequestLimits
 
-FEWEST_BYTES_PER_TOKEN = 2.5
-"""Of text that subword vocabularies cut finely: code, numbers, some scripts. A rule of thumb."""
-
-MOST_BYTES_PER_TOKEN = 6.0
-"""Of text in long common words. A rule of thumb."""
-
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """What a job will cost, about.
 
-    The service does not publish its tokenizers, so tokens are estimated from bytes: at 4 bytes a token, and between 6
-    and 2.5 for the spread.
+    The service does not publish its tokenizers, so tokens are estimated from bytes: at 4 bytes a token, or at what the
+    client has learned from bills, and between 6 and 2.5 for the spread.
 
     Attributes:
         inputs: texts.
@@ -64,10 +65,20 @@ class Estimator:
         vector_type: of the model; `None` if it is not known.
         input_type: of the texts.
         dedupe: whether equal texts are to be sent once.
+        bytes_per_token: that is expected.
     """
 
-    def __init__(self, limits: RequestLimits, vector_type: VectorType | None, input_type: object, *, dedupe: bool) -> None:
+    def __init__(
+        self,
+        limits: RequestLimits,
+        vector_type: VectorType | None,
+        input_type: object,
+        *,
+        dedupe: bool,
+        bytes_per_token: float = BYTES_PER_TOKEN,
+    ) -> None:
         self._limits = limits
+        self._bytes_per_token = bytes_per_token
         self._vector_type = vector_type
         self._input_type = input_type
         self._dedupe = dedupe
@@ -87,15 +98,15 @@ class Estimator:
         hashes = np.frombuffer(self._hashes, np.int64) if self._hashes else np.empty(0, np.int64)
         first = np.sort(np.unique(hashes, return_index=True)[1])
         sent = sizes[first] if self._dedupe else sizes
-        tokens = self._tokens(sent, BYTES_PER_TOKEN)
+        tokens = self._tokens(sent, self._bytes_per_token)
         requests = count_requests(sent.tolist(), self._limits)
         return Estimate(
             inputs=len(sizes),
             duplicates=len(sizes) - len(first),
-            over_length=int(np.count_nonzero(sizes / BYTES_PER_TOKEN + SPECIAL_TOKENS > self._limits.sequence_length)),
+            over_length=int(np.count_nonzero(sizes / self._bytes_per_token + SPECIAL_TOKENS > self._limits.sequence_length)),
             tokens=tokens,
-            tokens_low=self._tokens(sent, MOST_BYTES_PER_TOKEN),
-            tokens_high=self._tokens(sent, FEWEST_BYTES_PER_TOKEN),
+            tokens_low=self._tokens(sent, max(self._bytes_per_token, MOST_BYTES_PER_TOKEN)),
+            tokens_high=self._tokens(sent, min(self._bytes_per_token, FEWEST_BYTES_PER_TOKEN)),
             requests=requests,
             seconds={plan: self._seconds(plan, tokens, requests) for plan in PLANS},
         )

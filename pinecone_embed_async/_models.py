@@ -6,9 +6,8 @@ the service.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
-
-from msgspec import Struct, field
 
 from pinecone_embed_async._errors import ConfigurationError
 
@@ -26,7 +25,8 @@ DEFAULT_MAX_SEQUENCE_LENGTH = 2048
 """Tokens per input where the model is not known: the largest of the models documented so far."""
 
 
-class KnownModel(Struct, frozen=True, eq=False):
+@dataclass(frozen=True, slots=True)
+class KnownModel:
     """What the documentation, or the service itself, says about a hosted model.
 
     Attributes:

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
 from pinecone_embed_async._errors import (
     ApiError,
     AuthenticationError,
@@ -24,6 +22,7 @@ from pinecone_embed_async._errors import (
     ServiceError,
     TransportError,
 )
+from pinecone_embed_async._limits import full_jitter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,9 +104,8 @@ class RetryPolicy:
     def backoff(self, failures: int, error: EmbedError, random: Callable[[], float]) -> float:
         """Seconds to wait after the `failures`-th failure in a row.
 
-        Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015 (full jitter). Where the service
-        asks for a wait, that is what is waited, and up to `initial_backoff` more, so that a crowd that was
-        sent away together does not come back together.
+        Full jitter; where the service asks for a wait, that is what is waited, and up to `initial_backoff` more, so that
+        a crowd that was sent away together does not come back together.
 
         Args:
             failures: failures so far, from 1.
@@ -116,11 +114,11 @@ class RetryPolicy:
         """
         if isinstance(error, ApiError) and error.retry_after is not None:
             return min(error.retry_after, self.max_retry_after) + random() * self.initial_backoff
-        # The exponent is bounded so that the power stays a number; the backoff is capped long before.
-        return random() * min(self.max_backoff, self.initial_backoff * 2.0 ** min(failures - 1, 60))
+        return full_jitter(failures, initial=self.initial_backoff, most=self.max_backoff, draw=random)
 
 
-class RetryState(Struct, eq=False):
+@dataclass(slots=True)
+class RetryState:
     """One planned request's way through its attempts.
 
     Attributes:

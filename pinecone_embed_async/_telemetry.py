@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
-
-from msgspec import Struct
 
 from pinecone_embed_async._errors import ApiError, ConfigurationError
 from pinecone_embed_async._log import logger
@@ -24,7 +23,8 @@ if TYPE_CHECKING:
 Operation = Literal["embed", "embed_one", "stream"]
 
 
-class ObservedCall(Struct, frozen=True, eq=False):
+@dataclass(frozen=True, slots=True, eq=False)
+class ObservedCall:
     """A call of `embed` or `embed_one`, or a stream. Its events have the same object, which equals no other.
 
     Attributes:
@@ -46,12 +46,13 @@ class ObservedCall(Struct, frozen=True, eq=False):
     dimension: int | None
 
 
-class ObservedRequest(Struct, frozen=True, eq=False):
+@dataclass(frozen=True, slots=True, eq=False)
+class ObservedRequest:
     """A request, with all its attempts. Its events have the same object, which equals no other.
 
     Attributes:
         calls: the calls that it is sent for: one, or all the calls of `embed_one` that share it.
-        inputs: texts in it.
+        inputs: texts in it; another attempt may be cut to fewer, and the others go into a request of their own.
         estimated_tokens: what it will be billed, about.
         is_probe: whether it carries no input, and only asks whether the parameters are accepted.
     """
@@ -62,7 +63,8 @@ class ObservedRequest(Struct, frozen=True, eq=False):
     is_probe: bool
 
 
-class ErrorKind(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class ErrorKind:
     """What kind of error was met, without its message.
 
     Attributes:
@@ -83,8 +85,9 @@ class ErrorKind(Struct, frozen=True):
         return cls(type(error).__name__)
 
 
-class Started(Struct, frozen=True):
-    """A call has begun: its inputs are read and checked. Or a request is about to ask for leave to be sent.
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A call has begun: its inputs are read and checked. Or a request has its turn and is about to be sent.
 
     Attributes:
         subject: the call or the request.
@@ -93,19 +96,21 @@ class Started(Struct, frozen=True):
     subject: ObservedCall | ObservedRequest
 
 
-class Waiting(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Waiting:
     """A request has to wait for its turn: for the quota, the end of a pause, or one of the requests in flight.
 
     Attributes:
-        subject: the request.
+        subject: the call whose next request waits, which is cut when its turn comes; or the request, for another attempt.
         pause: seconds that the pause after a rejection still takes; 0 if there is none.
     """
 
-    subject: ObservedRequest
+    subject: ObservedCall | ObservedRequest
     pause: float
 
 
-class Retried(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Retried:
     """An attempt has failed, and the request will be sent again.
 
     Attributes:
@@ -122,7 +127,8 @@ class Retried(Struct, frozen=True):
     backoff: float
 
 
-class Ended(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
     """What `Finished` and `Failed` have in common.
 
     Attributes:
@@ -133,7 +139,7 @@ class Ended(Struct, frozen=True, kw_only=True):
         cached: of a call, inputs whose vectors the cache had.
         tokens: billed, as far as the answers say; 0 for a call of `embed_one`, for its request is shared: see there.
         attempts: of a request, how often it was sent; of a call, requests that were answered.
-        waited: of a request, seconds that it waited for its turn.
+        waited: of a request, seconds that it waited for its turns, those before it started included.
         backed_off: of a request, seconds that it waited after failures.
     """
 
@@ -148,11 +154,13 @@ class Ended(Struct, frozen=True, kw_only=True):
     backed_off: float = 0.0
 
 
-class Finished(Ended, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished(Ended):
     """A call or a request has ended well; a call with `on_error="return"` also if some of its inputs failed."""
 
 
-class Failed(Ended, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed(Ended):
     """A call or a request has ended with an error, or was cancelled.
 
     Attributes:
@@ -266,22 +274,26 @@ class RequestObservation:
         teller: tells the hooks.
         clock: the time.
         subject: the request.
+        waited: seconds that were waited for its first turn.
     """
 
-    def __init__(self, teller: Teller, clock: Clock, subject: ObservedRequest) -> None:
+    def __init__(self, teller: Teller, clock: Clock, subject: ObservedRequest, waited: float) -> None:
         self._teller = teller
         self._clock = clock
         self._subject = subject
-        self._asked = self._waited = self._backed_off = 0.0
+        self._asked = self._backed_off = 0.0
+        self._waited = waited
         self._tokens = 0
         self._started = clock.time()
         teller.tell(Started(subject))
 
-    def asks(self, *, must_wait: bool, pause: float) -> None:
-        """Note that it asks for its turn."""
+    def asks(self) -> None:
+        """Note that it asks for another turn."""
         self._asked = self._clock.time()
-        if must_wait:
-            self._teller.tell(Waiting(self._subject, pause))
+
+    def waits(self, pause: float) -> None:
+        """Note that it has to wait for it."""
+        self._teller.tell(Waiting(self._subject, pause))
 
     def has_its_turn(self) -> None:
         """Note that it has it, or has been cancelled meanwhile."""
@@ -297,9 +309,9 @@ class RequestObservation:
         """Note what an answer has cost."""
         self._tokens += tokens or 0
 
-    def ended(self, retry: RetryState, error: EmbedError | asyncio.CancelledError | None) -> None:
-        """Note that it has ended."""
-        count = 0 if self._subject.is_probe else self._subject.inputs
+    def ended(self, retry: RetryState, inputs: int, error: EmbedError | asyncio.CancelledError | None) -> None:
+        """Note that it has ended, with so many inputs."""
+        count = 0 if self._subject.is_probe else inputs
         # An answer whose rows are in place stands, though the caller is cancelled in that very turn.
         embedded = count if retry.is_settled else 0
         figures: dict[str, Any] = {

@@ -16,20 +16,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 THIRD_PARTIES = {
     "aiohttp": {"_engine", "_client", "emulator"},
     "yarl": {"_engine", "_endpoint"},
-    "msgspec": {
-        "_wire",
-        "_engine",
-        "_retry",
-        "_plan",
-        "_models",
-        "_coalesce",
-        "_client",
-        "_cache",
-        "_telemetry",
-        "_jobs",
-        "cli",
-        "emulator",
-    },
+    "msgspec": {"_wire", "_client", "_jobs", "cli", "emulator"},
     "numpy": {
         "_wire",
         "_results",

@@ -19,6 +19,7 @@ from pinecone_embed_async import (
     InputError,
     NotFoundError,
     Progress,
+    Quota,
     ResponseError,
     RetryPolicy,
     ServiceError,
@@ -26,9 +27,9 @@ from pinecone_embed_async import (
     SparseVector,
     TransportError,
 )
-from pinecone_embed_async._engine import Engine
 from pinecone_embed_async.emulator import Emulator, ServiceQuota
 from tests.clock import FakeClock
+from tests.turns import rebuild
 
 QUICK = RetryPolicy(max_attempts=3, initial_backoff=0.001, max_backoff=0.002)
 E5 = "multilingual-e5-large"
@@ -122,7 +123,7 @@ async def test_never_more_requests_in_flight_than_the_client_allows(emulator: Em
 async def test_no_permit_is_held_during_a_backoff() -> None:
     clock = FakeClock()
     async with Service(status(503)) as service, service.client(max_concurrency=1) as client:
-        client._engine = Engine(client._engine._options, clock=clock, draw=lambda: 1.0)
+        rebuild(client, clock=clock, draw=lambda: 1.0)
         async with client:
             backing_off = asyncio.create_task(client.embed("a"))
             while not clock.slept:  # noqa: ASYNC110 - the clock is a fake, and has no event
@@ -176,10 +177,11 @@ async def test_an_unknown_model_is_left_to_the_service(emulator: Emulator) -> No
             await client.embed("a")
 
 
-async def test_the_job_is_finished_with_default_settings_under_a_quota_smaller_than_it() -> None:
+async def test_the_job_is_finished_under_an_unknown_quota_smaller_than_it() -> None:
     quota = ServiceQuota(tokens_per_window=1500, window=1.0)
     texts = [f"text number {number} has a few words" for number in range(400)]
-    async with Emulator(quota=quota) as emulator, dense_client(emulator, max_batch_size=20) as client:
+    paced = Quota(window=1.0)
+    async with Emulator(quota=quota) as emulator, dense_client(emulator, max_batch_size=20, quota=paced) as client:
         result = await client.embed(texts, input_type="passage")
         statistics = client.statistics()
     assert result.embedded.all()

@@ -22,13 +22,15 @@ from pinecone_embed_async import (
     SparseVector,
 )
 from pinecone_embed_async._coalesce import Answers, Batch, Gatherer, Joined, Joiner, Seat, own_error
-from pinecone_embed_async._plan import Learned, Ledger, PlannedRequest, RequestLimits, requests_of
+from pinecone_embed_async._limits import Turn
+from pinecone_embed_async._plan import Learned, Ledger, PlannedRequest, RequestLimits, Requests
 from pinecone_embed_async._plan._ledger import PROBE_TEXT
 from pinecone_embed_async._results import Dimension
 from pinecone_embed_async._retry import RetryState
 from pinecone_embed_async._stream import GRACE_SECONDS, Run
 from pinecone_embed_async._wire import Answer, SparseBlock
 from tests.clock import FakeClock, FakeTimer, settle
+from tests.turns import turns
 
 DELAY = 0.002
 
@@ -352,9 +354,11 @@ class Service:
         return asyncio.create_task(call())
 
     def run_of(self, texts: Sequence[str], answers: Answers, deadline: float | None) -> Run:
-        requests = requests_of(texts, lambda: self.limits)
+        requests = Requests(texts, lambda: self.limits)
 
-        async def send(request: PlannedRequest, retry: RetryState) -> EmbedError | None:
+        async def send(
+            request: PlannedRequest, retry: RetryState, turn: Turn, cut: Callable[[int], PlannedRequest]
+        ) -> EmbedError | None:
             answer: asyncio.Future[EmbedError | None] = asyncio.get_running_loop().create_future()
             retry.sent(self.clock.time())
             self.requests.append((request, answers, retry, answer))
@@ -365,14 +369,14 @@ class Service:
                 raise
 
         ledger = Ledger(
-            lambda: next(requests, None),
+            requests,
             answers,
-            sequence_length=512,
+            limits=lambda: self.limits,
             learned=self.learned,
             parameters=b"",
             is_single=len(texts) == 1,
         )
-        return Run(ledger, send, window=4, clock=self.clock, deadline=deadline, settled=lambda: None)
+        return Run(ledger, turns(self.clock), send, window=4, clock=self.clock, deadline=deadline, settled=lambda: None)
 
     @property
     def open(self) -> list[int]:
@@ -732,7 +736,7 @@ def test_sparse_vectors_are_the_callers_own() -> None:
     seats = [gathering.join(text) for text in ("one", "none", "two", "two")]
     gathering.turns.end()
     answers = Answers(gathering.batches[0], Dimension(None))
-    request = next(requests_of(list(gathering.batches[0].seats), lambda: gathering.limits))
+    request = next(iter(Requests(list(gathering.batches[0].seats), lambda: gathering.limits)))
     block = SparseBlock(
         np.array([1, 0, 2]), np.array([7, 8, 9], np.uint32), np.array([1, 2, 3], np.float32), [["a"], [], ["b", "c"]]
     )

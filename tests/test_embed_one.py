@@ -18,13 +18,13 @@ from pinecone_embed_async import (
     EmbedError,
     InputError,
     InvalidRequestError,
+    Quota,
     RetryPolicy,
     ServiceError,
     SparseEmbeddings,
     SparseVector,
     TransportError,
 )
-from pinecone_embed_async._engine import Engine
 from pinecone_embed_async.emulator import Emulator, ServiceQuota
 from tests.clock import settle
 from tests.test_cancellation import (
@@ -41,6 +41,7 @@ from tests.test_cancellation import (
 from tests.test_client import QUICK, Service, dense_answer, dense_client, status
 from tests.test_lifecycle import run_script
 from tests.test_secrets_in_frames import assert_frames_are_silent
+from tests.turns import rebuild
 
 AGES = 600.0
 """Seconds that no test takes: who waits for that long does not get through."""
@@ -275,7 +276,10 @@ async def test_an_error_and_its_frames_hold_nobodys_text(emulator: Emulator) -> 
 
 async def test_the_quota_of_a_minute_is_waited_for() -> None:
     quota = ServiceQuota(tokens_per_window=300, window=0.3)
-    async with Emulator(quota=quota) as emulator, dense_client(emulator, max_batch_size=20) as client:
+    async with (
+        Emulator(quota=quota) as emulator,
+        dense_client(emulator, max_batch_size=20, quota=Quota(window=0.3)) as client,
+    ):
         calls = [client.embed_one(f"text number {number}", input_type="query") for number in range(150)]
         assert len(await asyncio.gather(*calls)) == 150
         assert client.statistics().rejections > 0
@@ -371,7 +375,7 @@ async def test_closing_ends_calls_after_those_in_flight_had_their_time(emulator:
 async def test_closing_ends_a_backoff_at_once() -> None:
     async with Service(last=status(503)) as service:
         client = service.client(retry=RetryPolicy(initial_backoff=600, max_backoff=600, max_elapsed=6000))
-        client._engine = Engine(client._engine._options, draw=lambda: 1.0)
+        rebuild(client, draw=lambda: 1.0)
         calls = [asyncio.create_task(client.embed_one(text)) for text in ("a", "b")]
         while not client.statistics().retries:  # noqa: ASYNC110 - the client tells of it in no other way
             await asyncio.sleep(0)

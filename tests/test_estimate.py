@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pinecone_embed_async import ConfigurationError, EmbedClient, Estimate, InputError
-from pinecone_embed_async._plan import RequestLimits, count_requests, requests_of, utf8_length
+from pinecone_embed_async._plan import RequestLimits, Requests, count_requests, utf8_length
 
 E5 = "multilingual-e5-large"
 
@@ -48,7 +48,7 @@ def test_many_requests_wait_for_the_quota_of_requests() -> None:
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=40), max_size=60), st.integers(1, 9), st.integers(20, 99))
 def test_requests_are_counted_as_they_are_cut(texts: list[str], inputs: int, size: int) -> None:
     limits = RequestLimits(inputs=inputs, sequence_length=8, tokens=30, bytes=size)
-    assert count_requests(map(utf8_length, texts), limits) == len(list(requests_of(texts, lambda: limits)))
+    assert count_requests(map(utf8_length, texts), limits) == len(list(Requests(texts, lambda: limits)))
 
 
 @pytest.mark.parametrize("inputs", [[], "one", {"text": "one"}, iter(["one", {"text": "two"}])])

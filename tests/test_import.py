@@ -1,7 +1,10 @@
 """What importing the package costs, and what it imports."""
 
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from statistics import median
 
 import pytest
@@ -30,8 +33,8 @@ print((process_time() - started) / (between - started))
 """
 
 
-def run(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+def run(code: str, environment: Mapping[str, str] | None = None) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment).stdout
 
 
 def test_no_optional_third_party_is_imported() -> None:
@@ -44,5 +47,9 @@ def test_nothing_is_imported_that_only_a_cache_needs() -> None:
 
 
 @pytest.mark.timeout(120)
-def test_it_takes_at_most_1_3_times_as_long_as_what_it_is_made_of() -> None:
-    assert median(float(run(TIMED)) for _ in range(11)) <= 1.3
+def test_it_takes_at_most_1_3_times_as_long_as_what_it_is_made_of(tmp_path: Path) -> None:
+    # Compiled, as an installed package is; a checkout may not be.
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    run(TIMED, environment)
+    assert median(float(run(TIMED, environment)) for _ in range(11)) <= 1.3

@@ -21,10 +21,10 @@ from pinecone_embed_async import (
     ServiceError,
     SparseEmbeddings,
 )
-from pinecone_embed_async._engine import Engine
 from pinecone_embed_async.emulator import Emulator, Fault, FaultRule
 from tests.clock import FakeClock, settle
 from tests.test_client import E5, QUICK, Service, dense_answer, dense_client, status
+from tests.turns import rebuild
 
 SPARSE = "pinecone-sparse-english-v0"
 
@@ -190,7 +190,7 @@ async def test_closing_ends_a_running_call_with_what_it_has(emulator: Emulator) 
 async def test_closing_ends_a_backoff_at_once() -> None:
     async with Service(last=status(503)) as service:
         client = service.client(retry=RetryPolicy(initial_backoff=600, max_backoff=600, max_elapsed=6000))
-        client._engine = Engine(client._engine._options, draw=lambda: 1.0)
+        rebuild(client, draw=lambda: 1.0)
         call = asyncio.create_task(client.embed("a"))
         while not client.statistics().retries:  # noqa: ASYNC110 - the client tells of it in no other way
             await asyncio.sleep(0)
@@ -221,7 +221,7 @@ async def test_a_deadline_before_the_next_attempt_is_not_waited_for() -> None:
     clock = FakeClock()
     async with Service(last=status(503, Retry_After="60")) as service:
         client = service.client()
-        client._engine = Engine(client._engine._options, clock=clock, draw=lambda: 0.0)
+        rebuild(client, clock=clock, draw=lambda: 0.0)
         client._clock = clock
         async with client:
             with pytest.raises(DeadlineExceededError, match=r"tried again in 60\.0 s.*met ServiceError: 503"):
@@ -253,7 +253,7 @@ async def test_waiting_for_a_limit_does_not_draw_on_the_retry_budget() -> None:
     answers = [status(429, Retry_After="0")] * 3
     async with Service(*answers, last=dense_answer) as service:
         client = service.client()
-        client._engine = Engine(client._engine._options, draw=lambda: 0.0)
+        rebuild(client, draw=lambda: 0.0)
         async with client:
             await client.embed("a")
             assert client.statistics().retry_budget == 100

@@ -111,16 +111,16 @@ async def test_waiting_for_a_request_in_flight_and_for_the_end_of_a_pause_is_tol
         await client.embed(["a", "b"])
     hook.is_complete()
     waits = [event for event in hook if isinstance(event, Waiting)]
-    behind_another = [event for event in waits if event.pause == 0]
-    paused = [event for event in waits if event.pause > 0]
-    assert behind_another
-    assert paused
+    # The second request waits for the first to end; it is not known before its turn, so it is the call that waits.
+    assert (hook.calls[0], 0.0) in [(event.subject, event.pause) for event in waits]
+    # The first, which was rejected, waits for the end of the pause.
+    assert [event.subject for event in waits if event.pause > 0] == [hook.requests[0]]
     (rejected,) = (event for event in hook if isinstance(event, Retried))
     assert rejected.error.name == "RateLimitError"
     # It waits in turn, with the others.
     assert rejected.backoff == 0
     ends = {event.subject: event for event in hook if isinstance(event, Finished)}
-    assert all(ends[event.subject].waited > 0 for event in waits)
+    assert all(ends[request].waited > 0 for request in hook.requests)
 
 
 async def test_a_request_that_is_sent_at_once_does_not_wait(emulator: Emulator) -> None:

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from pinecone_embed_async._cache._protocol import Cache
     from pinecone_embed_async._engine import Destination
     from pinecone_embed_async._errors import EmbedError
+    from pinecone_embed_async._limits import Turn
     from pinecone_embed_async._models import VectorType
     from pinecone_embed_async._plan import PlannedRequest
+    from pinecone_embed_async._retry import RetryState
+    from pinecone_embed_async._stream._run import Send
     from pinecone_embed_async._wire import Answer
 
 LOOKED_UP_AT_ONCE = 256
@@ -106,32 +109,21 @@ class ClientCache:
                 turn.answered.set_result(values)
         return values.get(key)
 
-    async def send_and_keep(
-        self,
-        send: Callable[[Destination], Awaitable[EmbedError | None]],
-        request: PlannedRequest,
-        destination: Destination,
-        maker: KeyMaker,
-    ) -> EmbedError | None:
-        """Send a request, and keep the vectors of its answer.
+    def keeper(self, destination: Destination, maker: KeyMaker) -> Keeper:
+        """What keeps the vectors of all answers of a call or stream.
 
         Args:
-            send: sends it, its rows going to a destination; gives its error, or `None`.
-            request: what is sent.
-            destination: where the rows are to go.
+            destination: where the rows go.
             maker: makes the keys.
         """
-        answered = _Answered(destination)
-        error = await send(answered)
-        if error is None and not request.is_probe:
-            await self._keep(request, maker, answered.values())
-        return error
+        return Keeper(destination, lambda texts, values: self._keep(texts, maker, values))
 
-    async def _keep(self, request: PlannedRequest, maker: KeyMaker, values: list[bytes]) -> None:
-        if not values:
-            return
+    async def _keep(self, texts: Sequence[str], maker: KeyMaker, values: list[bytes]) -> None:
+        entries = dict(zip(maker.keys_of(texts), values, strict=True))
+        # Whoever reports errors with the locals of their frames is shown no texts.
+        del texts
         try:
-            await self._cache.put_many(dict(zip(maker.keys_of(request.texts), values, strict=True)))
+            await self._cache.put_many(entries)
         except ConfigurationError:
             # The look-up has raised it already, or will.
             pass
@@ -177,13 +169,22 @@ class _Turn:
         self.answered = answered
 
 
-class _Answered:
-    """A destination that passes everything on, and knows afterwards what one request was answered."""
+class Keeper:
+    """A destination that passes everything on, and keeps what was answered once it is in place.
 
-    def __init__(self, destination: Destination) -> None:
+    Args:
+        destination: where the rows go.
+        keep: keeps the values of some texts.
+    """
+
+    def __init__(self, destination: Destination, keep: Callable[[Sequence[str], list[bytes]], Awaitable[None]]) -> None:
         self._destination = destination
-        self._rows: NDArray[np.float32] | None = None
-        self._answer: Answer | None = None
+        self._keep = keep
+        self._rows: dict[int, NDArray[np.float32]] = {}
+        self._answered: dict[int, tuple[PlannedRequest, list[bytes]]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Keeper, {len(self._answered)} answers to keep>"
 
     @property
     def dimension(self) -> int | None:
@@ -192,23 +193,37 @@ class _Answered:
 
     def rows(self, request: PlannedRequest, dimension: int) -> NDArray[np.float32]:
         """See `Destination`."""
-        self._rows = self._destination.rows(request, dimension)
-        return self._rows
+        rows = self._rows[request.start] = self._destination.rows(request, dimension)
+        return rows
 
     def names(self, request: PlannedRequest) -> Sequence[int] | None:
         """See `Destination`."""
         return self._destination.names(request)
 
     def answered(self, request: PlannedRequest, answer: Answer) -> None:
-        """See `Destination`."""
-        self._answer = answer
+        """See `Destination`. Nothing of an answer with tokens is kept, for they are parts of the texts."""
+        rows = self._rows.pop(request.start, None)
+        if not request.is_probe:
+            if answer.sparse is None:
+                values = [] if rows is None else encode_dense(rows)
+            else:
+                values = encode_sparse(answer.sparse) if answer.sparse.tokens is None else []
+            if values:
+                self._answered[request.start] = request, values
         self._destination.answered(request, answer)
 
-    def values(self) -> list[bytes]:
-        """What to keep: nothing of an answer with tokens, for they are parts of the texts."""
-        if self._answer is None:
-            return []
-        block = self._answer.sparse
-        if block is not None:
-            return encode_sparse(block) if block.tokens is None else []
-        return [] if self._rows is None else encode_dense(self._rows)
+    def keeping(self, send: Send) -> Send:
+        """The function `send`, which keeps what was answered before it gives its outcome."""
+
+        async def send_and_keep(
+            request: PlannedRequest, retry: RetryState, turn: Turn, cut: Callable[[int], PlannedRequest]
+        ) -> EmbedError | None:
+            error = await send(request, retry, turn, cut)
+            # It may have been cut meanwhile, from its end.
+            self._rows.pop(request.start, None)
+            answered = self._answered.pop(request.start, None)
+            if answered is not None:
+                await self._keep(answered[0].texts, answered[1])
+            return error
+
+        return send_and_keep

@@ -7,10 +7,10 @@ verify for thousands of values at once. A value that is not whole is as good as 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from msgspec import Struct
 
 from pinecone_embed_async._wire import SparseBlock
 
@@ -28,7 +28,8 @@ _SPARSE_MARK = int.from_bytes(b"PES1", "little")
 _MARKS: Mapping[bytes, VectorType] = {b"PED1": "dense", b"PES1": "sparse"}
 
 
-class Found(Struct, frozen=True, eq=False):
+@dataclass(frozen=True, slots=True, repr=False)
+class Found:
     """What a cache had of some texts.
 
     Attributes:

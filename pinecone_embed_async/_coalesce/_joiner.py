@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from msgspec import Struct
 
 from pinecone_embed_async._coalesce._answers import Answers, own_error
 from pinecone_embed_async._coalesce._gather import Gatherer
@@ -31,7 +30,8 @@ if TYPE_CHECKING:
     """The run of one joined request: its texts, where the answers go, and the latest of its callers' deadlines."""
 
 
-class Joined(Struct):
+@dataclass(slots=True)
+class Joined:
     """What has been joined.
 
     Attributes:
@@ -48,15 +48,13 @@ class Joined(Struct):
         self.requests += 1
 
 
-class _Sent(Struct, frozen=True, eq=False):
+@dataclass(frozen=True, slots=True, repr=False)
+class _Sent:
     """A batch whose request is under way."""
 
     answers: Answers
     run: Run
     task: asyncio.Task[None]
-
-    def __repr__(self) -> str:
-        return "<_Sent>"
 
 
 class Joiner:

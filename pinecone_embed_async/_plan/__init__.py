@@ -2,37 +2,46 @@
 
 from pinecone_embed_async._plan._account import Account
 from pinecone_embed_async._plan._distinct import Distinct
-from pinecone_embed_async._plan._ledger import Ledger, Outcomes
+from pinecone_embed_async._plan._ledger import Fresh, Ledger, Outcomes
 from pinecone_embed_async._plan._split import (
-    BYTES_PER_TOKEN,
-    SPECIAL_TOKENS,
     Learned,
     Load,
     PlannedRequest,
     RequestLimits,
+    Requests,
     Splitter,
     count_requests,
-    estimate_tokens,
     plan_request,
-    requests_of,
+)
+from pinecone_embed_async._plan._tokens import (
+    BYTES_PER_TOKEN,
+    FEWEST_BYTES_PER_TOKEN,
+    MOST_BYTES_PER_TOKEN,
+    SPECIAL_TOKENS,
+    TokenEstimator,
+    estimate_tokens,
     utf8_length,
 )
 
 __all__ = [
     "BYTES_PER_TOKEN",
+    "FEWEST_BYTES_PER_TOKEN",
+    "MOST_BYTES_PER_TOKEN",
     "SPECIAL_TOKENS",
     "Account",
     "Distinct",
+    "Fresh",
     "Learned",
     "Ledger",
     "Load",
     "Outcomes",
     "PlannedRequest",
     "RequestLimits",
+    "Requests",
     "Splitter",
+    "TokenEstimator",
     "count_requests",
     "estimate_tokens",
     "plan_request",
-    "requests_of",
     "utf8_length",
 ]

@@ -16,7 +16,7 @@ from pinecone_embed_async._errors import (
     NotFoundError,
     QuotaExceededError,
 )
-from pinecone_embed_async._plan._split import Learned, PlannedRequest, plan_request
+from pinecone_embed_async._plan._split import Learned, PlannedRequest, RequestLimits, plan_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +44,16 @@ class Outcomes(Protocol):
         """Its inputs failed for good."""
 
 
+class Fresh(Protocol):
+    """The requests that were never sent."""
+
+    def ahead(self) -> PlannedRequest | None:
+        """The next one, which stays the next; `None` if there is none now."""
+
+    def take(self, tokens: int | None = None) -> PlannedRequest | None:
+        """The next one, cut to `tokens` if it has more; `None` if there is none now, or its first input has more."""
+
+
 class _Probe(Enum):
     UNNEEDED = auto()
     """Nothing was refused yet."""
@@ -61,9 +71,9 @@ class Ledger:
     the content at all; nothing new is given out meanwhile.
 
     Args:
-        fresh: gives the next request that was never sent; `None` if there is none now.
+        fresh: the requests that were never sent.
         outcomes: takes down what became of the inputs.
-        sequence_length: tokens of an input that are embedded at most.
+        limits: what one request may hold.
         learned: what answers and refusals have told; written to.
         parameters: of the call, as JSON.
         is_single: whether the call has a single input, for which a probe would decide nothing.
@@ -74,17 +84,17 @@ class Ledger:
 
     def __init__(
         self,
-        fresh: Callable[[], PlannedRequest | None],
+        fresh: Fresh,
         outcomes: Outcomes,
         *,
-        sequence_length: int,
+        limits: Callable[[], RequestLimits],
         learned: Learned,
         parameters: bytes,
         is_single: bool,
     ) -> None:
         self._fresh = fresh
         self._outcomes = outcomes
-        self._sequence_length = sequence_length
+        self._limits = limits
         self._learned = learned
         self._parameters = parameters
         self._parts: deque[PlannedRequest] = deque()
@@ -96,16 +106,60 @@ class Ledger:
         ended = f", ended by {type(self.job_error).__name__}" if self.job_error is not None else ""
         return f"<Ledger {len(self._parts)} parts, {len(self._suspended)} suspended{ended}>"
 
-    def take(self) -> PlannedRequest | None:
-        """The next request to send; `None` if there is none now, or the job has ended."""
+    def ahead(self) -> PlannedRequest | None:
+        """The next request to send, which stays the next; `None` if there is none now, or the job has ended."""
         if self.job_error is not None or self._probe is _Probe.UNDER_WAY:
             return None
         if self._probe is _Probe.WANTED:
+            return plan_request((PROBE_TEXT,), 0, self._limits(), origin=-1, is_probe=True)
+        return self._parts[0] if self._parts else self._fresh.ahead()
+
+    def take(self, tokens: int | None = None) -> PlannedRequest | None:
+        """The next request to send.
+
+        Args:
+            tokens: it is cut to these if it has more; what is left comes next.
+
+        Returns:
+            The request; `None` if there is none now, its first input has more tokens than that, or the job has ended.
+        """
+        request = self.ahead()
+        if request is None:
+            return None
+        if request.is_probe:
+            if tokens is not None and request.tokens > tokens:
+                return None
             self._probe = _Probe.UNDER_WAY
-            return plan_request((PROBE_TEXT,), 0, self._sequence_length, origin=-1, is_probe=True)
-        if self._parts:
+            return request
+        if not self._parts:
+            return self._fresh.take(tokens)
+        if tokens is None:
             return self._parts.popleft()
-        return self._fresh()
+        head, rest = request.cut(tokens, self._limits())
+        if head is not None:
+            self._parts.popleft()
+            if rest is not None:
+                self._parts.appendleft(rest)
+        return head
+
+    def take_first(self) -> PlannedRequest | None:
+        """The first input of the next request, by itself; `None` if there is none now."""
+        request = self.ahead()
+        return None if request is None else self.take(request.least_tokens(self._limits()))
+
+    def cut(self, request: PlannedRequest, tokens: int) -> PlannedRequest:
+        """Cut a request that was taken, and not answered; what is left comes next.
+
+        Returns:
+            What has at most `tokens`, or the first input if not even that has.
+        """
+        limits = self._limits()
+        head, rest = request.cut(max(tokens, request.least_tokens(limits)), limits)
+        if head is None:
+            return request
+        if rest is not None:
+            self._parts.appendleft(rest)
+        return head
 
     def embedded(self, request: PlannedRequest) -> None:
         """Note that a request was answered and its rows are in place."""
@@ -152,7 +206,7 @@ class Ledger:
             self._isolate(request, error)
         elif most is not None and int(most[1]) < count:
             self._learned.too_many(int(most[1]))
-            self._parts.extend(request.parts(int(most[1]), self._sequence_length))
+            self._parts.extend(request.parts(int(most[1]), self._limits()))
         elif self._probe is _Probe.SETTLED:
             self._isolate(request, error)
         else:
@@ -163,7 +217,7 @@ class Ledger:
     def _isolate(self, request: PlannedRequest, error: InvalidRequestError) -> None:
         count = len(request.texts)
         if count > 1:
-            self._parts.extend(request.parts((count + 1) // 2, self._sequence_length))
+            self._parts.extend(request.parts((count + 1) // 2, self._limits()))
         else:
             self._outcomes.failed(request, error)
 

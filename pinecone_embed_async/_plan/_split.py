@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from msgspec import Struct, field
-from msgspec.structs import replace
+from pinecone_embed_async._plan._tokens import (
+    BYTES_PER_TOKEN,
+    MOST_BYTES_PER_TOKEN,
+    TokenEstimator,
+    estimate_tokens,
+    utf8_length,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,17 +25,11 @@ MAX_REQUEST_BYTES = 2_000_000
 """Bytes per request at most, about. None is documented for `/embed`; 2 MB is what the same service takes in one
 upsert."""
 
-BYTES_PER_TOKEN = 4.0
-"""UTF-8 bytes per token, before anything is known: about 4 for English under subword vocabularies, and not far
-from it for other scripts, which have fewer characters but more bytes per token."""
-
-SPECIAL_TOKENS = 2
-"""Tokens that a model puts around each input: one before, one behind."""
-
 _INPUT_OVERHEAD = len('{"text":""},')
 
 
-class RequestLimits(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
     """What one request may hold.
 
     Attributes:
@@ -36,19 +37,25 @@ class RequestLimits(Struct, frozen=True):
         sequence_length: tokens of an input that are embedded at most; the rest is cut off and not billed.
         tokens: estimated tokens at most, unless it is a single input.
         bytes: UTF-8 bytes of texts at most, about, unless it is a single input.
+        bytes_per_token: by which tokens are estimated.
     """
 
     inputs: int
     sequence_length: int
     tokens: int = MAX_REQUEST_TOKENS
     bytes: int = MAX_REQUEST_BYTES
+    bytes_per_token: float = BYTES_PER_TOKEN
+
+    def tokens_of(self, size: int) -> int:
+        """Tokens that an input of `size` UTF-8 bytes is billed, about."""
+        return estimate_tokens(size, self.sequence_length, self.bytes_per_token)
 
 
 _MOST_PARAMETERS = 64
 """Sets of parameters that are remembered; somebody may use a new one in every call."""
 
 
-class Learned(Struct):
+class Learned:
     """What answers and refusals have told about requests; the calls of a client share it.
 
     Attributes:
@@ -56,12 +63,19 @@ class Learned(Struct):
         request_bytes: UTF-8 bytes per request at most; `None` if no request was too large.
         accepted_bytes: of the largest request that was accepted.
         parameters: sets of parameters that were accepted, as JSON, the newest last.
+        estimator: of tokens.
     """
 
-    inputs: int | None = None
-    request_bytes: int | None = None
-    accepted_bytes: int = 0
-    parameters: dict[bytes, None] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.inputs: int | None = None
+        self.request_bytes: int | None = None
+        self.accepted_bytes = 0
+        self.parameters: dict[bytes, None] = {}
+        self.estimator = TokenEstimator()
+        self._applied: tuple[tuple[RequestLimits, float], RequestLimits] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Learned inputs={self.inputs}, request_bytes={self.request_bytes}, {self.estimator!r}>"
 
     def accepted(self, request: PlannedRequest, parameters: bytes) -> None:
         """Note that the service took a request of this size with these parameters."""
@@ -78,21 +92,27 @@ class Learned(Struct):
             self.request_bytes = None
         elif request.bytes > self.accepted_bytes:
             self.request_bytes = max(request.bytes // 2, self.accepted_bytes)
+        self._applied = None
 
     def too_many(self, most: int) -> None:
         """Note that the service takes `most` inputs in a request."""
         self.inputs = most if self.inputs is None else min(most, self.inputs)
+        self._applied = None
 
     def applied_to(self, limits: RequestLimits) -> RequestLimits:
-        """The tighter of both."""
-        if self.inputs is None and self.request_bytes is None:
-            return limits
-        inputs = limits.inputs if self.inputs is None else min(limits.inputs, self.inputs)
-        size = limits.bytes if self.request_bytes is None else min(limits.bytes, self.request_bytes)
-        return replace(limits, inputs=inputs, bytes=size)
+        """The tighter of both, with the bytes per token that were learned."""
+        # Asked for every text, so the last answer is kept.
+        asked = limits, self.estimator.bytes_per_token
+        if self._applied is None or self._applied[0] != asked:
+            inputs = limits.inputs if self.inputs is None else min(limits.inputs, self.inputs)
+            size = limits.bytes if self.request_bytes is None else min(limits.bytes, self.request_bytes)
+            applied = replace(limits, inputs=inputs, bytes=size, bytes_per_token=self.estimator.bytes_per_token)
+            self._applied = asked, applied
+        return self._applied[1]
 
 
-class PlannedRequest(Struct, frozen=True, eq=False):
+@dataclass(frozen=True, slots=True, repr=False)
+class PlannedRequest:
     """A run of a call's inputs that goes out as one request.
 
     Attributes:
@@ -100,6 +120,8 @@ class PlannedRequest(Struct, frozen=True, eq=False):
         texts: the inputs.
         tokens: estimated.
         bytes: of the texts in UTF-8, with what JSON puts around them.
+        clipped: inputs that are estimated to be as long as the model takes, or longer.
+        open_bytes: of the other texts in UTF-8.
         origin: start of the request that this one was split off from; its own start if of none.
         is_probe: whether it carries no input of the call and only asks whether the parameters are accepted.
     """
@@ -108,6 +130,8 @@ class PlannedRequest(Struct, frozen=True, eq=False):
     texts: Sequence[str]
     tokens: int
     bytes: int
+    clipped: int
+    open_bytes: int
     origin: int
     is_probe: bool = False
 
@@ -120,38 +144,51 @@ class PlannedRequest(Struct, frozen=True, eq=False):
         what = "probe" if self.is_probe else f"{self.start}:{self.stop}"
         return f"<PlannedRequest {what}, about {self.tokens} tokens>"
 
-    def parts(self, count: int, sequence_length: int) -> list[PlannedRequest]:
+    def parts(self, count: int, limits: RequestLimits) -> list[PlannedRequest]:
         """The same inputs in requests of at most `count`, in order."""
         return [
-            plan_request(self.texts[begin : begin + count], self.start + begin, sequence_length, origin=self.origin)
+            plan_request(self.texts[begin : begin + count], self.start + begin, limits, origin=self.origin)
             for begin in range(0, len(self.texts), count)
         ]
 
+    def least_tokens(self, limits: RequestLimits) -> int:
+        """Tokens of the smallest request that can be cut off it: of its first input."""
+        return min(self.tokens, limits.tokens_of(utf8_length(self.texts[0])))
 
-def utf8_length(text: str) -> int:
-    """Bytes of `text` in UTF-8."""
-    return len(text) if text.isascii() else len(text.encode())
+    def fewest_tokens(self, limits: RequestLimits) -> int:
+        """Tokens that its first input has at the very least."""
+        return estimate_tokens(utf8_length(self.texts[0]), limits.sequence_length, MOST_BYTES_PER_TOKEN)
 
+    def cut(self, tokens: int, limits: RequestLimits) -> tuple[PlannedRequest | None, PlannedRequest | None]:
+        """Cut off the first inputs, as many as have at most `tokens` together.
 
-def estimate_tokens(size: int, sequence_length: int) -> int:
-    """Tokens that an input of `size` UTF-8 bytes is billed, about, cut at the model's length."""
-    tokens = int(size / BYTES_PER_TOKEN) + SPECIAL_TOKENS
-    return tokens if tokens < sequence_length else sequence_length  # noqa: FURB136 - `min` costs twice as much
+        Returns:
+            Those, `None` if there are none, and the rest, `None` if there is none.
+        """
+        if self.tokens <= tokens:
+            return self, None
+        count = 0
+        for text in self.texts:
+            tokens -= limits.tokens_of(utf8_length(text))
+            if tokens < 0:
+                break
+            count += 1
+        if not 0 < count < len(self.texts):
+            return (self, None) if count else (None, self)
+        return (
+            plan_request(self.texts[:count], self.start, limits, origin=self.origin),
+            plan_request(self.texts[count:], self.start + count, limits, origin=self.origin),
+        )
 
 
 def plan_request(
-    texts: Sequence[str], start: int, sequence_length: int, *, origin: int, is_probe: bool = False
+    texts: Sequence[str], start: int, limits: RequestLimits, *, origin: int, is_probe: bool = False
 ) -> PlannedRequest:
     """A request of exactly these texts."""
-    sizes = [utf8_length(text) for text in texts]
-    return PlannedRequest(
-        start,
-        texts,
-        tokens=sum(estimate_tokens(size, sequence_length) for size in sizes),
-        bytes=sum(sizes) + _INPUT_OVERHEAD * len(sizes),
-        origin=origin,
-        is_probe=is_probe,
-    )
+    load = Load()
+    for text in texts:
+        load.put(utf8_length(text), limits)
+    return load.request(start, texts, origin=origin, is_probe=is_probe)
 
 
 class Load:
@@ -161,12 +198,14 @@ class Load:
         inputs: gathered.
         tokens: estimated.
         bytes: of the texts in UTF-8, with what JSON puts around them.
+        clipped: inputs that are estimated to be as long as the model takes, or longer.
+        open_bytes: of the other texts in UTF-8.
     """
 
-    __slots__ = ("bytes", "inputs", "tokens")
+    __slots__ = ("bytes", "clipped", "inputs", "open_bytes", "tokens")
 
     def __init__(self) -> None:
-        self.inputs = self.tokens = self.bytes = 0
+        self.inputs = self.tokens = self.bytes = self.clipped = self.open_bytes = 0
 
     def add(self, size: int, limits: RequestLimits) -> bool:
         """Add a text of `size` UTF-8 bytes, if it fits in with what is there, which the first always does.
@@ -174,20 +213,36 @@ class Load:
         Returns:
             Whether it was added.
         """
-        tokens = self.tokens + estimate_tokens(size, limits.sequence_length)
-        size += self.bytes + _INPUT_OVERHEAD
-        if self.inputs and (self.inputs >= limits.inputs or tokens > limits.tokens or size > limits.bytes):
+        tokens = limits.tokens_of(size)
+        if self.inputs and (
+            self.inputs >= limits.inputs
+            or self.tokens + tokens > limits.tokens
+            or self.bytes + size + _INPUT_OVERHEAD > limits.bytes
+        ):
             return False
-        self.inputs += 1
-        self.tokens = tokens
-        self.bytes = size
+        self._count(1, size, tokens, limits)
         return True
 
+    def put(self, size: int, limits: RequestLimits) -> None:
+        """Add a text of `size` UTF-8 bytes, whether it fits in or not."""
+        self._count(1, size, limits.tokens_of(size), limits)
+
     def remove(self, size: int, limits: RequestLimits) -> None:
-        """Take out a text of `size` UTF-8 bytes that was added under the same sequence length."""
-        self.inputs -= 1
-        self.tokens -= estimate_tokens(size, limits.sequence_length)
-        self.bytes -= size + _INPUT_OVERHEAD
+        """Take out a text of `size` UTF-8 bytes that was added under the same limits."""
+        self._count(-1, size, limits.tokens_of(size), limits)
+
+    def _count(self, sign: int, size: int, tokens: int, limits: RequestLimits) -> None:
+        self.inputs += sign
+        self.tokens += sign * tokens
+        self.bytes += sign * (size + _INPUT_OVERHEAD)
+        if tokens < limits.sequence_length:
+            self.open_bytes += sign * size
+        else:
+            self.clipped += sign
+
+    def request(self, start: int, texts: Sequence[str], *, origin: int, is_probe: bool = False) -> PlannedRequest:
+        """The request of the texts that were gathered."""
+        return PlannedRequest(start, texts, self.tokens, self.bytes, self.clipped, self.open_bytes, origin, is_probe)
 
 
 class Splitter:
@@ -228,8 +283,7 @@ class Splitter:
         """What has been gathered, as it is; `None` if that is nothing."""
         if not self._texts:
             return None
-        load = self._load
-        request = PlannedRequest(self._start, self._texts, load.tokens, load.bytes, origin=self._start)
+        request = self._load.request(self._start, self._texts, origin=self._start)
         self._start = request.stop
         self._texts, self._load = [], Load()
         return request
@@ -251,13 +305,59 @@ def count_requests(sizes: Iterable[int], limits: RequestLimits) -> int:
     return requests + (load.inputs > 0)
 
 
-def requests_of(texts: Iterable[str], limits: Callable[[], RequestLimits]) -> Iterator[PlannedRequest]:
-    """The requests for `texts`, each cut when it is asked for, by the limits of that moment."""
-    splitter = Splitter(limits)
-    for text in texts:
-        full = splitter.add(text)
-        if full is not None:
-            yield full
-    rest = splitter.flush()
-    if rest is not None:
-        yield rest
+class Requests:
+    """The requests for a run of texts, each cut when it is asked for, by the limits of that moment.
+
+    Args:
+        texts: read as far as is needed for the next request.
+        limits: what one request may hold.
+    """
+
+    def __init__(self, texts: Iterable[str], limits: Callable[[], RequestLimits]) -> None:
+        self._texts = iter(texts)
+        self._limits = limits
+        self._start = 0
+        self._ahead: PlannedRequest | None = None
+        self._returned: deque[str] = deque()
+
+    def ahead(self) -> PlannedRequest | None:
+        """The next request, which stays the next; `None` if there is none."""
+        if self._ahead is None:
+            self._ahead = self._gather()
+        return self._ahead
+
+    def take(self, tokens: int | None = None) -> PlannedRequest | None:
+        """The next request, cut to `tokens` if it has more; `None` if there is none, or its first input has more.
+
+        What is cut off begins the request after that.
+        """
+        request = self.ahead()
+        if request is None:
+            return None
+        head: PlannedRequest | None = request
+        if tokens is not None:
+            head, rest = request.cut(tokens, self._limits())
+            if head is None:
+                return None
+            if rest is not None:
+                self._returned.extendleft(reversed(rest.texts))
+        self._ahead = None
+        self._start += 0 if head is None else len(head.texts)
+        return head
+
+    def __iter__(self) -> Iterator[PlannedRequest]:
+        while (request := self.take()) is not None:
+            yield request
+
+    def _gather(self) -> PlannedRequest | None:
+        limits, load = self._limits(), Load()
+        texts: list[str] = []
+        while load.inputs < limits.inputs and (text := self._next_text()) is not None:
+            if not load.add(utf8_length(text), limits):
+                self._returned.appendleft(text)
+                break
+            texts.append(text)
+        return load.request(self._start, texts, origin=self._start) if texts else None
+
+    def _next_text(self) -> str | None:
+        return self._returned.popleft() if self._returned else next(self._texts, None)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pinecone_embed_async._cache import Found
     from pinecone_embed_async._errors import EmbedError, Failure
-    from pinecone_embed_async._plan import PlannedRequest
+    from pinecone_embed_async._plan import PlannedRequest, RequestLimits
     from pinecone_embed_async._results import DenseEmbeddings
     from pinecone_embed_async._wire import Answer
 
@@ -87,6 +87,43 @@ class OpenBatch:
         return self.collector.account.embedded_count == len(self.items)
 
 
+class Unsent:
+    """The requests of a stream that were never sent.
+
+    Args:
+        limits: what one request may hold.
+    """
+
+    def __init__(self, limits: Callable[[], RequestLimits]) -> None:
+        self._limits = limits
+        self._requests: deque[PlannedRequest] = deque()
+
+    def add(self, request: PlannedRequest) -> None:
+        """Add one behind the others."""
+        self._requests.append(request)
+
+    def ahead(self) -> PlannedRequest | None:
+        """The next one, which stays the next; `None` if there is none now."""
+        return self._requests[0] if self._requests else None
+
+    def take(self, tokens: int | None = None) -> PlannedRequest | None:
+        """The next one, cut to `tokens` if it has more; `None` if there is none now, or its first input has more."""
+        if not self._requests:
+            return None
+        if tokens is None:
+            return self._requests.popleft()
+        head, rest = self._requests[0].cut(tokens, self._limits())
+        if head is not None:
+            self._requests.popleft()
+            if rest is not None:
+                self._requests.appendleft(rest)
+        return head
+
+    def clear(self) -> None:
+        """Forget them."""
+        self._requests.clear()
+
+
 class Batches:
     """Keeps the batches of a stream from when they are read until they are delivered.
 
@@ -94,22 +131,27 @@ class Batches:
 
     Args:
         dimension: numbers per row.
+        limits: what one request may hold.
         ordered: whether batches are delivered in the order in which they were read, or as they are done.
         looks_up: whether a batch is looked up before it is sent.
 
     Attributes:
+        unsent: the requests that were never sent.
         usage: what all answers so far have cost.
         embedded_count: items embedded so far.
         failed_count: items failed so far.
         cached_count: items whose rows came out of a cache.
     """
 
-    def __init__(self, dimension: Dimension, *, ordered: bool, looks_up: bool = False) -> None:
+    def __init__(
+        self, dimension: Dimension, limits: Callable[[], RequestLimits], *, ordered: bool, looks_up: bool = False
+    ) -> None:
         self._dimension = dimension
+        self._limits = limits
         self._ordered = ordered
         self._looks_up = looks_up
         self._unlooked: deque[PlannedRequest] = deque()
-        self._unsent: deque[PlannedRequest] = deque()
+        self.unsent = Unsent(limits)
         self._open: dict[int, OpenBatch] = {}
         self._done: deque[OpenBatch] = deque()
         self.usage = Usage()
@@ -132,13 +174,16 @@ class Batches:
     def add(self, request: PlannedRequest, items: list[Any]) -> None:
         """Add a batch that is to be sent as one request."""
         self._open[request.start] = OpenBatch(request.start, items, self._dimension)
-        (self._unlooked if self._looks_up else self._unsent).append(request)
+        if self._looks_up:
+            self._unlooked.append(request)
+        else:
+            self.unsent.add(request)
 
     def next_unlooked(self) -> PlannedRequest | None:
         """The next batch to look up, as a request; `None` if there is none now."""
         return self._unlooked.popleft() if self._unlooked else None
 
-    def looked_up(self, request: PlannedRequest, found: Found, sequence_length: int) -> None:
+    def looked_up(self, request: PlannedRequest, found: Found) -> None:
         """Take what a cache had of a batch: what it did not have is to be sent."""
         batch = self._open.get(request.start)
         if batch is None:
@@ -146,7 +191,7 @@ class Batches:
             return
         missing = found.missing
         if len(missing) == found.count:
-            self._unsent.append(request)
+            self.unsent.add(request)
             return
         batch.collector.found(found)
         batch.collector.limit_to(missing)
@@ -154,7 +199,7 @@ class Batches:
         self.cached_count += len(found.rows)
         if len(missing):
             texts = [request.texts[row] for row in missing.tolist()]
-            self._unsent.append(plan_request(texts, request.start, sequence_length, origin=request.start))
+            self.unsent.add(plan_request(texts, request.start, self._limits(), origin=request.start))
         else:
             self._settle(batch)
 
@@ -164,10 +209,6 @@ class Batches:
         batch.collector.account.failed(0, 1, error)
         self.failed_count += 1
         self._settle(batch)
-
-    def next_request(self) -> PlannedRequest | None:
-        """The next request that was never sent; `None` if there is none now."""
-        return self._unsent.popleft() if self._unsent else None
 
     def rows(self, request: PlannedRequest, dimension: int) -> NDArray[np.float32]:
         """The matrix that the rows of a request are written to; one that is thrown away for a probe.
@@ -225,7 +266,7 @@ class Batches:
         left = list(self._open.values())
         self._open.clear()
         self._done.clear()
-        self._unsent.clear()
+        self.unsent.clear()
         self._unlooked.clear()
         complete = [batch for batch in left if batch.is_complete]
         return complete + [batch for batch in left if not batch.is_complete and _was_tried(batch)]

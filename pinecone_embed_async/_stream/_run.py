@@ -8,17 +8,25 @@ import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pinecone_embed_async._errors import ClosedError, DeadlineExceededError, EmbedError
+from pinecone_embed_async._errors import ClosedError, DeadlineExceededError, EmbedError, InputError
 from pinecone_embed_async._retry import RetryState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
     from pinecone_embed_async._clock import Clock, Timer
+    from pinecone_embed_async._limits import Turn
     from pinecone_embed_async._plan import Ledger, PlannedRequest
 
-    Send = Callable[[PlannedRequest, RetryState], Awaitable[EmbedError | None]]
-    """Sends a request through all its attempts; gives its error, or `None` once the rows are in place."""
+    TurnFor = Callable[[PlannedRequest], Awaitable[Turn]]
+    """Waits for the turn of a request, which is cut to what the turn is for."""
+
+    Cut = Callable[[int], PlannedRequest]
+    """Cuts the request that is being sent to so many tokens, or to its first input if that has more."""
+
+    Send = Callable[[PlannedRequest, RetryState, Turn, Cut], Awaitable[EmbedError | None]]
+    """Sends a request through all its attempts, the first of them with the turn; gives its error, or `None` once the
+    rows are in place."""
 
 GRACE_SECONDS = 5.0
 """How long requests in flight may take once an error has ended the job: long enough for nearly every answer that
@@ -27,7 +35,8 @@ is on its way, short enough for somebody who waits for the error."""
 
 @dataclass(slots=True, eq=False)
 class _UnderWay:
-    request: PlannedRequest
+    request: PlannedRequest | None = None
+    """`None` while it waits for its turn: which request it is, and how much of it, is decided then."""
     retry: RetryState = field(default_factory=RetryState)
     task: asyncio.Task[None] | None = None
     is_abandoned: bool = False
@@ -38,6 +47,7 @@ class Run:
 
     Args:
         ledger: gives out the requests and is told what came of them.
+        turn_for: waits for the turn of the next one.
         send: sends one.
         window: requests under way at most, those that wait for another attempt included.
         clock: the time.
@@ -54,6 +64,7 @@ class Run:
     def __init__(
         self,
         ledger: Ledger,
+        turn_for: TurnFor,
         send: Send,
         *,
         window: int,
@@ -64,6 +75,7 @@ class Run:
         grace: float = GRACE_SECONDS,
     ) -> None:
         self._ledger = ledger
+        self._turn_for = turn_for
         self._send = send
         self._window = window
         self._clock = clock
@@ -72,6 +84,8 @@ class Run:
         self._changed = changed
         self._grace = grace
         self._under_way: set[_UnderWay] = set()
+        # The one that waits for its turn: one at a time, for what comes after it is not known before it is cut.
+        self._next: _UnderWay | None = None
         self._group: asyncio.TaskGroup | None = None
         self._timer: Timer | None = None
         self._is_winding_down = False
@@ -113,7 +127,8 @@ class Run:
     def retry_of(self, position: int) -> RetryState | None:
         """How far the request that carries an input has come; `None` if none is under way."""
         for entry in self._under_way:
-            if not entry.request.is_probe and entry.request.start <= position < entry.request.stop:
+            request = entry.request
+            if request is not None and not request.is_probe and request.start <= position < request.stop:
                 return entry.retry
         return None
 
@@ -124,15 +139,15 @@ class Run:
         return self._group.create_task(work)
 
     def fill(self) -> None:
-        """Start as many requests as there are and as may be under way."""
-        while self._group is not None and len(self._under_way) < self._window:
-            request = self._ledger.take()
-            if request is None:
-                return
-            entry = _UnderWay(request)
-            self._under_way.add(entry)
-            entry.task = self._group.create_task(self._carry_out(entry), name=f"embed {request.start}:{request.stop}")
-            entry.task.add_done_callback(functools.partial(self._forget, entry))
+        """Have the next request wait for its turn, if there is one and it may be under way."""
+        if self._group is None or self._next is not None or len(self._under_way) >= self._window:
+            return
+        if self._ledger.ahead() is None:
+            return
+        entry = self._next = _UnderWay()
+        self._under_way.add(entry)
+        entry.task = self._group.create_task(self._carry_out(entry), name="embed")
+        entry.task.add_done_callback(functools.partial(self._forget, entry))
 
     def stop(self, error: EmbedError) -> None:
         """End the job: nothing is sent any more, and what is in flight has the grace period left."""
@@ -156,11 +171,16 @@ class Run:
             await self._drained.wait()
 
     async def _carry_out(self, entry: _UnderWay) -> None:
-        error = await self._send(entry.request, entry.retry)
-        if error is None:
-            self._ledger.embedded(entry.request)
-        elif not entry.is_abandoned:
-            self._ledger.failed(entry.request, error)
+        try:
+            turn = await self._take_turn(entry)
+        finally:
+            self._next = None
+        self.fill()
+        request = entry.request
+        if turn is None or request is None:
+            self._forget(entry)
+            return
+        await self._send_with(turn, request, entry)
         self._forget(entry)
         if self._ledger.job_error is not None:
             self._wind_down()
@@ -179,6 +199,49 @@ class Run:
             # Not raised here: Python 3.11's task groups leave the caller marked as cancelled when a task fails.
             self.error = self.error or error
             self.cancel()
+
+    async def _take_turn(self, entry: _UnderWay) -> Turn | None:
+        """Wait for a turn, and take the next request, cut to it; `None` if there is none left.
+
+        From its end on to the start of the sending nothing is awaited, so that no turn is lost.
+        """
+        while (ahead := self._ledger.ahead()) is not None:
+            try:
+                turn = await self._turn_for(ahead)
+            except EmbedError as error:
+                self._refuse(error.with_traceback(None))
+                continue
+            # What is next may be another one by now. If it is not, and its first input has more tokens than the turn is for,
+            # then no turn is for more.
+            entry.request = self._ledger.take(turn.tokens)
+            if entry.request is None and self._ledger.ahead() is ahead:
+                entry.request = self._ledger.take_first()
+            if entry.request is not None:
+                turn.shrink(entry.request.tokens)
+                return turn
+            turn.give_back()
+        return None
+
+    def _refuse(self, error: EmbedError) -> None:
+        """Note that the next request can have no turn, or just its first input if it is about that."""
+        request = self._ledger.take_first() if isinstance(error, InputError) else self._ledger.take()
+        if request is not None:
+            self._ledger.failed(request, error)
+        if self._ledger.job_error is not None:
+            self._wind_down()
+
+    async def _send_with(self, turn: Turn, request: PlannedRequest, entry: _UnderWay) -> None:
+        def cut(tokens: int) -> PlannedRequest:
+            nonlocal request
+            entry.request = request = self._ledger.cut(request, tokens)
+            self.fill()
+            return request
+
+        error = await self._send(request, entry.retry, turn, cut)
+        if error is None:
+            self._ledger.embedded(request)
+        elif not entry.is_abandoned:
+            self._ledger.failed(request, error)
 
     def _forget(self, entry: _UnderWay, _: asyncio.Task[None] | None = None) -> None:
         self._under_way.discard(entry)
@@ -218,7 +281,7 @@ class Run:
             ended_by = retry.out_of_time("the deadline of the call passed before the answer came")
         elif retry.last_error is not None:
             ended_by = retry.last_error
-        if retry.attempts:
+        if retry.attempts and entry.request is not None:
             # Without an attempt its inputs stay not tried.
             self._ledger.abandoned(entry.request, ended_by)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import msgspec
@@ -39,7 +40,8 @@ DecoderName = Literal["msgspec", "simdjson"]
 _Values = TypeVar("_Values", list[float], "NDArray[np.float64]")
 
 
-class SparseBlock(Struct, frozen=True, eq=False):
+@dataclass(frozen=True, slots=True, repr=False)
+class SparseBlock:
     """The sparse rows of one answer.
 
     Attributes:
@@ -58,7 +60,8 @@ class SparseBlock(Struct, frozen=True, eq=False):
         return f"<SparseBlock of {len(self.lengths)} rows, {len(self.indices)} terms>"
 
 
-class Answer(Struct, frozen=True, eq=False):
+@dataclass(frozen=True, slots=True)
+class Answer:
     """What an answer holds beside the dense rows, which are in their place already.
 
     Attributes:

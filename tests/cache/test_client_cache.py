@@ -73,10 +73,10 @@ def client_of(emulator: Emulator, cache: Any, model: str = E5, **options: Any) -
 
 
 def own_tasks() -> set[str]:
-    """The names of the tasks that are neither the test's nor the emulator's."""
-    emulators = "RequestHandler.start"
+    """The tasks that are neither the test's nor the emulator's."""
+    emulators = "RequestHandler."
     others = asyncio.all_tasks() - {asyncio.current_task()}
-    return {task.get_name() for task in others if emulators not in repr(task)}
+    return {repr(task) for task in others if emulators not in repr(task)}
 
 
 def same(one: DenseEmbeddings | SparseEmbeddings, other: DenseEmbeddings | SparseEmbeddings) -> None:
@@ -273,7 +273,7 @@ async def test_what_an_emulator_answered_is_never_taken_for_the_services(emulato
     async with client_of(emulator, shelf) as client:
         await client.embed(TEXTS)
     real = EmbedClient(E5, api_key="k", cache=shelf, parameters={"input_type": "passage"})
-    job = real._job(None, None, None)
+    job = real._job(None, None, None, "bulk")
     assert job.maker is not None
     assert not set(job.maker.keys_of(TEXTS)) & set(shelf.values)
 
@@ -507,7 +507,7 @@ async def test_a_cancelled_call_leaves_no_look_up_behind(emulator: Emulator) -> 
 
 
 async def test_progress_counts_what_the_cache_had(emulator: Emulator, shelf: Shelf) -> None:
-    async with client_of(emulator, shelf) as client:
+    async with client_of(emulator, shelf, max_concurrency=1) as client:
         await client.embed(TEXTS[:30])
         told: list[Progress] = []
         await client.embed(TEXTS, progress=told.append)

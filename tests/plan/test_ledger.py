@@ -15,7 +15,7 @@ from pinecone_embed_async import (
     ServiceError,
     TransportError,
 )
-from pinecone_embed_async._plan import Account, Learned, Ledger, PlannedRequest, RequestLimits, requests_of
+from pinecone_embed_async._plan import Account, Learned, Ledger, PlannedRequest, RequestLimits, Requests
 
 LENGTH = 64
 Judge = Callable[[PlannedRequest], EmbedError | None]
@@ -49,13 +49,13 @@ class Job:
         texts = list(texts)
         self.learned = learned or Learned()
         limits = RequestLimits(inputs=size, sequence_length=LENGTH, tokens=10**9, bytes=most)
-        self._requests = requests_of(texts, lambda: self.learned.applied_to(limits))
+        self._requests = Requests(texts, lambda: self.learned.applied_to(limits))
         self.outcomes = Outcomes(len(texts))
         self.sent: list[PlannedRequest] = []
         self.ledger = Ledger(
-            lambda: next(self._requests, None),
+            self._requests,
             self.outcomes,
-            sequence_length=LENGTH,
+            limits=lambda: self.learned.applied_to(limits),
             learned=self.learned,
             parameters=b"{}",
             is_single=len(texts) == 1,

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pinecone_embed_async._plan import Learned, RequestLimits, Splitter, estimate_tokens, requests_of, utf8_length
+from pinecone_embed_async._plan import Learned, RequestLimits, Requests, Splitter, estimate_tokens, utf8_length
 
 TEXTS = st.lists(st.text(st.characters(codec="utf-8"), max_size=40), max_size=60)
 
@@ -13,7 +13,7 @@ def test_requests_cover_all_inputs_once_in_order_within_the_limits(
 ) -> None:
     limits = RequestLimits(inputs=inputs, sequence_length=8, tokens=tokens, bytes=size)
     seen: list[str] = []
-    for request in requests_of(texts, lambda: limits):
+    for request in Requests(texts, lambda: limits):
         assert request.start == request.origin == len(seen)
         seen.extend(request.texts)
         assert request.stop == len(seen)
@@ -27,7 +27,7 @@ def test_requests_cover_all_inputs_once_in_order_within_the_limits(
 
 def test_a_text_over_every_limit_goes_alone() -> None:
     limits = RequestLimits(inputs=96, sequence_length=500, tokens=10, bytes=50)
-    first, second = requests_of(["a" * 100, "b", "c"], lambda: limits)
+    first, second = Requests(["a" * 100, "b", "c"], lambda: limits)
     assert list(first.texts) == ["a" * 100]
     assert list(second.texts) == ["b", "c"]
 
@@ -43,8 +43,10 @@ def test_a_request_is_full_with_its_last_input_not_with_the_one_after() -> None:
 
 def test_limits_that_shrink_on_the_way_hold_for_what_is_cut_later() -> None:
     learned = Learned()
-    requests = requests_of(list("abcdefg"), lambda: learned.applied_to(RequestLimits(inputs=4, sequence_length=8)))
-    assert len(next(requests).texts) == 4
+    requests = Requests(list("abcdefg"), lambda: learned.applied_to(RequestLimits(inputs=4, sequence_length=8)))
+    first = requests.take()
+    assert first is not None
+    assert len(first.texts) == 4
     learned.too_many(2)
     assert [len(request.texts) for request in requests] == [2, 1]
 
@@ -52,8 +54,8 @@ def test_limits_that_shrink_on_the_way_hold_for_what_is_cut_later() -> None:
 @given(TEXTS.filter(len), st.integers(1, 70))
 def test_parts_hold_the_same_inputs_in_order(texts: list[str], count: int) -> None:
     limits = RequestLimits(inputs=100, sequence_length=8, tokens=10**9, bytes=10**9)
-    (request,) = requests_of(texts, lambda: limits)
-    parts = request.parts(count, 8)
+    (request,) = Requests(texts, lambda: limits)
+    parts = request.parts(count, limits)
     assert [text for part in parts for text in part.texts] == texts
     assert sum(part.tokens for part in parts) == request.tokens
     assert sum(part.bytes for part in parts) == request.bytes
@@ -62,8 +64,8 @@ def test_parts_hold_the_same_inputs_in_order(texts: list[str], count: int) -> No
 
 def test_a_refusal_by_size_is_learned_until_it_turns_out_to_be_one_input() -> None:
     limits = RequestLimits(inputs=96, sequence_length=500, bytes=2000)
-    (request,) = requests_of(["x" * 100] * 8, lambda: limits)
-    small, culprit = request.parts(4, 500)[0], request.parts(1, 500)[0]
+    (request,) = Requests(["x" * 100] * 8, lambda: limits)
+    small, culprit = request.parts(4, limits)[0], request.parts(1, limits)[0]
     learned = Learned()
     learned.too_large(request)
     assert learned.applied_to(limits).bytes == request.bytes // 2
@@ -73,11 +75,11 @@ def test_a_refusal_by_size_is_learned_until_it_turns_out_to_be_one_input() -> No
     learned.too_large(small)
     assert learned.applied_to(limits).bytes == request.bytes // 2
     learned.too_large(culprit)
-    assert learned.applied_to(limits) is limits
+    assert learned.applied_to(limits).bytes == limits.bytes
 
 
 def test_sets_of_parameters_are_not_remembered_without_bound() -> None:
-    (request,) = requests_of(["a"], lambda: RequestLimits(inputs=1, sequence_length=8))
+    (request,) = Requests(["a"], lambda: RequestLimits(inputs=1, sequence_length=8))
     learned = Learned()
     for number in range(1000):
         learned.accepted(request, b"%d" % number)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pinecone_embed_async import InputError, ResponseError, ServiceError
-from pinecone_embed_async._plan import PlannedRequest, RequestLimits, requests_of
+from pinecone_embed_async._plan import PlannedRequest, RequestLimits, Requests
 from pinecone_embed_async._results import Dimension
 from pinecone_embed_async._stream import Batches
 
@@ -12,8 +12,8 @@ LIMITS = RequestLimits(inputs=4, sequence_length=8)
 
 
 def batches_of(count: int, *, ordered: bool = True) -> tuple[Batches, list[PlannedRequest]]:
-    batches = Batches(Dimension(1), ordered=ordered)
-    requests = list(requests_of([str(number) for number in range(count)], lambda: LIMITS))
+    batches = Batches(Dimension(1), lambda: LIMITS, ordered=ordered)
+    requests = list(Requests([str(number) for number in range(count)], lambda: LIMITS))
     for request in requests:
         batches.add(request, [f"item {text}" for text in request.texts])
     return batches, requests
@@ -41,7 +41,7 @@ def test_batches_come_in_order_or_as_they_are_done(order: list[int], ordered: bo
 
 def test_a_batch_is_done_when_all_its_parts_are() -> None:
     batches, (request,) = batches_of(4)
-    first, second = request.parts(2, 8)
+    first, second = request.parts(2, LIMITS)
     batches.failed(second, ServiceError("no", status=500))
     assert batches.take() is None
     batches.rows(first, 1)[:] = 7
@@ -67,15 +67,15 @@ def test_what_is_left_of_an_ended_job_is_first_what_is_complete_and_never_what_w
     batches, requests = batches_of(16)
     batches.failed(requests[0], ServiceError("no", status=500))
     batches.embedded(requests[2])
-    half, _ = requests[3].parts(2, 8)
+    half, _ = requests[3].parts(2, LIMITS)
     batches.embedded(half)
     assert [batch.start for batch in batches.drain()] == [8, 0, 12]
     assert len(batches) == 0
 
 
 def test_all_batches_of_a_stream_have_the_same_dimension() -> None:
-    batches = Batches(Dimension(None), ordered=True)
-    first, second = requests_of(list("abcdefgh"), lambda: LIMITS)
+    batches = Batches(Dimension(None), lambda: LIMITS, ordered=True)
+    first, second = Requests(list("abcdefgh"), lambda: LIMITS)
     for request in (first, second):
         batches.add(request, list(request.texts))
     batches.rows(first, 3)

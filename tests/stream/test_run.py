@@ -6,10 +6,12 @@ import pytest
 
 from pinecone_embed_async import AuthenticationError, ClosedError, DeadlineExceededError, EmbedError, ServiceError
 from pinecone_embed_async._clock import Clock
-from pinecone_embed_async._plan import Account, Learned, Ledger, PlannedRequest, RequestLimits, requests_of
+from pinecone_embed_async._limits import Turn
+from pinecone_embed_async._plan import Account, Learned, Ledger, PlannedRequest, RequestLimits, Requests
 from pinecone_embed_async._retry import RetryState
 from pinecone_embed_async._stream import GRACE_SECONDS, Run
 from tests.clock import FakeClock, settle
+from tests.turns import turns
 
 WRONG_KEY = AuthenticationError("who?", status=401)
 
@@ -38,7 +40,9 @@ class Service:
         self.sent: dict[int, tuple[RetryState, asyncio.Future[EmbedError | None]]] = {}
         self.cancelled: list[int] = []
 
-    async def send(self, request: PlannedRequest, retry: RetryState) -> EmbedError | None:
+    async def send(
+        self, request: PlannedRequest, retry: RetryState, turn: Turn, cut: Callable[[int], PlannedRequest]
+    ) -> EmbedError | None:
         answer: asyncio.Future[EmbedError | None] = asyncio.get_running_loop().create_future()
         self.sent[request.start] = retry, answer
         try:
@@ -64,13 +68,18 @@ class Service:
 def run_of(
     count: int, service: Service, clock: Clock, *, settled: Callable[[], None] = lambda: None, **options: Any
 ) -> tuple[Run, Ledger, Outcomes]:
-    requests = requests_of(map(str, range(count)), lambda: RequestLimits(inputs=1, sequence_length=8))
+    requests = Requests(map(str, range(count)), lambda: RequestLimits(inputs=1, sequence_length=8))
     outcomes = Outcomes(count)
     ledger = Ledger(
-        lambda: next(requests, None), outcomes, sequence_length=8, learned=Learned(), parameters=b"", is_single=False
+        requests,
+        outcomes,
+        limits=lambda: RequestLimits(inputs=1, sequence_length=8),
+        learned=Learned(),
+        parameters=b"",
+        is_single=False,
     )
     options = {"window": 3, "deadline": None, **options}
-    return Run(ledger, service.send, clock=clock, settled=settled, **options), ledger, outcomes
+    return Run(ledger, turns(clock), service.send, clock=clock, settled=settled, **options), ledger, outcomes
 
 
 async def finish(run: Run) -> None:

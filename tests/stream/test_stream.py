@@ -19,6 +19,7 @@ from pinecone_embed_async import (
     InputError,
     InvalidRequestError,
     Progress,
+    Quota,
     SparseEmbeddings,
 )
 from pinecone_embed_async.emulator import Emulator, Fault, FaultRule
@@ -211,7 +212,7 @@ async def test_a_cancelled_consumer_leaves_nothing_behind(emulator: Emulator) ->
                     pass
 
         consumer = asyncio.create_task(consume())
-        await emulator.wait_for_in_flight(8)
+        await emulator.wait_for_in_flight(4)
         consumer.cancel("mine")
         with pytest.raises(asyncio.CancelledError, match="mine"):
             await consumer
@@ -306,7 +307,7 @@ async def test_an_error_of_the_job_comes_after_everything_that_was_embedded(emul
     emulator.faults = [FaultRule(Fault("status", "401"), when=lambda request: "text 3" in request.inputs)]
     emulator.hold()
     source = Source(500)
-    async with dense_client(emulator, max_batch_size=1, max_concurrency=6) as client:
+    async with dense_client(emulator, max_batch_size=1, max_concurrency=6, quota=Quota(10**9, None, None)) as client:
         embedded: list[int] = []
         errors: list[Any] = []
         async with client.stream(source, on_error=on_error, **Passage) as batches:

@@ -1,0 +1,85 @@
+"""The gate that lets one decode through at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from pinecone_embed_async._limits._queue import Priority
+
+MOST_IN_A_ROW = 8
+"""Interactive answers that are decoded before a bulk one that waits has its turn."""
+
+
+class DecodeGate:
+    """Lets one decode through at a time, and gives the loop a turn before the next.
+
+    A bare `sleep(0)` would not do: tasks whose answers are ready in the same turn would decode one after
+    another in the next.
+    """
+
+    def __init__(self) -> None:
+        self._is_busy = False
+        self._waiting: dict[Priority, deque[asyncio.Future[None]]] = {"interactive": deque(), "bulk": deque()}
+        self._in_a_row = 0
+
+    def __repr__(self) -> str:
+        waiting = sum(map(len, self._waiting.values()))
+        return f"<DecodeGate {'busy' if self._is_busy else 'free'}, {waiting} waiting>"
+
+    def passing(self, priority: Priority) -> _Passing:
+        """A context in which nobody else decodes; interactive answers have it before bulk ones."""
+        return _Passing(self, priority)
+
+    async def enter(self, priority: Priority) -> None:
+        """Wait for the gate.
+
+        Raises:
+            asyncio.CancelledError: the caller was cancelled; the gate is not its own then.
+        """
+        if not self._is_busy:
+            self._is_busy = True
+            return
+        future = asyncio.get_running_loop().create_future()
+        self._waiting[priority].append(future)
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Let the next one through."""
+        interactive, bulk = self._waiting["interactive"], self._waiting["bulk"]
+        while interactive or bulk:
+            is_interactive = bool(interactive) and (not bulk or self._in_a_row < MOST_IN_A_ROW)
+            future = (interactive if is_interactive else bulk).popleft()
+            if not future.done():
+                self._in_a_row = self._in_a_row + 1 if is_interactive else 0
+                future.set_result(None)
+                return
+        self._is_busy = False
+
+
+class _Passing:
+    __slots__ = ("_gate", "_priority")
+
+    def __init__(self, gate: DecodeGate, priority: Priority) -> None:
+        self._gate = gate
+        self._priority: Priority = priority
+
+    async def __aenter__(self) -> None:
+        await self._gate.enter(self._priority)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await asyncio.sleep(0)
+        finally:
+            self._gate.leave()

@@ -1,0 +1,358 @@
+"""Who may send now, and how much: puts budgets, learning, order and requests in flight together."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pinecone_embed_async._limits._concurrency import Concurrency
+from pinecone_embed_async._limits._queue import FairQueue, Flow
+from pinecone_embed_async._limits._rejections import LimitKind, NamedLimit
+from pinecone_embed_async._limits._tokens import FIRST_IN_FLIGHT, TokenLimit, TokenStatistics
+from pinecone_embed_async._limits._window import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Set as AbstractSet
+
+Key = tuple[str, str]
+"""What tokens are counted for: a model and an input type."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimiterOptions:
+    """What is given of a quota; `None` where it is to be learned.
+
+    Attributes:
+        tokens: gives the tokens in a window for a model and input type.
+        requests_per_second: of the project.
+        requests_per_minute: requests in a window of the project.
+        window: seconds of a window.
+        first_in_flight: requests in flight at first while no limit of tokens is known.
+    """
+
+    tokens: Callable[[Key], int | None] = lambda _: None
+    requests_per_second: int | None = None
+    requests_per_minute: int | None = None
+    window: float = 60.0
+    first_in_flight: int = FIRST_IN_FLIGHT
+
+
+class Lane:
+    """The requests in flight of one client in one event loop.
+
+    Args:
+        most: requests in flight at most.
+        is_slowed: whether no more than one may be in flight for now; asked whenever there may be a turn.
+
+    Attributes:
+        in_flight: requests in flight.
+    """
+
+    __slots__ = ("_is_slowed", "concurrency", "in_flight")
+
+    def __init__(self, most: int, *, is_slowed: Callable[[], bool] = lambda: False) -> None:
+        self.concurrency = Concurrency(most)
+        self._is_slowed = is_slowed
+        self.in_flight = 0
+
+    def __repr__(self) -> str:
+        return f"<Lane {self.in_flight}/{self.limit} in flight>"
+
+    @property
+    def limit(self) -> int:
+        """Requests in flight at most."""
+        return 1 if self._is_slowed() else self.concurrency.limit
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more request may be in flight."""
+        return self.in_flight < self.limit
+
+
+@dataclass(eq=False, slots=True)
+class Ask:
+    """A request that waits for its turn.
+
+    Attributes:
+        flow: that it belongs to.
+        lane: of its client.
+        key: what its tokens are counted for; `None` if it costs none.
+        want: tokens of the whole request, estimated.
+        least: tokens of the smallest request that can be cut off it.
+        granted: called with the turn, in the call of the limiter that gave it.
+        is_waiting: whether it still waits.
+    """
+
+    flow: Flow[Ask]
+    lane: Lane
+    key: Key | None
+    want: int
+    least: int
+    granted: Callable[[Grant], None]
+    is_waiting: bool = True
+
+
+@dataclass(eq=False, slots=True)
+class Grant:
+    """A turn: the right to have one request in flight, of at most so many tokens.
+
+    Attributes:
+        flow: whose turn it is.
+        lane: of its client.
+        key: what its tokens are counted for; `None` if it costs none.
+        tokens: that the request may have at most; once it is cut to that, those that it has.
+        at: when it was given.
+    """
+
+    flow: Flow[Ask]
+    lane: Lane
+    key: Key | None
+    tokens: int
+    at: float
+
+
+@dataclass(slots=True)
+class _RequestLimit:
+    """Requests in a window, of all models together."""
+
+    window: Window
+    limit: float
+    paused_until: float = -math.inf
+
+    def free_at(self, now: float) -> float | None:
+        """When one more request fits; `now` if it does, `None` if that takes answers."""
+        if now < self.paused_until:
+            return self.paused_until
+        return now if math.isinf(self.limit) else self.window.fits_at(1, self.limit, now)
+
+    def learn(self, limit: int) -> None:
+        """Note that a rejection named a limit."""
+        self.limit = min(self.limit, limit)
+
+
+class Limiter:
+    """Gives turns. Plain synchronous code with the time passed in; whoever calls it from several threads locks it.
+
+    A turn needs room in the client's lane, for a request under the project's limits, and for tokens under the limit of the
+    model and input type. Who has to wait for tokens is not overtaken by others that need the same, so a large request is
+    never starved.
+
+    Args:
+        options: what is given of the quota.
+    """
+
+    def __init__(self, options: LimiterOptions) -> None:
+        self._options = options
+        self._queue: FairQueue[Ask] = FairQueue()
+        self._tokens: dict[Key, TokenLimit] = {}
+        # Those whose turn it is and who have to wait for a limit, as of the last dispatch.
+        self._held: dict[Key | None, Ask] = {}
+        self._second = _RequestLimit(Window(1.0), _or_infinite(options.requests_per_second))
+        self._minute = _RequestLimit(Window(options.window), _or_infinite(options.requests_per_minute))
+
+    def __repr__(self) -> str:
+        limits = ", ".join(f"{model} {input_type}: {limit!r}" for (model, input_type), limit in self._tokens.items())
+        return f"<Limiter {len(self._queue)} waiting{'; ' if limits else ''}{limits}>"
+
+    def waiting(self, lanes: AbstractSet[Lane]) -> int:
+        """Requests that wait for a turn in some lanes."""
+        return sum(ask.lane in lanes for ask in self._queue)
+
+    def ask(self, ask: Ask, now: float) -> None:
+        """Have a request wait for its turn, which it may get at once."""
+        self._queue.add(ask.flow, ask)
+        self.dispatch(now)
+
+    def withdraw(self, ask: Ask, now: float) -> None:
+        """Let a request wait no more."""
+        ask.is_waiting = False
+        self.dispatch(now)
+
+    def dispatch(self, now: float) -> None:
+        """Give the turns that can be given."""
+        self._held.clear()
+        for limit in self._tokens.values():
+            limit.advance(now)
+        room = 0
+
+        def may_go(ask: Ask) -> bool:
+            nonlocal room
+            if not ask.lane.has_room or ask.key in self._held:
+                return False
+            room = ask.want if ask.key is None else self.tokens(ask.key).room(ask.want, ask.least, now)
+            # A request that costs no tokens waits for none.
+            is_free = (room > 0 or ask.key is None) and self._requests_free_at(now) <= now
+            if not is_free:
+                # Those that need the same and come later do not go ahead.
+                self._held[ask.key] = ask
+            return is_free
+
+        while (ask := self._queue.next(now, may_go)) is not None:
+            self._grant(ask, room, now)
+        for key, limit in self._tokens.items():
+            limit.waits(now, is_waiting=key in self._held)
+
+    def next_time(self, now: float) -> float | None:
+        """When there may be a turn for somebody who waits, if nothing happens before; `None` if never."""
+        requests_at = self._requests_free_at(now)
+        soonest = math.inf
+        for key, ask in self._held.items():
+            tokens_at = now if key is None else _or_infinite(self.tokens(key).room_at(ask.want, ask.least, now))
+            soonest = min(soonest, max(requests_at, tokens_at))
+        return None if math.isinf(soonest) else soonest
+
+    def forget_asks(self, now: float) -> None:
+        """Forget who waits and what is in flight, which may have been counted."""
+        self._queue = FairQueue()
+        self._held.clear()
+        for limit in (self._second, self._minute):
+            limit.window.settle(limit.window.reserved, limit.window.reserved, now)
+        for tokens in self._tokens.values():
+            tokens.forget_in_flight(now)
+
+    def shrink(self, grant: Grant, tokens: int, now: float) -> None:
+        """Count fewer tokens for a turn than it was given for."""
+        if grant.key is not None:
+            self.tokens(grant.key).adjust(grant.tokens, tokens)
+        grant.flow.tag += tokens - grant.tokens
+        grant.tokens = tokens
+        self.dispatch(now)
+
+    def give_back(self, grant: Grant, now: float) -> None:
+        """Take a turn back that was not used."""
+        grant.lane.in_flight -= 1
+        grant.flow.tag -= grant.tokens
+        for limit in (self._second, self._minute):
+            limit.window.release(1)
+        if grant.key is not None:
+            self.tokens(grant.key).unused(grant.tokens, grant.at)
+        self.dispatch(now)
+
+    def accepted(self, grant: Grant, billed: int | None, now: float) -> None:
+        """Note that the service took a request.
+
+        Args:
+            grant: its turn.
+            billed: tokens; `None` if the answer did not say.
+            now: the time.
+        """
+        self._end(grant, now)
+        grant.lane.concurrency.succeeded()
+        if grant.key is not None:
+            limit, tokens = self.tokens(grant.key), grant.tokens if billed is None else billed
+            limit.settle(grant.tokens, tokens, now)
+            limit.accepted(grant.at, tokens, now)
+        self.dispatch(now)
+
+    def failed(self, grant: Grant, now: float, *, is_overload: bool) -> None:
+        """Note that a request failed for another reason than a limit; the service may have counted it.
+
+        Args:
+            grant: its turn.
+            now: the time.
+            is_overload: whether the service could not cope, so that fewer requests should be in flight.
+        """
+        self._end(grant, now)
+        if is_overload:
+            grant.lane.concurrency.failed(grant.at, now)
+        if grant.key is not None:
+            self.tokens(grant.key).settle(grant.tokens, grant.tokens, now)
+            self.tokens(grant.key).failed(grant.at)
+        self.dispatch(now)
+
+    def rejected(
+        self,
+        grant: Grant,
+        now: float,
+        *,
+        named: NamedLimit | None,
+        backoff: Callable[[int], float],
+        asked: bool,
+    ) -> float | None:
+        """Note that the service rejected a request for a limit, which it did not count then.
+
+        Args:
+            grant: its turn.
+            now: the time.
+            named: the limit that the rejection's text named.
+            backoff: seconds to pause after that many bursts of rejections without an acceptance.
+            asked: whether the service asked for that pause.
+
+        Returns:
+            Seconds of the pause that begins with it; `None` if none does, or one is under way.
+        """
+        was_paused = self.pause_left(grant.key, now) > 0
+        self._end(grant, now)
+        limit = None if grant.key is None else self.tokens(grant.key)
+        is_for_tokens = named is None or named.kind is LimitKind.TOKENS
+        if limit is not None:
+            limit.settle(grant.tokens, 0, now)
+        if limit is not None and is_for_tokens:
+            limit.rejected(
+                grant.at,
+                grant.tokens,
+                now,
+                named=None if named is None else named.limit,
+                backoff=backoff,
+                asked=asked,
+            )
+            paused_until = limit.paused_until
+        else:
+            requests = self._minute if named is not None and named.kind is LimitKind.REQUESTS_PER_MINUTE else self._second
+            if named is not None:
+                requests.learn(named.limit)
+            requests.paused_until = max(requests.paused_until, now + backoff(1))
+            grant.lane.concurrency.failed(grant.at, now)
+            paused_until = requests.paused_until
+        self.dispatch(now)
+        return None if was_paused or paused_until <= now else paused_until - now
+
+    def pause_left(self, key: Key | None, now: float) -> float:
+        """Seconds that requests with this key pause for after a rejection."""
+        until = max(self._second.paused_until, self._minute.paused_until)
+        if key is not None:
+            until = max(until, self.tokens(key).paused_until)
+        return max(0.0, until - now)
+
+    def last_acceptance(self, key: Key | None) -> float | None:
+        """When a request with this key was last accepted."""
+        return None if key is None else self.tokens(key).last_acceptance
+
+    def tokens(self, key: Key) -> TokenLimit:
+        """The limit of the tokens of a model and input type."""
+        limit = self._tokens.get(key)
+        if limit is None:
+            options = self._options
+            limit = TokenLimit(options.window, options.tokens(key), first_in_flight=options.first_in_flight)
+            self._tokens[key] = limit
+        return limit
+
+    def statistics(self, now: float) -> list[TokenStatistics]:
+        """What is known and used, for each model and input type that something was sent for."""
+        waiting = Counter(ask.key for ask in self._queue)
+        return [limit.statistics(*key, waiting[key], now) for key, limit in self._tokens.items()]
+
+    def _requests_free_at(self, now: float) -> float:
+        return max(_or_infinite(self._second.free_at(now)), _or_infinite(self._minute.free_at(now)))
+
+    def _grant(self, ask: Ask, tokens: int, now: float) -> None:
+        ask.is_waiting = False
+        ask.lane.in_flight += 1
+        for limit in (self._second, self._minute):
+            limit.window.reserve(1)
+        if ask.key is not None:
+            self.tokens(ask.key).reserve(tokens, now)
+        self._queue.served(ask.flow, tokens)
+        ask.granted(Grant(ask.flow, ask.lane, ask.key, tokens, now))
+
+    def _end(self, grant: Grant, now: float) -> None:
+        grant.lane.in_flight -= 1
+        for limit in (self._second, self._minute):
+            limit.window.settle(1, 1, now)
+
+
+def _or_infinite(value: float | None) -> float:
+    return math.inf if value is None else value

@@ -1,0 +1,148 @@
+"""What a caller says of a quota, and what stands for one that several share."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from pinecone_embed_async._errors import ConfigurationError
+from pinecone_embed_async._limits._limiter import LimiterOptions
+from pinecone_embed_async._models import KNOWN_MODELS, PLANS, QUOTA_WINDOW, tokens_per_minute
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from pinecone_embed_async._limits._limiter import Key
+    from pinecone_embed_async._limits._queue import Priority
+    from pinecone_embed_async._models import VectorType
+
+PlanName = Literal["starter", "builder", "standard", "enterprise"]
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """The limits that requests are paced by.
+
+    Tokens count for each model and input type by themselves, requests for all together. What is `None` is learned from the
+    service's rejections.
+
+    Attributes:
+        tokens_per_minute: tokens in a window.
+        requests_per_second: requests in a second. Source of the default: limits of the service's documentation (2025-10).
+        requests_per_minute: requests in a window. Source: the same.
+        window: seconds of a window; a minute at the service, perhaps less at an emulator.
+
+    Raises:
+        ConfigurationError: a limit is no whole number from 1, or the window is not positive.
+    """
+
+    tokens_per_minute: int | None = None
+    requests_per_second: int | None = 100
+    requests_per_minute: int | None = 2000
+    window: float = QUOTA_WINDOW
+
+    def __post_init__(self) -> None:
+        for name in ("tokens_per_minute", "requests_per_second", "requests_per_minute"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise ConfigurationError(f"{name} is a whole number from 1, or None to learn it, got {value!r}")
+        if not isinstance(self.window, (int, float)) or isinstance(self.window, bool) or not 0 < self.window < math.inf:
+            raise ConfigurationError(f"window is a number of seconds over 0, got {self.window!r}")
+
+
+def limiter_options(quota: Quota | str | None, vector_type: VectorType | None = None) -> LimiterOptions:
+    """What a limiter needs to know of a quota.
+
+    Args:
+        quota: limits, the name of a plan, or `None` to learn everything.
+        vector_type: of models that are not known by name.
+
+    Raises:
+        ConfigurationError: it is neither.
+    """
+    if quota is None:
+        return LimiterOptions()
+    if isinstance(quota, str):
+        plan = quota
+        if plan not in PLANS:
+            raise ConfigurationError(
+                f"quota is one of {', '.join(map(repr, PLANS))}, a Quota or a SharedQuota, got {quota!r}"
+            )
+
+        def tokens(key: Key) -> int:
+            known = KNOWN_MODELS.get(key[0])
+            return tokens_per_minute(plan, vector_type if known is None else known.vector_type, key[1])
+
+        rates = Quota()
+        return LimiterOptions(tokens, rates.requests_per_second, rates.requests_per_minute, rates.window)
+    if not isinstance(quota, Quota):
+        raise ConfigurationError(f"quota is the name of a plan, a Quota or a SharedQuota, got {type(quota).__name__}")
+    given = quota.tokens_per_minute
+    return LimiterOptions(lambda _: given, quota.requests_per_second, quota.requests_per_minute, quota.window)
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaDemand:
+    """What a request needs of a quota.
+
+    Attributes:
+        model: that embeds.
+        input_type: `""` if the request carries none.
+        tokens: of the whole request, estimated.
+        least: tokens of the smallest request that can be cut off it.
+        priority: interactive requests go before bulk ones.
+        flow: requests of one flow are served in their order; flows share evenly.
+    """
+
+    model: str
+    input_type: str
+    tokens: int
+    least: int
+    priority: Priority = "bulk"
+    flow: Hashable = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QuotaGrant:
+    """The right to send one request now.
+
+    Attributes:
+        tokens: that the request may have, at most what was asked for; it is cut to that.
+        ticket: what the quota knows it by.
+    """
+
+    tokens: int
+    ticket: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaOutcome:
+    """What became of a request that a quota let through.
+
+    Attributes:
+        kind: `"accepted"` by the service; `"rejected"` for a limit; `"failed"` for another reason, and perhaps counted
+            all the same; `"unused"` if it was not sent.
+        tokens: that it was billed, or would have been; 0 for an unused one.
+        message: of a rejection, which may name the limit; else empty.
+        retry_after: seconds to wait that a rejection asked for; `None` if it did not.
+    """
+
+    kind: Literal["accepted", "rejected", "failed", "unused"]
+    tokens: int
+    message: str = ""
+    retry_after: float | None = None
+
+
+class QuotaBackend(Protocol):
+    """Something that deals out a quota: `SharedQuota`, or a service of a cluster."""
+
+    async def acquire(self, demand: QuotaDemand) -> QuotaGrant:
+        """Wait for the right to send a request.
+
+        Raises:
+            asyncio.CancelledError: the caller was cancelled; it then has no grant.
+        """
+
+    def settle(self, grant: QuotaGrant, outcome: QuotaOutcome) -> None:
+        """Say what became of a request; exactly once for each grant, and without waiting, for a call may be cancelled."""
