@@ -29,6 +29,7 @@ from pinecone_embed_async._errors import (
 from pinecone_embed_async._limits import DecodeGate, Flow, Lane, Turnstile
 from pinecone_embed_async._log import logger
 from pinecone_embed_async._retry import RetryBudget, RetryPolicy, RetryState, Verdict, judge
+from pinecone_embed_async._telemetry import ObservedRequest, RequestObservation, Waiting
 from pinecone_embed_async._wire import (
     Redactor,
     choose_decoder,
@@ -38,7 +39,7 @@ from pinecone_embed_async._wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._limits import Ask, Priority, Turn
     from pinecone_embed_async._models import VectorType
     from pinecone_embed_async._plan import PlannedRequest, RequestLimits
+    from pinecone_embed_async._telemetry import ObservedCall, Teller
     from pinecone_embed_async._wire import Answer, Decoder, DecoderName
 
 ERROR_BODY_BYTES = 65_536
@@ -95,6 +97,7 @@ class EngineOptions:
     decoder: DecoderName | None
     session: aiohttp.ClientSession | None
     user_agent: str
+    teller: Teller | None = None
 
 
 @dataclass(slots=True, repr=False)
@@ -122,6 +125,9 @@ class Destination(Protocol):
     def rows(self, request: PlannedRequest, dimension: int) -> NDArray[np.float32]:
         """The matrix, shape (inputs of the request, dimension), that its rows are written to."""
 
+    def names(self, request: PlannedRequest) -> Sequence[int] | None:
+        """The positions in the call of its inputs, for messages; `None` if they are side by side from `start` on."""
+
     def answered(self, request: PlannedRequest, answer: Answer) -> None:
         """Told of the answer once its rows are in place."""
 
@@ -136,6 +142,7 @@ class _Sending:
     retry: RetryState
     turn: Turn | None
     cut: Callable[[int], PlannedRequest]
+    observation: RequestObservation | None
 
 
 class Engine:
@@ -191,6 +198,10 @@ class Engine:
     def vector_type(self) -> VectorType | None:
         """The kind of vectors the model gives; `None` until it is known."""
         return self._vector_type
+
+    def learn_vector_type(self, vector_type: VectorType | None) -> None:
+        """Take the kind of the model's vectors from elsewhere than an answer, if it is not known."""
+        self._vector_type = self._vector_type or vector_type
 
     async def open(self) -> _LoopState:
         """The session and the permits of the running loop, made if there are none."""
@@ -274,6 +285,7 @@ class Engine:
         *,
         deadline: float | None,
         priority: Priority,
+        calls: tuple[ObservedCall, ...] = (),
     ) -> Sender:
         """What sends the requests of one call or stream.
 
@@ -284,11 +296,25 @@ class Engine:
             learn: told what the service billed for a request.
             deadline: the end of the whole call, by the clock; `None` for none.
             priority: of the call.
+            calls: that the requests are sent for, as the hooks know them.
         """
-        return Sender(self, parameters, destination, limits, learn, deadline=deadline, priority=priority)
+        teller = None if self._options.teller is None else _CallTeller(self._options.teller, self._clock, calls)
+        return Sender(self, parameters, destination, limits, learn, deadline=deadline, priority=priority, teller=teller)
 
-    async def turn(self, waiting: _Waiting, request: PlannedRequest, limits: RequestLimits) -> Turn:
+    async def turn(
+        self,
+        waiting: _Waiting,
+        request: PlannedRequest,
+        limits: RequestLimits,
+        waits: Callable[[float], None] | None = None,
+    ) -> Turn:
         """Wait for the turn to send a request, or a part of it.
+
+        Args:
+            waiting: waits for it.
+            request: of which as much as possible is to be sent.
+            limits: what one request may hold.
+            waits: told if there is no turn at once, with the seconds that a pause still takes.
 
         Raises:
             InputError: its first input has more tokens than the quota ever has.
@@ -303,7 +329,9 @@ class Engine:
                 index=request.start,
             )
         lane, least = state.lane, request.least_tokens(limits)
-        return await self._turnstile.turn(waiting.flow(lane), lane, waiting.key, request.tokens, least)
+        turnstile, key = self._turnstile, waiting.key
+        told = None if waits is None else lambda: waits(turnstile.pause_left(key))
+        return await turnstile.turn(waiting.flow(lane), lane, key, request.tokens, least, waits=told)
 
     async def send(
         self,
@@ -312,29 +340,47 @@ class Engine:
         retry: RetryState,
         turn: Turn,
         cut: Callable[[int], PlannedRequest],
+        observation: RequestObservation | None,
     ) -> EmbedError | None:
         """Send a request through all its attempts; gives the error it ended with, or `None` for success."""
-        sending = _Sending(request, b"", Redactor(""), retry, turn, cut)
+        sending = _Sending(request, b"", Redactor(""), retry, turn, cut, observation)
+        cancelled: asyncio.CancelledError | None = None
+        error: EmbedError | None = None
         try:
             self._prepare(sending, request, sender)
             try:
                 state = await self.open()
             except ConfigurationError as unusable:
-                return unusable.with_traceback(None)
-            retrying = self._retrying(sender.waiting.key, retry, sender.deadline)
-            error: EmbedError | None = await retrying(self._attempt, state, sending, sender)
+                error = unusable.with_traceback(None)
+                return error
+            retrying = self._retrying(sender.waiting.key, retry, sender.deadline, observation)
+            error = await retrying(self._attempt, state, sending, sender)
+        except asyncio.CancelledError as cancellation:
+            cancelled = cancellation
+            raise
         finally:
             if sending.turn is not None:
                 sending.turn.give_back()
+            if observation is not None:
+                observation.ended(retry, len(sending.request.texts), error or cancelled)
+            # It would hold itself by this frame.
+            del cancelled
         return error
 
     def _prepare(self, sending: _Sending, request: PlannedRequest, sender: Sender) -> None:
         """Encode a request, once for all attempts unless it is cut."""
         sending.request = request
         sending.body = encode_request(self._options.model, request.texts, sender.parameters)
-        sending.redactor = Redactor(self._options.api_key.reveal(), request.texts, request.start)
+        names = sender.destination.names(request)
+        sending.redactor = Redactor(self._options.api_key.reveal(), request.texts, request.start, names)
 
-    def _retrying(self, key: tuple[str, str] | None, retry: RetryState, deadline: float | None) -> tenacity.AsyncRetrying:
+    def _retrying(
+        self,
+        key: tuple[str, str] | None,
+        retry: RetryState,
+        deadline: float | None,
+        observation: RequestObservation | None = None,
+    ) -> tenacity.AsyncRetrying:
         """The tenacity loop of one request; stop, wait and sleep go by our clock and our state."""
         policy, clock, turnstile = self._options.retry, self._clock, self._turnstile
         verdict = Verdict.FINAL
@@ -366,8 +412,9 @@ class Engine:
             )
             return final is not None
 
-        def count(_: tenacity.RetryCallState) -> None:
+        def count(call: tenacity.RetryCallState) -> None:
             self.counters.retries += 1
+            _tell_retried(observation, retry, verdict, call.upcoming_sleep)
 
         async def sleep(delay: float) -> None:
             # A pause is waited for in the queue for a turn, where order is kept.
@@ -412,7 +459,7 @@ class Engine:
 
     async def _take_turn(self, sending: _Sending, sender: Sender) -> None:
         """Wait for the turn of another attempt; the request is cut to it."""
-        turn = await sender.turn_for(sending.request)
+        turn = await sender.next_turn(sending.request, sending.observation)
         sending.turn = turn
         if turn.tokens < sending.request.tokens:
             self._prepare(sending, sending.cut(turn.tokens), sender)
@@ -453,14 +500,14 @@ class Engine:
         if isinstance(error, ResponseError):
             self.counters.unreadable_answers += 1
 
-    async def get(self, path: str, query: Mapping[str, str]) -> bytes:
-        """The body that `GET` answers, tried again as the retry policy says.
+    async def get(self, path: str, query: Mapping[str, str], *, is_tried_once: bool = False) -> bytes:
+        """The body that `GET` answers, tried again as the retry policy says unless it is to be tried once.
 
         Raises:
             EmbedError: the error it ended with.
         """
         state = await self.open()
-        retry = RetryState()
+        retry = RetryState(is_last=is_tried_once)
         redactor = Redactor(self._options.api_key.reveal())
         waiting = _Waiting(None, "interactive")
         answer: bytes | None = None
@@ -575,6 +622,8 @@ class Engine:
                 self.counters.answers += 1
                 self.counters.inputs += 0 if request.is_probe else len(request.texts)
                 self.counters.tokens += answer.total_tokens or 0
+                if sending.observation is not None:
+                    sending.observation.answered(answer.total_tokens)
                 destination.answered(request, answer)
         if caught is not None:
             return None, error_from_envelope(body, redactor=sending.redactor) or caught
@@ -599,10 +648,44 @@ class _Waiting:
         return self._flow
 
 
+class _CallTeller:
+    """Tells the hooks of the requests of one call or stream.
+
+    A request has its first turn before it is known, for it is cut to it: until then it is the call that waits.
+    """
+
+    __slots__ = ("_calls", "_clock", "_teller", "_waited")
+
+    def __init__(self, teller: Teller, clock: Clock, calls: tuple[ObservedCall, ...]) -> None:
+        self._teller = teller
+        self._clock = clock
+        self._calls = calls
+        self._waited = 0.0
+
+    def waits(self, pause: float) -> None:
+        """Note that the next request has to wait for its turn."""
+        for call in self._calls:
+            self._teller.tell(Waiting(call, pause))
+
+    async def timed(self, turn: Awaitable[Turn]) -> Turn:
+        """Wait for the turn of the next request, and keep how long it took."""
+        asked = self._clock.time()
+        try:
+            return await turn
+        finally:
+            self._waited += self._clock.time() - asked
+
+    def observe(self, request: PlannedRequest) -> RequestObservation:
+        """Tell of a request that is about to be sent."""
+        waited, self._waited = self._waited, 0.0
+        subject = ObservedRequest(self._calls, len(request.texts), request.tokens, request.is_probe)
+        return RequestObservation(self._teller, self._clock, subject, waited)
+
+
 class Sender:
     """Sends the requests of one call or stream; see `Engine.sender`."""
 
-    __slots__ = ("_engine", "_limits", "deadline", "destination", "learn", "parameters", "waiting")
+    __slots__ = ("_engine", "_limits", "_teller", "deadline", "destination", "learn", "parameters", "waiting")
 
     def __init__(
         self,
@@ -614,8 +697,10 @@ class Sender:
         *,
         deadline: float | None,
         priority: Priority,
+        teller: _CallTeller | None,
     ) -> None:
         self._engine = engine
+        self._teller = teller
         self._limits = limits
         self.learn = learn
         self.parameters = parameters
@@ -625,7 +710,19 @@ class Sender:
 
     def turn_for(self, request: PlannedRequest) -> Awaitable[Turn]:
         """Wait for the turn of a request, which may be for a part of it; see `Engine.turn`."""
-        return self._engine.turn(self.waiting, request, self._limits())
+        if self._teller is None:
+            return self._engine.turn(self.waiting, request, self._limits())
+        return self._teller.timed(self._engine.turn(self.waiting, request, self._limits(), self._teller.waits))
+
+    async def next_turn(self, request: PlannedRequest, observation: RequestObservation | None) -> Turn:
+        """Wait for the turn of another attempt."""
+        if observation is None:
+            return await self._engine.turn(self.waiting, request, self._limits())
+        observation.asks()
+        try:
+            return await self._engine.turn(self.waiting, request, self._limits(), observation.waits)
+        finally:
+            observation.has_its_turn()
 
     def send(
         self, request: PlannedRequest, retry: RetryState, turn: Turn, cut: Callable[[int], PlannedRequest]
@@ -641,7 +738,14 @@ class Sender:
         Returns:
             The error it ended with, or `None` for success.
         """
-        return self._engine.send(request, self, retry, turn, cut)
+        observation = None if self._teller is None else self._teller.observe(request)
+        return self._engine.send(request, self, retry, turn, cut, observation)
+
+
+def _tell_retried(observation: RequestObservation | None, retry: RetryState, verdict: Verdict, wait: float) -> None:
+    if observation is not None:
+        # A pause is waited for in the queue for a turn.
+        observation.retried(retry, 0.0 if verdict is Verdict.WAIT else wait)
 
 
 class _Body:

@@ -502,7 +502,8 @@ async def test_a_client_joins_in_a_second_run_and_in_a_forked_child(emulator: Em
     code = """
 async def main():
     rows = await asyncio.gather(*(client.embed_one(text, input_type="query") for text in "abc"))
-    print([row.shape for row in rows], client.statistics().joined, flush=True)
+    # In one piece: parent and child write at the same time.
+    os.write(1, f"{[row.shape for row in rows]} {client.statistics().joined}\\n".encode())
 
 async def parent():
     call = asyncio.create_task(main())

@@ -15,6 +15,7 @@ from pinecone_embed_async._wire._structs import (
     ModelParameter,
     decode_model,
     decode_models,
+    encode_parameters,
     encode_request,
 )
 
@@ -30,6 +31,7 @@ __all__ = [
     "choose_decoder",
     "decode_model",
     "decode_models",
+    "encode_parameters",
     "encode_request",
     "error_from_envelope",
     "error_from_response",
