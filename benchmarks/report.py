@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 NOISE = 0.02
 """Share of stolen time from which a run is called noisy."""
 
+BUSY = 0.5
+"""Load average for each core from which a machine is called busy; a run begins with none of its own."""
+
 TABLES: Mapping[str, Callable[[Mapping[str, Any]], list[Table]]] = {
     "throughput": throughput.tables,
     "memory": growth.memory_tables,
@@ -44,6 +47,8 @@ def machine_of(report: Mapping[str, Any]) -> str:
     )
     if settings["scale"] != 1 or settings["only"]:
         text += " Not the full measurement: a trial with fewer inputs or fewer competitors."
+    if machine["load_average"] > BUSY * machine["usable_cores"]:
+        text += " The machine had other work to do: not figures to rely on."
     stolen = stolen_share(report)
     if stolen > NOISE:
         text += f" The machine's host took up to {stolen:.0%} of the processor away."

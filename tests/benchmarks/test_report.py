@@ -80,6 +80,13 @@ def test_who_is_left_out_is_told_and_so_is_a_trial() -> None:
     assert "trial" in machine_of(trial)
 
 
+def test_a_machine_that_had_other_work_is_told_of() -> None:
+    busy = report()
+    assert "other work" not in machine_of(busy)
+    busy["machine"]["load_average"] = 1.5
+    assert "other work" in machine_of(busy)
+
+
 def test_the_docs_are_filled_between_their_markers_and_nowhere_else() -> None:
     page = f"before\n{begin('decoding')}\nold\n{END}\nbetween\n{begin(MAIN_LOAD.name)}{END}\nafter\n"
     written = filled(page, report())
