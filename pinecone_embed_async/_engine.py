@@ -53,7 +53,7 @@ ERROR_BODY_BYTES = 65_536
 
 READ_BUFFER_BYTES = 2**20
 """Bytes that a connection takes in before it stops reading from its socket. With aiohttp's 64 KiB, the 1.9 MB of a
-full answer stop and go thirty times; `make bench` shows what that costs."""
+full answer stop and go thirty times."""
 
 ERROR_BODY_SECONDS = 5.0
 """How long the body of an error is waited for; its status is known by then."""
