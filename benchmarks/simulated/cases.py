@@ -8,10 +8,10 @@ import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.simulated.client import Client, Corpus
+from benchmarks.simulated.service import Service, Terms, accepted_before
+from benchmarks.simulated.world import run_virtually
 from pinecone_embed_async._limits import LimiterOptions
-from simulated.client import Client, Corpus
-from simulated.service import Service, Terms, accepted_before
-from simulated.world import run_virtually
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
