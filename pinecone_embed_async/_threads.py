@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,7 +26,10 @@ async def in_thread(work: Callable[[], ResultT], executor: Executor | None = Non
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        await asyncio.wait([future])
+        while not future.done():
+            # Who cancels twice must not have the work done, and its end not seen, behind their back either.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([future])
         if not future.cancelled():
             # Looked at, so that asyncio does not complain that nobody did.
             future.exception()

@@ -9,7 +9,6 @@ from pinecone_embed_async._errors import EmbedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from typing import Any
 
     from pinecone_embed_async._plan import PlannedRequest
     from pinecone_embed_async._stream._batches import Batches
@@ -46,15 +45,20 @@ class LookingReader:
         """See `Reader`."""
         return self._reader.error
 
+    @property
+    def closing_error(self) -> Exception | None:
+        """See `Reader`."""
+        return self._reader.closing_error
+
     def handed_over(self) -> None:
         """Note that there are batches to look up, or that the reader has finished."""
         self._handed_over.set()
 
-    async def read(self, room: Callable[[], Any]) -> None:
+    async def read(self, room: Callable[[], Awaitable[bool]], has_room: Callable[[], bool]) -> None:
         """See `Reader.read`; ends when everything is looked up."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._look_all_up(), name="look up batches")
-            await self._reader.read(room)
+            await self._reader.read(room, has_room)
 
     async def _look_all_up(self) -> None:
         while True:
