@@ -6,9 +6,8 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from simulated.cases import must_hold, simulate
-
 from pinecone_embed_async._limits import _found, _tokens
+from simulated.cases import must_hold, simulate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
