@@ -8,10 +8,11 @@ import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pinecone_embed_async._limits import LimiterOptions
 from simulated.client import Client, Corpus
 from simulated.service import Service, Terms, accepted_before
 from simulated.world import run_virtually
+
+from pinecone_embed_async._limits import LimiterOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -5,6 +5,9 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
+from simulated.service import INPUT_TYPE, MODEL
+from simulated.world import LoopClock
+
 from pinecone_embed_async._errors import EmbedError, RateLimitError
 from pinecone_embed_async._limits import Flow, Lane, Turnstile
 from pinecone_embed_async._models import KNOWN_MODELS
@@ -12,15 +15,14 @@ from pinecone_embed_async._plan import Learned, Ledger, RequestLimits, Requests
 from pinecone_embed_async._retry import RetryPolicy, RetryState
 from pinecone_embed_async._stream import Run
 from pinecone_embed_async.emulator._tokens import count_tokens
-from simulated.service import INPUT_TYPE, MODEL
-from simulated.world import LoopClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from simulated.service import Service
+
     from pinecone_embed_async._limits import Ask, LimiterOptions, Turn
     from pinecone_embed_async._plan import PlannedRequest
-    from simulated.service import Service
 
 _TEXTS = 256
 _LONG_TEXTS = 64

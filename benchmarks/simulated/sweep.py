@@ -6,8 +6,9 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pinecone_embed_async._limits import _found, _tokens
 from simulated.cases import must_hold, simulate
+
+from pinecone_embed_async._limits import _found, _tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
