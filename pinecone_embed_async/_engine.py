@@ -51,14 +51,14 @@ if TYPE_CHECKING:
     from pinecone_embed_async._models import VectorType
     from pinecone_embed_async._plan import PlannedRequest, RequestLimits
     from pinecone_embed_async._telemetry import ObservedCall, Teller
-    from pinecone_embed_async._wire import Answer, Decoder, DecoderName
+    from pinecone_embed_async._wire import Answer, Decoder, DecoderName, Reading
 
 ERROR_BODY_BYTES = 65_536
 """As much of an error's body as is read: the documented ones have fewer than 1,000 bytes."""
 
 READ_BUFFER_BYTES = 2**20
 """Bytes that a connection takes in before it stops reading from its socket. With aiohttp's 64 KiB, the 1.9 MB of a
-full answer stop and go thirty times; benchmarks/throughput.py shows the difference."""
+full answer stop and go thirty times."""
 
 OVERLOAD = frozenset({502, 503, 504})
 """Statuses that ask for fewer requests in flight, as time-outs and lost connections do. A 500 is no matter of load."""
@@ -353,8 +353,18 @@ class Engine:
             except ConfigurationError as unusable:
                 error = unusable.with_traceback(None)
                 return error
-            retrying = self._retrying(sender.waiting.key, retry, sender.deadline, observation)
-            error = await retrying(self._attempt, state, sending, sender)
+            error = await self._attempt(state, sending, sender)
+            if error is None:
+                # Nearly always, and setting up the loop takes a tenth of a small request's time.
+                return None
+            met: EmbedError | None = error
+
+            async def attempt() -> EmbedError | None:
+                nonlocal met
+                first, met = met, None
+                return first if first is not None else await self._attempt(state, sending, sender)
+
+            error = await self._retrying(sender.waiting.key, retry, sender.deadline, observation)(attempt)
         except asyncio.CancelledError as cancellation:
             cancelled = cancellation
             raise
@@ -447,9 +457,10 @@ class Engine:
         try:
             retry.sent(self._clock.time())
             self.counters.attempts += 1
-            body, error = await self._exchange(state, "POST", "embed", sending.body, sending.redactor)
+            decoding = self._decoding(state, sending, sender)
+            error = await self._exchange(state, "POST", "embed", sending.body, sending.redactor, decoding.take)
             if error is None:
-                answer, error = await self._decode(state, sending, sender, body)
+                answer, error = await self._settle(sending, sender, decoding)
         finally:
             retry.in_flight = False
             self._end_turn(sending, sender, answer, error)
@@ -510,27 +521,32 @@ class Engine:
         retry = RetryState(is_last=is_tried_once)
         redactor = Redactor(self._options.api_key.reveal())
         waiting = _Waiting(None, "interactive")
-        answer: bytes | None = None
+        pieces: list[bytes] = []
+
+        async def take(piece: bytes) -> None:
+            pieces.append(piece)
 
         async def attempt() -> EmbedError | None:
-            nonlocal answer
+            pieces.clear()
             turn = await self._turnstile.turn(waiting.flow(state.lane), state.lane, None, 0, 0)
+            is_answered = False
             error: EmbedError | None = None
             try:
                 retry.sent(self._clock.time())
-                answer, error = await self._exchange(state, "GET", path, None, redactor, query)
+                error = await self._exchange(state, "GET", path, None, redactor, take, query)
+                is_answered = error is None
                 self.budget.settle(error)
             finally:
-                if error is None and answer is not None:
+                if is_answered:
                     turn.accepted(0)
                 else:
                     self._end_failed_turn(turn, error)
             return error
 
-        ended_with: EmbedError | None = await self._retrying(None, retry, None)(attempt)
-        if ended_with is not None or answer is None:
-            raise ended_with or RuntimeError("a request ended with neither an answer nor an error")
-        return answer
+        error: EmbedError | None = await self._retrying(None, retry, None)(attempt)
+        if error is not None:
+            raise error
+        return b"".join(pieces)
 
     async def _exchange(
         self,
@@ -539,13 +555,15 @@ class Engine:
         path: str,
         body: bytes | None,
         redactor: Redactor,
+        take: Callable[[bytes], Awaitable[None]],
         query: Mapping[str, str] | None = None,
-    ) -> tuple[bytes, EmbedError | None]:
+    ) -> EmbedError | None:
+        """Send a request and take the answer's body, piece by piece; gives the error instead of raising it."""
         options = self._options
         if state.session.closed:
-            return b"", ClosedError("the client was closed while the request was under way")
+            return ClosedError("the client was closed while the request was under way")
         problem: str | None = None
-        read = _Body(options.max_answer_bytes)
+        is_complete = False
         status = 0
         try:
             async with (
@@ -564,14 +582,13 @@ class Engine:
             ):
                 status = response.status
                 if status == 200:
-                    await read.all_of(response)
+                    is_complete = await _take_all(response, options.max_answer_bytes, take)
                 elif 200 < status < 300:
-                    return b"", ResponseError(f"the service answered HTTP {status}, which carries no embeddings")
+                    return ResponseError(f"the service answered HTTP {status}, which carries no embeddings")
                 else:
-                    await read.start_of(response)
+                    start = await _start_of(response)
                     now = self._clock.wall_time()
-                    error = error_from_response(status, response.headers, read.joined(), redactor=redactor, now=now)
-                    return b"", error
+                    return error_from_response(status, response.headers, start, redactor=redactor, now=now)
         except TimeoutError as timeout:
             # aiohttp's connect time-outs are TimeoutErrors as well; they say which one it was.
             known = str(timeout) if isinstance(timeout, aiohttp.ClientError) else ""
@@ -581,13 +598,13 @@ class Engine:
             problem = f"{type(fault).__name__}: {fault}"
         if problem is not None:
             if state.session.closed:
-                return b"", ClosedError("the client was closed while the request was under way")
+                return ClosedError("the client was closed while the request was under way")
             if status == 200:
                 self.counters.unreadable_answers += 1
-            return b"", TransportError(redactor.clean(problem))
-        if read.is_too_large:
-            return b"", ResponseError(f"the answer is larger than max_answer_bytes ({options.max_answer_bytes})")
-        return read.joined(), None
+            return TransportError(redactor.clean(problem))
+        if not is_complete:
+            return ResponseError(f"the answer is larger than max_answer_bytes ({options.max_answer_bytes})")
+        return None
 
     def _headers(self) -> dict[str, str]:
         return {
@@ -598,21 +615,27 @@ class Engine:
             "User-Agent": self._options.user_agent,
         }
 
-    async def _decode(
-        self, state: _LoopState, sending: _Sending, sender: Sender, body: bytes
-    ) -> tuple[Answer | None, EmbedError | None]:
+    def _decoding(self, state: _LoopState, sending: _Sending, sender: Sender) -> _Decoding:
         request, destination = sending.request, sender.destination
+        reading = state.decoder.begin(
+            count=len(request.texts),
+            vector_type=self._vector_type,
+            dimension=destination.dimension,
+            rows=lambda dimension: destination.rows(request, dimension),
+        )
+        return _Decoding(reading, state.gate, sender.waiting.priority, state.decoder.slice_bytes)
+
+    async def _settle(
+        self, sending: _Sending, sender: Sender, decoding: _Decoding
+    ) -> tuple[Answer | None, EmbedError | None]:
+        """Judge an answer that is there, and hand it over; gives the error instead of raising it."""
+        request, destination, reading = sending.request, sender.destination, decoding.reading
         caught: EmbedError | None = None
         answer: Answer | None = None
-        async with state.gate.passing(sender.waiting.priority):
+        await decoding.catch_up()
+        async with decoding.gate.passing(decoding.priority):
             try:
-                answer = state.decoder.decode(
-                    body,
-                    count=len(request.texts),
-                    vector_type=self._vector_type,
-                    dimension=destination.dimension,
-                    rows=lambda dimension: destination.rows(request, dimension),
-                )
+                answer = reading.finish()
             except ResponseError as error:
                 caught = error
             else:
@@ -626,7 +649,7 @@ class Engine:
                     sending.observation.answered(answer.total_tokens)
                 destination.answered(request, answer)
         if caught is not None:
-            return None, error_from_envelope(body, redactor=sending.redactor) or caught
+            return None, error_from_envelope(reading.body(), redactor=sending.redactor) or caught
         return answer, None
 
 
@@ -748,42 +771,54 @@ def _tell_retried(observation: RequestObservation | None, retry: RetryState, ver
         observation.retried(retry, 0.0 if verdict is Verdict.WAIT else wait)
 
 
-class _Body:
-    """Reads a response piece by piece, so that no more of it is kept than allowed."""
+@dataclass(frozen=True, slots=True, repr=False)
+class _Decoding:
+    """Decodes an answer while it arrives: a slice at a time, each through the gate."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._pieces: list[bytes] = []
-        self.is_too_large = False
+    reading: Reading
+    gate: DecodeGate
+    priority: Priority
+    slice_bytes: int
 
-    async def all_of(self, response: aiohttp.ClientResponse) -> None:
-        """Read the whole body, decompressed; stops reading when it is too large."""
-        size = 0
-        async for piece in response.content.iter_any():
-            size += len(piece)
-            if size > self._limit:
-                self.is_too_large = True
-                self._pieces.clear()
-                response.close()
-                return
-            self._pieces.append(piece)
+    async def take(self, piece: bytes) -> None:
+        """Take the next piece of the body."""
+        self.reading.add(piece)
+        await self.catch_up()
 
-    async def start_of(self, response: aiohttp.ClientResponse) -> None:
-        """Read as much of an error's body as is useful; faults on the way do not matter."""
-        size = 0
-        with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError, ValueError):
-            async with asyncio.timeout(ERROR_BODY_SECONDS):
-                async for piece in response.content.iter_any():
-                    self._pieces.append(piece)
-                    size += len(piece)
-                    if size > ERROR_BODY_BYTES:
-                        break
-        if size > ERROR_BODY_BYTES or not response.content.at_eof():
+    async def catch_up(self) -> None:
+        """Decode until there is less than a slice left."""
+        while self.reading.undecoded >= self.slice_bytes:
+            async with self.gate.passing(self.priority):
+                self.reading.decode(self.slice_bytes)
+
+
+async def _take_all(response: aiohttp.ClientResponse, limit: int, take: Callable[[bytes], Awaitable[None]]) -> bool:
+    """Take the whole body, decompressed, piece by piece as it comes; whether it was no larger than allowed."""
+    size = 0
+    # Not `iter_any`, which copies what has come meanwhile into one piece.
+    async for piece, _ in response.content.iter_chunks():
+        size += len(piece)
+        if size > limit:
             response.close()
+            return False
+        await take(piece)
+    return True
 
-    def joined(self) -> bytes:
-        """What was read."""
-        return b"".join(self._pieces)
+
+async def _start_of(response: aiohttp.ClientResponse) -> bytes:
+    """As much of an error's body as is useful; faults on the way do not matter."""
+    pieces: list[bytes] = []
+    size = 0
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError, ValueError):
+        async with asyncio.timeout(ERROR_BODY_SECONDS):
+            async for piece in response.content.iter_any():
+                pieces.append(piece)
+                size += len(piece)
+                if size > ERROR_BODY_BYTES:
+                    break
+    if size > ERROR_BODY_BYTES or not response.content.at_eof():
+        response.close()
+    return b"".join(pieces)
 
 
 @contextlib.asynccontextmanager

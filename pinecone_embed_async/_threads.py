@@ -27,7 +27,7 @@ async def in_thread(work: Callable[[], ResultT], executor: Executor | None = Non
         return await asyncio.shield(future)
     except asyncio.CancelledError:
         while not future.done():
-            # Who cancels twice must not have the work done, and its end not seen, behind their back either.
+            # Who cancels twice must not have the work go on behind their back either.
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([future])
         if not future.cancelled():

@@ -1,14 +1,8 @@
 """The wire format: requests out, answers and errors in, each judged before it is used."""
 
-from pinecone_embed_async._wire._answers import (
-    DECODERS,
-    Answer,
-    Decoder,
-    DecoderName,
-    SparseBlock,
-    choose_decoder,
-)
+from pinecone_embed_async._wire._answers import Answer, SparseBlock
 from pinecone_embed_async._wire._errors import error_from_envelope, error_from_response, parse_retry_after
+from pinecone_embed_async._wire._reading import DECODERS, Decoder, DecoderName, Reading, choose_decoder
 from pinecone_embed_async._wire._redact import Redactor
 from pinecone_embed_async._wire._structs import (
     ModelInfo,
@@ -26,6 +20,7 @@ __all__ = [
     "DecoderName",
     "ModelInfo",
     "ModelParameter",
+    "Reading",
     "Redactor",
     "SparseBlock",
     "choose_decoder",
