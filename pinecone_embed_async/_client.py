@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from pinecone_embed_async import _models
-from pinecone_embed_async._cache import LOOKED_UP_AT_ONCE, ClientCache
+from pinecone_embed_async._cache import LOOKED_UP_AT_ONCE, READ_AT_ONCE, ClientCache
 from pinecone_embed_async._clock import SystemClock
 from pinecone_embed_async._coalesce import Joined, Joiner
 from pinecone_embed_async._collector import Collector
@@ -524,10 +524,10 @@ class EmbedClient(Generic[EmbeddingsT]):
     ) -> EmbeddingsT:
         """Embed what `embed` has read."""
         collector = call.collector
-        if job.maker is None:
+        if self._cache is None or job.maker is None:
             requests = Requests(call.texts, job.limits)
         else:
-            missing = await self._look_up(job, job.maker, call)
+            missing = await self._look_up(self._cache, job, job.maker, call)
             self._check_open()
             requests = Requests((call.texts[position] for position in missing), job.limits)
         is_single = call.count - collector.cached_count == 1
@@ -558,7 +558,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             texts, positions = distinct.texts, distinct.positions
         return _Call(texts, Collector(0, len(texts), Dimension(job.dimension)), positions)
 
-    async def _look_up(self, job: _Job, maker: KeyMaker, call: _Call) -> list[int]:
+    async def _look_up(self, cache: ClientCache, job: _Job, maker: KeyMaker, call: _Call) -> list[int]:
         """Take what the cache has of a call; gives the positions of the other texts."""
         collector, count = call.collector, call.count
         missing: dict[int, NDArray[np.intp]] = {}
@@ -569,13 +569,17 @@ class EmbedClient(Generic[EmbeddingsT]):
             for start in starts:
                 keys = maker.keys_of(call.texts[start : start + LOOKED_UP_AT_ONCE])
                 try:
-                    found = await self._find(keys, collector.dimension)
-                    collector.found(found, start)
+                    values = await cache.values(keys)
+                    for at in range(0, len(values), READ_AT_ONCE):
+                        found = cache.read(values[at : at + READ_AT_ONCE], self._engine.vector_type, collector.dimension)
+                        self._engine.learn_vector_type(found.vector_type)
+                        collector.found(found, start + at)
+                        missing[start + at] = found.missing + start + at
+                        await asyncio.sleep(0)
                 except EmbedError as error:
                     # Not raised here: Python 3.11's task groups leave the caller marked as cancelled when a task fails.
                     problems.append(error.with_traceback(None))
                     return
-                missing[start] = found.missing + start
 
         with contextlib.suppress(TimeoutError):
             async with _until(job.deadline, self._clock), asyncio.TaskGroup() as group:
@@ -585,9 +589,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         if problems:
             raise problems[0]
         # Where the deadline has passed, the run says so of all that was not looked up.
-        parts = (
-            missing.get(start, np.arange(start, count)[:LOOKED_UP_AT_ONCE]) for start in range(0, count, LOOKED_UP_AT_ONCE)
-        )
+        parts = (missing.get(start, np.arange(start, count)[:READ_AT_ONCE]) for start in range(0, count, READ_AT_ONCE))
         misses = np.concatenate([np.empty(0, np.intp), *parts])
         if collector.cached_count:
             collector.limit_to(misses)
