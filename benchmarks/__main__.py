@@ -25,7 +25,7 @@ from benchmarks import plots, report
 from benchmarks.competitors import COMPETITORS
 from benchmarks.harness import BenchmarkError, describe_machine
 from benchmarks.settings import LOADS, Settings
-from benchmarks.suites import decoding, growth, jobs, single, streaming, throughput
+from benchmarks.suites import caching, decoding, growth, jobs, single, streaming, throughput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +38,7 @@ SUITES: Mapping[str, tuple[str, Callable[[Settings], dict[str, Any] | None]]] = 
     "decoding": ("decoders alone", decoding.measure),
     "streaming": ("peak memory of a stream", streaming.measure),
     "jobs": ("a job beside a stream", jobs.measure),
+    "caching": ("a second run with a cache", caching.measure),
 }
 COMPARING = frozenset({"throughput", "memory", "growth", "streaming"})
 """Suites that `--only` has a say in."""

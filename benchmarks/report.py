@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import goals
-from benchmarks.suites import decoding, growth, jobs, single, streaming, throughput
+from benchmarks.suites import caching, decoding, growth, jobs, single, streaming, throughput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,6 +26,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], list[Table]]] = {
     "decoding": decoding.tables,
     "streaming": streaming.tables,
     "jobs": jobs.tables,
+    "caching": caching.tables,
 }
 
 
