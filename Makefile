@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint types unit test-long bench clean
+.PHONY: demo test lint types unit test-long bench bench-docs clean
 
 demo: $(VENV)/.cli
 	$(BIN)/pinecone-embed demo
@@ -27,8 +27,14 @@ unit: $(VENV)/.dev
 test-long: $(VENV)/.dev
 	$(BIN)/pytest --hypothesis-profile=long --timeout=3600 -m "fuzz or long"
 
-bench: $(VENV)/.bench
-	$(BIN)/python benchmarks/throughput.py
+# Everything that benchmarks/ measures, in half an hour; on a machine that has nothing else to do.
+bench: $(VENV)/.dev
+	mkdir -p benchmarks/results
+	$(BIN)/python -m benchmarks --json benchmarks/results/latest.json --plots benchmarks/results
+
+# The tables and plots of docs/ from the last run of `make bench`.
+bench-docs: $(VENV)/.dev
+	$(BIN)/python -m benchmarks --write-docs benchmarks/results/latest.json
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -41,9 +47,6 @@ $(VENV)/.cli: $(BIN)/python pyproject.toml constraints.txt
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --editable ".[dev,bench]"
 	touch $@ $(VENV)/.cli
-
-$(VENV)/.bench: $(VENV)/.dev
-	touch $@
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build

@@ -14,8 +14,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from harness import BenchmarkError, _environment
-
+from benchmarks.harness import BenchmarkError, _environment
 from pinecone_embed_async.emulator import Emulator, ServiceQuota
 
 if TYPE_CHECKING:

@@ -22,17 +22,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from competitors import API_KEY
-from harness import BenchmarkError, describe_machine, running_server
-from seeded import Load, texts
 
+from benchmarks.competitors import API_KEY
+from benchmarks.harness import BenchmarkError, describe_machine, running_server
+from benchmarks.seeded import Load, texts
 from pinecone_embed_async import EmbedClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from harness import Server
-
+    from benchmarks.harness import Server
     from pinecone_embed_async import DenseEmbeddings, Progress
 
 SERVICE_TIME = 0.05

@@ -24,11 +24,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emulated import API_KEY, running_emulator
-from harness import BenchmarkError, _environment, describe_machine
-from seeded import MAX_BATCH
-from simulated.client import Corpus
-from simulated.service import MODEL
+from benchmarks.emulated import API_KEY, running_emulator
+from benchmarks.harness import BenchmarkError, _environment, describe_machine
+from benchmarks.seeded import MAX_BATCH
+from benchmarks.simulated.client import Corpus
+from benchmarks.simulated.service import MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

@@ -21,14 +21,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from simulated.cases import WINDOWS, Summary, must_hold, observed, simulate
-from simulated.sweep import figures, simulate_variant, sweep_cases, variants
+from benchmarks.simulated.cases import WINDOWS, Summary, must_hold, observed, simulate
+from benchmarks.simulated.sweep import figures, simulate_variant, sweep_cases, variants
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from concurrent.futures import Executor
 
-    from simulated.cases import Case
+    from benchmarks.simulated.cases import Case
 
 SEEDS, SWEEP_SEEDS = 20, 5
 
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _plot(parser: argparse.ArgumentParser, file: Path) -> int:
     try:
-        from simulated.picture import draw  # noqa: PLC0415 - needs matplotlib, which nothing else does
+        from benchmarks.simulated.picture import draw  # noqa: PLC0415 - needs matplotlib, which nothing else does
     except ImportError as error:
         parser.error(f"--plot needs matplotlib, which the extra `bench` installs ({error})")
     draw(file)

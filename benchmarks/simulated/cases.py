@@ -8,10 +8,9 @@ import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from simulated.client import Client, Corpus
-from simulated.service import Service, Terms, accepted_before
-from simulated.world import run_virtually
-
+from benchmarks.simulated.client import Client, Corpus
+from benchmarks.simulated.service import Service, Terms, accepted_before
+from benchmarks.simulated.world import run_virtually
 from pinecone_embed_async._limits import LimiterOptions
 
 if TYPE_CHECKING:

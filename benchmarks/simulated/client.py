@@ -5,9 +5,8 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from simulated.service import INPUT_TYPE, MODEL
-from simulated.world import LoopClock
-
+from benchmarks.simulated.service import INPUT_TYPE, MODEL
+from benchmarks.simulated.world import LoopClock
 from pinecone_embed_async._errors import EmbedError, RateLimitError
 from pinecone_embed_async._limits import Flow, Lane, Turnstile
 from pinecone_embed_async._models import KNOWN_MODELS
@@ -19,8 +18,7 @@ from pinecone_embed_async.emulator._tokens import count_tokens
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from simulated.service import Service
-
+    from benchmarks.simulated.service import Service
     from pinecone_embed_async._limits import Ask, LimiterOptions, Turn
     from pinecone_embed_async._plan import PlannedRequest
 
