@@ -1,9 +1,9 @@
 """How much of a quota a job uses and how much it wastes, simulated: the package's limiter and planner under a virtual clock.
 
-    python benchmarks/quota_simulation.py
-    python benchmarks/quota_simulation.py --seeds 5 --only halved --json figures.json
-    python benchmarks/quota_simulation.py --plot docs/images/quota-simulation.svg
-    python benchmarks/quota_simulation.py --sweep
+    python -m benchmarks.quota_simulation
+    python -m benchmarks.quota_simulation --seeds 5 --only halved --json figures.json
+    python -m benchmarks.quota_simulation --plot docs/images/quota-simulation.svg
+    python -m benchmarks.quota_simulation --sweep
 
 Exit status 1 if a bound does not hold for some seed, 2 for misuse. ``docs/benchmarks.md`` says what the figures mean.
 """

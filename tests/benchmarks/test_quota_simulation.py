@@ -1,4 +1,4 @@
-"""The short form of `benchmarks/quota_simulation.py`: a limiter that got worse fails here, not only in the long table."""
+"""A short form of the table of `benchmarks.quota_simulation`: a limiter that got worse fails here, not only there."""
 
 import asyncio
 import json
