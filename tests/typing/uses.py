@@ -82,7 +82,7 @@ async def sparse_results_have_compressed_rows(client: EmbedClient[SparseEmbeddin
     assert_type(result.tokens, list[list[str]] | None)
     assert_type(result[0], SparseVector)
     assert_type(await client.embed_one("a", input_type="query"), SparseVector)
-    result.vectors  # type: ignore[attr-defined]  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnusedExpression]
+    result.vectors  # type: ignore[attr-defined]  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
 
 async def results_of_a_model_that_is_not_known_are_either(client: EmbedClient[DenseEmbeddings | SparseEmbeddings]) -> None:
