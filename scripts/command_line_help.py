@@ -1,6 +1,6 @@
 """Print docs/command-line-help.md: what `--help` says of every command.
 
-    python scripts/command_line_help.py > docs/command-line-help.md
+python scripts/command_line_help.py > docs/command-line-help.md
 """
 
 import contextlib

@@ -127,7 +127,7 @@ async def test_the_page_of_the_command_lines_help_is_what_it_says(emulator: Emul
         stdout=subprocess.PIPE,
     )
     out, _ = await script.communicate()
-    assert (DOCS / "command-line-help.md").read_text() == out.decode(), "`make help` writes it"
+    assert (DOCS / "command-line-help.md").read_text() == out.decode(), "`make help-page` writes it"
 
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
