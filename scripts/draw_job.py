@@ -2,12 +2,13 @@
 
     python scripts/draw_job.py docs/job.svg
 
-Both runs are real, in a pseudo-terminal, against an emulator that takes a second for an answer and fails three in a hundred. The
-text is the docstrings of Python's standard library. The bar is drawn as it stood when the first run was half done and when the
-second was at nine tenths; the line below it is what stood there at the end.
+Both runs are real, in a pseudo-terminal, against an emulator that takes a second for an answer and fails three in a
+hundred. The text is the docstrings of Python's standard library. The bar is drawn as it stood when the first run was half
+done and when the second was at nine tenths; the line below it is what stood there at the end.
 """
 
 import asyncio
+import io
 import json
 import os
 import pty
@@ -36,7 +37,8 @@ SVG = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http:/
   line-height: {line_height}px; font-variant-east-asian: full-width; }}
 {styles}
 </style>
-<defs><clipPath id="{unique_id}-clip-terminal"><rect x="0" y="0" width="{terminal_width}" height="{terminal_height}" /></clipPath>
+<defs><clipPath id="{unique_id}-clip-terminal">
+<rect x="0" y="0" width="{terminal_width}" height="{terminal_height}" /></clipPath>
 {lines}</defs>
 {chrome}
 <g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
@@ -47,20 +49,29 @@ SVG = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http:/
 """
 
 
-async def main(target: Path) -> None:
-    """Run the job twice and draw both runs."""
+Run = tuple[str, str]
+"""The bar as it stood, and what stood there at the end."""
+
+
+async def run_twice() -> tuple[Run, Run]:
+    """Run the job, stop it half way, and run it again."""
     with tempfile.TemporaryDirectory() as folder:
         count = write_documents(Path(folder) / "docs.jsonl")
         async with Emulator(latency=1.0, faults="status=503:0.03", record_texts=False) as emulator:
             stopped = await run(folder, emulator, lambda done: done > 0.5 * count, stop=True)
             finished = await run(folder, emulator, lambda done: done > 0.9 * count, stop=False)
-    console = Console(record=True, width=COLUMNS, file=Path(os.devnull).open("w"), force_terminal=True)  # noqa: SIM115
-    for frame, last in (stopped, finished):
+    return stopped, finished
+
+
+def draw(runs: tuple[Run, Run]) -> str:
+    """Draw the runs as a terminal shows them, one below the other."""
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
+    for frame, last in runs:
         console.print(Text.assemble(("$ ", "bold green"), " ".join(("pinecone-embed", *ARGUMENTS))))
         console.print(Text.from_ansi(frame))
         console.print(Text.from_ansi(last))
     drawn = console.export_svg(title="", theme=SVG_EXPORT_THEME, code_format=SVG, unique_id="job")
-    target.write_text("".join(f"{line.rstrip()}\n" for line in drawn.splitlines() if line.strip()))
+    return "".join(f"{line.rstrip()}\n" for line in drawn.splitlines() if line.strip())
 
 
 def write_documents(path: Path) -> int:
@@ -70,7 +81,7 @@ def write_documents(path: Path) -> int:
     return len(docstrings)
 
 
-async def run(folder: str, emulator: Emulator, is_late: Callable[[int], bool], *, stop: bool) -> tuple[str, str]:
+async def run(folder: str, emulator: Emulator, is_late: Callable[[int], bool], *, stop: bool) -> Run:
     """Run the job in a pseudo-terminal; give the bar as it stood at a certain point, and what stood there at the end.
 
     Args:
@@ -121,4 +132,4 @@ def read(terminal: int) -> str:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))
+    Path(sys.argv[1]).write_text(draw(asyncio.run(run_twice())))

@@ -36,8 +36,7 @@ async def main() -> None:
     check(not any(map(importlib.util.find_spec, EXTRAS)), "no extra is installed")
     check(cli("models") == 1, "the command line says in one line what it needs")
     async with Emulator() as emulator:
-        known = {"api_key": emulator.api_key, "base_url": emulator.url}
-        async with EmbedClient("multilingual-e5-large", **known) as client:
+        async with EmbedClient("multilingual-e5-large", api_key=emulator.api_key, base_url=emulator.url) as client:
             passages = await client.embed(TEXTS, input_type="passage")
             check(passages.vectors.shape == (200, 1024), "texts become rows")
             vector = await client.embed_one(TEXTS[7], input_type="query")
@@ -54,7 +53,7 @@ async def main() -> None:
             else:
                 check(is_so=False, what="what is refused is told")
             emulator.reject = None
-        async with EmbedClient("pinecone-sparse-english-v0", **known) as sparse:
+        async with EmbedClient("pinecone-sparse-english-v0", api_key=emulator.api_key, base_url=emulator.url) as sparse:
             check(len(await sparse.embed(TEXTS, input_type="passage")) == 200, "sparse models work too")
 
 
