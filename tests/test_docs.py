@@ -150,3 +150,15 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert target.is_relative_to(ROOT), f"{page.name} links {link}"
         if anchor:
             assert anchor in anchors_of(target), f"{page.name} links {link}"
+
+
+def test_the_figures_of_the_readme_are_those_of_the_benchmarks() -> None:
+    begin, end = (f"<!-- figures of docs/benchmarks.md: {mark} -->" for mark in ("begin", "end"))
+    table = (ROOT / "README.md").read_text().partition(begin)[2].partition(end)[0]
+    rows = [re.findall(r"\| ([\d.,]+)(?= \|)", row) for row in table.splitlines()[4:] if row]
+    measured = (DOCS / "benchmarks.md").read_text().splitlines()
+    assert len(rows) >= 4
+    for figures in rows:
+        assert len(figures) == 6
+        pattern = r" \| ".join(rf"{re.escape(figure)}(?: \([^)]*\))?" for figure in figures)
+        assert any(re.search(rf"\| {pattern} \|", line) for line in measured), f"not measured: {figures}"
