@@ -73,13 +73,17 @@ class Server:
 
 
 @contextlib.contextmanager
-def running_server(load: Load) -> Iterator[Server]:
+def running_server(load: Load, *, service_time: float = 0.0) -> Iterator[Server]:
     """Start the server, and end it whatever happens.
+
+    Args:
+        load: Which vectors it answers.
+        service_time: Seconds that it takes before it answers.
 
     Raises:
         BenchmarkError: It did not get ready.
     """
-    command = [sys.executable, str(_HERE / "server.py")]
+    command = [sys.executable, str(_HERE / "server.py"), "--service-time", str(service_time)]
     for name, value in asdict(load).items():
         command += [f"--{name}", str(value)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()) as process:

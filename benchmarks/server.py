@@ -255,8 +255,8 @@ def _request_length(head: bytes | bytearray) -> int:
     return length
 
 
-async def _serve(connection: socket.socket, service: Service) -> None:
-    """Answer one connection's requests until it closes."""
+async def _serve(connection: socket.socket, service: Service, service_time: float) -> None:
+    """Answer one connection's requests until it closes; embeddings after `service_time` seconds."""
     loop = asyncio.get_running_loop()
     connection.setblocking(False)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -283,20 +283,22 @@ async def _serve(connection: socket.socket, service: Service) -> None:
             target = head.partition(b"\r\n")[0].rpartition(b" ")[0]
             pieces = service.answer(target, memoryview(bytes(received[head_end + 4 : end])))
             del received[:end]
+            if service_time and target == b"POST /embed":
+                await asyncio.sleep(service_time)
             await _send(connection, pieces)
             if _CLOSE.search(head):
                 return
 
 
-async def _accept(listener: socket.socket, service: Service) -> None:
+async def _accept(listener: socket.socket, service: Service, service_time: float) -> None:
     loop = asyncio.get_running_loop()
     async with asyncio.TaskGroup() as group:
         while True:
             connection, _ = await loop.sock_accept(listener)
-            group.create_task(_serve(connection, service))
+            group.create_task(_serve(connection, service, service_time))
 
 
-async def serve(load: Load) -> None:
+async def serve(load: Load, service_time: float = 0.0) -> None:
     """Listen on a free port of 127.0.0.1, print it, and serve until standard input closes."""
     service = Service(load)
     loop = asyncio.get_running_loop()
@@ -311,7 +313,7 @@ async def serve(load: Load) -> None:
 
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
         listener.setblocking(False)
-        accepting = asyncio.create_task(_accept(listener, service))
+        accepting = asyncio.create_task(_accept(listener, service, service_time))
         threading.Thread(target=wait_for_end, daemon=True).start()
         print(listener.getsockname()[1], flush=True)
         await asyncio.wait({accepting, asyncio.create_task(ended.wait())}, return_when=asyncio.FIRST_COMPLETED)
@@ -329,11 +331,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dimension", type=int, default=1024, help="numbers per dense vector (default 1024)")
     parser.add_argument("--precision", choices=PRECISIONS, default="half", help="of the numbers (default half)")
     parser.add_argument("--seed", type=int, default=2, help="of the vectors (default 2)")
+    parser.add_argument("--service-time", type=float, default=0.0, help="seconds before an answer (default 0)")
     options = parser.parse_args(arguments)
     if not 1 <= options.dimension <= 4096:
         parser.error("--dimension must be between 1 and 4096")
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(Load(options.dimension, options.precision, options.seed)))
+        asyncio.run(serve(Load(options.dimension, options.precision, options.seed), options.service_time))
     return 0
 
 

@@ -378,7 +378,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         await self._engine.aclose()
 
     def statistics(self) -> Statistics:
-        """What the client has done so far."""
+        """What the client has done so far; may be called from any thread."""
         engine = self._engine
         counters = engine.counters
         quotas = self._turnstile.statistics()

@@ -170,17 +170,17 @@ class Engine:
     @property
     def in_flight(self) -> int:
         """Requests on the wire or being decoded."""
-        return sum(state.lane.in_flight for state in self._states.values())
+        return sum(state.lane.in_flight for state in list(self._states.values()))
 
     @property
     def waiting(self) -> int:
         """Requests that wait for a turn."""
-        return self._turnstile.waiting({state.lane for state in self._states.values()})
+        return self._turnstile.waiting({state.lane for state in list(self._states.values())})
 
     @property
     def concurrency(self) -> int:
         """Requests that may be in flight now in each event loop, by what became of the last ones."""
-        return min((state.lane.limit for state in self._states.values()), default=self._options.max_concurrency)
+        return min((state.lane.limit for state in list(self._states.values())), default=self._options.max_concurrency)
 
     @property
     def model(self) -> str:
@@ -390,7 +390,11 @@ class Engine:
             try:
                 await self._take_turn(sending, sender)
             except InputError as too_large:
+                # It is about the first input; the others may be sent yet.
+                sending.request = sending.cut(0)
                 return too_large.with_traceback(None)
+            except ConfigurationError as unusable:
+                return unusable.with_traceback(None)
         answer: Answer | None = None
         error: EmbedError | None = None
         try:

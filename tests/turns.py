@@ -23,5 +23,6 @@ def turns(clock: Clock, *, most: int = 1000) -> Callable[[PlannedRequest], Await
 def rebuild(client: EmbedClient[Any], *, draw: Callable[[], float], clock: Clock | None = None) -> None:
     """Have a client wait by another clock, and draw its jitter elsewhere."""
     clock = clock or client._clock
+    client._engine.abandon()
     client._turnstile = Turnstile(LimiterOptions(), clock=clock)
     client._engine = Engine(client._engine._options, client._turnstile, clock=clock, draw=draw)

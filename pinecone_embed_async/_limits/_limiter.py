@@ -11,6 +11,7 @@ from pinecone_embed_async._limits._concurrency import Concurrency
 from pinecone_embed_async._limits._queue import FairQueue, Flow
 from pinecone_embed_async._limits._rejections import LimitKind, NamedLimit
 from pinecone_embed_async._limits._tokens import FIRST_IN_FLIGHT, TokenLimit, TokenStatistics
+from pinecone_embed_async._limits._trials import PROBE_WINDOWS
 from pinecone_embed_async._limits._window import Window
 
 if TYPE_CHECKING:
@@ -83,7 +84,6 @@ class Ask:
         want: tokens of the whole request, estimated.
         least: tokens of the smallest request that can be cut off it.
         granted: called with the turn, in the call of the limiter that gave it.
-        is_waiting: whether it still waits.
     """
 
     flow: Flow[Ask]
@@ -92,7 +92,6 @@ class Ask:
     want: int
     least: int
     granted: Callable[[Grant], None]
-    is_waiting: bool = True
 
 
 @dataclass(eq=False, slots=True)
@@ -105,6 +104,7 @@ class Grant:
         key: what its tokens are counted for; `None` if it costs none.
         tokens: that the request may have at most; once it is cut to that, those that it has.
         at: when it was given.
+        is_trial: whether it goes over a limit that was named, to see whether that still holds.
     """
 
     flow: Flow[Ask]
@@ -112,25 +112,50 @@ class Grant:
     key: Key | None
     tokens: int
     at: float
+    is_trial: bool
 
 
-@dataclass(slots=True)
 class _RequestLimit:
-    """Requests in a window, of all models together."""
+    """Requests in a window, of all models together.
 
-    window: Window
-    limit: float
-    paused_until: float = -math.inf
+    A limit that a rejection named holds for some windows, and then until the next rejection no more: it may have been
+    raised. Whenever the same one is named again, that takes twice as long.
 
-    def free_at(self, now: float) -> float | None:
-        """When one more request fits; `now` if it does, `None` if that takes answers."""
-        if now < self.paused_until:
-            return self.paused_until
-        return now if math.isinf(self.limit) else self.window.fits_at(1, self.limit, now)
+    Args:
+        length: seconds of the window.
+        given: requests in it; `None` if they are to be learned.
+    """
 
-    def learn(self, limit: int) -> None:
+    __slots__ = ("_given", "_holds_for", "_holds_until", "_named", "paused_until", "window")
+
+    def __init__(self, length: float, given: int | None) -> None:
+        self.window = Window(length)
+        self._given = _or_infinite(given)
+        self._named = math.inf
+        self._holds_for = PROBE_WINDOWS * length
+        self._holds_until = -math.inf
+        self.paused_until = -math.inf
+
+    def free_at(self, now: float) -> float:
+        """When one more request fits; not after `now` if it does, infinite if that takes answers."""
+        free_at = self._fits_at(self._given, now)
+        if now < self._holds_until:
+            free_at = max(free_at, min(self._fits_at(self._named, now), self._holds_until))
+        return max(free_at, self.paused_until)
+
+    def learn(self, limit: int, now: float) -> None:
         """Note that a rejection named a limit."""
-        self.limit = min(self.limit, limit)
+        if limit == self._named:
+            if now < self._holds_until:
+                # The same burst, still.
+                return
+            self._holds_for *= 2
+        else:
+            self._named, self._holds_for = limit, PROBE_WINDOWS * self.window.length
+        self._holds_until = now + self._holds_for
+
+    def _fits_at(self, limit: float, now: float) -> float:
+        return _or_infinite(self.window.fits_at(1, limit, now))
 
 
 class Limiter:
@@ -150,8 +175,10 @@ class Limiter:
         self._tokens: dict[Key, TokenLimit] = {}
         # Those whose turn it is and who have to wait for a limit, as of the last dispatch.
         self._held: dict[Key | None, Ask] = {}
-        self._second = _RequestLimit(Window(1.0), _or_infinite(options.requests_per_second))
-        self._minute = _RequestLimit(Window(options.window), _or_infinite(options.requests_per_minute))
+        self._second = _RequestLimit(1.0, options.requests_per_second)
+        self._minute = _RequestLimit(options.window, options.requests_per_minute)
+        # Turns that have not ended.
+        self._open: set[Grant] = set()
 
     def __repr__(self) -> str:
         limits = ", ".join(f"{model} {input_type}: {limit!r}" for (model, input_type), limit in self._tokens.items())
@@ -168,7 +195,7 @@ class Limiter:
 
     def withdraw(self, ask: Ask, now: float) -> None:
         """Let a request wait no more."""
-        ask.is_waiting = False
+        self._queue.remove(ask.flow, ask)
         self.dispatch(now)
 
     def dispatch(self, now: float) -> None:
@@ -177,23 +204,28 @@ class Limiter:
         for limit in self._tokens.values():
             limit.advance(now)
         room = 0
+        short_of_tokens: set[Key] = set()
 
         def may_go(ask: Ask) -> bool:
             nonlocal room
             if not ask.lane.has_room or ask.key in self._held:
                 return False
-            room = ask.want if ask.key is None else self.tokens(ask.key).room(ask.want, ask.least, now)
             # A request that costs no tokens waits for none.
-            is_free = (room > 0 or ask.key is None) and self._requests_free_at(now) <= now
-            if not is_free:
+            room, may = ask.want, self._requests_free_at(now) <= now
+            if may and ask.key is not None:
+                room = self.tokens(ask.key).room(ask.want, ask.least, now)
+                if not room:
+                    may = False
+                    short_of_tokens.add(ask.key)
+            if not may:
                 # Those that need the same and come later do not go ahead.
                 self._held[ask.key] = ask
-            return is_free
+            return may
 
         while (ask := self._queue.next(now, may_go)) is not None:
             self._grant(ask, room, now)
         for key, limit in self._tokens.items():
-            limit.waits(now, is_waiting=key in self._held)
+            limit.waits(now, is_waiting=key in short_of_tokens)
 
     def next_time(self, now: float) -> float | None:
         """When there may be a turn for somebody who waits, if nothing happens before; `None` if never."""
@@ -205,16 +237,19 @@ class Limiter:
         return None if math.isinf(soonest) else soonest
 
     def forget_asks(self, now: float) -> None:
-        """Forget who waits and what is in flight, which may have been counted."""
-        self._queue = FairQueue()
+        """Forget who waits and what is in flight, which may have been counted; how that ends is noted no more."""
+        self._queue.clear()
         self._held.clear()
-        for limit in (self._second, self._minute):
-            limit.window.settle(limit.window.reserved, limit.window.reserved, now)
-        for tokens in self._tokens.values():
-            tokens.forget_in_flight(now)
+        for grant in self._open:
+            self._settle(grant, grant.tokens, now)
+            if grant.key is not None:
+                self.tokens(grant.key).failed(is_trial=grant.is_trial)
+        self._open.clear()
 
     def shrink(self, grant: Grant, tokens: int, now: float) -> None:
-        """Count fewer tokens for a turn than it was given for."""
+        """Count other tokens for a turn than it was given for."""
+        if grant not in self._open:
+            return
         if grant.key is not None:
             self.tokens(grant.key).adjust(grant.tokens, tokens)
         grant.flow.tag += tokens - grant.tokens
@@ -223,12 +258,14 @@ class Limiter:
 
     def give_back(self, grant: Grant, now: float) -> None:
         """Take a turn back that was not used."""
+        if not self._close(grant):
+            return
         grant.lane.in_flight -= 1
         grant.flow.tag -= grant.tokens
         for limit in (self._second, self._minute):
             limit.window.release(1)
         if grant.key is not None:
-            self.tokens(grant.key).unused(grant.tokens, grant.at)
+            self.tokens(grant.key).unused(grant.tokens, is_trial=grant.is_trial)
         self.dispatch(now)
 
     def accepted(self, grant: Grant, billed: int | None, now: float) -> None:
@@ -239,12 +276,13 @@ class Limiter:
             billed: tokens; `None` if the answer did not say.
             now: the time.
         """
-        self._end(grant, now)
+        if not self._close(grant):
+            return
+        tokens = grant.tokens if billed is None else billed
+        self._settle(grant, tokens, now)
         grant.lane.concurrency.succeeded()
         if grant.key is not None:
-            limit, tokens = self.tokens(grant.key), grant.tokens if billed is None else billed
-            limit.settle(grant.tokens, tokens, now)
-            limit.accepted(grant.at, tokens, now)
+            self.tokens(grant.key).accepted(grant.at, tokens, now, is_trial=grant.is_trial)
         self.dispatch(now)
 
     def failed(self, grant: Grant, now: float, *, is_overload: bool) -> None:
@@ -255,12 +293,13 @@ class Limiter:
             now: the time.
             is_overload: whether the service could not cope, so that fewer requests should be in flight.
         """
-        self._end(grant, now)
+        if not self._close(grant):
+            return
+        self._settle(grant, grant.tokens, now)
         if is_overload:
             grant.lane.concurrency.failed(grant.at, now)
         if grant.key is not None:
-            self.tokens(grant.key).settle(grant.tokens, grant.tokens, now)
-            self.tokens(grant.key).failed(grant.at)
+            self.tokens(grant.key).failed(is_trial=grant.is_trial)
         self.dispatch(now)
 
     def rejected(
@@ -284,12 +323,12 @@ class Limiter:
         Returns:
             Seconds of the pause that begins with it; `None` if none does, or one is under way.
         """
+        if not self._close(grant):
+            return None
         was_paused = self.pause_left(grant.key, now) > 0
-        self._end(grant, now)
+        self._settle(grant, 0, now)
         limit = None if grant.key is None else self.tokens(grant.key)
         is_for_tokens = named is None or named.kind is LimitKind.TOKENS
-        if limit is not None:
-            limit.settle(grant.tokens, 0, now)
         if limit is not None and is_for_tokens:
             limit.rejected(
                 grant.at,
@@ -298,12 +337,15 @@ class Limiter:
                 named=None if named is None else named.limit,
                 backoff=backoff,
                 asked=asked,
+                is_trial=grant.is_trial,
             )
             paused_until = limit.paused_until
         else:
+            if limit is not None:
+                limit.failed(is_trial=grant.is_trial)
             requests = self._minute if named is not None and named.kind is LimitKind.REQUESTS_PER_MINUTE else self._second
-            if named is not None:
-                requests.learn(named.limit)
+            if named is not None and not is_for_tokens:
+                requests.learn(named.limit, now)
             requests.paused_until = max(requests.paused_until, now + backoff(1))
             grant.lane.concurrency.failed(grant.at, now)
             paused_until = requests.paused_until
@@ -316,10 +358,6 @@ class Limiter:
         if key is not None:
             until = max(until, self.tokens(key).paused_until)
         return max(0.0, until - now)
-
-    def last_acceptance(self, key: Key | None) -> float | None:
-        """When a request with this key was last accepted."""
-        return None if key is None else self.tokens(key).last_acceptance
 
     def tokens(self, key: Key) -> TokenLimit:
         """The limit of the tokens of a model and input type."""
@@ -336,22 +374,31 @@ class Limiter:
         return [limit.statistics(*key, waiting[key], now) for key, limit in self._tokens.items()]
 
     def _requests_free_at(self, now: float) -> float:
-        return max(_or_infinite(self._second.free_at(now)), _or_infinite(self._minute.free_at(now)))
+        return max(self._second.free_at(now), self._minute.free_at(now))
 
     def _grant(self, ask: Ask, tokens: int, now: float) -> None:
-        ask.is_waiting = False
         ask.lane.in_flight += 1
         for limit in (self._second, self._minute):
             limit.window.reserve(1)
-        if ask.key is not None:
-            self.tokens(ask.key).reserve(tokens, now)
+        is_trial = ask.key is not None and self.tokens(ask.key).reserve(tokens, now)
+        grant = Grant(ask.flow, ask.lane, ask.key, tokens, now, is_trial)
+        self._open.add(grant)
         self._queue.served(ask.flow, tokens)
-        ask.granted(Grant(ask.flow, ask.lane, ask.key, tokens, now))
+        ask.granted(grant)
 
-    def _end(self, grant: Grant, now: float) -> None:
+    def _close(self, grant: Grant) -> bool:
+        """Note that a turn ends; says whether it had not before, and was not forgotten."""
+        is_open = grant in self._open
+        self._open.discard(grant)
+        return is_open
+
+    def _settle(self, grant: Grant, tokens: int, now: float) -> None:
+        """Count what a request that has ended may count for, at the service."""
         grant.lane.in_flight -= 1
         for limit in (self._second, self._minute):
             limit.window.settle(1, 1, now)
+        if grant.key is not None:
+            self.tokens(grant.key).settle(grant.tokens, tokens, now)
 
 
 def _or_infinite(value: float | None) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import deque
-from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
@@ -16,15 +16,7 @@ AGEING = 5.0
 """Seconds after which bulk work that interactive work went ahead of has a turn before the next interactive one."""
 
 
-class Waiting(Protocol):
-    """Something that waits in a queue."""
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether it still waits; what does not is dropped."""
-
-
-WaitingT = TypeVar("WaitingT", bound=Waiting)
+WaitingT = TypeVar("WaitingT", bound="Hashable")
 
 
 class Flow(Generic[WaitingT]):
@@ -35,51 +27,102 @@ class Flow(Generic[WaitingT]):
         priority: interactive work goes before bulk work.
     """
 
-    __slots__ = ("group", "priority", "tag", "waiting")
+    __slots__ = ("group", "is_listed", "priority", "tag", "waiting")
 
     def __init__(self, group: Hashable, priority: Priority) -> None:
         self.group = group
         self.priority: Priority = priority
-        self.waiting: deque[WaitingT] = deque()
-        # How much it has had, on a scale that all flows share.
+        # In their order; a dictionary that gives up one in the middle as fast as the first.
+        self.waiting: OrderedDict[WaitingT, None] = OrderedDict()
+        # How much it has had: on the scale of its group while it is listed there, else on the one of all flows.
         self.tag = 0.0
+        self.is_listed = False
 
     def __repr__(self) -> str:
         return f"<Flow {self.priority}, {len(self.waiting)} waiting>"
 
 
 class _Group(Generic[WaitingT]):
-    __slots__ = ("flows", "passed_over_at", "priority")
+    """The flows of a group that have a priority.
+
+    Attributes:
+        shift: what is added to the tags of its flows to have them on the scale of all flows.
+        passed_over_at: since when interactive work has gone ahead of it.
+    """
+
+    __slots__ = ("_empty", "_flows", "passed_over_at", "priority", "shift")
 
     def __init__(self, priority: Priority) -> None:
         self.priority: Priority = priority
-        # The flows with somebody waiting, as a heap of what they have had.
-        self.flows: list[tuple[float, int, Flow[WaitingT]]] = []
+        self.shift = 0.0
         self.passed_over_at: float | None = None
+        # A heap of what they have had; those that all have left stay in it until they come up, or there are too many.
+        self._flows: list[tuple[float, int, Flow[WaitingT]]] = []
+        self._empty = 0
 
-    def first(self) -> Flow[WaitingT] | None:
-        """The flow whose turn it is in this group; drops those that nobody waits in any more."""
-        while self.flows:
-            flow = self.flows[0][2]
-            while flow.waiting and not flow.waiting[0].is_waiting:
-                flow.waiting.popleft()
+    def __iter__(self) -> Iterator[WaitingT]:
+        for _, _, flow in self._flows:
+            yield from flow.waiting
+
+    def enlist(self, flow: Flow[WaitingT], number: int, least: float) -> None:
+        """Have a flow wait in which somebody waits; it has had at least `least`, on the scale of all."""
+        if flow.is_listed:
+            self._empty -= 1
+            return
+        flow.is_listed = True
+        flow.tag = max(flow.tag, least) - self.shift
+        heapq.heappush(self._flows, (flow.tag, number, flow))
+
+    def first(self) -> tuple[float, int, Flow[WaitingT]] | None:
+        """The flow whose turn it is, and what it has had, on the scale of all; drops those that all have left."""
+        while self._flows:
+            tag, number, flow = self._flows[0]
             if flow.waiting:
-                return flow
-            heapq.heappop(self.flows)
+                return tag + self.shift, number, flow
+            self.pop()
+            self._empty -= 1
         return None
+
+    def pop(self) -> None:
+        """Take the flow whose turn it is off the list."""
+        self._unlist(heapq.heappop(self._flows)[2])
+
+    def emptied(self) -> None:
+        """Note that all have left a flow that is listed."""
+        self._empty += 1
+        if 2 * self._empty > len(self._flows):
+            for _, _, flow in self._flows:
+                if not flow.waiting:
+                    self._unlist(flow)
+            self._flows = [entry for entry in self._flows if entry[2].waiting]
+            heapq.heapify(self._flows)
+            self._empty = 0
+            if not self._flows:
+                self.passed_over_at = None
+
+    def clear(self) -> None:
+        """Have nobody wait."""
+        for _, _, flow in self._flows:
+            flow.waiting.clear()
+            self._unlist(flow)
+
+    def _unlist(self, flow: Flow[WaitingT]) -> None:
+        flow.is_listed = False
+        flow.tag += self.shift
 
 
 class FairQueue(Generic[WaitingT]):
     """Flows that wait for turns.
 
     Between flows of one priority it is start-time fair queueing: each turn goes to the flow that has had least, and a
-    flow that comes later starts with what the last one served had, so that it neither catches up nor stands behind.
+    flow that comes later starts with what the last one served had, so that it neither catches up nor stands behind. Nor
+    does a group catch up on the turns that it could not have taken.
 
     Source: P. Goyal, H. M. Vin and H. Cheng, "Start-time fair queueing", 1996.
     """
 
     def __init__(self) -> None:
-        self._groups: dict[Hashable, _Group[WaitingT]] = {}
+        self._groups: dict[tuple[Hashable, Priority], _Group[WaitingT]] = {}
         self._served: dict[Priority, float] = {"interactive": 0.0, "bulk": 0.0}
         self._numbers = itertools.count()
 
@@ -91,18 +134,26 @@ class FairQueue(Generic[WaitingT]):
 
     def __iter__(self) -> Iterator[WaitingT]:
         """All who wait, in no order."""
-        for group in self._groups.values():
-            for _, _, flow in group.flows:
-                yield from (one for one in flow.waiting if one.is_waiting)
+        return itertools.chain.from_iterable(self._groups.values())
 
     def add(self, flow: Flow[WaitingT], waiting: WaitingT) -> None:
         """Have somebody wait behind those of the same flow."""
-        # A flow of which all were cancelled is still in its heap.
-        is_listed = bool(flow.waiting)
-        flow.waiting.append(waiting)
-        if not is_listed:
-            flow.tag = max(flow.tag, self._served[flow.priority])
+        flow.waiting[waiting] = None
+        if len(flow.waiting) == 1:
             self._list(flow)
+
+    def remove(self, flow: Flow[WaitingT], waiting: WaitingT) -> None:
+        """Have somebody wait no more, if it does."""
+        if waiting in flow.waiting:
+            del flow.waiting[waiting]
+            if not flow.waiting:
+                self._groups[flow.group, flow.priority].emptied()
+
+    def clear(self) -> None:
+        """Have nobody wait."""
+        for group in self._groups.values():
+            group.clear()
+        self._groups.clear()
 
     def next(self, now: float, may_go: Callable[[WaitingT], bool]) -> WaitingT | None:
         """The one whose turn it is; it waits no more, and `served` is to be told at once what it got.
@@ -113,28 +164,22 @@ class FairQueue(Generic[WaitingT]):
         """
         heads: list[tuple[int, float, int, Flow[WaitingT], _Group[WaitingT]]] = []
         for key, group in list(self._groups.items()):
-            flow = group.first()
-            if flow is None:
+            first = group.first()
+            if first is None:
                 del self._groups[key]
             else:
-                tag, number, _ = group.flows[0]
-                heads.append((self._rank(group, now), tag, number, flow, group))
-        for _, _, _, flow, group in sorted(heads):
-            waiting = flow.waiting[0]
+                heads.append((self._rank(group, now), *first, group))
+        heads.sort()
+        for place, (_, tag, _, flow, group) in enumerate(heads):
+            waiting = next(iter(flow.waiting))
             if may_go(waiting):
-                flow.waiting.popleft()
-                heapq.heappop(group.flows)
+                del flow.waiting[waiting]
+                group.pop()
                 self._served[flow.priority] = max(self._served[flow.priority], flow.tag)
+                self._let_go_of_lead([(other[1], other[4]) for other in heads[:place]], tag, flow.priority)
                 self._note_passed_over(group, now)
                 return waiting
         return None
-
-    def heads(self) -> Iterator[WaitingT]:
-        """Those who are next in their groups."""
-        for group in self._groups.values():
-            flow = group.first()
-            if flow is not None:
-                yield flow.waiting[0]
 
     def served(self, flow: Flow[WaitingT], amount: float) -> None:
         """Note what the flow of the one that `next` gave got; it may have its next turn."""
@@ -147,9 +192,20 @@ class FairQueue(Generic[WaitingT]):
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = _Group(flow.priority)
-        heapq.heappush(group.flows, (flow.tag, next(self._numbers), flow))
+        group.enlist(flow, next(self._numbers), self._served[flow.priority])
 
-    def _rank(self, group: _Group[WaitingT], now: float) -> int:
+    @staticmethod
+    def _let_go_of_lead(refused: list[tuple[float, _Group[WaitingT]]], tag: float, priority: Priority) -> None:
+        """Move up those groups that had less, and could not go before a flow that had `tag`."""
+        behind = [(had, group) for had, group in refused if group.priority == priority and had < tag]
+        if behind:
+            # All by the same, so that they stay to each other as they were.
+            gap = tag - min(had for had, _ in behind)
+            for _, group in behind:
+                group.shift += gap
+
+    @staticmethod
+    def _rank(group: _Group[WaitingT], now: float) -> int:
         if group.priority == "interactive":
             return 1
         has_aged = group.passed_over_at is not None and now - group.passed_over_at >= AGEING
@@ -160,5 +216,5 @@ class FairQueue(Generic[WaitingT]):
             chosen.passed_over_at = None
             return
         for group in self._groups.values():
-            if group.priority == "bulk" and group.passed_over_at is None and group.flows:
+            if group.priority == "bulk" and group.passed_over_at is None:
                 group.passed_over_at = now

@@ -50,10 +50,15 @@ class Quota:
     def __post_init__(self) -> None:
         for name in ("tokens_per_minute", "requests_per_second", "requests_per_minute"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ConfigurationError(f"{name} is a whole number from 1, or None to learn it, got {value!r}")
+            if value is not None:
+                _check_whole(name, value, ", or None to learn it")
         if not isinstance(self.window, (int, float)) or isinstance(self.window, bool) or not 0 < self.window < math.inf:
             raise ConfigurationError(f"window is a number of seconds over 0, got {self.window!r}")
+
+
+def _check_whole(name: str, value: object, otherwise: str = "") -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigurationError(f"{name} is a whole number from 1{otherwise}, got {value!r}")
 
 
 def limiter_options(quota: Quota | str | None, vector_type: VectorType | None = None) -> LimiterOptions:
@@ -98,6 +103,10 @@ class QuotaDemand:
         least: tokens of the smallest request that can be cut off it.
         priority: interactive requests go before bulk ones.
         flow: requests of one flow are served in their order; flows share evenly.
+
+    Raises:
+        ConfigurationError: the tokens are no whole numbers from 1, the smallest part is larger than the whole, or the
+            priority is none.
     """
 
     model: str
@@ -106,6 +115,14 @@ class QuotaDemand:
     least: int
     priority: Priority = "bulk"
     flow: Hashable = None
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "least"):
+            _check_whole(name, getattr(self, name))
+        if self.least > self.tokens:
+            raise ConfigurationError(f"least ({self.least}) is a part of tokens ({self.tokens}), so it is not larger")
+        if self.priority not in ("interactive", "bulk"):
+            raise ConfigurationError(f'priority is "interactive" or "bulk", got {self.priority!r}')
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -109,9 +109,8 @@ class SharedQuota:
 
     def _flow(self, demand: QuotaDemand) -> Flow[Ask]:
         name = demand.flow, demand.model, demand.input_type, demand.priority
-        flow = self._flows.get(name)
-        if flow is None:
-            if len(self._flows) >= MOST_FLOWS:
-                self._flows = {name: flow for name, flow in self._flows.items() if flow.waiting}
-            flow = self._flows[name] = Flow((id(self._lane), demand.model, demand.input_type), demand.priority)
-        return flow
+        if name not in self._flows and len(self._flows) >= MOST_FLOWS:
+            # Copied, for other threads may add theirs meanwhile; a flow that is forgotten serves those who have it.
+            self._flows = {name: flow for name, flow in self._flows.copy().items() if flow.waiting}
+        group = id(self._lane), demand.model, demand.input_type
+        return self._flows.setdefault(name, Flow(group, demand.priority))

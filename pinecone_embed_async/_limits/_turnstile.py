@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import threading
+from collections import deque
 from typing import TYPE_CHECKING
 
+from pinecone_embed_async._errors import ConfigurationError
 from pinecone_embed_async._limits._limiter import Ask, Limiter
 from pinecone_embed_async._limits._quota import QuotaDemand, QuotaOutcome
 from pinecone_embed_async._limits._rejections import named_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from collections.abc import Set as AbstractSet
 
     from pinecone_embed_async._clock import Clock, Timer
@@ -22,39 +25,33 @@ if TYPE_CHECKING:
     from pinecone_embed_async._limits._quota import QuotaBackend, QuotaGrant
     from pinecone_embed_async._limits._tokens import TokenStatistics
 
+    Step = Callable[[Limiter, float], None]
+    """What the limiter is to do, and the time."""
+
 
 class _Waiter:
     """One coroutine that waits for its turn."""
 
-    __slots__ = ("_future", "grant", "loop")
+    __slots__ = ("ask", "future", "grant", "loop")
 
-    def __init__(self) -> None:
+    def __init__(self, ask: Ask) -> None:
+        self.ask = ask
         self.loop = asyncio.get_running_loop()
         self.grant: Grant | None = None
-        self._future: asyncio.Future[None] | None = None
+        self.future: asyncio.Future[None] | None = None
 
-    def granted(self, grant: Grant) -> None:
-        """Take the turn; called in whatever thread gave it.
-
-        Raises:
-            RuntimeError: the event loop was closed.
-        """
-        self.grant = grant
-        if self._future is None:
-            return
+    def wake(self) -> None:
+        """Have the coroutine go on; called in whatever thread gave the turn."""
         if _running_loop() is self.loop:
-            self._wake()
+            self._done()
         else:
-            self.loop.call_soon_threadsafe(self._wake)
+            # If its event loop was closed, nobody will ever come.
+            with contextlib.suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self._done)
 
-    def wait(self) -> asyncio.Future[None]:
-        """What is done once there is a turn."""
-        self._future = self.loop.create_future()
-        return self._future
-
-    def _wake(self) -> None:
-        if self._future is not None and not self._future.done():
-            self._future.set_result(None)
+    def _done(self) -> None:
+        if self.future is not None and not self.future.done():
+            self.future.set_result(None)
 
 
 class Turn:
@@ -64,11 +61,12 @@ class Turn:
         tokens: that the request may have at most; once it is cut to that, those that it has.
     """
 
-    __slots__ = ("_grant", "_remote", "_turnstile", "tokens")
+    __slots__ = ("_grant", "_key", "_remote", "_turnstile", "tokens")
 
-    def __init__(self, turnstile: Turnstile, grant: Grant, remote: QuotaGrant | None) -> None:
+    def __init__(self, turnstile: Turnstile, grant: Grant, key: Key | None, remote: QuotaGrant | None) -> None:
         self._turnstile = turnstile
         self._grant = grant
+        self._key = key
         self._remote = remote
         self.tokens = grant.tokens
 
@@ -83,13 +81,18 @@ class Turn:
 
     def accepted(self, billed: int | None) -> None:
         """Say that the service took the request, and how many tokens it counted, if it said so."""
+
+        def note(limiter: Limiter, now: float) -> None:
+            limiter.accepted(self._grant, billed, now)
+            self._turnstile.note_acceptance(self._key, now)
+
+        self._turnstile.change(note)
         self._settle("accepted", self.tokens if billed is None else billed)
-        self._turnstile.change(lambda limiter, now: limiter.accepted(self._grant, billed, now))
 
     def failed(self, *, is_overload: bool) -> None:
         """Say that the request failed for another reason than a limit, and whether the service could not cope."""
-        self._settle("failed", self.tokens)
         self._turnstile.change(lambda limiter, now: limiter.failed(self._grant, now, is_overload=is_overload))
+        self._settle("failed", self.tokens)
 
     def rejected(self, message: str, retry_after: float | None, backoff: Callable[[int], float]) -> float | None:
         """Say that the service rejected the request for a limit.
@@ -105,7 +108,6 @@ class Turn:
         pause: float | None = None
         named = named_limit(message)
         is_remote = self._remote is not None
-        self._settle("rejected", self.tokens, message, retry_after)
 
         def note(limiter: Limiter, now: float) -> None:
             nonlocal pause
@@ -116,12 +118,13 @@ class Turn:
                 pause = limiter.rejected(self._grant, now, named=named, backoff=backoff, asked=retry_after is not None)
 
         self._turnstile.change(note)
+        self._settle("rejected", self.tokens, message, retry_after)
         return pause
 
     def give_back(self) -> None:
         """Say that nothing is sent."""
-        self._settle("unused", 0)
         self._turnstile.change(lambda limiter, now: limiter.give_back(self._grant, now))
+        self._settle("unused", 0)
 
     def _settle(self, kind: str, tokens: int, message: str = "", retry_after: float | None = None) -> None:
         remote, self._remote = self._remote, None
@@ -142,19 +145,27 @@ class Turnstile:
         self._limiter = Limiter(options)
         self._clock = clock
         self._backend = backend
-        self._lock = threading.Lock()
         self._process = os.getpid()
+        # A lock for each process, for that of the parent may be held for ever in a child. It lets the thread that holds it
+        # in again: the garbage collector may close a coroutine that has a turn at any moment, also during a step.
+        self._locks = {self._process: threading.RLock()}
+        self._is_changing = False
+        self._put_off: deque[Step] = deque()
         self._waiters: dict[asyncio.AbstractEventLoop, set[_Waiter]] = {}
+        # Turns of waiters that have not gone on yet.
+        self._unclaimed: dict[Grant, asyncio.AbstractEventLoop] = {}
         # One timer for all waiters of an event loop, and when it is due.
         self._timers: dict[asyncio.AbstractEventLoop, tuple[float, Timer]] = {}
-        self._lost: list[Grant] = []
+        # Event loops of other threads that were told to look at their timers and have not yet.
+        self._told: set[asyncio.AbstractEventLoop] = set()
+        self._accepted_at: dict[Key, float] = {}
 
     def __repr__(self) -> str:
         return f"<Turnstile {self._limiter!r}>"
 
     def waiting(self, lanes: AbstractSet[Lane]) -> int:
         """Requests that wait for a turn in some lanes."""
-        with self._lock:
+        with self._locked():
             return self._limiter.waiting(lanes)
 
     async def turn(self, flow: Flow[Ask], lane: Lane, key: Key | None, want: int, least: int) -> Turn:
@@ -169,34 +180,41 @@ class Turnstile:
 
         Raises:
             asyncio.CancelledError: the caller was cancelled; it then has no turn.
+            ConfigurationError: whoever deals out the quota failed.
         """
         remote: QuotaGrant | None = None
+        counted_for = key
         if self._backend is not None and key is not None:
-            remote = await self._backend.acquire(QuotaDemand(*key, want, least, flow.priority, id(flow)))
-            want, least, key = remote.tokens, remote.tokens, None
-        waiter = _Waiter()
-        ask = Ask(flow, lane, key, want, least, self._granted(waiter))
+            remote = await self._acquire(self._backend, QuotaDemand(*key, want, min(least, want), flow.priority, id(flow)))
+            want, least, counted_for = remote.tokens, remote.tokens, None
         try:
-            self.change(lambda limiter, now: limiter.ask(ask, now))
-            if waiter.grant is None:
-                await self._wait(waiter, ask)
+            grant = await self._turn(flow, lane, counted_for, want, least)
         except BaseException:
             if remote is not None:
                 self.settle(remote, QuotaOutcome("unused", 0))
             raise
-        if waiter.grant is None:
-            raise RuntimeError("a request was woken without a turn")
-        return Turn(self, waiter.grant, remote)
+        return Turn(self, grant, key, remote)
 
-    def change(self, step: Callable[[Limiter, float], None]) -> None:
+    def change(self, step: Step) -> None:
         """Have the limiter take a step, and see to the timers."""
-        self._check_process()
-        with self._lock:
-            now = self._clock.time()
-            step(self._limiter, now)
-            while self._lost:
-                self._limiter.give_back(self._lost.pop(), now)
-            self._set_timers(now)
+        with self._locked():
+            self._put_off.append(step)
+            if self._is_changing:
+                return
+            self._is_changing = True
+            try:
+                now = self._clock.time()
+                while self._put_off:
+                    self._put_off.popleft()(self._limiter, now)
+                    self._bury(now)
+                    self._set_timers(now)
+            finally:
+                self._is_changing = False
+
+    def note_acceptance(self, key: Key | None, now: float) -> None:
+        """Note that the service took a request with this key; part of a step."""
+        if key is not None:
+            self._accepted_at[key] = now
 
     def settle(self, grant: QuotaGrant, outcome: QuotaOutcome) -> None:
         """Tell whoever deals out the quota what became of a request."""
@@ -205,79 +223,110 @@ class Turnstile:
 
     def pause_left(self, key: Key | None) -> float:
         """Seconds that requests with this key pause for after a rejection."""
-        with self._lock:
+        with self._locked():
             return self._limiter.pause_left(key, self._clock.time())
 
     def last_acceptance(self, key: Key | None) -> float | None:
         """When a request with this key was last accepted, by the clock; `None` if none was."""
-        with self._lock:
-            return self._limiter.last_acceptance(key)
+        with self._locked():
+            return None if key is None else self._accepted_at.get(key)
 
     def known_limit(self, key: Key | None) -> int | None:
         """Tokens in a window that were given or named for a key; `None` if none were."""
         if key is None or self._backend is not None:
             return None
-        with self._lock:
+        with self._locked():
             known = self._limiter.tokens(key).known
         return None if math.isinf(known) else int(known)
 
     def statistics(self) -> tuple[TokenStatistics, ...]:
         """What is known and used, for each model and input type that something was sent for."""
-        with self._lock:
+        with self._locked():
             return tuple(self._limiter.statistics(self._clock.time()))
 
-    async def _wait(self, waiter: _Waiter, ask: Ask) -> None:
-        future = waiter.wait()
-        if waiter.grant is not None:
-            # Another thread gave the turn before there was anything to wake.
-            return
-        self.change(lambda _, __: self._waiters.setdefault(waiter.loop, set()).add(waiter))
+    async def _acquire(self, backend: QuotaBackend, demand: QuotaDemand) -> QuotaGrant:
         try:
-            await future
-        except asyncio.CancelledError:
-            self._leave(waiter)
-            grant = waiter.grant
-            if grant is None:
-                self.change(lambda limiter, now: limiter.withdraw(ask, now))
-            else:
-                self.change(lambda limiter, now: limiter.give_back(grant, now))
-            raise
-        self._leave(waiter)
+            return await backend.acquire(demand)
+        except Exception as error:
+            raise ConfigurationError(f"the quota that was passed failed: {type(error).__name__}: {error}") from error
 
-    def _leave(self, waiter: _Waiter) -> None:
-        with self._lock:
-            waiters = self._waiters.get(waiter.loop)
-            if waiters is None:
-                return
+    async def _turn(self, flow: Flow[Ask], lane: Lane, key: Key | None, want: int, least: int) -> Grant:
+        waiter = _Waiter(Ask(flow, lane, key, want, least, lambda grant: self._granted(waiter, grant)))
+
+        def join(limiter: Limiter, now: float) -> None:
+            limiter.ask(waiter.ask, now)
+            if waiter.grant is None:
+                waiter.future = waiter.loop.create_future()
+                self._waiters.setdefault(waiter.loop, set()).add(waiter)
+
+        def leave(limiter: Limiter, now: float) -> None:
+            self._remove(waiter)
+            if waiter.grant is None:
+                limiter.withdraw(waiter.ask, now)
+            else:
+                self._unclaimed.pop(waiter.grant, None)
+                limiter.give_back(waiter.grant, now)
+
+        self.change(join)
+        if waiter.future is not None:
+            try:
+                await waiter.future
+            except BaseException:
+                # Not only when cancelled: a coroutine whose event loop was closed is closed by the garbage collector.
+                self.change(leave)
+                raise
+        if waiter.grant is None:
+            raise RuntimeError("a request was woken without a turn")
+        with self._locked():
+            self._unclaimed.pop(waiter.grant, None)
+        return waiter.grant
+
+    def _granted(self, waiter: _Waiter, grant: Grant) -> None:
+        waiter.grant = grant
+        if waiter.future is not None:
+            self._remove(waiter)
+            self._unclaimed[grant] = waiter.loop
+            waiter.wake()
+
+    def _remove(self, waiter: _Waiter) -> None:
+        waiters = self._waiters.get(waiter.loop)
+        if waiters is not None:
             waiters.discard(waiter)
             if not waiters:
                 del self._waiters[waiter.loop]
-                self._clear_timer(waiter.loop)
 
-    def _granted(self, waiter: _Waiter) -> Callable[[Grant], None]:
-        def granted(grant: Grant) -> None:
-            try:
-                waiter.granted(grant)
-            except RuntimeError:
-                # Its event loop was closed; nobody will ever come for the turn.
-                self._lost.append(grant)
-
-        return granted
+    def _bury(self, now: float) -> None:
+        """Take back what was given to event loops that have been closed, and have nobody wait in them."""
+        for loop in {*self._waiters, *self._timers, *self._told}:
+            if loop.is_closed():
+                self._timers.pop(loop, None)
+                self._told.discard(loop)
+                for waiter in self._waiters.pop(loop, ()):
+                    self._limiter.withdraw(waiter.ask, now)
+        while lost := [grant for grant, loop in self._unclaimed.items() if loop.is_closed()]:
+            for grant in lost:
+                del self._unclaimed[grant]
+                self._limiter.give_back(grant, now)
 
     def _set_timers(self, now: float) -> None:
         """Have each event loop that somebody waits in look again when there may be a turn."""
         due = self._limiter.next_time(now) if self._waiters else None
         here = _running_loop()
-        for loop in list(self._waiters):
+        for loop in [*self._timers]:
+            if loop is here and loop not in self._waiters:
+                self._clear_timer(loop)
+        for loop in self._waiters:
             if loop is here:
                 self._set_timer(loop, due)
-            elif due is not None and due < self._timers.get(loop, (float("inf"),))[0]:
-                try:
-                    loop.call_soon_threadsafe(self.change, lambda _, __: None)
-                except RuntimeError:
-                    # It was closed, with its waiters.
-                    del self._waiters[loop]
-                    self._timers.pop(loop, None)
+            elif due is not None and due < self._timers.get(loop, (math.inf,))[0] and loop not in self._told:
+                # If it has been closed, it is buried with the next step.
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(self._look_again, loop)
+                    self._told.add(loop)
+
+    def _look_again(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Set the timer of an event loop that somebody waits in, in its own thread."""
+        self.change(lambda _, __: self._told.discard(loop))
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, due: float | None) -> None:
         current = self._timers.get(loop)
@@ -296,15 +345,19 @@ class Turnstile:
         self._timers.pop(loop, None)
         self.change(lambda limiter, now: limiter.dispatch(now))
 
-    def _check_process(self) -> None:
-        """After a fork, forget those who wait in the parent; what was learned and used stays known."""
-        if self._process == os.getpid():
-            return
-        self._process = os.getpid()
-        self._lock = threading.Lock()
-        self._waiters.clear()
-        self._timers.clear()
-        self._limiter.forget_asks(self._clock.time())
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other threads out. After a fork, forget who waits in the parent; what was learned and used stays known."""
+        process = os.getpid()
+        with self._locks.get(process) or self._locks.setdefault(process, threading.RLock()):
+            if self._process != process:
+                self._process = process
+                self._locks = {process: self._locks[process]}
+                self._is_changing = False
+                for left in (self._put_off, self._waiters, self._unclaimed, self._timers, self._told):
+                    left.clear()
+                self._limiter.forget_asks(self._clock.time())
+            yield
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

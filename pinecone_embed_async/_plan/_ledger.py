@@ -15,14 +15,16 @@ from pinecone_embed_async._errors import (
     InvalidRequestError,
     NotFoundError,
     QuotaExceededError,
+    RateLimitError,
 )
 from pinecone_embed_async._plan._split import Learned, PlannedRequest, RequestLimits, plan_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-JOB_ERRORS = (AuthenticationError, NotFoundError, QuotaExceededError, ClosedError, ConfigurationError)
-"""Errors that every other request of the call would meet as well."""
+JOB_ERRORS = (AuthenticationError, NotFoundError, RateLimitError, QuotaExceededError, ClosedError, ConfigurationError)
+"""Errors that every other request of the call would meet as well. A request ends with a rejection for a limit only when
+nothing under the same limit was accepted for long."""
 
 CONTENT_STATUSES = frozenset({400, 413, 422})
 """Statuses that may be about one input among many."""
@@ -100,6 +102,7 @@ class Ledger:
         self._parts: deque[PlannedRequest] = deque()
         self._suspended: list[tuple[PlannedRequest, InvalidRequestError]] = []
         self._probe = _Probe.SETTLED if is_single or parameters in learned.parameters else _Probe.UNNEEDED
+        self._probe_request = plan_request((PROBE_TEXT,), 0, limits(), origin=-1, is_probe=True)
         self.job_error: EmbedError | None = None
 
     def __repr__(self) -> str:
@@ -111,7 +114,7 @@ class Ledger:
         if self.job_error is not None or self._probe is _Probe.UNDER_WAY:
             return None
         if self._probe is _Probe.WANTED:
-            return plan_request((PROBE_TEXT,), 0, self._limits(), origin=-1, is_probe=True)
+            return self._probe_request
         return self._parts[0] if self._parts else self._fresh.ahead()
 
     def take(self, tokens: int | None = None) -> PlannedRequest | None:

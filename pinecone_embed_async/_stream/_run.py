@@ -185,6 +185,10 @@ class Run:
         if self._ledger.job_error is not None:
             self._wind_down()
         self.fill()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Say that inputs are settled."""
         try:
             self._settled()
         except Exception as error:  # noqa: BLE001 - it is the caller's, and given to the caller
@@ -202,6 +206,8 @@ class Run:
                 turn = await self._turn_for(ahead)
             except EmbedError as error:
                 self._refuse(error.with_traceback(None))
+                # There may be many such.
+                await asyncio.sleep(0)
                 continue
             # What is next may be another one by now. If it is not, and its first input has more tokens than the turn is for,
             # then no turn is for more.
@@ -221,6 +227,8 @@ class Run:
             self._ledger.failed(request, error)
         if self._ledger.job_error is not None:
             self._wind_down()
+        self._changed()
+        self._tell()
 
     async def _send_with(self, turn: Turn, request: PlannedRequest, entry: _UnderWay) -> None:
         def cut(tokens: int) -> PlannedRequest:

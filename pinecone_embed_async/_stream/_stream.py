@@ -106,7 +106,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         self._run, self._reader = run, reader
         own: BaseException | None = None
         async with run.running():
-            self._reading = run.start(reader.read(self._room))
+            self._reading = run.start(reader.read(self._room, self._has_room))
             try:
                 yield
             except BaseException as error:  # noqa: BLE001 - raised again once the tasks are done, as it was
@@ -120,6 +120,8 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
             raise own
         if run.error is not None and not self._told_run_error:
             raise run.error
+        if reader.closing_error is not None:
+            raise reader.closing_error
 
     def changed(self) -> None:
         """Look again: there are new batches, or something has become of one, or the job has ended."""
@@ -127,10 +129,15 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
             self._reading.cancel()
         self._changes.set()
 
-    async def _room(self) -> None:
-        while len(self._batches) >= self._window:
+    def _has_room(self) -> bool:
+        return len(self._batches) < self._window
+
+    async def _room(self) -> bool:
+        while not self._has_room() and self._ledger.job_error is None:
             self._taken.clear()
             await self._taken.wait()
+        # A source that swallows the cancellation of its reading is read no further all the same.
+        return self._ledger.job_error is None
 
     def _take(self) -> OpenBatch | None:
         if self._left_over is not None:

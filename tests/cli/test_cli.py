@@ -144,7 +144,7 @@ def test_the_demo_finds_docstrings_with_the_words_of_the_query(capsys: pytest.Ca
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli("--version") == 0
     assert __version__ in capsys.readouterr().out
-    for command in ("embed", "models", "emulator", "demo"):
+    for command in ("embed", "estimate", "models", "emulator", "demo"):
         assert cli(command, "--help") == 0
         assert "--help" in capsys.readouterr().out
 
