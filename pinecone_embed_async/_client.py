@@ -230,6 +230,12 @@ class EmbedClient(Generic[EmbeddingsT]):
     It opens with `async with`, or at the first call, and works again in another event loop and after a fork.
     Each event loop has connections and permits of its own.
 
+    ```python
+    async with EmbedClient("multilingual-e5-large", quota="standard") as client:
+        passages = await client.embed(["first text", "second text"], input_type="passage")
+        print(passages.vectors.shape, passages.usage.total_tokens)
+    ```
+
     Args:
         model: name of the hosted model. An unknown name is left to the service.
         vector_type: `"dense"` or `"sparse"`, for models that this package does not know by name.
@@ -471,6 +477,12 @@ class EmbedClient(Generic[EmbeddingsT]):
 
         The inputs are read whole and checked before anything is sent.
 
+        ```python
+        passages = await client.embed(texts, input_type="passage", on_error="return")
+        for failure in passages.failures:
+            print(failure.indices, failure.error)
+        ```
+
         Args:
             inputs: a text, a mapping with `text`, or an iterable or async iterable of those.
             input_type: `"passage"` or `"query"`; short for that key of `parameters`.
@@ -630,6 +642,10 @@ class EmbedClient(Generic[EmbeddingsT]):
         `max_delay` has passed, or what was under way is answered. Equal texts are sent once. What becomes of one call,
         its cancellation included, is nothing to the others.
 
+        ```python
+        vector = await client.embed_one("what is a vector?", input_type="query", timeout=2.0)
+        ```
+
         Args:
             text: a text, or a mapping with `text`.
             input_type: `"passage"` or `"query"`; short for that key of `parameters`.
@@ -755,9 +771,10 @@ class EmbedClient(Generic[EmbeddingsT]):
         """Embed an iterable of any length in bounded memory.
 
         ```python
+        documents = ({"id": number, "body": f"text number {number}"} for number in range(1000))
         async with client.stream(documents, text=lambda document: document["body"], input_type="passage") as batches:
             async for batch in batches:
-                save(batch.items, batch.vectors)
+                print(batch.items[0]["id"], batch.vectors.shape)
         ```
 
         The source is read only as fast as batches are taken. Leaving the block cancels what runs, waits for it, and
@@ -876,6 +893,11 @@ class EmbedClient(Generic[EmbeddingsT]):
         dedupe: bool = False,
     ) -> Estimate:
         """What embedding `inputs` will cost, about, without a request.
+
+        ```python
+        told = client.estimate(texts, input_type="passage", dedupe=True)
+        print(told.tokens, told.requests, told.seconds["starter"])
+        ```
 
         Args:
             inputs: as for `embed`; an iterable is read to its end, and need not fit into memory.
