@@ -1138,7 +1138,8 @@ def _turnstile_of(
         return quota.turnstile
     if quota is None or isinstance(quota, (str, Quota)):
         return Turnstile(limiter_options(quota, vector_type), clock=clock)
-    if callable(getattr(quota, "acquire", None)) and callable(getattr(quota, "settle", None)):
+    is_backend = all(callable(getattr(quota, name, None)) for name in ("acquire", "settle"))
+    if is_backend and not isinstance(quota, type):
         return Turnstile(LimiterOptions(), clock=clock, backend=quota)
     raise ConfigurationError(f"quota is the name of a plan, a Quota or a SharedQuota, got {type(quota).__name__}")
 

@@ -169,8 +169,8 @@ def test_calls_of_a_client_share_the_tokens_evenly_whatever_their_sizes_and_whic
     world.run(until=60 + 5 * window)
     had = [job.total - was for job, was in zip(jobs, before, strict=True)]
     assert sum(had) >= 4 * limit
-    # A few requests of the most are a matter of who was just served.
-    assert max(had) - min(had) <= 0.05 * sum(had) + 2 * max(size for _, size in sizes)
+    # While tokens are free, turns alternate; shares are even from when they are short, some requests into each window.
+    assert max(had) - min(had) <= 0.1 * sum(had) + 2 * max(size for _, size in sizes)
 
 
 @given(st.lists(st.floats(0, 60), min_size=2, max_size=4), st.integers(0, 999))
