@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast, overload
 from urllib.parse import quote
 
@@ -545,7 +545,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         is_single = call.count - collector.cached_count == 1
         ledger = self._ledger(job, requests, collector, is_single=is_single)
         report = self._reporter(progress, collector, collector.account, call.count)
-        run = self._run(ledger, job, collector, settled=report, calls=_calls_of(observation))
+        run = self._run(ledger, job, collector, job.deadline, settled=report, calls=_calls_of(observation))
         async with self._registered(run), run.running():
             if collector.cached_count:
                 run.report()
@@ -749,8 +749,7 @@ class EmbedClient(Generic[EmbeddingsT]):
 
     def _joined_run(self, job: _Job, texts: Sequence[str], answers: Answers, deadline: float | None) -> Run:
         ledger = self._ledger(job, Requests(texts, job.limits), answers, is_single=len(texts) == 1)
-        job = replace(job, deadline=deadline)
-        return self._run(ledger, job, answers, settled=lambda: None, calls=answers.calls)
+        return self._run(ledger, job, answers, deadline, settled=lambda: None, calls=answers.calls)
 
     def stream(
         self,
@@ -835,6 +834,7 @@ class EmbedClient(Generic[EmbeddingsT]):
                 ledger,
                 job,
                 batches,
+                job.deadline,
                 settled=report,
                 changed=stream.changed,
                 window=window,
@@ -983,6 +983,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         ledger: Ledger,
         job: _Job,
         destination: Destination,
+        deadline: float | None,
         *,
         settled: Callable[[], None],
         changed: Callable[[], None] = lambda: None,
@@ -1003,7 +1004,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             keeper or destination,
             job.limits,
             learn,
-            deadline=job.deadline,
+            deadline=deadline,
             priority=job.priority,
             calls=calls,
         )
@@ -1013,7 +1014,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             sender.send if keeper is None else keeper.keeping(sender.send),
             window=window or 2 * self._max_concurrency,
             clock=self._clock,
-            deadline=job.deadline,
+            deadline=deadline,
             settled=settled,
             changed=changed,
         )
