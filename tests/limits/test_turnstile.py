@@ -17,12 +17,12 @@ from pinecone_embed_async._limits import (
     Limiter,
     LimiterOptions,
     QuotaDemand,
-    QuotaGrant,
     QuotaOutcome,
     Turn,
     Turnstile,
 )
 from tests.clock import FakeClock, settle
+from tests.limits.cluster import Cluster
 from tests.limits.world import Count
 
 KEY = ("model", "passage")
@@ -350,28 +350,6 @@ def test_a_fork_while_another_thread_holds_the_lock_does_not_block_the_child() -
     may_go.set()
     thread.join()
     assert is_right
-
-
-class Cluster:
-    """Deals out a quota as a service of a cluster might: asks, waits for an answer, and is told what became of it."""
-
-    def __init__(self, tokens: int = 25) -> None:
-        self.tokens = tokens
-        self.demands: list[QuotaDemand] = []
-        self.outcomes: list[tuple[QuotaGrant, QuotaOutcome]] = []
-        self.grants: list[QuotaGrant] = []
-        self.may_answer = asyncio.Event()
-        self.may_answer.set()
-
-    async def acquire(self, demand: QuotaDemand) -> QuotaGrant:
-        self.demands.append(demand)
-        await self.may_answer.wait()
-        grant = QuotaGrant(min(demand.tokens, self.tokens), len(self.grants))
-        self.grants.append(grant)
-        return grant
-
-    def settle(self, grant: QuotaGrant, outcome: QuotaOutcome) -> None:
-        self.outcomes.append((grant, outcome))
 
 
 def behind(cluster: Cluster, *, most: int = 8) -> Caller:
