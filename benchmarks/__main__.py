@@ -25,7 +25,7 @@ from benchmarks import plots, report
 from benchmarks.competitors import COMPETITORS
 from benchmarks.harness import BenchmarkError, describe_machine
 from benchmarks.settings import LOADS, Settings
-from benchmarks.suites import decoding, growth, jobs, single, streaming, throughput
+from benchmarks.suites import caching, decoding, growth, jobs, single, streaming, throughput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -38,12 +38,13 @@ SUITES: Mapping[str, tuple[str, Callable[[Settings], dict[str, Any] | None]]] = 
     "decoding": ("decoders alone", decoding.measure),
     "streaming": ("peak memory of a stream", streaming.measure),
     "jobs": ("a job beside a stream", jobs.measure),
+    "caching": ("a second run with a cache", caching.measure),
 }
 COMPARING = frozenset({"throughput", "memory", "growth", "streaming"})
 """Suites that `--only` has a say in."""
 
 ROOT = Path(__file__).parent.parent
-PAGE, PICTURES = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks"
+PAGES, PICTURES = (ROOT / "docs" / "benchmarks.md", ROOT / "README.md"), ROOT / "docs" / "benchmarks"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,7 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", help=f"competitors, separated by commas: {', '.join(COMPETITORS)} (default all)")
     parser.add_argument("--json", metavar="FILE", help="write all figures there")
     parser.add_argument("--plots", metavar="FOLDER", help="draw the plots there")
-    parser.add_argument("--write-docs", metavar="FILE", help="only write docs/benchmarks.md and its plots from that JSON")
+    parser.add_argument(
+        "--write-docs", metavar="FILE", help="only write docs/benchmarks.md, its plots and README's table from that JSON"
+    )
     return parser
 
 
@@ -131,10 +134,11 @@ def _settings(parser: argparse.ArgumentParser, options: argparse.Namespace, chos
 def _write_docs(parser: argparse.ArgumentParser, file: str) -> int:
     try:
         result = json.loads(Path(file).read_text(encoding="utf-8"))
-        page = report.filled(PAGE.read_text(encoding="utf-8"), result)
+        pages = {page: report.filled(page.read_text(encoding="utf-8"), result) for page in PAGES}
     except (OSError, ValueError) as error:
         parser.error(f"--write-docs: {error}")
-    PAGE.write_text(page, encoding="utf-8")
+    for page, text in pages.items():
+        page.write_text(text, encoding="utf-8")
     for drawn in plots.draw(plots.plots_of(result["suites"]), PICTURES):
         print(drawn.relative_to(ROOT))
     return 0

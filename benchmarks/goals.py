@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.competitors import BASETEN, FLOOR, HAND_MSGSPEC, HAND_SIMDJSON, MSGSPEC, OFFICIAL, SIMDJSON
 from benchmarks.settings import MAIN_LOAD
+from benchmarks.suites.caching import GOAL as CACHE_GOAL
 from benchmarks.suites.jobs import GOAL as JOB_GOAL
 from benchmarks.suites.single import bare_name
 from benchmarks.tables import Table
@@ -76,6 +77,9 @@ def goals(suites: Mapping[str, Any]) -> list[Goal]:
         found.append(Goal("time per input at the large count against the small one", entry["title"], entry["ratio"], 1.10))
     if suites.get("jobs"):
         found.append(Goal("a job against a stream, inputs/s", "default", suites["jobs"]["ratio"], JOB_GOAL, is_most=False))
+    if suites.get("caching"):
+        got = suites["caching"]["ratio"]
+        found.append(Goal("a second run with a cache, times as fast", "default", got, CACHE_GOAL, is_most=False))
     return found
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import goals
-from benchmarks.suites import decoding, growth, jobs, single, streaming, throughput
+from benchmarks.settings import MAIN_LOAD
+from benchmarks.suites import caching, decoding, growth, jobs, single, streaming, throughput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], list[Table]]] = {
     "decoding": decoding.tables,
     "streaming": streaming.tables,
     "jobs": jobs.tables,
+    "caching": caching.tables,
 }
 
 
@@ -91,6 +93,9 @@ def filled(text: str, report: Mapping[str, Any]) -> str:
         (report["suites"].get("throughput") or {"loads": {}})["loads"], tables_of(report).get("throughput", []), strict=True
     ):
         parts[load] = table.markdown()
+    main = (report["suites"].get("throughput") or {"loads": {}})["loads"].get(MAIN_LOAD.name)
+    if main is not None:
+        parts["short"] = throughput.short_table(main).markdown()
     pieces = text.split("<!-- benchmarks: ")
     written = [pieces[0]]
     place = 1

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from pinecone_embed_async import _models
-from pinecone_embed_async._cache import LOOKED_UP_AT_ONCE, ClientCache
+from pinecone_embed_async._cache import LOOKED_UP_AT_ONCE, READ_AT_ONCE, ClientCache
 from pinecone_embed_async._clock import SystemClock
 from pinecone_embed_async._coalesce import Joined, Joiner
 from pinecone_embed_async._collector import Collector
@@ -229,6 +229,12 @@ class EmbedClient(Generic[EmbeddingsT]):
     One client may be awaited from many tasks; they share its connections and its limit of requests in flight.
     It opens with `async with`, or at the first call, and works again in another event loop and after a fork.
     Each event loop has connections and permits of its own.
+
+    ```python
+    async with EmbedClient("multilingual-e5-large", quota="standard") as client:
+        passages = await client.embed(["first text", "second text"], input_type="passage")
+        print(passages.vectors.shape, passages.usage.total_tokens)
+    ```
 
     Args:
         model: name of the hosted model. An unknown name is left to the service.
@@ -471,6 +477,12 @@ class EmbedClient(Generic[EmbeddingsT]):
 
         The inputs are read whole and checked before anything is sent.
 
+        ```python
+        passages = await client.embed(texts, input_type="passage", on_error="return")
+        for failure in passages.failures:
+            print(failure.indices, failure.error)
+        ```
+
         Args:
             inputs: a text, a mapping with `text`, or an iterable or async iterable of those.
             input_type: `"passage"` or `"query"`; short for that key of `parameters`.
@@ -524,10 +536,10 @@ class EmbedClient(Generic[EmbeddingsT]):
     ) -> EmbeddingsT:
         """Embed what `embed` has read."""
         collector = call.collector
-        if job.maker is None:
+        if self._cache is None or job.maker is None:
             requests = Requests(call.texts, job.limits)
         else:
-            missing = await self._look_up(job, job.maker, call)
+            missing = await self._look_up(self._cache, job, job.maker, call)
             self._check_open()
             requests = Requests((call.texts[position] for position in missing), job.limits)
         is_single = call.count - collector.cached_count == 1
@@ -558,7 +570,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             texts, positions = distinct.texts, distinct.positions
         return _Call(texts, Collector(0, len(texts), Dimension(job.dimension)), positions)
 
-    async def _look_up(self, job: _Job, maker: KeyMaker, call: _Call) -> list[int]:
+    async def _look_up(self, cache: ClientCache, job: _Job, maker: KeyMaker, call: _Call) -> list[int]:
         """Take what the cache has of a call; gives the positions of the other texts."""
         collector, count = call.collector, call.count
         missing: dict[int, NDArray[np.intp]] = {}
@@ -569,13 +581,17 @@ class EmbedClient(Generic[EmbeddingsT]):
             for start in starts:
                 keys = maker.keys_of(call.texts[start : start + LOOKED_UP_AT_ONCE])
                 try:
-                    found = await self._find(keys, collector.dimension)
-                    collector.found(found, start)
+                    values = await cache.values(keys)
+                    for at in range(0, len(values), READ_AT_ONCE):
+                        found = cache.read(values[at : at + READ_AT_ONCE], self._engine.vector_type, collector.dimension)
+                        self._engine.learn_vector_type(found.vector_type)
+                        collector.found(found, start + at)
+                        missing[start + at] = found.missing + start + at
+                        await asyncio.sleep(0)
                 except EmbedError as error:
                     # Not raised here: Python 3.11's task groups leave the caller marked as cancelled when a task fails.
                     problems.append(error.with_traceback(None))
                     return
-                missing[start] = found.missing + start
 
         with contextlib.suppress(TimeoutError):
             async with _until(job.deadline, self._clock), asyncio.TaskGroup() as group:
@@ -585,9 +601,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         if problems:
             raise problems[0]
         # Where the deadline has passed, the run says so of all that was not looked up.
-        parts = (
-            missing.get(start, np.arange(start, count)[:LOOKED_UP_AT_ONCE]) for start in range(0, count, LOOKED_UP_AT_ONCE)
-        )
+        parts = (missing.get(start, np.arange(start, count)[:READ_AT_ONCE]) for start in range(0, count, READ_AT_ONCE))
         misses = np.concatenate([np.empty(0, np.intp), *parts])
         if collector.cached_count:
             collector.limit_to(misses)
@@ -627,6 +641,10 @@ class EmbedClient(Generic[EmbeddingsT]):
         A call goes at once if no such request is under way. Else it waits for others until the request is full, or
         `max_delay` has passed, or what was under way is answered. Equal texts are sent once. What becomes of one call,
         its cancellation included, is nothing to the others.
+
+        ```python
+        vector = await client.embed_one("what is a vector?", input_type="query", timeout=2.0)
+        ```
 
         Args:
             text: a text, or a mapping with `text`.
@@ -753,9 +771,10 @@ class EmbedClient(Generic[EmbeddingsT]):
         """Embed an iterable of any length in bounded memory.
 
         ```python
+        documents = ({"id": number, "body": f"text number {number}"} for number in range(1000))
         async with client.stream(documents, text=lambda document: document["body"], input_type="passage") as batches:
             async for batch in batches:
-                save(batch.items, batch.vectors)
+                print(batch.items[0]["id"], batch.vectors.shape)
         ```
 
         The source is read only as fast as batches are taken. Leaving the block cancels what runs, waits for it, and
@@ -874,6 +893,11 @@ class EmbedClient(Generic[EmbeddingsT]):
         dedupe: bool = False,
     ) -> Estimate:
         """What embedding `inputs` will cost, about, without a request.
+
+        ```python
+        told = client.estimate(texts, input_type="passage", dedupe=True)
+        print(told.tokens, told.requests, told.seconds["starter"])
+        ```
 
         Args:
             inputs: as for `embed`; an iterable is read to its end, and need not fit into memory.
@@ -1114,7 +1138,8 @@ def _turnstile_of(
         return quota.turnstile
     if quota is None or isinstance(quota, (str, Quota)):
         return Turnstile(limiter_options(quota, vector_type), clock=clock)
-    if callable(getattr(quota, "acquire", None)) and callable(getattr(quota, "settle", None)):
+    is_backend = all(callable(getattr(quota, name, None)) for name in ("acquire", "settle"))
+    if is_backend and not isinstance(quota, type):
         return Turnstile(LimiterOptions(), clock=clock, backend=quota)
     raise ConfigurationError(f"quota is the name of a plan, a Quota or a SharedQuota, got {type(quota).__name__}")
 

@@ -95,6 +95,13 @@ class _Embeddings:
 class DenseEmbeddings(_Embeddings):
     """Dense vectors, a row for each input.
 
+    ```python
+    passages = await client.embed(texts, input_type="passage")
+    query = await client.embed_one(texts[0], input_type="query")
+    scores = passages.vectors @ query
+    records = passages.to_records([f"id-{row}" for row in range(len(passages))])
+    ```
+
     Attributes:
         vectors: float32, shape (inputs, dimension); row i belongs to input i, NaN where it is not embedded.
         model: the model that the call asked for.
@@ -178,6 +185,13 @@ class SparseVector:
 
 class SparseEmbeddings(_Embeddings):
     """Sparse vectors in compressed rows: row i is `indptr[i]` to `indptr[i + 1]` of the flat arrays.
+
+    ```python
+    async with EmbedClient("pinecone-sparse-english-v0") as sparse_client:
+        passages = await sparse_client.embed(texts, input_type="passage")
+        for row, vector in enumerate(passages):
+            print(texts[row], vector.indices, vector.values)
+    ```
 
     Attributes:
         indptr: int64, shape (inputs + 1,).

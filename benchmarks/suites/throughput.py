@@ -6,6 +6,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.competitors import BASETEN, MSGSPEC, OFFICIAL, SIMDJSON
 from benchmarks.figures import difference, medians, ratio
 from benchmarks.harness import run_competitor, running_server
 from benchmarks.settings import LOADS, MAIN_LOAD, job_of
@@ -85,6 +86,10 @@ def measure(settings: Settings) -> dict[str, Any]:
     return {"loads": loads, "left_out": settings.left_out()}
 
 
+SHORT = (MSGSPEC, SIMDJSON, OFFICIAL, BASETEN, "json")
+"""Who is in the short table."""
+
+
 def tables(part: Mapping[str, Any]) -> list[Table]:
     """Return a table for each load."""
     shown = []
@@ -122,3 +127,27 @@ def tables(part: Mapping[str, Any]) -> list[Table]:
         )
         shown.append(Table(caption, header, tuple(rows)))
     return shown
+
+
+def short_table(load: Mapping[str, Any]) -> Table:
+    """Return what a reader in a hurry wants to know of a load."""
+    rows = []
+    for name in SHORT:
+        entry = load["competitors"].get(name)
+        if entry is not None:
+            median, compared = entry["median"], entry["compared"].get("official")
+            rows.append(
+                (
+                    entry["title"],
+                    number(median["inputs_per_second"], 0),
+                    number(None if compared is None else 1 / compared["time"], 2),
+                    number(median["cpu_us_per_input"], 1),
+                    number(median["lag_p99_ms"], 1),
+                    number(median["memory_bytes"] / 1e6, 0),
+                )
+            )
+    job = load["job"]
+    header = ("client", "inputs/s", "× SDK", "CPU µs/input", "event-loop lag p99, ms", "memory, MB")
+    return Table(
+        f"{job['inputs']:,} inputs at 1024 dimensions, {job['concurrency']} requests in flight", header, tuple(rows)
+    )

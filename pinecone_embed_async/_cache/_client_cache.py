@@ -26,8 +26,12 @@ if TYPE_CHECKING:
     from pinecone_embed_async._stream._run import Send
     from pinecone_embed_async._wire import Answer
 
-LOOKED_UP_AT_ONCE = 256
-"""Texts: 1 MiB of vectors of 1024 numbers, which are checked and copied in half the time of an answer's decode."""
+LOOKED_UP_AT_ONCE = 1024
+"""Texts for which the cache is asked at once: a bounded number, and so many that the way there and back does not count."""
+
+READ_AT_ONCE = 256
+"""Texts of which the vectors are checked and copied before the event loop is given back: 1 MiB of vectors of 1024 numbers,
+which takes half the time of an answer's decode."""
 
 
 class ClientCache:
@@ -70,7 +74,11 @@ class ClientCache:
         Raises:
             ConfigurationError: the cache cannot be what the caller meant.
         """
-        found = decode_values(await self._values(keys), vector_type, dimension)
+        return self.read(await self.values(keys), vector_type, dimension)
+
+    def read(self, values: Sequence[bytes | None], vector_type: VectorType | None, dimension: int | None) -> Found:
+        """The vectors in what the cache gave; see `find`."""
+        found = decode_values(values, vector_type, dimension)
         self._count(found)
         return found
 
@@ -103,7 +111,7 @@ class ClientCache:
             finally:
                 del self._turns[loop]
             keys = list(dict.fromkeys(turn.keys))
-            values = dict(zip(keys, await self._values(keys), strict=True))
+            values = dict(zip(keys, await self.values(keys), strict=True))
         finally:
             if not turn.answered.done():
                 turn.answered.set_result(values)
@@ -130,7 +138,12 @@ class ClientCache:
         except Exception as error:  # noqa: BLE001 - a cache may be anything, and is never a reason to fail
             self._complain("keep vectors in", error)
 
-    async def _values(self, keys: list[bytes]) -> Sequence[bytes | None]:
+    async def values(self, keys: list[bytes]) -> Sequence[bytes | None]:
+        """What the cache has for some keys; nothing if it fails.
+
+        Raises:
+            ConfigurationError: the cache cannot be what the caller meant.
+        """
         try:
             values = await self._cache.get_many(keys)
         except ConfigurationError:

@@ -12,6 +12,7 @@ from pinecone_embed_async import (
     EmbedError,
     InvalidRequestError,
     NotFoundError,
+    RateLimitError,
     ServiceError,
     TransportError,
 )
@@ -267,3 +268,93 @@ def test_a_cancelled_probe_is_nobodys_failure() -> None:
     job.ledger.end(late)
     job.ledger.abandoned(probe, late)
     assert job.outcomes.failed_indices == list(range(10))
+
+
+def test_what_is_cut_off_comes_next_whether_it_was_never_sent_or_a_part() -> None:
+    job = Job((str(index) for index in range(40)), size=10)
+    job.run(lambda _: None)
+    job = Job((str(index) for index in range(40)), size=10, learned=job.learned)
+    one = job.take().tokens // 10
+    seen = [job.ledger.take(3 * one), job.ledger.take(one), job.ledger.take(one - 1)]
+    assert [(request.start, request.stop) if request else None for request in seen] == [(10, 13), (13, 14), None]
+    # Filled up, as it was never sent.
+    assert [(request.start, request.stop) for request in (job.take(), job.take())] == [(14, 24), (24, 34)]
+    # Its halves are parts: they keep their borders.
+    job.ledger.failed(job.sent[0], refused())
+    parts = [job.ledger.take(2 * one), job.ledger.take(), job.ledger.take()]
+    assert [(request.start, request.stop) for request in parts if request] == [(0, 2), (2, 5), (5, 10)]
+    assert all(request.origin == 0 for request in parts if request)
+
+
+def test_the_first_input_of_the_next_request_may_be_taken_alone() -> None:
+    job = Job((str(index) for index in range(20)), size=10)
+    alone = job.ledger.take_first()
+    assert alone is not None
+    assert (alone.start, alone.stop) == (0, 1)
+    following = job.take()
+    assert (following.start, following.stop) == (1, 11)
+
+
+def test_nothing_is_taken_first_when_nothing_is_left() -> None:
+    job = Job(["a"])
+    assert job.ledger.take_first() is not None
+    assert job.ledger.take_first() is None
+
+
+def test_a_request_that_waits_for_another_attempt_is_cut_and_the_rest_comes_next() -> None:
+    job = Job((str(index) for index in range(30)), size=10)
+    first = job.take()
+    one = first.tokens // 10
+    head = job.ledger.cut(first, 4 * one)
+    assert (head.start, head.stop, head.origin) == (0, 4, 0)
+    rest = job.take()
+    assert (rest.start, rest.stop, rest.origin) == (4, 10, 0)
+    assert job.take().start == 10
+    assert job.ledger.cut(rest, 10**6) is rest
+    alone = job.ledger.cut(rest, 0)
+    assert (alone.start, alone.stop) == (4, 5)
+
+
+def test_the_probe_that_is_ahead_stays_the_same_and_needs_room_as_others_do() -> None:
+    job = Job((str(index) for index in range(20)), size=10)
+    job.ledger.failed(job.take(), refused())
+    probe = job.ledger.ahead()
+    assert probe is not None
+    assert probe.is_probe
+    assert job.ledger.ahead() is probe
+    assert job.ledger.take(probe.tokens - 1) is None
+    assert job.ledger.ahead() is probe
+    assert job.ledger.take_first() is probe
+
+
+def test_a_rejection_that_lasts_ends_the_job_with_everything_embedded_in_hand() -> None:
+    job = Job((str(index) for index in range(40)), size=10)
+    rejected = RateLimitError("too many", status=429)
+    job.run(lambda request: rejected if request.start == 20 else None)
+    assert job.ledger.job_error is rejected
+    assert job.outcomes.account.embedded_count == 20
+    assert job.outcomes.failed_indices == list(range(20, 30))
+
+
+@given(
+    st.integers(1, 60), st.lists(st.integers(0, 80), min_size=1), st.sets(st.integers(0, 59), max_size=3), st.integers(0, 9)
+)
+def test_whatever_requests_are_cut_to_every_input_is_settled_once(
+    count: int, rooms: list[int], culprits: set[int], seed: int
+) -> None:
+    job = Job((str(index) for index in range(count)), size=20)
+    draws = random.Random(seed)
+    while (ahead := job.ledger.ahead()) is not None:
+        request = job.ledger.take(draws.choice(rooms))
+        if request is None:
+            assert job.ledger.ahead() is ahead
+            request = job.ledger.take_first()
+        assert request is not None
+        if draws.random() < 0.3:
+            request = job.ledger.cut(request, draws.choice(rooms))
+        if culprits & set(range(request.start, request.stop)) and not request.is_probe:
+            job.ledger.failed(request, refused())
+        else:
+            job.ledger.embedded(request)
+    assert job.outcomes.account.is_settled
+    assert job.outcomes.failed_indices == sorted(index for index in culprits if index < count)

@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,3 +102,75 @@ def test_texts_that_are_all_there_are_cut_as_those_that_come_one_by_one(
     splitter = Splitter(lambda: limits)
     one_by_one = [request for request in [*map(splitter.add, texts), splitter.flush()] if request is not None]
     assert list(Requests(texts, lambda: limits)) == one_by_one
+
+
+ROOM = st.integers(0, 60)
+
+
+@given(TEXTS, st.integers(1, 9), st.lists(ROOM | st.none(), max_size=100))
+def test_requests_that_are_cut_cover_all_inputs_once_in_order(
+    texts: list[str], inputs: int, rooms: list[int | None]
+) -> None:
+    limits = RequestLimits(inputs=inputs, sequence_length=8)
+    requests = Requests(texts, lambda: limits)
+    seen: list[str] = []
+    for room in rooms:
+        ahead = requests.ahead()
+        request = requests.take(room)
+        if request is None:
+            assert requests.ahead() is ahead, "it stays the next"
+            assert ahead is None or (room is not None and ahead.least_tokens(limits) > room)
+            continue
+        assert request.start == len(seen)
+        assert room is None or request.tokens <= room
+        assert request.tokens == sum(limits.tokens_of(utf8_length(text)) for text in request.texts)
+        seen.extend(request.texts)
+    for request in requests:
+        assert request.start == len(seen)
+        seen.extend(request.texts)
+    assert seen == texts
+
+
+@given(TEXTS.filter(len), ROOM)
+def test_a_request_is_cut_to_as_many_of_its_first_inputs_as_there_is_room_for(texts: list[str], room: int) -> None:
+    limits = RequestLimits(inputs=100, sequence_length=8)
+    (request,) = Requests(texts, lambda: limits)
+    head, rest = request.cut(room, limits)
+    assert [text for part in (head, rest) if part is not None for text in part.texts] == texts
+    if head is None:
+        assert limits.tokens_of(utf8_length(texts[0])) > room
+        assert rest is request
+    else:
+        assert head.tokens <= room
+        assert head.start == 0
+        if rest is not None:
+            assert rest.start == head.stop
+            assert rest.origin == request.origin
+            assert head.tokens + limits.tokens_of(utf8_length(rest.texts[0])) > room
+            assert head.tokens + rest.tokens == request.tokens
+
+
+def test_what_is_looked_at_ahead_stays_the_next_and_is_not_read_twice() -> None:
+    read: list[int] = []
+
+    def texts() -> Iterator[str]:
+        for number in range(6):
+            read.append(number)
+            yield str(number)
+
+    requests = Requests(texts(), lambda: RequestLimits(inputs=2, sequence_length=8))
+    ahead = requests.ahead()
+    assert requests.ahead() is ahead
+    assert read == [0, 1]
+    assert requests.take() is ahead
+
+
+def test_what_is_cut_off_is_filled_up_with_what_comes_next() -> None:
+    limits = RequestLimits(inputs=4, sequence_length=8)
+    requests = Requests("abcdefg", lambda: limits)
+    first = requests.take(3 * limits.tokens_of(1))
+    second = requests.take()
+    assert first is not None
+    assert second is not None
+    assert "".join(first.texts) == "abc"
+    assert "".join(second.texts) == "defg"

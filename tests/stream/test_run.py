@@ -4,9 +4,17 @@ from typing import Any
 
 import pytest
 
-from pinecone_embed_async import AuthenticationError, ClosedError, DeadlineExceededError, EmbedError, ServiceError
+from pinecone_embed_async import (
+    AuthenticationError,
+    ClosedError,
+    ConfigurationError,
+    DeadlineExceededError,
+    EmbedError,
+    InputError,
+    ServiceError,
+)
 from pinecone_embed_async._clock import Clock
-from pinecone_embed_async._limits import Turn
+from pinecone_embed_async._limits import Ask, Flow, Lane, LimiterOptions, Turn, Turnstile
 from pinecone_embed_async._plan import Account, Learned, Ledger, PlannedRequest, RequestLimits, Requests
 from pinecone_embed_async._retry import RetryState
 from pinecone_embed_async._stream import GRACE_SECONDS, Run
@@ -239,3 +247,180 @@ async def test_cancelling_cancels_all_and_leaves_no_timer() -> None:
         await running
     assert sorted(service.cancelled) == [0, 1, 2]
     assert clock.pending == 0
+
+
+class Paced:
+    """A run whose requests hold four inputs of two tokens each, under a quota."""
+
+    def __init__(
+        self,
+        count: int,
+        tokens: int,
+        *,
+        refuse: Callable[[PlannedRequest], EmbedError | None] = lambda _: None,
+        lane: Lane | None = None,
+        least: int = 2,
+    ) -> None:
+        self.clock = FakeClock()
+        self.turnstile = Turnstile(LimiterOptions(lambda _: tokens), clock=self.clock)
+        self.lane = lane or Lane(8)
+        self.flow = Flow[Ask]("all", "bulk")
+        self.refuse = refuse
+        self.least = least
+        self.sent: list[tuple[int, int, int]] = []
+        self.told = 0
+        limits = RequestLimits(inputs=4, sequence_length=8)
+        self.outcomes = Outcomes(count)
+        self.ledger = Ledger(
+            Requests(map(str, range(count)), lambda: limits),
+            self.outcomes,
+            limits=lambda: limits,
+            learned=Learned(),
+            parameters=b"",
+            is_single=False,
+        )
+        self.run = Run(
+            self.ledger, self.turn_for, self.send, window=3, clock=self.clock, deadline=None, settled=self.settled
+        )
+
+    def settled(self) -> None:
+        self.told += 1
+
+    async def turn_for(self, request: PlannedRequest) -> Turn:
+        error = self.refuse(request)
+        if error is not None:
+            raise error
+        return await self.turnstile.turn(self.flow, self.lane, ("m", ""), request.tokens, self.least)
+
+    async def send(
+        self, request: PlannedRequest, retry: RetryState, turn: Turn, cut: Callable[[int], PlannedRequest]
+    ) -> EmbedError | None:
+        self.sent.append((request.start, request.stop, turn.tokens))
+        turn.accepted(None)
+        return None
+
+    async def finish(self) -> None:
+        running = asyncio.create_task(finish(self.run))
+        await settle()
+        while not running.done():
+            assert self.clock.pending, "nothing would ever happen"
+            self.clock.advance(60)
+            await settle()
+        await running
+
+    @property
+    def used(self) -> int:
+        return sum(quota.used for quota in self.turnstile.statistics())
+
+
+async def test_a_request_is_cut_to_its_turn_and_the_rest_comes_next_in_order() -> None:
+    paced = Paced(10, tokens=13)
+    await paced.finish()
+    assert paced.sent == [(0, 4, 8), (4, 6, 4), (6, 10, 8)]
+    assert str(paced.outcomes) == 10 * "e"
+
+
+async def test_a_first_input_with_more_tokens_than_the_turn_goes_alone() -> None:
+    paced = Paced(3, tokens=1, least=1)
+    await paced.finish()
+    assert paced.sent == [(0, 1, 2), (1, 2, 2), (2, 3, 2)]
+
+
+def too_large(*indices: int) -> Callable[[PlannedRequest], EmbedError | None]:
+    return lambda request: InputError("too large", index=request.start) if request.start in indices else None
+
+
+async def test_an_input_that_can_have_no_turn_fails_and_the_others_are_embedded() -> None:
+    paced = Paced(10, tokens=100, refuse=too_large(0, 1, 5))
+    await paced.finish()
+    assert str(paced.outcomes) == "ffeeeeeeee", "5 was never the first of a request"
+    errors = [failure.error for failure in paced.outcomes.account.failures()]
+    assert [error.index for error in errors if isinstance(error, InputError)] == [0, 1]
+    assert paced.told == 2 + len(paced.sent), "both are settled as well"
+
+
+async def test_many_inputs_that_can_have_no_turn_do_not_keep_the_loop() -> None:
+    paced = Paced(500, tokens=100, refuse=too_large(*range(500)))
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    await finish(paced.run)
+    counting.cancel()
+    assert turns >= 500
+    assert str(paced.outcomes) == 500 * "f"
+
+
+async def test_what_settled_raises_for_an_input_without_a_turn_ends_the_run() -> None:
+    paced = Paced(10, tokens=100, refuse=too_large(0))
+    paced.run._settled = lambda: 1 / 0  # type: ignore[assignment]
+    await finish(paced.run)
+    assert isinstance(paced.run.error, ZeroDivisionError)
+
+
+async def test_no_turn_at_all_ends_the_job() -> None:
+    broken = ConfigurationError("no quota")
+    paced = Paced(10, tokens=100, refuse=lambda request: broken if request.start else None)
+    await paced.finish()
+    assert paced.ledger.job_error is broken
+    assert str(paced.outcomes) == "eeeeffff.."
+
+
+async def test_a_turn_for_which_nothing_is_left_is_given_back() -> None:
+    lane = Lane(1)
+    paced = Paced(10, tokens=100, lane=lane)
+    lane.in_flight = 1
+    running = asyncio.create_task(finish(paced.run))
+    await settle()
+    while (request := paced.ledger.take()) is not None:
+        paced.ledger.embedded(request)
+    lane.in_flight = 0
+    paced.turnstile.change(lambda limiter, now: limiter.dispatch(now))
+    await running
+    assert not paced.sent
+    assert lane.in_flight == 0
+    assert paced.used == 0
+
+
+@pytest.mark.parametrize("has_turn", [False, True])
+async def test_whoever_is_cancelled_while_it_waits_for_its_turn_leaves_nothing(has_turn: bool) -> None:
+    lane = Lane(1)
+    paced = Paced(10, tokens=100, lane=lane)
+    lane.in_flight = 1
+    running = asyncio.create_task(finish(paced.run))
+    await settle()
+    if has_turn:
+        lane.in_flight = 0
+        paced.turnstile.change(lambda limiter, now: limiter.dispatch(now))
+    paced.run.cancel()
+    await running
+    assert not paced.sent
+    assert paced.turnstile.waiting({lane}) == 0
+    assert lane.in_flight == (0 if has_turn else 1)
+    assert paced.used == 0
+    assert paced.clock.pending == 0
+
+
+async def test_what_another_attempt_cuts_off_is_sent_at_once() -> None:
+    paced = Paced(4, tokens=100)
+    send, cuts = paced.send, 0
+
+    async def cutting(
+        request: PlannedRequest, retry: RetryState, turn: Turn, cut: Callable[[int], PlannedRequest]
+    ) -> EmbedError | None:
+        nonlocal cuts
+        if not cuts:
+            cuts += 1
+            request = cut(4)
+            turn.shrink(request.tokens)
+        return await send(request, retry, turn, cut)
+
+    paced.run._send = cutting
+    await paced.finish()
+    assert paced.sent == [(0, 2, 4), (2, 4, 4)]
+    assert str(paced.outcomes) == "eeee"

@@ -1,0 +1,82 @@
+import math
+from typing import Any
+
+import pytest
+
+from pinecone_embed_async import ConfigurationError, EmbedClient, Quota, SharedQuota
+from pinecone_embed_async._limits import QuotaDemand, limiter_options
+from pinecone_embed_async._models import PLANS
+
+BAD_WHOLE: list[Any] = [0, -1, 1.5, "1000", True, math.inf]
+
+
+@pytest.mark.parametrize("name", ["tokens_per_minute", "requests_per_second", "requests_per_minute"])
+@pytest.mark.parametrize("value", BAD_WHOLE)
+def test_limits_are_whole_numbers_from_one(name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name} is a whole number from 1, or None to learn it, got"):
+        Quota(**{name: value})
+
+
+@pytest.mark.parametrize("window", [0, -1, math.inf, math.nan, "60", True, None])
+def test_a_window_is_a_number_of_seconds(window: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^window is a number of seconds over 0, got"):
+        Quota(window=window)
+
+
+@pytest.mark.parametrize("quota", ["gold", "", 250_000, 1.5, object(), SharedQuota])
+def test_what_is_no_quota_is_refused_by_client_and_shared_quota(quota: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^quota is "):
+        EmbedClient("multilingual-e5-large", api_key="k", quota=quota)
+    with pytest.raises(ConfigurationError, match=r"^quota is "):
+        SharedQuota(quota)
+
+
+def test_the_message_names_the_plans() -> None:
+    with pytest.raises(ConfigurationError, match=r"'starter'.*'standard'.*'gold'"):
+        limiter_options("gold")
+
+
+# Source: the limits of tokens in the service's documentation (2025-10).
+@pytest.mark.parametrize(
+    ("plan", "model", "input_type", "tokens"),
+    [
+        ("starter", "multilingual-e5-large", "passage", 250_000),
+        ("starter", "multilingual-e5-large", "query", 50_000),
+        ("standard", "multilingual-e5-large", "passage", 1_000_000),
+        ("standard", "pinecone-sparse-english-v0", "passage", 3_000_000),
+    ],
+)
+def test_a_plan_gives_each_model_and_input_type_its_tokens(plan: str, model: str, input_type: str, tokens: int) -> None:
+    options = limiter_options(plan)
+    assert options.tokens((model, input_type)) == tokens
+    assert (options.requests_per_second, options.requests_per_minute, options.window) == (100, 2000, 60)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_a_plan_has_tokens_for_models_that_are_not_known_by_name(plan: str) -> None:
+    assert limiter_options(plan, "sparse").tokens(("new", "")) is not None
+    assert limiter_options(plan, None).tokens(("new", "passage")) is not None
+
+
+def test_figures_of_ones_own_hold_for_every_model_and_no_quota_gives_none() -> None:
+    own = limiter_options(Quota(1000, None, 7, window=0.5))
+    assert own.tokens(("any", "query")) == 1000
+    assert (own.requests_per_second, own.requests_per_minute, own.window) == (None, 7, 0.5)
+    nothing = limiter_options(None)
+    assert nothing.tokens(("any", "query")) is None
+    assert nothing.requests_per_second is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"tokens": 0}, "tokens is a whole number from 1, got 0"),
+        ({"least": 0}, "least is a whole number from 1, got 0"),
+        ({"least": 1.5}, "least is a whole number from 1, got 1.5"),
+        ({"least": 11}, r"least \(11\) is a part of tokens \(10\), so it is not larger"),
+        ({"priority": "high"}, 'priority is "interactive" or "bulk", got \'high\''),
+    ],
+)
+def test_a_demand_that_could_never_be_met_is_refused(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{message}$"):
+        QuotaDemand(**{"model": "m", "input_type": "", "tokens": 10, "least": 1, **changed})

@@ -1,0 +1,92 @@
+import math
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pinecone_embed_async._plan import RequestLimits, estimate_tokens, utf8_length
+from pinecone_embed_async._plan._split import plan_request
+from pinecone_embed_async._plan._tokens import (
+    BYTES_PER_TOKEN,
+    FEWEST_BYTES_PER_TOKEN,
+    MOST_SPREAD,
+    SPECIAL_TOKENS,
+    TokenEstimator,
+)
+
+LENGTH = 100
+
+
+def learn(estimator: TokenEstimator, texts: list[str], billed: int) -> None:
+    limits = RequestLimits(inputs=96, sequence_length=LENGTH, bytes_per_token=estimator.bytes_per_token)
+    estimator.learn(plan_request(texts, 0, limits, origin=0), billed, LENGTH)
+
+
+def bill(texts: list[str], bytes_per_token: float) -> int:
+    return sum(min(LENGTH, int(utf8_length(text) / bytes_per_token) + SPECIAL_TOKENS) for text in texts)
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=100))
+def test_the_length_in_bytes_is_what_encoding_gives(text: str) -> None:
+    assert utf8_length(text) == len(text.encode())
+
+
+@given(st.integers(0, 10**9), st.integers(1, 100_000), st.floats(0.5, 10))
+def test_an_estimate_is_clipped_at_the_models_length(size: int, length: int, bytes_per_token: float) -> None:
+    tokens = estimate_tokens(size, length, bytes_per_token)
+    assert 1 <= tokens <= length
+    assert tokens == min(length, int(size / bytes_per_token) + SPECIAL_TOKENS)
+
+
+def test_the_first_estimates_are_rather_too_high() -> None:
+    estimator = TokenEstimator()
+    assert estimator.bytes_per_token == FEWEST_BYTES_PER_TOKEN < BYTES_PER_TOKEN == estimator.expected
+
+
+@pytest.mark.parametrize("true", [1.0, 2.5, 4.0, 5.9])
+def test_it_comes_to_what_is_billed(true: float) -> None:
+    estimator, draw = TokenEstimator(), random.Random(0)
+    for _ in range(60):
+        texts = ["x" * draw.randint(20, 300) for _ in range(96)]
+        learn(estimator, texts, bill(texts, true))
+    # A token begun is a token billed, hence not exactly.
+    assert estimator.expected == pytest.approx(true, rel=0.05)
+    assert estimator.bytes_per_token == pytest.approx(true, rel=0.12)
+
+
+def test_where_bills_scatter_estimates_stay_above_nearly_all_of_them() -> None:
+    estimator, draw = TokenEstimator(), random.Random(0)
+    too_low = 0
+    for step in range(400):
+        texts = ["x" * 200] * 20
+        true = draw.choice([3.0, 5.0])
+        limits = RequestLimits(inputs=96, sequence_length=LENGTH, bytes_per_token=estimator.bytes_per_token)
+        billed = bill(texts, true)
+        too_low += step >= 50 and plan_request(texts, 0, limits, origin=0).tokens < billed
+        learn(estimator, texts, billed)
+    assert too_low <= 0.05 * 350
+
+
+def test_inputs_at_the_models_length_teach_nothing() -> None:
+    estimator = TokenEstimator()
+    learn(estimator, ["x" * 10_000] * 5, 5 * LENGTH)
+    assert estimator.bytes_per_token == FEWEST_BYTES_PER_TOKEN
+    learn(estimator, ["x" * 10_000, "y" * 120], LENGTH + 30 + SPECIAL_TOKENS)
+    assert estimator.expected == 4.0
+
+
+@given(st.lists(st.tuples(st.lists(st.integers(0, 5000), min_size=1, max_size=20), st.integers(0, 10**7)), max_size=30))
+def test_no_bill_however_wrong_makes_an_estimate_senseless(bills: list[tuple[list[int], int]]) -> None:
+    estimator = TokenEstimator()
+    for sizes, billed in bills:
+        learn(estimator, ["x" * size for size in sizes], billed)
+        assert 0 < estimator.bytes_per_token < math.inf
+        assert estimator.bytes_per_token <= max(estimator.expected, FEWEST_BYTES_PER_TOKEN)
+        if estimator.bytes_per_token != FEWEST_BYTES_PER_TOKEN:
+            assert estimator.expected <= estimator.bytes_per_token * (1 + MOST_SPREAD) * 1.02
+        assert estimate_tokens(10**6, LENGTH, estimator.bytes_per_token) <= LENGTH
+
+
+def test_its_repr_tells_what_it_learned() -> None:
+    assert repr(TokenEstimator()) == "<TokenEstimator 4.00 bytes a token, spread 0%>"
