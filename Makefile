@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint types unit test-long coverage docs help-page picture dist bench clean
+.PHONY: demo test lint types unit test-long coverage docs help-page picture dist bench bench-docs clean
 
 demo: $(VENV)/.cli
 	$(BIN)/pinecone-embed demo
@@ -51,8 +51,15 @@ dist: $(VENV)/.dev
 	$(VENV)-dist/bin/pip install --quiet dist/*.whl
 	cd dist && ../$(VENV)-dist/bin/python -I ../scripts/smoke.py
 
-bench: $(VENV)/.bench
-	$(BIN)/python benchmarks/throughput.py
+# Everything that benchmarks/ measures, in half an hour; on a machine that has nothing else to do.
+bench: $(VENV)/.dev
+	mkdir -p benchmarks/results
+	$(BIN)/python -m benchmarks --json benchmarks/results/latest.json --plots benchmarks/results
+
+# The tables and plots of docs/, and the table of README, from the last run of `make bench`.
+bench-docs: $(VENV)/.dev
+	$(BIN)/python -m benchmarks --write-docs benchmarks/results/latest.json
+	$(BIN)/python scripts/readme_figures.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -68,9 +75,6 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.docs: $(VENV)/.dev
 	$(BIN)/pip install --quiet --editable ".[docs]"
-	touch $@
-
-$(VENV)/.bench: $(VENV)/.dev
 	touch $@
 
 clean:

@@ -14,8 +14,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from harness import BenchmarkError, _environment
-
+from benchmarks.harness import _ROOT, BenchmarkError, _environment
 from pinecone_embed_async.emulator import Emulator, ServiceQuota
 
 if TYPE_CHECKING:
@@ -39,6 +38,7 @@ class EmulatedService:
         self.url = url
 
     def __repr__(self) -> str:
+        """Say where it listens."""
         return f"<EmulatedService {self.url}>"
 
     def statistics(self) -> dict[str, Any]:
@@ -71,8 +71,10 @@ def running_emulator(quota: dict[str, Any] | None, latency: float | tuple[float,
         BenchmarkError: it did not start.
     """
     settings = json.dumps({"quota": quota or {}, "latency": latency})
-    command = [sys.executable, __file__, settings]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()) as process:
+    command = [sys.executable, "-m", "benchmarks.emulated", settings]
+    with subprocess.Popen(
+        command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()
+    ) as process:
         if process.stdin is None or process.stdout is None:
             raise BenchmarkError("the emulator has no pipes")
         try:

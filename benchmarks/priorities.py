@@ -1,7 +1,7 @@
 """What a client promises to those who share it: interactive calls beside bulk work, two jobs, a crowd, a lone call.
 
-    python benchmarks/priorities.py
-    python benchmarks/priorities.py --rounds 10 --json priorities.json
+    python -m benchmarks.priorities
+    python -m benchmarks.priorities --rounds 10 --json priorities.json
 
 One client with its default settings and no token budget that binds, against a server in a process of its own that takes
 50 ms. What is compared takes turns, so that drift hits both alike. Exit status 1 if a bound does not hold, 2 for misuse.
@@ -22,17 +22,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from competitors import API_KEY
-from harness import BenchmarkError, describe_machine, running_server
-from seeded import Load, texts
 
+from benchmarks.competitors import API_KEY
+from benchmarks.harness import BenchmarkError, describe_machine, running_server
+from benchmarks.seeded import Load, texts
 from pinecone_embed_async import EmbedClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from harness import Server
-
+    from benchmarks.harness import Server
     from pinecone_embed_async import DenseEmbeddings, Progress
 
 SERVICE_TIME = 0.05
@@ -74,10 +73,10 @@ async def bulk_work(client: EmbedClient[DenseEmbeddings], passages: Sequence[str
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def timed(call: Callable[[], Awaitable[Any]]) -> float:
+async def timed(call: Awaitable[Any]) -> float:
     """Seconds that a call takes."""
     started = time.perf_counter()
-    await call()
+    await call
     return time.perf_counter() - started
 
 
@@ -88,8 +87,8 @@ async def measure_interactive(
     taken: dict[str, list[float]] = {"alone": [], "beside": []}
 
     async def ask(name: str) -> None:
-        for number in range(calls):
-            taken[name].append(1000 * await timed(lambda: client.embed_one(passages[number], input_type="passage")))
+        for text in passages[:calls]:
+            taken[name].append(1000 * await timed(client.embed_one(text, input_type="passage")))
 
     for _ in range(rounds):
         await ask("alone")
@@ -137,9 +136,7 @@ async def measure_crowd(server: Server, load: Load, passages: Sequence[str]) -> 
     """Requests that a thousand concurrent calls of a new client make, whose limit is unknown."""
     async with _client(server, load) as client:
         before = server.statistics()["embed_requests"]
-        seconds = await timed(
-            lambda: asyncio.gather(*(client.embed_one(text, input_type="passage") for text in passages[:CROWD]))
-        )
+        seconds = await timed(asyncio.gather(*(client.embed_one(text, input_type="passage") for text in passages[:CROWD])))
         requests = server.statistics()["embed_requests"] - before
     return {"requests": requests, "seconds": seconds, "bound": MOST_REQUESTS, "holds": requests <= MOST_REQUESTS}
 
@@ -148,8 +145,8 @@ async def measure_lone(client: EmbedClient[DenseEmbeddings], passages: Sequence[
     """Median milliseconds of a lone call of `embed_one`, and of `embed` of one text, in turns."""
     taken: dict[str, list[float]] = {"embed_one": [], "embed": []}
     for text in passages[:calls]:
-        taken["embed_one"].append(1000 * await timed(lambda: client.embed_one(text, input_type="passage")))  # noqa: B023
-        taken["embed"].append(1000 * await timed(lambda: client.embed(text, input_type="passage")))  # noqa: B023
+        taken["embed_one"].append(1000 * await timed(client.embed_one(text, input_type="passage")))
+        taken["embed"].append(1000 * await timed(client.embed(text, input_type="passage")))
     medians = {name: statistics.median(times) for name, times in taken.items()}
     ratio = medians["embed_one"] / medians["embed"]
     return {"median": medians, "ratio": ratio, "bound": MOST_DELAY, "holds": ratio <= MOST_DELAY}

@@ -1,8 +1,8 @@
 """A job that is larger than the quota, in real time: the client beside the official SDK, and that under tenacity.
 
-    python benchmarks/quota.py
-    python benchmarks/quota.py --window 60 --inputs 8000 --json figures.json
-    python benchmarks/quota.py --kind sliding --only given,unknown,tenacity
+    python -m benchmarks.quota
+    python -m benchmarks.quota --window 60 --inputs 8000 --json figures.json
+    python -m benchmarks.quota --kind sliding --only given,unknown,tenacity
 
 The service is the emulator in a process of its own, a new one for each measurement. With a window shorter than a minute its
 latency is shortened alike, and so are the waits of everybody's retries. Exit status 1 if the client loses an input or
@@ -17,18 +17,17 @@ import json
 import math
 import os
 import string
-import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emulated import API_KEY, running_emulator
-from harness import BenchmarkError, _environment, describe_machine
-from seeded import MAX_BATCH
-from simulated.client import Corpus
-from simulated.service import MODEL
+from benchmarks.emulated import API_KEY, running_emulator
+from benchmarks.harness import BenchmarkError, describe_machine, run_module
+from benchmarks.seeded import MAX_BATCH
+from benchmarks.simulated.client import Corpus
+from benchmarks.simulated.service import MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -170,15 +169,8 @@ def measure(name: str, inputs: int, window: float, kind: str, limit: float) -> d
     scale = window / MINUTE
     quota = {"tokens_per_window": TOKENS, "window": window, "kind": kind, "text": WAYS[name].text}
     with running_emulator(quota, (LATENCY[0] * scale, LATENCY[1] * scale)) as service:
-        command = [sys.executable, __file__, "--run", name, "--url", service.url]
-        command += ["--inputs", str(inputs), "--window", str(window)]
-        try:
-            process = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False, env=_environment())
-        except subprocess.TimeoutExpired as error:
-            raise BenchmarkError(f"{name}: stopped after {error.timeout:.0f} s") from error
-        if process.returncode:
-            raise BenchmarkError(f"{name}: {process.stderr.strip()[-2000:]}")
-        figures: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+        arguments = ["--run", name, "--url", service.url, "--inputs", str(inputs), "--window", str(window)]
+        figures: dict[str, Any] = json.loads(run_module("quota", arguments, limit=limit, who=name).splitlines()[-1])
         served = service.statistics()
     if figures["embedded"] != served["texts"]:
         raise BenchmarkError(f"{name}: has {figures['embedded']:,} vectors of {served['texts']:,} inputs that were answered")
@@ -227,7 +219,8 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         print(
             f"{row['title']:{width}}  {row['inputs']:>7,} {row['embedded']:>8,} {row['lost']:>6,}"
-            f"  {row['rejected']:>8} {row['requests']:>5}  {row['seconds']:>7.1f} {row['windows']:>7.2f}  {row['used']:>5.0%}"
+            f"  {row['rejected']:>8} {row['requests']:>5}"
+            f"  {row['seconds']:>7.1f} {row['windows']:>7.2f}  {row['used']:>5.0%}"
         )
 
 

@@ -1,9 +1,9 @@
 """How much of a quota a job uses and how much it wastes, simulated: the package's limiter and planner under a virtual clock.
 
-    python benchmarks/quota_simulation.py
-    python benchmarks/quota_simulation.py --seeds 5 --only halved --json figures.json
-    python benchmarks/quota_simulation.py --plot docs/images/quota-simulation.svg
-    python benchmarks/quota_simulation.py --sweep
+    python -m benchmarks.quota_simulation
+    python -m benchmarks.quota_simulation --seeds 5 --only halved --json figures.json
+    python -m benchmarks.quota_simulation --plot docs/images/quota-simulation.svg
+    python -m benchmarks.quota_simulation --sweep
 
 Exit status 1 if a bound does not hold for some seed, 2 for misuse. ``docs/benchmarks.md`` says what the figures mean.
 """
@@ -21,14 +21,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from simulated.cases import WINDOWS, Summary, must_hold, observed, simulate
-from simulated.sweep import figures, simulate_variant, sweep_cases, variants
+from benchmarks.simulated.cases import WINDOWS, Summary, must_hold, observed, simulate
+from benchmarks.simulated.sweep import figures, simulate_variant, sweep_cases, variants
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from concurrent.futures import Executor
 
-    from simulated.cases import Case
+    from benchmarks.simulated.cases import Case
 
 SEEDS, SWEEP_SEEDS = 20, 5
 
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _plot(parser: argparse.ArgumentParser, file: Path) -> int:
     try:
-        from simulated.picture import draw  # noqa: PLC0415 - needs matplotlib, which nothing else does
+        from benchmarks.simulated.picture import draw  # noqa: PLC0415 - needs matplotlib, which nothing else does
     except ImportError as error:
         parser.error(f"--plot needs matplotlib, which the extra `bench` installs ({error})")
     draw(file)

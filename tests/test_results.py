@@ -9,8 +9,8 @@ from pinecone_embed_async._wire import SparseBlock
 def sparse() -> SparseEmbeddings:
     rows = SparseRows(3)
     block = SparseBlock(np.array([1]), np.array([9], np.uint32), np.array([0.5], np.float32), [["nine"]])
-    rows.put(2, block)
-    rows.put(0, SparseBlock(np.array([2]), np.array([4, 5], np.uint32), np.array([1, 2], np.float32), None))
+    rows.put(np.array([2]), block)
+    rows.put(np.array([0]), SparseBlock(np.array([2]), np.array([4, 5], np.uint32), np.array([1, 2], np.float32), None))
     return rows.finish(model="m", usage=Usage(), failures=(), embedded=np.array([True, False, True]))
 
 

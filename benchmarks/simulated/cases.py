@@ -8,10 +8,9 @@ import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from simulated.client import Client, Corpus
-from simulated.service import Service, Terms, accepted_before
-from simulated.world import run_virtually
-
+from benchmarks.simulated.client import Client, Corpus
+from benchmarks.simulated.service import Service, Terms, accepted_before
+from benchmarks.simulated.world import run_virtually
 from pinecone_embed_async._limits import LimiterOptions
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class Case:
         knows: whether the clients are given the quota (what the service allows before it is halved).
         inputs: tokens of each input.
         clients: that know nothing of each other.
-        first_in_flight: requests in flight with which a client starts that knows no limit; the client's default if `None`.
+        first_in_flight: requests in flight with which a client starts that knows no limit.
         counted_from: windows after which rejections are counted.
     """
 
@@ -60,7 +59,7 @@ class Case:
     knows: bool = False
     inputs: int = 95
     clients: int = 1
-    first_in_flight: int | None = None
+    first_in_flight: int = LimiterOptions().first_in_flight
     counted_from: int = 0
 
     @property
@@ -96,10 +95,8 @@ async def _simulate(case: Case, seed: int, windows: int) -> Result:
     service = Service(case.terms, seed)
     corpus = Corpus(case.inputs, seed)
     given = case.terms.tokens if case.knows else None
-    options = {"tokens": lambda _: given, "window": case.terms.window}
-    if case.first_in_flight is not None:
-        options["first_in_flight"] = case.first_in_flight
-    clients = [Client(service, corpus, LimiterOptions(**options), seed=f"{seed} {number}") for number in range(case.clients)]
+    options = LimiterOptions(lambda _: given, window=case.terms.window, first_in_flight=case.first_in_flight)
+    clients = [Client(service, corpus, options, seed=f"{seed} {number}") for number in range(case.clients)]
     rng, end = random.Random(f"start {seed}"), windows * case.terms.window
     async with asyncio.TaskGroup() as group:
         group.create_task(service.serve_tenants(end))

@@ -8,7 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from simulated.cases import WINDOWS, must_hold, simulate
+from benchmarks.simulated.cases import WINDOWS, must_hold, simulate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from matplotlib.axes import Axes
 
-    from simulated.cases import Case
+    from benchmarks.simulated.cases import Case
 
 SHOWN = (
     "250,000 known, fixed",

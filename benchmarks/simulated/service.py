@@ -69,8 +69,9 @@ class Terms:
 
 
 class Service:
-    """Counts each request when it arrives, some time between its sending and its answer, and refuses it whole if it is over
-    the limit. The counting is the emulator's.
+    """Counts each request when it arrives, and refuses it whole if it is over the limit; the counting is the emulator's.
+
+    A request arrives some time between its sending and its answer.
 
     Args:
         terms: what it allows.
@@ -78,7 +79,7 @@ class Service:
 
     Attributes:
         tenants: arrival and tokens of the requests of others that were accepted.
-    """  # noqa: D205
+    """
 
     def __init__(self, terms: Terms, seed: int) -> None:
         self.terms = terms
@@ -91,6 +92,7 @@ class Service:
         self._decide(-self.phase * terms.window, 0)
 
     def __repr__(self) -> str:
+        """Say what it allows."""
         return f"<Service {self.terms}>"
 
     async def embed(self, tokens: int) -> tuple[float, str | None]:

@@ -6,15 +6,14 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from simulated.cases import must_hold, simulate
-
+from benchmarks.simulated.cases import must_hold, simulate
 from pinecone_embed_async._limits import _found, _tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import ModuleType
 
-    from simulated.cases import Case, Result
+    from benchmarks.simulated.cases import Case, Result
 
 NEIGHBOURS: Mapping[str, tuple[float, float]] = {
     "CUT": (0.85, 0.96),

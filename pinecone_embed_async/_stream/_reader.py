@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pinecone_embed_async._errors import EmbedError, InputError
 from pinecone_embed_async._inputs import text_of
+from pinecone_embed_async._threads import in_thread
 
 if TYPE_CHECKING:
     from pinecone_embed_async._clock import Clock, Timer
@@ -105,7 +105,7 @@ class Reader:
                     elif is_async:
                         ended = await self._gather_async(iterator)
                     elif self._in_thread:
-                        ended = await _in_thread(lambda: self._gather(iterator))
+                        ended = await in_thread(lambda: self._gather(iterator))
                     else:
                         ended = self._gather(iterator)
                     self._hand_over()
@@ -198,26 +198,6 @@ class Reader:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-ResultT = TypeVar("ResultT")
-
-
-async def _in_thread(work: Callable[[], ResultT]) -> ResultT:
-    """Run `work` in a thread; if the caller is cancelled, it still waits for the thread, which cannot be."""
-    context = contextvars.copy_context()
-    future = asyncio.get_running_loop().run_in_executor(None, context.run, work)
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        while not future.done():
-            # Who cancels twice must not have the source read, and not closed, behind their back either.
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([future])
-        if not future.cancelled():
-            # Looked at, so that asyncio does not complain that nobody did.
-            future.exception()
-        raise
 
 
 async def _close(iterator: Any, *, is_source: bool) -> None:

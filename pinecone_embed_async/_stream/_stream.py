@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._plan import Ledger
     from pinecone_embed_async._results import Usage
     from pinecone_embed_async._stream._batches import Batches, OpenBatch
+    from pinecone_embed_async._stream._looking import LookingReader
     from pinecone_embed_async._stream._reader import Reader
     from pinecone_embed_async._stream._run import Run
 
@@ -62,7 +63,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         self._changes = asyncio.Event()
         self._taken = asyncio.Event()
         self._run: Run | None = None
-        self._reader: Reader | None = None
+        self._reader: Reader | LookingReader | None = None
         self._reading: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -101,7 +102,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
             await self._changes.wait()
 
     @contextlib.asynccontextmanager
-    async def running(self, run: Run, reader: Reader) -> AsyncIterator[None]:
+    async def running(self, run: Run, reader: Reader | LookingReader) -> AsyncIterator[None]:
         """Read and send while the block runs; at its end, however it ends, nothing is left running."""
         self._run, self._reader = run, reader
         own: BaseException | None = None

@@ -10,7 +10,7 @@ import msgspec
 import typer
 from typer.exceptions import TyperException
 
-from pinecone_embed_async import ConfigurationError, EmbedError, Quota, __version__
+from pinecone_embed_async import ConfigurationError, EmbedError, Quota, SqliteCache, __version__
 from pinecone_embed_async._jobs import (
     Columns,
     FieldText,
@@ -220,6 +220,14 @@ def embed(
         float | None,
         typer.Option("--timeout", metavar="SECONDS", help="Give up on what is not embedded by then. Default: never."),
     ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache",
+            metavar="FILE",
+            help="Keep vectors in this file, and take from it those that were paid for before.",
+        ),
+    ] = None,
     base_url: BaseUrl = None,
     allow_http: AllowHttp = False,
     emulator: WithEmulator = False,
@@ -259,8 +267,14 @@ def embed(
         emulator=emulator,
         timeout=_positive(timeout, "--timeout"),
         dedupe=dedupe,
+        cache=cache,
         quiet=quiet,
     )
+    if cache is not None:
+        if emulator:
+            raise ConfigurationError("--cache is of no use with --emulator: each has another address, and so other vectors")
+        # Found out now, not when all inputs are read.
+        SqliteCache(cache)
     columns = Columns(text=_text_source(text_field, text), id=id_field, keep=tuple(keep or ()))
     path = Path(out)
     # Before anything is written: a job would be remembered as one that cannot be.

@@ -5,9 +5,18 @@ import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from pinecone_embed_async import ConfigurationError, DenseEmbeddings, EmbedClient, EmbedError, Quota, SparseEmbeddings
+from pinecone_embed_async import (
+    ConfigurationError,
+    DenseEmbeddings,
+    EmbedClient,
+    EmbedError,
+    Quota,
+    SparseEmbeddings,
+    SqliteCache,
+)
 from pinecone_embed_async._client import DEFAULT_BASE_URL
 from pinecone_embed_async._limits import PlanName
 from pinecone_embed_async.cli._progress import Summary, advance_of, reporting
@@ -29,6 +38,7 @@ class Settings:
         emulator: Whether an emulator in this process answers, without a key.
         timeout: Seconds that the whole run may take.
         dedupe: Whether equal texts are sent once.
+        cache: The file that vectors are kept in; `None` for none.
         dense_only: Whether sparse embeddings are of no use, so that a model that is not known is asked about first.
         quiet: Whether nothing is shown.
     """
@@ -43,6 +53,7 @@ class Settings:
     emulator: bool = False
     timeout: float | None = None
     dedupe: bool = False
+    cache: Path | None = None
     dense_only: bool = False
     quiet: bool = False
 
@@ -67,6 +78,8 @@ async def connected(settings: Settings) -> AsyncIterator[EmbedClient[Any]]:
             # Nobody looks at what it has recorded.
             emulator = await stack.enter_async_context(Emulator(record_texts=False))
             where = {"base_url": emulator.url, "api_key": emulator.api_key}
+        if settings.cache is not None:
+            where["cache"] = await stack.enter_async_context(SqliteCache(settings.cache))
         yield await stack.enter_async_context(_client(settings, **where))
 
 

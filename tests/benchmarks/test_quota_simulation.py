@@ -1,16 +1,17 @@
-"""The short form of `benchmarks/quota_simulation.py`: a limiter that got worse fails here, not only in the long table."""
+"""A short form of the table of `benchmarks.quota_simulation`: a limiter that got worse fails here, not only there."""
 
 import asyncio
 import json
 from pathlib import Path
 
 import pytest
-import quota_simulation
-from simulated.cases import SMALL, Bounds, Case, Result, Summary, jain, must_hold, simulate, summarise
-from simulated.client import Corpus
-from simulated.service import Service, Terms
-from simulated.sweep import NEIGHBOURS, Variant, chosen_value, simulate_variant, variants
-from simulated.world import NothingHappensError, run_virtually
+
+from benchmarks import quota_simulation
+from benchmarks.simulated.cases import SMALL, Bounds, Case, Result, Summary, jain, must_hold, simulate, summarise
+from benchmarks.simulated.client import Corpus
+from benchmarks.simulated.service import Service, Terms
+from benchmarks.simulated.sweep import NEIGHBOURS, Variant, chosen_value, simulate_variant, variants
+from benchmarks.simulated.world import NothingHappensError, run_virtually
 
 # Cases on the large quota take four times as long and go the same ways.
 SHORT = [case for case in must_hold() if case.terms.tokens == SMALL]
