@@ -543,7 +543,7 @@ def digest_of(result: DenseEmbeddings | SparseEmbeddings) -> str:
 
 @pytest.mark.parametrize("model", [E5, SPARSE])
 @pytest.mark.parametrize("count", [3_000, pytest.param(50_000, marks=pytest.mark.long)])
-async def test_a_second_run_makes_no_request_and_gives_the_same(cache: SqliteCache, model: str, count: int) -> None:
+async def test_a_second_run_over_many_inputs_makes_no_request(cache: SqliteCache, model: str, count: int) -> None:
     texts = [f"document number {number} about {number % 97} things and some more words" for number in range(count)]
     async with (
         Emulator(record_texts=False) as emulator,

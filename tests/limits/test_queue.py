@@ -1,0 +1,222 @@
+from collections import Counter
+from collections.abc import Callable
+from itertools import count, pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pinecone_embed_async._limits._queue import AGEING, FairQueue, Flow
+
+
+def anybody(_: str) -> bool:
+    return True
+
+
+class Feeder:
+    """Flows that always have somebody waiting; tells whose turn it is, and what each has had."""
+
+    def __init__(self, sizes: dict[Flow[str], int]) -> None:
+        self.queue = FairQueue[str]()
+        self.sizes = sizes
+        self.had = Counter[Flow[str]]()
+        self._numbers = count()
+        self._flows: dict[str, Flow[str]] = {}
+
+    def feed(self, *flows: Flow[str]) -> None:
+        for flow in flows:
+            name = f"{next(self._numbers)}"
+            self._flows[name] = flow
+            self.queue.add(flow, name)
+
+    def turn(self, may_go: Callable[[Flow[str]], bool] = lambda _: True, now: float = 0.0) -> Flow[str] | None:
+        one = self.queue.next(now, lambda name: may_go(self._flows[name]))
+        if one is None:
+            return None
+        flow = self._flows[one]
+        self.had[flow] += self.sizes[flow]
+        self.queue.served(flow, self.sizes[flow])
+        self.feed(flow)
+        return flow
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 1000)), max_size=80))
+def test_order_is_kept_within_a_flow(asks: list[tuple[int, int]]) -> None:
+    queue, flows = FairQueue[tuple[int, int]](), [Flow[tuple[int, int]]("g", "bulk") for _ in range(5)]
+    for number, (flow, _) in enumerate(asks):
+        queue.add(flows[flow], (flow, number))
+    seen: list[tuple[int, int]] = []
+    while (one := queue.next(0, lambda _: True)) is not None:
+        seen.append(one)
+        queue.served(flows[one[0]], asks[one[1]][1])
+    assert sorted(one[1] for one in seen) == list(range(len(asks)))
+    for flow in range(5):
+        numbers = [number for which, number in seen if which == flow]
+        assert numbers == sorted(numbers)
+
+
+@given(
+    st.lists(st.integers(1, 5000), min_size=2, max_size=6),
+    st.lists(st.integers(0, 200), min_size=6, max_size=6),
+    st.booleans(),
+)
+def test_flows_get_even_shares_whatever_their_sizes_and_whichever_came_first(
+    sizes: list[int], starts: list[int], one_group: bool
+) -> None:
+    flows = [Flow[str]("g" if one_group else number, "bulk") for number in range(len(sizes))]
+    feeder = Feeder(dict(zip(flows, sizes, strict=True)))
+    for step in range(201):
+        feeder.feed(*(flow for flow, start in zip(flows, starts, strict=False) if start == step))
+        feeder.turn()
+    base = Counter(feeder.had)
+    for _ in range(1000):
+        feeder.turn()
+        had = [feeder.had[flow] - base[flow] for flow in flows]
+        # From any moment on, two that always wait are no further apart than a turn of each.
+        assert max(had) - min(had) <= 2 * max(sizes)
+
+
+def test_a_large_request_is_not_starved_by_small_ones() -> None:
+    large, small = Flow[str]("g", "bulk"), [Flow[str]("g", "bulk") for _ in range(9)]
+    feeder = Feeder({large: 50_000, **dict.fromkeys(small, 1)})
+    feeder.feed(*small, large)
+    turns = [feeder.turn() for _ in range(10)]
+    assert large in turns
+
+
+def test_a_flow_that_comes_later_neither_catches_up_nor_stands_behind() -> None:
+    first, second = Flow[str]("g", "bulk"), Flow[str]("g", "bulk")
+    feeder = Feeder({first: 10, second: 10})
+    feeder.feed(first)
+    for _ in range(1000):
+        feeder.turn()
+    feeder.feed(second)
+    turns = [feeder.turn() for _ in range(20)]
+    assert turns.count(second) == 10
+    assert all(left is not right for left, right in pairwise(turns))
+
+
+def test_a_group_that_could_not_go_does_not_catch_up_on_others_later() -> None:
+    held, free, late = Flow[str]("held", "bulk"), Flow[str]("free", "bulk"), Flow[str]("held", "bulk")
+    feeder = Feeder({held: 10, free: 10, late: 10})
+    feeder.feed(held, free)
+    for _ in range(1000):
+        assert feeder.turn(lambda flow: flow is free) is free
+    # Nor does it push one aside that comes to the same group now.
+    feeder.feed(late)
+    turns = [feeder.turn() for _ in range(30)]
+    assert [turns.count(flow) for flow in (held, free, late)] == [10, 10, 10]
+
+
+def test_flows_of_a_group_that_could_not_go_stay_to_each_other_as_they_were() -> None:
+    ahead, behind, free = Flow[str]("held", "bulk"), Flow[str]("held", "bulk"), Flow[str]("free", "bulk")
+    feeder = Feeder({ahead: 100, behind: 10, free: 10})
+    feeder.feed(ahead, behind, free)
+    while feeder.turn(lambda flow: flow is not free) is not ahead:
+        pass
+    for _ in range(50):
+        feeder.turn(lambda flow: flow is free)
+    before = feeder.had[behind]
+    while feeder.turn(lambda flow: flow is not free) is not ahead:
+        pass
+    assert feeder.had[behind] - before >= 80
+
+
+def test_interactive_work_goes_before_bulk_work() -> None:
+    bulk, interactive = Flow[str]("g", "bulk"), Flow[str]("g", "interactive")
+    queue = FairQueue[str]()
+    queue.add(bulk, "bulk")
+    queue.add(interactive, "interactive")
+    assert queue.next(0, anybody) == "interactive"
+    queue.served(interactive, 10**9)
+    assert queue.next(0, anybody) == "bulk"
+
+
+def test_bulk_work_that_interactive_work_goes_ahead_of_has_a_turn_once_it_has_aged() -> None:
+    bulk, interactive = Flow[str]("g", "bulk"), Flow[str]("g", "interactive")
+    feeder = Feeder({bulk: 10, interactive: 10})
+    feeder.feed(bulk, interactive)
+    turns = [feeder.turn(now=step / 10) for step in range(int(30 * AGEING))]
+    waits = [right - left for left, right in pairwise(step for step, flow in enumerate(turns) if flow is bulk)]
+    assert max(waits) <= 10 * AGEING + 2
+    assert turns.count(bulk) == pytest.approx(len(turns) / (10 * AGEING), abs=1)
+
+
+def test_nobody_ages_while_nobody_goes_ahead() -> None:
+    bulk, interactive = Flow[str]("g", "bulk"), Flow[str]("g", "interactive")
+    queue = FairQueue[str]()
+    queue.add(bulk, "bulk")
+    assert queue.next(0, lambda _: False) is None
+    queue.add(interactive, "interactive")
+    assert queue.next(100 * AGEING, anybody) == "interactive"
+
+
+def test_who_has_to_wait_is_asked_once_for_its_group_and_others_go() -> None:
+    queue, asked = FairQueue[str](), list[str]()
+    for group in "ab":
+        for number in range(3):
+            queue.add(Flow(group, "bulk"), f"{group}{number}")
+
+    def only_b(one: str) -> bool:
+        asked.append(one)
+        return one.startswith("b")
+
+    assert queue.next(0, only_b) == "b0"
+    assert asked == ["a0", "b0"]
+
+
+@given(st.data())
+def test_who_leaves_leaves_no_hole(data: st.DataObject) -> None:
+    queue = FairQueue[int]()
+    flows = [Flow[int](number % 2, "bulk" if number % 3 else "interactive") for number in range(5)]
+    waiting: dict[int, Flow[int]] = {}
+    for number in range(data.draw(st.integers(0, 60))):
+        what = data.draw(st.sampled_from(["add", "add", "remove", "next", "pass"]))
+        if what == "add":
+            flow = data.draw(st.sampled_from(flows))
+            queue.add(flow, number)
+            waiting[number] = flow
+        elif what == "remove" and waiting:
+            one = data.draw(st.sampled_from(sorted(waiting)))
+            queue.remove(waiting.pop(one), one)
+        elif what == "next":
+            one_or_none = queue.next(number, lambda _: True)
+            assert (one_or_none is None) == (not waiting)
+            if one_or_none is not None:
+                queue.served(waiting.pop(one_or_none), 7)
+        elif what == "pass":
+            assert queue.next(number, lambda _: False) is None
+        assert sorted(queue) == sorted(waiting)
+        assert len(queue) == len(waiting)
+
+
+def test_flows_that_all_have_left_are_not_kept_behind_one_that_stays() -> None:
+    queue, stays = FairQueue[int](), Flow[int]("g", "bulk")
+    queue.add(stays, -1)
+    for number in range(1000):
+        flow = Flow[int]("g", "bulk")
+        queue.add(flow, number)
+        queue.remove(flow, number)
+    (group,) = queue._groups.values()
+    assert len(group._flows) <= 3
+    for number in range(1000):
+        queue.add(stays, number)
+        queue.remove(stays, number)
+    assert len(stays.waiting) == 1
+
+
+def test_a_flow_serves_again_after_all_were_sent_away() -> None:
+    queue, flow = FairQueue[str](), Flow[str]("g", "bulk")
+    queue.add(flow, "before")
+    queue.clear()
+    assert queue.next(0, anybody) is None
+    queue.add(flow, "behind")
+    assert queue.next(0, anybody) == "behind"
+    queue.remove(flow, "before")
+
+
+def test_reprs_tell_how_many_wait() -> None:
+    queue, flow = FairQueue[str](), Flow[str]("g", "bulk")
+    queue.add(flow, "one")
+    assert repr(queue) == "<FairQueue 1 waiting>"
+    assert repr(flow) == "<Flow bulk, 1 waiting>"

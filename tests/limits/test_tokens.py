@@ -1,0 +1,395 @@
+import math
+from collections.abc import Callable
+
+import pytest
+
+from pinecone_embed_async._limits._tokens import (
+    ACCEPTED_PER_STEP,
+    FIRST_IN_FLIGHT,
+    JITTER,
+    PATIENCE,
+    SMALLEST_CUT,
+    TokenLimit,
+)
+from pinecone_embed_async._limits._trials import EAGER_PROBES
+
+LENGTH = 60.0
+
+
+class Sender:
+    """Sends under a limit, one request after another, by a clock of its own."""
+
+    def __init__(self, given: int | None = None, *, first_in_flight: int = FIRST_IN_FLIGHT) -> None:
+        self.limit = TokenLimit(LENGTH, given, first_in_flight=first_in_flight)
+        self.now = 1000.0
+
+    def send(self, tokens: int) -> tuple[float, int, bool]:
+        return self.now, tokens, self.limit.reserve(tokens, self.now)
+
+    def accept(self, sent: tuple[float, int, bool], billed: int | None = None) -> None:
+        at, tokens, is_trial = sent
+        billed = tokens if billed is None else billed
+        self.limit.settle(tokens, billed, self.now)
+        self.limit.accepted(at, billed, self.now, is_trial=is_trial)
+
+    def reject(
+        self,
+        sent: tuple[float, int, bool],
+        named: int | None = None,
+        *,
+        backoff: Callable[[int], float] = lambda _: 1.0,
+        asked: bool = False,
+    ) -> None:
+        at, tokens, is_trial = sent
+        self.limit.settle(tokens, 0, self.now)
+        self.limit.rejected(at, tokens, self.now, named=named, backoff=backoff, asked=asked, is_trial=is_trial)
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+
+    def room(self, want: int = 1000, least: int = 10) -> int:
+        return self.limit.room(want, least, self.now)
+
+    def room_at(self, want: int = 1000, least: int = 10) -> float | None:
+        return self.limit.room_at(want, least, self.now)
+
+    def fill(self, tokens: int) -> None:
+        """Have a request accepted, a tenth of a second after it was sent."""
+        sent = self.send(tokens)
+        self.pass_time(0.1)
+        self.accept(sent)
+
+
+def test_what_fits_into_what_is_left_of_the_window_goes_at_once() -> None:
+    sender = Sender(10_000)
+    for _ in range(10):
+        assert sender.room() == 1000
+        sender.send(1000)
+    assert sender.room() == 0
+    assert sender.room_at() is None, "it depends on answers"
+
+
+def test_the_last_of_a_window_is_cut_to_what_is_left() -> None:
+    sender = Sender(10_000)
+    sender.fill(9_400)
+    assert sender.room() == 600
+    assert sender.room(least=700) == 0
+
+
+def test_no_crumbs_are_sent() -> None:
+    sender = Sender(10_000)
+    sender.fill(9_950)
+    assert sender.room(want=1000, least=10) == 0
+    assert sender.room(want=16 * 50, least=10) == 50
+    assert 1000 // SMALLEST_CUT > 50
+
+
+def test_what_is_soon_to_be_had_whole_is_not_cut() -> None:
+    sender = Sender(10_000)
+    sender.fill(9_400)
+    sender.pass_time(LENGTH - PATIENCE * LENGTH / 2)
+    assert sender.room() == 0
+    assert sender.room_at() == pytest.approx(1000.1 + LENGTH)
+
+
+def test_one_that_is_larger_than_the_limit_has_a_window_to_itself() -> None:
+    sender = Sender(1000)
+    assert sender.room(want=5000, least=5000) == 1000
+    sender.fill(10)
+    assert sender.room(want=5000, least=5000) == 0
+    when = sender.room_at(want=5000, least=5000)
+    assert when is not None
+    sender.now = when
+    assert sender.room(want=5000, least=5000) == 1000
+
+
+def test_the_bill_counts_instead_of_the_estimate() -> None:
+    sender = Sender(10_000)
+    sender.accept(sender.send(8000), billed=4000)
+    assert sender.room(want=6000) == 6000
+    sender.accept(sender.send(1000), billed=6000)
+    assert sender.room() == 0
+
+
+def test_a_turn_that_is_given_back_leaves_everything_as_it_was() -> None:
+    sender = Sender(10_000)
+    _, tokens, is_trial = sender.send(10_000)
+    sender.limit.unused(tokens, is_trial=is_trial)
+    assert sender.limit.in_flight == 0
+    assert sender.room(want=10_000) == 10_000
+
+
+def test_few_are_in_flight_while_no_limit_is_known_and_more_with_what_is_accepted() -> None:
+    sender = Sender()
+    sent = [sender.send(1000) for _ in range(FIRST_IN_FLIGHT)]
+    assert (sender.room(), sender.room_at()) == (0, None)
+    for one in sent:
+        sender.accept(one)
+    for _ in range(ACCEPTED_PER_STEP):
+        sender.fill(1000)
+    assert sender.limit.most_in_flight == FIRST_IN_FLIGHT + 1
+
+
+def test_a_limit_that_a_rejection_names_becomes_the_budget() -> None:
+    sender = Sender()
+    for _ in range(9):
+        sender.fill(1000)
+    sender.reject(sender.send(2000), named=10_000)
+    assert (sender.limit.limit, sender.limit.source) == (10_000, "named")
+    # Others may have used what is missing; then one request at a time asks.
+    sender.pass_time(LENGTH * (1 + JITTER) + 1)
+    sender.fill(1000)
+    assert sender.room(want=20_000) == 9000
+
+
+def test_while_it_is_explained_by_what_was_used_it_waits_until_that_is_free() -> None:
+    sender = Sender()
+    sender.fill(9_900)
+    answered = sender.now
+    sender.reject(sender.send(1000), named=10_000)
+    assert answered + LENGTH < sender.limit.paused_until <= answered + LENGTH * (1 + JITTER)
+
+
+def test_a_rejection_that_is_not_explained_pauses_shortly() -> None:
+    sender = Sender()
+    sender.fill(1000)
+    sender.reject(sender.send(1000), named=10_000)
+    assert sender.limit.paused_until == sender.now + 1
+
+
+def test_a_lower_limit_than_the_given_one_is_learned_and_a_higher_one_is_not() -> None:
+    sender = Sender(10_000)
+    sender.reject(sender.send(1000), named=20_000)
+    assert (sender.limit.limit, sender.limit.source) == (10_000, "given")
+    sender.reject(sender.send(1000), named=5_000)
+    assert (sender.limit.limit, sender.limit.source) == (5_000, "named")
+
+
+def test_one_rejection_pauses_and_lets_one_at_a_time_go_until_it_is_accepted() -> None:
+    sender = Sender(10_000)
+    sender.reject(sender.send(1000))
+    assert (sender.room(), sender.room_at()) == (0, sender.now + 1)
+    sender.pass_time(1)
+    assert sender.room() == 1000
+    alone = sender.send(1000)
+    assert (sender.room(), sender.room_at()) == (0, None)
+    sender.accept(alone)
+    assert sender.room() == 1000
+
+
+def test_a_burst_counts_once_and_the_pause_grows_with_each_burst() -> None:
+    sender, bursts = Sender(10_000), list[int]()
+
+    def backoff(streak: int) -> float:
+        bursts.append(streak)
+        return 2.0**streak
+
+    burst = [sender.send(100) for _ in range(5)]
+    for one in burst:
+        sender.pass_time(0.01)
+        sender.reject(one, backoff=backoff)
+    assert bursts == [1]
+    for streak in (2, 3):
+        sender.now = sender.limit.paused_until
+        sender.reject(sender.send(100), backoff=backoff)
+        assert bursts[-1] == streak
+        assert sender.limit.paused_until == sender.now + 2.0**streak
+    assert sender.limit.rejections == 7
+
+
+def test_a_later_one_of_a_burst_that_is_told_to_wait_longer_is_obeyed() -> None:
+    sender = Sender(10_000)
+    first, second, third = (sender.send(100) for _ in range(3))
+    sender.reject(first, backoff=lambda _: 2.0, asked=True)
+    sender.reject(second, backoff=lambda _: 30.0, asked=True)
+    sender.reject(third, backoff=lambda _: 1.0, asked=True)
+    assert sender.limit.paused_until == sender.now + 30
+
+
+def test_a_late_rejection_of_an_old_burst_does_not_hold_up_what_goes_on() -> None:
+    sender = Sender(10_000)
+    first, late = sender.send(100), sender.send(100)
+    sender.pass_time(0.1)
+    sender.reject(first)
+    sender.pass_time(1)
+    sender.fill(100)
+    sender.reject(late)
+    assert not sender.limit.is_cautious
+    assert sender.room() == 1000
+
+
+def test_an_acceptance_of_what_was_sent_before_the_rejection_does_not_end_the_caution() -> None:
+    sender = Sender(10_000)
+    before, rejected = sender.send(100), sender.send(100)
+    sender.pass_time(0.1)
+    sender.reject(rejected)
+    sender.accept(before)
+    assert sender.limit.is_cautious
+
+
+def test_without_a_text_a_limit_is_found_from_what_was_accepted() -> None:
+    sender = Sender()
+    for _ in range(80):
+        sender.fill(1000)
+        sender.pass_time(LENGTH / 40)
+    used = sender.limit.window.used(sender.now)
+    sender.reject(sender.send(1000))
+    assert (sender.limit.limit, sender.limit.source) == (used, "found")
+    sender.now = sender.limit.paused_until
+    sender.reject(sender.send(1000))
+    assert used / 2 <= sender.limit.limit < used
+
+
+def test_a_guess_that_turns_out_too_low_is_dropped() -> None:
+    sender = Sender()
+    sender.fill(1000)
+    sender.reject(sender.send(1000))
+    assert sender.limit.source == "found"
+    sender.now = sender.limit.paused_until
+    # One request may go over it.
+    assert sender.room(want=50_000) == 50_000
+    sender.fill(50_000)
+    assert sender.limit.source == "unknown"
+
+
+def test_a_found_limit_does_not_keep_the_smallest_request_back() -> None:
+    sender = Sender()
+    sender.pass_time(LENGTH)
+    sender.reject(sender.send(16))
+    sender.now = sender.limit.paused_until + LENGTH
+    sender.fill(16)
+    assert sender.room(want=90_000, least=50_000) == 0
+    when = sender.room_at(want=90_000, least=50_000)
+    assert when is not None
+    sender.now = when
+    assert sender.room(want=90_000, least=50_000) >= 50_000
+
+
+def named_sender(limit: int = 10_000) -> Sender:
+    sender = Sender()
+    sender.fill(limit - 100)
+    sender.reject(sender.send(1000), named=limit)
+    sender.now = sender.limit.paused_until
+    sender.fill(100)
+    return sender
+
+
+def test_a_named_limit_that_was_raised_is_noticed_by_a_trial() -> None:
+    sender = named_sender()
+    sender.pass_time(4 * LENGTH)
+    sender.fill(10_000)
+    assert sender.room() == 1000, "over the limit, to see"
+    trial = sender.send(1000)
+    assert trial[2]
+    assert sender.room() == 0, "one at a time"
+    sender.accept(trial)
+    assert (sender.limit.limit, sender.limit.source) == (math.inf, "unknown")
+
+
+def test_a_trial_that_is_rejected_leaves_the_limit_and_the_next_comes_later() -> None:
+    sender = named_sender()
+    sender.pass_time(4 * LENGTH)
+    sender.fill(10_000)
+    sender.reject(sender.send(1000), named=10_000)
+    assert sender.limit.source == "named"
+    sender.now = sender.limit.paused_until
+    sender.fill(100)
+    sender.pass_time(5 * LENGTH)
+    sender.fill(10_000)
+    assert sender.room() == 0
+
+
+def test_a_trial_is_not_mistaken_for_others_that_were_sent_in_the_same_moment() -> None:
+    sender = named_sender()
+    sender.pass_time(4 * LENGTH)
+    full, trial = sender.send(10_000), sender.send(1000)
+    assert (full[2], trial[2]) == (False, True)
+    sender.pass_time(0.1)
+    sender.accept(full)
+    assert sender.room() == 0, "the trial is still under way"
+    sender.reject(trial, named=10_000)
+    sender.now = sender.limit.paused_until
+    sender.fill(10_000)
+    assert sender.room() == 0, "and has told that the limit holds"
+
+
+def test_a_trial_that_ends_otherwise_makes_room_for_another() -> None:
+    for how in ("failed", "unused"):
+        sender = named_sender()
+        sender.pass_time(4 * LENGTH)
+        sender.fill(10_000)
+        _, tokens, is_trial = sender.send(1000)
+        if how == "failed":
+            sender.limit.settle(tokens, tokens, sender.now)
+            sender.limit.failed(is_trial=is_trial)
+        else:
+            sender.limit.unused(tokens, is_trial=is_trial)
+        assert sender.send(1000)[2], how
+
+
+def test_a_quota_that_was_halved_and_restored_is_back_within_a_window_or_two() -> None:
+    sender = named_sender()
+    sender.pass_time(LENGTH)
+    sender.reject(sender.send(1000), named=5_000)
+    for _ in range(2):
+        sender.now = max(sender.now, sender.limit.paused_until) + LENGTH
+        sender.fill(5_000)
+        if sender.room():
+            break
+    trial = sender.send(1000)
+    assert trial[2]
+    sender.accept(trial)
+    assert sender.limit.limit == math.inf
+    assert EAGER_PROBES >= 2
+
+
+def test_a_due_trial_does_not_wake_anybody_while_a_limit_is_being_found() -> None:
+    sender = named_sender()
+    sender.pass_time(2 * LENGTH)
+    sender.fill(3000)
+    # Others use the named limit as well.
+    sender.reject(sender.send(1000), named=10_000)
+    assert sender.limit.source == "found"
+    sender.now = sender.limit.paused_until + 10 * LENGTH
+    sender.fill(int(sender.limit.limit))
+    sender.fill(int(sender.limit.limit))
+    when = sender.room_at()
+    assert sender.room() == 0
+    assert when is not None
+    assert when > sender.now
+
+
+def test_waiting_for_the_limit_is_counted_and_waiting_for_answers_while_none_is_known_is_not() -> None:
+    sender = Sender(1000)
+    sender.fill(1000)
+    sender.limit.waits(sender.now, is_waiting=True)
+    sender.pass_time(7)
+    assert sender.limit.statistics("m", "p", 1, sender.now).waited == 7
+    sender.limit.advance(sender.now)
+    sender.limit.waits(sender.now, is_waiting=False)
+    sender.pass_time(7)
+    sender.limit.advance(sender.now)
+    assert sender.limit.statistics("m", "p", 1, sender.now).waited == 7
+    unknown = Sender()
+    unknown.limit.waits(unknown.now, is_waiting=True)
+    assert unknown.limit.statistics("m", "p", 1, unknown.now + 9).waited == 0
+
+
+def test_statistics_tell_what_is_known_and_used() -> None:
+    sender = Sender(10_000)
+    sender.fill(4000)
+    sender.reject(sender.send(100))
+    told = sender.limit.statistics("m", "p", 3, sender.now)
+    assert (told.model, told.input_type, told.waiting) == ("m", "p", 3)
+    assert (told.limit, told.source, told.used, told.window) == (10_000, "given", 4000, LENGTH)
+    assert (told.rejections, told.paused) == (1, 1.0)
+    assert Sender().limit.statistics("m", "p", 0, 0.0).limit is None
+
+
+def test_its_repr_tells_its_level() -> None:
+    sender = Sender(10_000)
+    sender.fill(4000)
+    assert repr(sender.limit) == "<TokenLimit 4000 used, limit 10000 (given)>"
+    sender.reject(sender.send(100))
+    assert repr(sender.limit) == "<TokenLimit 4000 used, limit 10000 (given), one at a time until accepted>"
+    assert repr(Sender().limit) == "<TokenLimit 0 used, no limit known (unknown)>"
