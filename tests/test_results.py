@@ -35,6 +35,8 @@ def test_records_leave_out_what_is_not_embedded() -> None:
     assert dense.to_records(["a"]) == [{"id": "a", "values": [1.0, 1.0]}]
     with pytest.raises(ValueError, match="as many ids"):
         dense.to_records([])
+    with pytest.raises(ValueError, match="as many metadata"):
+        dense.to_records(["a"], metadata=[])
 
 
 def test_inputs_neither_embedded_nor_failed_are_not_tried() -> None:
