@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint types unit test-long bench clean
+.PHONY: demo test lint types unit test-long coverage docs help-page picture dist bench bench-docs clean
 
 demo: $(VENV)/.cli
 	$(BIN)/pinecone-embed demo
@@ -19,6 +19,7 @@ lint: $(VENV)/.dev
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 unit: $(VENV)/.dev
 	$(BIN)/pytest
@@ -27,8 +28,37 @@ unit: $(VENV)/.dev
 test-long: $(VENV)/.dev
 	$(BIN)/pytest --hypothesis-profile=long --timeout=3600 -m "fuzz or long"
 
-bench: $(VENV)/.bench
-	$(BIN)/python benchmarks/throughput.py
+# Everything that benchmarks/ measures, in half an hour; on a machine that has nothing else to do.
+bench: $(VENV)/.dev
+	mkdir -p benchmarks/results
+	$(BIN)/python -m benchmarks --json benchmarks/results/latest.json --plots benchmarks/results
+
+# The tables and plots of docs/ from the last run of `make bench`.
+bench-docs: $(VENV)/.dev
+	$(BIN)/python -m benchmarks --write-docs benchmarks/results/latest.json
+
+# What no test reaches, by line and branch.
+coverage: $(VENV)/.dev
+	$(BIN)/pytest --cov --cov-report=term --cov-report=html
+
+# Warnings are errors; the tests check the links of README and the other files that are not on the site.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/pytest --quiet tests/test_docs.py -k links
+
+help-page: $(VENV)/.dev
+	$(BIN)/python scripts/command_line_help.py > docs/command-line-help.md
+
+picture: $(VENV)/.dev
+	$(BIN)/python scripts/draw_job.py docs/job.svg
+
+# The wheel is tried in an environment of its own that holds nothing but what the wheel asks for.
+dist: $(VENV)/.dev
+	rm -rf dist $(VENV)-dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(PYTHON) -m venv $(VENV)-dist
+	$(VENV)-dist/bin/pip install --quiet dist/*.whl
+	cd dist && ../$(VENV)-dist/bin/python -I ../scripts/smoke.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -42,8 +72,9 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --editable ".[dev,bench]"
 	touch $@ $(VENV)/.cli
 
-$(VENV)/.bench: $(VENV)/.dev
+$(VENV)/.docs: $(VENV)/.dev
+	$(BIN)/pip install --quiet --editable ".[docs]"
 	touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
+	rm -rf $(VENV) $(VENV)-dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* htmlcov dist build site

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import select
@@ -15,13 +16,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.figures import derived
+from benchmarks.seeded import MAX_BATCH
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from competitors import Competitor
-    from seeded import Load
+    from benchmarks.competitors import Competitor
+    from benchmarks.seeded import Load
 
-_HERE = Path(__file__).parent
+_ROOT = Path(__file__).parent.parent
 _SERVER_START = 120.0
 _SERVER_END = 10.0
 _PACKAGES = (
@@ -33,6 +37,8 @@ _PACKAGES = (
     "pinecone",
     "httpx",
     "orjson",
+    "baseten-performance-client",
+    "uvloop",
 )
 
 
@@ -47,8 +53,39 @@ def _environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.lower().endswith("_proxy")
         and not name.startswith("PINECONE_")
-        and name not in {"PYTHONASYNCIODEBUG", "PYTHONDEVMODE"}
+        and name not in {"PYTHONASYNCIODEBUG", "PYTHONDEVMODE", "PYTHONWARNINGS"}
     }
+
+
+def run_module(name: str, arguments: Sequence[str], *, limit: float, who: str) -> str:
+    """Run a module of this package in a process of its own, and return what it printed.
+
+    Args:
+        name: Of the module.
+        arguments: On its command line.
+        limit: Seconds after which it is given up.
+        who: What the messages of errors call it.
+
+    Raises:
+        BenchmarkError: It failed or took too long.
+    """
+    try:
+        process = subprocess.run(
+            [sys.executable, "-m", f"benchmarks.{name}", *arguments],
+            cwd=_ROOT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=limit,
+            env=_environment(),
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BenchmarkError(f"{who}: stopped after {error.timeout:.0f} s") from error
+    if process.returncode:
+        said = process.stderr.strip().splitlines()[-15:]
+        raise BenchmarkError("\n  ".join([f"{who}: exit status {process.returncode}", *said]))
+    return process.stdout
 
 
 @dataclass(frozen=True)
@@ -73,16 +110,22 @@ class Server:
 
 
 @contextlib.contextmanager
-def running_server(load: Load) -> Iterator[Server]:
+def running_server(load: Load, *, service_time: float = 0.0) -> Iterator[Server]:
     """Start the server, and end it whatever happens.
+
+    Args:
+        load: Which vectors it answers.
+        service_time: Seconds that it takes before it answers.
 
     Raises:
         BenchmarkError: It did not get ready.
     """
-    command = [sys.executable, str(_HERE / "server.py")]
+    command = [sys.executable, "-m", "benchmarks.server", "--service-time", str(service_time)]
     for name, value in asdict(load).items():
         command += [f"--{name}", str(value)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()) as process:
+    with subprocess.Popen(
+        command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()
+    ) as process:
         if process.stdin is None or process.stdout is None:
             raise BenchmarkError("the server has no pipes")
         try:
@@ -120,31 +163,17 @@ def run_competitor(competitor: Competitor, server: Server, load: Load, job: Job)
     """Measure a competitor once, in a process of its own, and compare with what the server has seen.
 
     Returns:
-        The figures of ``measure.measure``; under ``server`` the difference in its statistics; the share of
-        the processor's time that the host of a virtual machine gave to others meanwhile.
+        The figures of ``measure.measure`` and what follows from them; under ``server`` the difference in its
+        statistics; the share of the processor's time that the host of a virtual machine gave to others meanwhile.
 
     Raises:
         BenchmarkError: It failed, took too long, returned wrong vectors or did not fetch each input once.
     """
     before, stolen_before = server.statistics(), _stolen()
     argument = json.dumps({"competitor": competitor.name, "url": server.url, "load": asdict(load), **asdict(job)})
-    try:
-        process = subprocess.run(
-            [sys.executable, str(_HERE / "measure.py"), argument],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=job.limit + 20,
-            env=_environment(),
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise BenchmarkError(f"{competitor.name}: stopped after {error.timeout:.0f} s") from error
-    if process.returncode:
-        said = process.stderr.strip().splitlines()[-15:]
-        raise BenchmarkError("\n  ".join([f"{competitor.name}: exit status {process.returncode}", *said]))
+    said = run_module("measure", [argument], limit=job.limit + 20, who=competitor.name)
     # the last line, for a library may print too
-    figures: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+    figures: dict[str, Any] = json.loads(said.splitlines()[-1])
     after, stolen_after = server.statistics(), _stolen()
     served = {name: value - before[name] for name, value in after.items()}
     served["connections"] -= 1  # the one that asked for the statistics
@@ -157,7 +186,7 @@ def run_competitor(competitor: Competitor, server: Server, load: Load, job: Job)
         raise BenchmarkError(f"{competitor.name}: received {figures['received_bytes']:,} of {served['embed_bytes']:,} bytes")
     ticks = stolen_after[1] - stolen_before[1]
     return {
-        **figures,
+        **derived(figures, inputs=job.inputs, requests=math.ceil(job.inputs / MAX_BATCH)),
         "server": served,
         "stolen_share": (stolen_after[0] - stolen_before[0]) / ticks if ticks else 0.0,
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import json
 import resource
 import signal
@@ -16,11 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from competitors import COMPETITORS, Target
-from seeded import PERIOD, Load, dense_vectors, texts
+
+from benchmarks.competitors import COMPETITORS, Kept, Received, Target
+from benchmarks.figures import percentile
+from benchmarks.lag import ticking
+from benchmarks.seeded import PERIOD, Load, SparseRows, dense_vectors, sparse_vectors, texts
 
 if TYPE_CHECKING:
-    from competitors import Competitor, Result
+    from collections.abc import Callable
+
+    from benchmarks.competitors import Competitor, Result
 
 _CHECKED_AT_ONCE = 8 * PERIOD
 
@@ -56,24 +62,51 @@ def check(result: Result, inputs: int, load: Load) -> None:
     Raises:
         WrongResultError: Naming the first row that differs.
     """
-    if isinstance(result, int):  # the floor; whoever started this compares its bytes with the server's
+    if isinstance(result, Received):  # whoever started this compares its bytes with the server's
         return
-    if result.shape != (inputs, load.dimension) or result.dtype != np.float32:
-        raise WrongResultError(f"the result is {result.dtype} {result.shape}, not float32 ({inputs}, {load.dimension})")
+    if isinstance(result, SparseRows):
+        _check_sparse(result, inputs, load)
+        return
+    matrix = result.matrix() if isinstance(result, Kept) else result
+    if matrix.shape != (inputs, load.dimension) or matrix.dtype != np.float32:
+        raise WrongResultError(f"the result is {matrix.dtype} {matrix.shape}, not float32 ({inputs}, {load.dimension})")
     expected = dense_vectors(load)
     for start in range(0, inputs, _CHECKED_AT_ONCE):
-        rows = result[start : start + _CHECKED_AT_ONCE]
+        rows = matrix[start : start + _CHECKED_AT_ONCE]
         equal = (rows == expected[np.arange(start, start + len(rows)) % PERIOD]).all(axis=1)
         if not equal.all():
             raise WrongResultError(f"row {start + int(equal.argmin())} is not the vector of its input")
+
+
+def _check_sparse(result: SparseRows, inputs: int, load: Load) -> None:
+    expected = sparse_vectors(load)
+    rows = np.arange(inputs) % PERIOD
+    if not np.array_equal(result.lengths, expected.lengths[rows]):
+        raise WrongResultError("the rows have other lengths than the vectors of their inputs")
+    starts = np.cumsum(expected.lengths) - expected.lengths
+    places = np.concatenate([np.arange(starts[row], starts[row] + expected.lengths[row]) for row in rows.tolist()])
+    for name, got, right in (
+        ("indices", result.indices, expected.indices),
+        ("values", result.values, expected.values),
+    ):
+        if got.dtype != right.dtype or not np.array_equal(got, right[places]):
+            raise WrongResultError(f"the {name} are not those of the inputs' vectors")
+
+
+def size_of(result: Result) -> int:
+    """Return the bytes of a result's arrays; 0 for what has none."""
+    if isinstance(result, SparseRows):
+        return result.lengths.nbytes + result.indices.nbytes + result.values.nbytes
+    return result.nbytes if isinstance(result, np.ndarray) else 0
 
 
 async def measure(competitor: Competitor, target: Target, inputs: int, warm_up: int, limit: float) -> dict[str, Any]:
     """Run a competitor once over fresh inputs, after a warm-up over others.
 
     Returns:
-        Wall and CPU seconds from the call to the whole result; the peak of memory up to then, and the one
-        before the first request, with everything imported and the inputs made; the bytes the floor received.
+        Wall and CPU seconds from the call to the whole result; how late the event loop was meanwhile; the peak of
+        memory up to then, and the one before the first request, with everything imported and the inputs made; the
+        bytes the floor received.
     """
     passages = texts(inputs + warm_up, target.load.seed)
     measured, warming = passages[:inputs], passages[inputs:]
@@ -82,22 +115,31 @@ async def measure(competitor: Competitor, target: Target, inputs: int, warm_up: 
         gc.collect()
         memory_before = peak_memory()
         warm = await embed(warming)
-        received = warm if isinstance(warm, int) else 0
+        received = warm.bytes if isinstance(warm, Received) else 0
         del warm
         gc.collect()
-        cpu_before, started = cpu_seconds(), time.perf_counter()
-        result = await embed(measured)
-        seconds, cpu = time.perf_counter() - started, cpu_seconds() - cpu_before
+        async with ticking() as late:
+            cpu_before, started = cpu_seconds(), time.perf_counter()
+            result = await embed(measured)
+            seconds, cpu = time.perf_counter() - started, cpu_seconds() - cpu_before
         memory = peak_memory()
     check(result, inputs, target.load)
     return {
         "seconds": seconds,
         "cpu_seconds": cpu,
+        "lag_p99_ms": 1000 * percentile(late, 99),
+        "lag_max_ms": 1000 * max(late, default=0.0),
+        "ticks": len(late),
         "peak_bytes": memory,
         "peak_bytes_before": memory_before,
-        "result_bytes": result.nbytes if not isinstance(result, int) else 0,
-        "received_bytes": received + result if isinstance(result, int) else None,
+        "result_bytes": size_of(result),
+        "received_bytes": received + result.bytes if isinstance(result, Received) else None,
     }
+
+
+def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """Return what makes the event loop that a competitor runs on."""
+    return asyncio.new_event_loop if name == "asyncio" else importlib.import_module(name).new_event_loop
 
 
 def main() -> int:
@@ -106,8 +148,10 @@ def main() -> int:
     # ends this process even if its starter is gone and the loop hangs
     signal.alarm(int(job["limit"]) + 30)
     target = Target(job["url"], Load(**job["load"]), job["concurrency"])
+    competitor = COMPETITORS[job["competitor"]]
     try:
-        figures = asyncio.run(measure(COMPETITORS[job["competitor"]], target, job["inputs"], job["warm_up"], job["limit"]))
+        with asyncio.Runner(loop_factory=loop_factory(competitor.loop)) as runner:
+            figures = runner.run(measure(competitor, target, job["inputs"], job["warm_up"], job["limit"]))
     except WrongResultError as error:
         print(f"wrong result: {error}", file=sys.stderr)
         return 1

@@ -6,15 +6,20 @@ The server writes these vectors, and each competitor's result is compared with t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
+    from collections.abc import Sequence
 
 Precision = Literal["half", "full"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+Kind = Literal["dense", "sparse"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 MAX_BATCH = 96
 """Inputs per request, the limit of every hosted model (service-facts)."""
@@ -35,26 +40,40 @@ class Load:
     """Which vectors the server answers.
 
     Attributes:
-        dimension: Numbers per dense vector.
+        kind: Of vectors.
+        dimension: Numbers per dense vector; of no meaning for sparse ones.
         precision: ``half`` writes half-precision numbers in full (about 18 characters), as the service does;
             ``full`` writes single-precision ones with the digits of a double (about 20 characters).
         seed: Of inputs and vectors alike.
     """
 
+    kind: Kind = "dense"
     dimension: int = 1024
     precision: Precision = "half"
     seed: int = 2
 
     @property
+    def name(self) -> str:
+        """On the command line, in the JSON and in tables."""
+        return f"dense-{self.dimension}-{self.precision}" if self.kind == "dense" else f"sparse-{self.precision}"
+
+    @property
     def model(self) -> str:
-        """A hosted dense model that has this dimension."""
+        """A hosted model that gives such vectors."""
+        if self.kind == "sparse":
+            return "pinecone-sparse-english-v0"
         return "multilingual-e5-large" if self.dimension == 1024 else "llama-text-embed-v2"
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The request's ``parameters`` for passages of this dimension."""
-        extra = {} if self.dimension == 1024 else {"dimension": self.dimension}
+        """The request's ``parameters`` for passages."""
+        extra = {"dimension": self.dimension} if self.model == "llama-text-embed-v2" else {}
         return {"input_type": "passage", **extra}
+
+    @property
+    def row_bytes(self) -> int:
+        """Of one dense row of a result, in float32."""
+        return 4 * self.dimension
 
 
 def texts(count: int, seed: int) -> list[str]:
@@ -82,14 +101,38 @@ def dense_vectors(load: Load) -> npt.NDArray[np.float32]:
     return vectors.astype(np.float32)
 
 
-def sparse_vectors(
-    load: Load,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], npt.NDArray[np.float32]]:
-    """Return ``PERIOD`` sparse vectors as compressed rows: ``indptr``, ``indices``, ``values``."""
+class SparseRows(NamedTuple):
+    """Sparse vectors, row after row.
+
+    Attributes:
+        lengths: int64 (rows,), the number of terms of each row.
+        indices: uint32 (terms,).
+        values: float32 (terms,), parallel to ``indices``.
+    """
+
+    lengths: npt.NDArray[np.int64]
+    indices: npt.NDArray[np.uint32]
+    values: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, indices: Sequence[Sequence[int]], values: Sequence[Sequence[float]]) -> SparseRows:
+        """Make flat arrays of the lists of all rows."""
+        lengths = np.fromiter(map(len, indices), np.int64, len(indices))
+        terms = int(lengths.sum())
+        return cls(
+            lengths,
+            np.fromiter(chain.from_iterable(indices), np.uint32, terms),
+            np.fromiter(chain.from_iterable(values), np.float32, terms),
+        )
+
+
+def sparse_vectors(load: Load) -> SparseRows:
+    """Return the ``PERIOD`` sparse vectors; see ``dense_vectors`` for their numbers."""
     generator = np.random.default_rng([load.seed, 3])
-    indptr = np.concatenate(([0], np.cumsum(generator.integers(*_SPARSE_TERMS, PERIOD))))
-    indices = generator.integers(0, 2**32, indptr[-1], dtype=np.uint32)
-    values = generator.gamma(2.0, 0.5, indptr[-1])
+    lengths = generator.integers(*_SPARSE_TERMS, PERIOD)
+    terms = int(lengths.sum())
+    indices = generator.integers(0, 2**32, terms, dtype=np.uint32)
+    values = generator.gamma(2.0, 0.5, terms)
     if load.precision == "half":
         values = values.astype(np.float16)
-    return indptr, indices, values.astype(np.float32)
+    return SparseRows(lengths, indices, values.astype(np.float32))

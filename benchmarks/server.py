@@ -1,4 +1,4 @@
-"""The local service that benchmarks run against: ``/embed`` and ``/models``, as fast as Python can send.
+"""The local service that benchmarks run against: ``/embed``, ``/models``, ``/v1/embeddings``, as fast as Python can send.
 
 Run as a process of its own. It prints its port on one line once it is ready, listens on 127.0.0.1 only, and
 ends when its standard input closes, so it never outlives whoever started it.
@@ -6,6 +6,8 @@ ends when its standard input closes, so it never outlives whoever started it.
 Every vector is written as JSON once, before the port is printed, one after another in one buffer. An answer
 to inputs with consecutive numbers is a slice of that buffer, sent uncopied. ``GET /statistics`` tells
 what was served, so that a competitor is not only believed.
+
+``/v1/embeddings`` is OpenAI's wire format, which clients of other services speak: the same numbers in the same digits.
 """
 
 from __future__ import annotations
@@ -19,14 +21,16 @@ import resource
 import socket
 import sys
 import threading
+from collections import deque
 from dataclasses import dataclass
 from decimal import Decimal
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
-from seeded import MAX_BATCH, NUMBER_WIDTH, PERIOD, PRECISIONS, Load, dense_vectors, sparse_vectors
+
+from benchmarks.seeded import KINDS, MAX_BATCH, NUMBER_WIDTH, PERIOD, PRECISIONS, Load, dense_vectors, sparse_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -36,6 +40,9 @@ if TYPE_CHECKING:
 MAX_HEAD = 64 * 1024
 MAX_REQUEST = 16 * 1024 * 1024
 TOKENS_PER_INPUT = 100
+
+_DENSE_START, _DENSE_END = '{"values":[', '],"vector_type":"dense"}'
+_OPENAI_STARTS = tuple(f'{{"object":"embedding","index":{index},"embedding":['.encode() for index in range(MAX_BATCH))
 
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _TRANSFER_ENCODING = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
@@ -53,7 +60,13 @@ class _Request(msgspec.Struct):
     parameters: dict[str, Any] = {}
 
 
+class _OpenAIRequest(msgspec.Struct):
+    model: str
+    input: list[str]
+
+
 _request_decoder = msgspec.json.Decoder(_Request)
+_openai_request_decoder = msgspec.json.Decoder(_OpenAIRequest)
 
 
 class RequestError(Exception):
@@ -80,12 +93,16 @@ class Rows:
         self._joined = memoryview(b",".join(repeated))
         self._starts = np.cumsum([0, *(len(row) + 1 for row in repeated)]).tolist()
 
-    def select(self, numbers: Sequence[int]) -> memoryview | bytes:
-        """Return the vectors of these inputs, separated by commas."""
+    def select(self, numbers: Sequence[int]) -> list[memoryview | bytes]:
+        """Return the vectors of these inputs, separated by commas, in pieces."""
         first = numbers[0] % PERIOD
-        if all(after == before + 1 for before, after in pairwise(numbers)):
-            return self._slice(first, first + len(numbers))
-        return b",".join(self._slice(number % PERIOD, number % PERIOD + 1) for number in numbers)
+        if len(numbers) <= MAX_BATCH and all(after == before + 1 for before, after in pairwise(numbers)):
+            return [self._slice(first, first + len(numbers))]
+        return [b",".join(self.one(number) for number in numbers)]
+
+    def one(self, number: int) -> memoryview:
+        """Return the vector of one input."""
+        return self._slice(number % PERIOD, number % PERIOD + 1)
 
     def _slice(self, first: int, end: int) -> memoryview:
         return self._joined[self._starts[first] : self._starts[end] - 1]
@@ -96,17 +113,15 @@ def dense_rows(load: Load) -> Rows:
     vectors = dense_vectors(load)
     written = decimals(vectors)
     rows = (",".join(written[start : start + load.dimension]) for start in range(0, vectors.size, load.dimension))
-    return Rows([f'{{"values":[{row}],"vector_type":"dense"}}'.encode() for row in rows])
+    return Rows([f"{_DENSE_START}{row}{_DENSE_END}".encode() for row in rows])
 
 
 def sparse_rows(load: Load) -> Rows:
     """Write the sparse vectors, each as one item of an answer's ``data``."""
-    indptr, indices, values = sparse_vectors(load)
-    written = decimals(values)
-    rows = (
-        (",".join(written[start:end]), ",".join(map(str, indices[start:end].tolist())))
-        for start, end in pairwise(indptr.tolist())
-    )
+    vectors = sparse_vectors(load)
+    written = decimals(vectors.values)
+    bounds = pairwise([0, *np.cumsum(vectors.lengths).tolist()])
+    rows = ((",".join(written[start:end]), ",".join(map(str, vectors.indices[start:end].tolist()))) for start, end in bounds)
     return Rows(
         [f'{{"sparse_values":[{row}],"sparse_indices":[{places}],"vector_type":"sparse"}}'.encode() for row, places in rows]
     )
@@ -159,21 +174,23 @@ class Statistics:
         return {**vars(self), "cpu_seconds": usage.ru_utime + usage.ru_stime}
 
 
+_EMBED = frozenset({b"POST /embed", b"POST /v1/embeddings"})
+
+
 class Service:
     """Answers requests; knows nothing of sockets."""
 
     def __init__(self, load: Load) -> None:
         self.statistics = Statistics()
         self._load = load
-        self._dense = dense_rows(load)
-        self._sparse = sparse_rows(load)
+        self._rows = sparse_rows(load) if load.kind == "sparse" else dense_rows(load)
 
     def answer(self, target: bytes, body: memoryview) -> list[bytes | memoryview]:
         """Return the answer to one request, head first, in pieces to be sent one after another."""
         statistics = self.statistics
         try:
-            if target == b"POST /embed":
-                pieces = self._embed(body)
+            if target in _EMBED:
+                pieces = self._embed(body) if target == b"POST /embed" else self._openai(body)
                 length = sum(map(len, pieces))
                 statistics.embed_requests += 1
                 statistics.embed_bytes += length
@@ -190,25 +207,44 @@ class Service:
             numbers = [int(item.text[:NUMBER_WIDTH]) for item in request.inputs]
         except ValueError as error:
             raise RequestError(400, f"The request could not be read: {error}") from error
+        self._check(numbers, request.model)
+        if _is_sparse(request.model) != (self._load.kind == "sparse"):
+            raise RequestError(400, f"This server was started for {self._load.kind} vectors")
+        if self._load.kind == "dense" and request.parameters.get("dimension", self._load.dimension) != self._load.dimension:
+            raise RequestError(400, f"This server was started with dimension {self._load.dimension}")
+        start = f'{{"model":"{request.model}","vector_type":"{self._load.kind}","data":['
+        end = f'],"usage":{{"total_tokens":{TOKENS_PER_INPUT * len(numbers)}}}}}'
+        return [start.encode(), *self._rows.select(numbers), end.encode()]
+
+    def _openai(self, body: memoryview) -> list[bytes | memoryview]:
+        try:
+            request = _openai_request_decoder.decode(body)
+            numbers = [int(text[:NUMBER_WIDTH]) for text in request.input]
+        except ValueError as error:
+            raise RequestError(400, f"The request could not be read: {error}") from error
+        self._check(numbers, request.model)
+        if self._load.kind == "sparse":
+            raise RequestError(400, "This wire has no sparse vectors")
+        pieces: list[bytes | memoryview] = [b'{"object":"list","data":[']
+        for index, number in enumerate(numbers):
+            values = self._rows.one(number)[len(_DENSE_START) : -len(_DENSE_END)]
+            pieces += [_OPENAI_STARTS[index], values, b"]}," if index + 1 < len(numbers) else b"]}"]
+        tokens = TOKENS_PER_INPUT * len(numbers)
+        end = f'],"model":"{request.model}","usage":{{"prompt_tokens":{tokens},"total_tokens":{tokens}}}}}'
+        return [*pieces, end.encode()]
+
+    def _check(self, numbers: Sequence[int], model: str) -> None:
         if not 1 <= len(numbers) <= MAX_BATCH:
             message = f"Input length '{len(numbers)}' exceeded inputs limit of {MAX_BATCH}"
-            raise RequestError(400, f"{message} for model '{request.model}'")
-        sparse = _is_sparse(request.model)
-        if not sparse and request.parameters.get("dimension", self._load.dimension) != self._load.dimension:
-            raise RequestError(400, f"This server was started with dimension {self._load.dimension}")
+            raise RequestError(400, f"{message} for model '{model}'")
         self.statistics.inputs += len(numbers)
-        kind = "sparse" if sparse else "dense"
-        start = f'{{"model":"{request.model}","vector_type":"{kind}","data":['
-        end = f'],"usage":{{"total_tokens":{TOKENS_PER_INPUT * len(numbers)}}}}}'
-        return [start.encode(), (self._sparse if sparse else self._dense).select(numbers), end.encode()]
 
     def _other(self, target: bytes) -> object:
         method, _, path = target.decode("latin-1").partition(" ")
         if (method, path) == ("GET", "/statistics"):
             return self.statistics.snapshot()
         if (method, path) == ("GET", "/models"):
-            names = (self._load.model, "pinecone-sparse-english-v0")
-            return {"models": [describe_model(name, self._load) for name in names]}
+            return {"models": [describe_model(self._load.model, self._load)]}
         if method == "GET" and path.startswith("/models/"):
             return describe_model(path.removeprefix("/models/"), self._load)
         raise RequestError(404, f"Nothing is served at {method} {path}")
@@ -230,19 +266,40 @@ def _error(error: RequestError) -> list[bytes | memoryview]:
 
 
 async def _send(connection: socket.socket, pieces: Iterable[bytes | memoryview]) -> None:
-    """Send the pieces in one system call, and what the socket did not take as it empties.
+    """Send the pieces, as many in one system call as it takes, and wait where the socket is full.
 
     Not a transport: `transport.write` would copy what is left of every answer.
     """
-    views = [memoryview(piece) for piece in pieces]
-    sent = 0
-    with contextlib.suppress(BlockingIOError):
-        sent = connection.sendmsg(views)
+    views = deque(memoryview(piece) for piece in pieces if len(piece))
+    while views:
+        try:
+            sent = connection.sendmsg(list(islice(views, _MOST_PIECES)))
+        except BlockingIOError:
+            await _writable(connection)
+            continue
+        while views and sent >= len(views[0]):
+            sent -= len(views.popleft())
+        if sent:
+            views[0] = views[0][sent:]
+
+
+_MOST_PIECES = 1024
+"""Of one system call: `IOV_MAX` on Linux and macOS."""
+
+
+async def _writable(connection: socket.socket) -> None:
     loop = asyncio.get_running_loop()
-    for view in views:
-        if sent < len(view):
-            await loop.sock_sendall(connection, view[sent:])
-        sent = max(0, sent - len(view))
+    ready: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_writer(connection, wake)
+    try:
+        await ready
+    finally:
+        loop.remove_writer(connection)
 
 
 def _request_length(head: bytes | bytearray) -> int:
@@ -255,8 +312,8 @@ def _request_length(head: bytes | bytearray) -> int:
     return length
 
 
-async def _serve(connection: socket.socket, service: Service) -> None:
-    """Answer one connection's requests until it closes."""
+async def _serve(connection: socket.socket, service: Service, service_time: float) -> None:
+    """Answer one connection's requests until it closes; embeddings after `service_time` seconds."""
     loop = asyncio.get_running_loop()
     connection.setblocking(False)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -283,20 +340,22 @@ async def _serve(connection: socket.socket, service: Service) -> None:
             target = head.partition(b"\r\n")[0].rpartition(b" ")[0]
             pieces = service.answer(target, memoryview(bytes(received[head_end + 4 : end])))
             del received[:end]
+            if service_time and target == b"POST /embed":
+                await asyncio.sleep(service_time)
             await _send(connection, pieces)
             if _CLOSE.search(head):
                 return
 
 
-async def _accept(listener: socket.socket, service: Service) -> None:
+async def _accept(listener: socket.socket, service: Service, service_time: float) -> None:
     loop = asyncio.get_running_loop()
     async with asyncio.TaskGroup() as group:
         while True:
             connection, _ = await loop.sock_accept(listener)
-            group.create_task(_serve(connection, service))
+            group.create_task(_serve(connection, service, service_time))
 
 
-async def serve(load: Load) -> None:
+async def serve(load: Load, service_time: float = 0.0) -> None:
     """Listen on a free port of 127.0.0.1, print it, and serve until standard input closes."""
     service = Service(load)
     loop = asyncio.get_running_loop()
@@ -311,7 +370,7 @@ async def serve(load: Load) -> None:
 
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
         listener.setblocking(False)
-        accepting = asyncio.create_task(_accept(listener, service))
+        accepting = asyncio.create_task(_accept(listener, service, service_time))
         threading.Thread(target=wait_for_end, daemon=True).start()
         print(listener.getsockname()[1], flush=True)
         await asyncio.wait({accepting, asyncio.create_task(ended.wait())}, return_when=asyncio.FIRST_COMPLETED)
@@ -326,14 +385,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=(__doc__ or "").partition("\n")[0],
         epilog="Prints its port once it is ready; ends when its standard input closes.",
     )
+    parser.add_argument("--kind", choices=KINDS, default="dense", help="of the vectors (default dense)")
     parser.add_argument("--dimension", type=int, default=1024, help="numbers per dense vector (default 1024)")
     parser.add_argument("--precision", choices=PRECISIONS, default="half", help="of the numbers (default half)")
     parser.add_argument("--seed", type=int, default=2, help="of the vectors (default 2)")
+    parser.add_argument("--service-time", type=float, default=0.0, help="seconds before an answer (default 0)")
     options = parser.parse_args(arguments)
     if not 1 <= options.dimension <= 4096:
         parser.error("--dimension must be between 1 and 4096")
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(Load(options.dimension, options.precision, options.seed)))
+        asyncio.run(serve(Load(options.kind, options.dimension, options.precision, options.seed), options.service_time))
     return 0
 
 

@@ -1,5 +1,6 @@
 """Embed any number of texts with Pinecone's hosted models, asynchronously."""
 
+from pinecone_embed_async._cache import Cache, SqliteCache
 from pinecone_embed_async._client import EmbedClient, Progress, Statistics
 from pinecone_embed_async._errors import (
     ApiError,
@@ -31,12 +32,25 @@ from pinecone_embed_async._limits import (
 from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings, SparseVector, Usage
 from pinecone_embed_async._retry import RetryPolicy
 from pinecone_embed_async._stream import EmbeddedBatch, EmbeddingStream
+from pinecone_embed_async._telemetry import (
+    ErrorKind,
+    Event,
+    Failed,
+    Finished,
+    Hook,
+    ObservedCall,
+    ObservedRequest,
+    Retried,
+    Started,
+    Waiting,
+)
 from pinecone_embed_async._version import __version__
 from pinecone_embed_async._wire import ModelInfo, ModelParameter
 
 __all__ = [
     "ApiError",
     "AuthenticationError",
+    "Cache",
     "ClosedError",
     "ConfigurationError",
     "DeadlineExceededError",
@@ -45,13 +59,20 @@ __all__ = [
     "EmbedError",
     "EmbeddedBatch",
     "EmbeddingStream",
+    "ErrorKind",
     "Estimate",
+    "Event",
+    "Failed",
     "Failure",
+    "Finished",
+    "Hook",
     "InputError",
     "InvalidRequestError",
     "ModelInfo",
     "ModelParameter",
     "NotFoundError",
+    "ObservedCall",
+    "ObservedRequest",
     "Progress",
     "Quota",
     "QuotaBackend",
@@ -61,14 +82,18 @@ __all__ = [
     "QuotaOutcome",
     "RateLimitError",
     "ResponseError",
+    "Retried",
     "RetryPolicy",
     "ServiceError",
     "SharedQuota",
     "SparseEmbeddings",
     "SparseVector",
+    "SqliteCache",
+    "Started",
     "Statistics",
     "TokenStatistics",
     "TransportError",
     "Usage",
+    "Waiting",
     "__version__",
 ]

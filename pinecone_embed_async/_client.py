@@ -6,22 +6,26 @@ import asyncio
 import contextlib
 import math
 import os
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypedDict, TypeVar, cast, overload
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast, overload
 from urllib.parse import quote
 
 import msgspec
+import numpy as np
 
 from pinecone_embed_async import _models
+from pinecone_embed_async._cache import LOOKED_UP_AT_ONCE, READ_AT_ONCE, ClientCache
 from pinecone_embed_async._clock import SystemClock
 from pinecone_embed_async._coalesce import Joined, Joiner
 from pinecone_embed_async._collector import Collector
+from pinecone_embed_async._discovery import Discovery
 from pinecone_embed_async._endpoint import check_api_key, check_base_url, user_agent
 from pinecone_embed_async._engine import Engine, EngineOptions
 from pinecone_embed_async._errors import (
     ClosedError,
     ConfigurationError,
     DeadlineExceededError,
+    EmbedError,
     InputError,
     ResponseError,
 )
@@ -31,18 +35,20 @@ from pinecone_embed_async._limits import LimiterOptions, Quota, SharedQuota, Tur
 from pinecone_embed_async._plan import Distinct, Learned, Ledger, RequestLimits, Requests, Splitter
 from pinecone_embed_async._results import DenseEmbeddings, Dimension, SparseEmbeddings, SparseVector, with_outcome
 from pinecone_embed_async._retry import RetryPolicy
-from pinecone_embed_async._stream import Batches, EmbeddingStream, Reader, Run, check_source
-from pinecone_embed_async._wire import decode_model, decode_models, encode_request
+from pinecone_embed_async._stream import Batches, EmbeddingStream, LookingReader, Reader, Run, check_source
+from pinecone_embed_async._telemetry import CallObservation, ObservedCall, teller_of
+from pinecone_embed_async._wire import decode_model, decode_models, encode_parameters, encode_request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
     from types import TracebackType
-    from typing import Self, Unpack
+    from typing import Self, TypedDict, Unpack
 
     import aiohttp
-    import numpy as np
     from numpy.typing import NDArray
+    from yarl import URL
 
+    from pinecone_embed_async._cache import Cache, Found, KeyMaker
     from pinecone_embed_async._clock import Clock
     from pinecone_embed_async._coalesce import Answers
     from pinecone_embed_async._engine import Destination
@@ -52,6 +58,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._models import VectorType
     from pinecone_embed_async._plan import Account, Fresh, Outcomes, PlannedRequest
     from pinecone_embed_async._stream import Source
+    from pinecone_embed_async._telemetry import Hook, Operation
     from pinecone_embed_async._wire import DecoderName, ModelInfo
 
 DEFAULT_BASE_URL = "https://api.pinecone.io"
@@ -104,6 +111,8 @@ class Statistics:
         decoder: `"msgspec"` or `"simdjson"`.
         joined: calls of `embed_one` answered with a vector.
         joined_requests: requests that answered them.
+        cache_hits: inputs whose vectors the cache had.
+        cache_misses: inputs whose vectors were looked for there, and not found.
         retry_budget: what is left of 100; a failure of the service or the connection takes one, an answer gives
             one back, and below 50 one request is in flight at a time.
     """
@@ -124,6 +133,8 @@ class Statistics:
     decoder: str
     joined: int
     joined_requests: int
+    cache_hits: int
+    cache_misses: int
     retry_budget: int
 
 
@@ -137,46 +148,79 @@ class _Job:
     dimension: int | None
     deadline: float | None
     priority: Priority
+    maker: KeyMaker | None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class _Call:
-    """A call of `embed` whose inputs are read."""
+    """A call of `embed` whose inputs are read; if equal ones are merged, `positions` has the place of each in `texts`."""
 
-    count: int
-    ledger: Ledger
+    texts: Sequence[str]
     collector: Collector
     positions: NDArray[np.intp] | None
 
-
-class _Options(TypedDict, total=False):
-    """The keywords that the overloads of `EmbedClient` share; see there."""
-
-    api_key: str | None
-    base_url: str | None
-    api_version: str
-    parameters: Mapping[str, Any] | None
-    quota: Quota | PlanName | SharedQuota | QuotaBackend | None
-    retry: RetryPolicy
-    max_concurrency: int
-    max_batch_size: int | None
-    attempt_timeout: float
-    connect_timeout: float
-    max_answer_bytes: int
-    session: aiohttp.ClientSession | None
-    source_tag: str | None
-    allow_http: bool
-    decoder: DecoderName | None
-    max_delay: float
+    @property
+    def count(self) -> int:
+        return len(self.texts)
 
 
-class _OneOptions(TypedDict, total=False):
-    """The keywords that the overloads of `EmbedClient.embed_one` share; see there."""
+class _Single:
+    """A call of `embed_one` whose text is checked.
 
-    input_type: str | None
-    parameters: Mapping[str, Any] | None
-    timeout: float | None
-    priority: Priority
+    Args:
+        key: of the text in the cache; `None` without one.
+
+    Attributes:
+        observation: tells the hooks; `None` without any.
+        is_cached: whether the cache had the vector.
+        join: has the text embedded together with what others ask for. It alone has the text.
+    """
+
+    __slots__ = ("is_cached", "join", "key", "observation")
+
+    def __init__(self, key: bytes | None) -> None:
+        self.key = key
+        self.is_cached = False
+        self.observation: CallObservation | None = None
+        self.join: Callable[[], Coroutine[Any, Any, NDArray[np.float32] | SparseVector | BaseException]]
+
+    def totals(self, is_well: bool) -> dict[str, int]:  # noqa: FBT001 - it is called with one argument
+        """What came of it, as the hooks are told."""
+        return {"embedded" if is_well else "failed": 1, "cached": int(self.is_cached)}
+
+
+if TYPE_CHECKING:
+
+    class _Options(TypedDict, total=False):
+        """The keywords that the overloads of `EmbedClient` share; see there."""
+
+        api_key: str | None
+        base_url: str | None
+        api_version: str
+        parameters: Mapping[str, Any] | None
+        quota: Quota | PlanName | SharedQuota | QuotaBackend | None
+        retry: RetryPolicy
+        max_concurrency: int
+        max_batch_size: int | None
+        attempt_timeout: float
+        connect_timeout: float
+        max_answer_bytes: int
+        session: aiohttp.ClientSession | None
+        source_tag: str | None
+        allow_http: bool
+        decoder: DecoderName | None
+        max_delay: float
+        hooks: Iterable[Hook]
+        cache: Cache | None
+        look_up_model: bool | None
+
+    class _OneOptions(TypedDict, total=False):
+        """The keywords that the overloads of `EmbedClient.embed_one` share; see there."""
+
+        input_type: str | None
+        parameters: Mapping[str, Any] | None
+        timeout: float | None
+        priority: Priority
 
 
 class EmbedClient(Generic[EmbeddingsT]):
@@ -185,6 +229,12 @@ class EmbedClient(Generic[EmbeddingsT]):
     One client may be awaited from many tasks; they share its connections and its limit of requests in flight.
     It opens with `async with`, or at the first call, and works again in another event loop and after a fork.
     Each event loop has connections and permits of its own.
+
+    ```python
+    async with EmbedClient("multilingual-e5-large", quota="standard") as client:
+        passages = await client.embed(["first text", "second text"], input_type="passage")
+        print(passages.vectors.shape, passages.usage.total_tokens)
+    ```
 
     Args:
         model: name of the hosted model. An unknown name is left to the service.
@@ -210,6 +260,10 @@ class EmbedClient(Generic[EmbeddingsT]):
         decoder: `"msgspec"`, or `"simdjson"` with the extra `fast`; the faster one installed if left out.
         max_delay: seconds that a call of `embed_one` waits at most for others to share its request, while another
             such request with the same parameters is under way; else it does not wait.
+        hooks: functions that are told what happens to calls and requests; see `Hook`.
+        cache: keeps vectors, so that equal texts are not paid for again; `SqliteCache`, say. It is not closed here.
+        look_up_model: ask the service about the model before the first call, and split and check by what it says. If it
+            is left out, that is done for models that this package does not know by name. It costs one `GET`.
 
     Raises:
         ConfigurationError: an argument cannot work; nothing was sent.
@@ -276,6 +330,9 @@ class EmbedClient(Generic[EmbeddingsT]):
         allow_http: bool = False,
         decoder: DecoderName | None = None,
         max_delay: float = 0.002,
+        hooks: Iterable[Hook] = (),
+        cache: Cache | None = None,
+        look_up_model: bool | None = None,
     ) -> None:
         if not isinstance(model, str) or not model:
             raise ConfigurationError("model is the name of a hosted model")
@@ -292,6 +349,11 @@ class EmbedClient(Generic[EmbeddingsT]):
         _check_seconds("max_delay", max_delay)
         if not api_version.isascii() or not api_version.isprintable() or " " in api_version:
             raise ConfigurationError("api_version is a date such as 2025-10")
+        self._base_url = check_base_url(host, allow_http=allow_http)
+        self._teller = teller_of(hooks)
+        self._cache = None if cache is None else _client_cache(cache, self._base_url, api_version, model)
+        is_wanted = model not in _models.KNOWN_MODELS if look_up_model is None else bool(look_up_model)
+        self._discovery = Discovery(self._describe_once, is_wanted=is_wanted)
         self._model = model
         self._parameters = _models.merge_parameters(parameters or {}, None, None)
         self._max_batch_size = max_batch_size
@@ -309,7 +371,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             EngineOptions(
                 model=model,
                 api_key=check_api_key(key),
-                base_url=check_base_url(host, allow_http=allow_http),
+                base_url=self._base_url,
                 api_version=api_version,
                 vector_type=kind,
                 retry=retry or RetryPolicy(),
@@ -320,6 +382,7 @@ class EmbedClient(Generic[EmbeddingsT]):
                 decoder=decoder,
                 session=session,
                 user_agent=user_agent(source_tag),
+                teller=self._teller,
             ),
             self._turnstile,
             clock=self._clock,
@@ -372,7 +435,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         await self._engine.aclose()
 
     def statistics(self) -> Statistics:
-        """What the client has done so far."""
+        """What the client has done so far; may be called from any thread."""
         engine = self._engine
         counters = engine.counters
         quotas = self._turnstile.statistics()
@@ -393,6 +456,8 @@ class EmbedClient(Generic[EmbeddingsT]):
             decoder=engine.decoder_name,
             joined=self._joined.calls,
             joined_requests=self._joined.requests,
+            cache_hits=0 if self._cache is None else self._cache.hits,
+            cache_misses=0 if self._cache is None else self._cache.misses,
             retry_budget=engine.budget.tokens,
         )
 
@@ -411,6 +476,12 @@ class EmbedClient(Generic[EmbeddingsT]):
         """Embed any number of inputs; row i of the result belongs to input i.
 
         The inputs are read whole and checked before anything is sent.
+
+        ```python
+        passages = await client.embed(texts, input_type="passage", on_error="return")
+        for failure in passages.failures:
+            print(failure.indices, failure.error)
+        ```
 
         Args:
             inputs: a text, a mapping with `text`, or an iterable or async iterable of those.
@@ -440,18 +511,44 @@ class EmbedClient(Generic[EmbeddingsT]):
         try:
             self._check_open()
             _check_on_error(on_error)
-            job = self._job(input_type, parameters, timeout, priority)
+            job = self._job(input_type, parameters, self._deadline(timeout), priority)
             call = self._call(job, await _read_until(inputs, job.deadline, self._clock), dedupe=dedupe)
         finally:
             # Whoever reports errors with the locals of their frames is shown no texts.
             del inputs
         # Reading an async iterable may take a while.
         self._check_open()
-        collector, ledger = call.collector, call.ledger
+        if call.count:
+            job = await self._discovered(job, input_type, parameters)
+        collector = call.collector
+        observation = self._observe("embed", job, call.count, lambda _: _totals(collector, collector.account, call.count))
+        with observation or contextlib.nullcontext():
+            return await self._carry_out(job, call, observation, progress, raises=on_error == "raise")
+
+    async def _carry_out(
+        self,
+        job: _Job,
+        call: _Call,
+        observation: CallObservation | None,
+        progress: Callable[[Progress], None] | None,
+        *,
+        raises: bool,
+    ) -> EmbeddingsT:
+        """Embed what `embed` has read."""
+        collector = call.collector
+        if self._cache is None or job.maker is None:
+            requests = Requests(call.texts, job.limits)
+        else:
+            missing = await self._look_up(self._cache, job, job.maker, call)
+            self._check_open()
+            requests = Requests((call.texts[position] for position in missing), job.limits)
+        is_single = call.count - collector.cached_count == 1
+        ledger = self._ledger(job, requests, collector, is_single=is_single)
         report = self._reporter(progress, collector, collector.account, call.count)
-        run = self._run(ledger, job, collector, settled=report)
+        run = self._run(ledger, job, collector, job.deadline, settled=report, calls=_calls_of(observation))
         async with self._registered(run), run.running():
-            pass
+            if collector.cached_count:
+                run.report()
         if run.error is not None:
             # What `progress` raised.
             raise run.error
@@ -462,7 +559,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         if ledger.job_error is not None:
             # What was cancelled has not been reported.
             report()
-        if error is not None and on_error == "raise":
+        if error is not None and raises:
             raise with_outcome(error, result)
         return cast("EmbeddingsT", result)
 
@@ -471,9 +568,52 @@ class EmbedClient(Generic[EmbeddingsT]):
         if dedupe:
             distinct = Distinct(texts)
             texts, positions = distinct.texts, distinct.positions
-        collector = Collector(0, len(texts), Dimension(job.dimension))
-        ledger = self._ledger(job, Requests(texts, job.limits), collector, is_single=len(texts) == 1)
-        return _Call(len(texts), ledger, collector, positions)
+        return _Call(texts, Collector(0, len(texts), Dimension(job.dimension)), positions)
+
+    async def _look_up(self, cache: ClientCache, job: _Job, maker: KeyMaker, call: _Call) -> list[int]:
+        """Take what the cache has of a call; gives the positions of the other texts."""
+        collector, count = call.collector, call.count
+        missing: dict[int, NDArray[np.intp]] = {}
+        starts = iter(range(0, count, LOOKED_UP_AT_ONCE))
+        problems: list[EmbedError] = []
+
+        async def look_up_parts() -> None:
+            for start in starts:
+                keys = maker.keys_of(call.texts[start : start + LOOKED_UP_AT_ONCE])
+                try:
+                    values = await cache.values(keys)
+                    for at in range(0, len(values), READ_AT_ONCE):
+                        found = cache.read(values[at : at + READ_AT_ONCE], self._engine.vector_type, collector.dimension)
+                        self._engine.learn_vector_type(found.vector_type)
+                        collector.found(found, start + at)
+                        missing[start + at] = found.missing + start + at
+                        await asyncio.sleep(0)
+                except EmbedError as error:
+                    # Not raised here: Python 3.11's task groups leave the caller marked as cancelled when a task fails.
+                    problems.append(error.with_traceback(None))
+                    return
+
+        with contextlib.suppress(TimeoutError):
+            async with _until(job.deadline, self._clock), asyncio.TaskGroup() as group:
+                # While the rows of one part are copied here, the cache looks up another.
+                for _ in range(2):
+                    group.create_task(look_up_parts(), name="look up inputs")
+        if problems:
+            raise problems[0]
+        # Where the deadline has passed, the run says so of all that was not looked up.
+        parts = (missing.get(start, np.arange(start, count)[:READ_AT_ONCE]) for start in range(0, count, READ_AT_ONCE))
+        misses = np.concatenate([np.empty(0, np.intp), *parts])
+        if collector.cached_count:
+            collector.limit_to(misses)
+        positions: list[int] = misses.tolist()
+        return positions
+
+    async def _find(self, keys: list[bytes], dimension: int | None) -> Found:
+        if self._cache is None:
+            raise RuntimeError("there is no cache")
+        found = await self._cache.find(keys, self._engine.vector_type, dimension)
+        self._engine.learn_vector_type(found.vector_type)
+        return found
 
     @overload
     async def embed_one(
@@ -502,6 +642,10 @@ class EmbedClient(Generic[EmbeddingsT]):
         `max_delay` has passed, or what was under way is answered. Equal texts are sent once. What becomes of one call,
         its cancellation included, is nothing to the others.
 
+        ```python
+        vector = await client.embed_one("what is a vector?", input_type="query", timeout=2.0)
+        ```
+
         Args:
             text: a text, or a mapping with `text`.
             input_type: `"passage"` or `"query"`; short for that key of `parameters`.
@@ -524,15 +668,10 @@ class EmbedClient(Generic[EmbeddingsT]):
         problem: InputError | None = None
         try:
             self._check_open()
-            job = self._job(input_type, parameters, timeout, priority)
-            call = self._joiner().call(
-                text_of(text, 0),
-                key=(job.encoded, job.priority),
-                limits=job.limits(),
-                dimension=job.dimension,
-                deadline=job.deadline,
-                run_of=lambda texts, answers, deadline: self._joined_run(job, texts, answers, deadline),
-            )
+            job = self._job(input_type, parameters, self._deadline(timeout), priority)
+            text = text_of(text, 0)
+            job = await self._discovered(job, input_type, parameters)
+            single = self._single(job, text)
         except InputError as error:
             # Without its traceback it keeps no frame, and so no text, alive.
             problem = error.with_traceback(None)
@@ -541,14 +680,59 @@ class EmbedClient(Generic[EmbeddingsT]):
             del text
         if problem is not None:
             raise problem
-        outcome = await call
-        if isinstance(outcome, BaseException):
-            try:
-                raise outcome
-            finally:
-                # It would hold itself by this frame.
-                del outcome
-        return outcome
+        with single.observation or contextlib.nullcontext():
+            if single.key is not None:
+                vector = await self._cached_vector(job, single)
+                if vector is not None:
+                    return vector
+                # The client may have been closed meanwhile.
+                self._check_open()
+            outcome = await single.join()
+            if isinstance(outcome, BaseException):
+                try:
+                    raise outcome
+                finally:
+                    # It would hold itself by this frame.
+                    del outcome
+            return outcome
+
+    def _single(self, job: _Job, text: str) -> _Single:
+        """What a call of `embed_one` is to do."""
+        single = _Single(None if job.maker is None else job.maker.keys_of([text])[0])
+        single.observation = self._observe("embed_one", job, 1, single.totals)
+
+        def join() -> Coroutine[Any, Any, NDArray[np.float32] | SparseVector | BaseException]:
+            return self._joiner().call(
+                text,
+                key=(job.encoded, job.priority),
+                limits=job.limits(),
+                dimension=job.dimension,
+                deadline=job.deadline,
+                run_of=lambda texts, answers, deadline: self._joined_run(job, texts, answers, deadline),
+                observed=None if single.observation is None else single.observation.subject,
+            )
+
+        single.join = join
+        return single
+
+    async def _cached_vector(self, job: _Job, single: _Single) -> NDArray[np.float32] | SparseVector | None:
+        """The vector that the cache has of a single text, in arrays of the caller's own; `None` if it has none."""
+        if self._cache is None or single.key is None:
+            return None
+        try:
+            async with _until(job.deadline, self._clock):
+                found = await self._cache.find_one(single.key, self._engine.vector_type, job.dimension)
+        except TimeoutError:
+            # Who joins a request out of time is told so.
+            return None
+        self._engine.learn_vector_type(found.vector_type)
+        single.is_cached = found.vector_type is not None
+        if found.dense is not None:
+            vector: NDArray[np.float32] = found.dense[0].copy()
+            return vector
+        if found.sparse is not None:
+            return SparseVector(found.sparse.indices.copy(), found.sparse.values.copy())
+        return None
 
     def _joiner(self) -> Joiner:
         """What joins the calls of the running loop; its tasks are of no use in another loop or process."""
@@ -565,7 +749,7 @@ class EmbedClient(Generic[EmbeddingsT]):
 
     def _joined_run(self, job: _Job, texts: Sequence[str], answers: Answers, deadline: float | None) -> Run:
         ledger = self._ledger(job, Requests(texts, job.limits), answers, is_single=len(texts) == 1)
-        return self._run(ledger, replace(job, deadline=deadline), answers, settled=lambda: None)
+        return self._run(ledger, job, answers, deadline, settled=lambda: None, calls=answers.calls)
 
     def stream(
         self,
@@ -586,9 +770,10 @@ class EmbedClient(Generic[EmbeddingsT]):
         """Embed an iterable of any length in bounded memory.
 
         ```python
+        documents = ({"id": number, "body": f"text number {number}"} for number in range(1000))
         async with client.stream(documents, text=lambda document: document["body"], input_type="passage") as batches:
             async for batch in batches:
-                save(batch.items, batch.vectors)
+                print(batch.items[0]["id"], batch.vectors.shape)
         ```
 
         The source is read only as fast as batches are taken. Leaving the block cancels what runs, waits for it, and
@@ -626,13 +811,14 @@ class EmbedClient(Generic[EmbeddingsT]):
             window = 2 * self._max_concurrency
         _check_whole("window", window)
         _check_seconds("max_delay", max_delay)
-        job = self._job(input_type, parameters, timeout, priority)
+        checked = self._job(input_type, parameters, self._deadline(timeout), priority)
 
         @contextlib.asynccontextmanager
         async def opened() -> AsyncIterator[EmbeddingStream[ItemT, EmbeddingsT]]:
             self._check_open()
+            job = await self._discovered(checked, input_type, parameters)
             dimension = Dimension(job.dimension)
-            batches = Batches(dimension, job.limits, ordered=ordered)
+            batches = Batches(dimension, job.limits, ordered=ordered, looks_up=job.maker is not None)
             ledger = self._ledger(job, batches.unsent, batches, is_single=False)
             stream: EmbeddingStream[ItemT, EmbeddingsT] = EmbeddingStream(
                 batches,
@@ -643,10 +829,25 @@ class EmbedClient(Generic[EmbeddingsT]):
                 raises=on_error == "raise",
             )
             report = self._reporter(progress, batches, batches, None)
-            run = self._run(ledger, job, batches, settled=report, changed=stream.changed, window=window)
+            observation = self._observe("stream", job, None, lambda _: _totals(batches, batches, None))
+            run = self._run(
+                ledger,
+                job,
+                batches,
+                job.deadline,
+                settled=report,
+                changed=stream.changed,
+                window=window,
+                calls=_calls_of(observation),
+            )
+
+            looking: LookingReader | None = None
 
             def handed_over() -> None:
-                run.fill()
+                if looking is None:
+                    run.fill()
+                else:
+                    looking.handed_over()
                 stream.changed()
 
             reader = Reader(
@@ -659,10 +860,29 @@ class EmbedClient(Generic[EmbeddingsT]):
                 max_delay=max_delay,
                 handed_over=handed_over,
             )
-            async with self._registered(run), stream.running(run, reader):
-                yield stream
+            if job.maker is not None:
+                look_up = self._batch_looker(job.maker, batches, dimension, run)
+                looking = LookingReader(reader, batches, look_up, run.stop)
+            with observation or contextlib.nullcontext():
+                async with self._registered(run), stream.running(run, looking or reader):
+                    yield stream
 
         return opened()
+
+    def _batch_looker(
+        self, maker: KeyMaker, batches: Batches, dimension: Dimension, run: Run
+    ) -> Callable[[PlannedRequest], Awaitable[None]]:
+        """A function that takes what the cache has of a stream's batch, and sends for the rest."""
+
+        async def look_up(request: PlannedRequest) -> None:
+            found = await self._find(maker.keys_of(request.texts), dimension.value)
+            batches.looked_up(request, found)
+            if len(found.rows):
+                run.report()
+            run.fill()
+            run.tell_changed()
+
+        return look_up
 
     def estimate(
         self,
@@ -673,6 +893,11 @@ class EmbedClient(Generic[EmbeddingsT]):
         dedupe: bool = False,
     ) -> Estimate:
         """What embedding `inputs` will cost, about, without a request.
+
+        ```python
+        told = client.estimate(texts, input_type="passage", dedupe=True)
+        print(told.tokens, told.requests, told.seconds["starter"])
+        ```
 
         Args:
             inputs: as for `embed`; an iterable is read to its end, and need not fit into memory.
@@ -696,16 +921,41 @@ class EmbedClient(Generic[EmbeddingsT]):
         estimator.add(iter_texts(inputs))
         return estimator.result()
 
+    def _deadline(self, timeout: float | None) -> float | None:
+        """When a call's time is over, by the clock."""
+        if timeout is None:
+            return None
+        _check_seconds("timeout", timeout)
+        return self._clock.time() + timeout
+
+    async def _discovered(self, job: _Job, input_type: str | None, parameters: Mapping[str, Any] | None) -> _Job:
+        """The job under what the service says about the model, which is asked once."""
+        if self._discovery.is_done:
+            return job
+        # If the call's own time is over, the run says so.
+        with contextlib.suppress(TimeoutError):
+            async with _until(job.deadline, self._clock):
+                await self._discovery.ask()
+        self._check_open()
+        if self._discovery.model is not None:
+            self._engine.learn_vector_type(self._discovery.model.vector_type)
+        return self._job(input_type, parameters, job.deadline, job.priority)
+
+    async def _describe_once(self) -> ModelInfo:
+        self._check_open()
+        path = f"models/{quote(self._model, safe='')}"
+        return _decoded(decode_model, await self._engine.get(path, {}, is_tried_once=True))
+
+    @property
+    def _known_model(self) -> _models.KnownModel | None:
+        return self._discovery.model or _models.KNOWN_MODELS.get(self._model)
+
     def _job(
-        self, input_type: str | None, parameters: Mapping[str, Any] | None, timeout: float | None, priority: Priority
+        self, input_type: str | None, parameters: Mapping[str, Any] | None, deadline: float | None, priority: Priority
     ) -> _Job:
         """What a call or stream is to do, checked."""
         if priority not in ("interactive", "bulk"):
             raise ConfigurationError(f'priority is "interactive" or "bulk", got {priority!r}')
-        deadline = None
-        if timeout is not None:
-            _check_seconds("timeout", timeout)
-            deadline = self._clock.time() + timeout
         merged, encoded = self._checked_parameters(parameters, input_type)
         limits = self._limits(merged)
         return _Job(
@@ -715,6 +965,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             dimension=_models.expected_dimension(self._model, merged),
             deadline=deadline,
             priority=priority,
+            maker=None if self._cache is None else self._cache.key_maker(encode_parameters(merged)),
         )
 
     def _ledger(self, job: _Job, fresh: Fresh, outcomes: Outcomes, *, is_single: bool) -> Ledger:
@@ -732,29 +983,59 @@ class EmbedClient(Generic[EmbeddingsT]):
         ledger: Ledger,
         job: _Job,
         destination: Destination,
+        deadline: float | None,
         *,
         settled: Callable[[], None],
         changed: Callable[[], None] = lambda: None,
         window: int | None = None,
+        calls: tuple[ObservedCall, ...] = (),
     ) -> Run:
         estimator = self._learned.estimator
 
         def learn(request: PlannedRequest, billed: int) -> None:
             estimator.learn(request, billed, job.limits().sequence_length)
 
+        keeper = None
+        if self._cache is not None and job.maker is not None:
+            keeper = self._cache.keeper(destination, job.maker)
+
         sender = self._engine.sender(
-            job.parameters, destination, job.limits, learn, deadline=job.deadline, priority=job.priority
+            job.parameters,
+            keeper or destination,
+            job.limits,
+            learn,
+            deadline=deadline,
+            priority=job.priority,
+            calls=calls,
         )
         return Run(
             ledger,
             sender.turn_for,
-            sender.send,
+            sender.send if keeper is None else keeper.keeping(sender.send),
             window=window or 2 * self._max_concurrency,
             clock=self._clock,
-            deadline=job.deadline,
+            deadline=deadline,
             settled=settled,
             changed=changed,
         )
+
+    def _observe(
+        self, operation: Operation, job: _Job, inputs: int | None, totals: Callable[[bool], dict[str, int]]
+    ) -> CallObservation | None:
+        """What tells the hooks of a call; `None` without hooks."""
+        if self._teller is None:
+            return None
+        input_type = job.parameters.get("input_type")
+        subject = ObservedCall(
+            operation,
+            self._model,
+            server_address=self._base_url.host or "",
+            server_port=self._base_url.port or 0,
+            inputs=inputs,
+            input_type=input_type if isinstance(input_type, str) else None,
+            dimension=job.dimension,
+        )
+        return CallObservation(self._teller, self._clock, subject, totals)
 
     @contextlib.asynccontextmanager
     async def _registered(self, run: Run) -> AsyncIterator[None]:
@@ -823,8 +1104,9 @@ class EmbedClient(Generic[EmbeddingsT]):
     ) -> tuple[dict[str, Any], bytes]:
         """The parameters of a call, and their JSON."""
         merged = _models.merge_parameters(self._parameters, parameters, input_type)
-        known = _models.KNOWN_MODELS.get(self._model)
-        if known is not None:
+        known = self._known_model
+        # If the service is to be asked, its word counts.
+        if known is not None and self._discovery.is_done:
             known.check(merged)
         problem = None
         try:
@@ -836,7 +1118,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         return merged, encoded
 
     def _limits(self, parameters: Mapping[str, Any]) -> RequestLimits:
-        known = _models.KNOWN_MODELS.get(self._model)
+        known = self._known_model
         inputs = _models.DEFAULT_MAX_BATCH_SIZE if known is None else known.max_batch_size
         length = _models.DEFAULT_MAX_SEQUENCE_LENGTH if known is None else known.sequence_length(parameters)
         if self._max_batch_size is not None:
@@ -863,10 +1145,15 @@ def _turnstile_of(
     raise ConfigurationError(f"quota is the name of a plan, a Quota or a SharedQuota, got {type(quota).__name__}")
 
 
+def _until(deadline: float | None, clock: Clock) -> asyncio.Timeout:
+    """A scope that ends with a `TimeoutError` when the clock reaches a deadline."""
+    return asyncio.timeout(None if deadline is None else deadline - clock.time())
+
+
 async def _read_until(inputs: Inputs, deadline: float | None, clock: Clock) -> list[str]:
     problem: InputError | None = None
     try:
-        async with asyncio.timeout(None if deadline is None else deadline - clock.time()) as scope:
+        async with _until(deadline, clock) as scope:
             return await read_texts(inputs)
     except InputError as error:
         # Without its traceback it keeps no frame, and so no text, alive.
@@ -880,6 +1167,29 @@ async def _read_until(inputs: Inputs, deadline: float | None, clock: Clock) -> l
     if problem is not None:
         raise problem
     raise DeadlineExceededError("the deadline of the call passed while its inputs were read")
+
+
+def _client_cache(cache: Cache, base_url: URL, api_version: str, model: str) -> ClientCache:
+    if not callable(getattr(cache, "get_many", None)) or not callable(getattr(cache, "put_many", None)):
+        raise ConfigurationError(f"cache has get_many and put_many, as SqliteCache(path) does, got {type(cache).__name__}")
+    address = f"{base_url.scheme}://{base_url.host}:{base_url.port}{base_url.path.rstrip('/')}"
+    return ClientCache(cache, address=address, api_version=api_version, model=model)
+
+
+def _calls_of(observation: CallObservation | None) -> tuple[ObservedCall, ...]:
+    return () if observation is None else (observation.subject,)
+
+
+def _totals(costs: Collector | Batches, counts: Account | Batches, count: int | None) -> dict[str, int]:
+    """What has come of a call or stream of `count` inputs, as the hooks are told."""
+    embedded = counts.embedded_count
+    return {
+        "embedded": embedded,
+        "failed": counts.failed_count if count is None else count - embedded,
+        "tokens": costs.usage.total_tokens,
+        "cached": costs.cached_count,
+        "attempts": costs.usage.requests,
+    }
 
 
 DecodedT = TypeVar("DecodedT")

@@ -12,8 +12,11 @@ from pinecone_embed_async._plan import Account
 from pinecone_embed_async._results import DenseRows, SparseRows, Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
+    from pinecone_embed_async._cache import Found
     from pinecone_embed_async._errors import EmbedError
     from pinecone_embed_async._models import VectorType
     from pinecone_embed_async._plan import PlannedRequest
@@ -28,14 +31,22 @@ class Collector:
         start: position in the call of the first input.
         count: inputs.
         dimension: numbers per row; several collectors may share it.
+
+    Attributes:
+        account: what became of each input.
+        usage: what the answers have cost.
+        cached_count: inputs whose rows came out of a cache.
     """
 
     def __init__(self, start: int, count: int, dimension: Dimension) -> None:
         self._start = start
         self._dense = DenseRows(count, dimension)
         self._sparse = SparseRows(count)
+        self._positions: NDArray[np.intp] | None = None
+        self._scattered: dict[int, NDArray[np.float32]] = {}
         self.account = Account(count)
         self.usage = Usage()
+        self.cached_count = 0
 
     @property
     def dimension(self) -> int | None:
@@ -50,23 +61,59 @@ class Collector:
         """
         if request.is_probe:
             return np.empty((len(request.texts), dimension), np.float32)
-        return self._dense.rows(request.start - self._start, request.stop - self._start, dimension)
+        if self._positions is None:
+            return self._dense.rows(request.start - self._start, request.stop - self._start, dimension)
+        # Its rows are not side by side: they are put in their places once they are all there.
+        self._dense.dimension.settle(dimension)
+        matrix = self._scattered[request.start] = np.empty((len(request.texts), dimension), np.float32)
+        return matrix
+
+    def found(self, found: Found, start: int = 0) -> None:
+        """Take rows that a cache had of the inputs from row `start` on.
+
+        Raises:
+            ResponseError: earlier ones had another dimension.
+        """
+        if found.dense is not None:
+            self._dense.put(found.rows + start, found.dense)
+        if found.sparse is not None:
+            self._sparse.put(found.rows + start, found.sparse)
+        self.cached_count += len(found.rows)
+
+    def limit_to(self, positions: NDArray[np.intp]) -> None:
+        """Note that the rows of all inputs but these were found. Requests carry only these from now on, in this order."""
+        self._positions = positions
+        self.account.limit_to(positions)
+
+    def names(self, request: PlannedRequest) -> Sequence[int] | None:
+        """The positions in the call of a request's inputs; `None` if they are side by side."""
+        if self._positions is None or request.is_probe:
+            return None
+        own: list[int] = (self._rows_of(request) + self._start).tolist()
+        return own
+
+    def _rows_of(self, request: PlannedRequest) -> NDArray[np.intp]:
+        start, stop = request.start - self._start, request.stop - self._start
+        return np.arange(start, stop) if self._positions is None else self._positions[start:stop]
 
     def answered(self, request: PlannedRequest, answer: Answer) -> None:
         """Count what an answer has cost, and keep its rows if they are sparse; dense ones are in place."""
         self.usage = self.usage.plus(answer.total_tokens)
         if answer.sparse is not None and not request.is_probe:
-            self._sparse.put(request.start - self._start, answer.sparse)
+            self._sparse.put(self._rows_of(request), answer.sparse)
 
     def embedded(self, request: PlannedRequest) -> None:
         """Note that the rows of a request are in place."""
+        matrix = self._scattered.pop(request.start, None)
+        if matrix is not None:
+            self._dense.put(self._rows_of(request), matrix)
         self.account.embedded(request.start - self._start, request.stop - self._start)
 
     def failed(self, request: PlannedRequest, error: EmbedError) -> None:
         """Note that a request failed for good."""
-        logger.warning(
-            "inputs %d:%d failed after %d attempts: %s", request.start, request.stop, error.attempts, kind_of(error)
-        )
+        self._scattered.pop(request.start, None)
+        rows = self._rows_of(request) + self._start
+        logger.warning("inputs %d:%d failed after %d attempts: %s", rows[0], rows[-1] + 1, error.attempts, kind_of(error))
         self.account.failed(request.start - self._start, request.stop - self._start, error)
 
     def finish(self, model: str, vector_type: VectorType | None) -> DenseEmbeddings | SparseEmbeddings:

@@ -29,6 +29,7 @@ from pinecone_embed_async._errors import (
 from pinecone_embed_async._limits import DecodeGate, Flow, Lane, Turnstile
 from pinecone_embed_async._log import logger
 from pinecone_embed_async._retry import RetryBudget, RetryPolicy, RetryState, Verdict, judge
+from pinecone_embed_async._telemetry import ObservedRequest, RequestObservation, Waiting
 from pinecone_embed_async._wire import (
     Redactor,
     choose_decoder,
@@ -38,7 +39,8 @@ from pinecone_embed_async._wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+    from types import TracebackType
 
     import numpy as np
     from numpy.typing import NDArray
@@ -49,17 +51,22 @@ if TYPE_CHECKING:
     from pinecone_embed_async._limits import Ask, Priority, Turn
     from pinecone_embed_async._models import VectorType
     from pinecone_embed_async._plan import PlannedRequest, RequestLimits
-    from pinecone_embed_async._wire import Answer, Decoder, DecoderName
+    from pinecone_embed_async._telemetry import ObservedCall, Teller
+    from pinecone_embed_async._wire import Answer, Decoder, DecoderName, Reading
 
 ERROR_BODY_BYTES = 65_536
 """As much of an error's body as is read: the documented ones have fewer than 1,000 bytes."""
 
 READ_BUFFER_BYTES = 2**20
 """Bytes that a connection takes in before it stops reading from its socket. With aiohttp's 64 KiB, the 1.9 MB of a
-full answer stop and go thirty times; benchmarks/throughput.py shows the difference."""
+full answer stop and go thirty times."""
 
 OVERLOAD = frozenset({502, 503, 504})
 """Statuses that ask for fewer requests in flight, as time-outs and lost connections do. A 500 is no matter of load."""
+
+SMALL = 8
+"""What is left of an answer is small if it is less than this part of a slice, and then takes less than a fifth of a
+millisecond: no turn of the event loop is spent on it."""
 
 ERROR_BODY_SECONDS = 5.0
 """How long the body of an error is waited for; its status is known by then."""
@@ -95,6 +102,7 @@ class EngineOptions:
     decoder: DecoderName | None
     session: aiohttp.ClientSession | None
     user_agent: str
+    teller: Teller | None = None
 
 
 @dataclass(slots=True, repr=False)
@@ -122,6 +130,9 @@ class Destination(Protocol):
     def rows(self, request: PlannedRequest, dimension: int) -> NDArray[np.float32]:
         """The matrix, shape (inputs of the request, dimension), that its rows are written to."""
 
+    def names(self, request: PlannedRequest) -> Sequence[int] | None:
+        """The positions in the call of its inputs, for messages; `None` if they are side by side from `start` on."""
+
     def answered(self, request: PlannedRequest, answer: Answer) -> None:
         """Told of the answer once its rows are in place."""
 
@@ -136,6 +147,7 @@ class _Sending:
     retry: RetryState
     turn: Turn | None
     cut: Callable[[int], PlannedRequest]
+    observation: RequestObservation | None
 
 
 class Engine:
@@ -163,6 +175,8 @@ class Engine:
         self._states: dict[asyncio.AbstractEventLoop, _LoopState] = {}
         self._inherited: list[_LoopState] = []
         self._vector_type = options.vector_type
+        # Putting it together takes a twentieth of a small request's time.
+        self._embed_url = options.base_url / "embed"
         self.budget = RetryBudget()
         self.counters = Counters()
         self.decoder_name = choose_decoder(options.decoder).name
@@ -170,17 +184,17 @@ class Engine:
     @property
     def in_flight(self) -> int:
         """Requests on the wire or being decoded."""
-        return sum(state.lane.in_flight for state in self._states.values())
+        return sum(state.lane.in_flight for state in list(self._states.values()))
 
     @property
     def waiting(self) -> int:
         """Requests that wait for a turn."""
-        return self._turnstile.waiting({state.lane for state in self._states.values()})
+        return self._turnstile.waiting({state.lane for state in list(self._states.values())})
 
     @property
     def concurrency(self) -> int:
         """Requests that may be in flight now in each event loop, by what became of the last ones."""
-        return min((state.lane.limit for state in self._states.values()), default=self._options.max_concurrency)
+        return min((state.lane.limit for state in list(self._states.values())), default=self._options.max_concurrency)
 
     @property
     def model(self) -> str:
@@ -191,6 +205,10 @@ class Engine:
     def vector_type(self) -> VectorType | None:
         """The kind of vectors the model gives; `None` until it is known."""
         return self._vector_type
+
+    def learn_vector_type(self, vector_type: VectorType | None) -> None:
+        """Take the kind of the model's vectors from elsewhere than an answer, if it is not known."""
+        self._vector_type = self._vector_type or vector_type
 
     async def open(self) -> _LoopState:
         """The session and the permits of the running loop, made if there are none."""
@@ -274,6 +292,7 @@ class Engine:
         *,
         deadline: float | None,
         priority: Priority,
+        calls: tuple[ObservedCall, ...] = (),
     ) -> Sender:
         """What sends the requests of one call or stream.
 
@@ -284,11 +303,25 @@ class Engine:
             learn: told what the service billed for a request.
             deadline: the end of the whole call, by the clock; `None` for none.
             priority: of the call.
+            calls: that the requests are sent for, as the hooks know them.
         """
-        return Sender(self, parameters, destination, limits, learn, deadline=deadline, priority=priority)
+        teller = None if self._options.teller is None else _CallTeller(self._options.teller, self._clock, calls)
+        return Sender(self, parameters, destination, limits, learn, deadline=deadline, priority=priority, teller=teller)
 
-    async def turn(self, waiting: _Waiting, request: PlannedRequest, limits: RequestLimits) -> Turn:
+    async def turn(
+        self,
+        waiting: _Waiting,
+        request: PlannedRequest,
+        limits: RequestLimits,
+        waits: Callable[[float], None] | None = None,
+    ) -> Turn:
         """Wait for the turn to send a request, or a part of it.
+
+        Args:
+            waiting: waits for it.
+            request: of which as much as possible is to be sent.
+            limits: what one request may hold.
+            waits: told if there is no turn at once, with the seconds that a pause still takes.
 
         Raises:
             InputError: its first input has more tokens than the quota ever has.
@@ -303,7 +336,9 @@ class Engine:
                 index=request.start,
             )
         lane, least = state.lane, request.least_tokens(limits)
-        return await self._turnstile.turn(waiting.flow(lane), lane, waiting.key, request.tokens, least)
+        turnstile, key = self._turnstile, waiting.key
+        told = None if waits is None else lambda: waits(turnstile.pause_left(key))
+        return await turnstile.turn(waiting.flow(lane), lane, key, request.tokens, least, waits=told)
 
     async def send(
         self,
@@ -312,29 +347,57 @@ class Engine:
         retry: RetryState,
         turn: Turn,
         cut: Callable[[int], PlannedRequest],
+        observation: RequestObservation | None,
     ) -> EmbedError | None:
         """Send a request through all its attempts; gives the error it ended with, or `None` for success."""
-        sending = _Sending(request, b"", Redactor(""), retry, turn, cut)
+        sending = _Sending(request, b"", Redactor(""), retry, turn, cut, observation)
+        cancelled: asyncio.CancelledError | None = None
+        error: EmbedError | None = None
         try:
             self._prepare(sending, request, sender)
             try:
                 state = await self.open()
             except ConfigurationError as unusable:
-                return unusable.with_traceback(None)
-            retrying = self._retrying(sender.waiting.key, retry, sender.deadline)
-            error: EmbedError | None = await retrying(self._attempt, state, sending, sender)
+                error = unusable.with_traceback(None)
+                return error
+            error = await self._attempt(state, sending, sender)
+            if error is None:
+                # Nearly always, and setting up the loop takes a tenth of a small request's time.
+                return None
+            met: EmbedError | None = error
+
+            async def attempt() -> EmbedError | None:
+                nonlocal met
+                first, met = met, None
+                return first if first is not None else await self._attempt(state, sending, sender)
+
+            error = await self._retrying(sender.waiting.key, retry, sender.deadline, observation)(attempt)
+        except asyncio.CancelledError as cancellation:
+            cancelled = cancellation
+            raise
         finally:
             if sending.turn is not None:
                 sending.turn.give_back()
+            if observation is not None:
+                observation.ended(retry, len(sending.request.texts), error or cancelled)
+            # It would hold itself by this frame.
+            del cancelled
         return error
 
     def _prepare(self, sending: _Sending, request: PlannedRequest, sender: Sender) -> None:
         """Encode a request, once for all attempts unless it is cut."""
         sending.request = request
         sending.body = encode_request(self._options.model, request.texts, sender.parameters)
-        sending.redactor = Redactor(self._options.api_key.reveal(), request.texts, request.start)
+        names = sender.destination.names(request)
+        sending.redactor = Redactor(self._options.api_key.reveal(), request.texts, request.start, names)
 
-    def _retrying(self, key: tuple[str, str] | None, retry: RetryState, deadline: float | None) -> tenacity.AsyncRetrying:
+    def _retrying(
+        self,
+        key: tuple[str, str] | None,
+        retry: RetryState,
+        deadline: float | None,
+        observation: RequestObservation | None = None,
+    ) -> tenacity.AsyncRetrying:
         """The tenacity loop of one request; stop, wait and sleep go by our clock and our state."""
         policy, clock, turnstile = self._options.retry, self._clock, self._turnstile
         verdict = Verdict.FINAL
@@ -366,8 +429,9 @@ class Engine:
             )
             return final is not None
 
-        def count(_: tenacity.RetryCallState) -> None:
+        def count(call: tenacity.RetryCallState) -> None:
             self.counters.retries += 1
+            _tell_retried(observation, retry, verdict, call.upcoming_sleep)
 
         async def sleep(delay: float) -> None:
             # A pause is waited for in the queue for a turn, where order is kept.
@@ -400,9 +464,10 @@ class Engine:
         try:
             retry.sent(self._clock.time())
             self.counters.attempts += 1
-            body, error = await self._exchange(state, "POST", "embed", sending.body, sending.redactor)
+            decoding = self._decoding(state, sending, sender)
+            error = await self._exchange(state, "POST", "embed", sending.body, sending.redactor, decoding.take)
             if error is None:
-                answer, error = await self._decode(state, sending, sender, body)
+                answer, error = await self._settle(sending, sender, decoding)
         finally:
             retry.in_flight = False
             self._end_turn(sending, sender, answer, error)
@@ -412,7 +477,7 @@ class Engine:
 
     async def _take_turn(self, sending: _Sending, sender: Sender) -> None:
         """Wait for the turn of another attempt; the request is cut to it."""
-        turn = await sender.turn_for(sending.request)
+        turn = await sender.next_turn(sending.request, sending.observation)
         sending.turn = turn
         if turn.tokens < sending.request.tokens:
             self._prepare(sending, sending.cut(turn.tokens), sender)
@@ -453,37 +518,42 @@ class Engine:
         if isinstance(error, ResponseError):
             self.counters.unreadable_answers += 1
 
-    async def get(self, path: str, query: Mapping[str, str]) -> bytes:
-        """The body that `GET` answers, tried again as the retry policy says.
+    async def get(self, path: str, query: Mapping[str, str], *, is_tried_once: bool = False) -> bytes:
+        """The body that `GET` answers, tried again as the retry policy says unless it is to be tried once.
 
         Raises:
             EmbedError: the error it ended with.
         """
         state = await self.open()
-        retry = RetryState()
+        retry = RetryState(is_last=is_tried_once)
         redactor = Redactor(self._options.api_key.reveal())
         waiting = _Waiting(None, "interactive")
-        answer: bytes | None = None
+        pieces: list[bytes] = []
+
+        async def take(piece: bytes) -> None:
+            pieces.append(piece)
 
         async def attempt() -> EmbedError | None:
-            nonlocal answer
+            pieces.clear()
             turn = await self._turnstile.turn(waiting.flow(state.lane), state.lane, None, 0, 0)
+            is_answered = False
             error: EmbedError | None = None
             try:
                 retry.sent(self._clock.time())
-                answer, error = await self._exchange(state, "GET", path, None, redactor, query)
+                error = await self._exchange(state, "GET", path, None, redactor, take, query)
+                is_answered = error is None
                 self.budget.settle(error)
             finally:
-                if error is None and answer is not None:
+                if is_answered:
                     turn.accepted(0)
                 else:
                     self._end_failed_turn(turn, error)
             return error
 
-        ended_with: EmbedError | None = await self._retrying(None, retry, None)(attempt)
-        if ended_with is not None or answer is None:
-            raise ended_with or RuntimeError("a request ended with neither an answer nor an error")
-        return answer
+        error: EmbedError | None = await self._retrying(None, retry, None)(attempt)
+        if error is not None:
+            raise error
+        return b"".join(pieces)
 
     async def _exchange(
         self,
@@ -492,20 +562,22 @@ class Engine:
         path: str,
         body: bytes | None,
         redactor: Redactor,
+        take: Callable[[bytes], Awaitable[None]],
         query: Mapping[str, str] | None = None,
-    ) -> tuple[bytes, EmbedError | None]:
+    ) -> EmbedError | None:
+        """Send a request and take the answer's body, piece by piece; gives the error instead of raising it."""
         options = self._options
         if state.session.closed:
-            return b"", ClosedError("the client was closed while the request was under way")
+            return ClosedError("the client was closed while the request was under way")
         problem: str | None = None
-        read = _Body(options.max_answer_bytes)
+        is_complete = False
         status = 0
         try:
             async with (
-                _listed(asyncio.timeout(options.attempt_timeout), state.exchanges),
+                _Listed(asyncio.timeout(options.attempt_timeout), state.exchanges),
                 state.session.request(
                     method,
-                    (options.base_url / path).with_query(query or {}),
+                    self._embed_url if query is None else (options.base_url / path).with_query(query),
                     data=body,
                     headers=self._headers(),
                     allow_redirects=False,
@@ -517,14 +589,13 @@ class Engine:
             ):
                 status = response.status
                 if status == 200:
-                    await read.all_of(response)
+                    is_complete = await _take_all(response, options.max_answer_bytes, take)
                 elif 200 < status < 300:
-                    return b"", ResponseError(f"the service answered HTTP {status}, which carries no embeddings")
+                    return ResponseError(f"the service answered HTTP {status}, which carries no embeddings")
                 else:
-                    await read.start_of(response)
+                    start = await _start_of(response)
                     now = self._clock.wall_time()
-                    error = error_from_response(status, response.headers, read.joined(), redactor=redactor, now=now)
-                    return b"", error
+                    return error_from_response(status, response.headers, start, redactor=redactor, now=now)
         except TimeoutError as timeout:
             # aiohttp's connect time-outs are TimeoutErrors as well; they say which one it was.
             known = str(timeout) if isinstance(timeout, aiohttp.ClientError) else ""
@@ -534,13 +605,13 @@ class Engine:
             problem = f"{type(fault).__name__}: {fault}"
         if problem is not None:
             if state.session.closed:
-                return b"", ClosedError("the client was closed while the request was under way")
+                return ClosedError("the client was closed while the request was under way")
             if status == 200:
                 self.counters.unreadable_answers += 1
-            return b"", TransportError(redactor.clean(problem))
-        if read.is_too_large:
-            return b"", ResponseError(f"the answer is larger than max_answer_bytes ({options.max_answer_bytes})")
-        return read.joined(), None
+            return TransportError(redactor.clean(problem))
+        if not is_complete:
+            return ResponseError(f"the answer is larger than max_answer_bytes ({options.max_answer_bytes})")
+        return None
 
     def _headers(self) -> dict[str, str]:
         return {
@@ -551,21 +622,28 @@ class Engine:
             "User-Agent": self._options.user_agent,
         }
 
-    async def _decode(
-        self, state: _LoopState, sending: _Sending, sender: Sender, body: bytes
-    ) -> tuple[Answer | None, EmbedError | None]:
+    def _decoding(self, state: _LoopState, sending: _Sending, sender: Sender) -> _Decoding:
         request, destination = sending.request, sender.destination
+        reading = state.decoder.begin(
+            count=len(request.texts),
+            vector_type=self._vector_type,
+            dimension=destination.dimension,
+            rows=lambda dimension: destination.rows(request, dimension),
+        )
+        return _Decoding(reading, state.gate, sender.waiting.priority, state.decoder.slice_bytes)
+
+    async def _settle(
+        self, sending: _Sending, sender: Sender, decoding: _Decoding
+    ) -> tuple[Answer | None, EmbedError | None]:
+        """Judge an answer that is there, and hand it over; gives the error instead of raising it."""
+        request, destination, reading = sending.request, sender.destination, decoding.reading
         caught: EmbedError | None = None
         answer: Answer | None = None
-        async with state.gate.passing(sender.waiting.priority):
+        await decoding.catch_up()
+        is_small = reading.undecoded * SMALL < decoding.slice_bytes
+        async with decoding.gate.passing(decoding.priority, is_small=is_small):
             try:
-                answer = state.decoder.decode(
-                    body,
-                    count=len(request.texts),
-                    vector_type=self._vector_type,
-                    dimension=destination.dimension,
-                    rows=lambda dimension: destination.rows(request, dimension),
-                )
+                answer = reading.finish()
             except ResponseError as error:
                 caught = error
             else:
@@ -575,9 +653,11 @@ class Engine:
                 self.counters.answers += 1
                 self.counters.inputs += 0 if request.is_probe else len(request.texts)
                 self.counters.tokens += answer.total_tokens or 0
+                if sending.observation is not None:
+                    sending.observation.answered(answer.total_tokens)
                 destination.answered(request, answer)
         if caught is not None:
-            return None, error_from_envelope(body, redactor=sending.redactor) or caught
+            return None, error_from_envelope(reading.body(), redactor=sending.redactor) or caught
         return answer, None
 
 
@@ -599,10 +679,44 @@ class _Waiting:
         return self._flow
 
 
+class _CallTeller:
+    """Tells the hooks of the requests of one call or stream.
+
+    A request has its first turn before it is known, for it is cut to it: until then it is the call that waits.
+    """
+
+    __slots__ = ("_calls", "_clock", "_teller", "_waited")
+
+    def __init__(self, teller: Teller, clock: Clock, calls: tuple[ObservedCall, ...]) -> None:
+        self._teller = teller
+        self._clock = clock
+        self._calls = calls
+        self._waited = 0.0
+
+    def waits(self, pause: float) -> None:
+        """Note that the next request has to wait for its turn."""
+        for call in self._calls:
+            self._teller.tell(Waiting(call, pause))
+
+    async def timed(self, turn: Awaitable[Turn]) -> Turn:
+        """Wait for the turn of the next request, and keep how long it took."""
+        asked = self._clock.time()
+        try:
+            return await turn
+        finally:
+            self._waited += self._clock.time() - asked
+
+    def observe(self, request: PlannedRequest) -> RequestObservation:
+        """Tell of a request that is about to be sent."""
+        waited, self._waited = self._waited, 0.0
+        subject = ObservedRequest(self._calls, len(request.texts), request.tokens, request.is_probe)
+        return RequestObservation(self._teller, self._clock, subject, waited)
+
+
 class Sender:
     """Sends the requests of one call or stream; see `Engine.sender`."""
 
-    __slots__ = ("_engine", "_limits", "deadline", "destination", "learn", "parameters", "waiting")
+    __slots__ = ("_engine", "_limits", "_teller", "deadline", "destination", "learn", "parameters", "waiting")
 
     def __init__(
         self,
@@ -614,8 +728,10 @@ class Sender:
         *,
         deadline: float | None,
         priority: Priority,
+        teller: _CallTeller | None,
     ) -> None:
         self._engine = engine
+        self._teller = teller
         self._limits = limits
         self.learn = learn
         self.parameters = parameters
@@ -625,7 +741,19 @@ class Sender:
 
     def turn_for(self, request: PlannedRequest) -> Awaitable[Turn]:
         """Wait for the turn of a request, which may be for a part of it; see `Engine.turn`."""
-        return self._engine.turn(self.waiting, request, self._limits())
+        if self._teller is None:
+            return self._engine.turn(self.waiting, request, self._limits())
+        return self._teller.timed(self._engine.turn(self.waiting, request, self._limits(), self._teller.waits))
+
+    async def next_turn(self, request: PlannedRequest, observation: RequestObservation | None) -> Turn:
+        """Wait for the turn of another attempt."""
+        if observation is None:
+            return await self._engine.turn(self.waiting, request, self._limits())
+        observation.asks()
+        try:
+            return await self._engine.turn(self.waiting, request, self._limits(), observation.waits)
+        finally:
+            observation.has_its_turn()
 
     def send(
         self, request: PlannedRequest, retry: RetryState, turn: Turn, cut: Callable[[int], PlannedRequest]
@@ -641,56 +769,84 @@ class Sender:
         Returns:
             The error it ended with, or `None` for success.
         """
-        return self._engine.send(request, self, retry, turn, cut)
+        observation = None if self._teller is None else self._teller.observe(request)
+        return self._engine.send(request, self, retry, turn, cut, observation)
 
 
-class _Body:
-    """Reads a response piece by piece, so that no more of it is kept than allowed."""
+def _tell_retried(observation: RequestObservation | None, retry: RetryState, verdict: Verdict, wait: float) -> None:
+    if observation is not None:
+        # A pause is waited for in the queue for a turn.
+        observation.retried(retry, 0.0 if verdict is Verdict.WAIT else wait)
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._pieces: list[bytes] = []
-        self.is_too_large = False
 
-    async def all_of(self, response: aiohttp.ClientResponse) -> None:
-        """Read the whole body, decompressed; stops reading when it is too large."""
-        size = 0
-        async for piece in response.content.iter_any():
-            size += len(piece)
-            if size > self._limit:
-                self.is_too_large = True
-                self._pieces.clear()
-                response.close()
-                return
-            self._pieces.append(piece)
+@dataclass(frozen=True, slots=True, repr=False)
+class _Decoding:
+    """Decodes an answer while it arrives: a slice at a time, each through the gate."""
 
-    async def start_of(self, response: aiohttp.ClientResponse) -> None:
-        """Read as much of an error's body as is useful; faults on the way do not matter."""
-        size = 0
-        with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError, ValueError):
-            async with asyncio.timeout(ERROR_BODY_SECONDS):
-                async for piece in response.content.iter_any():
-                    self._pieces.append(piece)
-                    size += len(piece)
-                    if size > ERROR_BODY_BYTES:
-                        break
-        if size > ERROR_BODY_BYTES or not response.content.at_eof():
+    reading: Reading
+    gate: DecodeGate
+    priority: Priority
+    slice_bytes: int
+
+    async def take(self, piece: bytes) -> None:
+        """Take the next piece of the body."""
+        self.reading.add(piece)
+        await self.catch_up()
+
+    async def catch_up(self) -> None:
+        """Decode until there is less than a slice left."""
+        while self.reading.undecoded >= self.slice_bytes:
+            async with self.gate.passing(self.priority):
+                self.reading.decode(self.slice_bytes)
+
+
+async def _take_all(response: aiohttp.ClientResponse, limit: int, take: Callable[[bytes], Awaitable[None]]) -> bool:
+    """Take the whole body, decompressed, piece by piece as it comes; whether it was no larger than allowed."""
+    size = 0
+    # Not `iter_any`, which copies what has come meanwhile into one piece.
+    async for piece, _ in response.content.iter_chunks():
+        size += len(piece)
+        if size > limit:
             response.close()
+            return False
+        await take(piece)
+    return True
 
-    def joined(self) -> bytes:
-        """What was read."""
-        return b"".join(self._pieces)
+
+async def _start_of(response: aiohttp.ClientResponse) -> bytes:
+    """As much of an error's body as is useful; faults on the way do not matter."""
+    pieces: list[bytes] = []
+    size = 0
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError, ValueError):
+        async with asyncio.timeout(ERROR_BODY_SECONDS):
+            async for piece in response.content.iter_any():
+                pieces.append(piece)
+                size += len(piece)
+                if size > ERROR_BODY_BYTES:
+                    break
+    if size > ERROR_BODY_BYTES or not response.content.at_eof():
+        response.close()
+    return b"".join(pieces)
 
 
-@contextlib.asynccontextmanager
-async def _listed(scope: asyncio.Timeout, scopes: set[asyncio.Timeout]) -> AsyncGenerator[None, None]:
-    """Run the block under a time-out that others can find, to bring it forward."""
-    async with scope:
-        scopes.add(scope)
-        try:
-            yield
-        finally:
-            scopes.discard(scope)
+class _Listed:
+    """Runs a block under a time-out that others can find, to bring it forward."""
+
+    __slots__ = ("_scope", "_scopes")
+
+    def __init__(self, scope: asyncio.Timeout, scopes: set[asyncio.Timeout]) -> None:
+        self._scope = scope
+        self._scopes = scopes
+
+    async def __aenter__(self) -> None:
+        await self._scope.__aenter__()
+        self._scopes.add(self._scope)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._scopes.discard(self._scope)
+        await self._scope.__aexit__(kind, error, traceback)
 
 
 async def _close_with_loop(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:

@@ -28,6 +28,15 @@ class Failure:
 class EmbedError(Exception):
     """Base of all errors of this package.
 
+    ```python
+    try:
+        passages = await client.embed(texts, input_type="passage", timeout=60.0)
+    except EmbedError as error:
+        print(error.partial)  # what was embedded
+        for failure in error.failures:
+            print(failure.indices, failure.error)  # what was not, and why
+    ```
+
     Attributes:
         partial: the embeddings that did succeed, in the shape of the whole call, with NaN rows (sparse:
             empty rows) for the rest; `None` if the error came before anything could be sent.

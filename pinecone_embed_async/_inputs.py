@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from pinecone_embed_async._errors import InputError
 
@@ -52,6 +52,19 @@ def text_of(value: object, index: int) -> str:
     return text
 
 
+def _texts_of(values: tuple[object, ...], start: int) -> Iterable[str]:
+    """The texts of some inputs; the one at `values[0]` has index `start`. Plain texts are taken together.
+
+    Raises:
+        InputError: as `text_of` does.
+    """
+    if set(map(type, values)) == {str}:
+        plain = cast("tuple[str, ...]", values)
+        if all(map(str.isascii, plain)):
+            return plain
+    return [text_of(value, index) for index, value in enumerate(values, start)]
+
+
 def _first_unencodable(text: str) -> int | None:
     try:
         text.encode()
@@ -93,6 +106,12 @@ async def read_texts(inputs: Inputs) -> list[str]:
                 if len(texts) % SLICE == 0:
                     # An async iterable need not ever suspend.
                     await asyncio.sleep(0)
+        elif type(inputs) is list or type(inputs) is tuple:
+            # A copy: whoever called may change a list while others have the loop.
+            inputs = tuple(inputs)
+            for start in range(0, len(inputs), SLICE):
+                texts += _texts_of(inputs[start : start + SLICE], start)
+                await asyncio.sleep(0)
         elif isinstance(inputs, Iterable) and not isinstance(inputs, (bytes, bytearray, memoryview)):
             for value in inputs:
                 texts.append(text_of(value, len(texts)))

@@ -14,6 +14,8 @@ from pinecone_embed_async._errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pinecone_embed_async._wire import ModelInfo
+
 VectorType = Literal["dense", "sparse"]
 
 DEFAULT_MAX_BATCH_SIZE = 96
@@ -25,25 +27,29 @@ DEFAULT_MAX_SEQUENCE_LENGTH = 2048
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
-    """What the documentation says about a hosted model.
+    """What the documentation, or the service itself, says about a hosted model.
 
     Attributes:
         name: the name that requests carry.
-        vector_type: `"dense"` or `"sparse"`.
+        vector_type: `"dense"` or `"sparse"`; `None` if the service does not say.
         dimension: numbers per vector unless the `dimension` parameter says otherwise; 0 for sparse models.
         max_batch_size: inputs per request.
         max_sequence_length: tokens per input.
         choices: the allowed values of the parameters that have a closed set of them.
         required: parameters that a request must carry.
+        ranges: the least and the greatest value of parameters that are numbers; `None` where there is no bound.
+        is_described: whether the service said all this, rather than this package's documentation.
     """
 
     name: str
-    vector_type: VectorType
+    vector_type: VectorType | None
     dimension: int
     max_batch_size: int
     max_sequence_length: int
     choices: Mapping[str, tuple[str | int | bool, ...]] = field(default_factory=dict)
     required: tuple[str, ...] = ("input_type",)
+    ranges: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    is_described: bool = False
 
     def check(self, parameters: Mapping[str, Any]) -> None:
         """Check `parameters` against what the model is known to take; other keys are left to the service.
@@ -54,13 +60,28 @@ class KnownModel:
         for name in self.required:
             if name not in parameters:
                 allowed = " or ".join(f'{name}="{value}"' for value in self.choices.get(name, ()))
-                raise ConfigurationError(f"model {self.name!r} requires {name}: pass {allowed}")
+                passed = f": pass {allowed}" if allowed else ""
+                raise ConfigurationError(f"model {self.name!r} requires {name}{passed}{self._source}")
         for name, allowed_values in self.choices.items():
             if name in parameters and not _is_one_of(parameters[name], allowed_values):
                 raise ConfigurationError(
                     f"model {self.name!r} takes {name} as one of "
-                    f"{', '.join(map(repr, allowed_values))}, got {_short(parameters[name])}"
+                    f"{', '.join(map(repr, _without_twins(allowed_values)))}, got {_short(parameters[name])}{self._source}"
                 )
+        for name, (least, most) in self.ranges.items():
+            value = parameters.get(name, least)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                # Left to the service, like everything that is not understood.
+                continue
+            if (least is not None and value < least) or (most is not None and value > most):
+                raise ConfigurationError(
+                    f"model {self.name!r} takes {name} from {'any' if least is None else f'{least:g}'} to "
+                    f"{'any' if most is None else f'{most:g}'}, got {_short(value)}{self._source}"
+                )
+
+    @property
+    def _source(self) -> str:
+        return " (the service describes it so; look_up_model=False leaves it to the service)" if self.is_described else ""
 
     def sequence_length(self, parameters: Mapping[str, Any]) -> int:
         """Tokens of an input that are embedded and billed at most, under `parameters`."""
@@ -106,6 +127,55 @@ KNOWN_MODELS: Mapping[str, KnownModel] = {
         ),
     )
 }
+
+
+def described_model(info: ModelInfo) -> KnownModel:
+    """A model as the service describes it; what it does not say, or says in a way that makes no sense, stays open.
+
+    The dimension is not taken over: the answers say which it is, and a description must not make them wrong.
+    """
+    choices: dict[str, tuple[str | int | bool, ...]] = {}
+    ranges: dict[str, tuple[float | None, float | None]] = {}
+    for parameter in info.supported_parameters:
+        if parameter.type == "one_of" and parameter.allowed_values:
+            choices[parameter.parameter] = _either_number(parameter.allowed_values)
+        elif parameter.type == "numeric_range":
+            ranges[parameter.parameter] = parameter.min, parameter.max
+    if info.supported_dimensions and "dimension" not in choices:
+        choices["dimension"] = info.supported_dimensions
+    kind: VectorType | None = "dense" if info.vector_type == "dense" else "sparse" if info.vector_type == "sparse" else None
+    return KnownModel(
+        info.model,
+        kind,
+        dimension=0,
+        max_batch_size=_positive(info.max_batch_size, DEFAULT_MAX_BATCH_SIZE),
+        max_sequence_length=_positive(info.max_sequence_length, DEFAULT_MAX_SEQUENCE_LENGTH),
+        choices=choices,
+        required=tuple(parameter.parameter for parameter in info.supported_parameters if parameter.required),
+        ranges=ranges,
+        is_described=True,
+    )
+
+
+def _without_twins(values: tuple[str | int | bool, ...]) -> list[str | int | bool]:
+    """The values, one of each that are equal."""
+    return [value for position, value in enumerate(values) if value not in values[:position]]
+
+
+def _either_number(values: tuple[str | int | float | bool, ...]) -> tuple[str | int | bool, ...]:
+    """The values, whole numbers both with and without a decimal point: JSON does not tell them apart."""
+    either: list[Any] = []
+    for value in values:
+        either.append(value)
+        if isinstance(value, float) and value.is_integer():
+            either.append(int(value))
+        elif isinstance(value, int) and not isinstance(value, bool):
+            either.append(float(value))
+    return tuple(either)
+
+
+def _positive(value: int | None, otherwise: int) -> int:
+    return value if value is not None and value > 0 else otherwise
 
 
 QUOTA_WINDOW = 60.0
@@ -190,7 +260,7 @@ def expected_dimension(model: str, parameters: Mapping[str, Any]) -> int | None:
     if isinstance(asked, int) and not isinstance(asked, bool) and asked > 0:
         return asked
     known = KNOWN_MODELS.get(model)
-    return known.dimension if known is not None and known.vector_type == "dense" else None
+    return (known.dimension or None) if known is not None and known.vector_type == "dense" else None
 
 
 def _is_one_of(value: Any, allowed: tuple[str | int | bool, ...]) -> bool:

@@ -95,6 +95,13 @@ class _Embeddings:
 class DenseEmbeddings(_Embeddings):
     """Dense vectors, a row for each input.
 
+    ```python
+    passages = await client.embed(texts, input_type="passage")
+    query = await client.embed_one(texts[0], input_type="query")
+    scores = passages.vectors @ query
+    records = passages.to_records([f"id-{row}" for row in range(len(passages))])
+    ```
+
     Attributes:
         vectors: float32, shape (inputs, dimension); row i belongs to input i, NaN where it is not embedded.
         model: the model that the call asked for.
@@ -178,6 +185,13 @@ class SparseVector:
 
 class SparseEmbeddings(_Embeddings):
     """Sparse vectors in compressed rows: row i is `indptr[i]` to `indptr[i + 1]` of the flat arrays.
+
+    ```python
+    async with EmbedClient("pinecone-sparse-english-v0") as sparse_client:
+        passages = await sparse_client.embed(texts, input_type="passage")
+        for row, vector in enumerate(passages):
+            print(texts[row], vector.indices, vector.values)
+    ```
 
     Attributes:
         indptr: int64, shape (inputs + 1,).
@@ -312,16 +326,27 @@ class DenseRows:
         self.dimension = dimension
         self._matrix: NDArray[np.float32] | None = None
 
+    def put(self, positions: NDArray[np.intp] | slice, vectors: NDArray[np.float32]) -> None:
+        """Copy vectors to the rows at `positions`.
+
+        Raises:
+            ResponseError: an earlier answer had another dimension.
+        """
+        self._whole(vectors.shape[1])[positions] = vectors
+
     def rows(self, start: int, stop: int, dimension: int) -> NDArray[np.float32]:
         """The part of the matrix that inputs `start` to `stop` are written to.
 
         Raises:
             ResponseError: an earlier answer had another dimension.
         """
+        return self._whole(dimension)[start:stop]
+
+    def _whole(self, dimension: int) -> NDArray[np.float32]:
         self.dimension.settle(dimension)
         if self._matrix is None:
             self._matrix = np.empty((self._count, dimension), np.float32)
-        return self._matrix[start:stop]
+        return self._matrix
 
     def finish(
         self, *, model: str, usage: Usage, failures: tuple[Failure, ...], embedded: NDArray[np.bool_]
@@ -336,7 +361,7 @@ class DenseRows:
 
 
 class SparseRows:
-    """Collects sparse answers by the position of their first input.
+    """Collects sparse rows by their positions.
 
     Args:
         count: inputs of the call.
@@ -344,30 +369,36 @@ class SparseRows:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._blocks: dict[int, SparseBlock] = {}
+        self._blocks: dict[int, tuple[NDArray[np.intp], SparseBlock]] = {}
 
-    def put(self, start: int, block: SparseBlock) -> None:
-        """Keep the rows of the inputs from `start` on."""
-        self._blocks[start] = block
+    def put(self, positions: NDArray[np.intp], block: SparseBlock) -> None:
+        """Keep the rows of the inputs at `positions`, ascending and not empty."""
+        self._blocks[int(positions[0])] = positions, block
 
     def finish(
         self, *, model: str, usage: Usage, failures: tuple[Failure, ...], embedded: NDArray[np.bool_]
     ) -> SparseEmbeddings:
         """The result; rows that are not embedded are empty."""
-        blocks = sorted(self._blocks.items())
-        lengths = np.zeros(self._count, np.int64)
-        for start, block in blocks:
-            lengths[start : start + len(block.lengths)] = block.lengths
-        indptr = np.zeros(self._count + 1, np.int64)
-        np.cumsum(lengths, out=indptr[1:])
+        blocks = [self._blocks[first] for first in sorted(self._blocks)]
+        positions = np.concatenate([np.empty(0, np.intp), *(positions for positions, _ in blocks)])
+        lengths = np.concatenate([np.empty(0, np.int64), *(block.lengths for _, block in blocks)])
         indices = np.concatenate([np.empty(0, np.uint32), *(block.indices for _, block in blocks)])
         values = np.concatenate([np.empty(0, np.float32), *(block.values for _, block in blocks)])
+        indptr = np.zeros(self._count + 1, np.int64)
+        indptr[positions + 1] = lengths
+        np.cumsum(indptr, out=indptr)
+        if (np.diff(positions) < 0).any():
+            # Rows out of the cache and answered ones take turns: each number goes to its row's place.
+            place = np.arange(len(indices)) + np.repeat(indptr[positions] - (np.cumsum(lengths) - lengths), lengths)
+            ordered_indices, ordered_values = np.empty_like(indices), np.empty_like(values)
+            ordered_indices[place], ordered_values[place] = indices, values
+            indices, values = ordered_indices, ordered_values
         tokens: list[list[str]] | None = None
         if any(block.tokens is not None for _, block in blocks):
             tokens = [[] for _ in range(self._count)]
-            for start, block in blocks:
-                if block.tokens is not None:
-                    tokens[start : start + len(block.tokens)] = block.tokens
+            for rows, block in blocks:
+                for row, own in zip(rows.tolist(), block.tokens or (), strict=False):
+                    tokens[row] = own
         return SparseEmbeddings(
             indptr,
             indices,

@@ -75,6 +75,11 @@ class RetryPolicy:
     `max_elapsed` holds for it too, counted from the last request that the service accepted if that was later
     than the request's first attempt. So a job that is larger than a minute's quota waits for the next minute.
 
+    ```python
+    impatient = RetryPolicy(max_attempts=3, max_elapsed=20.0, max_backoff=2.0)
+    client = EmbedClient("multilingual-e5-large", retry=impatient)
+    ```
+
     Attributes:
         max_attempts: attempts of a request before it fails; 1 for no retries.
         max_elapsed: a request is not tried again this long after it was first sent.

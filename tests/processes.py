@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 from pinecone_embed_async.emulator import Emulator
 
@@ -22,11 +24,14 @@ def without_slow_steps(said: str) -> str:
     return _SLOW_STEP.sub("", said)
 
 
-async def run_program(emulator: Emulator, code: str) -> str:
+async def run_program(
+    emulator: Emulator, code: str, cwd: Path | None = None, environment: Mapping[str, str] | None = None
+) -> str:
     """Run code in development mode, with warnings as errors; it must end well and have nothing to complain of."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-X", "dev", "-W", "error", "-c", code),
-        env=environment_of(emulator),
+        env={**environment_of(emulator), **(environment or {})},
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )

@@ -63,7 +63,7 @@ class Service:
         await self._server.close()
 
     def client(self, model: str = "one-number", **options: Any) -> EmbedClient[DenseEmbeddings]:
-        options = {"retry": QUICK, **options}
+        options = {"retry": QUICK, "look_up_model": False, **options}
         return EmbedClient(model, vector_type="dense", api_key="k", base_url=self.url, **options)
 
 

@@ -502,7 +502,8 @@ async def test_a_client_joins_in_a_second_run_and_in_a_forked_child(emulator: Em
     code = """
 async def main():
     rows = await asyncio.gather(*(client.embed_one(text, input_type="query") for text in "abc"))
-    print([row.shape for row in rows], client.statistics().joined, flush=True)
+    # In one write: the child prints at the same time.
+    print(f"{[row.shape for row in rows]} {client.statistics().joined}\\n", end="", flush=True)
 
 async def parent():
     call = asyncio.create_task(main())

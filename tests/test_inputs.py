@@ -68,3 +68,28 @@ async def test_the_loop_turns_while_a_long_list_is_checked() -> None:
     await read_texts(["text"] * SLICE * 10)
     counting.cancel()
     assert turns >= 10
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+async def test_the_index_is_right_behind_the_first_slice_too(kind: type) -> None:
+    texts: list[object] = ["text", "é"] * SLICE
+    texts[SLICE + 5] = b"bytes"
+    with pytest.raises(InputError, match=rf"input {SLICE + 5} "):
+        await read_texts(kind(texts))
+
+
+async def test_subclasses_and_mappings_among_plain_texts_become_plain_texts() -> None:
+    class Text(str):
+        __slots__ = ()
+
+    texts = await read_texts(["a", Text("b"), {"text": "c"}, "d"])
+    assert texts == ["a", "b", "c", "d"]
+    assert set(map(type, texts)) == {str}
+
+
+async def test_a_list_that_changes_while_it_is_read_is_read_as_it_was() -> None:
+    texts = ["text"] * (2 * SLICE)
+    reading = asyncio.create_task(read_texts(texts))
+    await asyncio.sleep(0)
+    texts.clear()
+    assert await reading == ["text"] * (2 * SLICE)

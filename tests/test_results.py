@@ -9,8 +9,8 @@ from pinecone_embed_async._wire import SparseBlock
 def sparse() -> SparseEmbeddings:
     rows = SparseRows(3)
     block = SparseBlock(np.array([1]), np.array([9], np.uint32), np.array([0.5], np.float32), [["nine"]])
-    rows.put(2, block)
-    rows.put(0, SparseBlock(np.array([2]), np.array([4, 5], np.uint32), np.array([1, 2], np.float32), None))
+    rows.put(np.array([2]), block)
+    rows.put(np.array([0]), SparseBlock(np.array([2]), np.array([4, 5], np.uint32), np.array([1, 2], np.float32), None))
     return rows.finish(model="m", usage=Usage(), failures=(), embedded=np.array([True, False, True]))
 
 
@@ -35,6 +35,8 @@ def test_records_leave_out_what_is_not_embedded() -> None:
     assert dense.to_records(["a"]) == [{"id": "a", "values": [1.0, 1.0]}]
     with pytest.raises(ValueError, match="as many ids"):
         dense.to_records([])
+    with pytest.raises(ValueError, match="as many metadata"):
+        dense.to_records(["a"], metadata=[])
 
 
 def test_inputs_neither_embedded_nor_failed_are_not_tried() -> None:

@@ -22,7 +22,7 @@ ONCE = RetryPolicy(max_attempts=1)
 
 
 def client_of(url: str, **options: Any) -> EmbedClient[Any]:
-    return EmbedClient("m", vector_type="dense", api_key=KEY, base_url=url, retry=ONCE, **options)
+    return EmbedClient("m", vector_type="dense", api_key=KEY, base_url=url, retry=ONCE, look_up_model=False, **options)
 
 
 def everything_said(error: EmbedError, caplog: pytest.LogCaptureFixture) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """The ways of embedding that are measured side by side.
 
 One module for each library, so that a competitor's process imports nothing but its own. A module has one
-function, ``open_embedder(target)``: an async context manager over a coroutine function that takes the inputs
-and returns their vectors, or, for the floor, the number of bytes that came back.
+function, ``open_embedder(target, ...)``: an async context manager over a coroutine function that takes the inputs
+and returns what came back.
 """
 
 from __future__ import annotations
@@ -12,18 +12,47 @@ import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.seeded import SparseRows
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
-    import numpy as np
-    import numpy.typing as npt
-    from seeded import Load
+    from benchmarks.seeded import Kind, Load
 
-    Result = npt.NDArray[np.float32] | int
-    Embed = Callable[[list[str]], Awaitable[Result]]
+    Embed = Callable[[list[str]], Awaitable["Result"]]
 
 API_KEY = "benchmark"
+
+
+@dataclass(frozen=True)
+class Received:
+    """What the floor gives: nothing but a count.
+
+    Attributes:
+        bytes: Of answers' bodies.
+    """
+
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Results as a library returns them, not made into float32 while the clock runs.
+
+    Attributes:
+        objects: Whatever the library returned; it is alive until the memory has been read.
+        matrix: Makes the matrix out of it, for the comparison with the server's vectors.
+    """
+
+    objects: Any
+    matrix: Callable[[], npt.NDArray[np.float32]]
+
+
+Result = npt.NDArray[np.float32] | SparseRows | Received | Kept
 
 
 @dataclass(frozen=True)
@@ -47,22 +76,26 @@ class Competitor:
 
     Attributes:
         name: On the command line and in the JSON.
-        title: In tables.
+        title: In tables and plots.
         module: Of this package.
         options: Keyword arguments of its ``open_embedder``.
-        optional_import: What may be missing; the competitor is then left out, and it is said so.
+        needs: Packages that may be missing; the competitor is then left out, and it is said so.
+        kinds: Of vectors that it can give.
+        loop: The event loop that it runs on.
     """
 
     name: str
     title: str
     module: str
     options: tuple[tuple[str, Any], ...] = ()
-    optional_import: str | None = None
+    needs: tuple[str, ...] = ()
+    kinds: tuple[Kind, ...] = ("dense", "sparse")
+    loop: str = "asyncio"
 
     @property
-    def available(self) -> bool:
-        """Whether its optional import is installed."""
-        return self.optional_import is None or importlib.util.find_spec(self.optional_import) is not None
+    def missing(self) -> str | None:
+        """The first package that it needs and that is not installed; ``None`` if it can take part."""
+        return next((name for name in self.needs if importlib.util.find_spec(name) is None), None)
 
     def open(self, target: Target) -> AbstractAsyncContextManager[Embed]:
         """Import the competitor and return its open embedder."""
@@ -71,15 +104,41 @@ class Competitor:
         return cast("AbstractAsyncContextManager[Embed]", embedder)
 
 
-OFFICIAL = "official"
+MSGSPEC, SIMDJSON = "msgspec", "simdjson"
+HAND_MSGSPEC, HAND_SIMDJSON = "hand-msgspec", "hand-simdjson"
+OFFICIAL, BASETEN, FLOOR = "official", "baseten", "floor"
 
 COMPETITORS = {
     competitor.name: competitor
     for competitor in (
-        Competitor("msgspec", "EmbedClient, default install (msgspec)", "client", (("decoder", "msgspec"),)),
-        Competitor("simdjson", "EmbedClient, [fast] (pysimdjson)", "client", (("decoder", "simdjson"),), "simdjson"),
-        Competitor("json", "bare aiohttp + json", "bare"),
-        Competitor(OFFICIAL, "official pinecone SDK, async", "official"),
-        Competitor("floor", "floor: aiohttp, thrown away", "floor"),
+        Competitor(MSGSPEC, "EmbedClient (msgspec)", "client", (("decoder", "msgspec"),)),
+        Competitor(SIMDJSON, "EmbedClient [fast] (simdjson)", "client", (("decoder", "simdjson"),), ("simdjson",)),
+        Competitor(
+            "simdjson-uvloop",
+            "EmbedClient [fast] on uvloop",
+            "client",
+            (("decoder", "simdjson"),),
+            ("simdjson", "uvloop"),
+            loop="uvloop",
+        ),
+        Competitor(HAND_MSGSPEC, "by hand: aiohttp + msgspec", "hand", (("decoder", "msgspec"),)),
+        Competitor(
+            HAND_SIMDJSON, "by hand: aiohttp + simdjson", "hand", (("decoder", "simdjson"),), ("simdjson",), ("dense",)
+        ),
+        Competitor("json", "by hand: aiohttp + json", "hand", (("decoder", "json"),)),
+        Competitor(OFFICIAL, "official SDK, to float32", "official", (("kept", False),), ("pinecone",)),
+        Competitor("official-kept", "official SDK, as returned", "official", (("kept", True),), ("pinecone",), ("dense",)),
+        Competitor(
+            BASETEN,
+            "baseten, embed (own wire)",
+            "baseten",
+            (("call", "embed"),),
+            ("baseten_performance_client",),
+            ("dense",),
+        ),
+        Competitor(
+            "baseten-post", "baseten, batch_post", "baseten", (("call", "batch_post"),), ("baseten_performance_client",)
+        ),
+        Competitor(FLOOR, "floor: aiohttp, thrown away", "floor"),
     )
 }

@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from competitors import API_KEY
-from pinecone_embed_async import EmbedClient
+import numpy as np
+
+from benchmarks.competitors import API_KEY
+from benchmarks.seeded import SparseRows
+from pinecone_embed_async import EmbedClient, SparseEmbeddings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    import numpy as np
-    import numpy.typing as npt
-
-    from competitors import Embed, Target
+    from benchmarks.competitors import Embed, Result, Target
 
 
 @asynccontextmanager
 async def open_embedder(target: Target, decoder: Literal["msgspec", "simdjson"]) -> AsyncIterator[Embed]:
     """Open the client with default settings but for the decoder, which is forced so that it is sure."""
-    async with EmbedClient(
-        target.load.model,
-        vector_type="dense",
-        api_key=API_KEY,
-        base_url=target.url,
-        max_concurrency=target.concurrency,
-        decoder=decoder,
-    ) as client:
+    client: EmbedClient[Any] = EmbedClient(
+        target.load.model, api_key=API_KEY, base_url=target.url, max_concurrency=target.concurrency, decoder=decoder
+    )
+    async with client:
 
-        async def embed(texts: list[str]) -> npt.NDArray[np.float32]:
-            result = await client.embed(texts, input_type="passage", parameters=target.load.parameters)
-            return result.vectors
+        async def embed(texts: list[str]) -> Result:
+            result = await client.embed(texts, parameters=target.load.parameters)
+            if isinstance(result, SparseEmbeddings):
+                return SparseRows(np.diff(result.indptr), result.indices, result.values)
+            vectors: Result = result.vectors
+            return vectors
 
         yield embed

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 import msgspec
-from seeded import MAX_BATCH
 
-from competitors import API_KEY
+from benchmarks.competitors import API_KEY, Received
+from benchmarks.seeded import MAX_BATCH
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from competitors import Embed, Target
+    from benchmarks.competitors import Embed, Target
+
+READ_BUFFER = 2**20
 
 
 @asynccontextmanager
@@ -26,9 +28,9 @@ async def open_embedder(target: Target) -> AsyncIterator[Embed]:
         "X-Pinecone-Api-Version": "2025-10",
         "Content-Type": "application/json",
     }
-    async with aiohttp.ClientSession(target.url, headers=headers) as session:
+    async with aiohttp.ClientSession(target.url, headers=headers, read_bufsize=READ_BUFFER) as session:
 
-        async def embed(texts: list[str]) -> int:
+        async def embed(texts: list[str]) -> Received:
             semaphore = asyncio.Semaphore(target.concurrency)
 
             async def receive(start: int) -> int:
@@ -47,8 +49,6 @@ async def open_embedder(target: Target) -> AsyncIterator[Embed]:
                         received += len(chunk)
                 return received
 
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(receive(start)) for start in range(0, len(texts), MAX_BATCH)]
-            return sum(task.result() for task in tasks)
+            return Received(sum(await asyncio.gather(*map(receive, range(0, len(texts), MAX_BATCH)))))
 
         yield embed

@@ -8,48 +8,63 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from pinecone import AsyncPinecone
-from seeded import MAX_BATCH
 
-from competitors import API_KEY
+from benchmarks.competitors import API_KEY, Kept
+from benchmarks.seeded import MAX_BATCH, SparseRows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import numpy.typing as npt
-    from pinecone.models.inference.embed import DenseEmbedding
 
-    from competitors import Embed, Target
+    from benchmarks.competitors import Embed, Result, Target
 
 _DEFAULT_POOL = 20
 """Connections of the SDK's pool at least; it keeps half of them alive."""
 
 
 @asynccontextmanager
-async def open_embedder(target: Target) -> AsyncIterator[Embed]:
-    """Open the SDK's async client with default settings; the pool only grows with the concurrency."""
+async def open_embedder(target: Target, *, kept: bool) -> AsyncIterator[Embed]:
+    """Open the SDK's async client with default settings; the pool only grows with the concurrency.
+
+    Args:
+        target: What to embed, and where.
+        kept: Whether the results stay as the SDK returns them: lists of Python's floats.
+    """
     pool = 2 * target.concurrency
+    load = target.load
     async with AsyncPinecone(
         api_key=API_KEY, host=target.url, connection_pool_maxsize=pool if pool > _DEFAULT_POOL else 0
     ) as client:
         inference = client.inference
 
-        async def embed(texts: list[str]) -> npt.NDArray[np.float32]:
+        async def embed(texts: list[str]) -> Result:
             semaphore = asyncio.Semaphore(target.concurrency)
-            vectors = np.empty((len(texts), target.load.dimension), np.float32)
+            starts = range(0, len(texts), MAX_BATCH)
+
+            async def ask(start: int) -> list[Any]:
+                async with semaphore:
+                    answer = await inference.embed(
+                        model=load.model, inputs=texts[start : start + MAX_BATCH], parameters=load.parameters
+                    )
+                return cast("list[Any]", answer.data)
+
+            if kept or load.kind == "sparse":
+                items = [item for data in await asyncio.gather(*map(ask, starts)) for item in data]
+                if load.kind == "sparse":
+                    return SparseRows.of([item.sparse_indices for item in items], [item.sparse_values for item in items])
+                return Kept(items, lambda: np.array([item.values for item in items], np.float32))
+            vectors: npt.NDArray[np.float32] = np.empty((len(texts), load.dimension), np.float32)
 
             async def embed_batch(start: int) -> None:
-                batch = texts[start : start + MAX_BATCH]
-                async with semaphore:
-                    answer = await inference.embed(model=target.load.model, inputs=batch, parameters=target.load.parameters)
-                vectors[start : start + len(batch)] = [item.values for item in cast("list[DenseEmbedding]", answer.data)]
+                values = [item.values for item in await ask(start)]
+                vectors[start : start + len(values)] = values
 
-            async with asyncio.TaskGroup() as group:
-                for start in range(0, len(texts), MAX_BATCH):
-                    group.create_task(embed_batch(start))
+            await asyncio.gather(*map(embed_batch, starts))
             return vectors
 
         yield embed

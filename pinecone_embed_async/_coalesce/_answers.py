@@ -13,13 +13,14 @@ from pinecone_embed_async._log import logger
 from pinecone_embed_async._results import SparseVector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     from pinecone_embed_async._coalesce._gather import Batch, Seat
     from pinecone_embed_async._plan import PlannedRequest
     from pinecone_embed_async._results import Dimension
+    from pinecone_embed_async._telemetry import ObservedCall
     from pinecone_embed_async._wire import Answer, SparseBlock
 
 _NAMED_INPUT = re.compile(r"<input (\d+)>")
@@ -60,6 +61,11 @@ class Answers:
         return self._dimension.value
 
     @property
+    def calls(self) -> tuple[ObservedCall, ...]:
+        """The calls that wait for it, as the hooks know them."""
+        return tuple(seat.call for seats in self._seats for seat in seats if seat.call is not None)
+
+    @property
     def is_settled(self) -> bool:
         """Whether every text is embedded or failed."""
         return not self._unsettled
@@ -75,6 +81,10 @@ class Answers:
             self._dimension.settle(dimension)
             self._rows[request.start] = matrix
         return matrix
+
+    def names(self, request: PlannedRequest) -> Sequence[int] | None:  # noqa: ARG002 - the texts are side by side
+        """The positions of its inputs, if they are not side by side."""
+        return None
 
     def answered(self, request: PlannedRequest, answer: Answer) -> None:
         """Keep the rows of an answer if they are sparse; dense ones are in place."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from pinecone_embed_async._clock import Clock, Timer
     from pinecone_embed_async._plan import RequestLimits
+    from pinecone_embed_async._telemetry import ObservedCall
 
     Soon = Callable[[Callable[[], None]], Timer]
     """Calls a function at the end of the event loop's current turn."""
@@ -34,18 +35,27 @@ class Seat:
         text: that the caller wants embedded.
         wake: called once, when `outcome` is there.
         deadline: of the caller, by the clock; `None` for none.
+        call: what the hooks know the caller by; `None` without hooks.
 
     Attributes:
         outcome: the vector, or the error to raise; `None` until it is known.
     """
 
-    __slots__ = ("_wake", "batch", "deadline", "outcome", "text")
+    __slots__ = ("_wake", "batch", "call", "deadline", "outcome", "text")
 
-    def __init__(self, batch: Batch, text: str, wake: Callable[[], None], deadline: float | None) -> None:
+    def __init__(
+        self,
+        batch: Batch,
+        text: str,
+        wake: Callable[[], None],
+        deadline: float | None,
+        call: ObservedCall | None = None,
+    ) -> None:
         self._wake = wake
         self.batch = batch
         self.text = text
         self.deadline = deadline
+        self.call = call
         self.outcome: NDArray[np.float32] | SparseVector | BaseException | None = None
 
     def __repr__(self) -> str:
@@ -84,7 +94,14 @@ class Batch:
     def __repr__(self) -> str:
         return f"<Batch of {len(self.seats)} texts for {self.callers} callers{', gone' if self.is_gone else ''}>"
 
-    def add(self, text: str, limits: RequestLimits, wake: Callable[[], None], deadline: float | None) -> Seat | None:
+    def add(
+        self,
+        text: str,
+        limits: RequestLimits,
+        wake: Callable[[], None],
+        deadline: float | None,
+        call: ObservedCall | None = None,
+    ) -> Seat | None:
         """Take one more caller; `None` if the text does not fit in."""
         if text not in self.seats:
             if limits.bytes_per_token != self._limits.bytes_per_token:
@@ -93,7 +110,7 @@ class Batch:
             if not self._load.add(utf8_length(text), limits):
                 return None
             self.seats[text] = []
-        seat = Seat(self, text, wake, deadline)
+        seat = Seat(self, text, wake, deadline, call)
         self.seats[text].append(seat)
         self.callers += 1
         return seat
@@ -161,6 +178,7 @@ class Gatherer:
         send: Callable[[Batch], None],
         wake: Callable[[], None],
         deadline: float | None = None,
+        call: ObservedCall | None = None,
     ) -> Seat:
         """Take a seat in the batch of `key` that is being gathered, or in a new one.
 
@@ -171,16 +189,17 @@ class Gatherer:
             send: sends a batch; that of its first caller is used. `ended` is to be called when the request has ended.
             wake: called once the outcome is there.
             deadline: the caller's, by the clock.
+            call: what the hooks know the caller by.
         """
         batch = self._gathering.get(key)
-        seat = None if batch is None else batch.add(text, limits, wake, deadline)
+        seat = None if batch is None else batch.add(text, limits, wake, deadline, call)
         if batch is not None and seat is None:
             self._go(batch)
         while batch is None or seat is None:
             batch = self._gathering[key] = Batch(key, self._clock.time() + self._max_delay, limits, send)
             self._look_soon()
             # The first text fits in whatever its size.
-            seat = batch.add(text, limits, wake, deadline)
+            seat = batch.add(text, limits, wake, deadline, call)
         if len(batch.seats) >= limits.inputs:
             self._go(batch)
         return seat

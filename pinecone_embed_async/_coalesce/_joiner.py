@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._plan import RequestLimits
     from pinecone_embed_async._results import SparseVector
     from pinecone_embed_async._stream import Run
+    from pinecone_embed_async._telemetry import ObservedCall
 
     RunOf = Callable[[Sequence[str], Answers, float | None], Run]
     """The run of one joined request: its texts, where the answers go, and the latest of its callers' deadlines."""
@@ -88,6 +89,7 @@ class Joiner:
         dimension: int | None,
         deadline: float | None,
         run_of: RunOf,
+        observed: ObservedCall | None = None,
     ) -> NDArray[np.float32] | SparseVector | BaseException:
         """Have a text embedded together with what others ask for at the same time.
 
@@ -98,6 +100,7 @@ class Joiner:
             dimension: numbers per row, if it is known.
             deadline: of this call alone, by the clock; `None` for none.
             run_of: makes the run of a request; that of its first caller is used.
+            observed: what the hooks know this call by.
 
         Returns:
             The vector, or the error to raise: it is the caller's own, and keeps nothing of the others' alive.
@@ -113,7 +116,7 @@ class Joiner:
 
         send = functools.partial(self._send, run_of, dimension)
         # Before any await, so that calls of the same turn meet.
-        seat = self._gatherer.join(key, text, limits, send=send, wake=wake, deadline=deadline)
+        seat = self._gatherer.join(key, text, limits, send=send, wake=wake, deadline=deadline, call=observed)
         # Whoever reports errors with the locals of their frames is shown no texts.
         del text
         timer = None if deadline is None else self._clock.call_at(deadline, lambda: self._expire(seat))

@@ -8,6 +8,7 @@ from pinecone_embed_async._jobs._ledger import Counts
 from pinecone_embed_async._jobs._outputs import (
     OutputFormat,
     check_output,
+    check_space,
     failures_path,
     output_format,
     write_output,
@@ -35,6 +36,7 @@ __all__ = [
     "Stream",
     "TextSource",
     "check_output",
+    "check_space",
     "failures_path",
     "find_inputs",
     "open_job",

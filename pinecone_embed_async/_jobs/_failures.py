@@ -1,5 +1,6 @@
 """The rows that failed, with their causes, as JSON lines: appended as they come, rewritten without those done since."""
 
+import contextlib
 from array import array
 from collections.abc import Iterable, Iterator
 from os import fsync
@@ -15,27 +16,44 @@ from pinecone_embed_async._jobs._rowset import RowSet
 from pinecone_embed_async._jobs._sources import Row
 
 
+class Cause(NamedTuple):
+    """Why a row failed: the error's class and message."""
+
+    error: str
+    message: str
+
+
 class FailedRow(NamedTuple):
     """A row that failed, and why."""
 
     row: Row
-    error: EmbedError
+    cause: Cause
+
+
+def cause_of(error: EmbedError) -> Cause:
+    """What is written down of an error."""
+    return Cause(type(error).__name__, str(error))
 
 
 class _Line(msgspec.Struct):
     row: int
 
 
+class _CauseLine(_Line):
+    error: str
+    message: str
+
+
 def failure_line(failed: FailedRow) -> bytes:
     """One line of the file: id, row, input, line, the error's class and message."""
-    row, error = failed
+    row, cause = failed
     record = {
         "id": row.id,
         "row": row.number,
         "input": row.source,
         "line": row.line,
-        "error": type(error).__name__,
-        "message": str(error),
+        "error": cause.error,
+        "message": cause.message,
     }
     return msgspec.json.encode(record) + b"\n"
 
@@ -69,6 +87,24 @@ class FailuresFile:
                     for line in _whole_lines(file):
                         numbers.append(-1 if line is None else line)
         return numbers
+
+    def causes(self, rows: RowSet) -> dict[int, Cause]:
+        """Why some rows failed, those among `rows` that are in the file; the last cause where there are several.
+
+        Raises:
+            OutputError: The file system refused.
+        """
+        found: dict[int, Cause] = {}
+        decoder = msgspec.json.Decoder(_CauseLine)
+        with file_errors(self._path):
+            if self._path.exists():
+                with self._path.open("rb") as file:
+                    for line in file:
+                        with contextlib.suppress(msgspec.MsgspecError):
+                            told = decoder.decode(line)
+                            if told.row in rows:
+                                found[told.row] = Cause(told.error, told.message)
+        return found
 
     def append(self, failed: Iterable[FailedRow]) -> None:
         """Add rows, for good.

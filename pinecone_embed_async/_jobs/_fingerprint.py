@@ -1,6 +1,7 @@
 """What a job is told by: what it reads, whom it asks, and what it asks for. Any change of these makes another job."""
 
 import hashlib
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def take_fingerprint(
         known: Prints of earlier runs; a file with the size and the time of one of them is not read.
 
     Raises:
-        SourceError: A file cannot be read.
+        SourceError: A file cannot be read, or not more than once.
     """
     earlier = {(each.name, each.stamp): each.digest for each in known if each.stamp is not None}
     text = columns.text
@@ -113,6 +114,12 @@ def _input_print(file: InputFile, earlier: Mapping[tuple[str, Stamp], str | None
 
 def _digest(path: Path, name: str, earlier: Mapping[tuple[str, Stamp], str | None]) -> tuple[Stamp, str]:
     try:
+        # Looked at before it is opened, which waits for whoever writes to a pipe.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise SourceError(
+                f"{name}: it is no regular file, and a job reads its input more than once; "
+                "save it to a file, or give it as standard input: -"
+            )
         with path.open("rb") as file:
             stamp = stamp_of(file.fileno())
             digest = earlier.get((name, stamp))

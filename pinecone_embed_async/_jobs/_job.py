@@ -7,18 +7,22 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from msgspec.structs import replace
 
 from pinecone_embed_async._errors import EmbedError
+from pinecone_embed_async._jobs._copier import copied_rows
+from pinecone_embed_async._jobs._duplicates import NO_COPIES, Copies, TextDigests
 from pinecone_embed_async._jobs._errors import JobChangedError, OutputError
+from pinecone_embed_async._jobs._files import PARTIAL_SUFFIX, file_errors
 from pinecone_embed_async._jobs._fingerprint import Fingerprint, InputPrint
 from pinecone_embed_async._jobs._folder import OutputFolder, Portion, held_folder
 from pinecone_embed_async._jobs._inputs import InputFile
 from pinecone_embed_async._jobs._ledger import Counts, JobLedger, choose_portion
-from pinecone_embed_async._jobs._recorder import Batch, Recorder
-from pinecone_embed_async._jobs._sources import Columns, Row, read_rows
+from pinecone_embed_async._jobs._recorder import Batch, Recorder, piece_of
+from pinecone_embed_async._jobs._sources import Columns, Row, read_bytes, read_rows
 from pinecone_embed_async._jobs._store import Store
 from pinecone_embed_async._jobs._table import KeptTypes, check_kept_names, kept_of, with_checked_types
 
@@ -38,12 +42,14 @@ class JobProgress:
         before: Rows that were done when the run began.
         requests: Requests of this run that were answered.
         tokens: Tokens that they cost.
+        duplicates: Rows that are not sent, for another has the same text, and that are not copied from that yet.
     """
 
     counts: Counts
     before: int
     requests: int
     tokens: int
+    duplicates: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,7 @@ def open_job(
     overwrite: bool = False,
     append: bool = False,
     retry_failures: bool = False,
+    dedupe: bool = False,
 ) -> Iterator["Job"]:
     """Open the job of a folder, or begin one; the folder is held while the block runs.
 
@@ -101,6 +108,7 @@ def open_job(
         overwrite: Removes a job that is there.
         append: Adds the rows of another input.
         retry_failures: Embeds the rows that failed, and only those.
+        dedupe: Sends equal texts once. For that the input is read once more, and standard input is saved to a file.
 
     Raises:
         JobChangedError: The folder belongs to another job.
@@ -108,7 +116,8 @@ def open_job(
         SourceError: An input cannot be read.
     """
     check_kept_names(columns.keep)
-    with held_folder(path) as folder:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(held_folder(path))
         before = () if overwrite else folder.portions()
         _check_whose(folder, path, known=overwrite or bool(before))
         now = take_fingerprint([each for portion in before for each in portion.fingerprint.inputs])
@@ -117,6 +126,8 @@ def open_job(
         except JobChangedError as error:
             raise JobChangedError(f"{path}: {error}") from None
         portion = portions[place]
+        if dedupe:
+            files = [stack.enter_context(_readable_again(file, path)) for file in files]
 
         def read() -> Iterator[Row]:
             return read_rows(files, columns, first_row=portion.first_row, stamps=now.stamps())
@@ -128,23 +139,49 @@ def open_job(
                 checked = _check(read(), columns.keep, None)
             # Only now, so that an input that cannot be read costs nobody an output.
             folder.clear()
-        with Store(folder) as store:
-            if store.schema is not None:
-                checked = _Checked(portion.rows, kept_of(store.schema))
-            if can_be_checked and (checked.rows is None or checked.kept is None):
-                checked = _check(read(), columns.keep, checked.kept)
+        store = stack.enter_context(Store(folder))
+        if store.schema is not None:
+            checked = _Checked(portion.rows, kept_of(store.schema))
+        if can_be_checked and (checked.rows is None or checked.kept is None):
+            checked = _check(read(), columns.keep, checked.kept)
+        remembered = before
 
-            def remember(portion: Portion) -> None:
-                now_there = (*portions[:place], portion, *portions[place + 1 :])
-                if now_there != before:
-                    folder.remember(now_there)
+        def remember(portion: Portion) -> None:
+            nonlocal remembered
+            now_there = (*portions[:place], portion, *portions[place + 1 :])
+            if now_there != remembered:
+                folder.remember(now_there)
+                remembered = now_there
 
-            portion = replace(portion, rows=checked.rows)
-            # After the check, so that an input that is corrected after it is not that of another job.
-            remember(portion)
-            ledger = JobLedger(portion, store.done, store.failed, retry_failures=retry_failures)
-            yield Job(store, ledger, read, columns.keep, checked.kept, is_checked=can_be_checked)
-            remember(ledger.portion)
+        portion = replace(portion, rows=checked.rows)
+        # After the check, so that an input that is corrected after it is not that of another job.
+        remember(portion)
+        ledger = JobLedger(portion, store.done, store.failed, retry_failures=retry_failures)
+        copies = _choose_copies(ledger, read()) if dedupe and not ledger.is_settled else NO_COPIES
+        yield Job(store, ledger, read, columns.keep, checked.kept, copies=copies, folder=path, is_checked=can_be_checked)
+        remember(ledger.portion)
+
+
+def _choose_copies(ledger: JobLedger, rows: Iterable[Row]) -> Copies:
+    digests = TextDigests()
+    for row in rows:
+        digests.add(row.text)
+    return ledger.choose_copies(digests)
+
+
+@contextlib.contextmanager
+def _readable_again(file: InputFile, folder: Path) -> Iterator[InputFile]:
+    """Give the file; instead of standard input a file with what that holds, which is there as long as the block runs."""
+    if file.path is not None:
+        yield file
+        return
+    path = folder / f"_input-{token_hex(4)}{PARTIAL_SUFFIX}"
+    with contextlib.ExitStack() as stack:
+        with file_errors(path):
+            stack.callback(path.unlink, missing_ok=True)
+            with path.open("xb") as saved:
+                saved.writelines(read_bytes(file))
+        yield file._replace(path=path)
 
 
 class Job:
@@ -156,6 +193,8 @@ class Job:
         read: Reads the rows from the first on.
         keep: The kept columns.
         kept: Their types; `None` if the first rows tell.
+        copies: The rows that are not sent, for another has the same text.
+        folder: Where files may be that help to copy them.
         is_checked: Whether all rows are known to fit to them.
 
     Attributes:
@@ -171,6 +210,8 @@ class Job:
         keep: Sequence[str],
         kept: Any,
         *,
+        copies: Copies,
+        folder: Path,
         is_checked: bool,
     ) -> None:
         self.ledger = ledger
@@ -179,14 +220,17 @@ class Job:
         self._read = read
         self._keep = keep
         self._kept = kept
+        self._copies = copies
+        self._folder = folder
         self._is_checked = is_checked
+        self._not_copied = len(copies.rows)
         self._before = ledger.counts().done
         self._requests = self._tokens = 0
         self._stop: int | None = None
 
     def progress(self) -> JobProgress:
         """How far it has come; rows that are not on the disk do not count."""
-        return JobProgress(self.ledger.counts(), self._before, self._requests, self._tokens)
+        return JobProgress(self.ledger.counts(), self._before, self._requests, self._tokens, self._not_copied)
 
     async def run(self, stream: Stream, report: Callable[[JobProgress], None]) -> None:
         """Embed what is missing, or what failed if that is to be retried.
@@ -208,23 +252,38 @@ class Job:
             self.ledger.note_failed(failed)
             report(self.progress())
 
+        async with self._recording(recorded) as recorder, stream(self._wanted()) as batches:
+            async for batch in batches:
+                self._requests += batch.embeddings.usage.requests
+                self._tokens += batch.embeddings.usage.total_tokens
+                await recorder.add(piece_of(batch))
+        if self._not_copied:
+
+            def copied(embedded: Sequence[int], failed: Sequence[int]) -> None:
+                self._not_copied -= len(embedded) + len(failed)
+                recorded(embedded, failed)
+
+            async with self._recording(copied) as recorder:
+                pieces = copied_rows(self._store, self._folder, self._read(), self._copies)
+                while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+                    await recorder.add(piece)
+        await asyncio.to_thread(self._store.forget_failures, self.ledger.done)
+        if self._stop is not None and self.ledger.portion.rows is None:
+            self.ledger.note_end(self._stop)
+
+    @contextlib.asynccontextmanager
+    async def _recording(self, recorded: Callable[[Sequence[int], Sequence[int]], None]) -> AsyncIterator[Recorder]:
+        """Have a recorder that writes what it has taken however the block ends, and unless that is cancelled, as a part."""
         recorder = Recorder(self._store, lambda: self._kept, recorded)
         make_part = False
         try:
-            async with stream(self._wanted()) as batches:
-                async for batch in batches:
-                    self._requests += batch.embeddings.usage.requests
-                    self._tokens += batch.embeddings.usage.total_tokens
-                    await recorder.add(batch)
+            yield recorder
             make_part = True
         except EmbedError:
             make_part = True
             raise
         finally:
             await recorder.aclose(make_part=make_part)
-        await asyncio.to_thread(self._store.forget_failures, self.ledger.done)
-        if self._stop is not None and self.ledger.portion.rows is None:
-            self.ledger.note_end(self._stop)
 
     def _wanted(self) -> Iterator[Row]:
         rows = self._read()

@@ -51,6 +51,7 @@ class Journal:
     Attributes:
         path: As given.
         found: What it held when it was opened.
+        spans: What it holds now.
 
     Raises:
         OSError: The file system refused.
@@ -67,6 +68,7 @@ class Journal:
             self._file.close()
             raise
         self._end = self.found.end
+        self.spans = list(self.found.spans)
 
     def __enter__(self) -> Self:
         return self
@@ -98,7 +100,9 @@ class Journal:
             self._file, [memoryview(_HEADER.pack(_MAGIC, checksum, length)), *views, memoryview(bytes(-length % _ALIGNMENT))]
         )
         self._end = start + length + -length % _ALIGNMENT
-        return Span(start, length)
+        span = Span(start, length)
+        self.spans.append(span)
+        return span
 
     def sync(self) -> None:
         """Have everything appended on the disk.

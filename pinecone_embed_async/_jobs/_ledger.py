@@ -14,6 +14,7 @@ from pinecone_embed_async._errors import (
     NotFoundError,
     QuotaExceededError,
 )
+from pinecone_embed_async._jobs._duplicates import Copies, TextDigests
 from pinecone_embed_async._jobs._errors import JobChangedError
 from pinecone_embed_async._jobs._fingerprint import Fingerprint, differences, input_differences
 from pinecone_embed_async._jobs._folder import Portion
@@ -92,7 +93,9 @@ def choose_portion(portions: Sequence[Portion], now: Fingerprint, *, append: boo
 
 
 class JobLedger:
-    """Which rows of one portion are done and which failed. One thread notes; others may ask `is_wanted`.
+    """Which rows of one portion are done and which failed, and which of them a run sends.
+
+    One thread notes; others may ask `is_wanted`, for what a run sends is decided when it begins.
 
     Args:
         portion: The portion.
@@ -106,6 +109,8 @@ class JobLedger:
         self.done = done
         self._failed = failed
         self._retried = failed.copy() if retry_failures else None
+        self._left_out = done.copy()
+        self._left_out.update(failed)
         self._stop_of_retried = failed.stop()
         self._done_count = self._count(done)
         self._failed_count = self._count(failed)
@@ -115,10 +120,24 @@ class JobLedger:
         return rows.count_between(first, rows.stop() if self.portion.rows is None else first + self.portion.rows)
 
     def is_wanted(self, row: int) -> bool:
-        """Whether this run embeds the row."""
-        if self._retried is not None:
-            return row in self._retried
-        return row not in self.done and row not in self._failed
+        """Whether this run sends the row."""
+        return row not in self._left_out if self._retried is None else row in self._retried
+
+    def choose_copies(self, digests: TextDigests) -> Copies:
+        """Find the rows that need not be sent because another has the same text, and want them no more.
+
+        Args:
+            digests: Of all rows of the portion.
+        """
+        first = self.portion.first_row
+        done, failed = (rows.mask(first, first + len(digests)) for rows in (self.done, self._failed))
+        wanted = failed if self._retried is not None else ~(done | failed)
+        copies = digests.copies(first, done=done, failed=failed & ~wanted, wanted=wanted)
+        if self._retried is None:
+            self._left_out.add(copies.rows)
+        else:
+            self._retried.discard(copies.rows)
+        return copies
 
     def is_behind_all_wanted(self, row: int) -> bool:
         """Whether this run embeds no row from this one on."""

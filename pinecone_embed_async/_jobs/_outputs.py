@@ -1,6 +1,7 @@
 """Embeddings to one `.jsonl`, `.npy` or Parquet file, whole or not at all."""
 
-import os
+import secrets
+import shutil
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +13,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from pinecone_embed_async._jobs._errors import OutputError
-from pinecone_embed_async._jobs._files import file_errors, replacing
+from pinecone_embed_async._jobs._files import PARTIAL_SUFFIX, file_errors, replacing
 from pinecone_embed_async._jobs._inputs import InputFile
 from pinecone_embed_async._jobs._sources import Row
 from pinecone_embed_async._jobs._table import Embeddings, RowIndices, vector_columns
@@ -28,6 +29,9 @@ class OutputFormat(StrEnum):
     JSONL = "jsonl"
     NPY = "npy"
     PARQUET = "parquet"
+
+
+_BYTES_PER_NUMBER = {OutputFormat.JSONL: 8, OutputFormat.NPY: 4, OutputFormat.PARQUET: 4}
 
 
 def output_format(path: Path) -> OutputFormat:
@@ -59,8 +63,11 @@ def check_output(path: Path, inputs: Sequence[InputFile]) -> None:
     folder = path.resolve().parent
     if not folder.is_dir():
         raise OutputError(f"{path}: there is no folder {folder}")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"{path}: no permission to write into {folder}")
+    # Asking for the permission would tell that of whoever started the process, not of whom it runs as.
+    probe = folder / f".pinecone-embed-{secrets.token_hex(4)}{PARTIAL_SUFFIX}"
+    with file_errors(path):
+        probe.touch(exist_ok=False)
+        probe.unlink()
     for written in (path, failures_path(path)):
         # A name that is too long comes out here too.
         with file_errors(written):
@@ -69,6 +76,24 @@ def check_output(path: Path, inputs: Sequence[InputFile]) -> None:
             for file in inputs:
                 if file.path is not None and file.path.resolve() == written.resolve():
                     raise OutputError(f"{written}: it is an input of the same run and would be replaced")
+
+
+def check_space(path: Path, rows: int, dimension: int | None) -> None:
+    """See before anything is sent whether there is space for the vectors, for what cannot be written is lost.
+
+    Args:
+        path: The output.
+        rows: How many there will be.
+        dimension: Numbers per vector; `None` if that is not known.
+
+    Raises:
+        OutputError: There is not.
+    """
+    needed = rows * (dimension or 0) * _BYTES_PER_NUMBER[output_format(path)]
+    with file_errors(path):
+        free = shutil.disk_usage(path.resolve().parent).free
+    if needed > free:
+        raise OutputError(f"{path}: it will have {needed:,} bytes at least, and there is space for {free:,}")
 
 
 def write_output(path: Path, rows: Sequence[Row], embeddings: Embeddings) -> None:

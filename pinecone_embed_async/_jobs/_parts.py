@@ -13,7 +13,8 @@ from pyarrow import ipc, parquet
 from pinecone_embed_async._jobs._errors import OutputError
 from pinecone_embed_async._jobs._files import replacing
 from pinecone_embed_async._jobs._journal import Span
-from pinecone_embed_async._jobs._rowset import RowNumbers
+from pinecone_embed_async._jobs._rowset import RowNumbers, are_among
+from pinecone_embed_async._jobs._table import VECTOR_COLUMNS
 
 # Enough rows to compress well, few enough that one group of 2048 dimensions stays at 64 MiB.
 _ROWS_PER_GROUP = 8192
@@ -132,6 +133,27 @@ def part_rows(path: Path) -> Iterator[RowNumbers]:
         with parquet.ParquetFile(path) as part:
             for batch in part.iter_batches(65536, columns=["row"]):
                 yield batch.column(0).to_numpy()
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise _unreadable(path, error) from error
+
+
+def part_vectors(path: Path, rows: RowNumbers) -> Iterator[Any]:
+    """The embeddings of some rows, those of them that are in a part, as tables of `row` and the columns of the embeddings.
+
+    Args:
+        path: The part.
+        rows: The numbers of the rows, ascending; int64.
+
+    Raises:
+        OutputError: It is no part of a job, or damaged.
+    """
+    try:
+        with parquet.ParquetFile(path) as part:
+            columns = ["row", *(name for name in VECTOR_COLUMNS if name in part.schema_arrow.names)]
+            for group in range(part.num_row_groups):
+                held = are_among(part.read_row_group(group, columns=["row"]).column(0).to_numpy(), rows)
+                if held.any():
+                    yield part.read_row_group(group, columns=columns).filter(pa.array(held))
     except (OSError, pa.ArrowException, KeyError) as error:
         raise _unreadable(path, error) from error
 

@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pinecone_embed_async._errors import Failure
-from pinecone_embed_async._jobs._failures import FailedRow
+from pinecone_embed_async._jobs._failures import FailedRow, cause_of
 from pinecone_embed_async._jobs._ledger import is_about_rows
 from pinecone_embed_async._jobs._sources import Row
 from pinecone_embed_async._jobs._store import Store
@@ -33,17 +33,42 @@ class Batch(Protocol):
         """What failed, by position in `items`."""
 
 
-class Recorder:
-    """Writes batches to a store, a group at a time, off the loop.
+class Piece(NamedTuple):
+    """What is written of some rows.
 
-    A group is synced at the latest `group_seconds` after its first batch came, earlier once it has `group_bytes`. While one
+    Attributes:
+        rows: The rows.
+        embeddings: Row i belongs to `rows[i]`; those that are not embedded are passed over.
+        failed: Rows that failed, of these or others.
+    """
+
+    rows: Sequence[Row]
+    embeddings: Embeddings
+    failed: Sequence[FailedRow]
+
+
+def piece_of(batch: Batch) -> Piece:
+    """What is written of a batch; rows that met an error of the whole job are as good as not tried."""
+    failed = [
+        FailedRow(batch.items[index], cause_of(failure.error))
+        for failure in batch.failures
+        if is_about_rows(failure.error)
+        for index in failure.indices
+    ]
+    return Piece(batch.items, batch.embeddings, failed)
+
+
+class Recorder:
+    """Writes pieces to a store, a group at a time, off the loop.
+
+    A group is synced at the latest `group_seconds` after its first piece came, earlier once it has `group_bytes`. While one
     is written the next gathers; when that is full too, `add` waits. Parts are written beside, one after the other.
 
     Args:
         store: Where to.
-        kept: The types of the kept columns, known with the first batch.
+        kept: The types of the kept columns, known with the first piece.
         recorded: Called in the loop after a group is on the disk, with the rows embedded and the rows failed.
-        group_seconds: How long a batch may wait to be synced.
+        group_seconds: How long a piece may wait to be synced.
         group_bytes: Bytes of vectors after which it does not wait.
     """
 
@@ -61,7 +86,7 @@ class Recorder:
         self._recorded = recorded
         self._group_seconds = group_seconds
         self._group_bytes = group_bytes
-        self._gathered: list[Batch] = []
+        self._gathered: list[Piece] = []
         self._size = 0
         self._due = 0.0
         self._full = asyncio.Event()
@@ -69,8 +94,8 @@ class Recorder:
         self._writing: asyncio.Task[None] | None = None
         self._part: asyncio.Task[None] | None = None
 
-    async def add(self, batch: Batch) -> None:
-        """Take a batch over; waits for room if a group is full and the one before it is still being written.
+    async def add(self, piece: Piece) -> None:
+        """Take a piece over; waits for room if a group is full and the one before it is still being written.
 
         Raises:
             OutputError: An earlier group could not be written; nothing is written any more.
@@ -83,8 +108,8 @@ class Recorder:
         loop = asyncio.get_running_loop()
         if not self._gathered:
             self._due = loop.time() + self._group_seconds
-        self._gathered.append(batch)
-        self._size += _size_of(batch.embeddings)
+        self._gathered.append(piece)
+        self._size += _size_of(piece.embeddings)
         if self._size >= self._group_bytes:
             self._full.set()
         if self._writing is None or self._writing.done():
@@ -131,15 +156,9 @@ class Recorder:
             # Whoever waits for room finds out that there will be none.
             self._room.set()
 
-    def _write(self, group: Sequence[Batch]) -> tuple[list[int], list[int]]:
-        tables = [embedded_table(batch.items, batch.embeddings, self._kept()) for batch in group]
-        failed = [
-            FailedRow(batch.items[index], failure.error)
-            for batch in group
-            for failure in batch.failures
-            if is_about_rows(failure.error)
-            for index in failure.indices
-        ]
+    def _write(self, group: Sequence[Piece]) -> tuple[list[int], list[int]]:
+        tables = [embedded_table(piece.rows, piece.embeddings, self._kept()) for piece in group]
+        failed = [each for piece in group for each in piece.failed]
         self._store.add([table for table in tables if table.num_rows], failed)
         return [row for table in tables for row in table["row"].to_pylist()], [each.row.number for each in failed]
 

@@ -6,6 +6,14 @@ import numpy.typing as npt
 RowNumbers = npt.NDArray[np.int64]
 
 
+def are_among(rows: RowNumbers, ascending: RowNumbers) -> npt.NDArray[np.bool_]:
+    """Which of some rows are among others that are in order; bool, shape (rows,). The others are not gone through."""
+    if not len(ascending):
+        return np.zeros(len(rows), np.bool_)
+    found: npt.NDArray[np.bool_] = ascending[np.searchsorted(ascending[:-1], rows)] == rows
+    return found
+
+
 class RowSet:
     """A set of whole numbers from 0 as a bitmap: ten million rows take 1.25 MB.
 
@@ -55,6 +63,14 @@ class RowSet:
         self._count -= count
         return count
 
+    def update(self, other: "RowSet") -> None:
+        """Add every row of another set."""
+        missing = len(other._bits) - len(self._bits)  # noqa: SLF001 - of its own kind
+        self._bits.extend(bytes(max(0, missing)))
+        view = np.frombuffer(self._bits, np.uint8)
+        view[: len(other._bits)] |= np.frombuffer(other._bits, np.uint8)  # noqa: SLF001 - the same
+        self._count = int(np.bitwise_count(view).sum())
+
     def subtract(self, other: "RowSet") -> None:
         """Take out every row of another set."""
         size = min(len(self._bits), len(other._bits))  # noqa: SLF001 - of its own kind
@@ -76,8 +92,13 @@ class RowSet:
 
     def count_between(self, first: int, stop: int) -> int:
         """How many rows from `first` to before `stop` are in it."""
-        if stop <= first:
-            return 0
-        view = np.frombuffer(self._bits, np.uint8)[first >> 3 : ((stop - 1) >> 3) + 1]
-        bits = np.unpackbits(view, bitorder="little")
-        return int(bits[first & 7 : (first & 7) + stop - first].sum())
+        return int(self.mask(first, stop).sum())
+
+    def mask(self, first: int, stop: int) -> npt.NDArray[np.bool_]:
+        """Which rows from `first` to before `stop` are in it; bool, shape (stop - first,)."""
+        mask = np.zeros(max(0, stop - first), np.bool_)
+        if mask.size:
+            view = np.frombuffer(self._bits, np.uint8)[first >> 3 : ((stop - 1) >> 3) + 1]
+            bits = np.unpackbits(view, bitorder="little")[first & 7 :][: mask.size]
+            mask[: bits.size] = bits
+        return mask

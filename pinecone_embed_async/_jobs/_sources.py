@@ -10,6 +10,7 @@ import gzip
 import io
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import zlib
@@ -132,6 +133,17 @@ def read_rows(
             look()
 
 
+def read_bytes(file: InputFile) -> Iterator[bytes]:
+    """Read an input, standard input for instance, as it is.
+
+    Raises:
+        SourceError: It cannot be read.
+    """
+    with _opened(file) as raw:
+        while piece := raw.read(2**20):
+            yield piece
+
+
 @contextlib.contextmanager
 def _opened(file: InputFile) -> Iterator[BinaryIO]:
     try:
@@ -160,9 +172,10 @@ def _watch(file: InputFile, raw: BinaryIO, before: Stamp | None) -> Callable[[],
     Raises:
         SourceError: It is not as it was before it was opened.
     """
-    if file.path is None:
+    descriptor = raw.fileno() if file.path is not None else None
+    # What a pipe's state says changes as it is read.
+    if descriptor is None or not stat.S_ISREG(os.fstat(descriptor).st_mode):
         return lambda: None
-    descriptor = raw.fileno()
     expected = before or stamp_of(descriptor)
 
     def look() -> None:

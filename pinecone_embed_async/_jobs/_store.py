@@ -1,19 +1,23 @@
 """What a job has embedded, on disk: journal segments that become parts, and the file of failures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from pinecone_embed_async._jobs._failures import FailedRow, FailuresFile
+from pinecone_embed_async._jobs._failures import Cause, FailedRow, FailuresFile
 from pinecone_embed_async._jobs._files import file_errors
 from pinecone_embed_async._jobs._folder import OutputFolder
-from pinecone_embed_async._jobs._journal import Journal, Span, scan
-from pinecone_embed_async._jobs._parts import Segment, encode_table, part_rows, part_schema, write_part
-from pinecone_embed_async._jobs._rowset import RowSet
+from pinecone_embed_async._jobs._journal import Journal, Span
+from pinecone_embed_async._jobs._parts import Segment, encode_table, part_rows, part_schema, part_vectors, write_part
+from pinecone_embed_async._jobs._rowset import RowNumbers, RowSet
 from pinecone_embed_async._jobs._table import check_same_vectors
 
 ROWS_PER_PART = 100_000
 BYTES_PER_PART = 128 * 2**20
+BYTES_OF_FIRST_PART = 16 * 2**20
+_SHARE_OF_PART = 4
+"""Until a part has `BYTES_PER_PART`, it has this share of all before it: a run's last part is made after its last answer,
+when nothing else is done, so it is to be a small share of the work."""
 
 
 class Store:
@@ -29,6 +33,7 @@ class Store:
         folder: The folder, held by this process.
         rows_per_part: Rows after which a segment becomes a part, about.
         bytes_per_part: The same in bytes.
+        bytes_of_first_part: The first parts are smaller, and this the smallest.
 
     Attributes:
         done: The rows that are embedded, for good, when it was opened.
@@ -41,11 +46,18 @@ class Store:
     """
 
     def __init__(
-        self, folder: OutputFolder, *, rows_per_part: int = ROWS_PER_PART, bytes_per_part: int = BYTES_PER_PART
+        self,
+        folder: OutputFolder,
+        *,
+        rows_per_part: int = ROWS_PER_PART,
+        bytes_per_part: int = BYTES_PER_PART,
+        bytes_of_first_part: int = BYTES_OF_FIRST_PART,
     ) -> None:
         self._folder = folder
-        self._limits = (rows_per_part, bytes_per_part)
+        self._limits = (rows_per_part, bytes_per_part, bytes_of_first_part)
         self._failures = FailuresFile(folder.failures_path)
+        self._finished: dict[int, Sequence[Span]] = {}
+        self._size_before = 0
         self.done = RowSet()
         self.schema: Any = None
         self.warnings: list[str] = []
@@ -65,8 +77,11 @@ class Store:
     def _read_parts(self) -> None:
         parts = self._folder.parts()
         for number in parts:
-            for rows in part_rows(self._folder.part_path(number)):
+            path = self._folder.part_path(number)
+            for rows in part_rows(path):
                 self.done.add(rows)
+            with file_errors(path):
+                self._size_before += path.stat().st_size
         if parts:
             self.schema = part_schema(self._folder.part_path(parts[0]))
 
@@ -81,6 +96,7 @@ class Store:
         for number in segments:
             with self._opened(number) as journal:
                 self._take_over(journal)
+                self._finished[number] = journal.spans
             self.write_part(number)
         journal = self._opened(last)
         return last, journal, self._take_over(journal)
@@ -131,7 +147,8 @@ class Store:
     @property
     def is_full(self) -> bool:
         """Whether the rows in the journal are enough for a part."""
-        rows, size = self._limits
+        rows, most, least = self._limits
+        size = min(most, max(least, self._size_before // _SHARE_OF_PART))
         return self._rows >= rows or self._journal.size >= size
 
     def finish_segment(self) -> int | None:
@@ -144,6 +161,8 @@ class Store:
             return None
         finished = self._number
         self._journal.close()
+        self._finished[finished] = self._journal.spans
+        self._size_before += self._journal.size
         self._number, self._rows = finished + 1, 0
         self._journal = self._opened(self._number)
         return finished
@@ -154,13 +173,32 @@ class Store:
         Raises:
             OutputError: The file system refused; the rows are still in the segment.
         """
-        path = self._folder.segment_path(number)
-        with file_errors(path):
-            spans = scan(path).spans
-        segment = _segment(path, spans)
+        # Where its records are is known, so that they need not be looked for, and summed up, once more.
+        segment = _segment(self._folder.segment_path(number), self._finished[number])
         if segment.schema is not None:
             write_part(self._folder.part_path(number), segment)
         self._folder.remove_segment(number)
+        del self._finished[number]
+
+    def vectors(self, rows: RowNumbers) -> Iterator[Any]:
+        """The embeddings of some rows, those of them that are in a part, as tables of `row` and the embeddings' columns.
+
+        Args:
+            rows: The numbers of the rows, ascending; int64.
+
+        Raises:
+            OutputError: A part cannot be read.
+        """
+        for number in self._folder.parts():
+            yield from part_vectors(self._folder.part_path(number), rows)
+
+    def causes(self, rows: RowSet) -> dict[int, Cause]:
+        """Why some rows failed, those among `rows` that did.
+
+        Raises:
+            OutputError: The file system refused.
+        """
+        return self._failures.causes(rows)
 
     def forget_failures(self, done: RowSet) -> None:
         """Take the rows that are done now out of the file of failures.

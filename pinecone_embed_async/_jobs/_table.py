@@ -12,12 +12,15 @@ from pinecone_embed_async._errors import ConfigurationError, ResponseError
 from pinecone_embed_async._jobs._errors import SourceError
 from pinecone_embed_async._jobs._sources import Row
 from pinecone_embed_async._jobs._templates import kind_of
-from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings
+from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings, Usage
 
 Embeddings = DenseEmbeddings | SparseEmbeddings
 RowIndices = npt.NDArray[np.intp]
 
-RESERVED = ("id", "row", "vector", "indices", "values", "tokens")
+VECTOR_COLUMNS = ("vector", "indices", "values", "tokens")
+"""Columns that the embeddings are in, those of them that there are."""
+
+RESERVED = ("id", "row", *VECTOR_COLUMNS)
 """Columns of the output that no kept column may be named like."""
 
 # Set on columns whose values are of several kinds, so that a resumed job goes on as it began.
@@ -57,6 +60,29 @@ def _sparse_columns(embeddings: SparseEmbeddings, rows: RowIndices) -> dict[str,
         tokens = pa.array(texts, pa.string())
         columns["tokens"] = pa.ListArray.from_arrays(offsets, tokens)
     return columns
+
+
+def embeddings_of(table: Any) -> Embeddings:
+    """The embeddings that `vector_columns` made the columns of; all rows are embedded."""
+    table = table.combine_chunks()
+    if "vector" in table.column_names:
+        vectors = _whole(table["vector"]).flatten().to_numpy().reshape(table.num_rows, -1)
+        return DenseEmbeddings(vectors, model="", usage=Usage())
+    indices = _whole(table["indices"])
+    offsets = indices.offsets.to_numpy().astype(np.int64)
+    return SparseEmbeddings(
+        offsets - offsets[0],
+        indices.flatten().to_numpy(),
+        _whole(table["values"]).flatten().to_numpy(),
+        model="",
+        usage=Usage(),
+        tokens=table["tokens"].to_pylist() if "tokens" in table.column_names else None,
+    )
+
+
+def _whole(column: Any) -> Any:
+    # Of a table whose chunks were combined a column has one, or none if it has no rows.
+    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
 
 
 def embedded_table(rows: Sequence[Row], embeddings: Embeddings, kept: pa.Schema) -> Any:
@@ -198,6 +224,8 @@ def _fits(field: Any) -> Callable[[Any], bool]:
 
 
 def _kept_array(values: list[Any], field: Any) -> Any:
+    # A scalar of a list that is null makes Arrow raise.
+    values = [None if isinstance(value, pa.Scalar) and not value.is_valid else value for value in values]
     if _is_json(field):
         encode = msgspec.json.Encoder().encode
         plain = (value.as_py() if isinstance(value, pa.Scalar) else value for value in values)

@@ -31,9 +31,14 @@ class DecodeGate:
         waiting = sum(map(len, self._waiting.values()))
         return f"<DecodeGate {'busy' if self._is_busy else 'free'}, {waiting} waiting>"
 
-    def passing(self, priority: Priority) -> _Passing:
-        """A context in which nobody else decodes; interactive answers have it before bulk ones."""
-        return _Passing(self, priority)
+    def passing(self, priority: Priority, *, is_small: bool = False) -> _Passing:
+        """A context in which nobody else decodes; interactive answers have it before bulk ones.
+
+        Args:
+            priority: of the answer.
+            is_small: whether decoding it takes so little that the loop needs no turn behind it.
+        """
+        return _Passing(self, priority, is_small)
 
     async def enter(self, priority: Priority) -> None:
         """Wait for the gate.
@@ -67,10 +72,11 @@ class DecodeGate:
 
 
 class _Passing:
-    __slots__ = ("_gate", "_priority")
+    __slots__ = ("_gate", "_is_small", "_priority")
 
-    def __init__(self, gate: DecodeGate, priority: Priority) -> None:
+    def __init__(self, gate: DecodeGate, priority: Priority, is_small: bool) -> None:  # noqa: FBT001 - see `passing`
         self._gate = gate
+        self._is_small = is_small
         self._priority: Priority = priority
 
     async def __aenter__(self) -> None:
@@ -80,6 +86,7 @@ class _Passing:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            await asyncio.sleep(0)
+            if not self._is_small:
+                await asyncio.sleep(0)
         finally:
             self._gate.leave()

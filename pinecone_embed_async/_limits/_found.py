@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-CUT = 0.85
+CUT = 0.92
 """What is left of a found limit after a rejection. Source of this and the next figures: `benchmarks/quota_simulation.py`."""
 
 GROWTH = 0.02
@@ -18,14 +18,14 @@ GROWTH_REQUESTS = 1.4
 """What a found limit grows by beside that in a window, in requests: the same for all clients of a quota, so that their
 shares meet."""
 
-DEEP_CUT = 0.65
-"""A found limit that was cut to less than this part of what it was grows by `RETURN` times as much in each further window:
-what was cut that deep may come back."""
+DEEP_CUT = 0.8
+"""A found limit that was cut to less than this part of what it was grows by `RETURN` times as much in each further window,
+up to what it was: what was cut that deep may come back."""
 
-RETURN = 5.0
+RETURN = 40.0
 """See `DEEP_CUT`."""
 
-FADING = 0.94
+FADING = 0.98
 """What is left, after a window, of the memory of what a found limit was."""
 
 FORGOTTEN = 64
@@ -71,12 +71,14 @@ class FoundLimit:
         """Tokens in a window; infinite if there is no such limit."""
         if self._tokens is None:
             return math.inf
-        grown = self._grown
+        windows = self._grown
+        rate = windows + math.pow(2, min(windows - CALM, 60)) - math.pow(2, -CALM)
+        grown = self._tokens * (1 + GROWTH * rate) + GROWTH_REQUESTS * self._step * windows
         if self._tokens < DEEP_CUT * self._before:
-            rate = math.pow(RETURN, min(grown, 20)) - 1
-        else:
-            rate = grown + math.pow(2, min(grown - CALM, 60)) - math.pow(2, -CALM)
-        return self._tokens * (1 + GROWTH * rate) + GROWTH_REQUESTS * self._step * grown
+            # Not beyond what it was: whoever was cut by chance would come back for the shares of others, too.
+            returned = self._tokens * (1 + GROWTH * (math.pow(RETURN, min(windows, 20)) - 1))
+            grown = max(grown, min(returned, self._before))
+        return grown
 
     @property
     def is_outgrown(self) -> bool:
@@ -105,7 +107,8 @@ class FoundLimit:
             least: it is not lowered below this.
             now: the time.
         """
-        self._before = max(limit, self._before * FADING ** ((now - self._at) / self._length))
+        held = min(limit, max(got, CUT * limit))
+        self._before = max(held, self._before * FADING ** ((now - self._at) / self._length))
         self._set(max(min(got, CUT * limit), limit / 2, least), now)
 
     def hold_at_least(self, tokens: float) -> None:

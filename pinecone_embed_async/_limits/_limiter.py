@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pinecone_embed_async._limits._concurrency import Concurrency
-from pinecone_embed_async._limits._queue import FairQueue, Flow
+from pinecone_embed_async._limits._queue import FairQueue, Flow, Priority
 from pinecone_embed_async._limits._rejections import LimitKind, NamedLimit
 from pinecone_embed_async._limits._tokens import FIRST_IN_FLIGHT, TokenLimit, TokenStatistics
 from pinecone_embed_async._limits._trials import PROBE_WINDOWS
@@ -41,6 +41,10 @@ class LimiterOptions:
     first_in_flight: int = FIRST_IN_FLIGHT
 
 
+KEPT = 5.0
+"""Seconds after an interactive request in which bulk work leaves one request in flight free for the next one."""
+
+
 class Lane:
     """The requests in flight of one client in one event loop.
 
@@ -52,11 +56,14 @@ class Lane:
         in_flight: requests in flight.
     """
 
-    __slots__ = ("_is_slowed", "concurrency", "in_flight")
+    __slots__ = ("_bulk", "_interactive_at", "_is_slowed", "concurrency", "in_flight")
 
     def __init__(self, most: int, *, is_slowed: Callable[[], bool] = lambda: False) -> None:
         self.concurrency = Concurrency(most)
         self._is_slowed = is_slowed
+        # Bulk requests in flight, and when an interactive one last asked for its turn.
+        self._bulk = 0
+        self._interactive_at = -math.inf
         self.in_flight = 0
 
     def __repr__(self) -> str:
@@ -67,10 +74,30 @@ class Lane:
         """Requests in flight at most."""
         return 1 if self._is_slowed() else self.concurrency.limit
 
-    @property
-    def has_room(self) -> bool:
-        """Whether one more request may be in flight."""
-        return self.in_flight < self.limit
+    def asked(self, priority: Priority, now: float) -> None:
+        """Note that a request asks for its turn."""
+        if priority == "interactive":
+            self._interactive_at = now
+
+    def has_room(self, priority: Priority, now: float) -> bool:
+        """Whether one more request may be in flight.
+
+        Where there are interactive requests, the last place is kept from bulk work: with all taken, each interactive request
+        would have to wait for an answer before it is sent.
+        """
+        limit = self.limit
+        is_kept = priority == "bulk" and limit > 1 and now < self._interactive_at + KEPT
+        return self.in_flight < limit and not (is_kept and self._bulk >= limit - 1)
+
+    def enter(self, priority: Priority) -> None:
+        """Count a request."""
+        self.in_flight += 1
+        self._bulk += priority == "bulk"
+
+    def leave(self, priority: Priority) -> None:
+        """Count a request no more."""
+        self.in_flight -= 1
+        self._bulk -= priority == "bulk"
 
 
 @dataclass(eq=False, slots=True)
@@ -190,6 +217,7 @@ class Limiter:
 
     def ask(self, ask: Ask, now: float) -> None:
         """Have a request wait for its turn, which it may get at once."""
+        ask.lane.asked(ask.flow.priority, now)
         self._queue.add(ask.flow, ask)
         self.dispatch(now)
 
@@ -208,7 +236,7 @@ class Limiter:
 
         def may_go(ask: Ask) -> bool:
             nonlocal room
-            if not ask.lane.has_room or ask.key in self._held:
+            if not ask.lane.has_room(ask.flow.priority, now) or ask.key in self._held:
                 return False
             # A request that costs no tokens waits for none.
             room, may = ask.want, self._requests_free_at(now) <= now
@@ -260,7 +288,7 @@ class Limiter:
         """Take a turn back that was not used."""
         if not self._close(grant):
             return
-        grant.lane.in_flight -= 1
+        grant.lane.leave(grant.flow.priority)
         grant.flow.tag -= grant.tokens
         for limit in (self._second, self._minute):
             limit.window.release(1)
@@ -377,7 +405,7 @@ class Limiter:
         return max(self._second.free_at(now), self._minute.free_at(now))
 
     def _grant(self, ask: Ask, tokens: int, now: float) -> None:
-        ask.lane.in_flight += 1
+        ask.lane.enter(ask.flow.priority)
         for limit in (self._second, self._minute):
             limit.window.reserve(1)
         is_trial = ask.key is not None and self.tokens(ask.key).reserve(tokens, now)
@@ -394,7 +422,7 @@ class Limiter:
 
     def _settle(self, grant: Grant, tokens: int, now: float) -> None:
         """Count what a request that has ended may count for, at the service."""
-        grant.lane.in_flight -= 1
+        grant.lane.leave(grant.flow.priority)
         for limit in (self._second, self._minute):
             limit.window.settle(1, 1, now)
         if grant.key is not None:

@@ -27,6 +27,11 @@ class Quota:
     Tokens count for each model and input type by themselves, requests for all together. What is `None` is learned from the
     service's rejections.
 
+    ```python
+    half_of_a_plan = Quota(500_000, requests_per_second=50, requests_per_minute=1000)
+    client = EmbedClient("multilingual-e5-large", quota=half_of_a_plan)
+    ```
+
     Attributes:
         tokens_per_minute: tokens in a window.
         requests_per_second: requests in a second. Source of the default: limits of the service's documentation (2025-10).

@@ -53,7 +53,8 @@ class TokenStatistics:
         source: where the limit comes from: `"given"`, `"named"` by a rejection, `"found"` by trying, or `"unknown"`.
         used: tokens that count now, those of requests in flight included.
         window: seconds of a window.
-        waiting: requests that wait.
+        waiting: requests that wait for their turn.
+        is_waiting: whether they wait for this limit, rather than for others in flight.
         waited: seconds in which requests had to wait for the limit.
         rejections: requests that the service rejected.
         paused: seconds that nothing will be sent for after a rejection.
@@ -66,6 +67,7 @@ class TokenStatistics:
     used: int
     window: float
     waiting: int
+    is_waiting: bool
     waited: float
     rejections: int
     paused: float
@@ -303,6 +305,7 @@ class TokenLimit:
             used=self.window.used(now),
             window=self.window.length,
             waiting=waiting,
+            is_waiting=self._waits_since is not None,
             waited=self._waited + (0 if self._waits_since is None else now - self._waits_since),
             rejections=self.rejections,
             paused=max(0.0, self.paused_until - now),
@@ -380,7 +383,10 @@ class TokenLimit:
             if is_trial:
                 self._trials.held(now)
             return
-        self._trials.named(now, is_lower=named < self.known < math.inf)
+        if self._given is not None and self._given <= named:
+            self._trials.are_useless()
+        else:
+            self._trials.named(now, is_lower=named < self.known < math.inf)
         self._named = named
         if self._found.exists and self._found.tokens > self.known:
             self._found.forget()

@@ -64,6 +64,10 @@ class Trials:
         """Note that the limit does not hold any more: a trial went over it and was accepted."""
         self._at = math.inf
 
+    def are_useless(self) -> None:
+        """Note that a limit that was given is as low as the named one: trying whether more is allowed would gain nothing."""
+        self._at = math.inf
+
     def told_nothing(self, now: float) -> None:
         """Note that a trial was accepted, and perhaps did not go over the limit."""
         self._at = now + self._length * DOUBT

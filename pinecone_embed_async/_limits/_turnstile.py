@@ -168,7 +168,16 @@ class Turnstile:
         with self._locked():
             return self._limiter.waiting(lanes)
 
-    async def turn(self, flow: Flow[Ask], lane: Lane, key: Key | None, want: int, least: int) -> Turn:
+    async def turn(
+        self,
+        flow: Flow[Ask],
+        lane: Lane,
+        key: Key | None,
+        want: int,
+        least: int,
+        *,
+        waits: Callable[[], None] | None = None,
+    ) -> Turn:
         """Wait for a turn.
 
         Args:
@@ -177,6 +186,7 @@ class Turnstile:
             key: what its tokens are counted for; `None` if it costs none.
             want: tokens of the whole request.
             least: tokens of the smallest request that can be cut off it.
+            waits: called if there is none at once.
 
         Raises:
             asyncio.CancelledError: the caller was cancelled; it then has no turn.
@@ -188,7 +198,7 @@ class Turnstile:
             remote = await self._acquire(self._backend, QuotaDemand(*key, want, min(least, want), flow.priority, id(flow)))
             want, least, counted_for = remote.tokens, remote.tokens, None
         try:
-            grant = await self._turn(flow, lane, counted_for, want, least)
+            grant = await self._turn(flow, lane, counted_for, want, least, waits)
         except BaseException:
             if remote is not None:
                 self.settle(remote, QuotaOutcome("unused", 0))
@@ -250,7 +260,9 @@ class Turnstile:
         except Exception as error:
             raise ConfigurationError(f"the quota that was passed failed: {type(error).__name__}: {error}") from error
 
-    async def _turn(self, flow: Flow[Ask], lane: Lane, key: Key | None, want: int, least: int) -> Grant:
+    async def _turn(
+        self, flow: Flow[Ask], lane: Lane, key: Key | None, want: int, least: int, waits: Callable[[], None] | None
+    ) -> Grant:
         waiter = _Waiter(Ask(flow, lane, key, want, least, lambda grant: self._granted(waiter, grant)))
 
         def join(limiter: Limiter, now: float) -> None:
@@ -270,6 +282,8 @@ class Turnstile:
         self.change(join)
         if waiter.future is not None:
             try:
+                if waits is not None:
+                    waits()
                 await waiter.future
             except BaseException:
                 # Not only when cancelled: a coroutine whose event loop was closed is closed by the garbage collector.

@@ -11,6 +11,7 @@ from pinecone_embed_async._plan._split import (
     Requests,
     Splitter,
     count_requests,
+    plan_request,
 )
 from pinecone_embed_async._plan._tokens import (
     BYTES_PER_TOKEN,
@@ -41,5 +42,6 @@ __all__ = [
     "TokenEstimator",
     "count_requests",
     "estimate_tokens",
+    "plan_request",
     "utf8_length",
 ]

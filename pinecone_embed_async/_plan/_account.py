@@ -9,6 +9,8 @@ import numpy as np
 from pinecone_embed_async._errors import EmbedError, Failure
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 _NOT_TRIED, _EMBEDDED, _FAILED = 0, 1, 2
@@ -28,6 +30,7 @@ class Account:
     def __init__(self, count: int) -> None:
         self._state = np.zeros(count, np.uint8)
         self._failures: list[tuple[int, int, EmbedError]] = []
+        self._positions: NDArray[np.intp] | None = None
         self.embedded_count = 0
         self.failed_count = 0
 
@@ -39,14 +42,21 @@ class Account:
         """Whether every input is embedded or failed."""
         return self.embedded_count + self.failed_count == len(self._state)
 
+    def limit_to(self, positions: NDArray[np.intp]) -> None:
+        """Note that all inputs but these are embedded. From now on only these are told of, counted in this order."""
+        self._state[:] = _EMBEDDED
+        self._state[positions] = _NOT_TRIED
+        self.embedded_count = len(self._state) - len(positions)
+        self._positions = positions
+
     def embedded(self, start: int, stop: int) -> None:
         """Note that the rows of inputs `start` to `stop` are in place."""
-        self._state[start:stop] = _EMBEDDED
+        self._state[self._at(start, stop)] = _EMBEDDED
         self.embedded_count += stop - start
 
     def failed(self, start: int, stop: int, error: EmbedError) -> None:
         """Note that inputs `start` to `stop` failed for good."""
-        self._state[start:stop] = _FAILED
+        self._state[self._at(start, stop)] = _FAILED
         self.failed_count += stop - start
         self._failures.append((start, stop, error))
 
@@ -58,10 +68,16 @@ class Account:
     def failures(self) -> tuple[Failure, ...]:
         """What failed, by position."""
         ordered = sorted(self._failures, key=lambda failure: failure[0])
-        return tuple(Failure(range(start, stop), error) for start, stop, error in ordered)
+        return tuple(Failure(self._indices(start, stop), error) for start, stop, error in ordered)
 
     def first_error(self) -> EmbedError | None:
         """The error of the lowest failed input; `None` if none failed."""
         if not self._failures:
             return None
         return min(self._failures, key=lambda failure: failure[0])[2]
+
+    def _at(self, start: int, stop: int) -> slice | NDArray[np.intp]:
+        return slice(start, stop) if self._positions is None else self._positions[start:stop]
+
+    def _indices(self, start: int, stop: int) -> Sequence[int]:
+        return range(start, stop) if self._positions is None else self._positions[start:stop].tolist()

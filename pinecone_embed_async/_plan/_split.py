@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass, replace
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING
 
 from pinecone_embed_async._plan._tokens import (
@@ -350,14 +352,27 @@ class Requests:
             yield request
 
     def _gather(self) -> PlannedRequest | None:
-        limits, load = self._limits(), Load()
-        texts: list[str] = []
-        while load.inputs < limits.inputs and (text := self._next_text()) is not None:
-            if not load.add(utf8_length(text), limits):
-                self._returned.appendleft(text)
-                break
-            texts.append(text)
-        return load.request(self._start, texts, origin=self._start) if texts else None
-
-    def _next_text(self) -> str | None:
-        return self._returned.popleft() if self._returned else next(self._texts, None)
+        """The same request as a `Splitter` makes, without its work for each text."""
+        limits = self._limits()
+        self._returned.extend(islice(self._texts, max(0, limits.inputs - len(self._returned))))
+        if not self._returned:
+            return None
+        texts = list(islice(self._returned, limits.inputs))
+        sizes = [len(text) if text.isascii() else len(text.encode()) for text in texts]
+        most, ratio = limits.sequence_length, limits.bytes_per_token
+        tokens = [estimate_tokens(size, most, ratio) for size in sizes]
+        sums = list(accumulate(tokens))
+        whole = list(accumulate(size + _INPUT_OVERHEAD for size in sizes))
+        fitting = max(1, min(bisect_right(sums, limits.tokens), bisect_right(whole, limits.bytes)))
+        for _ in range(fitting):
+            self._returned.popleft()
+        opened = [size for size, count in zip(sizes[:fitting], tokens, strict=False) if count < most]
+        return PlannedRequest(
+            self._start,
+            texts[:fitting],
+            tokens=sums[fitting - 1],
+            bytes=whole[fitting - 1],
+            clipped=fitting - len(opened),
+            open_bytes=sum(opened),
+            origin=self._start,
+        )

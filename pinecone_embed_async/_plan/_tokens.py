@@ -27,8 +27,9 @@ MEMORY = 0.95
 SPREADS = 2.0
 """Standard deviations of a request's tokens that its estimate lies above what is expected."""
 
-MOST_SPREAD = 0.5
-"""Largest such surplus, as a part of what is expected."""
+LEAST_SPREAD, MOST_SPREAD = 0.05, 0.5
+"""Smallest and largest such surplus, as a part of what is expected. It is given back with each answer, so it costs little,
+and texts may change on the way."""
 
 STEPS = 50
 """Steps of the published ratio in a doubling, so that it changes seldom."""
@@ -74,7 +75,7 @@ class TokenEstimator:
             self._variance += (min(off * off, MOST_SPREAD) - self._variance) * weight / self._weight
         self._bytes = MEMORY * self._bytes + size
         self._tokens = MEMORY * self._tokens + tokens
-        surplus = min(SPREADS * math.sqrt(self._variance), MOST_SPREAD)
+        surplus = min(max(SPREADS * math.sqrt(self._variance), LEAST_SPREAD), MOST_SPREAD)
         step = math.floor(STEPS * math.log2(self.expected / (1 + surplus)))
         self.bytes_per_token = 2.0 ** (step / STEPS)
 

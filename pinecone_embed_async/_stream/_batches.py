@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from pinecone_embed_async._collector import Collector
+from pinecone_embed_async._plan import plan_request
 from pinecone_embed_async._results import Dimension, Usage
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pinecone_embed_async._cache import Found
     from pinecone_embed_async._errors import EmbedError, Failure
     from pinecone_embed_async._plan import PlannedRequest, RequestLimits
     from pinecone_embed_async._results import DenseEmbeddings
@@ -131,23 +133,31 @@ class Batches:
         dimension: numbers per row.
         limits: what one request may hold.
         ordered: whether batches are delivered in the order in which they were read, or as they are done.
+        looks_up: whether a batch is looked up before it is sent.
 
     Attributes:
         unsent: the requests that were never sent.
         usage: what all answers so far have cost.
         embedded_count: items embedded so far.
         failed_count: items failed so far.
+        cached_count: items whose rows came out of a cache.
     """
 
-    def __init__(self, dimension: Dimension, limits: Callable[[], RequestLimits], *, ordered: bool) -> None:
+    def __init__(
+        self, dimension: Dimension, limits: Callable[[], RequestLimits], *, ordered: bool, looks_up: bool = False
+    ) -> None:
         self._dimension = dimension
+        self._limits = limits
         self._ordered = ordered
+        self._looks_up = looks_up
+        self._unlooked: deque[PlannedRequest] = deque()
         self.unsent = Unsent(limits)
         self._open: dict[int, OpenBatch] = {}
         self._done: deque[OpenBatch] = deque()
         self.usage = Usage()
         self.embedded_count = 0
         self.failed_count = 0
+        self.cached_count = 0
 
     def __repr__(self) -> str:
         return f"<Batches {len(self)} read ahead, {len(self._done)} done>"
@@ -164,7 +174,34 @@ class Batches:
     def add(self, request: PlannedRequest, items: list[Any]) -> None:
         """Add a batch that is to be sent as one request."""
         self._open[request.start] = OpenBatch(request.start, items, self._dimension)
-        self.unsent.add(request)
+        if self._looks_up:
+            self._unlooked.append(request)
+        else:
+            self.unsent.add(request)
+
+    def next_unlooked(self) -> PlannedRequest | None:
+        """The next batch to look up, as a request; `None` if there is none now."""
+        return self._unlooked.popleft() if self._unlooked else None
+
+    def looked_up(self, request: PlannedRequest, found: Found) -> None:
+        """Take what a cache had of a batch: what it did not have is to be sent."""
+        batch = self._open.get(request.start)
+        if batch is None:
+            # The job has ended meanwhile.
+            return
+        missing = found.missing
+        if len(missing) == found.count:
+            self.unsent.add(request)
+            return
+        batch.collector.found(found)
+        batch.collector.limit_to(missing)
+        self.embedded_count += len(found.rows)
+        self.cached_count += len(found.rows)
+        if len(missing):
+            texts = [request.texts[row] for row in missing.tolist()]
+            self.unsent.add(plan_request(texts, request.start, self._limits(), origin=request.start))
+        else:
+            self._settle(batch)
 
     def add_failed(self, start: int, item: Any, error: EmbedError) -> None:
         """Add a batch of a single item that cannot be sent."""
@@ -182,6 +219,10 @@ class Batches:
         if request.is_probe:
             return np.empty((len(request.texts), dimension), np.float32)
         return self._open[request.origin].collector.rows(request, dimension)
+
+    def names(self, request: PlannedRequest) -> Sequence[int] | None:
+        """The positions in the stream of its inputs, if they are not side by side."""
+        return None if request.is_probe else self._open[request.origin].collector.names(request)
 
     def answered(self, request: PlannedRequest, answer: Answer) -> None:
         """Count what an answer has cost and keep its rows."""
@@ -226,6 +267,7 @@ class Batches:
         self._open.clear()
         self._done.clear()
         self.unsent.clear()
+        self._unlooked.clear()
         complete = [batch for batch in left if batch.is_complete]
         return complete + [batch for batch in left if not batch.is_complete and _was_tried(batch)]
 

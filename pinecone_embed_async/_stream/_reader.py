@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pinecone_embed_async._errors import EmbedError, InputError
 from pinecone_embed_async._inputs import text_of
+from pinecone_embed_async._threads import in_thread
 
 if TYPE_CHECKING:
     from pinecone_embed_async._clock import Clock, Timer
@@ -44,12 +44,14 @@ class Reader:
         batches: takes the batches.
         clock: the time.
         in_thread: whether a source that is not asynchronous is pulled in a thread, for it may block.
-        max_delay: seconds that an item of an asynchronous source waits at most for others to share a request.
+        max_delay: seconds that an item of an asynchronous source waits at most for others to share a request, unless
+            there is no room for another.
         handed_over: called in the event loop when there are new batches.
 
     Attributes:
         is_finished: whether the source has ended, or will not be read any further.
         error: what the source raised, or the function that gives the text; `None` if nothing.
+        closing_error: what closing the source's iterator raised; `None` if nothing.
     """
 
     def __init__(
@@ -76,27 +78,34 @@ class Reader:
         self._items: list[Any] = []
         self._cut: list[tuple[PlannedRequest | EmbedError, int, list[Any]]] = []
         self._timer: Timer | None = None
+        self._has_room: Callable[[], bool] = lambda: True
+        self._was_flushed = False
+        self._is_overdue = False
         self.is_finished = False
         self.error: Exception | None = None
+        self.closing_error: Exception | None = None
 
-    async def read(self, room: Callable[[], Any]) -> None:
+    async def read(self, room: Callable[[], Awaitable[bool]], has_room: Callable[[], bool]) -> None:
         """Read the source to its end, and close its iterator then, or when cancelled.
 
         Args:
-            room: awaited before each request, until there is room for one.
+            room: awaited before each request, until there is room for one; says whether to go on at all.
+            has_room: whether there is now.
         """
+        self._has_room = has_room
         iterator: AsyncIterator[Any] | Iterator[Any] | None = None
         try:
             try:
                 is_async = isinstance(self._source, AsyncIterable)
                 iterator = aiter(self._source) if isinstance(self._source, AsyncIterable) else iter(self._source)
                 ended = False
-                while not ended:
-                    await room()
-                    if is_async:
+                while not ended and await room():
+                    if self._is_overdue:
+                        self._flush()
+                    elif is_async:
                         ended = await self._gather_async(iterator)
                     elif self._in_thread:
-                        ended = await _in_thread(lambda: self._gather(iterator))
+                        ended = await in_thread(lambda: self._gather(iterator))
                     else:
                         ended = self._gather(iterator)
                     self._hand_over()
@@ -109,20 +118,34 @@ class Reader:
             self.is_finished = True
             self._call_off()
             self._handed_over()
-            await _close(iterator, is_source=iterator is self._source)
+            try:
+                await _close(iterator, is_source=iterator is self._source)
+            except Exception as error:  # noqa: BLE001 - the same
+                self.closing_error = error
 
     def _gather(self, iterator: Any) -> bool:
         """Pull until a request is full; says whether the source has ended."""
         return all(not self._feed(item) for item in iterator)
 
     async def _gather_async(self, iterator: Any) -> bool:
+        self._was_flushed = False
         async for item in iterator:
             if self._feed(item):
                 self._call_off()
                 return False
             if self._timer is None:
-                self._timer = self._clock.call_at(self._clock.time() + self._max_delay, self._flush)
+                self._timer = self._clock.call_at(self._clock.time() + self._max_delay, self._come_due)
+            if self._was_flushed:
+                # What was read before has taken up the room, so there must be some for this item first.
+                return False
         return True
+
+    def _come_due(self) -> None:
+        self._timer = None
+        if self._has_room():
+            self._flush()
+        else:
+            self._is_overdue = True
 
     def _feed(self, item: Any) -> bool:
         """Take one item; says whether that filled a request. Runs in a thread, perhaps."""
@@ -156,6 +179,7 @@ class Reader:
     def _flush(self) -> None:
         """Send what has been gathered, although it does not fill a request."""
         self._call_off()
+        self._was_flushed, self._is_overdue = True, False
         self._take_over(self._splitter.flush())
         self._hand_over()
 
@@ -174,23 +198,6 @@ class Reader:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-ResultT = TypeVar("ResultT")
-
-
-async def _in_thread(work: Callable[[], ResultT]) -> ResultT:
-    """Run `work` in a thread; if the caller is cancelled, it still waits for the thread, which cannot be."""
-    context = contextvars.copy_context()
-    future = asyncio.get_running_loop().run_in_executor(None, context.run, work)
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        await asyncio.wait([future])
-        if not future.cancelled():
-            # Looked at, so that asyncio does not complain that nobody did.
-            future.exception()
-        raise
 
 
 async def _close(iterator: Any, *, is_source: bool) -> None:

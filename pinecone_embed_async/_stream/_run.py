@@ -185,10 +185,14 @@ class Run:
         if self._ledger.job_error is not None:
             self._wind_down()
         self.fill()
-        self._tell()
+        self.report()
 
-    def _tell(self) -> None:
-        """Say that inputs are settled."""
+    def tell_changed(self) -> None:
+        """Call `changed`, for something has changed without a request."""
+        self._changed()
+
+    def report(self) -> None:
+        """Call `settled`, after a request or when something is settled without one."""
         try:
             self._settled()
         except Exception as error:  # noqa: BLE001 - it is the caller's, and given to the caller
@@ -228,7 +232,7 @@ class Run:
         if self._ledger.job_error is not None:
             self._wind_down()
         self._changed()
-        self._tell()
+        self.report()
 
     async def _send_with(self, turn: Turn, request: PlannedRequest, entry: _UnderWay) -> None:
         def cut(tokens: int) -> PlannedRequest:

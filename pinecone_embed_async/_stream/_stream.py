@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._plan import Ledger
     from pinecone_embed_async._results import Usage
     from pinecone_embed_async._stream._batches import Batches, OpenBatch
+    from pinecone_embed_async._stream._looking import LookingReader
     from pinecone_embed_async._stream._reader import Reader
     from pinecone_embed_async._stream._run import Run
 
@@ -62,7 +63,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         self._changes = asyncio.Event()
         self._taken = asyncio.Event()
         self._run: Run | None = None
-        self._reader: Reader | None = None
+        self._reader: Reader | LookingReader | None = None
         self._reading: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -101,12 +102,12 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
             await self._changes.wait()
 
     @contextlib.asynccontextmanager
-    async def running(self, run: Run, reader: Reader) -> AsyncIterator[None]:
+    async def running(self, run: Run, reader: Reader | LookingReader) -> AsyncIterator[None]:
         """Read and send while the block runs; at its end, however it ends, nothing is left running."""
         self._run, self._reader = run, reader
         own: BaseException | None = None
         async with run.running():
-            self._reading = run.start(reader.read(self._room))
+            self._reading = run.start(reader.read(self._room, self._has_room))
             try:
                 yield
             except BaseException as error:  # noqa: BLE001 - raised again once the tasks are done, as it was
@@ -120,6 +121,8 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
             raise own
         if run.error is not None and not self._told_run_error:
             raise run.error
+        if reader.closing_error is not None:
+            raise reader.closing_error
 
     def changed(self) -> None:
         """Look again: there are new batches, or something has become of one, or the job has ended."""
@@ -127,10 +130,15 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
             self._reading.cancel()
         self._changes.set()
 
-    async def _room(self) -> None:
-        while len(self._batches) >= self._window:
+    def _has_room(self) -> bool:
+        return len(self._batches) < self._window
+
+    async def _room(self) -> bool:
+        while not self._has_room() and self._ledger.job_error is None:
             self._taken.clear()
             await self._taken.wait()
+        # A source that swallows the cancellation of its reading is read no further all the same.
+        return self._ledger.job_error is None
 
     def _take(self) -> OpenBatch | None:
         if self._left_over is not None:

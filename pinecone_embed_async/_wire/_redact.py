@@ -25,12 +25,13 @@ class Redactor:
         api_key: the key that the request carried.
         texts: the texts that the request carried.
         start: the position in the call of the first of them.
+        names: the positions in the call of all of them, if they are not side by side.
     """
 
-    def __init__(self, api_key: str, texts: Sequence[str] = (), start: int = 0) -> None:
+    def __init__(self, api_key: str, texts: Sequence[str] = (), start: int = 0, names: Sequence[int] | None = None) -> None:
         self._api_key = api_key
         self._texts = texts
-        self._start = start
+        self._names = range(start, start + len(texts)) if names is None else names
 
     def __repr__(self) -> str:
         return f"<Redactor of {len(self._texts)} texts>"
@@ -45,7 +46,7 @@ class Redactor:
         if self._api_key:
             message = message.replace(self._api_key, "<api key>")
         # Longest first, so that a text within another does not leave the rest of it standing.
-        named = sorted(enumerate(self._texts, self._start), key=lambda pair: len(pair[1]), reverse=True)
+        named = sorted(zip(self._names, self._texts, strict=True), key=lambda pair: len(pair[1]), reverse=True)
         for index, text in named:
             message = _replace_whole(message, text, f"<input {index}>")
         fragments = _fragments(message)

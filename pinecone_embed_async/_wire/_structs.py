@@ -152,6 +152,7 @@ class ModelList(Struct):
 
 
 _ENCODER = msgspec.json.Encoder()
+_SORTING_ENCODER = msgspec.json.Encoder(order="sorted")
 _MODEL = msgspec.json.Decoder(ModelInfo)
 _MODELS = msgspec.json.Decoder(ModelList)
 
@@ -164,6 +165,16 @@ def encode_request(model: str, texts: Sequence[str], parameters: Mapping[str, An
         ValueError: a parameter's value is an integer or a text that JSON cannot carry.
     """
     return _ENCODER.encode(EmbedRequest(model, [EmbedInput(text) for text in texts], dict(parameters)))
+
+
+def encode_parameters(parameters: Mapping[str, Any]) -> bytes:
+    """The parameters as JSON that is the same whatever the order of the names.
+
+    Raises:
+        TypeError: a parameter's value has no JSON form.
+        ValueError: a parameter's value is an integer or a text that JSON cannot carry.
+    """
+    return _SORTING_ENCODER.encode(dict(parameters))
 
 
 def decode_model(body: bytes) -> ModelInfo:

@@ -15,12 +15,13 @@ from pinecone_embed_async._jobs import (
     OutputFormat,
     SourceError,
     check_output,
+    check_space,
     failures_path,
     output_format,
     read_rows,
     write_output,
 )
-from pinecone_embed_async._models import KNOWN_MODELS
+from pinecone_embed_async._models import KNOWN_MODELS, expected_dimension
 from pinecone_embed_async.cli._output import print_error, print_line
 from pinecone_embed_async.cli._run import Outcome, Settings, connected, embed_texts
 
@@ -41,6 +42,7 @@ def embed_to_file(files: Sequence[InputFile], *, out: Path, columns: Columns, se
         )
     check_output(out, files)
     rows = list(read_rows(files, columns))
+    check_space(out, len(rows), expected_dimension(settings.model, settings.parameters))
     settings = replace(settings, dense_only=written_as is OutputFormat.NPY and known is None)
     try:
         outcome = asyncio.run(_embed([row.text for row in rows], settings))

@@ -7,25 +7,26 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pinecone_embed_async import DeadlineExceededError, EmbedClient, EmbedError
+from pinecone_embed_async import ConfigurationError, DeadlineExceededError, EmbedClient, EmbedError
 from pinecone_embed_async._jobs import (
     Columns,
     Fingerprint,
     InputFile,
     InputPrint,
     Job,
+    JobError,
     JobProgress,
     Row,
     open_job,
     take_fingerprint,
 )
 from pinecone_embed_async.cli._output import INTERRUPTED, print_error, print_line, without_key
-from pinecone_embed_async.cli._progress import Advance, Display, counted, pace, showing, standard_display
+from pinecone_embed_async.cli._progress import Advance, Display, counted, pace, showing, standard_display, waited, with_quota
 from pinecone_embed_async.cli._run import Settings, connected, service_named
 
 _EVENT_INTERVAL = 1.0
@@ -48,16 +49,6 @@ class JobSettings:
     append: bool = False
     retry_failures: bool = False
     events: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Advance:
-    done: int
-    failed: int
-    total: int | None
-    requests: int
-    tokens: int
-    retries: int
 
 
 def embed_to_folder(files: Sequence[InputFile], *, out: Path, job: JobSettings, settings: Settings) -> int:
@@ -92,10 +83,11 @@ def embed_to_folder(files: Sequence[InputFile], *, out: Path, job: JobSettings, 
             overwrite=job.overwrite,
             append=job.append,
             retry_failures=job.retry_failures,
+            dedupe=settings.dedupe,
         ) as opened:
             return _Run(opened, out, settings, teller).carry_out()
     except EmbedError as error:
-        teller.end(1, str(error), None, 0.0)
+        teller.end(2 if isinstance(error, ConfigurationError) else 1, str(error), None, 0.0)
         raise
 
 
@@ -108,12 +100,21 @@ class _Run:
         self._settings = settings
         self._teller = teller
         self._retries = 0
+        self._watch: Callable[[Advance], Advance] = lambda advance: advance
         self._before = self._advance(job.progress())
         self._started = time.perf_counter()
 
-    def _advance(self, progress: JobProgress) -> _Advance:
+    def _advance(self, progress: JobProgress) -> Advance:
         counts = progress.counts
-        return _Advance(counts.done, counts.failed, counts.total, progress.requests, progress.tokens, self._retries)
+        return Advance(
+            counts.done,
+            counts.failed,
+            counts.total,
+            duplicates=progress.duplicates,
+            requests=progress.requests,
+            tokens=progress.tokens,
+            retries=self._retries,
+        )
 
     def carry_out(self) -> int:
         """Run the job, tell how it ended, and give the exit status."""
@@ -125,6 +126,8 @@ class _Run:
                 asyncio.run(self._embed())
         except KeyboardInterrupt:
             return self._end(INTERRUPTED, "stopped; what is done is kept, and the same command goes on with the rest")
+        except JobError as error:
+            return self._end(1, f"{error}; what is done is kept: once this is put right, the same command goes on")
         except EmbedError as error:
             return self._end(1, f"{error}; what is done is kept, and the same command goes on with the rest")
         failed = self._job.progress().counts.failed
@@ -137,7 +140,7 @@ class _Run:
         return self._end(0, None)
 
     def _end(self, status: int, message: str | None) -> int:
-        now = self._advance(self._job.progress())
+        now = self._watch(self._advance(self._job.progress()))
         self._teller.end(status, message, (self._before, now), time.perf_counter() - self._started)
         if message is not None and not (status == INTERRUPTED and self._settings.quiet):
             print_error(message)
@@ -145,7 +148,8 @@ class _Run:
 
     async def _embed(self) -> None:
         async with connected(self._settings) as client:
-            with showing(self._teller.display(self._before), self._before) as reporter:
+            self._watch = lambda advance: with_quota(advance, client)
+            with showing(self._teller.display(self._before), self._before, self._watch) as reporter:
 
                 def report(progress: JobProgress) -> None:
                     self._retries = client.statistics().retries
@@ -190,26 +194,30 @@ class _Lines:
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
 
-    def start(self, _out: Path, before: _Advance) -> None:
+    def start(self, _out: Path, before: Advance) -> None:
         if before.done and not self._quiet:
             total = "" if before.total is None else f" of {before.total:,}"
             print_line(f"{before.done:,}{total} rows are done already")
+        if before.duplicates and not self._quiet:
+            print_line(f"{before.duplicates:,} rows need not be sent, for others have the same texts")
 
     def warn(self, message: str) -> None:
         print_error(message)
 
-    def display(self, before: _Advance) -> Display | None:
+    def display(self, before: Advance) -> Display | None:
         return None if self._quiet else standard_display(before)
 
-    def end(self, _status: int, _message: str | None, advances: tuple[_Advance, _Advance] | None, seconds: float) -> None:
+    def end(self, _status: int, _message: str | None, advances: tuple[Advance, Advance] | None, seconds: float) -> None:
         if advances is None or self._quiet:
             return
         before, now = advances
         total = "" if now.total is None else f" of {now.total:,}"
+        copied = before.duplicates - now.duplicates
+        copies = f", {copied:,} as copies" if before.duplicates else ""
         print_line(
-            f"{now.done:,}{total} rows embedded, {now.done - before.done:,} of them in this run; "
+            f"{now.done:,}{total} rows embedded, {now.done - before.done:,} of them in this run{copies}; "
             f"{now.failed:,} failed; {counted(now.requests, 'request')}, {counted(now.tokens, 'token')}, "
-            f"{counted(now.retries, 'retry', 'retries')}, {seconds:.1f} s, "
+            f"{counted(now.retries, 'retry', 'retries')}, {seconds:.1f} s{waited(now.waited)}, "
             f"{pace(before, now, seconds).inputs:,.0f} inputs/s"
         )
 
@@ -220,13 +228,20 @@ class _Events:
     def __init__(self) -> None:
         self._lock = threading.Lock()
 
-    def start(self, out: Path, before: _Advance) -> None:
-        self._print("start", output=str(out), done=before.done, failed=before.failed, total=before.total)
+    def start(self, out: Path, before: Advance) -> None:
+        self._print(
+            "start",
+            output=str(out),
+            done=before.done,
+            failed=before.failed,
+            total=before.total,
+            duplicates=before.duplicates,
+        )
 
     def warn(self, message: str) -> None:
         self._print("warning", message=without_key(message))
 
-    def display(self, before: _Advance) -> Display | None:
+    def display(self, before: Advance) -> Display | None:
         return _EventDisplay(self, before)
 
     def advance(self, event: str, before: Advance, now: Any, elapsed: float, **more: Any) -> None:
@@ -241,7 +256,7 @@ class _Events:
             **more,
         )
 
-    def end(self, status: int, message: str | None, advances: tuple[_Advance, _Advance] | None, seconds: float) -> None:
+    def end(self, status: int, message: str | None, advances: tuple[Advance, Advance] | None, seconds: float) -> None:
         more: dict[str, Any] = {"status": status, "message": None if message is None else without_key(message)}
         if advances is None:
             self._print("end", **more)
@@ -259,7 +274,7 @@ class _Events:
 class _EventDisplay:
     interval = _EVENT_INTERVAL
 
-    def __init__(self, events: _Events, before: _Advance) -> None:
+    def __init__(self, events: _Events, before: Advance) -> None:
         self._events = events
         self._before = before
         self._started = time.monotonic()

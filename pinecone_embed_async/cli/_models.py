@@ -21,7 +21,7 @@ def print_known() -> None:
     _print_table(
         (
             model.name,
-            model.vector_type,
+            model.vector_type or "",
             _dimensions(model.dimension, model.choices.get("dimension", ())),
             str(model.max_sequence_length),
             str(model.max_batch_size),

@@ -8,17 +8,17 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Column
 from rich.text import Text
 
-from pinecone_embed_async import Progress
+from pinecone_embed_async import EmbedClient, Progress
 from pinecone_embed_async.cli._output import print_line
 
 _BAR_INTERVAL = 0.1
@@ -36,6 +36,7 @@ class Summary:
         tokens: Tokens that the service counted.
         retries: Requests sent again.
         seconds: From the first request to the last answer.
+        waited: Of these, those in which requests waited for the quota.
     """
 
     inputs: int
@@ -44,6 +45,7 @@ class Summary:
     tokens: int
     retries: int
     seconds: float
+    waited: float = 0.0
 
     def __str__(self) -> str:
         """Tell it in one line."""
@@ -51,36 +53,61 @@ class Summary:
         rate = f", {self.embedded / self.seconds:,.0f} inputs/s" if self.seconds > 0 and self.embedded else ""
         return (
             f"{some}{counted(self.inputs, 'input')}, {counted(self.requests, 'request')}, {counted(self.tokens, 'token')}, "
-            f"{counted(self.retries, 'retry', 'retries')}, {self.seconds:.1f} s{rate}"
+            f"{counted(self.retries, 'retry', 'retries')}, {self.seconds:.1f} s{waited(self.waited)}{rate}"
         )
 
 
-class Advance(Protocol):
-    """How far a run has come; the client's `Progress` is one."""
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """How far a run has come.
 
-    @property
-    def done(self) -> int:
-        """Inputs embedded."""
+    Attributes:
+        done: Inputs embedded.
+        failed: Inputs that failed.
+        total: Inputs of the run; `None` while that is not known.
+        duplicates: Inputs that are not sent, for another has the same text, and that are not copied from that yet.
+        requests: Requests answered.
+        tokens: Tokens billed.
+        retries: Requests sent again.
+        quota: Tokens a minute that the quota has; `None` while that is not known.
+        is_waiting: Whether requests wait for the quota now.
+        waited: Seconds in which requests waited for the quota.
+    """
 
-    @property
-    def failed(self) -> int:
-        """Inputs that failed."""
+    done: int
+    failed: int
+    total: int | None
+    duplicates: int = 0
+    requests: int = 0
+    tokens: int = 0
+    retries: int = 0
+    quota: int | None = None
+    is_waiting: bool = False
+    waited: float = 0.0
 
-    @property
-    def total(self) -> int | None:
-        """Inputs of the run; `None` while that is not known."""
 
-    @property
-    def requests(self) -> int:
-        """Requests answered."""
+def with_quota(advance: Advance, client: EmbedClient[Any]) -> Advance:
+    """An advance with what a client knows of its quota now; may be called from any thread."""
+    quotas = client.statistics().quotas
+    limits = [quota.limit * 60 / quota.window for quota in quotas if quota.limit is not None]
+    return replace(
+        advance,
+        quota=round(sum(limits)) if limits else None,
+        is_waiting=any(quota.is_waiting for quota in quotas),
+        waited=round(sum(quota.waited for quota in quotas), 1),
+    )
 
-    @property
-    def tokens(self) -> int:
-        """Tokens billed."""
 
-    @property
-    def retries(self) -> int:
-        """Requests sent again."""
+def advance_of(progress: Progress) -> Advance:
+    """How far a call of the client has come."""
+    return Advance(
+        progress.done,
+        progress.failed,
+        progress.total,
+        requests=progress.requests,
+        tokens=progress.tokens,
+        retries=progress.retries,
+    )
 
 
 class Display(Protocol):
@@ -98,9 +125,10 @@ class Display(Protocol):
 class Reporter:
     """Takes the progress of a run and has it shown until it is closed; call it with each advance."""
 
-    def __init__(self, display: Display | None, start: Advance) -> None:
+    def __init__(self, display: Display | None, start: Advance, watch: Callable[[Advance], Advance]) -> None:
         # Shown while nothing is answered yet, which under a spent quota may take a minute.
         self._latest = start
+        self._watch = watch
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         if display is not None:
@@ -122,23 +150,32 @@ class Reporter:
         with contextlib.suppress(OSError, ValueError):
             try:
                 while not self._stop.wait(display.interval):
-                    display.show(self._latest)
+                    display.show(self._watch(self._latest))
             finally:
                 display.close()
 
 
 @contextlib.contextmanager
-def reporting(total: int, *, quiet: bool) -> Iterator[Reporter]:
+def reporting(total: int, client: EmbedClient[Any], *, quiet: bool) -> Iterator[Reporter]:
     """Show the progress of `total` inputs while the block runs: a bar on a terminal, else a line every few seconds."""
-    start = Progress(done=0, failed=0, total=total, requests=0, tokens=0, retries=0)
-    with showing(None if quiet or not total else standard_display(start), start) as reporter:
+    start = Advance(done=0, failed=0, total=total)
+    display = None if quiet or not total else standard_display(start)
+    with showing(display, start, lambda advance: with_quota(advance, client)) as reporter:
         yield reporter
 
 
 @contextlib.contextmanager
-def showing(display: Display | None, start: Advance) -> Iterator[Reporter]:
-    """Have a display show what the reporter is told while the block runs."""
-    reporter = Reporter(display, start)
+def showing(
+    display: Display | None, start: Advance, watch: Callable[[Advance], Advance] = lambda advance: advance
+) -> Iterator[Reporter]:
+    """Have a display show what the reporter is told while the block runs.
+
+    Args:
+        display: Shows it; `None` if nothing is shown.
+        start: Where the run begins.
+        watch: Adds what changes without an answer; called in the display's thread.
+    """
+    reporter = Reporter(display, start, watch)
     try:
         yield reporter
     finally:
@@ -160,7 +197,7 @@ class Pace:
     Attributes:
         inputs: A second.
         tokens: A minute.
-        left: Seconds until all is done; `None` while that cannot be told.
+        left: Seconds until all is sent and answered; `None` while that cannot be told.
     """
 
     inputs: float
@@ -172,7 +209,8 @@ def pace(start: Advance, now: Advance, seconds: float) -> Pace:
     """The pace since `start`, `seconds` ago."""
     settled = now.done + now.failed
     rate = max(0, settled - start.done - start.failed) / max(seconds, 1e-9)
-    left = None if now.total is None or not rate else (now.total - settled) / rate
+    # Copying takes next to no time.
+    left = None if now.total is None or not rate else max(0, now.total - now.duplicates - settled) / rate
     return Pace(rate, 60 * (now.tokens - start.tokens) / max(seconds, 1e-9), left)
 
 
@@ -187,7 +225,8 @@ class _BarDisplay:
             TextColumn("{task.fields[tokens]}"),
             TextColumn("{task.fields[retries]}"),
             TextColumn("{task.fields[failed]}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[waiting]}"),
+            TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True)),
             console=console,
             auto_refresh=False,
             transient=True,
@@ -202,9 +241,11 @@ class _BarDisplay:
         speed = pace(self._start, progress, time.monotonic() - self._started)
         return {
             "settled": _settled(progress),
-            "tokens": f"{counted(progress.tokens, 'token')}, {speed.tokens:,.0f}/min",
+            "tokens": f"{counted(progress.tokens, 'token')}, {speed.tokens:,.0f}{_of_quota(progress)}/min",
+            "waiting": "waiting for the quota" if progress.is_waiting else "",
             "retries": counted(progress.retries, "retry", "retries"),
             "failed": f"{progress.failed:,} failed" if progress.failed else "",
+            "left": "" if speed.left is None else f"{duration(speed.left)} left",
         }
 
     def show(self, progress: Advance) -> None:
@@ -236,13 +277,24 @@ class _LineDisplay:
     def show(self, progress: Advance) -> None:
         speed = pace(self._start, progress, time.monotonic() - self._started)
         failed = f", {progress.failed:,} failed" if progress.failed else ""
-        left = "" if speed.left is None else f", {speed.left:,.0f} s left"
+        left = "" if speed.left is None else f", {duration(speed.left)} left"
+        waiting = ", waiting for the quota" if progress.is_waiting else ""
         print_line(
             f"{_settled(progress)} inputs{failed}, {speed.inputs:,.0f} inputs/s, {counted(progress.tokens, 'token')}, "
-            f"{speed.tokens:,.0f} tokens/min, {counted(progress.retries, 'retry', 'retries')}{left}"
+            f"{speed.tokens:,.0f}{_of_quota(progress)} tokens/min, {counted(progress.retries, 'retry', 'retries')}"
+            f"{waiting}{left}"
         )
 
     def close(self) -> None: ...
+
+
+def _of_quota(progress: Advance) -> str:
+    return "" if progress.quota is None else f" of {progress.quota:,}"
+
+
+def waited(seconds: float) -> str:
+    """What a summary says of the time that went into waiting for the quota; nothing if there was hardly any."""
+    return f" ({duration(seconds)} waiting for the quota)" if seconds >= 1 else ""
 
 
 def _settled(progress: Advance) -> str:
@@ -253,3 +305,15 @@ def _settled(progress: Advance) -> str:
 def counted(number: int, singular: str, plural: str | None = None) -> str:
     """A number and what it counts."""
     return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"
+
+
+def duration(seconds: float) -> str:
+    """A length of time, as exact as it is long."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, whole = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {whole} s" if whole else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes} min" if minutes else f"{hours:,} h"

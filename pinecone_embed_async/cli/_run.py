@@ -5,11 +5,21 @@ import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from pinecone_embed_async import ConfigurationError, DenseEmbeddings, EmbedClient, EmbedError, SparseEmbeddings
+from pinecone_embed_async import (
+    ConfigurationError,
+    DenseEmbeddings,
+    EmbedClient,
+    EmbedError,
+    Quota,
+    SparseEmbeddings,
+    SqliteCache,
+)
 from pinecone_embed_async._client import DEFAULT_BASE_URL
-from pinecone_embed_async.cli._progress import Summary, reporting
+from pinecone_embed_async._limits import PlanName
+from pinecone_embed_async.cli._progress import Summary, advance_of, reporting
 from pinecone_embed_async.emulator import Emulator
 
 
@@ -20,24 +30,30 @@ class Settings:
     Attributes:
         model: The name of the model.
         parameters: The model's parameters, `input_type` among them.
+        quota: What paces the requests: limits, or the name of a plan; learned if there is none.
         concurrency: Requests in flight at most.
         batch_size: Inputs per request at most.
         base_url: The service's address.
         allow_http: Whether the address may be plain HTTP to another machine.
         emulator: Whether an emulator in this process answers, without a key.
         timeout: Seconds that the whole run may take.
+        dedupe: Whether equal texts are sent once.
+        cache: The file that vectors are kept in; `None` for none.
         dense_only: Whether sparse embeddings are of no use, so that a model that is not known is asked about first.
         quiet: Whether nothing is shown.
     """
 
     model: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    quota: Quota | PlanName | None = None
     concurrency: int | None = None
     batch_size: int | None = None
     base_url: str | None = None
     allow_http: bool = False
     emulator: bool = False
     timeout: float | None = None
+    dedupe: bool = False
+    cache: Path | None = None
     dense_only: bool = False
     quiet: bool = False
 
@@ -57,22 +73,47 @@ def service_named(settings: Settings) -> tuple[str, str]:
 async def connected(settings: Settings) -> AsyncIterator[EmbedClient[Any]]:
     """Open a client, and the emulator before it where the settings ask for one."""
     async with contextlib.AsyncExitStack() as stack:
-        options: dict[str, Any] = {"base_url": settings.base_url}
+        where: dict[str, Any] = {"base_url": settings.base_url}
         if settings.emulator:
             # Nobody looks at what it has recorded.
             emulator = await stack.enter_async_context(Emulator(record_texts=False))
-            options = {"base_url": emulator.url, "api_key": emulator.api_key}
-        if settings.concurrency is not None:
-            options["max_concurrency"] = settings.concurrency
-        client: EmbedClient[Any] = EmbedClient(
-            settings.model,
-            api_version=_API_VERSION,
-            parameters=settings.parameters,
-            max_batch_size=settings.batch_size,
-            allow_http=settings.allow_http,
-            **options,
-        )
-        yield await stack.enter_async_context(client)
+            where = {"base_url": emulator.url, "api_key": emulator.api_key}
+        if settings.cache is not None:
+            where["cache"] = await stack.enter_async_context(SqliteCache(settings.cache))
+        yield await stack.enter_async_context(_client(settings, **where))
+
+
+def unconnected(settings: Settings) -> EmbedClient[Any]:
+    """A client for what needs no request, and so no key.
+
+    Raises:
+        ConfigurationError: The settings cannot work.
+    """
+    key = os.environ.get("PINECONE_API_KEY") or "unused"
+    return _client(settings, base_url=settings.base_url, api_key=key)
+
+
+def check_settings(settings: Settings) -> None:
+    """See that the settings can work, as far as that can be told without a request.
+
+    Raises:
+        ConfigurationError: They cannot.
+    """
+    unconnected(settings).estimate(())
+
+
+def _client(settings: Settings, **options: Any) -> EmbedClient[Any]:
+    if settings.concurrency is not None:
+        options["max_concurrency"] = settings.concurrency
+    return EmbedClient(
+        settings.model,
+        api_version=_API_VERSION,
+        parameters=settings.parameters,
+        quota=settings.quota,
+        max_batch_size=settings.batch_size,
+        allow_http=settings.allow_http,
+        **options,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +141,12 @@ async def embed_texts(client: EmbedClient[Any], texts: Sequence[str], settings: 
     if settings.dense_only:
         await _check_dense(client)
     failure: EmbedError | None = None
-    with reporting(len(texts), quiet=settings.quiet) as reporter:
+    with reporting(len(texts), client, quiet=settings.quiet) as reporter:
         started = time.perf_counter()
         try:
-            embeddings = await client.embed(texts, timeout=settings.timeout, progress=reporter)
+            embeddings = await client.embed(
+                texts, timeout=settings.timeout, dedupe=settings.dedupe, progress=lambda now: reporter(advance_of(now))
+            )
         except EmbedError as error:
             # `on_error="return"` would not tell what ended a run before all was tried.
             if error.partial is None:
@@ -117,6 +160,7 @@ async def embed_texts(client: EmbedClient[Any], texts: Sequence[str], settings: 
         tokens=embeddings.usage.total_tokens,
         retries=client.statistics().retries,
         seconds=seconds,
+        waited=client.statistics().waited,
     )
     return Outcome(embeddings, summary, failure)
 

@@ -3,8 +3,15 @@
 It reads the API's reference on its own and imports nothing of the rest of the package, so that client and emulator check
 each other.
 
-    async with Emulator() as emulator:
-        ...  # send requests to emulator.url with emulator.api_key
+```python
+from pinecone_embed_async import EmbedClient
+from pinecone_embed_async.emulator import Emulator
+
+async with Emulator() as emulator:
+    client = EmbedClient("multilingual-e5-large", api_key=emulator.api_key, base_url=emulator.url)
+    async with client:
+        print(await client.embed("what is a vector?", input_type="query"))
+```
 """
 
 from pinecone_embed_async.emulator._faults import (

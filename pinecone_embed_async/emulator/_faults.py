@@ -438,6 +438,10 @@ CHAOS_FAULTS: tuple[Fault, ...] = (
 class FaultMix:
     """A random mix: a share of all requests suffers one of several faults, each as likely as the others.
 
+    ```python
+    emulator = Emulator(faults=FaultMix(seed=7, rate=0.2, faults=["status=503", "cut_off_body"]))
+    ```
+
     Attributes:
         seed: Decides which requests suffer what: the same for the same numbers of requests with every run.
         rate: The share of the requests that suffer a fault, 0 to 1.
@@ -485,6 +489,10 @@ def parse_fault(text: str, *, seed: int = 0) -> FaultRule:
     """Read a fault as the command line takes it: `NAME[=VALUE][:RATE]`.
 
     `status=503,html:0.1` answers 503 with a page of HTML to a tenth of the requests; a rate may be a fraction, `1/3`.
+
+    ```python
+    emulator = Emulator(faults=[parse_fault("status=503,html:0.1", seed=3), parse_fault("reset_before_headers:1/100")])
+    ```
 
     Raises:
         ValueError: If it is none; the message lists the names.

@@ -52,6 +52,14 @@ class Emulator:
     `async with Emulator() as emulator:` starts it on a free port. It may be closed and started again. One event loop at a
     time, the one that started it.
 
+    ```python
+    quota = ServiceQuota(tokens_per_window=250_000)
+    async with Emulator(quota=quota, latency=(0.01, 0.02), faults="status=503:0.1") as emulator:
+        async with EmbedClient("multilingual-e5-large", api_key=emulator.api_key, base_url=emulator.url) as client:
+            await client.embed(texts, input_type="passage")
+        print(emulator.statistics().by_status)
+    ```
+
     A request's way: received and numbered; held back while `hold` says so; a fault that strikes before the work; key,
     version, parameters and content checked; the quota; the latency; the vectors; a fault that strikes the answer.
     A refused request keeps its refusal: a fault chosen for its answer does not strike.
@@ -237,6 +245,12 @@ class Emulator:
 
     def inject(self, fault: AnyFault, *, times: int = 1, when: Callable[[EmbedRequest], bool] | None = None) -> None:
         """Commit a fault with the next requests; comes before `faults`, and what was injected first comes first.
+
+        ```python
+        async with Emulator() as emulator:
+            emulator.inject("status=503", times=2)
+            emulator.inject("cut_off_body", when=lambda request: "a text" in request.inputs)
+        ```
 
         Args:
             fault: A `Fault`, a name or `NAME=VALUE`.

@@ -144,7 +144,7 @@ def test_the_demo_finds_docstrings_with_the_words_of_the_query(capsys: pytest.Ca
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli("--version") == 0
     assert __version__ in capsys.readouterr().out
-    for command in ("embed", "models", "emulator", "demo"):
+    for command in ("embed", "estimate", "models", "emulator", "demo"):
         assert cli(command, "--help") == 0
         assert "--help" in capsys.readouterr().out
 
@@ -196,3 +196,25 @@ def test_rows_that_fail_are_listed_and_the_others_written(tmp_path: Path, texts:
     failures = [json.loads(line) for line in (tmp_path / "out.jsonl.failures.jsonl").read_text().splitlines()]
     assert [failure["row"] for failure in failures] == [150]
     assert failures[0]["error"] == "InvalidRequestError"
+
+
+async def test_with_a_cache_what_was_paid_for_is_not_sent_again(texts: Path, tmp_path: Path, emulator: Emulator) -> None:
+    cache = tmp_path / "vectors.cache"
+    program = (sys.executable, "-m", "pinecone_embed_async.cli", "embed", str(texts), "--quiet", "--cache", str(cache))
+    for out in ("first.npy", "second.npy", "folder/"):
+        process = await asyncio.create_subprocess_exec(*program, "--out", str(tmp_path / out), env=environment_of(emulator))
+        assert await process.wait() == 0
+        assert emulator.statistics().answered == {f"line {number}": 1 for number in range(200)}
+    np.testing.assert_array_equal(np.load(tmp_path / "first.npy"), np.load(tmp_path / "second.npy"))
+    assert parquet.read_table(next((tmp_path / "folder").glob("*.parquet"))).num_rows == 200
+
+
+def test_a_cache_that_cannot_be_is_told_before_anything_is_read(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PINECONE_API_KEY", "k")
+    out = ("embed", str(texts), "--out", str(tmp_path / "out"))
+    assert cli(*out, "--cache", str(tmp_path / "missing" / "vectors.cache")) == 2
+    assert "folder that exists" in capsys.readouterr().err
+    assert cli(*out, "--cache", str(tmp_path / "vectors.cache"), "--emulator") == 2
+    assert "--emulator" in capsys.readouterr().err

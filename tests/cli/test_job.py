@@ -5,13 +5,17 @@ import contextlib
 import csv
 import gzip
 import json
+import os
 import random
+import re
 import resource
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pyarrow as pa
@@ -62,14 +66,10 @@ def assert_same_table(left: pa.Table, right: pa.Table) -> None:
             assert left[name].to_pylist() == right[name].to_pylist()
 
 
-@pytest.mark.timeout(120)
-async def test_a_job_killed_twenty_times_ends_with_the_table_of_an_undisturbed_run(
-    tmp_path: Path, emulator: Emulator
-) -> None:
-    count, rng = 6_000, random.Random(20)
-    source = write_texts(tmp_path / "in.txt", count)
-    options = ("--model", "llama-text-embed-v2", "--dimension", 384, "--batch-size", 16, "--concurrency", 4, "--quiet")
-    assert await run(emulator, source, "--out", tmp_path / "undisturbed", *options) == (0, "", "")
+async def killed_again_and_again(source: Path, out: Path, times: int, emulator: Emulator, *options: object) -> None:
+    """Kill a job at random moments, start it again each time, and see that no more was sent again than had to be."""
+    rng = random.Random(20)
+    different = len(set(source.read_text().splitlines())) if "--dedupe" in options else len(source.read_text().splitlines())
     emulator.reset_statistics()
     sent: list[tuple[float, int]] = []
 
@@ -79,9 +79,9 @@ async def test_a_job_killed_twenty_times_ends_with_the_table_of_an_undisturbed_r
 
     emulator.latency = latency
     kills = allowed = 0
-    for _ in range(20):
+    for _ in range(times):
         first = len(sent)
-        process = await start(emulator, source, "--out", tmp_path / "killed", *options)
+        process = await start(emulator, source, "--out", out, *options)
         ending = asyncio.create_task(process.wait())
         # From its first request on, for a process that is killed while it starts shows little.
         waiting = asyncio.create_task(emulator.wait_for_requests(emulator.statistics().requests + 1))
@@ -95,15 +95,65 @@ async def test_a_job_killed_twenty_times_ends_with_the_table_of_an_undisturbed_r
             allowed += sum(inputs for moment, inputs in sent[first:] if moment > time.monotonic() - 0.5)
         await ending
     emulator.latency = 0
-    assert await run(emulator, source, "--out", tmp_path / "killed", *options) == (0, "", "")
-    assert kills >= 15
-    killed = table_of(tmp_path / "killed")
-    assert killed["row"].to_pylist() == list(range(count))
-    assert_same_table(killed, table_of(tmp_path / "undisturbed"))
+    assert await run(emulator, source, "--out", out, *options) == (0, "", "")
+    assert kills >= times * 3 // 4
     answered = emulator.statistics().answered
-    assert len(answered) == count
-    assert sum(answered.values()) - count <= allowed < 20 * count
-    assert {path.name for path in (tmp_path / "killed").iterdir()} == {"_job.json", "_lock", "part-00000.parquet"}
+    assert len(answered) == len(set(source.read_text().splitlines()))
+    assert sum(answered.values()) - different <= allowed < times * different
+    assert {path.name for path in out.iterdir() if not path.name.startswith("part-")} == {"_job.json", "_lock"}
+
+
+SMALL = ("--model", "llama-text-embed-v2", "--dimension", 384, "--batch-size", 16, "--concurrency", 4, "--quiet")
+
+
+@pytest.mark.timeout(120)
+async def test_a_job_killed_twenty_times_ends_with_the_table_of_an_undisturbed_run(
+    tmp_path: Path, emulator: Emulator
+) -> None:
+    source, undisturbed, killed = write_texts(tmp_path / "in.txt", 6_000), tmp_path / "undisturbed", tmp_path / "killed"
+    assert await run(emulator, source, "--out", undisturbed, *SMALL) == (0, "", "")
+    await killed_again_and_again(source, killed, 20, emulator, *SMALL)
+    assert table_of(killed)["row"].to_pylist() == list(range(6_000))
+    assert_same_table(table_of(killed), table_of(undisturbed))
+
+
+@pytest.mark.timeout(120)
+async def test_so_does_a_job_that_sends_equal_texts_once(tmp_path: Path, emulator: Emulator) -> None:
+    source, undisturbed, killed = tmp_path / "in.txt", tmp_path / "undisturbed", tmp_path / "killed"
+    source.write_text("".join(f"text number {number % 1_500}\n" for number in range(6_000)))
+    assert await run(emulator, source, "--out", undisturbed, *SMALL) == (0, "", "")
+    await killed_again_and_again(source, killed, 6, emulator, *SMALL, "--dedupe")
+    assert table_of(killed)["row"].to_pylist() == list(range(6_000))
+    assert_same_table(table_of(killed), table_of(undisturbed))
+
+
+@pytest.mark.parametrize("options", [(), ("--model", "pinecone-sparse-english-v0", "-p", "return_tokens=true")])
+async def test_equal_texts_are_sent_once_on_request_and_every_row_has_its_embedding(
+    tmp_path: Path, emulator: Emulator, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    source = tmp_path / "in.txt"
+    source.write_text("".join(f"text number {number % 10}\n" for number in range(1_000)))
+    assert await in_thread(emulator, source, "--out", tmp_path / "plain", "-q", *options) == 0
+    assert await in_thread(emulator, source, "--out", tmp_path / "plain.jsonl", "-q", *options) == 0
+    plain = table_of(tmp_path / "plain").to_pylist()
+    emulator.reset_statistics()
+    assert await in_thread(emulator, source, "--out", tmp_path / "out", "--dedupe", *options) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "990 rows need not be sent, for others have the same texts"
+    assert said[-1].startswith(
+        "1,000 of 1,000 rows embedded, 1,000 of them in this run, 990 as copies; 0 failed; 1 request,"
+    )
+    assert table_of(tmp_path / "out").to_pylist() == plain
+    assert set(emulator.statistics().answered.values()) == {1}
+    assert await in_thread(emulator, source, "--out", tmp_path / "out.jsonl", "--dedupe", "-q", *options) == 0
+    assert set(emulator.statistics().answered.values()) == {2}
+    assert (tmp_path / "out.jsonl").read_text() == (tmp_path / "plain.jsonl").read_text()
+    piped = ("-", "--format", "txt", "--out", tmp_path / "piped", "--dedupe", *options)
+    process = await start(emulator, *piped, stdin=asyncio.subprocess.PIPE)
+    _, err = await process.communicate(source.read_bytes())
+    assert (process.returncode, b"990 as copies" in err) == (0, True), err
+    assert set(emulator.statistics().answered.values()) == {3}
+    assert table_of(tmp_path / "piped").to_pylist() == plain
 
 
 async def test_all_formats_of_real_text_give_the_same_table(tmp_path: Path, emulator: Emulator) -> None:
@@ -186,7 +236,7 @@ async def test_a_disk_that_is_full_ends_the_run_and_nothing_done_is_lost(tmp_pat
 
     status, _, err = await run(emulator, source, "--out", out, "-q", preexec_fn=limit)
     assert status == 1
-    assert "_journal-00000.log: File too large; what is done is kept" in err
+    assert "_journal-00000.log: File too large; what is done is kept: once this is put right, the same" in err
     assert err.count("\n") == 1
     sent = emulator.statistics().answered
     assert 0 < len(sent) <= 2000
@@ -206,7 +256,7 @@ async def test_events_are_json_objects_a_line(
     assert await in_thread(emulator, *command) == 1
     printed = capsys.readouterr()
     first, *_, last = [json.loads(line) for line in printed.out.splitlines()]
-    assert first == {"event": "start", "output": str(out), "done": 0, "failed": 0, "total": 200}
+    assert first == {"event": "start", "output": str(out), "done": 0, "failed": 0, "total": 200, "duplicates": 0}
     assert (last["event"], last["status"], last["done"] + last["failed"], last["total"]) == ("end", 1, 200, 200)
     assert last["failed"] >= 1
     assert "--retry-failures tries just those again" in last["message"]
@@ -270,3 +320,150 @@ async def test_a_time_limit_keeps_what_is_done(
     emulator.latency = 60
     assert await in_thread(emulator, source, "--out", out, "-q", "--timeout", 0.2) == 1
     assert "the time given with --timeout is over; what is done is kept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--input-type", "document"), "takes input_type as one of 'passage', 'query', got 'document'"),
+        (("--model", "llama-text-embed-v2", "--dimension", "7"), "takes dimension as one of"),
+        (("--base-url", "https://user:secret@host.test"), "base_url must not hold credentials"),
+        (("--keep", "vector"), "--keep vector: the output has a column of its own with this name"),
+    ],
+)
+async def test_options_that_cannot_work_leave_no_job_behind(
+    tmp_path: Path, emulator: Emulator, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], said: str
+) -> None:
+    source, out = write_texts(tmp_path / "in.txt", 3), tmp_path / "out"
+    assert await in_thread(emulator, source, "--out", out, "--json", *options) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert [json.loads(line) for line in printed.out.splitlines()] in ([], [{"event": "end", "status": 2, "message": ANY}])
+    assert not (out / "_job.json").exists()
+    # Nothing is remembered that the next try would be measured by.
+    assert await in_thread(emulator, source, "--out", out, "-q") == 0
+
+
+async def test_a_pipe_is_refused_because_a_job_reads_its_input_more_than_once(
+    tmp_path: Path, emulator: Emulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = tmp_path / "in.txt"
+    os.mkfifo(pipe)
+    assert await in_thread(emulator, pipe, "--out", tmp_path / "out") == 1
+    err = capsys.readouterr().err
+    assert f"{pipe}: it is no regular file, and a job reads its input more than once" in err
+    # One file out: it is read once, so a pipe will do.
+    writing = asyncio.to_thread(pipe.write_text, "one\ntwo\n")
+    status, _ = await asyncio.gather(in_thread(emulator, pipe, "--out", tmp_path / "out.npy", "-q"), writing)
+    assert status == 0
+    assert np.load(tmp_path / "out.npy").shape == (2, 1024)
+
+
+@pytest.mark.parametrize(
+    ("text_format", "given", "wrong", "said"),
+    [
+        ("txt", b"one\ntwo\n%s\nfour\n", b"\xff", "standard input:3: not UTF-8 (byte 0xff)"),
+        ("jsonl", b'{"text": "one"}\n{"text": "two"}\n%s\n{"text": "four"}\n', b'{"text": "thr', "input:3: not JSON"),
+        (
+            "jsonl",
+            b'{"text": "one"}\n{"text": "two"}\n%s\n{"text": "four"}\n',
+            b'{"body": "three"}',
+            "input:3: no field 'text'",
+        ),
+        ("csv", b"text,n\none,1\n%s\nfour,2\n", b"two", "input:3: 1 fields, but the header has 2"),
+    ],
+)
+async def test_a_row_that_cannot_be_read_ends_the_run_once_it_comes_and_what_came_before_it_is_kept(
+    tmp_path: Path, emulator: Emulator, text_format: str, given: bytes, wrong: bytes, said: str
+) -> None:
+    out = tmp_path / "out"
+    command = ("-", "--format", text_format, "--out", out, "--quiet")
+    process = await start(emulator, *command, stdin=asyncio.subprocess.PIPE)
+    _, err = await process.communicate(given % wrong)
+    assert (process.returncode, err.count(b"\n")) == (1, 1)
+    assert said in err.decode()
+    assert b"what is done is kept: once this is put right, the same command goes on" in err
+    before = table_of(out)["row"].to_pylist()
+    assert before == list(range(1 if text_format == "csv" else 2))
+    right = {"txt": b"three", "jsonl": b'{"text": "three"}', "csv": b"three,3"}[text_format]
+    again = await start(emulator, *command, stdin=asyncio.subprocess.PIPE)
+    await again.communicate(given % right)
+    assert again.returncode == 0
+    assert table_of(out)["row"].to_pylist() == list(range(len(before) + 2))
+    assert set(emulator.statistics().answered.values()) == {1}
+
+
+@pytest.mark.parametrize("damage", ["torn", "changed"])
+async def test_a_journal_that_a_power_cut_has_spoiled_costs_what_is_spoiled(
+    tmp_path: Path, emulator: Emulator, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    source, out = write_texts(tmp_path / "in.txt", 400), tmp_path / "out"
+    emulator.latency = lambda request: 0 if request.number <= 4 else 60
+    assert await in_thread(emulator, source, "--out", out, "--batch-size", 50, "--timeout", 1, "--quiet") == 1
+    capsys.readouterr()
+    emulator.latency = 0
+    journal = out / "_journal-00000.log"
+    content = bytearray(journal.read_bytes())
+    if damage == "torn":
+        journal.write_bytes(content[:-1000])
+    else:
+        content[len(content) // 3] ^= 255
+        journal.write_bytes(content)
+    assert await in_thread(emulator, source, "--out", out, "--batch-size", 50, "--quiet") == 0
+    told = capsys.readouterr().err
+    if damage == "torn":
+        assert told == ""
+    else:
+        assert re.search(r"_journal-00000\.log: bytes [\d,]+ to [\d,]+ are damaged; the rows .* are embedded again", told)
+    assert table_of(out)["row"].to_pylist() == list(range(400))
+    answered = emulator.statistics().answered
+    assert sum(answered.values()) - len(answered) == 50
+
+
+def test_an_output_that_may_not_be_written_ends_the_run_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Everything is imported now, for nobody may not read what is installed for root.
+    assert cli("embed", str(write_texts(tmp_path / "in.txt", 1)), "--out", str(tmp_path / "out"), "--emulator", "-q") == 0
+    who = os.geteuid()
+    if who == 0:
+        # Without root's right to write everywhere.
+        os.seteuid(65534)
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            source, folder = write_texts(Path(name) / "in.txt", 3), Path(name) / "folder"
+            folder.mkdir(mode=0o555)
+            for out in (folder, folder / "deeper", folder / "out.npy"):
+                assert cli("embed", str(source), "--out", str(out), "--emulator") == 1
+                said = capsys.readouterr().err
+                assert re.fullmatch(rf"pinecone-embed: {folder}.*[Pp]ermission.*\n", said), said
+            assert not list(folder.iterdir())
+    finally:
+        os.seteuid(who)
+
+
+async def test_a_source_that_changes_or_disappears_under_way_ends_the_run_and_what_is_done_stays(
+    tmp_path: Path, emulator: Emulator
+) -> None:
+    first, second = write_texts(tmp_path / "1.txt", 40), write_texts(tmp_path / "2.txt", 2_000)
+    content = second.read_bytes()
+    command = (first, second, "--batch-size", 10, "--concurrency", 2, "--quiet")
+    for number, is_removed in enumerate((False, True)):
+        out = tmp_path / f"out{number}"
+        emulator.reset_statistics()
+        emulator.hold()
+        process = await start(emulator, *command, "--out", out)
+        # It has read ahead into the first file alone: four requests.
+        await emulator.wait_for_in_flight(2)
+        second.unlink()
+        if not is_removed:
+            second.write_bytes(b"other\n")
+        emulator.release()
+        _, err = await process.communicate()
+        assert process.returncode == 1
+        assert re.search(rb"2\.txt: (it changed while the job was under way|No such file)", err), err
+        assert table_of(out)["row"].to_pylist() == list(range(40))
+        second.write_bytes(content)
+        assert await run(emulator, *command, "--out", out) == (0, "", "")
+        assert table_of(out)["row"].to_pylist() == list(range(2_040))
+        assert emulator.statistics().requests == 204

@@ -125,6 +125,7 @@ async def test_headers_are_checked(ask: Asking, changed: dict[str, str | None], 
         b'{"model":"multilingual-e5-large","parameters":{"input_type":"query"},"inputs":[{"text":1}]}',
         b'{"model":"multilingual-e5-large","parameters":[],"inputs":[{"text":"a"}]}',
         b'{"model":"multilingual-e5-large","inputs":[{"text":"a"}]}',
+        b'{"model":"multilingual-e5-large","parameters":null,"inputs":[{"text":"a"}]}',
     ],
     ids=lambda body: body[:30].decode("latin-1"),
 )

@@ -1,6 +1,6 @@
 import pytest
 
-from pinecone_embed_async.emulator._tokens import count_tokens, split_words, truncate_words
+from pinecone_embed_async.emulator._tokens import count_pieces, count_tokens, split_words, truncate_words
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,12 @@ def test_a_word_that_fits_in_part_is_dropped() -> None:
 def test_both_ways_of_splitting_agree_on_ascii() -> None:
     text = "The quick_brown fox: 42 times (or more), it's fine\x0b."
     assert split_words(text) == split_words(text + " é")[:-1]
+
+
+@pytest.mark.parametrize("words", [["cat"], ["incomprehensible", "cat"]])
+def test_counts_do_not_change_when_more_words_than_are_kept_have_come(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = count_pieces(words)
+    monkeypatch.setattr("pinecone_embed_async.emulator._tokens._CACHED_WORDS", 1)
+    assert count_pieces([*words, "another", *words]) == 2 * counted + count_pieces(["another"])

@@ -91,6 +91,8 @@ def test_what_is_neither_done_nor_failed_is_wanted() -> None:
     assert (counts.done, counts.failed, counts.total, counts.missing) == (2, 1, 4, 1)
     ledger.note_embedded([11])
     assert ledger.is_settled
+    # What is sent is decided when a run begins, and each row is asked for once.
+    assert ledger.is_wanted(11)
 
 
 def test_a_retry_wants_what_failed_and_nothing_behind_it() -> None:

@@ -27,6 +27,7 @@ from pinecone_embed_async._jobs import (
     Fingerprint,
     Job,
     JobChangedError,
+    JobProgress,
     OutputError,
     Row,
     SourceError,
@@ -358,3 +359,112 @@ def test_a_kept_field_that_does_not_fit_later_is_told_before_anything_is_sent(tm
     assert service.sent == []
     read = dataset.dataset(source.parent / "out", format="parquet").to_table()
     assert read["year"].to_pylist() == [1, None]
+
+
+def test_what_a_job_is_made_from_is_written_once(source: Path, service: Service) -> None:
+    states: list[int] = []
+    service.before_batch = lambda: states.append((source.parent / "out" / "_job.json").stat().st_ino)
+    run(source, service)
+    # A full disk would be told twice.
+    assert set(states) == {(source.parent / "out" / "_job.json").stat().st_ino}
+
+
+# Rows with equal texts.
+
+
+def repeated(path: Path, count: int = 3000, different: int = 40, every: int = 7) -> dict[int, list[float]]:
+    """Rows of which most repeat another's text; gives the table that they make."""
+    numbers = [number % different if number % every else number + different for number in range(count)]
+    texts(path, numbers)
+    return {row: [float(number)] * 2 for row, number in enumerate(numbers)}
+
+
+def test_equal_texts_are_sent_once_and_every_row_is_in_the_table(source: Path, service: Service) -> None:
+    table = repeated(source)
+    reported: list[JobProgress] = []
+    with opened(source, dedupe=True, columns=Columns(keep=("text",))) as job:
+        assert job.progress().duplicates == 3000 - len({each[0] for each in table.values()})
+        asyncio.run(job.run(service.stream, reported.append))
+    assert len(service.sent) == len(set(service.sent)) == len({each[0] for each in table.values()})
+    assert table_of(source) == table
+    read = dataset.dataset(source.parent / "out", format="parquet").to_table().to_pylist()
+    assert all(each["text"] == f"text {each['vector'][0]:.0f}" and each["id"] == str(each["row"]) for each in read)
+    assert [name for name in names_in(source) if not name.startswith("part-")] == ["_job.json", "_lock"]
+    last = reported[-1]
+    assert (last.counts.done, last.counts.failed, last.duplicates) == (3000, 0, 0)
+    service.sent.clear()
+    # It is the same job with and without.
+    run(source, service, columns=Columns(keep=("text",)))
+    assert service.sent == []
+
+
+@pytest.mark.parametrize("dedupe", [True, False])
+def test_what_was_embedded_without_it_is_copied_too(source: Path, service: Service, dedupe: bool) -> None:
+    table = repeated(source)
+    service.fails_after = 80
+    with pytest.raises(AuthenticationError):
+        run(source, service, dedupe=dedupe)
+    service.fails_after = None
+    before = set(service.sent)
+    service.sent.clear()
+    run(source, service, dedupe=True)
+    assert not before & set(service.sent)
+    assert len(service.sent) == len(set(service.sent))
+    assert table_of(source) == table
+
+
+def test_copies_fail_with_what_they_are_copies_of_and_are_retried_together(source: Path, service: Service) -> None:
+    table = repeated(source)
+    service.refused = lambda text: text in {"text 3", "text 5"}
+    failing = {row for row, vector in table.items() if vector[0] in (3, 5)}
+    job = run(source, service, dedupe=True)
+    assert job.progress().counts.failed == len(failing)
+    assert table_of(source) == {row: vector for row, vector in table.items() if row not in failing}
+    failures = [json.loads(line) for line in (source.parent / "out" / "_failures.jsonl").read_text().splitlines()]
+    assert {each["row"] for each in failures} == failing
+    assert {(each["error"], each["message"]) for each in failures} == {("InvalidRequestError", "400: refused")}
+    assert all(each["line"] == each["row"] + 1 for each in failures)
+    service.sent.clear()
+    run(source, service, dedupe=True)
+    assert service.sent == []
+    service.refused = lambda text: text == "text 5"
+    run(source, service, dedupe=True, retry_failures=True)
+    assert sorted(service.sent) == ["text 3", "text 5"]
+    assert table_of(source) == {row: vector for row, vector in table.items() if vector[0] != 5}
+    service.refused = lambda _: False
+    run(source, service, retry_failures=True)
+    assert table_of(source) == table
+    assert "_failures.jsonl" not in names_in(source)
+
+
+def test_a_run_that_ends_while_it_copies_goes_on_with_the_rest(source: Path, service: Service) -> None:
+    table = repeated(source, 60_000, every=500)
+
+    async def cancelled(job: Job) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        at_first = job.progress().duplicates
+
+        def report(progress: JobProgress) -> None:
+            if progress.duplicates < at_first:
+                task.cancel()
+
+        await job.run(service.stream, report)
+
+    with opened(source, dedupe=True) as job, pytest.raises(asyncio.CancelledError):
+        asyncio.run(cancelled(job))
+    sent, done = len(service.sent), job.progress().counts.done
+    assert sent < done < 60_000
+    assert not [name for name in names_in(source) if name.endswith(".partial")]
+    job = run(source, service, dedupe=True)
+    assert len(service.sent) == sent
+    assert (table_of(source), job.progress().counts.done) == (table, 60_000)
+
+
+def test_rows_of_another_input_are_copied_among_themselves(source: Path, service: Service) -> None:
+    run(source, service, dedupe=True)
+    texts(source, [3, 3, 4, 3])
+    service.sent.clear()
+    run(source, service, dedupe=True, append=True)
+    assert service.sent == ["text 3", "text 4"]
+    assert table_of(source) == {**expected(*range(10)), 10: [3.0] * 2, 11: [3.0] * 2, 12: [4.0] * 2, 13: [3.0] * 2}

@@ -8,7 +8,16 @@ import pytest
 from pyarrow import parquet
 
 from pinecone_embed_async import DenseEmbeddings, Failure, ServiceError, SparseEmbeddings, Usage
-from pinecone_embed_async._jobs import InputFormat, OutputError, Row, check_output, failures_path, find_inputs, write_output
+from pinecone_embed_async._jobs import (
+    InputFormat,
+    OutputError,
+    Row,
+    check_output,
+    check_space,
+    failures_path,
+    find_inputs,
+    write_output,
+)
 
 ROWS = [Row(f"id {number}", f"text {number}", "in.txt", number + 1, number) for number in range(4)]
 FAILURE = Failure(range(1, 2), ServiceError("overloaded", status=503))
@@ -209,3 +218,11 @@ def test_the_failures_of_an_output_are_not_read_by_the_run_that_replaces_them(tm
     failures_path(out).touch()
     with pytest.raises(OutputError, match="would be replaced"):
         check_output(out, find_inputs([str(failures_path(out))]))
+
+
+def test_an_output_that_there_is_no_space_for_is_refused_before(tmp_path: Path) -> None:
+    check_space(tmp_path / "out.npy", 1000, 1024)
+    check_space(tmp_path / "out.npy", 10**15, None)
+    for suffix in ("npy", "jsonl", "parquet"):
+        with pytest.raises(OutputError, match=r"it will have [\d,]+ bytes at least, and there is space for [\d,]+"):
+            check_space(tmp_path / f"out.{suffix}", 10**15, 1024)

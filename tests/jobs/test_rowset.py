@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pinecone_embed_async._jobs._rowset import RowSet
+from pinecone_embed_async._jobs._rowset import RowSet, are_among
 
 ROWS = st.lists(st.integers(0, 2000), max_size=60)
 
@@ -31,11 +31,22 @@ def test_it_holds_what_a_set_holds(added: list[list[int]], discarded: list[int])
 def test_it_counts_and_subtracts(rows: list[int], others: list[int], first: int, stop: int) -> None:
     held = set_of(rows)
     assert held.count_between(first, stop) == len({row for row in rows if first <= row < stop})
+    assert held.mask(first, stop).tolist() == [row in rows for row in range(first, stop)]
+    both = held.copy()
+    both.update(set_of(others))
+    assert [row for row in range(2010) if row in both] == sorted({*rows, *others})
+    assert len(both) == len({*rows, *others})
     copy = held.copy()
     copy.subtract(set_of(others))
     assert {row for row in range(2010) if row in copy} == set(rows) - set(others)
     assert len(copy) == len(set(rows) - set(others))
     assert len(held) == len(set(rows))
+
+
+@given(ROWS, ROWS)
+def test_rows_are_found_among_others_in_order(rows: list[int], others: list[int]) -> None:
+    found = are_among(np.array(rows, np.int64), np.unique(np.array(others, np.int64)))
+    assert found.tolist() == [row in others for row in rows]
 
 
 def test_two_million_rows_take_a_quarter_of_a_megabyte() -> None:

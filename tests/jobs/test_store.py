@@ -15,7 +15,7 @@ from pyarrow import dataset, parquet
 
 from pinecone_embed_async import DenseEmbeddings, ResponseError, ServiceError, SparseEmbeddings, Usage
 from pinecone_embed_async._jobs import OutputError, Row
-from pinecone_embed_async._jobs._failures import FailedRow
+from pinecone_embed_async._jobs._failures import FailedRow, cause_of
 from pinecone_embed_async._jobs._folder import OutputFolder, held_folder
 from pinecone_embed_async._jobs._store import Store
 from pinecone_embed_async._jobs._table import KeptTypes, embedded_table
@@ -61,6 +61,25 @@ def test_a_segment_becomes_a_part_sorted_by_row(folder: OutputFolder) -> None:
     assert sorted(path.name for path in folder.path.iterdir()) == ["_lock", "part-00000.parquet"]
     assert rows_read(folder.path) == [1, 2, 3, 7, 8, 9, 30]
     assert parquet.read_table(folder.path).schema.field("vector").type == pa.list_(pa.field("element", pa.float32()), 3)
+
+
+def test_parts_grow_with_the_table_so_that_the_last_one_is_a_small_share_of_it(folder: OutputFolder) -> None:
+    options = {"bytes_per_part": 400_000, "bytes_of_first_part": 40_000}
+    with Store(folder, **options) as store:
+        for start in range(0, 10_000, 10):
+            store.add([table(range(start, start + 10), dimension=100)], [])
+            if store.is_full:
+                store.write_part(store.finish_segment() or 0)
+        store.write_part(store.finish_segment() or 0)
+    *rows, _ = [parquet.read_metadata(folder.part_path(part)).num_rows for part in folder.parts()]
+    assert rows == sorted(rows)
+    assert rows[0] < 100
+    assert rows[-1] > 800
+    assert all(count <= max(rows[0], sum(rows[:place]) * 0.3) for place, count in enumerate(rows))
+    with Store(folder, **options) as store:
+        store.add([table(range(10_000, 10_700), dimension=100)], [])
+        # Whoever goes on goes on with their size.
+        assert not store.is_full
 
 
 def test_parts_of_more_rows_than_a_group_are_sorted_over_all_of_them(folder: OutputFolder) -> None:
@@ -183,7 +202,7 @@ def test_sparse_rows_are_lists_of_uint32_and_float32(folder: OutputFolder) -> No
 
 
 def failed(number: int, message: str = "overloaded") -> FailedRow:
-    return FailedRow(row(number), ServiceError(message, status=503))
+    return FailedRow(row(number), cause_of(ServiceError(message, status=503)))
 
 
 def test_failed_rows_are_remembered_until_they_are_done(folder: OutputFolder) -> None:
@@ -217,6 +236,26 @@ def test_the_types_of_kept_columns_are_told_by_their_values() -> None:
     schema = types.schema()
     assert [str(field.type) for field in schema] == ["bool", "int64", "double", "string", *["string"] * 4]
     assert [field.metadata is not None for field in schema] == [False] * 4 + [True] * 4
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([[1, 2], [], None], pa.list_(pa.int32())),
+        ([[("a", 1)], [], None], pa.map_(pa.string(), pa.int64())),
+        ([{"a": 1}, {"a": None}, None], pa.struct([("a", pa.int64())])),
+        (["x", None, "x"], pa.dictionary(pa.int32(), pa.string())),
+        ([None, None, None], pa.null()),
+    ],
+)
+def test_kept_values_of_parquet_come_through_as_they_are_null_ones_too(values: list[Any], kind: Any) -> None:
+    given = pa.array(values, kind)
+    rows = [row(number)._replace(kept=(value,)) for number, value in enumerate(given)]
+    embeddings = DenseEmbeddings(vectors_of(range(3)), model="m", usage=Usage())
+    types = KeptTypes(["kept"])
+    for each in rows:
+        types.show(each)
+    assert embedded_table(rows, embeddings, types.schema())["kept"].combine_chunks().equals(given)
 
 
 def test_two_runs_do_not_hold_one_folder(tmp_path: Path) -> None:

@@ -9,3 +9,7 @@ def test_each_text_is_there_once_and_every_input_finds_its_own(texts: list[str])
     distinct = Distinct(texts)
     assert len(set(distinct.texts)) == len(distinct.texts)
     assert [distinct.texts[position] for position in distinct.positions] == texts
+
+
+def test_its_repr_has_counts_and_no_texts() -> None:
+    assert repr(Distinct(["secret", "other", "secret"])) == "<Distinct 2 of 3>"

@@ -94,6 +94,16 @@ def test_token_estimates_count_special_tokens_and_stop_at_the_models_length(size
     assert estimate_tokens(size, 507) == expected
 
 
+@given(TEXTS, st.integers(1, 9), st.integers(1, 30), st.integers(1, 400))
+def test_texts_that_are_all_there_are_cut_as_those_that_come_one_by_one(
+    texts: list[str], inputs: int, tokens: int, size: int
+) -> None:
+    limits = RequestLimits(inputs=inputs, sequence_length=8, tokens=tokens, bytes=size)
+    splitter = Splitter(lambda: limits)
+    one_by_one = [request for request in [*map(splitter.add, texts), splitter.flush()] if request is not None]
+    assert list(Requests(texts, lambda: limits)) == one_by_one
+
+
 ROOM = st.integers(0, 60)
 
 

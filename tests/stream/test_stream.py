@@ -1,13 +1,17 @@
 import asyncio
+import contextlib
 import io
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from pinecone_embed_async import (
     AuthenticationError,
@@ -174,10 +178,11 @@ async def test_leaving_early_cancels_what_runs_and_closes_the_source(emulator: E
     source = Source(300)
     async with dense_client(emulator, max_batch_size=5, max_concurrency=2) as client:
         given: Any = source.slowly() if kind == "async" else source
-        async with client.stream(given, in_thread=kind == "thread", **Passage) as batches:
+        emulator.hold()
+        async with client.stream(given, in_thread=kind == "thread", ordered=False, **Passage) as batches:
+            await emulator.wait_for_in_flight(2)
+            emulator.release(1)
             await anext(batches)
-            emulator.hold()
-            await settle()
             assert "Run._carry_out" in own_tasks()
         assert source.closed
         assert own_tasks() == []
@@ -390,6 +395,94 @@ async def test_a_slow_async_source_does_not_wait_for_a_full_request(emulator: Em
     assert clock.pending == 0
 
 
+async def test_a_slow_async_source_is_read_no_further_ahead_than_the_window_either(emulator: Emulator) -> None:
+    clock, source, gate = FakeClock(), Source(9), asyncio.Semaphore(0)
+
+    async def slow() -> AsyncIterator[str]:
+        for text in source:
+            await gate.acquire()
+            yield text
+
+    async with dense_client(emulator) as client:
+        client._clock = clock
+        async with client.stream(slow(), window=2, max_delay=0.5, **Passage) as batches:
+            for _ in range(9):
+                gate.release()
+                await settle()
+                clock.advance(0.5)
+                await settle()
+            # Nobody takes. Two requests were sent although they were not full, and the next item waits for room.
+            assert repr(batches).endswith("2/2 batches read ahead>")
+            assert source.pulled <= 4
+            seen = [batch.items async for batch in batches]
+    assert seen[:3] == [["text 0"], ["text 1"], ["text 2"]]
+    assert [text for items in seen for text in items] == list(Source(9))
+    assert clock.pending == 0
+
+
+@pytest.mark.parametrize("own", [None, ValueError("mine")])
+@pytest.mark.parametrize("kind", ["sync", "async", "thread"])
+async def test_an_error_of_closing_the_source_is_its_own_and_comes_behind_the_blocks(
+    emulator: Emulator, kind: str, own: Exception | None
+) -> None:
+    def broken() -> Iterator[str]:
+        try:
+            yield from Source(300)
+        finally:
+            raise OSError("closing")
+
+    async def slowly() -> AsyncIterator[str]:
+        source = broken()
+        try:
+            for text in source:
+                yield text
+        finally:
+            source.close()  # type: ignore[attr-defined]
+
+    given: Any = slowly() if kind == "async" else broken()
+    async with dense_client(emulator, max_batch_size=5) as client:
+        with pytest.raises((OSError, ValueError), match="mine" if own else "closing"):
+            async with client.stream(given, in_thread=kind == "thread", **Passage) as batches:
+                await anext(batches)
+                if own is not None:
+                    raise own
+        assert own_tasks() == []
+
+
+async def test_a_source_that_does_not_heed_its_cancellation_is_left_all_the_same(emulator: Emulator) -> None:
+    closed = False
+
+    async def stubborn() -> AsyncIterator[str]:
+        nonlocal closed
+        try:
+            yield "first"
+            while True:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+                yield "more"
+        finally:
+            closed = True
+
+    async with dense_client(emulator, max_batch_size=1) as client:
+        async with client.stream(stubborn(), window=1, **Passage) as batches:
+            await anext(batches)
+            await settle()
+        assert closed
+        assert own_tasks() == []
+
+
+async def test_rows_of_parquet_batches_are_a_source(emulator: Emulator, tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    parquet.write_table(pa.table({"id": range(30), "body": list(Source(30))}), path, row_group_size=7)
+    with parquet.ParquetFile(path) as file:
+        rows = (row for batch in file.iter_batches(7) for row in batch.to_pylist())
+        async with (
+            dense_client(emulator, max_batch_size=4) as client,
+            client.stream(rows, text=lambda row: str(row["body"]), in_thread=True, **Passage) as batches,
+        ):
+            assert [row["id"] async for batch in batches for row in batch.items] == list(range(30))
+
+
 async def test_a_source_in_a_thread_may_block_without_stopping_the_loop(emulator: Emulator) -> None:
     gate = threading.Event()
 
@@ -417,6 +510,29 @@ async def test_leaving_waits_for_a_thread_that_is_reading(emulator: Emulator) ->
         await asyncio.to_thread(reading.wait, 30)
         asyncio.get_running_loop().call_soon(gate.set)
     assert source.closed
+
+
+async def test_leaving_waits_for_that_thread_although_requests_end_meanwhile(emulator: Emulator) -> None:
+    reading, gate = threading.Event(), threading.Event()
+    source = Source(9)
+
+    def slow() -> Iterator[str]:
+        for text in source:
+            if text == "text 3":
+                reading.set()
+                gate.wait(30)
+            yield text
+
+    emulator.hold()
+    async with dense_client(emulator, max_batch_size=1) as client:
+        async with client.stream(slow(), in_thread=True, **Passage):
+            await emulator.wait_for_in_flight(3)
+            await asyncio.to_thread(reading.wait, 30)
+            asyncio.get_running_loop().call_later(0.05, gate.set)
+        assert gate.is_set()
+        assert source.closed
+        assert source.pulled == 4
+        emulator.release()
 
 
 async def test_several_tasks_share_a_stream(emulator: Emulator) -> None:

@@ -360,5 +360,5 @@ def read_answer(body: bytes, *, count: int, vector_type: str | None, dimension: 
         _refuse(pairs.get("sparse_tokens", []) not in (None, words))
         tokens.append(words)
     total_tokens = _total_tokens(top.get("usage"))
-    is_plain = all(map(_is_text, _strings_in(tree))) and depth_of(body) < 500
+    is_plain = depth_of(body) < 500 and all(map(_is_text, _strings_in(tree)))
     return Reading(str(kind), rows, indices, tokens if any(tokens) else None, total_tokens, is_plain)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pinecone_embed_async import ResponseError
 from pinecone_embed_async._wire import DECODERS, Answer, Decoder, choose_decoder
+from tests.wire.reading import decode
 
 COUNT, DIMENSION = 2, 3
 
@@ -37,7 +38,7 @@ def sparse(**changes: Any) -> dict[str, Any]:
 def read(decoder: Decoder, body: Any, *, dimension: int | None = DIMENSION) -> tuple[Answer, NDArray[np.float32]]:
     matrix = np.zeros((COUNT, DIMENSION), np.float32)
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    answer = decoder.decode(raw, count=COUNT, vector_type="dense", dimension=dimension, rows=lambda _: matrix)
+    answer = decode(decoder, raw, count=COUNT, vector_type="dense", dimension=dimension, rows=lambda _: matrix)
     return answer, matrix
 
 
@@ -123,14 +124,23 @@ def test_one_dimension_is_asked_for_throughout_even_if_the_first_answer_tells_it
 
     ragged = dense(data=[{"values": [1]}, {"values": [1, 2]}])
     with pytest.raises(ResponseError, match="expected 1 numbers a row, got 2"):
-        decoder.decode(json.dumps(ragged).encode(), count=2, vector_type="dense", dimension=None, rows=rows)
+        decode(decoder, json.dumps(ragged).encode(), count=2, vector_type="dense", dimension=None, rows=rows)
     assert asked == []
+
+
+def test_empty_rows_are_refused_even_if_the_first_answer_tells_the_dimension(decoder: Decoder) -> None:
+    assert "empty" in refused(decoder, dense(data=[{"values": []}] * COUNT), dimension=None)
 
 
 def read_sparse(body: Any) -> Answer:
     raw = json.dumps(body).encode()
-    return choose_decoder("msgspec").decode(
-        raw, count=2, vector_type=None, dimension=None, rows=lambda _: np.zeros((0, 0), np.float32)
+    return decode(
+        choose_decoder("msgspec"),
+        raw,
+        count=2,
+        vector_type=None,
+        dimension=None,
+        rows=lambda _: np.zeros((0, 0), np.float32),
     )
 
 

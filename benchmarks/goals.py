@@ -1,0 +1,112 @@
+"""What must hold, and whether it did in a run. Plain functions of a report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.competitors import BASETEN, FLOOR, HAND_MSGSPEC, HAND_SIMDJSON, MSGSPEC, OFFICIAL, SIMDJSON
+from benchmarks.settings import MAIN_LOAD
+from benchmarks.suites.caching import GOAL as CACHE_GOAL
+from benchmarks.suites.jobs import GOAL as JOB_GOAL
+from benchmarks.suites.single import bare_name
+from benchmarks.tables import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One figure that was asked for.
+
+    Attributes:
+        figure: What it is.
+        who: Which decoder.
+        got: In this run.
+        bound: What is asked for.
+        is_most: Whether the bound is the most that is allowed, rather than the least.
+        is_aim: Whether it is aimed at, rather than promised.
+        unit: Behind the numbers.
+    """
+
+    figure: str
+    who: str
+    got: float
+    bound: float
+    is_most: bool = True
+    is_aim: bool = False
+    unit: str = ""
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the figure is within its bound."""
+        return self.got <= self.bound if self.is_most else self.got >= self.bound
+
+    def cells(self) -> tuple[str, ...]:
+        """Return it for a table."""
+        asked = f"{'aim: ' if self.is_aim else ''}{'≤' if self.is_most else '≥'} {self.bound:,.2f}{self.unit}"
+        return self.figure, self.who, asked, f"{self.got:,.2f}{self.unit}", "yes" if self.is_met else "NO"
+
+
+def goals(suites: Mapping[str, Any]) -> list[Goal]:
+    """Return the goals of which a run has measured the figures."""
+    found: list[Goal] = []
+    main = (suites.get("throughput") or {"loads": {}})["loads"].get(MAIN_LOAD.name)
+    if main is not None:
+        default_decode = (suites.get("decoding") or {"ms_per_body": {}})["ms_per_body"].get("EmbedClient's msgspec decoder")
+        found += _throughput(main["competitors"], default_decode)
+    for entry in (suites.get("memory") or {"competitors": {}})["competitors"].values():
+        if entry["title"].startswith("EmbedClient"):
+            found.append(
+                Goal(
+                    "peak memory beside results, imports, inputs",
+                    entry["title"],
+                    entry["over_result_bytes"] / 1e6,
+                    64,
+                    unit=" MB",
+                )
+            )
+    ways = (suites.get("single") or {"ways": {}})["ways"]
+    for decoder in (MSGSPEC, SIMDJSON):
+        if f"embed_one ({decoder})" in ways:
+            for base, what in (("json", "json"), (decoder, "the same decoder")):
+                got = ways[f"embed_one ({decoder})"]["p50"] / ways[bare_name(base)]["p50"]
+                found.append(Goal(f"one input, p50 against a bare post with {what}", decoder, got, 1.25))
+    for entry in (suites.get("growth") or {"competitors": {}})["competitors"].values():
+        found.append(Goal("time per input at the large count against the small one", entry["title"], entry["ratio"], 1.10))
+    if suites.get("jobs"):
+        found.append(Goal("a job against a stream, inputs/s", "default", suites["jobs"]["ratio"], JOB_GOAL, is_most=False))
+    if suites.get("caching"):
+        got = suites["caching"]["ratio"]
+        found.append(Goal("a second run with a cache, times as fast", "default", got, CACHE_GOAL, is_most=False))
+    return found
+
+
+def _throughput(competitors: Mapping[str, Any], default_decode: float | None) -> Iterator[Goal]:
+    def compared(name: str, base: str, figure: str) -> float | None:
+        found: float | None = competitors.get(name, {}).get("compared", {}).get(base, {}).get(figure)
+        return found
+
+    for name, hand, least, aim in ((MSGSPEC, HAND_MSGSPEC, 1.5, None), (SIMDJSON, HAND_SIMDJSON, 2.8, 3.2)):
+        if (time := compared(name, hand, "time")) is not None:
+            yield Goal("time against the hand-written best with the same decoder", name, time, 1.15)
+        if (time := compared(name, OFFICIAL, "time")) is not None:
+            yield Goal("inputs/s against the official SDK to float32", name, 1 / time, least, is_most=False)
+            if aim is not None:
+                yield Goal("inputs/s against the official SDK to float32", name, 1 / time, aim, is_most=False, is_aim=True)
+        lag, decodes = compared(name, FLOOR, "lag_p99_ms"), 2 if name == MSGSPEC else 1
+        if lag is not None and default_decode is not None:
+            what = f"event-loop lag p99 over the floor's; {decodes} decode{'s' * (decodes > 1)} of the default"
+            yield Goal(what, name, lag, decodes * default_decode, unit=" ms")
+    if (time := compared(SIMDJSON, BASETEN, "time")) is not None:
+        yield Goal("inputs/s against baseten embed", SIMDJSON, 1 / time, 1.0, is_most=False, is_aim=True)
+    if (cpu := compared(SIMDJSON, BASETEN, "cpu")) is not None:
+        yield Goal("CPU per input against baseten embed", SIMDJSON, cpu, 0.75)
+
+
+def table(found: list[Goal]) -> Table:
+    """Return the table of goals."""
+    return Table(
+        "What must hold, in this run", ("figure", "who", "asked for", "got", "met"), tuple(goal.cells() for goal in found)
+    )

@@ -1,0 +1,34 @@
+"""How late everything else on the event loop is, while a competitor works: a task that wants to run every millisecond."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+INTERVAL = 0.001
+"""Seconds between two ticks."""
+
+
+@contextlib.asynccontextmanager
+async def ticking() -> AsyncIterator[list[float]]:
+    """Have a task note, while the block runs, by how many seconds each of its ticks was late."""
+    late: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            due = time.perf_counter() + INTERVAL
+            await asyncio.sleep(INTERVAL)
+            late.append(time.perf_counter() - due)
+
+    task = asyncio.create_task(tick())
+    try:
+        yield late
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

@@ -1,0 +1,107 @@
+"""Decoding alone: milliseconds per body, in this process, without a server; the client's decoders and bare libraries."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import statistics
+import sys
+import time
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from benchmarks.competitors.hand import with_json, with_msgspec, with_simdjson
+from benchmarks.harness import run_module
+from benchmarks.seeded import MAX_BATCH, dense_vectors
+from benchmarks.server import Service
+from benchmarks.settings import MAIN_LOAD
+from benchmarks.tables import Table, number
+from pinecone_embed_async._wire import DECODERS, choose_decoder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy.typing as npt
+
+    from benchmarks.settings import Settings
+    from pinecone_embed_async._wire import Decoder
+
+REPEATS = 40
+PIECE = 128 * 1024
+"""Bytes in which aiohttp hands over a body, at most."""
+
+
+def full_body() -> bytes:
+    """Return the body of one full answer."""
+    request = {"model": MAIN_LOAD.model, "inputs": [{"text": f"{number_:08}"} for number_ in range(MAX_BATCH)]}
+    pieces = Service(MAIN_LOAD).answer(b"POST /embed", memoryview(msgspec.json.encode(request)))
+    return b"".join(pieces[1:])
+
+
+def as_it_arrives(decoder: Decoder, body: bytes, rows: npt.NDArray[np.float32]) -> None:
+    """Decode with one of the client's decoders, fed as the engine feeds it."""
+    reading = decoder.begin(count=MAX_BATCH, vector_type="dense", dimension=MAIN_LOAD.dimension, rows=lambda _: rows)
+    for start in range(0, len(body), PIECE):
+        reading.add(body[start : start + PIECE])
+        if reading.undecoded >= decoder.slice_bytes:
+            reading.decode(decoder.slice_bytes)
+    reading.finish()
+
+
+def ways() -> dict[str, Callable[[bytes, npt.NDArray[np.float32]], None]]:
+    """Return what is measured, by title."""
+    found: dict[str, Any] = {}
+    for name in DECODERS:
+        if name == "msgspec" or importlib.util.find_spec("simdjson"):
+            decoder = choose_decoder(name)
+            found[f"EmbedClient's {name} decoder"] = lambda body, rows, decoder=decoder: as_it_arrives(decoder, body, rows)
+    found["msgspec, whole, to float32"] = with_msgspec(MAIN_LOAD.dimension)
+    if importlib.util.find_spec("simdjson"):
+        found["simdjson, whole, to float32"] = with_simdjson()
+    found["json, to float32"] = with_json()
+    lists = msgspec.json.Decoder(dict[str, Any]).decode
+    found["msgspec, to lists"] = lambda body, _: lists(body)
+    found["json, to lists"] = lambda body, _: json.loads(body)
+    if importlib.util.find_spec("orjson"):
+        import orjson  # noqa: PLC0415 - comes with the official SDK
+
+        found["orjson, to lists"] = lambda body, _: orjson.loads(body)
+    return found
+
+
+def measure_here(repeats: int) -> dict[str, float]:
+    """Measure everything in turn in this process; medians in milliseconds."""
+    body = full_body()
+    expected = dense_vectors(MAIN_LOAD)[:MAX_BATCH]
+    taken: dict[str, list[float]] = {title: [] for title in ways()}
+    measured = ways()
+    for repeat in range(repeats + 1):
+        for title, decode in measured.items():
+            rows = np.zeros((MAX_BATCH, MAIN_LOAD.dimension), np.float32)
+            started = time.perf_counter()
+            decode(body, rows)
+            taken[title].append(1000 * (time.perf_counter() - started))
+            if not repeat and "lists" not in title and not np.array_equal(rows, expected):
+                raise ValueError(f"{title} gives other rows than the server has")
+    # The first is a warm-up.
+    return {title: statistics.median(islice(times, 1, None)) for title, times in taken.items()}
+
+
+def measure(settings: Settings) -> dict[str, Any]:
+    """Measure in a process of its own."""
+    repeats = max(3, round(REPEATS * min(1.0, settings.scale)))
+    said = run_module("suites.decoding", [str(repeats)], limit=300, who="decoding")
+    return {"repeats": repeats, "ms_per_body": json.loads(said.splitlines()[-1])}
+
+
+def tables(part: Mapping[str, Any]) -> list[Table]:
+    """Return the table of decoders."""
+    rows = tuple((title, number(taken, 2)) for title, taken in part["ms_per_body"].items())
+    return [Table(f"Decoding alone, {MAX_BATCH} × {MAIN_LOAD.dimension} half-precision numbers", ("way", "ms/body"), rows)]
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure_here(int(sys.argv[1]))))

@@ -1,0 +1,148 @@
+"""Does writing keep up? Inputs per second of a job, from a file to Parquet parts, beside those of `client.stream` alone.
+
+Each measurement is in a process of its own, stream and job in turn, against one server. The stream takes its texts from a
+list and drops the vectors. The job reads a `.jsonl` file, keeps a column, journals, syncs and writes parts; its clock runs
+from the first row that is read for embedding to the end of the last part. What comes before, the fingerprint and the check
+of the input, is told apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyarrow import dataset
+
+from benchmarks.competitors import API_KEY
+from benchmarks.harness import BenchmarkError, run_module, running_server
+from benchmarks.seeded import MAX_BATCH, texts
+from benchmarks.settings import MAIN_LOAD
+from benchmarks.tables import Table, number
+from pinecone_embed_async import EmbedClient
+from pinecone_embed_async._jobs import Columns, Fingerprint, find_inputs, open_job, take_fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from benchmarks.settings import Settings
+    from pinecone_embed_async._jobs import InputPrint, Job, JobProgress, Row
+
+INPUTS, ROUNDS = 30_000, 5
+GOAL = 0.85
+"""Of the stream's inputs per second."""
+
+
+def _client(url: str) -> EmbedClient[Any]:
+    return EmbedClient(MAIN_LOAD.model, api_key=API_KEY, base_url=url, parameters=MAIN_LOAD.parameters)
+
+
+async def measure_stream(url: str, inputs: Sequence[str]) -> float:
+    """Give the seconds that a stream alone takes."""
+    async with _client(url) as client:
+        await client.embed(inputs[: 4 * MAX_BATCH])
+        started = time.perf_counter()
+        count = 0
+        async with client.stream(inputs, ordered=False) as batches:
+            async for batch in batches:
+                count += len(batch.items)
+        seconds = time.perf_counter() - started
+    if count != len(inputs):
+        raise BenchmarkError(f"the stream gave {count:,} of {len(inputs):,} inputs")
+    return seconds
+
+
+async def measure_job(url: str, job: Job) -> float:
+    """Give the seconds that a job takes once it is open."""
+
+    def report(_progress: JobProgress) -> None: ...
+
+    async with _client(url) as client:
+        await client.embed(texts(4 * MAX_BATCH, MAIN_LOAD.seed))
+
+        def stream(rows: Iterable[Row]) -> Any:
+            return client.stream(rows, text=lambda row: row.text, ordered=False, on_error="return", in_thread=True)
+
+        started = time.perf_counter()
+        await job.run(stream, report)
+        return time.perf_counter() - started
+
+
+def measure_here(kind: str, url: str, source: Path) -> dict[str, float]:
+    """Measure once, in this process."""
+    if kind == "stream":
+        inputs = [json.loads(line)["text"] for line in source.read_text().splitlines()]
+        return {"seconds": asyncio.run(measure_stream(url, inputs))}
+    files, columns = find_inputs([str(source)]), Columns(id="id", keep=("year",))
+
+    def fingerprint(known: Iterable[InputPrint]) -> Fingerprint:
+        parameters = MAIN_LOAD.parameters
+        return take_fingerprint(
+            files, columns, service=url, api_version="", model=MAIN_LOAD.model, parameters=parameters, known=known
+        )
+
+    with tempfile.TemporaryDirectory(dir=source.parent) as out:
+        started = time.perf_counter()
+        with open_job(Path(out), files, columns, fingerprint) as job:
+            opening = time.perf_counter() - started
+            seconds = asyncio.run(measure_job(url, job))
+            counts = job.progress().counts
+        rows = dataset.dataset(out, format="parquet").count_rows()
+    if rows != counts.total:
+        raise BenchmarkError(f"the table has {rows:,} of {counts.total:,} rows")
+    return {"seconds": seconds, "opening": opening}
+
+
+def _measured(kind: str, url: str, source: Path) -> dict[str, float]:
+    said = run_module("suites.jobs", [kind, url, str(source)], limit=600, who=kind)
+    figures: dict[str, float] = json.loads(said.splitlines()[-1])
+    return figures
+
+
+def measure(settings: Settings) -> dict[str, Any]:
+    """Measure both in turn and sum up."""
+    inputs = settings.scaled(INPUTS)
+    figures: dict[str, list[dict[str, float]]] = {"stream": [], "job": []}
+    with tempfile.TemporaryDirectory() as folder, running_server(MAIN_LOAD) as server:
+        source = Path(folder) / "in.jsonl"
+        with source.open("w") as file:
+            for place, text in enumerate(texts(inputs, MAIN_LOAD.seed)):
+                file.write(json.dumps({"id": f"id-{place}", "year": 1970 + place % 50, "text": text}) + "\n")
+        for _ in range(min(ROUNDS, settings.rounds)):
+            for kind, measured in figures.items():
+                measured.append(_measured(kind, server.url, source))
+    ratios = [stream["seconds"] / job["seconds"] for stream, job in zip(figures["stream"], figures["job"], strict=True)]
+    return {
+        "inputs": inputs,
+        "inputs_per_second": {
+            kind: statistics.median(inputs / each["seconds"] for each in measured) for kind, measured in figures.items()
+        },
+        "opening_seconds": statistics.median(each["opening"] for each in figures["job"]),
+        "ratio": statistics.median(ratios),
+        "ratios": ratios,
+    }
+
+
+def tables(part: Mapping[str, Any]) -> list[Table]:
+    """Return the table of both."""
+    rates = part["inputs_per_second"]
+    rows = (
+        ("client.stream, rows dropped", number(rates["stream"], 0), number(1.0, 2), number(None, 2)),
+        (
+            "a job, from JSON lines to Parquet",
+            number(rates["job"], 0),
+            number(part["ratio"], 2),
+            number(part["opening_seconds"], 2),
+        ),
+    )
+    header = ("way", "inputs/s", "× stream", "before that: fingerprint and check, s")
+    return [Table(f"A job beside a stream, {part['inputs']:,} inputs", header, rows)]
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure_here(sys.argv[1], sys.argv[2], Path(sys.argv[3]))))

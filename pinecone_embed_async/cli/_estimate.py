@@ -1,0 +1,80 @@
+"""`pinecone-embed estimate`: what a job will cost, from its inputs alone."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pinecone_embed_async import Estimate, InputError
+from pinecone_embed_async._jobs import Columns, InputFile, Row, SourceError, read_rows
+from pinecone_embed_async._models import KNOWN_MODELS, tokens_per_minute
+from pinecone_embed_async.cli._progress import duration
+from pinecone_embed_async.cli._run import Settings, unconnected
+
+
+def print_estimate(files: Sequence[InputFile], columns: Columns, settings: Settings, *, as_json: bool) -> int:
+    """Read the rows of `files`, print what embedding them will cost, and give the exit status.
+
+    Raises:
+        EmbedError: A row cannot be read, or its text cannot be sent.
+    """
+    last: Row | None = None
+
+    def texts() -> Any:
+        nonlocal last
+        for last in read_rows(files, columns):
+            yield last.text
+
+    try:
+        told = unconnected(settings).estimate(texts(), dedupe=settings.dedupe)
+    except InputError as error:
+        if last is None:
+            raise
+        raise SourceError(f"{last.source}:{last.line}: {error}") from error
+    if as_json:
+        print(json.dumps({"model": settings.model, **_fields(told, settings)}))  # noqa: T201 - the command's result
+    else:
+        _print_table(told, settings)
+    return 0
+
+
+def _quota(plan: str, settings: Settings) -> int:
+    known = KNOWN_MODELS.get(settings.model)
+    return tokens_per_minute(plan, None if known is None else known.vector_type, settings.parameters.get("input_type"))
+
+
+def _fields(told: Estimate, settings: Settings) -> dict[str, Any]:
+    fields = asdict(told)
+    seconds = fields.pop("seconds")
+    plans = {plan: {"tokens_per_minute": _quota(plan, settings), "seconds": waiting} for plan, waiting in seconds.items()}
+    return {**fields, "plans": plans}
+
+
+def _print_table(told: Estimate, settings: Settings) -> None:
+    unsent = "not sent" if settings.dedupe else "--dedupe would not send them"
+    console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    for name, value in (
+        ("model", settings.model),
+        ("inputs", f"{told.inputs:,}"),
+        ("duplicates", f"{told.duplicates:,} ({unsent})" if told.duplicates else "0"),
+        ("over the model's length", f"{told.over_length:,}"),
+        ("tokens, about", f"{told.tokens:,} ({told.tokens_low:,} to {told.tokens_high:,})"),
+        ("requests", f"{told.requests:,}"),
+    ):
+        table.add_row(name, value)
+    console.print(table)
+    plans = Table(box=None, pad_edge=False)
+    plans.add_column("plan", no_wrap=True)
+    plans.add_column("tokens a minute", justify="right", no_wrap=True)
+    plans.add_column("waiting for the quota, about", no_wrap=True)
+    for plan, seconds in told.seconds.items():
+        plans.add_row(plan, f"{_quota(plan, settings):,}", duration(seconds) if seconds else "none")
+    console.print()
+    console.print(plans)

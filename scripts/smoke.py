@@ -1,0 +1,61 @@
+"""Try the installed package as someone who has just installed it: no extras, no key, no account.
+
+Run by `make dist` with the Python of an environment that holds the wheel and what it asks for.
+"""
+
+import asyncio
+import importlib.metadata
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import pinecone_embed_async
+from pinecone_embed_async import EmbedClient, EmbedError
+from pinecone_embed_async.cli import cli
+from pinecone_embed_async.emulator import Emulator
+
+EXTRAS = ("typer", "rich", "pyarrow", "simdjson")
+TEXTS = [f"text number {number}" for number in range(200)]
+
+
+def check(is_so: object, what: str) -> None:
+    """Stop where something is not so."""
+    if not is_so:
+        raise SystemExit(f"the installed package: not so: {what}")
+    print(f"ok: {what}")
+
+
+async def main() -> None:
+    """Check what is installed, then embed."""
+    package = Path(pinecone_embed_async.__file__).parent
+    check(package.is_relative_to(sys.prefix), "it is the installed package that is tried")
+    check((package / "py.typed").is_file(), "it says that it is typed")
+    check(importlib.metadata.version("pinecone-embed-async") == pinecone_embed_async.__version__, "the version is one")
+    check(not any(map(importlib.util.find_spec, EXTRAS)), "no extra is installed")
+    check(cli("models") == 1, "the command line says in one line what it needs")
+    async with Emulator() as emulator:
+        async with EmbedClient("multilingual-e5-large", api_key=emulator.api_key, base_url=emulator.url) as client:
+            passages = await client.embed(TEXTS, input_type="passage")
+            check(passages.vectors.shape == (200, 1024), "texts become rows")
+            vector = await client.embed_one(TEXTS[7], input_type="query")
+            check((passages.vectors @ vector).argmax() == 7, "a query finds its text")
+            async with client.stream(iter(TEXTS), input_type="passage") as batches:
+                rows = [row async for batch in batches for row in batch.vectors]
+            check(np.array_equal(rows, passages.vectors), "a stream gives the same rows")
+            check(client.statistics().decoder == "msgspec", "msgspec decodes where simdjson is not installed")
+            emulator.reject = lambda text: text == TEXTS[3]
+            try:
+                await client.embed(TEXTS, input_type="passage")
+            except EmbedError as error:
+                check([list(failure.indices) for failure in error.failures] == [[3]], "what is refused fails alone")
+            else:
+                check(is_so=False, what="what is refused is told")
+            emulator.reject = None
+        async with EmbedClient("pinecone-sparse-english-v0", api_key=emulator.api_key, base_url=emulator.url) as sparse:
+            check(len(await sparse.embed(TEXTS, input_type="passage")) == 200, "sparse models work too")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

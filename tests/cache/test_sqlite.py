@@ -1,0 +1,387 @@
+"""The cache's file: what is in it, who may read it, and what becomes of it when several write or it is broken."""
+
+import asyncio
+import logging
+import os
+import pickle
+import random
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from pinecone_embed_async import ConfigurationError, SqliteCache
+from pinecone_embed_async._cache._sqlite import APPLICATION_ID
+
+ENTRIES = {bytes([number]) * 32: random.Random(number).randbytes(4104) for number in range(200)}
+OTHER = b"\xff" * 32
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "vectors.cache"
+
+
+@pytest.fixture
+async def cache(path: Path) -> AsyncIterator[SqliteCache]:
+    async with SqliteCache(path) as opened:
+        yield opened
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_values_come_back_by_their_keys_in_the_order_asked_for(cache: SqliteCache) -> None:
+    await cache.put_many(ENTRIES)
+    keys = [*reversed(ENTRIES), OTHER, next(iter(ENTRIES))]
+    values = await cache.get_many(keys)
+    assert values == [ENTRIES.get(key) for key in keys]
+    assert values[-2] is None
+    assert await cache.get_many([]) == []
+
+
+async def test_more_keys_than_one_statement_takes(cache: SqliteCache) -> None:
+    entries = {number.to_bytes(32, "big"): number.to_bytes(8, "big") for number in range(2000)}
+    await cache.put_many(entries)
+    assert await cache.get_many(list(entries)) == list(entries.values())
+
+
+async def test_what_is_put_again_takes_the_place_of_what_was_there(cache: SqliteCache) -> None:
+    await cache.put_many({OTHER: b"old"})
+    await cache.put_many({OTHER: b"new"})
+    assert await cache.get_many([OTHER]) == [b"new"]
+
+
+async def test_what_was_kept_is_there_for_the_next_process(path: Path) -> None:
+    async with SqliteCache(path) as cache:
+        await cache.put_many(ENTRIES)
+    code = f"""
+import asyncio
+from pinecone_embed_async import SqliteCache
+
+async def main():
+    async with SqliteCache({str(path)!r}) as cache:
+        values = await cache.get_many([bytes([number]) * 32 for number in range(200)])
+        print(sum(map(len, values)))
+
+asyncio.run(main())
+"""
+    done = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == sum(map(len, ENTRIES.values()))
+
+
+async def test_it_may_be_closed_and_used_again(cache: SqliteCache) -> None:
+    await cache.put_many(ENTRIES)
+    await cache.aclose()
+    await cache.aclose()
+    assert await cache.get_many(list(ENTRIES)) == list(ENTRIES.values())
+
+
+async def test_only_its_owner_can_read_it_whatever_the_umask(path: Path) -> None:
+    before = os.umask(0)
+    try:
+        async with SqliteCache(path) as cache:
+            await cache.put_many(ENTRIES)
+            files = list(path.parent.iterdir())
+            assert {file.name for file in files} == {path.name, f"{path.name}-wal", f"{path.name}-shm"}
+            assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    finally:
+        os.umask(before)
+
+
+async def test_a_cache_that_others_could_read_is_closed_to_them(path: Path) -> None:
+    async with SqliteCache(path) as cache:
+        await cache.put_many(ENTRIES)
+    path.chmod(0o644)
+    async with SqliteCache(path) as cache:
+        await cache.get_many([])
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_the_event_loop_turns_while_the_file_is_locked(cache: SqliteCache, path: Path) -> None:
+    await cache.put_many(ENTRIES)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    put = asyncio.create_task(cache.put_many({OTHER: b"v"}))
+    turns = 0
+    while turns < 20:
+        await asyncio.sleep(0.005)
+        turns += 1
+    assert not put.done()
+    other.execute("COMMIT")
+    other.close()
+    await put
+    assert await cache.get_many([OTHER]) == [b"v"]
+
+
+async def test_a_lock_that_is_never_given_back_is_an_error_of_the_put(
+    cache: SqliteCache, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pinecone_embed_async._cache._sqlite.BUSY_SECONDS", 0.05)
+    await cache.put_many(ENTRIES)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        await cache.put_many({OTHER: b"v"})
+    # Readers wait for nobody.
+    assert await cache.get_many([OTHER, next(iter(ENTRIES))]) == [None, ENTRIES[next(iter(ENTRIES))]]
+    other.close()
+    await cache.put_many({OTHER: b"v"})
+
+
+async def test_a_put_that_fails_leaves_nothing_half_done(cache: SqliteCache) -> None:
+    with pytest.raises(sqlite3.Error):
+        await cache.put_many({b"a" * 32: b"v", b"b" * 32: "no bytes"})  # type: ignore[dict-item]
+    assert await cache.get_many([b"a" * 32]) == [None]
+    await cache.put_many({b"a" * 32: b"v"})
+
+
+WRITER = """
+import asyncio, sys
+from pinecone_embed_async import SqliteCache
+
+async def main(number):
+    async with SqliteCache(sys.argv[1]) as cache:
+        for turn in range(25):
+            shared = {bytes([turn]) * 32: b"the same for all" * 64}
+            own = {bytes([number, turn, entry]) + bytes(29): bytes([number]) * 500 for entry in range(20)}
+            await cache.put_many({**shared, **own})
+            assert all(await cache.get_many([*shared, *own]))
+
+asyncio.run(main(int(sys.argv[2])))
+"""
+
+
+async def test_several_processes_begin_it_and_write_to_it_at_once(path: Path) -> None:
+    writers = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-W", "error", "-c", WRITER, str(path), str(number)), stderr=subprocess.PIPE
+        )
+        for number in range(4)
+    ]
+    for writer in writers:
+        _, said = await writer.communicate()
+        assert (writer.returncode, said) == (0, b"")
+    async with SqliteCache(path) as cache:
+        keys = [bytes([number, turn, entry]) + bytes(29) for number in range(4) for turn in range(25) for entry in range(20)]
+        assert all(await cache.get_many([*keys, *(bytes([turn]) * 32 for turn in range(25))]))
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+async def test_threads_with_loops_of_their_own_share_one(cache: SqliteCache) -> None:
+    problems: list[BaseException] = []
+
+    async def main(number: int) -> None:
+        for turn in range(20):
+            entries = {bytes([number, turn]) * 16: bytes([number]) * 100}
+            await cache.put_many(entries)
+            assert await cache.get_many(list(entries)) == list(entries.values())
+
+    def run(number: int) -> None:
+        try:
+            asyncio.run(main(number))
+        except BaseException as problem:  # noqa: BLE001 - a thread's own, told below
+            problems.append(problem)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        await asyncio.to_thread(thread.join)
+    assert problems == []
+
+
+async def test_a_forked_child_opens_the_file_anew(path: Path) -> None:
+    code = f"""
+import asyncio, os, sys
+from pinecone_embed_async import SqliteCache
+
+cache = SqliteCache({str(path)!r})
+
+async def use(key):
+    await cache.put_many({{key: b"v"}})
+    return await cache.get_many([key, b"a" * 32])
+
+asyncio.run(use(b"a" * 32))
+child = os.fork()
+if child == 0:
+    values = asyncio.run(use(b"b" * 32))
+    asyncio.run(cache.aclose())
+    os._exit(0 if values == [b"v", b"v"] else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert asyncio.run(use(b"b" * 32)) == [b"v", b"v"]
+asyncio.run(cache.aclose())
+"""
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-X", "dev", "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+async def test_a_cache_that_nobody_closes_says_nothing_and_holds_up_nothing(path: Path) -> None:
+    code = f"""
+import asyncio
+from pinecone_embed_async import SqliteCache
+
+asyncio.run(SqliteCache({str(path)!r}).put_many({{b"k" * 32: b"v"}}))
+"""
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-X", "dev", "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+async def test_a_cancelled_call_leaves_the_file_usable(cache: SqliteCache) -> None:
+    put = asyncio.create_task(cache.put_many(ENTRIES))
+    await asyncio.sleep(0)
+    put.cancel()
+    await asyncio.wait([put])
+    assert put.cancelled()
+    # It was waited for: all of it is there, or nothing.
+    assert len({value is None for value in await cache.get_many(list(ENTRIES))}) == 1
+
+
+# What is broken.
+
+
+def overwrite_all(path: Path) -> None:
+    path.write_bytes(b"this has never been a database\n" * 1000)
+
+
+def overwrite_the_head(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(bytes(100))
+
+
+def overwrite_pages(path: Path) -> None:
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(16_384)
+        file.write(random.Random(1).randbytes(size - 16_384))
+
+
+def cut_off(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2 + 1000)
+
+
+DAMAGES = [overwrite_all, overwrite_the_head, overwrite_pages, cut_off]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_a_corrupted_file_is_reported_and_set_aside(
+    path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with SqliteCache(path) as cache:
+        await cache.put_many(ENTRIES)
+    damage(path)
+    damaged = path.read_bytes()
+    async with SqliteCache(path) as cache:
+        values = await cache.get_many(list(ENTRIES))
+        assert values == [None] * len(ENTRIES)
+        await cache.put_many(ENTRIES)
+        assert await cache.get_many(list(ENTRIES)) == list(ENTRIES.values())
+    aside = path.with_name(f"{path.name}.corrupt-1")
+    assert aside.read_bytes() == damaged
+    (told,) = warnings(caplog)
+    assert str(path) in told
+    assert str(aside) in told
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_a_file_that_breaks_while_it_is_open_is_set_aside_too(
+    path: Path, caplog: pytest.LogCaptureFixture, cache: SqliteCache
+) -> None:
+    await cache.put_many(ENTRIES)
+    await cache.aclose()
+    await cache.get_many([])
+    overwrite_pages(path)
+    await cache.put_many(ENTRIES)
+    assert await cache.get_many(list(ENTRIES)) == list(ENTRIES.values())
+    assert len(warnings(caplog)) == 1
+
+
+async def test_of_two_that_find_it_broken_one_sets_it_aside(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with SqliteCache(path) as one, SqliteCache(path) as other:
+        await one.put_many(ENTRIES)
+        await one.aclose()
+        overwrite_all(path)
+        await asyncio.gather(one.get_many(list(ENTRIES)), other.get_many(list(ENTRIES)))
+        await one.put_many(ENTRIES)
+        assert await other.get_many(list(ENTRIES)) == list(ENTRIES.values())
+    assert sum(".corrupt-" in file.name for file in path.parent.iterdir()) == 1
+    assert len(warnings(caplog)) == 1
+
+
+async def test_the_one_that_comes_second_takes_the_new_file(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with SqliteCache(path) as one, SqliteCache(path) as other:
+        await one.put_many(ENTRIES)
+        await one.aclose()
+        overwrite_pages(path)
+        # It has opened the broken file, and not met what is broken yet.
+        await other.get_many([])
+        assert not any(await one.get_many(list(ENTRIES)))
+        await one.put_many(ENTRIES)
+        assert await other.get_many(list(ENTRIES)) == list(ENTRIES.values())
+    assert len(warnings(caplog)) == 1
+
+
+async def test_earlier_ones_that_were_set_aside_are_kept(path: Path) -> None:
+    for _ in range(2):
+        path.write_bytes(b"no database, and long enough to be one" * 100)
+        async with SqliteCache(path) as cache:
+            await cache.get_many([OTHER])
+    assert {file.name for file in path.parent.iterdir()} == {
+        path.name,
+        f"{path.name}.corrupt-1",
+        f"{path.name}.corrupt-2",
+    }
+
+
+async def test_a_database_of_another_program_is_refused_and_left_as_it_is(path: Path) -> None:
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE theirs (a)")
+    other.commit()
+    other.close()
+    path.chmod(0o644)
+    before = path.read_bytes()
+    async with SqliteCache(path) as cache:
+        for _ in range(2):
+            with pytest.raises(ConfigurationError, match="database of another program"):
+                await cache.get_many([OTHER])
+            with pytest.raises(ConfigurationError, match="database of another program"):
+                await cache.put_many({OTHER: b"v"})
+    assert path.read_bytes() == before
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+async def test_a_cache_of_a_later_version_is_refused(path: Path) -> None:
+    later = sqlite3.connect(path)
+    later.execute("CREATE TABLE vectors (a)")
+    later.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    later.execute("PRAGMA user_version = 2")
+    later.commit()
+    later.close()
+    async with SqliteCache(path) as cache:
+        with pytest.raises(ConfigurationError, match="another version"):
+            await cache.get_many([OTHER])
+
+
+@pytest.mark.parametrize("name", ["", "missing/vectors.cache"])
+def test_a_path_that_can_be_no_file_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="folder that exists"):
+        SqliteCache(tmp_path / name)
+
+
+def test_it_cannot_be_pickled_and_its_repr_names_the_file(path: Path) -> None:
+    cache = SqliteCache(path)
+    with pytest.raises(TypeError, match="make one in each process"):
+        pickle.dumps(cache)
+    assert repr(cache) == f"<SqliteCache {str(path)!r}>"
+    assert not path.exists()

@@ -1,0 +1,211 @@
+"""What a person, a log file and a program see of a run."""
+
+import asyncio
+import json
+import os
+import pty
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pinecone_embed_async import EmbedClient, Quota
+from pinecone_embed_async.cli._progress import Advance, Pace, Summary, duration, pace, showing, standard_display, with_quota
+from pinecone_embed_async.emulator import Emulator
+from tests.cli.test_job import PROGRAM, ROOT, in_thread, write_texts
+from tests.processes import environment_of
+
+
+async def on_a_terminal(emulator: Emulator, *arguments: object, given: bytes | None = None) -> list[str]:
+    """Run `embed` with a terminal as its standard error; gives what was drawn there, a picture of the line at a time."""
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(*PROGRAM, "embed", *map(str, arguments)),
+        env={**environment_of(emulator), "PYTHONPATH": str(ROOT), "COLUMNS": "160", "TERM": "xterm"},
+        stdin=None if given is None else asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    drawn = bytearray()
+
+    def draw() -> None:
+        # The system ends reading with an error once nobody writes any more.
+        try:
+            while piece := os.read(ours, 2**16):
+                drawn.extend(piece)
+        except OSError:
+            pass
+
+    drawing = threading.Thread(target=draw)
+    drawing.start()
+    await process.communicate(given)
+    drawing.join()
+    os.close(ours)
+    assert process.returncode == 0
+    return re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn.decode()))
+
+
+@pytest.mark.parametrize("out", ["folder", "file.npy"])
+async def test_a_bar_tells_how_far_a_run_is_and_how_long_it_takes(tmp_path: Path, emulator: Emulator, out: str) -> None:
+    emulator.latency = 0.1
+    emulator.inject("status=503")
+    source = write_texts(tmp_path / "in.txt", 2_000)
+    *pictures, summary, _ = await on_a_terminal(
+        emulator, source, "--out", tmp_path / out, "--batch-size", 20, "--concurrency", 4
+    )
+    shape = re.compile(
+        r"━.* ([\d,]+)/2,000 +[\d,]+ inputs/s +[\d,]+ tokens, [\d,]+/min +1 retry +(\d+ s) left *$",
+    )
+    found = [match for picture in pictures if (match := shape.match(picture))]
+    assert len(found) > 5, pictures
+    settled = [int(match[1].replace(",", "")) for match in found]
+    assert settled == sorted(settled)
+    assert 0 < settled[0] < settled[-1]
+    assert re.search(r"2,000 (of 2,000 rows embedded|inputs), .*100 requests, [\d,]+ tokens, 1 retry, [\d.]+ s", summary)
+
+
+async def test_a_bar_without_a_known_end_tells_how_far_it_is(tmp_path: Path, emulator: Emulator) -> None:
+    emulator.latency = 0.1
+    given = write_texts(tmp_path / "in.txt", 2_000).read_bytes()
+    command = ("-", "--format", "txt", "--out", tmp_path / "out", "--batch-size", 20, "--concurrency", 4)
+    *pictures, summary, _ = await on_a_terminal(emulator, *command, given=given)
+    shape = re.compile(r"━.* ([\d,]+) +[\d,]+ inputs/s +[\d,]+ tokens, [\d,]+/min +0 retries *$")
+    assert len([picture for picture in pictures if shape.match(picture)]) > 5, pictures
+    assert not any("left" in picture for picture in pictures)
+    assert summary.startswith("2,000 of 2,000 rows embedded, 2,000 of them in this run; 0 failed; 100 requests")
+
+
+async def test_quiet_means_that_nothing_is_drawn(tmp_path: Path, emulator: Emulator) -> None:
+    source = write_texts(tmp_path / "in.txt", 20)
+    assert await on_a_terminal(emulator, source, "--out", tmp_path / "out", "--quiet") == [""]
+
+
+def test_away_from_a_terminal_there_is_a_line_every_few_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    display = standard_display(Advance(100, 0, 1_000))
+    assert display.interval == 5
+    display.show(Advance(300, 2, 1_000, requests=4, tokens=5_000, retries=1))
+    display.show(Advance(300, 0, None, requests=4, tokens=5_000, retries=2))
+    display.close()
+    one, other = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(
+        r"302/1,000 inputs, 2 failed, [\d,]+ inputs/s, 5,000 tokens, [\d,]+ tokens/min, 1 retry, 0 s left", one
+    )
+    assert re.fullmatch(r"300 inputs, [\d,]+ inputs/s, 5,000 tokens, [\d,]+ tokens/min, 2 retries", other)
+
+
+async def test_programs_are_told_every_second(
+    tmp_path: Path, emulator: Emulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    emulator.latency = 0.5
+    source = write_texts(tmp_path / "in.txt", 60)
+    options = ("--batch-size", 10, "--concurrency", 1, "--json")
+    assert await in_thread(emulator, source, "--out", tmp_path / "out", *options) == 0
+    start, *between, end = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [start["event"], end["event"]] == ["start", "end"]
+    assert len(between) >= 2
+    for event in between:
+        assert (event["event"], event["total"], event["failed"], event["retries"]) == ("progress", 60, 0, 0)
+        assert event["requests"] * 10 == event["done"]
+        assert event["inputs_per_second"] > 0
+        assert event["tokens_per_minute"] > 0
+        assert event["seconds_left"] > 0
+        assert set(event) == set(end) - {"seconds", "status", "message"}
+
+
+def test_a_line_tells_what_the_quota_has_and_whether_it_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    display = standard_display(Advance(0, 0, 1_000))
+    display.show(Advance(300, 0, None, tokens=5_000, quota=250_000, is_waiting=True))
+    display.close()
+    assert "of 250,000 tokens/min, 0 retries, waiting for the quota\n" in capsys.readouterr().err
+
+
+async def test_a_run_under_a_quota_tells_how_much_of_it_is_used(
+    tmp_path: Path, emulator: Emulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    emulator.latency = 1.5
+    source = write_texts(tmp_path / "in.txt", 20)
+    assert await in_thread(emulator, source, "--out", tmp_path / "out", "--json", "--quota", "250,000") == 0
+    _, *between, end = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["quota"] for event in (*between, end)] == [250_000] * (len(between) + 1)
+    assert (end["is_waiting"], end["waited"]) == (False, 0)
+
+
+async def test_what_a_run_shows_of_the_quota_is_what_the_client_knows(emulator: Emulator) -> None:
+    quota = Quota(600, None, None, window=0.5)
+    async with EmbedClient(
+        "multilingual-e5-large", max_batch_size=10, api_key=emulator.api_key, base_url=emulator.url, quota=quota
+    ) as client:
+        assert with_quota(Advance(0, 0, 9), client) == Advance(0, 0, 9)
+        await client.embed([f"text number {number}" for number in range(200)], input_type="passage")
+        known = with_quota(Advance(0, 0, 9), client)
+    assert known.quota == 72_000
+    assert known.waited > 0.3
+    assert not known.is_waiting
+
+
+@pytest.mark.parametrize("given", ["gold", "0", "-5", "1.5", ""])
+async def test_a_quota_is_a_plan_or_tokens(
+    tmp_path: Path, emulator: Emulator, given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_texts(tmp_path / "in.txt", 2)
+    assert await in_thread(emulator, source, "--out", tmp_path / "out", f"--quota={given}") == 2
+    assert "--quota is one of starter, builder, standard, enterprise, or tokens a minute" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("given", ["starter", "builder", "standard", "enterprise", "1_000_000"])
+async def test_every_plan_is_taken(tmp_path: Path, emulator: Emulator, given: str) -> None:
+    source = write_texts(tmp_path / "in.txt", 2)
+    assert await in_thread(emulator, source, "--out", tmp_path / "out", "--quota", given) == 0
+
+
+def test_a_summary_tells_of_waiting_if_there_was_any() -> None:
+    summary = Summary(inputs=9, embedded=9, requests=1, tokens=50, retries=0, seconds=130.0, waited=61.0)
+    assert "130.0 s (1 min 1 s waiting for the quota), " in str(summary)
+    assert "waiting" not in str(Summary(inputs=9, embedded=9, requests=1, tokens=50, retries=0, seconds=1.0))
+
+
+def test_a_display_that_nobody_reads_does_not_hold_the_run_up() -> None:
+    gate, shown = threading.Event(), threading.Event()
+
+    class Stopped:
+        interval = 0.001
+
+        def show(self, progress: Any) -> None:
+            shown.set()
+            gate.wait(30)
+
+        def close(self) -> None: ...
+
+    with showing(Stopped(), Advance(0, 0, 9)) as reporter:
+        assert shown.wait(30)
+        reporter(Advance(1, 0, 9))
+        gate.set()
+
+
+def test_the_pace_is_that_of_this_run_and_copies_take_no_time() -> None:
+    start = Advance(done=100, failed=0, total=1_000, tokens=0)
+    assert pace(start, Advance(180, 20, 1_000, tokens=500), 10) == Pace(inputs=10.0, tokens=3_000.0, left=80.0)
+    assert pace(start, Advance(180, 20, 1_000, duplicates=300, tokens=500), 10).left == 50.0
+    assert pace(start, Advance(180, 20, None, tokens=500), 10).left is None
+    # Nothing yet: nobody knows.
+    assert pace(start, start, 10) == Pace(0.0, 0.0, None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.2, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min"),
+        (61, "1 min 1 s"),
+        (3600, "1 h"),
+        (7_300, "2 h 1 min"),
+        (4e7, "11,111 h 6 min"),
+    ],
+)
+def test_a_length_of_time_is_as_exact_as_it_is_long(seconds: float, said: str) -> None:
+    assert duration(seconds) == said

@@ -1,0 +1,239 @@
+"""What the service says about a model is asked once, used for splitting and checking, and never a reason to fail."""
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from pinecone_embed_async import (
+    ClosedError,
+    ConfigurationError,
+    DeadlineExceededError,
+    EmbedClient,
+    InputError,
+    ModelInfo,
+    ModelParameter,
+    NotFoundError,
+    SparseEmbeddings,
+)
+from pinecone_embed_async._models import described_model
+from pinecone_embed_async.emulator import EmulatedModel, Emulator, Parameter
+from tests.test_client import QUICK, Service, dense_answer, status
+
+NEW = EmulatedModel(
+    "new-model",
+    max_batch_size=5,
+    max_sequence_length=30,
+    default_dimension=8,
+    supported_dimensions=(8, 16),
+    parameters=(
+        Parameter("input_type", "one_of", "string", required=True, allowed_values=("query", "passage")),
+        Parameter("dimension", "one_of", "integer", allowed_values=(8, 16), default=8),
+        Parameter("strength", "numeric_range", "float", minimum=0, maximum=2, default=1.0),
+    ),
+)
+TEXTS = [f"text number {number}" for number in range(12)]
+
+
+def client_of(emulator: Emulator, model: str = "new-model", **options: Any) -> EmbedClient[Any]:
+    options = {"retry": QUICK, **options}
+    return EmbedClient(model, api_key=emulator.api_key, base_url=emulator.url, **options)
+
+
+async def test_requests_are_split_by_what_the_service_says_after_one_look_up() -> None:
+    async with Emulator(models=[NEW]) as emulator, client_of(emulator) as client:
+        for _ in range(2):
+            await client.embed(TEXTS, input_type="passage")
+        async with client.stream(TEXTS, input_type="passage") as batches:
+            assert [len(batch) async for batch in batches] == [5, 5, 2]
+        await asyncio.gather(*(client.embed_one(text, input_type="passage") for text in TEXTS))
+        assert emulator.statistics().by_status == {200: 4 * 3 + 1}
+        assert emulator.statistics().model_requests == 1
+        told = client.estimate(TEXTS, input_type="passage")
+        assert (told.requests, told.over_length) == (3, 0)
+        assert client.estimate("x" * 400, input_type="passage").tokens == 30
+
+
+async def test_a_crowd_asks_once() -> None:
+    async with Emulator(models=[NEW]) as emulator, client_of(emulator) as client:
+        await asyncio.gather(*(client.embed_one(f"text {number}", input_type="query") for number in range(50)))
+        assert emulator.statistics().model_requests == 1
+        assert emulator.statistics().requests == 10
+
+
+async def test_if_the_one_who_asks_is_cancelled_the_next_one_asks() -> None:
+    async with Emulator(models=[NEW]) as emulator, client_of(emulator) as client:
+        first = asyncio.create_task(client.embed_one("a", input_type="query"))
+        second = asyncio.create_task(client.embed_one("b", input_type="query"))
+        await asyncio.sleep(0)
+        first.cancel()
+        await second
+        assert first.cancelled()
+        assert client._discovery.model is not None
+
+
+async def test_parameters_are_checked_before_anything_is_embedded() -> None:
+    async with Emulator(models=[NEW]) as emulator:
+        for parameters, message in (
+            ({}, 'requires input_type: pass input_type="query" or input_type="passage"'),
+            ({"input_type": "document"}, "takes input_type as one of 'query', 'passage'"),
+            ({"input_type": "query", "dimension": 9}, "takes dimension as one of 8, 16, got 9"),
+            ({"input_type": "query", "strength": 3}, "takes strength from 0 to 2, got 3"),
+            ({"input_type": "query", "strength": -0.5}, "takes strength from 0 to 2"),
+        ):
+            async with client_of(emulator) as client:
+                with pytest.raises(ConfigurationError, match=message) as caught:
+                    await client.embed(TEXTS, parameters=parameters)
+                assert "look_up_model=False" in str(caught.value)
+                with pytest.raises(ConfigurationError, match=message):
+                    await client.embed_one("a", parameters=parameters)
+                with pytest.raises(ConfigurationError, match=message):
+                    async with client.stream(TEXTS, parameters=parameters):
+                        pass
+        assert emulator.statistics().requests == 0
+        async with client_of(emulator) as client:
+            for dimension in (8, 8.0, 16):
+                await client.embed("a", parameters={"input_type": "query", "dimension": int(dimension), "strength": 2})
+
+
+async def test_the_kind_of_vectors_is_known_before_the_first_answer() -> None:
+    model = EmulatedModel("new-sparse", vector_type="sparse")
+    async with Emulator(models=[model]) as emulator, client_of(emulator, "new-sparse") as client:
+        emulator.inject("wrong_vector_type")
+        result = await client.embed("a")
+        assert isinstance(result, SparseEmbeddings)
+        # The wrong answer was seen to be one.
+        assert client.statistics().unreadable_answers == 1
+
+
+async def test_a_known_model_is_looked_up_only_if_asked_to() -> None:
+    optional = Parameter("input_type", "any", "string")
+    own = EmulatedModel("multilingual-e5-large", max_batch_size=3, default_dimension=1024, parameters=(optional,))
+    async with Emulator(models=[own]) as emulator:
+        async with client_of(emulator, own.name, max_batch_size=4) as client:
+            await client.embed(TEXTS[:2], input_type="query")
+            assert emulator.statistics().model_requests == 0
+        async with client_of(emulator, own.name, look_up_model=True) as client:
+            # What the service requires counts.
+            await client.embed(TEXTS)
+            assert emulator.statistics().model_requests == 1
+            assert emulator.statistics().requests == 1 + 4
+
+
+async def test_switched_off_nothing_is_asked() -> None:
+    async with Emulator(models=[NEW]) as emulator, client_of(emulator, look_up_model=False) as client:
+        await client.embed(TEXTS, input_type="query")
+        assert emulator.statistics().model_requests == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        status(500),
+        status(429),
+        status(404),
+        lambda: web.Response(text="<html>"),
+        lambda: web.json_response({"model": 5}),
+        lambda: web.json_response({"model": "m", "max_batch_size": -1, "max_sequence_length": 0}),
+        lambda: web.json_response({"model": "m", "vector_type": "hologram", "supported_parameters": []}),
+        lambda: web.json_response({"model": "m", "default_dimension": 77, "vector_type": "dense"}),
+    ],
+)
+async def test_a_look_up_that_fails_or_makes_no_sense_is_no_reason_to_fail(
+    answer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with Service(answer, last=lambda: dense_answer(1.0)) as service:
+        async with service.client(look_up_model=None) as client:
+            for _ in range(2):
+                assert (await client.embed("a")).vectors.tolist() == [[1.0]]
+        assert [request.path for request in service.requests] == ["/models/one-number", "/embed", "/embed"]
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_a_service_that_does_not_answer_the_look_up_holds_a_call_up_only_so_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pinecone_embed_async._discovery.LOOK_UP_SECONDS", 0.05)
+    never = asyncio.Event()
+
+    async def models(_: web.Request) -> web.Response:
+        await never.wait()
+        raise AssertionError
+
+    async def embed(_: web.Request) -> web.Response:
+        return dense_answer(1.0)
+
+    app = web.Application()
+    app.router.add_get("/models/{name}", models)
+    app.router.add_post("/embed", embed)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    async with EmbedClient("m", vector_type="dense", api_key="k", base_url=f"http://127.0.0.1:{port}") as client:
+        assert (await client.embed("a")).vectors.tolist() == [[1.0]]
+        assert client._discovery.is_done
+    async with EmbedClient("m", vector_type="dense", api_key="k", base_url=f"http://127.0.0.1:{port}") as client:
+        with pytest.raises(DeadlineExceededError):
+            await client.embed("a", timeout=0.01)
+        # It was the call's time that was over, not the look-up's.
+        assert not client._discovery.is_done
+        asking = asyncio.create_task(client.embed("a"))
+        await asyncio.sleep(0.01)
+        await client.aclose()
+        with pytest.raises(ClosedError):
+            await asking
+    await runner.cleanup()
+
+
+async def test_what_is_no_text_or_no_input_at_all_asks_for_nothing() -> None:
+    async with Emulator(models=[NEW]) as emulator, client_of(emulator, vector_type="dense") as client:
+        assert len(await client.embed([])) == 0
+        for call in (client.embed(["a", 5]), client.embed_one(5)):  # type: ignore[list-item, call-overload]
+            with pytest.raises(InputError):
+                await call
+        assert emulator.statistics().by_status == {}
+
+
+async def test_a_model_that_nobody_knows_is_the_services_to_refuse(emulator: Emulator) -> None:
+    async with client_of(emulator, "no/such model") as client:
+        with pytest.raises(NotFoundError):
+            await client.embed("a")
+
+
+def parameter(**fields: Any) -> ModelInfo:
+    return ModelInfo(model="m", supported_parameters=(ModelParameter(parameter="p", **fields),))
+
+
+@pytest.mark.parametrize(
+    ("info", "good", "bad"),
+    [
+        (parameter(type="one_of", allowed_values=(1, 2.5)), [1, 1.0, 2.5], [True, "1", 2]),
+        (parameter(type="one_of", allowed_values=(2.0,)), [2, 2.0], [3]),
+        (parameter(type="one_of", allowed_values=(True,)), [True], [1, 1.0, False]),
+        (parameter(type="one_of"), ["anything"], []),
+        (parameter(type="numeric_range", min=1), [1, 10**9, "left to the service", True], [0, 0.5]),
+        (parameter(type="numeric_range", max=4.5), [-1, 4.5], [5]),
+        (parameter(type="numeric_range"), [0], []),
+        (parameter(type="any", required=True), [None], []),
+        (ModelInfo(model="m", supported_dimensions=(8,)), [5], []),
+    ],
+)
+def test_descriptions_are_read_as_they_are_meant(info: ModelInfo, good: list[Any], bad: list[Any]) -> None:
+    model = described_model(info)
+    for value in good:
+        model.check({"p": value})
+    for value in bad:
+        with pytest.raises(ConfigurationError):
+            model.check({"p": value})
+
+
+def test_supported_dimensions_are_a_choice_though_no_parameter_says_so() -> None:
+    model = described_model(ModelInfo(model="m", supported_dimensions=(8, 16)))
+    model.check({"dimension": 16})
+    with pytest.raises(ConfigurationError, match="one of 8, 16, got 9"):
+        model.check({"dimension": 9})

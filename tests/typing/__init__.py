@@ -1,0 +1,1 @@
+"""Uses of the public names as a type checker sees them: checked by mypy and basedpyright, never run."""

@@ -1,0 +1,134 @@
+"""Answers that come in pieces."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pinecone_embed_async import ResponseError
+from pinecone_embed_async._wire import DECODERS, Decoder, Reading, choose_decoder
+from tests.wire.reading import decode
+
+ROWS = np.array([[0.5, -1, 2e-3], [7, 0, -0.0], [1e-45, 3.4e38, 9]], np.float32)
+BODY = json.dumps(
+    {
+        "model": "m",
+        "vector_type": "dense",
+        "data": [{"values": row.tolist(), "vector_type": "dense"} for row in ROWS],
+        "usage": {"total_tokens": 7},
+    }
+).encode()
+
+
+@pytest.fixture(params=sorted(DECODERS))
+def decoder(request: pytest.FixtureRequest) -> Decoder:
+    return choose_decoder(request.param)
+
+
+class Rows:
+    """The caller's matrix, and how often it was asked for."""
+
+    def __init__(self) -> None:
+        self.matrix: NDArray[np.float32] = np.zeros((0, 0), np.float32)
+        self.asked: list[int] = []
+
+    def __call__(self, dimension: int) -> NDArray[np.float32]:
+        self.asked.append(dimension)
+        if not self.matrix.size:
+            self.matrix = np.zeros((len(ROWS), dimension), np.float32)
+        return self.matrix
+
+
+def begin(decoder: Decoder, rows: Rows, **changes: Any) -> Reading:
+    return decoder.begin(**{"count": 3, "vector_type": "dense", "dimension": 3, "rows": rows, **changes})
+
+
+@pytest.mark.parametrize("most", [None, 1, 10**9])
+def test_wherever_a_body_is_cut_the_rows_are_the_same(decoder: Decoder, most: int | None) -> None:
+    for cut in range(len(BODY) + 1):
+        rows = Rows()
+        answer = decode(decoder, BODY, cuts=(cut,), most=most, count=3, vector_type="dense", dimension=3, rows=rows)
+        assert rows.matrix.tobytes() == ROWS.tobytes()
+        assert (answer.model, answer.total_tokens) == ("m", 7)
+
+
+def test_a_body_may_come_byte_by_byte(decoder: Decoder) -> None:
+    rows = Rows()
+    decode(decoder, BODY, cuts=tuple(range(1, len(BODY))), most=1, count=3, vector_type="dense", dimension=3, rows=rows)
+    assert rows.matrix.tobytes() == ROWS.tobytes()
+
+
+def test_rows_are_in_their_places_before_the_rest_has_come(decoder: Decoder) -> None:
+    rows = Rows()
+    reading = begin(decoder, rows)
+    reading.add(BODY[: BODY.index(b"9.0")])
+    reading.decode()
+    assert rows.matrix[:2].tobytes() == ROWS[:2].tobytes()
+    assert reading.undecoded == 0
+
+
+def test_no_more_is_decoded_at_a_time_than_was_asked_for(decoder: Decoder) -> None:
+    rows = Rows()
+    reading = begin(decoder, rows)
+    reading.add(BODY)
+    left = [reading.undecoded]
+    while reading.undecoded:
+        reading.decode(1)
+        left.append(reading.undecoded)
+    assert left == sorted(set(left), reverse=True)
+    # Before the first row, each row, and behind the last.
+    assert len(left) == 6
+
+
+def test_the_caller_is_not_told_a_dimension_that_a_bad_answer_has(decoder: Decoder) -> None:
+    rows = Rows()
+    reading = begin(decoder, rows, dimension=None)
+    reading.add(BODY.replace(b'"total_tokens": 7}}', b'"total_tokens": 7}'))
+    with pytest.raises(ResponseError):
+        reading.finish()
+    assert rows.asked == []
+
+
+def test_an_answer_of_unknown_kind_is_not_written_before_it_is_known_to_be_dense(decoder: Decoder) -> None:
+    rows = Rows()
+    reading = begin(decoder, rows, vector_type=None)
+    reading.add(BODY)
+    reading.decode()
+    assert rows.asked == []
+    assert reading.finish().vector_type == "dense"
+    assert rows.matrix.tobytes() == ROWS.tobytes()
+
+
+def test_sparse_rows_of_one_length_are_not_taken_for_dense_ones(decoder: Decoder) -> None:
+    indices = [2**32 - 1, 2**24 + 1, 3]
+    item = {"sparse_values": [0.5, 1, 2], "sparse_indices": indices}
+    body = json.dumps({"vector_type": "sparse", "data": [item] * 3, "usage": {"total_tokens": 7}}).encode()
+    answer = decode(decoder, body, cuts=(150,), most=10**9, count=3, vector_type=None, dimension=None, rows=Rows())
+    assert answer.sparse is not None
+    assert answer.sparse.indices.tolist() == indices * 3
+
+
+def test_what_is_unusual_is_judged_whole_though_rows_were_let_go(decoder: Decoder) -> None:
+    rows = Rows()
+    body = BODY.replace(b'"values": [7', b'"other": [[1]], "values": [7')
+    decode(decoder, body, cuts=(120, 130), most=10**9, count=3, vector_type="dense", dimension=3, rows=rows)
+    assert rows.matrix.tobytes() == ROWS.tobytes()
+
+
+def test_a_number_over_float32s_range_is_named_though_it_was_let_go(decoder: Decoder) -> None:
+    body = BODY.replace(b"-1.0", b"-1e39")
+    with pytest.raises(ResponseError, match=r"range at `\$\.data\[0\]\.values\[1\]`"):
+        decode(decoder, body, cuts=(120, 130), most=10**9, count=3, vector_type="dense", dimension=3, rows=Rows())
+
+
+def test_pieces_are_let_go_and_the_body_can_be_had_all_the_same(decoder: Decoder) -> None:
+    reading = begin(decoder, Rows())
+    for start in range(0, len(BODY), 20):
+        reading.add(BODY[start : start + 20])
+        reading.decode()
+    assert sum(map(len, reading._pieces)) == 0
+    assert np.array([item["values"] for item in json.loads(reading.body())["data"]], np.float32).tobytes() == ROWS.tobytes()
+    rest = {**json.loads(BODY), "data": None}
+    assert {**json.loads(reading.body()), "data": None} == rest
