@@ -102,6 +102,12 @@ class ClusterQuota:
     def __repr__(self) -> str:
         return f"<ClusterQuota {self._name!r} {self._terms.quota!r}>"
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ClusterQuota) and other.__reduce__() == self.__reduce__()
+
+    def __hash__(self) -> int:
+        return hash(self.__reduce__())
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _joined, (self._terms, self._name, self._namespace)
 
