@@ -1,8 +1,8 @@
 """Embed a column of Parquet files on several Ray actors, and write Parquet.
 
 Run as `python examples/ray_parquet.py corpus/ embedded/ --text body --actors 4 --quota standard`, on one machine or, with
-`ray job submit`, on a cluster. The key is in PINECONE_API_KEY. If an actor or its machine dies, Ray embeds the blocks again that
-it had not finished; every row is in the output once.
+`ray job submit`, on a cluster. The key is in PINECONE_API_KEY. If an actor or its machine dies, Ray embeds the blocks again
+that it had not finished; every row is in the output once.
 """
 
 import argparse
@@ -23,10 +23,8 @@ def main() -> None:
     parser.add_argument("--quota", help="your plan: starter, builder, standard or enterprise; learned if left out")
     parser.add_argument("--rows-per-block", type=int, default=1000, help="what is embedded again at most if an actor dies")
     arguments = parser.parse_args()
-    dataset = ray.data.read_parquet(arguments.source)
-    blocks = max(1, dataset.count() // arguments.rows_per_block)
     dataset = add_vectors(
-        dataset.repartition(blocks),
+        ray.data.read_parquet(arguments.source).repartition(target_num_rows_per_block=arguments.rows_per_block),
         arguments.model,
         text=arguments.text,
         errors="error",

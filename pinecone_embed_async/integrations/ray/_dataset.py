@@ -108,6 +108,8 @@ class AddVectors:
             # The overloads of `EmbedClient` tell vector types apart; here it is only known when the worker runs.
             **cast("Any", options),
         )
+        # An estimate of nothing checks the parameters.
+        self._client.estimate((), input_type=input_type)
         self._loop_thread = LoopThread("embed")
 
     def __repr__(self) -> str:

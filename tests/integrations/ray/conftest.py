@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -39,7 +40,7 @@ def cluster() -> Iterator[Cluster]:
         patch.setenv("RAY_enable_worker_prestart", "0")
         # Memory that others on the machine use is no reason to kill workers.
         patch.setenv("RAY_memory_monitor_refresh_ms", "0")
-        context = ray.init(
+        context: Any = ray.init(
             num_cpus=2,
             object_store_memory=200 * 2**20,
             include_dashboard=False,

@@ -66,15 +66,16 @@ async def test_what_a_worker_does_not_use_another_has_at_once() -> None:
 async def test_workers_share_evenly() -> None:
     desk = Desk()
     await desk.ask("one", 0, 1000)
-    served: list[str] = []
-    for worker, count in (("one", 8), ("two", 4)):
-        for number in range(1, count + 1):
-            desk.ask(worker, number, 250, flow="the same").add_done_callback(lambda _, worker=worker: served.append(worker))
+    tasks = {
+        (worker, number): desk.ask(worker, number, 250, flow="the same")
+        for worker, count in (("one", 8), ("two", 4))
+        for number in range(1, count + 1)
+    }
     await settle()
     desk.dealer.settle("one", 0, QuotaOutcome("unused", 0))
     await settle()
     # The thousand tokens that the first had and gave back are not held against it.
-    assert sorted(served) == ["one", "one", "two", "two"]
+    assert sorted(place for place, task in tasks.items() if task.done()) == [("one", 1), ("one", 2), ("two", 1), ("two", 2)]
 
 
 async def test_a_dead_worker_s_grants_count_as_used_for_a_window_and_then_come_back() -> None:

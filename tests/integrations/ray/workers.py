@@ -42,4 +42,4 @@ class Worker:
 
 def start(quota: ClusterQuota) -> Any:
     """A worker in another process, which needs no CPU."""
-    return ray.remote(Worker).options(num_cpus=0, max_concurrency=10_000).remote(quota)  # type: ignore[attr-defined]
+    return ray.remote(Worker).options(num_cpus=0, max_concurrency=10_000).remote(quota)
