@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import weakref
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import numpy as np
@@ -111,6 +112,7 @@ class AddVectors:
         # An estimate of nothing checks the parameters.
         self._client.estimate((), input_type=input_type)
         self._loop_thread = LoopThread("embed")
+        self._end = weakref.finalize(self, _close, self._client, self._loop_thread)
 
     def __repr__(self) -> str:
         return f"<AddVectors {self._text!r} into {self._into!r} by {self._client!r}>"
@@ -126,7 +128,7 @@ class AddVectors:
 
     def close(self) -> None:
         """Close the client and end its thread, and wait for that. Nobody need call it: it is done when the object goes."""
-        self._loop_thread.close()
+        self._end()
 
     async def _with_vectors(self, batch: pa.Table) -> pa.Table:
         if self._text not in batch.column_names:
@@ -262,6 +264,19 @@ def add_vectors(
         num_cpus=num_cpus,
         udf_modifying_row_count=False,
     )
+
+
+def _close(client: EmbedClient[Any], loop_thread: LoopThread) -> None:
+    """Close a client in its loop, and end that."""
+    if loop_thread.process != os.getpid():
+        return
+    closing = loop_thread.submit(client.aclose())
+    if loop_thread.is_here:
+        # The garbage collector ran there.
+        closing.add_done_callback(lambda _: loop_thread.close())
+    else:
+        closing.result()
+        loop_thread.close()
 
 
 def _sorted_out(values: list[Any]) -> tuple[list[str], dict[int, EmbedError]]:
