@@ -64,7 +64,8 @@ class ClusterQuota:
     the cluster, outlives the job, and ends by itself when it was not used for a while.
 
     Args:
-        quota: limits, the name of a plan, or `None` to learn everything from the service's rejections.
+        quota: limits, the name of a plan, or `None` for those of the actor that there is; a new one then learns everything
+            from the service's rejections.
         name: of the actor. Jobs that give the same name share the quota.
         namespace: Ray's, for the name.
         lease: seconds without a sign of life after which a worker is taken for dead.
@@ -89,7 +90,9 @@ class ClusterQuota:
                 raise ConfigurationError(f"{what} is a number of seconds over 0, got {seconds!r}")
         self._set_up(Terms(quota, lease, idle), name, namespace)
         found: Terms = self._ask("terms")
-        if found != self._terms:
+        if quota is None:
+            self._terms = found
+        elif found != self._terms:
             raise ConfigurationError(f"the actor {name!r} deals out {found}, not {self._terms}; choose another name")
 
     def _set_up(self, terms: Terms, name: str, namespace: str) -> None:

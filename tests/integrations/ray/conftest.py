@@ -26,6 +26,15 @@ class Cluster:
     logs: Path
 
 
+@pytest.fixture(autouse=True)
+def _quotas_end_with_their_test() -> Iterator[None]:
+    yield
+    if ray.is_initialized():
+        for actor in ray.util.list_named_actors(all_namespaces=True):
+            if actor["namespace"] == "pinecone_embed_async":
+                ray.kill(ray.get_actor(**actor))
+
+
 @pytest.fixture(scope="package")
 def cluster() -> Iterator[Cluster]:
     # A short path, for sockets are made in it; not pytest's own.

@@ -1,5 +1,4 @@
 import asyncio
-import pickle
 import subprocess
 import sys
 import threading
@@ -8,8 +7,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-import ray
-import ray.data
 
 from pinecone_embed_async import (
     AuthenticationError,
@@ -21,7 +18,7 @@ from pinecone_embed_async import (
     SharedQuota,
 )
 from pinecone_embed_async.emulator import EmulatedModel, Emulator
-from pinecone_embed_async.integrations.ray import AddVectors, ClusterQuota, add_vectors
+from pinecone_embed_async.integrations.ray import AddVectors, add_vectors
 from tests.integrations.ray.conftest import Cluster
 from tests.integrations.ray.programs import run_on
 
@@ -220,7 +217,6 @@ async def test_a_dataset_has_its_vectors_and_neither_key_nor_texts_are_in_any_lo
 
 
 FAILING = """
-import ray.data
 from pinecone_embed_async.integrations.ray import add_vectors
 
 dataset = ray.data.from_items([{"text": "a text that is private"}, {"text": "a text that is refused"}])
@@ -241,17 +237,3 @@ async def test_a_failed_job_says_why_and_no_text(cluster: Cluster, emulator: Emu
 def test_importing_the_package_imports_no_ray() -> None:
     code = "import sys, pinecone_embed_async; assert not {'ray', 'pyarrow', 'pandas'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_without_ray_one_line_says_what_to_install() -> None:
-    code = "import sys; sys.modules['ray'] = None\nimport pinecone_embed_async.integrations.ray"
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert process.returncode == 1
-    last = process.stderr.strip().splitlines()[-1]
-    assert last == "ModuleNotFoundError: Ray is not installed: pip install 'pinecone-embed-async[ray]'"
-
-
-def test_a_handle_and_a_key_can_be_pickled_for_workers(cluster: Cluster) -> None:
-    quota = ClusterQuota()
-    assert pickle.loads(pickle.dumps(quota)) == quota  # noqa: S301 - its own
-    ray.kill(quota.start())

@@ -2,7 +2,6 @@ import asyncio
 import pickle
 import time
 import uuid
-from collections.abc import Iterator
 from typing import Any, Protocol
 
 import pytest
@@ -32,17 +31,13 @@ class NewQuota(Protocol):
 
 
 @pytest.fixture
-def new_quota(cluster: Cluster) -> Iterator[NewQuota]:
-    """Makes quotas of other names; their actors end with the test."""
-    made: list[ClusterQuota] = []
+def new_quota(cluster: Cluster) -> NewQuota:
+    """Makes quotas of other names."""
 
     def make(quota: Quota | None = LIMITS, **options: Any) -> ClusterQuota:
-        made.append(ClusterQuota(quota, name=uuid.uuid4().hex, **options))
-        return made[-1]
+        return ClusterQuota(quota, name=uuid.uuid4().hex, **options)
 
-    yield make
-    for quota in made:
-        ray.kill(quota.start())
+    return make
 
 
 async def test_workers_in_several_processes_share_one_quota(new_quota: NewQuota) -> None:
@@ -146,6 +141,7 @@ async def test_a_name_stands_for_one_quota(new_quota: NewQuota) -> None:
     quota = new_quota()
     name = quota._name
     assert ClusterQuota(LIMITS, name=name).statistics() == ()
+    assert ClusterQuota(name=name) == quota
     with pytest.raises(ConfigurationError, match=f"the actor '{name}' deals out .*choose another name"):
         ClusterQuota("standard", name=name)
     assert repr(quota) == f"<ClusterQuota '{name}' {LIMITS!r}>"
