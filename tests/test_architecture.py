@@ -40,9 +40,10 @@ THIRD_PARTIES = {
     "scipy": {"_results"},
     "typer": {"cli"},
     "rich": {"cli"},
-    "pyarrow": {"_jobs"},
+    "pyarrow": {"_jobs", "integrations"},
     "langchain_core": {"integrations"},
     "opentelemetry": {"integrations"},
+    "ray": {"integrations"},
 }
 
 

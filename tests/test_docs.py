@@ -29,11 +29,15 @@ def blocks_of(text: str) -> list[str]:
     return [code for language, code in BLOCK.findall(text) if language == "python"]
 
 
+RAY = "pinecone_embed_async.integrations.ray"
+"""Blocks with it run on a cluster, in `tests/integrations/ray/test_docs.py`."""
+
 BLOCKS = [
     pytest.param(block, id=f"{path.name}-{number}")
     for path in PAGES
     if path != TUTORIAL
     for number, block in enumerate(blocks_of(path.read_text()))
+    if RAY not in block
 ]
 
 

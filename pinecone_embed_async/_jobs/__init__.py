@@ -14,6 +14,7 @@ from pinecone_embed_async._jobs._outputs import (
     write_output,
 )
 from pinecone_embed_async._jobs._sources import Columns, Row, read_rows
+from pinecone_embed_async._jobs._table import vector_columns
 from pinecone_embed_async._jobs._templates import FieldText, TextSource, parse_template
 
 __all__ = [
@@ -44,5 +45,6 @@ __all__ = [
     "parse_template",
     "read_rows",
     "take_fingerprint",
+    "vector_columns",
     "write_output",
 ]

@@ -34,20 +34,37 @@ class LoopThread:
     def __repr__(self) -> str:
         return f"<LoopThread {self._thread.name!r}>"
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the caller is in that very thread, which must not wait for itself."""
+        return threading.current_thread() is self._thread
+
     def run(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
         """Run a coroutine there and wait for what it gives; whoever is interrupted meanwhile cancels it.
 
         Raises:
             RuntimeError: called in that very thread, which would wait for itself.
         """
-        if threading.current_thread() is self._thread:
+        if self.is_here:
             work.close()
             raise RuntimeError("a blocking call was made in the event loop that is to carry it out")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        future = self.submit(work)
         try:
             return future.result()
         except BaseException:
             future.cancel()
+            raise
+
+    def submit(self, work: Coroutine[Any, Any, ResultT]) -> Future[ResultT]:
+        """Run a coroutine there, without waiting; to cancel the future cancels it.
+
+        Raises:
+            RuntimeError: the loop was closed.
+        """
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:
+            work.close()
             raise
 
     def close(self) -> None:

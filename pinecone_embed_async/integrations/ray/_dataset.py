@@ -1,0 +1,295 @@
+"""A column of vectors for a dataset of Ray Data."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import weakref
+from typing import TYPE_CHECKING, Any, TypedDict, cast
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+from ray.data.extensions import ArrowTensorArray
+
+from pinecone_embed_async._client import EmbedClient
+from pinecone_embed_async._endpoint import ApiKey, check_api_key
+from pinecone_embed_async._errors import ConfigurationError, EmbedError, InputError
+from pinecone_embed_async._inputs import text_of
+from pinecone_embed_async._jobs import vector_columns
+from pinecone_embed_async._plan import JOB_ERRORS
+from pinecone_embed_async._results import DenseEmbeddings
+from pinecone_embed_async.integrations._loop_thread import LoopThread
+from pinecone_embed_async.integrations.ray._quota import ClusterQuota
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Unpack
+
+    from numpy.typing import NDArray
+
+    from pinecone_embed_async._limits import PlanName, Quota
+    from pinecone_embed_async._results import SparseEmbeddings
+    from pinecone_embed_async._retry import RetryPolicy
+    from pinecone_embed_async._wire import DecoderName
+
+
+class _ClientOptions(TypedDict, total=False):
+    """The keywords that go to `EmbedClient` as they are; see there."""
+
+    vector_type: str | None
+    base_url: str | None
+    api_version: str
+    retry: RetryPolicy
+    max_batch_size: int | None
+    attempt_timeout: float
+    connect_timeout: float
+    max_answer_bytes: int
+    source_tag: str | None
+    allow_http: bool
+    decoder: DecoderName | None
+
+
+class AddVectors:
+    """Adds the vectors of a column of texts to batches: a class for Ray Data's `map_batches`, in format `"pyarrow"`.
+
+    `add_vectors` passes it to `map_batches` with what suits it. Many batches may be under way in one object. It has a client
+    of its own, in an event loop of its own: Ray's stands still while it waits for a block to be taken.
+
+    A dense vector becomes a tensor of float32 and shape (dimension,); NaN if the row failed. A sparse one becomes two lists,
+    `<into>_indices` of uint32 and `<into>_values` of float32, and `<into>_tokens` if the model's parameters ask for the
+    tokens; null if the row failed.
+
+    Args:
+        model: name of the hosted model.
+        text: the column with the texts.
+        into: the column for the vectors.
+        errors: a column for the errors: of a row that failed what the error is and says, null for others. If it is `None`,
+            the first row that fails is an error of the whole job. Errors that every row would meet, such as a wrong key,
+            are that in any case.
+        input_type: `"passage"` or `"query"`; short for that key of `parameters`.
+        parameters: of the model.
+        api_key: the key; `PINECONE_API_KEY` from the worker's environment if it is left out. An `ApiKey` is in no repr.
+        quota: one for the whole cluster; if it is left out, each object learns the limits for itself.
+        max_concurrency: requests in flight at most.
+        options: further keywords of `EmbedClient`.
+
+    Raises:
+        ConfigurationError: an argument cannot work.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        text: str = "text",
+        into: str = "vector",
+        errors: str | None = None,
+        input_type: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        api_key: str | ApiKey | None = None,
+        quota: ClusterQuota | None = None,
+        max_concurrency: int = 16,
+        **options: Unpack[_ClientOptions],
+    ) -> None:
+        if quota is not None and not isinstance(quota, ClusterQuota):
+            raise ConfigurationError(
+                f"quota is a ClusterQuota, got {type(quota).__name__}: anything else would hold for each worker by itself"
+            )
+        self._text = text
+        self._into = into
+        self._errors = errors
+        self._input_type = input_type
+        self._client: EmbedClient[DenseEmbeddings | SparseEmbeddings] = EmbedClient(
+            model,
+            api_key=api_key.reveal() if isinstance(api_key, ApiKey) else api_key,
+            parameters=parameters,
+            quota=quota,
+            max_concurrency=max_concurrency,
+            # The overloads of `EmbedClient` tell vector types apart; here it is only known when the worker runs.
+            **cast("Any", options),
+        )
+        # An estimate of nothing checks the parameters.
+        self._client.estimate((), input_type=input_type)
+        self._loop_thread = LoopThread("embed")
+        self._end = weakref.finalize(self, _close, self._client, self._loop_thread)
+
+    def __repr__(self) -> str:
+        return f"<AddVectors {self._text!r} into {self._into!r} by {self._client!r}>"
+
+    async def __call__(self, batch: pa.Table) -> pa.Table:
+        """Add the columns to one batch; the others stay as they are.
+
+        Raises:
+            EmbedError: a row failed, and there is no column for errors; or what every row would meet.
+            ConfigurationError: there is no such column of texts, or there are columns of the names of the new ones.
+        """
+        return await asyncio.wrap_future(self._loop_thread.submit(self._with_vectors(batch)))
+
+    def close(self) -> None:
+        """Close the client and end its thread, and wait for that. Nobody need call it: it is done when the object goes."""
+        self._end()
+
+    async def _with_vectors(self, batch: pa.Table) -> pa.Table:
+        if self._text not in batch.column_names:
+            raise ConfigurationError(f"the dataset has no column {self._text!r}, just {', '.join(batch.column_names)}")
+        columns = await self._columns(batch.column(self._text).to_pylist())
+        for name, column in columns.items():
+            if name in batch.column_names:
+                raise ConfigurationError(f"the dataset has a column {name!r} already; choose another by `into` or `errors`")
+            batch = batch.append_column(name, column)
+        return batch
+
+    async def _columns(self, values: list[Any]) -> dict[str, Any]:
+        """The new columns for the values of the column of texts."""
+        if self._errors is None:
+            return self._vectors(await self._embed(values), np.arange(len(values)))
+        texts, problems = _sorted_out(values)
+        result = await self._embed(texts)
+        # Of each row, its row in the result; -1 if it has no vector.
+        rows = np.full(len(values), -1, np.intp)
+        rows[[row not in problems for row in range(len(values))]] = np.where(result.embedded, np.arange(len(texts)), -1)
+        sent = [row for row in range(len(values)) if row not in problems]
+        for failure in result.failures:
+            problems.update((sent[index], failure.error) for index in failure.indices)
+        if problems and isinstance(result, DenseEmbeddings) and not result.vectors.shape[1]:
+            error = problems[min(problems)]
+            error.add_note("No row of the batch was embedded, and without one the dimension of the vectors is not known.")
+            raise error
+        said = [None if row not in problems else _said(problems[row]) for row in range(len(values))]
+        return {**self._vectors(result, rows), self._errors: pa.array(said, pa.string())}
+
+    async def _embed(self, texts: list[Any]) -> DenseEmbeddings | SparseEmbeddings:
+        """What became of some texts, failures included if there is a column for them."""
+        try:
+            return await self._client.embed(texts, input_type=self._input_type)
+        except EmbedError as error:
+            # The vectors would be sent to the driver with it, where nobody can use them.
+            result, error.partial = error.partial, None
+            if self._errors is None or result is None or isinstance(error, JOB_ERRORS) or len(result.not_tried):
+                raise
+            return result
+
+    def _vectors(self, result: DenseEmbeddings | SparseEmbeddings, rows: NDArray[np.intp]) -> dict[str, Any]:
+        """The columns with the vectors, of which row i is row `rows[i]` of a result, or none if that is -1."""
+        if isinstance(result, DenseEmbeddings):
+            vectors = result.vectors
+            if not np.array_equal(rows, np.arange(len(result))):
+                vectors = np.full((len(rows), vectors.shape[1]), np.nan, np.float32)
+                vectors[rows >= 0] = result.vectors[rows[rows >= 0]]
+            return {self._into: ArrowTensorArray.from_numpy(vectors)}
+        taken = pa.array(rows, mask=rows < 0)
+        columns = vector_columns(result, np.arange(len(result)))
+        return {f"{self._into}_{name}": column.take(taken) for name, column in columns.items()}
+
+
+def add_vectors(
+    dataset: ray.data.Dataset,
+    model: str,
+    *,
+    text: str = "text",
+    into: str = "vector",
+    errors: str | None = None,
+    input_type: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    api_key: str | None = None,
+    quota: Quota | PlanName | ClusterQuota | None = None,
+    max_concurrency: int = 16,
+    actors: int | tuple[int, int] = 2,
+    num_cpus: float = 0.1,
+    batch_size: int = 1024,
+    calls_per_actor: int = 4,
+    **options: Unpack[_ClientOptions],
+) -> ray.data.Dataset:
+    """A dataset with the vectors of one of its columns added, by actors that share one quota.
+
+    What is wrong with the arguments is found here, not in the workers; nothing is sent before the dataset is consumed.
+    The key, and `base_url`, are taken from the environment here if they are left out, and are in no repr.
+
+    Args:
+        dataset: any.
+        model: as for `AddVectors`, as are the arguments up to `parameters`.
+        text: see there.
+        into: see there.
+        errors: see there.
+        input_type: see there.
+        parameters: see there.
+        api_key: the key; `PINECONE_API_KEY` from the environment if it is left out.
+        quota: a `ClusterQuota`, or what one is made of: limits, the name of a plan, or `None` to learn them. It holds for
+            the whole cluster, however many actors there are.
+        max_concurrency: requests in flight at most in one actor.
+        actors: how many, or the fewest and the most.
+        num_cpus: of one actor, for Ray's scheduling: it waits more than it computes.
+        batch_size: rows of a batch at most.
+        calls_per_actor: Ray's tasks, of a block each, that one actor carries out at once, with four batches each. What a
+            killed actor had not finished of them is embedded, and billed, again.
+        options: further keywords of `EmbedClient`.
+
+    Returns:
+        The dataset with the new columns; all others and the rows are as they were.
+
+    Raises:
+        ConfigurationError: an argument cannot work.
+    """
+    key = os.environ.get("PINECONE_API_KEY") if api_key is None else api_key
+    if not key:
+        raise ConfigurationError("there is no API key: set PINECONE_API_KEY or pass api_key")
+    base_url = options.get("base_url") or os.environ.get("PINECONE_CONTROLLER_HOST")
+    arguments: dict[str, Any] = {
+        **options,
+        "base_url": base_url,
+        "model": model,
+        "text": text,
+        "into": into,
+        "errors": errors,
+        "input_type": input_type,
+        "parameters": parameters,
+        "api_key": check_api_key(key),
+        "max_concurrency": max_concurrency,
+    }
+    AddVectors(**arguments).close()
+    if not isinstance(quota, ClusterQuota):
+        quota = ClusterQuota(quota)
+    fewest, most = (actors, actors) if isinstance(actors, int) else actors
+    return dataset.map_batches(
+        cast("Any", AddVectors),
+        fn_constructor_kwargs={**arguments, "quota": quota},
+        batch_format="pyarrow",
+        batch_size=batch_size,
+        compute=ray.data.ActorPoolStrategy(
+            min_size=fewest,
+            max_size=most,
+            max_concurrent_calls_per_actor=calls_per_actor,
+        ),
+        num_cpus=num_cpus,
+        udf_modifying_row_count=False,
+    )
+
+
+def _close(client: EmbedClient[Any], loop_thread: LoopThread) -> None:
+    """Close a client in its loop, and end that."""
+    if loop_thread.process != os.getpid():
+        return
+    closing = loop_thread.submit(client.aclose())
+    if loop_thread.is_here:
+        # The garbage collector ran there.
+        closing.add_done_callback(lambda _: loop_thread.close())
+    else:
+        closing.result()
+        loop_thread.close()
+
+
+def _sorted_out(values: list[Any]) -> tuple[list[str], dict[int, EmbedError]]:
+    """The texts among some values in their order, and what is wrong with the others, by row."""
+    texts: list[str] = []
+    problems: dict[int, EmbedError] = {}
+    for row, value in enumerate(values):
+        try:
+            texts.append(text_of(value, row))
+        except InputError as error:
+            problems[row] = error.with_traceback(None)
+    return texts, problems
+
+
+def _said(error: EmbedError) -> str:
+    return f"{type(error).__name__}: {error}"

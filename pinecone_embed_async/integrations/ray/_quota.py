@@ -1,0 +1,260 @@
+"""One quota for all workers of a Ray cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import threading
+import time
+import uuid
+import weakref
+from typing import TYPE_CHECKING, Any, cast
+
+import ray
+import ray.exceptions
+
+from pinecone_embed_async._errors import ConfigurationError, TransportError
+from pinecone_embed_async._limits import QuotaGrant, QuotaOutcome, limiter_options
+from pinecone_embed_async.integrations.ray._dealer import Dealer, Terms
+
+if TYPE_CHECKING:
+    from pinecone_embed_async._limits import PlanName, Quota, QuotaDemand, TokenStatistics
+
+CALLS_AT_ONCE = 100_000
+"""Calls that the actor carries out at once. Those that wait for their turn count, and with Ray's default of 1,000 they would
+keep out those that give back what the others wait for."""
+
+BEATS = 4
+"""Times that a worker says, in the length of a lease, that it lives."""
+
+STARTS = 5
+"""Times that the actor is started again for one request before that fails."""
+
+FIRST_WAIT = 0.2
+"""Seconds before it is started the second time, for Ray may not know yet that it has ended; doubled each time."""
+
+
+class _QuotaActor(Dealer):
+    """The dealer as Ray's actor."""
+
+    def __init__(self, terms: Terms) -> None:
+        # A restarted one does not know what its predecessor gave.
+        is_resumed = ray.get_runtime_context().was_current_actor_reconstructed
+        super().__init__(terms, leave=_leave, is_resumed=is_resumed)
+
+
+def _leave() -> None:
+    ray.kill(ray.get_runtime_context().current_actor)
+
+
+class ClusterQuota:
+    """One quota that the workers of a whole Ray cluster share.
+
+    ```python
+    dataset = add_vectors(dataset, "multilingual-e5-large", input_type="passage", quota=ClusterQuota("standard"))
+    ```
+
+    It is a handle that can be pickled, and is taken for `quota=` by any `EmbedClient` in any worker. Behind it is one named
+    actor with a `SharedQuota`: all work of the cluster waits in its queue, and what it learns from a rejection that one
+    worker meets, all profit from. A grant that is not used is given back at once; those of a worker that has died come back
+    after `lease` seconds and count as used, for the service may have counted them.
+
+    Making one starts the actor if there is none yet (and Ray, as its own functions do), and waits for it. It needs no CPU of
+    the cluster, outlives the job, and ends by itself when it was not used for a while.
+
+    Args:
+        quota: limits, the name of a plan, or `None` for those of the actor that there is; a new one then learns everything
+            from the service's rejections.
+        name: of the actor. Jobs that give the same name share the quota.
+        namespace: Ray's, for the name.
+        lease: seconds without a sign of life after which a worker is taken for dead.
+        idle: seconds without any request after which the actor ends.
+
+    Raises:
+        ConfigurationError: an argument cannot work, or the actor of this name deals out another quota.
+    """
+
+    def __init__(
+        self,
+        quota: Quota | PlanName | None = None,
+        *,
+        name: str = "quota",
+        namespace: str = "pinecone_embed_async",
+        lease: float = 20.0,
+        idle: float = 600.0,
+    ) -> None:
+        limiter_options(quota)
+        for what, seconds in (("lease", lease), ("idle", idle)):
+            if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 < seconds < math.inf:
+                raise ConfigurationError(f"{what} is a number of seconds over 0, got {seconds!r}")
+        self._set_up(Terms(quota, lease, idle), name, namespace)
+        found: Terms = self._ask("terms")
+        if quota is None:
+            self._terms = found
+        elif found != self._terms:
+            raise ConfigurationError(f"the actor {name!r} deals out {found}, not {self._terms}; choose another name")
+
+    def _set_up(self, terms: Terms, name: str, namespace: str) -> None:
+        self._terms = terms
+        self._name = name
+        self._namespace = namespace
+        self._lock = threading.Lock()
+        self._holders: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Holder] = weakref.WeakKeyDictionary()
+
+    def __repr__(self) -> str:
+        return f"<ClusterQuota {self._name!r} {self._terms.quota!r}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ClusterQuota) and other.__reduce__() == self.__reduce__()
+
+    def __hash__(self) -> int:
+        return hash(self.__reduce__())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _joined, (self._terms, self._name, self._namespace)
+
+    def start(self) -> Any:
+        """The actor, started if there is none. Blocks for a moment."""
+        options = ray.remote(_QuotaActor).options(
+            name=self._name,
+            namespace=self._namespace,
+            # Not its owner's: that may be a worker, with which it would die.
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=0,
+            max_restarts=-1,
+            max_task_retries=-1,
+            max_concurrency=CALLS_AT_ONCE,
+        )
+        return cast("Any", options).remote(self._terms)
+
+    def statistics(self) -> tuple[TokenStatistics, ...]:
+        """What is known and used, for each model and input type that something was sent for. Blocks for a moment."""
+        statistics: tuple[TokenStatistics, ...] = self._ask("statistics")
+        return statistics
+
+    def _ask(self, method: str) -> Any:
+        for start in range(STARTS):
+            try:
+                return ray.get(getattr(self.start(), method).remote())
+            except ray.exceptions.RayActorError:
+                # It has just ended, for nobody used it.
+                time.sleep(FIRST_WAIT * 2**start)
+        return ray.get(getattr(self.start(), method).remote())
+
+    async def acquire(self, demand: QuotaDemand) -> QuotaGrant:
+        """Wait for the right to send a request.
+
+        Raises:
+            TransportError: the actor cannot be had.
+            asyncio.CancelledError: the caller was cancelled; it then has no grant.
+        """
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            holder = self._holders.get(loop)
+            if holder is None:
+                holder = self._holders[loop] = _Holder(self, self._terms.lease / BEATS)
+        number, tokens = await holder.acquire(demand)
+        return QuotaGrant(tokens, (holder, number))
+
+    def settle(self, grant: QuotaGrant, outcome: QuotaOutcome) -> None:
+        """Say what became of a request; exactly once for each grant, in the event loop that it was given in."""
+        holder, number = grant.ticket
+        holder.settle(number, outcome)
+
+
+def _joined(terms: Terms, name: str, namespace: str) -> ClusterQuota:
+    """A handle in another process, where the actor has been started and the terms were checked."""
+    quota = ClusterQuota.__new__(ClusterQuota)
+    quota._set_up(terms, name, namespace)  # noqa: SLF001 - its own
+    return quota
+
+
+class _Holder:
+    """What one event loop of one process holds of the quota: a worker, for the actor.
+
+    Args:
+        quota: starts the actor.
+        beat: seconds between two signs of life, while something is held or waited for.
+    """
+
+    def __init__(self, quota: ClusterQuota, beat: float) -> None:
+        self._quota = quota
+        self._beat = beat
+        self._name = uuid.uuid4().hex
+        self._actor: Any = None
+        self._next = 0
+        self._numbers: set[int] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._starting = asyncio.Lock()
+
+    async def acquire(self, demand: QuotaDemand) -> tuple[int, int]:
+        """Wait for a grant: its number here, and its tokens."""
+        number, self._next = self._next, self._next + 1
+        self._numbers.add(number)
+        if self._timer is None:
+            self._set_timer()
+        try:
+            while (tokens := await self._ask(number, demand)) is None:
+                # It was taken for dead: the machine was busy, or the network away.
+                pass
+        except BaseException:
+            self.settle(number, QuotaOutcome("unused", 0))
+            raise
+        return number, tokens
+
+    def settle(self, number: int, outcome: QuotaOutcome) -> None:
+        """Tell the actor, without waiting. If that is lost, the actor finds out by the next sign of life."""
+        self._numbers.discard(number)
+        self._tell("settle", number, outcome)
+        if not self._numbers and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def _ask(self, number: int, demand: QuotaDemand) -> int | None:
+        problem = ""
+        for start in range(STARTS + 1):
+            actor = self._actor
+            try:
+                if actor is None:
+                    actor = await self._start(start)
+                tokens: int | None = await actor.acquire.remote(self._name, number, demand)
+            except ray.exceptions.RayActorError as error:
+                # It has ended, for nobody used it or somebody killed it.
+                if self._actor is actor:
+                    self._actor = None
+                problem = _kind(error)
+            except ray.exceptions.RayError as error:
+                problem = _kind(error)
+                break
+            else:
+                return tokens
+        raise TransportError(f"the actor that deals out the quota cannot be had: {problem}")
+
+    async def _start(self, attempt: int) -> Any:
+        async with self._starting:
+            if self._actor is None:
+                if attempt > 1:
+                    await asyncio.sleep(FIRST_WAIT * 2 ** (attempt - 2))
+                self._actor = await asyncio.to_thread(self._quota.start)
+        return self._actor
+
+    def _set_timer(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._beat, self._renew)
+
+    def _renew(self) -> None:
+        self._set_timer()
+        self._tell("renew", self._next, tuple(self._numbers))
+
+    def _tell(self, method: str, *arguments: object) -> None:
+        if self._actor is not None:
+            # Where Ray has been shut down there is nobody left to tell.
+            with contextlib.suppress(ray.exceptions.RayError):
+                getattr(self._actor, method).remote(self._name, *arguments)
+
+
+def _kind(error: BaseException) -> str:
+    """The first line of what Ray says, which may go on over pages."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"

@@ -1,0 +1,178 @@
+import asyncio
+import pickle
+import time
+import uuid
+from typing import Any, Protocol
+
+import pytest
+import ray
+
+from pinecone_embed_async import (
+    ConfigurationError,
+    EmbedClient,
+    Quota,
+    QuotaDemand,
+    QuotaOutcome,
+    TransportError,
+)
+from pinecone_embed_async.emulator import Emulator
+from pinecone_embed_async.integrations.ray import ClusterQuota
+from tests.integrations.ray.conftest import Cluster
+from tests.integrations.ray.workers import start
+
+pytestmark = pytest.mark.timeout(180)
+
+LIMITS = Quota(1000, requests_per_second=None, requests_per_minute=None, window=60.0)
+DEMAND = QuotaDemand("multilingual-e5-large", "passage", 900, 900)
+
+
+class NewQuota(Protocol):
+    def __call__(self, quota: Quota | None = LIMITS, **options: Any) -> ClusterQuota: ...
+
+
+@pytest.fixture
+def new_quota(cluster: Cluster) -> NewQuota:
+    """Makes quotas of other names."""
+
+    def make(quota: Quota | None = LIMITS, **options: Any) -> ClusterQuota:
+        return ClusterQuota(quota, name=uuid.uuid4().hex, **options)
+
+    return make
+
+
+async def test_workers_in_several_processes_share_one_quota(new_quota: NewQuota) -> None:
+    quota = new_quota()
+    one, two = start(quota), start(quota)
+    assert await one.acquire.remote(900) == 900
+    waiting = two.acquire.remote(900)
+    while quota.statistics()[0].waiting != 1:
+        await asyncio.sleep(0.05)
+    await one.settle.remote("unused", 0)
+    assert await waiting == 900
+    await two.settle.remote("accepted", 300)
+    while quota.statistics()[0].used != 300:
+        await asyncio.sleep(0.05)
+
+
+async def test_a_killed_worker_s_grants_come_back(new_quota: NewQuota) -> None:
+    quota = new_quota(Quota(1000, window=1.0), lease=2.0)
+    one, two = start(quota), start(quota)
+    assert await one.acquire.remote(900) == 900
+    waiting = two.acquire.remote(900)
+    one.die.remote()
+    assert await waiting == 900
+
+
+async def test_a_worker_that_lives_keeps_its_grants(new_quota: NewQuota) -> None:
+    quota = new_quota(Quota(1000, window=1.0), lease=0.5)
+    worker = start(quota)
+    assert await worker.acquire.remote(900) == 900
+    await asyncio.sleep(2.0)
+    assert quota.statistics()[0].used == 900
+    await worker.settle.remote("accepted", 100)
+    while quota.statistics()[0].used > 100:
+        await asyncio.sleep(0.05)
+
+
+async def test_more_may_wait_than_ray_s_actors_take_by_default(new_quota: NewQuota) -> None:
+    quota = new_quota()
+    one, two = start(quota), start(quota)
+    assert await one.acquire.remote(1000) == 1000
+    many = two.many.remote(1500, 1000)
+    while quota.statistics()[0].waiting < 1500:
+        await asyncio.sleep(0.1)
+    await one.settle.remote("unused", 0)
+    assert await many == 1500
+
+
+async def test_a_cancelled_wait_leaves_nothing(new_quota: NewQuota) -> None:
+    quota = new_quota()
+    grant = await quota.acquire(DEMAND)
+    waiting = asyncio.get_running_loop().create_task(quota.acquire(DEMAND))
+    while (await asyncio.to_thread(quota.statistics))[0].waiting != 1:
+        await asyncio.sleep(0.05)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    while (await asyncio.to_thread(quota.statistics))[0].waiting:
+        await asyncio.sleep(0.05)
+    quota.settle(grant, QuotaOutcome("unused", 0))
+    quota.settle(await quota.acquire(DEMAND), QuotaOutcome("unused", 0))
+
+
+async def test_a_client_sends_under_it(emulator: Emulator, new_quota: NewQuota) -> None:
+    quota = new_quota(Quota(100_000))
+    async with EmbedClient("multilingual-e5-large", api_key=emulator.api_key, base_url=emulator.url, quota=quota) as client:
+        result = await client.embed([f"text {number}" for number in range(200)], input_type="passage")
+    while (await asyncio.to_thread(quota.statistics))[0].used != result.usage.total_tokens:
+        await asyncio.sleep(0.05)
+
+
+async def test_an_actor_that_was_killed_for_good_is_started_again(new_quota: NewQuota) -> None:
+    quota = new_quota()
+    quota.settle(await quota.acquire(DEMAND), QuotaOutcome("unused", 0))
+    await asyncio.to_thread(ray.kill, quota.start())
+    assert (await quota.acquire(DEMAND)).tokens == 900
+
+
+async def test_an_actor_that_died_is_restarted_and_does_not_give_what_was_given_before(new_quota: NewQuota) -> None:
+    window = 3.0
+    quota = new_quota(Quota(1000, window=window))
+    grant = await quota.acquire(DEMAND)
+    quota.settle(grant, QuotaOutcome("accepted", 900))
+    began = time.monotonic()
+    await asyncio.to_thread(ray.kill, quota.start(), no_restart=False)
+    assert (await quota.acquire(DEMAND)).tokens == 900
+    assert time.monotonic() - began >= window
+
+
+async def test_an_actor_that_nobody_uses_ends(new_quota: NewQuota) -> None:
+    quota = new_quota(idle=0.5)
+    quota.settle(await quota.acquire(DEMAND), QuotaOutcome("accepted", 900))
+    actor = quota.start()
+    with pytest.raises(ray.exceptions.RayActorError):
+        while True:
+            await asyncio.sleep(0.1)
+            await actor.terms.remote()
+    assert (await quota.acquire(DEMAND)).tokens == 900
+
+
+async def test_a_name_stands_for_one_quota(new_quota: NewQuota) -> None:
+    quota = new_quota()
+    name = quota._name
+    assert ClusterQuota(LIMITS, name=name).statistics() == ()
+    assert ClusterQuota(name=name) == quota
+    with pytest.raises(ConfigurationError, match=f"the actor '{name}' deals out .*choose another name"):
+        ClusterQuota("standard", name=name)
+    assert repr(quota) == f"<ClusterQuota '{name}' {LIMITS!r}>"
+
+
+async def test_a_copy_is_the_same_quota(new_quota: NewQuota) -> None:
+    quota = new_quota()
+    copy = pickle.loads(pickle.dumps(quota))  # noqa: S301 - its own
+    assert copy == quota
+    assert hash(copy) == hash(quota)
+    grant = await copy.acquire(DEMAND)
+    assert quota.statistics()[0].used == 900
+    copy.settle(grant, QuotaOutcome("unused", 0))
+
+
+@pytest.mark.parametrize("options", [{"lease": 0}, {"idle": -1.0}, {"lease": True}, {"idle": float("inf")}])
+async def test_wrong_figures_are_told(options: dict[str, Any], new_quota: NewQuota) -> None:
+    with pytest.raises(ConfigurationError, match="is a number of seconds over 0"):
+        new_quota(**options)
+    with pytest.raises(ConfigurationError, match="quota is"):
+        ClusterQuota("gold")  # type: ignore[arg-type]
+
+
+async def test_an_actor_that_cannot_be_had_is_an_error_of_the_package(
+    new_quota: NewQuota, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quota = new_quota()
+    actor = quota.start()
+    await asyncio.to_thread(ray.kill, actor)
+    # As if it died again and again.
+    with monkeypatch.context() as patch:
+        patch.setattr(quota, "start", lambda: actor)
+        with pytest.raises(TransportError, match="the actor that deals out the quota cannot be had: "):
+            await quota.acquire(DEMAND)
