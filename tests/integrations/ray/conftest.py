@@ -46,7 +46,6 @@ def cluster() -> Iterator[Cluster]:
         patch.setenv("RAY_AUTH_MODE", "disabled")
         # Workers start without those that Ray keeps in reserve.
         patch.setenv("RAY_prestart_worker_first_driver", "0")
-        patch.setenv("RAY_enable_worker_prestart", "0")
         # Memory that others on the machine use is no reason to kill workers.
         patch.setenv("RAY_memory_monitor_refresh_ms", "0")
         context: Any = ray.init(

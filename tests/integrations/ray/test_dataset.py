@@ -217,6 +217,7 @@ async def test_a_dataset_has_its_vectors_and_neither_key_nor_texts_are_in_any_lo
 
 
 FAILING = """
+import ray.data
 from pinecone_embed_async.integrations.ray import add_vectors
 
 dataset = ray.data.from_items([{"text": "a text that is private"}, {"text": "a text that is refused"}])
