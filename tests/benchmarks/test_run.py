@@ -21,8 +21,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.timeout(180)
 def test_a_small_run_measures_compares_and_draws(tmp_path: Path) -> None:
-    names = ["simdjson", "official", "baseten", "floor"]
-    suites = ["throughput", "decoding", "single"]
+    names = ["simdjson", "official", "floor"]
+    suites = ["throughput", "decoding"]
     process = run(
         *suites,
         *("--only", ",".join(names), "--loads", "dense-1024-half,sparse-half", "--rounds", "1", "--scale", "0.005"),
@@ -32,7 +32,7 @@ def test_a_small_run_measures_compares_and_draws(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "run.json").read_text())
     dense, sparse = report["suites"]["throughput"]["loads"].values()
     assert list(dense["competitors"]) == names
-    assert list(sparse["competitors"]) == ["simdjson", "official", "floor"]
+    assert list(sparse["competitors"]) == names
     for entry in dense["competitors"].values():
         assert entry["median"]["inputs_per_second"] > 0
         assert entry["rounds"][0]["ticks"] > 0
