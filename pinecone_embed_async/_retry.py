@@ -73,7 +73,8 @@ class RetryPolicy:
 
     A rejection for going over a limit (429) is no failure of the request: it costs none of its attempts, but
     `max_elapsed` holds for it too, counted from the last request that the service accepted if that was later
-    than the request's first attempt. So a job that is larger than a minute's quota waits for the next minute.
+    than the request's first attempt. So a job that is larger than a minute's quota waits for the next minute, and one
+    under whose quota nothing is accepted for that long ends.
 
     ```python
     impatient = RetryPolicy(max_attempts=3, max_elapsed=20.0, max_backoff=2.0)
