@@ -219,7 +219,9 @@ async def test_clients_that_share_a_quota_never_exceed_it_together(kind: Literal
         results = await asyncio.gather(one.embed(texts(400, "a")), other.embed(texts(400, "b")))
         assert [len(result) for result in results] == [400, 400]
         assert rejected(emulator) == 0
-        assert one.statistics().quotas == shared.statistics()
+        # What is used comes free while one looks; nobody waits any more.
+        seen = [one.statistics().quotas, other.statistics().quotas, shared.statistics()]
+        assert len({quota.waited for quotas in seen for quota in quotas}) == 1
     had = log.tokens(max(log.first("a"), log.first("b")), min(log.last("a"), log.last("b")) + 1)
     assert 0.35 <= had["a"] / sum(had.values()) <= 0.65
     assert "1500 (given)" in repr(shared)
