@@ -25,7 +25,7 @@ def test_a_small_run_measures_compares_and_draws(tmp_path: Path) -> None:
     suites = ["throughput", "decoding"]
     process = run(
         *suites,
-        *("--only", ",".join(names), "--loads", "dense-1024-half,sparse-half", "--rounds", "1", "--scale", "0.005"),
+        *("--only", ",".join(names), "--loads", "dense-1024-half,sparse-half", "--rounds", "1", "--scale", "0.05"),
         *("--json", str(tmp_path / "run.json"), "--plots", str(tmp_path)),
     )
     assert process.returncode == 0, process.stderr
@@ -35,7 +35,8 @@ def test_a_small_run_measures_compares_and_draws(tmp_path: Path) -> None:
     assert list(sparse["competitors"]) == names
     for entry in dense["competitors"].values():
         assert entry["median"]["inputs_per_second"] > 0
-        assert entry["rounds"][0]["ticks"] > 0
+    # The others may be done before the first tick.
+    assert dense["competitors"]["official"]["rounds"][0]["ticks"] > 0
     assert "What must hold, in this run" in process.stdout
     assert "<svg" in (tmp_path / "speed.svg").read_text()
 
