@@ -138,7 +138,7 @@ class Statistics:
     retry_budget: int
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False, eq=False)
 class _Job:
     """What a call or a stream is to do, checked."""
 
@@ -151,7 +151,7 @@ class _Job:
     maker: KeyMaker | None
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False, eq=False)
 class _Call:
     """A call of `embed` whose inputs are read; if equal ones are merged, `positions` has the place of each in `texts`."""
 

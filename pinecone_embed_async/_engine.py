@@ -85,7 +85,7 @@ class Counters:
     tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False, eq=False)
 class EngineOptions:
     """What an engine needs to know; see `EmbedClient` for the meaning."""
 
@@ -105,7 +105,7 @@ class EngineOptions:
     teller: Teller | None = None
 
 
-@dataclass(slots=True, repr=False)
+@dataclass(slots=True, repr=False, eq=False)
 class _LoopState:
     """What belongs to one event loop in one process."""
 
@@ -137,7 +137,7 @@ class Destination(Protocol):
         """Told of the answer once its rows are in place."""
 
 
-@dataclass(slots=True, repr=False)
+@dataclass(slots=True, repr=False, eq=False)
 class _Sending:
     """One request on its way through its attempts."""
 
@@ -779,7 +779,7 @@ def _tell_retried(observation: RequestObservation | None, retry: RetryState, ver
         observation.retried(retry, 0.0 if verdict is Verdict.WAIT else wait)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False, eq=False)
 class _Decoding:
     """Decodes an answer while it arrives: a slice at a time, each through the gate."""
 

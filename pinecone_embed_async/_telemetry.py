@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import msgspec
 
 from pinecone_embed_async._errors import ApiError, ConfigurationError
 from pinecone_embed_async._log import logger
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 Operation = Literal["embed", "embed_one", "stream"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ObservedCall:
+class ObservedCall(msgspec.Struct, frozen=True, eq=False):
     """A call of `embed` or `embed_one`, or a stream. Its events have the same object, which equals no other.
 
     Attributes:
@@ -46,8 +46,7 @@ class ObservedCall:
     dimension: int | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ObservedRequest:
+class ObservedRequest(msgspec.Struct, frozen=True, eq=False):
     """A request, with all its attempts. Its events have the same object, which equals no other.
 
     Attributes:
@@ -63,8 +62,7 @@ class ObservedRequest:
     is_probe: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorKind:
+class ErrorKind(msgspec.Struct, frozen=True):
     """What kind of error was met, without its message.
 
     Attributes:
@@ -85,8 +83,7 @@ class ErrorKind:
         return cls(type(error).__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(msgspec.Struct, frozen=True):
     """A call has begun: its inputs are read and checked. Or a request has its turn and is about to be sent.
 
     Attributes:
@@ -96,8 +93,7 @@ class Started:
     subject: ObservedCall | ObservedRequest
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(msgspec.Struct, frozen=True):
     """A request has to wait for its turn: for the quota, the end of a pause, or one of the requests in flight.
 
     Attributes:
@@ -109,8 +105,7 @@ class Waiting:
     pause: float
 
 
-@dataclass(frozen=True, slots=True)
-class Retried:
+class Retried(msgspec.Struct, frozen=True):
     """An attempt has failed, and the request will be sent again.
 
     Attributes:
@@ -127,8 +122,7 @@ class Retried:
     backoff: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """What `Finished` and `Failed` have in common.
 
     Attributes:
@@ -154,13 +148,11 @@ class Ended:
     backed_off: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished(Ended):
+class Finished(Ended, frozen=True, kw_only=True):
     """A call or a request has ended well; a call with `on_error="return"` also if some of its inputs failed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failed(Ended):
+class Failed(Ended, frozen=True, kw_only=True):
     """A call or a request has ended with an error, or was cancelled.
 
     Attributes:

@@ -19,7 +19,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 THIRD_PARTIES = {
     "aiohttp": {"_engine", "_client", "emulator"},
     "yarl": {"_engine", "_endpoint", "_client"},
-    "msgspec": {"_wire", "_client", "_jobs", "cli", "emulator"},
+    "msgspec": {"_wire", "_client", "_jobs", "_telemetry", "cli", "emulator"},
     "numpy": {
         "_wire",
         "_results",
