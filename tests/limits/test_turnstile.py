@@ -320,7 +320,6 @@ def child_of(work: Callable[[], bool]) -> bool:
     return False
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_after_a_fork_what_was_learned_stays_and_who_waited_is_forgotten() -> None:
     shared = turnstile(FakeClock(), 100)
     lane, flow = Lane(8), Flow[Ask]("a", "bulk")
@@ -349,7 +348,6 @@ def test_after_a_fork_what_was_learned_stays_and_who_waited_is_forgotten() -> No
     assert asyncio.run(work())
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_fork_while_another_thread_holds_the_lock_does_not_block_the_child() -> None:
     shared = turnstile(FakeClock(), 100)
     is_held, may_go = threading.Event(), threading.Event()
