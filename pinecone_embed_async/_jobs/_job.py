@@ -22,6 +22,7 @@ from pinecone_embed_async._jobs._folder import OutputFolder, Portion, held_folde
 from pinecone_embed_async._jobs._inputs import InputFile
 from pinecone_embed_async._jobs._ledger import Counts, JobLedger, choose_portion
 from pinecone_embed_async._jobs._recorder import Batch, Recorder, piece_of
+from pinecone_embed_async._jobs._rowset import RowNumbers
 from pinecone_embed_async._jobs._sources import Columns, Row, read_bytes, read_rows
 from pinecone_embed_async._jobs._store import Store
 from pinecone_embed_async._jobs._table import KeptTypes, check_kept_names, kept_of, with_checked_types
@@ -247,7 +248,7 @@ class Job:
         if self.ledger.is_settled and not self._store.has_rows:
             return
 
-        def recorded(embedded: Sequence[int], failed: Sequence[int]) -> None:
+        def recorded(embedded: RowNumbers, failed: RowNumbers) -> None:
             self.ledger.note_embedded(embedded)
             self.ledger.note_failed(failed)
             report(self.progress())
@@ -259,7 +260,7 @@ class Job:
                 await recorder.add(piece_of(batch))
         if self._not_copied:
 
-            def copied(embedded: Sequence[int], failed: Sequence[int]) -> None:
+            def copied(embedded: RowNumbers, failed: RowNumbers) -> None:
                 self._not_copied -= len(embedded) + len(failed)
                 recorded(embedded, failed)
 
@@ -272,7 +273,7 @@ class Job:
             self.ledger.note_end(self._stop)
 
     @contextlib.asynccontextmanager
-    async def _recording(self, recorded: Callable[[Sequence[int], Sequence[int]], None]) -> AsyncIterator[Recorder]:
+    async def _recording(self, recorded: Callable[[RowNumbers, RowNumbers], None]) -> AsyncIterator[Recorder]:
         """Have a recorder that writes what it has taken however the block ends, and unless that is cancelled, as a part."""
         recorder = Recorder(self._store, lambda: self._kept, recorded)
         make_part = False

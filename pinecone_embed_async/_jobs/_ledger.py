@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy.typing as npt
 from msgspec.structs import replace
 
 from pinecone_embed_async._errors import (
@@ -143,12 +144,12 @@ class JobLedger:
         """Whether this run embeds no row from this one on."""
         return self._retried is not None and row >= self._stop_of_retried
 
-    def note_embedded(self, rows: Sequence[int]) -> None:
+    def note_embedded(self, rows: npt.ArrayLike) -> None:
         """Note rows that are embedded, for good."""
         self._done_count += self.done.add(rows)
         self._failed_count -= self._failed.discard(rows)
 
-    def note_failed(self, rows: Sequence[int]) -> None:
+    def note_failed(self, rows: npt.ArrayLike) -> None:
         """Note rows that failed."""
         self._failed_count += self._failed.add(rows)
 

@@ -18,35 +18,20 @@ from pinecone_embed_async._jobs._table import VECTOR_COLUMNS
 
 # Enough rows to compress well, few enough that one group of 2048 dimensions stays at 64 MiB.
 _ROWS_PER_GROUP = 8192
+_VALUES_PER_BATCH = 65536
 
 # Every number of a vector is different: compressing them or looking for repetitions costs time and saves nothing.
 _PLAIN_COLUMNS = ("vector", "indices", "values")
 _ENDING = ".list.element"
 
 
-class _Pieces:
-    """A file that keeps what is written to it as it is: the numbers of an answer are not copied once more."""
-
-    closed = False
-
-    def __init__(self) -> None:
-        self.pieces: list[Any] = []
-
-    def write(self, piece: Any) -> int:
-        self.pieces.append(piece)
-        return len(piece)
-
-    def flush(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-def encode_table(table: Any) -> list[Any]:
-    """A table as bytes for the journal, in pieces: a stream of Arrow's own format, its schema included."""
-    sink = _Pieces()
-    with pa.PythonFile(sink, "w") as file, ipc.new_stream(file, table.schema) as writer:
-        writer.write_table(table)
-    return sink.pieces
+def encode_table(table: Any) -> Any:
+    """A table as a buffer for the journal: a stream of Arrow's own format, its schema included, a batch for each chunk."""
+    # Into memory, and not piece by piece to the journal, for that takes a turn of the interpreter for each.
+    with pa.BufferOutputStream() as file:
+        with ipc.new_stream(file, table.schema) as writer:
+            writer.write_table(table)
+        return file.getvalue()
 
 
 class Segment:
@@ -67,7 +52,7 @@ class Segment:
                 buffer = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             for start, length in spans:
                 with ipc.open_stream(buffer.slice(start, length)) as reader:
-                    self._tables.append(reader.read_all())
+                    self._tables += [pa.Table.from_batches([batch]) for batch in reader if batch.num_rows]
             # Of a job without gaps each table is a stretch of rows, and then this is all the sorting there is to do.
             self._tables.sort(key=lambda table: table["row"][0].as_py())
 
@@ -119,7 +104,13 @@ def _writer(file: Any, schema: Any) -> Any:
     leaves = {f"{name}{_ENDING}": "none" for name in _PLAIN_COLUMNS if name in schema.names}
     others = {name: "zstd" for name in schema.names if name not in _PLAIN_COLUMNS}
     return parquet.ParquetWriter(
-        file, schema, use_dictionary=flat, write_statistics=["row", *flat], compression={**others, **leaves}
+        file,
+        schema,
+        use_dictionary=flat,
+        write_statistics=["row", *flat],
+        compression={**others, **leaves},
+        # The numbers of a vector are that many values: in batches of the default 1024 writing takes half as long again.
+        write_batch_size=_VALUES_PER_BATCH,
     )
 
 

@@ -5,12 +5,15 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from pinecone_embed_async._errors import Failure
 from pinecone_embed_async._jobs._failures import FailedRow, cause_of
 from pinecone_embed_async._jobs._ledger import is_about_rows
+from pinecone_embed_async._jobs._rowset import RowNumbers
 from pinecone_embed_async._jobs._sources import Row
 from pinecone_embed_async._jobs._store import Store
-from pinecone_embed_async._jobs._table import Embeddings, embedded_table
+from pinecone_embed_async._jobs._table import Embeddings, embedded_tables
 from pinecone_embed_async._results import DenseEmbeddings
 
 GROUP_SECONDS = 0.05
@@ -76,7 +79,7 @@ class Recorder:
         self,
         store: Store,
         kept: Callable[[], Any],
-        recorded: Callable[[Sequence[int], Sequence[int]], None],
+        recorded: Callable[[RowNumbers, RowNumbers], None],
         *,
         group_seconds: float = GROUP_SECONDS,
         group_bytes: int = GROUP_BYTES,
@@ -156,11 +159,12 @@ class Recorder:
             # Whoever waits for room finds out that there will be none.
             self._room.set()
 
-    def _write(self, group: Sequence[Piece]) -> tuple[list[int], list[int]]:
-        tables = [embedded_table(piece.rows, piece.embeddings, self._kept()) for piece in group]
+    def _write(self, group: Sequence[Piece]) -> tuple[RowNumbers, RowNumbers]:
+        tables = embedded_tables([(piece.rows, piece.embeddings) for piece in group], self._kept())
         failed = [each for piece in group for each in piece.failed]
         self._store.add([table for table in tables if table.num_rows], failed)
-        return [row for table in tables for row in table["row"].to_pylist()], [each.row.number for each in failed]
+        embedded = np.concatenate([np.empty(0, np.int64), *(table["row"].to_numpy() for table in tables)])
+        return embedded, np.array([each.row.number for each in failed], np.int64)
 
     async def _begin_part(self) -> None:
         number = await asyncio.to_thread(self._store.finish_segment)

@@ -152,7 +152,7 @@ def _opened(file: InputFile) -> Iterator[BinaryIO]:
                 raise SourceError(f"{file.name}: it is closed")
             yield sys.stdin.buffer
         else:
-            with file.path.open("rb") as raw:
+            with file.path.open("rb", buffering=2**18) as raw:
                 yield raw
     except _UNREADABLE as error:
         raise SourceError(f"{file.name}: {_reason(error)}") from error

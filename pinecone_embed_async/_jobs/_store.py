@@ -133,7 +133,7 @@ class Store:
                 check_same_vectors(self.schema, table.schema)
             with file_errors(self._journal.path):
                 for table in tables:
-                    self._journal.append(*encode_table(table))
+                    self._journal.append(encode_table(table))
                     self._rows += table.num_rows
                 self._journal.sync()
         if failed:

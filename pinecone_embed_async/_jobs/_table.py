@@ -1,6 +1,6 @@
 """Rows and their embeddings as Arrow tables: the columns of the output and their types."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -86,24 +86,47 @@ def _whole(column: Any) -> Any:
 
 
 def embedded_table(rows: Sequence[Row], embeddings: Embeddings, kept: pa.Schema) -> Any:
-    """The embedded ones of `rows` as an Arrow table: `id`, `row`, the kept columns, the embeddings.
+    """The embedded ones of `rows` as an Arrow table: `id`, `row`, the kept columns, the embeddings."""
+    return embedded_tables([(rows, embeddings)], kept)[0]
 
-    Raises:
-        ConfigurationError: A kept column is named like one of the output's own.
+
+def embedded_tables(pieces: Iterable[tuple[Sequence[Row], Embeddings]], kept: pa.Schema) -> list[Any]:
+    """The embedded ones of some rows as Arrow tables: `id`, `row`, the kept columns, the embeddings.
+
+    Pieces whose embeddings are alike are one table, the columns of their embeddings in a chunk a piece.
+
+    Args:
+        pieces: Rows with their embeddings.
+        kept: The columns to keep.
     """
-    indices = np.flatnonzero(embeddings.embedded)
-    chosen = rows if len(indices) == len(rows) else [rows[index] for index in indices.tolist()]
-    arrays = {
-        "id": pa.array([row.id for row in chosen], pa.string()),
-        "row": pa.array([row.number for row in chosen], pa.int64()),
-    }
-    fields = [pa.field(name, array.type) for name, array in arrays.items()]
+    runs: list[tuple[list[Row], list[dict[str, Any]]]] = []
+    like: list[Any] = []
+    for rows, embeddings in pieces:
+        indices = np.flatnonzero(embeddings.embedded)
+        chosen = rows if len(indices) == len(rows) else [rows[index] for index in indices.tolist()]
+        vectors = vector_columns(embeddings, indices)
+        types = [(name, array.type) for name, array in vectors.items()]
+        if not runs or types != like:
+            like = types
+            runs.append(([], []))
+        runs[-1][0].extend(chosen)
+        runs[-1][1].append(vectors)
+    return [_table_of(rows, vectors, kept) for rows, vectors in runs]
+
+
+def _table_of(rows: Sequence[Row], vectors: Sequence[Mapping[str, Any]], kept: pa.Schema) -> Any:
+    # Columns at a time: what is done for each row keeps the interpreter from the event loop.
+    fields = zip(*rows, strict=True) if rows else ([] for _ in Row._fields)
+    columns = dict(zip(Row._fields, fields, strict=True))
+    arrays = {"id": pa.array(columns["id"], pa.string()), "row": pa.array(columns["number"], pa.int64())}
+    schema = [pa.field(name, array.type) for name, array in arrays.items()]
     for place, field in enumerate(kept):
-        arrays[field.name] = _kept_array([row.kept[place] for row in chosen], field)
-        fields.append(field)
-    vectors = vector_columns(embeddings, indices)
-    fields += [pa.field(name, array.type) for name, array in vectors.items()]
-    return pa.Table.from_arrays([*arrays.values(), *vectors.values()], schema=pa.schema(fields))
+        arrays[field.name] = _kept_array([values[place] for values in columns["kept"]], field)
+        schema.append(field)
+    for name, first in vectors[0].items():
+        arrays[name] = pa.chunked_array([each[name] for each in vectors])
+        schema.append(pa.field(name, first.type))
+    return pa.Table.from_arrays([*arrays.values()], schema=pa.schema(schema))
 
 
 def check_same_vectors(before: pa.Schema, now: pa.Schema) -> None:
@@ -223,9 +246,10 @@ def _fits(field: Any) -> Callable[[Any], bool]:
     return lambda value: value.type == field.type if isinstance(value, pa.Scalar) else takes(value)
 
 
-def _kept_array(values: list[Any], field: Any) -> Any:
-    # A scalar of a list that is null makes Arrow raise.
-    values = [None if isinstance(value, pa.Scalar) and not value.is_valid else value for value in values]
+def _kept_array(values: Sequence[Any], field: Any) -> Any:
+    if any(issubclass(kind, pa.Scalar) for kind in set(map(type, values))):
+        # A scalar of a list that is null makes Arrow raise.
+        values = [None if isinstance(value, pa.Scalar) and not value.is_valid else value for value in values]
     if _is_json(field):
         encode = msgspec.json.Encoder().encode
         plain = (value.as_py() if isinstance(value, pa.Scalar) else value for value in values)

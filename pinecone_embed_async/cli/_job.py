@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pinecone_embed_async import ConfigurationError, DeadlineExceededError, EmbedClient, EmbedError
+from pinecone_embed_async import ConfigurationError, DeadlineExceededError, EmbedError
 from pinecone_embed_async._jobs import (
     Columns,
     Fingerprint,
@@ -25,9 +25,10 @@ from pinecone_embed_async._jobs import (
     open_job,
     take_fingerprint,
 )
+from pinecone_embed_async.cli._apart import EmbeddingProcess, RowBatch
 from pinecone_embed_async.cli._output import INTERRUPTED, print_error, print_line, without_key
 from pinecone_embed_async.cli._progress import Advance, Display, counted, pace, showing, standard_display, waited, with_quota
-from pinecone_embed_async.cli._run import Settings, connected, service_named
+from pinecone_embed_async.cli._run import Settings, service_named
 
 _EVENT_INTERVAL = 1.0
 
@@ -147,18 +148,18 @@ class _Run:
         return status
 
     async def _embed(self) -> None:
-        async with connected(self._settings) as client:
-            self._watch = lambda advance: with_quota(advance, client)
+        async with EmbeddingProcess(self._settings) as process:
+            self._watch = lambda advance: with_quota(advance, process.statistics)
             with showing(self._teller.display(self._before), self._before, self._watch) as reporter:
 
                 def report(progress: JobProgress) -> None:
-                    self._retries = client.statistics().retries
+                    self._retries = 0 if process.statistics is None else process.statistics.retries
                     reporter(self._advance(progress))
 
                 self._started = time.perf_counter()
                 try:
                     async with asyncio.timeout(self._settings.timeout) as limit:
-                        await self._job.run(lambda rows: _stream(client, rows), report)
+                        await self._job.run(lambda rows: _stream(process, rows), report)
                 except TimeoutError:
                     # Others than its own are the operating system's, which the client does not let through.
                     if not limit.expired():
@@ -177,8 +178,8 @@ def _handler_kept() -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _stream(client: EmbedClient[Any], rows: Iterable[Row]) -> AsyncIterator[Any]:
-    async with client.stream(rows, text=lambda row: row.text, ordered=False, on_error="return", in_thread=True) as batches:
+async def _stream(process: EmbeddingProcess, rows: Iterable[Row]) -> AsyncIterator[AsyncIterator[RowBatch]]:
+    async with process.stream(rows) as batches:
         try:
             yield batches
         except asyncio.CancelledError:

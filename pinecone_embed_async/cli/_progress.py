@@ -18,7 +18,7 @@ from rich.progress import Progress as Bar
 from rich.table import Column
 from rich.text import Text
 
-from pinecone_embed_async import EmbedClient, Progress
+from pinecone_embed_async import EmbedClient, Progress, Statistics
 from pinecone_embed_async.cli._output import print_line
 
 _BAR_INTERVAL = 0.1
@@ -86,9 +86,9 @@ class Advance:
     waited: float = 0.0
 
 
-def with_quota(advance: Advance, client: EmbedClient[Any]) -> Advance:
-    """An advance with what a client knows of its quota now; may be called from any thread."""
-    quotas = client.statistics().quotas
+def with_quota(advance: Advance, statistics: Statistics | None) -> Advance:
+    """An advance with what a client knows of its quota; may be called from any thread."""
+    quotas = () if statistics is None else statistics.quotas
     limits = [quota.limit * 60 / quota.window for quota in quotas if quota.limit is not None]
     return replace(
         advance,
@@ -160,7 +160,7 @@ def reporting(total: int, client: EmbedClient[Any], *, quiet: bool) -> Iterator[
     """Show the progress of `total` inputs while the block runs: a bar on a terminal, else a line every few seconds."""
     start = Advance(done=0, failed=0, total=total)
     display = None if quiet or not total else standard_display(start)
-    with showing(display, start, lambda advance: with_quota(advance, client)) as reporter:
+    with showing(display, start, lambda advance: with_quota(advance, client.statistics())) as reporter:
         yield reporter
 
 

@@ -1,0 +1,213 @@
+"""A job's stream in a process of its own: reading and writing files keeps the interpreter from none of its event loop."""
+
+import asyncio
+import contextlib
+import functools
+import socket
+import sys
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from typing import NamedTuple, Self
+
+from pinecone_embed_async import DenseEmbeddings, Failure, SparseEmbeddings, Statistics
+from pinecone_embed_async._jobs import JobError, Row
+from pinecone_embed_async._threads import in_thread
+from pinecone_embed_async.cli._channel import Channel
+from pinecone_embed_async.cli._embedder import Counted, Embedded, Ended, MoreWanted, Texts, main
+from pinecone_embed_async.cli._run import Settings
+
+MESSAGES_AHEAD = 2
+"""Messages of texts that the other process has and has not begun: one is there when it wants it, one on its way."""
+
+ROWS_PER_MESSAGE = 384
+CHARACTERS_PER_MESSAGE = 2**20
+
+READING_SECONDS = 0.005
+"""How long rows are gathered for a message: rows of a file are there at once, and a pipe's are not kept waiting for more."""
+
+GRACE_SECONDS = 5.0
+"""How long the other process may take to end once it has nothing to do. It has no file that it could leave unfinished."""
+
+
+class RowBatch(NamedTuple):
+    """Some rows and what became of them.
+
+    Attributes:
+        items: The rows.
+        embeddings: Row i belongs to `items[i]`.
+    """
+
+    items: list[Row]
+    embeddings: DenseEmbeddings | SparseEmbeddings
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """What failed, by position in `items`."""
+        return self.embeddings.failures
+
+
+class EmbeddingProcess:
+    """Embeds the rows of a job in another process, which it starts with a stream; use it in an `async with` block.
+
+    Args:
+        settings: Of the client.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._statistics: Statistics | None = None
+        # A process takes a while to end, in which the job has other things to do.
+        self._ends = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._ends.aclose()
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """What its client has done, as of a moment ago; `None` before there is one. May be asked from any thread."""
+        return self._statistics
+
+    @contextlib.asynccontextmanager
+    async def stream(self, rows: Iterable[Row]) -> AsyncIterator[AsyncIterator[RowBatch]]:
+        """Embed the texts of rows, and give them back by requests, as completed; the rows are pulled in a thread.
+
+        Raises:
+            EmbedError: The client could not be opened; while the stream is iterated: what ended it before all was tried.
+            JobError: The other process ended on its own.
+        """
+        with contextlib.closing(await self._start()) as channel:
+            with contextlib.suppress(OSError):
+                await channel.send(self._settings)
+            self._note(await _received(channel))
+            feeder = _Feeder(channel, rows)
+            own: BaseException | None = None
+            async with asyncio.TaskGroup() as group:
+                feeding = group.create_task(feeder.feed(), name="feed")
+                try:
+                    async with contextlib.aclosing(self._batches(channel, feeder)) as batches:
+                        yield batches
+                except BaseException as error:  # noqa: BLE001 - raised again once the task is done, as it was
+                    own = error
+                finally:
+                    feeding.cancel()
+            if own is not None:
+                raise own
+
+    async def _start(self) -> Channel:
+        """Start a process, which ends when the channel to it is closed, and is waited for at the end of the block."""
+        own, other = socket.socketpair()
+        channel = Channel(own)
+        with contextlib.ExitStack() as stack, other:
+            stack.callback(channel.close)
+            process = await asyncio.create_subprocess_exec(
+                # Without the working directory, where anything may have the name of a module.
+                *(sys.executable, "-P", "-c", f"from {main.__module__} import main; main({other.fileno()})"),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                pass_fds=[other.fileno()],
+                # Ctrl-C is for this process, which sees to the other.
+                start_new_session=True,
+            )
+            self._ends.push_async_callback(_ended, process)
+            stack.pop_all()
+        return channel
+
+    def _note(self, message: object) -> None:
+        """Take what is not about rows.
+
+        Raises:
+            EmbedError: What ended the stream.
+        """
+        if isinstance(message, Counted):
+            self._statistics = message.statistics
+        elif isinstance(message, Ended) and message.error is not None:
+            raise message.error
+
+    async def _batches(self, channel: Channel, feeder: "_Feeder") -> AsyncGenerator[RowBatch, None]:
+        message: object = None
+        while not isinstance(message, Ended):
+            message = await _received(channel)
+            if isinstance(message, Embedded):
+                yield RowBatch(feeder.taken_back(message.start, len(message.embeddings)), message.embeddings)
+            elif isinstance(message, MoreWanted):
+                feeder.more_wanted()
+            else:
+                self._note(message)
+        if feeder.error is not None:
+            raise feeder.error
+
+
+class _Feeder:
+    """Reads rows, sends their texts as they are wanted, and has the rows until they come back.
+
+    Attributes:
+        error: What reading them raised; `None` if nothing.
+    """
+
+    def __init__(self, channel: Channel, rows: Iterable[Row]) -> None:
+        self._channel = channel
+        self._rows = iter(rows)
+        self._wanted = asyncio.Semaphore(MESSAGES_AHEAD)
+        self._sent: dict[int, Row] = {}
+        self._position = 0
+        self.error: Exception | None = None
+
+    def more_wanted(self) -> None:
+        """Note that another message may be sent."""
+        self._wanted.release()
+
+    def taken_back(self, start: int, count: int) -> list[Row]:
+        """The rows from position `start` on, which are embedded."""
+        return [self._sent.pop(position) for position in range(start, start + count)]
+
+    async def feed(self) -> None:
+        """Send all texts; whoever is cancelled in this waits for the row that is being read."""
+        is_last = False
+        while not is_last:
+            await self._wanted.acquire()
+            gathered: list[Row] = []
+            try:
+                is_last = await in_thread(functools.partial(self._gather, gathered))
+            except Exception as error:  # noqa: BLE001 - it is the source's, and given to the caller behind what was read
+                self.error, is_last = error, True
+            for row in gathered:
+                self._sent[self._position] = row
+                self._position += 1
+            with contextlib.suppress(OSError):
+                # Whoever receives finds out that the other process is gone.
+                await self._channel.send(Texts([row.text for row in gathered], is_last))
+
+    def _gather(self, gathered: list[Row]) -> bool:
+        """Pull rows for a message; says whether there are no more."""
+        stop = time.monotonic() + READING_SECONDS
+        characters = 0
+        for row in self._rows:
+            gathered.append(row)
+            characters += len(row.text)
+            is_full = len(gathered) >= ROWS_PER_MESSAGE or characters >= CHARACTERS_PER_MESSAGE
+            if is_full or time.monotonic() >= stop:
+                return False
+        return True
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    try:
+        async with asyncio.timeout(GRACE_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        pass
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def _received(channel: Channel) -> object:
+    try:
+        message: object = await channel.receive()
+    except EOFError:
+        raise JobError("the process that embeds has ended on its own, killed for want of memory perhaps") from None
+    return message

@@ -1,0 +1,126 @@
+"""The process that embeds the texts of a job.
+
+It is told the settings and the texts over a socket, and gives embeddings back. It has no file of the job, so at
+whatever moment either process is killed, the other leaves nothing behind that could do harm.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
+
+from pinecone_embed_async import DenseEmbeddings, EmbedClient, EmbedError, SparseEmbeddings, Statistics
+from pinecone_embed_async.cli._channel import Channel
+from pinecone_embed_async.cli._run import Settings, connected
+
+STATISTICS_INTERVAL = 0.1
+"""Seconds between two looks at the client's statistics: as often as a bar is drawn."""
+
+
+class Texts(NamedTuple):
+    """Some more texts; those of an earlier message come first."""
+
+    texts: list[str]
+    is_last: bool
+
+
+class MoreWanted(NamedTuple):
+    """Asks for a message of texts."""
+
+
+class Embedded(NamedTuple):
+    """A batch of the stream: the embeddings of the texts from `start` on."""
+
+    start: int
+    embeddings: DenseEmbeddings | SparseEmbeddings
+
+
+class Counted(NamedTuple):
+    """What the client has done so far."""
+
+    statistics: Statistics
+
+
+class Ended(NamedTuple):
+    """All is told; with the error that ended it, if one did."""
+
+    error: EmbedError | None
+
+
+async def embed_for(channel: Channel) -> None:
+    """Embed what comes over a channel until its other end is closed."""
+    with contextlib.suppress(EOFError, OSError):
+        settings: Settings = await channel.receive()
+        try:
+            async with connected(settings) as client:
+                await channel.send(Counted(client.statistics()))
+                await _Serving(channel, client).serve()
+        except EmbedError as error:
+            await channel.send(Ended(error.with_traceback(None)))
+
+
+class _Serving:
+    """Embeds the texts of one job."""
+
+    def __init__(self, channel: Channel, client: EmbedClient[Any]) -> None:
+        self._channel = channel
+        self._client = client
+        self._arrived: asyncio.Queue[Texts] = asyncio.Queue()
+        self._done = asyncio.Event()
+
+    async def serve(self) -> None:
+        """Embed until all is told and the other process has taken note of it, or is gone."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._listen(), name="listen")
+                telling = group.create_task(self._tell(), name="tell")
+                error = await self._embed()
+                self._done.set()
+                # Not cancelled, for what it sends has to be sent whole.
+                await telling
+                await self._channel.send(Ended(error))
+        except* (EOFError, OSError):
+            pass
+
+    async def _embed(self) -> EmbedError | None:
+        try:
+            async with self._client.stream(self._texts(), ordered=False, on_error="return") as batches:
+                async for batch in batches:
+                    await self._channel.send(Embedded(batch.start, batch.embeddings))
+        except EmbedError as error:
+            return error.with_traceback(None)
+        return None
+
+    async def _texts(self) -> AsyncIterator[str]:
+        while True:
+            message = await self._arrived.get()
+            await self._channel.send(MoreWanted())
+            for text in message.texts:
+                yield text
+            if message.is_last:
+                return
+
+    async def _listen(self) -> None:
+        while True:
+            self._arrived.put_nowait(await self._channel.receive())
+
+    async def _tell(self) -> None:
+        while not self._done.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STATISTICS_INTERVAL):
+                    await self._done.wait()
+            await self._channel.send(Counted(self._client.statistics()))
+
+
+def main(descriptor: int) -> None:
+    """What the process is started with."""
+    # What the client and asyncio log would come between the lines of the progress, as in the other process.
+    logging.getLogger().addHandler(logging.NullHandler())
+    asyncio.run(_embed_over(descriptor))
+
+
+async def _embed_over(descriptor: int) -> None:
+    with contextlib.closing(Channel(socket.socket(fileno=descriptor))) as channel:
+        await embed_for(channel)
