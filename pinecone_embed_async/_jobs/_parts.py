@@ -25,13 +25,14 @@ _PLAIN_COLUMNS = ("vector", "indices", "values")
 _ENDING = ".list.element"
 
 
-def encode_table(table: Any) -> Any:
-    """A table as a buffer for the journal: a stream of Arrow's own format, its schema included, a batch for each chunk."""
-    # Into memory, and not piece by piece to the journal, for that takes a turn of the interpreter for each.
-    with pa.BufferOutputStream() as file:
-        with ipc.new_stream(file, table.schema) as writer:
-            writer.write_table(table)
-        return file.getvalue()
+def encode_table(table: Any) -> Iterator[Any]:
+    """A table as records for the journal: for each chunk a stream of Arrow's own format, its schema included."""
+    for batch in table.to_batches():
+        # Into memory, and not piece by piece to the journal, for that takes a turn of the interpreter for each.
+        with pa.BufferOutputStream() as file:
+            with ipc.new_stream(file, table.schema) as writer:
+                writer.write_batch(batch)
+            yield file.getvalue()
 
 
 class Segment:
@@ -52,7 +53,7 @@ class Segment:
                 buffer = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             for start, length in spans:
                 with ipc.open_stream(buffer.slice(start, length)) as reader:
-                    self._tables += [pa.Table.from_batches([batch]) for batch in reader if batch.num_rows]
+                    self._tables.append(reader.read_all())
             # Of a job without gaps each table is a stretch of rows, and then this is all the sorting there is to do.
             self._tables.sort(key=lambda table: table["row"][0].as_py())
 

@@ -14,8 +14,8 @@ from pinecone_embed_async._jobs._table import check_same_vectors
 
 ROWS_PER_PART = 100_000
 BYTES_PER_PART = 128 * 2**20
-BYTES_OF_FIRST_PART = 16 * 2**20
-_SHARE_OF_PART = 4
+BYTES_OF_FIRST_PART = 8 * 2**20
+_SHARE_OF_PART = 8
 """Until a part has `BYTES_PER_PART`, it has this share of all before it: a run's last part is made after its last answer,
 when nothing else is done, so it is to be a small share of the work."""
 
@@ -133,7 +133,8 @@ class Store:
                 check_same_vectors(self.schema, table.schema)
             with file_errors(self._journal.path):
                 for table in tables:
-                    self._journal.append(encode_table(table))
+                    for record in encode_table(table):
+                        self._journal.append(record)
                     self._rows += table.num_rows
                 self._journal.sync()
         if failed:

@@ -2,10 +2,9 @@
 
 import asyncio
 import contextlib
-import functools
 import socket
 import sys
-import time
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from typing import NamedTuple, Self
 
@@ -16,14 +15,18 @@ from pinecone_embed_async.cli._channel import Channel
 from pinecone_embed_async.cli._embedder import Counted, Embedded, Ended, MoreWanted, Texts, main
 from pinecone_embed_async.cli._run import Settings
 
-MESSAGES_AHEAD = 2
-"""Messages of texts that the other process has and has not begun: one is there when it wants it, one on its way."""
+MESSAGES_AHEAD = 3
+"""Messages of texts that the other process has and has not begun: some are there when it wants one, others on their way."""
 
-ROWS_PER_MESSAGE = 384
+ROWS_PER_MESSAGE = 96
 CHARACTERS_PER_MESSAGE = 2**20
+"""Of texts, after which a message is not added to: a full request of short texts, or half of a request of long ones."""
 
-READING_SECONDS = 0.005
-"""How long rows are gathered for a message: rows of a file are there at once, and a pipe's are not kept waiting for more."""
+PATIENCE = 0.05
+"""Seconds after which the rows that a pipe has given are sent, although the next is not there yet."""
+
+BUFFER_BYTES = 2**21
+"""That the other process may send before they are received, where the system allows as much: five batches of vectors."""
 
 GRACE_SECONDS = 5.0
 """How long the other process may take to end once it has nothing to do. It has no file that it could leave unfinished."""
@@ -99,6 +102,7 @@ class EmbeddingProcess:
     async def _start(self) -> Channel:
         """Start a process, which ends when the channel to it is closed, and is waited for at the end of the block."""
         own, other = socket.socketpair()
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
         channel = Channel(own)
         with contextlib.ExitStack() as stack, other:
             stack.callback(channel.close)
@@ -151,6 +155,8 @@ class _Feeder:
         self._channel = channel
         self._rows = iter(rows)
         self._wanted = asyncio.Semaphore(MESSAGES_AHEAD)
+        self._gathered: deque[Row] = deque()
+        self._is_exhausted = False
         self._sent: dict[int, Row] = {}
         self._position = 0
         self.error: Exception | None = None
@@ -165,30 +171,44 @@ class _Feeder:
 
     async def feed(self) -> None:
         """Send all texts; whoever is cancelled in this waits for the row that is being read."""
-        is_last = False
-        while not is_last:
-            await self._wanted.acquire()
-            gathered: list[Row] = []
-            try:
-                is_last = await in_thread(functools.partial(self._gather, gathered))
-            except Exception as error:  # noqa: BLE001 - it is the source's, and given to the caller behind what was read
-                self.error, is_last = error, True
-            for row in gathered:
-                self._sent[self._position] = row
-                self._position += 1
-            with contextlib.suppress(OSError):
-                # Whoever receives finds out that the other process is gone.
-                await self._channel.send(Texts([row.text for row in gathered], is_last))
+        async with asyncio.TaskGroup() as group:
+            reading: asyncio.Task[None] | None = None
+            is_last = False
+            while not is_last:
+                await self._wanted.acquire()
+                if reading is None or reading.done():
+                    reading = group.create_task(self._read(), name="read")
+                await asyncio.wait({reading}, timeout=PATIENCE)
+                while not self._gathered and not reading.done():
+                    await asyncio.wait({reading}, timeout=PATIENCE)
+                # Looked at before the rows are taken: the thread may add some in between.
+                is_last = self._is_exhausted
+                await self._send(is_last=is_last)
 
-    def _gather(self, gathered: list[Row]) -> bool:
+    async def _send(self, *, is_last: bool) -> None:
+        texts: list[str] = []
+        while self._gathered:
+            row = self._gathered.popleft()
+            texts.append(row.text)
+            self._sent[self._position] = row
+            self._position += 1
+        with contextlib.suppress(OSError):
+            # Whoever receives finds out that the other process is gone.
+            await self._channel.send(Texts(texts, is_last))
+
+    async def _read(self) -> None:
+        try:
+            self._is_exhausted = await in_thread(self._gather)
+        except Exception as error:  # noqa: BLE001 - it is the source's, and given to the caller behind what was read
+            self.error, self._is_exhausted = error, True
+
+    def _gather(self) -> bool:
         """Pull rows for a message; says whether there are no more."""
-        stop = time.monotonic() + READING_SECONDS
-        characters = 0
+        count = characters = 0
         for row in self._rows:
-            gathered.append(row)
-            characters += len(row.text)
-            is_full = len(gathered) >= ROWS_PER_MESSAGE or characters >= CHARACTERS_PER_MESSAGE
-            if is_full or time.monotonic() >= stop:
+            self._gathered.append(row)
+            count, characters = count + 1, characters + len(row.text)
+            if count >= ROWS_PER_MESSAGE or characters >= CHARACTERS_PER_MESSAGE:
                 return False
         return True
 
