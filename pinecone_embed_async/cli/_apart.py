@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import subprocess
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
@@ -12,24 +13,24 @@ from pinecone_embed_async import DenseEmbeddings, Failure, SparseEmbeddings, Sta
 from pinecone_embed_async._jobs import JobError, Row
 from pinecone_embed_async._threads import in_thread
 from pinecone_embed_async.cli._channel import Channel
+from pinecone_embed_async.cli._connection import Settings
 from pinecone_embed_async.cli._embedder import Counted, Embedded, Ended, MoreWanted, Texts, main
-from pinecone_embed_async.cli._run import Settings
 
-MESSAGES_AHEAD = 3
+MESSAGES_AHEAD = 2
 """Messages of texts that the other process has and has not begun: some are there when it wants one, others on their way."""
 
-ROWS_PER_MESSAGE = 96
+ROWS_PER_MESSAGE = 384
 CHARACTERS_PER_MESSAGE = 2**20
 """Of texts, after which a message is not added to: a full request of short texts, or half of a request of long ones."""
 
 PATIENCE = 0.05
 """Seconds after which the rows that a pipe has given are sent, although the next is not there yet."""
 
-BUFFER_BYTES = 2**21
+BUFFER_BYTES = 2**22
 """That the other process may send before they are received, where the system allows as much: five batches of vectors."""
 
 GRACE_SECONDS = 5.0
-"""How long the other process may take to end once it has nothing to do. It has no file that it could leave unfinished."""
+"""How long the other process may take to end once it has nothing to do."""
 
 
 class RowBatch(NamedTuple):
@@ -50,7 +51,7 @@ class RowBatch(NamedTuple):
 
 
 class EmbeddingProcess:
-    """Embeds the rows of a job in another process, which it starts with a stream; use it in an `async with` block.
+    """Embeds the rows of a job in another process, which is there as long as a `with` block runs.
 
     Args:
         settings: Of the client.
@@ -59,14 +60,37 @@ class EmbeddingProcess:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._statistics: Statistics | None = None
-        # A process takes a while to end, in which the job has other things to do.
-        self._ends = contextlib.AsyncExitStack()
+        self._is_used = False
+        own, other = socket.socketpair()
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+        self._channel = Channel(own)
+        with contextlib.ExitStack() as stack, other:
+            stack.callback(self._channel.close)
+            self._process = subprocess.Popen(  # noqa: S603 - it is this interpreter, with this package
+                # Without the working directory, where anything may have the name of a module.
+                [sys.executable, "-P", "-c", f"from {main.__module__} import main; main({other.fileno()})"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[other.fileno()],
+                # Ctrl-C is for this process, which sees to the other.
+                start_new_session=True,
+            )
+            stack.pop_all()
 
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._ends.aclose()
+    def __exit__(self, *_: object) -> None:
+        # Upon this the other process ends.
+        self._channel.close()
+        try:
+            if self._is_used:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(GRACE_SECONDS)
+        finally:
+            # It has no file of the job that could be left unfinished.
+            self._process.kill()
+            self._process.wait()
 
     @property
     def statistics(self) -> Statistics | None:
@@ -77,47 +101,31 @@ class EmbeddingProcess:
     async def stream(self, rows: Iterable[Row]) -> AsyncIterator[AsyncIterator[RowBatch]]:
         """Embed the texts of rows, and give them back by requests, as completed; the rows are pulled in a thread.
 
+        There is one stream in the life of the process, which has nothing to do after it.
+
         Raises:
             EmbedError: The client could not be opened; while the stream is iterated: what ended it before all was tried.
             JobError: The other process ended on its own.
         """
-        with contextlib.closing(await self._start()) as channel:
-            with contextlib.suppress(OSError):
-                await channel.send(self._settings)
-            self._note(await _received(channel))
-            feeder = _Feeder(channel, rows)
-            own: BaseException | None = None
-            async with asyncio.TaskGroup() as group:
-                feeding = group.create_task(feeder.feed(), name="feed")
-                try:
-                    async with contextlib.aclosing(self._batches(channel, feeder)) as batches:
-                        yield batches
-                except BaseException as error:  # noqa: BLE001 - raised again once the task is done, as it was
-                    own = error
-                finally:
-                    feeding.cancel()
-            if own is not None:
-                raise own
-
-    async def _start(self) -> Channel:
-        """Start a process, which ends when the channel to it is closed, and is waited for at the end of the block."""
-        own, other = socket.socketpair()
-        other.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
-        channel = Channel(own)
-        with contextlib.ExitStack() as stack, other:
-            stack.callback(channel.close)
-            process = await asyncio.create_subprocess_exec(
-                # Without the working directory, where anything may have the name of a module.
-                *(sys.executable, "-P", "-c", f"from {main.__module__} import main; main({other.fileno()})"),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                pass_fds=[other.fileno()],
-                # Ctrl-C is for this process, which sees to the other.
-                start_new_session=True,
-            )
-            self._ends.push_async_callback(_ended, process)
-            stack.pop_all()
-        return channel
+        channel, self._is_used = self._channel, True
+        with contextlib.suppress(OSError):
+            await channel.send(self._settings)
+        self._note(await _received(channel))
+        feeder = _Feeder(channel, rows)
+        own: BaseException | None = None
+        async with asyncio.TaskGroup() as group:
+            feeding = group.create_task(feeder.feed(), name="feed")
+            try:
+                async with contextlib.aclosing(self._batches(channel, feeder)) as batches:
+                    yield batches
+            except BaseException as error:  # noqa: BLE001 - raised again once the task is done, as it was
+                own = error
+            finally:
+                feeding.cancel()
+        # What is in flight is of no use any more.
+        channel.close()
+        if own is not None:
+            raise own
 
     def _note(self, message: object) -> None:
         """Take what is not about rows.
@@ -211,18 +219,6 @@ class _Feeder:
             if count >= ROWS_PER_MESSAGE or characters >= CHARACTERS_PER_MESSAGE:
                 return False
         return True
-
-
-async def _ended(process: asyncio.subprocess.Process) -> None:
-    try:
-        async with asyncio.timeout(GRACE_SECONDS):
-            await process.wait()
-    except TimeoutError:
-        pass
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 async def _received(channel: Channel) -> object:

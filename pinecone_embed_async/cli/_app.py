@@ -24,8 +24,8 @@ from pinecone_embed_async._jobs import (
 from pinecone_embed_async._limits import PlanName
 from pinecone_embed_async._models import PLANS
 from pinecone_embed_async.cli import _demo, _embed, _estimate, _job, _models, _serve
+from pinecone_embed_async.cli._connection import Settings, check_settings
 from pinecone_embed_async.cli._output import INTERRUPTED, PROGRAM, print_error
-from pinecone_embed_async.cli._run import Settings, check_settings
 from pinecone_embed_async.emulator import Emulator, ServiceQuota, parse_fault
 
 _DEFAULT_MODEL = "multilingual-e5-large"

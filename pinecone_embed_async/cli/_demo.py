@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from pinecone_embed_async import ConfigurationError
 from pinecone_embed_async._models import KNOWN_MODELS
+from pinecone_embed_async.cli._connection import Settings, connected
 from pinecone_embed_async.cli._docstrings import Docstring, read_docstrings
 from pinecone_embed_async.cli._output import print_line, printable
 from pinecone_embed_async.cli._progress import Summary
-from pinecone_embed_async.cli._run import Settings, connected, embed_texts
+from pinecone_embed_async.cli._run import embed_texts
 
 DEFAULT_QUERY = "parse a date in ISO 8601 format"
 

@@ -22,8 +22,9 @@ from pinecone_embed_async._jobs import (
     write_output,
 )
 from pinecone_embed_async._models import KNOWN_MODELS, expected_dimension
+from pinecone_embed_async.cli._connection import Settings, connected
 from pinecone_embed_async.cli._output import print_error, print_line
-from pinecone_embed_async.cli._run import Outcome, Settings, connected, embed_texts
+from pinecone_embed_async.cli._run import Outcome, embed_texts
 
 
 def embed_to_file(files: Sequence[InputFile], *, out: Path, columns: Columns, settings: Settings) -> int:

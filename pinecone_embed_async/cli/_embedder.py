@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from pinecone_embed_async import DenseEmbeddings, EmbedClient, EmbedError, SparseEmbeddings, Statistics
 from pinecone_embed_async.cli._channel import Channel
-from pinecone_embed_async.cli._run import Settings, connected
+from pinecone_embed_async.cli._connection import Settings, connected
 
 STATISTICS_INTERVAL = 0.1
 """Seconds between two looks at the client's statistics: as often as a bar is drawn."""

@@ -12,8 +12,8 @@ from rich.table import Table
 from pinecone_embed_async import Estimate, InputError
 from pinecone_embed_async._jobs import Columns, InputFile, Row, SourceError, read_rows
 from pinecone_embed_async._models import KNOWN_MODELS, tokens_per_minute
+from pinecone_embed_async.cli._connection import Settings, unconnected
 from pinecone_embed_async.cli._progress import duration
-from pinecone_embed_async.cli._run import Settings, unconnected
 
 
 def print_estimate(files: Sequence[InputFile], columns: Columns, settings: Settings, *, as_json: bool) -> int:

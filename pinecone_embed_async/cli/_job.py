@@ -26,9 +26,9 @@ from pinecone_embed_async._jobs import (
     take_fingerprint,
 )
 from pinecone_embed_async.cli._apart import EmbeddingProcess, RowBatch
+from pinecone_embed_async.cli._connection import Settings, service_named
 from pinecone_embed_async.cli._output import INTERRUPTED, print_error, print_line, without_key
 from pinecone_embed_async.cli._progress import Advance, Display, counted, pace, showing, standard_display, waited, with_quota
-from pinecone_embed_async.cli._run import Settings, service_named
 
 _EVENT_INTERVAL = 1.0
 
@@ -76,17 +76,21 @@ def embed_to_folder(files: Sequence[InputFile], *, out: Path, job: JobSettings, 
         )
 
     try:
-        with open_job(
-            out,
-            files,
-            job.columns,
-            fingerprint,
-            overwrite=job.overwrite,
-            append=job.append,
-            retry_failures=job.retry_failures,
-            dedupe=settings.dedupe,
-        ) as opened:
-            return _Run(opened, out, settings, teller).carry_out()
+        # First, for it takes as long to start as the input to be looked at.
+        with (
+            EmbeddingProcess(settings) as process,
+            open_job(
+                out,
+                files,
+                job.columns,
+                fingerprint,
+                overwrite=job.overwrite,
+                append=job.append,
+                retry_failures=job.retry_failures,
+                dedupe=settings.dedupe,
+            ) as opened,
+        ):
+            return _Run(opened, out, settings, teller, process).carry_out()
     except EmbedError as error:
         teller.end(2 if isinstance(error, ConfigurationError) else 1, str(error), None, 0.0)
         raise
@@ -95,11 +99,14 @@ def embed_to_folder(files: Sequence[InputFile], *, out: Path, job: JobSettings, 
 class _Run:
     """One run of an open job."""
 
-    def __init__(self, job: Job, out: Path, settings: Settings, teller: "_Lines | _Events") -> None:
+    def __init__(
+        self, job: Job, out: Path, settings: Settings, teller: "_Lines | _Events", process: EmbeddingProcess
+    ) -> None:
         self._job = job
         self._out = out
         self._settings = settings
         self._teller = teller
+        self._process = process
         self._retries = 0
         self._watch: Callable[[Advance], Advance] = lambda advance: advance
         self._before = self._advance(job.progress())
@@ -148,23 +155,23 @@ class _Run:
         return status
 
     async def _embed(self) -> None:
-        async with EmbeddingProcess(self._settings) as process:
-            self._watch = lambda advance: with_quota(advance, process.statistics)
-            with showing(self._teller.display(self._before), self._before, self._watch) as reporter:
+        process = self._process
+        self._watch = lambda advance: with_quota(advance, process.statistics)
+        with showing(self._teller.display(self._before), self._before, self._watch) as reporter:
 
-                def report(progress: JobProgress) -> None:
-                    self._retries = 0 if process.statistics is None else process.statistics.retries
-                    reporter(self._advance(progress))
+            def report(progress: JobProgress) -> None:
+                self._retries = 0 if process.statistics is None else process.statistics.retries
+                reporter(self._advance(progress))
 
-                self._started = time.perf_counter()
-                try:
-                    async with asyncio.timeout(self._settings.timeout) as limit:
-                        await self._job.run(lambda rows: _stream(process, rows), report)
-                except TimeoutError:
-                    # Others than its own are the operating system's, which the client does not let through.
-                    if not limit.expired():
-                        raise
-                    raise DeadlineExceededError("the time given with --timeout is over") from None
+            self._started = time.perf_counter()
+            try:
+                async with asyncio.timeout(self._settings.timeout) as limit:
+                    await self._job.run(lambda rows: _stream(process, rows), report)
+            except TimeoutError:
+                # Others than its own are the operating system's, which the client does not let through.
+                if not limit.expired():
+                    raise
+                raise DeadlineExceededError("the time given with --timeout is over") from None
 
 
 @contextlib.contextmanager

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pinecone_embed_async._models import KNOWN_MODELS
+from pinecone_embed_async.cli._connection import Settings, connected
 from pinecone_embed_async.cli._output import printable
-from pinecone_embed_async.cli._run import Settings, connected
 
 # Where no terminal sets the width, nothing is wrapped or cut.
 _WIDTH_OF_A_FILE = 500

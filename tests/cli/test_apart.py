@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 from pinecone_embed_async import AuthenticationError, ConfigurationError, DenseEmbeddings, EmbedClient, InputError
 from pinecone_embed_async._jobs import JobError, Row
 from pinecone_embed_async.cli._apart import MESSAGES_AHEAD, ROWS_PER_MESSAGE, EmbeddingProcess
-from pinecone_embed_async.cli._run import Settings
+from pinecone_embed_async.cli._connection import Settings
 from pinecone_embed_async.emulator import Emulator
 from tests.cli.test_job import start, write_texts
 
@@ -25,10 +25,13 @@ def rows_of(texts: Iterable[str]) -> Iterator[Row]:
         yield Row(f"id {number}", text, "in.txt", number + 1, number)
 
 
-def settings_for(emulator: Emulator, **options: Any) -> Settings:
-    return Settings(
-        model="multilingual-e5-large", parameters={"input_type": "passage"}, base_url=emulator.url, batch_size=8, **options
+@contextlib.asynccontextmanager
+async def embedding(emulator: Emulator) -> AsyncIterator[EmbeddingProcess]:
+    settings = Settings(
+        model="multilingual-e5-large", parameters={"input_type": "passage"}, base_url=emulator.url, batch_size=8
     )
+    with EmbeddingProcess(settings) as process:
+        yield process
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +59,7 @@ async def test_every_row_comes_back_once_with_the_vector_of_its_text(
     texts = [f"text number {number}" for number in range(1_000)]
     expected = await client.embed(texts, input_type="passage")
     emulator.latency = lambda request: 0.02 * (request.number % 3)
-    async with EmbeddingProcess(settings_for(emulator)) as process:
+    async with embedding(emulator) as process:
         assert process.statistics is None
         vectors = await vectors_by_row(process, rows_of(texts))
         assert process.statistics is not None
@@ -68,7 +71,7 @@ async def test_every_row_comes_back_once_with_the_vector_of_its_text(
 
 async def test_rows_that_fail_are_told_with_their_cause(emulator: Emulator) -> None:
     async with (
-        EmbeddingProcess(settings_for(emulator)) as process,
+        embedding(emulator) as process,
         process.stream(rows_of(["one", "lone \ud800 surrogate", "three"])) as batches,
     ):
         failures = [
@@ -84,12 +87,12 @@ async def test_rows_that_fail_are_told_with_their_cause(emulator: Emulator) -> N
 
 async def test_an_error_of_the_whole_stream_keeps_its_type(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PINECONE_API_KEY", "wrong-key")
-    async with EmbeddingProcess(settings_for(emulator)) as process:
+    async with embedding(emulator) as process:
         with pytest.raises(AuthenticationError) as caught:
             await vectors_by_row(process, rows_of(["one"]))
     assert "wrong-key" not in str(caught.value)
     monkeypatch.delenv("PINECONE_API_KEY")
-    async with EmbeddingProcess(settings_for(emulator)) as process:
+    async with embedding(emulator) as process:
         with pytest.raises(ConfigurationError, match="PINECONE_API_KEY"):
             await vectors_by_row(process, rows_of(["one"]))
 
@@ -100,7 +103,7 @@ async def test_an_error_of_the_source_comes_behind_everything_that_was_read_befo
         raise JobError("in.txt:101: not UTF-8")
 
     seen: list[int] = []
-    async with EmbeddingProcess(settings_for(emulator)) as process, process.stream(broken()) as batches:
+    async with embedding(emulator) as process, process.stream(broken()) as batches:
         with pytest.raises(JobError, match="not UTF-8"):
             async for batch in batches:
                 seen += [row.number for row in batch.items]
@@ -119,7 +122,7 @@ async def test_the_source_is_read_no_further_ahead_than_the_window_and_the_messa
     taken = 0
     # Eight requests of eight rows are in flight at most, and as many read ahead.
     most = (MESSAGES_AHEAD + 1) * ROWS_PER_MESSAGE + 16 * 8
-    async with EmbeddingProcess(settings_for(emulator)) as process, process.stream(counted()) as batches:
+    async with embedding(emulator) as process, process.stream(counted()) as batches:
         async for batch in batches:
             taken += len(batch.items)
             assert read - taken <= most
@@ -139,17 +142,23 @@ async def test_a_row_is_sent_although_the_next_is_not_there_yet(emulator: Emulat
         assert more.wait(30)
         yield second
 
-    async with EmbeddingProcess(settings_for(emulator)) as process, process.stream(slow()) as batches:
+    async with embedding(emulator) as process, process.stream(slow()) as batches:
         first = await anext(batches)
         assert [row.text for row in first.items] == ["one"]
         more.set()
         assert [row.text for batch in [each async for each in batches] for row in batch.items] == ["two"]
 
 
+async def test_a_process_that_had_nothing_to_do_is_not_waited_for(emulator: Emulator) -> None:
+    async with embedding(emulator):
+        [child] = children_of(os.getpid())
+    assert not Path(f"/proc/{child}").exists()
+
+
 async def test_leaving_early_ends_the_other_process(emulator: Emulator) -> None:
     emulator.hold()
     async with (
-        EmbeddingProcess(settings_for(emulator)) as process,
+        embedding(emulator) as process,
         process.stream(rows_of(f"text number {number}" for number in range(1_000))),
     ):
         await emulator.wait_for_in_flight(4)
@@ -160,7 +169,7 @@ async def test_leaving_early_ends_the_other_process(emulator: Emulator) -> None:
 async def test_a_process_that_is_killed_is_told_of_and_what_came_before_is_delivered(emulator: Emulator) -> None:
     seen = 0
     async with (
-        EmbeddingProcess(settings_for(emulator)) as process,
+        embedding(emulator) as process,
         process.stream(rows_of(f"text number {number}" for number in range(5_000))) as batches,
     ):
         with pytest.raises(JobError, match="the process that embeds has ended on its own"):
