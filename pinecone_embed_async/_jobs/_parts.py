@@ -18,7 +18,6 @@ from pinecone_embed_async._jobs._table import VECTOR_COLUMNS
 
 # Enough rows to compress well, few enough that one group of 2048 dimensions stays at 64 MiB.
 _ROWS_PER_GROUP = 8192
-_VALUES_PER_BATCH = 65536
 
 # Every number of a vector is different: compressing them or looking for repetitions costs time and saves nothing.
 _PLAIN_COLUMNS = ("vector", "indices", "values")
@@ -105,13 +104,7 @@ def _writer(file: Any, schema: Any) -> Any:
     leaves = {f"{name}{_ENDING}": "none" for name in _PLAIN_COLUMNS if name in schema.names}
     others = {name: "zstd" for name in schema.names if name not in _PLAIN_COLUMNS}
     return parquet.ParquetWriter(
-        file,
-        schema,
-        use_dictionary=flat,
-        write_statistics=["row", *flat],
-        compression={**others, **leaves},
-        # The numbers of a vector are that many values: in batches of the default 1024 writing takes half as long again.
-        write_batch_size=_VALUES_PER_BATCH,
+        file, schema, use_dictionary=flat, write_statistics=["row", *flat], compression={**others, **leaves}
     )
 
 

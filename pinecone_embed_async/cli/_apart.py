@@ -16,17 +16,17 @@ from pinecone_embed_async.cli._channel import Channel
 from pinecone_embed_async.cli._connection import Settings
 from pinecone_embed_async.cli._embedder import Counted, Embedded, Ended, MoreWanted, Texts, main
 
-MESSAGES_AHEAD = 2
+MESSAGES_AHEAD = 3
 """Messages of texts that the other process has and has not begun: some are there when it wants one, others on their way."""
 
-ROWS_PER_MESSAGE = 384
+ROWS_PER_MESSAGE = 192
 CHARACTERS_PER_MESSAGE = 2**20
 """Of texts, after which a message is not added to: a full request of short texts, or half of a request of long ones."""
 
 PATIENCE = 0.05
 """Seconds after which the rows that a pipe has given are sent, although the next is not there yet."""
 
-BUFFER_BYTES = 2**22
+BUFFER_BYTES = 2**21
 """That the other process may send before they are received, where the system allows as much: five batches of vectors."""
 
 GRACE_SECONDS = 5.0

@@ -6,6 +6,8 @@ import socket
 import struct
 from typing import Any
 
+import numpy as np
+
 _HEAD = struct.Struct("<QQ")
 _SIZE = struct.Struct("<Q")
 
@@ -49,15 +51,16 @@ class Channel:
             EOFError: The other end is gone.
         """
         length, count = _HEAD.unpack(await self._exactly(_HEAD.size))
-        start = memoryview(await self._exactly(count * _SIZE.size + length))
+        start = await self._exactly(count * _SIZE.size + length)
         sizes = [size for (size,) in _SIZE.iter_unpack(start[: count * _SIZE.size])]
         buffers = [await self._exactly(size) for size in sizes]
         return pickle.loads(start[count * _SIZE.size :], buffers=buffers)  # noqa: S301 - the other end is our own
 
-    async def _exactly(self, size: int) -> bytearray:
+    async def _exactly(self, size: int) -> memoryview:
         loop = asyncio.get_running_loop()
-        received = bytearray(size)
-        view = memoryview(received)
+        # Not a bytearray, which would be filled with zeros first.
+        received = memoryview(np.empty(size, np.uint8))
+        view = received
         while view:
             try:
                 count = await loop.sock_recv_into(self._socket, view)
