@@ -28,14 +28,13 @@ _PLAIN_COLUMNS = ("vector", "indices", "values")
 _ENDING = ".list.element"
 
 
-def encode_table(table: Any) -> Iterator[Any]:
-    """A table as records for the journal: for each chunk a stream of Arrow's own format, its schema included."""
-    for batch in table.to_batches():
-        # Into memory, and not piece by piece to the journal, for that takes a turn of the interpreter for each.
-        with pa.BufferOutputStream() as file:
-            with ipc.new_stream(file, table.schema) as writer:
-                writer.write_batch(batch)
-            yield file.getvalue()
+def encode_batch(batch: Any) -> Any:
+    """Some rows as a record for the journal: a stream of Arrow's own format, its schema included."""
+    # Into memory, and not piece by piece to the journal, for that takes a turn of the interpreter for each.
+    with pa.BufferOutputStream() as file:
+        with ipc.new_stream(file, batch.schema) as writer:
+            writer.write_batch(batch)
+        return file.getvalue()
 
 
 class Segment:

@@ -8,7 +8,7 @@ from pinecone_embed_async._jobs._failures import Cause, FailedRow, FailuresFile
 from pinecone_embed_async._jobs._files import file_errors
 from pinecone_embed_async._jobs._folder import OutputFolder
 from pinecone_embed_async._jobs._journal import Journal, Span
-from pinecone_embed_async._jobs._parts import Segment, encode_table, part_rows, part_schema, part_vectors, write_part
+from pinecone_embed_async._jobs._parts import Segment, encode_batch, part_rows, part_schema, part_vectors, write_part
 from pinecone_embed_async._jobs._rowset import RowNumbers, RowSet
 from pinecone_embed_async._jobs._table import check_same_vectors
 
@@ -133,9 +133,10 @@ class Store:
                 check_same_vectors(self.schema, table.schema)
             with file_errors(self._journal.path):
                 for table in tables:
-                    for record in encode_table(table):
-                        self._journal.append(record)
-                    self._rows += table.num_rows
+                    # A record for each request, so that a damaged one costs no more than that.
+                    for batch in table.to_batches():
+                        self._journal.append(encode_batch(batch))
+                        self._rows += batch.num_rows
                 self._journal.sync()
         if failed:
             self._failures.append(failed)

@@ -64,18 +64,22 @@ class EmbeddingProcess:
         own, other = socket.socketpair()
         other.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
         self._channel = Channel(own)
-        with contextlib.ExitStack() as stack, other:
-            stack.callback(self._channel.close)
-            self._process = subprocess.Popen(  # noqa: S603 - it is this interpreter, with this package
-                # Without the working directory, where anything may have the name of a module.
-                [sys.executable, "-P", "-c", f"from {main.__module__} import main; main({other.fileno()})"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[other.fileno()],
-                # Ctrl-C is for this process, which sees to the other.
-                start_new_session=True,
-            )
-            stack.pop_all()
+        self._process: subprocess.Popen[bytes] | None = None
+        # Told of when a stream is opened, for perhaps none will be.
+        self._problem: OSError | None = None
+        with other:
+            try:
+                self._process = subprocess.Popen(  # noqa: S603 - it is this interpreter, with this package
+                    # Without the working directory, where anything may have the name of a module.
+                    [sys.executable, "-P", "-c", f"from {main.__module__} import main; main({other.fileno()})"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=[other.fileno()],
+                    # Ctrl-C is for this process, which sees to the other.
+                    start_new_session=True,
+                )
+            except OSError as problem:
+                self._problem = problem
 
     def __enter__(self) -> Self:
         return self
@@ -83,6 +87,8 @@ class EmbeddingProcess:
     def __exit__(self, *_: object) -> None:
         # Upon this the other process ends.
         self._channel.close()
+        if self._process is None:
+            return
         try:
             if self._is_used:
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -105,8 +111,10 @@ class EmbeddingProcess:
 
         Raises:
             EmbedError: The client could not be opened; while the stream is iterated: what ended it before all was tried.
-            JobError: The other process ended on its own.
+            JobError: The other process could not be started, or ended on its own.
         """
+        if self._problem is not None:
+            raise JobError(f"the process that embeds cannot be started: {self._problem}") from self._problem
         channel, self._is_used = self._channel, True
         with contextlib.suppress(OSError):
             await channel.send(self._settings)

@@ -59,7 +59,7 @@ class Channel:
     async def _exactly(self, size: int) -> memoryview:
         loop = asyncio.get_running_loop()
         # Not a bytearray, which would be filled with zeros first.
-        received = memoryview(np.empty(size, np.uint8))
+        received = np.empty(size, np.uint8).data
         view = received
         while view:
             try:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
@@ -147,6 +148,15 @@ async def test_a_row_is_sent_although_the_next_is_not_there_yet(emulator: Emulat
         assert [row.text for row in first.items] == ["one"]
         more.set()
         assert [row.text for batch in [each async for each in batches] for row in batch.items] == ["two"]
+
+
+async def test_a_process_that_cannot_be_started_is_told_of_once_it_is_needed(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    async with embedding(emulator) as process:
+        with pytest.raises(JobError, match=r"the process that embeds cannot be started: .*/nowhere/python"):
+            await vectors_by_row(process, rows_of(["one"]))
 
 
 async def test_a_process_that_had_nothing_to_do_is_not_waited_for(emulator: Emulator) -> None:

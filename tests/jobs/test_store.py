@@ -204,6 +204,23 @@ def test_sparse_rows_are_lists_of_uint32_and_float32(folder: OutputFolder) -> No
     assert read.schema.field("values").type.value_type == pa.float32()
 
 
+def test_of_a_group_that_a_full_disk_has_cut_short_the_requests_that_are_whole_are_kept(folder: OutputFolder) -> None:
+    batches = [table(range(start, start + 10)) for start in range(0, 100, 10)]
+    together = pa.concat_tables(batches)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(OutputError, match="File too large"), Store(folder) as store:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+        try:
+            store.add([together], [])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with Store(folder) as store:
+        kept = [number for number in range(100) if number in store.done]
+        assert kept == list(range(len(kept)))
+        assert 20 <= len(kept) < 100
+        assert len(kept) % 10 == 0
+
+
 def failed(number: int, message: str = "overloaded") -> FailedRow:
     return FailedRow(row(number), cause_of(ServiceError(message, status=503)))
 
