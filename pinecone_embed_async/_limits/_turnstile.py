@@ -16,7 +16,7 @@ from pinecone_embed_async._limits._quota import QuotaDemand, QuotaOutcome
 from pinecone_embed_async._limits._rejections import named_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from collections.abc import Set as AbstractSet
 
     from pinecone_embed_async._clock import Clock, Timer
@@ -359,19 +359,24 @@ class Turnstile:
         self._timers.pop(loop, None)
         self.change(lambda limiter, now: limiter.dispatch(now))
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Keep other threads out. After a fork, forget who waits in the parent; what was learned and used stays known."""
+    def _locked(self) -> threading.RLock:
+        """What keeps other threads out while it is held."""
         process = os.getpid()
-        with self._locks.get(process) or self._locks.setdefault(process, threading.RLock()):
+        if self._process != process:
+            self._forget_parent(process)
+        return self._locks[process]
+
+    def _forget_parent(self, process: int) -> None:
+        """Forget, after a fork, who waits in the parent; what was learned and used stays known."""
+        with self._locks.setdefault(process, threading.RLock()):
+            # Another thread may have been first.
             if self._process != process:
-                self._process = process
                 self._locks = {process: self._locks[process]}
                 self._is_changing = False
                 for left in (self._put_off, self._waiters, self._unclaimed, self._timers, self._told):
                     left.clear()
                 self._limiter.forget_asks(self._clock.time())
-            yield
+                self._process = process
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -102,7 +102,7 @@ class Ledger:
         self._parts: deque[PlannedRequest] = deque()
         self._suspended: list[tuple[PlannedRequest, InvalidRequestError]] = []
         self._probe = _Probe.SETTLED if is_single or parameters in learned.parameters else _Probe.UNNEEDED
-        self._probe_request = plan_request((PROBE_TEXT,), 0, limits(), origin=-1, is_probe=True)
+        self._probe_request: PlannedRequest | None = None
         self.job_error: EmbedError | None = None
 
     def __repr__(self) -> str:
@@ -114,6 +114,8 @@ class Ledger:
         if self.job_error is not None or self._probe is _Probe.UNDER_WAY:
             return None
         if self._probe is _Probe.WANTED:
+            if self._probe_request is None:
+                self._probe_request = plan_request((PROBE_TEXT,), 0, self._limits(), origin=-1, is_probe=True)
             return self._probe_request
         return self._parts[0] if self._parts else self._fresh.ahead()
 

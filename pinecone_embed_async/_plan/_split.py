@@ -74,7 +74,7 @@ class Learned:
         self.accepted_bytes = 0
         self.parameters: dict[bytes, None] = {}
         self.estimator = TokenEstimator()
-        self._applied: tuple[tuple[RequestLimits, float], RequestLimits] | None = None
+        self._applied: tuple[RequestLimits, float, RequestLimits] | None = None
 
     def __repr__(self) -> str:
         return f"<Learned inputs={self.inputs}, request_bytes={self.request_bytes}, {self.estimator!r}>"
@@ -104,13 +104,17 @@ class Learned:
     def applied_to(self, limits: RequestLimits) -> RequestLimits:
         """The tighter of both, with the bytes per token that were learned."""
         # Asked for every text, so the last answer is kept.
-        asked = limits, self.estimator.bytes_per_token
-        if self._applied is None or self._applied[0] != asked:
+        ratio = self.estimator.bytes_per_token
+        if (
+            self._applied is None
+            or self._applied[1] != ratio
+            or not (self._applied[0] is limits or self._applied[0] == limits)
+        ):
             inputs = limits.inputs if self.inputs is None else min(limits.inputs, self.inputs)
             size = limits.bytes if self.request_bytes is None else min(limits.bytes, self.request_bytes)
-            applied = replace(limits, inputs=inputs, bytes=size, bytes_per_token=self.estimator.bytes_per_token)
-            self._applied = asked, applied
-        return self._applied[1]
+            applied = replace(limits, inputs=inputs, bytes=size, bytes_per_token=ratio)
+            self._applied = limits, ratio, applied
+        return self._applied[2]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -321,6 +325,7 @@ class Requests:
         self._start = 0
         self._ahead: PlannedRequest | None = None
         self._returned: deque[str] = deque()
+        self._is_read = False
 
     def ahead(self) -> PlannedRequest | None:
         """The next request, which stays the next; `None` if there is none."""
@@ -353,9 +358,12 @@ class Requests:
 
     def _gather(self) -> PlannedRequest | None:
         """The same request as a `Splitter` makes, without its work for each text."""
+        if self._is_read and not self._returned:
+            return None
         limits = self._limits()
         self._returned.extend(islice(self._texts, max(0, limits.inputs - len(self._returned))))
         if not self._returned:
+            self._is_read = True
             return None
         texts = list(islice(self._returned, limits.inputs))
         sizes = [len(text) if text.isascii() else len(text.encode()) for text in texts]
