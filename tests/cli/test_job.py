@@ -22,6 +22,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import dataset, parquet
 
+from pinecone_embed_async._jobs._journal import scan
 from pinecone_embed_async.cli import cli
 from pinecone_embed_async.cli._docstrings import read_docstrings
 from pinecone_embed_async.emulator import EmbedRequest, Emulator
@@ -399,10 +400,13 @@ async def test_a_journal_that_a_power_cut_has_spoiled_costs_what_is_spoiled(
 ) -> None:
     source, out = write_texts(tmp_path / "in.txt", 400), tmp_path / "out"
     emulator.latency = lambda request: 0 if request.number <= 4 else 60
-    assert await in_thread(emulator, source, "--out", out, "--batch-size", 50, "--timeout", 1, "--quiet") == 1
-    capsys.readouterr()
-    emulator.latency = 0
     journal = out / "_journal-00000.log"
+    process = await start(emulator, source, "--out", out, "--batch-size", 50, "--quiet")
+    while not journal.exists() or len(scan(journal).spans) < 4:
+        await asyncio.sleep(0.01)
+    process.kill()
+    await process.communicate()
+    emulator.latency = 0
     content = bytearray(journal.read_bytes())
     if damage == "torn":
         journal.write_bytes(content[:-1000])
