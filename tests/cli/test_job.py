@@ -402,7 +402,7 @@ async def test_a_journal_that_a_power_cut_has_spoiled_costs_what_is_spoiled(
     emulator.latency = lambda request: 0 if request.number <= 4 else 60
     journal = out / "_journal-00000.log"
     process = await start(emulator, source, "--out", out, "--batch-size", 50, "--quiet")
-    while not journal.exists() or len(scan(journal).spans) < 4:
+    while not journal.exists() or len(scan(journal).spans) < 4:  # noqa: ASYNC110 - it is another process's file
         await asyncio.sleep(0.01)
     process.kill()
     await process.communicate()
