@@ -70,11 +70,6 @@ class Load:
         extra = {"dimension": self.dimension} if self.model == "llama-text-embed-v2" else {}
         return {"input_type": "passage", **extra}
 
-    @property
-    def row_bytes(self) -> int:
-        """Of one dense row of a result, in float32."""
-        return 4 * self.dimension
-
 
 def texts(count: int, seed: int) -> list[str]:
     """Return ``count`` different passages of 40 to 60 made-up words, about 300 characters each."""
