@@ -13,12 +13,14 @@ from pinecone_embed_async._jobs._outputs import (
     output_format,
     write_output,
 )
+from pinecone_embed_async._jobs._recorder import Batch
 from pinecone_embed_async._jobs._sources import Columns, Row, read_rows
 from pinecone_embed_async._jobs._table import vector_columns
 from pinecone_embed_async._jobs._templates import FieldText, TextSource, parse_template
 
 __all__ = [
     "STANDARD_INPUT",
+    "Batch",
     "Columns",
     "Counts",
     "FieldText",

@@ -7,10 +7,10 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from typing import NamedTuple, Self
+from typing import Self
 
-from pinecone_embed_async import DenseEmbeddings, Failure, SparseEmbeddings, Statistics
-from pinecone_embed_async._jobs import JobError, Row
+from pinecone_embed_async import Statistics
+from pinecone_embed_async._jobs import Batch, JobError, Row
 from pinecone_embed_async._threads import in_thread
 from pinecone_embed_async.cli._channel import Channel
 from pinecone_embed_async.cli._connection import Settings
@@ -31,23 +31,6 @@ BUFFER_BYTES = 2**21
 
 GRACE_SECONDS = 5.0
 """How long the other process may take to end once it has nothing to do."""
-
-
-class RowBatch(NamedTuple):
-    """Some rows and what became of them.
-
-    Attributes:
-        items: The rows.
-        embeddings: Row i belongs to `items[i]`.
-    """
-
-    items: list[Row]
-    embeddings: DenseEmbeddings | SparseEmbeddings
-
-    @property
-    def failures(self) -> tuple[Failure, ...]:
-        """What failed, by position in `items`."""
-        return self.embeddings.failures
 
 
 class EmbeddingProcess:
@@ -104,7 +87,7 @@ class EmbeddingProcess:
         return self._statistics
 
     @contextlib.asynccontextmanager
-    async def stream(self, rows: Iterable[Row]) -> AsyncIterator[AsyncIterator[RowBatch]]:
+    async def stream(self, rows: Iterable[Row]) -> AsyncIterator[AsyncIterator[Batch]]:
         """Embed the texts of rows, and give them back by requests, as completed; the rows are pulled in a thread.
 
         There is one stream in the life of the process, which has nothing to do after it.
@@ -146,12 +129,12 @@ class EmbeddingProcess:
         elif isinstance(message, Ended) and message.error is not None:
             raise message.error
 
-    async def _batches(self, channel: Channel, feeder: "_Feeder") -> AsyncGenerator[RowBatch, None]:
+    async def _batches(self, channel: Channel, feeder: "_Feeder") -> AsyncGenerator[Batch, None]:
         message: object = None
         while not isinstance(message, Ended):
             message = await _received(channel)
             if isinstance(message, Embedded):
-                yield RowBatch(feeder.taken_back(message.start, len(message.embeddings)), message.embeddings)
+                yield Batch(feeder.taken_back(message.start, len(message.embeddings)), message.embeddings)
             elif isinstance(message, MoreWanted):
                 feeder.more_wanted()
             else:

@@ -14,6 +14,7 @@ from typing import Any
 
 from pinecone_embed_async import ConfigurationError, DeadlineExceededError, EmbedError
 from pinecone_embed_async._jobs import (
+    Batch,
     Columns,
     Fingerprint,
     InputFile,
@@ -25,7 +26,7 @@ from pinecone_embed_async._jobs import (
     open_job,
     take_fingerprint,
 )
-from pinecone_embed_async.cli._apart import EmbeddingProcess, RowBatch
+from pinecone_embed_async.cli._apart import EmbeddingProcess
 from pinecone_embed_async.cli._connection import Settings, service_named
 from pinecone_embed_async.cli._output import INTERRUPTED, print_error, print_line, without_key
 from pinecone_embed_async.cli._progress import Advance, Display, counted, pace, showing, standard_display, waited, with_quota
@@ -185,7 +186,7 @@ def _handler_kept() -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _stream(process: EmbeddingProcess, rows: Iterable[Row]) -> AsyncIterator[AsyncIterator[RowBatch]]:
+async def _stream(process: EmbeddingProcess, rows: Iterable[Row]) -> AsyncIterator[AsyncIterator[Batch]]:
     async with process.stream(rows) as batches:
         try:
             yield batches
