@@ -28,7 +28,6 @@ class Settings:
         timeout: Seconds that the whole run may take.
         dedupe: Whether equal texts are sent once.
         cache: The file that vectors are kept in; `None` for none.
-        dense_only: Whether sparse embeddings are of no use, so that a model that is not known is asked about first.
         quiet: Whether nothing is shown.
     """
 
@@ -43,7 +42,6 @@ class Settings:
     timeout: float | None = None
     dedupe: bool = False
     cache: Path | None = None
-    dense_only: bool = False
     quiet: bool = False
 
 
