@@ -26,8 +26,8 @@ from pinecone_embed_async._jobs import (
     open_job,
     take_fingerprint,
 )
-from pinecone_embed_async.cli._apart import EmbeddingProcess
 from pinecone_embed_async.cli._connection import Settings, service_named
+from pinecone_embed_async.cli._embedding_process import EmbeddingProcess
 from pinecone_embed_async.cli._output import INTERRUPTED, print_error, print_line, without_key
 from pinecone_embed_async.cli._progress import Advance, Display, counted, pace, showing, standard_display, waited, with_quota
 

@@ -1,4 +1,4 @@
-"""A job's stream in a process of its own: reading and writing files keeps the interpreter from none of its event loop."""
+"""Embeds a job's rows in a process of its own: reading and writing files would keep the interpreter from its event loop."""
 
 import asyncio
 import contextlib
@@ -19,9 +19,8 @@ from pinecone_embed_async.cli._embedder import Counted, Embedded, Ended, MoreWan
 MESSAGES_AHEAD = 3
 """Messages of texts that the other process has and has not begun: some are there when it wants one, others on their way."""
 
-ROWS_PER_MESSAGE = 192
-CHARACTERS_PER_MESSAGE = 2**20
-"""Of texts, after which a message is not added to: a full request of short texts, or half of a request of long ones."""
+ROWS_PER_MESSAGE, CHARACTERS_PER_MESSAGE = 192, 2**20
+"""After which a message is not added to: two full requests of short texts, or half of a request of long ones."""
 
 PATIENCE = 0.05
 """Seconds after which the rows that a pipe has given are sent, although the next is not there yet."""
