@@ -118,7 +118,9 @@ async def test_a_job_killed_twenty_times_ends_with_the_table_of_an_undisturbed_r
 
 
 @pytest.mark.timeout(120)
-async def test_so_does_a_job_that_sends_equal_texts_once(tmp_path: Path, emulator: Emulator) -> None:
+async def test_a_job_that_sends_equal_texts_once_and_is_killed_six_times_ends_with_the_same_table(
+    tmp_path: Path, emulator: Emulator
+) -> None:
     source, undisturbed, killed = tmp_path / "in.txt", tmp_path / "undisturbed", tmp_path / "killed"
     source.write_text("".join(f"text number {number % 1_500}\n" for number in range(6_000)))
     assert await run(emulator, source, "--out", undisturbed, *SMALL) == (0, "", "")
