@@ -18,7 +18,7 @@ from pinecone_embed_async._jobs import JobError, Row
 from pinecone_embed_async.cli._connection import Settings
 from pinecone_embed_async.cli._embedding_process import MESSAGES_AHEAD, ROWS_PER_MESSAGE, EmbeddingProcess
 from pinecone_embed_async.emulator import Emulator
-from tests.cli.test_job import start, write_texts
+from tests.cli.program import start, write_texts
 
 
 def rows_of(texts: Iterable[str]) -> Iterator[Row]:

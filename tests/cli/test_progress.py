@@ -14,7 +14,7 @@ import pytest
 from pinecone_embed_async import EmbedClient, Quota
 from pinecone_embed_async.cli._progress import Advance, Pace, Summary, duration, pace, showing, standard_display, with_quota
 from pinecone_embed_async.emulator import Emulator
-from tests.cli.test_job import PROGRAM, ROOT, in_thread, write_texts
+from tests.cli.program import PROGRAM, ROOT, in_thread, write_texts
 from tests.processes import environment_of
 
 
