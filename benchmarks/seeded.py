@@ -22,7 +22,7 @@ Kind = Literal["dense", "sparse"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 MAX_BATCH = 96
-"""Inputs per request, the limit of every hosted model (service-facts)."""
+"""Inputs per request, the limit of every hosted model. Source: the service's documentation."""
 
 PERIOD = 1009
 """Input ``i`` gets vector ``i % PERIOD``. Prime, so that a batch put in another's place shows."""
