@@ -9,20 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.harness import _ROOT, BenchmarkError, _environment
+from benchmarks.harness import BenchmarkError, running_module
 from pinecone_embed_async.emulator import Emulator, ServiceQuota
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
 API_KEY = "benchmark"
-_END = 10.0
-"""Seconds that it has to end."""
 
 
 class EmulatedService:
@@ -71,24 +69,8 @@ def running_emulator(quota: dict[str, Any] | None, latency: float | tuple[float,
         BenchmarkError: it did not start.
     """
     settings = json.dumps({"quota": quota or {}, "latency": latency})
-    command = [sys.executable, "-m", "benchmarks.emulated", settings]
-    with subprocess.Popen(
-        command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()
-    ) as process:
-        if process.stdin is None or process.stdout is None:
-            raise BenchmarkError("the emulator has no pipes")
-        try:
-            url = process.stdout.readline().strip()
-            if not url:
-                raise BenchmarkError("the emulator did not start; what it said is above")
-            yield EmulatedService(process, url)
-        finally:
-            with contextlib.suppress(OSError):
-                process.stdin.close()
-            try:
-                process.wait(_END)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    with running_module("emulated", [settings], who="the emulator") as (process, url):
+        yield EmulatedService(process, url)
 
 
 def _served(emulator: Emulator) -> dict[str, Any]:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from benchmarks.seeded import Load
 
 _ROOT = Path(__file__).parent.parent
-_SERVER_START = 120.0
-_SERVER_END = 10.0
+_START_SECONDS = 120.0
+_END_SECONDS = 10.0
 _PACKAGES = (
     "pinecone-embed-async",
     "aiohttp",
@@ -88,6 +88,48 @@ def run_module(name: str, arguments: Sequence[str], *, limit: float, who: str) -
     return process.stdout
 
 
+@contextlib.contextmanager
+def running_module(name: str, arguments: Sequence[str], *, who: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Have a module of this package in a process of its own while the block runs, and end it whatever happens.
+
+    It has to end when its standard input closes.
+
+    Args:
+        name: Of the module.
+        arguments: On its command line.
+        who: What the messages of errors call it.
+
+    Yields:
+        The process, with pipes to it, and the first line that it has printed.
+
+    Raises:
+        BenchmarkError: It did not get ready.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-m", f"benchmarks.{name}", *arguments],
+        cwd=_ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=_environment(),
+    ) as process:
+        if process.stdin is None or process.stdout is None:
+            raise BenchmarkError(f"{who} has no pipes")
+        try:
+            ready, _, _ = select.select([process.stdout], [], [], _START_SECONDS)
+            first = process.stdout.readline().strip() if ready else ""
+            if not first:
+                raise BenchmarkError(f"{who} did not start; what it said is above")
+            yield process, first
+        finally:
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+            try:
+                process.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
 @dataclass(frozen=True)
 class Server:
     """A server that is running."""
@@ -120,26 +162,11 @@ def running_server(load: Load, *, service_time: float = 0.0) -> Iterator[Server]
     Raises:
         BenchmarkError: It did not get ready.
     """
-    command = [sys.executable, "-m", "benchmarks.server", "--service-time", str(service_time)]
+    arguments = ["--service-time", str(service_time)]
     for name, value in asdict(load).items():
-        command += [f"--{name}", str(value)]
-    with subprocess.Popen(
-        command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()
-    ) as process:
-        if process.stdin is None or process.stdout is None:
-            raise BenchmarkError("the server has no pipes")
-        try:
-            ready, _, _ = select.select([process.stdout], [], [], _SERVER_START)
-            port = process.stdout.readline().strip() if ready else ""
-            if not port:
-                raise BenchmarkError("the server did not start; what it said is above")
-            yield Server(f"http://127.0.0.1:{port}")
-        finally:
-            process.stdin.close()
-            try:
-                process.wait(_SERVER_END)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        arguments += [f"--{name}", str(value)]
+    with running_module("server", arguments, who="the server") as (_, port):
+        yield Server(f"http://127.0.0.1:{port}")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ Kind = Literal["dense", "sparse"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 MAX_BATCH = 96
-"""Inputs per request, the limit of every hosted model (service-facts)."""
+"""Inputs per request, the limit of every hosted model. Source: the service's documentation."""
 
 PERIOD = 1009
 """Input ``i`` gets vector ``i % PERIOD``. Prime, so that a batch put in another's place shows."""
@@ -69,11 +69,6 @@ class Load:
         """The request's ``parameters`` for passages."""
         extra = {"dimension": self.dimension} if self.model == "llama-text-embed-v2" else {}
         return {"input_type": "passage", **extra}
-
-    @property
-    def row_bytes(self) -> int:
-        """Of one dense row of a result, in float32."""
-        return 4 * self.dimension
 
 
 def texts(count: int, seed: int) -> list[str]:

@@ -127,7 +127,7 @@ async def test_all_are_embedded_and_in_order_though_a_third_of_all_attempts_is_f
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(100))
 @pytest.mark.parametrize("model", PARAMETERS)
-async def test_the_same_with_chance_itself_and_many_seeds(model: str, seed: int) -> None:
+async def test_all_are_embedded_and_in_order_for_many_seeds_when_faults_come_by_chance(model: str, seed: int) -> None:
     patient = RetryPolicy(max_attempts=40, initial_backoff=0.02, max_backoff=0.2, max_retry_after=0.05)
     faults = FaultMix(seed, 1 / 3, FAULTS)
     async with Emulator(faults=faults) as emulator, client_of(emulator, model, retry=patient) as client:

@@ -48,7 +48,7 @@ async def test_an_error_that_leaves_holds_no_text_in_the_librarys_frames(fault: 
             assert_frames_are_silent(caught.value)
 
 
-async def test_neither_does_a_deadline() -> None:
+async def test_a_deadline_holds_no_text_in_the_librarys_frames() -> None:
     async with Emulator(api_key=KEY) as emulator, client_of(emulator, DENSE) as client:
         emulator.hold()
         with pytest.raises(EmbedError) as caught:
@@ -57,7 +57,7 @@ async def test_neither_does_a_deadline() -> None:
     assert_frames_are_silent(caught.value)
 
 
-async def test_neither_does_an_error_before_anything_is_sent() -> None:
+async def test_an_error_before_anything_is_sent_holds_no_text_in_the_librarys_frames() -> None:
     async with Emulator(api_key=KEY) as emulator, client_of(emulator, DENSE) as client:
         for inputs in ([*TEXTS, 5], [*TEXTS, f"{TEXTS[0]} \ud800"], [{"texts": TEXTS[0]}]):
             with pytest.raises(EmbedError) as caught:

@@ -27,8 +27,8 @@ from benchmarks.settings import MAIN_LOAD
 from benchmarks.tables import Table, number
 from pinecone_embed_async import EmbedClient
 from pinecone_embed_async._jobs import Columns, Fingerprint, find_inputs, open_job, take_fingerprint
-from pinecone_embed_async.cli._apart import EmbeddingProcess
 from pinecone_embed_async.cli._connection import Settings as ClientSettings
+from pinecone_embed_async.cli._embedding_process import EmbeddingProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

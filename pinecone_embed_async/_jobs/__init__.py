@@ -2,9 +2,8 @@
 
 from pinecone_embed_async._jobs._errors import JobChangedError, JobError, OutputError, SourceError
 from pinecone_embed_async._jobs._fingerprint import Fingerprint, InputPrint, take_fingerprint
-from pinecone_embed_async._jobs._inputs import STANDARD_INPUT, InputFile, InputFormat, find_inputs
-from pinecone_embed_async._jobs._job import Job, JobProgress, Stream, open_job
-from pinecone_embed_async._jobs._ledger import Counts
+from pinecone_embed_async._jobs._inputs import InputFile, InputFormat, find_inputs
+from pinecone_embed_async._jobs._job import Job, JobProgress, open_job
 from pinecone_embed_async._jobs._outputs import (
     OutputFormat,
     check_output,
@@ -13,14 +12,14 @@ from pinecone_embed_async._jobs._outputs import (
     output_format,
     write_output,
 )
+from pinecone_embed_async._jobs._recorder import Batch
 from pinecone_embed_async._jobs._sources import Columns, Row, read_rows
 from pinecone_embed_async._jobs._table import vector_columns
 from pinecone_embed_async._jobs._templates import FieldText, TextSource, parse_template
 
 __all__ = [
-    "STANDARD_INPUT",
+    "Batch",
     "Columns",
-    "Counts",
     "FieldText",
     "Fingerprint",
     "InputFile",
@@ -34,7 +33,6 @@ __all__ = [
     "OutputFormat",
     "Row",
     "SourceError",
-    "Stream",
     "TextSource",
     "check_output",
     "check_space",

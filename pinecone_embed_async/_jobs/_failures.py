@@ -44,17 +44,15 @@ class _CauseLine(_Line):
     message: str
 
 
-def failure_line(failed: FailedRow) -> bytes:
-    """One line of the file: id, row, input, line, the error's class and message."""
-    row, cause = failed
-    record = {
-        "id": row.id,
-        "row": row.number,
-        "input": row.source,
-        "line": row.line,
-        "error": cause.error,
-        "message": cause.message,
-    }
+def failure_line(row: Row, error: str | None, message: str) -> bytes:
+    """One line about a row that is not embedded: id, row, input, line, the error's class and message.
+
+    Args:
+        row: The row.
+        error: The error's class; `None` if the row was not tried.
+        message: Why it is not embedded.
+    """
+    record = {"id": row.id, "row": row.number, "input": row.source, "line": row.line, "error": error, "message": message}
     return msgspec.json.encode(record) + b"\n"
 
 
@@ -112,7 +110,7 @@ class FailuresFile:
         Raises:
             OutputError: The file system refused.
         """
-        lines = b"".join(map(failure_line, failed))
+        lines = b"".join(failure_line(row, *cause) for row, cause in failed)
         if lines:
             with file_errors(self._path), self._path.open("ab") as file:
                 file.write(lines)

@@ -107,7 +107,6 @@ def _input_print(file: InputFile, earlier: Mapping[tuple[str, Stamp], str | None
     format_name = f"{file.format}.{file.compression}" if file.compression else str(file.format)
     if file.path is None:
         return InputPrint(file.name, format_name, None)
-    # The place too, since another file may have the same name, size and time.
     stamp, digest = _digest(file.path, file.name, earlier)
     return InputPrint(file.name, format_name, digest, stamp.size, stamp.modified)
 

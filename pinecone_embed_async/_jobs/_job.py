@@ -40,14 +40,12 @@ class JobProgress:
 
     Attributes:
         counts: Of the rows of the input.
-        before: Rows that were done when the run began.
         requests: Requests of this run that were answered.
         tokens: Tokens that they cost.
         duplicates: Rows that are not sent, for another has the same text, and that are not copied from that yet.
     """
 
     counts: Counts
-    before: int
     requests: int
     tokens: int
     duplicates: int
@@ -225,13 +223,12 @@ class Job:
         self._folder = folder
         self._is_checked = is_checked
         self._not_copied = len(copies.rows)
-        self._before = ledger.counts().done
         self._requests = self._tokens = 0
         self._stop: int | None = None
 
     def progress(self) -> JobProgress:
         """How far it has come; rows that are not on the disk do not count."""
-        return JobProgress(self.ledger.counts(), self._before, self._requests, self._tokens, self._not_copied)
+        return JobProgress(self.ledger.counts(), self._requests, self._tokens, self._not_copied)
 
     async def run(self, stream: Stream, report: Callable[[JobProgress], None]) -> None:
         """Embed what is missing, or what failed if that is to be retried.

@@ -15,8 +15,6 @@ from typing import Any, BinaryIO, NamedTuple, Self
 _MAGIC = b"PEJ1"
 _HEADER = struct.Struct("<4sIQ")
 _ALIGNMENT = 8
-# Linux takes 1024.
-_PARTS_PER_CALL = 512
 
 
 class Span(NamedTuple):
@@ -81,28 +79,22 @@ class Journal:
         """Bytes of the file."""
         return self._end
 
-    def append(self, *pieces: Any) -> Span:
+    def append(self, content: Any) -> None:
         """Write a record, which counts only after `sync`.
 
         Args:
-            pieces: The content, as bytes or buffers that follow one another.
+            content: As bytes or a buffer.
 
         Raises:
             OSError: The file system refused; nothing may be appended any more.
         """
-        views: list[memoryview] = [memoryview(piece).cast("B") for piece in pieces]
-        length = sum(map(len, views))
-        checksum = _checksum_of_length(length)
-        for view in views:
-            checksum = zlib.crc32(view, checksum)
+        view = memoryview(content).cast("B")
+        length = len(view)
+        header = _HEADER.pack(_MAGIC, zlib.crc32(view, _checksum_of_length(length)), length)
         start = self._end + _HEADER.size
-        _write(
-            self._file, [memoryview(_HEADER.pack(_MAGIC, checksum, length)), *views, memoryview(bytes(-length % _ALIGNMENT))]
-        )
+        _write(self._file, [memoryview(header), view, memoryview(bytes(-length % _ALIGNMENT))])
         self._end = start + length + -length % _ALIGNMENT
-        span = Span(start, length)
-        self.spans.append(span)
-        return span
+        self.spans.append(Span(start, length))
 
     def sync(self) -> None:
         """Have everything appended on the disk.
@@ -174,7 +166,7 @@ def _checksum_of_length(length: int) -> int:
 def _write(file: BinaryIO, parts: list[memoryview]) -> None:
     # One call may write less than it is given, before a disk is full for instance.
     while parts:
-        written = os.writev(file.fileno(), parts[:_PARTS_PER_CALL])
+        written = os.writev(file.fileno(), parts)
         while parts and written >= len(parts[0]):
             written -= len(parts.pop(0))
         if written:

@@ -153,10 +153,9 @@ class JobLedger:
         """Note rows that failed."""
         self._failed_count += self._failed.add(rows)
 
-    def note_end(self, stop: int) -> Portion:
-        """Note that the input ends before the row `stop`, and give the portion that knows it."""
+    def note_end(self, stop: int) -> None:
+        """Note that the input ends before the row `stop`."""
         self.portion = replace(self.portion, rows=stop - self.portion.first_row)
-        return self.portion
 
     def counts(self) -> Counts:
         """How far the portion has come."""

@@ -13,6 +13,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from pinecone_embed_async._jobs._errors import OutputError
+from pinecone_embed_async._jobs._failures import cause_of, failure_line
 from pinecone_embed_async._jobs._files import PARTIAL_SUFFIX, file_errors, replacing
 from pinecone_embed_async._jobs._inputs import InputFile
 from pinecone_embed_async._jobs._sources import Row
@@ -158,18 +159,10 @@ def _write_parquet(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings, 
 
 def _write_failures(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings) -> None:
     causes = {index: failure.error for failure in embeddings.failures for index in failure.indices}
-    encode = msgspec.json.Encoder().encode
     for index in np.flatnonzero(~embeddings.embedded).tolist():
-        row, error = rows[index], causes.get(index)
-        record = {
-            "id": row.id,
-            "row": index,
-            "input": row.source,
-            "line": row.line,
-            "error": None if error is None else type(error).__name__,
-            "message": "not tried: the run ended before" if error is None else str(error),
-        }
-        file.write(encode(record) + b"\n")
+        error = causes.get(index)
+        told = (None, "not tried: the run ended before") if error is None else cause_of(error)
+        file.write(failure_line(rows[index], *told))
 
 
 _WRITERS: dict[OutputFormat, Callable[[BinaryIO, Sequence[Row], Embeddings, RowIndices], None]] = {

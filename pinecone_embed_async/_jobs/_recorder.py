@@ -3,11 +3,10 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from pinecone_embed_async._errors import Failure
 from pinecone_embed_async._jobs._failures import FailedRow, cause_of
 from pinecone_embed_async._jobs._ledger import is_about_rows
 from pinecone_embed_async._jobs._rowset import RowNumbers
@@ -20,20 +19,16 @@ GROUP_SECONDS = 0.05
 GROUP_BYTES = 16 * 2**20
 
 
-class Batch(Protocol):
-    """What a stream delivers at once: the rows of one request and what became of them."""
+class Batch(NamedTuple):
+    """What a stream delivers at once: the rows of one request and what became of them.
 
-    @property
-    def items(self) -> Sequence[Row]:
-        """The rows."""
+    Attributes:
+        rows: The rows.
+        embeddings: Row i belongs to `rows[i]`; failures are told by position in `rows`.
+    """
 
-    @property
-    def embeddings(self) -> Embeddings:
-        """Row i belongs to `items[i]`."""
-
-    @property
-    def failures(self) -> Sequence[Failure]:
-        """What failed, by position in `items`."""
+    rows: Sequence[Row]
+    embeddings: Embeddings
 
 
 class Piece(NamedTuple):
@@ -53,12 +48,12 @@ class Piece(NamedTuple):
 def piece_of(batch: Batch) -> Piece:
     """What is written of a batch; rows that met an error of the whole job are as good as not tried."""
     failed = [
-        FailedRow(batch.items[index], cause_of(failure.error))
-        for failure in batch.failures
+        FailedRow(batch.rows[index], cause_of(failure.error))
+        for failure in batch.embeddings.failures
         if is_about_rows(failure.error)
         for index in failure.indices
     ]
-    return Piece(batch.items, batch.embeddings, failed)
+    return Piece(batch.rows, batch.embeddings, failed)
 
 
 class Recorder:

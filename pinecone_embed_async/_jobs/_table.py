@@ -85,11 +85,6 @@ def _whole(column: Any) -> Any:
     return column.chunk(0) if column.num_chunks else pa.array([], column.type)
 
 
-def embedded_table(rows: Sequence[Row], embeddings: Embeddings, kept: pa.Schema) -> Any:
-    """The embedded ones of `rows` as an Arrow table: `id`, `row`, the kept columns, the embeddings."""
-    return embedded_tables([(rows, embeddings)], kept)[0]
-
-
 def embedded_tables(pieces: Iterable[tuple[Sequence[Row], Embeddings]], kept: pa.Schema) -> list[Any]:
     """The embedded ones of some rows as Arrow tables: `id`, `row`, the kept columns, the embeddings.
 
@@ -211,9 +206,9 @@ def _field(name: str, seen: set[Any]) -> Any:
     return pa.field(name, pa.string(), metadata=_AS_JSON)
 
 
-def kept_of(table: Any) -> Any:
-    """The kept columns of the schema of a table."""
-    return pa.schema([field for field in table if field.name not in RESERVED])
+def kept_of(schema: Any) -> Any:
+    """The kept columns among those of a table."""
+    return pa.schema([field for field in schema if field.name not in RESERVED])
 
 
 def with_checked_types(rows: Iterable[Row], kept: pa.Schema) -> Iterator[Row]:

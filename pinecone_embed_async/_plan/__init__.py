@@ -18,7 +18,6 @@ from pinecone_embed_async._plan._tokens import (
     FEWEST_BYTES_PER_TOKEN,
     MOST_BYTES_PER_TOKEN,
     SPECIAL_TOKENS,
-    TokenEstimator,
     estimate_tokens,
     utf8_length,
 )
@@ -40,7 +39,6 @@ __all__ = [
     "RequestLimits",
     "Requests",
     "Splitter",
-    "TokenEstimator",
     "count_requests",
     "estimate_tokens",
     "plan_request",

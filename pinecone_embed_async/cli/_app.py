@@ -163,7 +163,7 @@ AllowHttp = Annotated[
 ]
 WithEmulator = Annotated[
     bool,
-    typer.Option("--emulator", help="Ask a local emulator in this process instead of the service; needs no key."),
+    typer.Option("--emulator", help="Ask a local emulator of the command's own instead of the service; needs no key."),
 ]
 Dedupe = Annotated[bool, typer.Option("--dedupe", help="Send equal texts once; every row gets its embedding.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary; errors are still told.")]
@@ -256,6 +256,7 @@ def embed(
       pinecone-embed embed notes.txt --out notes.parquet --emulator
       zcat log.gz | pinecone-embed embed - --format txt --out log.npy
     """  # noqa: D301 - \b is typer's mark for lines to keep
+    _check_seconds(timeout, "--timeout")
     settings = Settings(
         model=model,
         parameters=_parameters(parameter or [], input_type=input_type, dimension=dimension, truncate=truncate),
@@ -265,7 +266,7 @@ def embed(
         base_url=base_url,
         allow_http=allow_http,
         emulator=emulator,
-        timeout=_positive(timeout, "--timeout"),
+        timeout=timeout,
         dedupe=dedupe,
         cache=cache,
         quiet=quiet,
@@ -418,11 +419,12 @@ def serve_emulator(
     It answers /embed and /models like the real service and prints the two lines that point clients at it, as `export`
     commands.
     """
+    _check_seconds(window, "--window")
     rule = None if reject is None else (lambda text: reject in text)
     quota = ServiceQuota(
         tokens_per_window=quota_tokens,
         requests_per_second=quota_requests,
-        window=_positive(window, "--window") or 60.0,
+        window=window,
     )
     try:
         faults = [parse_fault(text) for text in fault or []]
@@ -475,10 +477,9 @@ def _quota(given: str | None) -> Quota | PlanName | None:
     return Quota(int(tokens))
 
 
-def _positive(seconds: float | None, name: str) -> float | None:
+def _check_seconds(seconds: float | None, name: str) -> None:
     if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
         raise ConfigurationError(f"{name} is a positive number of seconds, not {seconds}")
-    return seconds
 
 
 def _parameters(given: Sequence[str], **named: Any) -> dict[str, Any]:

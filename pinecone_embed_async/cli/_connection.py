@@ -11,6 +11,8 @@ from pinecone_embed_async import EmbedClient, Quota, SqliteCache
 from pinecone_embed_async._client import DEFAULT_BASE_URL
 from pinecone_embed_async._limits import PlanName
 
+_API_VERSION = "2025-10"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -24,11 +26,10 @@ class Settings:
         batch_size: Inputs per request at most.
         base_url: The service's address.
         allow_http: Whether the address may be plain HTTP to another machine.
-        emulator: Whether an emulator in this process answers, without a key.
+        emulator: Whether an emulator beside the client answers, without a key.
         timeout: Seconds that the whole run may take.
         dedupe: Whether equal texts are sent once.
         cache: The file that vectors are kept in; `None` for none.
-        dense_only: Whether sparse embeddings are of no use, so that a model that is not known is asked about first.
         quiet: Whether nothing is shown.
     """
 
@@ -43,11 +44,7 @@ class Settings:
     timeout: float | None = None
     dedupe: bool = False
     cache: Path | None = None
-    dense_only: bool = False
     quiet: bool = False
-
-
-_API_VERSION = "2025-10"
 
 
 def service_named(settings: Settings) -> tuple[str, str]:
@@ -64,7 +61,7 @@ async def connected(settings: Settings) -> AsyncIterator[EmbedClient[Any]]:
     async with contextlib.AsyncExitStack() as stack:
         where: dict[str, Any] = {"base_url": settings.base_url}
         if settings.emulator:
-            # It takes a tenth of the time that the command line takes to start.
+            # The process that embeds a job has no other use for it, and importing it takes a tenth of a second.
             from pinecone_embed_async.emulator import Emulator  # noqa: PLC0415
 
             # Nobody looks at what it has recorded.

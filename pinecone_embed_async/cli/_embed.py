@@ -5,10 +5,10 @@ Files are read before the event loop starts and written after it has ended, so n
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from pinecone_embed_async import ConfigurationError, InputError
+from pinecone_embed_async import ConfigurationError, EmbedClient, EmbedError, InputError
 from pinecone_embed_async._jobs import (
     Columns,
     InputFile,
@@ -37,16 +37,14 @@ def embed_to_file(files: Sequence[InputFile], *, out: Path, columns: Columns, se
     """
     written_as = output_format(out)
     known = KNOWN_MODELS.get(settings.model)
-    if written_as is OutputFormat.NPY and known is not None and known.vector_type == "sparse":
-        raise ConfigurationError(
-            f"{settings.model} gives sparse vectors and a .npy file holds dense ones; name --out .parquet or .jsonl"
-        )
+    is_for_dense = written_as is OutputFormat.NPY
+    if is_for_dense and known is not None and known.vector_type == "sparse":
+        raise _no_place_for_sparse(settings.model)
     check_output(out, files)
     rows = list(read_rows(files, columns))
     check_space(out, len(rows), expected_dimension(settings.model, settings.parameters))
-    settings = replace(settings, dense_only=written_as is OutputFormat.NPY and known is None)
     try:
-        outcome = asyncio.run(_embed([row.text for row in rows], settings))
+        outcome = asyncio.run(_embed([row.text for row in rows], settings, ask_first=is_for_dense and known is None))
     except InputError as error:
         if error.index is None:
             raise
@@ -60,7 +58,7 @@ def embed_to_file(files: Sequence[InputFile], *, out: Path, columns: Columns, se
         return 1
     write_output(out, rows, outcome.embeddings)
     if outcome.error is not None:
-        missing = "NaN in" if written_as is OutputFormat.NPY else "missing from"
+        missing = "NaN in" if is_for_dense else "missing from"
         print_error(
             f"{summary.inputs - summary.embedded:,} of {summary.inputs:,} rows are {missing} {out}, "
             f"see {failures_path(out)}: {outcome.error}"
@@ -69,6 +67,28 @@ def embed_to_file(files: Sequence[InputFile], *, out: Path, columns: Columns, se
     return 0
 
 
-async def _embed(texts: Sequence[str], settings: Settings) -> Outcome:
+async def _embed(texts: Sequence[str], settings: Settings, *, ask_first: bool) -> Outcome:
     async with connected(settings) as client:
+        if ask_first:
+            await _check_dense(client)
         return await embed_texts(client, texts, settings)
+
+
+async def _check_dense(client: EmbedClient[Any]) -> None:
+    """Ask the service about a model that is not known by name; what it does not say is found out later.
+
+    Raises:
+        ConfigurationError: The model gives sparse vectors.
+    """
+    try:
+        model = await client.describe_model()
+    except EmbedError:
+        return
+    if model.vector_type == "sparse":
+        raise _no_place_for_sparse(model.model)
+
+
+def _no_place_for_sparse(model: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{model} gives sparse vectors and a .npy file holds dense ones; name --out .parquet or .jsonl"
+    )

@@ -7,13 +7,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pinecone_embed_async import ConfigurationError, DeadlineExceededError, EmbedError
 from pinecone_embed_async._jobs import (
+    Batch,
     Columns,
     Fingerprint,
     InputFile,
@@ -25,8 +26,8 @@ from pinecone_embed_async._jobs import (
     open_job,
     take_fingerprint,
 )
-from pinecone_embed_async.cli._apart import EmbeddingProcess, RowBatch
 from pinecone_embed_async.cli._connection import Settings, service_named
+from pinecone_embed_async.cli._embedding_process import EmbeddingProcess
 from pinecone_embed_async.cli._output import INTERRUPTED, print_error, print_line, without_key
 from pinecone_embed_async.cli._progress import Advance, Display, counted, pace, showing, standard_display, waited, with_quota
 
@@ -107,13 +108,11 @@ class _Run:
         self._settings = settings
         self._teller = teller
         self._process = process
-        self._retries = 0
-        self._watch: Callable[[Advance], Advance] = lambda advance: advance
         self._before = self._advance(job.progress())
         self._started = time.perf_counter()
 
     def _advance(self, progress: JobProgress) -> Advance:
-        counts = progress.counts
+        counts, statistics = progress.counts, self._process.statistics
         return Advance(
             counts.done,
             counts.failed,
@@ -121,8 +120,11 @@ class _Run:
             duplicates=progress.duplicates,
             requests=progress.requests,
             tokens=progress.tokens,
-            retries=self._retries,
+            retries=0 if statistics is None else statistics.retries,
         )
+
+    def _with_quota(self, advance: Advance) -> Advance:
+        return with_quota(advance, self._process.statistics)
 
     def carry_out(self) -> int:
         """Run the job, tell how it ended, and give the exit status."""
@@ -148,25 +150,20 @@ class _Run:
         return self._end(0, None)
 
     def _end(self, status: int, message: str | None) -> int:
-        now = self._watch(self._advance(self._job.progress()))
+        now = self._with_quota(self._advance(self._job.progress()))
         self._teller.end(status, message, (self._before, now), time.perf_counter() - self._started)
         if message is not None and not (status == INTERRUPTED and self._settings.quiet):
             print_error(message)
         return status
 
     async def _embed(self) -> None:
-        process = self._process
-        self._watch = lambda advance: with_quota(advance, process.statistics)
-        with showing(self._teller.display(self._before), self._before, self._watch) as reporter:
-
-            def report(progress: JobProgress) -> None:
-                self._retries = 0 if process.statistics is None else process.statistics.retries
-                reporter(self._advance(progress))
-
+        with showing(self._teller.display(self._before), self._before, self._with_quota) as reporter:
             self._started = time.perf_counter()
             try:
                 async with asyncio.timeout(self._settings.timeout) as limit:
-                    await self._job.run(lambda rows: _stream(process, rows), report)
+                    await self._job.run(
+                        lambda rows: _stream(self._process, rows), lambda progress: reporter(self._advance(progress))
+                    )
             except TimeoutError:
                 # Others than its own are the operating system's, which the client does not let through.
                 if not limit.expired():
@@ -185,7 +182,7 @@ def _handler_kept() -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _stream(process: EmbeddingProcess, rows: Iterable[Row]) -> AsyncIterator[AsyncIterator[RowBatch]]:
+async def _stream(process: EmbeddingProcess, rows: Iterable[Row]) -> AsyncIterator[AsyncIterator[Batch]]:
     async with process.stream(rows) as batches:
         try:
             yield batches
@@ -252,7 +249,7 @@ class _Events:
     def display(self, before: Advance) -> Display | None:
         return _EventDisplay(self, before)
 
-    def advance(self, event: str, before: Advance, now: Any, elapsed: float, **more: Any) -> None:
+    def advance(self, event: str, before: Advance, now: Advance, elapsed: float, **more: Any) -> None:
         """Tell how far it has come."""
         speed = pace(before, now, elapsed)
         self._print(

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from pinecone_embed_async import (
-    ConfigurationError,
     DenseEmbeddings,
     EmbedClient,
     EmbedError,
@@ -35,11 +34,9 @@ async def embed_texts(client: EmbedClient[Any], texts: Sequence[str], settings: 
     """Embed all texts with progress; what was embedded comes back, whatever became of the rest.
 
     Raises:
-        ConfigurationError: The settings do not fit together or the model; nothing was sent.
+        ConfigurationError: The settings do not fit together; nothing was sent.
         InputError: A text cannot be sent; nothing was.
     """
-    if settings.dense_only:
-        await _check_dense(client)
     failure: EmbedError | None = None
     with reporting(len(texts), client, quiet=settings.quiet) as reporter:
         started = time.perf_counter()
@@ -63,19 +60,3 @@ async def embed_texts(client: EmbedClient[Any], texts: Sequence[str], settings: 
         waited=client.statistics().waited,
     )
     return Outcome(embeddings, summary, failure)
-
-
-async def _check_dense(client: EmbedClient[Any]) -> None:
-    """Ask the service about a model that is not known by name; what it does not say is found out later.
-
-    Raises:
-        ConfigurationError: The model gives sparse vectors.
-    """
-    try:
-        model = await client.describe_model()
-    except EmbedError:
-        return
-    if model.vector_type == "sparse":
-        raise ConfigurationError(
-            f"{model.model} gives sparse vectors and a .npy file holds dense ones; name --out .parquet or .jsonl"
-        )

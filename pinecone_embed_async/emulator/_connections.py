@@ -84,7 +84,7 @@ class Connections:
                 connection.transport.close()
 
     async def close(self) -> None:
-        """Stop to accept, and end all connections at once; what is being answered is dropped."""
+        """Stop accepting, and end all connections at once; what is being answered is dropped."""
         if self._listener is not None:
             await self._listener.close()
         loop = asyncio.get_running_loop()

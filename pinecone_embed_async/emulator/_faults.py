@@ -199,7 +199,7 @@ _MEBIBYTES_AT_MOST = 4096
 StatusBody = Literal["json", "html", "empty", "cut"]
 _STATUS_BODIES: tuple[StatusBody, ...] = ("json", "html", "empty", "cut")
 
-# Issue 2 item 4: what a client sends again by the status alone.
+# What a client sends again by the status alone; 520 to 529 are those of content delivery networks.
 _RETRYABLE_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, *range(520, 530)})
 
 
@@ -548,10 +548,6 @@ class FaultPlan:
         if times < 1:
             raise ValueError(f"times must be at least 1, not {times!r}")
         self._injections.append(_Injection(fault, times, when))
-
-    def clear(self) -> None:
-        """Forget what was injected and not used."""
-        self._injections.clear()
 
     def choose(self, request: EmbedRequest) -> Fault | None:
         """Choose the fault for a request, `None` for none."""

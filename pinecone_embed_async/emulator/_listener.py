@@ -75,7 +75,7 @@ class Listener:
             raise
 
     def refuse(self) -> None:
-        """Stop to listen: new connections are refused until `accept`."""
+        """Stop listening: new connections are refused until `accept`."""
         self._forget_reopening()
         if self._server is not None:
             loop = asyncio.get_running_loop()
@@ -92,7 +92,7 @@ class Listener:
             await self._listen()
 
     def refuse_for(self, seconds: float) -> None:
-        """Stop to listen for some seconds."""
+        """Stop listening for some seconds."""
         self.refuse()
         self._reopening = asyncio.get_running_loop().create_task(self._listen_after(seconds))
 
@@ -106,7 +106,7 @@ class Listener:
             self._reopening.cancel()
 
     async def close(self) -> None:
-        """Stop to listen for good."""
+        """Stop listening for good."""
         self.refuse()
         if self._reopening is not None:
             with contextlib.suppress(asyncio.CancelledError):

@@ -167,7 +167,7 @@ def _truncate(*allowed: str) -> Parameter:
     return Parameter("truncate", "one_of", "string", allowed_values=allowed, default="END")
 
 
-# Names, lengths, dimensions and parameters: the table of the service's models in `service-facts.md`.
+# Names, lengths, dimensions and parameters. Source: the table "Models" of the service's documentation (2025-10).
 MODELS: tuple[EmulatedModel, ...] = (
     EmulatedModel(
         name="multilingual-e5-large",

@@ -158,7 +158,7 @@ class QuotaLedger:
         return None
 
 
-# The texts of `service-facts.md`, section Errors.
+# The texts are those of the service's documentation, as far as it has them.
 
 
 def tokens_per_minute_text(limit: int, model: str, input_type: str) -> str:

@@ -53,26 +53,25 @@ def test_sparse_rows_come_back_bit_by_bit(block: SparseBlock, gaps: set[int]) ->
         assert found.sparse.tokens is None
 
 
-@given(MATRICES, st.data())
-def test_a_bit_that_has_changed_loses_its_row_and_no_other(matrix: NDArray[np.float32], data: st.DataObject) -> None:
-    values: list[bytes | None] = list(encode_dense(matrix))
+def with_a_changed_bit(values: list[bytes], data: st.DataObject) -> tuple[list[bytes | None], int]:
+    """The values with one bit changed, and the row that it is in."""
     broken = data.draw(st.integers(0, len(values) - 1))
-    value = bytearray(values[broken] or b"")
+    value = bytearray(values[broken])
     bit = data.draw(st.integers(0, 8 * len(value) - 1))
     value[bit // 8] ^= 1 << bit % 8
-    values[broken] = bytes(value)
+    return [*values[:broken], bytes(value), *values[broken + 1 :]], broken
+
+
+@given(MATRICES, st.data())
+def test_a_bit_that_has_changed_loses_its_row_and_no_other(matrix: NDArray[np.float32], data: st.DataObject) -> None:
+    values, broken = with_a_changed_bit(encode_dense(matrix), data)
     found = decode_values(values, "dense", matrix.shape[1])
     assert found.missing.tolist() == [broken]
 
 
 @given(sparse_blocks(), st.data())
-def test_so_does_one_of_a_sparse_row(block: SparseBlock, data: st.DataObject) -> None:
-    values: list[bytes | None] = list(encode_sparse(block))
-    broken = data.draw(st.integers(0, len(values) - 1))
-    value = bytearray(values[broken] or b"")
-    bit = data.draw(st.integers(0, 8 * len(value) - 1))
-    value[bit // 8] ^= 1 << bit % 8
-    values[broken] = bytes(value)
+def test_a_bit_that_has_changed_loses_its_sparse_row_and_no_other(block: SparseBlock, data: st.DataObject) -> None:
+    values, broken = with_a_changed_bit(encode_sparse(block), data)
     assert decode_values(values, "sparse", None).missing.tolist() == [broken]
 
 

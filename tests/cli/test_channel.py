@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -34,7 +34,7 @@ MESSAGES = st.lists(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(max_examples=60)
 @given(messages=MESSAGES)
 async def test_what_is_sent_arrives_whole_and_in_order(messages: list[Any]) -> None:
     with pair() as (one, other):
@@ -83,7 +83,7 @@ async def test_whoever_receives_is_told_that_the_other_end_is_gone_also_in_the_m
             await channel.receive()
 
 
-async def test_so_is_whoever_sends() -> None:
+async def test_whoever_sends_is_told_that_the_other_end_is_gone() -> None:
     with pair() as (one, other):
         other.close()
         with pytest.raises(OSError):  # noqa: PT011 - which one, is the system's choice

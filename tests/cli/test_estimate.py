@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 from pinecone_embed_async.cli import cli
 from pinecone_embed_async.emulator import Emulator
-from tests.cli.test_job import in_thread
+from tests.cli.program import in_thread
 
 TEXTS = [f"text number {number % 150}" for number in range(200)]
 

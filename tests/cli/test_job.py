@@ -10,11 +10,9 @@ import random
 import re
 import resource
 import signal
-import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 from unittest.mock import ANY
 
 import numpy as np
@@ -26,31 +24,7 @@ from pinecone_embed_async._jobs._journal import scan
 from pinecone_embed_async.cli import cli
 from pinecone_embed_async.cli._docstrings import read_docstrings
 from pinecone_embed_async.emulator import EmbedRequest, Emulator
-from tests.processes import environment_of
-
-PROGRAM = (sys.executable, "-m", "pinecone_embed_async.cli")
-ROOT = Path(__file__).parent.parent.parent
-
-
-async def start(emulator: Emulator, *arguments: object, **options: Any) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *(*PROGRAM, "embed", *map(str, arguments)),
-        env={**environment_of(emulator), "PYTHONPATH": str(ROOT)},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        **options,
-    )
-
-
-async def run(emulator: Emulator, *arguments: object, **options: Any) -> tuple[int | None, str, str]:
-    process = await start(emulator, *arguments, **options)
-    out, err = await process.communicate()
-    return process.returncode, out.decode(), err.decode()
-
-
-def write_texts(path: Path, count: int) -> Path:
-    path.write_text("".join(f"text number {number}\n" for number in range(count)))
-    return path
+from tests.cli.program import in_thread, run, start, write_texts
 
 
 def table_of(folder: Path) -> pa.Table:
@@ -119,7 +93,9 @@ async def test_a_job_killed_twenty_times_ends_with_the_table_of_an_undisturbed_r
 
 
 @pytest.mark.timeout(120)
-async def test_so_does_a_job_that_sends_equal_texts_once(tmp_path: Path, emulator: Emulator) -> None:
+async def test_a_job_that_sends_equal_texts_once_and_is_killed_six_times_ends_with_the_same_table(
+    tmp_path: Path, emulator: Emulator
+) -> None:
     source, undisturbed, killed = tmp_path / "in.txt", tmp_path / "undisturbed", tmp_path / "killed"
     source.write_text("".join(f"text number {number % 1_500}\n" for number in range(6_000)))
     assert await run(emulator, source, "--out", undisturbed, *SMALL) == (0, "", "")
@@ -185,14 +161,6 @@ async def test_all_formats_of_real_text_give_the_same_table(tmp_path: Path, emul
     assert tables[0]["id"].to_pylist() == tables[0]["name"].to_pylist() == names
     for table in tables[1:]:
         assert_same_table(table, tables[0])
-
-
-async def in_thread(emulator: Emulator, *arguments: object) -> int:
-    """The command line in a thread of this process, which starts in less time than a process."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("PINECONE_CONTROLLER_HOST", emulator.url)
-        patched.setenv("PINECONE_API_KEY", emulator.api_key)
-        return await asyncio.to_thread(cli, "embed", *map(str, arguments))
 
 
 async def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path: Path, emulator: Emulator) -> None:

@@ -1,4 +1,4 @@
-"""Connections that are accepted just as the emulator stops to listen."""
+"""Connections that are accepted just as the emulator stops listening."""
 
 from __future__ import annotations
 

@@ -110,5 +110,6 @@ def test_a_retry_wants_what_failed_and_nothing_behind_it() -> None:
 def test_an_input_of_unknown_length_is_settled_once_its_end_is_known() -> None:
     ledger = ledger_of(rows_of(10, 11), RowSet(), rows=None)
     assert (ledger.counts().done, ledger.counts().missing, ledger.is_settled) == (2, None, False)
-    assert ledger.note_end(12).rows == 2
+    ledger.note_end(12)
+    assert ledger.portion.rows == 2
     assert ledger.is_settled

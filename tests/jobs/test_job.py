@@ -5,8 +5,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from pinecone_embed_async import (
     Usage,
 )
 from pinecone_embed_async._jobs import (
+    Batch,
     Columns,
     Fingerprint,
     Job,
@@ -38,16 +38,6 @@ from pinecone_embed_async._jobs import (
 from pinecone_embed_async._jobs._folder import held_folder
 
 PER_REQUEST = 4
-
-
-@dataclass
-class Batch:
-    items: Sequence[Row]
-    embeddings: DenseEmbeddings
-
-    @property
-    def failures(self) -> Sequence[Failure]:
-        return self.embeddings.failures
 
 
 class Service:

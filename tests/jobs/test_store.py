@@ -18,7 +18,7 @@ from pinecone_embed_async._jobs import OutputError, Row, _parts
 from pinecone_embed_async._jobs._failures import FailedRow, cause_of
 from pinecone_embed_async._jobs._folder import OutputFolder, held_folder
 from pinecone_embed_async._jobs._store import Store
-from pinecone_embed_async._jobs._table import KeptTypes, embedded_table
+from pinecone_embed_async._jobs._table import KeptTypes, embedded_tables
 
 KEPT = pa.schema([pa.field("year", pa.int64())])
 
@@ -34,6 +34,11 @@ def vectors_of(numbers: Sequence[int], dimension: int = 3) -> np.ndarray[Any, np
 def table(numbers: Sequence[int], dimension: int = 3) -> Any:
     embeddings = DenseEmbeddings(vectors_of(numbers, dimension), model="m", usage=Usage())
     return embedded_table([row(number) for number in numbers], embeddings, KEPT)
+
+
+def embedded_table(rows: Sequence[Row], embeddings: DenseEmbeddings | SparseEmbeddings, kept: pa.Schema) -> Any:
+    [made] = embedded_tables([(rows, embeddings)], kept)
+    return made
 
 
 @pytest.fixture

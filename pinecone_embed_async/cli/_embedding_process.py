@@ -1,4 +1,4 @@
-"""A job's stream in a process of its own: reading and writing files keeps the interpreter from none of its event loop."""
+"""Embeds a job's rows in a process of its own: reading and writing files would keep the interpreter from its event loop."""
 
 import asyncio
 import contextlib
@@ -7,10 +7,10 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from typing import NamedTuple, Self
+from typing import Self
 
-from pinecone_embed_async import DenseEmbeddings, Failure, SparseEmbeddings, Statistics
-from pinecone_embed_async._jobs import JobError, Row
+from pinecone_embed_async import Statistics
+from pinecone_embed_async._jobs import Batch, JobError, Row
 from pinecone_embed_async._threads import in_thread
 from pinecone_embed_async.cli._channel import Channel
 from pinecone_embed_async.cli._connection import Settings
@@ -19,9 +19,8 @@ from pinecone_embed_async.cli._embedder import Counted, Embedded, Ended, MoreWan
 MESSAGES_AHEAD = 3
 """Messages of texts that the other process has and has not begun: some are there when it wants one, others on their way."""
 
-ROWS_PER_MESSAGE = 192
-CHARACTERS_PER_MESSAGE = 2**20
-"""Of texts, after which a message is not added to: a full request of short texts, or half of a request of long ones."""
+ROWS_PER_MESSAGE, CHARACTERS_PER_MESSAGE = 192, 2**20
+"""After which a message is not added to: two full requests of short texts, or half of a request of long ones."""
 
 PATIENCE = 0.05
 """Seconds after which the rows that a pipe has given are sent, although the next is not there yet."""
@@ -31,23 +30,6 @@ BUFFER_BYTES = 2**21
 
 GRACE_SECONDS = 5.0
 """How long the other process may take to end once it has nothing to do."""
-
-
-class RowBatch(NamedTuple):
-    """Some rows and what became of them.
-
-    Attributes:
-        items: The rows.
-        embeddings: Row i belongs to `items[i]`.
-    """
-
-    items: list[Row]
-    embeddings: DenseEmbeddings | SparseEmbeddings
-
-    @property
-    def failures(self) -> tuple[Failure, ...]:
-        """What failed, by position in `items`."""
-        return self.embeddings.failures
 
 
 class EmbeddingProcess:
@@ -104,7 +86,7 @@ class EmbeddingProcess:
         return self._statistics
 
     @contextlib.asynccontextmanager
-    async def stream(self, rows: Iterable[Row]) -> AsyncIterator[AsyncIterator[RowBatch]]:
+    async def stream(self, rows: Iterable[Row]) -> AsyncIterator[AsyncIterator[Batch]]:
         """Embed the texts of rows, and give them back by requests, as completed; the rows are pulled in a thread.
 
         There is one stream in the life of the process, which has nothing to do after it.
@@ -146,12 +128,12 @@ class EmbeddingProcess:
         elif isinstance(message, Ended) and message.error is not None:
             raise message.error
 
-    async def _batches(self, channel: Channel, feeder: "_Feeder") -> AsyncGenerator[RowBatch, None]:
+    async def _batches(self, channel: Channel, feeder: "_Feeder") -> AsyncGenerator[Batch, None]:
         message: object = None
         while not isinstance(message, Ended):
             message = await _received(channel)
             if isinstance(message, Embedded):
-                yield RowBatch(feeder.taken_back(message.start, len(message.embeddings)), message.embeddings)
+                yield Batch(feeder.taken_back(message.start, len(message.embeddings)), message.embeddings)
             elif isinstance(message, MoreWanted):
                 feeder.more_wanted()
             else:

@@ -15,10 +15,10 @@ import pytest
 
 from pinecone_embed_async import AuthenticationError, ConfigurationError, DenseEmbeddings, EmbedClient, InputError
 from pinecone_embed_async._jobs import JobError, Row
-from pinecone_embed_async.cli._apart import MESSAGES_AHEAD, ROWS_PER_MESSAGE, EmbeddingProcess
 from pinecone_embed_async.cli._connection import Settings
+from pinecone_embed_async.cli._embedding_process import MESSAGES_AHEAD, ROWS_PER_MESSAGE, EmbeddingProcess
 from pinecone_embed_async.emulator import Emulator
-from tests.cli.test_job import start, write_texts
+from tests.cli.program import start, write_texts
 
 
 def rows_of(texts: Iterable[str]) -> Iterator[Row]:
@@ -50,7 +50,7 @@ async def vectors_by_row(process: EmbeddingProcess, rows: Iterable[Row]) -> dict
     async with process.stream(rows) as batches:
         async for batch in batches:
             assert isinstance(batch.embeddings, DenseEmbeddings)
-            vectors.update(zip([row.number for row in batch.items], batch.embeddings.vectors, strict=True))
+            vectors.update(zip([row.number for row in batch.rows], batch.embeddings.vectors, strict=True))
     return vectors
 
 
@@ -76,9 +76,9 @@ async def test_rows_that_fail_are_told_with_their_cause(emulator: Emulator) -> N
         process.stream(rows_of(["one", "lone \ud800 surrogate", "three"])) as batches,
     ):
         failures = [
-            (batch.items[index].number, failure)
+            (batch.rows[index].number, failure)
             for batch in [each async for each in batches]
-            for failure in batch.failures
+            for failure in batch.embeddings.failures
             for index in failure.indices
         ]
     [(row, failure)] = failures
@@ -107,7 +107,7 @@ async def test_an_error_of_the_source_comes_behind_everything_that_was_read_befo
     async with embedding(emulator) as process, process.stream(broken()) as batches:
         with pytest.raises(JobError, match="not UTF-8"):
             async for batch in batches:
-                seen += [row.number for row in batch.items]
+                seen += [row.number for row in batch.rows]
     assert sorted(seen) == list(range(100))
 
 
@@ -125,7 +125,7 @@ async def test_the_source_is_read_no_further_ahead_than_the_window_and_the_messa
     most = (MESSAGES_AHEAD + 1) * ROWS_PER_MESSAGE + 16 * 8
     async with embedding(emulator) as process, process.stream(counted()) as batches:
         async for batch in batches:
-            taken += len(batch.items)
+            taken += len(batch.rows)
             assert read - taken <= most
             if taken > 1_000:
                 break
@@ -145,9 +145,9 @@ async def test_a_row_is_sent_although_the_next_is_not_there_yet(emulator: Emulat
 
     async with embedding(emulator) as process, process.stream(slow()) as batches:
         first = await anext(batches)
-        assert [row.text for row in first.items] == ["one"]
+        assert [row.text for row in first.rows] == ["one"]
         more.set()
-        assert [row.text for batch in [each async for each in batches] for row in batch.items] == ["two"]
+        assert [row.text for batch in [each async for each in batches] for row in batch.rows] == ["two"]
 
 
 async def test_a_process_that_cannot_be_started_is_told_of_once_it_is_needed(
@@ -187,7 +187,7 @@ async def test_a_process_that_is_killed_is_told_of_and_what_came_before_is_deliv
                 if not seen:
                     [child] = children_of(os.getpid())
                     os.kill(child, signal.SIGKILL)
-                seen += len(batch.items)
+                seen += len(batch.rows)
     assert 0 < seen < 5_000
 
 
