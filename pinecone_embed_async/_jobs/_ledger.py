@@ -6,30 +6,16 @@ from dataclasses import dataclass
 import numpy.typing as npt
 from msgspec.structs import replace
 
-from pinecone_embed_async._errors import (
-    AuthenticationError,
-    ClosedError,
-    ConfigurationError,
-    DeadlineExceededError,
-    EmbedError,
-    NotFoundError,
-    QuotaExceededError,
-)
+from pinecone_embed_async._errors import DeadlineExceededError, EmbedError
 from pinecone_embed_async._jobs._duplicates import Copies, TextDigests
 from pinecone_embed_async._jobs._errors import JobChangedError
 from pinecone_embed_async._jobs._fingerprint import Fingerprint, differences, input_differences
 from pinecone_embed_async._jobs._folder import Portion
 from pinecone_embed_async._jobs._rowset import RowSet
+from pinecone_embed_async._plan import JOB_ERRORS
 
 # They are about the whole job: the rows of the requests that met them are as good as not tried.
-_OF_THE_JOB = (
-    AuthenticationError,
-    ClosedError,
-    ConfigurationError,
-    DeadlineExceededError,
-    NotFoundError,
-    QuotaExceededError,
-)
+_OF_THE_JOB = (*JOB_ERRORS, DeadlineExceededError)
 
 
 def is_about_rows(error: EmbedError) -> bool:

@@ -15,10 +15,12 @@ from pyarrow import dataset
 
 from pinecone_embed_async import (
     AuthenticationError,
+    DeadlineExceededError,
     DenseEmbeddings,
     EmbedError,
     Failure,
     InvalidRequestError,
+    RateLimitError,
     Usage,
 )
 from pinecone_embed_async._jobs import (
@@ -36,6 +38,7 @@ from pinecone_embed_async._jobs import (
     take_fingerprint,
 )
 from pinecone_embed_async._jobs._folder import held_folder
+from pinecone_embed_async._jobs._recorder import piece_of
 
 PER_REQUEST = 4
 
@@ -458,3 +461,23 @@ def test_rows_of_another_input_are_copied_among_themselves(source: Path, service
     run(source, service, dedupe=True, append=True)
     assert service.sent == ["text 3", "text 4"]
     assert table_of(source) == {**expected(*range(10)), 10: [3.0] * 2, 11: [3.0] * 2, 12: [4.0] * 2, 13: [3.0] * 2}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AuthenticationError("bad key", status=401),
+        RateLimitError("nothing was accepted for long", status=429),
+        DeadlineExceededError("too late"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_rows_that_met_an_error_of_the_whole_job_do_not_count_as_failed(error: EmbedError) -> None:
+    nothing = DenseEmbeddings(
+        np.full((1, 2), np.nan, np.float32),
+        model="m",
+        usage=Usage(),
+        failures=(Failure([0], error),),
+        embedded=np.array([False]),
+    )
+    assert piece_of(Batch([Row("0", "text", "in.txt", 1, 0)], nothing)).failed == []
