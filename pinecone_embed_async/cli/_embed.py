@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pinecone_embed_async import ConfigurationError, InputError
+from pinecone_embed_async import ConfigurationError
 from pinecone_embed_async._jobs import (
     Columns,
     InputFile,
     OutputFormat,
-    SourceError,
     check_output,
     check_space,
     failures_path,
@@ -45,13 +44,7 @@ def embed_to_file(files: Sequence[InputFile], *, out: Path, columns: Columns, se
     rows = list(read_rows(files, columns))
     check_space(out, len(rows), expected_dimension(settings.model, settings.parameters))
     settings = replace(settings, dense_only=written_as is OutputFormat.NPY and known is None)
-    try:
-        outcome = asyncio.run(_embed([row.text for row in rows], settings))
-    except InputError as error:
-        if error.index is None:
-            raise
-        row = rows[error.index]
-        raise SourceError(f"{row.source}:{row.line}: {error}") from error
+    outcome = asyncio.run(_embed([row.text for row in rows], settings))
     summary = outcome.summary
     if not settings.quiet:
         print_line(str(summary))

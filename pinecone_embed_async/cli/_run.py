@@ -36,7 +36,6 @@ async def embed_texts(client: EmbedClient[Any], texts: Sequence[str], settings: 
 
     Raises:
         ConfigurationError: The settings do not fit together or the model; nothing was sent.
-        InputError: A text cannot be sent; nothing was.
     """
     if settings.dense_only:
         await _check_dense(client)
