@@ -181,12 +181,13 @@ main()
     assert ended.stderr.startswith(said) if said else not ended.stderr
 
 
+@pytest.mark.parametrize("command", ["models", "--version"])
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_reader_that_has_gone_away_is_nothing_to_complain_of(unbuffered: str) -> None:
+def test_a_reader_that_has_gone_away_is_nothing_to_complain_of(command: str, unbuffered: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     ended = subprocess.run(
-        [sys.executable, "-m", "pinecone_embed_async.cli", "models"],
+        [sys.executable, "-m", "pinecone_embed_async.cli", command],
         stdout=writing,
         stderr=subprocess.PIPE,
         check=False,
@@ -194,6 +195,15 @@ def test_a_reader_that_has_gone_away_is_nothing_to_complain_of(unbuffered: str) 
     )
     os.close(writing)
     assert (ended.returncode in {0, 1}, ended.stderr) == (True, b"")
+
+
+def test_a_standard_output_that_is_closed_is_nothing_to_complain_of_either() -> None:
+    ended = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$0" -m pinecone_embed_async.cli --version >&-', sys.executable],
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 async def test_a_run_that_embeds_nothing_writes_nothing(
