@@ -1,6 +1,6 @@
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Self
 
 import numpy as np
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pinecone_embed_async import (
     AuthenticationError,
     ConfigurationError,
+    DeadlineExceededError,
     DenseEmbeddings,
     EmbedClient,
     EmbedError,
@@ -294,3 +295,26 @@ async def test_the_source_is_named_in_the_user_agent() -> None:
         agent = service.requests[0].headers["User-Agent"]
     assert agent.startswith("pinecone-embed-async/")
     assert agent.endswith("source_tag=my_tool")
+
+
+async def test_the_deadline_holds_while_the_inputs_are_read(emulator: Emulator) -> None:
+    async def texts() -> AsyncIterator[str]:
+        yield "one"
+        await asyncio.Event().wait()
+
+    async with dense_client(emulator) as client:
+        with pytest.raises(DeadlineExceededError, match="while its inputs were read"):
+            await client.embed(texts(), input_type="passage", timeout=0.05)
+    assert emulator.statistics().requests == 0
+
+
+async def test_a_time_out_of_the_inputs_own_is_no_deadline_of_the_call(emulator: Emulator) -> None:
+    async def texts() -> AsyncIterator[str]:
+        yield "one"
+        raise TimeoutError("the source's own")
+
+    async with dense_client(emulator) as client:
+        with pytest.raises(TimeoutError, match="the source's own") as raised:
+            await client.embed(texts(), input_type="passage", timeout=60)
+    assert type(raised.value) is TimeoutError
+    assert emulator.statistics().requests == 0

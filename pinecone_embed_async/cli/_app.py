@@ -25,7 +25,7 @@ from pinecone_embed_async._limits import PlanName
 from pinecone_embed_async._models import PLANS
 from pinecone_embed_async.cli import _demo, _embed, _estimate, _job, _models, _serve
 from pinecone_embed_async.cli._connection import Settings, check_settings
-from pinecone_embed_async.cli._output import INTERRUPTED, PROGRAM, print_error
+from pinecone_embed_async.cli._output import PROGRAM, print_error
 from pinecone_embed_async.emulator import Emulator, ServiceQuota, parse_fault
 
 _DEFAULT_MODEL = "multilingual-e5-large"
@@ -50,16 +50,11 @@ def run(arguments: Sequence[str]) -> int:
         command = context.command_path if context is not None else PROGRAM
         print_error(f"{error.format_message().rstrip('.')} (see {command} --help)")
         return error.exit_code
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except ConfigurationError as error:
         print_error(str(error))
         return 2
     except EmbedError as error:
         print_error(str(error))
-        return 1
-    except BrokenPipeError:
-        # Whoever read the output has seen enough, as `head` does.
         return 1
     except Exception as error:  # noqa: BLE001 - a person at a terminal is told in one line, whatever it was
         print_error(f"unexpected {type(error).__name__}: {error}")

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pinecone_embed_async import ConfigurationError, EmbedClient, EmbedError, InputError
+from pinecone_embed_async import ConfigurationError, EmbedClient, EmbedError
 from pinecone_embed_async._jobs import (
     Columns,
     InputFile,
     OutputFormat,
-    SourceError,
     check_output,
     check_space,
     failures_path,
@@ -43,13 +42,7 @@ def embed_to_file(files: Sequence[InputFile], *, out: Path, columns: Columns, se
     check_output(out, files)
     rows = list(read_rows(files, columns))
     check_space(out, len(rows), expected_dimension(settings.model, settings.parameters))
-    try:
-        outcome = asyncio.run(_embed([row.text for row in rows], settings, ask_first=is_for_dense and known is None))
-    except InputError as error:
-        if error.index is None:
-            raise
-        row = rows[error.index]
-        raise SourceError(f"{row.source}:{row.line}: {error}") from error
+    outcome = asyncio.run(_embed([row.text for row in rows], settings, ask_first=is_for_dense and known is None))
     summary = outcome.summary
     if not settings.quiet:
         print_line(str(summary))

@@ -25,9 +25,6 @@ ROWS_PER_MESSAGE, CHARACTERS_PER_MESSAGE = 192, 2**20
 PATIENCE = 0.05
 """Seconds after which the rows that a pipe has given are sent, although the next is not there yet."""
 
-BUFFER_BYTES = 2**21
-"""That the other process may send before they are received, where the system allows as much: five batches of vectors."""
-
 GRACE_SECONDS = 5.0
 """How long the other process may take to end once it has nothing to do."""
 
@@ -44,7 +41,6 @@ class EmbeddingProcess:
         self._statistics: Statistics | None = None
         self._is_used = False
         own, other = socket.socketpair()
-        other.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
         self._channel = Channel(own)
         self._process: subprocess.Popen[bytes] | None = None
         # Told of when a stream is opened, for perhaps none will be.

@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pinecone_embed_async import Estimate, InputError
-from pinecone_embed_async._jobs import Columns, InputFile, Row, SourceError, read_rows
+from pinecone_embed_async import Estimate
+from pinecone_embed_async._jobs import Columns, InputFile, read_rows
 from pinecone_embed_async._models import KNOWN_MODELS, tokens_per_minute
 from pinecone_embed_async.cli._connection import Settings, unconnected
 from pinecone_embed_async.cli._progress import duration
@@ -20,21 +20,10 @@ def print_estimate(files: Sequence[InputFile], columns: Columns, settings: Setti
     """Read the rows of `files`, print what embedding them will cost, and give the exit status.
 
     Raises:
-        EmbedError: A row cannot be read, or its text cannot be sent.
+        EmbedError: A row cannot be read.
     """
-    last: Row | None = None
-
-    def texts() -> Any:
-        nonlocal last
-        for last in read_rows(files, columns):
-            yield last.text
-
-    try:
-        told = unconnected(settings).estimate(texts(), dedupe=settings.dedupe)
-    except InputError as error:
-        if last is None:
-            raise
-        raise SourceError(f"{last.source}:{last.line}: {error}") from error
+    texts = (row.text for row in read_rows(files, columns))
+    told = unconnected(settings).estimate(texts, dedupe=settings.dedupe)
     if as_json:
         print(json.dumps({"model": settings.model, **_fields(told, settings)}))  # noqa: T201 - the command's result
     else:

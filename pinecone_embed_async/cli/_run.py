@@ -35,7 +35,6 @@ async def embed_texts(client: EmbedClient[Any], texts: Sequence[str], settings: 
 
     Raises:
         ConfigurationError: The settings do not fit together; nothing was sent.
-        InputError: A text cannot be sent; nothing was.
     """
     failure: EmbedError | None = None
     with reporting(len(texts), client, quiet=settings.quiet) as reporter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 
@@ -36,12 +36,9 @@ def code_of(status: int) -> str:
     return "FAILED_PRECONDITION"
 
 
-def envelope(status: int, code: str, message: str, details: dict[str, Any] | None = None) -> bytes:
-    """Encode the error envelope; `details` is left out if there are none."""
-    error: dict[str, Any] = {"code": code, "message": message}
-    if details is not None:
-        error["details"] = details
-    return msgspec.json.encode({"status": status, "error": error})
+def envelope(status: int, code: str, message: str) -> bytes:
+    """Encode the error envelope."""
+    return msgspec.json.encode({"status": status, "error": {"code": code, "message": message}})
 
 
 class ServiceRefusal(Exception):  # noqa: N818 - it is an answer, not a fault of the emulator

@@ -66,17 +66,23 @@ class Listener:
 
     async def _listen(self) -> None:
         bound = self._bound()
+        # Neither waits nor fails as long as it is not to listen yet.
+        self._server = await asyncio.get_running_loop().create_server(
+            self._protocol_factory, sock=bound, backlog=_BACKLOG, start_serving=False
+        )
         try:
-            self._server = await asyncio.get_running_loop().create_server(
-                self._protocol_factory, sock=bound, backlog=_BACKLOG
-            )
+            await self._server.start_serving()
         except BaseException:
-            bound.close()
+            # When cancelled it listens already.
+            self._stop()
             raise
 
     def refuse(self) -> None:
         """Stop listening: new connections are refused until `accept`."""
         self._forget_reopening()
+        self._stop()
+
+    def _stop(self) -> None:
         if self._server is not None:
             loop = asyncio.get_running_loop()
             for listening in self._server.sockets:

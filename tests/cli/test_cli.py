@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from pyarrow import parquet
 
 from pinecone_embed_async import __version__
 from pinecone_embed_async.cli import cli
-from pinecone_embed_async.emulator import Emulator
+from pinecone_embed_async.emulator import EmulatedModel, Emulator
+from pinecone_embed_async.emulator._models import MODELS
 from tests.processes import environment_of
 
 QUIET = ("--emulator", "--quiet")
+
+DENSE, SPARSE = (next(model for model in MODELS if model.vector_type == kind) for kind in ("dense", "sparse"))
 
 
 @pytest.fixture
@@ -104,6 +108,13 @@ def test_input_that_cannot_be_read_is_one_line_with_file_and_line(
         ("embed", "in.txt", "--out", "out", "--text", "{a}", "--text-field", "a", *QUIET),
         ("embed", "in.txt", "--out", "out", "--append", "--overwrite", *QUIET),
         ("embed", "in.txt", "--out", "out", "--keep", "vector", *QUIET),
+        ("embed", "in.txt", "--out", "out.npy", "--parameter", "input_type=1", *QUIET),
+        ("embed", "in.txt", "--out", "out.npy", "--parameter", "a=1", "--parameter", "a=2", *QUIET),
+        ("embed", "in.txt", "--out", "out.npy", "--parameter", "a=text", *QUIET),
+        ("embed", "in.txt", "--out", "out.npy", "--timeout", "0", *QUIET),
+        ("embed", "in.txt", "--out", "out.npy", "--base-url", "https://else.where", *QUIET),
+        ("demo", "--model", "pinecone-sparse-english-v0"),
+        ("emulator", "--fault", "nonsense"),
         ("models", "--emulator"),
         ("nonsense",),
     ],
@@ -125,6 +136,118 @@ def test_a_missing_file_or_key_is_status_1(tmp_path: Path, capsys: pytest.Captur
     assert "PINECONE_API_KEY" in capsys.readouterr().err
 
 
+def test_an_error_that_nobody_foresaw_is_one_line_too(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert embed(texts, "--out", "no\0name.npy") == 1
+    assert capsys.readouterr().err == "pinecone-embed: unexpected ValueError: embedded null byte\n"
+
+
+def test_no_command_is_answered_with_the_help_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli() == 2
+    assert "--version" in capsys.readouterr().out
+
+
+async def test_an_address_that_cannot_be_listened_on_is_one_line(
+    emulator: Emulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = emulator.url.rpartition(":")[2]
+    assert await asyncio.to_thread(cli, "emulator", "--port", port) == 1
+    assert capsys.readouterr().err.startswith(f"pinecone-embed: cannot listen on 127.0.0.1 port {port}: ")
+
+
+@pytest.mark.parametrize(
+    ("before", "status", "said"),
+    [
+        ("sys.modules['typer'] = None", 1, "pinecone-embed: the command line needs typer; install it with: "),
+        # A module of its own that is missing is no extra that could be installed.
+        ("sys.modules['pinecone_embed_async.cli._app'] = None", 1, "Traceback"),
+        ("sys.meta_path.insert(0, Interrupt())", 130, ""),
+    ],
+)
+def test_what_goes_wrong_while_a_command_is_imported_has_its_status(before: str, status: int, said: str) -> None:
+    code = f"""
+import sys
+
+class Interrupt:
+    def find_spec(self, name, path, target=None):
+        if name == "typer":
+            raise KeyboardInterrupt
+
+{before}
+from pinecone_embed_async.cli import main
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (status, "")
+    assert ended.stderr.startswith(said) if said else not ended.stderr
+
+
+@pytest.mark.parametrize("command", ["models", "--version"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_gone_away_is_nothing_to_complain_of(command: str, unbuffered: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run(
+        [sys.executable, "-m", "pinecone_embed_async.cli", command],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        check=False,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )
+    os.close(writing)
+    assert (ended.returncode in {0, 1}, ended.stderr) == (True, b"")
+
+
+def test_a_standard_output_that_is_closed_is_nothing_to_complain_of_either() -> None:
+    ended = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$0" -m pinecone_embed_async.cli --version >&-', sys.executable],
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+async def test_a_run_that_embeds_nothing_writes_nothing(
+    texts: Path, tmp_path: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.npy"
+    out.write_bytes(b"as before")
+    monkeypatch.setenv("PINECONE_CONTROLLER_HOST", emulator.url)
+    monkeypatch.setenv("PINECONE_API_KEY", "wrong")
+    assert await asyncio.to_thread(cli, "embed", str(texts), "--out", str(out), "--quiet") == 1
+    assert f"nothing was embedded, so {out} is not written: " in capsys.readouterr().err
+    assert out.read_bytes() == b"as before"
+
+
+@pytest.mark.parametrize(
+    ("model", "status", "said"),
+    [
+        (replace(SPARSE, name="new-sparse"), 2, "new-sparse gives sparse vectors and a .npy file holds dense ones"),
+        (replace(DENSE, name="new-dense"), 0, ""),
+        # The service does not know it either, which the request finds out.
+        (None, 1, "nothing was embedded"),
+    ],
+)
+async def test_a_model_not_known_by_name_is_asked_about_before_its_vectors_go_into_a_table_of_numbers(
+    model: EmulatedModel | None,
+    status: int,
+    said: str,
+    texts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out.npy"
+    async with Emulator(models=() if model is None else (model,)) as emulator:
+        monkeypatch.setenv("PINECONE_CONTROLLER_HOST", emulator.url)
+        monkeypatch.setenv("PINECONE_API_KEY", emulator.api_key)
+        name = "new" if model is None else model.name
+        arguments = ("embed", str(texts), "--out", str(out), "--quiet", "--model", name)
+        assert await asyncio.to_thread(cli, *arguments) == status
+        assert bool(emulator.statistics().requests) == (status != 2)
+    assert said in capsys.readouterr().err
+    assert out.exists() == (status == 0)
+
+
 def test_models_are_listed_known_and_live(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in ((), ("--live", "--emulator")):
         assert cli("models", *arguments) == 0
@@ -139,6 +262,8 @@ def test_the_demo_finds_docstrings_with_the_words_of_the_query(capsys: pytest.Ca
     assert "configparser" in captured.out
     assert len(captured.out.splitlines()) == 6
     assert "inputs/s" in captured.err
+    assert cli("demo", "read a configuration file of sections and options", "--quiet") == 0
+    assert capsys.readouterr() == (captured.out, "")
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:

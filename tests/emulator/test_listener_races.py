@@ -1,4 +1,4 @@
-"""Connections that are accepted just as the emulator stops listening."""
+"""What comes just as the emulator starts or stops to listen."""
 
 from __future__ import annotations
 
@@ -34,4 +34,28 @@ def test_a_connection_is_not_forgotten_whichever_step_the_emulator_stops_to_list
         assert isinstance(loop, SteppingLoop)
         assert loop.said == []
     # A transport that was never closed says so now, and fails the test.
+    gc.collect()
+
+
+async def start_cancelled_before_step(number: int) -> bool:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, SteppingLoop)
+    watched = len(loop._selector.get_map())  # type: ignore[attr-defined]
+    emulator = Emulator()
+    starting = loop.create_task(emulator.start())
+    loop.before_step(number, starting.cancel)
+    await asyncio.wait({starting})
+    await emulator.aclose()
+    await asyncio.sleep(0)
+    loop.forget()
+    assert len(loop._selector.get_map()) == watched  # type: ignore[attr-defined]
+    return starting.cancelled()
+
+
+def test_a_start_that_is_cancelled_leaves_no_socket_open_whichever_step_it_is_cancelled_before() -> None:
+    with asyncio.Runner(loop_factory=SteppingLoop) as runner:
+        # More than it takes: the last ones come too late.
+        is_cancelled = [runner.run(start_cancelled_before_step(number)) for number in range(1, 12)]
+    assert is_cancelled[0]
+    assert not is_cancelled[-1]
     gc.collect()

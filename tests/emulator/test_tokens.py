@@ -31,6 +31,7 @@ def test_a_text_is_cut_at_its_end_or_at_its_start() -> None:
     words = split_words("one two three four")
     assert truncate_words(words, 4) == ["one", "two"]
     assert truncate_words(words, 4, keep_end=True) == ["three", "four"]
+    assert truncate_words(words, 6) == truncate_words(words, 6, keep_end=True) == words
 
 
 def test_a_word_that_fits_in_part_is_dropped() -> None:

@@ -256,6 +256,31 @@ def test_a_closed_event_loop_takes_no_turn_with_it(is_granted: bool) -> None:
     assert lane.in_flight == 0
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_whoever_waits_for_tokens_in_an_event_loop_that_is_closed_is_forgotten_at_the_next_step() -> None:
+    shared = turnstile(SystemClock(), 100)
+    lane, left = Lane(8), list[asyncio.Task[Turn]]()
+
+    async def use_up_and_wait() -> None:
+        await shared.turn(Flow[Ask]("a", "bulk"), lane, KEY, 100, 100)
+        left.append(asyncio.create_task(shared.turn(Flow[Ask]("b", "bulk"), lane, KEY, 50, 50)))
+        await asyncio.sleep(0)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(use_up_and_wait())
+    assert shared.waiting({lane}) == 1
+    loop.close()
+    shared.change(lambda _limiter, _now: None)
+    assert shared.waiting({lane}) == 0
+    assert not shared._waiters
+    assert not shared._timers
+    for task in left:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+    left.clear()
+    gc.collect()
+    assert lane.in_flight == 1
+
+
 async def test_a_coroutine_that_is_closed_during_a_step_neither_blocks_nor_loses_its_turn() -> None:
     """The garbage collector does that at any moment."""
     caller = Caller(turnstile(FakeClock()), most=1)

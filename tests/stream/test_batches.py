@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pinecone_embed_async import InputError, ResponseError, ServiceError
+from pinecone_embed_async._cache import Found
 from pinecone_embed_async._plan import PlannedRequest, RequestLimits, Requests
 from pinecone_embed_async._results import Dimension
 from pinecone_embed_async._stream import Batches
@@ -71,6 +72,33 @@ def test_what_is_left_of_an_ended_job_is_first_what_is_complete_and_never_what_w
     batches.embedded(half)
     assert [batch.start for batch in batches.drain()] == [8, 0, 12]
     assert len(batches) == 0
+
+
+def test_requests_that_were_never_sent_are_taken_in_order_and_cut_to_the_tokens_that_are_free() -> None:
+    batches, (first, second) = batches_of(8)
+    assert repr(batches) == "<Batches 2 read ahead, 0 done>"
+    unsent = batches.unsent
+    head = unsent.take(first.tokens - 1)
+    assert head is not None
+    assert head.texts == first.texts[: len(head.texts)]
+    rest = unsent.take(first.tokens)
+    assert rest is not None
+    assert [*head.texts, *rest.texts] == list(first.texts)
+    assert unsent.take(0) is None
+    assert unsent.take() == second
+    assert unsent.take() is None
+    assert unsent.ahead() is None
+
+
+def test_what_a_cache_finds_for_a_job_that_has_ended_is_let_go() -> None:
+    batches = Batches(Dimension(1), lambda: LIMITS, ordered=True, looks_up=True)
+    (request,) = Requests(list("abcd"), lambda: LIMITS)
+    batches.add(request, list(request.texts))
+    assert batches.next_unlooked() == request
+    assert batches.drain() == []
+    batches.looked_up(request, Found(4, np.arange(4), dense=np.zeros((4, 1), np.float32)))
+    assert batches.unsent.ahead() is None
+    assert batches.embedded_count == 0
 
 
 def test_all_batches_of_a_stream_have_the_same_dimension() -> None:

@@ -598,4 +598,6 @@ async def test_reprs_hold_no_texts(client: EmbedClient[Any]) -> None:
     async with make() as batches:
         (batch,) = [batch async for batch in batches]
         assert "secret" not in repr(batches) + repr(batch)
+        assert batch.usage == batch.embeddings.usage
+        assert batches.usage == batch.usage
         assert repr(batches) == "<EmbeddingStream 1 embedded, 0/16 batches read ahead>"

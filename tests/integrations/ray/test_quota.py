@@ -17,6 +17,7 @@ from pinecone_embed_async import (
 )
 from pinecone_embed_async.emulator import Emulator
 from pinecone_embed_async.integrations.ray import ClusterQuota
+from pinecone_embed_async.integrations.ray._quota import _Holder
 from tests.integrations.ray.conftest import Cluster
 from tests.integrations.ray.workers import start
 
@@ -113,6 +114,48 @@ async def test_an_actor_that_was_killed_for_good_is_started_again(new_quota: New
     quota.settle(await quota.acquire(DEMAND), QuotaOutcome("unused", 0))
     await asyncio.to_thread(ray.kill, quota.start())
     assert (await quota.acquire(DEMAND)).tokens == 900
+
+
+async def test_it_is_started_once_for_all_that_ask_at_once(new_quota: NewQuota) -> None:
+    quota = new_quota()
+    quota.settle(await quota.acquire(DEMAND), QuotaOutcome("unused", 0))
+    await asyncio.to_thread(ray.kill, quota.start())
+    small = QuotaDemand("multilingual-e5-large", "passage", 100, 100)
+    grants = await asyncio.gather(*(quota.acquire(small) for _ in range(5)))
+    assert [grant.tokens for grant in grants] == [100] * 5
+    assert (await asyncio.to_thread(quota.statistics))[0].used == 500
+
+
+async def test_and_for_whoever_looks_at_its_statistics(new_quota: NewQuota, monkeypatch: pytest.MonkeyPatch) -> None:
+    quota = new_quota()
+    quota.settle(await quota.acquire(DEMAND), QuotaOutcome("accepted", 900))
+    ended = quota.start()
+    await asyncio.to_thread(ray.kill, ended)
+    # As if it had ended just after it was found.
+    found, start = iter([ended]), quota.start
+    monkeypatch.setattr(quota, "start", lambda: next(found, None) or start())
+    # What the one before has given is not known any more.
+    assert await asyncio.to_thread(quota.statistics) == ()
+    assert next(found, None) is None
+
+
+async def test_a_worker_that_was_taken_for_dead_while_it_waits_asks_again(new_quota: NewQuota) -> None:
+    quota = new_quota(lease=0.5)
+    first = await quota.acquire(DEMAND)
+    # It gives no sign of life, as if its event loop stood still.
+    silent = _Holder(quota, beat=60.0)
+    waiting = asyncio.get_running_loop().create_task(silent.acquire(DEMAND))
+    await asyncio.sleep(2.0)
+    quota.settle(first, QuotaOutcome("unused", 0))
+    number, tokens = await waiting
+    assert tokens == 900
+    silent.settle(number, QuotaOutcome("unused", 0))
+
+
+async def test_what_fails_in_the_actor_is_an_error_of_the_package(new_quota: NewQuota) -> None:
+    quota = new_quota()
+    with pytest.raises(TransportError, match="the actor that deals out the quota cannot be had: RayTaskError"):
+        await quota.acquire(None)  # type: ignore[arg-type]
 
 
 async def test_an_actor_that_died_is_restarted_and_does_not_give_what_was_given_before(new_quota: NewQuota) -> None:
