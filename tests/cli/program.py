@@ -1,6 +1,7 @@
 """The command line in a process of its own, or in a thread of this one; and files for it to read."""
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,27 @@ async def run(emulator: Emulator, *arguments: object, **options: Any) -> tuple[i
     process = await start(emulator, *arguments, **options)
     out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
+
+
+def children_of(process: int) -> list[int]:
+    """The processes that a process has started and that are still there."""
+    tasks = Path(f"/proc/{process}/task")
+    return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
+
+
+async def ended(process: int) -> None:
+    """Wait for the end of a process that another one has started."""
+    try:
+        descriptor = os.pidfd_open(process)
+    except ProcessLookupError:
+        return
+    told, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_reader(descriptor, told.set)
+    try:
+        await told.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
 
 
 async def in_thread(emulator: Emulator, *arguments: object) -> int:

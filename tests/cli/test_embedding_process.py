@@ -18,7 +18,7 @@ from pinecone_embed_async._jobs import JobError, Row
 from pinecone_embed_async.cli._connection import Settings
 from pinecone_embed_async.cli._embedding_process import MESSAGES_AHEAD, ROWS_PER_MESSAGE, EmbeddingProcess
 from pinecone_embed_async.emulator import Emulator
-from tests.cli.program import start, write_texts
+from tests.cli.program import children_of, ended, start, write_texts
 
 
 def rows_of(texts: Iterable[str]) -> Iterator[Row]:
@@ -38,11 +38,6 @@ async def embedding(emulator: Emulator) -> AsyncIterator[EmbeddingProcess]:
 @pytest.fixture(autouse=True)
 def _key(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PINECONE_API_KEY", emulator.api_key)
-
-
-def children_of(process: int) -> list[int]:
-    tasks = Path(f"/proc/{process}/task")
-    return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
 
 
 async def vectors_by_row(process: EmbeddingProcess, rows: Iterable[Row]) -> dict[int, Any]:
@@ -200,14 +195,7 @@ async def test_a_job_that_is_killed_takes_the_other_process_with_it(tmp_path: Pa
     assert emulator.api_key.encode() not in Path(f"/proc/{child}/cmdline").read_bytes()
     job.kill()
     await job.wait()
-    with contextlib.suppress(ProcessLookupError):
-        # It is no child of this process, but may be waited for all the same.
-        descriptor = os.pidfd_open(child)
-        ended = asyncio.Event()
-        asyncio.get_running_loop().add_reader(descriptor, ended.set)
-        await ended.wait()
-        asyncio.get_running_loop().remove_reader(descriptor)
-        os.close(descriptor)
+    await ended(child)
 
 
 async def test_a_job_whose_other_process_is_killed_keeps_what_is_done_and_goes_on_next_time(
