@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # The build back end is pinned by it too.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# The tests start some three hundred interpreters, each of which would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint types unit unit-programs unit-others test-long coverage docs help-page picture dist bench bench-docs clean
 
