@@ -5,13 +5,19 @@ BIN := $(VENV)/bin
 # The build back end is pinned by it too.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# The tests start some three hundred interpreters, each of which would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types unit test-long coverage docs help-page picture dist bench bench-docs clean
+.PHONY: demo test lint types unit unit-programs unit-others test-long coverage docs help-page picture dist bench bench-docs clean
 
 demo: $(VENV)/.cli
 	$(BIN)/pinecone-embed demo
 
-test: lint types unit
+# Two things at a time, for two cores; what takes seconds comes first.
+BESIDE := --no-print-directory --jobs=2 --keep-going
+
+test: lint
+	$(MAKE) $(BESIDE) types unit-programs unit-others
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -21,8 +27,17 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
-unit: $(VENV)/.dev
-	$(BIN)/pytest
+unit:
+	$(MAKE) $(BESIDE) unit-programs unit-others
+
+# What mostly starts programs and waits for them, Ray's cluster among them, and what mostly computes: about as long.
+PROGRAMS := tests/cli tests/integrations
+
+unit-programs: $(VENV)/.dev
+	$(BIN)/pytest --quiet $(PROGRAMS)
+
+unit-others: $(VENV)/.dev
+	$(BIN)/pytest --quiet $(PROGRAMS:%=--ignore=%)
 
 # The same properties with many more examples, and what is marked `long`. Takes about half an hour.
 test-long: $(VENV)/.dev

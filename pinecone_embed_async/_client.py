@@ -353,7 +353,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         self._teller = teller_of(hooks)
         self._cache = None if cache is None else _client_cache(cache, self._base_url, api_version, model)
         is_wanted = model not in _models.KNOWN_MODELS if look_up_model is None else bool(look_up_model)
-        self._discovery = Discovery(self._describe_once, is_wanted=is_wanted)
+        self._discovery = Discovery(is_wanted=is_wanted)
         self._model = model
         self._parameters = _models.merge_parameters(parameters or {}, None, None)
         self._max_batch_size = max_batch_size
@@ -935,7 +935,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         # If the call's own time is over, the run says so.
         with contextlib.suppress(TimeoutError):
             async with _until(job.deadline, self._clock):
-                await self._discovery.ask()
+                await self._discovery.ask(self._describe_once)
         self._check_open()
         if self._discovery.model is not None:
             self._engine.learn_vector_type(self._discovery.model.vector_type)

@@ -23,7 +23,6 @@ class Discovery:
     """Asks the service about a model once, however many calls want to know.
 
     Args:
-        fetch: asks; one attempt.
         is_wanted: whether to ask at all.
 
     Attributes:
@@ -31,8 +30,7 @@ class Discovery:
         is_done: whether there is nothing to wait for.
     """
 
-    def __init__(self, fetch: Callable[[], Awaitable[ModelInfo]], *, is_wanted: bool) -> None:
-        self._fetch = fetch
+    def __init__(self, *, is_wanted: bool) -> None:
         self._asked: dict[asyncio.AbstractEventLoop, asyncio.Event] = {}
         self.model: KnownModel | None = None
         self.is_done = not is_wanted
@@ -40,8 +38,12 @@ class Discovery:
     def __repr__(self) -> str:
         return f"<Discovery {'pending' if not self.is_done else 'done'}>"
 
-    async def ask(self) -> None:
+    async def ask(self, fetch: Callable[[], Awaitable[ModelInfo]]) -> None:
         """Wait until the service has been asked. If the caller who asks is cancelled, the next one does.
+
+        Args:
+            fetch: asks; one attempt. Not kept: with a method of the client, the client would be part of a circle, and one
+                that is dropped unclosed would let go of its sessions only after these have complained.
 
         Raises:
             ClosedError: the client was closed before it could be asked.
@@ -55,15 +57,15 @@ class Discovery:
                 continue
             asked = self._asked[loop] = asyncio.Event()
             try:
-                await self._ask()
+                await self._ask(fetch)
             finally:
                 del self._asked[loop]
                 asked.set()
 
-    async def _ask(self) -> None:
+    async def _ask(self, fetch: Callable[[], Awaitable[ModelInfo]]) -> None:
         try:
             async with asyncio.timeout(LOOK_UP_SECONDS):
-                self.model = described_model(await self._fetch())
+                self.model = described_model(await fetch())
         except ClosedError:
             # The client may be opened again: then it is asked.
             raise

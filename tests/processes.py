@@ -36,5 +36,6 @@ async def run_program(
         stderr=subprocess.PIPE,
     )
     out, err = await process.communicate()
-    assert (process.returncode, without_slow_steps(err.decode())) == (0, "")
+    said = without_slow_steps(err.decode())
+    assert (process.returncode, said) == (0, ""), said
     return out.decode()

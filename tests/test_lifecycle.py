@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import pickle
+import weakref
 
 import aiohttp
 import pytest
@@ -56,6 +57,18 @@ async def main():
 asyncio.run(main())
 """
     assert await run_script(emulator, code) == "(1, 1024)\n"
+
+
+async def test_a_client_that_is_dropped_does_not_wait_for_the_garbage_collector(emulator: Emulator) -> None:
+    client = EmbedClient("multilingual-e5-large", api_key=emulator.api_key, base_url=emulator.url)
+    await client.embed("a", input_type="query")
+    client_is_there = weakref.ref(client)
+    gc.disable()
+    try:
+        del client
+        assert client_is_there() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_closed_client_refuses_calls_until_it_is_entered_again(client: EmbedClient[DenseEmbeddings]) -> None:

@@ -214,6 +214,10 @@ async def test_an_actor_that_cannot_be_had_is_an_error_of_the_package(
     quota = new_quota()
     actor = quota.start()
     await asyncio.to_thread(ray.kill, actor)
+    # It may still answer for a moment.
+    with pytest.raises(ray.exceptions.RayActorError):
+        while True:
+            await actor.terms.remote()
     # As if it died again and again.
     with monkeypatch.context() as patch:
         patch.setattr(quota, "start", lambda: actor)
