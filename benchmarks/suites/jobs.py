@@ -9,6 +9,7 @@ of the input, is told apart.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import os
 import statistics
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pyarrow import dataset
 
@@ -27,6 +28,7 @@ from benchmarks.settings import MAIN_LOAD
 from benchmarks.tables import Table, number
 from pinecone_embed_async import EmbedClient
 from pinecone_embed_async._jobs import Columns, Fingerprint, find_inputs, open_job, take_fingerprint
+from pinecone_embed_async._wire import DECODERS
 from pinecone_embed_async.cli._connection import Settings as ClientSettings
 from pinecone_embed_async.cli._embedding_process import EmbeddingProcess
 
@@ -35,19 +37,20 @@ if TYPE_CHECKING:
 
     from benchmarks.settings import Settings
     from pinecone_embed_async._jobs import InputPrint, Job, JobProgress, Row
+    from pinecone_embed_async._wire import DecoderName
 
 INPUTS, ROUNDS = 100_000, 5
 GOAL = 0.85
 """Of the stream's inputs per second."""
 
 
-def _client(url: str) -> EmbedClient[Any]:
-    return EmbedClient(MAIN_LOAD.model, api_key=API_KEY, base_url=url, parameters=MAIN_LOAD.parameters)
+def _client(url: str, decoder: DecoderName) -> EmbedClient[Any]:
+    return EmbedClient(MAIN_LOAD.model, api_key=API_KEY, base_url=url, parameters=MAIN_LOAD.parameters, decoder=decoder)
 
 
-async def measure_stream(url: str, inputs: Sequence[str]) -> float:
+async def measure_stream(url: str, decoder: DecoderName, inputs: Sequence[str]) -> float:
     """Give the seconds that a stream alone takes."""
-    async with _client(url) as client:
+    async with _client(url, decoder) as client:
         await client.embed(inputs[: 4 * MAX_BATCH])
         started = time.perf_counter()
         count = 0
@@ -60,7 +63,7 @@ async def measure_stream(url: str, inputs: Sequence[str]) -> float:
     return seconds
 
 
-async def measure_job(url: str, job: Job) -> float:
+async def measure_job(url: str, decoder: DecoderName, job: Job) -> float:
     """Give the seconds that a job takes from the first row that it reads on."""
     started = 0.0
 
@@ -71,17 +74,17 @@ async def measure_job(url: str, job: Job) -> float:
 
     def report(_progress: JobProgress) -> None: ...
 
-    settings = ClientSettings(model=MAIN_LOAD.model, parameters=MAIN_LOAD.parameters, base_url=url)
+    settings = ClientSettings(model=MAIN_LOAD.model, parameters=MAIN_LOAD.parameters, base_url=url, decoder=decoder)
     with EmbeddingProcess(settings) as process:
         await job.run(lambda rows: process.stream(clocked(rows)), report)
         return time.perf_counter() - started
 
 
-def measure_here(kind: str, url: str, source: Path) -> dict[str, float]:
+def measure_here(kind: str, decoder: DecoderName, url: str, source: Path) -> dict[str, float]:
     """Measure once, in this process."""
     if kind == "stream":
         inputs = [json.loads(line)["text"] for line in source.read_text().splitlines()]
-        return {"seconds": asyncio.run(measure_stream(url, inputs))}
+        return {"seconds": asyncio.run(measure_stream(url, decoder, inputs))}
     os.environ["PINECONE_API_KEY"] = API_KEY
     files, columns = find_inputs([str(source)]), Columns(id="id", keep=("year",))
 
@@ -95,7 +98,7 @@ def measure_here(kind: str, url: str, source: Path) -> dict[str, float]:
         started = time.perf_counter()
         with open_job(Path(out), files, columns, fingerprint) as job:
             opening = time.perf_counter() - started
-            seconds = asyncio.run(measure_job(url, job))
+            seconds = asyncio.run(measure_job(url, decoder, job))
             counts = job.progress().counts
         rows = dataset.dataset(out, format="parquet").count_rows()
     if rows != counts.total:
@@ -103,31 +106,37 @@ def measure_here(kind: str, url: str, source: Path) -> dict[str, float]:
     return {"seconds": seconds, "opening": opening}
 
 
-def _measured(kind: str, url: str, source: Path) -> dict[str, float]:
-    said = run_module("suites.jobs", [kind, url, str(source)], limit=600, who=kind)
+def _measured(kind: str, decoder: str, url: str, source: Path) -> dict[str, float]:
+    said = run_module("suites.jobs", [kind, decoder, url, str(source)], limit=600, who=kind)
     figures: dict[str, float] = json.loads(said.splitlines()[-1])
     return figures
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """Measure both in turn and sum up."""
+    """Measure both in turn, with each decoder that is installed, and sum up."""
     inputs = settings.scaled(INPUTS)
-    figures: dict[str, list[dict[str, float]]] = {"stream": [], "job": []}
+    decoders = [name for name in DECODERS if name == "msgspec" or importlib.util.find_spec("simdjson")]
+    figures: dict[str, dict[str, list[dict[str, float]]]] = {name: {"stream": [], "job": []} for name in decoders}
     with tempfile.TemporaryDirectory() as folder, running_server(MAIN_LOAD) as server:
         source = Path(folder) / "in.jsonl"
         with source.open("w") as file:
             for place, text in enumerate(texts(inputs, MAIN_LOAD.seed)):
                 file.write(json.dumps({"id": f"id-{place}", "year": 1970 + place % 50, "text": text}) + "\n")
         for _ in range(min(ROUNDS, settings.rounds)):
-            for kind, measured in figures.items():
-                measured.append(_measured(kind, server.url, source))
-    ratios = [stream["seconds"] / job["seconds"] for stream, job in zip(figures["stream"], figures["job"], strict=True)]
+            for decoder, kinds in figures.items():
+                for kind, measured in kinds.items():
+                    measured.append(_measured(kind, decoder, server.url, source))
+    return {"inputs": inputs, "decoders": {name: _summed_up(inputs, **kinds) for name, kinds in figures.items()}}
+
+
+def _summed_up(inputs: int, stream: Sequence[Mapping[str, float]], job: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    ratios = [alone["seconds"] / beside["seconds"] for alone, beside in zip(stream, job, strict=True)]
     return {
-        "inputs": inputs,
         "inputs_per_second": {
-            kind: statistics.median(inputs / each["seconds"] for each in measured) for kind, measured in figures.items()
+            kind: statistics.median(inputs / each["seconds"] for each in measured)
+            for kind, measured in (("stream", stream), ("job", job))
         },
-        "opening_seconds": statistics.median(each["opening"] for each in figures["job"]),
+        "opening_seconds": statistics.median(each["opening"] for each in job),
         "ratio": statistics.median(ratios),
         "ratios": ratios,
     }
@@ -135,19 +144,24 @@ def measure(settings: Settings) -> dict[str, Any]:
 
 def tables(part: Mapping[str, Any]) -> list[Table]:
     """Return the table of both."""
-    rates = part["inputs_per_second"]
-    rows = (
-        ("client.stream, rows dropped", number(rates["stream"], 0), number(1.0, 2), number(None, 2)),
-        (
-            "a job, from JSON lines to Parquet",
-            number(rates["job"], 0),
-            number(part["ratio"], 2),
-            number(part["opening_seconds"], 2),
-        ),
-    )
-    header = ("way", "inputs/s", "× stream", "before that: fingerprint and check, s")
-    return [Table(f"A job beside a stream, {part['inputs']:,} inputs", header, rows)]
+    rows: list[tuple[str, ...]] = []
+    for decoder, figures in part["decoders"].items():
+        rates, ratios = figures["inputs_per_second"], figures["ratios"]
+        between = f"{number(min(ratios), 2)}–{number(max(ratios), 2)}"
+        rows += [
+            (f"client.stream, rows dropped ({decoder})", number(rates["stream"], 0), number(1.0, 2), "–", number(None, 2)),
+            (
+                f"a job, from JSON lines to Parquet ({decoder})",
+                number(rates["job"], 0),
+                number(figures["ratio"], 2),
+                between,
+                number(figures["opening_seconds"], 2),
+            ),
+        ]
+    header = ("way", "inputs/s", "× stream", "min–max", "before that: fingerprint and check, s")
+    return [Table(f"A job beside a stream, {part['inputs']:,} inputs", header, tuple(rows))]
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure_here(sys.argv[1], sys.argv[2], Path(sys.argv[3]))))
+    _kind, _decoder, _url, _source = sys.argv[1:]
+    print(json.dumps(measure_here(_kind, cast("DecoderName", _decoder), _url, Path(_source))))

@@ -135,6 +135,12 @@ Concurrency = Annotated[
     int | None,
     typer.Option("--concurrency", min=1, metavar="N", help="Requests in flight at most. Default: 8."),
 ]
+DecoderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--decoder", metavar="msgspec|simdjson", help="What reads the answers. Default: the faster one that is installed."
+    ),
+]
 QuotaOption = Annotated[
     str | None,
     typer.Option(
@@ -210,6 +216,7 @@ def embed(
     quota: QuotaOption = None,
     concurrency: Concurrency = None,
     batch_size: BatchSize = None,
+    decoder: DecoderOption = None,
     dedupe: Dedupe = False,
     timeout: Annotated[
         float | None,
@@ -258,6 +265,7 @@ def embed(
         quota=_quota(quota),
         concurrency=concurrency,
         batch_size=batch_size,
+        decoder=decoder,
         base_url=base_url,
         allow_http=allow_http,
         emulator=emulator,

@@ -5,7 +5,7 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pinecone_embed_async import EmbedClient, Quota, SqliteCache
 from pinecone_embed_async._client import DEFAULT_BASE_URL
@@ -24,6 +24,7 @@ class Settings:
         quota: What paces the requests: limits, or the name of a plan; learned if there is none.
         concurrency: Requests in flight at most.
         batch_size: Inputs per request at most.
+        decoder: What reads the answers, `"msgspec"` or `"simdjson"`; the client says so if it is anything else.
         base_url: The service's address.
         allow_http: Whether the address may be plain HTTP to another machine.
         emulator: Whether an emulator beside the client answers, without a key.
@@ -38,6 +39,7 @@ class Settings:
     quota: Quota | PlanName | None = None
     concurrency: int | None = None
     batch_size: int | None = None
+    decoder: str | None = None
     base_url: str | None = None
     allow_http: bool = False
     emulator: bool = False
@@ -100,6 +102,8 @@ def _client(settings: Settings, **options: Any) -> EmbedClient[Any]:
         parameters=settings.parameters,
         quota=settings.quota,
         max_batch_size=settings.batch_size,
+        # The client checks it.
+        decoder=cast("Any", settings.decoder),
         allow_http=settings.allow_http,
         **options,
     )
