@@ -14,7 +14,7 @@ from ray.data.extensions import ArrowTensorArray
 
 from pinecone_embed_async._client import EmbedClient
 from pinecone_embed_async._endpoint import ApiKey, check_api_key
-from pinecone_embed_async._errors import ConfigurationError, EmbedError, InputError
+from pinecone_embed_async._errors import ClosedError, ConfigurationError, EmbedError, InputError
 from pinecone_embed_async._inputs import text_of
 from pinecone_embed_async._jobs import vector_columns
 from pinecone_embed_async._plan import JOB_ERRORS
@@ -122,8 +122,12 @@ class AddVectors:
 
         Raises:
             EmbedError: a row failed, and there is no column for errors; or what every row would meet.
+            ClosedError: it was closed.
             ConfigurationError: there is no such column of texts, or there are columns of the names of the new ones.
         """
+        # Client and thread end one after the other, and each would say it in its own way.
+        if not self._end.alive:
+            raise ClosedError("this AddVectors is closed; make another")
         return await asyncio.wrap_future(self._loop_thread.submit(self._with_vectors(batch)))
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from pinecone_embed_async import (
     AuthenticationError,
+    ClosedError,
     ConfigurationError,
     EmbedClient,
     InputError,
@@ -162,10 +163,11 @@ async def test_it_can_be_closed_in_its_own_thread_where_the_garbage_collector_ma
         add.close()
 
     await asyncio.to_thread(add._loop_thread.run, close())
+    with pytest.raises(ClosedError, match="this AddVectors is closed; make another"):
+        await add(table_of(TEXTS))
     while emulator.statistics().connections_open:
         await asyncio.sleep(0.01)
-    with pytest.raises(RuntimeError, match="closed"):
-        await add(table_of(TEXTS))
+    await asyncio.to_thread(add._loop_thread._thread.join)
 
 
 @pytest.mark.parametrize("quota", ["standard", Quota(1000), SharedQuota()])
