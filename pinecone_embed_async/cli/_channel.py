@@ -1,4 +1,4 @@
-"""Objects between two processes of this package, their arrays without a copy on the way in and out."""
+"""Objects between two processes of this package, their arrays in memory that both share if there is room."""
 
 import asyncio
 import pickle
@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
-_HEAD = struct.Struct("<QQ")
+from pinecone_embed_async.cli._slots import Slots
+
+_HEAD = struct.Struct("<QQq")
+_NO_SLOT = -1
 _SIZE = struct.Struct("<Q")
 
 
@@ -17,11 +20,14 @@ class Channel:
 
     Args:
         own: The socket; closed with the channel.
+        to_fill: Shared memory for the arrays that this end sends.
+        filled: Shared memory in which those arrive that it receives.
     """
 
-    def __init__(self, own: socket.socket) -> None:
+    def __init__(self, own: socket.socket, *, to_fill: Slots | None = None, filled: Slots | None = None) -> None:
         own.setblocking(False)
         self._socket = own
+        self._to_fill, self._filled = to_fill, filled
         self._sending = asyncio.Lock()
 
     def close(self) -> None:
@@ -38,11 +44,14 @@ class Channel:
         body = pickle.dumps(message, 5, buffer_callback=buffers.append)
         views = [buffer.raw() for buffer in buffers]
         sizes = b"".join(_SIZE.pack(view.nbytes) for view in views)
+        slot = self._to_fill.fill(views) if views and self._to_fill is not None else None
+        head = _HEAD.pack(len(body), len(views), _NO_SLOT if slot is None else slot)
         loop = asyncio.get_running_loop()
         async with self._sending:
-            await loop.sock_sendall(self._socket, b"".join([_HEAD.pack(len(body), len(views)), sizes, body]))
-            for view in views:
-                await loop.sock_sendall(self._socket, view)
+            await loop.sock_sendall(self._socket, b"".join([head, sizes, body]))
+            if slot is None:
+                for view in views:
+                    await loop.sock_sendall(self._socket, view)
 
     async def receive(self) -> Any:
         """Receive the next object; whoever is cancelled in this must receive no more.
@@ -50,10 +59,13 @@ class Channel:
         Raises:
             EOFError: The other end is gone.
         """
-        length, count = _HEAD.unpack(await self._exactly(_HEAD.size))
+        length, count, slot = _HEAD.unpack(await self._exactly(_HEAD.size))
         start = await self._exactly(count * _SIZE.size + length)
         sizes = [size for (size,) in _SIZE.iter_unpack(start[: count * _SIZE.size])]
-        buffers = [await self._exactly(size) for size in sizes]
+        if slot == _NO_SLOT or self._filled is None:
+            buffers = [await self._exactly(size) for size in sizes]
+        else:
+            buffers = self._filled.buffers(slot, sizes)
         return pickle.loads(start[count * _SIZE.size :], buffers=buffers)  # noqa: S301 - the other end is our own
 
     async def _exactly(self, size: int) -> memoryview:

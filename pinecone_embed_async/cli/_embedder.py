@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from pinecone_embed_async import DenseEmbeddings, EmbedClient, EmbedError, SparseEmbeddings, Statistics
 from pinecone_embed_async.cli._channel import Channel
 from pinecone_embed_async.cli._connection import Settings, connected
+from pinecone_embed_async.cli._slots import Slots
 
 STATISTICS_INTERVAL = 0.1
 """Seconds between two looks at the client's statistics: as often as a bar is drawn."""
@@ -114,13 +115,13 @@ class _Serving:
             await self._channel.send(Counted(self._client.statistics()))
 
 
-def main(descriptor: int) -> None:
-    """What the process is started with."""
+def main(channel: int, memory: int) -> None:
+    """What the process is started with: the descriptors of a socket and of shared memory."""
     # What the client and asyncio log would come between the lines of the progress, as in the other process.
     logging.getLogger().addHandler(logging.NullHandler())
-    asyncio.run(_embed_over(descriptor))
+    asyncio.run(_embed_over(socket.socket(fileno=channel), Slots(memory)))
 
 
-async def _embed_over(descriptor: int) -> None:
-    with contextlib.closing(Channel(socket.socket(fileno=descriptor))) as channel:
+async def _embed_over(own: socket.socket, slots: Slots) -> None:
+    with contextlib.closing(slots), contextlib.closing(Channel(own, to_fill=slots)) as channel:
         await embed_for(channel)

@@ -15,6 +15,7 @@ from pinecone_embed_async._threads import in_thread
 from pinecone_embed_async.cli._channel import Channel
 from pinecone_embed_async.cli._connection import Settings
 from pinecone_embed_async.cli._embedder import Counted, Embedded, Ended, MoreWanted, Texts, main
+from pinecone_embed_async.cli._slots import Slots
 
 MESSAGES_AHEAD = 3
 """Messages of texts that the other process has and has not begun: some are there when it wants one, others on their way."""
@@ -40,33 +41,23 @@ class EmbeddingProcess:
         self._settings = settings
         self._statistics: Statistics | None = None
         self._is_used = False
-        own, other = socket.socketpair()
-        self._channel = Channel(own)
+        self._channel: Channel | None = None
         self._process: subprocess.Popen[bytes] | None = None
         # Told of when a stream is opened, for perhaps none will be.
         self._problem: OSError | None = None
-        with other:
-            try:
-                self._process = subprocess.Popen(  # noqa: S603 - it is this interpreter, with this package
-                    # Without the working directory, where anything may have the name of a module.
-                    [sys.executable, "-P", "-c", f"from {main.__module__} import main; main({other.fileno()})"],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    pass_fds=[other.fileno()],
-                    # Ctrl-C is for this process, which sees to the other.
-                    start_new_session=True,
-                )
-            except OSError as problem:
-                self._problem = problem
+        try:
+            self._channel, self._process = _started()
+        except OSError as problem:
+            self._problem = problem
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._channel is None or self._process is None:
+            return
         # Upon this the other process ends.
         self._channel.close()
-        if self._process is None:
-            return
         try:
             if self._is_used:
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -91,7 +82,7 @@ class EmbeddingProcess:
             EmbedError: The client could not be opened; while the stream is iterated: what ended it before all was tried.
             JobError: The other process could not be started, or ended on its own.
         """
-        if self._problem is not None:
+        if self._channel is None:
             raise JobError(f"the process that embeds cannot be started: {self._problem}") from self._problem
         channel, self._is_used = self._channel, True
         with contextlib.suppress(OSError):
@@ -136,6 +127,26 @@ class EmbeddingProcess:
                 self._note(message)
         if feeder.error is not None:
             raise feeder.error
+
+
+def _started() -> tuple[Channel, subprocess.Popen[bytes]]:
+    """Start the other process; give it and the own end of the channel to it."""
+    own, other = socket.socketpair()
+    with contextlib.ExitStack() as upon_error:
+        upon_error.enter_context(own)
+        with other, contextlib.closing(Slots.new()) as slots:
+            given = [other.fileno(), slots.descriptor]
+            process = subprocess.Popen(  # noqa: S603 - it is this interpreter, with this package
+                # Without the working directory, where anything may have the name of a module.
+                [sys.executable, "-P", "-c", f"from {main.__module__} import main; main(*{given})"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=given,
+                # Ctrl-C is for this process, which sees to the other.
+                start_new_session=True,
+            )
+            upon_error.pop_all()
+            return Channel(own, filled=slots), process
 
 
 class _Feeder:
