@@ -15,7 +15,7 @@ from pinecone_embed_async._jobs._table import check_same_vectors
 ROWS_PER_PART = 100_000
 BYTES_PER_PART = 128 * 2**20
 BYTES_OF_FIRST_PART = 8 * 2**20
-_SHARE_OF_PART = 8
+_SHARE_OF_PART = 16
 """Until a part has `BYTES_PER_PART`, it has this share of all before it: a run's last part is made after its last answer,
 when nothing else is done, so it is to be a small share of the work."""
 

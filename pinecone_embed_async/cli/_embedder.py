@@ -115,13 +115,13 @@ class _Serving:
             await self._channel.send(Counted(self._client.statistics()))
 
 
-def main(channel: int, memory: int) -> None:
-    """What the process is started with: the descriptors of a socket and of shared memory."""
+def main(channel: int, memory: int | None = None) -> None:
+    """What the process is started with: the descriptors of a socket and, if there is any, of shared memory."""
     # What the client and asyncio log would come between the lines of the progress, as in the other process.
     logging.getLogger().addHandler(logging.NullHandler())
-    asyncio.run(_embed_over(socket.socket(fileno=channel), Slots(memory)))
+    asyncio.run(_embed_over(socket.socket(fileno=channel), None if memory is None else Slots(memory)))
 
 
-async def _embed_over(own: socket.socket, slots: Slots) -> None:
-    with contextlib.closing(slots), contextlib.closing(Channel(own, to_fill=slots)) as channel:
+async def _embed_over(own: socket.socket, slots: Slots | None) -> None:
+    with contextlib.closing(Channel(own, to_fill=slots)) as channel:
         await embed_for(channel)

@@ -132,21 +132,25 @@ class EmbeddingProcess:
 def _started() -> tuple[Channel, subprocess.Popen[bytes]]:
     """Start the other process; give it and the own end of the channel to it."""
     own, other = socket.socketpair()
-    with contextlib.ExitStack() as upon_error:
+    with contextlib.ExitStack() as upon_error, contextlib.ExitStack() as given_away:
         upon_error.enter_context(own)
-        with other, contextlib.closing(Slots.new()) as slots:
-            given = [other.fileno(), slots.descriptor]
-            process = subprocess.Popen(  # noqa: S603 - it is this interpreter, with this package
-                # Without the working directory, where anything may have the name of a module.
-                [sys.executable, "-P", "-c", f"from {main.__module__} import main; main(*{given})"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=given,
-                # Ctrl-C is for this process, which sees to the other.
-                start_new_session=True,
-            )
-            upon_error.pop_all()
-            return Channel(own, filled=slots), process
+        given_away.enter_context(other)
+        given, slots = [other.fileno()], None
+        # Without shared memory it is slower, and works.
+        with contextlib.suppress(OSError):
+            slots = given_away.enter_context(contextlib.closing(Slots.new()))
+            given.append(slots.descriptor)
+        process = subprocess.Popen(  # noqa: S603 - it is this interpreter, with this package
+            # Without the working directory, where anything may have the name of a module.
+            [sys.executable, "-P", "-c", f"from {main.__module__} import main; main(*{given})"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=given,
+            # Ctrl-C is for this process, which sees to the other.
+            start_new_session=True,
+        )
+        upon_error.pop_all()
+        return Channel(own, filled=slots), process
 
 
 class _Feeder:

@@ -1,5 +1,6 @@
 """Memory that two processes share, in slots: one of them fills slots, the other reads them in place and gives them back."""
 
+import contextlib
 import mmap
 import os
 import tempfile
@@ -42,15 +43,19 @@ class Slots:
         """Make the memory, all of it free; the process that is to share it inherits the descriptor.
 
         Raises:
-            OSError: There is none.
+            OSError: It cannot be had; where files may not be as large, for instance.
         """
-        if hasattr(os, "memfd_create"):
-            descriptor = os.memfd_create("embeddings")
-        else:
-            with tempfile.TemporaryFile() as file:
-                descriptor = os.dup(file.fileno())
-        os.ftruncate(descriptor, _BYTES)
-        return cls(descriptor)
+        with contextlib.ExitStack() as upon_error:
+            if hasattr(os, "memfd_create"):
+                descriptor = os.memfd_create("embeddings")
+            else:
+                with tempfile.TemporaryFile() as file:
+                    descriptor = os.dup(file.fileno())
+            upon_error.callback(os.close, descriptor)
+            os.ftruncate(descriptor, _BYTES)
+            slots = cls(descriptor)
+            upon_error.pop_all()
+            return slots
 
     def close(self) -> None:
         """Close the descriptor; the memory is there as long as anything in it is in use."""

@@ -1,9 +1,13 @@
 """Shared memory in slots: what is put in comes out, and nothing is overwritten that somebody still has."""
 
 import contextlib
+import os
+import resource
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -70,3 +74,23 @@ def test_what_does_not_fit_into_a_slot_is_not_taken() -> None:
     with two_views() as (filling, _):
         assert filling.fill([*whole, memoryview(b"x")]) is None
         assert filling.fill(whole) == 0
+
+
+def test_memory_that_cannot_be_had_leaves_no_descriptor_behind() -> None:
+    before = len(list(Path("/dev/fd").iterdir()))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (BYTES_PER_SLOT, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            Slots.new()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert len(list(Path("/dev/fd").iterdir())) == before
+
+
+def test_where_there_is_no_memory_without_a_file_a_file_without_a_name_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    with two_views() as (filling, reading):
+        slot = filling.fill([memoryview(b"abcd")])
+        assert slot is not None
+        assert [bytes(each) for each in reading.buffers(slot, [4])] == [b"abcd"]

@@ -71,7 +71,7 @@ def test_a_segment_becomes_a_part_sorted_by_row(folder: OutputFolder) -> None:
 def test_parts_grow_with_the_table_so_that_the_last_one_is_a_small_share_of_it(folder: OutputFolder) -> None:
     options = {"bytes_per_part": 400_000, "bytes_of_first_part": 40_000}
     with Store(folder, **options) as store:
-        for start in range(0, 10_000, 10):
+        for start in range(0, 20_000, 10):
             store.add([table(range(start, start + 10), dimension=100)], [])
             if store.is_full:
                 store.write_part(store.finish_segment() or 0)
@@ -82,7 +82,7 @@ def test_parts_grow_with_the_table_so_that_the_last_one_is_a_small_share_of_it(f
     assert rows[-1] > 800
     assert all(count <= max(rows[0], sum(rows[:place]) * 0.3) for place, count in enumerate(rows))
     with Store(folder, **options) as store:
-        store.add([table(range(10_000, 10_700), dimension=100)], [])
+        store.add([table(range(20_000, 20_700), dimension=100)], [])
         # Whoever goes on goes on with their size.
         assert not store.is_full
 
