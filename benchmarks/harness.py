@@ -14,13 +14,14 @@ import sys
 import urllib.request
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.figures import derived
 from benchmarks.seeded import MAX_BATCH
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from benchmarks.competitors import Competitor
     from benchmarks.seeded import Load
@@ -40,6 +41,8 @@ _PACKAGES = (
     "baseten-performance-client",
     "uvloop",
 )
+# glibc's malloc gives nothing back to the system.
+_KEEPING_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1"}
 
 
 class BenchmarkError(Exception):
@@ -57,7 +60,9 @@ def _environment() -> dict[str, str]:
     }
 
 
-def run_module(name: str, arguments: Sequence[str], *, limit: float, who: str) -> str:
+def run_module(
+    name: str, arguments: Sequence[str], *, limit: float, who: str, environment: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """Run a module of this package in a process of its own, and return what it printed.
 
     Args:
@@ -65,6 +70,7 @@ def run_module(name: str, arguments: Sequence[str], *, limit: float, who: str) -
         arguments: On its command line.
         limit: Seconds after which it is given up.
         who: What the messages of errors call it.
+        environment: Beside the environment of this process.
 
     Raises:
         BenchmarkError: It failed or took too long.
@@ -77,7 +83,7 @@ def run_module(name: str, arguments: Sequence[str], *, limit: float, who: str) -
             capture_output=True,
             text=True,
             timeout=limit,
-            env=_environment(),
+            env={**_environment(), **environment},
             check=False,
         )
     except subprocess.TimeoutExpired as error:
@@ -178,12 +184,14 @@ class Job:
         warm_up: How many before that.
         concurrency: Requests in flight at the same time, at most.
         limit: Seconds after which the competitor is given up.
+        holds_memory: Whether its process has written to as much memory as the results take before the clock runs.
     """
 
     inputs: int
     warm_up: int
     concurrency: int
     limit: float
+    holds_memory: bool = False
 
 
 def run_competitor(competitor: Competitor, server: Server, load: Load, job: Job) -> dict[str, Any]:
@@ -198,7 +206,8 @@ def run_competitor(competitor: Competitor, server: Server, load: Load, job: Job)
     """
     before, stolen_before = server.statistics(), _stolen()
     argument = json.dumps({"competitor": competitor.name, "url": server.url, "load": asdict(load), **asdict(job)})
-    said = run_module("measure", [argument], limit=job.limit + 20, who=competitor.name)
+    environment = _KEEPING_MEMORY if job.holds_memory else {}
+    said = run_module("measure", [argument], limit=job.limit + 20, who=competitor.name, environment=environment)
     # the last line, for a library may print too
     figures: dict[str, Any] = json.loads(said.splitlines()[-1])
     after, stolen_after = server.statistics(), _stolen()

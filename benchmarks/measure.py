@@ -100,14 +100,33 @@ def size_of(result: Result) -> int:
     return result.nbytes if isinstance(result, np.ndarray) else 0
 
 
-async def measure(competitor: Competitor, target: Target, inputs: int, warm_up: int, limit: float) -> dict[str, Any]:
+def touch(rows: int, dimension: int) -> float:
+    """Write to as much memory as dense results take, and free it; gives the microseconds that a row took."""
+    matrix = np.empty((rows, dimension), np.float32)
+    started = time.perf_counter()
+    matrix[:] = 1
+    return 1e6 * (time.perf_counter() - started) / rows
+
+
+async def measure(
+    competitor: Competitor, target: Target, inputs: int, warm_up: int, limit: float, *, holds_memory: bool = False
+) -> dict[str, Any]:
     """Run a competitor once over fresh inputs, after a warm-up over others.
+
+    Args:
+        competitor: What is measured.
+        target: The server.
+        inputs: How many are embedded while the clock runs.
+        warm_up: How many before that.
+        limit: Seconds that all of it may take.
+        holds_memory: Whether as much memory as the results take is written to beforehand.
 
     Returns:
         Wall and CPU seconds from the call to the whole result; how late the event loop was meanwhile; the peak of
         memory up to then, and the one before the first request, with everything imported and the inputs made; the
-        bytes the floor received.
+        bytes the floor received; the microseconds that the first touch of a row's memory took, if it was.
     """
+    first_touch = touch(inputs, target.load.dimension) if holds_memory else None
     passages = texts(inputs + warm_up, target.load.seed)
     measured, warming = passages[:inputs], passages[inputs:]
     del passages
@@ -133,6 +152,7 @@ async def measure(competitor: Competitor, target: Target, inputs: int, warm_up: 
         "peak_bytes": memory,
         "peak_bytes_before": memory_before,
         "result_bytes": size_of(result),
+        "first_touch_us": first_touch,
         "received_bytes": received + result.bytes if isinstance(result, Received) else None,
     }
 
@@ -151,7 +171,10 @@ def main() -> int:
     competitor = COMPETITORS[job["competitor"]]
     try:
         with asyncio.Runner(loop_factory=loop_factory(competitor.loop)) as runner:
-            figures = runner.run(measure(competitor, target, job["inputs"], job["warm_up"], job["limit"]))
+            measured = measure(
+                competitor, target, job["inputs"], job["warm_up"], job["limit"], holds_memory=job["holds_memory"]
+            )
+            figures = runner.run(measured)
     except WrongResultError as error:
         print(f"wrong result: {error}", file=sys.stderr)
         return 1

@@ -3,93 +3,84 @@
 from __future__ import annotations
 
 import statistics
-import sys
-import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from benchmarks.competitors import HAND_MSGSPEC, HAND_SIMDJSON, MSGSPEC, OFFICIAL, SIMDJSON
-from benchmarks.harness import run_competitor, run_module, running_server
-from benchmarks.seeded import MAX_BATCH
+from benchmarks.harness import run_competitor, running_server
 from benchmarks.settings import MAIN_LOAD, job_of
 from benchmarks.suites.throughput import run_rounds
 from benchmarks.tables import Table, number
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from benchmarks.settings import Settings
 
 FEW, MANY = 10_000, 1_000_000
+FEW_REPEATS = 3
+"""Before the large count, and as many after it."""
 KEPT = 100_000
 MEASURED = (MSGSPEC, SIMDJSON)
 COMPARED = (MSGSPEC, SIMDJSON, HAND_MSGSPEC, HAND_SIMDJSON, OFFICIAL)
 
 
 def measure_growth(settings: Settings) -> dict[str, Any] | None:
-    """Measure few inputs before and after many, so that a machine that changes shows."""
+    """Measure few inputs before and after many, so that a machine that changes shows.
+
+    Each count is measured in processes that hold the memory for the results before the clock runs, and in processes that
+    get it while it runs. A virtual machine's host hands out memory when it is first written to, and takes it back a moment
+    after it was freed. That took up to 9 µs a row of 1024 numbers on the machine of docs/benchmarks.md, and nothing of it is
+    the client's doing; the small count fits into memory that the host has not taken back.
+    """
     competitors = settings.competitors(MAIN_LOAD, MEASURED)
-    few, many = settings.scaled(FEW), settings.scaled(MANY)
-    repeats = max(1, settings.rounds // 2)
+    counts = {"few": settings.scaled(FEW), "many": settings.scaled(MANY)}
     entries: dict[str, Any] = {}
     with running_server(MAIN_LOAD) as server:
         for competitor in competitors:
-
-            def seconds(inputs: int, competitor: Any = competitor) -> float:
-                figures = run_competitor(competitor, server, MAIN_LOAD, job_of(settings, MAIN_LOAD, inputs))
-                return 1e6 * float(figures["seconds"]) / inputs
-
-            before = [seconds(few) for _ in range(repeats)]
-            first_touch = _first_touch(many)
-            at_many = seconds(many)
-            after = [seconds(few) for _ in range(repeats)]
-            at_few = statistics.median(before + after)
+            times: dict[str, dict[str, list[float]]] = {way: {count: [] for count in counts} for way in ("held", "fresh")}
+            touched: list[float] = []
+            for count in ("few",) * FEW_REPEATS + ("many",) + ("few",) * FEW_REPEATS:
+                inputs = counts[count]
+                for way, of_way in times.items():
+                    job = replace(job_of(settings, MAIN_LOAD, inputs), holds_memory=way == "held")
+                    figures = run_competitor(competitor, server, MAIN_LOAD, job)
+                    of_way[count].append(1e6 * figures["seconds"] / inputs)
+                    if way == "held" and count == "many":
+                        touched.append(figures["first_touch_us"])
             entries[competitor.name] = {
                 "title": competitor.title,
-                "us_per_input_few": at_few,
-                "us_per_input_many": at_many,
-                "ratio": at_many / at_few,
-                "few": before + after,
-                "first_touch_us": first_touch,
+                "first_touch_us": statistics.median(touched),
+                **{way: _grown(**of_way) for way, of_way in times.items()},
             }
-    return {"few": few, "many": many, "competitors": entries} if entries else None
+    return {**counts, "competitors": entries} if entries else None
 
 
-def _first_touch(rows: int) -> float:
-    """Write to as much memory as the results take, in another process; gives the microseconds that a row took.
-
-    A virtual machine's host hands out memory when it is written to for the first time. That took 9 µs a row of 1024
-    numbers on the machine of docs/benchmarks.md, and half a microsecond from the second time on; what it handed out, it
-    leaves for a while. The small count fits into memory that was there before.
-    """
-    said = run_module("suites.growth", [str(rows), str(MAIN_LOAD.dimension)], limit=300, who="the first touch")
-    return float(said)
-
-
-def touch(rows: int, dimension: int) -> float:
-    """Fill a matrix, and give the microseconds that a row took."""
-    matrix = np.empty((rows, dimension), np.float32)
-    started = time.perf_counter()
-    for start in range(0, rows, MAX_BATCH):
-        matrix[start : start + MAX_BATCH] = 1
-    return 1e6 * (time.perf_counter() - started) / rows
+def _grown(few: Sequence[float], many: Sequence[float]) -> dict[str, Any]:
+    at_few, at_many = statistics.median(few), statistics.median(many)
+    return {"us_per_input_few": at_few, "us_per_input_many": at_many, "ratio": at_many / at_few, "few": few}
 
 
 def growth_tables(part: Mapping[str, Any]) -> list[Table]:
     """Return the table of what an input costs."""
     rows = tuple(
         (
-            entry["title"],
-            number(entry["us_per_input_few"], 1),
-            number(entry["us_per_input_many"], 1),
-            number(entry["ratio"], 2),
-            number(entry["first_touch_us"], 1),
+            f"{entry['title']}, {memory}",
+            number(entry[way]["us_per_input_few"], 1),
+            number(entry[way]["us_per_input_many"], 1),
+            number(entry[way]["ratio"], 2),
+            number(entry["first_touch_us"] if way == "held" else None, 1),
         )
         for entry in part["competitors"].values()
+        for way, memory in (("held", "memory held before"), ("fresh", "memory got meanwhile"))
     )
-    header = ("way", f"µs/input at {part['few']:,}", f"µs/input at {part['many']:,}", "ratio", "first touch before that, µs")
+    header = (
+        "way",
+        f"µs/input at {part['few']:,}",
+        f"µs/input at {part['many']:,}",
+        "ratio",
+        "first touch of a row's memory, µs",
+    )
     return [Table("Time per input, results kept", header, rows)]
 
 
@@ -122,7 +113,3 @@ def memory_tables(part: Mapping[str, Any]) -> list[Table]:
     )
     caption = f"Peak memory at {part['job']['inputs']:,} inputs, over imports and inputs"
     return [Table(caption, ("way", "results, MB", "beside them, MB"), rows)]
-
-
-if __name__ == "__main__":
-    print(touch(*map(int, sys.argv[1:])))

@@ -37,13 +37,8 @@ def report(**changes: Any) -> dict[str, Any]:
     competitors: Any = [_Named(name) for name in SECONDS]
     load = {"load": {}, "job": {"inputs": 960, "concurrency": 8}, "rounds": 2, "competitors": summarise(competitors, rounds)}
     memory = {"title": "EmbedClient (msgspec)", "result_bytes": 400e6, "over_result_bytes": 20e6}
-    growth = {
-        "title": "EmbedClient (msgspec)",
-        "us_per_input_few": 50.0,
-        "us_per_input_many": 60.0,
-        "ratio": 1.2,
-        "first_touch_us": 0.5,
-    }
+    grown = {"us_per_input_few": 50.0, "us_per_input_many": 60.0, "ratio": 1.2}
+    growth = {"title": "EmbedClient (msgspec)", "held": grown, "fresh": {**grown, "ratio": 1.3}, "first_touch_us": 0.5}
     way = {"p50": 1.0, "p99": 2.0, "crowd": {"median": 100.0, "requests": 11}}
     suites: dict[str, Any] = {
         "throughput": {"loads": {MAIN_LOAD.name: load}, "left_out": {"simdjson-uvloop": "uvloop is not installed"}},
