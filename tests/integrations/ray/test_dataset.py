@@ -194,9 +194,11 @@ PROGRAM = """
 import ray, ray.data
 from pinecone_embed_async.integrations.ray import add_vectors
 
+items = [{"id": row, "text": f"a text that is private {row}"} for row in range(40)]
 for parameters in (None, {"truncate": "END"}):
-    dataset = ray.data.from_items([{"id": row, "text": f"a text that is private {row}"} for row in range(40)])
-    added = add_vectors(dataset.repartition(4), "multilingual-e5-large", input_type="passage", parameters=parameters)
+    # Each block is a task, and Ray makes one of each item if it is not told.
+    dataset = ray.data.from_items(items, override_num_blocks=4)
+    added = add_vectors(dataset, "multilingual-e5-large", input_type="passage", parameters=parameters)
     print(repr(added))
     added.explain()
     rows = added.materialize()
