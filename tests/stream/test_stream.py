@@ -27,12 +27,10 @@ from pinecone_embed_async import (
     SparseEmbeddings,
 )
 from pinecone_embed_async.emulator import Emulator, Fault, FaultRule
+from tests.clients import dense_client
 from tests.clock import FakeClock, settle
-from tests.test_client import dense_client
-from tests.test_outcomes import embedded_alone
 
 Passage: dict[str, Any] = {"input_type": "passage"}
-SPARSE = "pinecone-sparse-english-v0"
 
 
 class Source:
@@ -98,11 +96,10 @@ async def test_any_split_and_window_gives_what_embed_gives(texts: list[str], siz
     np.testing.assert_array_equal(np.array(rows).reshape(-1, 1024), expected.vectors.reshape(-1, 1024))
 
 
-async def test_sparse_batches_hold_compressed_rows(emulator: Emulator) -> None:
-    async with embedded_alone(emulator, SPARSE) as client:
-        whole = await client.embed(Source(10), **Passage)
-        async with client.stream(Source(10), **Passage) as batches:
-            (batch,) = [batch async for batch in batches]
+async def test_sparse_batches_hold_compressed_rows(sparse_client: EmbedClient[SparseEmbeddings]) -> None:
+    whole = await sparse_client.embed(Source(10), **Passage)
+    async with sparse_client.stream(Source(10), **Passage) as batches:
+        (batch,) = [batch async for batch in batches]
     assert isinstance(batch.embeddings, SparseEmbeddings)
     np.testing.assert_array_equal(batch.embeddings.values, whole.values)
 
