@@ -57,7 +57,7 @@ async def test_ten_thousand_inputs_come_back_in_order_whatever_was_answered_firs
             np.testing.assert_array_equal(row, expected)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=30), max_size=40), st.integers(1, 9))
 async def test_any_split_gives_what_one_by_one_gives(texts: list[str], size: int) -> None:
     async with Emulator() as emulator, dense_client(emulator, max_batch_size=size) as client:

@@ -104,7 +104,7 @@ async def test_a_second_run_makes_no_request_and_gives_the_same(emulator: Emulat
     assert emulator.statistics().requests == requests
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.sampled_from(TEXTS), max_size=12),
     st.lists(st.sampled_from(TEXTS), max_size=30),

@@ -86,7 +86,7 @@ async def test_a_stream_gives_what_embed_gives(emulator: Emulator, kind: int, or
     np.testing.assert_array_equal(rows, expected.vectors)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=30), max_size=40), st.integers(1, 9), st.integers(1, 4))
 async def test_any_split_and_window_gives_what_embed_gives(texts: list[str], size: int, window: int) -> None:
     async with Emulator() as emulator, dense_client(emulator, max_batch_size=size) as client:
