@@ -190,7 +190,7 @@ def run_competitor(competitor: Competitor, server: Server, load: Load, job: Job)
     """Measure a competitor once, in a process of its own, and compare with what the server has seen.
 
     Returns:
-        The figures of ``measure.measure`` and what follows from them; under ``server`` the difference in its
+        The figures of `measure.measure` and what follows from them; under `server` the difference in its
         statistics; the share of the processor's time that the host of a virtual machine gave to others meanwhile.
 
     Raises:
@@ -199,7 +199,7 @@ def run_competitor(competitor: Competitor, server: Server, load: Load, job: Job)
     before, stolen_before = server.statistics(), _stolen()
     argument = json.dumps({"competitor": competitor.name, "url": server.url, "load": asdict(load), **asdict(job)})
     said = run_module("measure", [argument], limit=job.limit + 20, who=competitor.name)
-    # the last line, for a library may print too
+    # The last line, for a library may print too
     figures: dict[str, Any] = json.loads(said.splitlines()[-1])
     after, stolen_after = server.statistics(), _stolen()
     served = {name: value - before[name] for name, value in after.items()}
