@@ -199,7 +199,7 @@ def run_competitor(competitor: Competitor, server: Server, load: Load, job: Job)
     before, stolen_before = server.statistics(), _stolen()
     argument = json.dumps({"competitor": competitor.name, "url": server.url, "load": asdict(load), **asdict(job)})
     said = run_module("measure", [argument], limit=job.limit + 20, who=competitor.name)
-    # The last line, for a library may print too
+    # the last line, for a library may print too
     figures: dict[str, Any] = json.loads(said.splitlines()[-1])
     after, stolen_after = server.statistics(), _stolen()
     served = {name: value - before[name] for name, value in after.items()}
