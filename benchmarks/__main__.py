@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = _settings(parser, options, chosen)
     if options.json is not None and not Path(options.json).absolute().parent.is_dir():
         parser.error(f"--json: there is no folder for {options.json}")
-    # so that the processes started here are ended by the same `finally` as with Ctrl-C
+    # So that the processes started here are ended by the same `finally` as with Ctrl-C
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     machine = describe_machine()
     parts: dict[str, Any] = {}

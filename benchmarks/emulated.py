@@ -13,14 +13,13 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.competitors import API_KEY
 from benchmarks.harness import BenchmarkError, running_module
 from pinecone_embed_async.emulator import Emulator, ServiceQuota
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
-
-API_KEY = "benchmark"
 
 
 class EmulatedService:

@@ -198,7 +198,7 @@ def run_competitor(competitor: Competitor, server: Server, load: Load, job: Job)
     """Measure a competitor once, in a process of its own, and compare with what the server has seen.
 
     Returns:
-        The figures of ``measure.measure`` and what follows from them; under ``server`` the difference in its
+        The figures of `measure.measure` and what follows from them; under `server` the difference in its
         statistics; the share of the processor's time that the host of a virtual machine gave to others meanwhile.
 
     Raises:

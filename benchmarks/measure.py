@@ -1,6 +1,6 @@
 """Measure one competitor once, in this process, and print the figures as JSON.
 
-Started by ``harness.run_competitor``; the job comes as JSON in the only argument.
+Started by `harness.run_competitor`; the job comes as JSON in the only argument.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class WrongResultError(Exception):
 def peak_memory() -> int:
     """Return the highest resident memory of this process so far, in bytes.
 
-    From ``/proc`` where there is one: on Linux ``ru_maxrss`` starts with the peak of the process that started
+    From `/proc` where there is one: on Linux `ru_maxrss` starts with the peak of the process that started
     this one.
     """
     status = Path("/proc/self/status")
@@ -165,7 +165,7 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
 def main() -> int:
     """Read the job, measure, print."""
     job = json.loads(sys.argv[1])
-    # ends this process even if its starter is gone and the loop hangs
+    # Ends this process even if its starter is gone and the loop hangs
     signal.alarm(int(job["limit"]) + 30)
     target = Target(job["url"], Load(**job["load"]), job["concurrency"])
     competitor = COMPETITORS[job["competitor"]]

@@ -5,7 +5,7 @@
 
 One client with its default settings and no token budget that binds, against a server in a process of its own that takes
 50 ms. What is compared takes turns, so that drift hits both alike. Exit status 1 if a bound does not hold, 2 for misuse.
-``docs/benchmarks.md`` says what the figures mean.
+`docs/benchmarks.md` says what the figures mean.
 """
 
 from __future__ import annotations
@@ -200,6 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.rounds < 1 or not 1 <= options.calls <= JOB:
         parser.error(f"--rounds is from 1, --calls from 1 to {JOB:,}")
+    if options.json is not None and not Path(options.json).absolute().parent.is_dir():
+        parser.error(f"--json: there is no folder for {options.json}")
     load = Load()
     machine = describe_machine()
     try:

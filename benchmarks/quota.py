@@ -6,7 +6,7 @@
 
 The service is the emulator in a process of its own, a new one for each measurement. With a window shorter than a minute its
 latency is shortened alike, and so are the waits of everybody's retries. Exit status 1 if the client loses an input or
-wastes more requests than it may, 2 for misuse. ``docs/benchmarks.md`` says what the figures mean.
+wastes more requests than it may, 2 for misuse. `docs/benchmarks.md` says what the figures mean.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.emulated import API_KEY, running_emulator
+from benchmarks.competitors import API_KEY, API_VERSION
+from benchmarks.emulated import running_emulator
 from benchmarks.harness import BenchmarkError, describe_machine, run_module
 from benchmarks.seeded import MAX_BATCH
 from benchmarks.simulated.client import Corpus
@@ -43,7 +44,6 @@ LATENCY = (0.05, 0.25)
 DIMENSION = 384
 """The smallest that the model has: what answers cost to make and to read is not the matter here."""
 
-API_VERSION = "2025-10"
 MINUTE = 60.0
 ATTEMPTS = 10
 """Of a request under tenacity."""

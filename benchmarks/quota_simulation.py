@@ -5,7 +5,7 @@
     python -m benchmarks.quota_simulation --plot docs/images/quota-simulation.svg
     python -m benchmarks.quota_simulation --sweep
 
-Exit status 1 if a bound does not hold for some seed, 2 for misuse. ``docs/benchmarks.md`` says what the figures mean.
+Exit status 1 if a bound does not hold for some seed, 2 for misuse. `docs/benchmarks.md` says what the figures mean.
 """
 
 from __future__ import annotations

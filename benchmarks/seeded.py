@@ -25,7 +25,7 @@ MAX_BATCH = 96
 """Inputs per request, the limit of every hosted model. Source: the service's documentation."""
 
 PERIOD = 1009
-"""Input ``i`` gets vector ``i % PERIOD``. Prime, so that a batch put in another's place shows."""
+"""Input `i` gets vector `i % PERIOD`. Prime, so that a batch put in another's place shows."""
 
 NUMBER_WIDTH = 8
 """Every input starts with its own number in this many digits, which is how the server knows its vector."""
@@ -42,8 +42,8 @@ class Load:
     Attributes:
         kind: Of vectors.
         dimension: Numbers per dense vector; of no meaning for sparse ones.
-        precision: ``half`` writes half-precision numbers in full (about 18 characters), as the service does;
-            ``full`` writes single-precision ones with the digits of a double (about 20 characters).
+        precision: `half` writes half-precision numbers in full (about 18 characters), as the service does;
+            `full` writes single-precision ones with the digits of a double (about 20 characters).
         seed: Of inputs and vectors alike.
     """
 
@@ -66,13 +66,13 @@ class Load:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The request's ``parameters`` for passages."""
+        """The request's `parameters` for passages."""
         extra = {"dimension": self.dimension} if self.model == "llama-text-embed-v2" else {}
         return {"input_type": "passage", **extra}
 
 
 def texts(count: int, seed: int) -> list[str]:
-    """Return ``count`` different passages of 40 to 60 made-up words, about 300 characters each."""
+    """Return `count` different passages of 40 to 60 made-up words, about 300 characters each."""
     generator = np.random.default_rng([seed, 1])
     letters = np.array(list("etaoinshrdlucmfwypvbgk"))
     words = ["".join(generator.choice(letters, size)) for size in generator.integers(2, 10, 5000)]
@@ -84,7 +84,7 @@ def texts(count: int, seed: int) -> list[str]:
 
 
 def dense_vectors(load: Load) -> npt.NDArray[np.float32]:
-    """Return the ``(PERIOD, dimension)`` dense vectors; their length is about 1.
+    """Return the `(PERIOD, dimension)` dense vectors; their length is about 1.
 
     Half-precision and single-precision decimals convert to float32 without rounding, whichever way they are
     read, so results are compared for equality.
@@ -102,7 +102,7 @@ class SparseRows(NamedTuple):
     Attributes:
         lengths: int64 (rows,), the number of terms of each row.
         indices: uint32 (terms,).
-        values: float32 (terms,), parallel to ``indices``.
+        values: float32 (terms,), parallel to `indices`.
     """
 
     lengths: npt.NDArray[np.int64]
@@ -122,7 +122,7 @@ class SparseRows(NamedTuple):
 
 
 def sparse_vectors(load: Load) -> SparseRows:
-    """Return the ``PERIOD`` sparse vectors; see ``dense_vectors`` for their numbers."""
+    """Return the `PERIOD` sparse vectors; see `dense_vectors` for their numbers."""
     generator = np.random.default_rng([load.seed, 3])
     lengths = generator.integers(*_SPARSE_TERMS, PERIOD)
     terms = int(lengths.sum())

@@ -1,13 +1,13 @@
-"""The local service that benchmarks run against: ``/embed``, ``/models``, ``/v1/embeddings``, as fast as Python can send.
+"""The local service that benchmarks run against: `/embed`, `/models`, `/v1/embeddings`, as fast as Python can send.
 
 Run as a process of its own. It prints its port on one line once it is ready, listens on 127.0.0.1 only, and
 ends when its standard input closes, so it never outlives whoever started it.
 
 Every vector is written as JSON once, before the port is printed, one after another in one buffer. An answer
-to inputs with consecutive numbers is a slice of that buffer, sent uncopied. ``GET /statistics`` tells
+to inputs with consecutive numbers is a slice of that buffer, sent uncopied. `GET /statistics` tells
 what was served, so that a competitor is not only believed.
 
-``/v1/embeddings`` is OpenAI's wire format, which clients of other services speak: the same numbers in the same digits.
+`/v1/embeddings` is OpenAI's wire format, which clients of other services speak: the same numbers in the same digits.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Rows:
 
 
 def dense_rows(load: Load) -> Rows:
-    """Write the dense vectors, each as one item of an answer's ``data``."""
+    """Write the dense vectors, each as one item of an answer's `data`."""
     vectors = dense_vectors(load)
     written = decimals(vectors)
     rows = (",".join(written[start : start + load.dimension]) for start in range(0, vectors.size, load.dimension))
@@ -117,7 +117,7 @@ def dense_rows(load: Load) -> Rows:
 
 
 def sparse_rows(load: Load) -> Rows:
-    """Write the sparse vectors, each as one item of an answer's ``data``."""
+    """Write the sparse vectors, each as one item of an answer's `data`."""
     vectors = sparse_vectors(load)
     written = decimals(vectors.values)
     bounds = pairwise([0, *np.cumsum(vectors.lengths).tolist()])
@@ -128,7 +128,7 @@ def sparse_rows(load: Load) -> Rows:
 
 
 def describe_model(name: str, load: Load) -> dict[str, Any]:
-    """Describe a model the way ``GET /models/{name}`` does. Every name is known here."""
+    """Describe a model the way `GET /models/{name}` does. Every name is known here."""
     parameters: list[dict[str, Any]] = [
         {
             "parameter": "input_type",

@@ -6,6 +6,9 @@ from hypothesis import settings
 from pinecone_embed_async import DenseEmbeddings, EmbedClient, SparseEmbeddings
 from pinecone_embed_async.emulator import Emulator
 
+# What it asserts is told as fully as what a test asserts.
+pytest.register_assert_rewrite("tests.interrupting")
+
 # The same examples in every run, so that a red CI is the change's doing; the long run looks for new ones.
 # No deadline: how long an example takes is the machine's doing as well.
 settings.register_profile("default", settings.get_profile("default"), derandomize=True, deadline=None)

@@ -24,6 +24,13 @@ def without_slow_steps(said: str) -> str:
     return _SLOW_STEP.sub("", said)
 
 
+_CLIENT = """
+import asyncio, os
+from pinecone_embed_async import EmbedClient
+client = EmbedClient("multilingual-e5-large")
+"""
+
+
 async def run_program(
     emulator: Emulator, code: str, cwd: Path | None = None, environment: Mapping[str, str] | None = None
 ) -> str:
@@ -39,3 +46,8 @@ async def run_program(
     said = without_slow_steps(err.decode())
     assert (process.returncode, said) == (0, ""), said
     return out.decode()
+
+
+async def run_with_client(emulator: Emulator, code: str) -> str:
+    """Run code that finds a `client` in an interpreter of its own, so that what it says while it ends is seen too."""
+    return await run_program(emulator, _CLIENT + code)

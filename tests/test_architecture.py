@@ -16,6 +16,7 @@ PACKAGE = Path(pinecone_embed_async.__file__).parent
 DESIGN = (PACKAGE.parent / "docs" / "design.md").read_text()
 TABLE = re.findall(r"^\| `(\w+)` \|", DESIGN, re.MULTILINE)
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
+TESTS = sorted((PACKAGE.parent / "tests").rglob("*.py"))
 THIRD_PARTIES = {
     "aiohttp": {"_engine", "_client", "emulator"},
     "yarl": {"_engine", "_endpoint", "_client"},
@@ -86,6 +87,12 @@ def test_imports_go_down_the_table(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_every_module_says_what_it_is(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+def test_no_module_of_tests_imports_from_another() -> None:
+    for path in TESTS:
+        taken = [name for name in imports_of(path) if re.match(r"tests\.(\w+\.)*test_", name)]
+        assert not taken, f"{path.name} imports {taken}: what tests share has a module of its own"
 
 
 def test_all_is_sorted_and_complete() -> None:

@@ -1,12 +1,11 @@
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
-from typing import Any, Self
+from collections.abc import AsyncIterator
+from typing import Any
 
 import numpy as np
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -29,55 +28,13 @@ from pinecone_embed_async import (
     TransportError,
 )
 from pinecone_embed_async.emulator import Emulator, ServiceQuota
+from tests.clients import E5, QUICK, SPARSE, dense_client
 from tests.clock import FakeClock
+from tests.service import Service, dense_answer, status
 from tests.turns import rebuild
 
-QUICK = RetryPolicy(max_attempts=3, initial_backoff=0.001, max_backoff=0.002)
-E5 = "multilingual-e5-large"
 
-
-def dense_client(emulator: Emulator, **options: Any) -> EmbedClient[DenseEmbeddings]:
-    return EmbedClient(E5, api_key=emulator.api_key, base_url=emulator.url, **options)
-
-
-class Service:
-    """A real local server whose answers a test writes itself."""
-
-    def __init__(self, *answers: Callable[[], web.Response], last: Callable[[], web.Response] | None = None) -> None:
-        self._answers = list(answers)
-        self._last = last or dense_answer
-        self.requests: list[web.Request] = []
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self._handle)
-        self._server = TestServer(app)
-
-    async def _handle(self, request: web.Request) -> web.Response:
-        self.requests.append(request)
-        return self._answers.pop(0)() if self._answers else self._last()
-
-    async def __aenter__(self) -> Self:
-        await self._server.start_server()
-        self.url = str(self._server.make_url("")).rstrip("/")
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._server.close()
-
-    def client(self, model: str = "one-number", **options: Any) -> EmbedClient[DenseEmbeddings]:
-        options = {"retry": QUICK, "look_up_model": False, **options}
-        return EmbedClient(model, vector_type="dense", api_key="k", base_url=self.url, **options)
-
-
-def dense_answer(*numbers: float) -> web.Response:
-    data = [{"values": [number], "vector_type": "dense"} for number in numbers or (1.0,)]
-    return web.json_response({"model": "m", "vector_type": "dense", "data": data, "usage": {"total_tokens": 1}})
-
-
-def status(code: int, **headers: str) -> Callable[[], web.Response]:
-    return lambda: web.Response(status=code, headers={name.replace("_", "-"): value for name, value in headers.items()})
-
-
-@pytest.mark.parametrize("model", [E5, "pinecone-sparse-english-v0"])
+@pytest.mark.parametrize("model", [E5, SPARSE])
 async def test_ten_thousand_inputs_come_back_in_order_whatever_was_answered_first(model: str) -> None:
     texts = [f"document {number % 700} about {number % 7} things" for number in range(10_000)]
     draws = random.Random(1)
@@ -100,7 +57,7 @@ async def test_ten_thousand_inputs_come_back_in_order_whatever_was_answered_firs
             np.testing.assert_array_equal(row, expected)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=30), max_size=40), st.integers(1, 9))
 async def test_any_split_gives_what_one_by_one_gives(texts: list[str], size: int) -> None:
     async with Emulator() as emulator, dense_client(emulator, max_batch_size=size) as client:

@@ -6,7 +6,7 @@ import pytest
 
 from pinecone_embed_async import ClosedError, DenseEmbeddings, EmbedClient
 from pinecone_embed_async.emulator import Emulator
-from tests.test_cancellation import STRIDES, TEXTS, Bench, FirstAttempts, has_partial, in_stepping_loop, right, sweep
+from tests.interrupting import STRIDES, TEXTS, Bench, FirstAttempts, has_partial, in_stepping_loop, right, sweep
 
 
 @pytest.mark.parametrize("stride", STRIDES)

@@ -20,7 +20,8 @@ from pinecone_embed_async import (
 )
 from pinecone_embed_async._models import described_model
 from pinecone_embed_async.emulator import EmulatedModel, Emulator, Parameter
-from tests.test_client import QUICK, Service, dense_answer, status
+from tests.clients import QUICK
+from tests.service import Service, dense_answer, status
 
 NEW = EmulatedModel(
     "new-model",

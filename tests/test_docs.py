@@ -16,21 +16,8 @@ import pinecone_embed_async.emulator
 from pinecone_embed_async import EmbedError
 from pinecone_embed_async.emulator import Emulator
 from tests.index import Index
+from tests.pages import BLOCK, DOCS, PAGES, RAY, ROOT, TUTORIAL, blocks_of
 from tests.processes import environment_of, run_program
-
-ROOT = Path(__file__).parent.parent
-DOCS = ROOT / "docs"
-TUTORIAL = DOCS / "tutorial.md"
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("**/*.md"))]
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-
-
-def blocks_of(text: str) -> list[str]:
-    return [code for language, code in BLOCK.findall(text) if language == "python"]
-
-
-RAY = "pinecone_embed_async.integrations.ray"
-"""Blocks with it run on a cluster, in `tests/integrations/ray/test_docs.py`."""
 
 BLOCKS = [
     pytest.param(block, id=f"{path.name}-{number}")

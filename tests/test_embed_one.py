@@ -26,8 +26,9 @@ from pinecone_embed_async import (
     TransportError,
 )
 from pinecone_embed_async.emulator import Emulator, ServiceQuota
+from tests.clients import QUICK, dense_client
 from tests.clock import settle
-from tests.test_cancellation import (
+from tests.interrupting import (
     REFERENCE,
     STRIDES,
     TEXTS,
@@ -38,9 +39,9 @@ from tests.test_cancellation import (
     out_of_time_before_step,
     sweep,
 )
-from tests.test_client import QUICK, Service, dense_answer, dense_client, status
-from tests.test_lifecycle import run_script
-from tests.test_secrets_in_frames import assert_frames_are_silent
+from tests.processes import run_with_client
+from tests.service import Service, dense_answer, status
+from tests.silence import MARK, assert_frames_are_silent
 from tests.turns import rebuild
 
 AGES = 600.0
@@ -258,7 +259,7 @@ async def test_an_error_of_the_request_is_given_to_each_caller_as_its_own(
 
 
 async def test_an_error_and_its_frames_hold_nobodys_text(emulator: Emulator) -> None:
-    texts = ["the vermilion-otter is mine", "the vermilion-otter is theirs"]
+    texts = [f"the {MARK} is mine", f"the {MARK} is theirs"]
     for fault in ("status=503", "status=400", "status=401", "wrong_count"):
         emulator.faults = fault
         async with dense_client(emulator, retry=QUICK) as client:
@@ -520,7 +521,7 @@ asyncio.run(main())
 asyncio.run(main())
 asyncio.run(parent())
 """
-    lines = (await run_script(emulator, code)).splitlines()
+    lines = (await run_with_client(emulator, code)).splitlines()
     assert [line.rpartition(" ")[0] for line in lines] == ["[(1024,), (1024,), (1024,)]"] * 4
     assert sorted(line.rpartition(" ")[2] for line in lines) == ["3", "6", "9", "9"]
 
@@ -536,4 +537,4 @@ async def main():
 asyncio.run(main())
 print(client.statistics().in_flight)
 """
-    assert await run_script(emulator, code) == "0\n"
+    assert await run_with_client(emulator, code) == "0\n"

@@ -23,7 +23,10 @@ from pinecone_embed_async import (
     SparseEmbeddings,
     SparseVector,
 )
+from pinecone_embed_async._retry import Verdict, judge
+from pinecone_embed_async._wire import Redactor, error_from_response
 from pinecone_embed_async.emulator import EmbedRequest, EmulatedModel, Emulator, Fault, FaultName, FaultRule, Outlook
+from pinecone_embed_async.emulator._transport_faults import _status
 
 MODELS = {
     "dense": EmulatedModel("tiny", default_dimension=4, supported_dimensions=(4,)),
@@ -75,6 +78,17 @@ def test_the_page_agrees_with_what_the_emulator_says_of_its_faults(row: Row) -> 
     fault = Fault(row.name, row.fault.partition("=")[2])
     outlooks = {"harmless": Outlook.HARMLESS, "retried": Outlook.RETRYABLE}
     assert outlooks.get(row.outcome, Outlook.TERMINAL) is fault.outlook
+
+
+@pytest.mark.parametrize("body", ["json", "html", "empty", "cut"])
+def test_what_the_emulator_says_of_a_status_is_what_the_client_makes_of_it(body: str) -> None:
+    redactor = Redactor("key")
+    for status in range(300, 600):
+        fault = Fault(FaultName.STATUS, f"{status},{body}")
+        refused = _status(fault)
+        sent = refused.body if isinstance(refused.body, bytes) else b""
+        error = error_from_response(status, refused.headers, sent, redactor=redactor, now=0)
+        assert (judge(error) is Verdict.FINAL) == (fault.outlook is Outlook.TERMINAL), str(fault)
 
 
 def fault_of(row: Row) -> Fault:

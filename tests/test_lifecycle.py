@@ -10,24 +10,16 @@ import pytest
 
 from pinecone_embed_async import ClosedError, ConfigurationError, DenseEmbeddings, EmbedClient
 from pinecone_embed_async.emulator import Emulator
-from tests.processes import run_program
+from tests.processes import run_with_client
 
-SCRIPT = """
-import asyncio, os, sys
-from pinecone_embed_async import EmbedClient
-client = EmbedClient("multilingual-e5-large")
+ONCE = """
 async def once():
     return (await client.embed("a", input_type="query")).vectors.shape
 """
 
 
-async def run_script(emulator: Emulator, code: str) -> str:
-    """Run code in an interpreter of its own, so that what it says while it ends is seen too."""
-    return await run_program(emulator, SCRIPT + code)
-
-
 async def test_a_client_works_in_a_second_run_without_being_closed(emulator: Emulator) -> None:
-    assert await run_script(emulator, "for _ in range(3): print(asyncio.run(once()))") == "(1, 1024)\n" * 3
+    assert await run_with_client(emulator, ONCE + "for _ in range(3): print(asyncio.run(once()))") == "(1, 1024)\n" * 3
 
 
 async def test_a_client_works_in_a_forked_child_and_still_in_its_parent(emulator: Emulator) -> None:
@@ -42,7 +34,7 @@ if child == 0:
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 asyncio.run(main())
 """
-    assert await run_script(emulator, code) == "(1, 1024)\n" * 3
+    assert await run_with_client(emulator, ONCE + code) == "(1, 1024)\n" * 3
 
 
 async def test_a_client_that_is_dropped_unclosed_says_nothing(emulator: Emulator) -> None:
@@ -56,7 +48,7 @@ async def main():
     await asyncio.sleep(0.01)
 asyncio.run(main())
 """
-    assert await run_script(emulator, code) == "(1, 1024)\n"
+    assert await run_with_client(emulator, ONCE + code) == "(1, 1024)\n"
 
 
 async def test_a_client_that_is_dropped_does_not_wait_for_the_garbage_collector(emulator: Emulator) -> None:

@@ -22,14 +22,13 @@ from pinecone_embed_async import (
     SparseEmbeddings,
 )
 from pinecone_embed_async.emulator import Emulator, Fault, FaultRule
+from tests.clients import E5, QUICK, SPARSE, dense_client
 from tests.clock import FakeClock, settle
-from tests.test_client import E5, QUICK, Service, dense_answer, dense_client, status
+from tests.service import Service, dense_answer, status
 from tests.turns import rebuild
 
-SPARSE = "pinecone-sparse-english-v0"
 
-
-def embedded_alone(emulator: Emulator, model: str) -> EmbedClient[Any]:
+def client_of(emulator: Emulator, model: str) -> EmbedClient[Any]:
     return EmbedClient(model, api_key=emulator.api_key, base_url=emulator.url, retry=QUICK)
 
 
@@ -44,7 +43,7 @@ async def test_a_mixed_job_fails_exactly_what_cannot_be_embedded(model: str, on_
         reject=lambda text: "rejected" in text,
         faults=[FaultRule(Fault("status", "500"), when=lambda request: "text 480" in request.inputs)],
     )
-    async with emulator, embedded_alone(emulator, model) as client:
+    async with emulator, client_of(emulator, model) as client:
         if on_error == "return":
             partial = await client.embed(texts, input_type="passage", on_error="return")
         else:
@@ -278,7 +277,7 @@ async def test_a_limit_of_inputs_told_by_the_service_is_obeyed() -> None:
 async def test_equal_texts_are_sent_once_and_every_input_gets_its_row(emulator: Emulator, model: str) -> None:
     emulator.reject = lambda text: text == "bad"
     texts = ["a", "b", "a", "bad", "c", "bad", "a"]
-    async with embedded_alone(emulator, model) as client:
+    async with client_of(emulator, model) as client:
         result = await client.embed(texts, input_type="passage", dedupe=True, on_error="return")
         assert max(count for text, count in emulator.statistics().answered.items() if text != "bad") == 1
         plain = await client.embed(texts, input_type="passage", on_error="return")
@@ -296,7 +295,7 @@ async def test_equal_texts_are_sent_once_and_every_input_gets_its_row(emulator: 
 
 
 async def test_tokens_follow_their_texts_when_equal_ones_are_sent_once(emulator: Emulator) -> None:
-    async with embedded_alone(emulator, SPARSE) as client:
+    async with client_of(emulator, SPARSE) as client:
         result = await client.embed(
             ["one word", "other", "one word"], input_type="passage", parameters={"return_tokens": True}, dedupe=True
         )

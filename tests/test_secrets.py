@@ -13,31 +13,18 @@ import subprocess
 import sys
 import traceback
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pinecone_embed_async import EmbedClient, EmbedError, RetryPolicy
-from pinecone_embed_async.emulator import EmbedRequest, Emulator, Fault, FaultName, FaultRule
+from pinecone_embed_async import EmbedClient, EmbedError
+from pinecone_embed_async.emulator import Emulator, Fault, FaultName, FaultRule
+from tests.clients import E5, SPARSE
+from tests.silence import KEY, QUICK, TEXTS, assert_silent, chain_of, client_of, is_struck
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-KEY = "pcsk_4rT9_wholly-secret-key"
-MARK = "vermilion-otter"
-SHORT = "zqxj7"
-TEXTS = [
-    f"the {MARK} is not to be seen, number 0",
-    f'the "{MARK}" in quotes,\nand on a second line with é and \U0001f600 and a \\ backslash',
-    SHORT,
-    f"{MARK} " + " ".join(f"word{number}" for number in range(900)) + f" {MARK}",
-    f"the {MARK} is not to be seen, number 4",
-    f"the {MARK} is not to be seen, number 5",
-]
-SECRETS = (KEY, "wholly-secret", MARK, "vermilion", SHORT)
-QUICK = RetryPolicy(max_attempts=2, max_elapsed=0.05, initial_backoff=0.001, max_backoff=0.002)
-DENSE, SPARSE = "multilingual-e5-large", "pinecone-sparse-english-v0"
 
 QUICK_VALUES = {
     FaultName.CONNECTION_REFUSED: 0,
@@ -50,30 +37,6 @@ FAULTS = [
     *(Fault("status", f"{code},{body}") for code in (400, 401, 500) for body in ("json", "html", "cut")),
     Fault("error_in_200", "400"),
 ]
-
-
-def assert_silent(said: object, where: str) -> None:
-    text = said.decode("latin-1") if isinstance(said, bytes) else str(said)
-    for secret in SECRETS:
-        # Not the text itself in the message: it would be shown where the test fails.
-        assert secret not in text, f"{SECRETS.index(secret)} in {where}: ...{text.partition(secret)[0][-200:]}"
-
-
-def chain_of(error: BaseException) -> Iterator[BaseException]:
-    """The error, what it came from, and the failures' own errors with what those came from."""
-    seen: set[int] = set()
-    todo: list[BaseException | None] = [error]
-    while todo:
-        one = todo.pop()
-        if one is None or id(one) in seen:
-            continue
-        seen.add(id(one))
-        yield one
-        todo += [one.__cause__, one.__context__]
-        if isinstance(one, BaseExceptionGroup):
-            todo += one.exceptions
-        if isinstance(one, EmbedError):
-            todo += [failure.error for failure in one.failures]
 
 
 def assert_error_is_silent(error: EmbedError) -> None:
@@ -99,22 +62,6 @@ def assert_tasks_are_silent() -> None:
         assert_silent((repr(task), task.get_name()), "a task")
 
 
-def client_of(emulator: Emulator, model: str, **options: Any) -> EmbedClient[Any]:
-    return EmbedClient(
-        model,
-        api_key=KEY,
-        base_url=emulator.url,
-        parameters={"input_type": "passage"},
-        max_batch_size=1,
-        max_answer_bytes=2**20,
-        **{"retry": QUICK, **options},
-    )
-
-
-def is_struck(request: EmbedRequest) -> bool:
-    return request.inputs[0] in TEXTS[1:4]
-
-
 @pytest.fixture
 def everything_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """All loggers at DEBUG; what they said is searched in the end."""
@@ -129,7 +76,7 @@ def everything_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
 async def test_a_fault_shows_neither_key_nor_text(fault: Fault, capfd: pytest.CaptureFixture[str]) -> None:
     asyncio.get_running_loop().set_debug(True)
-    model = DENSE if fault.applies_to("dense") else SPARSE
+    model = E5 if fault.applies_to("dense") else SPARSE
     faults = FaultRule(fault, when=is_struck)
     # Only a stall is waited for: anything shorter than this machine's own pauses would strike other requests too.
     options = {"attempt_timeout": 0.1} if "stalled" in fault.name else {}
@@ -151,7 +98,7 @@ async def test_a_fault_shows_neither_key_nor_text(fault: Fault, capfd: pytest.Ca
 
 
 @pytest.mark.usefixtures("everything_logged")
-@pytest.mark.parametrize("model", [DENSE, SPARSE])
+@pytest.mark.parametrize("model", [E5, SPARSE])
 async def test_a_refusal_that_echoes_inputs_shows_none(model: str) -> None:
     asyncio.get_running_loop().set_debug(True)
     async with (
@@ -169,7 +116,7 @@ async def test_a_refusal_that_echoes_inputs_shows_none(model: str) -> None:
 
 
 @pytest.mark.usefixtures("everything_logged")
-@pytest.mark.parametrize("model", [DENSE, SPARSE])
+@pytest.mark.parametrize("model", [E5, SPARSE])
 async def test_nothing_is_shown_while_requests_are_under_way_or_when_they_are_cancelled_or_out_of_time(model: str) -> None:
     asyncio.get_running_loop().set_debug(True)
     async with (
@@ -253,7 +200,7 @@ async def test_the_emulators_command_shows_no_text(tmp_path: Path) -> None:
     assert process.stdout is not None
     found = re.match(r"export PINECONE_CONTROLLER_HOST=(\S+)", (await process.stdout.readline()).decode())
     assert found is not None
-    async with EmbedClient(DENSE, api_key="emulator-key", base_url=found[1], max_batch_size=1, retry=QUICK) as client:
+    async with EmbedClient(E5, api_key="emulator-key", base_url=found[1], max_batch_size=1, retry=QUICK) as client:
         result = await client.embed(TEXTS, input_type="passage", on_error="return")
     assert result.failures
     process.terminate()

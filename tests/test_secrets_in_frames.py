@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-import pinecone_embed_async
 from pinecone_embed_async import EmbedError
 from pinecone_embed_async.emulator import Emulator, FaultRule
-from tests.test_secrets import DENSE, KEY, SPARSE, TEXTS, assert_silent, chain_of, client_of, is_struck
+from tests.clients import E5, SPARSE
+from tests.silence import KEY, TEXTS, assert_frames_are_silent, assert_silent, client_of, is_struck
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-PACKAGE = str(Path(pinecone_embed_async.__file__).parent)
-
-
-def assert_frames_are_silent(error: BaseException) -> None:
-    seen = 0
-    for one in chain_of(error):
-        told = traceback.TracebackException.from_exception(one, capture_locals=True)
-        for frame in told.stack:
-            if frame.filename.startswith(PACKAGE):
-                seen += 1
-                assert_silent(frame.locals, f"the locals of {frame.name} in {Path(frame.filename).name}")
-    assert seen
 
 
 async def source() -> AsyncIterator[str]:
@@ -35,7 +20,7 @@ async def source() -> AsyncIterator[str]:
         yield text
 
 
-@pytest.mark.parametrize("model", [DENSE, SPARSE])
+@pytest.mark.parametrize("model", [E5, SPARSE])
 @pytest.mark.parametrize(
     "fault", ["status=503", "status=401", "status=400", "cut_off_body", "wrong_count", "month_quota_spent", "rate_limited"]
 )
@@ -49,7 +34,7 @@ async def test_an_error_that_leaves_holds_no_text_in_the_librarys_frames(fault: 
 
 
 async def test_a_deadline_holds_no_text_in_the_librarys_frames() -> None:
-    async with Emulator(api_key=KEY) as emulator, client_of(emulator, DENSE) as client:
+    async with Emulator(api_key=KEY) as emulator, client_of(emulator, E5) as client:
         emulator.hold()
         with pytest.raises(EmbedError) as caught:
             await client.embed(TEXTS, timeout=0.05)
@@ -58,7 +43,7 @@ async def test_a_deadline_holds_no_text_in_the_librarys_frames() -> None:
 
 
 async def test_an_error_before_anything_is_sent_holds_no_text_in_the_librarys_frames() -> None:
-    async with Emulator(api_key=KEY) as emulator, client_of(emulator, DENSE) as client:
+    async with Emulator(api_key=KEY) as emulator, client_of(emulator, E5) as client:
         for inputs in ([*TEXTS, 5], [*TEXTS, f"{TEXTS[0]} \ud800"], [{"texts": TEXTS[0]}]):
             with pytest.raises(EmbedError) as caught:
                 await client.embed(inputs)  # type: ignore[arg-type]

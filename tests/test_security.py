@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from pinecone_embed_async import ApiError, EmbedClient, EmbedError, RetryPolicy, TransportError
-from tests.test_client import Service
+from tests.service import Service
 
 KEY = "pcsk_secret_key_of_the_test"
 TEXT = "a private sentence that must not be seen anywhere"

@@ -28,13 +28,12 @@ from pinecone_embed_async import (
 )
 from pinecone_embed_async._telemetry import Teller, teller_of
 from pinecone_embed_async.emulator import Emulator, FaultMix
-from tests.test_client import QUICK
+from tests.clients import E5, QUICK
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 KEY = "pcsk_the-key-of-the-hooks"
-E5 = "multilingual-e5-large"
 
 
 class Listener(list[Event]):

@@ -1,7 +1,7 @@
 """The ways of embedding that are measured side by side.
 
 One module for each library, so that a competitor's process imports nothing but its own. A module has one
-function, ``open_embedder(target, ...)``: an async context manager over a coroutine function that takes the inputs
+function, `open_embedder(target, ...)`: an async context manager over a coroutine function that takes the inputs
 and returns what came back.
 """
 
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     Embed = Callable[[list[str]], Awaitable["Result"]]
 
 API_KEY = "benchmark"
+API_VERSION = "2025-10"
+HEADERS = {"Api-Key": API_KEY, "X-Pinecone-Api-Version": API_VERSION, "Content-Type": "application/json"}
+"""Of a request that is made by hand."""
+
+READ_BUFFER = 2**20
+"""Bytes of aiohttp's buffer that hold half an answer, so that it does not stop thirty times on the way."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class Competitor:
         name: On the command line and in the JSON.
         title: In tables and plots.
         module: Of this package.
-        options: Keyword arguments of its ``open_embedder``.
+        options: Keyword arguments of its `open_embedder`.
         needs: Packages that may be missing; the competitor is then left out, and it is said so.
         kinds: Of vectors that it can give.
         loop: The event loop that it runs on.
@@ -94,7 +100,7 @@ class Competitor:
 
     @property
     def missing(self) -> str | None:
-        """The first package that it needs and that is not installed; ``None`` if it can take part."""
+        """The first package that it needs and that is not installed; `None` if it can take part."""
         return next((name for name in self.needs if importlib.util.find_spec(name) is None), None)
 
     def open(self, target: Target) -> AbstractAsyncContextManager[Embed]:

@@ -1,6 +1,6 @@
-"""``baseten-performance-client``: a client in Rust, with threads of its own on every core.
+"""`baseten-performance-client`: a client in Rust, with threads of its own on every core.
 
-It is made for other services. ``embed`` speaks OpenAI's wire format and gives a float32 matrix; ``batch_post`` posts any
+It is made for other services. `embed` speaks OpenAI's wire format and gives a float32 matrix; `batch_post` posts any
 JSON, so also this service's, and gives Python objects.
 """
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 from baseten_performance_client import PerformanceClient, RequestProcessingPreference
 
-from benchmarks.competitors import API_KEY
+from benchmarks.competitors import API_KEY, API_VERSION
 from benchmarks.seeded import MAX_BATCH, SparseRows
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ async def open_embedder(target: Target, call: Literal["embed", "batch_post"]) ->
         batch_size=MAX_BATCH,
         max_concurrent_requests=target.concurrency,
         max_chars_per_request=_MOST_CHARACTERS,
-        extra_headers={"Api-Key": API_KEY, "X-Pinecone-Api-Version": "2025-10"},
+        extra_headers={"Api-Key": API_KEY, "X-Pinecone-Api-Version": API_VERSION},
     )
 
     async def embed(texts: list[str]) -> Result:

@@ -1,4 +1,4 @@
-"""``pinecone_embed_async``, as its users call it: one ``embed`` for all inputs."""
+"""`pinecone_embed_async`, as its users call it: one `embed` for all inputs."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import msgspec
 
-from benchmarks.competitors import API_KEY, Received
+from benchmarks.competitors import HEADERS, READ_BUFFER, Received
 from benchmarks.seeded import MAX_BATCH
 
 if TYPE_CHECKING:
@@ -17,18 +17,11 @@ if TYPE_CHECKING:
 
     from benchmarks.competitors import Embed, Target
 
-READ_BUFFER = 2**20
-
 
 @asynccontextmanager
 async def open_embedder(target: Target) -> AsyncIterator[Embed]:
     """Open a session that counts the bytes of its answers."""
-    headers = {
-        "Api-Key": API_KEY,
-        "X-Pinecone-Api-Version": "2025-10",
-        "Content-Type": "application/json",
-    }
-    async with aiohttp.ClientSession(target.url, headers=headers, read_bufsize=READ_BUFFER) as session:
+    async with aiohttp.ClientSession(target.url, headers=HEADERS, read_bufsize=READ_BUFFER) as session:
 
         async def embed(texts: list[str]) -> Received:
             semaphore = asyncio.Semaphore(target.concurrency)

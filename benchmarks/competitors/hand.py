@@ -1,6 +1,6 @@
 """What one writes by hand: aiohttp, a semaphore, a decoder, rows straight into a matrix. No retries, no checks.
 
-With ``json`` it is what one writes first. With msgspec and simdjson it is the best that we know how to write: every
+With `json` it is what one writes first. With msgspec and simdjson it is the best that we know how to write: every
 request is encoded by msgspec, aiohttp's read buffer holds half an answer instead of stopping thirty times on the way, no
 list of floats becomes an array by itself, and each row goes to its place in one assignment.
 """
@@ -18,7 +18,7 @@ import aiohttp
 import msgspec
 import numpy as np
 
-from benchmarks.competitors import API_KEY
+from benchmarks.competitors import HEADERS, READ_BUFFER
 from benchmarks.seeded import MAX_BATCH, SparseRows
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     Terms = tuple[Sequence[int], Sequence[float]]
     """The indices and the values of one sparse row."""
-
-READ_BUFFER = 2**20
 
 
 class _Dense(msgspec.Struct, gc=False):
@@ -114,9 +112,8 @@ async def open_embedder(target: Target, decoder: Literal["json", "msgspec", "sim
     is_plain = decoder == "json"
     decode_sparse = sparse_with_json if is_plain else sparse_with_msgspec()
     encode: Callable[[Any], bytes] = encode_with_json if is_plain else msgspec.json.Encoder().encode
-    headers = {"Api-Key": API_KEY, "X-Pinecone-Api-Version": "2025-10", "Content-Type": "application/json"}
     more: dict[str, Any] = {} if is_plain else {"read_bufsize": READ_BUFFER}
-    async with aiohttp.ClientSession(target.url, headers=headers, **more) as session:
+    async with aiohttp.ClientSession(target.url, headers=HEADERS, **more) as session:
 
         async def post(batch: list[str]) -> bytes:
             request = {"model": load.model, "inputs": [{"text": text} for text in batch], "parameters": load.parameters}

@@ -1,6 +1,6 @@
 """The official SDK's async client, with what it leaves to its user done by hand: batches, a bound, a matrix.
 
-``host`` is its own setting for another address of the service. It keeps the scheme it is given, so plain HTTP
+`host` is its own setting for another address of the service. It keeps the scheme it is given, so plain HTTP
 to the local server needs nothing else; nothing of the SDK is replaced.
 """
 

@@ -185,6 +185,9 @@ def summarise(case: Case, seeds: Iterable[int], windows: int = WINDOWS) -> Summa
 SMALL, LARGE = 250_000, 1_000_000
 _HALVED = (3, 6)
 
+_KNOWING = (("known", True, True), ("unknown", False, True), ("unknown, no text", False, False))
+"""What clients know of a quota: in words, whether they are given it, and whether a rejection's text names it."""
+
 
 def _both(**terms: Any) -> tuple[Terms, Terms]:
     return Terms(kind="fixed", **terms), Terms(kind="sliding", **terms)
@@ -234,25 +237,21 @@ def observed() -> list[Case]:
     return [
         *(
             Case(f"{SMALL:,} {name}, windows begin at random", Terms(SMALL, text=text, phase=None), None, knows=knows)
-            for name, knows, text in (("known", True, True), ("unknown", False, True), ("unknown, no text", False, False))
+            for name, knows, text in _KNOWING
         ),
         *(
             Case(f"{SMALL:,} {name}, long-tailed latency", terms, None, knows=knows)
-            for name, knows, text in (("known", True, True), ("unknown", False, True), ("unknown, no text", False, False))
+            for name, knows, text in _KNOWING
             for terms in _both(tokens=SMALL, text=text, latency="long-tailed")
         ),
         *(
             Case(f"{LARGE:,} {name}, others ask for 30%", terms, None, knows=knows)
-            for name, knows, text in (("known", True, True), ("unknown", False, True), ("unknown, no text", False, False))
+            for name, knows, text in _KNOWING
             for terms in _both(tokens=LARGE, text=text, tenants=0.3)
         ),
         *(
             Case(f"{SMALL:,} halved for good, {name}", terms, None, knows=knows)
-            for name, knows, text in (
-                ("was known", True, True),
-                ("unknown", False, True),
-                ("unknown, no text", False, False),
-            )
+            for name, knows, text in (("was known", True, True), *_KNOWING[1:])
             for terms in _both(tokens=SMALL, text=text, halved=(3, WINDOWS))
         ),
     ]

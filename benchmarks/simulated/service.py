@@ -47,7 +47,7 @@ class Terms:
         text: whether a rejection's text names the limit, as documented.
         window: seconds.
         phase: part of the first fixed window that had passed when the clients began; `None` for one drawn by the seed.
-        halved: windows from the beginning of which, and until the beginning of which, there are half the tokens.
+        halved: the windows, counted from 0, with which half the tokens begin and with which all are there again.
         tenants: part of the tokens that others ask for, in requests that come at random.
         latency: of answers.
     """

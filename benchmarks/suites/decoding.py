@@ -76,8 +76,8 @@ def measure_here(repeats: int) -> dict[str, float]:
     """Measure everything in turn in this process; medians in milliseconds."""
     body = full_body()
     expected = dense_vectors(MAIN_LOAD)[:MAX_BATCH]
-    taken: dict[str, list[float]] = {title: [] for title in ways()}
     measured = ways()
+    taken: dict[str, list[float]] = {title: [] for title in measured}
     for repeat in range(repeats + 1):
         for title, decode in measured.items():
             rows = np.zeros((MAX_BATCH, MAIN_LOAD.dimension), np.float32)

@@ -18,8 +18,8 @@ import aiohttp
 import msgspec
 import numpy as np
 
-from benchmarks.competitors import API_KEY
-from benchmarks.competitors.hand import READ_BUFFER, encode_with_json, with_json, with_msgspec, with_simdjson
+from benchmarks.competitors import API_KEY, HEADERS, READ_BUFFER
+from benchmarks.competitors.hand import encode_with_json, with_json, with_msgspec, with_simdjson
 from benchmarks.figures import percentile
 from benchmarks.harness import BenchmarkError, Server, run_module, running_server
 from benchmarks.seeded import PERIOD, dense_vectors, texts
@@ -81,7 +81,7 @@ async def open_ways(stack: AsyncExitStack, url: str, concurrency: int) -> dict[s
     session = await stack.enter_async_context(
         aiohttp.ClientSession(
             url,
-            headers={"Api-Key": API_KEY, "X-Pinecone-Api-Version": "2025-10", "Content-Type": "application/json"},
+            headers=HEADERS,
             connector=aiohttp.TCPConnector(limit=concurrency),
             read_bufsize=READ_BUFFER,
         )

@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.competitors import BASETEN, MSGSPEC, OFFICIAL, SIMDJSON
+from benchmarks.competitors import BASETEN, FLOOR, HAND_MSGSPEC, HAND_SIMDJSON, MSGSPEC, OFFICIAL, SIMDJSON
 from benchmarks.figures import difference, medians, ratio
 from benchmarks.harness import run_competitor, running_server
 from benchmarks.settings import LOADS, MAIN_LOAD, job_of
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from benchmarks.settings import Settings
 
 INPUTS = 19_200
-BASES = ("official", "hand-msgspec", "hand-simdjson", "baseten", "floor")
+BASES = (OFFICIAL, HAND_MSGSPEC, HAND_SIMDJSON, BASETEN, FLOOR)
 """Those to whom the others are compared."""
 
 
@@ -98,7 +98,7 @@ def tables(part: Mapping[str, Any]) -> list[Table]:
         for entry in load["competitors"].values():
             median, compared = entry["median"], entry["compared"]
             speeds = [one["inputs_per_second"] for one in entry["rounds"]]
-            against = 1 / compared["official"]["time"] if "official" in compared else None
+            against = 1 / compared[OFFICIAL]["time"] if OFFICIAL in compared else None
             rows.append(
                 (
                     entry["title"],
@@ -135,7 +135,7 @@ def short_table(load: Mapping[str, Any]) -> Table:
     for name in SHORT:
         entry = load["competitors"].get(name)
         if entry is not None:
-            median, compared = entry["median"], entry["compared"].get("official")
+            median, compared = entry["median"], entry["compared"].get(OFFICIAL)
             rows.append(
                 (
                     entry["title"],

@@ -20,7 +20,7 @@ class Distinct:
 
     Attributes:
         texts: each text once, in the order of its first occurrence.
-        positions: int, shape (inputs,): for each input, the position of its text in `texts`.
+        positions: intp, shape (inputs,): for each input, the position of its text in `texts`.
     """
 
     def __init__(self, texts: Sequence[str]) -> None:

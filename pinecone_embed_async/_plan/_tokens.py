@@ -72,6 +72,7 @@ class TokenEstimator:
             # Small requests scatter more, and matter less.
             weight = min(1.0, tokens / 1000)
             self._weight = MEMORY * self._weight + weight
+            # Capped, so that one absurd bill does not decide for long.
             self._variance += (min(off * off, MOST_SPREAD) - self._variance) * weight / self._weight
         self._bytes = MEMORY * self._bytes + size
         self._tokens = MEMORY * self._tokens + tokens

@@ -187,9 +187,11 @@ class _Feeder:
                 await self._wanted.acquire()
                 if reading is None or reading.done():
                     reading = group.create_task(self._read(), name="read")
-                await asyncio.wait({reading}, timeout=PATIENCE)
-                while not self._gathered and not reading.done():
+                # At least once, whatever was gathered before: more of it may come.
+                while True:
                     await asyncio.wait({reading}, timeout=PATIENCE)
+                    if self._gathered or reading.done():
+                        break
                 # Looked at before the rows are taken: the thread may add some in between.
                 is_last = self._is_exhausted
                 await self._send(is_last=is_last)

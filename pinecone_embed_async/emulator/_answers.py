@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from pinecone_embed_async.emulator._models import EmulatedModel
     from pinecone_embed_async.emulator._requests import EmbedBody
+    from pinecone_embed_async.emulator._vectors import WordFeatures
 
 _PASSAGE = "passage"
 
@@ -134,12 +135,12 @@ def accept(body: EmbedBody, model: EmulatedModel | None, reject: Callable[[str],
     )
 
 
-def compute(task: Task) -> Answer:
-    """Embed the texts of an accepted request."""
+def compute(task: Task, features: WordFeatures) -> Answer:
+    """Embed the texts of an accepted request; `features` keeps those of the words it has met."""
     if task.model.vector_type == "sparse":
         items = tuple(_sparse_item(words, task.input_type, return_tokens=task.return_tokens) for words in task.words)
         return Answer(model=task.model.name, vector_type="sparse", items=items, tokens=task.tokens)
-    vectors = dense_vectors(task.texts, task.words, task.dimension, task.input_type)
+    vectors = dense_vectors(task.texts, task.words, task.dimension, task.input_type, features)
     return Answer(model=task.model.name, vector_type="dense", items=dense_items(vectors), tokens=task.tokens)
 
 

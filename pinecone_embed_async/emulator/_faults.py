@@ -200,7 +200,7 @@ StatusBody = Literal["json", "html", "empty", "cut"]
 _STATUS_BODIES: tuple[StatusBody, ...] = ("json", "html", "empty", "cut")
 
 # What a client sends again by the status alone; 520 to 529 are those of content delivery networks.
-_RETRYABLE_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, *range(520, 530)})
+_RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 530)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +227,8 @@ class StatusAnswer:
             return Outlook.TERMINAL if self.status == 101 else Outlook.RETRYABLE
         if self.status < 300:
             return Outlook.RETRYABLE
-        # The envelope of the remaining 5xx says INTERNAL, which is retried; without it the status decides.
-        if self.status > 501 and self.body == "json":
+        # The envelope of a 409 says ABORTED, that of the remaining 5xx INTERNAL; without it the status decides.
+        if self.body == "json" and (self.status == 409 or self.status > 501):
             return Outlook.RETRYABLE
         return Outlook.TERMINAL
 
@@ -426,7 +426,7 @@ CHAOS_FAULTS: tuple[Fault, ...] = (
     Fault(_N.STALLED_HEADERS, 0.2),
     Fault(_N.STALLED_BODY, 0.2),
     *(Fault(_N.RATE_LIMITED, value) for value in ("0", "date-5", "negative", "rubbish")),
-    *(Fault(_N.STATUS, f"{status},json") for status in sorted(_RETRYABLE_STATUSES)),
+    *(Fault(_N.STATUS, f"{status},json") for status in sorted({409, *_RETRYABLE_STATUSES})),
     *(Fault(_N.STATUS, f"{status},{body}") for status in (500, 502, 503) for body in ("html", "empty", "cut")),
     Fault(_N.STATUS, "102,empty"),
     Fault(_N.STATUS, "429,html"),

@@ -24,6 +24,7 @@ from pinecone_embed_async.emulator._requests import EmbedBody, EmbedRequest, rea
 from pinecone_embed_async.emulator._spoiling import spoil
 from pinecone_embed_async.emulator._statistics import Statistics, Tally
 from pinecone_embed_async.emulator._transport_faults import Finished, http_date, reset, strike_back, strike_instead
+from pinecone_embed_async.emulator._vectors import WordFeatures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -119,6 +120,7 @@ class Emulator:
         self._gate = Gate()
         self._milestones = Milestones()
         self._numbers = 0
+        self._features = WordFeatures()
         self._in_flight: dict[int, asyncio.BaseTransport | None] = {}
         self._busy: set[asyncio.BaseTransport] = set()
         self._computing = asyncio.Lock()
@@ -435,7 +437,7 @@ class Emulator:
 
     async def _compute(self, task: Task) -> Answer:
         async with self._computing:
-            answer = compute(task)
+            answer = compute(task, self._features)
             # One answer a turn of the loop: whoever else runs in it, a client perhaps, gets its turn in between.
             await asyncio.sleep(0)
         return answer

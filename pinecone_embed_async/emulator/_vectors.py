@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Distinct words kept; a limit so that a server that runs for weeks does not grow with its input.
-_CACHED_WORDS = 200_000
-
 # Words that say little about what a text is about weigh little, as inverse document frequencies would have it.
 _STOP_WORDS = frozenset(
     """
@@ -97,11 +94,18 @@ def _features_of(word: str) -> tuple[list[int], list[int]]:
     )
 
 
-class _WordFeatures(dict[str, int]):
-    """Numbers words and keeps all their features in one pair of arrays, so that a batch is gathered without a loop."""
+class WordFeatures(dict[str, int]):
+    """Numbers words and keeps all their features in one pair of arrays, so that a batch is gathered without a loop.
 
-    def __init__(self) -> None:
+    For one thread: emulators that run in several have one each.
+
+    Args:
+        most: Words that are kept, about; a limit so that a server that runs for weeks does not grow with its input.
+    """
+
+    def __init__(self, most: int = 200_000) -> None:
         super().__init__()
+        self._most = most
         self._reset()
 
     def _reset(self) -> None:
@@ -115,7 +119,7 @@ class _WordFeatures(dict[str, int]):
 
     def make_room(self) -> None:
         """Forget everything when full; only between batches, for a batch holds numbers."""
-        if len(self) >= _CACHED_WORDS:
+        if len(self) >= self._most:
             self._reset()
 
     def __missing__(self, word: str) -> int:
@@ -145,9 +149,6 @@ class _WordFeatures(dict[str, int]):
         return number
 
 
-_word_features = _WordFeatures()
-
-
 @functools.cache
 def _hadamard(size: int) -> NDArray[np.float32]:
     """Give the Hadamard matrix of a power of two, of ones and minus ones."""
@@ -170,17 +171,17 @@ def _spread(features: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
 
 
 def _grouped(
-    words: Sequence[Sequence[str]],
+    words: Sequence[Sequence[str]], features: WordFeatures
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Give the distinct words of each text as rows, numbers of words, and how often each occurs."""
-    numbers = np.fromiter(map(_word_features.__getitem__, itertools.chain.from_iterable(words)), np.int64)
+    numbers = np.fromiter(map(features.__getitem__, itertools.chain.from_iterable(words)), np.int64)
     rows = np.repeat(np.arange(len(words)), [len(one) for one in words])
     pairs, counts = np.unique((rows << 32) | numbers, return_counts=True)
     return pairs >> 32, pairs & 0xFFFFFFFF, counts
 
 
 def dense_vectors(
-    texts: Sequence[str], words: Sequence[Sequence[str]], dimension: int, input_type: str
+    texts: Sequence[str], words: Sequence[Sequence[str]], dimension: int, input_type: str, features: WordFeatures
 ) -> NDArray[np.float16]:
     """Embed texts as unit vectors in half precision.
 
@@ -189,18 +190,19 @@ def dense_vectors(
         words: Their words, from `split_words`.
         dimension: Values of each vector.
         input_type: `query` or `passage`; moves every vector a little.
+        features: Keeps those of words it has met; no value depends on it.
 
     Returns:
         An array of shape (len(texts), dimension). Each row has norm 1 up to the rounding to half precision.
     """
     count = len(texts)
     bits = max(1, (dimension - 1).bit_length())
-    _word_features.make_room()
-    rows, numbers, occurrences = _grouped(words)
-    lengths = _word_features.lengths[numbers]
+    features.make_room()
+    rows, numbers, occurrences = _grouped(words, features)
+    lengths = features.lengths[numbers]
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
-    gathered = np.repeat(_word_features.starts[numbers] - (ends - lengths), lengths) + np.arange(total)
+    gathered = np.repeat(features.starts[numbers] - (ends - lengths), lengths) + np.arange(total)
     # Four times the square root: a word that occurs often counts more, but not in proportion.
     often = np.floor(np.sqrt(16 * occurrences))
 
@@ -215,13 +217,13 @@ def dense_vectors(
     added_weights = np.full(len(added), 4.0 * _IDENTITY_WEIGHT)
     added_weights[-count:] = 4.0 * _INPUT_TYPE_WEIGHT
 
-    hashes = np.concatenate([_word_features.hashes[gathered], added])
-    weights = np.concatenate([_word_features.weights[gathered] * np.repeat(often, lengths), _signed(added, added_weights)])
+    hashes = np.concatenate([features.hashes[gathered], added])
+    weights = np.concatenate([features.weights[gathered] * np.repeat(often, lengths), _signed(added, added_weights)])
     all_rows = np.concatenate([np.repeat(rows, lengths), np.tile(each, _IDENTITY_FEATURES + 1)])
     places = (all_rows << bits) | (hashes >> np.uint32(32 - bits)).astype(np.int64)
-    features = np.bincount(places, weights=weights, minlength=count << bits).reshape(count, 1 << bits)
+    hashed = np.bincount(places, weights=weights, minlength=count << bits).reshape(count, 1 << bits)
 
-    spread = _spread(features.astype(np.float32), bits)[:, :dimension].astype(np.float64)
+    spread = _spread(hashed.astype(np.float32), bits)[:, :dimension].astype(np.float64)
     norms = np.sqrt((spread * spread).sum(axis=1, keepdims=True))
     # A row of zeros is possible in very few dimensions only; it stays a row of zeros.
     norms[norms == 0] = 1.0

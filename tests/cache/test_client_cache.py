@@ -31,10 +31,9 @@ from pinecone_embed_async import (
     SqliteCache,
 )
 from pinecone_embed_async.emulator import EmulatedModel, Emulator, FaultMix
-from tests.test_client import E5, QUICK
-from tests.test_secrets_in_frames import assert_frames_are_silent
+from tests import silence
+from tests.clients import E5, QUICK, SPARSE
 
-SPARSE = "pinecone-sparse-english-v0"
 TEXTS = [f"document {number} about {number % 7} things" for number in range(40)]
 
 
@@ -105,7 +104,7 @@ async def test_a_second_run_makes_no_request_and_gives_the_same(emulator: Emulat
     assert emulator.statistics().requests == requests
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.sampled_from(TEXTS), max_size=12),
     st.lists(st.sampled_from(TEXTS), max_size=30),
@@ -469,10 +468,11 @@ class Slow(Shelf):
 async def test_a_deadline_holds_while_the_cache_is_asked(emulator: Emulator) -> None:
     slow = Slow()
     async with client_of(emulator, slow) as client:
-        for call in (client.embed(TEXTS, timeout=0.05), client.embed_one(TEXTS[0], timeout=0.05)):
+        texts = silence.TEXTS
+        for call in (client.embed(texts, timeout=0.05), client.embed_one(texts[0], timeout=0.05)):
             with pytest.raises(DeadlineExceededError) as caught:
                 await call
-            assert_frames_are_silent(caught.value)
+            silence.assert_frames_are_silent(caught.value)
     assert emulator.statistics().requests == 0
 
 

@@ -92,6 +92,8 @@ def test_name_value_and_rate_are_read(text: str, name: str, value: str, rate: fl
         ("status=101", Outlook.TERMINAL),
         ("status=302", Outlook.TERMINAL),
         ("status=400", Outlook.TERMINAL),
+        ("status=409", Outlook.RETRYABLE),
+        ("status=409,html", Outlook.TERMINAL),
         ("status=501", Outlook.TERMINAL),
         ("status=507,json", Outlook.RETRYABLE),
         ("status=507,html", Outlook.TERMINAL),

@@ -3,8 +3,10 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import json
+import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import aiohttp
@@ -330,14 +332,32 @@ def test_its_repr_does_not_show_the_key() -> None:
     assert "secret" not in repr(Emulator(api_key="secret"))
 
 
+def test_emulators_in_threads_of_their_own_do_not_mix_up_words() -> None:
+    async def vectors(number: int) -> Any:
+        async with Emulator() as emulator, aiohttp.ClientSession() as session:
+            texts = [" ".join(f"w{number}x{text}x{place}" for place in range(30)) for text in range(96)]
+            return (await Asking(emulator, session).embed(*texts)).vectors
+
+    before = sys.getswitchinterval()
+    # So often that threads which shared anything would meet in it.
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            together = list(threads.map(lambda number: asyncio.run(vectors(number)), range(4)))
+    finally:
+        sys.setswitchinterval(before)
+    for number, found in enumerate(together):
+        np.testing.assert_array_equal(found, asyncio.run(vectors(number)))
+
+
 async def test_one_answer_is_computed_a_turn(emulator: Emulator, ask: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
     turn = [0]
     turns: list[int] = []
     compute = _answers.compute
 
-    def counted(task: Any) -> Any:
+    def counted(*arguments: Any) -> Any:
         turns.append(turn[0])
-        return compute(task)
+        return compute(*arguments)
 
     async def tick() -> None:
         while True:

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from pinecone_embed_async.emulator._tokens import split_words
-from pinecone_embed_async.emulator._vectors import dense_vectors, sparse_row
+from pinecone_embed_async.emulator._vectors import WordFeatures, dense_vectors, sparse_row
 
 CAT = "The cat sleeps on the warm mat."
 TEXTS = [CAT, "A cat slept upon a warm mat", "Stock markets fell sharply in Tokyo on Monday.", "", "東京", "!?"]
 
 
 def embed(*texts: str, dimension: int = 1024, input_type: str = "passage") -> np.ndarray[tuple[int, int]]:
-    vectors = dense_vectors(texts, [split_words(text) for text in texts], dimension, input_type)
+    vectors = dense_vectors(texts, [split_words(text) for text in texts], dimension, input_type, WordFeatures())
     return vectors.astype(np.float64)
 
 
@@ -60,15 +60,26 @@ def test_a_vector_does_not_depend_on_its_batch() -> None:
         assert np.array_equal(together[row], embed(text)[0])
 
 
+def test_words_that_were_forgotten_have_the_same_features_again() -> None:
+    features = WordFeatures(most=4)
+    words = [split_words(text) for text in TEXTS]
+    for _ in range(2):
+        for row, text in enumerate(TEXTS):
+            (vector,) = dense_vectors([text], [words[row]], 1024, "passage", features)
+            assert np.array_equal(vector, embed(text)[0])
+            assert len(features) < 4 + len(words[row])
+
+
 def test_vectors_are_the_same_in_another_process_and_on_another_machine() -> None:
-    digest = hashlib.sha256(dense_vectors(TEXTS, [split_words(t) for t in TEXTS], 1024, "query").tobytes()).hexdigest()
+    words = [split_words(text) for text in TEXTS]
+    digest = hashlib.sha256(dense_vectors(TEXTS, words, 1024, "query", WordFeatures()).tobytes()).hexdigest()
     program = (
         "import hashlib, sys\n"
-        "from pinecone_embed_async.emulator._vectors import dense_vectors\n"
+        "from pinecone_embed_async.emulator._vectors import WordFeatures, dense_vectors\n"
         "from pinecone_embed_async.emulator._tokens import split_words\n"
         f"texts = {TEXTS!r}\n"
         "words = [split_words(text) for text in texts]\n"
-        "print(hashlib.sha256(dense_vectors(texts, words, 1024, 'query').tobytes()).hexdigest())\n"
+        "print(hashlib.sha256(dense_vectors(texts, words, 1024, 'query', WordFeatures()).tobytes()).hexdigest())\n"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == digest

@@ -15,7 +15,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from pinecone_embed_async import DenseEmbeddings, EmbedClient, EmbedError
 from pinecone_embed_async.emulator import Emulator, FaultMix
 from pinecone_embed_async.integrations.opentelemetry import DURATION_BUCKETS, TOKEN_BUCKETS, OpenTelemetryHook
-from tests.test_client import E5, QUICK
+from tests.clients import E5, QUICK
 
 
 class Watched:

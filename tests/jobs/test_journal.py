@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pinecone_embed_async._jobs._journal import Journal, Span, scan
 
 CONTENTS = st.lists(st.binary(max_size=40), min_size=1, max_size=5)
-FILES = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+FILES = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def write(path: Path, contents: list[bytes]) -> list[int]:

@@ -99,7 +99,7 @@ def test_parts_of_more_rows_than_a_group_are_sorted_over_all_of_them(
     assert parquet.ParquetFile(folder.part_path(0)).num_row_groups > 1
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(data=st.data())
 def test_wherever_a_run_is_killed_no_synced_row_is_lost_and_none_is_twice(tmp_path: Path, data: st.DataObject) -> None:
     """Every step leaves a state of the folder behind; a run is killed in one of them and begun again."""

@@ -66,7 +66,7 @@ def given_tokens(limit: int | None) -> Callable[[tuple[str, str]], int | None]:
     return lambda _: limit
 
 
-@settings(deadline=None, phases=PHASES)
+@settings(phases=PHASES)
 @given(
     works=WORKS,
     limit=st.integers(1000, 20_000),
@@ -106,7 +106,7 @@ def test_never_over_given_limits_in_any_window_and_never_a_lost_wake_up(
     assert world.limiter._open == set()
 
 
-@settings(deadline=None, phases=PHASES)
+@settings(phases=PHASES)
 @given(
     works=WORKS,
     limits=st.lists(st.integers(4000, 50_000), min_size=1, max_size=3),
@@ -147,7 +147,7 @@ def test_whatever_is_learned_work_always_gets_done(
     assert sum(tokens for _, tokens in service.accepted) == sum(size * requests for (_, size), requests, _, _ in works)
 
 
-@settings(deadline=None, phases=PHASES, max_examples=20)
+@settings(phases=PHASES, max_examples=20)
 @given(
     sizes=st.lists(
         st.tuples(st.integers(20, 100), st.integers(10, 96)).map(lambda of: (of[0], of[0] * of[1])), min_size=2, max_size=4
@@ -174,7 +174,7 @@ def test_calls_of_a_client_share_the_tokens_evenly_whatever_their_sizes_and_whic
 
 
 @given(st.lists(st.floats(0, 60), min_size=2, max_size=4), st.integers(0, 999))
-@settings(deadline=None, phases=PHASES, max_examples=10)
+@settings(phases=PHASES, max_examples=10)
 def test_clients_that_share_a_quota_share_the_tokens_evenly(starts: list[float], seed: int) -> None:
     limit, window = 250_000, 60.0
     world = World(LimiterOptions(given_tokens(limit)), Service(lambda _: limit), seed=seed)

@@ -3,7 +3,7 @@ from collections.abc import Callable
 from itertools import count, pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pinecone_embed_async._limits._queue import AGEING, FairQueue, Flow
@@ -55,7 +55,6 @@ def test_order_is_kept_within_a_flow(asks: list[tuple[int, int]]) -> None:
         assert numbers == sorted(numbers)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 5000), min_size=2, max_size=6),
     st.lists(st.integers(0, 200), min_size=6, max_size=6),
@@ -163,7 +162,6 @@ def test_who_has_to_wait_is_asked_once_for_its_group_and_others_go() -> None:
     assert asked == ["a0", "b0"]
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_who_leaves_leaves_no_hole(data: st.DataObject) -> None:
     queue = FairQueue[int]()

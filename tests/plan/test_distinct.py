@@ -5,9 +5,9 @@ from pinecone_embed_async._plan import Distinct
 
 
 @given(st.lists(st.text(max_size=2)))
-def test_each_text_is_there_once_and_every_input_finds_its_own(texts: list[str]) -> None:
+def test_each_text_is_there_once_in_order_and_every_input_finds_its_own(texts: list[str]) -> None:
     distinct = Distinct(texts)
-    assert len(set(distinct.texts)) == len(distinct.texts)
+    assert distinct.texts == list(dict.fromkeys(texts))
     assert [distinct.texts[position] for position in distinct.positions] == texts
 
 

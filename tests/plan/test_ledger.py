@@ -16,7 +16,8 @@ from pinecone_embed_async import (
     ServiceError,
     TransportError,
 )
-from pinecone_embed_async._plan import Account, Learned, Ledger, PlannedRequest, RequestLimits, Requests
+from pinecone_embed_async._plan import Learned, Ledger, PlannedRequest, RequestLimits, Requests
+from tests.outcomes import Outcomes
 
 LENGTH = 64
 Judge = Callable[[PlannedRequest], EmbedError | None]
@@ -24,23 +25,6 @@ Judge = Callable[[PlannedRequest], EmbedError | None]
 
 def refused(status: int = 400, message: str = "no") -> InvalidRequestError:
     return InvalidRequestError(message, status=status)
-
-
-class Outcomes:
-    """The account of a call, and everything that was sent for it."""
-
-    def __init__(self, count: int) -> None:
-        self.account = Account(count)
-
-    def embedded(self, request: PlannedRequest) -> None:
-        self.account.embedded(request.start, request.stop)
-
-    def failed(self, request: PlannedRequest, error: EmbedError) -> None:
-        self.account.failed(request.start, request.stop, error)
-
-    @property
-    def failed_indices(self) -> list[int]:
-        return [index for failure in self.account.failures() for index in failure.indices]
 
 
 class Job:

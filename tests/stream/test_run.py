@@ -15,30 +15,14 @@ from pinecone_embed_async import (
 )
 from pinecone_embed_async._clock import Clock
 from pinecone_embed_async._limits import Ask, Flow, Lane, LimiterOptions, Turn, Turnstile
-from pinecone_embed_async._plan import Account, Learned, Ledger, PlannedRequest, RequestLimits, Requests
+from pinecone_embed_async._plan import Learned, Ledger, PlannedRequest, RequestLimits, Requests
 from pinecone_embed_async._retry import RetryState
 from pinecone_embed_async._stream import GRACE_SECONDS, Run
 from tests.clock import FakeClock, settle
+from tests.outcomes import Outcomes
 from tests.turns import turns
 
 WRONG_KEY = AuthenticationError("who?", status=401)
-
-
-class Outcomes:
-    def __init__(self, count: int) -> None:
-        self.account = Account(count)
-
-    def embedded(self, request: PlannedRequest) -> None:
-        self.account.embedded(request.start, request.stop)
-
-    def failed(self, request: PlannedRequest, error: EmbedError) -> None:
-        self.account.failed(request.start, request.stop, error)
-
-    def __str__(self) -> str:
-        """A letter for each input: embedded, failed, or not tried."""
-        failed = {index for failure in self.account.failures() for index in failure.indices}
-        mask = self.account.embedded_mask()
-        return "".join("e" if done else "f" if index in failed else "." for index, done in enumerate(mask))
 
 
 class Service:

@@ -27,12 +27,10 @@ from pinecone_embed_async import (
     SparseEmbeddings,
 )
 from pinecone_embed_async.emulator import Emulator, Fault, FaultRule
+from tests.clients import dense_client
 from tests.clock import FakeClock, settle
-from tests.test_client import dense_client
-from tests.test_outcomes import embedded_alone
 
 Passage: dict[str, Any] = {"input_type": "passage"}
-SPARSE = "pinecone-sparse-english-v0"
 
 
 class Source:
@@ -88,7 +86,7 @@ async def test_a_stream_gives_what_embed_gives(emulator: Emulator, kind: int, or
     np.testing.assert_array_equal(rows, expected.vectors)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=30), max_size=40), st.integers(1, 9), st.integers(1, 4))
 async def test_any_split_and_window_gives_what_embed_gives(texts: list[str], size: int, window: int) -> None:
     async with Emulator() as emulator, dense_client(emulator, max_batch_size=size) as client:
@@ -98,11 +96,10 @@ async def test_any_split_and_window_gives_what_embed_gives(texts: list[str], siz
     np.testing.assert_array_equal(np.array(rows).reshape(-1, 1024), expected.vectors.reshape(-1, 1024))
 
 
-async def test_sparse_batches_hold_compressed_rows(emulator: Emulator) -> None:
-    async with embedded_alone(emulator, SPARSE) as client:
-        whole = await client.embed(Source(10), **Passage)
-        async with client.stream(Source(10), **Passage) as batches:
-            (batch,) = [batch async for batch in batches]
+async def test_sparse_batches_hold_compressed_rows(sparse_client: EmbedClient[SparseEmbeddings]) -> None:
+    whole = await sparse_client.embed(Source(10), **Passage)
+    async with sparse_client.stream(Source(10), **Passage) as batches:
+        (batch,) = [batch async for batch in batches]
     assert isinstance(batch.embeddings, SparseEmbeddings)
     np.testing.assert_array_equal(batch.embeddings.values, whole.values)
 

@@ -28,7 +28,7 @@ MINUTE = (
 def answered(status: int, body: Any = b"", **headers: str) -> ApiError:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     named = CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()})
-    return error_from_response(status, named, raw, redactor=Redactor("secret"), now=0)
+    return error_from_response(status, named, raw, redactor=Redactor("pcsk_key"), now=0)
 
 
 def envelope(code: Any = "UNKNOWN", message: Any = "m", **rest: Any) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def test_details_of_any_type_are_kept(details: Any) -> None:
 
 
 def test_an_envelope_with_status_200_is_that_error() -> None:
-    redactor = Redactor("secret")
+    redactor = Redactor("pcsk_key")
     found = error_from_envelope(
         json.dumps({"status": 429, "error": {"code": "RESOURCE_EXHAUSTED", "message": MINUTE}}).encode(), redactor=redactor
     )

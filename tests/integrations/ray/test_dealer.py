@@ -7,6 +7,7 @@ from tests.clock import FakeClock, settle
 
 LEASE = 8.0
 IDLE = 100.0
+UNUSED = QuotaOutcome("unused", 0)
 
 
 @dataclass
@@ -59,7 +60,7 @@ async def test_what_a_worker_does_not_use_another_has_at_once() -> None:
     await desk.ask("one", 0, 900)
     waiting = desk.ask("two", 0, 900)
     await settle()
-    desk.dealer.settle("one", 0, QuotaOutcome("unused", 0))
+    desk.dealer.settle("one", 0, UNUSED)
     assert await waiting == 900
 
 
@@ -72,7 +73,7 @@ async def test_workers_share_evenly() -> None:
         for number in range(1, count + 1)
     }
     await settle()
-    desk.dealer.settle("one", 0, QuotaOutcome("unused", 0))
+    desk.dealer.settle("one", 0, UNUSED)
     await settle()
     # The thousand tokens that the first had and gave back are not held against it.
     assert sorted(place for place, task in tasks.items() if task.done()) == [("one", 1), ("one", 2), ("two", 1), ("two", 2)]
@@ -119,7 +120,7 @@ async def test_a_dead_worker_waits_no_more() -> None:
         desk.clock.advance(LEASE / 2)
         desk.dealer.renew("one", 1, (0,))
     assert await waiting is None
-    desk.dealer.settle("one", 0, QuotaOutcome("unused", 0))
+    desk.dealer.settle("one", 0, UNUSED)
     assert desk.used == 0
 
 
@@ -137,7 +138,7 @@ async def test_who_waits_may_take_it_back() -> None:
     await desk.ask("one", 0, 1000)
     waiting = desk.ask("one", 1, 500)
     await settle()
-    desk.dealer.settle("one", 1, QuotaOutcome("unused", 0))
+    desk.dealer.settle("one", 1, UNUSED)
     assert await waiting is None
     assert desk.dealer.statistics()[0].waiting == 0
 
@@ -147,9 +148,9 @@ async def test_a_grant_that_comes_as_it_is_taken_back_is_given_to_the_next() -> 
     await desk.ask("one", 0, 1000)
     waiting = desk.ask("one", 1, 1000)
     await settle()
-    desk.dealer.settle("one", 0, QuotaOutcome("unused", 0))
+    desk.dealer.settle("one", 0, UNUSED)
     # The grant is on its way: whoever waits has not run yet.
-    desk.dealer.settle("one", 1, QuotaOutcome("unused", 0))
+    desk.dealer.settle("one", 1, UNUSED)
     assert await waiting is None
     assert await desk.ask("two", 0, 1000) == 1000
     assert desk.used == 1000
@@ -165,7 +166,7 @@ async def test_the_same_call_once_more_has_the_same_grant() -> None:
     second = desk.ask("one", 1, 600)
     await settle()
     assert await first is None
-    desk.dealer.settle("one", 0, QuotaOutcome("unused", 0))
+    desk.dealer.settle("one", 0, UNUSED)
     assert await second == 600
     assert desk.used == 600
 
@@ -234,5 +235,5 @@ async def test_it_does_not_leave_while_somebody_waits() -> None:
         desk.dealer.renew("one", 1, (0,))
         desk.dealer.renew("two", 1, (0,))
     assert desk.left == []
-    desk.dealer.settle("one", 0, QuotaOutcome("unused", 0))
+    desk.dealer.settle("one", 0, UNUSED)
     await settle()

@@ -7,7 +7,7 @@ import pytest
 from pinecone_embed_async.emulator import Emulator
 from tests.integrations.ray.conftest import Cluster
 from tests.integrations.ray.programs import run_on
-from tests.test_docs import PAGES, RAY, blocks_of
+from tests.pages import PAGES, RAY, blocks_of
 
 BLOCKS = [
     pytest.param(block, id=f"{path.name}-{number}")

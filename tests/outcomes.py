@@ -1,0 +1,31 @@
+"""What became of the inputs of a run, as a ledger tells it."""
+
+from pinecone_embed_async import EmbedError
+from pinecone_embed_async._plan import Account, PlannedRequest
+
+
+class Outcomes:
+    """Keeps the account of a call.
+
+    Attributes:
+        account: what it came to.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.account = Account(count)
+
+    def embedded(self, request: PlannedRequest) -> None:
+        self.account.embedded(request.start, request.stop)
+
+    def failed(self, request: PlannedRequest, error: EmbedError) -> None:
+        self.account.failed(request.start, request.stop, error)
+
+    @property
+    def failed_indices(self) -> list[int]:
+        return [index for failure in self.account.failures() for index in failure.indices]
+
+    def __str__(self) -> str:
+        """A letter for each input: embedded, failed, or not tried."""
+        failed = set(self.failed_indices)
+        mask = self.account.embedded_mask()
+        return "".join("e" if done else "f" if index in failed else "." for index, done in enumerate(mask))

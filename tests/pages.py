@@ -1,0 +1,18 @@
+"""The pages of the documentation, and the code that they print."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+TUTORIAL = DOCS / "tutorial.md"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("**/*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks_of(text: str) -> list[str]:
+    return [code for language, code in BLOCK.findall(text) if language == "python"]
+
+
+RAY = "pinecone_embed_async.integrations.ray"
+"""Blocks with it run on a cluster, in `tests/integrations/ray/test_docs.py`."""
