@@ -1,3 +1,4 @@
+import signal
 from collections.abc import AsyncIterator
 
 import pytest
@@ -15,6 +16,10 @@ settings.register_profile("default", settings.get_profile("default"), derandomiz
 settings.load_profile("default")
 # `make test-long` chooses it by --hypothesis-profile.
 settings.register_profile("long", derandomize=False, max_examples=25_000, deadline=None, print_blob=True)
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # What a script starts in the background is not interrupted by Ctrl-C, nor is what that starts, and tests send it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
