@@ -21,7 +21,7 @@ from tests.integrations.ray.conftest import Cluster
 from tests.integrations.ray.programs import run_on
 
 ROWS = 20_000
-WINDOW = 2.0
+WINDOW = 3.0
 WINDOWS = 8
 LEASE = 2.0
 # Few numbers a vector, so that the test is about requests and rows and not about JSON.
