@@ -35,7 +35,7 @@ from pinecone_embed_async.integrations.ray import ClusterQuota, add_vectors
 
 source, target, tokens, window, lease = sys.argv[1:]
 dataset = add_vectors(
-    ray.data.read_parquet(source).repartition(target_num_rows_per_block=400),
+    ray.data.read_parquet(source).repartition(target_num_rows_per_block=200),
     "small-model",
     vector_type="dense",
     text="body",
