@@ -8,16 +8,16 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests start some three hundred interpreters, each of which would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types unit unit-programs unit-others test-long coverage docs help-page picture dist bench bench-docs clean
+.PHONY: demo test lint types unit unit-programs unit-cluster unit-others test-long coverage docs help-page picture dist bench bench-docs clean
 
 demo: $(VENV)/.cli
 	$(BIN)/pinecone-embed demo
 
-# Two things at a time, for two cores; what takes seconds comes first.
-BESIDE := --no-print-directory --jobs=2 --keep-going
+# Three things at a time: two cores have enough to do then, for much of it is waiting for programs to start.
+BESIDE := --no-print-directory --jobs=3 --keep-going
 
 test: lint
-	$(MAKE) $(BESIDE) types unit-programs unit-others
+	$(MAKE) $(BESIDE) unit-others unit-programs unit-cluster types
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -28,16 +28,20 @@ types: $(VENV)/.dev
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 unit:
-	$(MAKE) $(BESIDE) unit-programs unit-others
+	$(MAKE) $(BESIDE) unit-others unit-programs unit-cluster
 
-# What mostly starts programs and waits for them, Ray's cluster among them, and what mostly computes: about as long.
-PROGRAMS := tests/cli tests/integrations
+# What mostly starts programs and waits for them, what needs Ray's cluster, and the others, which compute.
+PROGRAMS := tests/cli tests/benchmarks
+CLUSTER := tests/integrations/ray
 
 unit-programs: $(VENV)/.dev
 	$(BIN)/pytest --quiet $(PROGRAMS)
 
+unit-cluster: $(VENV)/.dev
+	$(BIN)/pytest --quiet $(CLUSTER)
+
 unit-others: $(VENV)/.dev
-	$(BIN)/pytest --quiet $(PROGRAMS:%=--ignore=%)
+	$(BIN)/pytest --quiet $(PROGRAMS:%=--ignore=%) $(CLUSTER:%=--ignore=%)
 
 # The same properties with many more examples, and what is marked `long`. Takes about half an hour.
 test-long: $(VENV)/.dev
