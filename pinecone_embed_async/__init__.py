@@ -2,6 +2,7 @@
 
 from pinecone_embed_async._cache import Cache, SqliteCache
 from pinecone_embed_async._client import EmbedClient, Progress, Statistics
+from pinecone_embed_async._clock import Clock
 from pinecone_embed_async._errors import (
     ApiError,
     AuthenticationError,
@@ -31,6 +32,7 @@ from pinecone_embed_async._limits import (
 )
 from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings, SparseVector, Usage
 from pinecone_embed_async._retry import RetryPolicy
+from pinecone_embed_async._sending import MockResponse, MockTransport, Transport, TransportRequest, TransportResponse
 from pinecone_embed_async._stream import EmbeddedBatch, EmbeddingStream
 from pinecone_embed_async._telemetry import (
     ErrorKind,
@@ -51,6 +53,7 @@ __all__ = [
     "ApiError",
     "AuthenticationError",
     "Cache",
+    "Clock",
     "ClosedError",
     "ConfigurationError",
     "DeadlineExceededError",
@@ -68,6 +71,8 @@ __all__ = [
     "Hook",
     "InputError",
     "InvalidRequestError",
+    "MockResponse",
+    "MockTransport",
     "ModelInfo",
     "ModelParameter",
     "NotFoundError",
@@ -92,7 +97,10 @@ __all__ = [
     "Started",
     "Statistics",
     "TokenStatistics",
+    "Transport",
     "TransportError",
+    "TransportRequest",
+    "TransportResponse",
     "Usage",
     "Waiting",
     "__version__",

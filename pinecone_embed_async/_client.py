@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import os
+import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast, overload
 from urllib.parse import quote
@@ -41,6 +42,7 @@ from pinecone_embed_async._wire import decode_model, decode_models, encode_param
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+    from concurrent.futures import Executor
     from types import TracebackType
     from typing import Self, TypedDict, Unpack
 
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._limits import PlanName, Priority, QuotaBackend, TokenStatistics
     from pinecone_embed_async._models import VectorType
     from pinecone_embed_async._plan import Account, Fresh, Outcomes, PlannedRequest
+    from pinecone_embed_async._sending import Transport
     from pinecone_embed_async._stream import Source
     from pinecone_embed_async._telemetry import Hook, Operation
     from pinecone_embed_async._wire import DecoderName, ModelInfo
@@ -206,6 +209,7 @@ if TYPE_CHECKING:
         connect_timeout: float
         max_answer_bytes: int
         session: aiohttp.ClientSession | None
+        transport: Transport | None
         source_tag: str | None
         allow_http: bool
         decoder: DecoderName | None
@@ -213,6 +217,9 @@ if TYPE_CHECKING:
         hooks: Iterable[Hook]
         cache: Cache | None
         look_up_model: bool | None
+        clock: Clock | None
+        draw: Callable[[], float]
+        executor: Executor | None
 
     class _OneOptions(TypedDict, total=False):
         """The keywords that the overloads of `EmbedClient.embed_one` share; see there."""
@@ -255,6 +262,8 @@ class EmbedClient(Generic[EmbeddingsT]):
         max_answer_bytes: largest answer that is read, decompressed.
         session: an aiohttp session whose connections are used; it is never closed here. Its headers, cookies
             and other settings are not used, except for its trace configurations.
+        transport: carries the requests in the place of aiohttp: a `MockTransport` in tests, say. It is not closed here.
+            Without it proxies, TLS and connections are aiohttp's.
         source_tag: names the integration that calls, in the `User-Agent` header.
         allow_http: allow plain HTTP to other machines, which shows them the key and the inputs.
         decoder: `"msgspec"`, or `"simdjson"` with the extra `fast`; the faster one installed if left out.
@@ -264,6 +273,10 @@ class EmbedClient(Generic[EmbeddingsT]):
         cache: keeps vectors, so that equal texts are not paid for again; `SqliteCache`, say. It is not closed here.
         look_up_model: ask the service about the model before the first call, and split and check by what it says. If it
             is left out, that is done for models that this package does not know by name. It costs one `GET`.
+        clock: the time, and all waiting for it; the system's if it is left out. With `transport`, `draw` and `executor` it
+            is all that a client takes from the world, so that a simulation can pass in its own.
+        draw: draws evenly from [0, 1), for jitter.
+        executor: has the threads in which a stream pulls a source that blocks; the event loop's own if it is left out.
 
     Raises:
         ConfigurationError: an argument cannot work; nothing was sent.
@@ -326,6 +339,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         connect_timeout: float = 10.0,
         max_answer_bytes: int = 64 * 2**20,
         session: aiohttp.ClientSession | None = None,
+        transport: Transport | None = None,
         source_tag: str | None = None,
         allow_http: bool = False,
         decoder: DecoderName | None = None,
@@ -333,6 +347,9 @@ class EmbedClient(Generic[EmbeddingsT]):
         hooks: Iterable[Hook] = (),
         cache: Cache | None = None,
         look_up_model: bool | None = None,
+        clock: Clock | None = None,
+        draw: Callable[[], float] = random.random,
+        executor: Executor | None = None,
     ) -> None:
         if not isinstance(model, str) or not model:
             raise ConfigurationError("model is the name of a hosted model")
@@ -349,19 +366,25 @@ class EmbedClient(Generic[EmbeddingsT]):
         _check_seconds("max_delay", max_delay)
         if not api_version.isascii() or not api_version.isprintable() or " " in api_version:
             raise ConfigurationError("api_version is a date such as 2025-10")
+        if transport is not None and not callable(getattr(transport, "send", None)):
+            got = type(transport).__name__
+            raise ConfigurationError(f"transport must have a method send, as MockTransport has, got {got}")
+        if transport is not None and session is not None:
+            raise ConfigurationError("pass either session or transport: the transport takes the place of aiohttp")
         self._base_url = check_base_url(host, allow_http=allow_http)
         self._teller = teller_of(hooks)
         self._cache = None if cache is None else _client_cache(cache, self._base_url, api_version, model)
         is_wanted = model not in _models.KNOWN_MODELS if look_up_model is None else bool(look_up_model)
-        self._discovery = Discovery(is_wanted=is_wanted)
+        self._clock = clock or SystemClock()
+        self._executor = executor
+        self._discovery = Discovery(is_wanted=is_wanted, clock=self._clock)
         self._model = model
         self._parameters = _models.merge_parameters(parameters or {}, None, None)
         self._max_batch_size = max_batch_size
         self._max_concurrency = max_concurrency
         self._closed = False
-        self._clock: Clock = SystemClock()
         self._learned = Learned()
-        self._runs: set[Run] = set()
+        self._runs: dict[Run, None] = {}
         self._max_delay = max_delay
         self._joined = Joined()
         self._joiners: dict[tuple[int, asyncio.AbstractEventLoop], Joiner] = {}
@@ -381,11 +404,13 @@ class EmbedClient(Generic[EmbeddingsT]):
                 max_answer_bytes=max_answer_bytes,
                 decoder=decoder,
                 session=session,
+                transport=transport,
                 user_agent=user_agent(source_tag),
                 teller=self._teller,
             ),
             self._turnstile,
             clock=self._clock,
+            draw=draw,
         )
 
     def __repr__(self) -> str:
@@ -594,7 +619,7 @@ class EmbedClient(Generic[EmbeddingsT]):
                     return
 
         with contextlib.suppress(TimeoutError):
-            async with _until(job.deadline, self._clock), asyncio.TaskGroup() as group:
+            async with self._clock.timeout_at(job.deadline), asyncio.TaskGroup() as group:
                 # While the rows of one part are copied here, the cache looks up another.
                 for _ in range(2):
                     group.create_task(look_up_parts(), name="look up inputs")
@@ -720,7 +745,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         if self._cache is None or single.key is None:
             return None
         try:
-            async with _until(job.deadline, self._clock):
+            async with self._clock.timeout_at(job.deadline):
                 found = await self._cache.find_one(single.key, self._engine.vector_type, job.dimension)
         except TimeoutError:
             # Who joins a request out of time is told so.
@@ -857,6 +882,7 @@ class EmbedClient(Generic[EmbeddingsT]):
                 batches,
                 clock=self._clock,
                 in_thread=in_thread,
+                executor=self._executor,
                 max_delay=max_delay,
                 handed_over=handed_over,
             )
@@ -934,7 +960,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             return job
         # If the call's own time is over, the run says so.
         with contextlib.suppress(TimeoutError):
-            async with _until(job.deadline, self._clock):
+            async with self._clock.timeout_at(job.deadline):
                 await self._discovery.ask(self._describe_once)
         self._check_open()
         if self._discovery.model is not None:
@@ -1040,11 +1066,11 @@ class EmbedClient(Generic[EmbeddingsT]):
     @contextlib.asynccontextmanager
     async def _registered(self, run: Run) -> AsyncIterator[None]:
         """Have `aclose` know of a run."""
-        self._runs.add(run)
+        self._runs[run] = None
         try:
             yield
         finally:
-            self._runs.discard(run)
+            del self._runs[run]
 
     def _reporter(
         self,
@@ -1145,15 +1171,10 @@ def _turnstile_of(
     raise ConfigurationError(f"quota is the name of a plan, a Quota or a SharedQuota, got {type(quota).__name__}")
 
 
-def _until(deadline: float | None, clock: Clock) -> asyncio.Timeout:
-    """A scope that ends with a `TimeoutError` when the clock reaches a deadline."""
-    return asyncio.timeout(None if deadline is None else deadline - clock.time())
-
-
 async def _read_until(inputs: Inputs, deadline: float | None, clock: Clock) -> list[str]:
     problem: InputError | None = None
     try:
-        async with _until(deadline, clock) as scope:
+        async with clock.timeout_at(deadline) as scope:
             return await read_texts(inputs)
     except InputError as error:
         # Without its traceback it keeps no frame, and so no text, alive.

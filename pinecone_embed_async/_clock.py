@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
 
 
 class Timer(Protocol):
@@ -18,7 +19,7 @@ class Timer(Protocol):
 
 
 class Clock(Protocol):
-    """The time and the two ways of waiting for it. All times are in seconds."""
+    """The time and the ways of waiting for it. All times are in seconds."""
 
     def time(self) -> float:
         """Seconds since some fixed moment; never goes back."""
@@ -31,6 +32,9 @@ class Clock(Protocol):
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
         """Call `callback` once `time()` has reached `when`."""
+
+    def timeout_at(self, when: float | None) -> AbstractAsyncContextManager[asyncio.Timeout]:
+        """A scope that ends with a `TimeoutError` once `time()` has reached `when`; never if that is `None`."""
 
 
 class SystemClock:
@@ -51,3 +55,7 @@ class SystemClock:
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
         """Call `callback` from the running loop once the clock has reached `when`."""
         return asyncio.get_running_loop().call_later(max(0.0, when - time.monotonic()), callback)
+
+    def timeout_at(self, when: float | None) -> asyncio.Timeout:
+        """A scope that ends with a `TimeoutError` once the clock has reached `when`; never if that is `None`."""
+        return asyncio.timeout(None if when is None else when - time.monotonic())

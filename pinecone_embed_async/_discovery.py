@@ -12,6 +12,7 @@ from pinecone_embed_async._models import described_model
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from pinecone_embed_async._clock import Clock
     from pinecone_embed_async._models import KnownModel
     from pinecone_embed_async._wire import ModelInfo
 
@@ -24,13 +25,15 @@ class Discovery:
 
     Args:
         is_wanted: whether to ask at all.
+        clock: the time.
 
     Attributes:
         model: what the service said; `None` if it was not asked, or said nothing of use.
         is_done: whether there is nothing to wait for.
     """
 
-    def __init__(self, *, is_wanted: bool) -> None:
+    def __init__(self, *, is_wanted: bool, clock: Clock) -> None:
+        self._clock = clock
         self._asked: dict[asyncio.AbstractEventLoop, asyncio.Event] = {}
         self.model: KnownModel | None = None
         self.is_done = not is_wanted
@@ -64,7 +67,7 @@ class Discovery:
 
     async def _ask(self, fetch: Callable[[], Awaitable[ModelInfo]]) -> None:
         try:
-            async with asyncio.timeout(LOOK_UP_SECONDS):
+            async with self._clock.timeout_at(self._clock.time() + LOOK_UP_SECONDS):
                 self.model = described_model(await fetch())
         except ClosedError:
             # The client may be opened again: then it is asked.

@@ -1,4 +1,4 @@
-"""Carries one planned request through permits, attempts, HTTP and decoding; owns the session."""
+"""Carries one planned request through permits, attempts, the transport and decoding."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ import asyncio
 import contextlib
 import os
 import random
-import ssl
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-import aiohttp
 import tenacity
 
 from pinecone_embed_async._clock import SystemClock
-from pinecone_embed_async._endpoint import proxy_for
 from pinecone_embed_async._errors import (
     ClosedError,
     ConfigurationError,
@@ -29,6 +26,7 @@ from pinecone_embed_async._errors import (
 from pinecone_embed_async._limits import DecodeGate, Flow, Lane, Turnstile
 from pinecone_embed_async._log import logger
 from pinecone_embed_async._retry import RetryBudget, RetryPolicy, RetryState, Verdict, judge
+from pinecone_embed_async._sending import AiohttpTransport, TransportRequest
 from pinecone_embed_async._telemetry import ObservedRequest, RequestObservation, Waiting
 from pinecone_embed_async._wire import (
     Redactor,
@@ -39,9 +37,9 @@ from pinecone_embed_async._wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-    from types import TracebackType
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    import aiohttp
     import numpy as np
     from numpy.typing import NDArray
     from yarl import URL
@@ -51,15 +49,12 @@ if TYPE_CHECKING:
     from pinecone_embed_async._limits import Ask, Priority, Turn
     from pinecone_embed_async._models import VectorType
     from pinecone_embed_async._plan import PlannedRequest, RequestLimits
+    from pinecone_embed_async._sending import Transport, TransportResponse
     from pinecone_embed_async._telemetry import ObservedCall, Teller
     from pinecone_embed_async._wire import Answer, Decoder, DecoderName, Reading
 
 ERROR_BODY_BYTES = 65_536
 """As much of an error's body as is read: the documented ones have fewer than 1,000 bytes."""
-
-READ_BUFFER_BYTES = 2**20
-"""Bytes that a connection takes in before it stops reading from its socket. With aiohttp's 64 KiB, the 1.9 MB of a
-full answer stop and go thirty times."""
 
 OVERLOAD = frozenset({502, 503, 504})
 """Statuses that ask for fewer requests in flight, as time-outs and lost connections do. A 500 is no matter of load."""
@@ -101,6 +96,7 @@ class EngineOptions:
     max_answer_bytes: int
     decoder: DecoderName | None
     session: aiohttp.ClientSession | None
+    transport: Transport | None
     user_agent: str
     teller: Teller | None = None
 
@@ -110,14 +106,19 @@ class _LoopState:
     """What belongs to one event loop in one process."""
 
     process: int
-    session: aiohttp.ClientSession
+    transport: Transport
+    own: AiohttpTransport | None
+    """The transport, unless it is a caller's."""
     lane: Lane
     gate: DecodeGate
     decoder: Decoder
-    tls: ssl.SSLContext | bool
-    proxy: URL | None
-    closer: AsyncGenerator[None, None]
-    exchanges: set[asyncio.Timeout] = field(default_factory=set)
+    exchanges: dict[asyncio.Timeout, None] = field(default_factory=dict)
+    was_closed: bool = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self.was_closed or (self.own is not None and self.own.is_closed)
 
 
 class Destination(Protocol):
@@ -214,7 +215,7 @@ class Engine:
         """The session and the permits of the running loop, made if there are none."""
         loop, process = asyncio.get_running_loop(), os.getpid()
         state = self._states.get(loop)
-        if state is not None and state.process == process and not state.session.closed:
+        if state is not None and state.process == process and not state.is_closed:
             return state
         for other, old in list(self._states.items()):
             if old.process != process:
@@ -223,64 +224,47 @@ class Engine:
                 self._inherited.append(self._states.pop(other))
             elif other.is_closed():
                 del self._states[other]
-        state = self._make_state(loop, process)
+        state = self._make_state(process)
         self._states[loop] = state
-        # Entered now, so that the loop's own shut-down closes the session if nobody else does.
-        await anext(state.closer)
+        if state.own is not None:
+            await state.own.open()
         return state
 
-    def _make_state(self, loop: asyncio.AbstractEventLoop, process: int) -> _LoopState:
+    def _make_state(self, process: int) -> _LoopState:
         options = self._options
-        own = options.session
-        tls: ssl.SSLContext | bool = True
-        if own is None:
-            connector: aiohttp.BaseConnector = aiohttp.TCPConnector(limit=options.max_concurrency)
-            trace_configs: list[aiohttp.TraceConfig] = []
-        else:
-            if own.closed or own.connector is None:
-                raise ConfigurationError("the session that was passed to the client is closed")
-            if own.connector._loop is not loop:  # noqa: SLF001 - there is no public name for it
-                raise ConfigurationError("the session that was passed to the client belongs to another loop")
-            # Only its connections are used: its headers, cookies, netrc and redirects would loosen the rules.
-            connector, trace_configs = own.connector, own.trace_configs
-            if options.base_url.scheme == "https":
-                tls = ssl.create_default_context()
-        session = aiohttp.ClientSession(
-            connector=connector,
-            connector_owner=own is None,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trace_configs=trace_configs,
-            read_bufsize=READ_BUFFER_BYTES,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=options.connect_timeout),
-        )
+        own: AiohttpTransport | None = None
+        if options.transport is None:
+            own = AiohttpTransport(
+                options.base_url,
+                max_connections=options.max_concurrency,
+                connect_timeout=options.connect_timeout,
+                session=options.session,
+            )
         return _LoopState(
             process=process,
-            session=session,
+            transport=options.transport or cast("Transport", own),
+            own=own,
             lane=Lane(options.max_concurrency, is_slowed=lambda: self.budget.is_low),
             gate=DecodeGate(),
             decoder=choose_decoder(options.decoder),
-            tls=tls,
-            proxy=proxy_for(options.base_url),
-            closer=_close_with_loop(session),
         )
 
     async def aclose(self) -> None:
-        """Close the running loop's session; those of other loops close with their loops."""
+        """Close the running loop's connections; those of other loops close with their loops."""
         state = self._states.pop(asyncio.get_running_loop(), None)
         if state is not None and state.process == os.getpid():
+            state.was_closed = True
             for exchange in state.exchanges:
                 # aiohttp does not wake whoever reads a body when the connection is closed under them.
                 exchange.reschedule(0)
-            await state.closer.aclose()
+            if state.own is not None:
+                await state.own.aclose()
 
     def abandon(self) -> None:
-        """Let go of all sessions without the loop's help; for a client that was never closed."""
+        """Let go of all connections without the loop's help; for a client that was never closed."""
         for loop, state in self._states.items():
-            if state.process == os.getpid() and not state.session.closed and not loop.is_closed():
-                connector = state.session.connector
-                state.session.detach()
-                if connector is not None and self._options.session is None:
-                    connector._close()  # noqa: SLF001 - the public one needs a running loop
+            if state.own is not None and state.process == os.getpid() and not loop.is_closed():
+                state.own.abandon()
         self._states.clear()
 
     def sender(
@@ -567,51 +551,61 @@ class Engine:
     ) -> EmbedError | None:
         """Send a request and take the answer's body, piece by piece; gives the error instead of raising it."""
         options = self._options
-        if state.session.closed:
+        if state.is_closed:
             return ClosedError("the client was closed while the request was under way")
-        problem: str | None = None
-        is_complete = False
+        url = self._embed_url if query is None else (options.base_url / path).with_query(query)
         status = 0
+        scope = self._clock.timeout_at(self._clock.time() + options.attempt_timeout)
         try:
-            async with (
-                _Listed(asyncio.timeout(options.attempt_timeout), state.exchanges),
-                state.session.request(
-                    method,
-                    self._embed_url if query is None else (options.base_url / path).with_query(query),
-                    data=body,
-                    headers=self._headers(),
-                    allow_redirects=False,
-                    raise_for_status=False,
-                    auto_decompress=True,
-                    ssl=state.tls,
-                    proxy=state.proxy,
-                ) as response,
-            ):
-                status = response.status
-                if status == 200:
-                    is_complete = await _take_all(response, options.max_answer_bytes, take)
-                elif 200 < status < 300:
-                    return ResponseError(f"the service answered HTTP {status}, which carries no embeddings")
-                else:
-                    start = await _start_of(response)
-                    now = self._clock.wall_time()
-                    return error_from_response(status, response.headers, start, redactor=redactor, now=now)
-        except TimeoutError as timeout:
-            # aiohttp's connect time-outs are TimeoutErrors as well; they say which one it was.
-            known = str(timeout) if isinstance(timeout, aiohttp.ClientError) else ""
-            problem = known or f"no complete answer within {options.attempt_timeout:g} s"
-        except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as fault:
-            # aiohttp's errors hold the request's headers: name and message are copied, nothing is chained.
-            problem = f"{type(fault).__name__}: {fault}"
-        if problem is not None:
-            if state.session.closed:
-                return ClosedError("the client was closed while the request was under way")
-            if status == 200:
-                self.counters.unreadable_answers += 1
-            return TransportError(redactor.clean(problem))
-        if not is_complete:
-            return ResponseError(f"the answer is larger than max_answer_bytes ({options.max_answer_bytes})")
-        return None
+            async with scope as timeout:
+                # Listed, so that closing the client can bring its end forward.
+                state.exchanges[timeout] = None
+                try:
+                    async with state.transport.send(TransportRequest(method, url, self._headers(), body)) as response:
+                        status = response.status
+                        return await self._take_response(response, redactor, take)
+                finally:
+                    del state.exchanges[timeout]
+        except Exception as fault:  # noqa: BLE001 - a caller's transport may raise anything, and it may hold the key
+            problem = redactor.clean(self._problem_of(fault))
+        if state.is_closed:
+            return ClosedError("the client was closed while the request was under way")
+        if status == 200:
+            self.counters.unreadable_answers += 1
+        return TransportError(problem)
+
+    def _problem_of(self, fault: Exception) -> str:
+        if isinstance(fault, TransportError):
+            return fault.message
+        if isinstance(fault, TimeoutError) and not str(fault):
+            return f"no complete answer within {self._options.attempt_timeout:g} s"
+        return f"{type(fault).__name__}: {fault}"
+
+    async def _take_response(
+        self, response: TransportResponse, redactor: Redactor, take: Callable[[bytes], Awaitable[None]]
+    ) -> EmbedError | None:
+        """Take the body of an answer piece by piece; gives the error if it is none."""
+        status, limit = response.status, self._options.max_answer_bytes
+        if status == 200:
+            if await _take_all(response, limit, take):
+                return None
+            return ResponseError(f"the answer is larger than max_answer_bytes ({limit})")
+        if 200 < status < 300:
+            return ResponseError(f"the service answered HTTP {status}, which carries no embeddings")
+        start = await self._start_of(response)
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return error_from_response(status, headers, start, redactor=redactor, now=self._clock.wall_time())
+
+    async def _start_of(self, response: TransportResponse) -> bytes:
+        """As much of an error's body as is useful; faults on the way do not matter."""
+        pieces: list[bytes] = []
+        size = 0
+        with contextlib.suppress(TransportError, TimeoutError):
+            async with self._clock.timeout_at(self._clock.time() + ERROR_BODY_SECONDS):
+                while size <= ERROR_BODY_BYTES and (piece := await response.read()):
+                    pieces.append(piece)
+                    size += len(piece)
+        return b"".join(pieces)
 
     def _headers(self) -> dict[str, str]:
         return {
@@ -800,61 +794,12 @@ class _Decoding:
                 self.reading.decode(self.slice_bytes)
 
 
-async def _take_all(response: aiohttp.ClientResponse, limit: int, take: Callable[[bytes], Awaitable[None]]) -> bool:
-    """Take the whole body, decompressed, piece by piece as it comes; whether it was no larger than allowed."""
+async def _take_all(response: TransportResponse, limit: int, take: Callable[[bytes], Awaitable[None]]) -> bool:
+    """Take the whole body piece by piece as it comes; whether it was no larger than allowed."""
     size = 0
-    # Not `iter_any`, which copies what has come meanwhile into one piece.
-    async for piece, _ in response.content.iter_chunks():
+    while piece := await response.read():
         size += len(piece)
         if size > limit:
-            response.close()
             return False
         await take(piece)
     return True
-
-
-async def _start_of(response: aiohttp.ClientResponse) -> bytes:
-    """As much of an error's body as is useful; faults on the way do not matter."""
-    pieces: list[bytes] = []
-    size = 0
-    with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError, ValueError):
-        async with asyncio.timeout(ERROR_BODY_SECONDS):
-            async for piece in response.content.iter_any():
-                pieces.append(piece)
-                size += len(piece)
-                if size > ERROR_BODY_BYTES:
-                    break
-    if size > ERROR_BODY_BYTES or not response.content.at_eof():
-        response.close()
-    return b"".join(pieces)
-
-
-class _Listed:
-    """Runs a block under a time-out that others can find, to bring it forward."""
-
-    __slots__ = ("_scope", "_scopes")
-
-    def __init__(self, scope: asyncio.Timeout, scopes: set[asyncio.Timeout]) -> None:
-        self._scope = scope
-        self._scopes = scopes
-
-    async def __aenter__(self) -> None:
-        await self._scope.__aenter__()
-        self._scopes.add(self._scope)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._scopes.discard(self._scope)
-        await self._scope.__aexit__(kind, error, traceback)
-
-
-async def _close_with_loop(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
-    """Close the session when this generator is closed, which a loop does with all of them when it shuts down.
-
-    So a client that nobody closed leaves nothing open behind `asyncio.run`.
-    """
-    try:
-        yield
-    finally:
-        await session.close()

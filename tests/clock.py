@@ -1,8 +1,9 @@
 """A clock whose hands the tests turn."""
 
 import asyncio
+import contextlib
 import heapq
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from itertools import count
 
 
@@ -47,6 +48,16 @@ class FakeClock:
         timer = FakeTimer(callback)
         heapq.heappush(self._timers, (when, next(self._numbers), timer))
         return timer
+
+    @contextlib.asynccontextmanager
+    async def timeout_at(self, when: float | None) -> AsyncIterator[asyncio.Timeout]:
+        async with asyncio.timeout(None) as scope:
+            timer = None if when is None else self.call_at(when, lambda: scope.reschedule(0))
+            try:
+                yield scope
+            finally:
+                if timer is not None:
+                    timer.cancel()
 
     @property
     def pending(self) -> int:

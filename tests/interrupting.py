@@ -84,7 +84,8 @@ class Bench:
         """Connections that the client keeps for later; none of them is in use."""
         kept = 0
         for state in self.client._engine._states.values():
-            connector = state.session.connector
+            assert state.own is not None
+            connector = state.own._session.connector
             assert connector is not None
             assert not connector._acquired
             kept += sum(map(len, connector._conns.values()))

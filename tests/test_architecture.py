@@ -18,8 +18,8 @@ TABLE = re.findall(r"^\| `(\w+)` \|", DESIGN, re.MULTILINE)
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 TESTS = sorted((PACKAGE.parent / "tests").rglob("*.py"))
 THIRD_PARTIES = {
-    "aiohttp": {"_engine", "_client", "emulator"},
-    "yarl": {"_engine", "_endpoint", "_client"},
+    "aiohttp": {"_sending", "_engine", "_client", "emulator"},
+    "yarl": {"_sending", "_engine", "_endpoint", "_client"},
     "msgspec": {"_wire", "_client", "_jobs", "_telemetry", "cli", "emulator"},
     "numpy": {
         "_wire",

@@ -31,7 +31,6 @@ from pinecone_embed_async.emulator import Emulator, ServiceQuota
 from tests.clients import E5, QUICK, SPARSE, dense_client
 from tests.clock import FakeClock
 from tests.service import Service, dense_answer, status
-from tests.turns import rebuild
 
 
 @pytest.mark.parametrize("model", [E5, SPARSE])
@@ -80,20 +79,18 @@ async def test_never_more_requests_in_flight_than_the_client_allows(emulator: Em
 
 async def test_no_permit_is_held_during_a_backoff() -> None:
     clock = FakeClock()
-    async with Service(status(503)) as service, service.client(max_concurrency=1) as client:
-        rebuild(client, clock=clock, draw=lambda: 1.0)
-        async with client:
-            backing_off = asyncio.create_task(client.embed("a"))
-            while not clock.slept:  # noqa: ASYNC110 - the clock is a fake, and has no event
-                await asyncio.sleep(0)
-            assert client.statistics().in_flight == 0
-            # The only permit is free for another call.
-            await client.embed("b")
-            assert not backing_off.done()
-            clock.advance(clock.slept[0])
-            await backing_off
-            assert clock.slept == [QUICK.initial_backoff]
-            assert clock.pending == 0
+    async with Service(status(503)) as service, service.client(max_concurrency=1, clock=clock, draw=lambda: 1.0) as client:
+        backing_off = asyncio.create_task(client.embed("a"))
+        while not clock.slept:  # noqa: ASYNC110 - the clock is a fake, and has no event
+            await asyncio.sleep(0)
+        assert client.statistics().in_flight == 0
+        # The only permit is free for another call.
+        await client.embed("b")
+        assert not backing_off.done()
+        clock.advance(clock.slept[0])
+        await backing_off
+        assert clock.slept == [QUICK.initial_backoff]
+        assert clock.pending == 0
 
 
 async def test_an_empty_list_makes_no_request(client: EmbedClient[DenseEmbeddings], emulator: Emulator) -> None:

@@ -42,7 +42,6 @@ from tests.interrupting import (
 from tests.processes import run_with_client
 from tests.service import Service, dense_answer, status
 from tests.silence import MARK, assert_frames_are_silent
-from tests.turns import rebuild
 
 AGES = 600.0
 """Seconds that no test takes: who waits for that long does not get through."""
@@ -375,8 +374,8 @@ async def test_closing_ends_calls_after_those_in_flight_had_their_time(emulator:
 
 async def test_closing_ends_a_backoff_at_once() -> None:
     async with Service(last=status(503)) as service:
-        client = service.client(retry=RetryPolicy(initial_backoff=600, max_backoff=600, max_elapsed=6000))
-        rebuild(client, draw=lambda: 1.0)
+        retry = RetryPolicy(initial_backoff=600, max_backoff=600, max_elapsed=6000)
+        client = service.client(retry=retry, draw=lambda: 1.0)
         calls = [asyncio.create_task(client.embed_one(text)) for text in ("a", "b")]
         while not client.statistics().retries:  # noqa: ASYNC110 - the client tells of it in no other way
             await asyncio.sleep(0)

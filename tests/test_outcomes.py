@@ -25,7 +25,6 @@ from pinecone_embed_async.emulator import Emulator, Fault, FaultRule
 from tests.clients import E5, QUICK, SPARSE, dense_client
 from tests.clock import FakeClock, settle
 from tests.service import Service, dense_answer, status
-from tests.turns import rebuild
 
 
 def client_of(emulator: Emulator, model: str) -> EmbedClient[Any]:
@@ -188,8 +187,8 @@ async def test_closing_ends_a_running_call_with_what_it_has(emulator: Emulator) 
 
 async def test_closing_ends_a_backoff_at_once() -> None:
     async with Service(last=status(503)) as service:
-        client = service.client(retry=RetryPolicy(initial_backoff=600, max_backoff=600, max_elapsed=6000))
-        rebuild(client, draw=lambda: 1.0)
+        retry = RetryPolicy(initial_backoff=600, max_backoff=600, max_elapsed=6000)
+        client = service.client(retry=retry, draw=lambda: 1.0)
         call = asyncio.create_task(client.embed("a"))
         while not client.statistics().retries:  # noqa: ASYNC110 - the client tells of it in no other way
             await asyncio.sleep(0)
@@ -219,10 +218,7 @@ async def test_the_deadline_hands_over_what_was_embedded(emulator: Emulator) -> 
 async def test_a_deadline_before_the_next_attempt_is_not_waited_for() -> None:
     clock = FakeClock()
     async with Service(last=status(503, Retry_After="60")) as service:
-        client = service.client()
-        rebuild(client, clock=clock, draw=lambda: 0.0)
-        client._clock = clock
-        async with client:
+        async with service.client(clock=clock, draw=lambda: 0.0) as client:
             with pytest.raises(DeadlineExceededError, match=r"tried again in 60\.0 s.*met ServiceError: 503"):
                 await client.embed("a", timeout=30)
         assert clock.slept == []
@@ -250,13 +246,10 @@ async def test_below_half_its_retry_budget_a_client_sends_one_at_a_time_and_reco
 
 async def test_waiting_for_a_limit_does_not_draw_on_the_retry_budget() -> None:
     answers = [status(429, Retry_After="0")] * 3
-    async with Service(*answers, last=dense_answer) as service:
-        client = service.client()
-        rebuild(client, draw=lambda: 0.0)
-        async with client:
-            await client.embed("a")
-            assert client.statistics().retry_budget == 100
-            assert client.statistics().rejections == 3
+    async with Service(*answers, last=dense_answer) as service, service.client(draw=lambda: 0.0) as client:
+        await client.embed("a")
+        assert client.statistics().retry_budget == 100
+        assert client.statistics().rejections == 3
 
 
 async def test_a_limit_of_inputs_told_by_the_service_is_obeyed() -> None:

@@ -1,11 +1,8 @@
-"""Turns that are to be had at once, and clients under another clock and with other draws."""
+"""Turns that are to be had at once."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
-from pinecone_embed_async import EmbedClient
 from pinecone_embed_async._clock import Clock
-from pinecone_embed_async._engine import Engine
 from pinecone_embed_async._limits import Ask, Flow, Lane, LimiterOptions, Turn, Turnstile
 from pinecone_embed_async._plan import PlannedRequest
 
@@ -18,11 +15,3 @@ def turns(clock: Clock, *, most: int = 1000) -> Callable[[PlannedRequest], Await
         return turnstile.turn(flow, lane, None, request.tokens, request.tokens)
 
     return turn_for
-
-
-def rebuild(client: EmbedClient[Any], *, draw: Callable[[], float], clock: Clock | None = None) -> None:
-    """Have a client wait by another clock, and draw its jitter elsewhere."""
-    clock = clock or client._clock
-    client._engine.abandon()
-    client._turnstile = Turnstile(LimiterOptions(), clock=clock)
-    client._engine = Engine(client._engine._options, client._turnstile, clock=clock, draw=draw)

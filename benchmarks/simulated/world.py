@@ -62,6 +62,10 @@ class LoopClock:
         """Call `callback` once the running loop's time has reached `when`."""
         return asyncio.get_running_loop().call_at(when, callback)
 
+    def timeout_at(self, when: float | None) -> asyncio.Timeout:
+        """A scope that ends with a `TimeoutError` once the running loop's time has reached `when`."""
+        return asyncio.timeout_at(when)
+
 
 def run_virtually(main: Coroutine[Any, Any, ResultT]) -> ResultT:
     """Run a coroutine in a virtual loop, to its end.

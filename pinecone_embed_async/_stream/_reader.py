@@ -12,6 +12,8 @@ from pinecone_embed_async._inputs import text_of
 from pinecone_embed_async._threads import in_thread
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from pinecone_embed_async._clock import Clock, Timer
     from pinecone_embed_async._plan import PlannedRequest, Splitter
     from pinecone_embed_async._stream._batches import Batches
@@ -44,6 +46,7 @@ class Reader:
         batches: takes the batches.
         clock: the time.
         in_thread: whether a source that is not asynchronous is pulled in a thread, for it may block.
+        executor: has the thread; the event loop's own if it is `None`.
         max_delay: seconds that an item of an asynchronous source waits at most for others to share a request, unless
             there is no room for another.
         handed_over: called in the event loop when there are new batches.
@@ -63,6 +66,7 @@ class Reader:
         *,
         clock: Clock,
         in_thread: bool,
+        executor: Executor | None,
         max_delay: float,
         handed_over: Callable[[], None],
     ) -> None:
@@ -72,6 +76,7 @@ class Reader:
         self._batches = batches
         self._clock = clock
         self._in_thread = in_thread
+        self._executor = executor
         self._max_delay = max_delay
         self._handed_over = handed_over
         self._position = 0
@@ -105,7 +110,7 @@ class Reader:
                     elif is_async:
                         ended = await self._gather_async(iterator)
                     elif self._in_thread:
-                        ended = await in_thread(lambda: self._gather(iterator))
+                        ended = await in_thread(lambda: self._gather(iterator), self._executor)
                     else:
                         ended = self._gather(iterator)
                     self._hand_over()

@@ -83,7 +83,8 @@ class Run:
         self._settled = settled
         self._changed = changed
         self._grace = grace
-        self._under_way: set[_UnderWay] = set()
+        # In the order in which they began, so that whatever ends them all does so in the same order every time.
+        self._under_way: dict[_UnderWay, None] = {}
         # The one that waits for its turn: one at a time, for what comes after it is not known before it is cut.
         self._next: _UnderWay | None = None
         self._group: asyncio.TaskGroup | None = None
@@ -145,7 +146,7 @@ class Run:
         if self._ledger.ahead() is None:
             return
         entry = self._next = _UnderWay()
-        self._under_way.add(entry)
+        self._under_way[entry] = None
         entry.task = self._group.create_task(self._carry_out(entry), name="embed")
         entry.task.add_done_callback(functools.partial(self._forget, entry))
 
@@ -248,7 +249,7 @@ class Run:
             self._ledger.failed(request, error)
 
     def _forget(self, entry: _UnderWay, _: asyncio.Task[None] | None = None) -> None:
-        self._under_way.discard(entry)
+        self._under_way.pop(entry, None)
         if not self._under_way:
             self._drained.set()
         self._changed()

@@ -340,19 +340,20 @@ async def test_an_error_of_the_job_comes_after_everything_that_was_embedded(emul
 async def test_the_deadline_of_a_stream_hands_over_what_was_embedded(emulator: Emulator) -> None:
     clock = FakeClock()
     emulator.hold()
-    async with dense_client(emulator, max_batch_size=1, max_concurrency=2) as client:
-        client._clock = clock
-        async with client.stream(Source(9), timeout=10, **Passage) as batches:
-            await emulator.wait_for_in_flight(2)
-            emulator.release(1)
-            assert (await anext(batches)).start == 0
-            clock.advance(10)
-            with pytest.raises(DeadlineExceededError) as caught:
+    async with (
+        dense_client(emulator, max_batch_size=1, max_concurrency=2, clock=clock) as client,
+        client.stream(Source(9), timeout=10, **Passage) as batches,
+    ):
+        await emulator.wait_for_in_flight(2)
+        emulator.release(1)
+        assert (await anext(batches)).start == 0
+        clock.advance(10)
+        with pytest.raises(DeadlineExceededError) as caught:
+            await anext(batches)
+        assert caught.value.partial is not None
+        with pytest.raises((DeadlineExceededError, StopAsyncIteration)):
+            while True:
                 await anext(batches)
-            assert caught.value.partial is not None
-            with pytest.raises((DeadlineExceededError, StopAsyncIteration)):
-                while True:
-                    await anext(batches)
     assert clock.pending == 0
 
 
@@ -380,15 +381,16 @@ async def test_a_slow_async_source_does_not_wait_for_a_full_request(emulator: Em
         await more.wait()
         yield "three"
 
-    async with dense_client(emulator) as client:
-        client._clock = clock
-        async with client.stream(source(), max_delay=0.5, **Passage) as batches:
-            await settle()
-            assert client.statistics().in_flight == 0
-            clock.advance(0.5)
-            assert (await anext(batches)).items == ["one", "two"]
-            more.set()
-            assert [batch.items async for batch in batches] == [["three"]]
+    async with (
+        dense_client(emulator, clock=clock) as client,
+        client.stream(source(), max_delay=0.5, **Passage) as batches,
+    ):
+        await settle()
+        assert client.statistics().in_flight == 0
+        clock.advance(0.5)
+        assert (await anext(batches)).items == ["one", "two"]
+        more.set()
+        assert [batch.items async for batch in batches] == [["three"]]
     assert clock.pending == 0
 
 
@@ -400,18 +402,19 @@ async def test_a_slow_async_source_is_read_no_further_ahead_than_the_window_eith
             await gate.acquire()
             yield text
 
-    async with dense_client(emulator) as client:
-        client._clock = clock
-        async with client.stream(slow(), window=2, max_delay=0.5, **Passage) as batches:
-            for _ in range(9):
-                gate.release()
-                await settle()
-                clock.advance(0.5)
-                await settle()
-            # Nobody takes. Two requests were sent although they were not full, and the next item waits for room.
-            assert repr(batches).endswith("2/2 batches read ahead>")
-            assert source.pulled <= 4
-            seen = [batch.items async for batch in batches]
+    async with (
+        dense_client(emulator, clock=clock) as client,
+        client.stream(slow(), window=2, max_delay=0.5, **Passage) as batches,
+    ):
+        for _ in range(9):
+            gate.release()
+            await settle()
+            clock.advance(0.5)
+            await settle()
+        # Nobody takes. Two requests were sent although they were not full, and the next item waits for room.
+        assert repr(batches).endswith("2/2 batches read ahead>")
+        assert source.pulled <= 4
+        seen = [batch.items async for batch in batches]
     assert seen[:3] == [["text 0"], ["text 1"], ["text 2"]]
     assert [text for items in seen for text in items] == list(Source(9))
     assert clock.pending == 0

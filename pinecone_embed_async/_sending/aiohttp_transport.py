@@ -1,0 +1,181 @@
+"""The transport that clients have unless they are given another: an aiohttp session of one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import TYPE_CHECKING, Self
+
+import aiohttp
+
+from pinecone_embed_async._endpoint import proxy_for
+from pinecone_embed_async._errors import ConfigurationError, TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
+    from types import TracebackType
+
+    from yarl import URL
+
+    from pinecone_embed_async._sending.transport import TransportRequest
+
+READ_BUFFER_BYTES = 2**20
+"""Bytes that a connection takes in before it stops reading from its socket. With aiohttp's 64 KiB, the 1.9 MB of a
+full answer stop and go thirty times."""
+
+_FAULTS = (aiohttp.ClientError, OSError, ValueError, RuntimeError)
+"""What aiohttp raises for a connection that fails, and for a peer that does not speak HTTP."""
+
+
+class AiohttpTransport:
+    """Sends requests through aiohttp; belongs to the event loop in which it is made.
+
+    Args:
+        base_url: where the requests go, which decides about TLS and the proxy.
+        max_connections: connections at most.
+        connect_timeout: seconds for a connection.
+        session: a caller's session whose connections are used; `None` for own ones.
+
+    Raises:
+        ConfigurationError: the session is closed or of another event loop, or the environment names a proxy that
+            aiohttp does not speak.
+    """
+
+    def __init__(
+        self, base_url: URL, *, max_connections: int, connect_timeout: float, session: aiohttp.ClientSession | None
+    ) -> None:
+        self._proxy = proxy_for(base_url)
+        self._tls: ssl.SSLContext | bool = True
+        self._is_own = session is None
+        if session is None:
+            connector: aiohttp.BaseConnector = aiohttp.TCPConnector(limit=max_connections)
+            trace_configs: list[aiohttp.TraceConfig] = []
+        else:
+            connector, trace_configs = _connections_of(session), session.trace_configs
+            if base_url.scheme == "https":
+                self._tls = ssl.create_default_context()
+        # Only a caller's connections are used: its headers, cookies, netrc and redirects would loosen the rules.
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            connector_owner=self._is_own,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trace_configs=trace_configs,
+            read_bufsize=READ_BUFFER_BYTES,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout),
+        )
+        self._closer = _close_with_loop(self._session)
+
+    def __repr__(self) -> str:
+        return f"<AiohttpTransport{', closed' if self.is_closed else ''}>"
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it can send nothing any more."""
+        return self._session.closed
+
+    async def open(self) -> None:
+        """Have the event loop's own shut-down close the session if nobody else does."""
+        await anext(self._closer)
+
+    async def aclose(self) -> None:
+        """Close the session."""
+        await self._closer.aclose()
+
+    def abandon(self) -> None:
+        """Let go of the session without the event loop's help."""
+        if self._session.closed:
+            return
+        connector = self._session.connector
+        self._session.detach()
+        if connector is not None and self._is_own:
+            connector._close()  # noqa: SLF001 - the public one needs a running loop
+
+    def send(self, request: TransportRequest) -> _Exchange:
+        """See `Transport.send`."""
+        return _Exchange(
+            self._session.request(
+                request.method,
+                request.url,
+                data=request.body,
+                headers=request.headers,
+                allow_redirects=False,
+                raise_for_status=False,
+                auto_decompress=True,
+                ssl=self._tls,
+                proxy=self._proxy,
+            )
+        )
+
+
+class _Exchange:
+    """A request under way, then its response."""
+
+    __slots__ = ("_context", "_response")
+
+    def __init__(self, context: aiohttp.client._RequestContextManager) -> None:
+        self._context = context
+
+    @property
+    def status(self) -> int:
+        return self._response.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._response.headers
+
+    async def __aenter__(self) -> Self:
+        problem = None
+        try:
+            self._response = await self._context.__aenter__()
+        except _FAULTS as fault:
+            problem = _described(fault)
+        if problem is not None:
+            # Not chained: aiohttp's errors hold the request's headers.
+            raise TransportError(problem)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self._response.content.at_eof():
+            self._response.close()
+        await self._context.__aexit__(kind, error, traceback)
+
+    async def read(self) -> bytes:
+        problem = None
+        content = self._response.content
+        try:
+            # Not `readany`, which copies what has come meanwhile into one piece. A chunk of the transfer encoding may end
+            # with nothing.
+            piece, _ = await content.readchunk()
+            while not piece and not content.at_eof():
+                piece, _ = await content.readchunk()
+        except _FAULTS as fault:
+            problem = _described(fault)
+        if problem is not None:
+            raise TransportError(problem)
+        return piece
+
+
+def _described(fault: Exception) -> str:
+    # A connection that took too long says so itself.
+    return str(fault) if isinstance(fault, TimeoutError) and str(fault) else f"{type(fault).__name__}: {fault}"
+
+
+def _connections_of(session: aiohttp.ClientSession) -> aiohttp.BaseConnector:
+    if session.closed or session.connector is None:
+        raise ConfigurationError("the session that was passed to the client is closed")
+    if session.connector._loop is not asyncio.get_running_loop():  # noqa: SLF001 - there is no public name for it
+        raise ConfigurationError("the session that was passed to the client belongs to another loop")
+    return session.connector
+
+
+async def _close_with_loop(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
+    """Close the session when this generator is closed, which a loop does with all of them when it shuts down.
+
+    So a client that nobody closed leaves nothing open behind `asyncio.run`.
+    """
+    try:
+        yield
+    finally:
+        await session.close()

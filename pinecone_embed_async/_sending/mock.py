@@ -1,0 +1,123 @@
+"""A transport for the tests of programs that embed: a function answers, and no socket is opened."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json as json_module
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pinecone_embed_async._sending.transport import TransportRequest
+
+Handler = Callable[["TransportRequest"], "MockResponse | Awaitable[MockResponse]"]
+"""Answers a request; what it raises is what the request meets."""
+
+
+class MockResponse:
+    """A response that a test makes up.
+
+    Args:
+        status: the status code.
+        json: the body, which is encoded.
+        body: the body as bytes, or in pieces; instead of `json`.
+        headers: of the response.
+    """
+
+    def __init__(
+        self,
+        status: int = 200,
+        *,
+        json: object = None,
+        body: bytes | Iterable[bytes] = b"",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        if json is not None:
+            body = json_module.dumps(json).encode()
+        self.status = status
+        self.headers = dict(headers or {})
+        self._pieces = (body,) if isinstance(body, bytes) else tuple(body)
+
+    def __repr__(self) -> str:
+        return f"<MockResponse {self.status}, {sum(map(len, self._pieces))} bytes>"
+
+    @classmethod
+    def embeddings(cls, vectors: Iterable[Sequence[float]], *, tokens: int | None = None) -> MockResponse:
+        """The answer with a dense vector for each input.
+
+        Args:
+            vectors: a row for each input of the request, in its order.
+            tokens: billed; one for each vector if it is left out.
+        """
+        data = [{"vector_type": "dense", "values": [float(value) for value in vector]} for vector in vectors]
+        usage = {"total_tokens": len(data) if tokens is None else tokens}
+        return cls(json={"model": "mock", "vector_type": "dense", "data": data, "usage": usage})
+
+    @classmethod
+    def error(cls, status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None) -> MockResponse:
+        """The service's error envelope.
+
+        Args:
+            status: the status code, 429 say.
+            code: the service's code, `"RESOURCE_EXHAUSTED"` say.
+            message: for a person.
+            headers: of the response, `Retry-After` say.
+        """
+        return cls(status, json={"status": status, "error": {"code": code, "message": message}}, headers=headers)
+
+    def pieces(self) -> tuple[bytes, ...]:
+        """The pieces of the body, none of them empty."""
+        return tuple(piece for piece in self._pieces if piece)
+
+
+class MockTransport:
+    """Answers every request by a function, without sockets.
+
+    ```python
+    from pinecone_embed_async import EmbedClient, MockResponse, MockTransport
+
+
+    def answer(request):
+        return MockResponse.embeddings([[len(text["text"])] * 1024 for text in request.json()["inputs"]])
+
+
+    transport = MockTransport(answer)
+    async with EmbedClient("multilingual-e5-large", api_key="any", transport=transport) as client:
+        print((await client.embed(["one", "three"], input_type="passage")).vectors)
+    print(transport.requests)
+    ```
+
+    Args:
+        handler: gives the response to a request, or an awaitable of one. What it raises is what the request meets: a
+            `TransportError`, say, which the client tries again.
+
+    Attributes:
+        requests: all that were sent, in their order.
+    """
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self.requests: list[TransportRequest] = []
+
+    def __repr__(self) -> str:
+        return f"<MockTransport, {len(self.requests)} requests>"
+
+    @contextlib.asynccontextmanager
+    async def send(self, request: TransportRequest) -> AsyncIterator[_Reading]:
+        """See `Transport.send`."""
+        self.requests.append(request)
+        response = self._handler(request)
+        yield _Reading(await response if inspect.isawaitable(response) else response)
+
+
+class _Reading:
+    """A response whose body is being read; the same one may be given to several requests."""
+
+    def __init__(self, response: MockResponse) -> None:
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+        self._pieces = iter(response.pieces())
+
+    async def read(self) -> bytes:
+        return next(self._pieces, b"")

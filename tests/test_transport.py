@@ -1,0 +1,202 @@
+"""Transports that a caller passes in: what a client makes of them, and the one for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import numpy as np
+import pytest
+
+from pinecone_embed_async import (
+    ClosedError,
+    ConfigurationError,
+    DenseEmbeddings,
+    EmbedClient,
+    EmbedError,
+    MockResponse,
+    MockTransport,
+    RateLimitError,
+    ServiceError,
+    TransportError,
+    TransportRequest,
+)
+from tests.clients import QUICK
+from tests.silence import KEY, TEXTS, assert_frames_are_silent, assert_silent
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+
+def lengths(request: TransportRequest) -> MockResponse:
+    return MockResponse.embeddings([[len(text["text"]), 1.0] for text in request.json()["inputs"]], tokens=7)
+
+
+def client_over(answer: Callable[[TransportRequest], Any], **options: Any) -> EmbedClient[DenseEmbeddings]:
+    options = {"retry": QUICK, "look_up_model": False, **options}
+    return EmbedClient("two", vector_type="dense", api_key=KEY, transport=MockTransport(answer), **options)
+
+
+async def test_a_function_answers_in_the_place_of_a_service() -> None:
+    transport = MockTransport(lengths)
+    async with EmbedClient(
+        "two", vector_type="dense", api_key="k", transport=transport, max_batch_size=2, look_up_model=False
+    ) as client:
+        result = await client.embed(["a", "bb", "ccc"])
+    assert result.vectors.tolist() == [[1, 1], [2, 1], [3, 1]]
+    assert result.usage.total_tokens == 14
+    first = transport.requests[0]
+    assert (first.method, str(first.url), first.headers["Api-Key"]) == ("POST", "https://api.pinecone.io/embed", "k")
+    assert first.json() == {"model": "two", "inputs": [{"text": "a"}, {"text": "bb"}]}
+
+
+async def test_a_coroutine_function_may_answer_and_the_client_joins_and_streams_over_it() -> None:
+    async def answer(request: TransportRequest) -> MockResponse:
+        await asyncio.sleep(0)
+        return lengths(request)
+
+    async with client_over(answer) as client:
+        one, other = await asyncio.gather(client.embed_one("a"), client.embed_one("bb"))
+        assert (one.tolist(), other.tolist()) == ([1, 1], [2, 1])
+        async with client.stream(["a", "bb"]) as batches:
+            assert [batch.vectors.tolist() async for batch in batches] == [[[1, 1], [2, 1]]]
+
+
+async def test_errors_that_the_service_would_answer_are_the_clients() -> None:
+    answers: list[MockResponse | Exception] = [
+        MockResponse.error(503, "UNAVAILABLE", "not now"),
+        MockResponse.error(429, "RESOURCE_EXHAUSTED", "too much", headers={"RETRY-AFTER": "0"}),
+        TransportError("the line is dead"),
+    ]
+
+    def answer(request: TransportRequest) -> MockResponse:
+        met = answers.pop(0) if answers else lengths(request)
+        if isinstance(met, Exception):
+            raise met
+        return met
+
+    async with client_over(answer) as client:
+        assert len(await client.embed("a")) == 1
+        assert client.statistics().attempts == 4
+        assert client.statistics().rejections == 1
+
+
+async def test_a_header_is_found_in_any_case() -> None:
+    def answer(_: TransportRequest) -> MockResponse:
+        return MockResponse.error(429, "RESOURCE_EXHAUSTED", "no", headers={"ReTrY-aFtEr": "9", "X-Request-ID": "r-1"})
+
+    async with client_over(answer, retry=None) as client:
+        with pytest.raises(EmbedError) as caught:
+            await client.embed("a", timeout=0.1)
+    assert "429" in str(caught.value)
+    assert "tried again in 9" in str(caught.value)
+
+
+async def test_bodies_may_come_in_pieces() -> None:
+    def answer(request: TransportRequest) -> MockResponse:
+        (body,) = lengths(request).pieces()
+        return MockResponse(body=[body[:9], b"", body[9:]])
+
+    async with client_over(answer) as client:
+        np.testing.assert_array_equal((await client.embed("abc")).vectors, [[3, 1]])
+
+
+async def test_what_is_unread_of_an_answer_that_is_too_large_is_given_up() -> None:
+    async with client_over(lambda _: MockResponse(body=[b"x" * 600] * 10), max_answer_bytes=1000) as client:
+        with pytest.raises(EmbedError, match="larger than max_answer_bytes"):
+            await client.embed("a")
+
+
+@pytest.mark.parametrize("fault", [KeyError("k"), OSError("o"), TimeoutError(), TimeoutError("mine"), ValueError(KEY)])
+async def test_whatever_a_transport_raises_is_a_transport_error_that_shows_no_secret(fault: Exception) -> None:
+    def answer(_: TransportRequest) -> MockResponse:
+        raise fault
+
+    async with client_over(answer) as client:
+        with pytest.raises(TransportError) as caught:
+            await client.embed(TEXTS)
+    assert_silent(caught.value, "the error")
+    assert_frames_are_silent(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.attempts == QUICK.max_attempts
+
+
+class Hanging:
+    """Answers nothing, and tells how many wait."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.is_waiting = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def send(self, request: TransportRequest) -> AsyncIterator[Any]:
+        self.waiting += 1
+        self.is_waiting.set()
+        try:
+            await asyncio.get_running_loop().create_future()
+            yield request
+        finally:
+            self.waiting -= 1
+
+
+async def test_closing_the_client_ends_what_a_transport_does_not() -> None:
+    transport = Hanging()
+    client = EmbedClient("two", vector_type="dense", api_key="k", transport=transport, look_up_model=False)
+    call = asyncio.create_task(client.embed("a"))
+    await transport.is_waiting.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert transport.waiting == 0
+    models = asyncio.create_task(client.list_models())
+    transport.is_waiting.clear()
+    await transport.is_waiting.wait()
+    await client.aclose()
+    with pytest.raises(ClosedError):
+        await models
+    assert transport.waiting == 0
+
+
+def test_what_cannot_be_a_transport_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="transport must have a method send, as MockTransport has, got str"):
+        EmbedClient("two", api_key="k", transport="http")  # type: ignore[call-overload]
+
+
+async def test_a_session_beside_a_transport_is_refused() -> None:
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(ConfigurationError, match="either session or transport"):
+            EmbedClient("two", api_key="k", transport=MockTransport(lengths), session=session)
+
+
+def test_a_request_shows_neither_key_nor_texts() -> None:
+    from yarl import URL  # noqa: PLC0415
+
+    request = TransportRequest("POST", URL("https://a/embed"), {"Api-Key": KEY}, TEXTS[0].encode())
+    assert_silent(repr(request), "the repr")
+
+
+async def test_one_client_with_a_transport_works_in_several_loops() -> None:
+    client = client_over(lengths)
+
+    def other() -> int:
+        return len(asyncio.run(client.embed(["a"] * 3)))
+
+    assert await asyncio.to_thread(other) == 3
+    assert len(await client.embed("a")) == 1
+    await client.aclose()
+
+
+async def test_what_the_service_says_of_a_failing_model_look_up_comes_through_a_transport() -> None:
+    async with client_over(lambda _: MockResponse.error(500, "INTERNAL", "broken")) as client:
+        with pytest.raises(ServiceError, match="broken"):
+            await client.list_models()
+
+
+async def test_a_rejection_for_the_month_is_final() -> None:
+    text = "You've reached the embedding token limit (5) for model two for the current month."
+    async with client_over(lambda _: MockResponse.error(429, "RESOURCE_EXHAUSTED", text)) as client:
+        with pytest.raises(EmbedError) as caught:
+            await client.embed("a")
+    assert not isinstance(caught.value, RateLimitError)
