@@ -1,9 +1,11 @@
-"""An event loop in which waiting takes no time: its clock jumps to whatever happens next."""
+"""An event loop in which waiting takes no time: its clock jumps to whatever happens next, and everything is repeatable."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import selectors
+from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -17,30 +19,75 @@ class NothingHappensError(RuntimeError):
     """Everything waits, and nothing will ever end the waiting: somebody was not woken."""
 
 
+class NeverEndsError(RuntimeError):
+    """More is done than anything here could need: something is done again and again."""
+
+
 class _Selector(selectors.SelectSelector):
     """Waits by putting the clock forward."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_waits: int) -> None:
         super().__init__()
         self.now = 0.0
+        self.before_waiting: Callable[[], None] | None = None
+        self._left = most_waits
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise NothingHappensError("nobody is left to wake those who wait")
-        self.now += max(0.0, timeout)
+        self._left -= 1
+        if self._left < 0:
+            raise NeverEndsError("the loop has gone round too often")
+        if timeout > 0:
+            if self.before_waiting is not None:
+                self.before_waiting()
+            self.now += timeout
         return []
 
 
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop that does no I/O and whose time, from 0, passes only while everything waits."""
+class _Task(asyncio.Task["Any"]):
+    """A task with a number for its hash, so that sets of tasks have the same order in every run."""
 
-    def __init__(self) -> None:
-        self._hands = _Selector()
+    _numbers = itertools.count()
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        # Before the task is begun, for asyncio keeps it in a set.
+        self._number = next(self._numbers)
+        super().__init__(*arguments, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+    __eq__ = object.__eq__
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop that does no I/O and whose time, from 0, passes only while everything waits.
+
+    Args:
+        most_turns: turns of the loop after which it gives up.
+    """
+
+    def __init__(self, most_turns: int = 2**62) -> None:
+        self._hands = _Selector(most_turns)
         super().__init__(self._hands)
+        self.set_task_factory(lambda loop, coroutine, **options: _Task(coroutine, loop=loop, **options))
 
     def time(self) -> float:
         """Virtual seconds since the loop was made."""
         return self._hands.now
+
+    def before_waiting(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called whenever everything waits and the time is about to pass."""
+        self._hands.before_waiting = callback
+
+    def timers(self) -> list[asyncio.TimerHandle]:
+        """What is to be called at some time."""
+        handles: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]
+        return [handle for handle in handles if not handle.cancelled()]
+
+    def _write_to_self(self) -> None:
+        """Wake nobody: this loop never sleeps."""
 
 
 class LoopClock:
@@ -65,6 +112,19 @@ class LoopClock:
     def timeout_at(self, when: float | None) -> asyncio.Timeout:
         """A scope that ends with a `TimeoutError` once the running loop's time has reached `when`."""
         return asyncio.timeout_at(when)
+
+
+class InlineExecutor(Executor):
+    """Does what is submitted at once, in the thread that submits it."""
+
+    def submit(self, work: Callable[..., ResultT], /, *arguments: Any, **options: Any) -> Future[ResultT]:
+        """See `Executor.submit`."""
+        future: Future[ResultT] = Future()
+        try:
+            future.set_result(work(*arguments, **options))
+        except Exception as error:  # noqa: BLE001 - it is the work's, and given to who waits for it
+            future.set_exception(error)
+        return future
 
 
 def run_virtually(main: Coroutine[Any, Any, ResultT]) -> ResultT:
