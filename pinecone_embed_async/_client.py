@@ -580,7 +580,9 @@ class EmbedClient(Generic[EmbeddingsT]):
         result = collector.finish(self._model, self._engine.vector_type)
         if call.positions is not None:
             result = result.spread(call.positions)
-        error = ledger.job_error or collector.account.first_error()
+        is_complete = collector.account.embedded_count == call.count
+        # Where the last answer came after the job had ended, nothing is missing.
+        error = None if is_complete else ledger.job_error or collector.account.first_error()
         if ledger.job_error is not None:
             # What was cancelled has not been reported.
             report()
@@ -774,7 +776,7 @@ class EmbedClient(Generic[EmbeddingsT]):
 
     def _joined_run(self, job: _Job, texts: Sequence[str], answers: Answers, deadline: float | None) -> Run:
         ledger = self._ledger(job, Requests(texts, job.limits), answers, is_single=len(texts) == 1)
-        return self._run(ledger, job, answers, deadline, settled=lambda: None, calls=answers.calls)
+        return self._run(ledger, job, answers, deadline, settled=lambda: None, calls=lambda: answers.calls)
 
     def stream(
         self,
@@ -868,7 +870,10 @@ class EmbedClient(Generic[EmbeddingsT]):
 
             looking: LookingReader | None = None
 
-            def handed_over() -> None:
+            def handed_over(failed: int) -> None:
+                if failed:
+                    # Items that are no texts fail without a request.
+                    run.report()
                 if looking is None:
                     run.fill()
                 else:
@@ -1014,7 +1019,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         settled: Callable[[], None],
         changed: Callable[[], None] = lambda: None,
         window: int | None = None,
-        calls: tuple[ObservedCall, ...] = (),
+        calls: Callable[[], tuple[ObservedCall, ...]] = tuple,
     ) -> Run:
         estimator = self._learned.estimator
 
@@ -1197,8 +1202,8 @@ def _client_cache(cache: Cache, base_url: URL, api_version: str, model: str) -> 
     return ClientCache(cache, address=address, api_version=api_version, model=model)
 
 
-def _calls_of(observation: CallObservation | None) -> tuple[ObservedCall, ...]:
-    return () if observation is None else (observation.subject,)
+def _calls_of(observation: CallObservation | None) -> Callable[[], tuple[ObservedCall, ...]]:
+    return tuple if observation is None else lambda: (observation.subject,)
 
 
 def _totals(costs: Collector | Batches, counts: Account | Batches, count: int | None) -> dict[str, int]:

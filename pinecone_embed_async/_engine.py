@@ -276,7 +276,7 @@ class Engine:
         *,
         deadline: float | None,
         priority: Priority,
-        calls: tuple[ObservedCall, ...] = (),
+        calls: Callable[[], tuple[ObservedCall, ...]] = tuple,
     ) -> Sender:
         """What sends the requests of one call or stream.
 
@@ -287,7 +287,7 @@ class Engine:
             learn: told what the service billed for a request.
             deadline: the end of the whole call, by the clock; `None` for none.
             priority: of the call.
-            calls: that the requests are sent for, as the hooks know them.
+            calls: gives those that the requests are sent for, as the hooks know them: the ones that have not ended.
         """
         teller = None if self._options.teller is None else _CallTeller(self._options.teller, self._clock, calls)
         return Sender(self, parameters, destination, limits, learn, deadline=deadline, priority=priority, teller=teller)
@@ -681,7 +681,7 @@ class _CallTeller:
 
     __slots__ = ("_calls", "_clock", "_teller", "_waited")
 
-    def __init__(self, teller: Teller, clock: Clock, calls: tuple[ObservedCall, ...]) -> None:
+    def __init__(self, teller: Teller, clock: Clock, calls: Callable[[], tuple[ObservedCall, ...]]) -> None:
         self._teller = teller
         self._clock = clock
         self._calls = calls
@@ -689,7 +689,7 @@ class _CallTeller:
 
     def waits(self, pause: float) -> None:
         """Note that the next request has to wait for its turn."""
-        for call in self._calls:
+        for call in self._calls():
             self._teller.tell(Waiting(call, pause))
 
     async def timed(self, turn: Awaitable[Turn]) -> Turn:
@@ -703,7 +703,7 @@ class _CallTeller:
     def observe(self, request: PlannedRequest) -> RequestObservation:
         """Tell of a request that is about to be sent."""
         waited, self._waited = self._waited, 0.0
-        subject = ObservedRequest(self._calls, len(request.texts), request.tokens, request.is_probe)
+        subject = ObservedRequest(self._calls(), len(request.texts), request.tokens, request.is_probe)
         return RequestObservation(self._teller, self._clock, subject, waited)
 
 

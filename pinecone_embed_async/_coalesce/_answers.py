@@ -62,8 +62,9 @@ class Answers:
 
     @property
     def calls(self) -> tuple[ObservedCall, ...]:
-        """The calls that wait for it, as the hooks know them."""
-        return tuple(seat.call for seats in self._seats for seat in seats if seat.call is not None)
+        """The calls that still wait for it, as the hooks know them."""
+        seats = (seat for sharing in self._seats for seat in sharing if seat.outcome is None)
+        return tuple(seat.call for seat in seats if seat.call is not None)
 
     @property
     def is_settled(self) -> bool:

@@ -179,8 +179,11 @@ class PlannedRequest:
             if tokens < 0:
                 break
             count += 1
-        if not 0 < count < len(self.texts):
-            return (self, None) if count else (None, self)
+        if not count:
+            return None, self
+        if count == len(self.texts):
+            # By what has been learned since it was planned, it has fewer tokens than it says.
+            return plan_request(self.texts, self.start, limits, origin=self.origin, is_probe=self.is_probe), None
         return (
             plan_request(self.texts[:count], self.start, limits, origin=self.origin),
             plan_request(self.texts[count:], self.start + count, limits, origin=self.origin),

@@ -49,7 +49,7 @@ class Reader:
         executor: has the thread; the event loop's own if it is `None`.
         max_delay: seconds that an item of an asynchronous source waits at most for others to share a request, unless
             there is no room for another.
-        handed_over: called in the event loop when there are new batches.
+        handed_over: called in the event loop when there are new batches, with how many of their items have failed.
 
     Attributes:
         is_finished: whether the source has ended, or will not be read any further.
@@ -68,7 +68,7 @@ class Reader:
         in_thread: bool,
         executor: Executor | None,
         max_delay: float,
-        handed_over: Callable[[], None],
+        handed_over: Callable[[int], None],
     ) -> None:
         self._source = source
         self._text = text
@@ -122,7 +122,7 @@ class Reader:
         finally:
             self.is_finished = True
             self._call_off()
-            self._handed_over()
+            self._handed_over(0)
             try:
                 await _close(iterator, is_source=iterator is self._source)
             except Exception as error:  # noqa: BLE001 - the same
@@ -191,13 +191,15 @@ class Reader:
     def _hand_over(self) -> None:
         if not self._cut:
             return
+        failed = 0
         for what, start, items in self._cut:
             if isinstance(what, EmbedError):
                 self._batches.add_failed(start, items[0], what)
+                failed += 1
             else:
                 self._batches.add(what, items)
         self._cut.clear()
-        self._handed_over()
+        self._handed_over(failed)
 
     def _call_off(self) -> None:
         if self._timer is not None:

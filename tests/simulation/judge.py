@@ -1,0 +1,495 @@
+"""What must hold in every run: invariants 1 to 6 of docs/design.md, bills, limits, deadlines, order, statistics and hooks."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pinecone_embed_async import (
+
+    AuthenticationError,
+    ClosedError,
+    ConfigurationError,
+    DeadlineExceededError,
+    DenseEmbeddings,
+    EmbeddedBatch,
+    EmbedError,
+    Failed,
+    Finished,
+    InputError,
+    InvalidRequestError,
+    NotFoundError,
+    ObservedRequest,
+    QuotaExceededError,
+    RateLimitError,
+    SparseVector,
+    Started,
+)
+from tests.simulation.actors import MARK, Call, Caller
+from tests.simulation.neighbours import NeighbourError
+from tests.simulation.service import MODEL, REFUSED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pinecone_embed_async import EmbedClient
+    from tests.simulation.neighbours import Recorder
+    from tests.simulation.scenario import ClientPlan, Scenario
+    from tests.simulation.service import Exchange, Service
+
+INSTANT = 1e-6
+"""Seconds that are no time: what is added up in floating point differs in the last places."""
+
+GRACE = 5.0
+"""Seconds that what is on the wire may take once a job has ended."""
+
+KEY = "pcsk_simulated_secret"
+
+JOB_ERRORS = (
+    AuthenticationError,
+    NotFoundError,
+    RateLimitError,
+    QuotaExceededError,
+    ClosedError,
+    ConfigurationError,
+    DeadlineExceededError,
+)
+"""What may end a job before all its inputs were tried."""
+
+
+@dataclass(frozen=True)
+class Violation:
+    """Something that must hold, and did not.
+
+    Attributes:
+        check: which, in a word or two, the same for every seed.
+        details: what was seen.
+    """
+
+    check: str
+    details: str
+
+    def __str__(self) -> str:
+        return f"{self.check}: {self.details}"
+
+
+class Judge:
+    """Watches a run, and looks at what came of it.
+
+    Args:
+        scenario: of the run.
+        service: that notes what it sees.
+
+    Attributes:
+        violations: of what must hold.
+    """
+
+    def __init__(self, scenario: Scenario, service: Service) -> None:
+        self._scenario = scenario
+        self._service = service
+        self._clients: list[tuple[ClientPlan, EmbedClient[Any], Recorder]] = []
+        self._deadlines: dict[str, float] = {}
+        self._over: dict[str, list[Exchange]] = defaultdict(list)
+        self.violations: list[Violation] = []
+
+    def watch(self, clients: list[tuple[ClientPlan, EmbedClient[Any], Recorder]], calls: Sequence[Call]) -> None:
+        """Look at every request when it is sent, and at every client whenever the time is about to pass."""
+        self._clients = clients
+        for call in calls:
+            if call.plan.timeout is not None and call.plan.kind != "one" and not call.plan.common:
+                for text in call.texts:
+                    self._deadlines[text] = call.plan.at + call.plan.timeout
+        self._service.on_send = self._at_sending
+
+    def found(self, check: str, details: object) -> None:
+        """Note that something does not hold."""
+        if len(self.violations) < 20:
+            self.violations.append(Violation(check, str(details)))
+
+    def at_rest(self) -> None:
+        """Look at the permits while everything waits: those that are out are on the wire."""
+        for number, (_, client, _) in enumerate(self._clients):
+            told, seen = client._engine.in_flight, len(self._service.journal.active[number])
+            if told != seen:
+                self.found("permits", f"client {number} has {told} in flight, {seen} are on the wire, at {_now()}")
+
+    # While it runs.
+
+    def _limiter_of(self, client: int) -> str:
+        return "shared" if self._clients[client][0].quota == "shared" else str(client)
+
+    def _at_sending(self, exchange: Exchange) -> None:
+        now, plan = exchange.sent, self._clients[exchange.client][0]
+        active = len(self._service.journal.active[exchange.client])
+        if active > plan.max_concurrency:
+            self.found("in flight", f"{active} of {plan.max_concurrency} by client {exchange.client} at {now}")
+        if len(exchange.texts) > plan.max_batch_size:
+            self.found("batch size", f"{len(exchange.texts)} of {plan.max_batch_size} inputs in {exchange.number}")
+        deadline = min((self._deadlines.get(text, math.inf) for text in exchange.texts), default=math.inf)
+        if now > deadline + INSTANT:
+            self.found("sent after the deadline", f"request {exchange.number} at {now}, deadline {deadline}")
+        if plan.quota != "backend" and not self._service.is_healed:
+            self._check_pause(exchange)
+            self._check_quota(exchange)
+
+    def _siblings(self, exchange: Exchange) -> Iterable[Exchange]:
+        """The requests before it under the same limit of tokens."""
+        limiter = self._limiter_of(exchange.client)
+        for other in self._service.journal.exchanges[: exchange.number - 1]:
+            if other.input_type == exchange.input_type and self._limiter_of(other.client) == limiter:
+                yield other
+
+    def _check_pause(self, exchange: Exchange) -> None:
+        for other in self._siblings(exchange):
+            if other.rejection is None or "month" in other.rejection[1] or other.fault == "quota_exceeded":
+                continue
+            at, _, asked = other.rejection
+            if asked is not None and at + INSTANT < exchange.sent < at + asked - INSTANT:
+                self.found("pause", f"{exchange.number} sent at {exchange.sent}, {other.number} told at {at} to wait {asked}")
+
+    def _check_quota(self, exchange: Exchange) -> None:
+        quota = self._scenario.service.quota
+        length = 60.0 if quota is None or self._clients[exchange.client][0].quota == "none" else quota.window
+        statistics = self._clients[exchange.client][1].statistics().quotas
+        own = [one for one in statistics if (one.model, one.input_type) == (MODEL, exchange.input_type)]
+        if not own:
+            self.found("limits by input type", f"none is known for {exchange.input_type}")
+            return
+        now, told = exchange.sent, own[0]
+        siblings = list(self._siblings(exchange))
+        if any(self._ended_now(other, now) for other in siblings):
+            # What its answer tells may be counted in this very instant, or not yet.
+            return
+        billed = sum(other.billed for other in siblings if other.is_delivered and self._end_of(other) > now - length + INSTANT)
+        if told.used < billed:
+            self.found("counted short", f"{told.used} used, {billed} billed in the window of {exchange.number} at {now}")
+        if told.source in ("given", "named") and told.limit is not None and told.used > told.limit:
+            is_alone = not any(other.fate == "under way" for other in self._over[self._limiter_of(exchange.client)])
+            if len(exchange.texts) > 1 and (told.source == "given" or not is_alone):
+                self.found("over the quota", f"{told.used} of {told.limit} ({told.source}) with {exchange.number} at {now}")
+            self._over[self._limiter_of(exchange.client)].append(exchange)
+        if told.paused > INSTANT:
+            self.found("pause", f"{exchange.number} sent at {now}, {told.paused} s before the end of a pause")
+
+    def _end_of(self, exchange: Exchange) -> float:
+        return exchange.ended if exchange.ended is not None else math.inf
+
+    def _ended_now(self, exchange: Exchange, now: float) -> bool:
+        return abs(self._end_of(exchange) - now) < INSTANT
+
+    # Afterwards.
+
+    def check(self, calls: Sequence[Call]) -> None:
+        """Look at what became of the calls."""
+        for call in calls:
+            if call.plan.kind == "embed":
+                self._check_embed(call)
+            elif call.plan.kind == "one":
+                for caller, text in zip(call.callers, call.items, strict=True):
+                    self._check_one(call, caller, text)
+            else:
+                self._check_stream(call)
+        self._check_bills(calls)
+        for number in range(len(self._clients)):
+            self._check_statistics(number, calls)
+
+    def check_end(self, tasks: Iterable[asyncio.Task[Any]], timers: Iterable[asyncio.TimerHandle]) -> None:
+        """Look at what is left behind."""
+        for task in tasks:
+            self.found("left behind", f"task {task.get_name()}")
+        for timer in timers:
+            self.found("left behind", f"timer {timer}")
+        for number, (_, client, _) in enumerate(self._clients):
+            statistics = client.statistics()
+            if statistics.in_flight or statistics.waiting:
+                self.found("left behind", f"{statistics.in_flight} in flight, {statistics.waiting} waiting, client {number}")
+            for quota in statistics.quotas:
+                if quota.used or quota.waiting or quota.is_waiting:
+                    self.found("left behind", f"{quota.used} used, {quota.waiting} waiting, client {number}")
+
+    def check_silence(self, said: Iterable[str]) -> None:
+        """Look for the key and the texts in what was said."""
+        for line in said:
+            if KEY in line or MARK in line:
+                self.found("secrets", line.replace(MARK, "<a text>").replace(KEY, "<the key>")[:200])
+
+    def _right_row(self, call: Call, text: str, row: Any) -> bool:
+        indices, values = self._service.texts.row(text, call.plan.input_type, call.plan.variant)
+        if isinstance(row, SparseVector):
+            return row.indices.tolist() == indices and row.values.tolist() == values
+        found: list[float] = row.tolist()
+        return found == values
+
+    def _check_ended(self, call: Call, caller: Caller) -> bool:
+        """Whether a call ended with a result or an error of its own, in its time."""
+        error, plan = caller.outcome, call.plan
+        if isinstance(error, BaseException):
+            if isinstance(error, asyncio.CancelledError):
+                if not caller.was_cancelled:
+                    self.found("cancelled by nobody", f"call {call.number}")
+                return False
+            own = isinstance(error, NeighbourError) and (plan.progress == "raises" or plan.source_fails_at is not None)
+            if not own and not isinstance(error, EmbedError):
+                self.found("error", f"call {call.number} raised {type(error).__name__}: {error}")
+            if not isinstance(error, EmbedError):
+                return False
+        took = (caller.ended or math.inf) - caller.began
+        if plan.timeout is not None and took > plan.timeout + INSTANT and plan.kind != "stream":
+            self.found("deadline", f"call {call.number} took {took} s, not {plan.timeout}")
+        closed_at = self._scenario.clients[plan.client].closed_at
+        if closed_at is not None and plan.kind != "stream" and plan.source == "list":
+            late = (caller.ended or math.inf) - max(closed_at, caller.began) - GRACE
+            if late > INSTANT:
+                self.found("closing", f"call {call.number} ended {late} s later than the grace period allows")
+        return True
+
+    def _check_embed(self, call: Call) -> None:
+        if not self._check_ended(call, call):
+            return
+        error = call.outcome if isinstance(call.outcome, EmbedError) else None
+        result = call.outcome if error is None else error.partial
+        if result is None:
+            if not isinstance(error, (ClosedError, DeadlineExceededError, ConfigurationError)):
+                self.found("partial", f"call {call.number} raised {type(error).__name__} without one")
+            return
+        if error is not None and error.failures != result.failures:
+            self.found("partial", f"call {call.number}: its failures are not the error's")
+        self._check_result(call, call.items, result, error)
+        if call.progress and call.plan.progress == "follows" and not call.plan.dedupe:
+            last = call.progress[-1]
+            failed = sum(len(failure.indices) for failure in result.failures)
+            if (last.done, last.failed) != (int(result.embedded.sum()), failed):
+                self.found("progress", f"call {call.number}: {last}, but {result!r} and {failed} failed")
+
+    def _check_result(self, call: Call, items: Sequence[Any], result: Any, error: EmbedError | None) -> None:
+        """Each item is embedded rightly, failed for a reason, or not tried since the job ended."""
+        fates = np.zeros(len(items), np.intp)
+        fates[result.embedded] += 1
+        not_tried = result.not_tried.tolist()
+        fates[not_tried] += 1
+        if len(result) != len(items):
+            self.found("rows", f"call {call.number} has {len(result)} rows for {len(items)} inputs")
+            return
+        for failure in result.failures:
+            fates[list(failure.indices)] += 1
+            for index in failure.indices:
+                self._check_failure(call, items[index], failure.error)
+        if (fates != 1).any():
+            self.found("fates", f"call {call.number}: {fates.tolist()}")
+        for index in np.flatnonzero(result.embedded).tolist():
+            if not self._right_row(call, items[index], result[index]):
+                self.found("rows", f"call {call.number}: row {index} is not that of its input")
+        if isinstance(result, DenseEmbeddings) and not np.isnan(result.vectors[~result.embedded]).all():
+            self.found("rows", f"call {call.number}: rows without a vector hold numbers")
+        if not_tried:
+            ends = [error, *(failure.error for failure in result.failures)]
+            is_ended = any(isinstance(one, JOB_ERRORS) for one in ends)
+            may_end = call.plan.timeout is not None or self._is_closed(call) or call.plan.on_error == "return"
+            if not is_ended and not may_end and not self._is_faulty_job(call):
+                self.found("lost", f"call {call.number}: {not_tried} not tried, and the job did not end: {ends}")
+        if error is not None and not result.failures and not not_tried and call.plan.kind == "embed":
+            self.found("error", f"call {call.number} raised {type(error).__name__}, but nothing failed")
+
+    def _is_closed(self, call: Call) -> bool:
+        return self._scenario.clients[call.plan.client].closed_at is not None
+
+    def _is_faulty_job(self, call: Call) -> bool:
+        """Whether the parameters, rather than an input, may have been refused, as far as the client can see."""
+        return any(fault.startswith("status=4") for fault in self._scenario.service.faults)
+
+    def _check_failure(self, call: Call, item: Any, error: EmbedError) -> None:
+        if not isinstance(item, str):
+            if not isinstance(error, InputError):
+                self.found("cause", f"call {call.number}: what is no text failed with {type(error).__name__}")
+            return
+        if self._was_ended_early(call):
+            # What was on the wire then had one answer, whatever that was.
+            return
+        if isinstance(error, InvalidRequestError) and REFUSED not in item and not self._is_faulty_job(call):
+            self.found("cause", f"call {call.number}: an input that is not refused failed with {type(error).__name__}")
+        if isinstance(error, RateLimitError):
+            self._check_given_up(call, error)
+
+    def _was_ended_early(self, call: Call) -> bool:
+        """Whether a job may have been ended by something else than its requests."""
+        plan = self._scenario.clients[call.plan.client]
+        return plan.closed_at is not None or plan.backend_fails > 0 or call.plan.timeout is not None
+
+    def _check_given_up(self, call: Call, error: EmbedError) -> None:
+        """A job ends with a rejection only if nothing under the same limit was accepted for long."""
+        plan = self._scenario.clients[call.plan.client]
+        last = max((self._end_of(one) for one in self._accepted_like(call)), default=-math.inf)
+        waited = (call.ended or math.inf) - last
+        # The pause that it would have had to wait for counts too, and rejections may ask for 120 s and be backed off for 20.
+        if waited + 140 + plan.initial_backoff < plan.max_elapsed:
+            self.found("given up", f"call {call.number}: {type(error).__name__} {waited} s after the last acceptance")
+
+    def _accepted_like(self, call: Call) -> Iterable[Exchange]:
+        limiter = self._limiter_of(call.plan.client)
+        for one in self._service.journal.exchanges:
+            if one.is_delivered and one.input_type == call.plan.input_type and self._limiter_of(one.client) == limiter:
+                if self._end_of(one) <= (call.ended or math.inf):
+                    yield one
+
+    def _check_one(self, call: Call, caller: Caller, text: str) -> None:
+        if not self._check_ended(call, caller):
+            return
+        if isinstance(caller.outcome, EmbedError):
+            error = caller.outcome
+            for failure in error.failures:
+                if list(failure.indices) != [0]:
+                    self.found("failures", f"call {call.number}: {failure.indices} of a single text")
+            self._check_failure(call, text, error)
+        elif not self._right_row(call, text, caller.outcome):
+            self.found("rows", f"call {call.number}: the vector is not that of its text")
+
+    def _check_stream(self, call: Call) -> None:
+        plan = call.plan
+        seen: dict[int, int] = {}
+        ended_by: EmbedError | None = None
+        starts: list[int] = []
+        failed = embedded = 0
+        for asked, given, what in call.batches:
+            batch = what if isinstance(what, EmbeddedBatch) else getattr(what, "batch", None)
+            deadline = math.inf if plan.timeout is None else call.began + plan.timeout
+            if given > max(asked, deadline) + INSTANT:
+                self.found("deadline", f"stream {call.number} gave a batch at {given}, asked at {asked}, deadline {deadline}")
+            if batch is None:
+                if isinstance(what, EmbedError):
+                    ended_by = what
+                continue
+            starts.append(batch.start)
+            error = what if isinstance(what, EmbedError) else None
+            if isinstance(error, JOB_ERRORS) and len(batch.embeddings.not_tried):
+                ended_by = error
+            self._check_batch(call, batch, error)
+            embedded += int(batch.embeddings.embedded.sum())
+            failed += sum(len(failure.indices) for failure in batch.failures)
+            for row in range(len(batch)):
+                seen[batch.start + row] = seen.get(batch.start + row, 0) + 1
+        if any(count > 1 for count in seen.values()):
+            self.found("rows", f"stream {call.number} gave an item twice")
+        if plan.ordered and ended_by is None and not self._is_closed(call) and starts != sorted(starts):
+            self.found("order", f"stream {call.number} gave {starts}")
+        self._check_read_ahead(call)
+        if not self._check_ended(call, call):
+            return
+        self._check_stream_end(call, seen, ended_by, embedded, failed)
+
+    def _check_stream_end(
+        self, call: Call, seen: dict[int, int], ended_by: EmbedError | None, embedded: int, failed: int
+    ) -> None:
+        plan = call.plan
+        if call.has_left or call.outcome is not None or ended_by is not None:
+            return
+        is_over = self._is_closed(call) or plan.timeout is not None or self._is_faulty_job(call)
+        read = len(self.call_items_read(call))
+        if len(seen) < read and not is_over:
+            self.found("lost", f"stream {call.number} gave {len(seen)} of {read} items, and ended without an error")
+        if plan.progress == "follows" and len(seen) == read and read:
+            last = call.progress[-1] if call.progress else None
+            if last is None or (last.done, last.failed) != (embedded, failed):
+                self.found("progress", f"stream {call.number}: {last}, but {embedded} embedded and {failed} failed")
+
+    @staticmethod
+    def call_items_read(call: Call) -> list[Any]:
+        """The items that a stream's source gave."""
+        stop = call.plan.source_fails_at
+        return call.items if stop is None else call.items[:stop]
+
+    def _check_batch(self, call: Call, batch: Any, error: EmbedError | None) -> None:
+        items = call.items[batch.start : batch.start + len(batch)]
+        if list(batch.items) != items:
+            self.found("rows", f"stream {call.number}: the batch at {batch.start} has other items")
+            return
+        self._check_result(call, items, batch.embeddings, error)
+
+    def _check_read_ahead(self, call: Call) -> None:
+        client = self._scenario.clients[call.plan.client]
+        window = call.plan.window or 2 * client.max_concurrency
+        for index, pull in enumerate(call.pulls):
+            ahead = call.items[pull.delivered : index]
+            batches = sum(not isinstance(item, str) for item in ahead)
+            batches += sum(isinstance(item, str) for item in ahead) // client.max_batch_size
+            if batches > window:
+                self.found("read ahead", f"stream {call.number}: {batches} batches of {window} at item {index}")
+                return
+
+    def _check_bills(self, calls: Sequence[Call]) -> None:
+        """An input is billed twice only where an answer was lost or could not be read."""
+        wanted: Counter[tuple[str, str, int]] = Counter()
+        for call in calls:
+            texts = set(call.texts) if call.plan.dedupe else call.texts
+            for text in texts:
+                wanted[text, call.plan.input_type, call.plan.variant] += 1
+        got: Counter[tuple[str, str, int]] = Counter()
+        for exchange in self._service.journal.exchanges:
+            if exchange.is_delivered and MARK in exchange.texts[0]:
+                for text in exchange.texts:
+                    got[text, exchange.input_type, exchange.variant] += 1
+        for (text, input_type, variant), count in got.items():
+            if count > wanted[text, input_type, variant] and MARK in text:
+                more = f"{count} times for {wanted[text, input_type, variant]} inputs"
+                self.found("billed twice", f"{input_type} {variant}, {more}: {text[:30].replace(MARK, '')}")
+
+    def _check_statistics(self, number: int, calls: Sequence[Call]) -> None:
+        """The client's counts, its hooks and the service's journal agree."""
+        plan, client, recorder = self._clients[number]
+        statistics = client.statistics()
+        own = [one for one in self._service.journal.exchanges if one.client == number]
+        is_disturbed = plan.closed_at is not None or any(
+            call.plan.client == number and (call.plan.cancellation or call.plan.timeout or call.plan.progress == "raises"
+                                            or call.has_left or call.plan.leaves_after is not None)
+            for call in calls
+        )
+        told = {
+            "attempts": (statistics.attempts, len(own)),
+            "rejections": (statistics.rejections, sum(self._is_rejection(one) for one in own)),
+            "tokens": (statistics.tokens, sum(one.told or 0 for one in own if one.is_delivered)),
+            "answers": (statistics.answers, sum(one.is_delivered for one in own)),
+        }
+        for name, (said, seen) in told.items():
+            if said != seen and (not is_disturbed or (said > seen and name != "attempts")):
+                self.found("statistics", f"client {number} says {said} {name}, the service saw {seen}")
+        if plan.hooks != "none":
+            self._check_hooks(number, recorder, statistics)
+
+    @staticmethod
+    def _is_rejection(exchange: Exchange) -> bool:
+        return exchange.rejection is not None and exchange.fault not in ("month_quota_spent", "quota_exceeded")
+
+    def _check_hooks(self, number: int, recorder: Recorder, statistics: Any) -> None:
+        begun: dict[int, Any] = {}
+        ended: dict[int, Finished | Failed] = {}
+        for event in recorder.events:
+            place = id(event.subject)
+            if isinstance(event, Started):
+                if place in begun:
+                    self.found("hooks", f"client {number}: something started twice")
+                begun[place] = event.subject
+            elif place not in begun or place in ended:
+                self.found("hooks", f"client {number}: {type(event).__name__} outside of its subject's life")
+            if isinstance(event, (Finished, Failed)):
+                ended[place] = event
+        if begun.keys() != ended.keys():
+            self.found("hooks", f"client {number}: {len(begun)} started, {len(ended)} ended")
+        requests = [one for one in ended.values() if isinstance(one.subject, ObservedRequest)]
+        sums = {
+            "attempts": (sum(one.attempts for one in requests), statistics.attempts),
+            "tokens": (sum(one.tokens for one in requests), statistics.tokens),
+            "inputs": (sum(one.embedded for one in requests), statistics.inputs),
+        }
+        for name, (told, counted) in sums.items():
+            if told != counted:
+                self.found("hooks", f"client {number}: {told} {name} by the hooks, {counted} by the statistics")
+
+
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,382 @@
+"""What is simulated: a plain description, drawn from a seed, that can be printed and made smaller."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Literal, TypeVar
+
+OneT = TypeVar("OneT")
+QuotaKind = Literal["fixed", "sliding", "bucket"]
+
+
+@dataclass(frozen=True)
+class QuotaPlan:
+    """The service's limits.
+
+    Attributes:
+        tokens: in a window, for a model and input type; `None` for no limit. So with the next two.
+        window: seconds.
+        burst: that a bucket holds.
+        text: whether a rejection names the limit.
+        retry_after: whether, and how, it says when to come back.
+        changes: times, and the part of the tokens that is allowed from each on.
+        tenants: part of the tokens that others ask for.
+    """
+
+    tokens: int | None = None
+    requests_per_second: int | None = None
+    requests_per_window: int | None = None
+    window: float = 10.0
+    kind: QuotaKind = "sliding"
+    burst: int | None = None
+    text: bool = True
+    retry_after: Literal["seconds", "date"] | None = None
+    changes: tuple[tuple[float, float], ...] = ()
+    tenants: float = 0.0
+
+
+@dataclass(frozen=True)
+class ServicePlan:
+    """The service and the way to it.
+
+    Attributes:
+        vector_type: of the model.
+        dimension: of its dense vectors.
+        latency: seconds of an answer, the shortest and the longest.
+        slow: part of the answers that take a hundred times as long.
+        pieces: that bodies come in at most.
+        bytes_per_token: by which it bills, about.
+        faults: that strike, each as likely as the others, in the form of the emulator's.
+        fault_rate: part of the attempts that are struck.
+        outage: from when to when every request is answered 503; `None` for never.
+        most_inputs: in a request, fewer than the client thinks; `None` for as many as it likes. So with the next.
+        most_bytes: of a request's texts.
+    """
+
+    vector_type: Literal["dense", "sparse"] = "dense"
+    dimension: int = 4
+    latency: tuple[float, float] = (0.05, 0.25)
+    slow: float = 0.0
+    pieces: int = 1
+    bytes_per_token: float = 4.0
+    faults: tuple[str, ...] = ()
+    fault_rate: float = 0.0
+    outage: tuple[float, float] | None = None
+    most_inputs: int | None = None
+    most_bytes: int | None = None
+    quota: QuotaPlan | None = None
+
+
+@dataclass(frozen=True)
+class ClientPlan:
+    """A client.
+
+    Attributes:
+        quota: `none`, `given` (the service's own), `shared` with all others that have this, or `backend` (somebody else's
+            code, which deals out the service's own).
+        backend_fails: part of the back end's turns that end with an exception.
+        cache: `none`, or a neighbour: one that works, is slow, raises, forgets, answers too few values, or garbage.
+        hooks: `none`, one that listens, or one that listens beside one that raises.
+        looks_up: whether it asks the service about the model first.
+        knows_dimension: whether it is told how many numbers a vector has, so that it sees if an answer has others.
+        closed_at: when it is closed, which ends its calls; `None` for at the end.
+    """
+
+    max_concurrency: int = 4
+    max_batch_size: int = 4
+    max_attempts: int = 8
+    max_elapsed: float = 300.0
+    initial_backoff: float = 0.5
+    max_backoff: float = 20.0
+    attempt_timeout: float = 30.0
+    max_delay: float = 0.01
+    quota: Literal["none", "given", "shared", "backend"] = "none"
+    backend_fails: float = 0.0
+    cache: Literal["none", "works", "slow", "raises", "forgets", "short", "garbage"] = "none"
+    hooks: Literal["none", "listens", "raises"] = "listens"
+    looks_up: bool = False
+    knows_dimension: bool = False
+    closed_at: float | None = None
+
+
+@dataclass(frozen=True)
+class Cancellation:
+    """When a call is cancelled: so many turns of the loop after a time, or after so many requests have reached the service."""
+
+    after_requests: int | None
+    at: float
+    turns: int
+
+
+@dataclass(frozen=True)
+class CallPlan:
+    """A call of one of the three kinds.
+
+    Attributes:
+        client: its number.
+        at: when it begins.
+        inputs: of it; of `one`, callers.
+        size: UTF-8 bytes of a text, the smallest and the largest.
+        input_type: `passage` or `query`.
+        variant: a further parameter, which makes other vectors.
+        timeout: seconds; `None` for none.
+        duplicates: part of the texts that repeat an earlier one of the call.
+        refused: part of the texts that the service refuses.
+        bad: part of a stream's items that are no texts.
+        source: a list, or an iterable or asynchronous iterable that waits between items, or a blocking one in a thread.
+        pause: seconds between the items of a source that waits, or between the callers of `one`.
+        source_fails_at: item at which the source raises; `None` for never.
+        takes: seconds that the consumer of a stream is busy with a batch.
+        leaves_after: batches after which it leaves the stream; `None` for never.
+        progress: whether progress is followed, and whether the callback raises at some time.
+        common: whether its texts are those of every other call that has this, so that a cache finds some.
+    """
+
+    kind: Literal["embed", "one", "stream"] = "embed"
+    client: int = 0
+    at: float = 0.0
+    inputs: int = 1
+    size: tuple[int, int] = (20, 60)
+    input_type: Literal["passage", "query"] = "passage"
+    variant: int = 0
+    priority: Literal["interactive", "bulk"] = "bulk"
+    timeout: float | None = None
+    on_error: Literal["raise", "return"] = "raise"
+    dedupe: bool = False
+    duplicates: float = 0.0
+    refused: float = 0.0
+    bad: float = 0.0
+    source: Literal["list", "async", "thread"] = "list"
+    pause: float = 0.0
+    source_fails_at: int | None = None
+    ordered: bool = True
+    window: int | None = None
+    max_delay: float = 0.5
+    takes: float = 0.0
+    leaves_after: int | None = None
+    progress: Literal["none", "follows", "raises"] = "none"
+    common: bool = False
+    cancellation: Cancellation | None = None
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Everything that happens, but for what the seed decides on the way."""
+
+    seed: int
+    service: ServicePlan = ServicePlan()
+    clients: tuple[ClientPlan, ...] = (ClientPlan(),)
+    calls: tuple[CallPlan, ...] = (CallPlan(),)
+
+
+RETRIED = (
+    "connection_refused",
+    "reset_before_headers",
+    "closed_before_headers",
+    "stalled_headers",
+    "garbage_status_line",
+    "status=500",
+    "status=503,html",
+    "status=502,empty",
+    "status=503,json,2",
+    "status=429,empty",
+    "status=429,json,1",
+    "status=409",
+    "rate_limited",
+    "rate_limited=3",
+    "rate_limited=date",
+    "rate_limited=rubbish",
+    "rate_limited_without_text",
+    "rate_limited_without_text=2",
+    "request_rate_limited",
+    "request_rate_limited=1",
+    "error_in_200=503",
+    "reset_after_headers",
+    "cut_off_body",
+    "stalled_body",
+    "slow_drip=2",
+    "empty_body",
+    "html_body",
+    "invalid_json",
+    "garbage_after_json",
+    "bad_utf8",
+    "duplicate_keys",
+    "nan_values",
+    "infinite_values",
+    "huge_values",
+    "null_values",
+    "string_values",
+    "wrong_count",
+    "extra_count",
+    "wrong_dimension",
+    "ragged_dimension",
+    "mixed_vector_types",
+    "wrong_vector_type",
+    "index_out_of_range",
+    "index_negative",
+    "lengths_differ",
+    "missing_usage",
+    "extra_keys",
+    "reordered_keys",
+    "white_space",
+)
+FINAL = ("status=400", "status=401", "status=404", "month_quota_spent", "quota_exceeded", "redirect", "status=418,html")
+"""Faults that the client gives up on: what they strike fails, or ends the job."""
+
+def described(plan: object) -> str:
+    """A plan on one line, without what is as usual."""
+    if isinstance(plan, tuple):
+        return f"({', '.join(map(described, plan))}{',' if len(plan) == 1 else ''})"
+    if not is_dataclass(plan):
+        return repr(plan)
+    usual = {field.name: field.default for field in fields(plan)}
+    told = (f"{name}={described(value)}" for name, value in vars(plan).items() if value != usual[name])
+    return f"{type(plan).__name__}({', '.join(told)})"
+
+
+MOST_REQUESTS = 60
+"""Requests of a scenario without its faults, about."""
+
+
+def draw(seed: int) -> Scenario:
+    """The scenario of a seed."""
+    return _Draw(seed).scenario()
+
+
+class _Draw:
+    def __init__(self, seed: int) -> None:
+        self._rng = random.Random(f"scenario {seed}")
+        self._seed = seed
+
+    def _chance(self, probability: float) -> bool:
+        return self._rng.random() < probability
+
+    def _one_of(self, *options: OneT) -> OneT:
+        return options[int(self._rng.random() * len(options))]
+
+    def _whole(self, least: int, most: int) -> int:
+        return least + int(self._rng.random() * (most - least + 1))
+
+    def _seconds(self, least: float, most: float) -> float:
+        """Seconds, as likely to be between 0.1 and 1 as between 1 and 10."""
+        return round(least * (most / least) ** self._rng.random(), 3)
+
+    def scenario(self) -> Scenario:
+        service = self._service()
+        clients = tuple(self._client(service) for _ in range(self._one_of(1, 1, 1, 2, 2, 3, 4)))
+        calls: list[CallPlan] = []
+        left = MOST_REQUESTS
+        for _ in range(self._whole(1, 5)):
+            call = self._call(clients)
+            left -= call.inputs / clients[call.client].max_batch_size
+            if left < 0 and calls:
+                break
+            calls.append(call)
+        return Scenario(self._seed, service, clients, tuple(calls))
+
+    def _service(self) -> ServicePlan:
+        vector_type = self._one_of("dense", "dense", "dense", "sparse")
+        is_faulty = self._chance(0.6)
+        faults = tuple(self._one_of(*RETRIED) for _ in range(self._whole(1, 6))) if is_faulty else ()
+        if is_faulty and self._chance(0.15):
+            faults = (*faults, self._one_of(*FINAL))
+        latency = self._seconds(0.01, 2)
+        return ServicePlan(
+            vector_type="sparse" if vector_type == "sparse" else "dense",
+            dimension=self._whole(2, 8),
+            latency=(latency, round(latency * self._one_of(1, 1.5, 4), 3)),
+            slow=self._one_of(0.0, 0.0, 0.0, 0.02),
+            pieces=self._whole(1, 4),
+            bytes_per_token=self._one_of(2.0, 3.0, 4.0, 4.0, 5.0, 8.0),
+            faults=faults,
+            fault_rate=self._one_of(0.05, 0.2, 0.5) if is_faulty else 0.0,
+            outage=self._outage() if self._chance(0.1) else None,
+            most_inputs=self._whole(1, 3) if self._chance(0.1) else None,
+            most_bytes=self._whole(60, 400) if self._chance(0.1) else None,
+            quota=self._quota() if self._chance(0.6) else None,
+        )
+
+    def _outage(self) -> tuple[float, float]:
+        start = self._seconds(0.1, 20)
+        return start, round(start + self._seconds(1, 40), 3)
+
+    def _quota(self) -> QuotaPlan:
+        window = self._one_of(2.0, 10.0, 60.0)
+        tokens = self._whole(100, 1500) if self._chance(0.85) else None
+        kind: QuotaKind = self._one_of("fixed", "sliding", "sliding", "bucket")
+        changes = ()
+        if tokens is not None and self._chance(0.2):
+            first = self._seconds(1, 3 * window)
+            changes = ((first, 0.5), (round(first + self._seconds(1, 3 * window), 3), 1.0))
+        return QuotaPlan(
+            tokens=tokens,
+            requests_per_second=self._whole(2, 10) if self._chance(0.2) else None,
+            requests_per_window=self._whole(5, 30) if self._chance(0.2) else None,
+            window=window,
+            kind=kind,
+            burst=self._whole(100, 400) if kind == "bucket" and self._chance(0.5) else None,
+            text=self._chance(0.6),
+            retry_after=self._one_of(None, None, "seconds", "date"),
+            changes=changes,
+            tenants=self._one_of(0.0, 0.0, 0.0, 0.3) if tokens is not None else 0.0,
+        )
+
+    def _client(self, service: ServicePlan) -> ClientPlan:
+        quotas = ("none", "given", "given", "shared", "shared", "backend") if service.quota else ("none", "none", "shared")
+        quota = self._one_of(*quotas)
+        return ClientPlan(
+            max_concurrency=self._whole(1, 6),
+            max_batch_size=self._whole(1, 6),
+            max_attempts=self._one_of(1, 3, 8, 8),
+            max_elapsed=self._one_of(5.0, 60.0, 300.0, 300.0),
+            initial_backoff=self._one_of(0.01, 0.5, 2.0),
+            max_backoff=self._one_of(1.0, 20.0),
+            attempt_timeout=self._one_of(3.0, 30.0),
+            max_delay=self._one_of(0.001, 0.01, 0.3),
+            quota=quota,  # type: ignore[arg-type]
+            backend_fails=self._one_of(0.0, 0.0, 0.05) if quota == "backend" else 0.0,
+            cache=self._one_of("works", "slow", "raises", "forgets", "short", "garbage") if self._chance(0.35) else "none",
+            hooks=self._one_of("none", "listens", "listens", "raises"),
+            looks_up=self._chance(0.1),
+            knows_dimension=self._chance(0.5),
+            closed_at=self._seconds(0.1, 30) if self._chance(0.12) else None,
+        )
+
+    def _call(self, clients: tuple[ClientPlan, ...]) -> CallPlan:
+        kind = self._one_of("embed", "embed", "one", "stream", "stream")
+        smallest = self._whole(8, 60)
+        inputs = self._whole(1, self._one_of(3, 12, 30))
+        source = self._one_of("list", "list", "async", "async", "thread") if kind != "one" else "list"
+        is_stream = kind == "stream"
+        return CallPlan(
+            kind=kind,  # type: ignore[arg-type]
+            client=self._whole(0, len(clients) - 1),
+            at=self._one_of(0.0, 0.0, self._seconds(0.1, 20)),
+            inputs=inputs,
+            size=(smallest, smallest + self._whole(0, 120)),
+            input_type="query" if self._chance(0.3) else "passage",
+            variant=self._one_of(0, 0, 0, 1),
+            priority="interactive" if self._chance(0.6 if kind == "one" else 0.15) else "bulk",
+            timeout=self._seconds(0.05, 60) if self._chance(0.3) else None,
+            on_error="return" if self._chance(0.4) else "raise",
+            dedupe=kind == "embed" and self._chance(0.3),
+            duplicates=self._one_of(0.0, 0.0, 0.4),
+            refused=self._one_of(0.0, 0.0, 0.0, 0.1, 0.5),
+            bad=self._one_of(0.0, 0.0, 0.1, 0.8) if is_stream else 0.0,
+            source="async" if source == "thread" and kind == "embed" else source,  # type: ignore[arg-type]
+            pause=self._one_of(0.0, 0.0, self._seconds(0.001, 0.6)),
+            source_fails_at=self._whole(0, inputs) if source != "list" and self._chance(0.1) else None,
+            ordered=not is_stream or self._chance(0.6),
+            window=self._whole(1, 4) if is_stream and self._chance(0.4) else None,
+            max_delay=self._one_of(0.01, 0.5, 2.0),
+            takes=self._one_of(0.0, 0.0, self._seconds(0.01, 2)) if is_stream else 0.0,
+            leaves_after=self._whole(0, 4) if is_stream and self._chance(0.15) else None,
+            progress=self._one_of("none", "follows", "follows", "follows", "raises") if kind != "one" else "none",
+            common=self._chance(0.3),
+            cancellation=self._cancellation() if self._chance(0.2) else None,
+        )
+
+    def _cancellation(self) -> Cancellation:
+        after = self._whole(1, 12) if self._chance(0.7) else None
+        return Cancellation(after, self._seconds(0.01, 20), self._whole(0, 40))
