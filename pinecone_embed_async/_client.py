@@ -583,9 +583,6 @@ class EmbedClient(Generic[EmbeddingsT]):
         is_complete = collector.account.embedded_count == call.count
         # Where the last answer came after the job had ended, nothing is missing.
         error = None if is_complete else ledger.job_error or collector.account.first_error()
-        if ledger.job_error is not None:
-            # What was cancelled has not been reported.
-            report()
         if error is not None and raises:
             raise with_outcome(error, result)
         return cast("EmbeddingsT", result)
@@ -1042,12 +1039,13 @@ class EmbedClient(Generic[EmbeddingsT]):
         return Run(
             ledger,
             sender.turn_for,
-            sender.send if keeper is None else keeper.keeping(sender.send),
+            sender.send,
             window=window or 2 * self._max_concurrency,
             clock=self._clock,
             deadline=deadline,
             settled=settled,
             changed=changed,
+            keep=None if keeper is None else keeper.keep,
         )
 
     def _observe(

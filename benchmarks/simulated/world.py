@@ -46,13 +46,11 @@ class _Selector(selectors.SelectSelector):
 
 
 class _Task(asyncio.Task["Any"]):
-    """A task with a number for its hash, so that sets of tasks have the same order in every run."""
+    """A task with its number in the loop for its hash, so that sets of tasks have the same order in every run."""
 
-    _numbers = itertools.count()
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, *arguments: Any, number: int, **options: Any) -> None:
         # Before the task is begun, for asyncio keeps it in a set.
-        self._number = next(self._numbers)
+        self._number = number
         super().__init__(*arguments, **options)
 
     def __hash__(self) -> int:
@@ -71,7 +69,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self, most_turns: int = 2**62) -> None:
         self._hands = _Selector(most_turns)
         super().__init__(self._hands)
-        self.set_task_factory(lambda loop, coroutine, **options: _Task(coroutine, loop=loop, **options))
+        numbers = itertools.count()
+
+        def make_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> _Task:
+            return _Task(coroutine, loop=loop, number=next(numbers), **options)
+
+        self.set_task_factory(make_task)
 
     def time(self) -> float:
         """Virtual seconds since the loop was made."""

@@ -18,12 +18,8 @@ if TYPE_CHECKING:
 
     from pinecone_embed_async._cache._protocol import Cache
     from pinecone_embed_async._engine import Destination
-    from pinecone_embed_async._errors import EmbedError
-    from pinecone_embed_async._limits import Turn
     from pinecone_embed_async._models import VectorType
     from pinecone_embed_async._plan import PlannedRequest
-    from pinecone_embed_async._retry import RetryState
-    from pinecone_embed_async._stream._run import Send
     from pinecone_embed_async._wire import Answer
 
 LOOKED_UP_AT_ONCE = 1024
@@ -225,18 +221,10 @@ class Keeper:
                 self._answered[request.start] = request, values
         self._destination.answered(request, answer)
 
-    def keeping(self, send: Send) -> Send:
-        """The function `send`, which keeps what was answered before it gives its outcome."""
-
-        async def send_and_keep(
-            request: PlannedRequest, retry: RetryState, turn: Turn, cut: Callable[[int], PlannedRequest]
-        ) -> EmbedError | None:
-            error = await send(request, retry, turn, cut)
-            # It may have been cut meanwhile, from its end.
-            self._rows.pop(request.start, None)
-            answered = self._answered.pop(request.start, None)
-            if answered is not None:
-                await self._keep(answered[0].texts, answered[1])
-            return error
-
-        return send_and_keep
+    async def keep(self, request: PlannedRequest) -> None:
+        """Keep what a request that has ended was answered, if it was."""
+        # It may have been cut meanwhile, from its end.
+        self._rows.pop(request.start, None)
+        answered = self._answered.pop(request.start, None)
+        if answered is not None:
+            await self._keep(answered[0].texts, answered[1])

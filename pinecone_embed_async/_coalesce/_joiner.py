@@ -123,9 +123,11 @@ class Joiner:
         try:
             await answered
         finally:
-            if timer is not None:
-                timer.cancel()
-            await self._leave(seat)
+            try:
+                await self._leave(seat)
+            finally:
+                if timer is not None:
+                    timer.cancel()
         if seat.outcome is None:
             raise RuntimeError("a caller was woken without an outcome")
         return seat.outcome
@@ -167,6 +169,11 @@ class Joiner:
     def _expire(self, seat: Seat) -> None:
         """Tell a caller that its time is over, and what was met before."""
         sent = self._sent.get(seat.batch)
+        if seat.outcome is not None:
+            # It is the last to leave, and what is kept of its request has taken all its time.
+            if sent is not None and not seat.batch.callers:
+                sent.task.cancel()
+            return
         if sent is None:
             seat.settle(DeadlineExceededError("the deadline of the call passed before its request was sent"))
             return

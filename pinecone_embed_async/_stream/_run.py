@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     """Sends a request through all its attempts, the first of them with the turn; gives its error, or `None` once the
     rows are in place."""
 
+    Keep = Callable[[PlannedRequest], Awaitable[None]]
+    """Keeps what a request was answered, if it was."""
+
 GRACE_SECONDS = 5.0
 """How long requests in flight may take once an error has ended the job: long enough for nearly every answer that
 is on its way, short enough for somebody who waits for the error."""
@@ -40,6 +43,8 @@ class _UnderWay:
     retry: RetryState = field(default_factory=RetryState)
     task: asyncio.Task[None] | None = None
     is_abandoned: bool = False
+    is_over: bool = False
+    """Whether its outcome is noted, and at most something is still being kept of it."""
 
 
 class Run:
@@ -54,6 +59,7 @@ class Run:
         deadline: the end, by the clock; `None` for none.
         settled: called after each request, in the event loop; what it raises ends the run and is kept in `error`.
         changed: called when a request has ended in any way, and when the job has; must not raise.
+        keep: keeps what a request was answered, once its rows are in place; `None` if nothing is to be kept.
         grace: seconds that requests in flight may still take after an error has ended the job.
 
     Attributes:
@@ -72,6 +78,7 @@ class Run:
         deadline: float | None,
         settled: Callable[[], None],
         changed: Callable[[], None] = lambda: None,
+        keep: Keep | None = None,
         grace: float = GRACE_SECONDS,
     ) -> None:
         self._ledger = ledger
@@ -82,6 +89,7 @@ class Run:
         self._deadline = deadline
         self._settled = settled
         self._changed = changed
+        self._keep = keep
         self._grace = grace
         # In the order in which they began, so that whatever ends them all does so in the same order every time.
         self._under_way: dict[_UnderWay, None] = {}
@@ -182,11 +190,16 @@ class Run:
             self._forget(entry)
             return
         await self._send_with(turn, request, entry)
-        self._forget(entry)
+        entry.is_over = True
         if self._ledger.job_error is not None:
             self._wind_down()
-        self.fill()
         self.report()
+        if self._keep is not None and entry.request is not None:
+            # Whoever waits for the rows does not wait for that.
+            self._changed()
+            await self._keep(entry.request)
+        self._forget(entry)
+        self.fill()
 
     def tell_changed(self) -> None:
         """Call `changed`, for something has changed without a request."""
@@ -261,8 +274,10 @@ class Run:
         for entry in self._under_way:
             if entry.retry.in_flight:
                 entry.retry.is_last = True
-            else:
+            elif not entry.is_over:
                 self._abandon(entry)
+        # Of those that are abandoned.
+        self.report()
         self._changed()
         end = self._clock.time() + self._grace
         self._set_timer(end if self._deadline is None else min(end, self._deadline))
@@ -273,11 +288,15 @@ class Run:
         self._ledger.end(DeadlineExceededError("the deadline of the call passed before all inputs were embedded"))
         for entry in self._under_way:
             self._abandon(entry)
+        self.report()
         self._changed()
 
     def _abandon(self, entry: _UnderWay) -> None:
         """Cancel a request, unless its rows are in place."""
         retry, ended_by = entry.retry, self._ledger.job_error
+        if entry.is_over and entry.task is not None:
+            entry.task.cancel()
+            return
         if retry.is_settled or entry.is_abandoned or entry.task is None or ended_by is None:
             return
         entry.is_abandoned = True

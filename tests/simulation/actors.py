@@ -7,7 +7,9 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pinecone_embed_async import EmbedError, EmbeddedBatch, Progress
+import numpy as np
+
+from pinecone_embed_async import EmbeddedBatch, EmbedError, Progress
 from tests.simulation.neighbours import NeighbourError
 from tests.simulation.service import REFUSED
 
@@ -176,7 +178,9 @@ class Actor:
 
     async def _embed(self) -> DenseEmbeddings | SparseEmbeddings:
         source: Any = self.call.items if self.call.plan.source == "list" else self._slow_source()
-        return await self._client.embed(source, dedupe=self.call.plan.dedupe, **self._options())
+        result: DenseEmbeddings | SparseEmbeddings
+        result = await self._client.embed(source, dedupe=self.call.plan.dedupe, **self._options())
+        return result
 
     async def _crowd(self) -> None:
         call = self.call
@@ -246,7 +250,8 @@ def _now() -> float:
 
 def _shown(what: object) -> str:
     if isinstance(what, EmbedError):
-        return f"{type(what).__name__} {what.attempts} {[(list(one.indices), type(one.error).__name__) for one in what.failures]}"
+        failures = [(list(one.indices), type(one.error).__name__) for one in what.failures]
+        return f"{type(what).__name__} {what.attempts} {failures}"
     if isinstance(what, BaseException):
         return type(what).__name__
-    return repr(what) if not hasattr(what, "shape") else f"vector {what.tolist()}"
+    return f"vector {what.tolist()}" if isinstance(what, np.ndarray) else repr(what)

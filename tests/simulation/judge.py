@@ -1,4 +1,4 @@
-"""What must hold in every run: invariants 1 to 6 of docs/design.md, bills, limits, deadlines, order, statistics and hooks."""
+"""What must hold in every run: invariants, bills, limits, deadlines, order, statistics and hooks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pinecone_embed_async import (
-
     AuthenticationError,
     ClosedError,
     ConfigurationError,
@@ -32,6 +31,7 @@ from pinecone_embed_async import (
 )
 from tests.simulation.actors import MARK, Call, Caller
 from tests.simulation.neighbours import NeighbourError
+from tests.simulation.scenario import FINAL
 from tests.simulation.service import MODEL, REFUSED
 
 if TYPE_CHECKING:
@@ -150,7 +150,9 @@ class Judge:
                 continue
             at, _, asked = other.rejection
             if asked is not None and at + INSTANT < exchange.sent < at + asked - INSTANT:
-                self.found("pause", f"{exchange.number} sent at {exchange.sent}, {other.number} told at {at} to wait {asked}")
+                self.found(
+                    "pause", f"{exchange.number} sent at {exchange.sent}, {other.number} told at {at} to wait {asked}"
+                )
 
     def _check_quota(self, exchange: Exchange) -> None:
         quota = self._scenario.service.quota
@@ -165,7 +167,9 @@ class Judge:
         if any(self._ended_now(other, now) for other in siblings):
             # What its answer tells may be counted in this very instant, or not yet.
             return
-        billed = sum(other.billed for other in siblings if other.is_delivered and self._end_of(other) > now - length + INSTANT)
+        billed = sum(
+            other.billed for other in siblings if other.is_delivered and self._end_of(other) > now - length + INSTANT
+        )
         if told.used < billed:
             self.found("counted short", f"{told.used} used, {billed} billed in the window of {exchange.number} at {now}")
         if told.source in ("given", "named") and told.limit is not None and told.used > told.limit:
@@ -221,7 +225,7 @@ class Judge:
     def _right_row(self, call: Call, text: str, row: Any) -> bool:
         indices, values = self._service.texts.row(text, call.plan.input_type, call.plan.variant)
         if isinstance(row, SparseVector):
-            return row.indices.tolist() == indices and row.values.tolist() == values
+            return bool(row.indices.tolist() == indices and row.values.tolist() == values)
         found: list[float] = row.tolist()
         return found == values
 
@@ -238,12 +242,12 @@ class Judge:
                 self.found("error", f"call {call.number} raised {type(error).__name__}: {error}")
             if not isinstance(error, EmbedError):
                 return False
-        took = (caller.ended or math.inf) - caller.began
+        took = _end(caller) - caller.began
         if plan.timeout is not None and took > plan.timeout + INSTANT and plan.kind != "stream":
             self.found("deadline", f"call {call.number} took {took} s, not {plan.timeout}")
         closed_at = self._scenario.clients[plan.client].closed_at
         if closed_at is not None and plan.kind != "stream" and plan.source == "list":
-            late = (caller.ended or math.inf) - max(closed_at, caller.began) - GRACE
+            late = _end(caller) - max(closed_at, caller.began) - GRACE
             if late > INSTANT:
                 self.found("closing", f"call {call.number} ended {late} s later than the grace period allows")
         return True
@@ -254,7 +258,7 @@ class Judge:
         error = call.outcome if isinstance(call.outcome, EmbedError) else None
         result = call.outcome if error is None else error.partial
         if result is None:
-            if not isinstance(error, (ClosedError, DeadlineExceededError, ConfigurationError)):
+            if not isinstance(error, (ClosedError, DeadlineExceededError, ConfigurationError, InputError)):
                 self.found("partial", f"call {call.number} raised {type(error).__name__} without one")
             return
         if error is not None and error.failures != result.failures:
@@ -268,19 +272,11 @@ class Judge:
 
     def _check_result(self, call: Call, items: Sequence[Any], result: Any, error: EmbedError | None) -> None:
         """Each item is embedded rightly, failed for a reason, or not tried since the job ended."""
-        fates = np.zeros(len(items), np.intp)
-        fates[result.embedded] += 1
-        not_tried = result.not_tried.tolist()
-        fates[not_tried] += 1
         if len(result) != len(items):
             self.found("rows", f"call {call.number} has {len(result)} rows for {len(items)} inputs")
             return
-        for failure in result.failures:
-            fates[list(failure.indices)] += 1
-            for index in failure.indices:
-                self._check_failure(call, items[index], failure.error)
-        if (fates != 1).any():
-            self.found("fates", f"call {call.number}: {fates.tolist()}")
+        self._check_fates(call, items, result)
+        not_tried = result.not_tried.tolist()
         for index in np.flatnonzero(result.embedded).tolist():
             if not self._right_row(call, items[index], result[index]):
                 self.found("rows", f"call {call.number}: row {index} is not that of its input")
@@ -295,6 +291,19 @@ class Judge:
         if error is not None and not result.failures and not not_tried and call.plan.kind == "embed":
             self.found("error", f"call {call.number} raised {type(error).__name__}, but nothing failed")
 
+    def _check_fates(self, call: Call, items: Sequence[Any], result: Any) -> None:
+        fates = result.embedded.astype(np.intp)
+        fates[result.not_tried] += 1
+        met = [call.outcome, *(failure.error for failure in result.failures)]
+        # What was on the wire when a job ended had one answer, whatever that was.
+        is_ended = self._was_ended_early(call) or any(isinstance(error, JOB_ERRORS) for error in met)
+        for failure in result.failures:
+            fates[list(failure.indices)] += 1
+            for index in failure.indices:
+                self._check_failure(call, items[index], failure.error, is_ended=is_ended)
+        if (fates != 1).any():
+            self.found("fates", f"call {call.number}: {fates.tolist()}")
+
     def _is_closed(self, call: Call) -> bool:
         return self._scenario.clients[call.plan.client].closed_at is not None
 
@@ -302,29 +311,28 @@ class Judge:
         """Whether the parameters, rather than an input, may have been refused, as far as the client can see."""
         return any(fault.startswith("status=4") for fault in self._scenario.service.faults)
 
-    def _check_failure(self, call: Call, item: Any, error: EmbedError) -> None:
+    def _check_failure(self, call: Call, item: Any, error: EmbedError, *, is_ended: bool) -> None:
         if not isinstance(item, str):
             if not isinstance(error, InputError):
                 self.found("cause", f"call {call.number}: what is no text failed with {type(error).__name__}")
             return
-        if self._was_ended_early(call):
-            # What was on the wire then had one answer, whatever that was.
-            return
-        if isinstance(error, InvalidRequestError) and REFUSED not in item and not self._is_faulty_job(call):
+        is_refused = REFUSED in item or self._is_faulty_job(call)
+        if isinstance(error, InvalidRequestError) and not is_refused and not is_ended:
             self.found("cause", f"call {call.number}: an input that is not refused failed with {type(error).__name__}")
-        if isinstance(error, RateLimitError):
+        if isinstance(error, RateLimitError) and not self._was_ended_early(call):
             self._check_given_up(call, error)
 
     def _was_ended_early(self, call: Call) -> bool:
         """Whether a job may have been ended by something else than its requests."""
         plan = self._scenario.clients[call.plan.client]
-        return plan.closed_at is not None or plan.backend_fails > 0 or call.plan.timeout is not None
+        is_final = any(fault in FINAL for fault in self._scenario.service.faults)
+        return plan.closed_at is not None or plan.backend_fails > 0 or call.plan.timeout is not None or is_final
 
     def _check_given_up(self, call: Call, error: EmbedError) -> None:
         """A job ends with a rejection only if nothing under the same limit was accepted for long."""
         plan = self._scenario.clients[call.plan.client]
         last = max((self._end_of(one) for one in self._accepted_like(call)), default=-math.inf)
-        waited = (call.ended or math.inf) - last
+        waited = _end(call) - last
         # The pause that it would have had to wait for counts too, and rejections may ask for 120 s and be backed off for 20.
         if waited + 140 + plan.initial_backoff < plan.max_elapsed:
             self.found("given up", f"call {call.number}: {type(error).__name__} {waited} s after the last acceptance")
@@ -332,9 +340,9 @@ class Judge:
     def _accepted_like(self, call: Call) -> Iterable[Exchange]:
         limiter = self._limiter_of(call.plan.client)
         for one in self._service.journal.exchanges:
-            if one.is_delivered and one.input_type == call.plan.input_type and self._limiter_of(one.client) == limiter:
-                if self._end_of(one) <= (call.ended or math.inf):
-                    yield one
+            is_like = one.input_type == call.plan.input_type and self._limiter_of(one.client) == limiter
+            if one.is_delivered and is_like and self._end_of(one) <= _end(call):
+                yield one
 
     def _check_one(self, call: Call, caller: Caller, text: str) -> None:
         if not self._check_ended(call, caller):
@@ -344,7 +352,7 @@ class Judge:
             for failure in error.failures:
                 if list(failure.indices) != [0]:
                     self.found("failures", f"call {call.number}: {failure.indices} of a single text")
-            self._check_failure(call, text, error)
+            self._check_failure(call, text, error, is_ended=self._was_ended_early(call))
         elif not self._right_row(call, text, caller.outcome):
             self.found("rows", f"call {call.number}: the vector is not that of its text")
 
@@ -358,14 +366,16 @@ class Judge:
             batch = what if isinstance(what, EmbeddedBatch) else getattr(what, "batch", None)
             deadline = math.inf if plan.timeout is None else call.began + plan.timeout
             if given > max(asked, deadline) + INSTANT:
-                self.found("deadline", f"stream {call.number} gave a batch at {given}, asked at {asked}, deadline {deadline}")
+                self.found(
+                    "deadline", f"stream {call.number} gave a batch at {given}, asked at {asked}, deadline {deadline}"
+                )
             if batch is None:
                 if isinstance(what, EmbedError):
                     ended_by = what
                 continue
             starts.append(batch.start)
             error = what if isinstance(what, EmbedError) else None
-            if isinstance(error, JOB_ERRORS) and len(batch.embeddings.not_tried):
+            if isinstance(error, JOB_ERRORS):
                 ended_by = error
             self._check_batch(call, batch, error)
             embedded += int(batch.embeddings.embedded.sum())
@@ -374,7 +384,7 @@ class Judge:
                 seen[batch.start + row] = seen.get(batch.start + row, 0) + 1
         if any(count > 1 for count in seen.values()):
             self.found("rows", f"stream {call.number} gave an item twice")
-        if plan.ordered and ended_by is None and not self._is_closed(call) and starts != sorted(starts):
+        if plan.ordered and ended_by is None and not self._was_ended_early(call) and starts != sorted(starts):
             self.found("order", f"stream {call.number} gave {starts}")
         self._check_read_ahead(call)
         if not self._check_ended(call, call):
@@ -385,7 +395,8 @@ class Judge:
         self, call: Call, seen: dict[int, int], ended_by: EmbedError | None, embedded: int, failed: int
     ) -> None:
         plan = call.plan
-        if call.has_left or call.outcome is not None or ended_by is not None:
+        has_raised = any(isinstance(what, NeighbourError) for _, _, what in call.batches)
+        if call.has_left or call.outcome is not None or ended_by is not None or (has_raised and plan.progress == "raises"):
             return
         is_over = self._is_closed(call) or plan.timeout is not None or self._is_faulty_job(call)
         read = len(self.call_items_read(call))
@@ -416,7 +427,8 @@ class Judge:
             ahead = call.items[pull.delivered : index]
             batches = sum(not isinstance(item, str) for item in ahead)
             batches += sum(isinstance(item, str) for item in ahead) // client.max_batch_size
-            if batches > window:
+            # What is no text ends the batch before it, and both are handed over together.
+            if batches > window + 1:
                 self.found("read ahead", f"stream {call.number}: {batches} batches of {window} at item {index}")
                 return
 
@@ -443,8 +455,14 @@ class Judge:
         statistics = client.statistics()
         own = [one for one in self._service.journal.exchanges if one.client == number]
         is_disturbed = plan.closed_at is not None or any(
-            call.plan.client == number and (call.plan.cancellation or call.plan.timeout or call.plan.progress == "raises"
-                                            or call.has_left or call.plan.leaves_after is not None)
+            call.plan.client == number
+            and (
+                call.plan.cancellation
+                or call.plan.timeout
+                or call.plan.progress == "raises"
+                or call.has_left
+                or call.plan.leaves_after is not None
+            )
             for call in calls
         )
         told = {
@@ -489,6 +507,8 @@ class Judge:
                 self.found("hooks", f"client {number}: {told} {name} by the hooks, {counted} by the statistics")
 
 
+def _end(caller: Caller) -> float:
+    return math.inf if caller.ended is None else caller.ended
 
 
 def _now() -> float:

@@ -1,17 +1,15 @@
-"""Code that is not the client's and meets it: caches, quota back ends and hooks that work, dawdle, raise or answer rubbish."""
+"""Code that is not the client's and meets it: caches, back ends and hooks that work, dawdle, raise or answer rubbish."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
 
-from pinecone_embed_async import QuotaGrant, QuotaOutcome, SharedQuota
-
 if TYPE_CHECKING:
     import random
     from collections.abc import Mapping, Sequence
 
-    from pinecone_embed_async import Event, QuotaDemand
+    from pinecone_embed_async import Event, QuotaDemand, QuotaGrant, QuotaOutcome, SharedQuota
 
 FAULTS = (OSError, RuntimeError, KeyError, ValueError, ConnectionError, MemoryError, TimeoutError, LookupError)
 

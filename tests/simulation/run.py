@@ -133,7 +133,7 @@ class _Run:
         timers = loop.timers()
         # What counts against a quota does so for a window, and no longer than a thousandth of one beyond.
         await asyncio.sleep(self._window() * 1.01)
-        judge.check_end(sorted(others, key=hash), timers)  # type: ignore[arg-type]
+        judge.check_end(sorted(others, key=hash), timers)
         for backend in self._backends:
             for misuse in [*backend.misuse, *(["grants were not settled"] if backend.unsettled else [])]:
                 judge.found("back end", misuse)
@@ -247,7 +247,9 @@ class _Run:
                 self._judge.found("works on", f"client {number} raised {type(error).__name__}: {error}")
             return
         if not result.embedded.all() and plan.quota != "backend":
-            self._judge.found("works on", f"client {number} embedded {result.embedded.sum()} of {len(texts)}: {result.failures}")
+            self._judge.found(
+                "works on", f"client {number} embedded {result.embedded.sum()} of {len(texts)}: {result.failures}"
+            )
 
     @staticmethod
     def _said(calls: list[Call]) -> list[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Literal, TypeVar
 
 OneT = TypeVar("OneT")
+ClientQuota = Literal["none", "given", "shared", "backend"]
 QuotaKind = Literal["fixed", "sliding", "bucket"]
 
 
@@ -91,7 +93,7 @@ class ClientPlan:
     max_backoff: float = 20.0
     attempt_timeout: float = 30.0
     max_delay: float = 0.01
-    quota: Literal["none", "given", "shared", "backend"] = "none"
+    quota: ClientQuota = "none"
     backend_fails: float = 0.0
     cache: Literal["none", "works", "slow", "raises", "forgets", "short", "garbage"] = "none"
     hooks: Literal["none", "listens", "raises"] = "listens"
@@ -102,7 +104,7 @@ class ClientPlan:
 
 @dataclass(frozen=True)
 class Cancellation:
-    """When a call is cancelled: so many turns of the loop after a time, or after so many requests have reached the service."""
+    """When a call is cancelled: so many turns of the loop after a time, or after so many requests have been sent."""
 
     after_requests: int | None
     at: float
@@ -224,6 +226,7 @@ RETRIED = (
 FINAL = ("status=400", "status=401", "status=404", "month_quota_spent", "quota_exceeded", "redirect", "status=418,html")
 """Faults that the client gives up on: what they strike fails, or ends the job."""
 
+
 def described(plan: object) -> str:
     """A plan on one line, without what is as usual."""
     if isinstance(plan, tuple):
@@ -260,13 +263,13 @@ class _Draw:
 
     def _seconds(self, least: float, most: float) -> float:
         """Seconds, as likely to be between 0.1 and 1 as between 1 and 10."""
-        return round(least * (most / least) ** self._rng.random(), 3)
+        return round(least * math.exp(math.log(most / least) * self._rng.random()), 3)
 
     def scenario(self) -> Scenario:
         service = self._service()
         clients = tuple(self._client(service) for _ in range(self._one_of(1, 1, 1, 2, 2, 3, 4)))
         calls: list[CallPlan] = []
-        left = MOST_REQUESTS
+        left = float(MOST_REQUESTS)
         for _ in range(self._whole(1, 5)):
             call = self._call(clients)
             left -= call.inputs / clients[call.client].max_batch_size
@@ -281,11 +284,11 @@ class _Draw:
         faults = tuple(self._one_of(*RETRIED) for _ in range(self._whole(1, 6))) if is_faulty else ()
         if is_faulty and self._chance(0.15):
             faults = (*faults, self._one_of(*FINAL))
-        latency = self._seconds(0.01, 2)
+        latency, spread = self._seconds(0.01, 2), self._one_of(1.0, 1.5, 4.0)
         return ServicePlan(
             vector_type="sparse" if vector_type == "sparse" else "dense",
             dimension=self._whole(2, 8),
-            latency=(latency, round(latency * self._one_of(1, 1.5, 4), 3)),
+            latency=(latency, round(latency * spread, 3)),
             slow=self._one_of(0.0, 0.0, 0.0, 0.02),
             pieces=self._whole(1, 4),
             bytes_per_token=self._one_of(2.0, 3.0, 4.0, 4.0, 5.0, 8.0),
@@ -305,7 +308,7 @@ class _Draw:
         window = self._one_of(2.0, 10.0, 60.0)
         tokens = self._whole(100, 1500) if self._chance(0.85) else None
         kind: QuotaKind = self._one_of("fixed", "sliding", "sliding", "bucket")
-        changes = ()
+        changes: tuple[tuple[float, float], ...] = ()
         if tokens is not None and self._chance(0.2):
             first = self._seconds(1, 3 * window)
             changes = ((first, 0.5), (round(first + self._seconds(1, 3 * window), 3), 1.0))
@@ -323,8 +326,9 @@ class _Draw:
         )
 
     def _client(self, service: ServicePlan) -> ClientPlan:
-        quotas = ("none", "given", "given", "shared", "shared", "backend") if service.quota else ("none", "none", "shared")
-        quota = self._one_of(*quotas)
+        quota: ClientQuota = self._one_of("none", "none", "shared")
+        if service.quota is not None:
+            quota = self._one_of("none", "given", "given", "shared", "shared", "backend")
         return ClientPlan(
             max_concurrency=self._whole(1, 6),
             max_batch_size=self._whole(1, 6),
@@ -334,7 +338,7 @@ class _Draw:
             max_backoff=self._one_of(1.0, 20.0),
             attempt_timeout=self._one_of(3.0, 30.0),
             max_delay=self._one_of(0.001, 0.01, 0.3),
-            quota=quota,  # type: ignore[arg-type]
+            quota=quota,
             backend_fails=self._one_of(0.0, 0.0, 0.05) if quota == "backend" else 0.0,
             cache=self._one_of("works", "slow", "raises", "forgets", "short", "garbage") if self._chance(0.35) else "none",
             hooks=self._one_of("none", "listens", "listens", "raises"),

@@ -1,0 +1,111 @@
+"""The whole client in a simulation, from many seeds.
+
+    python -m tests.simulation --seeds 10000
+    python -m tests.simulation --seed 4711
+
+Exit status 1 if something that must hold does not for some seed, which is then told with its scenario, made as small as it
+still fails; 2 for misuse.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING
+
+from tests.simulation.run import Outcome, run
+from tests.simulation.scenario import described, draw
+from tests.simulation.shrink import shrink
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tests.simulation.scenario import Scenario
+
+AT_ONCE = 50
+"""Seeds that a process is given at a time."""
+
+MOST_TOLD = 5
+"""Failing seeds that are told in full."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the command line, simulate, tell."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seeds", type=int, default=1000, help="how many (default 1000)")
+    parser.add_argument("--start", type=int, default=0, help="the first of them (default 0)")
+    parser.add_argument("--seed", type=int, help="just this one, with everything that happens")
+    parser.add_argument("--first", action="store_true", help="stop at the first that fails")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one for each core)")
+    options = parser.parse_args(arguments)
+    if options.seeds < 1 or options.workers < 1:
+        parser.error("--seeds and --workers must be integers ≥ 1")
+    if options.seed is not None:
+        return _tell_one(draw(options.seed))
+    return _tell_many(range(options.start, options.start + options.seeds), options.workers, is_first=options.first)
+
+
+def _tell_one(scenario: Scenario) -> int:
+    outcome = run(scenario)
+    print(described(scenario), *outcome.trace, *outcome.violations, f"digest {outcome.digest}", sep="\n")
+    return 1 if outcome.violations else 0
+
+
+def _tell_many(seeds: range, workers: int, *, is_first: bool) -> int:
+    started, done, requests, seconds = time.perf_counter(), 0, 0, 0.0
+    failed: list[int] = []
+    checks: Counter[str] = Counter()
+    for outcome in _outcomes(seeds, workers):
+        done += 1
+        requests += outcome.requests
+        seconds += outcome.seconds
+        if outcome.violations:
+            failed.append(outcome.scenario.seed)
+            checks.update({violation.check for violation in outcome.violations})
+            if len(failed) <= MOST_TOLD:
+                print(report(outcome), flush=True)
+            if is_first:
+                break
+    took = time.perf_counter() - started
+    print(f"{done:,} seeds, {requests:,} requests, {seconds / 3600:,.0f} simulated hours in {took:.0f} s")
+    if failed:
+        print(f"{len(failed)} seeds fail, {', '.join(map(str, failed[:20]))} among them; by check: {dict(checks)}")
+    return 1 if failed else 0
+
+
+def _outcomes(seeds: range, workers: int) -> Iterator[Outcome]:
+    parts = [seeds[start : start + AT_ONCE] for start in range(0, len(seeds), AT_ONCE)]
+    if workers == 1:
+        for part in parts:
+            yield from run_all(part)
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        for outcomes in pool.map(run_all, parts):
+            yield from outcomes
+
+
+def run_all(seeds: range) -> list[Outcome]:
+    """Run the scenarios of some seeds; the traces of those that hold are left out."""
+    outcomes = [run(draw(seed)) for seed in seeds]
+    for outcome in outcomes:
+        if not outcome.violations:
+            outcome.trace.clear()
+    return outcomes
+
+
+def report(outcome: Outcome) -> str:
+    """What failed, and the smallest scenario in which it does."""
+    check = outcome.violations[0].check
+    smallest = shrink(outcome.scenario, lambda scenario: any(one.check == check for one in run(scenario).violations))
+    told = run(smallest)
+    lines = [f"seed {outcome.scenario.seed} fails:", *(f"  {violation}" for violation in outcome.violations)]
+    lines += ["made smaller:", f"  {described(smallest)}", *(f"  {line}" for line in told.trace)]
+    return "\n".join([*lines, *(f"  {violation}" for violation in told.violations)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

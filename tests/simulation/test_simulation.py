@@ -1,0 +1,73 @@
+"""The real client in drawn scenarios: what must hold in every run holds, and a run can be repeated to the last step."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.simulation.__main__ import report, run_all
+from tests.simulation.found import FOUND
+from tests.simulation.run import run
+from tests.simulation.scenario import CallPlan, ClientPlan, Scenario, described, draw
+from tests.simulation.shrink import shrink
+
+SEEDS, AT_ONCE = 1000, 50
+
+
+@pytest.mark.parametrize("start", range(0, SEEDS, AT_ONCE))
+def test_what_must_hold_holds_in_every_run(start: int) -> None:
+    failed = [outcome for outcome in run_all(range(start, start + AT_ONCE)) if outcome.violations]
+    assert not failed, report(failed[0])
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_what_was_mended_stays_mended(name: str) -> None:
+    assert not run(FOUND[name]).violations
+
+
+REPEATED = range(7000, 7030)
+DIGESTS = "from tests.simulation.__main__ import run_all; print(*(one.digest for one in run_all(range({}, {}))))"
+
+
+@pytest.mark.parametrize("hash_seed", ["0", "4711"])
+def test_a_seed_gives_the_same_run_in_another_process_and_under_another_hash_seed(hash_seed: str) -> None:
+    program = DIGESTS.format(REPEATED.start, REPEATED.stop)
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    told = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout.split() == [outcome.digest for outcome in run_all(REPEATED)]
+
+
+def test_scenarios_have_everything_in_them() -> None:
+    scenarios = [draw(seed) for seed in range(SEEDS)]
+    calls = [call for scenario in scenarios for call in scenario.calls]
+    clients = [client for scenario in scenarios for client in scenario.clients]
+    assert {call.kind for call in calls} == {"embed", "one", "stream"}
+    assert {call.source for call in calls} == {"list", "async", "thread"}
+    assert {client.quota for client in clients} == {"none", "given", "shared", "backend"}
+    assert len({client.cache for client in clients}) == 7
+    assert {scenario.service.quota.kind for scenario in scenarios if scenario.service.quota} == {
+        "fixed",
+        "sliding",
+        "bucket",
+    }
+    assert sum(call.cancellation is not None for call in calls) > SEEDS / 4
+    assert sum(client.closed_at is not None for client in clients) > SEEDS / 10
+    assert any(call.leaves_after is not None for call in calls)
+
+
+def test_a_scenario_can_be_told_and_read_again() -> None:
+    for seed in range(100):
+        told = described(draw(seed))
+        assert eval(told, vars(sys.modules["tests.simulation.scenario"]).copy()) == draw(seed)  # noqa: S307
+
+
+def test_a_scenario_that_fails_is_made_as_small_as_it_still_fails() -> None:
+    def fails(scenario: Scenario) -> bool:
+        return any(call.inputs >= 3 and scenario.clients[call.client].max_batch_size > 5 for call in scenario.calls)
+
+    big = next(scenario for scenario in map(draw, range(1000)) if fails(scenario) and len(scenario.calls) > 3)
+    small = shrink(big, fails)
+    assert small == Scenario(big.seed, clients=(ClientPlan(max_batch_size=6),), calls=(CallPlan(inputs=3),))
