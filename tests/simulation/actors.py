@@ -35,11 +35,13 @@ class Pull:
 
     Attributes:
         at: when.
-        delivered: items that the stream had given its consumer by then.
+        delivered_texts: texts that the stream had given its consumer by then.
+        delivered_bad: items that are no texts, the same.
     """
 
     at: float
-    delivered: int
+    delivered_texts: int
+    delivered_bad: int
 
 
 @dataclass(eq=False)
@@ -78,7 +80,8 @@ class Call(Caller):
     batches: list[tuple[float, float, Any]] = field(default_factory=list)
     pulls: list[Pull] = field(default_factory=list)
     progress: list[Progress] = field(default_factory=list)
-    delivered: int = 0
+    delivered_texts: int = 0
+    delivered_bad: int = 0
     has_left: bool = False
 
     @property
@@ -192,7 +195,7 @@ class Actor:
                     await asyncio.sleep(call.plan.pause * 2 * self._rng.random())
 
     def _pulled(self, index: int) -> Any:
-        self.call.pulls.append(Pull(_now(), self.call.delivered))
+        self.call.pulls.append(Pull(_now(), self.call.delivered_texts, self.call.delivered_bad))
         if index == self.call.plan.source_fails_at:
             raise NeighbourError("a fault of the simulated source")
         return self.call.items[index]
@@ -238,7 +241,9 @@ class Actor:
                 call.batches.append((asked, _now(), given))
                 self._service.note("batch", call.number, _shown(given))
                 batch = given if isinstance(given, EmbeddedBatch) else getattr(given, "batch", None)
-                call.delivered += 0 if batch is None else len(batch)
+                items = [] if batch is None else batch.items
+                call.delivered_bad += sum(item is BAD for item in items)
+                call.delivered_texts += sum(item is not BAD for item in items)
                 if plan.takes:
                     await asyncio.sleep(plan.takes)
             call.has_left = True

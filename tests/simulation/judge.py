@@ -94,6 +94,7 @@ class Judge:
         self._service = service
         self._clients: list[tuple[ClientPlan, EmbedClient[Any], Recorder]] = []
         self._deadlines: dict[str, float] = {}
+        self._is_any_job_ended = False
         self._over: dict[str, list[Exchange]] = defaultdict(list)
         self.violations: list[Violation] = []
 
@@ -190,6 +191,9 @@ class Judge:
 
     def check(self, calls: Sequence[Call]) -> None:
         """Look at what became of the calls."""
+        singles = [caller.outcome for call in calls for caller in call.callers]
+        # Those of different calls may share a request, and so a job.
+        self._is_any_job_ended = any(isinstance(outcome, JOB_ERRORS) for outcome in singles)
         for call in calls:
             if call.plan.kind == "embed":
                 self._check_embed(call)
@@ -283,7 +287,7 @@ class Judge:
         if isinstance(result, DenseEmbeddings) and not np.isnan(result.vectors[~result.embedded]).all():
             self.found("rows", f"call {call.number}: rows without a vector hold numbers")
         if not_tried:
-            ends = [error, *(failure.error for failure in result.failures)]
+            ends = [error, *(failure.error for failure in result.failures), *(what for _, _, what in call.batches)]
             is_ended = any(isinstance(one, JOB_ERRORS) for one in ends)
             may_end = call.plan.timeout is not None or self._is_closed(call) or call.plan.on_error == "return"
             if not is_ended and not may_end and not self._is_faulty_job(call):
@@ -294,7 +298,9 @@ class Judge:
     def _check_fates(self, call: Call, items: Sequence[Any], result: Any) -> None:
         fates = result.embedded.astype(np.intp)
         fates[result.not_tried] += 1
-        met = [call.outcome, *(failure.error for failure in result.failures)]
+        batches = [getattr(what, "batch", None) or what for _, _, what in call.batches]
+        failures = [failure for what in (result, *batches) for failure in getattr(what, "failures", ())]
+        met = [call.outcome, *(failure.error for failure in failures), *(what for _, _, what in call.batches)]
         # What was on the wire when a job ended had one answer, whatever that was.
         is_ended = self._was_ended_early(call) or any(isinstance(error, JOB_ERRORS) for error in met)
         for failure in result.failures:
@@ -326,7 +332,13 @@ class Judge:
         """Whether a job may have been ended by something else than its requests."""
         plan = self._scenario.clients[call.plan.client]
         is_final = any(fault in FINAL for fault in self._scenario.service.faults)
-        return plan.closed_at is not None or plan.backend_fails > 0 or call.plan.timeout is not None or is_final
+        is_limited = plan.closed_at is not None or plan.backend_fails > 0 or call.plan.timeout is not None
+        return is_limited or is_final or self._is_probe_lost(call)
+
+    def _is_probe_lost(self, call: Call) -> bool:
+        """Whether the client could not find out if it is the inputs that are refused, perhaps since the job ended."""
+        probes = [one for one in self._service.journal.exchanges if one.texts == ("probe",)]
+        return any(one.client == call.plan.client and not one.is_delivered for one in probes)
 
     def _check_given_up(self, call: Call, error: EmbedError) -> None:
         """A job ends with a rejection only if nothing under the same limit was accepted for long."""
@@ -352,7 +364,7 @@ class Judge:
             for failure in error.failures:
                 if list(failure.indices) != [0]:
                     self.found("failures", f"call {call.number}: {failure.indices} of a single text")
-            self._check_failure(call, text, error, is_ended=self._was_ended_early(call))
+            self._check_failure(call, text, error, is_ended=self._was_ended_early(call) or self._is_any_job_ended)
         elif not self._right_row(call, text, caller.outcome):
             self.found("rows", f"call {call.number}: the vector is not that of its text")
 
@@ -423,10 +435,11 @@ class Judge:
     def _check_read_ahead(self, call: Call) -> None:
         client = self._scenario.clients[call.plan.client]
         window = call.plan.window or 2 * client.max_concurrency
+        texts = bad = 0
         for index, pull in enumerate(call.pulls):
-            ahead = call.items[pull.delivered : index]
-            batches = sum(not isinstance(item, str) for item in ahead)
-            batches += sum(isinstance(item, str) for item in ahead) // client.max_batch_size
+            batches = bad - pull.delivered_bad + (texts - pull.delivered_texts) // client.max_batch_size
+            is_text = index < len(call.items) and isinstance(call.items[index], str)
+            texts, bad = texts + is_text, bad + (not is_text)
             # What is no text ends the batch before it, and both are handed over together.
             if batches > window + 1:
                 self.found("read ahead", f"stream {call.number}: {batches} batches of {window} at item {index}")
