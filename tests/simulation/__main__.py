@@ -40,13 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--start", type=int, default=0, help="the first of them (default 0)")
     parser.add_argument("--seed", type=int, help="just this one, with everything that happens")
     parser.add_argument("--first", action="store_true", help="stop at the first that fails")
+    parser.add_argument("--brief", action="store_true", help="do not make what fails smaller")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one for each core)")
     options = parser.parse_args(arguments)
     if options.seeds < 1 or options.workers < 1:
         parser.error("--seeds and --workers must be integers ≥ 1")
     if options.seed is not None:
         return _tell_one(draw(options.seed))
-    return _tell_many(range(options.start, options.start + options.seeds), options.workers, is_first=options.first)
+    seeds = range(options.start, options.start + options.seeds)
+    return _tell_many(seeds, options.workers, is_first=options.first, is_brief=options.brief)
 
 
 def _tell_one(scenario: Scenario) -> int:
@@ -55,7 +57,7 @@ def _tell_one(scenario: Scenario) -> int:
     return 1 if outcome.violations else 0
 
 
-def _tell_many(seeds: range, workers: int, *, is_first: bool) -> int:
+def _tell_many(seeds: range, workers: int, *, is_first: bool, is_brief: bool) -> int:
     started, done, requests, seconds = time.perf_counter(), 0, 0, 0.0
     failed: list[int] = []
     checks: Counter[str] = Counter()
@@ -67,7 +69,7 @@ def _tell_many(seeds: range, workers: int, *, is_first: bool) -> int:
             failed.append(outcome.scenario.seed)
             checks.update({violation.check for violation in outcome.violations})
             if len(failed) <= MOST_TOLD:
-                print(report(outcome), flush=True)
+                print(told(outcome) if is_brief else report(outcome), flush=True)
             if is_first:
                 break
     took = time.perf_counter() - started
@@ -83,9 +85,13 @@ def _outcomes(seeds: range, workers: int) -> Iterator[Outcome]:
         for part in parts:
             yield from run_all(part)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    pool = ProcessPoolExecutor(workers)
+    try:
         for outcomes in pool.map(run_all, parts):
             yield from outcomes
+    finally:
+        # Whoever has seen enough does not wait for the rest.
+        pool.shutdown(cancel_futures=True)
 
 
 def run_all(seeds: range) -> list[Outcome]:
@@ -97,14 +103,18 @@ def run_all(seeds: range) -> list[Outcome]:
     return outcomes
 
 
+def told(outcome: Outcome) -> str:
+    """What failed."""
+    return "\n".join([f"seed {outcome.scenario.seed} fails:", *(f"  {violation}" for violation in outcome.violations)])
+
+
 def report(outcome: Outcome) -> str:
     """What failed, and the smallest scenario in which it does."""
     check = outcome.violations[0].check
     smallest = shrink(outcome.scenario, lambda scenario: any(one.check == check for one in run(scenario).violations))
-    told = run(smallest)
-    lines = [f"seed {outcome.scenario.seed} fails:", *(f"  {violation}" for violation in outcome.violations)]
-    lines += ["made smaller:", f"  {described(smallest)}", *(f"  {line}" for line in told.trace)]
-    return "\n".join([*lines, *(f"  {violation}" for violation in told.violations)])
+    small = run(smallest)
+    lines = [told(outcome), "made smaller:", f"  {described(smallest)}", *(f"  {line}" for line in small.trace)]
+    return "\n".join([*lines, *(f"  {violation}" for violation in small.violations)])
 
 
 if __name__ == "__main__":

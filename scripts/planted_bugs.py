@@ -1,0 +1,266 @@
+"""Plants bugs, one at a time, in a copy of the tree, and tells what finds each: the simulation, the tests, or nothing.
+
+    python scripts/planted_bugs.py
+    python scripts/planted_bugs.py --only "wake-up" --seeds 500
+
+Exit status 1 if one is not found. The checkout is never changed. Takes about half an hour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "pinecone_embed_async"
+SUITE = [
+    "-q",
+    "-x",
+    "-p",
+    "no:cacheprovider",
+    "--ignore=tests/cli",
+    "--ignore=tests/benchmarks",
+    "--ignore=tests/simulation",
+]
+SUITE += ["--ignore=tests/integrations", "--ignore=tests/jobs", "--ignore=tests/emulator", "--ignore=tests/test_docs.py"]
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A bug.
+
+    Attributes:
+        name: what is wrong.
+        changes: file in the package, what stands there, and what stands there instead.
+    """
+
+    name: str
+    changes: tuple[tuple[str, str, str], ...]
+
+
+def _bug(name: str, file: str, right: str, wrong: str, *more: tuple[str, str, str]) -> Bug:
+    return Bug(name, ((file, right, wrong), *more))
+
+
+BUGS = (
+    _bug(
+        "a permit is not given back on one path",
+        "_engine.py",
+        "            turn.failed(is_overload=is_overload)\n",
+        "            if is_overload or error is None:\n                turn.failed(is_overload=is_overload)\n",
+    ),
+    _bug(
+        "a permit is given back twice",
+        "_engine.py",
+        "            turn.accepted(None)\n",
+        "            turn.accepted(None)\n            turn.give_back()\n",
+        ("_limits/_limiter.py", "        is_open = grant in self._open\n", "        is_open = True\n"),
+    ),
+    _bug(
+        "a row at its neighbour's place",
+        "_collector.py",
+        "            self._dense.put(self._rows_of(request), matrix)\n",
+        "            self._dense.put(np.roll(self._rows_of(request), 1), matrix)\n",
+    ),
+    _bug(
+        "a pause that is not shared",
+        "_limits/_tokens.py",
+        "        if now < self.paused_until:\n            return 0, self.paused_until\n",
+        "",
+    ),
+    _bug(
+        "an attempt begun after the deadline",
+        "_stream/_run.py",
+        "self._clock.call_at(when, self._expire)",
+        "self._clock.call_at(when + 1.0, self._expire)",
+    ),
+    _bug(
+        "a window that is counted short",
+        "_limits/_window.py",
+        "_Entry(now, now + self.length, amount)",
+        "_Entry(now, now + 0.95 * self.length, amount)",
+    ),
+    _bug(
+        "a window's oldest entry released too late",
+        "_limits/_window.py",
+        "        while log and log[0].end <= now:\n",
+        "        while len(log) > 1 and log[0].end <= now:\n",
+    ),
+    _bug(
+        "a cancelled waiter left in the queue",
+        "_limits/_turnstile.py",
+        "                limiter.withdraw(waiter.ask, now)\n            else:",
+        "                pass\n            else:",
+    ),
+    _bug(
+        "a lost wake-up",
+        "_limits/_turnstile.py",
+        "        if current is not None and current[0] == due:\n",
+        "        if current is not None and due is not None:\n",
+    ),
+    _bug(
+        "dedupe spread wrong",
+        "_plan/_distinct.py",
+        "            (first.setdefault(text, len(first)) for text in texts), np.intp, len(texts)\n",
+        "            sorted(first.setdefault(text, len(first)) for text in texts), np.intp, len(texts)\n",
+    ),
+    _bug(
+        "a partial result without its last request",
+        "_stream/_run.py",
+        "        if error is None:\n            self._ledger.embedded(request)\n",
+        "        if error is None and self._ledger.job_error is None:\n            self._ledger.embedded(request)\n",
+    ),
+    _bug(
+        "a call's own parameters missing from the cache's key",
+        "_client.py",
+        "self._cache.key_maker(encode_parameters(merged))",
+        "self._cache.key_maker(encode_parameters(self._parameters))",
+    ),
+    _bug(
+        "a deadline that passes during the look-up leaves rows that are called embedded",
+        "_client.py",
+        "missing.get(start, np.arange(start, count)[:READ_AT_ONCE])",
+        "missing.get(start, np.empty(0, np.intp))",
+    ),
+    _bug(
+        "passages and queries under one limit",
+        "_engine.py",
+        '_Waiting((engine.model, str(parameters.get("input_type", ""))), priority)',
+        '_Waiting((engine.model, "passage"), priority)',
+    ),
+    _bug(
+        "a second rejection of a burst that shortens the pause",
+        "_limits/_tokens.py",
+        "        self.paused_until = max(self.paused_until, until)\n",
+        "        self.paused_until = until\n",
+    ),
+    _bug(
+        "the last acceptance of a quota is never brought up to date",
+        "_limits/_turnstile.py",
+        "            self._accepted_at[key] = now\n",
+        "            self._accepted_at.setdefault(key, now)\n",
+    ),
+    _bug(
+        "a request that is cut does not give back the difference",
+        "_limits/_limiter.py",
+        "            self.tokens(grant.key).adjust(grant.tokens, tokens)\n",
+        "            pass\n",
+    ),
+    _bug(
+        "the rest of a cut request waits for its first part",
+        "_stream/_run.py",
+        "            entry.request = request = self._ledger.cut(request, tokens)\n            self.fill()\n",
+        "            entry.request = request = self._ledger.cut(request, tokens)\n",
+    ),
+    _bug(
+        "a second wait of another thread on a shared quota is never woken",
+        "_limits/_turnstile.py",
+        "        self.change(lambda _, __: self._told.discard(loop))\n",
+        "        self.change(lambda _, __: None)\n",
+    ),
+    _bug(
+        "closing does not wake who reads a body",
+        "_engine.py",
+        "                exchange.reschedule(0)\n",
+        "                del exchange\n                break\n",
+    ),
+    _bug(
+        "a source of bad items is read past its window",
+        "_stream/_reader.py",
+        "            self._cut.append((problem, position, [item]))\n            return True\n",
+        "            self._cut.append((problem, position, [item]))\n            return False\n",
+    ),
+    _bug(
+        "`max_delay` is begun anew by each item",
+        "_stream/_reader.py",
+        "            if self._timer is None:\n                self._timer =",
+        "            self._call_off()\n            if self._timer is None:\n                self._timer =",
+    ),
+    _bug(
+        "failures of bad items are missing from `progress`",
+        "_client.py",
+        "                if failed:\n",
+        "                if failed < 0:\n",
+    ),
+    _bug(
+        "who is cancelled at the gate for decodes does not hand it on",
+        "_limits/_decode.py",
+        "            if future.done() and not future.cancelled():\n                self.leave()\n            raise\n",
+        "            raise\n",
+    ),
+    _bug(
+        "a caller who leaves a joined request cancels it for the others",
+        "_coalesce/_joiner.py",
+        "        if batch.callers or sent is None:\n",
+        "        if sent is None:\n",
+    ),
+    _bug(
+        "a refused request whose probe was accepted loses its last input",
+        "_plan/_ledger.py",
+        "            self._parts.extend(request.parts((count + 1) // 2, self._limits()))\n        else:\n",
+        "            self._parts.extend(request.parts((count + 1) // 2, self._limits())[: 2 - count % 2])\n        else:\n",
+    ),
+)
+
+
+def main() -> int:
+    """Read the command line, plant, tell."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", help="only bugs with this in their name")
+    parser.add_argument("--seeds", type=int, default=2000, help="of the simulation (default 2000)")
+    parser.add_argument("--simulation-only", action="store_true", help="do not run the tests for what it does not find")
+    options = parser.parse_args()
+    bugs = [bug for bug in BUGS if options.only is None or options.only in bug.name]
+    missed = 0
+    for bug in bugs:
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            tree = Path(folder) / "tree"
+            _copy(tree)
+            _plant(bug, tree)
+            found = _found_by(tree, options.seeds, has_tests=not options.simulation_only)
+        missed += found is None
+        print(f"{bug.name}: {found or 'NOT FOUND'} ({time.perf_counter() - started:.0f} s)", flush=True)
+    print(f"{len(bugs) - missed} of {len(bugs)} found")
+    return 1 if missed else 0
+
+
+def _copy(tree: Path) -> None:
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout  # noqa: S607
+    for name in filter(None, files.split("\0")):
+        if (ROOT / name).is_file():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, tree / name)
+
+
+def _plant(bug: Bug, tree: Path) -> None:
+    for name, right, wrong in bug.changes:
+        file = tree / PACKAGE / name
+        text = file.read_text()
+        if text.count(right) != 1:
+            raise SystemExit(f"{bug.name}: {name} has {text.count(right)} places to plant it; the code has changed")
+        file.write_text(text.replace(right, wrong))
+
+
+def _found_by(tree: Path, seeds: int, *, has_tests: bool) -> str | None:
+    """What finds it; `None` if nothing does."""
+    simulation = [sys.executable, "-m", "tests.simulation", "--seeds", str(seeds), "--first", "--brief"]
+    told = subprocess.run(simulation, cwd=tree, capture_output=True, text=True, check=False)
+    if told.returncode:
+        lines = told.stdout.splitlines() or told.stderr.splitlines()
+        return f"the simulation: {lines[1].strip() if len(lines) > 1 else lines}"
+    if not has_tests:
+        return None
+    told = subprocess.run([sys.executable, "-m", "pytest", *SUITE], cwd=tree, capture_output=True, text=True, check=False)
+    failed = [line for line in told.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return f"the tests: {failed[0] if failed else told.stdout[-200:]}" if told.returncode else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
