@@ -1,4 +1,4 @@
-"""How much of a quota a job uses and how much it wastes, simulated: the package's limiter and planner under a virtual clock.
+"""How much of a quota a job uses and how much it wastes, simulated: the real client under a virtual clock.
 
     python -m benchmarks.quota_simulation
     python -m benchmarks.quota_simulation --seeds 5 --only halved --json figures.json

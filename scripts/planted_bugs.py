@@ -114,7 +114,8 @@ BUGS = (
         "a partial result without its last request",
         "_stream/_run.py",
         "        if error is None:\n            self._ledger.embedded(request)\n",
-        "        if error is None and self._ledger.job_error is None:\n            self._ledger.embedded(request)\n",
+        "        if error is None and self._ledger.job_error is not None:\n            return\n"
+        "        if error is None:\n            self._ledger.embedded(request)\n",
     ),
     _bug(
         "a call's own parameters missing from the cache's key",
@@ -251,13 +252,14 @@ def _plant(bug: Bug, tree: Path) -> None:
 def _found_by(tree: Path, seeds: int, *, has_tests: bool) -> str | None:
     """What finds it; `None` if nothing does."""
     simulation = [sys.executable, "-m", "tests.simulation", "--seeds", str(seeds), "--first", "--brief"]
-    told = subprocess.run(simulation, cwd=tree, capture_output=True, text=True, check=False)
+    told = subprocess.run(simulation, cwd=tree, capture_output=True, text=True, check=False)  # noqa: S603 - our own
     if told.returncode:
         lines = told.stdout.splitlines() or told.stderr.splitlines()
         return f"the simulation: {lines[1].strip() if len(lines) > 1 else lines}"
     if not has_tests:
         return None
-    told = subprocess.run([sys.executable, "-m", "pytest", *SUITE], cwd=tree, capture_output=True, text=True, check=False)
+    tests = [sys.executable, "-m", "pytest", *SUITE]
+    told = subprocess.run(tests, cwd=tree, capture_output=True, text=True, check=False)  # noqa: S603 - our own
     failed = [line for line in told.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
     return f"the tests: {failed[0] if failed else told.stdout[-200:]}" if told.returncode else None
 

@@ -1,5 +1,5 @@
-"""Services and clients under a virtual clock, for `benchmarks.quota_simulation`.
+"""Services and clients under a virtual clock, for `benchmarks.quota_simulation` and `tests/simulation`.
 
-What decides in the client is the package's own: the limiter and its turnstile, the planner, the run of requests. What is
-simulated is the service, the way to it, and the time, which jumps to whatever happens next.
+The client is the real one, through its transport and its clock. What is simulated is the service, the way to it, and the
+time, which jumps to whatever happens next.
 """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.simulated.client import Client, Corpus
 from benchmarks.simulated.service import Service, Terms, accepted_before
 from benchmarks.simulated.world import run_virtually
-from pinecone_embed_async._limits import LimiterOptions
+from pinecone_embed_async import Quota
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -49,7 +49,6 @@ class Case:
         knows: whether the clients are given the quota (what the service allows before it is halved).
         inputs: tokens of each input.
         clients: that know nothing of each other.
-        first_in_flight: requests in flight with which a client starts that knows no limit.
         counted_from: windows after which rejections are counted.
     """
 
@@ -59,7 +58,6 @@ class Case:
     knows: bool = False
     inputs: int = 95
     clients: int = 1
-    first_in_flight: int = LimiterOptions().first_in_flight
     counted_from: int = 0
 
     @property
@@ -94,26 +92,27 @@ class Result:
 async def _simulate(case: Case, seed: int, windows: int) -> Result:
     service = Service(case.terms, seed)
     corpus = Corpus(case.inputs, seed)
-    given = case.terms.tokens if case.knows else None
-    options = LimiterOptions(lambda _: given, window=case.terms.window, first_in_flight=case.first_in_flight)
-    clients = [Client(service, corpus, options, seed=f"{seed} {number}") for number in range(case.clients)]
+    given = Quota(case.terms.tokens, None, None, case.terms.window) if case.knows else None
+    clients = [Client(service, corpus, given, seed=f"{seed} {number}") for number in range(case.clients)]
     rng, end = random.Random(f"start {seed}"), windows * case.terms.window
     async with asyncio.TaskGroup() as group:
         group.create_task(service.serve_tenants(end))
         for client in clients:
             group.create_task(client.work(rng.uniform(0, STARTING) if len(clients) > 1 else 0.0, end))
-    shares = [accepted_before(client.accepted, end) for client in clients]
+    for client in clients:
+        await client.aclose()
+    shares = [accepted_before(client.way.accepted, end) for client in clients]
     since = case.counted_from * case.terms.window
-    rejections = sorted(at for client in clients for at in client.rejected)
+    rejections = sorted(at for client in clients for at in client.way.rejected)
     rejected = sum(since <= at < end for at in rejections)
-    accepted = sum(since <= at < end for client in clients for at, _ in client.accepted)
+    accepted = sum(since <= at < end for client in clients for at, _ in client.way.accepted)
     return Result(
         used=sum(shares) / service.best(windows),
         rejected=rejected / max(1, rejected + accepted),
         lost=sum(client.lost for client in clients),
         fairness=jain(shares),
         requests=rejected + accepted,
-        accepted=[client.accepted for client in clients],
+        accepted=[client.way.accepted for client in clients],
         rejections=rejections,
     )
 
@@ -212,7 +211,7 @@ def must_hold() -> list[Case]:
         )
     crowd = Bounds(used=0.85, rejected=0.1, fairness=0.9)
     cases += (
-        Case("16 clients on 1,000,000, no text", terms, crowd, clients=16, first_in_flight=1, counted_from=2)
+        Case("16 clients on 1,000,000, no text", terms, crowd, clients=16, counted_from=2)
         for terms in _both(tokens=LARGE, text=False)
     )
     halved = Bounds(used=0.85)

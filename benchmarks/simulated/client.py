@@ -1,26 +1,21 @@
-"""A client that embeds as many texts as it can, until it is told to take no more."""
+"""The real client in the simulation: its transport leads to the simulated service, its time is the loop's."""
 
 from __future__ import annotations
 
+import asyncio
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.simulated.service import INPUT_TYPE, MODEL
 from benchmarks.simulated.world import LoopClock
-from pinecone_embed_async._errors import EmbedError, RateLimitError
-from pinecone_embed_async._limits import Flow, Lane, Turnstile
-from pinecone_embed_async._models import KNOWN_MODELS
-from pinecone_embed_async._plan import Learned, Ledger, RequestLimits, Requests
-from pinecone_embed_async._retry import RetryPolicy, RetryState
-from pinecone_embed_async._stream import Run
+from pinecone_embed_async import EmbedClient
 from pinecone_embed_async.emulator._tokens import count_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from benchmarks.simulated.service import Service
-    from pinecone_embed_async._limits import Ask, LimiterOptions, Turn
-    from pinecone_embed_async._plan import PlannedRequest
+    from pinecone_embed_async import DenseEmbeddings, Quota
 
 _TEXTS = 256
 _LONG_TEXTS = 64
@@ -66,145 +61,68 @@ class Corpus:
 
 
 class Client:
-    """One client: its own limiter, which no other client shares, and one job.
+    """One client with default settings, which shares its quota with no other, and its jobs.
 
     Args:
         service: that it sends to.
         corpus: of its inputs.
-        options: of its limiter.
-        concurrency: requests in flight at most.
+        quota: that it is given; `None` to learn everything.
         seed: of the order of its inputs and of its jitter.
 
     Attributes:
-        accepted: arrival and tokens of each request that was accepted.
-        rejected: arrival of each that was rejected.
-        taken: inputs that it was given.
+        taken: inputs that its jobs were given.
+        embedded: inputs embedded.
+        way: to the service, which notes what is accepted and rejected.
     """
 
-    def __init__(
-        self, service: Service, corpus: Corpus, options: LimiterOptions, *, concurrency: int = 8, seed: str = ""
-    ) -> None:
-        self._service = service
+    def __init__(self, service: Service, corpus: Corpus, quota: Quota | None = None, *, seed: str = "") -> None:
         self._corpus = corpus
         self._rng = random.Random(f"client {seed}")
         self._clock = LoopClock()
-        self._turnstile = Turnstile(options, clock=self._clock)
-        self._lane = Lane(concurrency)
-        self._key = (MODEL, INPUT_TYPE)
-        self._flow: Flow[Ask] = Flow((self._lane, self._key), "bulk")
-        self._window = 2 * concurrency
-        self._learned = Learned()
-        known = KNOWN_MODELS[MODEL]
-        self._limits = RequestLimits(known.max_batch_size, known.max_sequence_length)
-        self._policy = RetryPolicy()
-        self.accepted: list[tuple[float, int]] = []
-        self.rejected: list[float] = []
-        self.taken = 0
-        self._outcomes = _Outcomes()
+        self.way = service.way(corpus)
+        self.taken = self.embedded = 0
+        self._client: EmbedClient[DenseEmbeddings] = EmbedClient(
+            MODEL,
+            vector_type="dense",
+            api_key="simulated",
+            quota=quota,
+            look_up_model=False,
+            decoder="msgspec",
+            transport=self.way,
+            clock=self._clock,
+            draw=random.Random(f"jitter {seed}").random,
+        )
 
     def __repr__(self) -> str:
         """Say how far it is."""
-        return f"<Client {self.embedded} of {self.taken} embedded, {self._turnstile!r}>"
-
-    @property
-    def embedded(self) -> int:
-        """Inputs embedded."""
-        return self._outcomes.embedded_count
+        return f"<Client {self.embedded} of {self.taken} embedded>"
 
     @property
     def lost(self) -> int:
         """Inputs that it was given and that are not embedded."""
         return self.taken - self.embedded
 
-    async def work(self, start: float, end: float) -> None:
-        """Begin at a time, take inputs until another, and see those through."""
+    async def work(self, start: float, end: float, **options: Any) -> None:
+        """Begin a job at a time, have it take inputs until another, and see those through."""
         await self._clock.sleep(start)
-        ledger = Ledger(
-            Requests(self._inputs(end), self._limits_now),
-            self._outcomes,
-            limits=self._limits_now,
-            learned=self._learned,
-            parameters=b"",
-            is_single=False,
-        )
-        run = Run(
-            ledger,
-            self._turn_for,
-            self._send,
-            window=self._window,
-            clock=self._clock,
-            deadline=None,
-            settled=lambda: None,
-        )
-        async with run.running():
-            pass
+        async with self._client.stream(self._inputs(end), input_type=INPUT_TYPE, on_error="return", **options) as batches:
+            async for batch in batches:
+                self.embedded += int(batch.embeddings.embedded.sum())
+
+    async def ask(self, text: str) -> float:
+        """Embed a single text; gives the seconds that it took."""
+        asked = self._clock.time()
+        self.taken += 1
+        await self._client.embed_one(text, input_type=INPUT_TYPE)
+        self.embedded += 1
+        return self._clock.time() - asked
+
+    async def aclose(self) -> None:
+        """Close it."""
+        await self._client.aclose()
 
     def _inputs(self, end: float) -> Iterator[str]:
-        while self._clock.time() < end:
+        loop = asyncio.get_running_loop()
+        while loop.time() < end:
             self.taken += _TAKEN_AT_ONCE
             yield from self._rng.choices(self._corpus.texts, k=_TAKEN_AT_ONCE)
-
-    def _limits_now(self) -> RequestLimits:
-        return self._learned.applied_to(self._limits)
-
-    async def _turn_for(self, request: PlannedRequest) -> Turn:
-        least = request.least_tokens(self._limits_now())
-        return await self._turnstile.turn(self._flow, self._lane, self._key, request.tokens, least)
-
-    async def _send(
-        self, request: PlannedRequest, retry: RetryState, turn: Turn | None, cut: Callable[[int], PlannedRequest]
-    ) -> EmbedError | None:
-        """Send a request through all its attempts, as the engine does, to a service that refuses for its quota only."""
-        while True:
-            if turn is None:
-                turn = await self._turn_for(request)
-                if turn.tokens < request.tokens:
-                    request = cut(turn.tokens)
-                turn.shrink(request.tokens)
-            retry.sent(self._clock.time())
-            billed = self._corpus.count(request.texts)
-            arrived, message = await self._service.embed(billed)
-            retry.in_flight = False
-            if message is None:
-                self.accepted.append((arrived, billed))
-                turn.accepted(billed)
-                self._learned.estimator.learn(request, billed, self._limits.sequence_length)
-                return None
-            self.rejected.append(arrived)
-            error = self._reject(turn, message)
-            turn = None
-            retry.failed(error)
-            final = retry.final_error(
-                self._policy,
-                now=self._clock.time(),
-                wait=self._turnstile.pause_left(self._key),
-                last_acceptance=self._turnstile.last_acceptance(self._key),
-                deadline=None,
-            )
-            if final is not None:
-                return final
-
-    def _reject(self, turn: Turn, message: str) -> RateLimitError:
-        error = RateLimitError(message, status=429, code="RESOURCE_EXHAUSTED")
-        turn.rejected(message, None, lambda bursts: self._policy.backoff(bursts, error, self._rng.random))
-        return error
-
-
-class _Outcomes:
-    """Counts, and sees to it that no input is embedded twice."""
-
-    def __init__(self) -> None:
-        self._done: set[int] = set()
-
-    @property
-    def embedded_count(self) -> int:
-        return len(self._done)
-
-    def embedded(self, request: PlannedRequest) -> None:
-        positions = range(request.start, request.stop)
-        if not self._done.isdisjoint(positions):
-            raise RuntimeError(f"inputs {request.start} to {request.stop} were embedded twice")
-        self._done.update(positions)
-
-    def failed(self, request: PlannedRequest, error: EmbedError) -> None:
-        """Count nothing: what is not embedded in the end is lost."""

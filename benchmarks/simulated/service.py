@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
+from pinecone_embed_async import MockResponse
 from pinecone_embed_async.emulator import ServiceQuota
 from pinecone_embed_async.emulator._quota import QuotaLedger
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
-MODEL, INPUT_TYPE = "llama-text-embed-v2", "passage"
-"""A model that takes inputs of 2,000 tokens."""
+    from benchmarks.simulated.client import Corpus
+    from pinecone_embed_async import TransportRequest
+
+MODEL, INPUT_TYPE = "simulated", "passage"
+"""A model that nobody knows: 96 inputs a request, of 2,048 tokens each. Its vectors do not matter, and have one number."""
 
 TENANTS_REQUEST = 96 * 95
 """Tokens of a request of the other tenants."""
@@ -23,15 +28,17 @@ TENANTS_REQUEST = 96 * 95
 LONGEST_TAIL = 10.0
 """Seconds of the slowest answer with long-tailed latency."""
 
-Latency = Literal["even", "long-tailed"]
+Latency = Literal["even", "long-tailed", "short"]
 
 
 def draw_latency(kind: Latency, rng: random.Random) -> float:
     """Seconds from the sending of a request to its answer.
 
     `even`: evenly between 0.05 and 0.25. `long-tailed`: log-normal with a median of 0.12 and sigma 0.9, at most
-    `LONGEST_TAIL`: one in a hundred takes a second or longer.
+    `LONGEST_TAIL`: one in a hundred takes a second or longer. `short`: always 0.02.
     """
+    if kind == "short":
+        return 0.02
     if kind == "even":
         return rng.uniform(0.05, 0.25)
     return min(0.12 * math.exp(rng.gauss(0.0, 0.9)), LONGEST_TAIL)
@@ -43,23 +50,30 @@ class Terms:
 
     Attributes:
         tokens: in a window.
-        kind: of windows: fixed ones follow each other, a sliding one ends now.
+        kind: of windows: fixed ones follow each other, a sliding one ends now; or a bucket that refills evenly.
+        burst: tokens that a bucket holds at most; those of a window if it is `None`.
         text: whether a rejection's text names the limit, as documented.
         window: seconds.
         phase: part of the first fixed window that had passed when the clients began; `None` for one drawn by the seed.
         halved: the windows, counted from 0, with which half the tokens begin and with which all are there again.
         tenants: part of the tokens that others ask for, in requests that come at random.
         latency: of answers.
+        strays: part of the requests that are rejected without a cause, never two in a row; with a `Retry-After` of one
+            second if `strays_ask`.
+        strays_ask: see there.
     """
 
     tokens: int
-    kind: Literal["fixed", "sliding"] = "fixed"
+    kind: Literal["fixed", "sliding", "bucket"] = "fixed"
+    burst: int | None = None
     text: bool = True
     window: float = 60.0
     phase: float | None = 0.0
     halved: tuple[int, int] | None = None
     tenants: float = 0.0
     latency: Latency = "even"
+    strays: float = 0.0
+    strays_ask: bool = False
 
     def limit_at(self, now: float) -> int:
         """Tokens in a window at a time."""
@@ -75,7 +89,7 @@ class Service:
 
     Args:
         terms: what it allows.
-        seed: of latencies, the phase and the other tenants.
+        seed: of latencies, the phase, stray rejections and the other tenants.
 
     Attributes:
         tenants: arrival and tokens of the requests of others that were accepted.
@@ -86,7 +100,11 @@ class Service:
         self._rng = random.Random(f"service {seed}")
         self.phase = self._rng.random() if terms.phase is None else terms.phase
         self._ledger = QuotaLedger()
-        self._quota = ServiceQuota(tokens_per_window=terms.tokens, window=terms.window, kind=terms.kind, text=terms.text)
+        self._quota = ServiceQuota(
+            tokens_per_window=terms.tokens, window=terms.window, kind=terms.kind, burst=terms.burst, text=terms.text
+        )
+        self._strays = random.Random(f"strays {seed}")
+        self._was_stray = False
         self.tenants: list[tuple[float, int]] = []
         # Nothing, but the first window begins with it.
         self._decide(-self.phase * terms.window, 0)
@@ -95,19 +113,23 @@ class Service:
         """Say what it allows."""
         return f"<Service {self.terms}>"
 
-    async def embed(self, tokens: int) -> tuple[float, str | None]:
+    def way(self, corpus: Corpus) -> Way:
+        """The transport of one client, whose texts are of a corpus."""
+        return Way(self, corpus)
+
+    async def embed(self, tokens: int) -> tuple[float, MockResponse | None]:
         """Carry a request there and its answer back.
 
         Returns:
-            When it arrived; the message of its rejection, which is empty without a text; `None` if it was accepted.
+            When it arrived, and its rejection; `None` if it was accepted.
         """
         latency = draw_latency(self.terms.latency, self._rng)
         there = latency * self._rng.random()
         await asyncio.sleep(there)
         arrived = asyncio.get_running_loop().time()
-        message = self._decide(arrived, tokens)
+        rejection = self._stray() or self._rejection(arrived, tokens)
         await asyncio.sleep(latency - there)
-        return arrived, message
+        return arrived, rejection
 
     async def serve_tenants(self, until: float) -> None:
         """Take what the other tenants send."""
@@ -120,18 +142,35 @@ class Service:
                 self.tenants.append((now, TENANTS_REQUEST))
             await asyncio.sleep(self._rng.expovariate(1 / every))
 
-    def best(self, windows: int) -> int:
+    def best(self, windows: int, *, since: int = 0) -> int:
         """Tokens that an all-knowing sender gets accepted in so many windows, of what others left.
 
         In windows that slide it is one window's worth at the start and one at the end of each window. A job's time meets one
-        fixed window more than it has windows in it, unless it begins with one.
+        fixed window more than it has windows in it, unless it begins with one. A bucket has a burst beside, at the start.
+
+        Args:
+            windows: until the end of which it sends.
+            since: the first of them that counts.
         """
         length = self.terms.window
-        starts = [number * length for number in range(windows)]
-        if self.terms.kind == "fixed" and self.phase:
+        starts = [number * length for number in range(since, windows)]
+        if self.terms.kind == "fixed" and self.phase and not since:
             starts.append(windows * length - self.phase * length)
         allowed = sum(map(self.terms.limit_at, starts))
-        return allowed - sum(tokens for at, tokens in self.tenants if at < windows * length)
+        if self.terms.kind == "bucket" and not since:
+            allowed += self.terms.tokens if self.terms.burst is None else self.terms.burst
+        return allowed - sum(tokens for at, tokens in self.tenants if since * length <= at < windows * length)
+
+    def _stray(self) -> MockResponse | None:
+        if not self.terms.strays:
+            return None
+        self._was_stray = not self._was_stray and self._strays.random() < self.terms.strays
+        headers = {"Retry-After": "1"} if self.terms.strays_ask else {}
+        return MockResponse.error(429, "RESOURCE_EXHAUSTED", "", headers=headers) if self._was_stray else None
+
+    def _rejection(self, now: float, tokens: int) -> MockResponse | None:
+        message = self._decide(now, tokens)
+        return None if message is None else MockResponse.error(429, "RESOURCE_EXHAUSTED", message)
 
     def _decide(self, now: float, tokens: int) -> str | None:
         limit = self.terms.limit_at(now)
@@ -141,6 +180,55 @@ class Service:
         if refusal is None:
             return None
         return refusal.message if self.terms.text else ""
+
+
+@dataclass(eq=False)
+class Way:
+    """The transport of one client.
+
+    Attributes:
+        service: that it leads to.
+        corpus: that the client's texts are of.
+        accepted: arrival and tokens of each request that was accepted.
+        rejected: arrival of each that was rejected.
+    """
+
+    service: Service
+    corpus: Corpus
+    accepted: list[tuple[float, int]] = field(default_factory=list)
+    rejected: list[float] = field(default_factory=list)
+
+    @contextlib.asynccontextmanager
+    async def send(self, request: TransportRequest) -> AsyncIterator[_Response]:
+        """See `Transport.send`."""
+        texts = [one["text"] for one in request.json()["inputs"]]
+        tokens = self.corpus.count(texts)
+        arrived, rejection = await self.service.embed(tokens)
+        if rejection is None:
+            self.accepted.append((arrived, tokens))
+            yield _Response(_answer(len(texts), tokens))
+        else:
+            self.rejected.append(arrived)
+            yield _Response(rejection)
+
+
+class _Response:
+    """A response whose body is read in one piece."""
+
+    def __init__(self, response: MockResponse) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self._body = b"".join(response.pieces())
+
+    async def read(self) -> bytes:
+        body, self._body = self._body, b""
+        return body
+
+
+def _answer(count: int, tokens: int) -> MockResponse:
+    row = b'{"vector_type":"dense","values":[0.5]}'
+    body = b'{"model":"%b","vector_type":"dense","data":[%b],"usage":{"total_tokens":%d}}'
+    return MockResponse(body=body % (MODEL.encode(), b",".join([row] * count), tokens))
 
 
 def accepted_before(log: Sequence[tuple[float, int]], end: float) -> int:
