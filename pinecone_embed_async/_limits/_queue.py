@@ -142,12 +142,18 @@ class FairQueue(Generic[WaitingT]):
         if len(flow.waiting) == 1:
             self._list(flow)
 
-    def remove(self, flow: Flow[WaitingT], waiting: WaitingT) -> None:
-        """Have somebody wait no more, if it does."""
-        if waiting in flow.waiting:
-            del flow.waiting[waiting]
-            if not flow.waiting:
-                self._groups[flow.group, flow.priority].emptied()
+    def remove(self, flow: Flow[WaitingT], waiting: WaitingT) -> bool:
+        """Have somebody wait no more; says whether it did."""
+        if waiting not in flow.waiting:
+            return False
+        del flow.waiting[waiting]
+        if not flow.waiting:
+            self._groups[flow.group, flow.priority].emptied()
+        return True
+
+    def has_aged(self, flow: Flow[WaitingT], now: float) -> bool:
+        """Whether a flow in which somebody waits has its turn before interactive ones."""
+        return self._rank(self._groups[flow.group, flow.priority], now) == 0
 
     def clear(self) -> None:
         """Have nobody wait."""
