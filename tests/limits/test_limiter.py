@@ -390,6 +390,36 @@ def test_a_rejection_for_requests_halves_what_is_in_flight_and_its_limit_is_lear
     assert len(desk.grants) - before == 4
 
 
+def test_the_wait_behind_a_rejection_is_until_the_limit_of_requests_has_room() -> None:
+    desk, lane = Desk(), Lane(8)
+    for _ in range(4):
+        desk.ask(flow(), lane)
+    for grant in desk.grants[:3]:
+        desk.limiter.accepted(grant, None, desk.now)
+    desk.now += 20
+    desk.reject(desk.grants[3], NamedLimit(LimitKind.REQUESTS_PER_MINUTE, 3))
+    assert desk.limiter.pause_left(KEY, desk.now) == 1
+    assert desk.limiter.wait_left(KEY, desk.now) == 40
+    assert desk.limiter.wait_left(None, desk.now) == 40
+    desk.ask(flow(), lane)
+    desk.wait()
+    assert desk.now == 1060
+
+
+def test_the_wait_is_until_the_end_of_a_pause_where_that_is_later() -> None:
+    desk, lane = Desk(requests_per_minute=1), Lane(8)
+    desk.ask(flow(), lane)
+    desk.reject(desk.grants[0], backoff=lambda _: 100.0)
+    assert desk.limiter.wait_left(KEY, desk.now) == 100
+    assert desk.limiter.wait_left(OTHER, desk.now) == 60
+
+
+def test_nothing_is_known_of_a_wait_that_takes_answers() -> None:
+    desk, lane = Desk(requests_per_minute=1), Lane(8)
+    desk.ask(flow(), lane)
+    assert desk.limiter.wait_left(KEY, desk.now) == 0
+
+
 @pytest.mark.parametrize("which", ["per_second", "per_window"])
 def test_a_limit_of_requests_that_was_raised_is_noticed(which: str) -> None:
     length = 1.0 if which == "per_second" else 60.0
