@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from pinecone_embed_async._limits._reserve import Demand
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from pinecone_embed_async._limits._queue import Flow
     from pinecone_embed_async._limits._tokens import TokenLimit
 
 Key = tuple[str, str]
@@ -22,6 +23,11 @@ KEYS_KEPT = 256
 a few; more come only if a program takes input types from its own callers."""
 
 
+TURNS_KEPT = 8
+"""Turns of a limit that are remembered for the moment until the next request of the same flow comes: more flows than that
+do not take turns within so short a time."""
+
+
 @dataclass(eq=False, slots=True)
 class Budget:
     """What is known of the tokens of a model and input type, and who wants them.
@@ -30,11 +36,13 @@ class Budget:
         limit: of its tokens.
         demand: of interactive calls.
         waiting: requests that wait for their turn.
+        turns: the last turns that were given: when, and of which flow.
     """
 
     limit: TokenLimit
     demand: Demand
     waiting: int = 0
+    turns: deque[tuple[float, Flow[Any]]] = field(default_factory=lambda: deque(maxlen=TURNS_KEPT))
 
     def is_idle(self, now: float) -> bool:
         """Whether nothing would be sent too early or lost if it were forgotten, but for what was learned."""

@@ -42,6 +42,13 @@ class LimiterOptions:
     first_in_flight: int = FIRST_IN_FLIGHT
 
 
+GRACE = 0.01
+"""Seconds in which the next request of a flow that had its turn is waited for: to plan and encode one takes less."""
+
+PLENTY = 0.5
+"""Part of a limit that is free while nobody is waited for: what one has had more by then can be made up for with the rest.
+Source: `test_calls_of_a_client_share_...` in tests/limits/test_limiter.py."""
+
 KEPT = 5.0
 """Seconds after an interactive request in which bulk work leaves one request in flight free for the next one."""
 
@@ -199,12 +206,14 @@ class Limiter:
 
     def __init__(self, options: LimiterOptions) -> None:
         self._options = options
-        self._queue: FairQueue[Ask] = FairQueue()
+        self._queue: FairQueue[Ask] = FairQueue(options.window)
         self._budgets = Budgets(self._new_limit, options.window)
         # Those whose turn it is and who have to wait for a limit, as of the last dispatch: so do others that need the same.
         self._held: dict[Key | None, Ask] = {}
         # Likewise, but interactive ones need not wait: it is for them that tokens are kept, and what was expected of them.
         self._kept_back: dict[Key, tuple[Ask, Forecast]] = {}
+        # Those that let others go first which are about to come, and until when, as of the last dispatch.
+        self._in_grace: dict[tuple[Key, Priority], float] = {}
         # What work waited for tokens of, as of the last dispatch.
         self._short: set[Key] = set()
         self._second = _RequestLimit(1.0, options.requests_per_second)
@@ -244,6 +253,7 @@ class Limiter:
         """Give the turns that can be given."""
         self._held.clear()
         self._kept_back.clear()
+        self._in_grace.clear()
         were_short = [self._budgets.of(key).limit for key in self._short]
         for limit in were_short:
             limit.advance(now)
@@ -273,6 +283,7 @@ class Limiter:
             soonest = min(soonest, max(requests_at, self._tokens_at(ask, now)))
         for ask, beside in self._kept_back.values():
             soonest = min(soonest, max(requests_at, self._tokens_at(ask, now, beside)))
+        soonest = min([soonest, *self._in_grace.values()])
         return None if math.isinf(soonest) else soonest
 
     def forget_asks(self, now: float) -> None:
@@ -280,9 +291,11 @@ class Limiter:
         self._queue.clear()
         self._held.clear()
         self._kept_back.clear()
+        self._in_grace.clear()
         for _, budget in self._budgets:
             budget.waiting = budget.demand.waiting = 0
         for grant in self._open:
+            grant.flow.in_flight -= 1
             self._settle(grant, grant.tokens, now)
             if grant.key is not None:
                 self.tokens(grant.key).failed(is_trial=grant.is_trial)
@@ -444,13 +457,30 @@ class Limiter:
         beside = self._kept_from(ask, key, now)
         room = self.tokens(key).room(ask.want, ask.least, now, beside)
         if room:
-            return room
+            return None if self._is_in_grace(ask, key, room, now) else room
         self._short.add(key)
         if beside is None:
             self._held[key] = ask
         else:
             self._kept_back[key] = ask, beside
         return None
+
+    def _is_in_grace(self, ask: Ask, key: Key, room: int, now: float) -> bool:
+        """Whether one that has room lets a flow go first that has had less, and whose next request is about to come.
+
+        Each flow has one request waiting at a time. Without it, two flows would have turns alternately, whatever their
+        sizes, as often as tokens for several requests come free at a time.
+        """
+        group = key, ask.flow.priority
+        if group in self._in_grace:
+            return True
+        budget = self._budgets.of(key)
+        if budget.limit.window.used(now) + room <= (1 - PLENTY) * budget.limit.limit:
+            return False
+        for at, flow in budget.turns:
+            if now < at + GRACE and flow.in_flight and self._queue.is_behind(flow, ask.flow):
+                self._in_grace[group] = max(self._in_grace.get(group, now), at + GRACE)
+        return group in self._in_grace
 
     def _tokens_at(self, ask: Ask, now: float, beside: Forecast | None = None) -> float:
         """When there are tokens for one that has to wait, if nothing happens before."""
@@ -491,18 +521,22 @@ class Limiter:
             budget = self._budgets.of(ask.key)
             is_trial = budget.limit.reserve(tokens, now)
             budget.waiting -= 1
+            budget.turns.append((now, ask.flow))
             if ask.flow.priority == "interactive":
                 budget.demand.granted(ask.want, tokens)
         grant = Grant(ask.flow, ask.lane, ask.key, tokens, now, is_trial)
         self._open.add(grant)
+        ask.flow.in_flight += 1
         self._queue.served(ask.flow, tokens)
         ask.granted(grant)
 
     def _close(self, grant: Grant) -> bool:
         """Note that a turn ends; says whether it had not before, and was not forgotten."""
-        is_open = grant in self._open
+        if grant not in self._open:
+            return False
         self._open.discard(grant)
-        return is_open
+        grant.flow.in_flight -= 1
+        return True
 
     def _settle(self, grant: Grant, tokens: int, now: float) -> None:
         """Count what a request that has ended may count for, at the service."""
