@@ -28,7 +28,7 @@ class Forecast:
         spread: the margin for the first second.
         surplus: the margin at most.
         most: tokens in all at most.
-        over_at: when nothing is to be expected any more, if nobody asks again.
+        over_at: when nothing is to be expected any more, if nobody asks again; infinite while somebody waits.
     """
 
     waiting: int
@@ -110,7 +110,7 @@ class Demand:
             return None
         # Each at least one, for the sake of dividing.
         spread = DEVIATIONS * math.sqrt(max(1, self._squares) / self._length)
-        over_at = self._parts[-1].end if self._parts else now
+        over_at = math.inf if self.waiting else self._parts[-1].end
         return Forecast(self.waiting, max(1, tokens) / self._length, spread, tokens, KEPT_AT_MOST * limit, over_at)
 
     def is_over_share(self, limit: float, now: float) -> bool:

@@ -9,9 +9,13 @@ from itertools import pairwise, zip_longest
 from typing import Literal
 
 import pytest
+from hypothesis import Phase, example, given, settings
+from hypothesis import strategies as st
 
-from pinecone_embed_async._limits import Flow, Lane, LimiterOptions
-from tests.limits.world import Service, Work, World
+from pinecone_embed_async._limits import Flow, Lane, LimiterOptions, Priority
+from pinecone_embed_async._limits._reserve import Forecast
+from pinecone_embed_async._limits._window import Window
+from tests.limits.world import KEY, Service, Work, World
 
 WINDOW = 60.0
 TEXT = 100
@@ -168,3 +172,103 @@ def test_a_large_bulk_input_has_its_turn_beside_interactive_texts() -> None:
 def test_a_few_long_interactive_requests_do_not_keep_bulk_work_from_the_quota() -> None:
     outcome = interactive_beside_bulk(250_000, "sliding", 1, share=0.1, text=12_000)
     assert outcome.used >= 0.95
+
+
+@given(
+    st.integers(0, 1000), st.floats(0.01, 1e4), st.floats(0, 1e4), st.floats(0, 1e5), st.floats(0, 1e6), st.floats(0, 2e6)
+)
+def test_so_many_tokens_last_until_as_many_are_expected(
+    waiting: int, rate: float, spread: float, surplus: float, most: float, tokens: float
+) -> None:
+    forecast = Forecast(waiting, rate, spread, surplus, most, over_at=60.0)
+    seconds = forecast.lasts(tokens)
+    if math.isinf(seconds):
+        assert tokens >= most
+    elif seconds > 0:
+        assert forecast.within(seconds) == pytest.approx(tokens, rel=1e-6, abs=1e-3)
+    else:
+        assert tokens <= forecast.within(0) + 1e-3
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 60), st.integers(1, 500)), max_size=100),
+    st.floats(0, 60),
+    st.integers(1, 500),
+    st.integers(0, 100),
+    st.floats(0.1, 500),
+    st.floats(0, 500),
+)
+def test_what_fits_beside_a_forecast_fits_when_it_is_said_and_leaves_free_what_is_to_be_kept(
+    settled: list[tuple[float, int]], later: float, amount: int, waiting: int, rate: float, spread: float
+) -> None:
+    window, limit = Window(60.0), 20_000
+    for answered, tokens in sorted(settled):
+        window.reserve(tokens)
+        window.settle(tokens, tokens, answered)
+    now = 60.0 + later
+    forecast = Forecast(waiting, rate, spread, math.inf, limit / 2, over_at=math.inf)
+    when = window.fits_beside_at(amount, limit, forecast, now)
+    if when is None:
+        assert forecast.within(60.0) > limit - amount - window.reserved
+        return
+    assert limit - window.used(when) - amount >= window.kept(forecast, when) - 1e-3
+    if when > now:
+        before = now + 0.9 * (when - now)
+        assert limit - window.used(before) - amount < window.kept(forecast, before) + 1e-3
+
+
+SIZES = st.tuples(st.integers(1, 40), st.integers(1, 96)).map(lambda of: (of[0], of[0] * of[1]))
+"""Tokens of an input, and of a whole request."""
+
+
+@example(
+    works=[
+        *(((1, 1), requests, 1, 0.0, "bulk") for requests in (2, 1, 3)),
+        ((10, 790), 4, 1, 0.0, "bulk"),
+        ((2, 12), 4, 3, 0.0, "interactive"),
+    ],
+    limit=4000,
+    window=1.0,
+    travel=(0.5, 3.5),
+    seed=0,
+    fails=0.3,
+    cancels=0.0,
+)
+@settings(phases=tuple(phase for phase in Phase if phase is not Phase.explain))
+@given(
+    works=st.lists(
+        st.tuples(SIZES, st.integers(1, 30), st.integers(1, 8), st.floats(0, 90), st.sampled_from(["bulk", "interactive"])),
+        min_size=2,
+        max_size=5,
+    ),
+    limit=st.integers(4000, 20_000),
+    window=st.floats(0.5, 60),
+    travel=st.tuples(st.floats(0.01, 0.5), st.floats(0, 5)).map(lambda of: (of[0], of[0] + of[1])),
+    seed=st.integers(0, 999),
+    fails=st.sampled_from([0.0, 0.3]),
+    cancels=st.sampled_from([0.0, 0.3]),
+)
+def test_whatever_is_kept_all_work_gets_done_without_going_over_the_limit(
+    works: list[tuple[tuple[int, int], int, int, float, Priority]],
+    limit: int,
+    window: float,
+    travel: tuple[float, float],
+    seed: int,
+    fails: float,
+    cancels: float,
+) -> None:
+    service = Service(lambda _: limit, window=window)
+    options = LimiterOptions(lambda _: limit, window=window)
+    world = World(options, service, seed=seed, travel=travel, fails=fails, cancels=cancels)
+    lane = Lane(8)
+    jobs = [
+        world.add(Work(Flow(number % 3, priority), lane if number % 2 else Lane(most), requests * size, size, item), at)
+        for number, ((item, size), requests, most, at, priority) in enumerate(works)
+    ]
+    world.run()
+    assert not service.rejected
+    assert all(job.left == 0 and not job.asks for job in jobs)
+    assert world.in_flight == 0
+    assert world.limiter._budgets.of(KEY).waiting == 0
+    assert world.limiter._budgets.of(KEY).demand.waiting == 0
+    assert all(job.flow.in_flight == 0 for job in jobs)
