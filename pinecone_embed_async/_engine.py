@@ -399,7 +399,7 @@ class Engine:
 
         def wait(_: tenacity.RetryCallState) -> float:
             if verdict is Verdict.WAIT or retry.last_error is None:
-                return turnstile.pause_left(key)
+                return turnstile.wait_left(key)
             return policy.backoff(retry.failures, retry.last_error, self._draw)
 
         def stop(call: tenacity.RetryCallState) -> bool:

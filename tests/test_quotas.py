@@ -303,6 +303,37 @@ async def test_without_one_acceptance_for_long_the_job_ends_with_everything_embe
         assert took < 5 * policy.max_elapsed
 
 
+async def test_a_job_that_would_wait_for_the_limit_of_requests_beyond_max_elapsed_ends_at_once() -> None:
+    policy = RetryPolicy(max_elapsed=2.0, initial_backoff=0.02, max_backoff=0.05)
+    quota = Quota(requests_per_second=None, requests_per_minute=None, window=30.0)
+    async with (
+        emulator_of(requests_per_window=5, window=30.0) as emulator,
+        client_of(emulator, quota=quota, retry=policy, max_concurrency=2) as client,
+    ):
+        begun = time.monotonic()
+        with pytest.raises(RateLimitError, match="requests per minute") as ended:
+            await client.embed(texts(100))
+        assert time.monotonic() - begun < policy.max_elapsed
+        assert embedded_rows(ended.value) == 50
+
+
+async def test_a_job_waits_for_the_limit_of_requests_if_that_is_soon_enough() -> None:
+    policy = RetryPolicy(max_elapsed=2.0, initial_backoff=0.02, max_backoff=0.05)
+    # Given or learned, and with many windows longer than it may be without an acceptance.
+    for known in (5, None):
+        async with (
+            emulator_of(requests_per_window=5, window=0.6) as emulator,
+            client_of(
+                emulator,
+                quota=Quota(requests_per_second=None, requests_per_minute=known, window=0.6),
+                retry=policy,
+                max_concurrency=2,
+            ) as client,
+        ):
+            result = await client.embed(texts(250))
+            assert len(result) == 250
+
+
 async def test_overloads_lower_what_is_in_flight_and_it_recovers() -> None:
     async with emulator_of() as emulator, client_of(emulator, max_concurrency=8) as client:
         emulator.inject("status=503", times=3)

@@ -7,10 +7,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pinecone_embed_async._limits._budgets import Budgets, Key
 from pinecone_embed_async._limits._concurrency import Concurrency
 from pinecone_embed_async._limits._queue import FairQueue, Flow, Priority
 from pinecone_embed_async._limits._rejections import LimitKind, NamedLimit
-from pinecone_embed_async._limits._tokens import FIRST_IN_FLIGHT, TokenLimit, TokenStatistics
+from pinecone_embed_async._limits._reserve import KEPT_AT_MOST
+from pinecone_embed_async._limits._tokens import FIRST_IN_FLIGHT, TokenLimit, TokenStatistics, smallest_part
 from pinecone_embed_async._limits._trials import PROBE_WINDOWS
 from pinecone_embed_async._limits._window import Window
 
@@ -18,8 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from collections.abc import Set as AbstractSet
 
-Key = tuple[str, str]
-"""What tokens are counted for: a model and an input type."""
+    from pinecone_embed_async._limits._reserve import Forecast
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,13 @@ class LimiterOptions:
     window: float = 60.0
     first_in_flight: int = FIRST_IN_FLIGHT
 
+
+GRACE = 0.01
+"""Seconds in which the next request of a flow that had its turn is waited for: to plan and encode one takes less."""
+
+PLENTY = 0.5
+"""Part of a limit that is free while nobody is waited for: what one has had more by then can be made up for with the rest.
+Source: `test_calls_of_a_client_share_...` in tests/limits/test_limiter.py."""
 
 KEPT = 5.0
 """Seconds after an interactive request in which bulk work leaves one request in flight free for the next one."""
@@ -198,17 +206,23 @@ class Limiter:
 
     def __init__(self, options: LimiterOptions) -> None:
         self._options = options
-        self._queue: FairQueue[Ask] = FairQueue()
-        self._tokens: dict[Key, TokenLimit] = {}
-        # Those whose turn it is and who have to wait for a limit, as of the last dispatch.
+        self._queue: FairQueue[Ask] = FairQueue(options.window)
+        self._budgets = Budgets(self._new_limit, options.window)
+        # Those whose turn it is and who have to wait for a limit, as of the last dispatch: so do others that need the same.
         self._held: dict[Key | None, Ask] = {}
+        # Likewise, but interactive ones need not wait: it is for them that tokens are kept, and what was expected of them.
+        self._kept_back: dict[Key, tuple[Ask, Forecast]] = {}
+        # Those that let others go first which are about to come, and until when, as of the last dispatch.
+        self._in_grace: dict[tuple[Key, Priority], float] = {}
+        # What work waited for tokens of, as of the last dispatch.
+        self._short: set[Key] = set()
         self._second = _RequestLimit(1.0, options.requests_per_second)
         self._minute = _RequestLimit(options.window, options.requests_per_minute)
         # Turns that have not ended.
         self._open: set[Grant] = set()
 
     def __repr__(self) -> str:
-        limits = ", ".join(f"{model} {input_type}: {limit!r}" for (model, input_type), limit in self._tokens.items())
+        limits = ", ".join(f"{model} {input_type}: {of.limit!r}" for (model, input_type), of in self._budgets)
         return f"<Limiter {len(self._queue)} waiting{'; ' if limits else ''}{limits}>"
 
     def waiting(self, lanes: AbstractSet[Lane]) -> int:
@@ -219,56 +233,69 @@ class Limiter:
         """Have a request wait for its turn, which it may get at once."""
         ask.lane.asked(ask.flow.priority, now)
         self._queue.add(ask.flow, ask)
+        if ask.key is not None:
+            budget = self._budgets.touch(ask.key, now)
+            budget.waiting += 1
+            if ask.flow.priority == "interactive":
+                budget.demand.asked(ask.want, now)
         self.dispatch(now)
 
     def withdraw(self, ask: Ask, now: float) -> None:
         """Let a request wait no more."""
-        self._queue.remove(ask.flow, ask)
+        if self._queue.remove(ask.flow, ask) and ask.key is not None:
+            budget = self._budgets.of(ask.key)
+            budget.waiting -= 1
+            if ask.flow.priority == "interactive":
+                budget.demand.withdrawn(ask.want)
         self.dispatch(now)
 
     def dispatch(self, now: float) -> None:
         """Give the turns that can be given."""
         self._held.clear()
-        for limit in self._tokens.values():
+        self._kept_back.clear()
+        self._in_grace.clear()
+        were_short = [self._budgets.of(key).limit for key in self._short]
+        for limit in were_short:
             limit.advance(now)
+        self._short.clear()
         room = 0
-        short_of_tokens: set[Key] = set()
 
         def may_go(ask: Ask) -> bool:
             nonlocal room
-            if not ask.lane.has_room(ask.flow.priority, now) or ask.key in self._held:
-                return False
-            # A request that costs no tokens waits for none.
-            room, may = ask.want, self._requests_free_at(now) <= now
-            if may and ask.key is not None:
-                room = self.tokens(ask.key).room(ask.want, ask.least, now)
-                if not room:
-                    may = False
-                    short_of_tokens.add(ask.key)
-            if not may:
-                # Those that need the same and come later do not go ahead.
-                self._held[ask.key] = ask
-            return may
+            found = self._room(ask, now)
+            room = found or 0
+            return found is not None
 
         while (ask := self._queue.next(now, may_go)) is not None:
             self._grant(ask, room, now)
-        for key, limit in self._tokens.items():
-            limit.waits(now, is_waiting=key in short_of_tokens)
+            # What is kept for those that wait is less by one.
+            self._kept_back.clear()
+        for limit in were_short:
+            limit.waits(now, is_waiting=False)
+        for key in self._short:
+            self.tokens(key).waits(now, is_waiting=True)
 
     def next_time(self, now: float) -> float | None:
         """When there may be a turn for somebody who waits, if nothing happens before; `None` if never."""
         requests_at = self._requests_free_at(now)
         soonest = math.inf
-        for key, ask in self._held.items():
-            tokens_at = now if key is None else _or_infinite(self.tokens(key).room_at(ask.want, ask.least, now))
-            soonest = min(soonest, max(requests_at, tokens_at))
+        for ask in self._held.values():
+            soonest = min(soonest, max(requests_at, self._tokens_at(ask, now)))
+        for ask, beside in self._kept_back.values():
+            soonest = min(soonest, max(requests_at, self._tokens_at(ask, now, beside)))
+        soonest = min([soonest, *self._in_grace.values()])
         return None if math.isinf(soonest) else soonest
 
     def forget_asks(self, now: float) -> None:
         """Forget who waits and what is in flight, which may have been counted; how that ends is noted no more."""
         self._queue.clear()
         self._held.clear()
+        self._kept_back.clear()
+        self._in_grace.clear()
+        for _, budget in self._budgets:
+            budget.waiting = budget.demand.waiting = 0
         for grant in self._open:
+            grant.flow.in_flight -= 1
             self._settle(grant, grant.tokens, now)
             if grant.key is not None:
                 self.tokens(grant.key).failed(is_trial=grant.is_trial)
@@ -383,42 +410,133 @@ class Limiter:
     def pause_left(self, key: Key | None, now: float) -> float:
         """Seconds that requests with this key pause for after a rejection."""
         until = max(self._second.paused_until, self._minute.paused_until)
-        if key is not None:
-            until = max(until, self.tokens(key).paused_until)
+        budget = None if key is None else self._budgets.get(key)
+        if budget is not None:
+            until = max(until, budget.limit.paused_until)
         return max(0.0, until - now)
+
+    def wait_left(self, key: Key | None, now: float) -> float:
+        """Seconds until the next request with this key may go at the earliest, by pauses and by limits of requests."""
+        pause, requests_at = self.pause_left(key, now), self._requests_free_at(now)
+        # Infinite if that takes answers, which nothing is known of.
+        return pause if math.isinf(requests_at) else max(pause, requests_at - now)
 
     def tokens(self, key: Key) -> TokenLimit:
         """The limit of the tokens of a model and input type."""
-        limit = self._tokens.get(key)
-        if limit is None:
-            options = self._options
-            limit = TokenLimit(options.window, options.tokens(key), first_in_flight=options.first_in_flight)
-            self._tokens[key] = limit
-        return limit
+        return self._budgets.of(key).limit
+
+    def known_tokens(self, key: Key) -> float:
+        """Tokens in a window that were given or named; infinite if none were."""
+        budget = self._budgets.get(key)
+        return _or_infinite(self._options.tokens(key)) if budget is None else budget.limit.known
 
     def statistics(self, now: float) -> list[TokenStatistics]:
-        """What is known and used, for each model and input type that something was sent for."""
+        """What is known and used, for each model and input type that something was sent for lately."""
         waiting = Counter(ask.key for ask in self._queue)
-        return [limit.statistics(*key, waiting[key], now) for key, limit in self._tokens.items()]
+        return [budget.limit.statistics(*key, waiting[key], now) for key, budget in self._budgets]
+
+    def _new_limit(self, key: Key) -> TokenLimit:
+        options = self._options
+        return TokenLimit(options.window, options.tokens(key), first_in_flight=options.first_in_flight)
 
     def _requests_free_at(self, now: float) -> float:
         return max(self._second.free_at(now), self._minute.free_at(now))
+
+    def _room(self, ask: Ask, now: float) -> int | None:
+        """Tokens that the one whose turn it is may have; `None` if it has to wait."""
+        key, priority = ask.key, ask.flow.priority
+        if not ask.lane.has_room(priority, now) or key in self._held or (priority == "bulk" and key in self._kept_back):
+            return None
+        if self._requests_free_at(now) > now:
+            # Those that need the same and come later do not go ahead.
+            self._held[key] = ask
+            return None
+        if key is None:
+            # It waits for no tokens.
+            return ask.want
+        beside = self._kept_from(ask, key, now)
+        room = self.tokens(key).room(ask.want, ask.least, now, beside)
+        if room:
+            return None if self._is_in_grace(ask, key, room, now) else room
+        self._short.add(key)
+        if beside is None:
+            self._held[key] = ask
+        else:
+            self._kept_back[key] = ask, beside
+        return None
+
+    def _is_in_grace(self, ask: Ask, key: Key, room: int, now: float) -> bool:
+        """Whether one that has room lets a flow go first that has had less, and whose next request is about to come.
+
+        Each flow has one request waiting at a time. Without it, two flows would have turns alternately, whatever their
+        sizes, as often as tokens for several requests come free at a time.
+        """
+        group = key, ask.flow.priority
+        if group in self._in_grace:
+            return True
+        budget = self._budgets.of(key)
+        if budget.limit.window.used(now) + room <= (1 - PLENTY) * budget.limit.limit:
+            return False
+        for at, flow in budget.turns:
+            if now < at + GRACE and flow.in_flight and self._queue.is_behind(flow, ask.flow):
+                self._in_grace[group] = max(self._in_grace.get(group, now), at + GRACE)
+        return group in self._in_grace
+
+    def _tokens_at(self, ask: Ask, now: float, beside: Forecast | None = None) -> float:
+        """When there are tokens for one that has to wait, if nothing happens before."""
+        if ask.key is None:
+            return now
+        limit = self.tokens(ask.key)
+        free_at = _or_infinite(limit.room_at(ask.want, ask.least, now, beside))
+        if beside is not None:
+            # If nobody asks for a window, nothing is expected any more.
+            alone = _or_infinite(limit.room_at(ask.want, ask.least, now))
+            free_at = min(free_at, max(alone, beside.over_at))
+        return free_at
+
+    def _kept_from(self, ask: Ask, key: Key, now: float) -> Forecast | None:
+        """What one has to leave free for interactive calls; `None` if nothing.
+
+        Where these ask for more than their share, or what cannot be cut further would hardly ever fit beside it, bulk work
+        that has aged has its turn at their expense.
+        """
+        if ask.flow.priority == "interactive":
+            return None
+        budget = self._budgets.of(key)
+        limit = budget.limit.known
+        if math.isinf(limit) or budget.limit.source == "found":
+            return None
+        if self._queue.has_aged(ask.flow, now):
+            is_large = smallest_part(ask.want, ask.least, limit) > limit * (1 - KEPT_AT_MOST) / 2
+            if is_large or budget.demand.is_over_share(limit, now):
+                return None
+        return budget.demand.forecast(limit, now)
 
     def _grant(self, ask: Ask, tokens: int, now: float) -> None:
         ask.lane.enter(ask.flow.priority)
         for limit in (self._second, self._minute):
             limit.window.reserve(1)
-        is_trial = ask.key is not None and self.tokens(ask.key).reserve(tokens, now)
+        is_trial = False
+        if ask.key is not None:
+            budget = self._budgets.of(ask.key)
+            is_trial = budget.limit.reserve(tokens, now)
+            budget.waiting -= 1
+            budget.turns.append((now, ask.flow))
+            if ask.flow.priority == "interactive":
+                budget.demand.granted(ask.want, tokens)
         grant = Grant(ask.flow, ask.lane, ask.key, tokens, now, is_trial)
         self._open.add(grant)
+        ask.flow.in_flight += 1
         self._queue.served(ask.flow, tokens)
         ask.granted(grant)
 
     def _close(self, grant: Grant) -> bool:
         """Note that a turn ends; says whether it had not before, and was not forgotten."""
-        is_open = grant in self._open
+        if grant not in self._open:
+            return False
         self._open.discard(grant)
-        return is_open
+        grant.flow.in_flight -= 1
+        return True
 
     def _settle(self, grant: Grant, tokens: int, now: float) -> None:
         """Count what a request that has ended may count for, at the service."""

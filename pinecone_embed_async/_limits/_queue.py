@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import OrderedDict
+import math
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Flow(Generic[WaitingT]):
         priority: interactive work goes before bulk work.
     """
 
-    __slots__ = ("group", "is_listed", "priority", "tag", "waiting")
+    __slots__ = ("group", "in_flight", "is_listed", "priority", "shifted", "tag", "waiting")
 
     def __init__(self, group: Hashable, priority: Priority) -> None:
         self.group = group
@@ -37,6 +38,10 @@ class Flow(Generic[WaitingT]):
         # How much it has had: on the scale of its group while it is listed there, else on the one of all flows.
         self.tag = 0.0
         self.is_listed = False
+        # By how much its group had been moved up when it was listed there last.
+        self.shifted = 0.0
+        # Turns that it has had and that have not ended: while there are some, it is not gone though nobody waits in it.
+        self.in_flight = 0
 
     def __repr__(self) -> str:
         return f"<Flow {self.priority}, {len(self.waiting)} waiting>"
@@ -70,6 +75,9 @@ class _Group(Generic[WaitingT]):
             self._empty -= 1
             return
         flow.is_listed = True
+        if flow.in_flight:
+            # The others of its group were moved up while it was absent for a moment: so is it.
+            flow.tag += max(0.0, self.shift - flow.shifted)
         flow.tag = max(flow.tag, least) - self.shift
         heapq.heappush(self._flows, (flow.tag, number, flow))
 
@@ -109,6 +117,7 @@ class _Group(Generic[WaitingT]):
     def _unlist(self, flow: Flow[WaitingT]) -> None:
         flow.is_listed = False
         flow.tag += self.shift
+        flow.shifted = self.shift
 
 
 class FairQueue(Generic[WaitingT]):
@@ -118,12 +127,22 @@ class FairQueue(Generic[WaitingT]):
     flow that comes later starts with what the last one served had, so that it neither catches up nor stands behind. Nor
     does a group catch up on the turns that it could not have taken.
 
+    That alone would share turns rather than tokens while all find room, for each has one request waiting at a time and is
+    absent for the moment until the next one comes. So a flow with turns that have not ended counts as present: it keeps
+    what it had less, of the last `memory` seconds, and goes first once there is not room for all.
+
     Source: P. Goyal, H. M. Vin and H. Cheng, "Start-time fair queueing", 1996.
+
+    Args:
+        memory: seconds for which it is made up for, and up to a fourth more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, memory: float = 0.0) -> None:
         self._groups: dict[tuple[Hashable, Priority], _Group[WaitingT]] = {}
         self._served: dict[Priority, float] = {"interactive": 0.0, "bulk": 0.0}
+        # The same at some times, from where memory begins on.
+        self._marks: deque[tuple[float, dict[Priority, float]]] = deque([(-math.inf, self._served.copy())])
+        self._memory = memory
         self._numbers = itertools.count()
 
     def __repr__(self) -> str:
@@ -142,12 +161,18 @@ class FairQueue(Generic[WaitingT]):
         if len(flow.waiting) == 1:
             self._list(flow)
 
-    def remove(self, flow: Flow[WaitingT], waiting: WaitingT) -> None:
-        """Have somebody wait no more, if it does."""
-        if waiting in flow.waiting:
-            del flow.waiting[waiting]
-            if not flow.waiting:
-                self._groups[flow.group, flow.priority].emptied()
+    def remove(self, flow: Flow[WaitingT], waiting: WaitingT) -> bool:
+        """Have somebody wait no more; says whether it did."""
+        if waiting not in flow.waiting:
+            return False
+        del flow.waiting[waiting]
+        if not flow.waiting:
+            self._groups[flow.group, flow.priority].emptied()
+        return True
+
+    def has_aged(self, flow: Flow[WaitingT], now: float) -> bool:
+        """Whether a flow in which somebody waits has its turn before interactive ones."""
+        return self._rank(self._groups[flow.group, flow.priority], now) == 0
 
     def clear(self) -> None:
         """Have nobody wait."""
@@ -162,6 +187,7 @@ class FairQueue(Generic[WaitingT]):
             now: the time.
             may_go: whether one may go now; not asked for others of its group if not.
         """
+        self._remember(now)
         heads: list[tuple[int, float, int, Flow[WaitingT], _Group[WaitingT]]] = []
         for key, group in list(self._groups.items()):
             first = group.first()
@@ -187,12 +213,25 @@ class FairQueue(Generic[WaitingT]):
         if flow.waiting:
             self._list(flow)
 
+    def is_behind(self, absent: Flow[WaitingT], flow: Flow[WaitingT]) -> bool:
+        """Whether a flow in which nobody waits would go before one in which somebody does, if it had somebody wait."""
+        group = self._groups[flow.group, flow.priority]
+        return not absent.waiting and absent.priority == flow.priority and absent.tag < flow.tag + group.shift
+
     def _list(self, flow: Flow[WaitingT]) -> None:
         key = flow.group, flow.priority
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = _Group(flow.priority)
-        group.enlist(flow, next(self._numbers), self._served[flow.priority])
+        least = self._marks[0][1] if flow.in_flight else self._served
+        group.enlist(flow, next(self._numbers), least[flow.priority])
+
+    def _remember(self, now: float) -> None:
+        marks = self._marks
+        if now - marks[-1][0] >= self._memory / 4:
+            marks.append((now, self._served.copy()))
+            while len(marks) > 1 and now - marks[1][0] >= self._memory:
+                marks.popleft()
 
     @staticmethod
     def _let_go_of_lead(refused: list[tuple[float, _Group[WaitingT]]], tag: float, priority: Priority) -> None:

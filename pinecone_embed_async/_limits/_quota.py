@@ -13,7 +13,7 @@ from pinecone_embed_async._models import KNOWN_MODELS, PLANS, QUOTA_WINDOW, toke
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from pinecone_embed_async._limits._limiter import Key
+    from pinecone_embed_async._limits._budgets import Key
     from pinecone_embed_async._limits._queue import Priority
     from pinecone_embed_async._models import VectorType
 

@@ -13,6 +13,8 @@ from pinecone_embed_async._limits._window import Window
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pinecone_embed_async._limits._reserve import Forecast
+
 SMOOTHING = 4
 """Of a found limit, no more than a fourth goes out in a fourth of a window, so that several clients that know nothing of
 each other spread over the window. Source of this and the next figures: `benchmarks/quota_simulation.py`."""
@@ -175,19 +177,20 @@ class TokenLimit:
             return self._first_in_flight + self._accepted // ACCEPTED_PER_STEP
         return math.inf
 
-    def room(self, want: int, least: int, now: float) -> int:
+    def room(self, want: int, least: int, now: float, beside: Forecast | None = None) -> int:
         """Tokens that the next request may have now, at most `want`; 0 if it has to wait.
 
         Args:
             want: tokens of the whole request.
             least: tokens of the smallest request that can be cut off it.
             now: the time.
+            beside: what is to stay free for others.
         """
-        return self._look(want, least, now)[0]
+        return self._look(want, least, now, beside)[0]
 
-    def room_at(self, want: int, least: int, now: float) -> float | None:
+    def room_at(self, want: int, least: int, now: float, beside: Forecast | None = None) -> float | None:
         """When there will be room, as far as it depends on time alone; `None` if it depends on answers only."""
-        return self._look(want, least, now)[1]
+        return self._look(want, least, now, beside)[1]
 
     def reserve(self, tokens: int, now: float) -> bool:
         """Count a request that is being sent; says whether it is a trial of the limit."""
@@ -311,7 +314,7 @@ class TokenLimit:
             paused=max(0.0, self.paused_until - now),
         )
 
-    def _look(self, want: int, least: int, now: float) -> tuple[int, float | None]:
+    def _look(self, want: int, least: int, now: float, beside: Forecast | None) -> tuple[int, float | None]:
         """The room that there is now and, if there is none, when there will be."""
         if now < self.paused_until:
             return 0, self.paused_until
@@ -323,22 +326,26 @@ class TokenLimit:
         short_limit = max(limit / SMOOTHING, min(want, limit)) if is_found else math.inf
         if math.isinf(limit):
             return want, now
-        whole_at = self._fits_at(want, limit, short_limit, now)
+        whole_at = self._fits_at(want, limit, short_limit, now, beside)
         if whole_at <= now or self._may_try(now) or self._may_doubt():
             return want, now
-        smallest = max(1, int(min(max(least, want // SMALLEST_CUT), limit)))
-        part_at = self._fits_at(smallest, limit, short_limit, now)
+        smallest = smallest_part(want, least, limit)
+        part_at = self._fits_at(smallest, limit, short_limit, now, beside)
         if whole_at - part_at <= self.window.length * PATIENCE:
             part_at = whole_at
         if part_at <= now:
             free = min(limit - self.window.used(now), short_limit - self._short.used(now))
+            if beside is not None:
+                free = max(smallest, free - self.window.kept(beside, now))
             return int(free), now
         when = min(part_at, math.inf if is_found else self._trials.next)
         return 0, None if math.isinf(when) else when
 
-    def _fits_at(self, tokens: int, limit: float, short_limit: float, now: float) -> float:
+    def _fits_at(self, tokens: int, limit: float, short_limit: float, now: float, beside: Forecast | None) -> float:
         """When so many more are within the limits; infinite if that takes answers."""
-        main, short = self.window.fits_at(tokens, limit, now), self._short.fits_at(tokens, short_limit, now)
+        window = self.window
+        main = window.fits_at(tokens, limit, now) if beside is None else window.fits_beside_at(tokens, limit, beside, now)
+        short = self._short.fits_at(tokens, short_limit, now)
         return math.inf if main is None or short is None else max(main, short)
 
     def _may_try(self, now: float) -> bool:
@@ -412,3 +419,8 @@ class TokenLimit:
             elif self._found.is_guess:
                 until = min(until, free_at)
         self.paused_until = max(self.paused_until, until)
+
+
+def smallest_part(want: int, least: int, limit: float) -> int:
+    """Tokens of the smallest part that a request is cut to."""
+    return max(1, int(min(max(least, want // SMALLEST_CUT), limit)))

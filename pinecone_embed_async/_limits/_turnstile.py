@@ -7,10 +7,11 @@ import contextlib
 import math
 import os
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
 from pinecone_embed_async._errors import ConfigurationError
+from pinecone_embed_async._limits._budgets import KEYS_KEPT
 from pinecone_embed_async._limits._limiter import Ask, Limiter
 from pinecone_embed_async._limits._quota import QuotaDemand, QuotaOutcome
 from pinecone_embed_async._limits._rejections import named_limit
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from pinecone_embed_async._clock import Clock, Timer
-    from pinecone_embed_async._limits._limiter import Grant, Key, Lane, LimiterOptions
+    from pinecone_embed_async._limits._budgets import Key
+    from pinecone_embed_async._limits._limiter import Grant, Lane, LimiterOptions
     from pinecone_embed_async._limits._queue import Flow
     from pinecone_embed_async._limits._quota import QuotaBackend, QuotaGrant
     from pinecone_embed_async._limits._tokens import TokenStatistics
@@ -158,7 +160,8 @@ class Turnstile:
         self._timers: dict[asyncio.AbstractEventLoop, tuple[float, Timer]] = {}
         # Event loops of other threads that were told to look at their timers and have not yet.
         self._told: set[asyncio.AbstractEventLoop] = set()
-        self._accepted_at: dict[Key, float] = {}
+        # The last ones, the latest last.
+        self._accepted_at: OrderedDict[Key, float] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"<Turnstile {self._limiter!r}>"
@@ -225,6 +228,9 @@ class Turnstile:
         """Note that the service took a request with this key; part of a step."""
         if key is not None:
             self._accepted_at[key] = now
+            self._accepted_at.move_to_end(key)
+            if len(self._accepted_at) > KEYS_KEPT:
+                self._accepted_at.popitem(last=False)
 
     def settle(self, grant: QuotaGrant, outcome: QuotaOutcome) -> None:
         """Tell whoever deals out the quota what became of a request."""
@@ -236,6 +242,11 @@ class Turnstile:
         with self._locked():
             return self._limiter.pause_left(key, self._clock.time())
 
+    def wait_left(self, key: Key | None) -> float:
+        """Seconds until a request with this key may go at the earliest, by pauses and by limits of requests."""
+        with self._locked():
+            return self._limiter.wait_left(key, self._clock.time())
+
     def last_acceptance(self, key: Key | None) -> float | None:
         """When a request with this key was last accepted, by the clock; `None` if none was."""
         with self._locked():
@@ -246,7 +257,7 @@ class Turnstile:
         if key is None or self._backend is not None:
             return None
         with self._locked():
-            known = self._limiter.tokens(key).known
+            known = self._limiter.known_tokens(key)
         return None if math.isinf(known) else int(known)
 
     def statistics(self) -> tuple[TokenStatistics, ...]:

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pinecone_embed_async._limits._reserve import Forecast
 
 RESOLUTION = 1024
 """Entries that a window keeps at most, about: what is settled within a 1024th of it counts as one entry, to the end of
 the latest. That holds memory down and makes nothing leave earlier than it may."""
+
+MARKS = 64
+"""Parts of a window, about: at the beginning of each is looked whether what is expected fits until then. In so short a time
+hardly anything is expected, and looking costs as little as if there were few requests."""
+
+CLOSE = 1e-9
+"""Part of a window that makes no difference between two times: less than what tokens are expected in, far more than what
+is lost by adding and subtracting them."""
 
 
 @dataclass(slots=True)
@@ -34,12 +46,16 @@ class Window:
         settled: amounts of what was answered less than `length` seconds ago, as of the last look.
     """
 
-    __slots__ = ("_log", "_resolution", "length", "reserved", "settled")
+    __slots__ = ("_freed", "_log", "_marks", "_resolution", "length", "reserved", "settled")
 
     def __init__(self, length: float) -> None:
         self.length = length
         self._resolution = length / RESOLUTION
         self._log: deque[_Entry] = deque()
+        # When the first entry of a part stops counting, and what had been settled in all before it.
+        self._marks: deque[tuple[float, int]] = deque()
+        # What was settled in all and counts no more.
+        self._freed = 0
         self.reserved = 0
         self.settled = 0
 
@@ -56,6 +72,9 @@ class Window:
         self.used(now)
         if amount <= 0:
             return
+        marks = self._marks_after(now)
+        if not marks or now + self.length - marks[-1][0] >= self.length / MARKS:
+            marks.append((now + self.length, self._freed + self.settled))
         self.settled += amount
         if self._log and now - self._log[-1].start < self._resolution:
             entry = self._log[-1]
@@ -72,7 +91,9 @@ class Window:
         """What counts now."""
         log = self._log
         while log and log[0].end <= now:
-            self.settled -= log.popleft().amount
+            amount = log.popleft().amount
+            self.settled -= amount
+            self._freed += amount
         return self.settled + self.reserved
 
     def next_release(self) -> float | None:
@@ -89,3 +110,36 @@ class Window:
             if over <= 0:
                 return entry.end
         return None
+
+    def kept(self, forecast: Forecast, now: float) -> float:
+        """What has to stay free now for what is expected to fit as it comes, counted on what comes free by then."""
+        self.used(now)
+        most_of_all = forecast.within(self.length)
+        most = max(0.0, most_of_all - self.settled)
+        for end, before in self._marks_after(now):
+            freed = before - self._freed
+            if most_of_all - freed <= most:
+                break
+            most = max(most, forecast.within(end - now) - freed)
+        return most
+
+    def fits_beside_at(self, amount: int, limit: float, forecast: Forecast, now: float) -> float | None:
+        """When `amount` more will be within `limit` beside what is expected then; `None` if time alone does not help."""
+        when = self.fits_at(amount, limit, now)
+        left = limit - self.reserved - self.settled - amount
+        most_of_all = forecast.within(self.length)
+        if when is None or left + self.settled < most_of_all:
+            return None
+        for end, before in self._marks_after(now):
+            # For so long what is left until then will do.
+            left_by_then = left + before - self._freed
+            if left_by_then >= most_of_all:
+                break
+            when = max(when, end - forecast.lasts(left_by_then))
+        # What is closer than that is due: a time is not known to the last bit.
+        return when if when - now > self.length * CLOSE else now
+
+    def _marks_after(self, now: float) -> deque[tuple[float, int]]:
+        while self._marks and self._marks[0][0] <= now:
+            self._marks.popleft()
+        return self._marks

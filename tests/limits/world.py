@@ -149,6 +149,16 @@ class World:
         self.at(at, lambda: self._ask(work))
         return work
 
+    def add_to(self, work: Work, tokens: int, at: float) -> None:
+        """Have more to do for work from a time on; what comes while a request waits goes with the next."""
+
+        def more() -> None:
+            work.left += tokens
+            if not work.asks:
+                self._ask(work)
+
+        self.at(at, more)
+
     def run(self, until: float = math.inf) -> None:
         """Go on until nothing can happen any more, or until a moment.
 
