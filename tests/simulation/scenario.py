@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 
 OneT = TypeVar("OneT")
 ClientQuota = Literal["none", "given", "shared", "backend"]
+CacheKind = Literal["none", "works", "slow", "raises", "forgets", "short", "garbage"]
 QuotaKind = Literal["fixed", "sliding", "bucket"]
 
 
@@ -95,7 +96,7 @@ class ClientPlan:
     max_delay: float = 0.01
     quota: ClientQuota = "none"
     backend_fails: float = 0.0
-    cache: Literal["none", "works", "slow", "raises", "forgets", "short", "garbage"] = "none"
+    cache: CacheKind = "none"
     hooks: Literal["none", "listens", "raises"] = "listens"
     looks_up: bool = False
     knows_dimension: bool = False
@@ -251,6 +252,8 @@ class _Draw:
     def __init__(self, seed: int) -> None:
         self._rng = random.Random(f"scenario {seed}")
         self._seed = seed
+        # Some scenarios are about caches: all clients have one, and all calls the same texts.
+        self._is_about_caches = self._chance(0.2)
 
     def _chance(self, probability: float) -> bool:
         return self._rng.random() < probability
@@ -340,12 +343,17 @@ class _Draw:
             max_delay=self._one_of(0.001, 0.01, 0.3),
             quota=quota,
             backend_fails=self._one_of(0.0, 0.0, 0.05) if quota == "backend" else 0.0,
-            cache=self._one_of("works", "slow", "raises", "forgets", "short", "garbage") if self._chance(0.35) else "none",
+            cache=self._cache(),
             hooks=self._one_of("none", "listens", "listens", "raises"),
             looks_up=self._chance(0.1),
             knows_dimension=self._chance(0.5),
             closed_at=self._seconds(0.1, 30) if self._chance(0.12) else None,
         )
+
+    def _cache(self) -> CacheKind:
+        if not self._chance(1.0 if self._is_about_caches else 0.2):
+            return "none"
+        return self._one_of("works", "works", "slow", "raises", "forgets", "short", "garbage")
 
     def _call(self, clients: tuple[ClientPlan, ...]) -> CallPlan:
         kind = self._one_of("embed", "embed", "one", "stream", "stream")
@@ -377,7 +385,7 @@ class _Draw:
             takes=self._one_of(0.0, 0.0, self._seconds(0.01, 2)) if is_stream else 0.0,
             leaves_after=self._whole(0, 4) if is_stream and self._chance(0.15) else None,
             progress=self._one_of("none", "follows", "follows", "follows", "raises") if kind != "one" else "none",
-            common=self._chance(0.3),
+            common=self._chance(1.0 if self._is_about_caches else 0.2),
             cancellation=self._cancellation() if self._chance(0.2) else None,
         )
 
