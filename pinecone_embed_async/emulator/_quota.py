@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ class ServiceQuota:
     """The limits of one project, all off unless given.
 
     The service documents 250,000 to 3,000,000 tokens a minute, 100 requests a second, 2,000 a minute, and 5,000,000 or
-    10,000,000 tokens a month on the smaller plans; whether its minute is fixed or sliding is not documented.
+    10,000,000 tokens a month on the smaller plans; whether its minute is fixed, sliding, or a bucket that refills evenly is
+    not documented.
 
     Attributes:
         tokens_per_window: Tokens per window for each pair of model and input type; a mapping gives each input type its own
@@ -25,7 +27,10 @@ class ServiceQuota:
         requests_per_window: Requests per window of the project.
         tokens_per_month: Tokens of each model in all; never refilled.
         window: Seconds of a window.
-        kind: `fixed` windows follow each other from the first request on; a `sliding` window ends now.
+        kind: `fixed` windows follow each other from the first request on; a `sliding` window ends now; a `bucket` of tokens
+            is full at first and refills evenly, by `tokens_per_window` in a window. Requests are in sliding windows then.
+        burst: Tokens that a bucket holds at most: `None` for those of a whole window, as in a token bucket; few, for a leaky
+            bucket, which hardly takes more at once than it lets through.
         text: Whether refusals say in a message which limit was reached.
         retry_after: Whether refusals carry `Retry-After`, as seconds or as an HTTP date. The month's never does.
     """
@@ -35,18 +40,23 @@ class ServiceQuota:
     requests_per_window: int | None = None
     tokens_per_month: int | None = None
     window: float = 60.0
-    kind: Literal["fixed", "sliding"] = "fixed"
+    kind: Literal["fixed", "sliding", "bucket"] = "fixed"
+    burst: int | None = None
     text: bool = True
     retry_after: Literal["seconds", "date"] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a window that never ends or never begins.
+        """Refuse a window that never ends or never begins, and a bucket that holds nothing or is none.
 
         Raises:
-            ValueError: If `window` is not a positive finite number.
+            ValueError: If `window` is not a positive finite number, or `burst` is below 1 or given for windows.
         """
         if not (self.window > 0 and math.isfinite(self.window)):
             raise ValueError(f"window must be a positive number of seconds, not {self.window!r}")
+        if self.burst is not None and self.burst < 1:
+            raise ValueError(f"burst must be a number of tokens from 1, not {self.burst!r}")
+        if self.burst is not None and self.kind != "bucket":
+            raise ValueError(f"burst is for the kind 'bucket', not {self.kind!r}")
 
     def token_limit(self, input_type: str) -> int | None:
         """Give the tokens per window for an input type, `None` if there is no limit."""
@@ -71,23 +81,50 @@ class QuotaRefusal:
 
 @dataclass(slots=True)
 class _Usage:
-    """What was charged to one limit: times in seconds and amounts, oldest first."""
+    """What was charged to one limit: times in seconds and amounts, oldest first; and what a bucket lacks of it.
+
+    A bucket is counted in fractions, so that it is as full after many small refills as after a large one.
+    """
 
     charges: deque[tuple[float, int]] = field(default_factory=deque)
     total: int = 0
+    missing: Fraction = Fraction(0)
+    refilled_at: float = 0.0
 
     def charge(self, now: float, amount: int) -> None:
         self.charges.append((now, amount))
         self.total += amount
+        self.missing += amount
 
-    def wait(self, now: float, amount: int, limit: int, window: float, anchor: float | None) -> float | None:
+    def refill(self, now: float, limit: int, window: float) -> None:
+        """Put into the bucket what came since the last refill, `limit` in a `window`."""
+        if self.missing:
+            passed = Fraction(now) - Fraction(self.refilled_at)
+            self.missing = max(Fraction(0), self.missing - passed * limit / Fraction(window))
+        self.refilled_at = now
+
+    def wait_for_bucket(self, now: float, amount: int, limit: int, window: float, burst: int) -> float:
+        """Give the seconds until a bucket of `burst` has `amount`, 0 if it has, infinity if it never will."""
+        # What is older counts neither here nor in a window, should the kind change.
+        self._forget(now - window)
+        lacks = self.missing + amount - burst
+        if lacks <= 0:
+            return 0.0
+        if amount > burst or not limit:
+            return math.inf
+        due = Fraction(now) + lacks * Fraction(window) / limit
+        wait = float(due - Fraction(now))
+        while Fraction(now + wait) < due:
+            wait += math.ulp(now + wait)
+        return wait
+
+    def wait(self, now: float, amount: int, limit: int, window: float, anchor: float | None) -> float:
         """Give the seconds until `amount` fits, 0 if it fits now, infinity if it never does.
 
         With an `anchor` the windows are fixed and follow each other from there.
         """
         start = now - window if anchor is None else anchor + math.floor((now - anchor) / window) * window
-        while self.charges and (self.charges[0][0] <= start if anchor is None else self.charges[0][0] < start):
-            self.total -= self.charges.popleft()[1]
+        self._forget(start if anchor is None else math.nextafter(start, -math.inf))
         if self.total + amount <= limit:
             return 0.0
         if amount > limit:
@@ -100,6 +137,10 @@ class _Usage:
             if used + amount <= limit:
                 return time + window - now
         return math.inf
+
+    def _forget(self, until: float) -> None:
+        while self.charges and self.charges[0][0] <= until:
+            self.total -= self.charges.popleft()[1]
 
 
 class QuotaLedger:
@@ -142,7 +183,11 @@ class QuotaLedger:
         for one, amount, limit, window in limits:
             if limit is None:
                 continue
-            wait = one.wait(now, amount, limit, window, anchor)
+            wait = (
+                _token_wait(usage, now, tokens, limit, quota, anchor)
+                if one is usage
+                else one.wait(now, amount, limit, window, anchor)
+            )
             if wait:
                 if one is self._seconds:
                     message = requests_per_second_text(limit)
@@ -156,6 +201,14 @@ class QuotaLedger:
                 one.charge(now, amount)
         self._months[model] = spent + tokens
         return None
+
+
+def _token_wait(usage: _Usage, now: float, tokens: int, limit: int, quota: ServiceQuota, anchor: float | None) -> float:
+    # Also while there are windows, so that what was charged counts on if the kind changes.
+    usage.refill(now, limit, quota.window)
+    if quota.kind != "bucket":
+        return usage.wait(now, tokens, limit, quota.window, anchor)
+    return usage.wait_for_bucket(now, tokens, limit, quota.window, limit if quota.burst is None else quota.burst)
 
 
 # The texts are those of the service's documentation, as far as it has them.
