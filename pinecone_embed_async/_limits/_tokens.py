@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pinecone_embed_async._limits._found import FoundLimit
+from pinecone_embed_async._limits._strays import Strays
 from pinecone_embed_async._limits._trials import Trials
 from pinecone_embed_async._limits._window import Window
 
@@ -32,6 +34,10 @@ PATIENCE = 1 / 120
 
 EXPLAINED = 0.95
 """Part of a named limit from which what was counted here explains a rejection; below, others use it too."""
+
+FAR_BELOW = 0.4
+"""Part of a found limit up to which a rejection is not explained by it, nor by its having been halved. Nearer to it one more
+request would only be rejected: with all of it, 94% instead of 97% of a quota without text is used."""
 
 YOUTH = 0.9
 """Part of a window, from the first request on, in which a rejection may be due to what others used before. Not all of it:
@@ -77,7 +83,8 @@ class TokenLimit:
     """The tokens in a window that one model and input type have.
 
     Plain arithmetic, with the time passed in. What is not known is learned: a rejection's text names the limit; without a
-    text it is found, by cutting what was used when a rejection came and growing again while work waits.
+    text it is found, by cutting what was used when a rejection came and growing again while work waits. A rejection that
+    the requests beside it and after it do not share is for no limit of tokens.
 
     Args:
         length: seconds of a window.
@@ -94,6 +101,7 @@ class TokenLimit:
 
     __slots__ = (
         "_accepted",
+        "_before",
         "_cut_at",
         "_first_in_flight",
         "_found",
@@ -102,6 +110,7 @@ class TokenLimit:
         "_resumed",
         "_short",
         "_started",
+        "_strays",
         "_total",
         "_trials",
         "_waited",
@@ -119,6 +128,9 @@ class TokenLimit:
         self._given = given
         self._named: int | None = None
         self._found = FoundLimit(length)
+        self._strays = Strays(length)
+        # The found limit before the last burst of rejections.
+        self._before = self._found
         self._trials = Trials(length)
         self._first_in_flight = first_in_flight
         # Requests accepted since the last time that no limit was known.
@@ -227,6 +239,7 @@ class TokenLimit:
         """Note that the service took a request; it is settled."""
         self._accepted += 1
         self._found.accepted(tokens)
+        self._strays.accepted(sent, tokens)
         if self.is_cautious:
             self._resume(sent, now)
         self._total += tokens
@@ -275,6 +288,7 @@ class TokenLimit:
         if named is not None:
             self._note_named(named, now, is_trial=is_trial)
         is_explained = named is not None and used + tokens >= EXPLAINED * self.known
+        self._suspect(sent, tokens, now, named=named, is_first=is_first)
         if is_first:
             self.streak += 1
             self._cut_at = now
@@ -324,7 +338,7 @@ class TokenLimit:
         if math.isinf(limit):
             return want, now
         whole_at = self._fits_at(want, limit, short_limit, now)
-        if whole_at <= now or self._may_try(now) or self._may_doubt():
+        if whole_at <= now or self._may_try(now) or self._may_doubt(want, now):
             return want, now
         smallest = max(1, int(min(max(least, want // SMALLEST_CUT), limit)))
         part_at = self._fits_at(smallest, limit, short_limit, now)
@@ -352,25 +366,48 @@ class TokenLimit:
         """Whether less than a window has passed since the first request: what was used before is not known here."""
         return self._started is None or now - self._started < YOUTH * self.window.length
 
-    def _may_doubt(self) -> bool:
-        """Whether one request may go over a found limit that is a guess, once a pause is over."""
-        return self._found.is_guess and self.is_cautious and not self.in_flight
+    def _may_doubt(self, want: int, now: float) -> bool:
+        """Whether one request may go over a found limit once a pause is over, to see whether it is one."""
+        if not self.is_cautious or self.in_flight:
+            return False
+        if self._found.is_guess:
+            return True
+        # A rejection far below what had been found, which those beside it did not share.
+        return self.window.used(now) + want <= FAR_BELOW * self._before.tokens and self._strays.are_likely(now)
+
+    def _suspect(self, sent: float, tokens: int, now: float, *, named: int | None, is_first: bool) -> None:
+        """Note a rejection that may turn out to be a stray one; `streak` does not count it yet."""
+        if named is not None:
+            self._strays.dismiss()
+        elif is_first and not self.streak:
+            self._strays.begin(sent, tokens, now)
+            self._before = copy.copy(self._found)
+        else:
+            self._strays.add(sent)
 
     def _resume(self, sent: float, now: float) -> None:
         """Go on after rejections, for a request was accepted."""
-        is_later = sent >= self._cut_at
-        if self._found.is_guess:
-            if not is_later:
+        if sent < self._cut_at:
+            if self._found.is_guess:
                 # It was under way when another one was rejected: the limit has room for it, too.
                 self._found.hold_at_least(self.window.settled)
-            elif self._is_young(now):
-                self._found.forget()
-                self._accepted = 0
-            else:
-                self._found.confirm()
-        if is_later:
-            self._resumed = self._total
-            self.streak = 0
+            return
+        self.streak = 0
+        if self._strays.judge(now):
+            # No limit of tokens was the reason, so everything is as it was.
+            self._found = self._before
+            return
+        if self._found.is_guess:
+            self._doubt_guess(now)
+        self._resumed = self._total
+
+    def _doubt_guess(self, now: float) -> None:
+        """Note that a request behind the pause was accepted over a guess."""
+        if self._is_young(now):
+            self._found.forget()
+            self._accepted = 0
+        else:
+            self._found.confirm()
 
     def _is_news_of_the_limit(self, now: float, named: int | None, before: float, *, is_explained: bool) -> bool:
         """Whether a rejection tells that there is less than was known, rather than just that it is used up."""

@@ -253,6 +253,64 @@ def test_a_guess_that_turns_out_too_low_is_dropped() -> None:
     assert sender.limit.source == "unknown"
 
 
+def sender_for_a_while() -> Sender:
+    """Has sent for more than a window, so that what it used in the last one is known."""
+    sender = Sender()
+    for _ in range(300):
+        sender.fill(1000)
+        sender.pass_time(LENGTH / 200)
+    return sender
+
+
+def reject_together(sender: Sender, requests: int) -> None:
+    sent = [sender.send(1000) for _ in range(requests)]
+    sender.pass_time(0.1)
+    for one in sent:
+        sender.reject(one)
+
+
+def reject_one_of(sender: Sender, requests: int) -> None:
+    """Have the first of some requests under way rejected, the others accepted, and the one behind the pause, too."""
+    stray, *beside = [sender.send(1000) for _ in range(requests)]
+    sender.pass_time(0.1)
+    sender.reject(stray)
+    for one in beside:
+        sender.accept(one)
+    sender.now = sender.limit.paused_until
+    assert sender.room() == 1000, "one request sees whether it was a limit"
+    sender.fill(1000)
+
+
+@pytest.mark.parametrize("requests", [1, 2, 8])
+def test_a_rejection_that_those_beside_and_behind_it_do_not_share_leaves_everything_as_it_was(requests: int) -> None:
+    sender = sender_for_a_while()
+    in_flight = sender.limit.most_in_flight
+    reject_one_of(sender, requests)
+    assert (sender.limit.limit, sender.limit.source) == (math.inf, "unknown")
+    assert sender.limit.most_in_flight >= in_flight
+    assert sender.room(want=90_000) == 90_000
+
+
+def test_a_stray_rejection_leaves_a_found_limit_as_it_was() -> None:
+    sender = sender_for_a_while()
+    reject_together(sender, 4)
+    found = sender.limit.limit
+    assert sender.limit.source == "found"
+    sender.now = sender.limit.paused_until + LENGTH
+    for _ in range(20):
+        sender.fill(1000)
+    reject_one_of(sender, 2)
+    assert sender.limit.limit == found
+
+
+def test_a_burst_that_is_rejected_together_is_a_limit_though_the_next_is_accepted() -> None:
+    sender = sender_for_a_while()
+    reject_together(sender, 4)
+    sender.now = sender.limit.paused_until + 1
+    sender.fill(1000)
+    assert sender.limit.source == "found"
+
+
 def test_a_found_limit_does_not_keep_the_smallest_request_back() -> None:
     sender = Sender()
     sender.pass_time(LENGTH)
