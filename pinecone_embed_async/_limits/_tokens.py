@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pinecone_embed_async._limits._found import FoundLimit
+from pinecone_embed_async._limits._refill import MEASURED, Pace, Refill
 from pinecone_embed_async._limits._strays import Strays
 from pinecone_embed_async._limits._trials import Trials
 from pinecone_embed_async._limits._window import Window
@@ -38,6 +39,10 @@ EXPLAINED = 0.95
 FAR_BELOW = 0.4
 """Part of a found limit up to which a rejection is not explained by it, nor by its having been halved. Nearer to it one more
 request would only be rejected: with all of it, 94% instead of 97% of a quota without text is used."""
+
+NOTHING_COMES = 6
+"""Bursts of rejections in a row from which nothing comes free evenly any more, or a request is too large to be let through
+at all: then less is sent at once, as under a window."""
 
 YOUTH = 0.9
 """Part of a window, from the first request on, in which a rejection may be due to what others used before. Not all of it:
@@ -84,7 +89,8 @@ class TokenLimit:
 
     Plain arithmetic, with the time passed in. What is not known is learned: a rejection's text names the limit; without a
     text it is found, by cutting what was used when a rejection came and growing again while work waits. A rejection that
-    the requests beside it and after it do not share is for no limit of tokens.
+    the requests beside it and after it do not share is for no limit of tokens. Where something comes free behind each of
+    the first pauses, the limit refills evenly, and so requests are spaced out.
 
     Args:
         length: seconds of a window.
@@ -106,7 +112,10 @@ class TokenLimit:
         "_first_in_flight",
         "_found",
         "_given",
+        "_is_told",
         "_named",
+        "_pace",
+        "_refill",
         "_resumed",
         "_short",
         "_started",
@@ -131,6 +140,8 @@ class TokenLimit:
         self._strays = Strays(length)
         # The found limit before the last burst of rejections.
         self._before = self._found
+        self._refill = Refill(length)
+        self._pace = Pace()
         self._trials = Trials(length)
         self._first_in_flight = first_in_flight
         # Requests accepted since the last time that no limit was known.
@@ -141,6 +152,7 @@ class TokenLimit:
         self._cut_at = -math.inf
         self._waits_since: float | None = None
         self._waited = 0.0
+        self._is_told = False
         self.in_flight = 0
         self.streak = 0
         self.rejections = 0
@@ -209,18 +221,22 @@ class TokenLimit:
         if self._started is None:
             self._started = now
         self.in_flight += 1
+        if self._found.is_even:
+            self._pace.send(self._refill_time(tokens), self._refill_time(self._found.step), now)
         self.window.reserve(tokens)
         self._short.reserve(tokens)
         return is_trial
 
     def adjust(self, reserved: int, tokens: int) -> None:
         """Count a request that is being sent with other tokens than were reserved."""
+        self._adjust_pace(tokens - reserved)
         self.window.reserve(tokens - reserved)
         self._short.reserve(tokens - reserved)
 
     def unused(self, reserved: int, *, is_trial: bool) -> None:
         """Note that what was reserved is not sent."""
         self.in_flight -= 1
+        self._adjust_pace(-reserved)
         self.window.release(reserved)
         self._short.release(reserved)
         self._end_trial(is_trial=is_trial)
@@ -228,6 +244,9 @@ class TokenLimit:
     def settle(self, reserved: int, tokens: int, now: float) -> None:
         """Note that a request has ended, and how many tokens it may count for; what became of it is told behind that."""
         self.in_flight -= 1
+        if tokens:
+            # A rejected one keeps its place: for the next one as much has to come in again.
+            self._adjust_pace(tokens - reserved)
         self.window.settle(reserved, tokens, now)
         self._short.settle(reserved, tokens, now)
 
@@ -241,7 +260,7 @@ class TokenLimit:
         self._found.accepted(tokens)
         self._strays.accepted(sent, tokens)
         if self.is_cautious:
-            self._resume(sent, now)
+            self._resume(sent, tokens, now)
         self._total += tokens
         if is_trial:
             self._end_trial(is_trial=True)
@@ -254,6 +273,7 @@ class TokenLimit:
                 self._trials.told_nothing(now)
         if self._found.exists and (self.limit >= self.known or self._found.is_outgrown):
             self._found.forget()
+            self._refill.reset()
 
     def rejected(
         self,
@@ -309,6 +329,13 @@ class TokenLimit:
         is_limited = now < self.paused_until or self.is_cautious or not math.isinf(self.limit)
         self._waits_since = now if is_waiting and is_limited else None
 
+    def take_found(self) -> int | None:
+        """Tokens of the first limit that was found by trying, told once, when sending goes on under it; else `None`."""
+        if self._is_told or self.is_cautious or not self._found.exists:
+            return None
+        self._is_told = True
+        return int(self.limit)
+
     def statistics(self, model: str, input_type: str, waiting: int, now: float) -> TokenStatistics:
         """What is known and used now."""
         return TokenStatistics(
@@ -331,6 +358,8 @@ class TokenLimit:
             return 0, self.paused_until
         if self.in_flight >= self.most_in_flight:
             return 0, None
+        if self._found.is_even:
+            return (want, now) if self._pace.next <= now else (0, self._pace.next)
         is_found = self._found.exists
         # A found limit is a guess: it does not keep the smallest possible request back.
         limit = min(self.known, max(self.limit, least)) if is_found else self.limit
@@ -354,6 +383,15 @@ class TokenLimit:
         """When so many more are within the limits; infinite if that takes answers."""
         main, short = self.window.fits_at(tokens, limit, now), self._short.fits_at(tokens, short_limit, now)
         return math.inf if main is None or short is None else max(main, short)
+
+    def _refill_time(self, tokens: float) -> float:
+        """Seconds in which so many come, if they come evenly."""
+        return tokens / self.limit * self.window.length
+
+    def _adjust_pace(self, tokens: int) -> None:
+        """Note that a request has more tokens than it was sent for."""
+        if self._found.is_even:
+            self._pace.adjust(self._refill_time(tokens))
 
     def _may_try(self, now: float) -> bool:
         return now >= self._trials.next and not self._found.exists
@@ -385,7 +423,7 @@ class TokenLimit:
         else:
             self._strays.add(sent)
 
-    def _resume(self, sent: float, now: float) -> None:
+    def _resume(self, sent: float, tokens: int, now: float) -> None:
         """Go on after rejections, for a request was accepted."""
         if sent < self._cut_at:
             if self._found.is_guess:
@@ -396,17 +434,19 @@ class TokenLimit:
         if self._strays.judge(now):
             # No limit of tokens was the reason, so everything is as it was.
             self._found = self._before
+            self._refill.reset()
             return
         if self._found.is_guess:
-            self._doubt_guess(now)
+            self._doubt_guess(tokens, now)
         self._resumed = self._total
 
-    def _doubt_guess(self, now: float) -> None:
+    def _doubt_guess(self, tokens: int, now: float) -> None:
         """Note that a request behind the pause was accepted over a guess."""
+        self._refill.accepted(tokens, now)
         if self._is_young(now):
             self._found.forget()
             self._accepted = 0
-        else:
+        elif not self._find_refilling(now, least=0):
             self._found.confirm()
 
     def _is_news_of_the_limit(self, now: float, named: int | None, before: float, *, is_explained: bool) -> bool:
@@ -432,11 +472,22 @@ class TokenLimit:
         limit = self.limit
         is_young = self._is_young(now)
         if math.isinf(limit):
-            got = self._total - self._resumed if is_young else self.window.settled
-            self._found.find(float(max(got, tokens)), now, is_guess=is_young)
+            self._refill.rejected(tokens, self._total, now)
+            if not self._find_refilling(now, least=MEASURED * self._found.step):
+                got = self._total - self._resumed if is_young else self.window.settled
+                self._found.find(float(max(got, tokens)), now, is_guess=is_young)
         elif not (self._found.is_guess and is_young):
             # Else it was sent in doubt of a guess, which stands.
+            if self.streak >= NOTHING_COMES:
+                self._found.doubt_evenness()
             self._found.cut(limit, float(self.window.settled), tokens / SMALLEST_CUT, now)
+
+    def _find_refilling(self, now: float, *, least: float) -> bool:
+        """Begin with a limit that refills evenly, if there is one and `least` tokens have come; says whether there is."""
+        comes = self._refill.tokens(self._total, now, least=least)
+        if comes is not None:
+            self._found.find(comes, now, is_guess=False, is_even=True)
+        return comes is not None
 
     def _pause(self, seconds: float, now: float, *, asked: bool, is_explained: bool) -> None:
         until = now + seconds

@@ -311,6 +311,67 @@ def test_a_burst_that_is_rejected_together_is_a_limit_though_the_next_is_accepte
     assert sender.limit.source == "found"
 
 
+def test_a_found_limit_is_told_once_when_sending_goes_on_under_it() -> None:
+    sender = sender_for_a_while()
+    assert sender.limit.take_found() is None
+    reject_together(sender, 4)
+    assert sender.limit.take_found() is None, "it may turn out to be none"
+    sender.now = sender.limit.paused_until + 1
+    sender.fill(1000)
+    assert sender.limit.take_found() == int(sender.limit.limit)
+    assert sender.limit.take_found() is None
+
+
+def test_a_limit_that_a_rejection_named_is_no_guess_to_be_told_of() -> None:
+    assert named_sender().limit.take_found() is None
+
+
+def sender_to_a_bucket() -> Sender:
+    """What came free behind each pause was eight times one request in three seconds."""
+    sender = Sender()
+    for _ in range(50):
+        sender.fill(1000)
+    for _ in range(8):
+        reject_together(sender, 2)
+        sender.pass_time(2.8)
+        sender.fill(1000)
+    sender.reject(sender.send(1000))
+    return sender
+
+
+def test_a_limit_that_refills_evenly_is_found_by_what_comes_free_behind_the_pauses() -> None:
+    sender = sender_to_a_bucket()
+    assert sender.limit.source == "found"
+    assert sender.limit.limit == pytest.approx(1000 * LENGTH / 3, rel=0.1)
+
+
+def test_requests_under_a_limit_that_refills_evenly_are_whole_and_spaced_out() -> None:
+    sender = sender_to_a_bucket()
+    for _ in range(2):
+        sender.pass_time(10)
+        sender.fill(1000)
+    # One that was late is made up for.
+    assert sender.room(want=1000) == 1000
+    sender.fill(1000)
+    assert sender.room(want=1000) == 0
+    when = sender.room_at(want=1000)
+    assert when is not None
+    assert when == pytest.approx(sender.now + 3, abs=0.5)
+    sender.now = when
+    assert sender.room(want=1000) == 1000
+
+
+def test_a_turn_under_a_limit_that_refills_evenly_that_is_given_back_or_cut_takes_no_time() -> None:
+    sender = sender_to_a_bucket()
+    sender.pass_time(10)
+    sender.fill(1000)
+    before = sender.limit.room_at(1000, 10, sender.now)
+    _, tokens, is_trial = sender.send(1000)
+    sender.limit.adjust(tokens, 400)
+    sender.limit.unused(400, is_trial=is_trial)
+    assert sender.limit.room_at(1000, 10, sender.now) == before
+
+
 def test_a_found_limit_does_not_keep_the_smallest_request_back() -> None:
     sender = Sender()
     sender.pass_time(LENGTH)
