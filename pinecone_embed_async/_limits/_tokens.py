@@ -36,10 +36,6 @@ PATIENCE = 1 / 120
 EXPLAINED = 0.95
 """Part of a named limit from which what was counted here explains a rejection; below, others use it too."""
 
-FAR_BELOW = 0.4
-"""Part of a found limit up to which a rejection is not explained by it, nor by its having been halved. Nearer to it one more
-request would only be rejected: with all of it, 94% instead of 97% of a quota without text is used."""
-
 NOTHING_COMES = 6
 """Bursts of rejections in a row from which nothing comes free evenly any more, or a request is too large to be let through
 at all: then less is sent at once, as under a window."""
@@ -112,6 +108,7 @@ class TokenLimit:
         "_first_in_flight",
         "_found",
         "_given",
+        "_is_doubt",
         "_is_told",
         "_named",
         "_pace",
@@ -153,6 +150,8 @@ class TokenLimit:
         self._waits_since: float | None = None
         self._waited = 0.0
         self._is_told = False
+        # Whether the last request was sent over a found limit in doubt of it.
+        self._is_doubt = False
         self.in_flight = 0
         self.streak = 0
         self.rejections = 0
@@ -220,6 +219,7 @@ class TokenLimit:
             self._trials.is_under_way = True
         if self._started is None:
             self._started = now
+        self._is_doubt = self._before.exists and self._may_doubt(now) and not self._fits(tokens, now)
         self.in_flight += 1
         if self._found.is_even:
             self._pace.send(self._refill_time(tokens), self._refill_time(self._found.step), now)
@@ -367,7 +367,7 @@ class TokenLimit:
         if math.isinf(limit):
             return want, now
         whole_at = self._fits_at(want, limit, short_limit, now)
-        if whole_at <= now or self._may_try(now) or self._may_doubt(want, now):
+        if whole_at <= now or self._may_try(now) or self._may_doubt(now):
             return want, now
         smallest = max(1, int(min(max(least, want // SMALLEST_CUT), limit)))
         part_at = self._fits_at(smallest, limit, short_limit, now)
@@ -383,6 +383,10 @@ class TokenLimit:
         """When so many more are within the limits; infinite if that takes answers."""
         main, short = self.window.fits_at(tokens, limit, now), self._short.fits_at(tokens, short_limit, now)
         return math.inf if main is None or short is None else max(main, short)
+
+    def _fits(self, tokens: int, now: float) -> bool:
+        """Whether so many more are within a found limit."""
+        return self._fits_at(tokens, self.limit, max(self.limit / SMOOTHING, tokens), now) <= now
 
     def _refill_time(self, tokens: float) -> float:
         """Seconds in which so many come, if they come evenly."""
@@ -404,18 +408,15 @@ class TokenLimit:
         """Whether less than a window has passed since the first request: what was used before is not known here."""
         return self._started is None or now - self._started < YOUTH * self.window.length
 
-    def _may_doubt(self, want: int, now: float) -> bool:
+    def _may_doubt(self, now: float) -> bool:
         """Whether one request may go over a found limit once a pause is over, to see whether it is one."""
-        if not self.is_cautious or self.in_flight:
-            return False
-        if self._found.is_guess:
-            return True
-        # A rejection far below what had been found, which those beside it did not share.
-        return self.window.used(now) + want <= FAR_BELOW * self._before.tokens and self._strays.are_likely(now)
+        is_alone = self.is_cautious and not self.in_flight
+        # Else those beside the rejected one did not share its rejection.
+        return is_alone and (self._found.is_guess or self._strays.are_likely(now))
 
     def _suspect(self, sent: float, tokens: int, now: float, *, named: int | None, is_first: bool) -> None:
         """Note a rejection that may turn out to be a stray one; `streak` does not count it yet."""
-        if named is not None:
+        if named is not None or self._is_doubt:
             self._strays.dismiss()
         elif is_first and not self.streak:
             self._strays.begin(sent, tokens, now)
@@ -476,8 +477,8 @@ class TokenLimit:
             if not self._find_refilling(now, least=MEASURED * self._found.step):
                 got = self._total - self._resumed if is_young else self.window.settled
                 self._found.find(float(max(got, tokens)), now, is_guess=is_young)
-        elif not (self._found.is_guess and is_young):
-            # Else it was sent in doubt of a guess, which stands.
+        elif not (self._found.is_guess and is_young) and not self._is_doubt:
+            # Else it was sent in doubt of the limit, which stands.
             if self.streak >= NOTHING_COMES:
                 self._found.doubt_evenness()
             self._found.cut(limit, float(self.window.settled), tokens / SMALLEST_CUT, now)

@@ -18,7 +18,7 @@ def test_bounds_hold_in_buckets(setting: Setting) -> None:
 
 @pytest.mark.parametrize("setting", STRAY, ids=lambda setting: setting.name)
 def test_bounds_hold_with_stray_rejections(setting: Setting) -> None:
-    # A fifth of the requests in the same time.
+    # A fifth of the requests in the same time, and as many stray rejections.
     slower = dataclasses.replace(setting, latency=0.1, every=100)
     assert failures(slower, [figures(slower, 0)]) == []
 

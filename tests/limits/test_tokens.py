@@ -303,6 +303,28 @@ def test_a_stray_rejection_leaves_a_found_limit_as_it_was() -> None:
     assert sender.limit.limit == found
 
 
+def test_a_request_in_doubt_of_a_found_limit_that_is_rejected_cuts_it_no_further() -> None:
+    sender = sender_for_a_while()
+    reject_together(sender, 4)
+    sender.now = sender.limit.paused_until + LENGTH
+    while sender.room():
+        sender.fill(1000)
+        sender.pass_time(0.3)
+    lone, beside = sender.send(1000), sender.send(1000)
+    sender.pass_time(0.1)
+    sender.accept(beside)
+    sender.reject(lone)
+    found = sender.limit.limit
+    sender.now = sender.limit.paused_until
+    assert sender.room() == 1000, "in doubt"
+    doubting = sender.send(1000)
+    sender.pass_time(0.1)
+    sender.reject(doubting)
+    assert sender.limit.limit == found
+    sender.now = sender.limit.paused_until
+    assert sender.room() == 0, "there is no doubt any more"
+
+
 def test_a_burst_that_is_rejected_together_is_a_limit_though_the_next_is_accepted() -> None:
     sender = sender_for_a_while()
     reject_together(sender, 4)
