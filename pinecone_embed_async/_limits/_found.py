@@ -28,6 +28,14 @@ RETURN = 40.0
 FADING = 0.98
 """What is left, after a window, of the memory of what a found limit was."""
 
+EVEN_GROWTH = 0.06
+"""By how much a found limit that refills evenly grows in a window in which work waits for it. More than `GROWTH`: requests
+come evenly, so that one that is too many is rejected alone. After `EVEN_CALM` windows without a rejection it doubles with
+each. Source: `benchmarks/unnamed_limits.py`."""
+
+EVEN_CALM = 2
+"""See `EVEN_GROWTH`."""
+
 FORGOTTEN = 64
 """A found limit that has grown to so many times itself is none."""
 
@@ -39,12 +47,13 @@ class FoundLimit:
         length: seconds of a window.
     """
 
-    __slots__ = ("_at", "_before", "_grown", "_is_guess", "_length", "_step", "_tokens")
+    __slots__ = ("_at", "_before", "_grown", "_is_even", "_is_guess", "_length", "_step", "_tokens")
 
     def __init__(self, length: float) -> None:
         self._length = length
         self._tokens: float | None = None
         self._is_guess = False
+        self._is_even = False
         # Windows, since it was found, in which work waited for tokens.
         self._grown = 0.0
         self._at = -math.inf
@@ -67,12 +76,25 @@ class FoundLimit:
         return self._is_guess and self.exists
 
     @property
+    def is_even(self) -> bool:
+        """Whether it refills evenly."""
+        return self._is_even and self.exists
+
+    @property
+    def step(self) -> float:
+        """Tokens of a request, about."""
+        return self._step
+
+    @property
     def tokens(self) -> float:
         """Tokens in a window; infinite if there is no such limit."""
         if self._tokens is None:
             return math.inf
         windows = self._grown
-        rate = windows + math.pow(2, min(windows - CALM, 60)) - math.pow(2, -CALM)
+        calm = EVEN_CALM if self._is_even else CALM
+        rate = windows + math.pow(2, min(windows - calm, 60)) - math.pow(2, -calm)
+        if self._is_even:
+            return self._tokens * (1 + EVEN_GROWTH * rate)
         grown = self._tokens * (1 + GROWTH * rate) + GROWTH_REQUESTS * self._step * windows
         if self._tokens < DEEP_CUT * self._before:
             # Not beyond what it was: whoever was cut by chance would come back for the shares of others, too.
@@ -93,9 +115,10 @@ class FoundLimit:
         """Note how many tokens a request had."""
         self._step = tokens if not self._step else 0.9 * self._step + 0.1 * tokens
 
-    def find(self, tokens: float, now: float, *, is_guess: bool) -> None:
-        """Begin with so many tokens."""
+    def find(self, tokens: float, now: float, *, is_guess: bool, is_even: bool = False) -> None:
+        """Begin with so many tokens, which come a window's at once or evenly."""
         self._is_guess = is_guess
+        self._is_even = is_even
         self._set(tokens, now)
 
     def cut(self, limit: float, got: float, least: float, now: float) -> None:
@@ -107,6 +130,9 @@ class FoundLimit:
             least: it is not lowered below this.
             now: the time.
         """
+        if self._is_even:
+            # Whatever was accepted in the last window, what came in it is no less than this.
+            got = limit
         held = min(limit, max(got, CUT * limit))
         self._before = max(held, self._before * FADING ** ((now - self._at) / self._length))
         self._set(max(min(got, CUT * limit), limit / 2, least), now)
@@ -119,6 +145,10 @@ class FoundLimit:
     def confirm(self) -> None:
         """Take it for more than a guess."""
         self._is_guess = False
+
+    def doubt_evenness(self) -> None:
+        """Take it for one that comes a window's at once."""
+        self._is_even = False
 
     def forget(self) -> None:
         """Have none."""

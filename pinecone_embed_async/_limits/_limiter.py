@@ -407,6 +407,10 @@ class Limiter:
         self.dispatch(now)
         return None if was_paused or paused_until <= now else paused_until - now
 
+    def take_found(self, grant: Grant) -> int | None:
+        """Tokens of the first limit that was found by trying for a turn's key, told once; `None` if there is no news."""
+        return None if grant.key is None else self.tokens(grant.key).take_found()
+
     def pause_left(self, key: Key | None, now: float) -> float:
         """Seconds that requests with this key pause for after a rejection."""
         until = max(self._second.paused_until, self._minute.paused_until)

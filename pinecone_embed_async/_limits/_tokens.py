@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pinecone_embed_async._limits._found import FoundLimit
+from pinecone_embed_async._limits._refill import MEASURED, Pace, Refill
+from pinecone_embed_async._limits._strays import Strays
 from pinecone_embed_async._limits._trials import Trials
 from pinecone_embed_async._limits._window import Window
 
@@ -34,6 +37,10 @@ PATIENCE = 1 / 120
 
 EXPLAINED = 0.95
 """Part of a named limit from which what was counted here explains a rejection; below, others use it too."""
+
+NOTHING_COMES = 6
+"""Bursts of rejections in a row from which nothing comes free evenly any more, or a request is too large to be let through
+at all: then less is sent at once, as under a window."""
 
 YOUTH = 0.9
 """Part of a window, from the first request on, in which a rejection may be due to what others used before. Not all of it:
@@ -79,7 +86,9 @@ class TokenLimit:
     """The tokens in a window that one model and input type have.
 
     Plain arithmetic, with the time passed in. What is not known is learned: a rejection's text names the limit; without a
-    text it is found, by cutting what was used when a rejection came and growing again while work waits.
+    text it is found, by cutting what was used when a rejection came and growing again while work waits. A rejection that
+    the requests beside it and after it do not share is for no limit of tokens. Where something comes free behind each of
+    the first pauses, the limit refills evenly, and so requests are spaced out.
 
     Args:
         length: seconds of a window.
@@ -96,14 +105,20 @@ class TokenLimit:
 
     __slots__ = (
         "_accepted",
+        "_before",
         "_cut_at",
         "_first_in_flight",
         "_found",
         "_given",
+        "_is_doubt",
+        "_is_told",
         "_named",
+        "_pace",
+        "_refill",
         "_resumed",
         "_short",
         "_started",
+        "_strays",
         "_total",
         "_trials",
         "_waited",
@@ -121,6 +136,11 @@ class TokenLimit:
         self._given = given
         self._named: int | None = None
         self._found = FoundLimit(length)
+        self._strays = Strays(length)
+        # The found limit before the last burst of rejections.
+        self._before = self._found
+        self._refill = Refill(length)
+        self._pace = Pace()
         self._trials = Trials(length)
         self._first_in_flight = first_in_flight
         # Requests accepted since the last time that no limit was known.
@@ -131,6 +151,9 @@ class TokenLimit:
         self._cut_at = -math.inf
         self._waits_since: float | None = None
         self._waited = 0.0
+        self._is_told = False
+        # Whether the last request was sent over a found limit in doubt of it.
+        self._is_doubt = False
         self.in_flight = 0
         self.streak = 0
         self.rejections = 0
@@ -199,19 +222,24 @@ class TokenLimit:
             self._trials.is_under_way = True
         if self._started is None:
             self._started = now
+        self._is_doubt = self._before.exists and self._may_doubt(now) and not self._fits(tokens, now)
         self.in_flight += 1
+        if self._found.is_even:
+            self._pace.send(self._refill_time(tokens), self._refill_time(self._found.step), now)
         self.window.reserve(tokens)
         self._short.reserve(tokens)
         return is_trial
 
     def adjust(self, reserved: int, tokens: int) -> None:
         """Count a request that is being sent with other tokens than were reserved."""
+        self._adjust_pace(tokens - reserved)
         self.window.reserve(tokens - reserved)
         self._short.reserve(tokens - reserved)
 
     def unused(self, reserved: int, *, is_trial: bool) -> None:
         """Note that what was reserved is not sent."""
         self.in_flight -= 1
+        self._adjust_pace(-reserved)
         self.window.release(reserved)
         self._short.release(reserved)
         self._end_trial(is_trial=is_trial)
@@ -219,6 +247,9 @@ class TokenLimit:
     def settle(self, reserved: int, tokens: int, now: float) -> None:
         """Note that a request has ended, and how many tokens it may count for; what became of it is told behind that."""
         self.in_flight -= 1
+        if tokens:
+            # A rejected one keeps its place: for the next one as much has to come in again.
+            self._adjust_pace(tokens - reserved)
         self.window.settle(reserved, tokens, now)
         self._short.settle(reserved, tokens, now)
 
@@ -230,8 +261,9 @@ class TokenLimit:
         """Note that the service took a request; it is settled."""
         self._accepted += 1
         self._found.accepted(tokens)
+        self._strays.accepted(sent, tokens)
         if self.is_cautious:
-            self._resume(sent, now)
+            self._resume(sent, tokens, now)
         self._total += tokens
         if is_trial:
             self._end_trial(is_trial=True)
@@ -244,6 +276,7 @@ class TokenLimit:
                 self._trials.told_nothing(now)
         if self._found.exists and (self.limit >= self.known or self._found.is_outgrown):
             self._found.forget()
+            self._refill.reset()
 
     def rejected(
         self,
@@ -278,6 +311,7 @@ class TokenLimit:
         if named is not None:
             self._note_named(named, now, is_trial=is_trial)
         is_explained = named is not None and used + tokens >= EXPLAINED * self.known
+        self._suspect(sent, tokens, now, named=named, is_first=is_first)
         if is_first:
             self.streak += 1
             self._cut_at = now
@@ -297,6 +331,13 @@ class TokenLimit:
         """Note whether work waits for its turn from now on; that few may be in flight while nothing is known is no limit."""
         is_limited = now < self.paused_until or self.is_cautious or not math.isinf(self.limit)
         self._waits_since = now if is_waiting and is_limited else None
+
+    def take_found(self) -> int | None:
+        """Tokens of the first limit that was found by trying, told once, when sending goes on under it; else `None`."""
+        if self._is_told or self.is_cautious or not self._found.exists:
+            return None
+        self._is_told = True
+        return int(self.limit)
 
     def statistics(self, model: str, input_type: str, waiting: int, now: float) -> TokenStatistics:
         """What is known and used now."""
@@ -320,6 +361,8 @@ class TokenLimit:
             return 0, self.paused_until
         if self.in_flight >= self.most_in_flight:
             return 0, None
+        if self._found.is_even:
+            return (want, now) if self._pace.next <= now else (0, self._pace.next)
         is_found = self._found.exists
         # A found limit is a guess: it does not keep the smallest possible request back.
         limit = min(self.known, max(self.limit, least)) if is_found else self.limit
@@ -327,7 +370,7 @@ class TokenLimit:
         if math.isinf(limit):
             return want, now
         whole_at = self._fits_at(want, limit, short_limit, now, beside)
-        if whole_at <= now or self._may_try(now) or self._may_doubt():
+        if whole_at <= now or self._may_try(now) or self._may_doubt(now):
             return want, now
         smallest = smallest_part(want, least, limit)
         part_at = self._fits_at(smallest, limit, short_limit, now, beside)
@@ -348,6 +391,19 @@ class TokenLimit:
         short = self._short.fits_at(tokens, short_limit, now)
         return math.inf if main is None or short is None else max(main, short)
 
+    def _fits(self, tokens: int, now: float) -> bool:
+        """Whether so many more are within a found limit."""
+        return self._fits_at(tokens, self.limit, max(self.limit / SMOOTHING, tokens), now, None) <= now
+
+    def _refill_time(self, tokens: float) -> float:
+        """Seconds in which so many come, if they come evenly."""
+        return tokens / self.limit * self.window.length
+
+    def _adjust_pace(self, tokens: int) -> None:
+        """Note that a request has more tokens than it was sent for."""
+        if self._found.is_even:
+            self._pace.adjust(self._refill_time(tokens))
+
     def _may_try(self, now: float) -> bool:
         return now >= self._trials.next and not self._found.exists
 
@@ -359,25 +415,47 @@ class TokenLimit:
         """Whether less than a window has passed since the first request: what was used before is not known here."""
         return self._started is None or now - self._started < YOUTH * self.window.length
 
-    def _may_doubt(self) -> bool:
-        """Whether one request may go over a found limit that is a guess, once a pause is over."""
-        return self._found.is_guess and self.is_cautious and not self.in_flight
+    def _may_doubt(self, now: float) -> bool:
+        """Whether one request may go over a found limit once a pause is over, to see whether it is one."""
+        is_alone = self.is_cautious and not self.in_flight
+        # Else those beside the rejected one did not share its rejection.
+        return is_alone and (self._found.is_guess or self._strays.are_likely(now))
 
-    def _resume(self, sent: float, now: float) -> None:
+    def _suspect(self, sent: float, tokens: int, now: float, *, named: int | None, is_first: bool) -> None:
+        """Note a rejection that may turn out to be a stray one; `streak` does not count it yet."""
+        if named is not None or self._is_doubt:
+            self._strays.dismiss()
+        elif is_first and not self.streak:
+            self._strays.begin(sent, tokens, now)
+            self._before = copy.copy(self._found)
+        else:
+            self._strays.add(sent)
+
+    def _resume(self, sent: float, tokens: int, now: float) -> None:
         """Go on after rejections, for a request was accepted."""
-        is_later = sent >= self._cut_at
-        if self._found.is_guess:
-            if not is_later:
+        if sent < self._cut_at:
+            if self._found.is_guess:
                 # It was under way when another one was rejected: the limit has room for it, too.
                 self._found.hold_at_least(self.window.settled)
-            elif self._is_young(now):
-                self._found.forget()
-                self._accepted = 0
-            else:
-                self._found.confirm()
-        if is_later:
-            self._resumed = self._total
-            self.streak = 0
+            return
+        self.streak = 0
+        if self._strays.judge(now):
+            # No limit of tokens was the reason, so everything is as it was.
+            self._found = self._before
+            self._refill.reset()
+            return
+        if self._found.is_guess:
+            self._doubt_guess(tokens, now)
+        self._resumed = self._total
+
+    def _doubt_guess(self, tokens: int, now: float) -> None:
+        """Note that a request behind the pause was accepted over a guess."""
+        self._refill.accepted(tokens, now)
+        if self._is_young(now):
+            self._found.forget()
+            self._accepted = 0
+        elif not self._find_refilling(now, least=0):
+            self._found.confirm()
 
     def _is_news_of_the_limit(self, now: float, named: int | None, before: float, *, is_explained: bool) -> bool:
         """Whether a rejection tells that there is less than was known, rather than just that it is used up."""
@@ -402,11 +480,22 @@ class TokenLimit:
         limit = self.limit
         is_young = self._is_young(now)
         if math.isinf(limit):
-            got = self._total - self._resumed if is_young else self.window.settled
-            self._found.find(float(max(got, tokens)), now, is_guess=is_young)
-        elif not (self._found.is_guess and is_young):
-            # Else it was sent in doubt of a guess, which stands.
+            self._refill.rejected(tokens, self._total, now)
+            if not self._find_refilling(now, least=MEASURED * self._found.step):
+                got = self._total - self._resumed if is_young else self.window.settled
+                self._found.find(float(max(got, tokens)), now, is_guess=is_young)
+        elif not (self._found.is_guess and is_young) and not self._is_doubt:
+            # Else it was sent in doubt of the limit, which stands.
+            if self.streak >= NOTHING_COMES:
+                self._found.doubt_evenness()
             self._found.cut(limit, float(self.window.settled), tokens / SMALLEST_CUT, now)
+
+    def _find_refilling(self, now: float, *, least: float) -> bool:
+        """Begin with a limit that refills evenly, if there is one and `least` tokens have come; says whether there is."""
+        comes = self._refill.tokens(self._total, now, least=least)
+        if comes is not None:
+            self._found.find(comes, now, is_guess=False, is_even=True)
+        return comes is not None
 
     def _pause(self, seconds: float, now: float, *, asked: bool, is_explained: bool) -> None:
         until = now + seconds

@@ -15,6 +15,7 @@ from pinecone_embed_async._limits._budgets import KEYS_KEPT
 from pinecone_embed_async._limits._limiter import Ask, Limiter
 from pinecone_embed_async._limits._quota import QuotaDemand, QuotaOutcome
 from pinecone_embed_async._limits._rejections import named_limit
+from pinecone_embed_async._log import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,12 +84,24 @@ class Turn:
 
     def accepted(self, billed: int | None) -> None:
         """Say that the service took the request, and how many tokens it counted, if it said so."""
+        found: int | None = None
 
         def note(limiter: Limiter, now: float) -> None:
+            nonlocal found
             limiter.accepted(self._grant, billed, now)
             self._turnstile.note_acceptance(self._key, now)
+            found = limiter.take_found(self._grant)
 
         self._turnstile.change(note)
+        if found is not None and self._key is not None:
+            model, input_type = self._key
+            logger.warning(
+                "the service rejects requests for %s%s without naming a limit; %d tokens in a window are kept to for now, "
+                "which is a guess. If the limit is known, pass it as quota=",
+                model,
+                f" ({input_type})" if input_type else "",
+                found,
+            )
         self._settle("accepted", self.tokens if billed is None else billed)
 
     def failed(self, *, is_overload: bool) -> None:

@@ -253,6 +253,147 @@ def test_a_guess_that_turns_out_too_low_is_dropped() -> None:
     assert sender.limit.source == "unknown"
 
 
+def sender_for_a_while() -> Sender:
+    """Has sent for more than a window, so that what it used in the last one is known."""
+    sender = Sender()
+    for _ in range(300):
+        sender.fill(1000)
+        sender.pass_time(LENGTH / 200)
+    return sender
+
+
+def reject_together(sender: Sender, requests: int) -> None:
+    sent = [sender.send(1000) for _ in range(requests)]
+    sender.pass_time(0.1)
+    for one in sent:
+        sender.reject(one)
+
+
+def reject_one_of(sender: Sender, requests: int) -> None:
+    """Have the first of some requests under way rejected, the others accepted, and the one behind the pause, too."""
+    stray, *beside = [sender.send(1000) for _ in range(requests)]
+    sender.pass_time(0.1)
+    sender.reject(stray)
+    for one in beside:
+        sender.accept(one)
+    sender.now = sender.limit.paused_until
+    assert sender.room() == 1000, "one request sees whether it was a limit"
+    sender.fill(1000)
+
+
+@pytest.mark.parametrize("requests", [1, 2, 8])
+def test_a_rejection_that_those_beside_and_behind_it_do_not_share_leaves_everything_as_it_was(requests: int) -> None:
+    sender = sender_for_a_while()
+    in_flight = sender.limit.most_in_flight
+    reject_one_of(sender, requests)
+    assert (sender.limit.limit, sender.limit.source) == (math.inf, "unknown")
+    assert sender.limit.most_in_flight >= in_flight
+    assert sender.room(want=90_000) == 90_000
+
+
+def test_a_stray_rejection_leaves_a_found_limit_as_it_was() -> None:
+    sender = sender_for_a_while()
+    reject_together(sender, 4)
+    found = sender.limit.limit
+    assert sender.limit.source == "found"
+    sender.now = sender.limit.paused_until + LENGTH
+    for _ in range(20):
+        sender.fill(1000)
+    reject_one_of(sender, 2)
+    assert sender.limit.limit == found
+
+
+def test_a_request_in_doubt_of_a_found_limit_that_is_rejected_cuts_it_no_further() -> None:
+    sender = sender_for_a_while()
+    reject_together(sender, 4)
+    sender.now = sender.limit.paused_until + LENGTH
+    while sender.room():
+        sender.fill(1000)
+        sender.pass_time(0.3)
+    lone, beside = sender.send(1000), sender.send(1000)
+    sender.pass_time(0.1)
+    sender.accept(beside)
+    sender.reject(lone)
+    found = sender.limit.limit
+    sender.now = sender.limit.paused_until
+    assert sender.room() == 1000, "in doubt"
+    doubting = sender.send(1000)
+    sender.pass_time(0.1)
+    sender.reject(doubting)
+    assert sender.limit.limit == found
+    sender.now = sender.limit.paused_until
+    assert sender.room() == 0, "there is no doubt any more"
+
+
+def test_a_burst_that_is_rejected_together_is_a_limit_though_the_next_is_accepted() -> None:
+    sender = sender_for_a_while()
+    reject_together(sender, 4)
+    sender.now = sender.limit.paused_until + 1
+    sender.fill(1000)
+    assert sender.limit.source == "found"
+
+
+def test_a_found_limit_is_told_once_when_sending_goes_on_under_it() -> None:
+    sender = sender_for_a_while()
+    assert sender.limit.take_found() is None
+    reject_together(sender, 4)
+    assert sender.limit.take_found() is None, "it may turn out to be none"
+    sender.now = sender.limit.paused_until + 1
+    sender.fill(1000)
+    assert sender.limit.take_found() == int(sender.limit.limit)
+    assert sender.limit.take_found() is None
+
+
+def test_a_limit_that_a_rejection_named_is_no_guess_to_be_told_of() -> None:
+    assert named_sender().limit.take_found() is None
+
+
+def sender_to_a_bucket() -> Sender:
+    """What came free behind each pause was eight times one request in three seconds."""
+    sender = Sender()
+    for _ in range(50):
+        sender.fill(1000)
+    for _ in range(8):
+        reject_together(sender, 2)
+        sender.pass_time(2.8)
+        sender.fill(1000)
+    sender.reject(sender.send(1000))
+    return sender
+
+
+def test_a_limit_that_refills_evenly_is_found_by_what_comes_free_behind_the_pauses() -> None:
+    sender = sender_to_a_bucket()
+    assert sender.limit.source == "found"
+    assert sender.limit.limit == pytest.approx(1000 * LENGTH / 3, rel=0.1)
+
+
+def test_requests_under_a_limit_that_refills_evenly_are_whole_and_spaced_out() -> None:
+    sender = sender_to_a_bucket()
+    for _ in range(2):
+        sender.pass_time(10)
+        sender.fill(1000)
+    # One that was late is made up for.
+    assert sender.room(want=1000) == 1000
+    sender.fill(1000)
+    assert sender.room(want=1000) == 0
+    when = sender.room_at(want=1000)
+    assert when is not None
+    assert when == pytest.approx(sender.now + 3, abs=0.5)
+    sender.now = when
+    assert sender.room(want=1000) == 1000
+
+
+def test_a_turn_under_a_limit_that_refills_evenly_that_is_given_back_or_cut_takes_no_time() -> None:
+    sender = sender_to_a_bucket()
+    sender.pass_time(10)
+    sender.fill(1000)
+    before = sender.limit.room_at(1000, 10, sender.now)
+    _, tokens, is_trial = sender.send(1000)
+    sender.limit.adjust(tokens, 400)
+    sender.limit.unused(400, is_trial=is_trial)
+    assert sender.limit.room_at(1000, 10, sender.now) == before
+
+
 def test_a_found_limit_does_not_keep_the_smallest_request_back() -> None:
     sender = Sender()
     sender.pass_time(LENGTH)

@@ -119,6 +119,38 @@ async def test_a_timer_that_fires_early_is_set_again() -> None:
     await waits
 
 
+async def test_a_limit_that_is_only_a_guess_is_said_once_with_the_cure(caplog: pytest.LogCaptureFixture) -> None:
+    clock = FakeClock()
+    caller = Caller(turnstile(clock))
+    for _ in range(2):
+        (await caller.turn(100)).accepted(None)
+        clock.advance(40)
+    for _ in range(2):
+        turns = [await caller.turn(10) for _ in range(2)]
+        clock.advance(0.1)
+        for turn in turns:
+            turn.rejected("Too many requests", None, lambda _: 1.0)
+        assert len(caplog.records) <= 1
+        clock.advance(60)
+        (await caller.turn(10)).accepted(None)
+        clock.advance(60)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "model (passage)" in record.getMessage()
+    assert "quota=" in record.getMessage()
+
+
+async def test_a_limit_that_is_given_or_named_is_not_said_to_be_a_guess(caplog: pytest.LogCaptureFixture) -> None:
+    clock = FakeClock()
+    for tokens in (None, 1000):
+        caller = Caller(turnstile(clock, tokens))
+        turn = await caller.turn(100)
+        turn.rejected("the max embedding tokens per minute (500) model 'model'", None, lambda _: 1.0)
+        clock.advance(120)
+        (await caller.turn(100)).accepted(None)
+    assert not caplog.records
+
+
 def in_thread(work: Callable[[], Coroutine[Any, Any, Any]]) -> threading.Thread:
     thread = threading.Thread(target=lambda: asyncio.run(work()))
     thread.start()

@@ -115,6 +115,7 @@ class World:
         seed: of travel times.
         travel: seconds there and back, the shortest and the longest.
         backoff: seconds to pause after so many bursts of rejections.
+        asked: whether it is the service that asks for them.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class World:
         backoff: Callable[[int], float] | None = None,
         fails: float = 0.0,
         cancels: float = 0.0,
+        asked: bool = False,
     ) -> None:
         self.limiter = Limiter(options)
         self.service = service
@@ -136,6 +138,7 @@ class World:
         self._backoff = backoff or (lambda bursts: self.random.random() * min(20.0, 0.5 * 2 ** (bursts - 1)))
         self._fails = fails
         self._cancels = cancels
+        self._asked = asked
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._got_a_turn = False
@@ -234,7 +237,7 @@ class World:
         if refused is not None:
             work.left += tokens
             named = refused if self.service.text else None
-            self.limiter.rejected(grant, self.now, named=named, backoff=self._backoff, asked=False)
+            self.limiter.rejected(grant, self.now, named=named, backoff=self._backoff, asked=self._asked)
         elif self.random.random() < self._fails:
             work.left += tokens
             self.limiter.failed(grant, self.now, is_overload=True)

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pinecone_embed_async._plan import Learned, RequestLimits, Requests, Splitter, estimate_tokens, utf8_length
+from pinecone_embed_async._plan import (
+    Learned,
+    RequestLimits,
+    Requests,
+    Splitter,
+    estimate_tokens,
+    plan_request,
+    utf8_length,
+)
 
 TEXTS = st.lists(st.text(st.characters(codec="utf-8"), max_size=40), max_size=60)
 
@@ -148,6 +156,15 @@ def test_a_request_is_cut_to_as_many_of_its_first_inputs_as_there_is_room_for(te
             assert rest.origin == request.origin
             assert head.tokens + limits.tokens_of(utf8_length(rest.texts[0])) > room
             assert head.tokens + rest.tokens == request.tokens
+
+
+def test_a_request_that_fits_by_what_was_learned_since_has_the_tokens_it_was_cut_to() -> None:
+    request = plan_request(["a" * 40] * 4, 0, RequestLimits(inputs=96, sequence_length=2048, bytes_per_token=2.0), origin=0)
+    head, rest = request.cut(60, RequestLimits(inputs=96, sequence_length=2048, bytes_per_token=4.0))
+    assert rest is None
+    assert head is not None
+    assert head.texts == request.texts
+    assert head.tokens <= 60 < request.tokens
 
 
 def test_what_is_looked_at_ahead_stays_the_next_and_is_not_read_twice() -> None:

@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from tests.simulation.scenario import CallPlan, ClientPlan, QuotaPlan, Scenario, ServicePlan
 
-if TYPE_CHECKING:
-    from tests.simulation.scenario import Scenario
-
-FOUND: dict[str, Scenario] = {}
+FOUND = {
+    "a hook was told that a call waits which had ended: what was left of its joined request did": Scenario(
+        seed=4, service=ServicePlan(most_bytes=172), calls=(CallPlan(kind="one", inputs=8, size=(33, 136)),)
+    ),
+    "the same where the request had been cut": Scenario(
+        seed=5,
+        service=ServicePlan(quota=QuotaPlan(tokens=457)),
+        clients=(ClientPlan(max_batch_size=3, max_backoff=1.0, quota="given"),),
+        calls=(CallPlan(kind="one", inputs=10),),
+    ),
+    "progress was not told of a stream's last items that are no texts": Scenario(
+        seed=23, calls=(CallPlan(kind="stream", bad=0.8, progress="follows"),)
+    ),
+    "a call that was closed raised although its last answer came in time": Scenario(
+        seed=178, service=ServicePlan(latency=(0.383, 1.532)), clients=(ClientPlan(closed_at=0.724),)
+    ),
+    "a slow cache kept a stream beyond its deadline": Scenario(
+        seed=2697,
+        clients=(ClientPlan(max_batch_size=3, cache="slow"),),
+        calls=(CallPlan(kind="stream", inputs=16, timeout=3.435),),
+    ),
+    "a slow cache kept a call beyond its deadline": Scenario(
+        seed=5058, clients=(ClientPlan(cache="slow"),), calls=(CallPlan(timeout=0.566),)
+    ),
+}

@@ -1,0 +1,165 @@
+"""What a client that knows no quota makes of rejections that name none: stray ones, and those of an evenly refilling bucket.
+
+    python -m benchmarks.unnamed_limits
+    python -m benchmarks.unnamed_limits --seeds 5 --only stray
+
+The real client under the virtual clock of `benchmarks.quota_simulation`. Exit status 1 if a bound does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from benchmarks.simulated.client import Client, Corpus
+from benchmarks.simulated.service import Service, Terms
+from benchmarks.simulated.world import run_virtually
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+REQUEST = 96 * 95
+"""Tokens of a full request."""
+
+UNLIMITED = 10**12
+"""Tokens that no client sends in a window."""
+
+STRAY_SECONDS = 120.0
+QUARTER = STRAY_SECONDS / 4
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One thing to simulate.
+
+    Attributes:
+        name: of it.
+        terms: of the service.
+        bounds: of some of the figures that `figures` gives; where the name begins with `rejected` at most, else at least.
+        seconds: that it goes on for.
+        settled: windows after which the figures of a quota are counted.
+    """
+
+    name: str
+    terms: Terms
+    bounds: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 600.0
+    settled: int = 3
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a setting with one seed: arrival and tokens of what was accepted, and arrival of what was rejected."""
+
+    accepted: Sequence[tuple[float, int]]
+    rejected: Sequence[float]
+    lost: int
+
+    def tokens(self, start: float, end: float) -> int:
+        """Tokens accepted in a time."""
+        return sum(tokens for at, tokens in self.accepted if start <= at < end)
+
+    def rejections(self, start: float, end: float) -> tuple[int, int]:
+        """Requests in a time that were rejected, and all."""
+        rejected = sum(start <= at < end for at in self.rejected)
+        return rejected, rejected + sum(start <= at < end for at, _ in self.accepted)
+
+
+def simulate(job: tuple[Setting, int]) -> Outcome:
+    """Simulate a setting with one seed."""
+    setting, seed = job
+
+    async def go() -> Outcome:
+        client = Client(Service(setting.terms, seed), Corpus(95, seed), seed=f"{seed}")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(client.work(0.0, setting.seconds))
+        await client.aclose()
+        return Outcome(client.way.accepted, client.way.rejected, client.lost)
+
+    return run_virtually(go())
+
+
+def figures(setting: Setting, outcomes: Sequence[Outcome], undisturbed: Sequence[Outcome]) -> dict[str, float]:
+    """What came of a setting, over all seeds: strays come at random, and few to a time.
+
+    Of stray rejections `ratio`, the tokens accepted beside those without any, and `last/first`, those of the last 30 seconds
+    beside those of the first; of a quota `used`, the part of it that was accepted in the windows after the first, and
+    `rejected`, the part of the requests in these that was not.
+    """
+    told = {"lost": float(sum(outcome.lost for outcome in outcomes))}
+    end, terms = setting.seconds, setting.terms
+    if terms.strays:
+        all_, best = (sum(one.tokens(0, end) for one in some) for some in (outcomes, undisturbed))
+        last, first = (sum(one.tokens(at, at + QUARTER) for one in outcomes) for at in (end - QUARTER, 0.0))
+        told |= {"ratio": all_ / best, "last/first": last / first}
+    if terms.tokens < UNLIMITED:
+        start = setting.settled * terms.window
+        told["used"] = min(one.tokens(start, end) for one in outcomes) / (terms.tokens * (end - start) / terms.window)
+        told["rejected"] = max(rejected / max(1, of) for rejected, of in (one.rejections(start, end) for one in outcomes))
+    return told
+
+
+def settings() -> list[Setting]:
+    """All settings."""
+    stray = Terms(UNLIMITED, text=False, strays=1 / 500, latency="short")
+    all_ = [
+        Setting(
+            f"one in 500 is stray{', Retry-After: 1' if asks else ''}",
+            replace(stray, strays_ask=asks),
+            {"ratio": 0.45 if asks else 0.7, "last/first": 0.9},
+            STRAY_SECONDS,
+        )
+        for asks in (False, True)
+    ]
+    for tokens in (250_000, 1_000_000):
+        for burst, name in ((None, "a bucket of a minute"), (4 * REQUEST, "a bucket of four requests")):
+            terms = Terms(tokens, kind="bucket", burst=burst, text=False)
+            all_.append(Setting(f"{tokens:,} in {name}", terms, {"used": 0.8, "rejected": 0.15}))
+        all_ += (
+            Setting(f"{tokens:,}, one in 500 is stray, {kind}", Terms(tokens, kind=kind, text=False, strays=1 / 500))
+            for kind in ("fixed", "sliding")
+        )
+    return all_
+
+
+def failures(setting: Setting, told: Mapping[str, float]) -> list[str]:
+    """What does not hold, in words."""
+    found = [f"{told['lost']:.0f} inputs lost"] if told["lost"] else []
+    for name, bound in setting.bounds.items():
+        if told[name] > bound if name.startswith("rejected") else told[name] < bound:
+            found.append(f"{name} {told[name]:.3f}, bound {bound:g}")
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the command line, simulate, print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seeds", type=int, default=5, help="of each setting (default 5)")
+    parser.add_argument("--only", metavar="TEXT", default="", help="only settings with this in their name")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one for each core)")
+    options = parser.parse_args(arguments)
+    chosen = [setting for setting in settings() if options.only in setting.name]
+    if options.seeds < 1 or options.workers < 1 or not chosen:
+        parser.error("--seeds and --workers must be integers ≥ 1, and --only a part of a setting's name")
+    holds = True
+    with ProcessPoolExecutor(options.workers) as pool:
+        for setting in chosen:
+            jobs = [(setting, seed) for seed in range(options.seeds)]
+            calm = [(replace(setting, terms=replace(setting.terms, strays=0.0)), seed) for _, seed in jobs]
+            outcomes = list(pool.map(simulate, jobs))
+            told = figures(setting, outcomes, list(pool.map(simulate, calm)) if setting.terms.strays else [])
+            failed = failures(setting, told)
+            verdict = f"FAILS: {'; '.join(failed)}" if failed else "holds" if setting.bounds else ""
+            columns = ", ".join(f"{name} {value:.3f}" for name, value in told.items())
+            print(f"{setting.name:42} {columns}  {verdict}".rstrip(), flush=True)
+            holds = holds and not failed
+    return 0 if holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
