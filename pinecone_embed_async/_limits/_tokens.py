@@ -362,7 +362,8 @@ class TokenLimit:
         if self.in_flight >= self.most_in_flight:
             return 0, None
         if self._found.is_even:
-            return (want, now) if self._pace.next <= now else (0, self._pace.next)
+            when = max(self._pace.next, self._known_at(want, now, beside))
+            return (want, now) if when <= now else (0, None if math.isinf(when) else when)
         is_found = self._found.exists
         # A found limit is a guess: it does not keep the smallest possible request back.
         limit = min(self.known, max(self.limit, least)) if is_found else self.limit
@@ -370,7 +371,9 @@ class TokenLimit:
         if math.isinf(limit):
             return want, now
         whole_at = self._fits_at(want, limit, short_limit, now, beside)
-        if whole_at <= now or self._may_try(now) or self._may_doubt(now):
+        if whole_at <= now or self._may_try(now):
+            return want, now
+        if self._may_doubt(now) and self._known_at(want, now, beside) <= now:
             return want, now
         smallest = smallest_part(want, least, limit)
         part_at = self._fits_at(smallest, limit, short_limit, now, beside)
@@ -390,6 +393,10 @@ class TokenLimit:
         main = window.fits_at(tokens, limit, now) if beside is None else window.fits_beside_at(tokens, limit, beside, now)
         short = self._short.fits_at(tokens, short_limit, now)
         return math.inf if main is None or short is None else max(main, short)
+
+    def _known_at(self, tokens: int, now: float, beside: Forecast | None) -> float:
+        """When so many more are within what was given or named, whatever was found; infinite if that takes answers."""
+        return self._fits_at(tokens, self.known, math.inf, now, beside)
 
     def _fits(self, tokens: int, now: float) -> bool:
         """Whether so many more are within a found limit."""

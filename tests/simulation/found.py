@@ -20,6 +20,15 @@ FOUND = {
     "a call that was closed raised although its last answer came in time": Scenario(
         seed=178, service=ServicePlan(latency=(0.383, 1.532)), clients=(ClientPlan(closed_at=0.724),)
     ),
+    "what doubted a limit that was found went over the one that was given": Scenario(
+        seed=230,
+        service=ServicePlan(bytes_per_token=2.0, quota=QuotaPlan(tokens=207, text=False)),
+        clients=(
+            ClientPlan(quota="given"),
+            ClientPlan(attempt_timeout=3.0, quota="backend", cache="slow", hooks="raises"),
+        ),
+        calls=(CallPlan(client=1), CallPlan(inputs=10)),
+    ),
     "a slow cache kept a stream beyond its deadline": Scenario(
         seed=2697,
         clients=(ClientPlan(max_batch_size=3, cache="slow"),),
