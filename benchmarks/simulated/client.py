@@ -55,6 +55,10 @@ class Corpus:
         lengths = rng.choices(range(shortest, _LONGEST_WORD + 1), k=words)
         return " ".join(letters[start : start + length] for start, length in zip(starts, lengths, strict=True))
 
+    def take(self, other: Corpus) -> None:
+        """Count the texts of another corpus as well."""
+        self.tokens |= other.tokens
+
     def count(self, texts: Sequence[str]) -> int:
         """Tokens that the service bills."""
         tokens = self.tokens
@@ -69,6 +73,7 @@ class Client:
         corpus: of its inputs.
         quota: that it is given; `None` to learn everything.
         seed: of the order of its inputs and of its jitter.
+        options: of the client.
 
     Attributes:
         taken: inputs that its jobs were given.
@@ -76,7 +81,9 @@ class Client:
         way: to the service, which notes what is accepted and rejected.
     """
 
-    def __init__(self, service: Service, corpus: Corpus, quota: Quota | None = None, *, seed: str = "") -> None:
+    def __init__(
+        self, service: Service, corpus: Corpus, quota: Quota | None = None, *, seed: str = "", **options: Any
+    ) -> None:
         self._corpus = corpus
         self._rng = random.Random(f"client {seed}")
         self._clock = LoopClock()
@@ -92,6 +99,7 @@ class Client:
             transport=self.way,
             clock=self._clock,
             draw=random.Random(f"jitter {seed}").random,
+            **options,
         )
 
     def __repr__(self) -> str:
@@ -103,13 +111,13 @@ class Client:
         """Inputs that it was given and that are not embedded."""
         return self.taken - self.embedded
 
-    async def work(self, start: float, end: float, **options: Any) -> None:
-        """Begin a job at a time, have it take inputs until another, and see those through."""
+    async def work(self, start: float, end: float, corpus: Corpus | None = None) -> None:
+        """Begin a job at a time, have it take inputs until another, perhaps of a corpus of its own, and see them through."""
         await self._clock.sleep(start)
-        source = self._inputs(end)
+        source = self._inputs(end, corpus or self._corpus)
         # A job that is given up has lost what is not embedded by then.
         with contextlib.suppress(RateLimitError):
-            async with self._client.stream(source, input_type=INPUT_TYPE, on_error="return", **options) as batches:
+            async with self._client.stream(source, input_type=INPUT_TYPE, on_error="return") as batches:
                 async for batch in batches:
                     self.embedded += int(batch.embeddings.embedded.sum())
 
@@ -125,8 +133,8 @@ class Client:
         """Close it."""
         await self._client.aclose()
 
-    def _inputs(self, end: float) -> Iterator[str]:
+    def _inputs(self, end: float, corpus: Corpus) -> Iterator[str]:
         loop = asyncio.get_running_loop()
         while loop.time() < end:
             self.taken += _TAKEN_AT_ONCE
-            yield from self._rng.choices(self._corpus.texts, k=_TAKEN_AT_ONCE)
+            yield from self._rng.choices(corpus.texts, k=_TAKEN_AT_ONCE)

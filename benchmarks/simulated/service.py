@@ -190,12 +190,14 @@ class Way:
         service: that it leads to.
         corpus: that the client's texts are of.
         accepted: arrival and tokens of each request that was accepted.
+        sizes: tokens of the first input of each of these.
         rejected: arrival of each that was rejected.
     """
 
     service: Service
     corpus: Corpus
     accepted: list[tuple[float, int]] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
     rejected: list[float] = field(default_factory=list)
 
     @contextlib.asynccontextmanager
@@ -206,6 +208,7 @@ class Way:
         arrived, rejection = await self.service.embed(tokens)
         if rejection is None:
             self.accepted.append((arrived, tokens))
+            self.sizes.append(self.corpus.count(texts[:1]))
             yield _Response(_answer(len(texts), tokens))
         else:
             self.rejected.append(arrived)

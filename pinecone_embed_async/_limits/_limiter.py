@@ -335,6 +335,8 @@ class Limiter:
             return
         tokens = grant.tokens if billed is None else billed
         self._settle(grant, tokens, now)
+        # Shares are by bills: the estimates of some texts are further off than those of others.
+        grant.flow.tag += tokens - grant.tokens
         grant.lane.concurrency.succeeded()
         if grant.key is not None:
             self.tokens(grant.key).accepted(grant.at, tokens, now, is_trial=grant.is_trial)
