@@ -461,6 +461,7 @@ class Engine:
 
     async def _take_turn(self, sending: _Sending, sender: Sender) -> None:
         """Wait for the turn of another attempt; the request is cut to it."""
+        sending.request = sending.request.estimated(sender.limits())
         turn = await sender.next_turn(sending.request, sending.observation)
         sending.turn = turn
         if turn.tokens < sending.request.tokens:
@@ -710,7 +711,7 @@ class _CallTeller:
 class Sender:
     """Sends the requests of one call or stream; see `Engine.sender`."""
 
-    __slots__ = ("_engine", "_limits", "_teller", "deadline", "destination", "learn", "parameters", "waiting")
+    __slots__ = ("_engine", "_teller", "deadline", "destination", "learn", "limits", "parameters", "waiting")
 
     def __init__(
         self,
@@ -726,7 +727,7 @@ class Sender:
     ) -> None:
         self._engine = engine
         self._teller = teller
-        self._limits = limits
+        self.limits = limits
         self.learn = learn
         self.parameters = parameters
         self.destination = destination
@@ -736,16 +737,16 @@ class Sender:
     def turn_for(self, request: PlannedRequest) -> Awaitable[Turn]:
         """Wait for the turn of a request, which may be for a part of it; see `Engine.turn`."""
         if self._teller is None:
-            return self._engine.turn(self.waiting, request, self._limits())
-        return self._teller.timed(self._engine.turn(self.waiting, request, self._limits(), self._teller.waits))
+            return self._engine.turn(self.waiting, request, self.limits())
+        return self._teller.timed(self._engine.turn(self.waiting, request, self.limits(), self._teller.waits))
 
     async def next_turn(self, request: PlannedRequest, observation: RequestObservation | None) -> Turn:
         """Wait for the turn of another attempt."""
         if observation is None:
-            return await self._engine.turn(self.waiting, request, self._limits())
+            return await self._engine.turn(self.waiting, request, self.limits())
         observation.asks()
         try:
-            return await self._engine.turn(self.waiting, request, self._limits(), observation.waits)
+            return await self._engine.turn(self.waiting, request, self.limits(), observation.waits)
         finally:
             observation.has_its_turn()
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pinecone_embed_async._clock import Clock
+    from pinecone_embed_async._clock import Clock, Timer
     from pinecone_embed_async._coalesce._gather import Batch, Seat
     from pinecone_embed_async._errors import EmbedError
     from pinecone_embed_async._plan import RequestLimits
@@ -123,11 +123,9 @@ class Joiner:
         try:
             await answered
         finally:
-            try:
-                await self._leave(seat)
-            finally:
-                if timer is not None:
-                    timer.cancel()
+            if timer is not None:
+                timer.cancel()
+            await self._leave(seat)
         if seat.outcome is None:
             raise RuntimeError("a caller was woken without an outcome")
         return seat.outcome
@@ -169,11 +167,6 @@ class Joiner:
     def _expire(self, seat: Seat) -> None:
         """Tell a caller that its time is over, and what was met before."""
         sent = self._sent.get(seat.batch)
-        if seat.outcome is not None:
-            # It is the last to leave, and what is kept of its request has taken all its time.
-            if sent is not None and not seat.batch.callers:
-                sent.task.cancel()
-            return
         if sent is None:
             seat.settle(DeadlineExceededError("the deadline of the call passed before its request was sent"))
             return
@@ -189,17 +182,34 @@ class Joiner:
         sent = self._sent.get(batch)
         if batch.callers or sent is None:
             return
+        timer: Timer | None = None
         if not sent.answers.is_settled:
             sent.task.cancel()
-        cancellation: asyncio.CancelledError | None = None
-        while not sent.task.done():
-            try:
-                await asyncio.wait([sent.task])
-            except asyncio.CancelledError as error:
-                sent.task.cancel()
-                cancellation = error
-        if cancellation is not None:
-            raise cancellation
+        elif seat.deadline is not None:
+            # Something may still be kept of the answer; that has the time that is left.
+            timer = self._clock.call_at(seat.deadline, functools.partial(_cancel, sent.task))
+        try:
+            await _ended(sent.task)
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Wait for the end of a task, which is cancelled if the caller is."""
+    cancellation: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            task.cancel()
+            cancellation = error
+    if cancellation is not None:
+        raise cancellation
 
 
 async def _finish(run: Run) -> None:

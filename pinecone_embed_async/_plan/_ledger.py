@@ -159,6 +159,7 @@ class Ledger:
             What has at most `tokens`, or the first input if not even that has.
         """
         limits = self._limits()
+        request = request.estimated(limits)
         head, rest = request.cut(max(tokens, request.least_tokens(limits)), limits)
         if head is None:
             return request

@@ -157,6 +157,10 @@ class PlannedRequest:
             for begin in range(0, len(self.texts), count)
         ]
 
+    def estimated(self, limits: RequestLimits) -> PlannedRequest:
+        """The same inputs with their tokens estimated anew: bills may have told more since they were."""
+        return plan_request(self.texts, self.start, limits, origin=self.origin, is_probe=self.is_probe)
+
     def least_tokens(self, limits: RequestLimits) -> int:
         """Tokens of the smallest request that can be cut off it: of its first input."""
         return min(self.tokens, limits.tokens_of(utf8_length(self.texts[0])))
@@ -183,7 +187,7 @@ class PlannedRequest:
             return None, self
         if count == len(self.texts):
             # By what has been learned since it was planned, it has fewer tokens than it says.
-            return plan_request(self.texts, self.start, limits, origin=self.origin, is_probe=self.is_probe), None
+            return self.estimated(limits), None
         return (
             plan_request(self.texts[:count], self.start, limits, origin=self.origin),
             plan_request(self.texts[count:], self.start + count, limits, origin=self.origin),

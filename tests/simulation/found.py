@@ -29,6 +29,31 @@ FOUND = {
         ),
         calls=(CallPlan(client=1), CallPlan(inputs=10)),
     ),
+    "a request that was sent again counted with the tokens that it was once thought to have": Scenario(
+        seed=101764,
+        service=ServicePlan(
+            latency=(0.292, 1.168), bytes_per_token=2.0, outage=(0.263, 32.277), quota=QuotaPlan(tokens=113, text=False)
+        ),
+        clients=(
+            ClientPlan(
+                max_batch_size=6,
+                max_attempts=1,
+                max_elapsed=5.0,
+                initial_backoff=2.0,
+                attempt_timeout=3.0,
+                max_delay=0.3,
+                quota="shared",
+                hooks="raises",
+                knows_dimension=True,
+            ),
+        ),
+        calls=(
+            CallPlan(inputs=3, size=(54, 172), common=True),
+            CallPlan(at=0.221, inputs=2, size=(45, 150), priority="interactive", timeout=0.133),
+            CallPlan(at=8.299, inputs=3, size=(29, 142)),
+            CallPlan(inputs=6, size=(57, 85), duplicates=0.4),
+        ),
+    ),
     "a slow cache kept a stream beyond its deadline": Scenario(
         seed=2697,
         clients=(ClientPlan(max_batch_size=3, cache="slow"),),
