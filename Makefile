@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests start some three hundred interpreters, each of which would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types unit unit-programs unit-cluster unit-others test-long coverage docs help-page picture dist bench bench-docs clean
+.PHONY: demo test lint types unit unit-programs unit-cluster unit-others test-long simulate planted-bugs coverage docs help-page picture dist bench bench-docs clean
 
 demo: $(VENV)/.cli
 	$(BIN)/pinecone-embed demo
@@ -55,6 +55,16 @@ bench: $(VENV)/.dev
 # The tables and plots of docs/ from the last run of `make bench`.
 bench-docs: $(VENV)/.dev
 	$(BIN)/python -m benchmarks --write-docs benchmarks/results/latest.json
+
+# The whole client in a simulation, from as many seeds as you like; the tests run the first thousand.
+SEEDS ?= 10000
+START ?= 0
+simulate: $(VENV)/.dev
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --start $(START)
+
+# Whether the simulation and the tests find bugs that are planted on purpose. Takes half an hour.
+planted-bugs: $(VENV)/.dev
+	$(BIN)/python scripts/planted_bugs.py
 
 # What no test reaches, by line and branch.
 coverage: $(VENV)/.dev

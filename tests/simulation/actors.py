@@ -71,6 +71,7 @@ class Call(Caller):
         batches: of a stream, what it gave or raised, with the time that was waited from and to.
         pulls: of a source.
         progress: as told.
+        asked: times that the function which gives texts was called.
     """
 
     number: int = 0
@@ -80,6 +81,7 @@ class Call(Caller):
     batches: list[tuple[float, float, Any]] = field(default_factory=list)
     pulls: list[Pull] = field(default_factory=list)
     progress: list[Progress] = field(default_factory=list)
+    asked: int = 0
     delivered_texts: int = 0
     delivered_bad: int = 0
     has_left: bool = False
@@ -214,10 +216,17 @@ class Actor:
         if self.call.plan.source_fails_at == len(self.call.items):
             raise NeighbourError("a fault of the simulated source")
 
+    def _text(self, item: Any) -> Any:
+        self.call.asked += 1
+        if self.call.asked - 1 == self.call.plan.text_fails_at:
+            raise NeighbourError("a fault of the simulated text function")
+        return {"text": item} if isinstance(item, str) else item
+
     async def _stream(self) -> None:
         call, plan = self.call, self.call.plan
         async with self._client.stream(
             self._slow_source() if plan.source == "async" else self._source(),
+            text=None if plan.text_fails_at is None else self._text,
             ordered=plan.ordered,
             window=plan.window,
             in_thread=plan.source == "thread",

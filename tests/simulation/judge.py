@@ -168,9 +168,8 @@ class Judge:
         if any(self._ended_now(other, now) for other in siblings):
             # What its answer tells may be counted in this very instant, or not yet.
             return
-        billed = sum(
-            other.billed for other in siblings if other.is_delivered and self._end_of(other) > now - length + INSTANT
-        )
+        counted = [other for other in siblings if other.is_delivered and self._end_of(other) > now - length + INSTANT]
+        billed = sum(other.told or 0 for other in counted)
         if told.used < billed:
             self.found("counted short", f"{told.used} used, {billed} billed in the window of {exchange.number} at {now}")
         if told.source in ("given", "named") and told.limit is not None and told.used > told.limit:
@@ -241,7 +240,8 @@ class Judge:
                 if not caller.was_cancelled:
                     self.found("cancelled by nobody", f"call {call.number}")
                 return False
-            own = isinstance(error, NeighbourError) and (plan.progress == "raises" or plan.source_fails_at is not None)
+            fails = (plan.source_fails_at, plan.text_fails_at)
+            own = isinstance(error, NeighbourError) and (plan.progress == "raises" or fails != (None, None))
             if not own and not isinstance(error, EmbedError):
                 self.found("error", f"call {call.number} raised {type(error).__name__}: {error}")
             if not isinstance(error, EmbedError):
@@ -422,8 +422,8 @@ class Judge:
     @staticmethod
     def call_items_read(call: Call) -> list[Any]:
         """The items that a stream's source gave."""
-        stop = call.plan.source_fails_at
-        return call.items if stop is None else call.items[:stop]
+        stops = [stop for stop in (call.plan.source_fails_at, call.plan.text_fails_at) if stop is not None and stop >= 0]
+        return call.items[: min(stops, default=len(call.items))]
 
     def _check_batch(self, call: Call, batch: Any, error: EmbedError | None) -> None:
         items = call.items[batch.start : batch.start + len(batch)]

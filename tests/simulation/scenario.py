@@ -130,6 +130,8 @@ class CallPlan:
         source: a list, or an iterable or asynchronous iterable that waits between items, or a blocking one in a thread.
         pause: seconds between the items of a source that waits, or between the callers of `one`.
         source_fails_at: item at which the source raises; `None` for never.
+        text_fails_at: item of a stream at which the function that gives texts raises; -1 if it never does, `None` if there
+            is none.
         takes: seconds that the consumer of a stream is busy with a batch.
         leaves_after: batches after which it leaves the stream; `None` for never.
         progress: whether progress is followed, and whether the callback raises at some time.
@@ -153,6 +155,7 @@ class CallPlan:
     source: Literal["list", "async", "thread"] = "list"
     pause: float = 0.0
     source_fails_at: int | None = None
+    text_fails_at: int | None = None
     ordered: bool = True
     window: int | None = None
     max_delay: float = 0.5
@@ -379,6 +382,7 @@ class _Draw:
             source="async" if source == "thread" and kind == "embed" else source,  # type: ignore[arg-type]
             pause=self._one_of(0.0, 0.0, self._seconds(0.001, 0.6)),
             source_fails_at=self._whole(0, inputs) if source != "list" and self._chance(0.1) else None,
+            text_fails_at=self._one_of(-1, -1, self._whole(0, inputs)) if is_stream and self._chance(0.2) else None,
             ordered=not is_stream or self._chance(0.6),
             window=self._whole(1, 4) if is_stream and self._chance(0.4) else None,
             max_delay=self._one_of(0.01, 0.5, 2.0),
