@@ -60,7 +60,11 @@ BUGS = (
         "_engine.py",
         "            turn.accepted(None)\n",
         "            turn.accepted(None)\n            turn.give_back()\n",
-        ("_limits/_limiter.py", "        is_open = grant in self._open\n", "        is_open = True\n"),
+        (
+            "_limits/_limiter.py",
+            "        if grant not in self._open:\n            return False\n",
+            "        if grant is None:\n            return False\n",
+        ),
     ),
     _bug(
         "a row at its neighbour's place",

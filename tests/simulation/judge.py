@@ -289,7 +289,7 @@ class Judge:
         if not_tried:
             ends = [error, *(failure.error for failure in result.failures), *(what for _, _, what in call.batches)]
             is_ended = any(isinstance(one, JOB_ERRORS) for one in ends)
-            may_end = call.plan.timeout is not None or self._is_closed(call) or call.plan.on_error == "return"
+            may_end = self._was_ended_early(call) or call.plan.on_error == "return"
             if not is_ended and not may_end and not self._is_faulty_job(call):
                 self.found("lost", f"call {call.number}: {not_tried} not tried, and the job did not end: {ends}")
         if error is not None and not result.failures and not not_tried and call.plan.kind == "embed":

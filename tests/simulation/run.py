@@ -77,6 +77,9 @@ def run(scenario: Scenario) -> Outcome:
         names = sorted({task.get_name() for task in asyncio.all_tasks(loop)})
         judge.found("hangs", f"{error} at {loop.time()}: {', '.join(names)}")
         _abandon(loop)
+    except Exception as error:  # noqa: BLE001 - nothing but what goes wrong in the client can break a run
+        judge.found("breaks", f"{type(error).__name__}: {error} at {loop.time()}")
+        _abandon(loop)
     finally:
         seconds = loop.time()
         loop.close()
