@@ -113,8 +113,11 @@ class Judge:
             self.violations.append(Violation(check, str(details)))
 
     def at_rest(self) -> None:
-        """Look at the permits while everything waits: those that are out are on the wire."""
+        """While everything waits, permits that are out are on the wire, and nobody waits for what is free."""
         for number, (_, client, _) in enumerate(self._clients):
+            due = client._turnstile._limiter.next_time(_now())
+            if due is not None and due + INSTANT < _now():
+                self.found("starves", f"a request of client {number} could go at {due}, and waits at {_now()}")
             told, seen = client._engine.in_flight, len(self._service.journal.active[number])
             if told != seen:
                 self.found("permits", f"client {number} has {told} in flight, {seen} are on the wire, at {_now()}")
