@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Self
 
 import aiohttp
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
+    from pinecone_embed_async._endpoint import Proxy
     from pinecone_embed_async._sending.transport import TransportRequest
 
 READ_BUFFER_BYTES = 2**20
@@ -102,18 +104,27 @@ class AiohttpTransport:
                 raise_for_status=False,
                 auto_decompress=True,
                 ssl=self._tls,
-                proxy=self._proxy,
-            )
+                proxy=None if self._proxy is None else self._proxy.url,
+                proxy_headers=self._proxy_headers(),
+            ),
+            self._proxy,
         )
+
+    def _proxy_headers(self) -> dict[str, str] | None:
+        # A new one each time: aiohttp adds to it.
+        if self._proxy is None or self._proxy.authorization is None:
+            return None
+        return {"Proxy-Authorization": self._proxy.authorization}
 
 
 class _Exchange:
     """A request under way, then its response."""
 
-    __slots__ = ("_context", "_response")
+    __slots__ = ("_context", "_proxy", "_response")
 
-    def __init__(self, context: aiohttp.client._RequestContextManager) -> None:
+    def __init__(self, context: aiohttp.client._RequestContextManager, proxy: Proxy | None) -> None:
         self._context = context
+        self._proxy = proxy
 
     @property
     def status(self) -> int:
@@ -128,7 +139,7 @@ class _Exchange:
         try:
             self._response = await self._context.__aenter__()
         except _FAULTS as fault:
-            problem = _described(fault)
+            problem = _described(fault, self._proxy)
         if problem is not None:
             # Not chained: aiohttp's errors hold the request's headers.
             raise TransportError(problem)
@@ -151,13 +162,21 @@ class _Exchange:
             while not piece and not content.at_eof():
                 piece, _ = await content.readchunk()
         except _FAULTS as fault:
-            problem = _described(fault)
+            problem = _described(fault, self._proxy)
         if problem is not None:
             raise TransportError(problem)
         return piece
 
 
-def _described(fault: Exception) -> str:
+def _described(fault: Exception, proxy: Proxy | None) -> str:
+    if isinstance(fault, aiohttp.ClientHttpProxyError):
+        # Its own text has the address that was asked for, and its headers more.
+        name = "the proxy" if proxy is None else f"the proxy {proxy.name}"
+        if fault.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            return f"{name} answered HTTP 407: it wants a user and a password, or others; check the variable HTTPS_PROXY"
+        return f"{name} answered HTTP {fault.status} when it was asked for a connection to the service"
+    if isinstance(fault, aiohttp.ClientResponseError):
+        return f"{type(fault).__name__}: {fault.message}"
     # A connection that took too long says so itself.
     return str(fault) if isinstance(fault, TimeoutError) and str(fault) else f"{type(fault).__name__}: {fault}"
 
