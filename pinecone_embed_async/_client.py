@@ -258,7 +258,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         max_concurrency: requests in flight at most.
         max_batch_size: inputs per request at most; the model's limit if it is left out.
         attempt_timeout: seconds for one attempt, from the connection to the last byte.
-        connect_timeout: seconds for a connection.
+        connect_timeout: seconds for everything up to a connection: the look-up of the host's name, a proxy, and TLS.
         max_answer_bytes: largest answer that is read, decompressed.
         session: an aiohttp session whose connections are used; it is never closed here. Its headers, cookies
             and other settings are not used, except for its trace configurations.

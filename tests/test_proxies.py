@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pinecone_embed_async import ConfigurationError, EmbedClient, EmbedError, TransportError
+from pinecone_embed_async import ConfigurationError, EmbedClient, EmbedError, RetryPolicy, TransportError
 from tests.clients import QUICK
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+ONCE = RetryPolicy(max_attempts=1)
 USER, PASSWORD = "proxyuser", "proxysecret"
 
 
@@ -42,7 +43,12 @@ async def proxy_that_says(answer: bytes | None) -> AsyncIterator[tuple[str, list
 def client_of(**options: Any) -> EmbedClient[Any]:
     options = {"retry": QUICK, **options}
     return EmbedClient(
-        "m", vector_type="dense", api_key="k", base_url="https://service.example", look_up_model=False, **options
+        "m",
+        vector_type="dense",
+        api_key="the-tests-key",
+        base_url="https://service.example",
+        look_up_model=False,
+        **options,
     )
 
 
@@ -76,3 +82,16 @@ async def test_what_is_no_proxy_is_a_configuration_error_in_every_call(value: st
         async with client.stream(["a", "b"]) as batches:
             _ = [batch async for batch in batches]
     await client.aclose()
+
+
+async def test_a_proxy_that_is_silent_is_waited_for_no_longer_than_for_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with proxy_that_says(None) as (proxy, asked):
+        monkeypatch.setenv("HTTPS_PROXY", f"http://{USER}:{PASSWORD}@{proxy}")
+        async with client_of(connect_timeout=0.05, retry=ONCE) as client:
+            with pytest.raises(TransportError) as caught:
+                await client.embed("a")
+    assert str(caught.value) == (
+        f"no connection within 0.05 s (connect_timeout), while connecting through the proxy {proxy}, which had not opened"
+        " the way to service.example:443"
+    )
+    assert len(asked) == 1

@@ -11,6 +11,7 @@ import aiohttp
 
 from pinecone_embed_async._endpoint import proxy_for
 from pinecone_embed_async._errors import ConfigurationError, TransportError
+from pinecone_embed_async._sending.connections import CONNECTING, Connecting, Connections
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -35,7 +36,7 @@ class AiohttpTransport:
     Args:
         base_url: where the requests go, which decides about TLS and the proxy.
         max_connections: connections at most.
-        connect_timeout: seconds for a connection.
+        connect_timeout: seconds for everything up to a connection.
         session: a caller's session whose connections are used; `None` for own ones.
 
     Raises:
@@ -50,20 +51,22 @@ class AiohttpTransport:
         self._tls: ssl.SSLContext | bool = True
         self._is_own = session is None
         if session is None:
-            connector: aiohttp.BaseConnector = aiohttp.TCPConnector(limit=max_connections)
+            inner: aiohttp.BaseConnector = aiohttp.TCPConnector(limit=max_connections)
             trace_configs: list[aiohttp.TraceConfig] = []
         else:
-            connector, trace_configs = _connections_of(session), session.trace_configs
+            inner, trace_configs = _connections_of(session), session.trace_configs
             if base_url.scheme == "https":
                 self._tls = ssl.create_default_context()
+        self._connections = Connections(inner, is_own=self._is_own)
+        self._connect_timeout = connect_timeout
         # Only a caller's connections are used: its headers, cookies, netrc and redirects would loosen the rules.
         self._session = aiohttp.ClientSession(
-            connector=connector,
+            connector=self._connections,
             connector_owner=self._is_own,
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=trace_configs,
             read_bufsize=READ_BUFFER_BYTES,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout),
+            timeout=aiohttp.ClientTimeout(total=None),
         )
         self._closer = _close_with_loop(self._session)
 
@@ -87,28 +90,25 @@ class AiohttpTransport:
         """Let go of the session without the event loop's help."""
         if self._session.closed:
             return
-        connector = self._session.connector
         self._session.detach()
-        if connector is not None and self._is_own:
-            connector._close()  # noqa: SLF001 - the public one needs a running loop
+        self._connections.abandon()
 
     def send(self, request: TransportRequest) -> _Exchange:
         """See `Transport.send`."""
-        return _Exchange(
-            self._session.request(
-                request.method,
-                request.url,
-                data=request.body,
-                headers=request.headers,
-                allow_redirects=False,
-                raise_for_status=False,
-                auto_decompress=True,
-                ssl=self._tls,
-                proxy=None if self._proxy is None else self._proxy.url,
-                proxy_headers=self._proxy_headers(),
-            ),
-            self._proxy,
+        connecting = Connecting(request.url, self._proxy, self._connect_timeout)
+        context = self._session.request(
+            request.method,
+            request.url,
+            data=request.body,
+            headers=request.headers,
+            allow_redirects=False,
+            raise_for_status=False,
+            auto_decompress=True,
+            ssl=self._tls,
+            proxy=None if self._proxy is None else self._proxy.url,
+            proxy_headers=self._proxy_headers(),
         )
+        return _Exchange(context, connecting, self._proxy)
 
     def _proxy_headers(self) -> dict[str, str] | None:
         # A new one each time: aiohttp adds to it.
@@ -120,10 +120,11 @@ class AiohttpTransport:
 class _Exchange:
     """A request under way, then its response."""
 
-    __slots__ = ("_context", "_proxy", "_response")
+    __slots__ = ("_connecting", "_context", "_proxy", "_response")
 
-    def __init__(self, context: aiohttp.client._RequestContextManager, proxy: Proxy | None) -> None:
+    def __init__(self, context: aiohttp.client._RequestContextManager, connecting: Connecting, proxy: Proxy | None) -> None:
         self._context = context
+        self._connecting = connecting
         self._proxy = proxy
 
     @property
@@ -136,10 +137,15 @@ class _Exchange:
 
     async def __aenter__(self) -> Self:
         problem = None
+        token = CONNECTING.set(self._connecting)
         try:
             self._response = await self._context.__aenter__()
+        except aiohttp.ConnectionTimeoutError:
+            problem = self._connecting.overdue
         except _FAULTS as fault:
             problem = _described(fault, self._proxy)
+        finally:
+            CONNECTING.reset(token)
         if problem is not None:
             # Not chained: aiohttp's errors hold the request's headers.
             raise TransportError(problem)
@@ -177,8 +183,7 @@ def _described(fault: Exception, proxy: Proxy | None) -> str:
         return f"{name} answered HTTP {fault.status} when it was asked for a connection to the service"
     if isinstance(fault, aiohttp.ClientResponseError):
         return f"{type(fault).__name__}: {fault.message}"
-    # A connection that took too long says so itself.
-    return str(fault) if isinstance(fault, TimeoutError) and str(fault) else f"{type(fault).__name__}: {fault}"
+    return f"{type(fault).__name__}: {fault}"
 
 
 def _connections_of(session: aiohttp.ClientSession) -> aiohttp.BaseConnector:
