@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Self
@@ -12,9 +13,11 @@ import aiohttp
 from pinecone_embed_async._endpoint import proxy_for
 from pinecone_embed_async._errors import ConfigurationError, TransportError
 from pinecone_embed_async._sending.connections import CONNECTING, Connecting, Connections
+from pinecone_embed_async._threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+    from concurrent.futures import Executor
     from types import TracebackType
 
     from yarl import URL
@@ -38,6 +41,8 @@ class AiohttpTransport:
         max_connections: connections at most.
         connect_timeout: seconds for everything up to a connection.
         session: a caller's session whose connections are used; `None` for own ones.
+        ssl_context: says which authorities are trusted; `None` for the system's.
+        executor: has the thread in which a context is made; the event loop's own if it is `None`.
 
     Raises:
         ConfigurationError: the session is closed or of another event loop, or the environment names a proxy that
@@ -45,18 +50,27 @@ class AiohttpTransport:
     """
 
     def __init__(
-        self, base_url: URL, *, max_connections: int, connect_timeout: float, session: aiohttp.ClientSession | None
+        self,
+        base_url: URL,
+        *,
+        max_connections: int,
+        connect_timeout: float,
+        session: aiohttp.ClientSession | None,
+        ssl_context: ssl.SSLContext | None = None,
+        executor: Executor | None = None,
     ) -> None:
+        check_ssl_context(ssl_context)
         self._proxy = proxy_for(base_url)
-        self._tls: ssl.SSLContext | bool = True
+        self._is_secure = base_url.scheme == "https"
+        self._tls = ssl_context
+        self._tls_lock = asyncio.Lock()
+        self._executor = executor
         self._is_own = session is None
         if session is None:
             inner: aiohttp.BaseConnector = aiohttp.TCPConnector(limit=max_connections)
             trace_configs: list[aiohttp.TraceConfig] = []
         else:
             inner, trace_configs = _connections_of(session), session.trace_configs
-            if base_url.scheme == "https":
-                self._tls = ssl.create_default_context()
         self._connections = Connections(inner, is_own=self._is_own)
         self._connect_timeout = connect_timeout
         # Only a caller's connections are used: its headers, cookies, netrc and redirects would loosen the rules.
@@ -79,8 +93,9 @@ class AiohttpTransport:
         return self._session.closed
 
     async def open(self) -> None:
-        """Have the event loop's own shut-down close the session if nobody else does."""
+        """Have the event loop's own shut-down close the session if nobody else does, and make what TLS needs."""
         await anext(self._closer)
+        await self._tls_of_requests()
 
     async def aclose(self) -> None:
         """Close the session."""
@@ -95,8 +110,13 @@ class AiohttpTransport:
 
     def send(self, request: TransportRequest) -> _Exchange:
         """See `Transport.send`."""
-        connecting = Connecting(request.url, self._proxy, self._connect_timeout)
-        context = self._session.request(
+        return _Exchange(functools.partial(self._request, request), self._connecting(request), self._proxy)
+
+    def _connecting(self, request: TransportRequest) -> Connecting:
+        return Connecting(request.url, self._proxy, self._connect_timeout)
+
+    async def _request(self, request: TransportRequest) -> aiohttp.ClientResponse:
+        return await self._session.request(
             request.method,
             request.url,
             data=request.body,
@@ -104,11 +124,24 @@ class AiohttpTransport:
             allow_redirects=False,
             raise_for_status=False,
             auto_decompress=True,
-            ssl=self._tls,
+            ssl=await self._tls_of_requests(),
             proxy=None if self._proxy is None else self._proxy.url,
             proxy_headers=self._proxy_headers(),
         )
-        return _Exchange(context, connecting, self._proxy)
+
+    async def _tls_of_requests(self) -> ssl.SSLContext | bool:
+        """The context for requests: never the connector's, for a caller's may verify nothing.
+
+        One of our own is made when it is needed and not at the import, so that `SSL_CERT_FILE` may be set until then; in a
+        thread, for reading all authorities takes 50 ms.
+        """
+        if not self._is_secure:
+            return True
+        if self._tls is None:
+            async with self._tls_lock:
+                if self._tls is None:
+                    self._tls = await in_thread(_default_context, self._executor)
+        return self._tls
 
     def _proxy_headers(self) -> dict[str, str] | None:
         # A new one each time: aiohttp adds to it.
@@ -120,10 +153,13 @@ class AiohttpTransport:
 class _Exchange:
     """A request under way, then its response."""
 
-    __slots__ = ("_connecting", "_context", "_proxy", "_response")
+    __slots__ = ("_connecting", "_proxy", "_request", "_response")
 
-    def __init__(self, context: aiohttp.client._RequestContextManager, connecting: Connecting, proxy: Proxy | None) -> None:
-        self._context = context
+    def __init__(
+        self, request: Callable[[], Awaitable[aiohttp.ClientResponse]], connecting: Connecting, proxy: Proxy | None
+    ) -> None:
+        self._request = request
+        self._response: aiohttp.ClientResponse
         self._connecting = connecting
         self._proxy = proxy
 
@@ -139,7 +175,7 @@ class _Exchange:
         problem = None
         token = CONNECTING.set(self._connecting)
         try:
-            self._response = await self._context.__aenter__()
+            self._response = await self._request()
         except aiohttp.ConnectionTimeoutError:
             problem = self._connecting.overdue
         except _FAULTS as fault:
@@ -156,7 +192,7 @@ class _Exchange:
     ) -> None:
         if not self._response.content.at_eof():
             self._response.close()
-        await self._context.__aexit__(kind, error, traceback)
+        await self._response.__aexit__(kind, error, traceback)
 
     async def read(self) -> bytes:
         problem = None
@@ -184,6 +220,31 @@ def _described(fault: Exception, proxy: Proxy | None) -> str:
     if isinstance(fault, aiohttp.ClientResponseError):
         return f"{type(fault).__name__}: {fault.message}"
     return f"{type(fault).__name__}: {fault}"
+
+
+def check_ssl_context(context: object) -> None:
+    """Refuse a context that verifies less than the default one.
+
+    Raises:
+        ConfigurationError: it is no context, or one that trusts any certificate, or any host's.
+    """
+    if context is None:
+        return
+    if not isinstance(context, ssl.SSLContext):
+        raise ConfigurationError(f"ssl_context must be an ssl.SSLContext, got {type(context).__name__}")
+    if context.verify_mode != ssl.CERT_REQUIRED:
+        raise ConfigurationError(
+            f"ssl_context must verify certificates: verify_mode must be CERT_REQUIRED, got {context.verify_mode.name};"
+            " ssl.create_default_context(cafile=...) trusts an authority of your own"
+        )
+    if not context.check_hostname:
+        raise ConfigurationError("ssl_context must check the host's name: check_hostname must be True, got False")
+
+
+def _default_context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def _connections_of(session: aiohttp.ClientSession) -> aiohttp.BaseConnector:
