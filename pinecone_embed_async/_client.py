@@ -36,11 +36,13 @@ from pinecone_embed_async._limits import LimiterOptions, Quota, SharedQuota, Tur
 from pinecone_embed_async._plan import Distinct, Learned, Ledger, RequestLimits, Requests, Splitter
 from pinecone_embed_async._results import DenseEmbeddings, Dimension, SparseEmbeddings, SparseVector, with_outcome
 from pinecone_embed_async._retry import RetryPolicy
+from pinecone_embed_async._sending import check_ssl_context
 from pinecone_embed_async._stream import Batches, EmbeddingStream, LookingReader, Reader, Run, check_source
 from pinecone_embed_async._telemetry import CallObservation, ObservedCall, teller_of
 from pinecone_embed_async._wire import decode_model, decode_models, encode_parameters, encode_request
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
     from concurrent.futures import Executor
     from types import TracebackType
@@ -209,6 +211,7 @@ if TYPE_CHECKING:
         connect_timeout: float
         max_answer_bytes: int
         session: aiohttp.ClientSession | None
+        ssl_context: ssl.SSLContext | None
         transport: Transport | None
         source_tag: str | None
         allow_http: bool
@@ -258,10 +261,13 @@ class EmbedClient(Generic[EmbeddingsT]):
         max_concurrency: requests in flight at most.
         max_batch_size: inputs per request at most; the model's limit if it is left out.
         attempt_timeout: seconds for one attempt, from the connection to the last byte.
-        connect_timeout: seconds for a connection.
+        connect_timeout: seconds for everything up to a connection: the look-up of the host's name, a proxy, and TLS.
         max_answer_bytes: largest answer that is read, decompressed.
         session: an aiohttp session whose connections are used; it is never closed here. Its headers, cookies
-            and other settings are not used, except for its trace configurations.
+            and other settings, TLS among them, are not used, except for its trace configurations.
+        ssl_context: says which authorities are trusted, with `session`, too: `ssl.create_default_context(cafile=...)`,
+            say. It must verify certificates and the host's name. If it is left out, the system's authorities are
+            trusted, or those in the file that the environment variable `SSL_CERT_FILE` names.
         transport: carries the requests in the place of aiohttp: a `MockTransport` in tests, say. It is not closed here.
             Without it proxies, TLS and connections are aiohttp's.
         source_tag: names the integration that calls, in the `User-Agent` header.
@@ -276,7 +282,8 @@ class EmbedClient(Generic[EmbeddingsT]):
         clock: the time, and all waiting for it; the system's if it is left out. With `transport`, `draw` and `executor` it
             is all that a client takes from the world, so that a simulation can pass in its own.
         draw: draws evenly from [0, 1), for jitter.
-        executor: has the threads in which a stream pulls a source that blocks; the event loop's own if it is left out.
+        executor: has the threads in which a stream pulls a source that blocks, and in which the trusted authorities are
+            read; the event loop's own if it is left out.
 
     Raises:
         ConfigurationError: an argument cannot work; nothing was sent.
@@ -339,6 +346,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         connect_timeout: float = 10.0,
         max_answer_bytes: int = 64 * 2**20,
         session: aiohttp.ClientSession | None = None,
+        ssl_context: ssl.SSLContext | None = None,
         transport: Transport | None = None,
         source_tag: str | None = None,
         allow_http: bool = False,
@@ -371,6 +379,9 @@ class EmbedClient(Generic[EmbeddingsT]):
             raise ConfigurationError(f"transport must have a method send, as MockTransport has, got {got}")
         if transport is not None and session is not None:
             raise ConfigurationError("pass either session or transport: the transport takes the place of aiohttp")
+        if transport is not None and ssl_context is not None:
+            raise ConfigurationError("pass either ssl_context or transport: the transport takes the place of aiohttp")
+        check_ssl_context(ssl_context)
         self._base_url = check_base_url(host, allow_http=allow_http)
         self._teller = teller_of(hooks)
         self._cache = None if cache is None else _client_cache(cache, self._base_url, api_version, model)
@@ -407,6 +418,8 @@ class EmbedClient(Generic[EmbeddingsT]):
                 transport=transport,
                 user_agent=user_agent(source_tag),
                 teller=self._teller,
+                ssl_context=ssl_context,
+                executor=executor,
             ),
             self._turnstile,
             clock=self._clock,

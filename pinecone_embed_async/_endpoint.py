@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
+import os
 import urllib.request
 
 from yarl import URL
 
 from pinecone_embed_async._errors import ConfigurationError
 from pinecone_embed_async._version import __version__
+
+_OTHER_SCHEMES = ("socks", "socks4", "socks4a", "socks5", "socks5h")
+
+_NO_PROXY_URL = (
+    "{} must be an address such as http://user:password@host:3128, and is none; in the user and the password, special"
+    " characters must be escaped: # is %23, / is %2F, ? is %3F, @ is %40"
+)
 
 
 class ApiKey:
@@ -27,22 +36,78 @@ class ApiKey:
         return self._value
 
 
-def proxy_for(url: URL) -> URL | None:
+class Proxy:
+    """A proxy, its user and password apart from its address, so that nothing that shows the address shows them.
+
+    Attributes:
+        url: the address, without credentials.
+        authorization: the `Proxy-Authorization` header; `None` without credentials.
+    """
+
+    __slots__ = ("authorization", "url")
+
+    def __init__(self, url: URL) -> None:
+        self.url = url.with_user(None)
+        self.authorization: str | None = None
+        if url.user is not None or url.password is not None:
+            credentials = f"{url.user or ''}:{url.password or ''}"
+            # Source: RFC 7617, 2.
+            self.authorization = f"Basic {base64.b64encode(credentials.encode()).decode()}"
+
+    def __repr__(self) -> str:
+        return f"<Proxy {self.name}>"
+
+    @property
+    def name(self) -> str:
+        """Host and port, for messages."""
+        return f"{self.url.host}:{self.url.port}"
+
+
+def proxy_for(url: URL) -> Proxy | None:
     """The proxy that the environment names for `url`; never one for plain HTTP, which would show it the key.
 
     Raises:
-        ConfigurationError: the proxy is of a kind that aiohttp does not speak.
+        ConfigurationError: what the environment names is no proxy, or one of a kind that aiohttp does not speak.
     """
-    if url.scheme != "https" or urllib.request.proxy_bypass(url.host or ""):
+    if url.scheme != "https" or _is_excepted(url):
         return None
     proxies = urllib.request.getproxies()
-    found = proxies.get("https") or proxies.get("all")
+    scheme = "https" if proxies.get("https") else "all"
+    found = proxies.get(scheme)
     if not found:
         return None
-    proxy = URL(found if "://" in found else f"http://{found}")
-    if proxy.scheme not in ("http", "https"):
-        raise ConfigurationError(f"the environment names a proxy of scheme {proxy.scheme!r}; only http and https work")
-    return proxy
+    source = _source_of(f"{scheme}_proxy")
+    problem = None
+    try:
+        proxy = URL(found if "://" in found else f"http://{found}")
+        if proxy.scheme not in ("http", "https"):
+            kind = f"a proxy of scheme {proxy.scheme}" if proxy.scheme in _OTHER_SCHEMES else "a proxy of another scheme"
+            problem = f"{source} names {kind}; only http and https work"
+        elif not proxy.host or not proxy.port or proxy.path not in ("", "/") or proxy.query_string or proxy.fragment:
+            problem = _NO_PROXY_URL.format(source)
+        elif ":" in (proxy.user or ""):
+            problem = f"{source} has a user with a colon, which HTTP's basic authentication cannot carry"
+    except ValueError:
+        problem = _NO_PROXY_URL.format(source)
+    if problem is not None:
+        # Not chained: the cause has a part of the value.
+        raise ConfigurationError(problem)
+    return Proxy(proxy)
+
+
+def _is_excepted(url: URL) -> bool:
+    """Whether `NO_PROXY`, or what the system has in its place, names the host of `url`, with or without its port."""
+    host = url.host or ""
+    names = (f"[{host}]:{url.port}", host) if ":" in host else (f"{host}:{url.port}",)
+    return any(urllib.request.proxy_bypass(name) for name in names)
+
+
+def _source_of(name: str) -> str:
+    """Where `urllib` has a proxy from: a variable, in small letters rather than in capitals, or the system."""
+    for variable in (name, name.upper()):
+        if os.environ.get(variable):
+            return f"the environment variable {variable}"
+    return "the system's setting of a proxy"
 
 
 def check_base_url(text: str, *, allow_http: bool) -> URL:

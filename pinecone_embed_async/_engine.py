@@ -37,7 +37,9 @@ from pinecone_embed_async._wire import (
 )
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from concurrent.futures import Executor
 
     import aiohttp
     import numpy as np
@@ -99,6 +101,8 @@ class EngineOptions:
     transport: Transport | None
     user_agent: str
     teller: Teller | None = None
+    ssl_context: ssl.SSLContext | None = None
+    executor: Executor | None = None
 
 
 @dataclass(slots=True, repr=False, eq=False)
@@ -239,6 +243,8 @@ class Engine:
                 max_connections=options.max_concurrency,
                 connect_timeout=options.connect_timeout,
                 session=options.session,
+                ssl_context=options.ssl_context,
+                executor=options.executor,
             )
         return _LoopState(
             process=process,

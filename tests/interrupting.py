@@ -85,8 +85,7 @@ class Bench:
         kept = 0
         for state in self.client._engine._states.values():
             assert state.own is not None
-            connector = state.own._session.connector
-            assert connector is not None
+            connector = state.own._connections._inner
             assert not connector._acquired
             kept += sum(map(len, connector._conns.values()))
         return kept

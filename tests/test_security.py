@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 
 from pinecone_embed_async import ApiError, EmbedClient, EmbedError, RetryPolicy, TransportError
+from tests.certificates import self_signed
 from tests.service import Service
 
 KEY = "pcsk_secret_key_of_the_test"
@@ -141,14 +142,3 @@ async def test_tls_is_verified_also_on_a_callers_connections(tmp_path: Path) -> 
                 with pytest.raises(TransportError, match=r"(?i)certificate"):
                     await client.embed("a")
     assert seen == []
-
-
-async def self_signed(folder: Path) -> tuple[Path, Path]:
-    certificate, key = folder / "cert.pem", folder / "key.pem"
-    process = await asyncio.create_subprocess_exec(
-        *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"),
-        *("-keyout", str(key), "-out", str(certificate)),
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    assert await process.wait() == 0
-    return certificate, key

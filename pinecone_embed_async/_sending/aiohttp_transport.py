@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Self
 
 import aiohttp
 
 from pinecone_embed_async._endpoint import proxy_for
 from pinecone_embed_async._errors import ConfigurationError, TransportError
+from pinecone_embed_async._sending.connections import CONNECTING, Connecting, Connections
+from pinecone_embed_async._threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+    from concurrent.futures import Executor
     from types import TracebackType
 
     from yarl import URL
 
+    from pinecone_embed_async._endpoint import Proxy
     from pinecone_embed_async._sending.transport import TransportRequest
 
 READ_BUFFER_BYTES = 2**20
@@ -33,8 +39,10 @@ class AiohttpTransport:
     Args:
         base_url: where the requests go, which decides about TLS and the proxy.
         max_connections: connections at most.
-        connect_timeout: seconds for a connection.
+        connect_timeout: seconds for everything up to a connection.
         session: a caller's session whose connections are used; `None` for own ones.
+        ssl_context: says which authorities are trusted; `None` for the system's.
+        executor: has the thread in which a context is made; the event loop's own if it is `None`.
 
     Raises:
         ConfigurationError: the session is closed or of another event loop, or the environment names a proxy that
@@ -42,26 +50,37 @@ class AiohttpTransport:
     """
 
     def __init__(
-        self, base_url: URL, *, max_connections: int, connect_timeout: float, session: aiohttp.ClientSession | None
+        self,
+        base_url: URL,
+        *,
+        max_connections: int,
+        connect_timeout: float,
+        session: aiohttp.ClientSession | None,
+        ssl_context: ssl.SSLContext | None = None,
+        executor: Executor | None = None,
     ) -> None:
+        check_ssl_context(ssl_context)
         self._proxy = proxy_for(base_url)
-        self._tls: ssl.SSLContext | bool = True
+        self._is_secure = base_url.scheme == "https"
+        self._tls = ssl_context
+        self._tls_lock = asyncio.Lock()
+        self._executor = executor
         self._is_own = session is None
         if session is None:
-            connector: aiohttp.BaseConnector = aiohttp.TCPConnector(limit=max_connections)
+            inner: aiohttp.BaseConnector = aiohttp.TCPConnector(limit=max_connections)
             trace_configs: list[aiohttp.TraceConfig] = []
         else:
-            connector, trace_configs = _connections_of(session), session.trace_configs
-            if base_url.scheme == "https":
-                self._tls = ssl.create_default_context()
+            inner, trace_configs = _connections_of(session), session.trace_configs
+        self._connections = Connections(inner, is_own=self._is_own)
+        self._connect_timeout = connect_timeout
         # Only a caller's connections are used: its headers, cookies, netrc and redirects would loosen the rules.
         self._session = aiohttp.ClientSession(
-            connector=connector,
+            connector=self._connections,
             connector_owner=self._is_own,
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=trace_configs,
             read_bufsize=READ_BUFFER_BYTES,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout),
+            timeout=aiohttp.ClientTimeout(total=None),
         )
         self._closer = _close_with_loop(self._session)
 
@@ -74,8 +93,9 @@ class AiohttpTransport:
         return self._session.closed
 
     async def open(self) -> None:
-        """Have the event loop's own shut-down close the session if nobody else does."""
+        """Have the event loop's own shut-down close the session if nobody else does, and make what TLS needs."""
         await anext(self._closer)
+        await self._tls_of_requests()
 
     async def aclose(self) -> None:
         """Close the session."""
@@ -85,35 +105,63 @@ class AiohttpTransport:
         """Let go of the session without the event loop's help."""
         if self._session.closed:
             return
-        connector = self._session.connector
         self._session.detach()
-        if connector is not None and self._is_own:
-            connector._close()  # noqa: SLF001 - the public one needs a running loop
+        self._connections.abandon()
 
     def send(self, request: TransportRequest) -> _Exchange:
         """See `Transport.send`."""
-        return _Exchange(
-            self._session.request(
-                request.method,
-                request.url,
-                data=request.body,
-                headers=request.headers,
-                allow_redirects=False,
-                raise_for_status=False,
-                auto_decompress=True,
-                ssl=self._tls,
-                proxy=self._proxy,
-            )
+        return _Exchange(functools.partial(self._request, request), self._connecting(request), self._proxy)
+
+    def _connecting(self, request: TransportRequest) -> Connecting:
+        return Connecting(request.url, self._proxy, self._connect_timeout)
+
+    async def _request(self, request: TransportRequest) -> aiohttp.ClientResponse:
+        return await self._session.request(
+            request.method,
+            request.url,
+            data=request.body,
+            headers=request.headers,
+            allow_redirects=False,
+            raise_for_status=False,
+            auto_decompress=True,
+            ssl=await self._tls_of_requests(),
+            proxy=None if self._proxy is None else self._proxy.url,
+            proxy_headers=self._proxy_headers(),
         )
+
+    async def _tls_of_requests(self) -> ssl.SSLContext | bool:
+        """The context for requests: never the connector's, for a caller's may verify nothing.
+
+        One of our own is made when it is needed and not at the import, so that `SSL_CERT_FILE` may be set until then; in a
+        thread, for reading all authorities takes 50 ms.
+        """
+        if not self._is_secure:
+            return True
+        if self._tls is None:
+            async with self._tls_lock:
+                if self._tls is None:
+                    self._tls = await in_thread(_default_context, self._executor)
+        return self._tls
+
+    def _proxy_headers(self) -> dict[str, str] | None:
+        # A new one each time: aiohttp adds to it.
+        if self._proxy is None or self._proxy.authorization is None:
+            return None
+        return {"Proxy-Authorization": self._proxy.authorization}
 
 
 class _Exchange:
     """A request under way, then its response."""
 
-    __slots__ = ("_context", "_response")
+    __slots__ = ("_connecting", "_proxy", "_request", "_response")
 
-    def __init__(self, context: aiohttp.client._RequestContextManager) -> None:
-        self._context = context
+    def __init__(
+        self, request: Callable[[], Awaitable[aiohttp.ClientResponse]], connecting: Connecting, proxy: Proxy | None
+    ) -> None:
+        self._request = request
+        self._response: aiohttp.ClientResponse
+        self._connecting = connecting
+        self._proxy = proxy
 
     @property
     def status(self) -> int:
@@ -125,10 +173,15 @@ class _Exchange:
 
     async def __aenter__(self) -> Self:
         problem = None
+        token = CONNECTING.set(self._connecting)
         try:
-            self._response = await self._context.__aenter__()
+            self._response = await self._request()
+        except aiohttp.ConnectionTimeoutError:
+            problem = self._connecting.overdue
         except _FAULTS as fault:
-            problem = _described(fault)
+            problem = _described(fault, self._proxy)
+        finally:
+            CONNECTING.reset(token)
         if problem is not None:
             # Not chained: aiohttp's errors hold the request's headers.
             raise TransportError(problem)
@@ -139,7 +192,7 @@ class _Exchange:
     ) -> None:
         if not self._response.content.at_eof():
             self._response.close()
-        await self._context.__aexit__(kind, error, traceback)
+        await self._response.__aexit__(kind, error, traceback)
 
     async def read(self) -> bytes:
         problem = None
@@ -151,15 +204,47 @@ class _Exchange:
             while not piece and not content.at_eof():
                 piece, _ = await content.readchunk()
         except _FAULTS as fault:
-            problem = _described(fault)
+            problem = _described(fault, self._proxy)
         if problem is not None:
             raise TransportError(problem)
         return piece
 
 
-def _described(fault: Exception) -> str:
-    # A connection that took too long says so itself.
-    return str(fault) if isinstance(fault, TimeoutError) and str(fault) else f"{type(fault).__name__}: {fault}"
+def _described(fault: Exception, proxy: Proxy | None) -> str:
+    if isinstance(fault, aiohttp.ClientHttpProxyError):
+        # Its own text has the address that was asked for, and its headers more.
+        name = "the proxy" if proxy is None else f"the proxy {proxy.name}"
+        if fault.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            return f"{name} answered HTTP 407: it wants a user and a password, or others; check the variable HTTPS_PROXY"
+        return f"{name} answered HTTP {fault.status} when it was asked for a connection to the service"
+    if isinstance(fault, aiohttp.ClientResponseError):
+        return f"{type(fault).__name__}: {fault.message}"
+    return f"{type(fault).__name__}: {fault}"
+
+
+def check_ssl_context(context: object) -> None:
+    """Refuse a context that verifies less than the default one.
+
+    Raises:
+        ConfigurationError: it is no context, or one that trusts any certificate, or any host's.
+    """
+    if context is None:
+        return
+    if not isinstance(context, ssl.SSLContext):
+        raise ConfigurationError(f"ssl_context must be an ssl.SSLContext, got {type(context).__name__}")
+    if context.verify_mode != ssl.CERT_REQUIRED:
+        raise ConfigurationError(
+            f"ssl_context must verify certificates: verify_mode must be CERT_REQUIRED, got {context.verify_mode.name};"
+            " ssl.create_default_context(cafile=...) trusts an authority of your own"
+        )
+    if not context.check_hostname:
+        raise ConfigurationError("ssl_context must check the host's name: check_hostname must be True, got False")
+
+
+def _default_context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def _connections_of(session: aiohttp.ClientSession) -> aiohttp.BaseConnector:

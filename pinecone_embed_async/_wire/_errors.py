@@ -31,6 +31,9 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,100}")
 _CODE = re.compile(r"[A-Za-z0-9_. -]{1,60}")
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
+SANE_SECONDS = 86_400.0
+"""As far from the answer's own date as the end of a wait may be."""
+
 # "... the embedding token limit (5000000) for model M for the current month." Waiting does not help.
 _MONTH = re.compile(r"\bcurrent month\b|\bper month\b|\bmonthly\b", re.IGNORECASE)
 
@@ -57,26 +60,35 @@ _CODE_STATUS = {
 """Statuses of the codes, for envelopes that arrive with HTTP 200. Source: google.rpc.Code's HTTP mapping."""
 
 
-def parse_retry_after(value: str | None, *, now: float) -> float | None:
+def parse_retry_after(value: str | None, *, now: float, date: str | None = None) -> float | None:
     """Seconds to wait by a `Retry-After` header (RFC 9110, 10.2.3), or `None` if it is missing or nonsense.
 
     Args:
-        value: the header: seconds, or an HTTP date.
-        now: seconds since the epoch. A date that has passed asks for nothing.
+        value: the header: seconds, or an HTTP date. A date that has passed asks for nothing.
+        now: seconds since the epoch by this machine's clock.
+        date: the `Date` header of the same answer, by the clock that wrote the other date, too. It is believed if what
+            follows from it is within a day: what a clock says that was never set is of no use.
     """
     if value is None:
         return None
     value = value.strip()
     if _SECONDS.fullmatch(value):
         return float(value)
+    until, said = _parse_date(value), _parse_date(date or "")
+    if until is None:
+        return None
+    since = said if said is not None and abs(until - said) <= SANE_SECONDS else now
+    return until - since if until > since else None
+
+
+def _parse_date(value: str) -> float | None:
     if not value.isascii() or len(value) > 64:
         return None
     try:
         date = parsedate_to_datetime(value)
-        delay = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
-    return delay if delay > 0 else None
 
 
 def error_from_response(status: int, headers: Mapping[str, str], body: bytes, *, redactor: Redactor, now: float) -> ApiError:
@@ -89,7 +101,7 @@ def error_from_response(status: int, headers: Mapping[str, str], body: bytes, *,
         headers: of the response, with case-insensitive names.
         body: as much of it as could be read.
         redactor: takes secrets out of the service's words.
-        now: seconds since the epoch, for dates in `Retry-After`.
+        now: seconds since the epoch, for dates in `Retry-After` of an answer that has no date itself.
     """
     envelope = _read_envelope(body)
     if envelope is None:
@@ -102,7 +114,7 @@ def error_from_response(status: int, headers: Mapping[str, str], body: bytes, *,
         error = _classify(status, None)(message, status=status)
     else:
         error = _from_envelope_body(status, envelope.error, redactor)
-    error.retry_after = parse_retry_after(headers.get("retry-after"), now=now)
+    error.retry_after = parse_retry_after(headers.get("retry-after"), now=now, date=headers.get("date"))
     for name in _REQUEST_ID_HEADERS:
         request_id = headers.get(name, "")
         if _REQUEST_ID.fullmatch(request_id):

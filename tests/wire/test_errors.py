@@ -1,3 +1,4 @@
+import email.utils
 import json
 from typing import Any
 
@@ -122,3 +123,32 @@ def test_the_request_id_and_the_wait_are_read_from_the_headers() -> None:
 )
 def test_retry_after_is_read_as_seconds_or_a_date_and_nonsense_is_ignored(value: str | None, seconds: float | None) -> None:
     assert parse_retry_after(value, now=0) == seconds
+
+
+def http_date(seconds: float) -> str:
+    return email.utils.formatdate(seconds, usegmt=True)
+
+
+NOW = 1_900_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("until", "date", "seconds"),
+    [
+        (NOW + 92, http_date(NOW + 90), 2),
+        (NOW - 88, http_date(NOW - 90), 2),
+        (NOW - 10**7 + 2, http_date(NOW - 10**7), 2),
+        (NOW + 90, http_date(NOW + 92), None),
+        (NOW + 7, None, 7),
+        (NOW + 7, "soon", 7),
+        (NOW + 7, "", 7),
+        (NOW + 7, http_date(0), 7),
+        (NOW + 7, http_date(NOW + 10**8), 7),
+    ],
+)
+def test_a_date_to_wait_for_is_measured_from_the_answers_own_if_that_is_sane(
+    until: float, date: str | None, seconds: float | None
+) -> None:
+    headers = {"retry-after": http_date(until)} | ({} if date is None else {"date": date})
+    error = error_from_response(503, headers, b"", redactor=Redactor("pcsk_key"), now=NOW)
+    assert error.retry_after == seconds

@@ -1,0 +1,159 @@
+"""The connections that a session sends through, and what is to be known of each: how it came about, how long it idled."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import ipaddress
+import weakref
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, cast
+
+import aiohttp
+from aiohttp.tracing import Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.connector import Connection
+    from yarl import URL
+
+    from pinecone_embed_async._endpoint import Proxy
+
+CONNECTING: ContextVar[Connecting] = ContextVar("CONNECTING")
+"""Of the request that is being sent: aiohttp hands nothing of ours down to its connector."""
+
+
+class Connecting:
+    """How the connection of one request comes about.
+
+    Args:
+        url: where the request goes.
+        proxy: on the way; `None` without one.
+        timeout: seconds for everything up to the connection: the look-up of the name, the proxy and TLS.
+
+    Attributes:
+        phase: what is being done, for the message of a connection that took too long.
+        is_done: whether there is a connection.
+        idle: seconds that the connection had been idle before; 0 for a new one, and for one that somebody else used last.
+    """
+
+    __slots__ = ("_host", "_scope", "_seconds", "idle", "is_done", "phase")
+
+    def __init__(self, url: URL, proxy: Proxy | None, timeout: float) -> None:
+        self._host = f"{url.host}:{url.port}"
+        self._seconds = timeout
+        self._scope: asyncio.Timeout | None = None
+        self.is_done = False
+        self.idle = 0.0
+        if proxy is not None:
+            self.phase = f"connecting through the proxy {proxy.name}, which had not opened the way to {self._host}"
+        elif _is_address(url.host or ""):
+            self.connects()
+        else:
+            self.phase = f"looking up the address of {url.host} (DNS)"
+
+    def connects(self) -> None:
+        """Note that the address is known."""
+        self.phase = f"connecting to {self._host}, TLS included"
+
+    def is_within(self, scope: asyncio.Timeout) -> None:
+        """Note the scope whose end is set once a connection is being made: none is waited for like that in a full pool."""
+        self._scope = scope
+
+    def begins(self) -> None:
+        """Note that a new connection is being made."""
+        if self._scope is not None:
+            self._scope.reschedule(asyncio.get_running_loop().time() + self._seconds)
+
+    @property
+    def overdue(self) -> str:
+        """The message of a connection that took too long."""
+        return f"no connection within {self._seconds:g} s (connect_timeout), while {self.phase}"
+
+
+class Connections(aiohttp.BaseConnector):
+    """A connector that hands on another's connections.
+
+    Args:
+        inner: has the connections.
+        is_own: whether `inner` is closed with this.
+    """
+
+    def __init__(self, inner: aiohttp.BaseConnector, *, is_own: bool) -> None:
+        super().__init__()
+        self._inner = inner
+        self._is_own = is_own
+        self.allowed_protocol_schema_set = inner.allowed_protocol_schema_set
+        self._released: weakref.WeakKeyDictionary[ResponseHandler, float] = weakref.WeakKeyDictionary()
+        self._last_reset = 0.0
+        self._tracing = aiohttp.TraceConfig()
+        self._tracing.on_connection_create_start.append(_create_starts)
+        self._tracing.on_dns_resolvehost_end.append(_is_resolved)
+        self._tracing.freeze()
+
+    @property
+    def closed(self) -> bool:
+        """Whether there are no connections any more."""
+        return self._inner.closed
+
+    def close(self, *, abort_ssl: bool = False) -> Awaitable[None]:
+        """Close the connections, if they are own ones."""
+        if self._is_own:
+            return self._inner.close(abort_ssl=abort_ssl)
+        return super().close(abort_ssl=abort_ssl)
+
+    def abandon(self) -> None:
+        """Let go of the connections, if they are own ones, without the event loop's help."""
+        if self._is_own:
+            self._inner._close()  # noqa: SLF001 - the public one needs a running loop
+
+    def was_reset(self) -> None:
+        """Note that an idle connection was found closed: those that have been idle as long are not used any more."""
+        self._last_reset = self._loop.time()
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
+    ) -> Connection:
+        """Get a connection from the pool, or a new one within the time for it."""
+        connecting = CONNECTING.get()
+        connecting.is_done = False
+        trace = Trace(cast("Any", None), self._tracing, cast("Any", connecting))
+        while True:
+            async with asyncio.timeout(None) as scope:
+                connecting.is_within(scope)
+                connection = await self._inner.connect(req, [*traces, trace], timeout)
+            protocol = connection.protocol
+            if protocol is None:
+                return connection
+            released = self._released.pop(protocol, None)
+            if released is None or released > self._last_reset:
+                break
+            connection.close()
+        connecting.is_done = True
+        connecting.idle = 0.0 if released is None else self._loop.time() - released
+        connection.add_callback(functools.partial(self._is_released, protocol))
+        return connection
+
+    def _is_released(self, protocol: ResponseHandler) -> None:
+        self._released[protocol] = self._loop.time()
+
+
+async def _create_starts(_session: object, connecting: Any, _told: object) -> None:
+    connecting.begins()
+
+
+async def _is_resolved(_session: object, connecting: Any, _told: object) -> None:
+    connecting.connects()
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
