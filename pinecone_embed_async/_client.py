@@ -35,7 +35,7 @@ from pinecone_embed_async._estimate import Estimator
 from pinecone_embed_async._inputs import iter_texts, read_inputs, text_of
 from pinecone_embed_async._limits import LimiterOptions, Quota, SharedQuota, Turnstile, limiter_options
 from pinecone_embed_async._plan import Distinct, Learned, Ledger, RequestLimits, Requests, Splitter
-from pinecone_embed_async._results import DenseEmbeddings, Dimension, SparseEmbeddings, SparseVector, with_outcome
+from pinecone_embed_async._results import DenseEmbeddings, Dimension, SparseEmbeddings, SparseVector, summed_up, with_outcome
 from pinecone_embed_async._retry import RetryPolicy
 from pinecone_embed_async._stream import Batches, EmbeddingStream, LookingReader, Reader, Run, check_source
 from pinecone_embed_async._telemetry import CallObservation, ObservedCall, teller_of
@@ -594,9 +594,12 @@ class EmbedClient(Generic[EmbeddingsT]):
             result = result.spread(call.positions)
         is_complete = collector.account.embedded_count == call.count
         # Where the last answer came after the job had ended, nothing is missing.
-        error = None if is_complete else ledger.job_error or collector.account.first_error()
-        if error is not None and raises:
-            raise with_outcome(error, result)
+        if raises and not is_complete:
+            if ledger.job_error is not None:
+                raise with_outcome(ledger.job_error, result)
+            error = collector.account.first_error()
+            if error is not None:
+                raise summed_up(error, result)
         return cast("EmbeddingsT", result)
 
     def _call(self, job: _Job, read: ReadInputs, *, dedupe: bool) -> _Call:

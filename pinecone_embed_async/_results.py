@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pinecone_embed_async._errors import EmbedError, Failure, ResponseError
+from pinecone_embed_async._errors import EmbedError, Failure, ResponseError, name_positions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -416,3 +417,21 @@ def with_outcome(error: EmbedError, partial: DenseEmbeddings | SparseEmbeddings)
     error.partial = partial
     error.failures = partial.failures
     return error
+
+
+def summed_up(error: EmbedError, partial: DenseEmbeddings | SparseEmbeddings, start: int = 0) -> EmbedError:
+    """The error of the first input that failed, as one that tells how many did, and which: its own says neither.
+
+    Args:
+        error: of the first of the failures; a copy is made of it.
+        partial: what came of all inputs.
+        start: position of the first of them, for the message.
+    """
+    own = copy.copy(error)
+    positions = sorted(start + position for failure in partial.failures for position in failure.indices)
+    if len(partial) > 1:
+        named = "" if len(positions) == 1 else f" (inputs {name_positions(positions)})"
+        first = f"input {positions[0]}"
+        message = error.message if error.message.startswith(f"{first} ") else f"{first}: {error.message}"
+        own.args = (f"{len(positions):,} of {len(partial):,} inputs failed; {message}{named}", *error.args[1:])
+    return with_outcome(own, partial)

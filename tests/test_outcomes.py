@@ -53,7 +53,9 @@ async def test_a_mixed_job_fails_exactly_what_cannot_be_embedded(model: str, on_
                 await client.embed(texts, input_type="passage")
             assert caught.value.partial is not None
             assert caught.value.failures == caught.value.partial.failures
-            assert caught.value is caught.value.failures[0].error
+            assert str(caught.value).startswith("400 INVALID_ARGUMENT: 103 of 3,000 inputs failed; input 0: ")
+            assert "(inputs 0, 95, 96, 480, " in str(caught.value)
+            assert "inputs failed" not in str(caught.value.failures[0].error)
             partial = caught.value.partial
         emulator.clear_faults()
         good = [index for index in range(3000) if index not in rejected and index not in broken]
@@ -355,3 +357,34 @@ async def test_the_service_is_told_of_by_the_positions_in_the_call_where_some_in
         result = await client.embed(inputs, input_type="passage", on_error="return")
     assert [list(failure.indices) for failure in result.failures] == [[0, 3], [2]]
     assert isinstance(result.failures[1].error, InvalidRequestError)
+
+
+async def test_an_error_tells_how_many_inputs_failed_and_which(emulator: Emulator) -> None:
+    texts = [f"text {index}" for index in range(1000)]
+    texts[700] = texts[900] = "too long " * 3000
+    async with dense_client(emulator) as client:
+        with pytest.raises(InvalidRequestError) as caught:
+            await client.embed(texts, input_type="passage", parameters={"truncate": "NONE"})
+        assert "2 of 1,000 inputs failed; input 700: " in str(caught.value)
+        assert "(inputs 700, 900)" in str(caught.value)
+        with pytest.raises(InvalidRequestError) as alone:
+            await client.embed(texts[700], input_type="passage", parameters={"truncate": "NONE"})
+        assert "inputs failed" not in str(alone.value)
+        with pytest.raises(InvalidRequestError) as of_equal:
+            await client.embed(texts, input_type="passage", parameters={"truncate": "NONE"}, dedupe=True)
+        assert "2 of 1,000 inputs failed; input 700: " in str(of_equal.value)
+        async with client.stream(texts, input_type="passage", parameters={"truncate": "NONE"}) as batches:
+            told = []
+            while True:
+                try:
+                    await anext(batches)
+                except InvalidRequestError as error:
+                    told.append(str(error))
+                    assert error.batch is not None
+                except StopAsyncIteration:
+                    break
+        assert ["; input 700: " in told[0], "; input 900: " in told[1]] == [True, True]
+        assert all("1 of 96 inputs failed" in error for error in told)
+        with pytest.raises(AuthenticationError) as ended:
+            await EmbedClient(E5, api_key="wrong", base_url=emulator.url).embed(texts, input_type="passage")
+        assert "inputs failed" not in str(ended.value)
