@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import copy
 import operator
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass
+from itertools import islice
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pinecone_embed_async._errors import EmbedError, Failure, ResponseError, name_positions
+from pinecone_embed_async._errors import ConfigurationError, EmbedError, Failure, ResponseError, name_positions
+from pinecone_embed_async._inputs import is_missing, is_table, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
@@ -79,18 +83,66 @@ class _Embeddings:
         tail = f", missing={missing}" if missing else ""
         return f"model={self.model!r}, tokens={self.usage.total_tokens}, requests={self.usage.requests}{tail}"
 
-    def _record_ids(
-        self, ids: Sequence[str], metadata: Sequence[Mapping[str, Any] | None] | None
+    def _records(
+        self, ids: Iterable[str], metadata: Iterable[Mapping[str, Any] | None] | None
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        if len(ids) != len(self):
-            raise ValueError(f"{len(self)} embeddings need as many ids, got {len(ids)}")
-        if metadata is not None and len(metadata) != len(self):
-            raise ValueError(f"{len(self)} embeddings need as many metadata, got {len(metadata)}")
+        """The rows that have a vector, with their records, which have no vector yet."""
+        names = [_record_id(value, row) for row, value in enumerate(_one_each("ids", ids, len(self)))]
+        given = [None] * len(self) if metadata is None else _one_each("metadata", metadata, len(self))
+        extras = [_record_metadata(value, row) for row, value in enumerate(given)]
         for row in np.flatnonzero(self.embedded).tolist():
-            record: dict[str, Any] = {"id": ids[row]}
-            if metadata is not None and metadata[row] is not None:
-                record["metadata"] = dict(metadata[row] or {})
+            record: dict[str, Any] = {"id": names[row]}
+            if extras[row] is not None:
+                record["metadata"] = extras[row]
             yield row, record
+
+
+def _one_each(name: str, given: object, count: int) -> list[Any]:
+    """What is given for each input, by position: a table or series of pandas would be asked by label.
+
+    Raises:
+        ConfigurationError: it has no order, is one value rather than many, or is not of that length.
+    """
+    kind = type(given).__name__
+    cure = ""
+    if isinstance(given, Mapping):
+        cure = f"pass list(….values()), or [mapping[key] for key in …]: its order need not be that of the {count} inputs"
+    elif is_table(given):
+        cure = 'pass df["id"]' if name == "ids" else 'pass df.to_dict("records")'
+    elif isinstance(given, (set, frozenset)):
+        cure = "pass a list, which has an order"
+    elif isinstance(given, (str, bytes, bytearray, memoryview)) or not isinstance(given, Iterable):
+        cure = "pass a list"
+    if cure or not isinstance(given, Iterable):
+        raise ConfigurationError(f"{name} must be an iterable with one for each input, in their order, got a {kind}: {cure}")
+    # One that never ends gives no more than this.
+    values = list(islice(given, count + 1))
+    if len(values) != count:
+        got = len(values) if len(values) < count else len(given) if isinstance(given, Sized) else "more"
+        raise ConfigurationError(f"{name} must be as many as inputs: {count} embeddings need as many {name}, got {got}")
+    return values
+
+
+def _record_id(value: object, row: int) -> str:
+    given = plain(value)
+    if not isinstance(given, str) or not given:
+        got = (
+            "an empty one" if isinstance(given, str) else f"{'a missing value, ' * is_missing(given)}{type(given).__name__}"
+        )
+        cure = ": pass map(str, ids)" if isinstance(given, Integral) else ""
+        raise ConfigurationError(f"ids must be texts that are not empty, got {got} for input {row}{cure}")
+    return given
+
+
+def _record_metadata(value: object, row: int) -> dict[str, Any] | None:
+    given = plain(value)
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(
+            f"metadata must be a mapping or None for each input, got {type(given).__name__} for input {row}"
+        )
+    return dict(given)
 
 
 class DenseEmbeddings(_Embeddings):
@@ -147,20 +199,21 @@ class DenseEmbeddings(_Embeddings):
         return f"<DenseEmbeddings {self.vectors.shape} float32, {self._summary()}>"
 
     def to_records(
-        self, ids: Sequence[str], metadata: Sequence[Mapping[str, Any] | None] | None = None
+        self, ids: Iterable[str], metadata: Iterable[Mapping[str, Any] | None] | None = None
     ) -> list[dict[str, Any]]:
         """Records as the official SDK's `upsert` takes them: `id`, `values` and, if given, `metadata`.
 
         Rows that are not embedded are left out.
 
         Args:
-            ids: an id for each input.
-            metadata: a mapping or `None` for each input.
+            ids: an id for each input, in their order, whatever labels a series of pandas has.
+            metadata: a mapping or `None` for each input, in their order.
 
         Raises:
-            ValueError: there are not as many ids or metadata as inputs.
+            ConfigurationError: there are not as many ids or metadata as inputs, they have no order, or an id is no text or
+                empty. Also a `ValueError`.
         """
-        return [{**record, "values": self.vectors[row].tolist()} for row, record in self._record_ids(ids, metadata)]
+        return [{**record, "values": self.vectors[row].tolist()} for row, record in self._records(ids, metadata)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -242,21 +295,22 @@ class SparseEmbeddings(_Embeddings):
         return f"<SparseEmbeddings {len(self)} rows, {len(self.indices)} terms, {self._summary()}>"
 
     def to_records(
-        self, ids: Sequence[str], metadata: Sequence[Mapping[str, Any] | None] | None = None
+        self, ids: Iterable[str], metadata: Iterable[Mapping[str, Any] | None] | None = None
     ) -> list[dict[str, Any]]:
         """Records as the official SDK's `upsert` takes them: `id`, `sparse_values` and, if given, `metadata`.
 
         Rows that are not embedded are left out.
 
         Args:
-            ids: an id for each input.
-            metadata: a mapping or `None` for each input.
+            ids: an id for each input, in their order, whatever labels a series of pandas has.
+            metadata: a mapping or `None` for each input, in their order.
 
         Raises:
-            ValueError: there are not as many ids or metadata as inputs.
+            ConfigurationError: there are not as many ids or metadata as inputs, they have no order, or an id is no text or
+                empty. Also a `ValueError`.
         """
         records = []
-        for row, record in self._record_ids(ids, metadata):
+        for row, record in self._records(ids, metadata):
             vector = self[row]
             sparse_values = {"indices": vector.indices.tolist(), "values": vector.values.tolist()}
             records.append({**record, "sparse_values": sparse_values})

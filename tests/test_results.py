@@ -1,7 +1,19 @@
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
 
-from pinecone_embed_async import DenseEmbeddings, Failure, ResponseError, SparseEmbeddings, TransportError, Usage
+from pinecone_embed_async import (
+    ConfigurationError,
+    DenseEmbeddings,
+    Failure,
+    ResponseError,
+    SparseEmbeddings,
+    TransportError,
+    Usage,
+)
 from pinecone_embed_async._results import DenseRows, Dimension, SparseRows
 from pinecone_embed_async._wire import SparseBlock
 
@@ -63,3 +75,98 @@ def test_usage_counts_answers_that_do_not_say_what_they_cost() -> None:
 
 def test_reprs_show_counts_and_no_values() -> None:
     assert "0.5" not in repr(sparse()) + repr(sparse()[2])
+
+
+def two_rows() -> DenseEmbeddings:
+    return DenseEmbeddings(np.array([[1, 2], [3, 4]], np.float32), model="m", usage=Usage())
+
+
+def both() -> list[Any]:
+    indptr, numbers = np.array([0, 1, 2]), np.array([7, 8])
+    sparse_rows = SparseEmbeddings(indptr, numbers.astype(np.uint32), numbers.astype(np.float32), model="m", usage=Usage())
+    return [two_rows(), sparse_rows]
+
+
+class Labelled:
+    """Looks like a series of pandas that was shuffled: asked for `[0]`, it gives what is labelled so."""
+
+    def __init__(self, values: list[Any]) -> None:
+        self._values = values
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, label: int) -> Any:
+        return self._values[-1 - label]
+
+
+class Endless:
+    """Ids that never end."""
+
+    def __iter__(self) -> Iterator[str]:
+        return map(str, itertools.count())
+
+
+@pytest.mark.parametrize("rows", both(), ids=lambda rows: type(rows).__name__)
+def test_ids_and_metadata_are_taken_by_position(rows: DenseEmbeddings | SparseEmbeddings) -> None:
+    for ids in (Labelled(["a", "b"]), iter(["a", "b"]), np.array(["a", "b"]), {"a": 1, "b": 2}.keys()):
+        records = rows.to_records(ids, Labelled([{"of": "a"}, None]))
+        assert [(record["id"], record.get("metadata")) for record in records] == [("a", {"of": "a"}), ("b", None)]
+        assert {type(record["id"]) for record in records} == {str}
+
+
+def test_a_series_of_pandas_that_was_filtered_or_shuffled_is_taken_by_position() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"id": ["a", "b", "c"], "about": [{"n": 1}, {"n": 2}, {"n": 3}]})
+    shuffled = frame.iloc[[2, 0]]
+    for rows in both():
+        records = rows.to_records(shuffled["id"], shuffled["about"])
+        assert [(record["id"], record["metadata"]["n"]) for record in records] == [("c", 3), ("a", 1)]
+        with pytest.raises(ConfigurationError, match=r'ids must be .* got a DataFrame: pass df\["id"\]'):
+            rows.to_records(shuffled)
+        with pytest.raises(ConfigurationError, match=r'metadata must be .* got a DataFrame: pass df.to_dict\("records"\)'):
+            rows.to_records(["a", "b"], shuffled[["about"]])
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ({0: "a", 1: "b"}, "ids must be an iterable with one for each input, in their order, got a dict"),
+        ({"a", "b"}, "got a set: pass a list, which has an order"),
+        ("ab", "got a str: pass a list"),
+        (b"ab", "got a bytes: pass a list"),
+        (5, "got a int: pass a list"),
+        (["a"], "2 embeddings need as many ids, got 1"),
+        (["a", "b", "c"], "2 embeddings need as many ids, got 3"),
+        (Endless(), "2 embeddings need as many ids, got more"),
+        ([1, 2], r"got int for input 0: pass map\(str, ids\)"),
+        (["a", np.int64(2)], r"got int64 for input 1: pass map\(str, ids\)"),
+        (["a", float("nan")], "got a missing value, float for input 1"),
+        (["a", None], "got a missing value, NoneType for input 1"),
+        (["a", ""], "got an empty one for input 1"),
+        (["a", b"b"], "got bytes for input 1"),
+    ],
+)
+def test_ids_that_cannot_be_the_inputs_are_refused(ids: Any, message: str) -> None:
+    for rows in both():
+        with pytest.raises(ConfigurationError, match=message) as caught:
+            rows.to_records(ids)
+        assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"a": 1, "b": 2}, "metadata must be an iterable with one for each input, in their order, got a dict"),
+        ([{}], "2 embeddings need as many metadata, got 1"),
+        ([{}, 5], "metadata must be a mapping or None for each input, got int for input 1"),
+        ("ab", "got a str: pass a list"),
+    ],
+)
+def test_metadata_that_cannot_be_the_inputs_are_refused(metadata: Any, message: str) -> None:
+    for rows in both():
+        with pytest.raises(ConfigurationError, match=message):
+            rows.to_records(["a", "b"], metadata)
