@@ -14,9 +14,10 @@ import numpy as np
 
 from pinecone_embed_async._errors import ConfigurationError, EmbedError, Failure, ResponseError, name_positions
 from pinecone_embed_async._inputs import is_missing, is_table, plain
+from pinecone_embed_async._log import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -299,7 +300,8 @@ class SparseEmbeddings(_Embeddings):
     ) -> list[dict[str, Any]]:
         """Records as the official SDK's `upsert` takes them: `id`, `sparse_values` and, if given, `metadata`.
 
-        Rows that are not embedded are left out.
+        Rows that are not embedded are left out. So are those without terms, as of an empty text: an index refuses them, and
+        with them the records beside them. A warning in the log says how many these are, `without_terms` which.
 
         Args:
             ids: an id for each input, in their order, whatever labels a series of pandas has.
@@ -312,9 +314,24 @@ class SparseEmbeddings(_Embeddings):
         records = []
         for row, record in self._records(ids, metadata):
             vector = self[row]
+            if not len(vector):
+                continue
             sparse_values = {"indices": vector.indices.tolist(), "values": vector.values.tolist()}
             records.append({**record, "sparse_values": sparse_values})
+        empty = self.without_terms.tolist()
+        if empty:
+            logger.warning(
+                "%d of %d rows have no terms and are left out of the records, for an index refuses them: rows %s",
+                len(empty),
+                len(self),
+                name_positions(empty),
+            )
         return records
+
+    @property
+    def without_terms(self) -> NDArray[np.intp]:
+        """Positions of the inputs that were embedded to nothing: no term of the model's is in them."""
+        return np.flatnonzero(self.embedded & (np.diff(self.indptr) == 0))
 
     def spread(self, positions: NDArray[np.intp]) -> SparseEmbeddings:
         """A result of which row i is row `positions[i]` of this one; every row of this one must occur."""
@@ -334,16 +351,131 @@ class SparseEmbeddings(_Embeddings):
             embedded=self.embedded[positions],
         )
 
-    def to_scipy(self) -> Any:
+    def dot(self, other: SparseEmbeddings | SparseVector) -> NDArray[np.float32]:
+        """Scores between the rows of this result and those of another: the sum over the terms that both have.
+
+        ```python
+        async with EmbedClient("pinecone-sparse-english-v0") as sparse_client:
+            passages = await sparse_client.embed(texts, input_type="passage")
+            query = await sparse_client.embed_one(texts[0], input_type="query")
+            print(passages.dot(query).argmax())
+        ```
+
+        Args:
+            other: of the same model; or one vector of `embed_one`.
+
+        Returns:
+            Float32, shape (inputs, inputs of the other), or (inputs,) for one vector; NaN where a row is not embedded. What
+            it takes beside that is bounded.
+
+        Raises:
+            ConfigurationError: the other is of another model, whose indices are other terms.
+        """
+        if isinstance(other, SparseVector):
+            indptr = np.array([0, len(other)], np.int64)
+            alone = SparseEmbeddings(indptr, other.indices, other.values, model=self.model, usage=Usage())
+            scores: NDArray[np.float32] = self.dot(alone)[:, 0]
+            return scores
+        if not isinstance(other, SparseEmbeddings):
+            raise ConfigurationError(f"other must be SparseEmbeddings or a SparseVector, got {type(other).__name__}")
+        if other.model != self.model:
+            raise ConfigurationError(
+                f"other must be of model {self.model!r}, got {other.model!r}, whose indices are other terms"
+            )
+        products = _products(self, other)
+        products[~self.embedded] = np.nan
+        products[:, ~other.embedded] = np.nan
+        return products
+
+    @property
+    def vocabulary(self) -> NDArray[np.uint32]:
+        """The indices that occur, ascending: uint32, each once."""
+        return np.unique(self.indices)
+
+    def compressed(
+        self, vocabulary: NDArray[np.uint32] | Sequence[int]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """The rows over a vocabulary that is given, in as many columns as that has: column j stands for `vocabulary[j]`.
+
+        Only results over the same vocabulary may be multiplied with each other. Terms outside it are left out; products
+        with a result whose own vocabulary it is are right all the same.
+
+        Args:
+            vocabulary: indices, each once; `vocabulary` of a result, or of several by `numpy.union1d`.
+
+        Returns:
+            `indptr`, int64 (inputs + 1,); columns, int64 (terms,); and values, float32 (terms,).
+
+        Raises:
+            ConfigurationError: it holds what is no index, or one twice.
+        """
+        wanted = np.asarray(vocabulary)
+        order = np.argsort(wanted, kind="stable") if wanted.ndim == 1 else None
+        if order is None or (len(wanted) and wanted.dtype.kind not in "ui"):
+            raise ConfigurationError(f"vocabulary must be one row of integers, got {wanted.dtype} of shape {wanted.shape}")
+        ascending = wanted[order].astype(np.int64)
+        if len(ascending) and (ascending[0] < 0 or ascending[-1] >= 2**32 or not np.diff(ascending).all()):
+            raise ConfigurationError("vocabulary must hold indices from 0 to 4294967295, each once")
+        if not len(ascending):
+            return np.zeros_like(self.indptr), np.empty(0, np.int64), np.empty(0, np.float32)
+        at = np.minimum(np.searchsorted(ascending, self.indices), len(ascending) - 1)
+        kept = ascending[at] == self.indices
+        indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])[self.indptr]
+        return indptr, order[at[kept]], self.values[kept]
+
+    def to_scipy(self, vocabulary: NDArray[np.uint32] | Sequence[int] | None = None) -> Any:
         """A `scipy.sparse.csr_array` of shape (inputs, 2**32), sharing the values.
+
+        A product with another one, `a @ b.T`, wants 32 GiB for the columns alone: use `dot`, or one vocabulary for both.
+
+        Args:
+            vocabulary: see `compressed`; the columns are as many then.
 
         Raises:
             ModuleNotFoundError: SciPy is not installed.
+            ConfigurationError: the vocabulary holds what is no index, or one twice.
         """
         from scipy import sparse  # noqa: PLC0415 - optional, and imported only where it is used
 
-        columns = self.indices.astype(np.int64)
-        return sparse.csr_array((self.values, columns, self.indptr), shape=(len(self), 2**32))
+        if vocabulary is None:
+            columns = self.indices.astype(np.int64)
+            return sparse.csr_array((self.values, columns, self.indptr), shape=(len(self), 2**32))
+        indptr, columns, values = self.compressed(vocabulary)
+        return sparse.csr_array((values, columns, indptr), shape=(len(self), len(vocabulary)))
+
+
+_PRODUCTS = 2**21
+"""Products of single terms, and scores, that are held at a time."""
+
+
+def _products(left: SparseEmbeddings, right: SparseEmbeddings) -> NDArray[np.float32]:
+    """The products of all rows, added up in float64."""
+    products = np.zeros((len(left), len(right)), np.float32)
+    # The right one by terms: which rows have each of them.
+    order = np.argsort(right.indices, kind="stable")
+    terms, values = right.indices[order], right.values[order].astype(np.float64)
+    rows = np.repeat(np.arange(len(right)), np.diff(right.indptr))[order]
+    first = np.searchsorted(terms, left.indices, side="left")
+    met = np.searchsorted(terms, left.indices, side="right") - first
+    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(met)])[left.indptr]
+    start = 0
+    while start < len(left):
+        most = max(1, _PRODUCTS // max(1, len(right)))
+        stop = min(
+            len(left), start + most, max(start + 1, int(np.searchsorted(ends, ends[start] + _PRODUCTS, side="right")) - 1)
+        )
+        span = slice(left.indptr[start], left.indptr[stop])
+        counts = met[span]
+        # Each term of these rows beside each row of the right that has it.
+        begins = np.cumsum(counts) - counts
+        at = np.arange(counts.sum()) + np.repeat(first[span] - begins, counts)
+        own_rows = np.repeat(np.arange(stop - start), np.diff(left.indptr[start : stop + 1]))
+        places = np.repeat(own_rows, counts) * len(right) + rows[at]
+        weights = np.repeat(left.values[span].astype(np.float64), counts) * values[at]
+        scores = np.bincount(places, weights, (stop - start) * len(right))
+        products[start:stop] = scores.reshape(stop - start, len(right))
+        start = stop
+    return products
 
 
 class Dimension:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pinecone_embed_async import (
     ConfigurationError,
@@ -13,6 +14,7 @@ from pinecone_embed_async import (
     SparseEmbeddings,
     TransportError,
     Usage,
+    _results,
 )
 from pinecone_embed_async._results import DenseRows, Dimension, SparseRows
 from pinecone_embed_async._wire import SparseBlock
@@ -170,3 +172,88 @@ def test_metadata_that_cannot_be_the_inputs_are_refused(metadata: Any, message: 
     for rows in both():
         with pytest.raises(ConfigurationError, match=message):
             rows.to_records(["a", "b"], metadata)
+
+
+def test_rows_without_terms_are_left_out_of_records_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    indptr = np.array([0, 1, 1, 1, 2])
+    embedded = np.array([True, True, False, True])
+    numbers = np.array([1, 2])
+    rows = SparseEmbeddings(
+        indptr, numbers.astype(np.uint32), numbers.astype(np.float32), model="m", usage=Usage(), embedded=embedded
+    )
+    assert [record["id"] for record in rows.to_records(["a", "b", "c", "d"])] == ["a", "d"]
+    assert rows.without_terms.tolist() == [1]
+    assert "1 of 4 rows have no terms and are left out of the records, for an index refuses them: rows 1" in caplog.text
+
+
+def drawn(seed: int, rows: int, *, columns: int = 50) -> SparseEmbeddings:
+    draws = np.random.default_rng(seed)
+    lengths = draws.integers(0, 12, rows)
+    indptr = np.concatenate([[0], np.cumsum(lengths)])
+    vocabulary = draws.choice(2**32, columns, replace=False) if seed % 2 else np.arange(2**32 - columns, 2**32)
+    indices = np.concatenate([draws.choice(vocabulary, length, replace=False) for length in lengths] or [np.empty(0)])
+    values = draws.normal(size=len(indices)).astype(np.float32)
+    return SparseEmbeddings(indptr, indices.astype(np.uint32), values, model="m", usage=Usage())
+
+
+def table(rows: SparseEmbeddings, vocabulary: NDArray[Any]) -> NDArray[np.float64]:
+    place = {index: column for column, index in enumerate(vocabulary.tolist())}
+    dense = np.zeros((len(rows), len(vocabulary)))
+    for row, vector in enumerate(rows):
+        for index, value in zip(vector.indices.tolist(), vector.values.tolist(), strict=True):
+            if index in place:
+                dense[row, place[index]] += value
+    return dense
+
+
+@pytest.mark.parametrize("most", [1, 64, 2**21])
+@pytest.mark.parametrize("sizes", [(0, 0), (0, 3), (3, 0), (1, 1), (40, 23)])
+def test_scores_between_results_are_those_of_the_dense_tables(
+    most: int, sizes: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_results, "_PRODUCTS", most)
+    for seed in range(4):
+        left, right = drawn(seed, sizes[0]), drawn(seed % 2 + 2, sizes[1])
+        vocabulary = np.union1d(left.vocabulary, right.vocabulary)
+        scores = left.dot(right)
+        assert scores.shape == sizes
+        assert scores.dtype == np.float32
+        np.testing.assert_allclose(scores, table(left, vocabulary) @ table(right, vocabulary).T, rtol=1e-5, atol=1e-5)
+        for row in range(min(2, len(right))):
+            np.testing.assert_array_equal(left.dot(right[row]), scores[:, row])
+
+
+def test_scores_of_rows_that_are_not_embedded_are_nan() -> None:
+    scores = sparse().dot(sparse())
+    assert np.isnan(scores[1]).all()
+    assert np.isnan(scores[:, 1]).all()
+    assert scores[[0, 0, 2], [0, 2, 2]].tolist() == [5.0, 0.0, 0.25]
+
+
+def test_results_of_different_models_have_no_scores() -> None:
+    other = drawn(1, 2)
+    other.model = "another"
+    with pytest.raises(ConfigurationError, match="other must be of model 'm', got 'another'"):
+        drawn(1, 2).dot(other)
+    with pytest.raises(ConfigurationError, match="other must be SparseEmbeddings or a SparseVector, got ndarray"):
+        drawn(1, 2).dot(np.zeros(2))  # type: ignore[arg-type]
+
+
+def test_a_vocabulary_gives_as_many_columns_in_its_order() -> None:
+    for seed in range(4):
+        rows = drawn(seed, 30)
+        own = np.random.default_rng(seed).permutation(rows.vocabulary)
+        vocabularies: list[Any] = [own, own[::2], np.append(own, np.uint32(5)), own.tolist(), []]
+        for vocabulary in vocabularies:
+            indptr, columns, values = rows.compressed(vocabulary)
+            dense = np.zeros((len(rows), len(vocabulary)))
+            for row in range(len(rows)):
+                span = slice(indptr[row], indptr[row + 1])
+                dense[row, columns[span]] = values[span]
+            np.testing.assert_allclose(dense, table(rows, np.asarray(vocabulary, np.int64)))
+
+
+@pytest.mark.parametrize("vocabulary", [[1, 1], [-1], [2**32], [0.5], ["a"], [[1], [2]], 5])
+def test_a_vocabulary_that_is_none_is_refused(vocabulary: Any) -> None:
+    with pytest.raises(ConfigurationError, match="vocabulary must"):
+        drawn(1, 2).compressed(vocabulary)
