@@ -7,7 +7,7 @@ import contextlib
 import math
 import os
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast, overload
 from urllib.parse import quote
 
@@ -27,14 +27,15 @@ from pinecone_embed_async._errors import (
     ConfigurationError,
     DeadlineExceededError,
     EmbedError,
+    Failure,
     InputError,
     ResponseError,
 )
 from pinecone_embed_async._estimate import Estimator
-from pinecone_embed_async._inputs import iter_texts, read_texts, text_of
+from pinecone_embed_async._inputs import iter_texts, read_inputs, text_of
 from pinecone_embed_async._limits import LimiterOptions, Quota, SharedQuota, Turnstile, limiter_options
 from pinecone_embed_async._plan import Distinct, Learned, Ledger, RequestLimits, Requests, Splitter
-from pinecone_embed_async._results import DenseEmbeddings, Dimension, SparseEmbeddings, SparseVector, with_outcome
+from pinecone_embed_async._results import DenseEmbeddings, Dimension, SparseEmbeddings, SparseVector, summed_up, with_outcome
 from pinecone_embed_async._retry import RetryPolicy
 from pinecone_embed_async._sending import check_ssl_context
 from pinecone_embed_async._stream import Batches, EmbeddingStream, LookingReader, Reader, Run, check_source
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._coalesce import Answers
     from pinecone_embed_async._engine import Destination
     from pinecone_embed_async._estimate import Estimate
-    from pinecone_embed_async._inputs import Input, Inputs
+    from pinecone_embed_async._inputs import Input, Inputs, ReadInputs
     from pinecone_embed_async._limits import PlanName, Priority, QuotaBackend, TokenStatistics
     from pinecone_embed_async._models import VectorType
     from pinecone_embed_async._plan import Account, Fresh, Outcomes, PlannedRequest
@@ -163,10 +164,15 @@ class _Call:
     texts: Sequence[str]
     collector: Collector
     positions: NDArray[np.intp] | None
+    usable: NDArray[np.intp] | None = None
+    """The positions of the texts among inputs of which some are none; `None` if all are texts."""
 
     @property
     def count(self) -> int:
         return len(self.texts)
+
+    def usable_texts(self) -> Sequence[str]:
+        return self.texts if self.usable is None else [self.texts[position] for position in self.usable.tolist()]
 
 
 class _Single:
@@ -528,7 +534,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             timeout: seconds for the whole call.
             on_error: `"raise"` raises once everything else is settled, with the embeddings that did succeed
                 in the error's `partial`; `"return"` gives the same as the result, failed rows NaN (sparse:
-                empty), the causes in `failures`.
+                empty), the causes in `failures`. So do inputs that are no texts, such as missing values.
             priority: `"interactive"` requests go before `"bulk"` ones, which still have a turn every few seconds; calls of
                 one priority share evenly.
             dedupe: send equal texts once, and give every input its row.
@@ -538,7 +544,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             `DenseEmbeddings` with float32 vectors of shape (inputs, dimension), or `SparseEmbeddings`.
 
         Raises:
-            InputError: an input is no text; nothing was sent.
+            InputError: inputs are no texts, which it counts, or they have no order; nothing was sent.
             ConfigurationError: the parameters cannot work; nothing was sent.
             ApiError: the service refused inputs, or could not be had in the attempts that the policy allows.
             TransportError: the same for the connection.
@@ -546,14 +552,20 @@ class EmbedClient(Generic[EmbeddingsT]):
             DeadlineExceededError: `timeout` ran out.
             ClosedError: the client is closed.
         """
+        read: ReadInputs | None = None
         try:
             self._check_open()
             _check_on_error(on_error)
             job = self._job(input_type, parameters, self._deadline(timeout), priority)
-            call = self._call(job, await _read_until(inputs, job.deadline, self._clock), dedupe=dedupe)
+            read = await _read_until(inputs, job.deadline, self._clock)
+            problem = read.error() if on_error == "raise" else None
+            if problem is not None:
+                raise problem
+            call = self._call(job, read, dedupe=dedupe)
         finally:
             # Whoever reports errors with the locals of their frames is shown no texts.
             del inputs
+            read = None
         # Reading an async iterable may take a while.
         self._check_open()
         if call.count:
@@ -575,12 +587,12 @@ class EmbedClient(Generic[EmbeddingsT]):
         """Embed what `embed` has read."""
         collector = call.collector
         if self._cache is None or job.maker is None:
-            requests = Requests(call.texts, job.limits)
+            requests = Requests(call.usable_texts(), job.limits)
         else:
             missing = await self._look_up(self._cache, job, job.maker, call)
             self._check_open()
             requests = Requests((call.texts[position] for position in missing), job.limits)
-        is_single = call.count - collector.cached_count == 1
+        is_single = call.count - collector.cached_count - collector.account.failed_count == 1
         ledger = self._ledger(job, requests, collector, is_single=is_single)
         report = self._reporter(progress, collector, collector.account, call.count)
         run = self._run(ledger, job, collector, job.deadline, settled=report, calls=_calls_of(observation))
@@ -595,34 +607,59 @@ class EmbedClient(Generic[EmbeddingsT]):
             result = result.spread(call.positions)
         is_complete = collector.account.embedded_count == call.count
         # Where the last answer came after the job had ended, nothing is missing.
-        error = None if is_complete else ledger.job_error or collector.account.first_error()
-        if error is not None and raises:
-            raise with_outcome(error, result)
+        if raises and not is_complete:
+            if ledger.job_error is not None:
+                raise with_outcome(ledger.job_error, result)
+            error = collector.account.first_error()
+            if error is not None:
+                raise summed_up(error, result)
         return cast("EmbeddingsT", result)
 
-    def _call(self, job: _Job, texts: list[str], *, dedupe: bool) -> _Call:
-        positions = None
+    def _call(self, job: _Job, read: ReadInputs, *, dedupe: bool) -> _Call:
+        texts, failures, positions, usable = read.texts, read.failures(), None, None
+        refused = np.concatenate([np.empty(0, np.intp), *(np.asarray(failure.indices, np.intp) for failure in failures)])
         if dedupe:
             distinct = Distinct(texts)
             texts, positions = distinct.texts, distinct.positions
-        return _Call(texts, Collector(0, len(texts), Dimension(job.dimension)), positions)
+            if failures:
+                # One row for all inputs with the same fault, behind those of the texts.
+                usable = np.setdiff1d(np.arange(len(positions)), refused)
+                distinct = Distinct([read.texts[position] for position in usable.tolist()])
+                texts = [*distinct.texts, *([""] * len(failures))]
+                positions[usable] = distinct.positions
+                rows = range(len(distinct.texts), len(texts))
+                for row, failure in zip(rows, failures, strict=True):
+                    positions[np.asarray(failure.indices, np.intp)] = row
+                failures = tuple(Failure([row], failure.error) for row, failure in zip(rows, failures, strict=True))
+                usable = np.arange(len(distinct.texts))
+        elif failures:
+            usable = np.setdiff1d(np.arange(len(texts)), refused)
+        collector = Collector(0, len(texts), Dimension(job.dimension))
+        if usable is not None:
+            collector.account.refuse(failures)
+            collector.limit_to(usable)
+        return _Call(texts, collector, positions, usable)
 
     async def _look_up(self, cache: ClientCache, job: _Job, maker: KeyMaker, call: _Call) -> list[int]:
         """Take what the cache has of a call; gives the positions of the other texts."""
-        collector, count = call.collector, call.count
+        collector, texts, usable = call.collector, call.usable_texts(), call.usable
+        count = len(texts)
         missing: dict[int, NDArray[np.intp]] = {}
         starts = iter(range(0, count, LOOKED_UP_AT_ONCE))
         problems: list[EmbedError] = []
 
         async def look_up_parts() -> None:
             for start in starts:
-                keys = maker.keys_of(call.texts[start : start + LOOKED_UP_AT_ONCE])
+                keys = maker.keys_of(texts[start : start + LOOKED_UP_AT_ONCE])
                 try:
                     values = await cache.values(keys)
                     for at in range(0, len(values), READ_AT_ONCE):
                         found = cache.read(values[at : at + READ_AT_ONCE], self._engine.vector_type, collector.dimension)
                         self._engine.learn_vector_type(found.vector_type)
-                        collector.found(found, start + at)
+                        if usable is None:
+                            collector.found(found, start + at)
+                        else:
+                            collector.found(replace(found, rows=usable[found.rows + start + at]))
                         missing[start + at] = found.missing + start + at
                         await asyncio.sleep(0)
                 except EmbedError as error:
@@ -640,6 +677,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         # Where the deadline has passed, the run says so of all that was not looked up.
         parts = (missing.get(start, np.arange(start, count)[:READ_AT_ONCE]) for start in range(0, count, READ_AT_ONCE))
         misses = np.concatenate([np.empty(0, np.intp), *parts])
+        misses = misses if usable is None else usable[misses]
         if collector.cached_count:
             collector.limit_to(misses)
         positions: list[int] = misses.tolist()
@@ -1187,11 +1225,11 @@ def _turnstile_of(
     raise ConfigurationError(f"quota is the name of a plan, a Quota or a SharedQuota, got {type(quota).__name__}")
 
 
-async def _read_until(inputs: Inputs, deadline: float | None, clock: Clock) -> list[str]:
+async def _read_until(inputs: Inputs, deadline: float | None, clock: Clock) -> ReadInputs:
     problem: InputError | None = None
     try:
         async with clock.timeout_at(deadline) as scope:
-            return await read_texts(inputs)
+            return await read_inputs(inputs)
     except InputError as error:
         # Without its traceback it keeps no frame, and so no text, alive.
         problem = error.with_traceback(None)

@@ -170,3 +170,13 @@ def kind_of(error: EmbedError) -> str:
     if not isinstance(error, ApiError):
         return type(error).__name__
     return f"{type(error).__name__} {error.status}{f' {error.code}' if error.code else ''}"
+
+
+NAMED = 10
+"""Inputs that a message names by their positions; it says how many more there are."""
+
+
+def name_positions(positions: Sequence[int]) -> str:
+    """The first few of some positions, and how many more there are: for messages."""
+    named = ", ".join(map(str, positions[:NAMED]))
+    return named if len(positions) <= NAMED else f"{named} and {len(positions) - NAMED:,} more"

@@ -1,12 +1,14 @@
-"""What may be embedded: turns whatever the caller passes into plain strings, or says which one is wrong."""
+"""What may be embedded: turns whatever the caller passes into plain strings, or says which ones are wrong."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, cast
 
-from pinecone_embed_async._errors import InputError
+from pinecone_embed_async._errors import Failure, InputError, name_positions
 
 Input = str | Mapping[str, Any]
 """One input: a text, or a mapping with the text under `"text"` (other keys are not sent)."""
@@ -17,6 +19,71 @@ Inputs = Input | Iterable[Input] | AsyncIterable[Input]
 SLICE = 1024
 """Inputs checked before the loop is given back: about 0.3 ms of work on the machine in docs/benchmarks.md."""
 
+_MISSING = "is a missing value: leave missing values out, or fill them"
+
+
+@dataclass(slots=True, repr=False)
+class ReadInputs:
+    """A call's inputs, read.
+
+    Attributes:
+        texts: a text for each input; empty where an input is none.
+        faults: what is wrong with inputs that are no texts, and their positions, ascending.
+    """
+
+    texts: list[str] = field(default_factory=list)
+    faults: dict[str, list[int]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<ReadInputs {len(self.texts)} inputs, {sum(map(len, self.faults.values()))} of them no texts>"
+
+    def failures(self) -> tuple[Failure, ...]:
+        """The inputs that are no texts, by what is wrong with them."""
+        return _failures_of(self.faults)
+
+    def add(self, value: object) -> None:
+        """Take the next input."""
+        text, fault = _read(value)
+        if fault:
+            self.faults.setdefault(fault, []).append(len(self.texts))
+        self.texts.append(text)
+
+    def add_plain(self, values: tuple[str, ...]) -> None:
+        """Take the next inputs, all of them `str` itself."""
+        start = len(self.texts)
+        self.texts += values
+        if all(map(str.isascii, values)):
+            return
+        for position, text in enumerate(values, start):
+            fault = "" if text.isascii() else _surrogates_in(text)
+            if fault:
+                self.faults.setdefault(fault, []).append(position)
+                self.texts[position] = ""
+
+    def error(self) -> InputError | None:
+        """What is to be said of the inputs that are no texts: how many they are, and the first few; `None` if all are."""
+        return _error_of(self.failures(), len(self.texts))
+
+
+def _failures_of(faults: Mapping[str, list[int]]) -> tuple[Failure, ...]:
+    return tuple(
+        Failure(positions, InputError(f"input {positions[0]} {fault}", index=positions[0]))
+        for fault, positions in faults.items()
+    )
+
+
+def _error_of(failures: tuple[Failure, ...], count: int) -> InputError | None:
+    if not failures:
+        return None
+    positions = sorted(position for failure in failures for position in failure.indices)
+    first = min(failures, key=lambda failure: failure.indices[0]).error
+    message = first.message
+    if len(positions) > 1:
+        message = f"{len(positions):,} of {count:,} inputs are no texts: {name_positions(positions)}; {message}"
+    error = InputError(message, index=positions[0])
+    error.failures = failures
+    return error
+
 
 def text_of(value: object, index: int) -> str:
     """The text of one input as a plain `str`.
@@ -24,85 +91,147 @@ def text_of(value: object, index: int) -> str:
     Raises:
         InputError: it is no text and no mapping with one, or cannot be written as UTF-8.
     """
-    if type(value) is str:
-        text = value
-    elif isinstance(value, str):
-        # Not `str(value)`: an enumeration's member, say, would give its name.
-        text = str.__str__(value)
-    elif isinstance(value, Mapping):
-        if "text" not in value:
-            raise InputError(f'input {index} is a mapping without "text"', index=index)
-        inner = value["text"]
-        if not isinstance(inner, str):
-            raise InputError(f'input {index} has "text" of type {type(inner).__name__}; it must be a str', index=index)
-        text = str.__str__(inner)
-    else:
-        raise InputError(
-            f'input {index} is of type {type(value).__name__}; it must be a str or a mapping with "text"',
-            index=index,
-        )
-    if not text.isascii():
-        position = _first_unencodable(text)
-        if position is not None:
-            raise InputError(
-                f"input {index} has a lone surrogate at character {position}, which UTF-8 cannot write; "
-                "decode the source with errors='replace', for example",
-                index=index,
-            )
+    text, fault = _read(value)
+    if fault:
+        raise InputError(f"input {index} {fault}", index=index)
     return text
 
 
-def _texts_of(values: tuple[object, ...], start: int) -> Iterable[str]:
-    """The texts of some inputs; the one at `values[0]` has index `start`. Plain texts are taken together.
+def check_iterable(name: str, value: object) -> None:
+    """Refuse what can be iterated over, but does not give its texts.
 
     Raises:
-        InputError: as `text_of` does.
+        InputError: it is a table, which gives the names of its columns, or its columns.
     """
-    if set(map(type, values)) == {str}:
-        plain = cast("tuple[str, ...]", values)
-        if all(map(str.isascii, plain)):
-            return plain
-    return [text_of(value, index) for index, value in enumerate(values, start)]
+    if is_table(value):
+        kind = type(value).__name__
+        raise InputError(f'{name} must be texts, got a {kind}, which is a table: pass the column with the texts, df["body"]')
 
 
-def _first_unencodable(text: str) -> int | None:
+def is_table(value: object) -> bool:
+    """Whether a value is a table of pandas, Polars, Arrow or the like; told by its looks, for none may be installed."""
+    return not isinstance(value, (str, list, tuple, type)) and hasattr(value, "columns") and hasattr(value, "shape")
+
+
+def plain(value: object) -> object:
+    """A value as Python's own where it is text or Arrow's; any other as it is."""
+    if isinstance(value, str):
+        # Not `str(value)`: an enumeration's member, say, would give its name.
+        return str.__str__(value)
+    as_py = getattr(value, "as_py", None)
+    return as_py() if callable(as_py) and not isinstance(value, type) else value
+
+
+def is_missing(value: object) -> bool:
+    """Whether a value stands for none: `None`, a NaN, or what pandas has for them."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    # NaN is the only number that is not itself; numpy's 64-bit ones are floats, the others only look like them.
+    return (isinstance(value, float) or type(value).__name__ in ("float16", "float32")) and value != value  # noqa: PLR0124
+
+
+def _read(value: object) -> tuple[str, str]:
+    """The text of an input, and what is wrong with it: one of them is empty, unless it is the empty text."""
+    if type(value) is str:
+        text = value
+    else:
+        value = plain(value)
+        if isinstance(value, Mapping):
+            if "text" not in value:
+                return "", 'is a mapping without "text"'
+            inner = plain(value["text"])
+            if not isinstance(inner, str):
+                missing = f", which {_MISSING}" if is_missing(inner) else "; it must be a str"
+                return "", f'has "text" of type {type(inner).__name__}{missing}'
+            text = inner
+        elif isinstance(value, str):
+            text = value
+        elif is_missing(value):
+            return "", _MISSING
+        else:
+            return "", f'is of type {type(value).__name__}; it must be a str or a mapping with "text"'
+    if not text.isascii():
+        fault = _surrogates_in(text)
+        if fault:
+            return "", fault
+    return text, ""
+
+
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_LONE = re.compile("[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]")
+
+
+def _surrogates_in(text: str) -> str:
+    """What is wrong with a text that UTF-8 cannot write; empty if it can."""
     try:
         text.encode()
-    except UnicodeEncodeError as error:
-        return error.start
-    return None
+    except UnicodeEncodeError:
+        pass
+    else:
+        return ""
+    pair, lone = _PAIR.search(text), _LONE.search(text)
+    if pair is None:
+        position = lone.start() if lone is not None else 0
+        return (
+            f"has a lone surrogate at character {position}, which UTF-8 cannot write; "
+            "decode the source with errors='replace', for example"
+        )
+    replace = "" if lone is None else ", 'replace'"
+    tail = "" if lone is None else f", which also replaces the lone surrogate at character {lone.start()}"
+    return (
+        f"has a surrogate pair at character {pair.start()}: one character, an emoji perhaps, in two halves, which UTF-8 "
+        f"cannot write; join them with text.encode('utf-16', 'surrogatepass').decode('utf-16'{replace}){tail}"
+    )
+
+
+def _check_inputs(inputs: object) -> None:
+    check_iterable("inputs", inputs)
+    if isinstance(inputs, (set, frozenset)):
+        raise InputError(
+            f"inputs must have an order, for row i belongs to input i, got a {type(inputs).__name__}: pass a list"
+        )
+    if not isinstance(inputs, (str, Iterable, AsyncIterable)) or isinstance(inputs, (bytes, bytearray, memoryview)):
+        kind = type(inputs).__name__
+        raise InputError(f'inputs are of type {kind}; they must be a str, a mapping with "text", or an iterable of those')
 
 
 def iter_texts(inputs: Input | Iterable[Input]) -> Iterator[str]:
     """The texts of `inputs`, one after the other, each checked.
 
     Raises:
-        InputError: with the index of the first input that is no text.
+        InputError: at the end, if inputs are no texts.
     """
-    if isinstance(inputs, (str, Mapping)):
-        yield text_of(inputs, 0)
-    elif isinstance(inputs, Iterable) and not isinstance(inputs, (bytes, bytearray, memoryview)):
-        for index, value in enumerate(inputs):
-            yield text_of(value, index)
-    else:
-        kind = type(inputs).__name__
-        raise InputError(f'inputs are of type {kind}; they must be a str, a mapping with "text", or an iterable of those')
+    _check_inputs(inputs)
+    if isinstance(inputs, AsyncIterable):
+        raise InputError("inputs must be an iterable that is not asynchronous: read it into a list")
+    faults: dict[str, list[int]] = {}
+    count = 0
+    for value in (inputs,) if isinstance(inputs, (str, Mapping)) else inputs:
+        text, fault = _read(value)
+        if fault:
+            faults.setdefault(fault, []).append(count)
+        else:
+            yield text
+        count += 1
+    error = _error_of(_failures_of(faults), count)
+    if error is not None:
+        raise error
 
 
-async def read_texts(inputs: Inputs) -> list[str]:
+async def read_inputs(inputs: Inputs) -> ReadInputs:
     """Read `inputs` whole, in order, and check every one; gives the loop back every `SLICE` inputs.
 
     Raises:
-        InputError: with the index of the first input that is no text.
+        InputError: they are nothing that texts can be read from.
     """
-    texts: list[str] = []
+    read = ReadInputs()
+    texts, add = read.texts, read.add
     value: Any = None
     try:
-        if isinstance(inputs, (str, Mapping)):
-            texts.append(text_of(inputs, 0))
-        elif isinstance(inputs, AsyncIterable):
+        _check_inputs(inputs)
+        if isinstance(inputs, AsyncIterable):
             async for value in inputs:
-                texts.append(text_of(value, len(texts)))
+                add(value)
                 if len(texts) % SLICE == 0:
                     # An async iterable need not ever suspend.
                     await asyncio.sleep(0)
@@ -110,19 +239,20 @@ async def read_texts(inputs: Inputs) -> list[str]:
             # A copy: whoever called may change a list while others have the loop.
             inputs = tuple(inputs)
             for start in range(0, len(inputs), SLICE):
-                texts += _texts_of(inputs[start : start + SLICE], start)
+                values = inputs[start : start + SLICE]
+                if set(map(type, values)) == {str}:
+                    read.add_plain(cast("tuple[str, ...]", values))
+                else:
+                    for value in values:
+                        add(value)
                 await asyncio.sleep(0)
-        elif isinstance(inputs, Iterable) and not isinstance(inputs, (bytes, bytearray, memoryview)):
-            for value in inputs:
-                texts.append(text_of(value, len(texts)))
+        else:
+            for value in (inputs,) if isinstance(inputs, (str, Mapping)) else inputs:
+                add(value)
                 if len(texts) % SLICE == 0:
                     await asyncio.sleep(0)
-        else:
-            kind = type(inputs).__name__
-            raise InputError(
-                f'inputs are of type {kind}; they must be a str, a mapping with "text", or an iterable of those'
-            )
-        return texts
+        return read
     finally:
         # Whoever reports an error of the source with the locals of its frames is shown no texts.
-        del inputs, texts, value
+        del inputs, texts, add, read, value
+        values = ()

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import operator
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass
+from itertools import islice
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pinecone_embed_async._errors import EmbedError, Failure, ResponseError
+from pinecone_embed_async._errors import ConfigurationError, EmbedError, Failure, ResponseError, name_positions
+from pinecone_embed_async._inputs import is_missing, is_table, plain
+from pinecone_embed_async._log import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -78,18 +84,66 @@ class _Embeddings:
         tail = f", missing={missing}" if missing else ""
         return f"model={self.model!r}, tokens={self.usage.total_tokens}, requests={self.usage.requests}{tail}"
 
-    def _record_ids(
-        self, ids: Sequence[str], metadata: Sequence[Mapping[str, Any] | None] | None
+    def _records(
+        self, ids: Iterable[str], metadata: Iterable[Mapping[str, Any] | None] | None
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        if len(ids) != len(self):
-            raise ValueError(f"{len(self)} embeddings need as many ids, got {len(ids)}")
-        if metadata is not None and len(metadata) != len(self):
-            raise ValueError(f"{len(self)} embeddings need as many metadata, got {len(metadata)}")
+        """The rows that have a vector, with their records, which have no vector yet."""
+        names = [_record_id(value, row) for row, value in enumerate(_one_each("ids", ids, len(self)))]
+        given = [None] * len(self) if metadata is None else _one_each("metadata", metadata, len(self))
+        extras = [_record_metadata(value, row) for row, value in enumerate(given)]
         for row in np.flatnonzero(self.embedded).tolist():
-            record: dict[str, Any] = {"id": ids[row]}
-            if metadata is not None and metadata[row] is not None:
-                record["metadata"] = dict(metadata[row] or {})
+            record: dict[str, Any] = {"id": names[row]}
+            if extras[row] is not None:
+                record["metadata"] = extras[row]
             yield row, record
+
+
+def _one_each(name: str, given: object, count: int) -> list[Any]:
+    """What is given for each input, by position: a table or series of pandas would be asked by label.
+
+    Raises:
+        ConfigurationError: it has no order, is one value rather than many, or is not of that length.
+    """
+    kind = type(given).__name__
+    cure = ""
+    if isinstance(given, Mapping):
+        cure = f"pass list(….values()), or [mapping[key] for key in …]: its order need not be that of the {count} inputs"
+    elif is_table(given):
+        cure = 'pass df["id"]' if name == "ids" else 'pass df.to_dict("records")'
+    elif isinstance(given, (set, frozenset)):
+        cure = "pass a list, which has an order"
+    elif isinstance(given, (str, bytes, bytearray, memoryview)) or not isinstance(given, Iterable):
+        cure = "pass a list"
+    if cure or not isinstance(given, Iterable):
+        raise ConfigurationError(f"{name} must be an iterable with one for each input, in their order, got a {kind}: {cure}")
+    # One that never ends gives no more than this.
+    values = list(islice(given, count + 1))
+    if len(values) != count:
+        got = len(values) if len(values) < count else len(given) if isinstance(given, Sized) else "more"
+        raise ConfigurationError(f"{name} must be as many as inputs: {count} embeddings need as many {name}, got {got}")
+    return values
+
+
+def _record_id(value: object, row: int) -> str:
+    given = plain(value)
+    if not isinstance(given, str) or not given:
+        got = (
+            "an empty one" if isinstance(given, str) else f"{'a missing value, ' * is_missing(given)}{type(given).__name__}"
+        )
+        cure = ": pass map(str, ids)" if isinstance(given, Integral) else ""
+        raise ConfigurationError(f"ids must be texts that are not empty, got {got} for input {row}{cure}")
+    return given
+
+
+def _record_metadata(value: object, row: int) -> dict[str, Any] | None:
+    given = plain(value)
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(
+            f"metadata must be a mapping or None for each input, got {type(given).__name__} for input {row}"
+        )
+    return dict(given)
 
 
 class DenseEmbeddings(_Embeddings):
@@ -146,20 +200,21 @@ class DenseEmbeddings(_Embeddings):
         return f"<DenseEmbeddings {self.vectors.shape} float32, {self._summary()}>"
 
     def to_records(
-        self, ids: Sequence[str], metadata: Sequence[Mapping[str, Any] | None] | None = None
+        self, ids: Iterable[str], metadata: Iterable[Mapping[str, Any] | None] | None = None
     ) -> list[dict[str, Any]]:
         """Records as the official SDK's `upsert` takes them: `id`, `values` and, if given, `metadata`.
 
         Rows that are not embedded are left out.
 
         Args:
-            ids: an id for each input.
-            metadata: a mapping or `None` for each input.
+            ids: an id for each input, in their order, whatever labels a series of pandas has.
+            metadata: a mapping or `None` for each input, in their order.
 
         Raises:
-            ValueError: there are not as many ids or metadata as inputs.
+            ConfigurationError: there are not as many ids or metadata as inputs, they have no order, or an id is no text or
+                empty. Also a `ValueError`.
         """
-        return [{**record, "values": self.vectors[row].tolist()} for row, record in self._record_ids(ids, metadata)]
+        return [{**record, "values": self.vectors[row].tolist()} for row, record in self._records(ids, metadata)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -241,25 +296,42 @@ class SparseEmbeddings(_Embeddings):
         return f"<SparseEmbeddings {len(self)} rows, {len(self.indices)} terms, {self._summary()}>"
 
     def to_records(
-        self, ids: Sequence[str], metadata: Sequence[Mapping[str, Any] | None] | None = None
+        self, ids: Iterable[str], metadata: Iterable[Mapping[str, Any] | None] | None = None
     ) -> list[dict[str, Any]]:
         """Records as the official SDK's `upsert` takes them: `id`, `sparse_values` and, if given, `metadata`.
 
-        Rows that are not embedded are left out.
+        Rows that are not embedded are left out. So are those without terms, as of an empty text: an index refuses them, and
+        with them the records beside them. A warning in the log says how many these are, `without_terms` which.
 
         Args:
-            ids: an id for each input.
-            metadata: a mapping or `None` for each input.
+            ids: an id for each input, in their order, whatever labels a series of pandas has.
+            metadata: a mapping or `None` for each input, in their order.
 
         Raises:
-            ValueError: there are not as many ids or metadata as inputs.
+            ConfigurationError: there are not as many ids or metadata as inputs, they have no order, or an id is no text or
+                empty. Also a `ValueError`.
         """
         records = []
-        for row, record in self._record_ids(ids, metadata):
+        for row, record in self._records(ids, metadata):
             vector = self[row]
+            if not len(vector):
+                continue
             sparse_values = {"indices": vector.indices.tolist(), "values": vector.values.tolist()}
             records.append({**record, "sparse_values": sparse_values})
+        empty = self.without_terms.tolist()
+        if empty:
+            logger.warning(
+                "%d of %d rows have no terms and are left out of the records, for an index refuses them: rows %s",
+                len(empty),
+                len(self),
+                name_positions(empty),
+            )
         return records
+
+    @property
+    def without_terms(self) -> NDArray[np.intp]:
+        """Positions of the inputs that were embedded to nothing: no term of the model's is in them."""
+        return np.flatnonzero(self.embedded & (np.diff(self.indptr) == 0))
 
     def spread(self, positions: NDArray[np.intp]) -> SparseEmbeddings:
         """A result of which row i is row `positions[i]` of this one; every row of this one must occur."""
@@ -279,16 +351,131 @@ class SparseEmbeddings(_Embeddings):
             embedded=self.embedded[positions],
         )
 
-    def to_scipy(self) -> Any:
+    def dot(self, other: SparseEmbeddings | SparseVector) -> NDArray[np.float32]:
+        """Scores between the rows of this result and those of another: the sum over the terms that both have.
+
+        ```python
+        async with EmbedClient("pinecone-sparse-english-v0") as sparse_client:
+            passages = await sparse_client.embed(texts, input_type="passage")
+            query = await sparse_client.embed_one(texts[0], input_type="query")
+            print(passages.dot(query).argmax())
+        ```
+
+        Args:
+            other: of the same model; or one vector of `embed_one`.
+
+        Returns:
+            Float32, shape (inputs, inputs of the other), or (inputs,) for one vector; NaN where a row is not embedded. What
+            it takes beside that is bounded.
+
+        Raises:
+            ConfigurationError: the other is of another model, whose indices are other terms.
+        """
+        if isinstance(other, SparseVector):
+            indptr = np.array([0, len(other)], np.int64)
+            alone = SparseEmbeddings(indptr, other.indices, other.values, model=self.model, usage=Usage())
+            scores: NDArray[np.float32] = self.dot(alone)[:, 0]
+            return scores
+        if not isinstance(other, SparseEmbeddings):
+            raise ConfigurationError(f"other must be SparseEmbeddings or a SparseVector, got {type(other).__name__}")
+        if other.model != self.model:
+            raise ConfigurationError(
+                f"other must be of model {self.model!r}, got {other.model!r}, whose indices are other terms"
+            )
+        products = _products(self, other)
+        products[~self.embedded] = np.nan
+        products[:, ~other.embedded] = np.nan
+        return products
+
+    @property
+    def vocabulary(self) -> NDArray[np.uint32]:
+        """The indices that occur, ascending: uint32, each once."""
+        return np.unique(self.indices)
+
+    def compressed(
+        self, vocabulary: NDArray[np.uint32] | Sequence[int]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """The rows over a vocabulary that is given, in as many columns as that has: column j stands for `vocabulary[j]`.
+
+        Only results over the same vocabulary may be multiplied with each other. Terms outside it are left out; products
+        with a result whose own vocabulary it is are right all the same.
+
+        Args:
+            vocabulary: indices, each once; `vocabulary` of a result, or of several by `numpy.union1d`.
+
+        Returns:
+            `indptr`, int64 (inputs + 1,); columns, int64 (terms,); and values, float32 (terms,).
+
+        Raises:
+            ConfigurationError: it holds what is no index, or one twice.
+        """
+        wanted = np.asarray(vocabulary)
+        order = np.argsort(wanted, kind="stable") if wanted.ndim == 1 else None
+        if order is None or (len(wanted) and wanted.dtype.kind not in "ui"):
+            raise ConfigurationError(f"vocabulary must be one row of integers, got {wanted.dtype} of shape {wanted.shape}")
+        ascending = wanted[order].astype(np.int64)
+        if len(ascending) and (ascending[0] < 0 or ascending[-1] >= 2**32 or not np.diff(ascending).all()):
+            raise ConfigurationError("vocabulary must hold indices from 0 to 4294967295, each once")
+        if not len(ascending):
+            return np.zeros_like(self.indptr), np.empty(0, np.int64), np.empty(0, np.float32)
+        at = np.minimum(np.searchsorted(ascending, self.indices), len(ascending) - 1)
+        kept = ascending[at] == self.indices
+        indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])[self.indptr]
+        return indptr, order[at[kept]], self.values[kept]
+
+    def to_scipy(self, vocabulary: NDArray[np.uint32] | Sequence[int] | None = None) -> Any:
         """A `scipy.sparse.csr_array` of shape (inputs, 2**32), sharing the values.
+
+        A product with another one, `a @ b.T`, wants 32 GiB for the columns alone: use `dot`, or one vocabulary for both.
+
+        Args:
+            vocabulary: see `compressed`; the columns are as many then.
 
         Raises:
             ModuleNotFoundError: SciPy is not installed.
+            ConfigurationError: the vocabulary holds what is no index, or one twice.
         """
         from scipy import sparse  # noqa: PLC0415 - optional, and imported only where it is used
 
-        columns = self.indices.astype(np.int64)
-        return sparse.csr_array((self.values, columns, self.indptr), shape=(len(self), 2**32))
+        if vocabulary is None:
+            columns = self.indices.astype(np.int64)
+            return sparse.csr_array((self.values, columns, self.indptr), shape=(len(self), 2**32))
+        indptr, columns, values = self.compressed(vocabulary)
+        return sparse.csr_array((values, columns, indptr), shape=(len(self), len(vocabulary)))
+
+
+_PRODUCTS = 2**21
+"""Products of single terms, and scores, that are held at a time."""
+
+
+def _products(left: SparseEmbeddings, right: SparseEmbeddings) -> NDArray[np.float32]:
+    """The products of all rows, added up in float64."""
+    products = np.zeros((len(left), len(right)), np.float32)
+    # The right one by terms: which rows have each of them.
+    order = np.argsort(right.indices, kind="stable")
+    terms, values = right.indices[order], right.values[order].astype(np.float64)
+    rows = np.repeat(np.arange(len(right)), np.diff(right.indptr))[order]
+    first = np.searchsorted(terms, left.indices, side="left")
+    met = np.searchsorted(terms, left.indices, side="right") - first
+    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(met)])[left.indptr]
+    start = 0
+    while start < len(left):
+        most = max(1, _PRODUCTS // max(1, len(right)))
+        stop = min(
+            len(left), start + most, max(start + 1, int(np.searchsorted(ends, ends[start] + _PRODUCTS, side="right")) - 1)
+        )
+        span = slice(left.indptr[start], left.indptr[stop])
+        counts = met[span]
+        # Each term of these rows beside each row of the right that has it.
+        begins = np.cumsum(counts) - counts
+        at = np.arange(counts.sum()) + np.repeat(first[span] - begins, counts)
+        own_rows = np.repeat(np.arange(stop - start), np.diff(left.indptr[start : stop + 1]))
+        places = np.repeat(own_rows, counts) * len(right) + rows[at]
+        weights = np.repeat(left.values[span].astype(np.float64), counts) * values[at]
+        scores = np.bincount(places, weights, (stop - start) * len(right))
+        products[start:stop] = scores.reshape(stop - start, len(right))
+        start = stop
+    return products
 
 
 class Dimension:
@@ -416,3 +603,21 @@ def with_outcome(error: EmbedError, partial: DenseEmbeddings | SparseEmbeddings)
     error.partial = partial
     error.failures = partial.failures
     return error
+
+
+def summed_up(error: EmbedError, partial: DenseEmbeddings | SparseEmbeddings, start: int = 0) -> EmbedError:
+    """The error of the first input that failed, as one that tells how many did, and which: its own says neither.
+
+    Args:
+        error: of the first of the failures; a copy is made of it.
+        partial: what came of all inputs.
+        start: position of the first of them, for the message.
+    """
+    own = copy.copy(error)
+    positions = sorted(start + position for failure in partial.failures for position in failure.indices)
+    if len(partial) > 1:
+        named = "" if len(positions) == 1 else f" (inputs {name_positions(positions)})"
+        first = f"input {positions[0]}"
+        message = error.message if error.message.startswith(f"{first} ") else f"{first}: {error.message}"
+        own.args = (f"{len(positions):,} of {len(partial):,} inputs failed; {message}{named}", *error.args[1:])
+    return with_outcome(own, partial)

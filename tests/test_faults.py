@@ -200,7 +200,9 @@ def assert_failed(run: Run, row: Row) -> None:
     assert error is not None
     assert error.failures == run.result.failures
     (failure,) = run.result.failures
-    assert failure.error is error
+    assert type(failure.error) is type(error)
+    assert failure.error.message in error.message
+    assert failure.error.attempts == error.attempts
     assert list(failure.indices) == ([3] if row.fault in CONTENT else [2, 3])
     assert run.result.embedded[:2].all()
     if run.outcome == "ends the job":

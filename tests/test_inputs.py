@@ -1,12 +1,21 @@
 import asyncio
 from collections.abc import AsyncIterator
 from enum import Enum
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pinecone_embed_async import InputError
-from pinecone_embed_async._inputs import SLICE, read_texts
+from pinecone_embed_async._inputs import SLICE, Inputs, iter_texts, read_inputs
+
+
+async def read_texts(inputs: Inputs) -> list[str]:
+    read = await read_inputs(inputs)
+    error = read.error()
+    if error is not None:
+        raise error
+    return read.texts
 
 
 class Colour(str, Enum):  # noqa: UP042 - the old kind is what makes str() go wrong
@@ -93,3 +102,106 @@ async def test_a_list_that_changes_while_it_is_read_is_read_as_it_was() -> None:
     await asyncio.sleep(0)
     texts.clear()
     assert await reading == ["text"] * (2 * SLICE)
+
+
+NAN = float("nan")
+
+
+class NAType:
+    """Looks like `pandas.NA`."""
+
+    def __bool__(self) -> bool:
+        raise TypeError("boolean value of NA is ambiguous")
+
+    def __ne__(self, other: object) -> Any:
+        return self
+
+    __hash__ = object.__hash__
+
+
+class StringScalar:
+    """Looks like a string of an Arrow array."""
+
+    def __init__(self, value: str | None) -> None:
+        self._value = value
+
+    def as_py(self) -> str | None:
+        return self._value
+
+
+async def test_missing_values_are_all_counted_and_the_first_ten_named() -> None:
+    texts: list[Any] = ["text"] * 1000
+    for row in range(5, 125, 10):
+        texts[row] = NAN
+    with pytest.raises(InputError) as caught:
+        await read_texts(texts)
+    message = "12 of 1,000 inputs are no texts: 5, 15, 25, 35, 45, 55, 65, 75, 85, 95 and 2 more; input 5 is a missing value"
+    assert str(caught.value).startswith(message)
+    assert caught.value.index == 5
+    assert [list(failure.indices) for failure in caught.value.failures] == [list(range(5, 125, 10))]
+    with pytest.raises(InputError, match=r"^12 of 1,000 inputs are no texts: 5, 15"):
+        list(iter_texts(texts))
+
+
+@pytest.mark.parametrize(
+    "missing", [None, NAN, np.float32("nan"), np.float64("nan"), NAType(), StringScalar(None), {"text": NAN}, {"text": None}]
+)
+async def test_whatever_stands_for_none_is_called_a_missing_value(missing: Any) -> None:
+    with pytest.raises(InputError, match="missing value: leave missing values out, or fill them"):
+        await read_texts(["fine", missing])
+
+
+async def test_strings_of_arrow_are_texts() -> None:
+    scalars: list[Any] = [StringScalar("a"), {"text": StringScalar("b")}]
+    assert await read_texts(scalars) == ["a", "b"]
+
+
+class Frame:
+    """Looks like a table of pandas or Polars, which gives the names of its columns."""
+
+    columns = ("id", "body")
+    shape = (3, 2)
+
+    def __iter__(self) -> Any:
+        return iter(self.columns)
+
+
+async def test_a_table_is_refused_with_the_cure() -> None:
+    frame: Any = Frame()
+    with pytest.raises(InputError, match=r'got a Frame, which is a table: pass the column with the texts, df\["body"\]'):
+        await read_texts(frame)
+    with pytest.raises(InputError, match="which is a table"):
+        list(iter_texts(frame))
+
+
+@pytest.mark.parametrize("kind", [set, frozenset])
+async def test_a_set_is_refused_for_it_has_no_order(kind: Any) -> None:
+    with pytest.raises(
+        InputError, match=r"must have an order, for row i belongs to input i, got a (frozen)?set: pass a list"
+    ):
+        await read_texts(kind(["a", "b"]))
+
+
+async def test_the_keys_and_values_of_a_dict_have_an_order() -> None:
+    assert await read_texts({"a": 1, "b": 2}.keys()) == ["a", "b"]
+    assert await read_texts({1: "c", 2: "d"}.values()) == ["c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("text", "position", "cured"),
+    [
+        ("so happy \ud83d\ude00!", 9, "so happy \U0001f600!"),
+        ("\ud83d \ud83d\ude00", 2, "\ufffd \U0001f600"),
+    ],
+)
+async def test_a_surrogate_pair_is_told_from_a_lone_surrogate_with_a_cure_that_works(
+    text: str, position: int, cured: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        await read_texts(["é", text])
+    message = str(caught.value)
+    assert f"input 1 has a surrogate pair at character {position}" in message
+    cure = message[message.index("text.encode(") : message.rindex(")") + 1]
+    assert eval(cure, {"text": text}) == cured  # noqa: S307 - what the message says is what is tried
+    with pytest.raises(InputError, match="lone surrogate at character 2"):
+        await read_texts(["ab\ud83d"])

@@ -1,6 +1,7 @@
 """What becomes of a call's inputs when some of them, or the whole job, cannot be embedded."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from pinecone_embed_async import (
     DenseEmbeddings,
     EmbedClient,
     EmbedError,
+    InputError,
     InvalidRequestError,
     NotFoundError,
+    Progress,
     QuotaExceededError,
     RetryPolicy,
     ServiceError,
@@ -50,7 +53,9 @@ async def test_a_mixed_job_fails_exactly_what_cannot_be_embedded(model: str, on_
                 await client.embed(texts, input_type="passage")
             assert caught.value.partial is not None
             assert caught.value.failures == caught.value.partial.failures
-            assert caught.value is caught.value.failures[0].error
+            assert str(caught.value).startswith("400 INVALID_ARGUMENT: 103 of 3,000 inputs failed; input 0: ")
+            assert "(inputs 0, 95, 96, 480, " in str(caught.value)
+            assert "inputs failed" not in str(caught.value.failures[0].error)
             partial = caught.value.partial
         emulator.clear_faults()
         good = [index for index in range(3000) if index not in rejected and index not in broken]
@@ -294,3 +299,92 @@ async def test_tokens_follow_their_texts_when_equal_ones_are_sent_once(emulator:
         )
     assert result.tokens[0] == result.tokens[2]
     assert result.tokens[1] != result.tokens[0]
+
+
+class KeptInMemory:
+    """A cache that keeps vectors in a dict."""
+
+    def __init__(self) -> None:
+        self.kept: dict[bytes, bytes] = {}
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        return [self.kept.get(key) for key in keys]
+
+    async def put_many(self, entries: Mapping[bytes, bytes]) -> None:
+        self.kept.update(entries)
+
+
+@pytest.mark.parametrize("model", [E5, SPARSE])
+@pytest.mark.parametrize("dedupe", [False, True])
+@pytest.mark.parametrize("is_cached", [False, True])
+async def test_inputs_that_are_no_texts_fail_alone_where_failures_are_returned(
+    model: str, *, dedupe: bool, is_cached: bool, emulator: Emulator
+) -> None:
+    texts: list[Any] = [f"text {index % 300}" for index in range(1000)]
+    texts[3] = texts[400] = float("nan")
+    texts[7], texts[8] = 5, ""
+    seen: list[Progress] = []
+    cache = KeptInMemory() if is_cached else None
+    async with EmbedClient(model, api_key=emulator.api_key, base_url=emulator.url, retry=QUICK, cache=cache) as client:
+        for _ in range(2):
+            result = await client.embed(texts, input_type="passage", on_error="return", dedupe=dedupe, progress=seen.append)
+            assert [(list(failure.indices), type(failure.error)) for failure in result.failures] == [
+                ([3, 400], InputError),
+                ([7], InputError),
+            ]
+            assert result.not_tried.tolist() == []
+            assert np.flatnonzero(~result.embedded).tolist() == [3, 7, 400]
+            assert (seen[-1].done + seen[-1].failed, seen[-1].total) == (seen[-1].total, 303 if dedupe else 1000)
+            for row in (0, 8, 399, 401, 999):
+                alone: Any = await client.embed(texts[row], input_type="passage")
+                if isinstance(result, DenseEmbeddings):
+                    np.testing.assert_array_equal(result[row], alone[0])
+                    assert np.isnan(result[3]).all()
+                else:
+                    assert isinstance(result, SparseEmbeddings)
+                    np.testing.assert_array_equal(result[row].values, alone[0].values)
+                    assert len(result[3]) == 0
+        nothing = await client.embed([None, 5], input_type="passage", on_error="return", dedupe=dedupe)  # type: ignore[list-item]
+        assert len(nothing.failures) == len(nothing) == 2
+        if is_cached:
+            assert client.statistics().cache_hits > 990 if not dedupe else 290
+
+
+async def test_the_service_is_told_of_by_the_positions_in_the_call_where_some_inputs_are_none(emulator: Emulator) -> None:
+    emulator.reject = lambda text: text == "bad"
+    async with dense_client(emulator) as client:
+        inputs: list[Any] = [None, "good", "bad", None, "good"]
+        result = await client.embed(inputs, input_type="passage", on_error="return")
+    assert [list(failure.indices) for failure in result.failures] == [[0, 3], [2]]
+    assert isinstance(result.failures[1].error, InvalidRequestError)
+
+
+async def test_an_error_tells_how_many_inputs_failed_and_which(emulator: Emulator) -> None:
+    texts = [f"text {index}" for index in range(1000)]
+    texts[700] = texts[900] = "too long " * 3000
+    async with dense_client(emulator) as client:
+        with pytest.raises(InvalidRequestError) as caught:
+            await client.embed(texts, input_type="passage", parameters={"truncate": "NONE"})
+        assert "2 of 1,000 inputs failed; input 700: " in str(caught.value)
+        assert "(inputs 700, 900)" in str(caught.value)
+        with pytest.raises(InvalidRequestError) as alone:
+            await client.embed(texts[700], input_type="passage", parameters={"truncate": "NONE"})
+        assert "inputs failed" not in str(alone.value)
+        with pytest.raises(InvalidRequestError) as of_equal:
+            await client.embed(texts, input_type="passage", parameters={"truncate": "NONE"}, dedupe=True)
+        assert "2 of 1,000 inputs failed; input 700: " in str(of_equal.value)
+        async with client.stream(texts, input_type="passage", parameters={"truncate": "NONE"}) as batches:
+            told = []
+            while True:
+                try:
+                    await anext(batches)
+                except InvalidRequestError as error:
+                    told.append(str(error))
+                    assert error.batch is not None
+                except StopAsyncIteration:
+                    break
+        assert ["; input 700: " in told[0], "; input 900: " in told[1]] == [True, True]
+        assert all("1 of 96 inputs failed" in error for error in told)
+        with pytest.raises(AuthenticationError) as ended:
+            await EmbedClient(E5, api_key="wrong", base_url=emulator.url).embed(texts, input_type="passage")
+        assert "inputs failed" not in str(ended.value)

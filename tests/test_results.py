@@ -1,7 +1,21 @@
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from pinecone_embed_async import DenseEmbeddings, Failure, ResponseError, SparseEmbeddings, TransportError, Usage
+from pinecone_embed_async import (
+    ConfigurationError,
+    DenseEmbeddings,
+    Failure,
+    ResponseError,
+    SparseEmbeddings,
+    TransportError,
+    Usage,
+    _results,
+)
 from pinecone_embed_async._results import DenseRows, Dimension, SparseRows
 from pinecone_embed_async._wire import SparseBlock
 
@@ -63,3 +77,183 @@ def test_usage_counts_answers_that_do_not_say_what_they_cost() -> None:
 
 def test_reprs_show_counts_and_no_values() -> None:
     assert "0.5" not in repr(sparse()) + repr(sparse()[2])
+
+
+def two_rows() -> DenseEmbeddings:
+    return DenseEmbeddings(np.array([[1, 2], [3, 4]], np.float32), model="m", usage=Usage())
+
+
+def both() -> list[Any]:
+    indptr, numbers = np.array([0, 1, 2]), np.array([7, 8])
+    sparse_rows = SparseEmbeddings(indptr, numbers.astype(np.uint32), numbers.astype(np.float32), model="m", usage=Usage())
+    return [two_rows(), sparse_rows]
+
+
+class Labelled:
+    """Looks like a series of pandas that was shuffled: asked for `[0]`, it gives what is labelled so."""
+
+    def __init__(self, values: list[Any]) -> None:
+        self._values = values
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, label: int) -> Any:
+        return self._values[-1 - label]
+
+
+class Endless:
+    """Ids that never end."""
+
+    def __iter__(self) -> Iterator[str]:
+        return map(str, itertools.count())
+
+
+@pytest.mark.parametrize("rows", both(), ids=lambda rows: type(rows).__name__)
+def test_ids_and_metadata_are_taken_by_position(rows: DenseEmbeddings | SparseEmbeddings) -> None:
+    for ids in (Labelled(["a", "b"]), iter(["a", "b"]), np.array(["a", "b"]), {"a": 1, "b": 2}.keys()):
+        records = rows.to_records(ids, Labelled([{"of": "a"}, None]))
+        assert [(record["id"], record.get("metadata")) for record in records] == [("a", {"of": "a"}), ("b", None)]
+        assert {type(record["id"]) for record in records} == {str}
+
+
+def test_a_series_of_pandas_that_was_filtered_or_shuffled_is_taken_by_position() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"id": ["a", "b", "c"], "about": [{"n": 1}, {"n": 2}, {"n": 3}]})
+    shuffled = frame.iloc[[2, 0]]
+    for rows in both():
+        records = rows.to_records(shuffled["id"], shuffled["about"])
+        assert [(record["id"], record["metadata"]["n"]) for record in records] == [("c", 3), ("a", 1)]
+        with pytest.raises(ConfigurationError, match=r'ids must be .* got a DataFrame: pass df\["id"\]'):
+            rows.to_records(shuffled)
+        with pytest.raises(ConfigurationError, match=r'metadata must be .* got a DataFrame: pass df.to_dict\("records"\)'):
+            rows.to_records(["a", "b"], shuffled[["about"]])
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ({0: "a", 1: "b"}, "ids must be an iterable with one for each input, in their order, got a dict"),
+        ({"a", "b"}, "got a set: pass a list, which has an order"),
+        ("ab", "got a str: pass a list"),
+        (b"ab", "got a bytes: pass a list"),
+        (5, "got a int: pass a list"),
+        (["a"], "2 embeddings need as many ids, got 1"),
+        (["a", "b", "c"], "2 embeddings need as many ids, got 3"),
+        (Endless(), "2 embeddings need as many ids, got more"),
+        ([1, 2], r"got int for input 0: pass map\(str, ids\)"),
+        (["a", np.int64(2)], r"got int64 for input 1: pass map\(str, ids\)"),
+        (["a", float("nan")], "got a missing value, float for input 1"),
+        (["a", None], "got a missing value, NoneType for input 1"),
+        (["a", ""], "got an empty one for input 1"),
+        (["a", b"b"], "got bytes for input 1"),
+    ],
+)
+def test_ids_that_cannot_be_the_inputs_are_refused(ids: Any, message: str) -> None:
+    for rows in both():
+        with pytest.raises(ConfigurationError, match=message) as caught:
+            rows.to_records(ids)
+        assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"a": 1, "b": 2}, "metadata must be an iterable with one for each input, in their order, got a dict"),
+        ([{}], "2 embeddings need as many metadata, got 1"),
+        ([{}, 5], "metadata must be a mapping or None for each input, got int for input 1"),
+        ("ab", "got a str: pass a list"),
+    ],
+)
+def test_metadata_that_cannot_be_the_inputs_are_refused(metadata: Any, message: str) -> None:
+    for rows in both():
+        with pytest.raises(ConfigurationError, match=message):
+            rows.to_records(["a", "b"], metadata)
+
+
+def test_rows_without_terms_are_left_out_of_records_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    indptr = np.array([0, 1, 1, 1, 2])
+    embedded = np.array([True, True, False, True])
+    numbers = np.array([1, 2])
+    rows = SparseEmbeddings(
+        indptr, numbers.astype(np.uint32), numbers.astype(np.float32), model="m", usage=Usage(), embedded=embedded
+    )
+    assert [record["id"] for record in rows.to_records(["a", "b", "c", "d"])] == ["a", "d"]
+    assert rows.without_terms.tolist() == [1]
+    assert "1 of 4 rows have no terms and are left out of the records, for an index refuses them: rows 1" in caplog.text
+
+
+def drawn(seed: int, rows: int, *, columns: int = 50) -> SparseEmbeddings:
+    draws = np.random.default_rng(seed)
+    lengths = draws.integers(0, 12, rows)
+    indptr = np.concatenate([[0], np.cumsum(lengths)])
+    vocabulary = draws.choice(2**32, columns, replace=False) if seed % 2 else np.arange(2**32 - columns, 2**32)
+    indices = np.concatenate([draws.choice(vocabulary, length, replace=False) for length in lengths] or [np.empty(0)])
+    values = draws.normal(size=len(indices)).astype(np.float32)
+    return SparseEmbeddings(indptr, indices.astype(np.uint32), values, model="m", usage=Usage())
+
+
+def table(rows: SparseEmbeddings, vocabulary: NDArray[Any]) -> NDArray[np.float64]:
+    place = {index: column for column, index in enumerate(vocabulary.tolist())}
+    dense = np.zeros((len(rows), len(vocabulary)))
+    for row, vector in enumerate(rows):
+        for index, value in zip(vector.indices.tolist(), vector.values.tolist(), strict=True):
+            if index in place:
+                dense[row, place[index]] += value
+    return dense
+
+
+@pytest.mark.parametrize("most", [1, 64, 2**21])
+@pytest.mark.parametrize("sizes", [(0, 0), (0, 3), (3, 0), (1, 1), (40, 23)])
+def test_scores_between_results_are_those_of_the_dense_tables(
+    most: int, sizes: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_results, "_PRODUCTS", most)
+    for seed in range(4):
+        left, right = drawn(seed, sizes[0]), drawn(seed % 2 + 2, sizes[1])
+        vocabulary = np.union1d(left.vocabulary, right.vocabulary)
+        scores = left.dot(right)
+        assert scores.shape == sizes
+        assert scores.dtype == np.float32
+        np.testing.assert_allclose(scores, table(left, vocabulary) @ table(right, vocabulary).T, rtol=1e-5, atol=1e-5)
+        for row in range(min(2, len(right))):
+            np.testing.assert_array_equal(left.dot(right[row]), scores[:, row])
+
+
+def test_scores_of_rows_that_are_not_embedded_are_nan() -> None:
+    scores = sparse().dot(sparse())
+    assert np.isnan(scores[1]).all()
+    assert np.isnan(scores[:, 1]).all()
+    assert scores[[0, 0, 2], [0, 2, 2]].tolist() == [5.0, 0.0, 0.25]
+
+
+def test_results_of_different_models_have_no_scores() -> None:
+    other = drawn(1, 2)
+    other.model = "another"
+    with pytest.raises(ConfigurationError, match="other must be of model 'm', got 'another'"):
+        drawn(1, 2).dot(other)
+    with pytest.raises(ConfigurationError, match="other must be SparseEmbeddings or a SparseVector, got ndarray"):
+        drawn(1, 2).dot(np.zeros(2))  # type: ignore[arg-type]
+
+
+def test_a_vocabulary_gives_as_many_columns_in_its_order() -> None:
+    for seed in range(4):
+        rows = drawn(seed, 30)
+        own = np.random.default_rng(seed).permutation(rows.vocabulary)
+        vocabularies: list[Any] = [own, own[::2], np.append(own, np.uint32(5)), own.tolist(), []]
+        for vocabulary in vocabularies:
+            indptr, columns, values = rows.compressed(vocabulary)
+            dense = np.zeros((len(rows), len(vocabulary)))
+            for row in range(len(rows)):
+                span = slice(indptr[row], indptr[row + 1])
+                dense[row, columns[span]] = values[span]
+            np.testing.assert_allclose(dense, table(rows, np.asarray(vocabulary, np.int64)))
+
+
+@pytest.mark.parametrize("vocabulary", [[1, 1], [-1], [2**32], [0.5], ["a"], [[1], [2]], 5])
+def test_a_vocabulary_that_is_none_is_refused(vocabulary: Any) -> None:
+    with pytest.raises(ConfigurationError, match="vocabulary must"):
+        drawn(1, 2).compressed(vocabulary)

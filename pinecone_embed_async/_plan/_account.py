@@ -30,6 +30,7 @@ class Account:
     def __init__(self, count: int) -> None:
         self._state = np.zeros(count, np.uint8)
         self._failures: list[tuple[int, int, EmbedError]] = []
+        self._refused: tuple[Failure, ...] = ()
         self._positions: NDArray[np.intp] | None = None
         self.embedded_count = 0
         self.failed_count = 0
@@ -42,11 +43,21 @@ class Account:
         """Whether every input is embedded or failed."""
         return self.embedded_count + self.failed_count == len(self._state)
 
+    def refuse(self, failures: tuple[Failure, ...]) -> None:
+        """Note inputs that failed before anything was sent; what is sent is then limited to others, with `limit_to`."""
+        self._refused = failures
+        for failure in failures:
+            self._state[np.asarray(failure.indices, np.intp)] = _FAILED
+            self.failed_count += len(failure.indices)
+
     def limit_to(self, positions: NDArray[np.intp]) -> None:
-        """Note that all inputs but these are embedded. From now on only these are told of, counted in this order."""
-        self._state[:] = _EMBEDDED
+        """Note that all inputs but these and the refused are embedded.
+
+        From now on only these are told of, counted in this order.
+        """
+        self._state[self._state != _FAILED] = _EMBEDDED
         self._state[positions] = _NOT_TRIED
-        self.embedded_count = len(self._state) - len(positions)
+        self.embedded_count = len(self._state) - len(positions) - self.failed_count
         self._positions = positions
 
     def embedded(self, start: int, stop: int) -> None:
@@ -67,14 +78,13 @@ class Account:
 
     def failures(self) -> tuple[Failure, ...]:
         """What failed, by position."""
-        ordered = sorted(self._failures, key=lambda failure: failure[0])
-        return tuple(Failure(self._indices(start, stop), error) for start, stop, error in ordered)
+        failures = [Failure(self._indices(start, stop), error) for start, stop, error in self._failures]
+        return tuple(sorted([*self._refused, *failures], key=lambda failure: failure.indices[0]))
 
     def first_error(self) -> EmbedError | None:
         """The error of the lowest failed input; `None` if none failed."""
-        if not self._failures:
-            return None
-        return min(self._failures, key=lambda failure: failure[0])[2]
+        failures = self.failures()
+        return failures[0].error if failures else None
 
     def _at(self, start: int, stop: int) -> slice | NDArray[np.intp]:
         return slice(start, stop) if self._positions is None else self._positions[start:stop]

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pinecone_embed_async._errors import EmbedError, InputError
-from pinecone_embed_async._inputs import text_of
+from pinecone_embed_async._inputs import check_iterable, text_of
 from pinecone_embed_async._threads import in_thread
 
 if TYPE_CHECKING:
@@ -26,8 +26,9 @@ def check_source(source: object) -> None:
     """Refuse what cannot be a source.
 
     Raises:
-        InputError: it is no iterable, or a single text, of which the characters would be taken for texts.
+        InputError: it is no iterable, a table, or a single text, of which the characters would be taken for texts.
     """
+    check_iterable("the source", source)
     if isinstance(source, (str, bytes, bytearray, memoryview, Mapping)):
         raise InputError(
             f"the source is a single {type(source).__name__}; a stream takes an iterable of inputs, so put it in a list"

@@ -9,7 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Generic
 
 from pinecone_embed_async._errors import ClosedError, EmbedError
-from pinecone_embed_async._results import with_outcome
+from pinecone_embed_async._results import summed_up, with_outcome
 from pinecone_embed_async._stream._batches import EmbeddedBatch, EmbeddingsT, ItemT
 
 if TYPE_CHECKING:
@@ -168,9 +168,12 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
 
     def _about(self, error: EmbedError, batch: EmbeddedBatch[ItemT, EmbeddingsT]) -> EmbedError:
         # Several batches may have met the same error, and somebody may have kept it.
-        own = error if error.partial is None else copy.copy(error)
+        if error is self._ledger.job_error:
+            own = with_outcome(copy.copy(error), batch.embeddings)  # type: ignore[arg-type]
+        else:
+            own = summed_up(error, batch.embeddings, batch.start)  # type: ignore[arg-type]
         own.batch = batch
-        return with_outcome(own, batch.embeddings)  # type: ignore[arg-type]
+        return own
 
     def _raise_end(self) -> None:
         job_error = self._ledger.job_error
