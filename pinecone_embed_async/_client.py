@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from yarl import URL
 
-    from pinecone_embed_async._cache import Cache, Found, KeyMaker
+    from pinecone_embed_async._cache import Cache, KeyMaker
     from pinecone_embed_async._clock import Clock
     from pinecone_embed_async._coalesce import Answers
     from pinecone_embed_async._engine import Destination
@@ -390,9 +390,9 @@ class EmbedClient(Generic[EmbeddingsT]):
         check_ssl_context(ssl_context)
         self._base_url = check_base_url(host, allow_http=allow_http)
         self._teller = teller_of(hooks)
-        self._cache = None if cache is None else _client_cache(cache, self._base_url, api_version, model)
         is_wanted = model not in _models.KNOWN_MODELS if look_up_model is None else bool(look_up_model)
         self._clock = clock or SystemClock()
+        self._cache = None if cache is None else _client_cache(cache, self._base_url, api_version, model, self._clock)
         self._executor = executor
         self._discovery = Discovery(is_wanted=is_wanted, clock=self._clock)
         self._model = model
@@ -402,6 +402,8 @@ class EmbedClient(Generic[EmbeddingsT]):
         self._closed = False
         self._learned = Learned()
         self._runs: dict[Run, None] = {}
+        # What waits for other people's code before there is a run.
+        self._scopes: dict[asyncio.Timeout, asyncio.AbstractEventLoop] = {}
         self._max_delay = max_delay
         self._joined = Joined()
         self._joiners: dict[tuple[int, asyncio.AbstractEventLoop], Joiner] = {}
@@ -469,6 +471,9 @@ class EmbedClient(Generic[EmbeddingsT]):
         # Other threads may add theirs meanwhile.
         runs = [run for run in list(self._runs) if run.loop is loop]
         joiner = self._joiners.get((os.getpid(), loop))
+        for scope in [scope for scope, place in list(self._scopes.items()) if place is loop]:
+            if not scope.expired():
+                scope.reschedule(0)
         for run in runs:
             run.stop(ClosedError("the client was closed before all inputs were embedded"))
         if joiner is not None:
@@ -668,7 +673,7 @@ class EmbedClient(Generic[EmbeddingsT]):
                     return
 
         with contextlib.suppress(TimeoutError):
-            async with self._clock.timeout_at(job.deadline), asyncio.TaskGroup() as group:
+            async with self._looking(job.deadline), asyncio.TaskGroup() as group:
                 # While the rows of one part are copied here, the cache looks up another.
                 for _ in range(2):
                     group.create_task(look_up_parts(), name="look up inputs")
@@ -682,13 +687,6 @@ class EmbedClient(Generic[EmbeddingsT]):
             collector.limit_to(misses)
         positions: list[int] = misses.tolist()
         return positions
-
-    async def _find(self, keys: list[bytes], dimension: int | None) -> Found:
-        if self._cache is None:
-            raise RuntimeError("there is no cache")
-        found = await self._cache.find(keys, self._engine.vector_type, dimension)
-        self._engine.learn_vector_type(found.vector_type)
-        return found
 
     @overload
     async def embed_one(
@@ -795,11 +793,12 @@ class EmbedClient(Generic[EmbeddingsT]):
         if self._cache is None or single.key is None:
             return None
         try:
-            async with self._clock.timeout_at(job.deadline):
-                found = await self._cache.find_one(single.key, self._engine.vector_type, job.dimension)
+            async with self._looking(job.deadline):
+                value = await self._cache.value(single.key)
         except TimeoutError:
             # Who joins a request out of time is told so.
             return None
+        found = self._cache.read([value], self._engine.vector_type, job.dimension)
         self._engine.learn_vector_type(found.vector_type)
         single.is_cached = found.vector_type is not None
         if found.dense is not None:
@@ -939,8 +938,8 @@ class EmbedClient(Generic[EmbeddingsT]):
                 max_delay=max_delay,
                 handed_over=handed_over,
             )
-            if job.maker is not None:
-                look_up = self._batch_looker(job.maker, batches, dimension, run)
+            if self._cache is not None and job.maker is not None:
+                look_up = self._batch_looker(self._cache, job.maker, batches, dimension, run)
                 looking = LookingReader(reader, batches, look_up, run.stop)
             with observation or contextlib.nullcontext():
                 async with self._registered(run), stream.running(run, looking or reader):
@@ -949,12 +948,15 @@ class EmbedClient(Generic[EmbeddingsT]):
         return opened()
 
     def _batch_looker(
-        self, maker: KeyMaker, batches: Batches, dimension: Dimension, run: Run
+        self, cache: ClientCache, maker: KeyMaker, batches: Batches, dimension: Dimension, run: Run
     ) -> Callable[[PlannedRequest], Awaitable[None]]:
         """A function that takes what the cache has of a stream's batch, and sends for the rest."""
 
         async def look_up(request: PlannedRequest) -> None:
-            found = await self._find(maker.keys_of(request.texts), dimension.value)
+            values = await cache.values(maker.keys_of(request.texts))
+            # Not looked at before: the first answer may have told more meanwhile.
+            found = cache.read(values, self._engine.vector_type, dimension.value)
+            self._engine.learn_vector_type(found.vector_type)
             batches.looked_up(request, found)
             if len(found.rows):
                 run.report()
@@ -1118,6 +1120,20 @@ class EmbedClient(Generic[EmbeddingsT]):
         return CallObservation(self._teller, self._clock, subject, totals)
 
     @contextlib.asynccontextmanager
+    async def _looking(self, deadline: float | None) -> AsyncIterator[None]:
+        """Wait for other people's code until the deadline, or until the client is closed.
+
+        Raises:
+            TimeoutError: that is over.
+        """
+        async with self._clock.timeout_at(deadline) as scope:
+            self._scopes[scope] = asyncio.get_running_loop()
+            try:
+                yield
+            finally:
+                del self._scopes[scope]
+
+    @contextlib.asynccontextmanager
     async def _registered(self, run: Run) -> AsyncIterator[None]:
         """Have `aclose` know of a run."""
         self._runs[run] = None
@@ -1244,11 +1260,11 @@ async def _read_until(inputs: Inputs, deadline: float | None, clock: Clock) -> R
     raise DeadlineExceededError("the deadline of the call passed while its inputs were read")
 
 
-def _client_cache(cache: Cache, base_url: URL, api_version: str, model: str) -> ClientCache:
+def _client_cache(cache: Cache, base_url: URL, api_version: str, model: str, clock: Clock) -> ClientCache:
     if not callable(getattr(cache, "get_many", None)) or not callable(getattr(cache, "put_many", None)):
         raise ConfigurationError(f"cache has get_many and put_many, as SqliteCache(path) does, got {type(cache).__name__}")
     address = f"{base_url.scheme}://{base_url.host}:{base_url.port}{base_url.path.rstrip('/')}"
-    return ClientCache(cache, address=address, api_version=api_version, model=model)
+    return ClientCache(cache, address=address, api_version=api_version, model=model, clock=clock)
 
 
 def _calls_of(observation: CallObservation | None) -> Callable[[], tuple[ObservedCall, ...]]:

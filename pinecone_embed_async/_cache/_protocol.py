@@ -13,7 +13,9 @@ class Cache(Protocol):
 
     Keys are SHA-256 digests, 32 bytes, of the service's address, the API version, the model, the parameters and the text.
     Values are bytes that say themselves what they are and whether they are whole, so a cache may lose or forget any of them.
-    An error that is raised is logged and costs a request, not the call; `ConfigurationError` alone goes through.
+    An error that is raised is logged and costs a request, not the call; `ConfigurationError` alone goes through. What is
+    given is taken if it is bytes-like and holds a whole, finite vector of the kind and dimension that is expected; else
+    it is a miss.
     """
 
     async def get_many(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
@@ -23,4 +25,4 @@ class Cache(Protocol):
         """
 
     async def put_many(self, entries: Mapping[bytes, bytes]) -> None:
-        """Keep the values of these keys. The same restrictions hold."""
+        """Keep the values of these keys. The same restrictions hold; it is cancelled after five seconds."""

@@ -7,8 +7,9 @@ verify for thousands of values at once. A value that is not whole is as good as 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,12 +38,14 @@ class Found:
         rows: int (found,), ascending: which of them were found.
         dense: float32 (found, dimension), if they are dense.
         sparse: the rows, if they are sparse.
+        refused: what was the matter with values that are as good as none, and how many there were.
     """
 
     count: int
     rows: NDArray[np.intp]
     dense: NDArray[np.float32] | None = None
     sparse: SparseBlock | None = None
+    refused: Counter[str] = field(default_factory=Counter)
 
     def __repr__(self) -> str:
         return f"<Found {len(self.rows)} of {self.count}>"
@@ -85,64 +88,111 @@ def encode_sparse(block: SparseBlock) -> list[bytes]:
     return values
 
 
-def decode_values(values: Sequence[bytes | None], vector_type: VectorType | None, dimension: int | None) -> Found:
-    """The vectors that are whole and of the kind and dimension expected.
+NO_BYTES = "are no bytes"
+DAMAGED = "are not whole"
+OF_ANOTHER_KIND = "are of the other kind, dense or sparse"
+OF_ANOTHER_DIMENSION = "have another dimension"
+NOT_FINITE = "hold numbers that are not finite"
+
+
+def decode_values(values: Sequence[Any], vector_type: VectorType | None, dimension: int | None) -> Found:
+    """The vectors that are whole, finite and of the kind and dimension expected.
 
     Args:
-        values: as a cache gives them; `None` for what is not there.
+        values: as a cache gives them, whatever it gives; `None` for what is not there.
         vector_type: the kind expected; `None` to take that of the first one.
         dimension: numbers per dense vector expected; `None` to take that of the first one.
     """
-    rows = [row for row, value in enumerate(values) if value is not None and value[:4] in _MARKS]
-    if rows:
-        first = values[rows[0]] or b""
-        if (vector_type or _MARKS[first[:4]]) == "sparse":
-            return _decode_sparse(values, rows)
-        if dimension is None:
-            dimension = next((_dimension_of(value) for row in rows if _is_dense(value := values[row] or b"")), 0)
-        return _decode_dense(values, rows, 4 * (_HEAD + dimension))
-    return Found(len(values), np.empty(0, np.intp))
+    refused: Counter[str] = Counter()
+    whole: dict[int, bytes] = {}
+    for row, value in enumerate(values):
+        if value is None:
+            continue
+        taken = value if type(value) is bytes else _bytes_of(value)
+        if taken is None:
+            refused[NO_BYTES] += 1
+        elif taken[:4] in _MARKS and len(taken) % 4 == 0:
+            whole[row] = taken
+        else:
+            refused[DAMAGED] += 1
+    if not whole:
+        return Found(len(values), np.empty(0, np.intp), refused=refused)
+    kind = vector_type or _MARKS[next(iter(whole.values()))[:4]]
+    alike = {row: value for row, value in whole.items() if _MARKS[value[:4]] == kind}
+    refused[OF_ANOTHER_KIND] += len(whole) - len(alike)
+    if kind == "sparse":
+        return _decode_sparse(len(values), alike, refused)
+    if dimension is None:
+        dimension = next((_dimension_of(value) for value in alike.values()), 0)
+    return _decode_dense(len(values), alike, dimension, refused)
 
 
-def _is_dense(value: bytes) -> bool:
-    return _MARKS[value[:4]] == "dense"
+def _bytes_of(value: object) -> bytes | None:
+    """What is bytes-like as bytes, whatever its class makes of being sliced or compared."""
+    try:
+        view = memoryview(value)  # type: ignore[arg-type]
+        # The bytes of an array of objects are their addresses.
+        return None if "O" in view.format else view.tobytes()
+    except (TypeError, ValueError, BufferError):
+        return None
 
 
 def _dimension_of(value: bytes) -> int:
     return len(value) // 4 - _HEAD
 
 
-def _decode_dense(values: Sequence[bytes | None], rows: list[int], size: int) -> Found:
-    fitting = [row for row in rows if len(values[row] or b"") == size] if size > 4 * _HEAD else []
+def _decode_dense(count: int, values: Mapping[int, bytes], dimension: int, refused: Counter[str]) -> Found:
+    # A vector without a number is none.
+    fitting = [row for row, value in values.items() if _dimension_of(value) == dimension > 0]
+    refused[OF_ANOTHER_DIMENSION] += len(values) - len(fitting)
     found = np.asarray(fitting, np.intp)
     if not fitting:
-        return Found(len(values), found)
-    words = np.frombuffer(b"".join([values[row] or b"" for row in fitting]), _WORD).reshape(len(fitting), -1)
-    is_whole = (words[:, 0] == _DENSE_MARK) & (words.sum(axis=1, dtype=np.uint32) == 0)
-    if not is_whole.all():
-        words, found = words[is_whole], found[is_whole]
+        return Found(count, found, refused=refused)
+    words = np.frombuffer(b"".join([values[row] for row in fitting]), _WORD).reshape(len(fitting), -1)
+    is_whole = words.sum(axis=1, dtype=np.uint32) == 0
+    vectors = words[:, _HEAD:].view(np.dtype("<f4"))
+    is_finite = np.isfinite(vectors).all(axis=1)
+    refused[DAMAGED] += int((~is_whole).sum())
+    refused[NOT_FINITE] += int((is_whole & ~is_finite).sum())
+    is_good = is_whole & is_finite
+    if not is_good.all():
+        vectors, found = vectors[is_good], found[is_good]
     if not len(found):
-        return Found(len(values), found)
-    vectors = words[:, _HEAD:].view(np.dtype("<f4")).astype(np.float32, copy=False)
-    return Found(len(values), found, dense=vectors)
+        return Found(count, found, refused=refused)
+    return Found(count, found, dense=vectors.astype(np.float32, copy=False), refused=refused)
 
 
-def _decode_sparse(values: Sequence[bytes | None], rows: list[int]) -> Found:
-    fitting = [row for row in rows if (size := len(values[row] or b"")) >= 4 * _HEAD and size % 8 == 0]
+def _decode_sparse(count: int, values: Mapping[int, bytes], refused: Counter[str]) -> Found:
+    fitting = [row for row, value in values.items() if len(value) >= 4 * _HEAD and len(value) % 8 == 0]
+    refused[DAMAGED] += len(values) - len(fitting)
     found = np.asarray(fitting, np.intp)
     if not fitting:
-        return Found(len(values), found)
-    words = np.frombuffer(b"".join([values[row] or b"" for row in fitting]), _WORD)
-    sizes = np.fromiter((len(values[row] or b"") // 4 for row in fitting), np.int64, len(fitting))
+        return Found(count, found, refused=refused)
+    words = np.frombuffer(b"".join([values[row] for row in fitting]), _WORD)
+    sizes = np.fromiter((len(values[row]) // 4 for row in fitting), np.int64, len(fitting))
     starts = np.cumsum(sizes) - sizes
-    is_whole = (words[starts] == _SPARSE_MARK) & (np.add.reduceat(words, starts, dtype=np.uint32) == 0)
+    is_whole = np.add.reduceat(words, starts, dtype=np.uint32) == 0
+    refused[DAMAGED] += int((~is_whole).sum())
     found, sizes, starts = found[is_whole], sizes[is_whole], starts[is_whole]
     if not len(found):
-        return Found(len(values), found)
-    lengths = (sizes - _HEAD) // 2
+        return Found(count, found, refused=refused)
+    block = _block_of(words, starts, (sizes - _HEAD) // 2)
+    is_bad = np.zeros(len(found), np.bool_)
+    is_bad[np.repeat(np.arange(len(found)), block.lengths)[~np.isfinite(block.values)]] = True
+    if is_bad.any():
+        refused[NOT_FINITE] += int(is_bad.sum())
+        found, starts, sizes = found[~is_bad], starts[~is_bad], sizes[~is_bad]
+        if not len(found):
+            return Found(count, found, refused=refused)
+        block = _block_of(words, starts, (sizes - _HEAD) // 2)
+    return Found(count, found, sparse=block, refused=refused)
+
+
+def _block_of(words: NDArray[np.uint32], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> SparseBlock:
+    """The rows that begin at `starts` in the words, their heads included."""
     # Where in the words each index stands; the values stand as far behind their indices as there are terms in the row.
     ends = np.cumsum(lengths)
     at = np.arange(ends[-1]) + np.repeat(starts + _HEAD - (ends - lengths), lengths)
     indices = words[at].astype(np.uint32, copy=False)
     numbers = words[at + np.repeat(lengths, lengths)].view(np.dtype("<f4")).astype(np.float32, copy=False)
-    return Found(len(values), found, sparse=SparseBlock(lengths, indices, numbers, None))
+    return SparseBlock(lengths, indices, numbers, None)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     """Sends a request through all its attempts, the first of them with the turn; gives its error, or `None` once the
     rows are in place."""
 
-    Keep = Callable[[PlannedRequest], Awaitable[None]]
-    """Keeps what a request was answered, if it was."""
+    Keep = Callable[[PlannedRequest, float | None], Awaitable[None]]
+    """Keeps what a request was answered, if it was, until a time by the clock."""
 
 GRACE_SECONDS = 5.0
 """How long requests in flight may take once an error has ended the job: long enough for nearly every answer that
@@ -97,6 +97,8 @@ class Run:
         self._next: _UnderWay | None = None
         self._group: asyncio.TaskGroup | None = None
         self._timer: Timer | None = None
+        # When whatever is under way is cancelled: the deadline, or the end of the grace period.
+        self._end = deadline
         self._is_winding_down = False
         self._drained = asyncio.Event()
         self.error: Exception | None = None
@@ -163,11 +165,17 @@ class Run:
         self._ledger.end(error)
         self._wind_down()
 
-    def cancel(self) -> None:
-        """Cancel what is under way, without a note of what became of it: nobody wants to know any more."""
+    def cancel(self, *, may_keep: bool = False) -> None:
+        """Cancel what is under way, without a note of what became of it: nobody wants to know any more.
+
+        Args:
+            may_keep: whether what has been answered may still be kept.
+        """
         self._ledger.end(ClosedError("what it was embedded for was left"))
         self._is_winding_down = True
         for entry in self._under_way:
+            if may_keep and entry.is_over:
+                continue
             entry.is_abandoned = True
             if entry.task is not None:
                 entry.task.cancel()
@@ -197,7 +205,7 @@ class Run:
         if self._keep is not None and entry.request is not None:
             # Whoever waits for the rows does not wait for that.
             self._changed()
-            await self._keep(entry.request)
+            await self._keep(entry.request, self._end)
         self._forget(entry)
         self.fill()
 
@@ -311,6 +319,7 @@ class Run:
 
     def _set_timer(self, when: float) -> None:
         self._clear_timer()
+        self._end = when
         if when <= self._clock.time():
             self._expire()
         elif self._group is not None:

@@ -115,7 +115,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
             finally:
                 self._is_left = True
                 self._reading.cancel()
-                run.cancel()
+                run.cancel(may_keep=own is None)
                 self.changed()
         if own is not None:
             raise own
