@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import math
 import os
 import random
@@ -543,7 +544,8 @@ class EmbedClient(Generic[EmbeddingsT]):
             priority: `"interactive"` requests go before `"bulk"` ones, which still have a turn every few seconds; calls of
                 one priority share evenly.
             dedupe: send equal texts once, and give every input its row.
-            progress: called in the event loop after each request that is settled.
+            progress: called in the event loop after each request that is settled. What it raises ends the call, as the
+                cause of an `EmbedError` with what was embedded.
 
         Returns:
             `DenseEmbeddings` with float32 vectors of shape (inputs, dimension), or `SparseEmbeddings`.
@@ -561,6 +563,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         try:
             self._check_open()
             _check_on_error(on_error)
+            _check_function("progress", progress)
             job = self._job(input_type, parameters, self._deadline(timeout), priority)
             read = await _read_until(inputs, job.deadline, self._clock)
             problem = read.error() if on_error == "raise" else None
@@ -604,12 +607,12 @@ class EmbedClient(Generic[EmbeddingsT]):
         async with self._registered(run), run.running():
             if collector.cached_count:
                 run.report()
-        if run.error is not None:
-            # What `progress` raised.
-            raise run.error
         result = collector.finish(self._model, self._engine.vector_type)
         if call.positions is not None:
             result = result.spread(call.positions)
+        if run.error is not None:
+            # Whoever wanted what failed as a result has not asked for that.
+            raise with_outcome(run.error, result)
         is_complete = collector.account.embedded_count == call.count
         # Where the last answer came after the job had ended, nothing is missing.
         if raises and not is_complete:
@@ -866,7 +869,8 @@ class EmbedClient(Generic[EmbeddingsT]):
             on_error: `"raise"` raises the error of a batch in its place, `"return"` gives the batch, failed rows NaN
                 (sparse: empty), the causes in `failures`.
             priority: `"interactive"` or `"bulk"`; see `embed`.
-            progress: called in the event loop after each request that is settled.
+            progress: called in the event loop after each request that is settled. What it raises ends the stream, as the
+                cause of an `EmbedError` that comes after what was embedded.
             in_thread: pull a source that is not asynchronous in a thread, for it may block.
             max_delay: seconds that an item of an asynchronous source waits at most for others to share its request.
 
@@ -881,6 +885,8 @@ class EmbedClient(Generic[EmbeddingsT]):
         self._check_open()
         check_source(source)
         _check_on_error(on_error)
+        _check_function("text", text)
+        _check_function("progress", progress)
         if window is None:
             window = 2 * self._max_concurrency
         _check_whole("window", window)
@@ -1298,6 +1304,15 @@ def _decoded(decode: Callable[[bytes], DecodedT], body: bytes) -> DecodedT:
 def _check_on_error(value: object) -> None:
     if value not in ("raise", "return"):
         raise ConfigurationError(f'on_error is "raise" or "return", got {value!r}')
+
+
+def _check_function(name: str, value: object) -> None:
+    """Refuse what cannot be called, and coroutine functions, which would not be awaited."""
+    if value is None:
+        return
+    if not callable(value) or inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
+        got = "a coroutine function" if callable(value) else type(value).__name__
+        raise ConfigurationError(f"{name} must be a function that is called, not awaited, got {got}")
 
 
 def _check_whole(name: str, value: object) -> None:

@@ -63,6 +63,12 @@ class EmbedError(Exception):
             return f"{self.message} (after {self.attempts} attempts)"
         return self.message
 
+    def __copy__(self) -> EmbedError:
+        own = _restore(type(self), self.args)
+        own.__dict__.update(self.__dict__)
+        own.__cause__ = self.__cause__
+        return own
+
     def __reduce__(self) -> tuple[Any, ...]:
         # The default would call the class with `args` alone; subclasses take more. What else there is comes afterwards,
         # for an error may be the cause of one of its own failures.

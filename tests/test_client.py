@@ -226,8 +226,9 @@ async def test_progress_tells_of_every_request_and_its_own_errors_pass_through(e
         def broken(_: Progress) -> None:
             raise KeyError("mine")
 
-        with pytest.raises(KeyError, match="mine"):
+        with pytest.raises(EmbedError, match="`progress` raised KeyError") as caught:
             await client.embed("a", input_type="query", progress=broken)
+        assert isinstance(caught.value.__cause__, KeyError)
 
 
 async def test_models_are_listed_and_described(client: EmbedClient[DenseEmbeddings]) -> None:

@@ -57,14 +57,14 @@ class Run:
         window: requests under way at most, those that wait for another attempt included.
         clock: the time.
         deadline: the end, by the clock; `None` for none.
-        settled: called after each request, in the event loop; what it raises ends the run and is kept in `error`.
+        settled: called after each request, in the event loop; what it raises ends the job, and it is called no more.
         changed: called when a request has ended in any way, and when the job has; must not raise.
         keep: keeps what a request was answered, once its rows are in place; `None` if nothing is to be kept.
         grace: seconds that requests in flight may still take after an error has ended the job.
 
     Attributes:
         loop: the event loop that it belongs to.
-        error: what `settled` raised, upon which everything was cancelled; `None` if nothing.
+        error: that says what `settled` raised, which is its cause, and that ended the job; `None` if it raised nothing.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Run:
         self._end = deadline
         self._is_winding_down = False
         self._drained = asyncio.Event()
-        self.error: Exception | None = None
+        self.error: EmbedError | None = None
         self.loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
@@ -215,12 +215,17 @@ class Run:
 
     def report(self) -> None:
         """Call `settled`, after a request or when something is settled without one."""
+        if self.error is not None:
+            return
         try:
             self._settled()
-        except Exception as error:  # noqa: BLE001 - it is the caller's, and given to the caller
+        # It is called and not awaited, so a CancelledError is its own, too.
+        except (Exception, asyncio.CancelledError) as cause:  # noqa: BLE001 - it is the caller's, and given to the caller
             # Not raised here: Python 3.11's task groups leave the caller marked as cancelled when a task fails.
-            self.error = self.error or error
-            self.cancel()
+            self.error = EmbedError(f"`progress` raised {type(cause).__name__}, which ended the call")
+            self.error.__cause__ = cause
+        if self.error is not None:
+            self.stop(self.error)
 
     async def _take_turn(self, entry: _UnderWay) -> Turn | None:
         """Wait for a turn, and take the next request, cut to it; `None` if there is none left.

@@ -32,8 +32,8 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
 
     Where a batch is not embedded as a whole, iteration raises its error in its place (with `on_error="return"`
     it gives the batch). The error's `batch` has the items, its `partial` the embeddings that did succeed. Iterating
-    again goes on with the next batch. An error of the whole job, or of the source, comes last, after everything
-    that was embedded.
+    again goes on with the next batch. An error of the whole job, of `progress` or of the source comes last, after
+    everything that was embedded.
 
     Attributes:
         usage: what all answers so far have cost.
@@ -58,7 +58,6 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         self._left_over: deque[OpenBatch] | None = None
         self._told_job_error = False
         self._told_source_error = False
-        self._told_run_error = False
         self._is_left = False
         self._changes = asyncio.Event()
         self._taken = asyncio.Event()
@@ -84,14 +83,11 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         Raises:
             EmbedError: the batch, or the whole job, failed.
             ClosedError: the stream's block was left.
-            Exception: what the source or `progress` raised.
+            Exception: what the source raised.
         """
         while True:
             if self._is_left:
                 raise ClosedError("the stream was left: iterate inside its `async with` block")
-            if self._run is not None and self._run.error is not None:
-                self._told_run_error = True
-                raise self._run.error
             batch = self._take()
             if batch is not None:
                 self._taken.set()
@@ -119,8 +115,8 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
                 self.changed()
         if own is not None:
             raise own
-        if run.error is not None and not self._told_run_error:
-            raise run.error
+        if run.error is not None and not self._told_job_error:
+            raise self._ended_by(run.error)
         if reader.closing_error is not None:
             raise reader.closing_error
 
@@ -175,11 +171,14 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         own.batch = batch
         return own
 
+    def _ended_by(self, error: EmbedError) -> EmbedError:
+        return with_outcome(copy.copy(error), self._finish(self._nothing))  # type: ignore[arg-type]
+
     def _raise_end(self) -> None:
         job_error = self._ledger.job_error
         if job_error is not None and not self._told_job_error:
             self._told_job_error = True
-            raise with_outcome(copy.copy(job_error), self._finish(self._nothing))  # type: ignore[arg-type]
+            raise self._ended_by(job_error)
         if self._reader is not None and self._reader.error is not None and not self._told_source_error:
             self._told_source_error = True
             raise self._reader.error

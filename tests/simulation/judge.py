@@ -244,7 +244,7 @@ class Judge:
                     self.found("cancelled by nobody", f"call {call.number}")
                 return False
             fails = (plan.source_fails_at, plan.text_fails_at)
-            own = isinstance(error, NeighbourError) and (plan.progress == "raises" or fails != (None, None))
+            own = isinstance(error, NeighbourError) and fails != (None, None)
             if not own and not isinstance(error, EmbedError):
                 self.found("error", f"call {call.number} raised {type(error).__name__}: {error}")
             if not isinstance(error, EmbedError):
@@ -292,10 +292,11 @@ class Judge:
         if not_tried:
             ends = [error, *(failure.error for failure in result.failures), *(what for _, _, what in call.batches)]
             is_ended = any(isinstance(one, JOB_ERRORS) for one in ends)
-            may_end = self._was_ended_early(call) or call.plan.on_error == "return"
+            may_end = self._was_ended_early(call) or call.plan.on_error == "return" or _has_progress_raised(call)
             if not is_ended and not may_end and not self._is_faulty_job(call):
                 self.found("lost", f"call {call.number}: {not_tried} not tried, and the job did not end: {ends}")
-        if error is not None and not result.failures and not not_tried and call.plan.kind == "embed":
+        is_causeless = not result.failures and not not_tried and not _has_progress_raised(call)
+        if error is not None and is_causeless and call.plan.kind == "embed":
             self.found("error", f"call {call.number} raised {type(error).__name__}, but nothing failed")
 
     def _check_fates(self, call: Call, items: Sequence[Any], result: Any) -> None:
@@ -336,7 +337,7 @@ class Judge:
         plan = self._scenario.clients[call.plan.client]
         is_final = any(fault in FINAL for fault in self._scenario.service.faults)
         is_limited = plan.closed_at is not None or plan.backend_fails > 0 or call.plan.timeout is not None
-        return is_limited or is_final or self._is_probe_lost(call)
+        return is_limited or is_final or self._is_probe_lost(call) or _has_progress_raised(call)
 
     def _is_probe_lost(self, call: Call) -> bool:
         """Whether the client could not find out if it is the inputs that are refused, perhaps since the job ended."""
@@ -410,8 +411,11 @@ class Judge:
         self, call: Call, seen: dict[int, int], ended_by: EmbedError | None, embedded: int, failed: int
     ) -> None:
         plan = call.plan
-        has_raised = any(isinstance(what, NeighbourError) for _, _, what in call.batches)
-        if call.has_left or call.outcome is not None or ended_by is not None or (has_raised and plan.progress == "raises"):
+        if _has_progress_raised(call) and call.outcome is None and not call.has_left:
+            told = [what for _, _, what in call.batches if isinstance(getattr(what, "__cause__", None), NeighbourError)]
+            if not told and ended_by is None:
+                self.found("progress", f"stream {call.number} did not tell what its progress raised")
+        if call.has_left or call.outcome is not None or ended_by is not None or _has_progress_raised(call):
             return
         is_over = self._is_closed(call) or plan.timeout is not None or self._is_faulty_job(call)
         read = len(self.call_items_read(call))
@@ -521,6 +525,10 @@ class Judge:
         for name, (told, counted) in sums.items():
             if told != counted:
                 self.found("hooks", f"client {number}: {told} {name} by the hooks, {counted} by the statistics")
+
+
+def _has_progress_raised(call: Call) -> bool:
+    return call.plan.progress == "raises" and len(call.progress) >= 3
 
 
 def _end(caller: Caller) -> float:

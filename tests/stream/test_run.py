@@ -207,18 +207,29 @@ async def test_stopping_ends_the_run_and_drained_waits_for_what_is_in_flight() -
     assert clock.pending == 0
 
 
-async def test_what_settled_raises_is_kept_and_the_rest_cancelled() -> None:
+async def test_what_settled_raises_ends_the_job_and_what_is_in_flight_has_time() -> None:
+    told: list[int] = []
+
     def broken() -> None:
+        told.append(1)
         raise KeyError("mine")
 
-    service = Service()
-    run, _, _ = run_of(3, service, FakeClock(), settled=broken)
+    clock, service = FakeClock(), Service()
+    run, ledger, outcomes = run_of(9, service, clock, settled=broken)
     running = asyncio.create_task(finish(run))
     await settle()
+    service.put_on_the_wire(0, 1)
     service.answer(0)
+    await settle()
+    assert service.cancelled == [2]
+    service.answer(1)
     await running
-    assert isinstance(run.error, KeyError)
-    assert sorted(service.cancelled) == [1, 2]
+    assert isinstance(run.error, EmbedError)
+    assert isinstance(run.error.__cause__, KeyError)
+    assert ledger.job_error is run.error
+    assert str(outcomes) == "ee......."
+    assert told == [1]
+    assert clock.pending == 0
 
 
 async def test_cancelling_cancels_all_and_leaves_no_timer() -> None:
@@ -344,7 +355,8 @@ async def test_what_settled_raises_for_an_input_without_a_turn_ends_the_run() ->
     paced = Paced(10, tokens=100, refuse=too_large(0))
     paced.run._settled = lambda: 1 / 0  # type: ignore[assignment]
     await finish(paced.run)
-    assert isinstance(paced.run.error, ZeroDivisionError)
+    assert isinstance(paced.run.error, EmbedError)
+    assert isinstance(paced.run.error.__cause__, ZeroDivisionError)
 
 
 async def test_no_turn_at_all_ends_the_job() -> None:
