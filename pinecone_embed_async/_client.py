@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
-import math
 import os
 import random
 from dataclasses import dataclass, replace
@@ -15,7 +13,7 @@ from urllib.parse import quote
 import msgspec
 import numpy as np
 
-from pinecone_embed_async import _models
+from pinecone_embed_async import _checks, _models
 from pinecone_embed_async._cache import LOOKED_UP_AT_ONCE, READ_AT_ONCE, ClientCache
 from pinecone_embed_async._clock import SystemClock
 from pinecone_embed_async._coalesce import Joined, Joiner
@@ -366,38 +364,42 @@ class EmbedClient(Generic[EmbeddingsT]):
         draw: Callable[[], float] = random.random,
         executor: Executor | None = None,
     ) -> None:
-        if not isinstance(model, str) or not model:
-            raise ConfigurationError("model is the name of a hosted model")
-        key = os.environ.get("PINECONE_API_KEY") if api_key is None else api_key
+        model = _model_name("model", model)
+        key = os.environ.get("PINECONE_API_KEY") if api_key is None else _checks.text("api_key", api_key)
         if not key:
             raise ConfigurationError("there is no API key: set PINECONE_API_KEY or pass api_key")
-        host = base_url or os.environ.get("PINECONE_CONTROLLER_HOST") or DEFAULT_BASE_URL
-        _check_whole("max_concurrency", max_concurrency)
-        _check_whole("max_answer_bytes", max_answer_bytes)
+        given = "" if base_url is None else _checks.text("base_url", base_url)
+        host = given or os.environ.get("PINECONE_CONTROLLER_HOST") or DEFAULT_BASE_URL
+        max_concurrency = _checks.whole("max_concurrency", max_concurrency)
+        max_answer_bytes = _checks.whole("max_answer_bytes", max_answer_bytes)
         if max_batch_size is not None:
-            _check_whole("max_batch_size", max_batch_size)
-        _check_seconds("attempt_timeout", attempt_timeout)
-        _check_seconds("connect_timeout", connect_timeout)
-        _check_seconds("max_delay", max_delay)
-        if not api_version.isascii() or not api_version.isprintable() or " " in api_version:
-            raise ConfigurationError("api_version is a date such as 2025-10")
-        if transport is not None and not callable(getattr(transport, "send", None)):
-            got = type(transport).__name__
-            raise ConfigurationError(f"transport must have a method send, as MockTransport has, got {got}")
-        if transport is not None and session is not None:
-            raise ConfigurationError("pass either session or transport: the transport takes the place of aiohttp")
+            max_batch_size = _checks.whole("max_batch_size", max_batch_size)
+        attempt_timeout = _checks.seconds("attempt_timeout", attempt_timeout)
+        connect_timeout = _checks.seconds("connect_timeout", connect_timeout)
+        max_delay = _checks.seconds("max_delay", max_delay)
+        api_version = _checks.text("api_version", api_version)
+        if not api_version or not api_version.isascii() or not api_version.isprintable() or " " in api_version:
+            raise ConfigurationError("api_version must be a date such as 2025-10")
+        allow_http = _checks.truth("allow_http", allow_http)
+        if look_up_model is not None:
+            look_up_model = _checks.truth("look_up_model", look_up_model)
+        if source_tag is not None:
+            source_tag = _checks.text("source_tag", source_tag)
+        if decoder is not None:
+            decoder = cast("DecoderName", _checks.text("decoder", decoder))
+        _check_parts(retry=retry, session=session, transport=transport, clock=clock, draw=draw, executor=executor)
         if transport is not None and ssl_context is not None:
             raise ConfigurationError("pass either ssl_context or transport: the transport takes the place of aiohttp")
         check_ssl_context(ssl_context)
         self._base_url = check_base_url(host, allow_http=allow_http)
         self._teller = teller_of(hooks)
-        is_wanted = model not in _models.KNOWN_MODELS if look_up_model is None else bool(look_up_model)
+        is_wanted = model not in _models.KNOWN_MODELS if look_up_model is None else look_up_model
         self._clock = clock or SystemClock()
         self._cache = None if cache is None else _client_cache(cache, self._base_url, api_version, model, self._clock)
         self._executor = executor
         self._discovery = Discovery(is_wanted=is_wanted, clock=self._clock)
         self._model = model
-        self._parameters = _models.merge_parameters(parameters or {}, None, None)
+        self._parameters = _models.checked_parameters(parameters)
         self._max_batch_size = max_batch_size
         self._max_concurrency = max_concurrency
         self._closed = False
@@ -562,11 +564,12 @@ class EmbedClient(Generic[EmbeddingsT]):
         read: ReadInputs | None = None
         try:
             self._check_open()
-            _check_on_error(on_error)
-            _check_function("progress", progress)
+            raises = _raises(on_error)
+            if progress is not None:
+                _checks.function("progress", progress)
             job = self._job(input_type, parameters, self._deadline(timeout), priority)
             read = await _read_until(inputs, job.deadline, self._clock)
-            problem = read.error() if on_error == "raise" else None
+            problem = read.error() if raises else None
             if problem is not None:
                 raise problem
             call = self._call(job, read, dedupe=dedupe)
@@ -581,7 +584,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         collector = call.collector
         observation = self._observe("embed", job, call.count, lambda _: _totals(collector, collector.account, call.count))
         with observation or contextlib.nullcontext():
-            return await self._carry_out(job, call, observation, progress, raises=on_error == "raise")
+            return await self._carry_out(job, call, observation, progress, raises=raises)
 
     async def _carry_out(
         self,
@@ -884,13 +887,12 @@ class EmbedClient(Generic[EmbeddingsT]):
         """
         self._check_open()
         check_source(source)
-        _check_on_error(on_error)
-        _check_function("text", text)
-        _check_function("progress", progress)
-        if window is None:
-            window = 2 * self._max_concurrency
-        _check_whole("window", window)
-        _check_seconds("max_delay", max_delay)
+        raises = _raises(on_error)
+        for name, function in (("text", text), ("progress", progress)):
+            if function is not None:
+                _checks.function(name, function)
+        window = 2 * self._max_concurrency if window is None else _checks.whole("window", window)
+        max_delay = _checks.seconds("max_delay", max_delay)
         checked = self._job(input_type, parameters, self._deadline(timeout), priority)
 
         @contextlib.asynccontextmanager
@@ -906,7 +908,7 @@ class EmbedClient(Generic[EmbeddingsT]):
                 lambda collector: cast("EmbeddingsT", collector.finish(self._model, self._engine.vector_type)),
                 Collector(0, 0, dimension),
                 window=window,
-                raises=on_error == "raise",
+                raises=raises,
             )
             report = self._reporter(progress, batches, batches, None)
             observation = self._observe("stream", job, None, lambda _: _totals(batches, batches, None))
@@ -1012,8 +1014,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         """When a call's time is over, by the clock."""
         if timeout is None:
             return None
-        _check_seconds("timeout", timeout)
-        return self._clock.time() + timeout
+        return self._clock.time() + _checks.seconds("timeout", timeout)
 
     async def _discovered(self, job: _Job, input_type: str | None, parameters: Mapping[str, Any] | None) -> _Job:
         """The job under what the service says about the model, which is asked once."""
@@ -1041,8 +1042,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         self, input_type: str | None, parameters: Mapping[str, Any] | None, deadline: float | None, priority: Priority
     ) -> _Job:
         """What a call or stream is to do, checked."""
-        if priority not in ("interactive", "bulk"):
-            raise ConfigurationError(f'priority is "interactive" or "bulk", got {priority!r}')
+        priority = cast("Priority", _checks.one_of("priority", priority, ("interactive", "bulk")))
         merged, encoded = self._checked_parameters(parameters, input_type)
         limits = self._limits(merged)
         return _Job(
@@ -1190,11 +1190,13 @@ class EmbedClient(Generic[EmbeddingsT]):
             name: of the model; the client's own if it is left out.
 
         Raises:
+            ConfigurationError: `name` is no name.
             NotFoundError: the service does not know it.
             EmbedError: the service could not be asked, or answered something else.
         """
         self._check_open()
-        body = await self._engine.get(f"models/{quote(name or self._model, safe='')}", {})
+        model = self._model if name is None else _model_name("name", name)
+        body = await self._engine.get(f"models/{quote(model, safe='')}", {})
         return _decoded(decode_model, body)
 
     def _check_open(self) -> None:
@@ -1267,8 +1269,7 @@ async def _read_until(inputs: Inputs, deadline: float | None, clock: Clock) -> R
 
 
 def _client_cache(cache: Cache, base_url: URL, api_version: str, model: str, clock: Clock) -> ClientCache:
-    if not callable(getattr(cache, "get_many", None)) or not callable(getattr(cache, "put_many", None)):
-        raise ConfigurationError(f"cache has get_many and put_many, as SqliteCache(path) does, got {type(cache).__name__}")
+    _checks.methods("cache", cache, ("get_many", "put_many"), "SqliteCache(path)")
     address = f"{base_url.scheme}://{base_url.host}:{base_url.port}{base_url.path.rstrip('/')}"
     return ClientCache(cache, address=address, api_version=api_version, model=model, clock=clock)
 
@@ -1301,25 +1302,32 @@ def _decoded(decode: Callable[[bytes], DecodedT], body: bytes) -> DecodedT:
     raise ResponseError(f"the answer cannot be read: {problem}")
 
 
-def _check_on_error(value: object) -> None:
-    if value not in ("raise", "return"):
-        raise ConfigurationError(f'on_error is "raise" or "return", got {value!r}')
+def _model_name(argument: str, value: object) -> str:
+    name = _checks.as_text(value)
+    # A path of dots would be another place of the API.
+    if not name or name in (".", ".."):
+        raise ConfigurationError(f"{argument} must be the name of a hosted model, got {_checks.short(value)}")
+    return name
 
 
-def _check_function(name: str, value: object) -> None:
-    """Refuse what cannot be called, and coroutine functions, which would not be awaited."""
-    if value is None:
-        return
-    if not callable(value) or inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
-        got = "a coroutine function" if callable(value) else type(value).__name__
-        raise ConfigurationError(f"{name} must be a function that is called, not awaited, got {got}")
+def _raises(on_error: object) -> bool:
+    return _checks.one_of("on_error", on_error, ("raise", "return")) == "raise"
 
 
-def _check_whole(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigurationError(f"{name} is a whole number from 1, got {value!r}")
-
-
-def _check_seconds(name: str, value: object) -> None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
-        raise ConfigurationError(f"{name} is a number of seconds over 0, got {value!r}")
+def _check_parts(
+    *, retry: object, session: object, transport: object, clock: object, draw: object, executor: object
+) -> None:
+    """Refuse what cannot take the place of a client's own parts."""
+    if retry is not None and not isinstance(retry, RetryPolicy):
+        raise ConfigurationError(f"retry must be a RetryPolicy, got {_checks.short(retry)}")
+    if session is not None and (isinstance(session, type) or not hasattr(session, "connector")):
+        raise ConfigurationError(f"session must be an aiohttp.ClientSession, got {type(session).__name__}")
+    if transport is not None:
+        _checks.methods("transport", transport, ("send",), "MockTransport")
+        if session is not None:
+            raise ConfigurationError("pass either session or transport: the transport takes the place of aiohttp")
+    if clock is not None:
+        _checks.methods("clock", clock, ("time", "wall_time", "sleep", "timeout_at", "call_at"), "Clock")
+    if executor is not None:
+        _checks.methods("executor", executor, ("submit",), "ThreadPoolExecutor")
+    _checks.function("draw", draw)

@@ -560,7 +560,8 @@ class Engine:
         options = self._options
         if state.is_closed:
             return ClosedError("the client was closed while the request was under way")
-        url = self._embed_url if query is None else (options.base_url / path).with_query(query)
+        # The path comes encoded: a model's name may hold a slash.
+        url = self._embed_url if query is None else options.base_url.joinpath(path, encoded=True).with_query(query)
         status = 0
         scope = self._clock.timeout_at(self._clock.time() + options.attempt_timeout)
         try:

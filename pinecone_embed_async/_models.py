@@ -6,14 +6,14 @@ the service.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from pinecone_embed_async import _checks
 from pinecone_embed_async._errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pinecone_embed_async._wire import ModelInfo
 
 VectorType = Literal["dense", "sparse"]
@@ -64,10 +64,9 @@ class KnownModel:
                 raise ConfigurationError(f"model {self.name!r} requires {name}{passed}{self._source}")
         for name, allowed_values in self.choices.items():
             if name in parameters and not _is_one_of(parameters[name], allowed_values):
-                raise ConfigurationError(
-                    f"model {self.name!r} takes {name} as one of "
-                    f"{', '.join(map(repr, _without_twins(allowed_values)))}, got {_short(parameters[name])}{self._source}"
-                )
+                named = ", ".join(map(repr, _without_twins(allowed_values)))
+                got = _checks.short(parameters[name])
+                raise ConfigurationError(f"model {self.name!r} takes {name} as one of {named}, got {got}{self._source}")
         for name, (least, most) in self.ranges.items():
             value = parameters.get(name, least)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -76,7 +75,7 @@ class KnownModel:
             if (least is not None and value < least) or (most is not None and value > most):
                 raise ConfigurationError(
                     f"model {self.name!r} takes {name} from {'any' if least is None else f'{least:g}'} to "
-                    f"{'any' if most is None else f'{most:g}'}, got {_short(value)}{self._source}"
+                    f"{'any' if most is None else f'{most:g}'}, got {_checks.short(value)}{self._source}"
                 )
 
     @property
@@ -219,33 +218,54 @@ def tokens_per_minute(plan: str, vector_type: VectorType | None, input_type: obj
     return PLANS[plan][kind, "query" if input_type == "query" else "passage"]
 
 
-def merge_parameters(client: Mapping[str, Any], call: Mapping[str, Any] | None, input_type: str | None) -> dict[str, Any]:
+def checked_parameters(parameters: object) -> dict[str, Any]:
+    """Parameters with plain values.
+
+    Raises:
+        ConfigurationError: they are no mapping, a name is no text, or a value has no JSON form.
+    """
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, Mapping):
+        raise ConfigurationError(f"parameters must be a mapping, got {_checks.short(parameters)}")
+    checked = {}
+    for given, value in parameters.items():
+        name = _checks.as_text(given)
+        if name is None:
+            raise ConfigurationError(f"parameters must have names that are strings, got {type(given).__name__}")
+        try:
+            checked[name] = _checks.parameter(name, value)
+        except RecursionError:
+            raise ConfigurationError(f"the parameters have no JSON form: {name} is nested too deeply") from None
+    return checked
+
+
+def merge_parameters(client: Mapping[str, Any], call: object, input_type: object) -> dict[str, Any]:
     """Merge a call's parameters over the client's, key by key; `input_type` is short for that key.
 
     Raises:
-        ConfigurationError: `input_type` is given twice with different values, or a name is not a string.
+        ConfigurationError: `input_type` is given twice with different values or is no text, or as `checked_parameters` does.
     """
-    merged = {**client, **(call or {})}
-    for name in merged:
-        if not isinstance(name, str):
-            raise ConfigurationError(f"parameter names are strings, got {type(name).__name__}")
+    own = checked_parameters(call)
+    merged = {**client, **own}
     if input_type is not None:
-        if call is not None and call.get("input_type", input_type) != input_type:
+        kind = _checks.text("input_type", input_type)
+        if own.get("input_type", kind) != kind:
             raise ConfigurationError(
-                f"input_type is given twice: {_short(input_type)} and, in parameters, {_short(call['input_type'])}"
+                f"input_type is given twice: {_checks.short(kind)} and, in parameters, {_checks.short(own['input_type'])}"
             )
-        merged["input_type"] = input_type
+        merged["input_type"] = kind
     return merged
 
 
-def vector_type_of(model: str, vector_type: str | None) -> VectorType | None:
+def vector_type_of(model: str, vector_type: object) -> VectorType | None:
     """The kind of vectors a model gives: as known, else as the caller says, else `None`.
 
     Raises:
         ConfigurationError: `vector_type` is neither `"dense"` nor `"sparse"`, or contradicts a known model.
     """
-    if vector_type is not None and vector_type not in ("dense", "sparse"):
-        raise ConfigurationError(f'vector_type is "dense" or "sparse", got {_short(vector_type)}')
+    if vector_type is not None:
+        vector_type = _checks.one_of("vector_type", vector_type, ("dense", "sparse"))
     known = KNOWN_MODELS.get(model)
     if known is None:
         return "dense" if vector_type == "dense" else "sparse" if vector_type == "sparse" else None
@@ -266,8 +286,3 @@ def expected_dimension(model: str, parameters: Mapping[str, Any]) -> int | None:
 def _is_one_of(value: Any, allowed: tuple[str | int | bool, ...]) -> bool:
     # Types are compared too: `True == 1` and `1.0 == 1`, but the service tells them apart.
     return any(type(value) is type(choice) and value == choice for choice in allowed)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -5,11 +5,11 @@ Everything here is plain arithmetic over errors and times that are passed in; te
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+from pinecone_embed_async import _checks
 from pinecone_embed_async._errors import (
     ApiError,
     AuthenticationError,
@@ -100,12 +100,13 @@ class RetryPolicy:
     max_retry_after: float = 120.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.max_attempts, int) or self.max_attempts < 1:
-            raise ConfigurationError(f"max_attempts is a whole number from 1, got {self.max_attempts!r}")
+        object.__setattr__(self, "max_attempts", _checks.whole("max_attempts", self.max_attempts))
         for name in ("max_elapsed", "initial_backoff", "max_backoff", "max_retry_after"):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-                raise ConfigurationError(f"{name} is a number of seconds from 0, got {value!r}")
+            number = _checks.as_float(value)
+            if number is None or number < 0:
+                raise ConfigurationError(f"{name} must be a number of seconds ≥ 0, got {_checks.short(value)}")
+            object.__setattr__(self, name, number)
 
     def backoff(self, failures: int, error: EmbedError, random: Callable[[], float]) -> float:
         """Seconds to wait after the `failures`-th failure in a row.

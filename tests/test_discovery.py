@@ -238,3 +238,19 @@ def test_supported_dimensions_are_a_choice_though_no_parameter_says_so() -> None
     model.check({"dimension": 16})
     with pytest.raises(ConfigurationError, match="one of 8, 16, got 9"):
         model.check({"dimension": 9})
+
+
+@pytest.mark.parametrize("name", ["org/model", "ein modell?#%2F", "é"])
+async def test_the_name_of_a_model_is_encoded_once_in_a_path(name: str) -> None:
+    seen: list[str] = []
+
+    def describe() -> web.Response:
+        return web.json_response({"model": name, "type": "embed", "vector_type": "dense"})
+
+    async with Service(describe, describe, last=describe) as service:
+        async with EmbedClient(name, api_key="k", base_url=f"{service.url}/at%20home") as client:
+            await client.describe_model()
+            await client.describe_model("other/model")
+        seen = [request.match_info["path"] for request in service.requests]
+    assert seen == [f"at home/models/{name}", "at home/models/other/model"]
+    assert "%25" not in service.requests[1].raw_path

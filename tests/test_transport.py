@@ -160,7 +160,7 @@ async def test_closing_the_client_ends_what_a_transport_does_not() -> None:
 
 
 def test_what_cannot_be_a_transport_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="transport must have a method send, as MockTransport has, got str"):
+    with pytest.raises(ConfigurationError, match="transport must have send, as MockTransport has, got str"):
         EmbedClient("two", api_key="k", transport="http")  # type: ignore[call-overload]
 
 

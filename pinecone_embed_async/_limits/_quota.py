@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from pinecone_embed_async._checks import as_float, as_integer, short
 from pinecone_embed_async._errors import ConfigurationError
 from pinecone_embed_async._limits._limiter import LimiterOptions
 from pinecone_embed_async._models import KNOWN_MODELS, PLANS, QUOTA_WINDOW, tokens_per_minute
@@ -51,14 +51,18 @@ class Quota:
         for name in ("tokens_per_minute", "requests_per_second", "requests_per_minute"):
             value = getattr(self, name)
             if value is not None:
-                _check_whole(name, value, ", or None to learn it")
-        if not isinstance(self.window, (int, float)) or isinstance(self.window, bool) or not 0 < self.window < math.inf:
-            raise ConfigurationError(f"window is a number of seconds over 0, got {self.window!r}")
+                object.__setattr__(self, name, _check_whole(name, value, ", or None to learn it"))
+        window = as_float(self.window)
+        if window is None or window <= 0:
+            raise ConfigurationError(f"window is a number of seconds over 0, got {short(self.window)}")
+        object.__setattr__(self, "window", window)
 
 
-def _check_whole(name: str, value: object, otherwise: str = "") -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigurationError(f"{name} is a whole number from 1{otherwise}, got {value!r}")
+def _check_whole(name: str, value: object, otherwise: str = "") -> int:
+    number = as_integer(value)
+    if number is None or number < 1:
+        raise ConfigurationError(f"{name} is a whole number from 1{otherwise}, got {short(value)}")
+    return number
 
 
 def limiter_options(quota: Quota | str | None, vector_type: VectorType | None = None) -> LimiterOptions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -118,17 +119,23 @@ def judge_frame(gaps: Sequence[bytes], end: bytes) -> Answer | None:
         The answer; `None` if anything is wrong with it, and `decode_whole` has to say what.
     """
     deciding = gaps[:2] if len(set(gaps[1:])) == 1 else gaps
-    # With a number of ours in each array it is seen that each is where it should be.
-    frame = b"".join([b"%b%d" % (gap, number) for number, gap in enumerate(deciding)]) + end
+    # With a number of ours in each array it is seen that each is where it should be. Nobody can guess it, so that an answer
+    # cannot hold it in another place; as a float it is exact.
+    first = secrets.randbits(_STAND_IN_BITS)
+    numbers = range(first, first + len(deciding))
+    frame = b"".join([b"%b%d" % pair for pair in zip(deciding, numbers, strict=True)]) + end
     try:
         answer = _DENSE.decode(frame)
-        if answer.vector_type != "dense" or [item.values for item in answer.data] != [[row] for row in range(len(deciding))]:
+        if answer.vector_type != "dense" or [item.values for item in answer.data] != [[number] for number in numbers]:
             return None
         _check_duplicates(frame, answer)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ResponseError):
         return None
     return Answer("dense", None if answer.model is UNSET else answer.model, _total_tokens(answer.usage))
 
+
+_STAND_IN_BITS = 52
+"""Of a number that stands in for a row: with as many rows more it has no more than the 53 that a float has."""
 
 _DENSE = msgspec.json.Decoder(DenseAnswer)
 _SPARSE = msgspec.json.Decoder(SparseAnswer)

@@ -132,3 +132,39 @@ def test_pieces_are_let_go_and_the_body_can_be_had_all_the_same(decoder: Decoder
     assert np.array([item["values"] for item in json.loads(reading.body())["data"]], np.float32).tobytes() == ROWS.tobytes()
     rest = {**json.loads(BODY), "data": None}
     assert {**json.loads(reading.body()), "data": None} == rest
+
+
+def item_with(before: str, values: str) -> str:
+    return f'{{"tokens": {before}, "values": {values}}}'
+
+
+@pytest.mark.parametrize(
+    ("items", "right"),
+    [
+        ([item_with("[5, 6, 7]", "[0]")], [[0]]),
+        ([item_with("[1.0]", "[0e999999]")], [[0]]),
+        ([item_with("[1.0]", "[0.0]"), item_with("[2.0]", "[1]")], [[0], [1]]),
+        ([item_with("[5, 6, 7]", "[0]"), '{"values": [1]}'], [[0], [1]]),
+        (['{"values": [0]}', item_with("[5]", "[1]"), '{"values": [2]}'], [[0], [1], [2]]),
+        (['{"of": {"values": [5]}, "values": [0]}'], [[0]]),
+        (['{"\\"values": [5], "values": [0]}'], [[0]]),
+        ([item_with('"["', "[0]")], [[0]]),
+    ],
+)
+@pytest.mark.parametrize("is_known", [False, True])
+def test_what_an_answer_does_not_say_in_values_is_never_taken_for_it(
+    decoder: Decoder, items: list[str], right: list[list[float]], *, is_known: bool
+) -> None:
+    body = f'{{"vector_type": "dense", "data": [{", ".join(items)}], "usage": {{"total_tokens": 7}}}}'.encode()
+    matrix = np.full((len(items), 1), 9, np.float32)
+
+    def rows(dimension: int) -> NDArray[np.float32]:
+        if dimension != 1:
+            raise ResponseError("another dimension")
+        return matrix
+
+    for cut in range(len(body)):
+        matrix[:] = 9
+        dimension = 1 if is_known else None
+        decode(decoder, body, cuts=(cut,), most=1, count=len(items), vector_type="dense", dimension=dimension, rows=rows)
+        assert matrix.tolist() == right

@@ -1,0 +1,161 @@
+"""What arguments may be: other libraries' numbers and texts become Python's own, and what cannot work is refused."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from enum import Enum
+from numbers import Integral, Real
+from typing import Any
+
+from pinecone_embed_async._errors import ConfigurationError
+
+SHOWN = 60
+"""Characters of a value that a message shows."""
+
+
+def short(value: object) -> str:
+    """A value's repr, for messages."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - it may be anything
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+
+
+def as_integer(value: object) -> int | None:
+    """A whole number of Python's or NumPy's; `None` if it is none."""
+    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
+
+
+def as_float(value: object) -> float | None:
+    """A finite number of Python's or NumPy's; `None` if it is none."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def as_text(value: object) -> str | None:
+    """A text of Python's or NumPy's, or a member of an enumeration of texts; `None` if it is none."""
+    if type(value) is str:
+        return value
+    if isinstance(value, Enum):
+        value = value.value
+    # Not `str(value)`: an enumeration's member, say, would give its name.
+    return str.__str__(value) if isinstance(value, str) else None
+
+
+def whole(name: str, value: object) -> int:
+    """An argument that is a whole number from 1.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    number = as_integer(value)
+    if number is None or number < 1:
+        raise ConfigurationError(f"{name} must be an integer ≥ 1, got {short(value)}")
+    return number
+
+
+def seconds(name: str, value: object) -> float:
+    """An argument that is a number of seconds.
+
+    Raises:
+        ConfigurationError: it is none, or not over 0.
+    """
+    number = as_float(value)
+    if number is None or number <= 0:
+        raise ConfigurationError(f"{name} must be a number of seconds > 0, got {short(value)}")
+    return number
+
+
+def text(name: str, value: object) -> str:
+    """An argument that is a text; the message does not show it, for it may be a secret in a wrong place.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    plain = as_text(value)
+    if plain is None:
+        raise ConfigurationError(f"{name} must be a str, got {type(value).__name__}")
+    return plain
+
+
+def one_of(name: str, value: object, choices: tuple[str, ...]) -> str:
+    """An argument that is one of some texts.
+
+    Raises:
+        ConfigurationError: it is none of them.
+    """
+    plain = as_text(value)
+    if plain is None or plain not in choices:
+        named = " or ".join(f'"{choice}"' for choice in choices)
+        raise ConfigurationError(f"{name} must be {named}, got {short(value)}")
+    return plain
+
+
+def truth(name: str, value: object) -> bool:
+    """An argument that is true or false.
+
+    Raises:
+        ConfigurationError: it is neither.
+    """
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        value = getattr(value, "item", lambda: None)()
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} must be True or False, got {short(value)}")
+    return value
+
+
+def function(name: str, value: object) -> None:
+    """Refuse an argument that cannot be called, and a coroutine function, which nobody would await.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    if not callable(value) or inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
+        got = "a coroutine function" if callable(value) else short(value)
+        raise ConfigurationError(f"{name} must be a function that is called, not awaited, got {got}")
+
+
+def methods(name: str, value: object, required: tuple[str, ...], example: str) -> None:
+    """Refuse an argument that has not the methods of what it stands for, or is a class rather than an instance.
+
+    Raises:
+        ConfigurationError: it has not.
+    """
+    missing = [method for method in required if not callable(getattr(value, method, None))]
+    if missing or isinstance(value, type):
+        got = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+        raise ConfigurationError(f"{name} must have {' and '.join(required)}, as {example} has, got {got}")
+
+
+def parameter(name: str, value: Any) -> Any:
+    """A model parameter's value, with what is NumPy's or an enumeration's as Python's own.
+
+    Raises:
+        ConfigurationError: a number is not finite: JSON has none of these, and would say `null`.
+    """
+    kind = type(value)
+    if kind is str or kind is int or kind is bool or value is None:
+        return value
+    if isinstance(value, Enum):
+        return parameter(name, value.value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if kind.__module__ == "numpy" and hasattr(value, "tolist"):
+        return parameter(name, value.tolist())
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ConfigurationError(f"parameter {name} must be a finite number, got {value!r}")
+        return float(value)
+    if isinstance(value, Mapping):
+        return {key: parameter(name, inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [parameter(name, inner) for inner in value]
+    return value

@@ -1,0 +1,179 @@
+"""What the arguments of the public callables may be, and what is said of those that cannot work."""
+
+import enum
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pinecone_embed_async import ConfigurationError, EmbedClient, EmbedError, Quota, RetryPolicy, SqliteCache
+from pinecone_embed_async.emulator import Emulator
+from tests.clients import E5
+
+LLAMA = "llama-text-embed-v2"
+
+
+class Nothing:
+    """Is of use for no argument, and has no repr."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+
+def client_with(**options: Any) -> EmbedClient[Any]:
+    return EmbedClient(**{"model": E5, "api_key": "k", **options})
+
+
+NO_TEXTS: list[Any] = [5, b"bytes", ["text"], Nothing(), True]
+NO_NUMBERS: list[Any] = [0, -1, "8", None, True, math.nan, math.inf, [], Nothing(), np.bool_(True), 1j]
+CLIENT_ARGUMENTS: dict[str, list[Any]] = {
+    "model": [*NO_TEXTS, "", None, ".."],
+    "vector_type": [*NO_TEXTS, "", "thick"],
+    "api_key": NO_TEXTS,
+    "base_url": [*NO_TEXTS, 0, [], "ftp://host"],
+    "api_version": [*NO_TEXTS, None, "", "2025 10"],
+    "parameters": [5, "text", ["input_type"], {5: "a"}, Nothing(), {"a": math.nan}, {"a": [np.float32("inf")]}],
+    "quota": [5, [], "golden", Nothing(), SqliteCache],
+    "retry": [5, "often", RetryPolicy],
+    "max_concurrency": [*NO_NUMBERS, 1.5],
+    "max_batch_size": [*(value for value in NO_NUMBERS if value is not None), 1.5],
+    "max_answer_bytes": [*NO_NUMBERS, 1.5],
+    "attempt_timeout": [*NO_NUMBERS, 10**400],
+    "connect_timeout": NO_NUMBERS,
+    "max_delay": NO_NUMBERS,
+    "session": [5, "session", Nothing()],
+    "transport": [5, Nothing()],
+    "source_tag": [*NO_TEXTS, "", "a/b"],
+    "allow_http": ["no", None, 1, []],
+    "decoder": [*NO_TEXTS, "", "json"],
+    "hooks": [5, [5], None],
+    "cache": [5, Nothing(), SqliteCache],
+    "look_up_model": ["no", 1, []],
+    "clock": [5, Nothing()],
+    "draw": [5, None],
+    "executor": [5, Nothing()],
+}
+
+
+@pytest.mark.parametrize("name", CLIENT_ARGUMENTS)
+def test_an_argument_of_a_client_that_cannot_work_is_refused_by_its_name(name: str) -> None:
+    for value in CLIENT_ARGUMENTS[name]:
+        with pytest.raises(ConfigurationError) as caught:
+            client_with(**{name: value})
+        word = {"api_key": "API key", "hooks": "hook", "parameters": "parameter"}.get(name, name)
+        assert word in str(caught.value).replace("api_key", "API key"), (value, str(caught.value))
+        assert isinstance(caught.value, ValueError)
+
+
+CALLS: dict[str, dict[str, list[Any]]] = {
+    "embed": {
+        "input_type": [*NO_TEXTS, "document"],
+        "parameters": [5, "text", [1], {5: "a"}, {"dimension": math.nan}],
+        "timeout": [value for value in NO_NUMBERS if value is not None],
+        "on_error": [*NO_TEXTS, None, "ignore", np.array(["raise", "return"])],
+        "priority": [*NO_TEXTS, None, "high", np.array(["bulk"])],
+    },
+    "embed_one": {
+        "input_type": NO_TEXTS,
+        "parameters": [5, {5: "a"}],
+        "timeout": [value for value in NO_NUMBERS if value is not None],
+        "priority": [*NO_TEXTS, None, "high"],
+    },
+    "stream": {
+        "text": [5, "body"],
+        "window": [*(value for value in NO_NUMBERS if value is not None), 1.5],
+        "input_type": NO_TEXTS,
+        "parameters": [5, {5: "a"}],
+        "timeout": [value for value in NO_NUMBERS if value is not None],
+        "on_error": [*NO_TEXTS, None, "ignore"],
+        "priority": [*NO_TEXTS, None, "high"],
+        "max_delay": NO_NUMBERS,
+    },
+    "estimate": {"input_type": NO_TEXTS, "parameters": [5, {5: "a"}]},
+    "describe_model": {"name": [*NO_TEXTS, "", ".."]},
+}
+
+
+@pytest.mark.parametrize(("call", "name"), [(call, name) for call, names in CALLS.items() for name in names])
+async def test_an_argument_of_a_call_that_cannot_work_is_refused_before_anything_is_sent(
+    call: str, name: str, emulator: Emulator
+) -> None:
+    async with EmbedClient(E5, api_key=emulator.api_key, base_url=emulator.url) as client:
+        for value in CALLS[call][name]:
+            arguments: dict[str, Any] = {} if call == "describe_model" else {"input_type": "passage"}
+            inputs: tuple[Any, ...] = () if call == "describe_model" else (("a",) if call == "embed_one" else (["a"],))
+            with pytest.raises(ConfigurationError, match=name.rstrip("s")):
+                result: Any = getattr(client, call)(*inputs, **{**arguments, name: value})
+                if hasattr(result, "__await__"):
+                    await result
+    assert emulator.statistics().requests == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: client_with(max_concurrency=0), "max_concurrency must be an integer ≥ 1, got 0"),
+        (lambda: client_with(attempt_timeout="x"), "attempt_timeout must be a number of seconds > 0, got 'x'"),
+        (lambda: client_with(api_key=5), "api_key must be a str, got int"),
+        (lambda: client_with(base_url=5), "base_url must be a str, got int"),
+        (lambda: client_with(api_version=None), "api_version must be a str, got NoneType"),
+        (lambda: client_with(parameters=5), "parameters must be a mapping, got 5"),
+        (lambda: client_with(vector_type="thick"), 'vector_type must be "dense" or "sparse", got \'thick\''),
+        (lambda: RetryPolicy(max_attempts=True), "max_attempts must be an integer ≥ 1, got True"),
+        (lambda: RetryPolicy(max_elapsed=math.nan), "max_elapsed must be a number of seconds ≥ 0, got nan"),
+    ],
+)
+def test_a_message_says_what_must_be_so_and_what_was_got(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        make()
+    assert str(caught.value) == message
+
+
+def test_what_may_be_a_key_in_a_wrong_place_is_not_shown() -> None:
+    with pytest.raises(EmbedError) as caught:
+        client_with(api_key=b"secret")
+    assert "secret" not in str(caught.value)
+
+
+class Kind(enum.StrEnum):
+    PASSAGE = "passage"
+    BULK = "bulk"
+    RETURN = "return"
+    MODEL = LLAMA
+
+
+class Old(enum.Enum):
+    PASSAGE = "passage"
+
+
+class Size(enum.IntEnum):
+    SMALL = 512
+
+
+@pytest.mark.parametrize("kind", [Kind.PASSAGE, np.str_("passage"), Old.PASSAGE])
+@pytest.mark.parametrize("size", [np.int64(512), np.uint16(512), np.array(512), Size.SMALL])
+async def test_texts_and_numbers_of_numpy_and_enumerations_are_taken(kind: Any, size: Any, emulator: Emulator) -> None:
+    whole: Any = np.int64(2)
+    seconds: Any = np.float32(30)
+    client = client_with(
+        model=Kind.MODEL,
+        api_key=np.str_(emulator.api_key),
+        base_url=np.str_(emulator.url),
+        quota=Quota(whole * 10**6, window=seconds),
+        retry=RetryPolicy(max_attempts=whole, max_backoff=seconds),
+        max_concurrency=whole,
+        attempt_timeout=seconds,
+        parameters={"truncate": np.str_("END")},
+    )
+    async with client:
+        for parameters, input_type in (({"dimension": size}, kind), ({"dimension": size, "input_type": kind}, None)):
+            options: dict[str, Any] = {"timeout": seconds, "on_error": Kind.RETURN, "priority": Kind.BULK}
+            result = await client.embed(["a"], input_type=input_type, parameters=parameters, **options)
+            assert result.vectors.shape == (1, 512)
+        assert (await client.embed_one("a", input_type=kind, parameters={"dimension": size})).shape == (512,)
+        assert client.statistics().attempts == 3
+        assert [quota.input_type for quota in client.statistics().quotas] == ["passage"]
