@@ -262,7 +262,8 @@ class EmbedClient(Generic[EmbeddingsT]):
         quota: paces requests, so that few are rejected: the name of a plan (`"starter"`, `"builder"`, `"standard"`,
             `"enterprise"`), a `Quota` with figures of its own, or a `SharedQuota` for several clients. If it is left out,
             the limits are learned from rejections.
-        retry: how often and how long a request is tried.
+        retry: how often and how long a request is tried. If it is left out, it is `RetryPolicy()`, and a connection that
+            cannot be had before the service's first answer ends the job early; see docs/faults.md.
         max_concurrency: requests in flight at most.
         max_batch_size: inputs per request at most; the model's limit if it is left out.
         attempt_timeout: seconds for one attempt, from the connection to the last byte.
@@ -420,6 +421,7 @@ class EmbedClient(Generic[EmbeddingsT]):
                 api_version=api_version,
                 vector_type=kind,
                 retry=retry or RetryPolicy(),
+                is_patient=retry is not None,
                 max_concurrency=max_concurrency,
                 attempt_timeout=attempt_timeout,
                 connect_timeout=connect_timeout,

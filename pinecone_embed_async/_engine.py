@@ -25,7 +25,7 @@ from pinecone_embed_async._errors import (
 )
 from pinecone_embed_async._limits import DecodeGate, Flow, Lane, Turnstile
 from pinecone_embed_async._log import logger
-from pinecone_embed_async._retry import RetryBudget, RetryPolicy, RetryState, Verdict, judge
+from pinecone_embed_async._retry import FirstContact, RetryBudget, RetryPolicy, RetryState, Verdict, judge
 from pinecone_embed_async._sending import AiohttpTransport, TransportRequest
 from pinecone_embed_async._telemetry import ObservedRequest, RequestObservation, Waiting
 from pinecone_embed_async._wire import (
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from pinecone_embed_async._clock import Clock
     from pinecone_embed_async._endpoint import ApiKey
+    from pinecone_embed_async._errors import ConnectionProblem
     from pinecone_embed_async._limits import Ask, Priority, Turn
     from pinecone_embed_async._models import VectorType
     from pinecone_embed_async._plan import PlannedRequest, RequestLimits
@@ -101,6 +102,7 @@ class EngineOptions:
     transport: Transport | None
     user_agent: str
     teller: Teller | None = None
+    is_patient: bool = False
     ssl_context: ssl.SSLContext | None = None
     executor: Executor | None = None
 
@@ -183,6 +185,7 @@ class Engine:
         # Putting it together takes a twentieth of a small request's time.
         self._embed_url = options.base_url / "embed"
         self.budget = RetryBudget()
+        self._contact = FirstContact(is_patient=options.is_patient)
         self.counters = Counters()
         self.decoder_name = choose_decoder(options.decoder).name
 
@@ -389,7 +392,7 @@ class Engine:
         observation: RequestObservation | None = None,
     ) -> tenacity.AsyncRetrying:
         """The tenacity loop of one request; stop, wait and sleep go by our clock and our state."""
-        policy, clock, turnstile = self._options.retry, self._clock, self._turnstile
+        policy, clock, turnstile, contact = self._options.retry, self._clock, self._turnstile, self._contact
         verdict = Verdict.FINAL
         final: EmbedError | None = None
 
@@ -400,13 +403,13 @@ class Engine:
             error = call.outcome.result()
             if error is None:
                 return False
-            verdict = retry.failed(error)
+            verdict = retry.failed(error, contact)
             return verdict is not Verdict.FINAL
 
         def wait(_: tenacity.RetryCallState) -> float:
             if verdict is Verdict.WAIT or retry.last_error is None:
                 return turnstile.wait_left(key)
-            return policy.backoff(retry.failures, retry.last_error, self._draw)
+            return retry.backoff(policy, verdict, retry.last_error, self._draw)
 
         def stop(call: tenacity.RetryCallState) -> bool:
             nonlocal final
@@ -416,6 +419,7 @@ class Engine:
                 wait=call.upcoming_sleep,
                 last_acceptance=turnstile.last_acceptance(key),
                 deadline=deadline,
+                contact=contact,
             )
             return final is not None
 
@@ -425,7 +429,7 @@ class Engine:
 
         async def sleep(delay: float) -> None:
             # A pause is waited for in the queue for a turn, where order is kept.
-            if verdict is not Verdict.WAIT:
+            if verdict is Verdict.RETRY:
                 await clock.sleep(delay)
 
         return tenacity.AsyncRetrying(
@@ -487,9 +491,9 @@ class Engine:
             # Not readable, but the service took the request.
             turn.accepted(None)
         else:
-            self._end_failed_turn(turn, error)
+            self._end_failed_turn(turn, sending.retry, error)
 
-    def _end_failed_turn(self, turn: Turn, error: EmbedError | None) -> None:
+    def _end_failed_turn(self, turn: Turn, retry: RetryState, error: EmbedError | None) -> None:
         if isinstance(error, RateLimitError) and judge(error) is Verdict.WAIT:
             self.counters.rejections += 1
             pause = turn.rejected(
@@ -499,10 +503,12 @@ class Engine:
                 logger.info("the service's limit is reached; all requests under it pause for %.1f s", pause)
         else:
             is_overload = isinstance(error, TransportError) or (isinstance(error, ServiceError) and error.status in OVERLOAD)
-            turn.failed(is_overload=is_overload)
+            turn.failed(is_overload=is_overload and not retry.is_for_once(error))
 
     def _note(self, sending: _Sending, error: EmbedError | None) -> None:
-        self.budget.settle(error)
+        self._contact.noted(error)
+        if not sending.retry.is_for_once(error):
+            self.budget.settle(error)
         logger.debug(
             "%s, attempt %d: %s", sending.request, sending.retry.attempts, "answered" if error is None else kind_of(error)
         )
@@ -533,12 +539,17 @@ class Engine:
                 retry.sent(self._clock.time())
                 error = await self._exchange(state, "GET", path, None, redactor, take, query)
                 is_answered = error is None
-                self.budget.settle(error)
+                if is_answered:
+                    self._contact.answered()
+                else:
+                    self._contact.noted(error)
+                if not retry.is_for_once(error):
+                    self.budget.settle(error)
             finally:
                 if is_answered:
                     turn.accepted(0)
                 else:
-                    self._end_failed_turn(turn, error)
+                    self._end_failed_turn(turn, retry, error)
             return error
 
         error: EmbedError | None = await self._retrying(None, retry, None)(attempt)
@@ -563,6 +574,7 @@ class Engine:
         # The path comes encoded: a model's name may hold a slash.
         url = self._embed_url if query is None else options.base_url.joinpath(path, encoded=True).with_query(query)
         status = 0
+        connection: ConnectionProblem | None = None
         scope = self._clock.timeout_at(self._clock.time() + options.attempt_timeout)
         try:
             async with scope as timeout:
@@ -576,11 +588,12 @@ class Engine:
                     del state.exchanges[timeout]
         except Exception as fault:  # noqa: BLE001 - a caller's transport may raise anything, and it may hold the key
             problem = redactor.clean(self._problem_of(fault))
+            connection = fault.problem if isinstance(fault, TransportError) else None
         if state.is_closed:
             return ClosedError("the client was closed while the request was under way")
         if status == 200:
             self.counters.unreadable_answers += 1
-        return TransportError(problem)
+        return TransportError(problem, problem=connection)
 
     def _problem_of(self, fault: Exception) -> str:
         if isinstance(fault, TransportError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -105,12 +106,41 @@ class DeadlineExceededError(EmbedError, TimeoutError):
     """The `timeout` of the whole call ran out."""
 
 
+class ConnectionProblem(Enum):
+    """What is known of a connection that failed."""
+
+    SETUP = auto()
+    """The certificate, the version of TLS, or what the proxy wants to know: every other connection would fail as well."""
+    UNREACHED = auto()
+    """There was no connection for another reason."""
+    IDLE = auto()
+    """It had been idle, and was closed before a byte of the answer came: most likely before the request was sent."""
+
+
 class TransportError(EmbedError):
-    """No answer: the connection failed, was cut, or an attempt took longer than `attempt_timeout`."""
+    """No answer: the connection failed, was cut, or an attempt took longer than `attempt_timeout`.
+
+    Attributes:
+        problem: what is known of the connection; `None` if it is none of what is told apart.
+        ends_job: whether every other request would have met it as well, which ended the job.
+    """
+
+    def __init__(self, message: str, *, problem: ConnectionProblem | None = None) -> None:
+        super().__init__(message)
+        self.problem = problem
+        self.ends_job = False
 
 
 class ResponseError(EmbedError):
-    """An answer that cannot be read or does not match the request."""
+    """An answer that cannot be read or does not match the request.
+
+    Attributes:
+        ends_job: whether no answer could be read since the client was made, which ended the job.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.ends_job = False
 
 
 class ApiError(EmbedError):

@@ -14,6 +14,7 @@ from pinecone_embed_async._errors import (
     ApiError,
     AuthenticationError,
     ConfigurationError,
+    ConnectionProblem,
     DeadlineExceededError,
     EmbedError,
     QuotaExceededError,
@@ -50,6 +51,8 @@ class Verdict(Enum):
     """Sending it again would give the same."""
     RETRY = auto()
     """The attempt failed; another may succeed."""
+    AGAIN = auto()
+    """The attempt never reached the service, most likely: another is made at once."""
     WAIT = auto()
     """The request is fine, but over a limit that passes with time: everything under that limit waits."""
 
@@ -124,6 +127,73 @@ class RetryPolicy:
         return full_jitter(failures, initial=self.initial_backoff, most=self.max_backoff, draw=random)
 
 
+UNREACHED_SECONDS = 10.0
+"""How long a connection is tried for if there never was one: long enough for a service or a network that just starts."""
+
+UNREADABLE_ANSWERS = 8
+"""Answers in a row that are paid for and cannot be read, before the first that can: what gives them is not the service."""
+
+
+@dataclass(slots=True)
+class FirstContact:
+    """What a client has had of its service so far: what every request would meet is told from what passes.
+
+    Before anything has come of the service, what fails is most likely set up wrong, and each request would fail in all
+    of its attempts. Once something has come, it may be one bad node among many.
+
+    Attributes:
+        is_patient: whether a retry policy of the caller's own says how often and how long connections are tried.
+        is_connected: whether there was a connection.
+        is_answered: whether there was an answer of any kind.
+        is_understood: whether one could be read.
+        unreadable: answers in a row that could not.
+    """
+
+    is_patient: bool = False
+    is_connected: bool = False
+    is_answered: bool = False
+    is_understood: bool = False
+    unreadable: int = 0
+
+    def answered(self) -> None:
+        """Note an answer, of which it is not known yet whether it can be read."""
+        self.is_connected = self.is_answered = True
+
+    def noted(self, error: EmbedError | None) -> None:
+        """Note what an attempt met; `None` for an answer that was read."""
+        if isinstance(error, TransportError):
+            self.is_connected |= error.problem not in (ConnectionProblem.SETUP, ConnectionProblem.UNREACHED)
+        elif isinstance(error, ResponseError):
+            self.answered()
+            self.unreadable += 1
+        elif error is None or isinstance(error, ApiError):
+            self.answered()
+            if error is None or error.code is not None:
+                self.is_understood, self.unreadable = True, 0
+
+    def is_hopeless(self, error: EmbedError) -> bool:
+        """Whether every other request would meet this error, too."""
+        if isinstance(error, TransportError):
+            return error.problem is ConnectionProblem.SETUP and not self.is_answered and not self.is_patient
+        if isinstance(error, ResponseError):
+            return not self.is_understood and self.unreadable >= UNREADABLE_ANSWERS
+        return False
+
+    def is_unreached(self, error: EmbedError) -> bool:
+        """Whether there never was a connection, and this is another that could not be had."""
+        is_about_it = isinstance(error, TransportError) and error.problem is ConnectionProblem.UNREACHED
+        return is_about_it and not self.is_connected and not self.is_patient
+
+    def ended_by(self, error: EmbedError) -> EmbedError:
+        """The error as the one that ends the job."""
+        if isinstance(error, (TransportError, ResponseError)):
+            error.ends_job = True
+        if isinstance(error, ResponseError):
+            told = f"{error.message}; none of {self.unreadable} answers could be read: check base_url and the proxy"
+            error.args = (told, *error.args[1:])
+        return error
+
+
 @dataclass(slots=True)
 class RetryState:
     """One planned request's way through its attempts.
@@ -136,6 +206,7 @@ class RetryState:
         in_flight: whether an attempt is on the wire or being decoded.
         is_settled: whether it was answered and its rows are in place.
         is_last: whether the attempt under way is the last, for the job has ended.
+        was_sent_at_once: whether it was sent again at once, for its connection had been idle.
     """
 
     attempts: int = 0
@@ -145,6 +216,7 @@ class RetryState:
     in_flight: bool = False
     is_settled: bool = False
     is_last: bool = False
+    was_sent_at_once: bool = False
 
     def sent(self, now: float) -> None:
         """Note that an attempt is being sent."""
@@ -153,14 +225,28 @@ class RetryState:
         if self.first_sent is None:
             self.first_sent = now
 
-    def failed(self, error: EmbedError) -> Verdict:
-        """Note what an attempt met; says what that means."""
+    def failed(self, error: EmbedError, contact: FirstContact | None = None) -> Verdict:
+        """Note what an attempt met; says what that means, also by what the client has had of its service so far."""
         verdict = judge(error)
+        if contact is not None and contact.is_hopeless(error):
+            verdict = Verdict.FINAL
+            contact.ended_by(error)
+        elif self.is_for_once(error):
+            verdict, self.was_sent_at_once = Verdict.AGAIN, True
         self.last_error = error
         error.attempts = self.attempts
-        if verdict is Verdict.RETRY:
+        if verdict in (Verdict.RETRY, Verdict.AGAIN):
             self.failures += 1
         return verdict
+
+    def backoff(self, policy: RetryPolicy, verdict: Verdict, error: EmbedError, random: Callable[[], float]) -> float:
+        """Seconds to wait before the next attempt; see `RetryPolicy.backoff`."""
+        return 0.0 if verdict is Verdict.AGAIN else policy.backoff(self.failures, error, random)
+
+    def is_for_once(self, error: EmbedError | None) -> bool:
+        """Whether an error is no sign of load: an idle connection was closed, the first time for this request."""
+        is_about_it = isinstance(error, TransportError) and error.problem is ConnectionProblem.IDLE
+        return is_about_it and not self.was_sent_at_once
 
     def final_error(
         self,
@@ -170,6 +256,7 @@ class RetryState:
         wait: float,
         last_acceptance: float | None,
         deadline: float | None,
+        contact: FirstContact | None = None,
     ) -> EmbedError | None:
         """The error to end with instead of waiting `wait` seconds for another attempt; `None` to go on.
 
@@ -179,13 +266,19 @@ class RetryState:
             wait: seconds until the next attempt would start.
             last_acceptance: when the service last accepted any request of the client.
             deadline: the end of the whole call; a wait that would reach it is not begun.
+            contact: what the client has had of its service so far.
         """
         last = self.last_error
-        if last is None or self.is_last or self.failures >= policy.max_attempts:
+        if last is None or self.is_last:
             return last
+        is_unreached = contact is not None and contact.is_unreached(last)
+        if self.failures >= policy.max_attempts:
+            return contact.ended_by(last) if contact is not None and is_unreached else last
         if deadline is not None and now + wait >= deadline:
             return self.out_of_time(f"it would be tried again in {wait:.1f} s, after the deadline of the call")
         since = now if self.first_sent is None else self.first_sent
+        if contact is not None and is_unreached and now + wait - since > UNREACHED_SECONDS:
+            return contact.ended_by(last)
         if judge(last) is Verdict.WAIT:
             since = max(since, last_acceptance if last_acceptance is not None else since)
         return last if now + wait - since > policy.max_elapsed else None

@@ -20,6 +20,7 @@ from pinecone_embed_async import (
     NotFoundError,
     Progress,
     QuotaExceededError,
+    ResponseError,
     RetryPolicy,
     ServiceError,
     SparseEmbeddings,
@@ -388,3 +389,26 @@ async def test_an_error_tells_how_many_inputs_failed_and_which(emulator: Emulato
         with pytest.raises(AuthenticationError) as ended:
             await EmbedClient(E5, api_key="wrong", base_url=emulator.url).embed(texts, input_type="passage")
         assert "inputs failed" not in str(ended.value)
+
+
+def page_of_a_proxy() -> web.Response:
+    return web.Response(text="<html>Welcome to the hotel's network</html>", content_type="text/html")
+
+
+async def test_a_job_ends_when_nothing_readable_has_ever_come() -> None:
+    async with Service(last=page_of_a_proxy) as service:
+        for retry in (None, RetryPolicy(initial_backoff=0.001, max_backoff=0.001)):
+            client = service.client(retry=retry, max_batch_size=1)
+            with pytest.raises(ResponseError, match="none of 8 answers could be read: check base_url and the proxy"):
+                await client.embed([f"text {number}" for number in range(20)])
+            # Eight that end the job, and those that were in flight beside them.
+            assert client.statistics().attempts <= 8 + 8
+            await client.aclose()
+
+
+async def test_unreadable_answers_behind_one_that_was_read_fail_their_own_inputs_only() -> None:
+    async with Service(dense_answer, last=page_of_a_proxy) as service, service.client(max_batch_size=1) as client:
+        await client.embed("text")
+        result = await client.embed([f"text {number}" for number in range(20)], on_error="return")
+        assert [list(failure.indices) for failure in result.failures] == [[number] for number in range(20)]
+        assert client.statistics().attempts == 1 + 20 * QUICK.max_attempts

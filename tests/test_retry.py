@@ -15,7 +15,8 @@ from pinecone_embed_async import (
     ServiceError,
     TransportError,
 )
-from pinecone_embed_async._retry import RetryBudget, RetryState, Verdict, judge
+from pinecone_embed_async._errors import ConnectionProblem
+from pinecone_embed_async._retry import FirstContact, RetryBudget, RetryState, Verdict, judge
 
 
 @pytest.mark.parametrize("status", [408, 425, 500, 502, 503, 504, *range(520, 530)])
@@ -162,3 +163,107 @@ def test_what_is_not_the_services_failure_does_not_draw_on_the_retry_budget(erro
 def test_policies_that_cannot_work_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError):
         RetryPolicy(**wrong)  # type: ignore[arg-type]
+
+
+def set_up_wrong() -> TransportError:
+    return TransportError("no such authority", problem=ConnectionProblem.SETUP)
+
+
+def unreached() -> TransportError:
+    return TransportError("no such host", problem=ConnectionProblem.UNREACHED)
+
+
+def reset_when_idle() -> TransportError:
+    return TransportError("reset", problem=ConnectionProblem.IDLE)
+
+
+def test_what_is_set_up_wrong_ends_the_job_before_the_first_answer_and_is_retried_behind_it() -> None:
+    contact, error = FirstContact(), set_up_wrong()
+    contact.noted(error)
+    assert RetryState().failed(error, contact) is Verdict.FINAL
+    assert error.ends_job
+    contact.noted(ServiceError("", status=503))
+    error = set_up_wrong()
+    assert RetryState().failed(error, contact) is Verdict.RETRY
+    assert not error.ends_job
+
+
+def test_a_policy_of_the_callers_own_says_how_long_connections_are_tried() -> None:
+    contact, state = FirstContact(is_patient=True), RetryState()
+    assert state.failed(set_up_wrong(), contact) is Verdict.RETRY
+    state.sent(0)
+    state.failed(unreached(), contact)
+    assert state.final_error(RetryPolicy(), now=11, wait=1, last_acceptance=None, deadline=None, contact=contact) is None
+
+
+def test_no_attempt_begins_after_ten_seconds_if_there_never_was_a_connection() -> None:
+    contact, state = FirstContact(), RetryState()
+    state.sent(0)
+    error = unreached()
+    contact.noted(error)
+    state.failed(error, contact)
+
+    def final(now: float, wait: float) -> EmbedError | None:
+        return state.final_error(RetryPolicy(), now=now, wait=wait, last_acceptance=None, deadline=None, contact=contact)
+
+    assert final(8, 2) is None
+    assert final(8, 2.1) is error
+    assert error.ends_job
+    contact.noted(TransportError("cut"))
+    assert final(8, 2.1) is None
+
+
+def test_attempts_that_are_used_up_without_a_connection_end_the_job() -> None:
+    contact, state, error = FirstContact(), RetryState(), unreached()
+    state.sent(0)
+    state.failed(error, contact)
+    policy = RetryPolicy(max_attempts=1)
+    assert state.final_error(policy, now=0, wait=0, last_acceptance=None, deadline=None, contact=contact) is error
+    assert error.ends_job
+
+
+def unreadable_in_a_row(contact: FirstContact, count: int) -> list[bool]:
+    ended: list[bool] = []
+    for _ in range(count):
+        error = ResponseError("html")
+        contact.noted(error)
+        RetryState().failed(error, contact)
+        ended.append(error.ends_job)
+    return ended
+
+
+@pytest.mark.parametrize("contact", [FirstContact(), FirstContact(is_patient=True)], ids=["default", "patient"])
+def test_eight_unreadable_answers_in_a_row_before_any_that_can_be_read_end_the_job(contact: FirstContact) -> None:
+    assert unreadable_in_a_row(contact, 8) == [False] * 7 + [True]
+    error = contact.ended_by(ResponseError("html"))
+    assert error.message == "html; none of 8 answers could be read: check base_url and the proxy"
+
+
+@pytest.mark.parametrize("read", [None, RateLimitError("", status=429, code="RESOURCE_EXHAUSTED")], ids=["rows", "an error"])
+def test_unreadable_answers_behind_one_that_was_read_are_retried(read: EmbedError | None) -> None:
+    contact = FirstContact()
+    contact.noted(read)
+    assert not any(unreadable_in_a_row(contact, 20))
+
+
+def test_pages_of_a_proxy_with_an_errors_status_are_neither_read_nor_unreadable_answers() -> None:
+    contact = FirstContact()
+    unreadable_in_a_row(contact, 7)
+    contact.noted(ServiceError("", status=502))
+    assert unreadable_in_a_row(contact, 1) == [True]
+
+
+def test_a_reset_of_an_idle_connection_is_met_at_once_once_for_a_request() -> None:
+    state, policy = RetryState(), RetryPolicy()
+    state.sent(0)
+    first, second = reset_when_idle(), reset_when_idle()
+    assert state.is_for_once(first)
+    verdict = state.failed(first)
+    assert verdict is Verdict.AGAIN
+    assert state.backoff(policy, verdict, first, lambda: 1.0) == 0
+    assert state.failures == 1
+    state.sent(0)
+    assert not state.is_for_once(second)
+    verdict = state.failed(second)
+    assert verdict is Verdict.RETRY
+    assert state.backoff(policy, verdict, second, lambda: 1.0) == 1

@@ -12,8 +12,17 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from pinecone_embed_async import ConfigurationError, EmbedClient, MockResponse, MockTransport, RetryPolicy, TransportError
+from pinecone_embed_async import (
+    ConfigurationError,
+    EmbedClient,
+    MockResponse,
+    MockTransport,
+    Retried,
+    RetryPolicy,
+    TransportError,
+)
 from tests.certificates import self_signed
+from tests.clients import QUICK
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -68,10 +77,10 @@ async def test_an_authority_that_is_given_is_trusted_with_a_callers_session_too(
     ):
         for options in ({}, {"session": session}):
             async with client_of(url, ssl_context=trusting, retry=ONCE, **options) as client:
-                assert len(await client.embed("a")) == 1
+                assert len(await client.embed("text")) == 1
             async with client_of(url, retry=ONCE, **options) as client:
                 with pytest.raises(TransportError, match=r"(?i)certificate"):
-                    await client.embed("a")
+                    await client.embed("text")
 
 
 async def test_the_hosts_name_is_checked_with_a_given_context(tmp_path: Path) -> None:
@@ -82,7 +91,7 @@ async def test_the_hosts_name_is_checked_with_a_given_context(tmp_path: Path) ->
         client_of(url, ssl_context=trusting, retry=ONCE) as client,
     ):
         with pytest.raises(TransportError, match="localhost"):
-            await client.embed("a")
+            await client.embed("text")
 
 
 async def test_the_variable_is_read_when_the_client_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +100,7 @@ async def test_the_variable_is_read_when_the_client_is_opened(tmp_path: Path, mo
         client = client_of(url, retry=ONCE)
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         async with client:
-            assert len(await client.embed("a")) == 1
+            assert len(await client.embed("text")) == 1
 
 
 async def test_a_context_is_made_once_for_an_event_loop_and_beside_it(
@@ -175,10 +184,74 @@ async def test_a_context_that_was_made_careless_later_is_refused_when_the_client
     client = client_of("https://service.example", ssl_context=context)
     context.check_hostname = False
     with pytest.raises(ConfigurationError, match="check_hostname"):
-        await client.embed("a")
+        await client.embed("text")
 
 
 def test_a_context_beside_a_transport_is_refused() -> None:
     transport = MockTransport(lambda _: MockResponse.embeddings([[1.0]]))
     with pytest.raises(ConfigurationError, match="either ssl_context or transport"):
         client_of("https://service.example", ssl_context=ssl.create_default_context(), transport=transport)
+
+
+async def test_an_untrusted_certificate_ends_a_job_at_once_and_says_what_to_check(tmp_path: Path) -> None:
+    certificate, key = await self_signed(tmp_path)
+    async with TlsServer(context_of(certificate, key)).running() as url:
+        client = client_of(url, max_batch_size=1)
+        with pytest.raises(TransportError, match="check SSL_CERT_FILE or ssl_context, the proxy, the host") as caught:
+            await client.embed([f"text {number}" for number in range(120)])
+        assert caught.value.ends_job
+        assert client.statistics().attempts <= 8
+        with pytest.raises(TransportError, match="is not trusted"):
+            await client.embed_one("text")
+        with pytest.raises(TransportError, match="is not trusted"):
+            await client.list_models()
+        async with client.stream(["a"]) as batches:
+            with pytest.raises(TransportError, match="is not trusted"):
+                await anext(batches)
+        await client.aclose()
+
+
+async def test_a_policy_of_the_callers_own_has_an_untrusted_certificate_tried_again(tmp_path: Path) -> None:
+    certificate, key = await self_signed(tmp_path)
+    async with (
+        TlsServer(context_of(certificate, key)).running() as url,
+        client_of(url, retry=QUICK, max_batch_size=1) as client,
+    ):
+        with pytest.raises(TransportError):
+            await client.embed(["a", "b"])
+        assert client.statistics().attempts == 2 * QUICK.max_attempts
+
+
+async def test_an_untrusted_certificate_behind_the_first_answer_is_tried_again(tmp_path: Path) -> None:
+    good, bad = await self_signed(tmp_path), await self_signed(tmp_path, "elsewhere")
+    trusting = ssl.create_default_context(cafile=str(good[0]))
+    server, met = TlsServer(context_of(*good)), asyncio.Event()
+
+    def told(event: object) -> None:
+        if isinstance(event, Retried):
+            met.set()
+
+    async with server.running() as url, client_of(url, ssl_context=trusting, hooks=[told]) as client:
+        await client.embed("text")
+        server.context.load_cert_chain(*bad)
+        call = asyncio.create_task(client.embed("text"))
+        await met.wait()
+        server.context.load_cert_chain(*good)
+        assert len(await call) == 1
+
+
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 400 this is plain HTTP\r\n\r\n", b"\x15\x03\x03\x00\x02\x02\x46"], ids=["none", "another version"]
+)
+async def test_a_server_that_speaks_no_tls_that_is_known_here_ends_a_job_at_once(answer: bytes) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(handle, "localhost", 0)
+    async with server, client_of(f"https://localhost:{server.sockets[0].getsockname()[1]}") as client:
+        with pytest.raises(TransportError, match="TLS failed; check that the host, its port and the proxy speak it"):
+            await client.embed("text")
+        assert client.statistics().attempts == 1

@@ -16,6 +16,8 @@ from pinecone_embed_async._errors import (
     NotFoundError,
     QuotaExceededError,
     RateLimitError,
+    ResponseError,
+    TransportError,
 )
 from pinecone_embed_async._plan._split import Learned, PlannedRequest, RequestLimits, plan_request
 
@@ -180,7 +182,7 @@ class Ledger:
             self._probe_failed(error)
         elif self.job_error is not None:
             self._outcomes.failed(request, error)
-        elif isinstance(error, JOB_ERRORS):
+        elif _ends_job(error):
             self._outcomes.failed(request, error)
             self.end(error)
         elif isinstance(error, InvalidRequestError) and error.status in CONTENT_STATUSES:
@@ -237,7 +239,7 @@ class Ledger:
         if self._probe is _Probe.SETTLED or self.job_error is not None:
             # An input was accepted while the probe was under way, or there is nothing left to decide.
             return
-        if isinstance(error, JOB_ERRORS):
+        if _ends_job(error):
             self.end(error)
         elif isinstance(error, InvalidRequestError) and error.status in CONTENT_STATUSES:
             refusal = self._suspended[0][1]
@@ -246,3 +248,7 @@ class Ledger:
         else:
             # Not to be found out now; halving finds the culprits in any case, at the price of more requests.
             self._settle_probe()
+
+
+def _ends_job(error: EmbedError) -> bool:
+    return isinstance(error, JOB_ERRORS) or (isinstance(error, (TransportError, ResponseError)) and error.ends_job)

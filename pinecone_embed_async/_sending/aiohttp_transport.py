@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Self
 import aiohttp
 
 from pinecone_embed_async._endpoint import proxy_for
-from pinecone_embed_async._errors import ConfigurationError, TransportError
-from pinecone_embed_async._sending.connections import CONNECTING, Connecting, Connections
+from pinecone_embed_async._errors import ConfigurationError, ConnectionProblem, TransportError
+from pinecone_embed_async._sending.connections import CONNECTING, IDLE_SECONDS, Connecting, Connections
 from pinecone_embed_async._threads import in_thread
 
 if TYPE_CHECKING:
@@ -28,6 +28,20 @@ if TYPE_CHECKING:
 READ_BUFFER_BYTES = 2**20
 """Bytes that a connection takes in before it stops reading from its socket. With aiohttp's 64 KiB, the 1.9 MB of a
 full answer stop and go thirty times."""
+
+_OTHER_VERSIONS = frozenset(
+    {
+        "HTTP_REQUEST",
+        "NO_PROTOCOLS_AVAILABLE",
+        "TLSV1_ALERT_PROTOCOL_VERSION",
+        "UNSUPPORTED_PROTOCOL",
+        "UNKNOWN_PROTOCOL",
+        "VERSION_TOO_LOW",
+        "WRONG_SSL_VERSION",
+        "WRONG_VERSION_NUMBER",
+    }
+)
+"""What OpenSSL calls a peer that speaks another version of TLS, or none."""
 
 _FAULTS = (aiohttp.ClientError, OSError, ValueError, RuntimeError)
 """What aiohttp raises for a connection that fails, and for a peer that does not speak HTTP."""
@@ -172,19 +186,17 @@ class _Exchange:
         return self._response.headers
 
     async def __aenter__(self) -> Self:
-        problem = None
+        problem, connection = None, None
         token = CONNECTING.set(self._connecting)
         try:
             self._response = await self._request()
-        except aiohttp.ConnectionTimeoutError:
-            problem = self._connecting.overdue
         except _FAULTS as fault:
-            problem = _described(fault, self._proxy)
+            problem, connection = self._described(fault)
         finally:
             CONNECTING.reset(token)
         if problem is not None:
             # Not chained: aiohttp's errors hold the request's headers.
-            raise TransportError(problem)
+            raise TransportError(problem, problem=connection)
         return self
 
     async def __aexit__(
@@ -209,17 +221,58 @@ class _Exchange:
             raise TransportError(problem)
         return piece
 
+    def _described(self, fault: Exception) -> tuple[str, ConnectionProblem | None]:
+        """What happened before there was an answer, and what that says of the connection."""
+        connecting = self._connecting
+        if isinstance(fault, aiohttp.ConnectionTimeoutError):
+            return connecting.overdue, ConnectionProblem.UNREACHED
+        if not connecting.is_done:
+            kind = ConnectionProblem.SETUP if _is_setup(fault) else ConnectionProblem.UNREACHED
+            # A session that was closed meanwhile is no matter of the network.
+            return _described(fault, self._proxy), kind if isinstance(fault, (aiohttp.ClientError, OSError)) else None
+        if connecting.idle > IDLE_SECONDS and isinstance(fault, aiohttp.ClientConnectionError) and _is_before_answer(fault):
+            connecting.was_reset()
+            return f"{_described(fault, self._proxy)} (a connection that had been idle)", ConnectionProblem.IDLE
+        return _described(fault, self._proxy), None
+
 
 def _described(fault: Exception, proxy: Proxy | None) -> str:
+    """What happened, in words that show no header and no address with a password, and what to check."""
     if isinstance(fault, aiohttp.ClientHttpProxyError):
-        # Its own text has the address that was asked for, and its headers more.
         name = "the proxy" if proxy is None else f"the proxy {proxy.name}"
         if fault.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
             return f"{name} answered HTTP 407: it wants a user and a password, or others; check the variable HTTPS_PROXY"
         return f"{name} answered HTTP {fault.status} when it was asked for a connection to the service"
     if isinstance(fault, aiohttp.ClientResponseError):
         return f"{type(fault).__name__}: {fault.message}"
+    if isinstance(fault, aiohttp.ClientConnectorCertificateError):
+        return (
+            f"the certificate of {fault.host}:{fault.port} is not trusted ({fault.certificate_error}): check SSL_CERT_FILE"
+            " or ssl_context, the proxy, the host, and this machine's clock"
+        )
+    if isinstance(fault, aiohttp.ClientConnectorError):
+        reason = str(fault.os_error) or type(fault.os_error).__name__
+        what = f"cannot connect to {fault.host}:{fault.port} ({reason})"
+        if isinstance(fault, aiohttp.ClientConnectorSSLError):
+            return f"{what}: TLS failed; check that the host, its port and the proxy speak it, and in which version"
+        if isinstance(fault, aiohttp.ClientConnectorDNSError):
+            return f"{what}: the host's address was not found; check base_url, the proxy and DNS"
+        return f"{what}: check the host, the proxy and the network"
     return f"{type(fault).__name__}: {fault}"
+
+
+def _is_setup(fault: Exception) -> bool:
+    """Whether every other connection would fail for this as well."""
+    if isinstance(fault, aiohttp.ClientHttpProxyError):
+        return fault.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED
+    if isinstance(fault, aiohttp.ClientConnectorSSLError):
+        return getattr(fault.os_error, "reason", None) in _OTHER_VERSIONS
+    return isinstance(fault, aiohttp.ClientConnectorCertificateError)
+
+
+def _is_before_answer(fault: aiohttp.ClientConnectionError) -> bool:
+    """Whether no byte of an answer had come. Of a reset aiohttp does not tell: it is taken for one that had none."""
+    return not isinstance(fault, aiohttp.ServerDisconnectedError) or isinstance(fault.message, str)
 
 
 def check_ssl_context(context: object) -> None:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from pinecone_embed_async._endpoint import Proxy
 
+IDLE_SECONDS = 1.0
+"""A connection that has been idle for longer may have been closed by the other side at any time."""
+
 CONNECTING: ContextVar[Connecting] = ContextVar("CONNECTING")
 """Of the request that is being sent: aiohttp hands nothing of ours down to its connector."""
 
@@ -36,15 +39,17 @@ class Connecting:
     Attributes:
         phase: what is being done, for the message of a connection that took too long.
         is_done: whether there is a connection.
+        connections: where it comes from.
         idle: seconds that the connection had been idle before; 0 for a new one, and for one that somebody else used last.
     """
 
-    __slots__ = ("_host", "_scope", "_seconds", "idle", "is_done", "phase")
+    __slots__ = ("_host", "_scope", "_seconds", "connections", "idle", "is_done", "phase")
 
     def __init__(self, url: URL, proxy: Proxy | None, timeout: float) -> None:
         self._host = f"{url.host}:{url.port}"
         self._seconds = timeout
         self._scope: asyncio.Timeout | None = None
+        self.connections: Connections | None = None
         self.is_done = False
         self.idle = 0.0
         if proxy is not None:
@@ -66,6 +71,11 @@ class Connecting:
         """Note that a new connection is being made."""
         if self._scope is not None:
             self._scope.reschedule(asyncio.get_running_loop().time() + self._seconds)
+
+    def was_reset(self) -> None:
+        """Note that the connection was found closed, for the next ones."""
+        if self.connections is not None:
+            self.connections.was_reset()
 
     @property
     def overdue(self) -> str:
@@ -121,7 +131,7 @@ class Connections(aiohttp.BaseConnector):
     ) -> Connection:
         """Get a connection from the pool, or a new one within the time for it."""
         connecting = CONNECTING.get()
-        connecting.is_done = False
+        connecting.is_done, connecting.connections = False, self
         trace = Trace(cast("Any", None), self._tracing, cast("Any", connecting))
         while True:
             async with asyncio.timeout(None) as scope:
