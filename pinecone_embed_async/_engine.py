@@ -22,6 +22,7 @@ from pinecone_embed_async._errors import (
     ServiceError,
     TransportError,
     kind_of,
+    unexpected_error,
 )
 from pinecone_embed_async._limits import DecodeGate, Flow, Lane, Turnstile
 from pinecone_embed_async._log import logger
@@ -359,6 +360,10 @@ class Engine:
         except asyncio.CancelledError as cancellation:
             cancelled = cancellation
             raise
+        except Exception as fault:  # noqa: BLE001 - one request must not take the others' answers along
+            # Here and not further up, for here it is known what must not be shown.
+            error = unexpected_error(fault, sending.redactor.clean)
+            error.attempts = retry.attempts
         finally:
             if sending.turn is not None:
                 sending.turn.give_back()

@@ -19,6 +19,9 @@ from pinecone_embed_async._wire._structs import (
     SparseItem,
 )
 
+MOST_TOKENS = 2**53
+"""More tokens than any answer is billed, and the largest number that every JSON parser reads the same."""
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -244,7 +247,7 @@ def _total_tokens(usage: Raw | UnsetType) -> int | None:
         total = _USAGE.decode(usage).total_tokens
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return total if isinstance(total, int) and total >= 0 else None
+    return total if isinstance(total, int) and 0 <= total <= MOST_TOKENS else None
 
 
 def _occurrences(buffer: bytes | Raw, character: bytes) -> int:
