@@ -26,6 +26,7 @@ from pinecone_embed_async._errors import (
 )
 from pinecone_embed_async._limits import DecodeGate, Flow, Lane, Turnstile
 from pinecone_embed_async._log import logger
+from pinecone_embed_async._plan import most_tokens
 from pinecone_embed_async._retry import RetryBudget, RetryPolicy, RetryState, Verdict, judge
 from pinecone_embed_async._sending import AiohttpTransport, TransportRequest
 from pinecone_embed_async._telemetry import ObservedRequest, RequestObservation, Waiting
@@ -479,9 +480,12 @@ class Engine:
         if turn is None:
             raise RuntimeError("an attempt was made without a turn")
         if answer is not None:
-            turn.accepted(answer.total_tokens)
-            if answer.total_tokens is not None:
-                sender.learn(sending.request, answer.total_tokens)
+            billed = answer.total_tokens
+            if billed is not None:
+                most = most_tokens(sending.request, sender.limits().sequence_length)
+                sender.learn(sending.request, billed)
+                billed = min(billed, most)
+            turn.accepted(billed)
         elif isinstance(error, ResponseError):
             # Not readable, but the service took the request.
             turn.accepted(None)
