@@ -31,7 +31,7 @@ from pinecone_embed_async._errors import (
     ResponseError,
 )
 from pinecone_embed_async._estimate import Estimator
-from pinecone_embed_async._inputs import iter_texts, read_texts, text_of
+from pinecone_embed_async._inputs import SLICE, iter_texts, read_texts, text_of
 from pinecone_embed_async._limits import LimiterOptions, Quota, SharedQuota, Turnstile, limiter_options
 from pinecone_embed_async._plan import Distinct, Learned, Ledger, RequestLimits, Requests, Splitter
 from pinecone_embed_async._results import DenseEmbeddings, Dimension, SparseEmbeddings, SparseVector, with_outcome
@@ -41,7 +41,7 @@ from pinecone_embed_async._telemetry import CallObservation, ObservedCall, telle
 from pinecone_embed_async._wire import decode_model, decode_models, encode_parameters, encode_request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
     from concurrent.futures import Executor
     from types import TracebackType
     from typing import Self, TypedDict, Unpack
@@ -537,7 +537,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             self._check_open()
             _check_on_error(on_error)
             job = self._job(input_type, parameters, self._deadline(timeout), priority)
-            call = self._call(job, await _read_until(inputs, job.deadline, self._clock), dedupe=dedupe)
+            call = await self._call(job, await _read_until(inputs, job.deadline, self._clock), dedupe=dedupe)
         finally:
             # Whoever reports errors with the locals of their frames is shown no texts.
             del inputs
@@ -579,7 +579,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             raise run.error
         result = collector.finish(self._model, self._engine.vector_type)
         if call.positions is not None:
-            result = result.spread(call.positions)
+            result = await _in_turns(collector.spread(result, call.positions))
         is_complete = collector.account.embedded_count == call.count
         # Where the last answer came after the job had ended, nothing is missing.
         error = None if is_complete else ledger.job_error or collector.account.first_error()
@@ -587,12 +587,16 @@ class EmbedClient(Generic[EmbeddingsT]):
             raise with_outcome(error, result)
         return cast("EmbeddingsT", result)
 
-    def _call(self, job: _Job, texts: list[str], *, dedupe: bool) -> _Call:
-        positions = None
+    async def _call(self, job: _Job, texts: list[str], *, dedupe: bool) -> _Call:
+        positions, room = None, len(texts)
         if dedupe:
-            distinct = Distinct(texts)
-            texts, positions = distinct.texts, distinct.positions
-        return _Call(texts, Collector(0, len(texts), Dimension(job.dimension)), positions)
+            distinct = Distinct(room)
+            for start in range(0, room, SLICE):
+                distinct.add(texts[start : start + SLICE])
+                await asyncio.sleep(0)
+            positions = distinct.positions
+            texts = texts if positions is None else distinct.texts
+        return _Call(texts, Collector(0, len(texts), Dimension(job.dimension), room), positions)
 
     async def _look_up(self, cache: ClientCache, job: _Job, maker: KeyMaker, call: _Call) -> list[int]:
         """Take what the cache has of a call; gives the positions of the other texts."""
@@ -1198,6 +1202,20 @@ def _client_cache(cache: Cache, base_url: URL, api_version: str, model: str) -> 
         raise ConfigurationError(f"cache has get_many and put_many, as SqliteCache(path) does, got {type(cache).__name__}")
     address = f"{base_url.scheme}://{base_url.host}:{base_url.port}{base_url.path.rstrip('/')}"
     return ClientCache(cache, address=address, api_version=api_version, model=model)
+
+
+StepsT = TypeVar("StepsT")
+
+
+async def _in_turns(steps: Generator[None, None, StepsT]) -> StepsT:
+    """Take steps, each in a turn of the event loop; gives what they come to."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: StepsT = end.value
+            return result
+        await asyncio.sleep(0)
 
 
 def _calls_of(observation: CallObservation | None) -> Callable[[], tuple[ObservedCall, ...]]:
