@@ -65,6 +65,9 @@ SMALL = 8
 """What is left of an answer is small if it is less than this part of a slice, and then takes less than a fifth of a
 millisecond: no turn of the event loop is spent on it."""
 
+PIECES_IN_A_ROW = 256
+"""Pieces of an answer that are taken before the event loop has a turn, however small they are."""
+
 ERROR_BODY_SECONDS = 5.0
 """How long the body of an error is waited for; its status is known by then."""
 
@@ -522,13 +525,13 @@ class Engine:
         retry = RetryState(is_last=is_tried_once)
         redactor = Redactor(self._options.api_key.reveal())
         waiting = _Waiting(None, "interactive")
-        pieces: list[bytes] = []
+        body = bytearray()
 
         async def take(piece: bytes) -> None:
-            pieces.append(piece)
+            body.extend(piece)
 
         async def attempt() -> EmbedError | None:
-            pieces.clear()
+            body.clear()
             turn = await self._turnstile.turn(waiting.flow(state.lane), state.lane, None, 0, 0)
             is_answered = False
             error: EmbedError | None = None
@@ -547,7 +550,7 @@ class Engine:
         error: EmbedError | None = await self._retrying(None, retry, None)(attempt)
         if error is not None:
             raise error
-        return b"".join(pieces)
+        return bytes(body)
 
     async def _exchange(
         self,
@@ -806,10 +809,14 @@ class _Decoding:
 
 async def _take_all(response: TransportResponse, limit: int, take: Callable[[bytes], Awaitable[None]]) -> bool:
     """Take the whole body piece by piece as it comes; whether it was no larger than allowed."""
-    size = 0
+    size = count = 0
     while piece := await response.read():
         size += len(piece)
         if size > limit:
             return False
         await take(piece)
+        count += 1
+        if count % PIECES_IN_A_ROW == 0:
+            # Where they are there already, nothing else gives the loop back.
+            await asyncio.sleep(0)
     return True

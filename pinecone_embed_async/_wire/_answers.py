@@ -86,6 +86,7 @@ def decode_whole(body: bytes, *, count: int, vector_type: VectorType | None, dim
     """
     if vector_type is None:
         vector_type = _vector_type_in(body)
+    _check_no_crowd(body, count)
     answer: DenseAnswer | SparseAnswer
     problem = None
     try:
@@ -133,6 +134,46 @@ def judge_frame(gaps: Sequence[bytes], end: bytes) -> Answer | None:
     return Answer("dense", None if answer.model is UNSET else answer.model, _total_tokens(answer.usage))
 
 
+def has_more_rows(gaps: Sequence[bytes], end: bytes, count: int) -> bool:
+    """Whether an answer has more items than `count`, by its beginning; then it is refused whatever follows.
+
+    Args:
+        gaps: what stands before each of the first `count` rows, as `judge_frame` takes it.
+        end: the beginning of what stands behind the last of them.
+        count: items that it should have.
+    """
+    closing = end.find(b"}", end.find(b"[") + 1) + 1
+    # The first item that should not be there is closed, and then the answer.
+    frame = b"".join([b"%b0" % gap for gap in gaps]) + end[:closing] + b"]}"
+    return closing > 0 and _count_items(frame) > count
+
+
+_FEW_BRACES = 1000
+
+
+def _check_no_crowd(body: bytes, count: int) -> None:
+    """Refuse an answer of very many items, before each of them becomes an object of some hundred bytes."""
+    if body.count(b"{") > 2 * count + _FEW_BRACES and (got := _count_items(body)) > count:
+        raise ResponseError(f"expected {count} embeddings, got {got} at `$.data`")
+
+
+def _count_items(body: bytes) -> int:
+    """How many items `data` has; 0 if that cannot be told."""
+    try:
+        return len(_ITEMS.decode(body).data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return 0
+
+
+class _Item(Struct, gc=False):
+    pass
+
+
+class _Items(Struct):
+    data: list[_Item]
+
+
+_ITEMS = msgspec.json.Decoder(_Items)
 _DENSE = msgspec.json.Decoder(DenseAnswer)
 _SPARSE = msgspec.json.Decoder(SparseAnswer)
 _SHAPE = msgspec.json.Decoder(AnswerShape)
