@@ -31,7 +31,7 @@ from pinecone_embed_async._errors import (
     ResponseError,
 )
 from pinecone_embed_async._estimate import Estimator
-from pinecone_embed_async._inputs import iter_texts, read_inputs, text_of
+from pinecone_embed_async._inputs import SLICE, iter_texts, read_inputs, text_of
 from pinecone_embed_async._limits import LimiterOptions, Quota, SharedQuota, Turnstile, limiter_options
 from pinecone_embed_async._plan import Distinct, Learned, Ledger, RequestLimits, Requests, Splitter
 from pinecone_embed_async._results import DenseEmbeddings, Dimension, SparseEmbeddings, SparseVector, summed_up, with_outcome
@@ -43,7 +43,7 @@ from pinecone_embed_async._wire import decode_model, decode_models, encode_param
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
     from concurrent.futures import Executor
     from types import TracebackType
     from typing import Self, TypedDict, Unpack
@@ -574,7 +574,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             problem = read.error() if raises else None
             if problem is not None:
                 raise problem
-            call = self._call(job, read, dedupe=dedupe)
+            call = await self._call(job, read, dedupe=dedupe)
         finally:
             # Whoever reports errors with the locals of their frames is shown no texts.
             del inputs
@@ -614,7 +614,7 @@ class EmbedClient(Generic[EmbeddingsT]):
                 run.report()
         result = collector.finish(self._model, self._engine.vector_type)
         if call.positions is not None:
-            result = result.spread(call.positions)
+            result = await _in_turns(collector.spread(result, call.positions))
         if run.error is not None:
             # Whoever wanted what failed as a result has not asked for that.
             raise with_outcome(run.error, result)
@@ -628,27 +628,29 @@ class EmbedClient(Generic[EmbeddingsT]):
                 raise summed_up(error, result)
         return cast("EmbeddingsT", result)
 
-    def _call(self, job: _Job, read: ReadInputs, *, dedupe: bool) -> _Call:
+    async def _call(self, job: _Job, read: ReadInputs, *, dedupe: bool) -> _Call:
         texts, failures, positions, usable = read.texts, read.failures(), None, None
-        refused = np.concatenate([np.empty(0, np.intp), *(np.asarray(failure.indices, np.intp) for failure in failures)])
+        room = len(texts)
         if dedupe:
-            distinct = Distinct(texts)
-            texts, positions = distinct.texts, distinct.positions
-            if failures:
-                # One row for all inputs with the same fault, behind those of the texts.
-                usable = np.setdiff1d(np.arange(len(positions)), refused)
-                distinct = Distinct([read.texts[position] for position in usable.tolist()])
-                texts = [*distinct.texts, *([""] * len(failures))]
-                positions[usable] = distinct.positions
-                rows = range(len(distinct.texts), len(texts))
-                for row, failure in zip(rows, failures, strict=True):
-                    positions[np.asarray(failure.indices, np.intp)] = row
-                failures = tuple(Failure([row], failure.error) for row, failure in zip(rows, failures, strict=True))
-                usable = np.arange(len(distinct.texts))
-        elif failures:
+            # All inputs with the same fault have one row, too.
+            keys: list[str | int] = [*texts]
+            for number, failure in enumerate(failures):
+                for index in failure.indices:
+                    keys[index] = number
+            distinct = Distinct(room)
+            for start in range(0, room, SLICE):
+                distinct.add(keys[start : start + SLICE])
+                await asyncio.sleep(0)
+            positions = distinct.positions
+            if positions is not None:
+                keys = distinct.keys
+                rows = {key: row for row, key in enumerate(keys) if isinstance(key, int)}
+                failures = tuple(Failure([rows[number]], failure.error) for number, failure in enumerate(failures))
+                texts = [key if isinstance(key, str) else "" for key in keys]
+        collector = Collector(0, len(texts), Dimension(job.dimension), room)
+        if failures:
+            refused = np.concatenate([np.asarray(failure.indices, np.intp) for failure in failures])
             usable = np.setdiff1d(np.arange(len(texts)), refused)
-        collector = Collector(0, len(texts), Dimension(job.dimension))
-        if usable is not None:
             collector.account.refuse(failures)
             collector.limit_to(usable)
         return _Call(texts, collector, positions, usable)
@@ -1274,6 +1276,20 @@ def _client_cache(cache: Cache, base_url: URL, api_version: str, model: str, clo
     _checks.methods("cache", cache, ("get_many", "put_many"), "SqliteCache(path)")
     address = f"{base_url.scheme}://{base_url.host}:{base_url.port}{base_url.path.rstrip('/')}"
     return ClientCache(cache, address=address, api_version=api_version, model=model, clock=clock)
+
+
+StepsT = TypeVar("StepsT")
+
+
+async def _in_turns(steps: Generator[None, None, StepsT]) -> StepsT:
+    """Take steps, each in a turn of the event loop; gives what they come to."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: StepsT = end.value
+            return result
+        await asyncio.sleep(0)
 
 
 def _calls_of(observation: CallObservation | None) -> Callable[[], tuple[ObservedCall, ...]]:

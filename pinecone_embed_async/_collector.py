@@ -9,10 +9,10 @@ import numpy as np
 from pinecone_embed_async._errors import kind_of
 from pinecone_embed_async._log import logger
 from pinecone_embed_async._plan import Account
-from pinecone_embed_async._results import DenseRows, SparseRows, Usage
+from pinecone_embed_async._results import DenseEmbeddings, DenseRows, SparseRows, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     from numpy.typing import NDArray
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._errors import EmbedError
     from pinecone_embed_async._models import VectorType
     from pinecone_embed_async._plan import PlannedRequest
-    from pinecone_embed_async._results import DenseEmbeddings, Dimension, SparseEmbeddings
+    from pinecone_embed_async._results import Dimension, SparseEmbeddings
     from pinecone_embed_async._wire import Answer
 
 
@@ -31,6 +31,7 @@ class Collector:
         start: position in the call of the first input.
         count: inputs.
         dimension: numbers per row; several collectors may share it.
+        room: inputs that the rows will be spread to; `None` if they will not be.
 
     Attributes:
         account: what became of each input.
@@ -38,9 +39,9 @@ class Collector:
         cached_count: inputs whose rows came out of a cache.
     """
 
-    def __init__(self, start: int, count: int, dimension: Dimension) -> None:
+    def __init__(self, start: int, count: int, dimension: Dimension, room: int | None = None) -> None:
         self._start = start
-        self._dense = DenseRows(count, dimension)
+        self._dense = DenseRows(count, dimension, room)
         self._sparse = SparseRows(count)
         self._positions: NDArray[np.intp] | None = None
         self._scattered: dict[int, NDArray[np.float32]] = {}
@@ -115,6 +116,14 @@ class Collector:
         rows = self._rows_of(request) + self._start
         logger.warning("inputs %d:%d failed after %d attempts: %s", rows[0], rows[-1] + 1, error.attempts, kind_of(error))
         self.account.failed(request.start - self._start, request.stop - self._start, error)
+
+    def spread(
+        self, result: DenseEmbeddings | SparseEmbeddings, positions: NDArray[np.intp]
+    ) -> Generator[None, None, DenseEmbeddings | SparseEmbeddings]:
+        """Give what `finish` gave to all inputs, in small steps; row i is row `positions[i]` of `result`."""
+        if isinstance(result, DenseEmbeddings):
+            return result.spread(positions, (yield from self._dense.spread(positions)))
+        return result.spread(positions)
 
     def finish(self, model: str, vector_type: VectorType | None) -> DenseEmbeddings | SparseEmbeddings:
         """What was embedded; rows that were not are NaN, or empty if sparse."""

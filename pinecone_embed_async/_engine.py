@@ -22,9 +22,11 @@ from pinecone_embed_async._errors import (
     ServiceError,
     TransportError,
     kind_of,
+    unexpected_error,
 )
 from pinecone_embed_async._limits import DecodeGate, Flow, Lane, Turnstile
 from pinecone_embed_async._log import logger
+from pinecone_embed_async._plan import most_tokens
 from pinecone_embed_async._retry import FirstContact, RetryBudget, RetryPolicy, RetryState, Verdict, judge
 from pinecone_embed_async._sending import AiohttpTransport, TransportRequest
 from pinecone_embed_async._telemetry import ObservedRequest, RequestObservation, Waiting
@@ -65,6 +67,9 @@ OVERLOAD = frozenset({502, 503, 504})
 SMALL = 8
 """What is left of an answer is small if it is less than this part of a slice, and then takes less than a fifth of a
 millisecond: no turn of the event loop is spent on it."""
+
+PIECES_IN_A_ROW = 256
+"""Pieces of an answer that are taken before the event loop has a turn, however small they are."""
 
 ERROR_BODY_SECONDS = 5.0
 """How long the body of an error is waited for; its status is known by then."""
@@ -368,6 +373,10 @@ class Engine:
         except asyncio.CancelledError as cancellation:
             cancelled = cancellation
             raise
+        except Exception as fault:  # noqa: BLE001 - one request must not take the others' answers along
+            # Here and not further up, for here it is known what must not be shown.
+            error = unexpected_error(fault, sending.redactor.clean)
+            error.attempts = retry.attempts
         finally:
             if sending.turn is not None:
                 sending.turn.give_back()
@@ -484,9 +493,12 @@ class Engine:
         if turn is None:
             raise RuntimeError("an attempt was made without a turn")
         if answer is not None:
-            turn.accepted(answer.total_tokens)
-            if answer.total_tokens is not None:
-                sender.learn(sending.request, answer.total_tokens)
+            billed = answer.total_tokens
+            if billed is not None:
+                most = most_tokens(sending.request, sender.limits().sequence_length)
+                sender.learn(sending.request, billed)
+                billed = min(billed, most)
+            turn.accepted(billed)
         elif isinstance(error, ResponseError):
             # Not readable, but the service took the request.
             turn.accepted(None)
@@ -525,13 +537,13 @@ class Engine:
         retry = RetryState(is_last=is_tried_once)
         redactor = Redactor(self._options.api_key.reveal())
         waiting = _Waiting(None, "interactive")
-        pieces: list[bytes] = []
+        body = bytearray()
 
         async def take(piece: bytes) -> None:
-            pieces.append(piece)
+            body.extend(piece)
 
         async def attempt() -> EmbedError | None:
-            pieces.clear()
+            body.clear()
             turn = await self._turnstile.turn(waiting.flow(state.lane), state.lane, None, 0, 0)
             is_answered = False
             error: EmbedError | None = None
@@ -555,7 +567,7 @@ class Engine:
         error: EmbedError | None = await self._retrying(None, retry, None)(attempt)
         if error is not None:
             raise error
-        return b"".join(pieces)
+        return bytes(body)
 
     async def _exchange(
         self,
@@ -817,10 +829,14 @@ class _Decoding:
 
 async def _take_all(response: TransportResponse, limit: int, take: Callable[[bytes], Awaitable[None]]) -> bool:
     """Take the whole body piece by piece as it comes; whether it was no larger than allowed."""
-    size = 0
+    size = count = 0
     while piece := await response.read():
         size += len(piece)
         if size > limit:
             return False
         await take(piece)
+        count += 1
+        if count % PIECES_IN_A_ROW == 0:
+            # Where they are there already, nothing else gives the loop back.
+            await asyncio.sleep(0)
     return True

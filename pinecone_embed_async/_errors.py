@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import builtins
+import traceback
 from dataclasses import dataclass
 from enum import Enum, auto
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings
     from pinecone_embed_async._stream import EmbeddedBatch
@@ -216,3 +219,48 @@ def name_positions(positions: Sequence[int]) -> str:
     """The first few of some positions, and how many more there are: for messages."""
     named = ", ".join(map(str, positions[:NAMED]))
     return named if len(positions) <= NAMED else f"{named} and {len(positions) - NAMED:,} more"
+
+
+def unexpected_error(fault: BaseException, clean: Callable[[str], str] | None = None) -> EmbedError:
+    """The error for inputs whose request ended with an exception that nobody foresaw, such as a bug of this package.
+
+    The exception itself holds frames, and through them texts and keys. So its cause is another one of the same type, with no
+    more than may be shown.
+
+    Args:
+        fault: what was raised.
+        clean: takes secrets out of its message; without it the message is not shown.
+    """
+    kind = type(fault)
+    place = _place_of(fault)
+    said = _said_by(fault, clean)
+    error = EmbedError(
+        f"the request was to end with an answer or an error of the service, and ended with {kind.__name__}{said}{place};"
+        " only its inputs fail. Unless it came from code that was passed to the client, please report it"
+    )
+    shown = f"{said[2:]}{place}".strip()
+    is_plain = getattr(builtins, kind.__name__, None) is kind and not issubclass(kind, BaseExceptionGroup)
+    cause = kind.__new__(kind) if is_plain else RuntimeError()
+    cause.args = (shown if is_plain else f"{kind.__name__}: {shown}",)
+    error.__cause__ = cause
+    return error
+
+
+def _said_by(fault: BaseException, clean: Callable[[str], str] | None) -> str:
+    if clean is None:
+        return ""
+    try:
+        message = clean(str(fault))
+    except Exception:  # noqa: BLE001 - the exception is anybody's, and what it says of itself is not needed
+        return ""
+    return f": {message}" if message else ""
+
+
+def _place_of(fault: BaseException) -> str:
+    """Where in this package it was raised, as far as it is known."""
+    package = Path(__file__).parent
+    for frame, line in reversed(list(traceback.walk_tb(fault.__traceback__))):
+        path = Path(frame.f_code.co_filename)
+        if path.is_relative_to(package):
+            return f" (at {path.relative_to(package)}:{line}, in {frame.f_code.co_name})"
+    return ""

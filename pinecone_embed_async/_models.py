@@ -173,8 +173,12 @@ def _either_number(values: tuple[str | int | float | bool, ...]) -> tuple[str | 
     return tuple(either)
 
 
+MOST_OF_ANYTHING = 2**31 - 1
+"""Larger figures in a description make no sense, and do not fit where they are used."""
+
+
 def _positive(value: int | None, otherwise: int) -> int:
-    return value if value is not None and value > 0 else otherwise
+    return value if value is not None and 0 < value <= MOST_OF_ANYTHING else otherwise
 
 
 QUOTA_WINDOW = 60.0

@@ -17,7 +17,7 @@ from pinecone_embed_async._inputs import is_missing, is_table, plain
 from pinecone_embed_async._log import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -74,8 +74,12 @@ class _Embeddings:
         for number, failure in enumerate(self.failures):
             cause[np.asarray(failure.indices, dtype=np.intp)] = number
         causes = cause[positions]
+        # Sorted once, rather than looked through for each failure: there may be as many as inputs.
+        order = np.argsort(causes, kind="stable")
+        ends = np.searchsorted(causes[order], np.arange(len(self.failures) + 1)).tolist()
         spread = (
-            Failure(np.flatnonzero(causes == number).tolist(), failure.error) for number, failure in enumerate(self.failures)
+            Failure(order[ends[number] : ends[number + 1]].tolist(), failure.error)
+            for number, failure in enumerate(self.failures)
         )
         return tuple(sorted(spread, key=lambda failure: failure.indices[0]))
 
@@ -186,10 +190,15 @@ class DenseEmbeddings(_Embeddings):
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         return iter(self.vectors)
 
-    def spread(self, positions: NDArray[np.intp]) -> DenseEmbeddings:
-        """A result of which row i is row `positions[i]` of this one; every row of this one must occur."""
+    def spread(self, positions: NDArray[np.intp], vectors: NDArray[np.float32] | None = None) -> DenseEmbeddings:
+        """A result of which row i is row `positions[i]` of this one; every row of this one must occur.
+
+        Args:
+            positions: intp, shape (inputs,).
+            vectors: the rows of that result, if they are there already.
+        """
         return DenseEmbeddings(
-            self.vectors[positions],
+            self.vectors[positions] if vectors is None else vectors,
             model=self.model,
             usage=self.usage,
             failures=self._spread_failures(positions),
@@ -500,16 +509,22 @@ class Dimension:
             raise ResponseError(f"expected {self.value} numbers a row, as in earlier answers, got {dimension}")
 
 
+SPREAD_BYTES = 2**19
+"""Of rows that are copied in one go: a fraction of a millisecond."""
+
+
 class DenseRows:
     """Collects dense answers: one matrix, allocated once, into which each answer is written in place.
 
     Args:
         count: inputs of the call.
         dimension: numbers per row.
+        room: rows that the matrix has room for, if `spread` is to be called.
     """
 
-    def __init__(self, count: int, dimension: Dimension) -> None:
+    def __init__(self, count: int, dimension: Dimension, room: int | None = None) -> None:
         self._count = count
+        self._room = count if room is None else room
         self.dimension = dimension
         self._matrix: NDArray[np.float32] | None = None
 
@@ -532,19 +547,41 @@ class DenseRows:
     def _whole(self, dimension: int) -> NDArray[np.float32]:
         self.dimension.settle(dimension)
         if self._matrix is None:
-            self._matrix = np.empty((self._count, dimension), np.float32)
+            self._matrix = np.empty((self._room, dimension), np.float32)
         return self._matrix
 
     def finish(
         self, *, model: str, usage: Usage, failures: tuple[Failure, ...], embedded: NDArray[np.bool_]
     ) -> DenseEmbeddings:
         """The result; rows that are not embedded become NaN."""
-        matrix = self._matrix
-        if matrix is None:
-            matrix = np.empty((self._count, self.dimension.value or 0), np.float32)
+        if self._matrix is None:
+            self._matrix = np.empty((self._room, self.dimension.value or 0), np.float32)
+        matrix = self._matrix if self._room == self._count else self._matrix[: self._count]
         if not embedded.all():
             matrix[~embedded] = np.nan
         return DenseEmbeddings(matrix, model=model, usage=usage, failures=failures, embedded=embedded)
+
+    def spread(self, positions: NDArray[np.intp]) -> Generator[None, None, NDArray[np.float32]]:
+        """Have row i be what row `positions[i]` is, in place and in small steps, once the result is finished.
+
+        Args:
+            positions: intp, shape (room,): every row occurs, and first in the order of the rows.
+
+        Returns:
+            The whole matrix, shape (room, dimension).
+        """
+        matrix = self._matrix
+        if matrix is None:
+            raise RuntimeError("the result is not finished")
+        at_once = max(1, SPREAD_BYTES // max(1, matrix[:1].nbytes))
+        moved = positions != np.arange(len(positions))
+        first = int(moved.argmax()) if moved.any() else len(positions)
+        # From the end: no row comes before its first place, so what a step writes over is not needed by those after it.
+        for stop in range(len(positions), first, -at_once):
+            start = max(first, stop - at_once)
+            matrix[start:stop] = matrix[positions[start:stop]]
+            yield
+        return matrix
 
 
 class SparseRows:

@@ -726,8 +726,8 @@ async def test_callers_are_told_of_a_fault_of_our_own() -> None:
     errors = [call.exception() for call in calls]
     assert errors[0] is not errors[1]
     for error in errors:
-        assert isinstance(error, RuntimeError)
-        assert isinstance(error.__cause__, ExceptionGroup)
+        assert isinstance(error, EmbedError)
+        assert isinstance(error.__cause__, KeyError)
     await service.nothing_is_left()
 
 

@@ -537,3 +537,15 @@ asyncio.run(main())
 print(client.statistics().in_flight)
 """
     assert await run_with_client(emulator, code) == "0\n"
+
+
+async def test_callers_that_ask_again_at_once_share_one_request_a_round() -> None:
+    rounds, callers = 12, 64
+    async with Emulator() as emulator, dense_client(emulator, max_delay=AGES) as client:
+
+        async def ask(caller: int) -> None:
+            for number in range(rounds):
+                await client.embed_one(f"text {caller} of round {number}", input_type="query")
+
+        await asyncio.gather(*map(ask, range(callers)))
+        assert emulator.statistics().requests == rounds

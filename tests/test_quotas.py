@@ -8,6 +8,7 @@ from typing import Any, Literal
 import aiohttp
 import numpy as np
 import pytest
+from aiohttp import web
 
 from pinecone_embed_async import (
     ConfigurationError,
@@ -25,6 +26,7 @@ from pinecone_embed_async._limits import QuotaDemand, QuotaGrant, QuotaOutcome
 from pinecone_embed_async.emulator import EmbedRequest, EmulatedModel, Emulator, ServiceQuota
 from pinecone_embed_async.emulator._tokens import count_tokens
 from tests.limits.cluster import Cluster
+from tests.service import Service
 
 SMALL = EmulatedModel("small", default_dimension=4, supported_dimensions=(4,))
 QUICK = RetryPolicy(initial_backoff=0.02, max_backoff=0.05)
@@ -444,3 +446,20 @@ async def test_a_session_that_is_closed_during_a_backoff_ends_the_call_with_an_e
             await session.close()
             with pytest.raises(ConfigurationError, match="the session that was passed to the client is closed"):
                 await job
+
+
+async def test_an_absurd_bill_does_not_stop_the_job() -> None:
+    bills = iter([10**9])
+
+    def answer() -> web.Response:
+        usage = {"total_tokens": next(bills, 10)}
+        return web.json_response({"vector_type": "dense", "data": [{"values": [1.0]}], "usage": usage})
+
+    async with (
+        Service(last=answer) as service,
+        service.client(quota=Quota(10_000, window=30.0), max_batch_size=1) as client,
+    ):
+        result = await client.embed([f"text {number}" for number in range(20)], timeout=10.0)
+    assert result.embedded.all()
+    # What the service says is passed on as it is.
+    assert result.usage.total_tokens == 10**9 + 19 * 10

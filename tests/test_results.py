@@ -1,9 +1,12 @@
 import itertools
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pinecone_embed_async import (
@@ -16,7 +19,9 @@ from pinecone_embed_async import (
     Usage,
     _results,
 )
-from pinecone_embed_async._results import DenseRows, Dimension, SparseRows
+from pinecone_embed_async._collector import Collector
+from pinecone_embed_async._plan import Distinct
+from pinecone_embed_async._results import SPREAD_BYTES, DenseRows, Dimension, SparseRows
 from pinecone_embed_async._wire import SparseBlock
 
 
@@ -257,3 +262,46 @@ def test_a_vocabulary_gives_as_many_columns_in_its_order() -> None:
 def test_a_vocabulary_that_is_none_is_refused(vocabulary: Any) -> None:
     with pytest.raises(ConfigurationError, match="vocabulary must"):
         drawn(1, 2).compressed(vocabulary)
+
+
+def spread(names: list[int], dimension: int) -> tuple[DenseEmbeddings, int]:
+    """Rows of distinct names, spread to all of them; and in how many steps."""
+    distinct = Distinct(len(names))
+    distinct.add(map(str, names))
+    collector = Collector(0, len(distinct.keys), Dimension(dimension), len(names))
+    collector._dense.rows(0, len(distinct.keys), dimension)[:] = np.array(distinct.keys, np.float32)[:, None]
+    collector.account.embedded(0, len(distinct.keys))
+    result = collector.finish("m", "dense")
+    assert distinct.positions is not None
+    steps, count = collector.spread(result, distinct.positions), 0
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            assert isinstance(end.value, DenseEmbeddings)
+            return end.value, count
+        count += 1
+
+
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=40), st.sampled_from([2, SPREAD_BYTES // 4, SPREAD_BYTES // 12]))
+def test_rows_are_spread_in_place_whatever_is_equal(names: list[int], dimension: int) -> None:
+    names.append(names[0])
+    result, _ = spread(names, dimension)
+    assert result.vectors[:, 0].tolist() == names
+    assert result.vectors[:, -1].tolist() == names
+    assert result.embedded.all()
+
+
+def test_rows_are_spread_in_small_steps_and_without_a_second_matrix() -> None:
+    names = [*range(4000), 0]
+    tracemalloc.start()
+    try:
+        result, steps = spread(names, 1024)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert steps == 1, "the rows that are in their places are left there"
+    assert peak < 1.2 * result.vectors.nbytes
+    names = [0, *range(4000)]
+    _, steps = spread(names, 1024)
+    assert steps >= 4000 * 4096 // SPREAD_BYTES

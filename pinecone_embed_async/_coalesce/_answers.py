@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pinecone_embed_async._errors import ApiError, EmbedError, Failure, kind_of
+from pinecone_embed_async._errors import ApiError, EmbedError, Failure, kind_of, unexpected_error
 from pinecone_embed_async._log import logger
 from pinecone_embed_async._results import SparseVector
 
@@ -94,7 +94,6 @@ class Answers:
 
     def embedded(self, request: PlannedRequest) -> None:
         """Hand over the rows of a request."""
-        self._unsettled -= len(request.texts)
         block = self._blocks.pop(request.start, None)
         matrix = self._rows.pop(request.start, None)
         sparse_row = _rows_of(block) if block is not None else None
@@ -107,6 +106,8 @@ class Answers:
                         seat.settle(sparse_row(row))
                     elif matrix is not None:
                         seat.settle(matrix[row].copy())
+        # At the end: should anything before have failed, the request is told of as failed.
+        self._unsettled -= len(request.texts)
         if handed_over:
             self._counted(handed_over)
 
@@ -138,9 +139,8 @@ class Answers:
         """Give the callers that still wait an error of this package's own doing."""
         for seats in self._seats:
             for seat in seats:
-                broken = RuntimeError("the request that the call had joined ended without an outcome")
-                broken.__cause__ = fault
-                seat.settle(broken)
+                if seat.outcome is None:
+                    seat.settle(unexpected_error(fault or RuntimeError()))
 
     def _error_of(self, error: EmbedError, position: int) -> EmbedError:
         own = own_error(error, position, is_failure=True)
@@ -161,6 +161,7 @@ def own_error(error: EmbedError, position: int, *, is_failure: bool) -> EmbedErr
     """
     own = copy.copy(error)
     own.partial = own.batch = None
+    own.__cause__ = copy.copy(error.__cause__)
     own.args = (_renamed(error.message, position), *error.args[1:])
     own.failures = (Failure((0,), own),) if is_failure else ()
     if isinstance(own, ApiError):

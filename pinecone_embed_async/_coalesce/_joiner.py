@@ -48,13 +48,34 @@ class Joined:
         self.requests += 1
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False, eq=False)
 class _Sent:
-    """A batch whose request is under way."""
+    """A batch whose request is under way.
+
+    Attributes:
+        answers: takes what comes of it.
+        run: sends it.
+        task: of the run.
+        last: what the last caller to leave waits for; `None` while it does not wait.
+    """
 
     answers: Answers
     run: Run
     task: asyncio.Task[None]
+    last: asyncio.Future[None] | None = None
+
+    async def ended(self) -> None:
+        """Wait for the end of the task, which is cancelled if the caller is."""
+        cancellation: asyncio.CancelledError | None = None
+        while not self.task.done():
+            self.last = self.task.get_loop().create_future()
+            try:
+                await self.last
+            except asyncio.CancelledError as error:
+                self.task.cancel()
+                cancellation = error
+        if cancellation is not None:
+            raise cancellation
 
 
 class Joiner:
@@ -152,6 +173,9 @@ class Joiner:
 
     def _ended(self, batch: Batch) -> None:
         sent = self._sent.pop(batch)
+        # First of all: it may ask for another text at once, and so in time for the request that goes next.
+        if sent.last is not None and not sent.last.done():
+            sent.last.set_result(None)
         self._gatherer.ended(batch)
         fault = None if sent.task.cancelled() else sent.task.exception()
         if sent.answers.is_settled:
@@ -189,7 +213,7 @@ class Joiner:
             # Something may still be kept of the answer; that has the time that is left.
             timer = self._clock.call_at(seat.deadline, functools.partial(_cancel, sent.task))
         try:
-            await _ended(sent.task)
+            await sent.ended()
         finally:
             if timer is not None:
                 timer.cancel()
@@ -197,19 +221,6 @@ class Joiner:
 
 def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    """Wait for the end of a task, which is cancelled if the caller is."""
-    cancellation: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            task.cancel()
-            cancellation = error
-    if cancellation is not None:
-        raise cancellation
 
 
 async def _finish(run: Run) -> None:

@@ -19,6 +19,7 @@ from pinecone_embed_async._plan._tokens import (
     MOST_BYTES_PER_TOKEN,
     SPECIAL_TOKENS,
     estimate_tokens,
+    most_tokens,
     utf8_length,
 )
 
@@ -41,6 +42,7 @@ __all__ = [
     "Splitter",
     "count_requests",
     "estimate_tokens",
+    "most_tokens",
     "plan_request",
     "utf8_length",
 ]

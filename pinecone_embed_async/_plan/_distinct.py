@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
@@ -16,19 +16,31 @@ class Distinct:
     """The distinct texts of a call.
 
     Args:
-        texts: the call's inputs.
-
-    Attributes:
-        texts: each text once, in the order of its first occurrence.
-        positions: intp, shape (inputs,): for each input, the position of its text in `texts`.
+        count: inputs of the call.
     """
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        first: dict[str, int] = {}
-        self.positions: NDArray[np.intp] = np.fromiter(
-            (first.setdefault(text, len(first)) for text in texts), np.intp, len(texts)
-        )
-        self.texts: list[str] = list(first)
+    def __init__(self, count: int) -> None:
+        self._first: dict[str | int, int] = {}
+        self._positions: NDArray[np.intp] = np.empty(count, np.intp)
+        self._added = 0
 
     def __repr__(self) -> str:
-        return f"<Distinct {len(self.texts)} of {len(self.positions)}>"
+        return f"<Distinct {len(self._first)} of {self._added}>"
+
+    def add(self, keys: Iterable[str | int]) -> None:
+        """Take what stands for the next of the inputs: its text, or a number for one that has none."""
+        first = self._first
+        positions = [first.setdefault(key, len(first)) for key in keys]
+        end = self._added + len(positions)
+        self._positions[self._added : end] = positions
+        self._added = end
+
+    @property
+    def keys(self) -> list[str | int]:
+        """Each once, in the order of its first occurrence."""
+        return list(self._first)
+
+    @property
+    def positions(self) -> NDArray[np.intp] | None:
+        """Intp, shape (inputs,): for each input, the position of its own in `keys`; `None` if no two are equal."""
+        return None if len(self._first) == self._added else self._positions

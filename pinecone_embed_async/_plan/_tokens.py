@@ -21,6 +21,9 @@ MOST_BYTES_PER_TOKEN = 6.0
 SPECIAL_TOKENS = 2
 """Tokens that a model puts around each input: one before, one behind."""
 
+PROMPT_TOKENS = 16
+"""Tokens that a model may put before each input by its `input_type`, such as `query: `, at the most. A rule of thumb."""
+
 MEMORY = 0.95
 """What is left of the weight of a bill with each further one."""
 
@@ -61,7 +64,9 @@ class TokenEstimator:
         return self._bytes / self._tokens if self._tokens else BYTES_PER_TOKEN
 
     def learn(self, request: PlannedRequest, billed: int, sequence_length: int) -> None:
-        """Learn from the bill of a request."""
+        """Learn from the bill of a request; from one that cannot be right nothing is learned."""
+        if billed > most_tokens(request, sequence_length):
+            return
         inputs = len(request.texts) - request.clipped
         size = request.open_bytes
         tokens = billed - request.clipped * sequence_length - SPECIAL_TOKENS * inputs
@@ -79,6 +84,17 @@ class TokenEstimator:
         surplus = min(max(SPREADS * math.sqrt(self._variance), LEAST_SPREAD), MOST_SPREAD)
         step = math.floor(STEPS * math.log2(self.expected / (1 + surplus)))
         self.bytes_per_token = 2.0 ** (step / STEPS)
+
+
+def most_tokens(request: PlannedRequest, sequence_length: int) -> int:
+    """Tokens that a request can have cost: no vocabulary has tokens of less than a byte, and what is cut off is not billed.
+
+    What is billed beyond that is a mistake, and of no use for what is to be sent in the next minute.
+    """
+    inputs = len(request.texts)
+    opened = inputs - request.clipped
+    whole = request.clipped * sequence_length + min(request.open_bytes, opened * sequence_length)
+    return whole + inputs * (SPECIAL_TOKENS + PROMPT_TOKENS)
 
 
 def utf8_length(text: str) -> int:

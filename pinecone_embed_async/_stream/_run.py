@@ -8,7 +8,8 @@ import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pinecone_embed_async._errors import ClosedError, DeadlineExceededError, EmbedError, InputError
+from pinecone_embed_async._errors import ClosedError, DeadlineExceededError, EmbedError, InputError, unexpected_error
+from pinecone_embed_async._log import logger
 from pinecone_embed_async._retry import RetryState
 
 if TYPE_CHECKING:
@@ -205,9 +206,15 @@ class Run:
         if self._keep is not None and entry.request is not None:
             # Whoever waits for the rows does not wait for that.
             self._changed()
-            await self._keep(entry.request, self._end)
+            await self._keep_answer(self._keep, entry.request)
         self._forget(entry)
         self.fill()
+
+    async def _keep_answer(self, keep: Keep, request: PlannedRequest) -> None:
+        try:
+            await keep(request, self._end)
+        except Exception as fault:  # noqa: BLE001 - the rows are in place, whatever becomes of this
+            logger.warning("what a request was answered could not be kept: %s", type(fault).__name__)
 
     def tell_changed(self) -> None:
         """Call `changed`, for something has changed without a request."""
@@ -240,6 +247,10 @@ class Run:
                 # There may be many such.
                 await asyncio.sleep(0)
                 continue
+            except Exception as fault:  # noqa: BLE001 - it is that request's alone
+                self._refuse(unexpected_error(fault))
+                await asyncio.sleep(0)
+                continue
             # What is next may be another one by now. If it is not, and its first input has more tokens than the turn is for,
             # then no turn is for more.
             entry.request = self._ledger.take(turn.tokens)
@@ -268,10 +279,14 @@ class Run:
             self.fill()
             return request
 
-        error = await self._send(request, entry.retry, turn, cut)
-        if error is None:
-            self._ledger.embedded(request)
-        elif not entry.is_abandoned:
+        try:
+            error = await self._send(request, entry.retry, turn, cut)
+            if error is None:
+                self._ledger.embedded(request)
+                return
+        except Exception as fault:  # noqa: BLE001 - a task that raises would end the whole call
+            error = unexpected_error(fault)
+        if not entry.is_abandoned:
             self._ledger.failed(request, error)
 
     def _forget(self, entry: _UnderWay, _: asyncio.Task[None] | None = None) -> None:

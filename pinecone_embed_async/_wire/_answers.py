@@ -20,6 +20,9 @@ from pinecone_embed_async._wire._structs import (
     SparseItem,
 )
 
+MOST_TOKENS = 2**53
+"""More tokens than any answer is billed, and the largest number that every JSON parser reads the same."""
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -84,6 +87,7 @@ def decode_whole(body: bytes, *, count: int, vector_type: VectorType | None, dim
     """
     if vector_type is None:
         vector_type = _vector_type_in(body)
+    _check_no_crowd(body, count)
     answer: DenseAnswer | SparseAnswer
     problem = None
     try:
@@ -137,6 +141,47 @@ def judge_frame(gaps: Sequence[bytes], end: bytes) -> Answer | None:
 _STAND_IN_BITS = 52
 """Of a number that stands in for a row: with as many rows more it has no more than the 53 that a float has."""
 
+
+def has_more_rows(gaps: Sequence[bytes], end: bytes, count: int) -> bool:
+    """Whether an answer has more items than `count`, by its beginning; then it is refused whatever follows.
+
+    Args:
+        gaps: what stands before each of the first `count` rows, as `judge_frame` takes it.
+        end: the beginning of what stands behind the last of them.
+        count: items that it should have.
+    """
+    closing = end.find(b"}", end.find(b"[") + 1) + 1
+    # The first item that should not be there is closed, and then the answer.
+    frame = b"".join([b"%b0" % gap for gap in gaps]) + end[:closing] + b"]}"
+    return closing > 0 and _count_items(frame) > count
+
+
+_FEW_BRACES = 1000
+
+
+def _check_no_crowd(body: bytes, count: int) -> None:
+    """Refuse an answer of very many items, before each of them becomes an object of some hundred bytes."""
+    if body.count(b"{") > 2 * count + _FEW_BRACES and (got := _count_items(body)) > count:
+        raise ResponseError(f"expected {count} embeddings, got {got} at `$.data`")
+
+
+def _count_items(body: bytes) -> int:
+    """How many items `data` has; 0 if that cannot be told."""
+    try:
+        return len(_ITEMS.decode(body).data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return 0
+
+
+class _Item(Struct, gc=False):
+    pass
+
+
+class _Items(Struct):
+    data: list[_Item]
+
+
+_ITEMS = msgspec.json.Decoder(_Items)
 _DENSE = msgspec.json.Decoder(DenseAnswer)
 _SPARSE = msgspec.json.Decoder(SparseAnswer)
 _SHAPE = msgspec.json.Decoder(AnswerShape)
@@ -251,7 +296,7 @@ def _total_tokens(usage: Raw | UnsetType) -> int | None:
         total = _USAGE.decode(usage).total_tokens
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return total if isinstance(total, int) and total >= 0 else None
+    return total if isinstance(total, int) and 0 <= total <= MOST_TOKENS else None
 
 
 def _occurrences(buffer: bytes | Raw, character: bytes) -> int:

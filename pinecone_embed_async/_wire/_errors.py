@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from pinecone_embed_async._wire._redact import Redactor
 
+LOOKED_AT_BYTES = 65_536
+"""A longer body is no error envelope: the documented ones have fewer than 1,000 bytes."""
+
 _ENVELOPE = msgspec.json.Decoder(ErrorEnvelope)
 _REQUEST_ID_HEADERS = ("x-pinecone-request-id", "x-request-id")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,100}")
@@ -130,11 +133,14 @@ def error_from_envelope(body: bytes, *, redactor: Redactor) -> ApiError | None:
         return None
     status = envelope.status
     if type(status) is not int or not 400 <= status <= 599:
-        status = _CODE_STATUS.get(str(envelope.error.code).upper(), 500)
+        code = envelope.error.code
+        status = _CODE_STATUS.get(code.upper(), 500) if isinstance(code, str) else 500
     return _from_envelope_body(status, envelope.error, redactor)
 
 
 def _read_envelope(body: bytes) -> ErrorEnvelope | None:
+    if len(body) > LOOKED_AT_BYTES:
+        return None
     try:
         return _ENVELOPE.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -142,15 +148,15 @@ def _read_envelope(body: bytes) -> ErrorEnvelope | None:
 
 
 def _from_envelope_body(status: int, body: ErrorBody, redactor: Redactor) -> ApiError:
-    code = redactor.clean(str(body.code)) if isinstance(body.code, (str, int)) else None
-    if code is not None and not _CODE.fullmatch(code):
-        code = None
     raw = body.message if isinstance(body.message, str) else ""
+    own = str(body.code) if isinstance(body.code, (str, int)) else ""
+    # All at once, for each time the request's texts are looked through.
+    message, cleaned, details = redactor.clean_json([raw, own, body.details])
+    code = own if own in _CODE_STATUS else cleaned if _CODE.fullmatch(cleaned) else None
     kind = _classify(status, code)
     if code == "QUOTA_EXCEEDED" or (kind is RateLimitError and _MONTH.search(raw)):
         kind = QuotaExceededError
-    message = redactor.clean(raw) or "the service gave no message"
-    return kind(message, status=status, code=code, details=redactor.clean_json(body.details))
+    return kind(message or "the service gave no message", status=status, code=code, details=details)
 
 
 def _classify(status: int, code: str | None) -> type[ApiError]:

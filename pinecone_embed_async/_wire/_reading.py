@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from pinecone_embed_async._errors import ConfigurationError, ResponseError
-from pinecone_embed_async._wire._answers import Answer, decode_whole, judge_frame
+from pinecone_embed_async._wire._answers import Answer, decode_whole, has_more_rows, judge_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +33,13 @@ if TYPE_CHECKING:
     """Reads a JSON array of numbers; raises one of `_UNREADABLE` for anything else."""
 
 DecoderName = Literal["msgspec", "simdjson"]
+
+SMALL_PIECE, GATHERED = 2**12, 2**16
+"""Pieces that are smaller than the one are put together until they have as many bytes as the other: a list of them would
+take many times their size."""
+
+LONGEST_END = 2**16
+"""Bytes behind the last row at which it is asked whether there are more rows: it is usage and little else."""
 
 _UNREADABLE = (msgspec.DecodeError, ResponseError, ValueError, TypeError, RuntimeError)
 """What a row that is none meets. `ResponseError`: a destination that wants another dimension."""
@@ -149,6 +156,7 @@ class Reading:
         self._dimension = dimension
         self._rows = rows
         self._pieces: list[bytes] = []
+        self._small = bytearray()
         self._next = self._position = 0
         # What stands before each row; what is there of the one before the next row, and of a row that ends in a later piece.
         self._gaps: list[bytes] = []
@@ -161,6 +169,9 @@ class Reading:
         self._is_in_place = vector_type == "dense" and dimension is not None
         self._is_usual = vector_type != "sparse"
         self._body: bytes | None = None
+        # Bytes behind the last row, until it is asked what they are.
+        self._behind = 0
+        self._refusal: str | None = None
         self.undecoded = 0
 
     def __repr__(self) -> str:
@@ -169,10 +180,22 @@ class Reading:
 
     def add(self, piece: bytes) -> None:
         """Take the next piece of the body, as it came."""
-        if piece:
+        if self._refusal is not None:
+            return
+        if self._is_usual:
+            self.undecoded += len(piece)
+        if len(piece) < SMALL_PIECE:
+            self._small += piece
+            if len(self._small) >= GATHERED:
+                self._put_together()
+        else:
+            self._put_together()
             self._pieces.append(piece)
-            if self._is_usual:
-                self.undecoded += len(piece)
+
+    def _put_together(self) -> None:
+        if self._small:
+            self._pieces.append(bytes(self._small))
+            self._small = bytearray()
 
     def decode(self, most: int = sys.maxsize) -> None:
         """Write the rows that are there to their places.
@@ -180,12 +203,23 @@ class Reading:
         Args:
             most: bytes after which no more rows are begun.
         """
+        self._put_together()
         # A number over float32's range becomes an infinity, quietly, and is found at the end.
         with np.errstate(over="ignore"):
             while self.undecoded and most > 0:
                 most -= self._decode_in_piece(most)
+                if self._behind > LONGEST_END:
+                    self._look_behind()
                 if not self._is_usual:
                     self.undecoded = 0
+
+    def _look_behind(self) -> None:
+        """Let go of everything if there are more rows than should be; asked once."""
+        self._behind = -sys.maxsize
+        if has_more_rows(self._gaps, b"".join(self._gap), self._count):
+            self._refusal = f"expected {self._count} embeddings, got more at `$.data`"
+            self._is_usual = False
+            self._pieces, self._gap, self._body = [], [], b""
 
     def finish(self) -> Answer:
         """Judge the answer; all of its pieces must have been added.
@@ -195,6 +229,8 @@ class Reading:
                 written to in part.
         """
         self.decode()
+        if self._refusal is not None:
+            raise ResponseError(self._refusal)
         answer = self._finish_usual()
         if answer is not None:
             return answer
@@ -203,8 +239,9 @@ class Reading:
         )
 
     def body(self) -> bytes:
-        """What has been added, or what reads the same."""
+        """What has been added, or what reads the same; nothing if it was let go."""
         if self._body is None:
+            self._put_together()
             if self._is_in_place:
                 behind = [piece[self._position :] for piece in self._pieces[self._next : self._next + 1]]
                 parts = [*self._written_again(), *self._gap, *self._begun, *behind, *self._pieces[self._next + 1 :]]
@@ -231,6 +268,7 @@ class Reading:
         else:
             self._gap.append(piece[start:])
             position = len(piece)
+            self._behind += position - start
         if position == len(piece):
             if self._is_in_place:
                 self._pieces[self._next] = b""

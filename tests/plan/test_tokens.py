@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pinecone_embed_async._plan import RequestLimits, estimate_tokens, utf8_length
+from pinecone_embed_async._plan import RequestLimits, estimate_tokens, most_tokens, utf8_length
 from pinecone_embed_async._plan._split import plan_request
 from pinecone_embed_async._plan._tokens import (
     BYTES_PER_TOKEN,
@@ -90,3 +90,23 @@ def test_no_bill_however_wrong_makes_an_estimate_senseless(bills: list[tuple[lis
 
 def test_its_repr_tells_what_it_learned() -> None:
     assert repr(TokenEstimator()) == "<TokenEstimator 4.00 bytes a token, spread 0%>"
+
+
+@given(st.lists(st.text(max_size=300), min_size=1, max_size=20), st.integers(1, 400), st.floats(1.0, 8.0))
+def test_no_honest_bill_is_more_than_a_request_can_have_cost(texts: list[str], length: int, bytes_per_token: float) -> None:
+    limits = RequestLimits(inputs=96, sequence_length=length, bytes_per_token=bytes_per_token)
+    request = plan_request(texts, 0, limits, origin=0)
+    # A token a byte, two around each input, and `query: ` before it.
+    assert sum(min(utf8_length(text), length) + 2 + 3 for text in texts) <= most_tokens(request, length)
+    assert most_tokens(request, length) <= len(texts) * (length + 20)
+
+
+@pytest.mark.parametrize("absurd", [10**6, 10**9, 10**15])
+def test_a_bill_that_cannot_be_right_teaches_nothing(absurd: int) -> None:
+    estimator = TokenEstimator()
+    texts = ["x" * 40] * 96
+    for _ in range(20):
+        learn(estimator, texts, bill(texts, 4.0))
+    before = estimator.bytes_per_token
+    learn(estimator, texts, absurd)
+    assert estimator.bytes_per_token == before

@@ -315,7 +315,7 @@ def _total_tokens(usage: Any) -> int | None:
     if not isinstance(usage, Object):
         return None
     found = _only(usage, "total_tokens").get("total_tokens")
-    is_count = isinstance(found, _Number) and found.is_whole and len(found.text) < 4000 and int(found.text) >= 0
+    is_count = isinstance(found, _Number) and found.is_whole and len(found.text) < 4000 and 0 <= int(found.text) <= 2**53
     return int(found.text) if is_count and isinstance(found, _Number) else None
 
 

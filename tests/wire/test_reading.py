@@ -1,13 +1,17 @@
 """Answers that come in pieces."""
 
+import asyncio
+import contextlib
 import json
+import tracemalloc
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pinecone_embed_async import ResponseError
+from pinecone_embed_async import EmbedClient, MockResponse, MockTransport, ResponseError
 from pinecone_embed_async._wire import DECODERS, Decoder, Reading, choose_decoder
 from tests.wire.reading import decode
 
@@ -168,3 +172,89 @@ def test_what_an_answer_does_not_say_in_values_is_never_taken_for_it(
         dimension = 1 if is_known else None
         decode(decoder, body, cuts=(cut,), most=1, count=len(items), vector_type="dense", dimension=dimension, rows=rows)
         assert matrix.tolist() == right
+
+
+def memory_for(reading: Reading, pieces: Iterable[bytes]) -> int:
+    """Bytes that reading an answer takes at most, decoded a slice at a time as an engine does."""
+    tracemalloc.start()
+    try:
+        for piece in pieces:
+            reading.add(piece)
+            while reading.undecoded >= 2**19:
+                reading.decode(2**19)
+        with contextlib.suppress(ResponseError):
+            reading.finish()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def byte_by_byte(body: bytes) -> Iterable[bytes]:
+    return (body[at : at + 1] for at in range(len(body)))
+
+
+@pytest.mark.parametrize("told", [{}, {"vector_type": None, "dimension": None}, {"vector_type": "sparse"}])
+def test_many_small_pieces_take_no_more_memory_than_a_few_times_their_bytes(decoder: Decoder, told: dict[str, Any]) -> None:
+    row = b'{"values":[%b1.0]},' % (b"0.125," * 2**16)
+    body = b'{"vector_type":"dense","data":[%b]}' % (row * 3)[:-1]
+    reading = (
+        begin(decoder, Rows(), dimension=2**16 + 1, **told) if "dimension" not in told else begin(decoder, Rows(), **told)
+    )
+    assert memory_for(reading, byte_by_byte(body)) < 6 * len(body)
+
+
+TINY = {
+    "dense": b'{"values":[1]},',
+    "spaced": b'{ "values" : [ 1 ] } ,',
+    "nothing": b'{"":0},',
+    "sparse": b'{"sparse_values":[1],"sparse_indices":[1]},',
+}
+
+
+@pytest.mark.parametrize("told", [{"dimension": 1}, {"vector_type": None, "dimension": None}, {"vector_type": "sparse"}])
+@pytest.mark.parametrize("row", TINY)
+def test_many_tiny_rows_take_no_more_memory_than_a_few_times_their_bytes(
+    decoder: Decoder, row: str, told: dict[str, Any]
+) -> None:
+    kind = b"sparse" if row == "sparse" else b"dense"
+    body = b'{"vector_type":"%b","data":[%b]}' % (kind, (TINY[row] * (2**22 // len(TINY[row])))[:-1])
+    pieces = (body[at : at + 2**16] for at in range(0, len(body), 2**16))
+    reading = begin(decoder, Rows(), **told)
+    assert memory_for(reading, pieces) < 8 * len(body)
+    with pytest.raises(ResponseError):
+        reading.finish()
+
+
+def test_of_more_rows_than_there_should_be_no_more_is_kept_than_shows_it(decoder: Decoder) -> None:
+    reading = begin(decoder, Rows(), dimension=1)
+    for piece in (b'{"vector_type":"dense","data":[', *[TINY["dense"] * 2**12] * 1000):
+        reading.add(piece)
+        reading.decode()
+    assert reading.body() == b""
+    with pytest.raises(ResponseError, match="expected 3 embeddings, got more"):
+        reading.finish()
+
+
+def test_a_long_end_that_holds_no_rows_is_none_of_them(decoder: Decoder) -> None:
+    rows = Rows()
+    long = b', "notes": [%b]}' % b",".join([b'{"values": [1]}'] * 20_000)
+    decode(decoder, BODY[:-1] + long, most=10**6, count=3, vector_type="dense", dimension=3, rows=rows)
+    assert rows.matrix.tobytes() == ROWS.tobytes()
+
+
+async def test_pieces_that_are_there_already_leave_the_event_loop_its_turns() -> None:
+    pieces = [*byte_by_byte(BODY), *[b" "] * 20_000]
+    transport = MockTransport(lambda _: MockResponse(body=pieces))
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with EmbedClient("m", api_key="k", transport=transport, vector_type="dense", look_up_model=False) as client:
+        counting = asyncio.create_task(count())
+        await client.embed(["a", "b", "c"])
+        counting.cancel()
+    assert turns > len(pieces) / 300
