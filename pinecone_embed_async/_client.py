@@ -457,7 +457,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         self._closed = True
         loop = asyncio.get_running_loop()
         # Other threads may add theirs meanwhile.
-        runs = [run for run in list(self._runs) if run.loop is loop]
+        runs = [run for run in self._runs.copy() if run.loop is loop]
         joiner = self._joiners.get((os.getpid(), loop))
         for run in runs:
             run.stop(ClosedError("the client was closed before all inputs were embedded"))
@@ -804,7 +804,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         place = os.getpid(), asyncio.get_running_loop()
         joiner = self._joiners.get(place)
         if joiner is None:
-            for other in list(self._joiners):
+            for other in self._joiners.copy():
                 if other[1].is_closed():
                     self._joiners.pop(other, None)
             joiner = self._joiners[place] = Joiner(
