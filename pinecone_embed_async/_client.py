@@ -518,7 +518,8 @@ class EmbedClient(Generic[EmbeddingsT]):
         ```
 
         Args:
-            inputs: a text, a mapping with `text`, or an iterable or async iterable of those.
+            inputs: a text, a mapping with `text`, or an iterable or async iterable of those. Texts are sent whole, however
+                long: it is the service that cuts them, under `truncate`.
             input_type: `"passage"` or `"query"`; short for that key of `parameters`.
             parameters: of the model, merged over the client's.
             timeout: seconds for the whole call.
