@@ -474,7 +474,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         self._closed = True
         loop = asyncio.get_running_loop()
         # Other threads may add theirs meanwhile.
-        runs = [run for run in list(self._runs) if run.loop is loop]
+        runs = [run for run in self._runs.copy() if run.loop is loop]
         joiner = self._joiners.get((os.getpid(), loop))
         for scope in [scope for scope, place in list(self._scopes.items()) if place is loop]:
             if not scope.expired():
@@ -538,7 +538,8 @@ class EmbedClient(Generic[EmbeddingsT]):
         ```
 
         Args:
-            inputs: a text, a mapping with `text`, or an iterable or async iterable of those.
+            inputs: a text, a mapping with `text`, or an iterable or async iterable of those. Texts are sent whole, however
+                long: it is the service that cuts them, under `truncate`.
             input_type: `"passage"` or `"query"`; short for that key of `parameters`.
             parameters: of the model, merged over the client's.
             timeout: seconds for the whole call.
@@ -823,7 +824,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         place = os.getpid(), asyncio.get_running_loop()
         joiner = self._joiners.get(place)
         if joiner is None:
-            for other in list(self._joiners):
+            for other in self._joiners.copy():
                 if other[1].is_closed():
                     self._joiners.pop(other, None)
             joiner = self._joiners[place] = Joiner(

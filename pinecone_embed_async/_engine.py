@@ -197,17 +197,17 @@ class Engine:
     @property
     def in_flight(self) -> int:
         """Requests on the wire or being decoded."""
-        return sum(state.lane.in_flight for state in list(self._states.values()))
+        return sum(state.lane.in_flight for state in self._states.copy().values())
 
     @property
     def waiting(self) -> int:
         """Requests that wait for a turn."""
-        return self._turnstile.waiting({state.lane for state in list(self._states.values())})
+        return self._turnstile.waiting({state.lane for state in self._states.copy().values()})
 
     @property
     def concurrency(self) -> int:
         """Requests that may be in flight now in each event loop, by what became of the last ones."""
-        return min((state.lane.limit for state in list(self._states.values())), default=self._options.max_concurrency)
+        return min((state.lane.limit for state in self._states.copy().values()), default=self._options.max_concurrency)
 
     @property
     def model(self) -> str:
@@ -229,13 +229,15 @@ class Engine:
         state = self._states.get(loop)
         if state is not None and state.process == process and not state.is_closed:
             return state
-        for other, old in list(self._states.items()):
-            if old.process != process:
+        # Copied, and taken out with a default: other threads may clear up at the same time.
+        for other, old in self._states.copy().items():
+            if old.process == process and not other.is_closed():
+                continue
+            gone = self._states.pop(other, None)
+            if gone is not None and old.process != process:
                 # Its sockets belong to the parent process too: closing them would write to them. They are
                 # kept unused for as long as this client lives.
-                self._inherited.append(self._states.pop(other))
-            elif other.is_closed():
-                del self._states[other]
+                self._inherited.append(gone)
         state = self._make_state(process)
         self._states[loop] = state
         if state.own is not None:
@@ -276,7 +278,7 @@ class Engine:
 
     def abandon(self) -> None:
         """Let go of all connections without the loop's help; for a client that was never closed."""
-        for loop, state in self._states.items():
+        for loop, state in self._states.copy().items():
             if state.own is not None and state.process == os.getpid() and not loop.is_closed():
                 state.own.abandon()
         self._states.clear()

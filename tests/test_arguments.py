@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pinecone_embed_async import ConfigurationError, EmbedClient, EmbedError, Quota, RetryPolicy, SqliteCache
+from pinecone_embed_async import (
+    ConfigurationError,
+    EmbedClient,
+    EmbedError,
+    MockTransport,
+    Quota,
+    RetryPolicy,
+    SharedQuota,
+    SqliteCache,
+)
 from pinecone_embed_async.emulator import Emulator
 from tests.clients import E5
 
@@ -123,6 +132,11 @@ async def test_an_argument_of_a_call_that_cannot_work_is_refused_before_anything
         (lambda: client_with(api_version=None), "api_version must be a str, got NoneType"),
         (lambda: client_with(parameters=5), "parameters must be a mapping, got 5"),
         (lambda: client_with(vector_type="thick"), 'vector_type must be "dense" or "sparse", got \'thick\''),
+        (lambda: SqliteCache(5), "path must be a path of a file, got 5"),  # type: ignore[arg-type]
+        (lambda: SqliteCache("a\0b"), "path must be a path of a file, got 'a\\x00b'"),
+        (lambda: MockTransport(5), "handler must be a function, got 5"),  # type: ignore[arg-type]
+        (lambda: SharedQuota(draw=5), "draw must be a function, got 5"),  # type: ignore[arg-type]
+        (lambda: SharedQuota(clock=5), "clock must have time and call_at, as Clock has, got int"),  # type: ignore[arg-type]
         (lambda: RetryPolicy(max_attempts=True), "max_attempts must be an integer ≥ 1, got True"),
         (lambda: RetryPolicy(max_elapsed=math.nan), "max_elapsed must be a number of seconds ≥ 0, got nan"),
     ],

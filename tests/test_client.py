@@ -273,3 +273,20 @@ async def test_a_time_out_of_the_inputs_own_is_no_deadline_of_the_call(emulator:
             await client.embed(texts(), input_type="passage", timeout=60)
     assert type(raised.value) is TimeoutError
     assert emulator.statistics().requests == 0
+
+
+async def test_a_text_of_a_megabyte_is_sent_whole_and_cut_by_the_service(emulator: Emulator) -> None:
+    long = "word " * 200_000
+    sent: list[int] = []
+
+    def note(text: str) -> bool:
+        sent.append(len(text))
+        return False
+
+    emulator.reject = note
+    async with dense_client(emulator) as client:
+        result = await client.embed([long, "short"], input_type="passage", parameters={"truncate": "END"})
+        assert client.estimate([long, "short"], input_type="passage").over_length == 1
+    assert result.embedded.all()
+    assert result.usage.total_tokens < 600
+    assert sorted(sent) == [len("short"), len(long)]

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
+from pinecone_embed_async._checks import short
 from pinecone_embed_async._errors import ConfigurationError
 from pinecone_embed_async._log import logger
 from pinecone_embed_async._threads import in_thread
@@ -58,6 +59,8 @@ class SqliteCache:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        if not isinstance(path, (str, os.PathLike)) or "\0" in str(path):
+            raise ConfigurationError(f"path must be a path of a file, got {short(path)}")
         self._path = Path(path)
         if self._path.is_dir() or not self._path.parent.is_dir():
             raise ConfigurationError(f"the cache needs a file in a folder that exists, got {str(self._path)!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
+from pinecone_embed_async import _checks
 from pinecone_embed_async._clock import SystemClock
 from pinecone_embed_async._limits._backoff import full_jitter
 from pinecone_embed_async._limits._limiter import Lane
@@ -68,6 +69,9 @@ class SharedQuota:
         clock: Clock | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
+        if clock is not None:
+            _checks.methods("clock", clock, ("time", "call_at"), "Clock")
+        _checks.function("draw", draw)
         self.turnstile = Turnstile(limiter_options(quota), clock=clock or SystemClock())
         self._draw = draw
         self._lane = Lane(NO_LIMIT)

@@ -8,6 +8,8 @@ import json as json_module
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from pinecone_embed_async import _checks
+
 if TYPE_CHECKING:
     from pinecone_embed_async._sending.transport import TransportRequest
 
@@ -94,9 +96,13 @@ class MockTransport:
 
     Attributes:
         requests: all that were sent, in their order.
+
+    Raises:
+        ConfigurationError: `handler` is no function.
     """
 
     def __init__(self, handler: Handler) -> None:
+        _checks.function("handler", handler)
         self._handler = handler
         self.requests: list[TransportRequest] = []
 
