@@ -184,14 +184,13 @@ class FirstContact:
         is_about_it = isinstance(error, TransportError) and error.problem is ConnectionProblem.UNREACHED
         return is_about_it and not self.is_connected and not self.is_patient
 
-    def ended_by(self, error: EmbedError) -> EmbedError:
-        """The error as the one that ends the job."""
+    def ended_by(self, error: EmbedError) -> None:
+        """Note in an error that it ends the job if it ends a request."""
         if isinstance(error, (TransportError, ResponseError)):
             error.ends_job = True
         if isinstance(error, ResponseError):
             told = f"{error.message}; none of {self.unreadable} answers could be read: check base_url and the proxy"
             error.args = (told, *error.args[1:])
-        return error
 
 
 @dataclass(slots=True)
@@ -230,6 +229,9 @@ class RetryState:
         verdict = judge(error)
         if contact is not None and contact.is_hopeless(error):
             verdict = Verdict.FINAL
+            contact.ended_by(error)
+        elif contact is not None and contact.is_unreached(error):
+            # Should it be what the request ends with, whoever ends it.
             contact.ended_by(error)
         elif self.is_for_once(error):
             verdict, self.was_sent_at_once = Verdict.AGAIN, True
@@ -271,14 +273,13 @@ class RetryState:
         last = self.last_error
         if last is None or self.is_last:
             return last
-        is_unreached = contact is not None and contact.is_unreached(last)
         if self.failures >= policy.max_attempts:
-            return contact.ended_by(last) if contact is not None and is_unreached else last
+            return last
         if deadline is not None and now + wait >= deadline:
             return self.out_of_time(f"it would be tried again in {wait:.1f} s, after the deadline of the call")
         since = now if self.first_sent is None else self.first_sent
-        if contact is not None and is_unreached and now + wait - since > UNREACHED_SECONDS:
-            return contact.ended_by(last)
+        if contact is not None and contact.is_unreached(last) and now + wait - since > UNREACHED_SECONDS:
+            return last
         if judge(last) is Verdict.WAIT:
             since = max(since, last_acceptance if last_acceptance is not None else since)
         return last if now + wait - since > policy.max_elapsed else None

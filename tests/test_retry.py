@@ -235,7 +235,8 @@ def unreadable_in_a_row(contact: FirstContact, count: int) -> list[bool]:
 @pytest.mark.parametrize("contact", [FirstContact(), FirstContact(is_patient=True)], ids=["default", "patient"])
 def test_eight_unreadable_answers_in_a_row_before_any_that_can_be_read_end_the_job(contact: FirstContact) -> None:
     assert unreadable_in_a_row(contact, 8) == [False] * 7 + [True]
-    error = contact.ended_by(ResponseError("html"))
+    error = ResponseError("html")
+    contact.ended_by(error)
     assert error.message == "html; none of 8 answers could be read: check base_url and the proxy"
 
 

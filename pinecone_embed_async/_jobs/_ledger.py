@@ -12,15 +12,13 @@ from pinecone_embed_async._jobs._errors import JobChangedError
 from pinecone_embed_async._jobs._fingerprint import Fingerprint, differences, input_differences
 from pinecone_embed_async._jobs._folder import Portion
 from pinecone_embed_async._jobs._rowset import RowSet
-from pinecone_embed_async._plan import JOB_ERRORS
-
-# They are about the whole job: the rows of the requests that met them are as good as not tried.
-_OF_THE_JOB = (*JOB_ERRORS, DeadlineExceededError)
+from pinecone_embed_async._plan import ends_job
 
 
 def is_about_rows(error: EmbedError) -> bool:
     """Whether rows that met this error count as failed; otherwise the next run embeds them like any that are missing."""
-    return not isinstance(error, _OF_THE_JOB)
+    # What is about the whole job has left the rows of the requests that met it as good as not tried.
+    return not ends_job(error) and not isinstance(error, DeadlineExceededError)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from pinecone_embed_async._plan._account import Account
 from pinecone_embed_async._plan._distinct import Distinct
-from pinecone_embed_async._plan._ledger import JOB_ERRORS, Fresh, Ledger, Outcomes
+from pinecone_embed_async._plan._ledger import Fresh, Ledger, Outcomes, ends_job
 from pinecone_embed_async._plan._split import (
     Learned,
     Load,
@@ -26,7 +26,6 @@ from pinecone_embed_async._plan._tokens import (
 __all__ = [
     "BYTES_PER_TOKEN",
     "FEWEST_BYTES_PER_TOKEN",
-    "JOB_ERRORS",
     "MOST_BYTES_PER_TOKEN",
     "SPECIAL_TOKENS",
     "Account",
@@ -41,6 +40,7 @@ __all__ = [
     "Requests",
     "Splitter",
     "count_requests",
+    "ends_job",
     "estimate_tokens",
     "most_tokens",
     "plan_request",

@@ -182,7 +182,7 @@ class Ledger:
             self._probe_failed(error)
         elif self.job_error is not None:
             self._outcomes.failed(request, error)
-        elif _ends_job(error):
+        elif ends_job(error):
             self._outcomes.failed(request, error)
             self.end(error)
         elif isinstance(error, InvalidRequestError) and error.status in CONTENT_STATUSES:
@@ -239,7 +239,7 @@ class Ledger:
         if self._probe is _Probe.SETTLED or self.job_error is not None:
             # An input was accepted while the probe was under way, or there is nothing left to decide.
             return
-        if _ends_job(error):
+        if ends_job(error):
             self.end(error)
         elif isinstance(error, InvalidRequestError) and error.status in CONTENT_STATUSES:
             refusal = self._suspended[0][1]
@@ -250,5 +250,6 @@ class Ledger:
             self._settle_probe()
 
 
-def _ends_job(error: EmbedError) -> bool:
+def ends_job(error: EmbedError) -> bool:
+    """Whether every other request of the call would meet this error as well."""
     return isinstance(error, JOB_ERRORS) or (isinstance(error, (TransportError, ResponseError)) and error.ends_job)

@@ -37,40 +37,62 @@ class Connecting:
         timeout: seconds for everything up to the connection: the look-up of the name, the proxy and TLS.
 
     Attributes:
-        phase: what is being done, for the message of a connection that took too long.
         is_done: whether there is a connection.
         connections: where it comes from.
         idle: seconds that the connection had been idle before; 0 for a new one, and for one that somebody else used last.
     """
 
-    __slots__ = ("_host", "_scope", "_seconds", "connections", "idle", "is_done", "phase")
+    __slots__ = ("_is_remembered", "_is_resolved", "_proxy", "_scope", "_seconds", "_url", "connections", "idle", "is_done")
 
     def __init__(self, url: URL, proxy: Proxy | None, timeout: float) -> None:
-        self._host = f"{url.host}:{url.port}"
+        # Nothing is put together here: nearly always there is a connection.
+        self._url = url
+        self._proxy = proxy
         self._seconds = timeout
         self._scope: asyncio.Timeout | None = None
+        self._is_resolved = False
+        self._is_remembered = False
         self.connections: Connections | None = None
         self.is_done = False
         self.idle = 0.0
-        if proxy is not None:
-            self.phase = f"connecting through the proxy {proxy.name}, which had not opened the way to {self._host}"
-        elif _is_address(url.host or ""):
-            self.connects()
-        else:
-            self.phase = f"looking up the address of {url.host} (DNS)"
 
-    def connects(self) -> None:
+    @property
+    def phase(self) -> str:
+        """What is being done, for the message of a connection that took too long."""
+        host = f"{self._url.host}:{self._url.port}"
+        if self._proxy is not None:
+            return f"connecting through the proxy {self._proxy.name}, which had not opened the way to {host}"
+        if self._is_remembered:
+            return f"looking up the address of {self._url.host} (DNS), or connecting to {host}, TLS included"
+        if self._is_resolved or _is_address(self._url.host or ""):
+            return f"connecting to {host}, TLS included"
+        return f"looking up the address of {self._url.host} (DNS)"
+
+    def remembered(self) -> None:
+        """Note that the address is known, or another request is looking it up: aiohttp does not tell which."""
+        self._is_remembered = True
+
+    def resolved(self) -> None:
         """Note that the address is known."""
-        self.phase = f"connecting to {self._host}, TLS included"
+        self._is_resolved = True
 
-    def is_within(self, scope: asyncio.Timeout) -> None:
-        """Note the scope whose end is set once a connection is being made: none is waited for like that in a full pool."""
-        self._scope = scope
+    async def begins(self) -> None:
+        """Note that a new connection is being made: its time begins, and not while a place in a full pool is waited for.
 
-    def begins(self) -> None:
-        """Note that a new connection is being made."""
-        if self._scope is not None:
-            self._scope.reschedule(asyncio.get_running_loop().time() + self._seconds)
+        The scope is entered here, in the task that connects, for entering one in vain each time takes longer than the rest.
+        """
+        self._scope = asyncio.timeout(self._seconds)
+        await self._scope.__aenter__()
+
+    async def ends(self, error: BaseException | None) -> None:
+        """Note that there is a connection, or what came instead.
+
+        Raises:
+            TimeoutError: its time was over.
+        """
+        scope, self._scope = self._scope, None
+        if scope is not None:
+            await scope.__aexit__(None if error is None else type(error), error, None)
 
     def was_reset(self) -> None:
         """Note that the connection was found closed, for the next ones."""
@@ -101,6 +123,7 @@ class Connections(aiohttp.BaseConnector):
         self._tracing = aiohttp.TraceConfig()
         self._tracing.on_connection_create_start.append(_create_starts)
         self._tracing.on_dns_resolvehost_end.append(_is_resolved)
+        self._tracing.on_dns_cache_hit.append(_is_remembered)
         self._tracing.freeze()
 
     @property
@@ -134,9 +157,12 @@ class Connections(aiohttp.BaseConnector):
         connecting.is_done, connecting.connections = False, self
         trace = Trace(cast("Any", None), self._tracing, cast("Any", connecting))
         while True:
-            async with asyncio.timeout(None) as scope:
-                connecting.is_within(scope)
+            try:
                 connection = await self._inner.connect(req, [*traces, trace], timeout)
+            except BaseException as error:
+                await connecting.ends(error)
+                raise
+            await connecting.ends(None)
             protocol = connection.protocol
             if protocol is None:
                 return connection
@@ -154,11 +180,15 @@ class Connections(aiohttp.BaseConnector):
 
 
 async def _create_starts(_session: object, connecting: Any, _told: object) -> None:
-    connecting.begins()
+    await connecting.begins()
 
 
 async def _is_resolved(_session: object, connecting: Any, _told: object) -> None:
-    connecting.connects()
+    connecting.resolved()
+
+
+async def _is_remembered(_session: object, connecting: Any, _told: object) -> None:
+    connecting.remembered()
 
 
 def _is_address(host: str) -> bool:

@@ -21,6 +21,7 @@ from pinecone_embed_async import (
     Failure,
     InvalidRequestError,
     RateLimitError,
+    TransportError,
     Usage,
 )
 from pinecone_embed_async._jobs import (
@@ -463,12 +464,19 @@ def test_rows_of_another_input_are_copied_among_themselves(source: Path, service
     assert table_of(source) == {**expected(*range(10)), 10: [3.0] * 2, 11: [3.0] * 2, 12: [4.0] * 2, 13: [3.0] * 2}
 
 
+def no_connection() -> TransportError:
+    error = TransportError("no such host")
+    error.ends_job = True
+    return error
+
+
 @pytest.mark.parametrize(
     "error",
     [
         AuthenticationError("bad key", status=401),
         RateLimitError("nothing was accepted for long", status=429),
         DeadlineExceededError("too late"),
+        no_connection(),
     ],
     ids=lambda error: type(error).__name__,
 )

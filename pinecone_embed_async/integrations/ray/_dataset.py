@@ -17,7 +17,7 @@ from pinecone_embed_async._endpoint import ApiKey, check_api_key
 from pinecone_embed_async._errors import ClosedError, ConfigurationError, EmbedError, InputError
 from pinecone_embed_async._inputs import text_of
 from pinecone_embed_async._jobs import vector_columns
-from pinecone_embed_async._plan import JOB_ERRORS
+from pinecone_embed_async._plan import ends_job
 from pinecone_embed_async._results import DenseEmbeddings
 from pinecone_embed_async.integrations._loop_thread import LoopThread
 from pinecone_embed_async.integrations.ray._quota import ClusterQuota
@@ -170,7 +170,7 @@ class AddVectors:
         except EmbedError as error:
             # The vectors would be sent to the driver with it, where nobody can use them.
             result, error.partial = error.partial, None
-            if self._errors is None or result is None or isinstance(error, JOB_ERRORS) or len(result.not_tried):
+            if self._errors is None or result is None or ends_job(error) or len(result.not_tried):
                 raise
             return result
 
