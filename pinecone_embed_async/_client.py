@@ -8,6 +8,7 @@ import inspect
 import math
 import os
 import random
+from collections.abc import AsyncIterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast, overload
 from urllib.parse import quote
@@ -32,6 +33,7 @@ from pinecone_embed_async._errors import (
     ResponseError,
 )
 from pinecone_embed_async._estimate import Estimator
+from pinecone_embed_async._foreign import Cancellations, Neighbour, StrayCancellationError
 from pinecone_embed_async._inputs import iter_texts, read_texts, text_of
 from pinecone_embed_async._limits import LimiterOptions, Quota, SharedQuota, Turnstile, limiter_options
 from pinecone_embed_async._plan import Distinct, Learned, Ledger, RequestLimits, Requests, Splitter
@@ -545,7 +547,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             _check_on_error(on_error)
             _check_function("progress", progress)
             job = self._job(input_type, parameters, self._deadline(timeout), priority)
-            call = self._call(job, await _read_until(inputs, job.deadline, self._clock), dedupe=dedupe)
+            call = self._call(job, await self._read_until(inputs, job.deadline), dedupe=dedupe)
         finally:
             # Whoever reports errors with the locals of their frames is shown no texts.
             del inputs
@@ -591,9 +593,40 @@ class EmbedClient(Generic[EmbeddingsT]):
         is_complete = collector.account.embedded_count == call.count
         # Where the last answer came after the job had ended, nothing is missing.
         error = None if is_complete else ledger.job_error or collector.account.first_error()
+        if error is None and not is_complete and not len(result.failures):
+            raise with_outcome(EmbedError("the call ended before its inputs were tried, and nobody said why"), result)
         if error is not None and raises:
             raise with_outcome(error, result)
         return cast("EmbeddingsT", result)
+
+    async def _read_until(self, inputs: Inputs, deadline: float | None) -> list[str]:
+        """Read the inputs until the deadline, or until the client is closed."""
+        problem: EmbedError | None = None
+        cancellations = await Cancellations.counted()
+        try:
+            async with self._looking(deadline) as scope:
+                if isinstance(inputs, AsyncIterable):
+                    return await Neighbour("the source of the inputs", self._clock).ask(read_texts(inputs))
+                return await read_texts(inputs)
+        except InputError as error:
+            # Without its traceback it keeps no frame, and so no text, alive.
+            problem = error.with_traceback(None)
+        except TimeoutError:
+            # A source may have time-outs of its own: those are the caller's.
+            if not scope.expired():
+                raise
+            problem = DeadlineExceededError("the deadline of the call passed while its inputs were read")
+        except (StopAsyncIteration, StrayCancellationError, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and cancellations.is_callers:
+                raise
+            name = "StopAsyncIteration" if isinstance(error, StopAsyncIteration) else "CancelledError"
+            problem = EmbedError(
+                f"the source of the inputs raised {name}, which is neither its end nor the caller's cancellation"
+            )
+        finally:
+            del inputs
+        self._check_open()
+        raise problem
 
     def _call(self, job: _Job, texts: list[str], *, dedupe: bool) -> _Call:
         positions = None
@@ -856,6 +889,7 @@ class EmbedClient(Generic[EmbeddingsT]):
                 Collector(0, 0, dimension),
                 window=window,
                 raises=on_error == "raise",
+                neighbour=Neighbour("the source", self._clock) if isinstance(source, AsyncIterable) else None,
             )
             report = self._reporter(progress, batches, batches, None)
             observation = self._observe("stream", job, None, lambda _: _totals(batches, batches, None))
@@ -1075,7 +1109,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         return CallObservation(self._teller, self._clock, subject, totals)
 
     @contextlib.asynccontextmanager
-    async def _looking(self, deadline: float | None) -> AsyncIterator[None]:
+    async def _looking(self, deadline: float | None) -> AsyncIterator[asyncio.Timeout]:
         """Wait for other people's code until the deadline, or until the client is closed.
 
         Raises:
@@ -1084,7 +1118,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         async with self._clock.timeout_at(deadline) as scope:
             self._scopes[scope] = asyncio.get_running_loop()
             try:
-                yield
+                yield scope
             finally:
                 del self._scopes[scope]
 
@@ -1194,25 +1228,6 @@ def _turnstile_of(
     if is_backend and not isinstance(quota, type):
         return Turnstile(LimiterOptions(), clock=clock, backend=quota)
     raise ConfigurationError(f"quota is the name of a plan, a Quota or a SharedQuota, got {type(quota).__name__}")
-
-
-async def _read_until(inputs: Inputs, deadline: float | None, clock: Clock) -> list[str]:
-    problem: InputError | None = None
-    try:
-        async with clock.timeout_at(deadline) as scope:
-            return await read_texts(inputs)
-    except InputError as error:
-        # Without its traceback it keeps no frame, and so no text, alive.
-        problem = error.with_traceback(None)
-    except TimeoutError:
-        # A source may have time-outs of its own: those are the caller's.
-        if not scope.expired():
-            raise
-    finally:
-        del inputs
-    if problem is not None:
-        raise problem
-    raise DeadlineExceededError("the deadline of the call passed while its inputs were read")
 
 
 def _client_cache(cache: Cache, base_url: URL, api_version: str, model: str, clock: Clock) -> ClientCache:

@@ -23,6 +23,7 @@ from pinecone_embed_async._errors import (
     TransportError,
     kind_of,
 )
+from pinecone_embed_async._foreign import Cancellations
 from pinecone_embed_async._limits import DecodeGate, Flow, Lane, Turnstile
 from pinecone_embed_async._log import logger
 from pinecone_embed_async._retry import RetryBudget, RetryPolicy, RetryState, Verdict, judge
@@ -556,6 +557,7 @@ class Engine:
             return ClosedError("the client was closed while the request was under way")
         url = self._embed_url if query is None else (options.base_url / path).with_query(query)
         status = 0
+        cancellations = await Cancellations.counted()
         scope = self._clock.timeout_at(self._clock.time() + options.attempt_timeout)
         try:
             async with scope as timeout:
@@ -567,6 +569,10 @@ class Engine:
                         return await self._take_response(response, redactor, take)
                 finally:
                     del state.exchanges[timeout]
+        except asyncio.CancelledError:
+            if cancellations.is_callers:
+                raise
+            problem = "it was cancelled, and not by the client"
         except Exception as fault:  # noqa: BLE001 - a caller's transport may raise anything, and it may hold the key
             problem = redactor.clean(self._problem_of(fault))
         if state.is_closed:
