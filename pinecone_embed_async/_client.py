@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
+from collections.abc import AsyncIterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast, overload
 from urllib.parse import quote
@@ -31,6 +32,7 @@ from pinecone_embed_async._errors import (
     ResponseError,
 )
 from pinecone_embed_async._estimate import Estimator
+from pinecone_embed_async._foreign import Cancellations, Neighbour, StrayCancellationError
 from pinecone_embed_async._inputs import SLICE, iter_texts, read_inputs, text_of
 from pinecone_embed_async._limits import LimiterOptions, Quota, SharedQuota, Turnstile, limiter_options
 from pinecone_embed_async._plan import Distinct, Learned, Ledger, RequestLimits, Requests, Splitter
@@ -571,7 +573,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             if progress is not None:
                 _checks.function("progress", progress)
             job = self._job(input_type, parameters, self._deadline(timeout), priority)
-            read = await _read_until(inputs, job.deadline, self._clock)
+            read = await self._read_until(inputs, job.deadline)
             problem = read.error() if raises else None
             if problem is not None:
                 raise problem
@@ -621,13 +623,43 @@ class EmbedClient(Generic[EmbeddingsT]):
             raise with_outcome(run.error, result)
         is_complete = collector.account.embedded_count == call.count
         # Where the last answer came after the job had ended, nothing is missing.
-        if raises and not is_complete:
-            if ledger.job_error is not None:
-                raise with_outcome(ledger.job_error, result)
-            error = collector.account.first_error()
-            if error is not None:
-                raise summed_up(error, result)
+        error: EmbedError | None = None
+        if not is_complete:
+            error = ledger.job_error or collector.account.first_error()
+            if error is None and not result.failures:
+                raise with_outcome(EmbedError("the call ended before its inputs were tried, and nobody said why"), result)
+        if error is not None and raises:
+            raise with_outcome(error, result) if ledger.job_error is not None else summed_up(error, result)
         return cast("EmbeddingsT", result)
+
+    async def _read_until(self, inputs: Inputs, deadline: float | None) -> ReadInputs:
+        """Read the inputs until the deadline, or until the client is closed."""
+        problem: EmbedError | None = None
+        cancellations = await Cancellations.counted()
+        try:
+            async with self._looking(deadline) as scope:
+                if isinstance(inputs, AsyncIterable):
+                    return await Neighbour("the source of the inputs", self._clock).ask(read_inputs(inputs))
+                return await read_inputs(inputs)
+        except InputError as error:
+            # Without its traceback it keeps no frame, and so no text, alive.
+            problem = error.with_traceback(None)
+        except TimeoutError:
+            # A source may have time-outs of its own: those are the caller's.
+            if not scope.expired():
+                raise
+            problem = DeadlineExceededError("the deadline of the call passed while its inputs were read")
+        except (StopAsyncIteration, StrayCancellationError, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and cancellations.is_callers:
+                raise
+            name = "StopAsyncIteration" if isinstance(error, StopAsyncIteration) else "CancelledError"
+            problem = EmbedError(
+                f"the source of the inputs raised {name}, which is neither its end nor the caller's cancellation"
+            )
+        finally:
+            del inputs
+        self._check_open()
+        raise problem
 
     async def _call(self, job: _Job, read: ReadInputs, *, dedupe: bool) -> _Call:
         texts, failures, positions, usable = read.texts, read.failures(), None, None
@@ -914,6 +946,7 @@ class EmbedClient(Generic[EmbeddingsT]):
                 Collector(0, 0, dimension),
                 window=window,
                 raises=raises,
+                neighbour=Neighbour("the source", self._clock) if isinstance(source, AsyncIterable) else None,
             )
             report = self._reporter(progress, batches, batches, None)
             observation = self._observe("stream", job, None, lambda _: _totals(batches, batches, None))
@@ -1131,7 +1164,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         return CallObservation(self._teller, self._clock, subject, totals)
 
     @contextlib.asynccontextmanager
-    async def _looking(self, deadline: float | None) -> AsyncIterator[None]:
+    async def _looking(self, deadline: float | None) -> AsyncIterator[asyncio.Timeout]:
         """Wait for other people's code until the deadline, or until the client is closed.
 
         Raises:
@@ -1140,7 +1173,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         async with self._clock.timeout_at(deadline) as scope:
             self._scopes[scope] = asyncio.get_running_loop()
             try:
-                yield
+                yield scope
             finally:
                 del self._scopes[scope]
 
@@ -1252,25 +1285,6 @@ def _turnstile_of(
     if is_backend and not isinstance(quota, type):
         return Turnstile(LimiterOptions(), clock=clock, backend=quota)
     raise ConfigurationError(f"quota is the name of a plan, a Quota or a SharedQuota, got {type(quota).__name__}")
-
-
-async def _read_until(inputs: Inputs, deadline: float | None, clock: Clock) -> ReadInputs:
-    problem: InputError | None = None
-    try:
-        async with clock.timeout_at(deadline) as scope:
-            return await read_inputs(inputs)
-    except InputError as error:
-        # Without its traceback it keeps no frame, and so no text, alive.
-        problem = error.with_traceback(None)
-    except TimeoutError:
-        # A source may have time-outs of its own: those are the caller's.
-        if not scope.expired():
-            raise
-    finally:
-        del inputs
-    if problem is not None:
-        raise problem
-    raise DeadlineExceededError("the deadline of the call passed while its inputs were read")
 
 
 def _client_cache(cache: Cache, base_url: URL, api_version: str, model: str, clock: Clock) -> ClientCache:

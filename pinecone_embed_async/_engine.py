@@ -24,6 +24,7 @@ from pinecone_embed_async._errors import (
     kind_of,
     unexpected_error,
 )
+from pinecone_embed_async._foreign import Cancellations
 from pinecone_embed_async._limits import DecodeGate, Flow, Lane, Turnstile
 from pinecone_embed_async._log import logger
 from pinecone_embed_async._plan import most_tokens
@@ -589,6 +590,7 @@ class Engine:
         url = self._embed_url if query is None else options.base_url.joinpath(path, encoded=True).with_query(query)
         status = 0
         connection: ConnectionProblem | None = None
+        cancellations = await Cancellations.counted()
         scope = self._clock.timeout_at(self._clock.time() + options.attempt_timeout)
         try:
             async with scope as timeout:
@@ -600,6 +602,10 @@ class Engine:
                         return await self._take_response(response, redactor, take)
                 finally:
                     del state.exchanges[timeout]
+        except asyncio.CancelledError:
+            if cancellations.is_callers:
+                raise
+            problem = "it was cancelled, and not by the client"
         except Exception as fault:  # noqa: BLE001 - a caller's transport may raise anything, and it may hold the key
             problem = redactor.clean(self._problem_of(fault))
             connection = fault.problem if isinstance(fault, TransportError) else None

@@ -76,7 +76,7 @@ class Neighbour:
 
     async def ask(
         self,
-        work: Coroutine[Any, Any, ResultT],
+        work: Coroutine[Any, Any, ResultT] | asyncio.Task[ResultT],
         *,
         until: float | None = None,
         late: Callable[[ResultT], None] = lambda _: None,
@@ -84,7 +84,7 @@ class Neighbour:
         """Await `work` to its end, at most until a time. What swallows its cancellation is left behind with a warning.
 
         Args:
-            work: that it does.
+            work: that it does, or the task that does it, which the caller may cancel beforehand.
             until: when it is given up, by the clock; `None` for never.
             late: takes what it gives after it was given up.
 
@@ -93,12 +93,14 @@ class Neighbour:
             TimeoutError: the time has come.
             asyncio.CancelledError: the caller was cancelled.
         """
-        task = asyncio.get_running_loop().create_task(work, name=self._name)
+        task = work if isinstance(work, asyncio.Task) else asyncio.get_running_loop().create_task(work, name=self._name)
         # Whoever reports errors with the locals of their frames is shown no texts.
         del work
         cancellation = await self._ended(task, until)
         if not task.done():
-            task.cancel()
+            if not task.cancelling():
+                # Another time it would only be disturbed while it ends.
+                task.cancel()
             cancellation = await self._ended(task, self._clock.time() + PATIENCE_SECONDS) or cancellation
         if not task.done():
             logger.warning("%s did not end within %g s of being cancelled, and is left behind", self._name, PATIENCE_SECONDS)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import stat
+import threading
+import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
 
 from pinecone_embed_async._checks import short
 from pinecone_embed_async._errors import ConfigurationError
@@ -26,8 +30,14 @@ APPLICATION_ID = int.from_bytes(b"PEA\x01", "big")
 
 SCHEMA_VERSION = 1
 
-BUSY_SECONDS = 2.0
-"""How long another process's write is waited for: each takes milliseconds."""
+LOCK_SECONDS = 0.1
+"""How long a lock of another process is waited for: a write takes milliseconds, and whoever embeds waits behind it."""
+
+LONGEST_BACKOFF_SECONDS = 5.0
+"""How long no lock is asked for at most, after it could not be had: so much is not kept once it is free."""
+
+POLL_SECONDS = 0.005
+"""How often the lock of the folder is tried, which no system waits for with a time-out."""
 
 PAGE_BYTES = 16_384
 """Bytes of a page. Three rows of 1024 numbers fit into one: reading them all takes two thirds of the time that they take
@@ -65,9 +75,10 @@ class SqliteCache:
         if self._path.is_dir() or not self._path.parent.is_dir():
             raise ConfigurationError(f"the cache needs a file in a folder that exists, got {str(self._path)!r}")
         self._process = os.getpid()
-        self._executor = _new_executor()
-        self._connection: sqlite3.Connection | None = None
-        self._file: tuple[int, int] | None = None
+        # Each with a connection of its own, so that look-ups do not queue behind writes.
+        self._reader, self._writer = _Access(), _Access()
+        self._opening = threading.Lock()
+        self._waiting: deque[_Put] = deque()
         self._inherited: list[object] = []
 
     def __repr__(self) -> str:
@@ -78,9 +89,9 @@ class SqliteCache:
 
     def __del__(self) -> None:
         # Only there if the constructor got that far.
-        connection = getattr(self, "_connection", None)
-        if connection is not None and self._process == os.getpid():
-            connection.close()
+        if hasattr(self, "_waiting") and self._process == os.getpid():
+            self._reader.close()
+            self._writer.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -97,7 +108,8 @@ class SqliteCache:
             ConfigurationError: the file is a database of another program, or of a later version of this one.
             sqlite3.Error: the file cannot be read, for a reason other than that it is corrupted.
         """
-        return await in_thread(lambda: self._with_file(lambda file: _read(file, keys)), self._thread())
+        reader = self._own().reader
+        return await in_thread(lambda: self._with_file(reader, lambda file: _read(file, keys)), reader.executor)
 
     async def put_many(self, entries: Mapping[bytes, bytes]) -> None:
         """See `Cache.put_many`.
@@ -106,51 +118,93 @@ class SqliteCache:
             ConfigurationError: the file is a database of another program, or of a later version of this one.
             sqlite3.Error: the file cannot be written, for a reason other than that it is corrupted.
         """
-        await in_thread(lambda: self._with_file(lambda file: _write(file, entries)), self._thread())
+        writer, put = self._own().writer, _Put(entries)
+        self._waiting.append(put)
+        await in_thread(lambda: self._write_for(writer, put), writer.executor)
 
     async def aclose(self) -> None:
         """Close the file, once what is under way is done."""
-        executor = self._thread()
-        self._executor = _new_executor()
-        await in_thread(self._close, executor)
-        executor.shutdown()
+        old = self._own()
+        self._reader, self._writer = _Access(), _Access()
+        # The writer last, for it may have something left to move from the log into the file.
+        for access in (old.reader, old.writer):
+            await in_thread(access.close, access.executor)
+            access.executor.shutdown()
 
-    def _thread(self) -> ThreadPoolExecutor:
-        """The thread that the file belongs to: one, so that whatever waits, waits here and not in the loop's threads."""
+    def _own(self) -> _Accesses:
+        """The ways to the file on this side of a fork."""
         if self._process != os.getpid():
-            # SQLite forbids to use, or to close, a connection on this side of a fork; and the thread is on the other.
-            self._inherited += [self._connection, self._executor]
-            self._connection, self._executor = None, _new_executor()
+            # SQLite forbids to use, or to close, a connection on this side of a fork; and the threads are on the other.
+            self._inherited += [self._reader, self._writer]
+            self._reader, self._writer = _Access(), _Access()
+            self._opening = threading.Lock()
+            self._waiting = deque()
             self._process = os.getpid()
-        return self._executor
+        return _Accesses(self._reader, self._writer)
 
-    # All that follows runs in that thread.
+    # All that follows runs in the threads of the file.
 
-    def _with_file(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
+    def _write_for(self, writer: _Access, put: _Put) -> None:
+        """Write what waits, in one transaction, unless a put that waited before has taken this one along."""
+        if not put.is_done:
+            puts: list[_Put] = []
+            with contextlib.suppress(IndexError):
+                while True:
+                    puts.append(self._waiting.popleft())
+            self._write(writer, puts)
+        if put.error is not None:
+            raise put.error
+
+    def _write(self, writer: _Access, puts: list[_Put]) -> None:
+        problem: Exception | None = None
+        try:
+            self._with_file(writer, lambda file: _write(file, puts))
+        except Exception as error:  # noqa: BLE001 - told to whoever has put it
+            problem = error
+        if problem is not None and len(puts) > 1 and not _is_locked(problem):
+            # One of them may be what nobody can write, and that is nothing to the others.
+            for put in puts:
+                self._write(writer, [put])
+            return
+        for put in puts:
+            put.error = problem
+            put.is_done = True
+
+    def _with_file(self, access: _Access, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
         import sqlite3  # noqa: PLC0415 - only programs with a cache should pay for importing it
 
-        try:
-            return work(self._opened())
-        except sqlite3.DatabaseError as error:
-            if not _is_corruption(error):
-                raise
-            self._set_aside(str(error))
-        return work(self._opened())
+        problem = ""
+        for _ in range(2):
+            with access.lock:
+                access.backoff.check(time.monotonic(), self._path)
+                try:
+                    result = work(self._opened(access))
+                except sqlite3.DatabaseError as error:
+                    if _is_locked(error):
+                        access.backoff.failed(time.monotonic())
+                    if problem or not _is_corruption(error):
+                        raise
+                    problem = str(error)
+                else:
+                    access.backoff.succeeded()
+                    return result
+            self._set_aside(access, problem)
+        raise RuntimeError("a file was neither used nor set aside")
 
-    def _opened(self) -> sqlite3.Connection:
-        if self._connection is not None:
-            return self._connection
+    def _opened(self, access: _Access) -> sqlite3.Connection:
+        if access.connection is not None:
+            return access.connection
         # Beginning a file is more than one transaction, and it must not be set aside meanwhile.
-        with _locked_folder(self._path.parent):
+        with self._opening, _locked_folder(self._path.parent):
             self._create_file()
-            self._file = self._identity()
+            access.file = self._identity()
             connection = _connect(self._path)
             try:
                 _prepare(connection, self._path)
             except BaseException:
                 connection.close()
                 raise
-        self._connection = connection
+        access.connection = connection
         return connection
 
     def _create_file(self) -> None:
@@ -166,13 +220,16 @@ class SqliteCache:
             return found.st_dev, found.st_ino
         return None
 
-    def _set_aside(self, problem: str) -> None:
-        """Give a corrupted file another name, unless another process has done so already."""
-        broken = self._file
-        self._close()
-        with _locked_folder(self._path.parent):
+    def _set_aside(self, access: _Access, problem: str) -> None:
+        """Give a corrupted file another name, unless another thread or process has done so already."""
+        # Always in this order; nobody uses the file meanwhile.
+        with self._reader.lock, self._writer.lock, self._opening, _locked_folder(self._path.parent):
+            broken = access.file
+            access.close()
             if broken is None or self._identity() != broken:
                 return
+            self._reader.close()
+            self._writer.close()
             number = 1
             while (aside := self._path.with_name(f"{self._path.name}.corrupt-{number}")).exists():
                 number += 1
@@ -183,10 +240,84 @@ class SqliteCache:
             "the cache %s is corrupted (%s); it is kept as %s, and a new one is begun", self._path, problem, aside
         )
 
-    def _close(self) -> None:
-        connection, self._connection = self._connection, None
+
+class _Backoff:
+    """When a lock that could not be had is asked for again."""
+
+    __slots__ = ("_again_at", "_pause")
+
+    def __init__(self) -> None:
+        self._again_at = -math.inf
+        self._pause = LOCK_SECONDS
+
+    def check(self, now: float, path: Path) -> None:
+        """See that the lock may be asked for now.
+
+        Raises:
+            sqlite3.OperationalError: not yet.
+        """
+        if now < self._again_at:
+            raise _locked(
+                f"{str(path)!r} is locked by another process, and is asked for again in {self._again_at - now:.1f} s"
+            )
+
+    def failed(self, now: float) -> None:
+        """Note that it could not be had in its time."""
+        self._again_at = now + self._pause
+        self._pause = min(2 * self._pause, LONGEST_BACKOFF_SECONDS)
+
+    def succeeded(self) -> None:
+        """Note that it was had, or none was needed."""
+        self._pause = LOCK_SECONDS
+
+
+class _Access:
+    """A way to the file: a connection, used in one thread at a time.
+
+    Attributes:
+        executor: has the thread, so that whatever waits, waits here and not in the loop's threads.
+        lock: held while the connection is used.
+        connection: `None` while it is not open.
+        file: what tells the file that was opened from another one of its name.
+        backoff: after its lock could not be had.
+    """
+
+    __slots__ = ("backoff", "connection", "executor", "file", "lock")
+
+    def __init__(self) -> None:
+        self.executor = _new_executor()
+        self.lock = threading.Lock()
+        self.connection: sqlite3.Connection | None = None
+        self.file: tuple[int, int] | None = None
+        self.backoff = _Backoff()
+
+    def close(self) -> None:
+        """Close the connection; it is opened again when it is needed."""
+        connection, self.connection = self.connection, None
         if connection is not None:
             connection.close()
+
+
+class _Accesses(NamedTuple):
+    reader: _Access
+    writer: _Access
+
+
+class _Put:
+    """Entries that wait to be written.
+
+    Attributes:
+        entries: by their keys.
+        is_done: whether they are written, or cannot be.
+        error: why not.
+    """
+
+    __slots__ = ("entries", "error", "is_done")
+
+    def __init__(self, entries: Mapping[bytes, bytes]) -> None:
+        self.entries = entries
+        self.is_done = False
+        self.error: Exception | None = None
 
 
 def _new_executor() -> ThreadPoolExecutor:
@@ -198,7 +329,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     import sqlite3  # noqa: PLC0415 - as above
 
     # Used in one thread at a time: that of the cache, or, when it is closed, none.
-    return sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    return sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False)
 
 
 def _prepare(file: sqlite3.Connection, path: Path) -> None:
@@ -246,9 +377,10 @@ def _read(file: sqlite3.Connection, keys: Sequence[bytes]) -> list[bytes | None]
     return [found.get(key) for key in keys]
 
 
-def _write(file: sqlite3.Connection, entries: Mapping[bytes, bytes]) -> None:
+def _write(file: sqlite3.Connection, puts: list[_Put]) -> None:
     with _transaction(file):
-        file.executemany(_PUT, entries.items())
+        for put in puts:
+            file.executemany(_PUT, put.entries.items())
 
 
 @contextlib.contextmanager
@@ -275,12 +407,40 @@ def _is_corruption(error: sqlite3.DatabaseError) -> bool:
     return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
+def _is_locked(error: Exception) -> bool:
+    """Whether it is the lock of another process that could not be had."""
+    import sqlite3  # noqa: PLC0415 - as above
+
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(error, sqlite3.OperationalError) and code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _locked(message: str) -> sqlite3.OperationalError:
+    import sqlite3  # noqa: PLC0415 - as above
+
+    error = sqlite3.OperationalError(message)
+    error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    return error
+
+
 @contextlib.contextmanager
 def _locked_folder(folder: Path) -> Iterator[None]:
-    """Let one process at a time in."""
+    """Let one process at a time in.
+
+    Raises:
+        sqlite3.OperationalError: another one is in, and stays there.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        end = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= end:
+                    raise _locked(f"the folder {str(folder)!r} is locked by another process") from error
+            time.sleep(POLL_SECONDS)
         yield
     finally:
         os.close(handle)

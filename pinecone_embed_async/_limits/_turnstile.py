@@ -11,9 +11,10 @@ from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
 from pinecone_embed_async._errors import ConfigurationError
+from pinecone_embed_async._foreign import Neighbour
 from pinecone_embed_async._limits._budgets import KEYS_KEPT
 from pinecone_embed_async._limits._limiter import Ask, Limiter
-from pinecone_embed_async._limits._quota import QuotaDemand, QuotaOutcome
+from pinecone_embed_async._limits._quota import QuotaDemand, QuotaGrant, QuotaOutcome
 from pinecone_embed_async._limits._rejections import named_limit
 from pinecone_embed_async._log import logger
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._limits._budgets import Key
     from pinecone_embed_async._limits._limiter import Grant, Lane, LimiterOptions
     from pinecone_embed_async._limits._queue import Flow
-    from pinecone_embed_async._limits._quota import QuotaBackend, QuotaGrant
+    from pinecone_embed_async._limits._quota import QuotaBackend
     from pinecone_embed_async._limits._tokens import TokenStatistics
 
     Step = Callable[[Limiter, float], None]
@@ -160,6 +161,8 @@ class Turnstile:
         self._limiter = Limiter(options)
         self._clock = clock
         self._backend = backend
+        self._neighbour = Neighbour("the quota that was passed", clock)
+        self._has_complained = False
         self._process = os.getpid()
         # A lock for each process, for that of the parent may be held for ever in a child. It lets the thread that holds it
         # in again: the garbage collector may close a coroutine that has a turn at any moment, also during a step.
@@ -247,8 +250,15 @@ class Turnstile:
 
     def settle(self, grant: QuotaGrant, outcome: QuotaOutcome) -> None:
         """Tell whoever deals out the quota what became of a request."""
-        if self._backend is not None:
+        if self._backend is None:
+            return
+        try:
             self._backend.settle(grant, outcome)
+        # It is called and not awaited, so a CancelledError is its own, too.
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the request has its answer, whatever that is
+            level = logger.debug if self._has_complained else logger.warning
+            self._has_complained = True
+            level("the quota that was passed could not settle a grant: %s: %s", type(error).__name__, error)
 
     def pause_left(self, key: Key | None) -> float:
         """Seconds that requests with this key pause for after a rejection."""
@@ -279,10 +289,21 @@ class Turnstile:
             return tuple(self._limiter.statistics(self._clock.time()))
 
     async def _acquire(self, backend: QuotaBackend, demand: QuotaDemand) -> QuotaGrant:
-        try:
+        async def acquire() -> QuotaGrant:
             return await backend.acquire(demand)
+
+        def late(grant: QuotaGrant) -> None:
+            if _is_grant(grant):
+                self.settle(grant, QuotaOutcome("unused", 0))
+
+        try:
+            grant = await self._neighbour.ask(acquire(), late=late)
         except Exception as error:
             raise ConfigurationError(f"the quota that was passed failed: {type(error).__name__}: {error}") from error
+        if not _is_grant(grant):
+            got = f"one of {grant.tokens!r}" if isinstance(grant, QuotaGrant) else type(grant).__name__
+            raise ConfigurationError(f"acquire must give a QuotaGrant of a whole number of tokens from 1, got {got}")
+        return grant
 
     async def _turn(
         self, flow: Flow[Ask], lane: Lane, key: Key | None, want: int, least: int, waits: Callable[[], None] | None
@@ -401,6 +422,11 @@ class Turnstile:
                     left.clear()
                 self._limiter.forget_asks(self._clock.time())
                 self._process = process
+
+
+def _is_grant(grant: object) -> bool:
+    tokens = grant.tokens if isinstance(grant, QuotaGrant) else None
+    return isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 1
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -46,6 +46,11 @@ class LookingReader:
         return self._reader.error
 
     @property
+    def was_cancelled(self) -> bool:
+        """See `Reader`."""
+        return self._reader.was_cancelled
+
+    @property
     def closing_error(self) -> Exception | None:
         """See `Reader`."""
         return self._reader.closing_error

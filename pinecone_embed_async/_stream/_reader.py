@@ -8,6 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pinecone_embed_async._errors import EmbedError, InputError
+from pinecone_embed_async._foreign import Cancellations
 from pinecone_embed_async._inputs import check_iterable, text_of
 from pinecone_embed_async._threads import in_thread
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from pinecone_embed_async._stream._batches import Batches
 
 ItemT = TypeVar("ItemT")
+
+MISLEADING = (StopIteration, StopAsyncIteration, asyncio.CancelledError)
+"""What would read as the end of the stream, or as a cancellation of its caller's, if it came out as it is."""
 Source = Iterable[ItemT] | AsyncIterable[ItemT]
 
 
@@ -55,6 +59,7 @@ class Reader:
     Attributes:
         is_finished: whether the source has ended, or will not be read any further.
         error: what the source raised, or the function that gives the text; `None` if nothing.
+        was_cancelled: whether the task that reads was cancelled, by the stream or by somebody else, which is the error then.
         closing_error: what closing the source's iterator raised; `None` if nothing.
     """
 
@@ -80,6 +85,7 @@ class Reader:
         self._executor = executor
         self._max_delay = max_delay
         self._handed_over = handed_over
+        self._iterator: AsyncIterator[Any] | Iterator[Any] | None = None
         self._position = 0
         self._items: list[Any] = []
         self._cut: list[tuple[PlannedRequest | EmbedError, int, list[Any]]] = []
@@ -89,6 +95,7 @@ class Reader:
         self._is_overdue = False
         self.is_finished = False
         self.error: Exception | None = None
+        self.was_cancelled = False
         self.closing_error: Exception | None = None
 
     async def read(self, room: Callable[[], Awaitable[bool]], has_room: Callable[[], bool]) -> None:
@@ -99,35 +106,54 @@ class Reader:
             has_room: whether there is now.
         """
         self._has_room = has_room
-        iterator: AsyncIterator[Any] | Iterator[Any] | None = None
+        cancellations = await Cancellations.counted()
         try:
             try:
-                is_async = isinstance(self._source, AsyncIterable)
-                iterator = aiter(self._source) if isinstance(self._source, AsyncIterable) else iter(self._source)
-                ended = False
-                while not ended and await room():
-                    if self._is_overdue:
-                        self._flush()
-                    elif is_async:
-                        ended = await self._gather_async(iterator)
-                    elif self._in_thread:
-                        ended = await in_thread(lambda: self._gather(iterator), self._executor)
-                    else:
-                        ended = self._gather(iterator)
-                    self._hand_over()
-                    # A source that never suspends must not keep the loop.
-                    await asyncio.sleep(0)
+                await self._pull(room)
+            except asyncio.CancelledError as error:
+                self.error = _told("the source", error)
+                if cancellations.is_callers:
+                    self.was_cancelled = True
+                    raise
             except Exception as error:  # noqa: BLE001 - it is the caller's, and given to the caller
-                self.error = error
+                self.error = _told("the source", error)
             self._flush()
         finally:
             self.is_finished = True
             self._call_off()
             self._handed_over(0)
-            try:
-                await _close(iterator, is_source=iterator is self._source)
-            except Exception as error:  # noqa: BLE001 - the same
-                self.closing_error = error
+            await self._close()
+
+    async def _pull(self, room: Callable[[], Awaitable[bool]]) -> None:
+        is_async = isinstance(self._source, AsyncIterable)
+        iterator: AsyncIterator[Any] | Iterator[Any]
+        iterator = aiter(self._source) if isinstance(self._source, AsyncIterable) else iter(self._source)
+        self._iterator = iterator
+        ended = False
+        while not ended and await room():
+            if self._is_overdue:
+                self._flush()
+            elif is_async:
+                ended = await self._gather_async(iterator)
+            elif self._in_thread:
+                ended = await in_thread(lambda: self._gather(iterator), self._executor)
+            else:
+                ended = self._gather(iterator)
+            self._hand_over()
+            # A source that never suspends must not keep the loop.
+            await asyncio.sleep(0)
+
+    async def _close(self) -> None:
+        """Close the iterator, and keep what that raises."""
+        cancellations = Cancellations(asyncio.current_task())
+        try:
+            await _close(self._iterator, is_source=self._iterator is self._source)
+        except asyncio.CancelledError as error:
+            if cancellations.is_callers:
+                raise
+            self.closing_error = _told("closing the source", error)
+        except Exception as error:  # noqa: BLE001 - it is the caller's, and given to the caller
+            self.closing_error = _told("closing the source", error)
 
     def _gather(self, iterator: Any) -> bool:
         """Pull until a request is full; says whether the source has ended."""
@@ -160,9 +186,8 @@ class Reader:
         problem: InputError | None = None
         try:
             given = item if self._text is None else self._text(item)
-        except StopIteration as error:
-            # It cannot pass through a coroutine, nor out of a thread.
-            raise RuntimeError("the function `text` raised StopIteration") from error
+        except MISLEADING as error:
+            raise _told("the function `text`", error) from error
         try:
             text = text_of(given, position)
         except InputError as error:
@@ -206,6 +231,15 @@ class Reader:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _told(who: str, error: BaseException) -> Exception:
+    """What the caller is told of an error: that itself, unless it would mislead."""
+    if isinstance(error, Exception) and not isinstance(error, MISLEADING):
+        return error
+    own = EmbedError(f"{who} raised {type(error).__name__}, which is neither its end nor the caller's cancellation")
+    own.__cause__ = error
+    return own
 
 
 async def _close(iterator: Any, *, is_source: bool) -> None:

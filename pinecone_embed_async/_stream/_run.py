@@ -101,6 +101,7 @@ class Run:
         # When whatever is under way is cancelled: the deadline, or the end of the grace period.
         self._end = deadline
         self._is_winding_down = False
+        self._is_left = False
         self._drained = asyncio.Event()
         self.error: EmbedError | None = None
         self.loop = asyncio.get_running_loop()
@@ -121,7 +122,13 @@ class Run:
                 if self._deadline is not None:
                     self._set_timer(self._deadline)
                 self.fill()
-                yield
+                try:
+                    yield
+                    await self.drained()
+                except BaseException:
+                    # What the group cancels from now on was not cancelled by others.
+                    self._is_left = True
+                    raise
         finally:
             self._group = None
             self._clear_timer()
@@ -190,6 +197,23 @@ class Run:
 
     async def _carry_out(self, entry: _UnderWay) -> None:
         try:
+            await self._carry_through(entry)
+        except asyncio.CancelledError:
+            if not (entry.is_abandoned or entry.is_over or self._is_left):
+                self._cancelled_by_others(entry)
+            raise
+
+    def _cancelled_by_others(self, entry: _UnderWay) -> None:
+        """Note that somebody cancelled a task that is not theirs: its inputs fail, and the others go on."""
+        self._under_way.pop(entry, None)
+        if entry.request is not None:
+            error = EmbedError("the request was cancelled, and not by the call that it belongs to")
+            self._ledger.failed(entry.request, error)
+            self.report()
+        self.fill()
+
+    async def _carry_through(self, entry: _UnderWay) -> None:
+        try:
             turn = await self._take_turn(entry)
         finally:
             self._next = None
@@ -222,7 +246,7 @@ class Run:
 
     def report(self) -> None:
         """Call `settled`, after a request or when something is settled without one."""
-        if self.error is not None:
+        if self.error is not None or self._is_left:
             return
         try:
             self._settled()

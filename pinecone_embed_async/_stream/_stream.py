@@ -9,6 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Generic
 
 from pinecone_embed_async._errors import ClosedError, EmbedError
+from pinecone_embed_async._foreign import StrayCancellationError
 from pinecone_embed_async._results import summed_up, with_outcome
 from pinecone_embed_async._stream._batches import EmbeddedBatch, EmbeddingsT, ItemT
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from pinecone_embed_async._collector import Collector
+    from pinecone_embed_async._foreign import Neighbour
     from pinecone_embed_async._plan import Ledger
     from pinecone_embed_async._results import Usage
     from pinecone_embed_async._stream._batches import Batches, OpenBatch
@@ -48,6 +50,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         *,
         window: int,
         raises: bool,
+        neighbour: Neighbour | None = None,
     ) -> None:
         self._batches = batches
         self._ledger = ledger
@@ -55,6 +58,8 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         self._nothing = nothing
         self._window = window
         self._raises = raises
+        self._neighbour = neighbour
+        self._source: asyncio.Task[None] | None = None
         self._left_over: deque[OpenBatch] | None = None
         self._told_job_error = False
         self._told_source_error = False
@@ -103,14 +108,14 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         self._run, self._reader = run, reader
         own: BaseException | None = None
         async with run.running():
-            self._reading = run.start(reader.read(self._room, self._has_room))
+            self._reading = run.start(self._read(reader))
             try:
                 yield
             except BaseException as error:  # noqa: BLE001 - raised again once the tasks are done, as it was
                 own = error
             finally:
                 self._is_left = True
-                self._reading.cancel()
+                self._stop_reading()
                 run.cancel(may_keep=own is None)
                 self.changed()
         if own is not None:
@@ -120,10 +125,27 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         if reader.closing_error is not None:
             raise reader.closing_error
 
+    async def _read(self, reader: Reader | LookingReader) -> None:
+        reading = reader.read(self._room, self._has_room)
+        if self._neighbour is None:
+            # It reads in the event loop or a thread, which nobody can leave behind.
+            await reading
+            return
+        self._source = asyncio.create_task(reading, name="the source")
+        with contextlib.suppress(StrayCancellationError):
+            # The reader has told of it.
+            await self._neighbour.ask(self._source)
+
+    def _stop_reading(self) -> None:
+        """Cancel what reads, once: then the source's iterator is being closed."""
+        for task in (self._source, self._reading):
+            if task is not None and not task.cancelling():
+                task.cancel()
+
     def changed(self) -> None:
         """Look again: there are new batches, or something has become of one, or the job has ended."""
-        if self._ledger.job_error is not None and self._reading is not None:
-            self._reading.cancel()
+        if self._ledger.job_error is not None:
+            self._stop_reading()
         self._changes.set()
 
     def _has_room(self) -> bool:
@@ -179,7 +201,10 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         if job_error is not None and not self._told_job_error:
             self._told_job_error = True
             raise self._ended_by(job_error)
-        if self._reader is not None and self._reader.error is not None and not self._told_source_error:
+        reader = self._reader
+        if reader is not None and reader.error is not None and not self._told_source_error:
             self._told_source_error = True
-            raise self._reader.error
+            # With the job its reading was ended by the stream itself.
+            if job_error is None or not reader.was_cancelled:
+                raise reader.error
         raise StopAsyncIteration

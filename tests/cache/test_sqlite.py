@@ -1,6 +1,9 @@
 """The cache's file: what is in it, who may read it, and what becomes of it when several write or it is broken."""
 
 import asyncio
+import contextlib
+import fcntl
+import itertools
 import logging
 import os
 import pickle
@@ -12,11 +15,12 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pinecone_embed_async import ConfigurationError, SqliteCache
-from pinecone_embed_async._cache._sqlite import APPLICATION_ID
+from pinecone_embed_async._cache._sqlite import APPLICATION_ID, LOCK_SECONDS, LONGEST_BACKOFF_SECONDS, _Backoff
 
 ENTRIES = {bytes([number]) * 32: random.Random(number).randbytes(4104) for number in range(200)}
 OTHER = b"\xff" * 32
@@ -110,8 +114,8 @@ async def test_the_event_loop_turns_while_the_file_is_locked(cache: SqliteCache,
     other.execute("BEGIN IMMEDIATE")
     put = asyncio.create_task(cache.put_many({OTHER: b"v"}))
     turns = 0
-    while turns < 20:
-        await asyncio.sleep(0.005)
+    while turns < 10:
+        await asyncio.sleep(0.001)
         turns += 1
     assert not put.done()
     other.execute("COMMIT")
@@ -123,7 +127,7 @@ async def test_the_event_loop_turns_while_the_file_is_locked(cache: SqliteCache,
 async def test_a_lock_that_is_never_given_back_is_an_error_of_the_put(
     cache: SqliteCache, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pinecone_embed_async._cache._sqlite.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("pinecone_embed_async._cache._sqlite.LOCK_SECONDS", 0.05)
     await cache.put_many(ENTRIES)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -132,7 +136,85 @@ async def test_a_lock_that_is_never_given_back_is_an_error_of_the_put(
     # Readers wait for nobody.
     assert await cache.get_many([OTHER, next(iter(ENTRIES))]) == [None, ENTRIES[next(iter(ENTRIES))]]
     other.close()
+    # It backs off for as long as it has waited, and is then as before.
+    await asyncio.sleep(0.06)
     await cache.put_many({OTHER: b"v"})
+
+
+async def test_whoever_waits_behind_a_lock_waits_once(cache: SqliteCache, path: Path) -> None:
+    await cache.put_many(ENTRIES)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+
+    async def kept(number: int) -> bool:
+        try:
+            await cache.put_many({number.to_bytes(32, "big"): b"v"})
+        except sqlite3.OperationalError:
+            return False
+        return True
+
+    puts = [asyncio.create_task(kept(number)) for number in range(40)]
+    looked_up = [asyncio.create_task(cache.get_many(list(ENTRIES))) for _ in range(10)]
+    for values in await asyncio.gather(*looked_up):
+        assert values == list(ENTRIES.values())
+    assert not any(put.done() for put in puts), "look-ups wait for no write"
+    assert not any(await asyncio.gather(*puts))
+    assert loop.time() - began < 5 * LOCK_SECONDS
+    other.close()
+
+
+async def test_a_folder_that_another_process_has_locked_is_waited_for_as_briefly(path: Path) -> None:
+    handle = os.open(path.parent, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    async with SqliteCache(path) as cache:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        for _ in range(20):
+            with pytest.raises(sqlite3.OperationalError, match="locked by another process"):
+                await cache.get_many([OTHER])
+        assert loop.time() - began < 5 * LOCK_SECONDS
+        os.close(handle)
+        await asyncio.sleep(2 * LOCK_SECONDS)
+        assert await cache.get_many([OTHER]) == [None]
+
+
+def test_a_lock_is_asked_for_more_and_more_rarely(path: Path) -> None:
+    backoff, now, asked = _Backoff(), 0.0, []
+    for step in range(1, 400):
+        now = step / 10
+        with contextlib.suppress(sqlite3.OperationalError):
+            backoff.check(now, path)
+            asked.append(now)
+            backoff.failed(now)
+    pauses = [later - earlier for earlier, later in itertools.pairwise(asked)]
+    assert pauses[0] <= 2 * LOCK_SECONDS
+    assert max(pauses) <= LONGEST_BACKOFF_SECONDS + 0.11
+    assert len(asked) < 20
+    backoff.succeeded()
+    backoff.failed(now)
+    backoff.check(now + LOCK_SECONDS, path)
+
+
+async def test_puts_that_wait_together_are_one_transaction(cache: SqliteCache, path: Path) -> None:
+    await cache.put_many({OTHER: b"v"})
+    transactions: list[str] = []
+    connection = cache._writer.connection
+    assert connection is not None
+    connection.set_trace_callback(transactions.append)
+    entries = [{number.to_bytes(32, "big"): number.to_bytes(8, "big")} for number in range(50)]
+    await asyncio.gather(*(cache.put_many(entry) for entry in entries))
+    assert await cache.get_many([key for entry in entries for key in entry]) == [v for e in entries for v in e.values()]
+    assert transactions.count("COMMIT") <= 2
+
+
+async def test_of_puts_that_wait_together_one_that_cannot_be_written_is_nothing_to_the_others(cache: SqliteCache) -> None:
+    entries: list[dict[bytes, Any]] = [{bytes([number]) * 32: b"v"} for number in range(5)]
+    entries[3] = {b"c" * 32: "no bytes"}
+    told = await asyncio.gather(*(cache.put_many(entry) for entry in entries), return_exceptions=True)
+    assert [isinstance(one, sqlite3.Error) for one in told] == [False, False, False, True, False]
+    assert await cache.get_many([next(iter(entry)) for entry in entries]) == [b"v", b"v", b"v", None, b"v"]
 
 
 async def test_a_put_that_fails_leaves_nothing_half_done(cache: SqliteCache) -> None:
@@ -143,7 +225,7 @@ async def test_a_put_that_fails_leaves_nothing_half_done(cache: SqliteCache) -> 
 
 
 WRITER = """
-import asyncio, sys
+import asyncio, sqlite3, sys
 from pinecone_embed_async import SqliteCache
 
 async def main(number):
@@ -151,7 +233,13 @@ async def main(number):
         for turn in range(25):
             shared = {bytes([turn]) * 32: b"the same for all" * 64}
             own = {bytes([number, turn, entry]) + bytes(29): bytes([number]) * 500 for entry in range(20)}
-            await cache.put_many({**shared, **own})
+            while True:
+                try:
+                    await cache.put_many({**shared, **own})
+                    break
+                except sqlite3.OperationalError as error:
+                    assert "locked" in str(error)
+                    await asyncio.sleep(0.05)
             assert all(await cache.get_many([*shared, *own]))
 
 asyncio.run(main(int(sys.argv[2])))

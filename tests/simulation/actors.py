@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pinecone_embed_async import EmbeddedBatch, EmbedError, Progress
-from tests.simulation.neighbours import NeighbourError
+from tests.simulation.neighbours import MISLEADING, NeighbourError, is_of_a_generator
 from tests.simulation.service import REFUSED
 
 if TYPE_CHECKING:
@@ -176,10 +176,14 @@ class Actor:
             options["progress"] = None if plan.progress == "none" else self._progress
         return options
 
+    def _fault(self, message: str) -> BaseException:
+        misleads = self.call.plan.misleads
+        return NeighbourError(message) if misleads is None else MISLEADING[misleads](message)
+
     def _progress(self, progress: Progress) -> None:
         self.call.progress.append(progress)
         if self.call.plan.progress == "raises" and len(self.call.progress) == 3:
-            raise NeighbourError("a fault of the simulated progress callback")
+            raise self._fault("a fault of the simulated progress callback")
 
     async def _embed(self) -> DenseEmbeddings | SparseEmbeddings:
         source: Any = self.call.items if self.call.plan.source == "list" else self._slow_source()
@@ -199,27 +203,31 @@ class Actor:
     def _pulled(self, index: int) -> Any:
         self.call.pulls.append(Pull(_now(), self.call.delivered_texts, self.call.delivered_bad))
         if index == self.call.plan.source_fails_at:
-            raise NeighbourError("a fault of the simulated source")
+            raise self._fault("a fault of the simulated source")
         return self.call.items[index]
 
     async def _slow_source(self) -> AsyncIterator[Any]:
         for index in range(len(self.call.items)):
             if self.call.plan.pause:
                 await asyncio.sleep(self.call.plan.pause)
+            if self.call.plan.source_hangs and index == self.call.plan.source_fails_at:
+                await asyncio.Event().wait()
             yield self._pulled(index)
+        if self.call.plan.source_hangs:
+            await asyncio.Event().wait()
         if self.call.plan.source_fails_at == len(self.call.items):
-            raise NeighbourError("a fault of the simulated source")
+            raise self._fault("a fault of the simulated source")
 
     def _source(self) -> Iterator[Any]:
         for index in range(len(self.call.items)):
             yield self._pulled(index)
         if self.call.plan.source_fails_at == len(self.call.items):
-            raise NeighbourError("a fault of the simulated source")
+            raise self._fault("a fault of the simulated source")
 
     def _text(self, item: Any) -> Any:
         self.call.asked += 1
         if self.call.asked - 1 == self.call.plan.text_fails_at:
-            raise NeighbourError("a fault of the simulated text function")
+            raise self._fault("a fault of the simulated text function")
         return {"text": item} if isinstance(item, str) else item
 
     async def _stream(self) -> None:
@@ -242,9 +250,10 @@ class Actor:
                     return
                 except EmbedError as error:
                     given = error
-                except NeighbourError as error:
-                    # The source's is told once, the callback's again and again.
-                    if call.batches and isinstance(call.batches[-1][2], NeighbourError):
+                except (NeighbourError, RuntimeError) as error:
+                    # The source's is told once.
+                    is_own = isinstance(error, NeighbourError) or is_of_a_generator(error)
+                    if not is_own or error in [what for _, _, what in call.batches]:
                         raise
                     given = error
                 call.batches.append((asked, _now(), given))

@@ -30,7 +30,7 @@ from pinecone_embed_async import (
     Started,
 )
 from tests.simulation.actors import MARK, Call, Caller
-from tests.simulation.neighbours import NeighbourError
+from tests.simulation.neighbours import MISLEADING, NeighbourError, is_of_a_generator
 from tests.simulation.scenario import FINAL
 from tests.simulation.service import MODEL, REFUSED
 
@@ -244,7 +244,7 @@ class Judge:
                     self.found("cancelled by nobody", f"call {call.number}")
                 return False
             fails = (plan.source_fails_at, plan.text_fails_at)
-            own = isinstance(error, NeighbourError) and fails != (None, None)
+            own = (isinstance(error, NeighbourError) or is_of_a_generator(error)) and fails != (None, None)
             if not own and not isinstance(error, EmbedError):
                 self.found("error", f"call {call.number} raised {type(error).__name__}: {error}")
             if not isinstance(error, EmbedError):
@@ -265,7 +265,10 @@ class Judge:
         error = call.outcome if isinstance(call.outcome, EmbedError) else None
         result = call.outcome if error is None else error.partial
         if result is None:
-            if not isinstance(error, (ClosedError, DeadlineExceededError, ConfigurationError, InputError)):
+            is_sources = call.plan.source_fails_at is not None and "the source of the inputs raised" in str(error)
+            if not is_sources and not isinstance(
+                error, (ClosedError, DeadlineExceededError, ConfigurationError, InputError)
+            ):
                 self.found("partial", f"call {call.number} raised {type(error).__name__} without one")
             return
         if error is not None and error.failures != result.failures:
@@ -412,7 +415,11 @@ class Judge:
     ) -> None:
         plan = call.plan
         if _has_progress_raised(call) and call.outcome is None and not call.has_left:
-            told = [what for _, _, what in call.batches if isinstance(getattr(what, "__cause__", None), NeighbourError)]
+            told = [
+                what
+                for _, _, what in call.batches
+                if isinstance(getattr(what, "__cause__", None), (NeighbourError, *MISLEADING))
+            ]
             if not told and ended_by is None:
                 self.found("progress", f"stream {call.number} did not tell what its progress raised")
         if call.has_left or call.outcome is not None or ended_by is not None or _has_progress_raised(call):

@@ -14,7 +14,7 @@ from benchmarks.simulated.world import InlineExecutor, LoopClock, NeverEndsError
 from pinecone_embed_async import EmbedClient, Quota, RetryPolicy, SharedQuota
 from tests.simulation.actors import Actor, Call, make_call
 from tests.simulation.judge import GRACE, INSTANT, KEY, Judge, Violation
-from tests.simulation.neighbours import Recorder, SimulatedBackend, SimulatedCache, raising_hook
+from tests.simulation.neighbours import RaisingHook, Recorder, SimulatedBackend, SimulatedCache
 from tests.simulation.service import MODEL, Service
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class _Run:
 
     def _client(self, number: int, plan: ClientPlan) -> tuple[EmbedClient[Any], Recorder]:
         rng, recorder = random.Random(f"client {self._scenario.seed} {number}"), Recorder()
-        hooks: dict[str, list[Any]] = {"none": [], "listens": [recorder], "raises": [raising_hook, recorder]}
+        hooks: dict[str, list[Any]] = {"none": [], "listens": [recorder], "raises": [RaisingHook(), recorder]}
         cache = None
         if plan.cache != "none":
             cache = SimulatedCache(self._kept, plan.cache, random.Random(f"cache {self._scenario.seed} {number}"))

@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 
 OneT = TypeVar("OneT")
 ClientQuota = Literal["none", "given", "shared", "backend"]
-CacheKind = Literal["none", "works", "slow", "raises", "forgets", "short", "garbage"]
+CacheKind = Literal["none", "works", "slow", "raises", "forgets", "short", "garbage", "lies", "hangs"]
 QuotaKind = Literal["fixed", "sliding", "bucket"]
 
 
@@ -79,7 +79,8 @@ class ClientPlan:
         quota: `none`, `given` (the service's own), `shared` with all others that have this, or `backend` (somebody else's
             code, which deals out the service's own).
         backend_fails: part of the back end's turns that end with an exception.
-        cache: `none`, or a neighbour: one that works, is slow, raises, forgets, answers too few values, or garbage.
+        cache: `none`, or a neighbour: one that works, is slow, raises, forgets, answers too few values, garbage or
+            lies, or hangs.
         hooks: `none`, one that listens, or one that listens beside one that raises.
         looks_up: whether it asks the service about the model first.
         knows_dimension: whether it is told how many numbers a vector has, so that it sees if an answer has others.
@@ -130,10 +131,12 @@ class CallPlan:
         source: a list, or an iterable or asynchronous iterable that waits between items, or a blocking one in a thread.
         pause: seconds between the items of a source that waits, or between the callers of `one`.
         source_fails_at: item at which the source raises; `None` for never.
+        source_hangs: whether it never gives that item instead.
         text_fails_at: item of a stream at which the function that gives texts raises; -1 if it never does, `None` if there
             is none.
         takes: seconds that the consumer of a stream is busy with a batch.
         leaves_after: batches after which it leaves the stream; `None` for never.
+        misleads: whether its source, its text function and its progress raise what would read as an end or a cancellation.
         progress: whether progress is followed, and whether the callback raises at some time.
         common: whether its texts are those of every other call that has this, so that a cache finds some.
     """
@@ -155,6 +158,7 @@ class CallPlan:
     source: Literal["list", "async", "thread"] = "list"
     pause: float = 0.0
     source_fails_at: int | None = None
+    source_hangs: bool = False
     text_fails_at: int | None = None
     ordered: bool = True
     window: int | None = None
@@ -162,6 +166,7 @@ class CallPlan:
     takes: float = 0.0
     leaves_after: int | None = None
     progress: Literal["none", "follows", "raises"] = "none"
+    misleads: int | None = None
     common: bool = False
     cancellation: Cancellation | None = None
 
@@ -356,7 +361,7 @@ class _Draw:
     def _cache(self) -> CacheKind:
         if not self._chance(1.0 if self._is_about_caches else 0.2):
             return "none"
-        return self._one_of("works", "works", "slow", "raises", "forgets", "short", "garbage")
+        return self._one_of("works", "works", "slow", "raises", "forgets", "short", "garbage", "lies", "hangs")
 
     def _call(self, clients: tuple[ClientPlan, ...]) -> CallPlan:
         kind = self._one_of("embed", "embed", "one", "stream", "stream")
@@ -364,6 +369,9 @@ class _Draw:
         inputs = self._whole(1, self._one_of(3, 12, 30))
         source = self._one_of("list", "list", "async", "async", "thread") if kind != "one" else "list"
         is_stream = kind == "stream"
+        timeout = self._seconds(0.05, 60) if self._chance(0.3) else None
+        # Without a deadline a call waits for its source for ever, as it should.
+        hangs = timeout is not None and source in ("async", "thread") and kind != "one" and self._chance(0.2)
         return CallPlan(
             kind=kind,  # type: ignore[arg-type]
             client=self._whole(0, len(clients) - 1),
@@ -373,15 +381,16 @@ class _Draw:
             input_type="query" if self._chance(0.3) else "passage",
             variant=self._one_of(0, 0, 0, 1),
             priority="interactive" if self._chance(0.6 if kind == "one" else 0.15) else "bulk",
-            timeout=self._seconds(0.05, 60) if self._chance(0.3) else None,
+            timeout=timeout,
             on_error="return" if self._chance(0.4) else "raise",
             dedupe=kind == "embed" and self._chance(0.3),
             duplicates=self._one_of(0.0, 0.0, 0.4),
             refused=self._one_of(0.0, 0.0, 0.0, 0.1, 0.5),
             bad=self._one_of(0.0, 0.0, 0.1, 0.8) if is_stream else 0.0,
-            source="async" if source == "thread" and kind == "embed" else source,  # type: ignore[arg-type]
+            source="async" if source == "thread" and (hangs or kind == "embed") else source,  # type: ignore[arg-type]
             pause=self._one_of(0.0, 0.0, self._seconds(0.001, 0.6)),
-            source_fails_at=self._whole(0, inputs) if source != "list" and self._chance(0.1) else None,
+            source_fails_at=self._whole(0, inputs) if source != "list" and (hangs or self._chance(0.1)) else None,
+            source_hangs=hangs,
             text_fails_at=self._one_of(-1, -1, self._whole(0, inputs)) if is_stream and self._chance(0.2) else None,
             ordered=not is_stream or self._chance(0.6),
             window=self._whole(1, 4) if is_stream and self._chance(0.4) else None,
@@ -389,6 +398,7 @@ class _Draw:
             takes=self._one_of(0.0, 0.0, self._seconds(0.01, 2)) if is_stream else 0.0,
             leaves_after=self._whole(0, 4) if is_stream and self._chance(0.15) else None,
             progress=self._one_of("none", "follows", "follows", "follows", "raises") if kind != "one" else "none",
+            misleads=self._whole(0, 2) if self._chance(0.5) else None,
             common=self._chance(1.0 if self._is_about_caches else 0.2),
             cancellation=self._cancellation() if self._chance(0.2) else None,
         )

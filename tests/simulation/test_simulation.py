@@ -47,7 +47,7 @@ def test_scenarios_have_everything_in_them() -> None:
     assert {call.kind for call in calls} == {"embed", "one", "stream"}
     assert {call.source for call in calls} == {"list", "async", "thread"}
     assert {client.quota for client in clients} == {"none", "given", "shared", "backend"}
-    assert len({client.cache for client in clients}) == 7
+    assert len({client.cache for client in clients}) == 9
     assert {scenario.service.quota.kind for scenario in scenarios if scenario.service.quota} == {
         "fixed",
         "sliding",
@@ -56,6 +56,8 @@ def test_scenarios_have_everything_in_them() -> None:
     assert sum(call.cancellation is not None for call in calls) > SEEDS / 4
     assert sum(client.closed_at is not None for client in clients) > SEEDS / 10
     assert any(call.leaves_after is not None for call in calls)
+    assert any(call.source_hangs for call in calls)
+    assert {call.misleads for call in calls} == {None, 0, 1, 2}
 
 
 def test_a_scenario_can_be_told_and_read_again() -> None:

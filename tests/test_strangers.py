@@ -1,0 +1,334 @@
+"""Sources, text functions, quota back ends and transports that are cancelled by others, hang, or raise what misleads."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from pinecone_embed_async import (
+    ClosedError,
+    ConfigurationError,
+    DeadlineExceededError,
+    EmbedError,
+    MockResponse,
+    MockTransport,
+    QuotaDemand,
+    QuotaGrant,
+    QuotaOutcome,
+    TransportError,
+)
+from pinecone_embed_async._foreign import PATIENCE_SECONDS
+from pinecone_embed_async.emulator import Emulator
+from tests.clients import QUICK, dense_client
+from tests.clock import FakeClock, settle
+
+TEXTS = [f"document {number}" for number in range(12)]
+OPTIONS: dict[str, Any] = {"retry": QUICK, "max_batch_size": 2, "parameters": {"input_type": "passage"}}
+
+
+async def cancelled_by_another() -> None:
+    task = asyncio.create_task(asyncio.sleep(60))
+    await asyncio.sleep(0)
+    task.cancel()
+    await task
+
+
+class Asynchronous:
+    """A source that raises at an item."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.given = 0
+
+    def __aiter__(self) -> "Asynchronous":
+        return self
+
+    async def __anext__(self) -> str:
+        if self.given == self.at:
+            await cancelled_by_another()
+        self.given += 1
+        return TEXTS[self.given - 1]
+
+
+class Synchronous:
+    def __init__(self, at: int, error: type[BaseException]) -> None:
+        self.at = at
+        self.error = error
+        self.given = 0
+
+    def __iter__(self) -> "Synchronous":
+        return self
+
+    def __next__(self) -> str:
+        if self.given == self.at:
+            raise self.error
+        self.given += 1
+        return TEXTS[self.given - 1]
+
+
+def cancels_itself(_: object = None) -> Any:
+    raise asyncio.CancelledError
+
+
+SOURCES: list[tuple[Callable[[], Any], dict[str, Any]]] = [
+    (lambda: Asynchronous(7), {}),
+    (lambda: Synchronous(7, asyncio.CancelledError), {}),
+    (lambda: Synchronous(7, asyncio.CancelledError), {"in_thread": True}),
+    (lambda: Synchronous(7, StopAsyncIteration), {}),
+    (lambda: Synchronous(7, StopAsyncIteration), {"in_thread": True}),
+]
+
+
+@pytest.mark.parametrize(("source", "options"), SOURCES)
+async def test_what_a_source_raises_never_reads_as_the_end_of_a_stream(
+    emulator: Emulator, source: Callable[[], Any], options: dict[str, Any]
+) -> None:
+    seen: list[str] = []
+    async with dense_client(emulator, **OPTIONS) as client, asyncio.timeout(10):
+        with pytest.raises(EmbedError, match="the source raised") as caught:
+            async with client.stream(source(), **options) as batches:
+                async for batch in batches:
+                    seen += batch.items
+    assert seen == TEXTS[:7]
+    assert isinstance(caught.value.__cause__, (asyncio.CancelledError, StopAsyncIteration))
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, StopAsyncIteration, StopIteration])
+@pytest.mark.parametrize("in_thread", [False, True])
+async def test_what_a_text_function_raises_never_reads_as_the_end_of_a_stream(
+    emulator: Emulator, error: type[BaseException], in_thread: bool
+) -> None:
+    def text(item: str) -> str:
+        if item == TEXTS[7]:
+            raise error
+        return item
+
+    seen: list[str] = []
+    async with dense_client(emulator, **OPTIONS) as client, asyncio.timeout(10):
+        with pytest.raises(EmbedError, match="`text` raised") as caught:
+            async with client.stream(TEXTS, text=text, in_thread=in_thread) as batches:
+                async for batch in batches:
+                    seen += batch.items
+    assert seen == TEXTS[:7]
+    assert isinstance(caught.value.__cause__, error)
+
+
+@pytest.mark.parametrize("source", [source for source, options in SOURCES if not options])
+async def test_what_a_source_raises_is_no_cancellation_of_embed(emulator: Emulator, source: Callable[[], Any]) -> None:
+    async with dense_client(emulator, **OPTIONS) as client:
+        with pytest.raises(EmbedError, match="the source of the inputs raised"):
+            await client.embed(source())
+    assert emulator.statistics().requests == 0
+
+
+async def test_closing_a_source_that_is_cancelled_is_an_error_of_its_own(emulator: Emulator) -> None:
+    async def source() -> AsyncIterator[str]:
+        try:
+            for text in TEXTS:
+                yield text
+        finally:
+            await cancelled_by_another()
+
+    async with dense_client(emulator, **OPTIONS) as client, asyncio.timeout(10):
+        with pytest.raises(EmbedError, match="raised CancelledError"):
+            async with client.stream(source(), window=1) as batches:
+                await anext(batches)
+
+
+def cancel_all(name: str) -> None:
+    for task in asyncio.all_tasks():
+        if task.get_name() == name:
+            task.cancel()
+
+
+@pytest.mark.parametrize("name", ["the source", "embed"])
+async def test_tasks_of_a_stream_that_somebody_cancels_are_no_silent_end(emulator: Emulator, name: str) -> None:
+    gate = asyncio.Event()
+
+    async def source() -> AsyncIterator[str]:
+        for text in TEXTS:
+            yield text
+        await gate.wait()
+
+    emulator.hold()
+    async with dense_client(emulator, **OPTIONS) as client, asyncio.timeout(10):
+        with pytest.raises(EmbedError, match=r"cancelled|Cancelled"):
+            async with client.stream(source()) as batches:
+                await emulator.wait_for_in_flight(2)
+                cancel_all(name)
+                await settle()
+                emulator.release()
+                gate.set()
+                async for _ in batches:
+                    pass
+
+
+async def test_requests_that_somebody_cancels_fail_their_inputs_alone(emulator: Emulator) -> None:
+    emulator.hold()
+    async with dense_client(emulator, **OPTIONS) as client, asyncio.timeout(10):
+        call = asyncio.create_task(client.embed(TEXTS, on_error="return"))
+        await emulator.wait_for_in_flight(2)
+        cancel_all("embed")
+        await settle()
+        emulator.release()
+        result = await call
+    failed = [index for failure in result.failures for index in failure.indices]
+    assert failed
+    assert all("cancelled" in str(failure.error) for failure in result.failures)
+    # What waited for its turn is sent all the same.
+    assert result.embedded.sum() + len(failed) == len(TEXTS)
+    assert len(result.not_tried) == 0
+
+
+@contextlib.asynccontextmanager
+async def stubborn() -> AsyncIterator[Callable[[], Any]]:
+    released = asyncio.Event()
+
+    async def wait() -> None:
+        while not released.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await released.wait()
+
+    yield wait
+    released.set()
+    await settle()
+
+
+async def test_a_source_that_swallows_its_cancellation_is_left_behind(
+    emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FakeClock()
+    async with stubborn() as wait, dense_client(emulator, clock=clock, **OPTIONS) as client:
+
+        async def source() -> AsyncIterator[str]:
+            yield "a"
+            await wait()
+
+        async def streamed() -> None:
+            async with client.stream(source(), timeout=1) as batches:
+                async for _ in batches:
+                    pass
+
+        for call in (asyncio.create_task(client.embed(source(), timeout=1)), asyncio.create_task(streamed())):
+            async with asyncio.timeout(10):
+                while not call.done():
+                    await asyncio.sleep(0.005)
+                    clock.advance(PATIENCE_SECONDS / 4)
+            with pytest.raises(DeadlineExceededError):
+                await call
+    assert sum("left behind" in record.getMessage() for record in caplog.records) == 2
+
+
+async def test_a_call_whose_source_hangs_ends_when_the_client_is_closed(emulator: Emulator) -> None:
+    async def source() -> AsyncIterator[str]:
+        await asyncio.Event().wait()
+        yield "a"
+
+    async with dense_client(emulator, **OPTIONS) as client, asyncio.timeout(10):
+        call = asyncio.create_task(client.embed(source()))
+        await settle()
+        await client.aclose()
+        with pytest.raises(ClosedError):
+            await call
+
+
+class Backend:
+    """Deals out what it is told to."""
+
+    def __init__(self, acquire: Callable[[QuotaDemand], Any], settle: Callable[[], None] = lambda: None) -> None:
+        self._acquire = acquire
+        self._settle = settle
+        self.settled: list[str] = []
+
+    async def acquire(self, demand: QuotaDemand) -> Any:
+        given = self._acquire(demand)
+        return await given if asyncio.iscoroutine(given) else given
+
+    def settle(self, grant: QuotaGrant, outcome: QuotaOutcome) -> None:
+        self.settled.append(outcome.kind)
+        self._settle()
+
+
+def grant_of(demand: QuotaDemand) -> QuotaGrant:
+    return QuotaGrant(demand.tokens)
+
+
+def ends_iteration(_: object = None) -> Any:
+    raise StopAsyncIteration
+
+
+BAD_TURNS: list[Callable[[QuotaDemand], Any]] = [
+    lambda _: cancelled_by_another(),
+    cancels_itself,
+    ends_iteration,
+    lambda _: None,
+    lambda _: 5,
+    lambda _: QuotaGrant(0),
+    lambda _: QuotaGrant(float("nan")),  # type: ignore[arg-type]
+    lambda _: QuotaGrant("many"),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize("acquire", BAD_TURNS)
+async def test_a_back_end_that_fails_is_an_error_of_the_job(
+    emulator: Emulator, acquire: Callable[[QuotaDemand], Any]
+) -> None:
+    async with dense_client(emulator, quota=Backend(acquire), **OPTIONS) as client, asyncio.timeout(10):
+        with pytest.raises(ConfigurationError, match=r"quota that was passed failed|acquire must give") as caught:
+            await client.embed(TEXTS)
+        assert caught.value.partial is not None
+        with pytest.raises(ConfigurationError):
+            await client.embed_one("a")
+        with pytest.raises(ConfigurationError):
+            async with client.stream(TEXTS) as batches:
+                await anext(batches)
+        assert client.statistics().in_flight == client.statistics().waiting == 0
+
+
+@pytest.mark.parametrize("settle", [cancels_itself, lambda: 1 / 0])
+async def test_a_back_end_that_cannot_settle_costs_no_rows(
+    emulator: Emulator, settle: Callable[[], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with dense_client(emulator, quota=Backend(grant_of, settle), **OPTIONS) as client, asyncio.timeout(10):
+        assert (await client.embed(TEXTS)).embedded.all()
+    assert sum(record.levelno >= logging.WARNING for record in caplog.records) == 1
+
+
+async def test_a_back_end_that_swallows_its_cancellation_is_left_behind_and_what_it_gives_settled(
+    emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with stubborn() as wait:
+
+        async def late(demand: QuotaDemand) -> QuotaGrant:
+            await wait()
+            return QuotaGrant(demand.tokens)
+
+        backend, clock = Backend(late), FakeClock()
+        async with dense_client(emulator, quota=backend, clock=clock, **OPTIONS) as client, asyncio.timeout(10):
+            call = asyncio.create_task(client.embed(TEXTS, timeout=1))
+            while not call.done():
+                await asyncio.sleep(0.005)
+                clock.advance(PATIENCE_SECONDS / 4)
+            with pytest.raises(DeadlineExceededError):
+                await call
+    assert backend.settled == ["unused"]
+    assert any("left behind" in record.getMessage() for record in caplog.records)
+
+
+async def test_a_transport_that_is_cancelled_has_not_answered(emulator: Emulator) -> None:
+    calls: Iterator[int] = iter(range(100))
+
+    async def answer(request: Any) -> MockResponse:
+        if next(calls) == 0:
+            await cancelled_by_another()
+        return MockResponse.embeddings([[1.0] * 1024 for _ in request.json()["inputs"]])
+
+    async with dense_client(emulator, transport=MockTransport(answer), **OPTIONS) as client, asyncio.timeout(10):
+        assert (await client.embed(TEXTS)).embedded.all()
+    transport = MockTransport(lambda _: cancelled_by_another())  # type: ignore[arg-type,return-value]
+    async with dense_client(emulator, transport=transport, **OPTIONS) as client, asyncio.timeout(10):
+        with pytest.raises(TransportError, match="cancelled, and not by the client"):
+            await client.embed(TEXTS)
