@@ -1008,6 +1008,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             learned=self._learned,
             parameters=job.encoded,
             is_single=is_single,
+            now=self._clock.time,
         )
 
     def _run(
