@@ -1101,6 +1101,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             learned=self._learned,
             parameters=job.encoded,
             is_single=is_single,
+            now=self._clock.time,
         )
 
     def _run(

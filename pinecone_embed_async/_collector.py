@@ -62,7 +62,7 @@ class Collector:
         """
         if request.is_probe:
             return np.empty((len(request.texts), dimension), np.float32)
-        if self._positions is None:
+        if self._positions is None and not request.holes:
             return self._dense.rows(request.start - self._start, request.stop - self._start, dimension)
         # Its rows are not side by side: they are put in their places once they are all there.
         self._dense.dimension.settle(dimension)
@@ -88,14 +88,14 @@ class Collector:
 
     def names(self, request: PlannedRequest) -> Sequence[int] | None:
         """The positions in the call of a request's inputs; `None` if they are side by side."""
-        if self._positions is None or request.is_probe:
+        if (self._positions is None and not request.holes) or request.is_probe:
             return None
         own: list[int] = (self._rows_of(request) + self._start).tolist()
         return own
 
     def _rows_of(self, request: PlannedRequest) -> NDArray[np.intp]:
-        start, stop = request.start - self._start, request.stop - self._start
-        return np.arange(start, stop) if self._positions is None else self._positions[start:stop]
+        rows = np.array(request.positions, np.intp) - self._start
+        return rows if self._positions is None else self._positions[rows]
 
     def answered(self, request: PlannedRequest, answer: Answer) -> None:
         """Count what an answer has cost, and keep its rows if they are sparse; dense ones are in place."""
@@ -108,14 +108,16 @@ class Collector:
         matrix = self._scattered.pop(request.start, None)
         if matrix is not None:
             self._dense.put(self._rows_of(request), matrix)
-        self.account.embedded(request.start - self._start, request.stop - self._start)
+        for start, stop in request.runs:
+            self.account.embedded(start - self._start, stop - self._start)
 
     def failed(self, request: PlannedRequest, error: EmbedError) -> None:
         """Note that a request failed for good."""
         self._scattered.pop(request.start, None)
         rows = self._rows_of(request) + self._start
         logger.warning("inputs %d:%d failed after %d attempts: %s", rows[0], rows[-1] + 1, error.attempts, kind_of(error))
-        self.account.failed(request.start - self._start, request.stop - self._start, error)
+        for start, stop in request.runs:
+            self.account.failed(start - self._start, stop - self._start, error)
 
     def spread(
         self, result: DenseEmbeddings | SparseEmbeddings, positions: NDArray[np.intp]

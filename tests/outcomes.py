@@ -15,10 +15,12 @@ class Outcomes:
         self.account = Account(count)
 
     def embedded(self, request: PlannedRequest) -> None:
-        self.account.embedded(request.start, request.stop)
+        for start, stop in request.runs:
+            self.account.embedded(start, stop)
 
     def failed(self, request: PlannedRequest, error: EmbedError) -> None:
-        self.account.failed(request.start, request.stop, error)
+        for start, stop in request.runs:
+            self.account.failed(start, stop, error)
 
     @property
     def failed_indices(self) -> list[int]:

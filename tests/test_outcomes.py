@@ -412,3 +412,36 @@ async def test_unreadable_answers_behind_one_that_was_read_fail_their_own_inputs
         result = await client.embed([f"text {number}" for number in range(20)], on_error="return")
         assert [list(failure.indices) for failure in result.failures] == [[number] for number in range(20)]
         assert client.statistics().attempts == 1 + 20 * QUICK.max_attempts
+
+
+@pytest.mark.parametrize("model", [E5, SPARSE])
+async def test_what_equals_a_refused_input_is_not_sent_and_others_have_their_rows(emulator: Emulator, model: str) -> None:
+    texts = ["bad" if number % 7 == 3 else f"text {number}" for number in range(400)]
+    good = [text for text in texts if text != "bad"]
+    bad = [index for index, text in enumerate(texts) if text == "bad"]
+    async with client_of(emulator, model) as client:
+        plain = await client.embed(good, input_type="passage")
+        emulator.reject = lambda text: text == "bad"
+        for _ in range(2):
+            before = emulator.statistics().requests
+            result = await client.embed(texts, input_type="passage", on_error="return")
+            assert [index for failure in result.failures for index in failure.indices] == bad
+            rows = iter(plain)
+            for index, row in enumerate(result):
+                if index in bad:
+                    continue
+                if isinstance(row, np.ndarray):
+                    np.testing.assert_array_equal(row, next(rows))
+                else:
+                    np.testing.assert_array_equal(row.values, next(rows).values)
+        # The second time, five requests with nothing bad in them.
+        assert emulator.statistics().requests - before == 5
+        assert "not sent again" in str(result.failures[0].error)
+        assert "bad" not in str(result.failures[0].error)
+        with pytest.raises(InvalidRequestError, match="not sent again"):
+            await client.embed_one("bad", input_type="passage")
+        async with client.stream(["bad", "good", "bad"], input_type="passage", on_error="return") as batches:
+            embedded = [row async for batch in batches for row in batch.embeddings.embedded.tolist()]
+        assert embedded == [False, True, False]
+        async with client.stream(["bad"] * 300, input_type="passage", on_error="return") as batches:
+            assert sum([len(batch) async for batch in batches]) == 300

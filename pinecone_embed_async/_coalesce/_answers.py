@@ -83,9 +83,9 @@ class Answers:
             self._rows[request.start] = matrix
         return matrix
 
-    def names(self, request: PlannedRequest) -> Sequence[int] | None:  # noqa: ARG002 - the texts are side by side
+    def names(self, request: PlannedRequest) -> Sequence[int] | None:
         """The positions of its inputs, if they are not side by side."""
-        return None
+        return request.positions if request.holes else None
 
     def answered(self, request: PlannedRequest, answer: Answer) -> None:
         """Keep the rows of an answer if they are sparse; dense ones are in place."""
@@ -98,8 +98,8 @@ class Answers:
         matrix = self._rows.pop(request.start, None)
         sparse_row = _rows_of(block) if block is not None else None
         handed_over = 0
-        for row, seats in enumerate(self._seats[request.start : request.stop]):
-            for seat in seats:
+        for row, position in enumerate(request.positions):
+            for seat in self._seats[position]:
                 if seat.outcome is None:
                     handed_over += 1
                     if sparse_row is not None:
@@ -116,8 +116,8 @@ class Answers:
         logger.warning("joined inputs %d:%d failed after %d attempts: %s", *_described(request, error))
         self._unsettled -= len(request.texts)
         self._rows.pop(request.start, None)
-        for position, seats in enumerate(self._seats[request.start : request.stop], request.start):
-            for seat in seats:
+        for position in request.positions:
+            for seat in self._seats[position]:
                 seat.settle(self._error_of(error, position))
 
     def out_of_time(self, seat: Seat, error: EmbedError) -> None:

@@ -74,6 +74,9 @@ class Ledger:
     unless a request with these parameters has been accepted, a probe with a short text finds out whether it is
     the content at all; nothing new is given out meanwhile.
 
+    While the first culprit is looked for, nothing else is given out: texts that are equal to one that was refused by itself
+    are not sent, and may be in all other requests. What is not sent for that is told of as failed when it would come next.
+
     Args:
         fresh: the requests that were never sent.
         outcomes: takes down what became of the inputs.
@@ -81,8 +84,10 @@ class Ledger:
         learned: what answers and refusals have told; written to.
         parameters: of the call, as JSON.
         is_single: whether the call has a single input, for which a probe would decide nothing.
+        now: tells the time.
 
     Attributes:
+        unsent: inputs that have failed without being sent.
         job_error: what ended the job before its time; `None` if nothing did.
     """
 
@@ -95,6 +100,7 @@ class Ledger:
         learned: Learned,
         parameters: bytes,
         is_single: bool,
+        now: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._fresh = fresh
         self._outcomes = outcomes
@@ -105,6 +111,14 @@ class Ledger:
         self._suspended: list[tuple[PlannedRequest, InvalidRequestError]] = []
         self._probe = _Probe.SETTLED if is_single or parameters in learned.parameters else _Probe.UNNEEDED
         self._probe_request: PlannedRequest | None = None
+        self._now = now
+        # Of the request in which the first culprit is looked for: its origin, and how many of its inputs are open.
+        self._search: tuple[int, int] | None = None
+        self._has_searched = False
+        self._halved: set[int] = set()
+        self._held: list[tuple[PlannedRequest, InvalidRequestError]] = []
+        self._checked: tuple[PlannedRequest, int] | None = None
+        self.unsent = 0
         self.job_error: EmbedError | None = None
 
     def __repr__(self) -> str:
@@ -119,7 +133,50 @@ class Ledger:
             if self._probe_request is None:
                 self._probe_request = plan_request((PROBE_TEXT,), 0, self._limits(), origin=-1, is_probe=True)
             return self._probe_request
-        return self._parts[0] if self._parts else self._fresh.ahead()
+        while (request := self._parts[0] if self._parts else self._fresh_ahead()) is not None:
+            if self._is_checked(request):
+                return request
+            if self._parts:
+                self._parts.popleft()
+            else:
+                self._fresh.take()
+            rest = self._without_refused(request)
+            if rest is not None:
+                self._parts.appendleft(rest)
+        return None
+
+    def _fresh_ahead(self) -> PlannedRequest | None:
+        return None if self._search is not None else self._fresh.ahead()
+
+    def _is_checked(self, request: PlannedRequest) -> bool:
+        """Whether none of its inputs is known to be refused."""
+        refusals = self._learned.refusals
+        if not refusals:
+            return True
+        checked = request, refusals.changes
+        if self._checked is None or self._checked[0] is not request or self._checked[1] != refusals.changes:
+            if any(self._refusal_of(text) is not None for text in request.texts):
+                return False
+            self._checked = checked
+        return True
+
+    def _refusal_of(self, text: str) -> InvalidRequestError | None:
+        return self._learned.refusals.find(text, self._parameters, self._now())
+
+    def _without_refused(self, request: PlannedRequest) -> PlannedRequest | None:
+        """The inputs that are not known to be refused, `None` if all are; the others fail."""
+        kept = []
+        for place, text in enumerate(request.texts):
+            error = self._refusal_of(text)
+            if error is None:
+                kept.append(place)
+            else:
+                self.unsent += 1
+                self._close(request.origin, 1)
+                self._outcomes.failed(request.only([place], self._limits()), error)
+        if len(kept) == len(request.texts):
+            return request
+        return request.only(kept, self._limits()) if kept else None
 
     def take(self, tokens: int | None = None) -> PlannedRequest | None:
         """The next request to send.
@@ -174,6 +231,7 @@ class Ledger:
         self._learned.accepted(request, self._parameters)
         if not request.is_probe:
             self._outcomes.embedded(request)
+            self._close(request.origin, len(request.texts))
         self._settle_probe()
 
     def failed(self, request: PlannedRequest, error: EmbedError) -> None:
@@ -189,6 +247,7 @@ class Ledger:
             self._refused(request, error)
         else:
             self._outcomes.failed(request, error)
+            self._close(request.origin, len(request.texts))
 
     def abandoned(self, request: PlannedRequest, error: EmbedError) -> None:
         """Note that a request was cancelled when the job ended, after at least one attempt."""
@@ -201,9 +260,11 @@ class Ledger:
             return
         self.job_error = error
         self._parts.clear()
-        for request, refusal in self._suspended:
+        for request, refusal in (*self._suspended, *self._held):
             self._outcomes.failed(request, refusal)
         self._suspended.clear()
+        self._held.clear()
+        self._search = None
 
     def _refused(self, request: PlannedRequest, error: InvalidRequestError) -> None:
         count = len(request.texts)
@@ -211,7 +272,7 @@ class Ledger:
         if error.status == 413:
             # Several are too large together, which says nothing about the parameters; one alone is the culprit.
             self._learned.too_large(request)
-            self._isolate(request, error)
+            self._halve(request, error)
         elif most is not None and int(most[1]) < count:
             self._learned.too_many(int(most[1]))
             self._parts.extend(request.parts(int(most[1]), self._limits()))
@@ -223,11 +284,46 @@ class Ledger:
                 self._probe = _Probe.WANTED
 
     def _isolate(self, request: PlannedRequest, error: InvalidRequestError) -> None:
+        if self._search is not None and self._search[0] != request.origin:
+            self._held.append((request, error))
+            return
+        if not self._is_checked(request):
+            # What is known to be refused is taken out when it comes next, and may have been all there was to it.
+            self._parts.append(request)
+            return
+        if not self._has_searched and len(request.texts) > 1:
+            self._has_searched = True
+            self._search = request.origin, len(request.texts)
+        self._halve(request, error)
+
+    def _halve(self, request: PlannedRequest, error: InvalidRequestError) -> None:
         count = len(request.texts)
         if count > 1:
+            self._halved.add(request.origin)
             self._parts.extend(request.parts((count + 1) // 2, self._limits()))
-        else:
-            self._outcomes.failed(request, error)
+            return
+        self._outcomes.failed(request, error)
+        # One that was sent by itself from the first has cost no search. Where the parameters were never accepted, it may be
+        # these, or the model.
+        if request.origin in self._halved and self._parameters in self._learned.parameters:
+            self._learned.refusals.add(request.texts[0], self._parameters, error, self._now())
+            self._end_search()
+        self._close(request.origin, 1)
+
+    def _close(self, origin: int, count: int) -> None:
+        """Note that inputs of a request are settled: with the last of them the search for a culprit ends, found or not."""
+        if self._search is not None and self._search[0] == origin:
+            self._search = origin, self._search[1] - count
+            if self._search[1] <= 0:
+                self._end_search()
+
+    def _end_search(self) -> None:
+        if self._search is None:
+            return
+        self._search = None
+        held, self._held = self._held, []
+        for request, error in held:
+            self._isolate(request, error)
 
     def _settle_probe(self) -> None:
         self._probe = _Probe.SETTLED

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, islice
 from typing import TYPE_CHECKING
 
+from pinecone_embed_async._plan._refusals import Refusals
 from pinecone_embed_async._plan._tokens import (
     BYTES_PER_TOKEN,
     MOST_BYTES_PER_TOKEN,
@@ -66,9 +67,11 @@ class Learned:
         accepted_bytes: of the largest request that was accepted.
         parameters: sets of parameters that were accepted, as JSON, the newest last.
         estimator: of tokens.
+        refusals: the inputs that were refused by themselves.
     """
 
     def __init__(self) -> None:
+        self.refusals = Refusals()
         self.inputs: int | None = None
         self.request_bytes: int | None = None
         self.accepted_bytes = 0
@@ -130,6 +133,7 @@ class PlannedRequest:
         open_bytes: of the other texts in UTF-8.
         origin: start of the request that this one was split off from; its own start if of none.
         is_probe: whether it carries no input of the call and only asks whether the parameters are accepted.
+        holes: positions between `start` and `stop` whose inputs it does not carry.
     """
 
     start: int
@@ -140,11 +144,27 @@ class PlannedRequest:
     open_bytes: int
     origin: int
     is_probe: bool = False
+    holes: tuple[int, ...] = ()
 
     @property
     def stop(self) -> int:
         """Position in the call behind the last input."""
-        return self.start + len(self.texts)
+        return self.start + len(self.texts) + len(self.holes)
+
+    @property
+    def positions(self) -> Sequence[int]:
+        """Positions in the call of its inputs."""
+        if not self.holes:
+            return range(self.start, self.stop)
+        left_out = set(self.holes)
+        return [position for position in range(self.start, self.stop) if position not in left_out]
+
+    @property
+    def runs(self) -> list[tuple[int, int]]:
+        """Where runs of its inputs that are side by side begin and end."""
+        ends = [*self.holes, self.stop]
+        starts = [self.start, *(hole + 1 for hole in self.holes)]
+        return [(start, end) for start, end in zip(starts, ends, strict=True) if start < end]
 
     def __repr__(self) -> str:
         what = "probe" if self.is_probe else f"{self.start}:{self.stop}"
@@ -152,14 +172,24 @@ class PlannedRequest:
 
     def parts(self, count: int, limits: RequestLimits) -> list[PlannedRequest]:
         """The same inputs in requests of at most `count`, in order."""
-        return [
-            plan_request(self.texts[begin : begin + count], self.start + begin, limits, origin=self.origin)
-            for begin in range(0, len(self.texts), count)
-        ]
+        whole = range(len(self.texts))
+        return [self.only(whole[begin : begin + count], limits) for begin in range(0, len(self.texts), count)]
+
+    def only(self, places: Sequence[int], limits: RequestLimits) -> PlannedRequest:
+        """Some of the same inputs: at least one, by their places in `texts`, ascending."""
+        first, last = places[0], places[-1]
+        if not self.holes and last - first == len(places) - 1:
+            return plan_request(self.texts[first : last + 1], self.start + first, limits, origin=self.origin)
+        own = self.positions
+        positions = [own[place] for place in places]
+        request = plan_request([self.texts[place] for place in places], positions[0], limits, origin=self.origin)
+        holes = sorted(set(range(positions[0], positions[-1])).difference(positions))
+        return replace(request, holes=tuple(holes))
 
     def estimated(self, limits: RequestLimits) -> PlannedRequest:
         """The same inputs with their tokens estimated anew: bills may have told more since they were."""
-        return plan_request(self.texts, self.start, limits, origin=self.origin, is_probe=self.is_probe)
+        request = plan_request(self.texts, self.start, limits, origin=self.origin, is_probe=self.is_probe)
+        return replace(request, holes=self.holes) if self.holes else request
 
     def least_tokens(self, limits: RequestLimits) -> int:
         """Tokens of the smallest request that can be cut off it: of its first input."""
@@ -188,10 +218,8 @@ class PlannedRequest:
         if count == len(self.texts):
             # By what has been learned since it was planned, it has fewer tokens than it says.
             return self.estimated(limits), None
-        return (
-            plan_request(self.texts[:count], self.start, limits, origin=self.origin),
-            plan_request(self.texts[count:], self.start + count, limits, origin=self.origin),
-        )
+        whole = range(len(self.texts))
+        return self.only(whole[:count], limits), self.only(whole[count:], limits)
 
 
 def plan_request(

@@ -103,6 +103,7 @@ class Run:
         self._is_winding_down = False
         self._is_left = False
         self._drained = asyncio.Event()
+        self._unsent = 0
         self.error: EmbedError | None = None
         self.loop = asyncio.get_running_loop()
 
@@ -159,14 +160,24 @@ class Run:
 
     def fill(self) -> None:
         """Have the next request wait for its turn, if there is one and it may be under way."""
+        self._note_unsent()
         if self._group is None or self._next is not None or len(self._under_way) >= self._window:
             return
-        if self._ledger.ahead() is None:
+        is_none_left = self._ledger.ahead() is None
+        self._note_unsent()
+        if is_none_left or self._group is None:
             return
         entry = self._next = _UnderWay()
         self._under_way[entry] = None
         entry.task = self._group.create_task(self._carry_out(entry), name="embed")
         entry.task.add_done_callback(functools.partial(self._forget, entry))
+
+    def _note_unsent(self) -> None:
+        """Tell of inputs that have failed without a request."""
+        if self._ledger.unsent != self._unsent:
+            self._unsent = self._ledger.unsent
+            self._changed()
+            self.report()
 
     def stop(self, error: EmbedError) -> None:
         """End the job: nothing is sent any more, and what is in flight has the grace period left."""

@@ -17,6 +17,7 @@ from pinecone_embed_async import (
     TransportError,
 )
 from pinecone_embed_async._plan import Learned, Ledger, PlannedRequest, RequestLimits, Requests
+from pinecone_embed_async._plan._refusals import MOST_REFUSALS, Refusals
 from tests.outcomes import Outcomes
 
 LENGTH = 64
@@ -164,7 +165,13 @@ def test_nothing_new_is_sent_while_the_probe_is_under_way() -> None:
     job.ledger.failed(second, refused())
     assert job.ledger.take() is None
     job.ledger.embedded(probe)
-    assert sorted((job.take().start, job.take().start, job.take().start, job.take().start)) == [0, 5, 10, 15]
+    # The second waits: what the first is refused for may be all there is to it.
+    halves = job.take(), job.take()
+    assert [half.start for half in halves] == [0, 5]
+    assert job.ledger.take() is None
+    for half in halves:
+        job.ledger.embedded(half)
+    assert [job.take().start, job.take().start] == [10, 15]
 
 
 def test_an_input_that_is_accepted_meanwhile_decides_as_well_as_the_probe() -> None:
@@ -342,3 +349,80 @@ def test_whatever_requests_are_cut_to_every_input_is_settled_once(
             job.ledger.embedded(request)
     assert job.outcomes.account.is_settled
     assert job.outcomes.failed_indices == sorted(index for index in culprits if index < count)
+
+
+def spoiled(count: int, culprits: int, seed: int, *, equal: bool) -> list[str]:
+    """Texts of which some are refused, by their names."""
+    places = random.Random(seed).sample(range(count), culprits)
+    texts = [f"text {index}" for index in range(count)]
+    for number, place in enumerate(places):
+        texts[place] = "bad" if equal else f"bad {number}"
+    return texts
+
+
+def refuses_bad(request: PlannedRequest) -> EmbedError | None:
+    return refused() if any(text.startswith("bad") for text in request.texts) else None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_equal_culprits_are_looked_for_once(seed: int) -> None:
+    texts = spoiled(9600, 97, seed, equal=True)
+    job = Job(texts)
+    job.run(refuses_bad, window=8, seed=seed)
+    assert len(job.sent) <= 130
+    assert job.outcomes.failed_indices == [index for index, text in enumerate(texts) if text == "bad"]
+    assert job.outcomes.account.embedded_count == 9600 - 97
+    # A later call does not pay for it again.
+    again = Job(texts, learned=job.learned)
+    again.run(refuses_bad, window=8, seed=seed)
+    assert len(again.sent) == 100
+    assert again.ledger.unsent == 97
+    assert again.outcomes.failed_indices == job.outcomes.failed_indices
+    assert "not sent again" in str(again.outcomes.account.first_error())
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(["bad 1", "bad 2", "bad 3", *"abcdefgh"]), max_size=80), st.integers(1, 96), st.data())
+def test_only_what_was_refused_alone_or_equals_it_fails(texts: list[str], size: int, data: st.DataObject) -> None:
+    job = Job(texts, size=size)
+    job.run(refuses_bad, window=data.draw(st.integers(1, 8)), seed=data.draw(st.integers(0, 9)))
+    bad = [index for index, text in enumerate(texts) if text.startswith("bad")]
+    if job.ledger.job_error is None:
+        assert job.outcomes.failed_indices == bad
+        assert job.outcomes.account.embedded_count == len(texts) - len(bad)
+    alone = {request.texts[0] for request in job.sent if len(request.texts) == 1}
+    assert {texts[index] for index in job.outcomes.failed_indices} <= alone
+
+
+def test_a_search_without_a_culprit_lets_the_others_go_on() -> None:
+    job = Job((str(index) for index in range(60)), size=10)
+    first = job.take()
+    job.ledger.failed(first, refused())
+    job.run(lambda _: None, window=3)
+    assert job.outcomes.account.embedded_count == 60
+
+
+def test_refusals_are_forgotten_after_ten_minutes_and_the_oldest_beyond_ten_thousand() -> None:
+    refusals = Refusals()
+    refusals.add("a", b"{}", refused(message="no <input 3>"), now=100.0)
+    found = refusals.find("a", b"{}", now=699.0)
+    assert found is not None
+    assert "<the input>" in str(found)
+    assert (found.status, found.attempts) == (400, 0)
+    assert refusals.find("a", b'{"x":1}', now=100.0) is None
+    assert refusals.find("b", b"{}", now=100.0) is None
+    assert refusals.find("a", b"{}", now=700.0) is None
+    assert len(refusals) == 0
+    for number in range(MOST_REFUSALS + 5):
+        refusals.add(str(number), b"{}", refused(), now=0.0)
+    assert len(refusals) == MOST_REFUSALS
+    assert refusals.find("4", b"{}", now=0.0) is None
+    assert refusals.find("5", b"{}", now=0.0) is not None
+    assert b"secret" not in repr(vars(refusals)).encode()
+
+
+def test_two_clients_know_the_same_text_by_different_digests() -> None:
+    one, other = Refusals(), Refusals()
+    for refusals in (one, other):
+        refusals.add("a", b"{}", refused(), now=0.0)
+    assert set(one._told) != set(other._told)
