@@ -113,14 +113,24 @@ def truth(name: str, value: object) -> bool:
 
 
 def function(name: str, value: object) -> None:
+    """Refuse an argument that cannot be called.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    if not callable(value):
+        raise ConfigurationError(f"{name} must be a function, got {short(value)}")
+
+
+def callback(name: str, value: object) -> None:
     """Refuse an argument that cannot be called, and a coroutine function, which nobody would await.
 
     Raises:
         ConfigurationError: it is none.
     """
-    if not callable(value) or inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
-        got = "a coroutine function" if callable(value) else short(value)
-        raise ConfigurationError(f"{name} must be a function that is called, not awaited, got {got}")
+    function(name, value)
+    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
+        raise ConfigurationError(f"{name} must be a function that is called, not awaited, got a coroutine function")
 
 
 def methods(name: str, value: object, required: tuple[str, ...], example: str) -> None:

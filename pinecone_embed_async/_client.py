@@ -571,7 +571,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             self._check_open()
             raises = _raises(on_error)
             if progress is not None:
-                _checks.function("progress", progress)
+                _checks.callback("progress", progress)
             job = self._job(input_type, parameters, self._deadline(timeout), priority)
             read = await self._read_until(inputs, job.deadline)
             problem = read.error() if raises else None
@@ -925,9 +925,9 @@ class EmbedClient(Generic[EmbeddingsT]):
         self._check_open()
         check_source(source)
         raises = _raises(on_error)
-        for name, function in (("text", text), ("progress", progress)):
-            if function is not None:
-                _checks.function(name, function)
+        for name, callback in (("text", text), ("progress", progress)):
+            if callback is not None:
+                _checks.callback(name, callback)
         window = 2 * self._max_concurrency if window is None else _checks.whole("window", window)
         max_delay = _checks.seconds("max_delay", max_delay)
         checked = self._job(input_type, parameters, self._deadline(timeout), priority)

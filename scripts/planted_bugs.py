@@ -52,7 +52,7 @@ BUGS = (
     _bug(
         "a permit is not given back on one path",
         "_engine.py",
-        "            turn.failed(is_overload=is_overload)\n",
+        "            turn.failed(is_overload=is_overload and not retry.is_for_once(error))\n",
         "            if is_overload or error is None:\n                turn.failed(is_overload=is_overload)\n",
     ),
     _bug(
@@ -111,15 +111,15 @@ BUGS = (
     _bug(
         "dedupe spread wrong",
         "_plan/_distinct.py",
-        "            (first.setdefault(text, len(first)) for text in texts), np.intp, len(texts)\n",
-        "            sorted(first.setdefault(text, len(first)) for text in texts), np.intp, len(texts)\n",
+        "        positions = [first.setdefault(key, len(first)) for key in keys]\n",
+        "        positions = sorted(first.setdefault(key, len(first)) for key in keys)\n",
     ),
     _bug(
         "a partial result without its last request",
         "_stream/_run.py",
-        "        if error is None:\n            self._ledger.embedded(request)\n",
-        "        if error is None and self._ledger.job_error is not None:\n            return\n"
-        "        if error is None:\n            self._ledger.embedded(request)\n",
+        "            if error is None:\n                self._ledger.embedded(request)\n                return\n",
+        "            if error is None:\n                if self._ledger.job_error is None:\n"
+        "                    self._ledger.embedded(request)\n                return\n",
     ),
     _bug(
         "a call's own parameters missing from the cache's key",
@@ -208,8 +208,9 @@ BUGS = (
     _bug(
         "a refused request whose probe was accepted loses its last input",
         "_plan/_ledger.py",
-        "            self._parts.extend(request.parts((count + 1) // 2, self._limits()))\n        else:\n",
-        "            self._parts.extend(request.parts((count + 1) // 2, self._limits())[: 2 - count % 2])\n        else:\n",
+        "            self._parts.extend(request.parts((count + 1) // 2, self._limits()))\n            return\n",
+        "            parts = request.parts((count + 1) // 2, self._limits())\n"
+        "            self._parts.extend(parts[: 2 - count % 2])\n            return\n",
     ),
 )
 

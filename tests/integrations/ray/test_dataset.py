@@ -74,7 +74,7 @@ async def test_failures_are_a_column_if_one_is_named(emulator: Emulator) -> None
     added = await adding(emulator, errors="error")(table_of(values))
     errors = added.column("error").to_pylist()
     assert errors[0] is errors[3] is None
-    assert errors[1] == 'InputError: input 1 is of type NoneType; it must be a str or a mapping with "text"'
+    assert errors[1] == "InputError: input 1 is a missing value: leave missing values out, or fill them"
     assert errors[2].startswith("InvalidRequestError: 400 INVALID_ARGUMENT: ")
     vectors = vectors_of(added)
     assert np.isnan(vectors[1:3]).all()
