@@ -9,6 +9,7 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import msgspec
 import tenacity
 
 from pinecone_embed_async._clock import SystemClock
@@ -76,8 +77,7 @@ ERROR_BODY_SECONDS = 5.0
 """How long the body of an error is waited for; its status is known by then."""
 
 
-@dataclass(slots=True)
-class Counters:
+class Counters(msgspec.Struct):
     """What has happened since the client was made."""
 
     attempts: int = 0

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from pinecone_embed_async import _checks
 from pinecone_embed_async._errors import (
     ApiError,
@@ -134,8 +136,7 @@ UNREADABLE_ANSWERS = 8
 """Answers in a row that are paid for and cannot be read, before the first that can: what gives them is not the service."""
 
 
-@dataclass(slots=True)
-class FirstContact:
+class FirstContact(msgspec.Struct):
     """What a client has had of its service so far: what every request would meet is told from what passes.
 
     Before anything has come of the service, what fails is most likely set up wrong, and each request would fail in all

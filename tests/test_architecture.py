@@ -20,7 +20,19 @@ TESTS = sorted((PACKAGE.parent / "tests").rglob("*.py"))
 THIRD_PARTIES = {
     "aiohttp": {"_sending", "_engine", "_client", "emulator"},
     "yarl": {"_sending", "_engine", "_endpoint", "_client"},
-    "msgspec": {"_wire", "_client", "_jobs", "_telemetry", "cli", "emulator"},
+    "msgspec": {
+        "_wire",
+        "_limits",
+        "_stream",
+        "_coalesce",
+        "_engine",
+        "_retry",
+        "_client",
+        "_jobs",
+        "_telemetry",
+        "cli",
+        "emulator",
+    },
     "numpy": {
         "_wire",
         "_results",

@@ -7,6 +7,8 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from pinecone_embed_async._coalesce._answers import Answers, own_error
 from pinecone_embed_async._coalesce._gather import Gatherer
 from pinecone_embed_async._errors import ClosedError, DeadlineExceededError
@@ -30,8 +32,7 @@ if TYPE_CHECKING:
     """The run of one joined request: its texts, where the answers go, and the latest of its callers' deadlines."""
 
 
-@dataclass(slots=True)
-class Joined:
+class Joined(msgspec.Struct):
     """What has been joined.
 
     Attributes:

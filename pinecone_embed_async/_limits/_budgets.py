@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from pinecone_embed_async._limits._reserve import Demand
 
@@ -28,8 +29,7 @@ TURNS_KEPT = 8
 do not take turns within so short a time."""
 
 
-@dataclass(eq=False, slots=True)
-class Budget:
+class Budget(msgspec.Struct, eq=False):
     """What is known of the tokens of a model and input type, and who wants them.
 
     Attributes:
@@ -42,7 +42,7 @@ class Budget:
     limit: TokenLimit
     demand: Demand
     waiting: int = 0
-    turns: deque[tuple[float, Flow[Any]]] = field(default_factory=lambda: deque(maxlen=TURNS_KEPT))
+    turns: deque[tuple[float, Flow[Any]]] = msgspec.field(default_factory=lambda: deque(maxlen=TURNS_KEPT))
 
     def is_idle(self, now: float) -> bool:
         """Whether nothing would be sent too early or lost if it were forgotten, but for what was learned."""

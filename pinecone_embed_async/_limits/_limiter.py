@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from pinecone_embed_async._limits._budgets import Budgets, Key
 from pinecone_embed_async._limits._concurrency import Concurrency
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._limits._reserve import Forecast
 
 
-@dataclass(frozen=True, slots=True)
-class LimiterOptions:
+class LimiterOptions(msgspec.Struct, frozen=True):
     """What is given of a quota; `None` where it is to be learned.
 
     Attributes:
@@ -108,8 +108,7 @@ class Lane:
         self._bulk -= priority == "bulk"
 
 
-@dataclass(eq=False, slots=True)
-class Ask:
+class Ask(msgspec.Struct, eq=False):
     """A request that waits for its turn.
 
     Attributes:
@@ -129,8 +128,7 @@ class Ask:
     granted: Callable[[Grant], None]
 
 
-@dataclass(eq=False, slots=True)
-class Grant:
+class Grant(msgspec.Struct, eq=False):
     """A turn: the right to have one request in flight, of at most so many tokens.
 
     Attributes:

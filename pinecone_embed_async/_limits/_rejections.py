@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import Enum, auto
+
+import msgspec
 
 
 class LimitKind(Enum):
@@ -16,8 +17,7 @@ class LimitKind(Enum):
     REQUESTS_PER_MINUTE = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class NamedLimit:
+class NamedLimit(msgspec.Struct, frozen=True):
     """A limit as a rejection named it.
 
     Attributes:

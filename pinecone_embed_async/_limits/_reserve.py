@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+
+import msgspec
 
 DEVIATIONS = 4.0
 """Calls that come at random ask for more in one window than in the other: kept is what they asked for in the last one and
@@ -18,8 +19,7 @@ RESOLUTION = 64
 """Parts of a window in which what was asked for is summed up."""
 
 
-@dataclass(frozen=True, slots=True)
-class Forecast:
+class Forecast(msgspec.Struct, frozen=True):
     """What interactive calls are likely to ask for: what waits, a rate, and a margin that grows with the root of time.
 
     Attributes:
@@ -55,8 +55,7 @@ class Forecast:
         return max(root**2, (left - self.surplus) / self.rate)
 
 
-@dataclass(slots=True)
-class _Part:
+class _Part(msgspec.Struct):
     start: float
     end: float
     tokens: int

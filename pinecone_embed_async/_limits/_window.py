@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from pinecone_embed_async._limits._reserve import Forecast
@@ -22,8 +23,7 @@ CLOSE = 1e-9
 is lost by adding and subtracting them."""
 
 
-@dataclass(slots=True)
-class _Entry:
+class _Entry(msgspec.Struct):
     start: float
     end: float
     amount: int

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from pinecone_embed_async._errors import ClosedError, DeadlineExceededError, EmbedError, InputError, unexpected_error
 from pinecone_embed_async._log import logger
@@ -37,11 +38,10 @@ GRACE_SECONDS = 5.0
 is on its way, short enough for somebody who waits for the error."""
 
 
-@dataclass(slots=True, eq=False)
-class _UnderWay:
+class _UnderWay(msgspec.Struct, eq=False):
     request: PlannedRequest | None = None
     """`None` while it waits for its turn: which request it is, and how much of it, is decided then."""
-    retry: RetryState = field(default_factory=RetryState)
+    retry: RetryState = msgspec.field(default_factory=RetryState)
     task: asyncio.Task[None] | None = None
     is_abandoned: bool = False
     is_over: bool = False
