@@ -495,3 +495,53 @@ async def test_one_that_is_cancelled_behind_its_grant_settles_it_as_unused() -> 
 
 def test_reprs_tell_the_level() -> None:
     assert repr(turnstile(FakeClock())) == "<Turnstile <Limiter 0 waiting>>"
+
+
+async def test_the_last_acceptance_is_the_latest() -> None:
+    clock = FakeClock()
+    caller = Caller(turnstile(clock))
+    for _ in range(2):
+        clock.advance(100)
+        (await caller.turn()).accepted(None)
+        assert caller.turnstile.last_acceptance(KEY) == clock.now
+
+
+def test_one_who_waits_in_another_thread_is_woken_for_every_window() -> None:
+    shared = turnstile(SystemClock(), 100, window=0.1)
+    waits, goes = threading.Semaphore(0), list[int]()
+
+    async def wait() -> None:
+        caller = Caller(shared)
+        async with asyncio.timeout(20):
+            for number in range(3):
+                turn = await caller.turn(100, 100)
+                goes.append(number)
+                turn.give_back()
+                waits.release()
+                await asyncio.to_thread(full.acquire)
+
+    full = threading.Semaphore(0)
+
+    async def fill() -> None:
+        caller = Caller(shared)
+        async with asyncio.timeout(20):
+            for number in range(3):
+                turn = await caller.turn(100, 100)
+                if number:
+                    full.release()
+                else:
+                    thread.start()
+                # It waits for an answer, so it has no timer of its own.
+                while not shared.waiting({*lanes(shared)}):  # noqa: ASYNC110 - another thread has no event
+                    await asyncio.sleep(0.001)
+                turn.accepted(None)
+                await asyncio.to_thread(waits.acquire)
+        full.release()
+
+    def lanes(of: Turnstile) -> set[Lane]:
+        return {waiter.ask.lane for waiters in list(of._waiters.values()) for waiter in list(waiters)}
+
+    thread = threading.Thread(target=lambda: asyncio.run(wait()))
+    asyncio.run(fill())
+    thread.join()
+    assert goes == [0, 1, 2]

@@ -420,3 +420,26 @@ async def test_what_another_attempt_cuts_off_is_sent_at_once() -> None:
     await paced.finish()
     assert paced.sent == [(0, 2, 4), (2, 4, 4)]
     assert str(paced.outcomes) == "eeee"
+
+
+async def test_what_another_attempt_cuts_off_does_not_wait_for_the_first_part() -> None:
+    paced, second = Paced(4, tokens=100), asyncio.Event()
+    send, cuts = paced.send, 0
+
+    async def cutting(
+        request: PlannedRequest, retry: RetryState, turn: Turn, cut: Callable[[int], PlannedRequest]
+    ) -> EmbedError | None:
+        nonlocal cuts
+        cuts += 1
+        if cuts > 1:
+            second.set()
+            return await send(request, retry, turn, cut)
+        request = cut(4)
+        turn.shrink(request.tokens)
+        async with asyncio.timeout(20):
+            await second.wait()
+        return await send(request, retry, turn, cut)
+
+    paced.run._send = cutting
+    await paced.finish()
+    assert str(paced.outcomes) == "eeee"

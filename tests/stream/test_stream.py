@@ -602,3 +602,26 @@ async def test_reprs_hold_no_texts(client: EmbedClient[Any]) -> None:
         assert batch.usage == batch.embeddings.usage
         assert batches.usage == batch.usage
         assert repr(batches) == "<EmbeddingStream 1 embedded, 0/16 batches read ahead>"
+
+
+async def test_the_oldest_item_decides_how_long_a_slow_source_is_waited_for(emulator: Emulator) -> None:
+    clock = FakeClock()
+    more = asyncio.Event()
+
+    async def source() -> AsyncIterator[str]:
+        yield "one"
+        await more.wait()
+        yield "two"
+        await asyncio.get_running_loop().create_future()
+
+    async with (
+        dense_client(emulator, clock=clock) as client,
+        client.stream(source(), max_delay=0.5, **Passage) as batches,
+    ):
+        await settle()
+        clock.advance(0.4)
+        more.set()
+        await settle()
+        clock.advance(0.1)
+        async with asyncio.timeout(20):
+            assert (await anext(batches)).items == ["one", "two"]
