@@ -142,17 +142,20 @@ async def test_batches_are_under_way_together_and_bounded(emulator: Emulator) ->
 
 
 async def test_when_it_goes_its_connections_and_its_thread_go(emulator: Emulator) -> None:
-    before = threading.active_count()
+    def own_threads() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if thread.name == "embed"}
+
+    before = own_threads()
     add = adding(emulator)
     await add(table_of(TEXTS))
-    assert threading.active_count() == before + 1
+    assert len(own_threads() - before) == 1
     assert emulator.statistics().connections_open == 1
     await asyncio.to_thread(add.close)
     while emulator.statistics().connections_open:
         await asyncio.sleep(0.01)
     add = adding(emulator)
     del add
-    assert threading.active_count() == before
+    assert not own_threads() - before
 
 
 async def test_it_can_be_closed_in_its_own_thread_where_the_garbage_collector_may_run(emulator: Emulator) -> None:
