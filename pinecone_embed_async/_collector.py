@@ -62,6 +62,8 @@ class Collector:
         """
         if request.is_probe:
             return np.empty((len(request.texts), dimension), np.float32)
+        # An attempt before, perhaps with more inputs or others, may have left some.
+        self._scattered.pop(request.start, None)
         if self._positions is None and not request.holes:
             return self._dense.rows(request.start - self._start, request.stop - self._start, dimension)
         # Its rows are not side by side: they are put in their places once they are all there.

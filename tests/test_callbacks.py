@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pinecone_embed_async import ConfigurationError, EmbedClient, EmbeddedBatch, EmbedError, Progress
+from pinecone_embed_async import AuthenticationError, ConfigurationError, EmbedClient, EmbeddedBatch, EmbedError, Progress
 from pinecone_embed_async.emulator import Emulator
-from tests.clients import dense_client
+from tests.clients import E5, dense_client
 
 TEXTS = [f"document {number}" for number in range(12)]
 OPTIONS: dict[str, Any] = {"max_batch_size": 2, "max_concurrency": 1, "parameters": {"input_type": "passage"}}
@@ -82,6 +82,24 @@ async def test_a_stream_that_is_left_before_it_tells_what_progress_raised_raises
     with pytest.raises(EmbedError, match="`progress` raised"):
         async with client.stream(TEXTS, progress=progress) as batches:
             await anext(batches)
+
+
+async def test_a_stream_tells_what_progress_raised_also_where_something_else_ended_the_job(emulator: Emulator) -> None:
+    progress, _ = raising_at(1, KeyError("mine"))
+    told: list[EmbedError] = []
+    async with (
+        EmbedClient(E5, api_key="wrong", base_url=emulator.url, **OPTIONS) as stranger,
+        stranger.stream(TEXTS, progress=progress) as batches,
+    ):
+        while True:
+            try:
+                await anext(batches)
+            except EmbedError as error:
+                told.append(error)
+            except StopAsyncIteration:
+                break
+    assert [type(error) for error in told] == [AuthenticationError, EmbedError]
+    assert isinstance(told[1].__cause__, KeyError)
 
 
 async def coroutine_function(_: object) -> str:

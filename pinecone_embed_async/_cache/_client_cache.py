@@ -260,7 +260,9 @@ class Keeper:
 
     def rows(self, request: PlannedRequest, dimension: int) -> NDArray[np.float32]:
         """See `Destination`."""
-        rows = self._rows[request.start] = self._destination.rows(request, dimension)
+        rows = self._destination.rows(request, dimension)
+        if not request.is_probe:
+            self._rows[request.start] = rows
         return rows
 
     def names(self, request: PlannedRequest) -> Sequence[int] | None:
@@ -269,8 +271,8 @@ class Keeper:
 
     def answered(self, request: PlannedRequest, answer: Answer) -> None:
         """See `Destination`. Nothing of an answer with tokens is kept, for they are parts of the texts."""
-        rows = self._rows.pop(request.start, None)
         if not request.is_probe:
+            rows = self._rows.pop(request.start, None)
             if answer.sparse is None:
                 values = [] if rows is None else encode_dense(rows)
             else:
@@ -281,6 +283,8 @@ class Keeper:
 
     async def keep(self, request: PlannedRequest, until: float | None = None) -> None:
         """Keep what a request that has ended was answered, if it was, until a time by the clock."""
+        if request.is_probe:
+            return
         # It may have been cut meanwhile, from its end.
         self._rows.pop(request.start, None)
         answered = self._answered.pop(request.start, None)

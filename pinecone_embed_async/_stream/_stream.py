@@ -61,8 +61,8 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         self._neighbour = neighbour
         self._source: asyncio.Task[None] | None = None
         self._left_over: deque[OpenBatch] | None = None
-        self._told_job_error = False
-        self._told_source_error = False
+        # Of the whole stream; those of batches are not kept.
+        self._told: list[BaseException] = []
         self._is_left = False
         self._changes = asyncio.Event()
         self._taken = asyncio.Event()
@@ -120,7 +120,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
                 self.changed()
         if own is not None:
             raise own
-        if run.error is not None and not self._told_job_error:
+        if run.error is not None and not self._was_told(run.error):
             raise self._ended_by(run.error)
         if reader.closing_error is not None:
             raise reader.closing_error
@@ -181,7 +181,8 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         error = batch.collector.account.first_error() or self._ledger.job_error
         if error is None:
             raise RuntimeError("a batch that is neither complete nor failed was delivered")
-        self._told_job_error |= error is self._ledger.job_error
+        if error is self._ledger.job_error:
+            self._told.append(error)
         raise self._about(error, embedded)
 
     def _about(self, error: EmbedError, batch: EmbeddedBatch[ItemT, EmbeddingsT]) -> EmbedError:
@@ -196,14 +197,19 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
     def _ended_by(self, error: EmbedError) -> EmbedError:
         return with_outcome(copy.copy(error), self._finish(self._nothing))  # type: ignore[arg-type]
 
+    def _was_told(self, error: BaseException) -> bool:
+        # One that is not ours may be equal to anything.
+        return any(error is told for told in self._told)
+
     def _raise_end(self) -> None:
-        job_error = self._ledger.job_error
-        if job_error is not None and not self._told_job_error:
-            self._told_job_error = True
-            raise self._ended_by(job_error)
-        reader = self._reader
-        if reader is not None and reader.error is not None and not self._told_source_error:
-            self._told_source_error = True
+        job_error, run, reader = self._ledger.job_error, self._run, self._reader
+        # What `progress` raised when something else had ended the job already is told as well.
+        for error in (job_error, None if run is None else run.error):
+            if error is not None and not self._was_told(error):
+                self._told.append(error)
+                raise self._ended_by(error)
+        if reader is not None and reader.error is not None and not self._was_told(reader.error):
+            self._told.append(reader.error)
             # With the job its reading was ended by the stream itself.
             if job_error is None or not reader.was_cancelled:
                 raise reader.error

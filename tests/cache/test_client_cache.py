@@ -30,6 +30,12 @@ from pinecone_embed_async import (
     SparseVector,
     SqliteCache,
 )
+from pinecone_embed_async._cache import decode_values
+from pinecone_embed_async._cache._client_cache import Keeper
+from pinecone_embed_async._collector import Collector
+from pinecone_embed_async._plan import RequestLimits, plan_request
+from pinecone_embed_async._results import Dimension
+from pinecone_embed_async._wire import Answer
 from pinecone_embed_async.emulator import EmulatedModel, Emulator, FaultMix
 from tests import silence
 from tests.clients import E5, QUICK, SPARSE
@@ -553,3 +559,27 @@ async def test_a_second_run_over_many_inputs_makes_no_request(cache: SqliteCache
         assert digest_of(await client.embed(texts)) == first
         assert emulator.statistics().requests == -(-count // 96)
         assert client.statistics().cache_hits == count
+
+
+async def test_what_a_probe_was_answered_is_kept_for_no_text() -> None:
+    limits = RequestLimits(inputs=2, sequence_length=8)
+    request = plan_request(["first"], 0, limits, origin=0)
+    probe = plan_request(["probe"], 0, limits, origin=-1, is_probe=True)
+    kept: dict[str, bytes] = {}
+
+    async def keep(texts: Sequence[str], values: list[bytes], until: float | None) -> None:
+        kept.update(zip(texts, values, strict=True))
+
+    keeper = Keeper(Collector(0, 1, Dimension(2)), keep)
+    keeper.rows(request, 2)[:] = [1, 2]
+    # Its answer is decoded while that of the first is.
+    keeper.rows(probe, 2)[:] = [3, 4]
+    answer = Answer("dense", None, 1)
+    for one in (probe, request):
+        keeper.answered(one, answer)
+    await keeper.keep(probe)
+    assert not kept
+    await keeper.keep(request)
+    found = decode_values([kept["first"]], vector_type="dense", dimension=2)
+    assert found.dense is not None
+    assert found.dense.tolist() == [[1, 2]]

@@ -62,4 +62,61 @@ FOUND = {
     "a slow cache kept a call beyond its deadline": Scenario(
         seed=5058, clients=(ClientPlan(cache="slow"),), calls=(CallPlan(timeout=0.566),)
     ),
+    "rows that a lost attempt had left were put in the places of another request": Scenario(
+        seed=3022532,
+        service=ServicePlan(
+            latency=(0.409, 0.613),
+            pieces=3,
+            faults=("wrong_count",),
+            fault_rate=0.2,
+            quota=QuotaPlan(tokens=1122, requests_per_window=5, window=60.0, text=False, tenants=0.3),
+        ),
+        clients=(
+            ClientPlan(
+                max_concurrency=5,
+                max_elapsed=5.0,
+                initial_backoff=0.01,
+                attempt_timeout=3.0,
+                max_delay=0.3,
+                quota="backend",
+                cache="garbage",
+                hooks="none",
+            ),
+            ClientPlan(
+                max_concurrency=6,
+                max_batch_size=5,
+                initial_backoff=2.0,
+                max_backoff=1.0,
+                attempt_timeout=3.0,
+                max_delay=0.3,
+                quota="given",
+                cache="forgets",
+                hooks="none",
+            ),
+        ),
+        calls=(
+            CallPlan(kind="stream", client=1, inputs=10, duplicates=0.4, refused=0.5, progress="follows"),
+            CallPlan(bad=0.8),
+            CallPlan(
+                kind="stream",
+                at=1.813,
+                inputs=21,
+                size=(22, 23),
+                on_error="return",
+                refused=0.5,
+                bad=0.8,
+                source="async",
+                pause=0.003,
+                text_fails_at=-1,
+                ordered=False,
+                progress="follows",
+                common=True,
+            ),
+        ),
+    ),
+    "a stream that had told what ended its job did not tell what its progress raised": Scenario(
+        seed=3027426,
+        service=ServicePlan(faults=("status=400",), fault_rate=0.5),
+        calls=(CallPlan(kind="stream", progress="raises"),),
+    ),
 }

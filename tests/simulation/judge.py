@@ -394,8 +394,9 @@ class Judge:
                 continue
             starts.append(batch.start)
             error = what if isinstance(what, EmbedError) else None
-            if isinstance(error, JOB_ERRORS):
-                ended_by = error
+            # With `on_error="return"` it is told with what it met first.
+            met = (error, *(failure.error for failure in batch.failures))
+            ended_by = next((one for one in met if isinstance(one, JOB_ERRORS)), ended_by)
             self._check_batch(call, batch, error)
             embedded += int(batch.embeddings.embedded.sum())
             failed += sum(len(failure.indices) for failure in batch.failures)

@@ -56,6 +56,22 @@ def test_a_batch_is_done_when_all_its_parts_are() -> None:
     assert (batches.embedded_count, batches.failed_count) == (2, 2)
 
 
+def test_what_an_attempt_left_of_rows_that_are_not_side_by_side_is_in_no_other_request() -> None:
+    batches, (request,) = batches_of(4)
+    spread = request.only([0, 2], LIMITS)
+    # Its answer could not be read, and it is cut before it is sent again.
+    batches.rows(spread, 1)[:] = 5
+    first, second = spread.only([0], LIMITS), spread.only([1], LIMITS)
+    for part, value in ((first, 7), (second, 8), (request.only([1], LIMITS), 9), (request.only([3], LIMITS), 10)):
+        batches.rows(part, 1)[:] = value
+        batches.embedded(part)
+    batch = batches.take()
+    assert batch is not None
+    result = batch.collector.finish("m", "dense")
+    assert result.vectors.ravel().tolist() == [7, 9, 8, 10]  # type: ignore[union-attr]
+    assert batches.embedded_count == 4
+
+
 @pytest.mark.parametrize("ordered", [True, False])
 def test_an_item_that_cannot_be_sent_is_a_batch_of_its_own(ordered: bool) -> None:
     batches, requests = batches_of(4, ordered=ordered)
