@@ -512,19 +512,19 @@ def test_one_who_waits_in_another_thread_is_woken_for_every_window() -> None:
 
     async def wait() -> None:
         caller = Caller(shared)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(8):
             for number in range(3):
                 turn = await caller.turn(100, 100)
                 goes.append(number)
                 turn.give_back()
                 waits.release()
-                await asyncio.to_thread(full.acquire)
+                assert await asyncio.to_thread(full.acquire, timeout=5)
 
     full = threading.Semaphore(0)
 
     async def fill() -> None:
         caller = Caller(shared)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(8):
             for number in range(3):
                 turn = await caller.turn(100, 100)
                 if number:
@@ -535,13 +535,15 @@ def test_one_who_waits_in_another_thread_is_woken_for_every_window() -> None:
                 while not shared.waiting({*lanes(shared)}):  # noqa: ASYNC110 - another thread has no event
                     await asyncio.sleep(0.001)
                 turn.accepted(None)
-                await asyncio.to_thread(waits.acquire)
+                assert await asyncio.to_thread(waits.acquire, timeout=5), "nobody woke who waits"
         full.release()
 
     def lanes(of: Turnstile) -> set[Lane]:
         return {waiter.ask.lane for waiters in list(of._waiters.values()) for waiter in list(waiters)}
 
     thread = threading.Thread(target=lambda: asyncio.run(wait()))
-    asyncio.run(fill())
-    thread.join()
+    try:
+        asyncio.run(fill())
+    finally:
+        thread.join()
     assert goes == [0, 1, 2]
