@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -138,10 +138,11 @@ async def test_closing_a_source_that_is_cancelled_is_an_error_of_its_own(emulato
                 await anext(batches)
 
 
-def cancel_all(name: str) -> None:
-    for task in asyncio.all_tasks():
-        if task.get_name() == name:
-            task.cancel()
+def cancel_all(name: str) -> int:
+    tasks = [task for task in asyncio.all_tasks() if task.get_name() == name]
+    for task in tasks:
+        task.cancel()
+    return len(tasks)
 
 
 @pytest.mark.parametrize("name", ["the source", "embed"])
@@ -164,6 +165,72 @@ async def test_tasks_of_a_stream_that_somebody_cancels_are_no_silent_end(emulato
                 gate.set()
                 async for _ in batches:
                     pass
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("the source", "raised CancelledError"), ("read", "raised CancelledError"), ("embed", "")]
+)
+async def test_tasks_of_a_stream_that_are_cancelled_before_they_begin_are_no_hang(
+    emulator: Emulator, name: str, told: str
+) -> None:
+    seen = 0
+
+    async def source() -> AsyncIterator[str]:
+        for text in TEXTS:
+            yield text
+
+    async with dense_client(emulator, **OPTIONS) as client, asyncio.timeout(10):
+        errors: list[str] = []
+        async with client.stream(source()) as batches:
+            while not cancel_all(name):  # noqa: ASYNC110 - a task that has not begun can set no event
+                await asyncio.sleep(0)
+            try:
+                async for batch in batches:
+                    seen += len(batch)
+            except EmbedError as error:
+                errors.append(str(error))
+        assert client.statistics().in_flight == 0
+    assert ([told in error for error in errors] or [not told]) == [True]
+    assert seen == (0 if told else len(TEXTS))
+
+
+async def test_look_ups_of_a_stream_that_somebody_cancels_end_it_with_an_error(emulator: Emulator) -> None:
+    class Slow:
+        async def get_many(self, keys: Sequence[bytes]) -> list[None]:
+            await asyncio.sleep(0.01)
+            return [None] * len(keys)
+
+        async def put_many(self, entries: object) -> None:
+            pass
+
+    async with dense_client(emulator, cache=Slow(), **OPTIONS) as client, asyncio.timeout(10):
+        with pytest.raises(EmbedError, match="looking vectors up in the cache was cancelled"):
+            async with client.stream(TEXTS) as batches:
+                assert cancel_all("look up batches")
+                async for _ in batches:
+                    pass
+
+
+async def test_whoever_is_cancelled_while_keeping_takes_no_place_along(emulator: Emulator) -> None:
+    gate, keeping = asyncio.Event(), list[object]()
+
+    class Slow:
+        async def get_many(self, keys: Sequence[bytes]) -> list[None]:
+            return [None] * len(keys)
+
+        async def put_many(self, entries: object) -> None:
+            keeping.append(entries)
+            if len(keeping) == 2:
+                # As many as may be under way.
+                gate.set()
+            if len(keeping) <= 2:
+                await asyncio.sleep(60)
+
+    async with dense_client(emulator, cache=Slow(), max_concurrency=1, **OPTIONS) as client, asyncio.timeout(10):
+        call = asyncio.create_task(client.embed(TEXTS, on_error="return"))
+        await gate.wait()
+        cancel_all("embed")
+        assert (await call).embedded.all()
 
 
 async def test_requests_that_somebody_cancels_fail_their_inputs_alone(emulator: Emulator) -> None:

@@ -88,6 +88,7 @@ class Ledger:
 
     Attributes:
         unsent: inputs that have failed without being sent.
+        is_sifting: whether `ahead` is to be asked again: all inputs of a request were known to be refused.
         job_error: what ended the job before its time; `None` if nothing did.
     """
 
@@ -119,6 +120,7 @@ class Ledger:
         self._held: list[tuple[PlannedRequest, InvalidRequestError]] = []
         self._checked: tuple[PlannedRequest, int] | None = None
         self.unsent = 0
+        self.is_sifting = False
         self.job_error: EmbedError | None = None
 
     def __repr__(self) -> str:
@@ -127,23 +129,27 @@ class Ledger:
 
     def ahead(self) -> PlannedRequest | None:
         """The next request to send, which stays the next; `None` if there is none now, or the job has ended."""
+        self.is_sifting = False
         if self.job_error is not None or self._probe is _Probe.UNDER_WAY:
             return None
         if self._probe is _Probe.WANTED:
             if self._probe_request is None:
                 self._probe_request = plan_request((PROBE_TEXT,), 0, self._limits(), origin=-1, is_probe=True)
             return self._probe_request
-        while (request := self._parts[0] if self._parts else self._fresh_ahead()) is not None:
-            if self._is_checked(request):
-                return request
-            if self._parts:
-                self._parts.popleft()
-            else:
-                self._fresh.take()
-            rest = self._without_refused(request)
-            if rest is not None:
-                self._parts.appendleft(rest)
-        return None
+        request = self._parts[0] if self._parts else self._fresh_ahead()
+        if request is None or self._is_checked(request):
+            return request
+        if self._parts:
+            self._parts.popleft()
+        else:
+            self._fresh.take()
+        rest = self._without_refused(request)
+        if rest is None:
+            # One request at a time, for all of a long call may be refused.
+            self.is_sifting = True
+        else:
+            self._parts.appendleft(rest)
+        return rest
 
     def _fresh_ahead(self) -> PlannedRequest | None:
         return None if self._search is not None else self._fresh.ahead()
@@ -165,15 +171,19 @@ class Ledger:
 
     def _without_refused(self, request: PlannedRequest) -> PlannedRequest | None:
         """The inputs that are not known to be refused, `None` if all are; the others fail."""
-        kept = []
+        kept: list[int] = []
+        refused: dict[str, tuple[InvalidRequestError, list[int]]] = {}
         for place, text in enumerate(request.texts):
-            error = self._refusal_of(text)
-            if error is None:
-                kept.append(place)
+            if text in refused:
+                refused[text][1].append(place)
+            elif (error := self._refusal_of(text)) is not None:
+                refused[text] = error, [place]
             else:
-                self.unsent += 1
-                self._close(request.origin, 1)
-                self._outcomes.failed(request.only([place], self._limits()), error)
+                kept.append(place)
+        for error, places in refused.values():
+            self.unsent += len(places)
+            self._close(request.origin, len(places))
+            self._outcomes.failed(request.only(places, self._limits()), error)
         if len(kept) == len(request.texts):
             return request
         return request.only(kept, self._limits()) if kept else None

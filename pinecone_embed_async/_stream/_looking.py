@@ -18,62 +18,34 @@ if TYPE_CHECKING:
     """Looks up what a request carries, and has the batches know."""
 
 
-class LookingReader:
-    """A reader whose batches are looked up, one after the other, while it reads on.
+class LookUps:
+    """Looks up batches, one after the other, while the source is read on.
 
     Args:
         reader: reads the source; `handed_over` is to be called when it has handed over batches.
         batches: has the batches.
         look_up: looks one up.
-        failed: takes the error that ends the job, for looking up cannot work.
     """
 
-    def __init__(self, reader: Reader, batches: Batches, look_up: LookUp, failed: Callable[[EmbedError], None]) -> None:
+    def __init__(self, reader: Reader, batches: Batches, look_up: LookUp) -> None:
         self._reader = reader
         self._batches = batches
         self._look_up = look_up
-        self._failed = failed
         self._handed_over = asyncio.Event()
-
-    @property
-    def is_finished(self) -> bool:
-        """See `Reader`; what is not looked up yet is among the batches."""
-        return self._reader.is_finished
-
-    @property
-    def error(self) -> Exception | None:
-        """See `Reader`."""
-        return self._reader.error
-
-    @property
-    def was_cancelled(self) -> bool:
-        """See `Reader`."""
-        return self._reader.was_cancelled
-
-    @property
-    def closing_error(self) -> Exception | None:
-        """See `Reader`."""
-        return self._reader.closing_error
 
     def handed_over(self) -> None:
         """Note that there are batches to look up, or that the reader has finished."""
         self._handed_over.set()
 
-    async def read(self, room: Callable[[], Awaitable[bool]], has_room: Callable[[], bool]) -> None:
-        """See `Reader.read`; ends when everything is looked up."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._look_all_up(), name="look up batches")
-            await self._reader.read(room, has_room)
-
-    async def _look_all_up(self) -> None:
+    async def run(self) -> EmbedError | None:
+        """Look up all batches that are read; gives the error that ends the job, for looking up cannot work."""
         while True:
             self._handed_over.clear()
             while (request := self._batches.next_unlooked()) is not None:
                 try:
                     await self._look_up(request)
                 except EmbedError as error:
-                    self._failed(error.with_traceback(None))
-                    return
+                    return error.with_traceback(None)
             if self._reader.is_finished:
-                return
+                return None
             await self._handed_over.wait()

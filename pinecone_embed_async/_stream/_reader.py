@@ -124,6 +124,13 @@ class Reader:
             self._handed_over(0)
             await self._close()
 
+    def ended(self) -> None:
+        """Note that what runs `read` has ended, perhaps before it had begun."""
+        if not self.is_finished:
+            self.error, self.was_cancelled = _told("the source", asyncio.CancelledError()), True
+            self.is_finished = True
+            self._handed_over(0)
+
     async def _pull(self, room: Callable[[], Awaitable[bool]]) -> None:
         is_async = isinstance(self._source, AsyncIterable)
         iterator: AsyncIterator[Any] | Iterator[Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     Keep = Callable[[PlannedRequest, float | None], Awaitable[None]]
     """Keeps what a request was answered, if it was, until a time by the clock."""
+
+ResultT = TypeVar("ResultT")
 
 GRACE_SECONDS = 5.0
 """How long requests in flight may take once an error has ended the job: long enough for nearly every answer that
@@ -152,18 +154,18 @@ class Run:
                 return entry.retry
         return None
 
-    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def start(self, work: Coroutine[Any, Any, ResultT], name: str) -> asyncio.Task[ResultT]:
         """Have a task that ends with the run, too; only while it is running."""
         if self._group is None:
             raise RuntimeError("the run is not running")
-        return self._group.create_task(work)
+        return self._group.create_task(work, name=name)
 
     def fill(self) -> None:
         """Have the next request wait for its turn, if there is one and it may be under way."""
         self._note_unsent()
-        if self._group is None or self._next is not None or len(self._under_way) >= self._window:
+        if self._is_left or self._group is None or self._next is not None or len(self._under_way) >= self._window:
             return
-        is_none_left = self._ledger.ahead() is None
+        is_none_left = self._ledger.ahead() is None and not self._ledger.is_sifting
         self._note_unsent()
         if is_none_left or self._group is None:
             return
@@ -216,23 +218,19 @@ class Run:
 
     def _cancelled_by_others(self, entry: _UnderWay) -> None:
         """Note that somebody cancelled a task that is not theirs: its inputs fail, and the others go on."""
-        self._under_way.pop(entry, None)
         if entry.request is not None:
             error = EmbedError("the request was cancelled, and not by the call that it belongs to")
             self._ledger.failed(entry.request, error)
             self.report()
-        self.fill()
 
     async def _carry_through(self, entry: _UnderWay) -> None:
-        try:
-            turn = await self._take_turn(entry)
-        finally:
-            self._next = None
-        self.fill()
+        turn = await self._take_turn(entry)
+        self._next = None
         request = entry.request
         if turn is None or request is None:
             self._forget(entry)
             return
+        self.fill()
         await self._send_with(turn, request, entry)
         entry.is_over = True
         if self._ledger.job_error is not None:
@@ -243,7 +241,6 @@ class Run:
             self._changed()
             await self._keep_answer(self._keep, entry.request)
         self._forget(entry)
-        self.fill()
 
     async def _keep_answer(self, keep: Keep, request: PlannedRequest) -> None:
         try:
@@ -274,7 +271,11 @@ class Run:
 
         From its end on to the start of the sending nothing is awaited, so that no turn is lost.
         """
-        while (ahead := self._ledger.ahead()) is not None:
+        while (ahead := self._ledger.ahead()) is not None or self._ledger.is_sifting:
+            if ahead is None:
+                self._note_unsent()
+                await asyncio.sleep(0)
+                continue
             try:
                 turn = await self._turn_for(ahead)
             except EmbedError as error:
@@ -325,7 +326,13 @@ class Run:
             self._ledger.failed(request, error)
 
     def _forget(self, entry: _UnderWay, _: asyncio.Task[None] | None = None) -> None:
-        self._under_way.pop(entry, None)
+        """Note that a task has ended, perhaps before it had begun: whoever cancels it may be anybody."""
+        if entry not in self._under_way:
+            return
+        del self._under_way[entry]
+        if self._next is entry:
+            self._next = None
+        self.fill()
         if not self._under_way:
             self._drained.set()
         self._changed()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import functools
 from collections import deque
 from typing import TYPE_CHECKING, Generic
 
-from pinecone_embed_async._errors import ClosedError, EmbedError
+from pinecone_embed_async._errors import ClosedError, EmbedError, unexpected_error
 from pinecone_embed_async._foreign import StrayCancellationError
 from pinecone_embed_async._results import summed_up, with_outcome
 from pinecone_embed_async._stream._batches import EmbeddedBatch, EmbeddingsT, ItemT
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._plan import Ledger
     from pinecone_embed_async._results import Usage
     from pinecone_embed_async._stream._batches import Batches, OpenBatch
-    from pinecone_embed_async._stream._looking import LookingReader
+    from pinecone_embed_async._stream._looking import LookUps
     from pinecone_embed_async._stream._reader import Reader
     from pinecone_embed_async._stream._run import Run
 
@@ -67,8 +68,9 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         self._changes = asyncio.Event()
         self._taken = asyncio.Event()
         self._run: Run | None = None
-        self._reader: Reader | LookingReader | None = None
+        self._reader: Reader | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[EmbedError | None] | None = None
 
     def __repr__(self) -> str:
         ahead = f"{len(self._batches)}/{self._window} batches read ahead"
@@ -103,12 +105,16 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
             await self._changes.wait()
 
     @contextlib.asynccontextmanager
-    async def running(self, run: Run, reader: Reader | LookingReader) -> AsyncIterator[None]:
-        """Read and send while the block runs; at its end, however it ends, nothing is left running."""
+    async def running(self, run: Run, reader: Reader, look_ups: LookUps | None = None) -> AsyncIterator[None]:
+        """Read, look up and send while the block runs; at its end, however it ends, nothing is left running."""
         self._run, self._reader = run, reader
         own: BaseException | None = None
         async with run.running():
-            self._reading = run.start(self._read(reader))
+            self._reading = run.start(self._read(reader), "read")
+            self._reading.add_done_callback(lambda _: reader.ended())
+            if look_ups is not None:
+                self._looking = run.start(look_ups.run(), "look up batches")
+                self._looking.add_done_callback(functools.partial(self._looked_up, run))
             try:
                 yield
             except BaseException as error:  # noqa: BLE001 - raised again once the tasks are done, as it was
@@ -125,7 +131,18 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         if reader.closing_error is not None:
             raise reader.closing_error
 
-    async def _read(self, reader: Reader | LookingReader) -> None:
+    @staticmethod
+    def _looked_up(run: Run, task: asyncio.Task[EmbedError | None]) -> None:
+        """Note that nothing is looked up any more: everything is, or the job has ended, or it ends it."""
+        fault = None if task.cancelled() else task.exception()
+        if task.cancelled():
+            run.stop(EmbedError("looking vectors up in the cache was cancelled, and not by the call that it belongs to"))
+        elif fault is not None:
+            run.stop(unexpected_error(fault))
+        elif (error := task.result()) is not None:
+            run.stop(error)
+
+    async def _read(self, reader: Reader) -> None:
         reading = reader.read(self._room, self._has_room)
         if self._neighbour is None:
             # It reads in the event loop or a thread, which nobody can leave behind.
@@ -138,7 +155,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
 
     def _stop_reading(self) -> None:
         """Cancel what reads, once: then the source's iterator is being closed."""
-        for task in (self._source, self._reading):
+        for task in (self._source, self._reading, self._looking):
             if task is not None and not task.cancelling():
                 task.cancel()
 

@@ -58,9 +58,10 @@ class Job:
         draws = random.Random(seed)
         under_way: list[PlannedRequest] = []
         while True:
-            while len(under_way) < window and (request := self.ledger.take()) is not None:
-                under_way.append(request)
-                self.sent.append(request)
+            while len(under_way) < window and ((request := self.ledger.take()) is not None or self.ledger.is_sifting):
+                if request is not None:
+                    under_way.append(request)
+                    self.sent.append(request)
             if not under_way:
                 return
             answered = under_way.pop(draws.randrange(len(under_way)))
@@ -379,6 +380,19 @@ def test_equal_culprits_are_looked_for_once(seed: int) -> None:
     assert again.ledger.unsent == 97
     assert again.outcomes.failed_indices == job.outcomes.failed_indices
     assert "not sent again" in str(again.outcomes.account.first_error())
+
+
+def test_what_is_known_to_be_refused_is_taken_out_a_request_at_a_time() -> None:
+    job = Job(["good", "bad"])
+    job.run(refuses_bad)
+    again = Job(["bad"] * 960, learned=job.learned)
+    for steps in range(1, 11):
+        assert again.ledger.ahead() is None
+        assert again.ledger.is_sifting
+        assert again.ledger.unsent == 96 * steps
+    assert again.ledger.ahead() is None
+    assert not again.ledger.is_sifting
+    assert len(again.outcomes.account.failures()) == 10
 
 
 @settings(max_examples=200, deadline=None)
