@@ -39,7 +39,7 @@ from pinecone_embed_async._plan import Distinct, Learned, Ledger, RequestLimits,
 from pinecone_embed_async._results import DenseEmbeddings, Dimension, SparseEmbeddings, SparseVector, summed_up, with_outcome
 from pinecone_embed_async._retry import RetryPolicy
 from pinecone_embed_async._sending import check_ssl_context
-from pinecone_embed_async._stream import Batches, EmbeddingStream, LookingReader, Reader, Run, check_source
+from pinecone_embed_async._stream import Batches, EmbeddingStream, LookUps, Reader, Run, check_source
 from pinecone_embed_async._telemetry import CallObservation, ObservedCall, teller_of
 from pinecone_embed_async._wire import decode_model, decode_models, encode_parameters, encode_request
 
@@ -398,6 +398,8 @@ class EmbedClient(Generic[EmbeddingsT]):
         self._teller = teller_of(hooks)
         is_wanted = model not in _models.KNOWN_MODELS if look_up_model is None else look_up_model
         self._clock = clock or SystemClock()
+        # Kept, for it has what sources leave behind.
+        self._sources = Neighbour("the source", self._clock)
         self._cache = None if cache is None else _client_cache(cache, self._base_url, api_version, model, self._clock)
         self._executor = executor
         self._discovery = Discovery(is_wanted=is_wanted, clock=self._clock)
@@ -483,12 +485,15 @@ class EmbedClient(Generic[EmbeddingsT]):
                 scope.reschedule(0)
         for run in runs:
             run.stop(ClosedError("the client was closed before all inputs were embedded"))
-        if joiner is not None:
-            joiner.close(ClosedError("the client was closed before the text was embedded"))
-            await joiner.drained()
-        for run in runs:
-            await run.drained()
-        await self._engine.aclose()
+        try:
+            if joiner is not None:
+                joiner.close(ClosedError("the client was closed before the text was embedded"))
+                await joiner.drained()
+            for run in runs:
+                await run.drained()
+        finally:
+            # Also for whoever does not wait for those to end.
+            await self._engine.aclose()
 
     def statistics(self) -> Statistics:
         """What the client has done so far; may be called from any thread."""
@@ -639,7 +644,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         try:
             async with self._looking(deadline) as scope:
                 if isinstance(inputs, AsyncIterable):
-                    return await Neighbour("the source of the inputs", self._clock).ask(read_inputs(inputs))
+                    return await self._sources.ask(read_inputs(inputs))
                 return await read_inputs(inputs)
         except InputError as error:
             # Without its traceback it keeps no frame, and so no text, alive.
@@ -723,7 +728,10 @@ class EmbedClient(Generic[EmbeddingsT]):
         if problems:
             raise problems[0]
         # Where the deadline has passed, the run says so of all that was not looked up.
-        parts = (missing.get(start, np.arange(start, count)[:READ_AT_ONCE]) for start in range(0, count, READ_AT_ONCE))
+        parts = [
+            missing[start] if start in missing else np.arange(start, min(start + READ_AT_ONCE, count))
+            for start in range(0, count, READ_AT_ONCE)
+        ]
         misses = np.concatenate([np.empty(0, np.intp), *parts])
         misses = misses if usable is None else usable[misses]
         if collector.cached_count:
@@ -946,7 +954,7 @@ class EmbedClient(Generic[EmbeddingsT]):
                 Collector(0, 0, dimension),
                 window=window,
                 raises=raises,
-                neighbour=Neighbour("the source", self._clock) if isinstance(source, AsyncIterable) else None,
+                neighbour=self._sources if isinstance(source, AsyncIterable) else None,
             )
             report = self._reporter(progress, batches, batches, None)
             observation = self._observe("stream", job, None, lambda _: _totals(batches, batches, None))
@@ -961,16 +969,16 @@ class EmbedClient(Generic[EmbeddingsT]):
                 calls=_calls_of(observation),
             )
 
-            looking: LookingReader | None = None
+            look_ups: LookUps | None = None
 
             def handed_over(failed: int) -> None:
                 if failed:
                     # Items that are no texts fail without a request.
                     run.report()
-                if looking is None:
+                if look_ups is None:
                     run.fill()
                 else:
-                    looking.handed_over()
+                    look_ups.handed_over()
                 stream.changed()
 
             reader = Reader(
@@ -986,9 +994,9 @@ class EmbedClient(Generic[EmbeddingsT]):
             )
             if self._cache is not None and job.maker is not None:
                 look_up = self._batch_looker(self._cache, job.maker, batches, dimension, run)
-                looking = LookingReader(reader, batches, look_up, run.stop)
+                look_ups = LookUps(reader, batches, look_up)
             with observation or contextlib.nullcontext():
-                async with self._registered(run), stream.running(run, looking or reader):
+                async with self._registered(run), stream.running(run, reader, look_ups):
                     yield stream
 
         return opened()

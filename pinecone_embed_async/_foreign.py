@@ -74,6 +74,11 @@ class Neighbour:
     def __repr__(self) -> str:
         return f"<Neighbour {self._name}, {len(self._left)} left behind>"
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether something was left behind that has not ended yet."""
+        return bool(self._left)
+
     async def ask(
         self,
         work: Coroutine[Any, Any, ResultT] | asyncio.Task[ResultT],

@@ -130,7 +130,7 @@ BUGS = (
     _bug(
         "a deadline that passes during the look-up leaves rows that are called embedded",
         "_client.py",
-        "missing.get(start, np.arange(start, count)[:READ_AT_ONCE])",
+        "missing[start] if start in missing else np.arange(start, min(start + READ_AT_ONCE, count))",
         "missing.get(start, np.empty(0, np.intp))",
     ),
     _bug(

@@ -1,11 +1,14 @@
 """A client that is closed while a call is under way, and a progress callback that fails."""
 
 import asyncio
+import contextlib
 
 import pytest
 
 from pinecone_embed_async import ClosedError, DenseEmbeddings, EmbedClient, EmbedError
 from pinecone_embed_async.emulator import Emulator
+from tests.clients import dense_client
+from tests.clock import settle
 from tests.interrupting import STRIDES, TEXTS, Bench, FirstAttempts, has_partial, in_stepping_loop, right, sweep
 
 
@@ -76,3 +79,20 @@ async def test_a_timeout_around_a_failed_progress_callback_still_works(client: E
 
     with pytest.raises(TimeoutError):
         await out_of_time()
+
+
+async def test_closing_that_is_cancelled_closes_the_connections_all_the_same(emulator: Emulator) -> None:
+    async with dense_client(emulator, parameters={"input_type": "passage"}) as client:
+        emulator.hold()
+        call = asyncio.create_task(client.embed(TEXTS, on_error="return"))
+        await emulator.wait_for_in_flight(1)
+        closing = asyncio.create_task(client.aclose())
+        await settle()
+        closing.cancel()
+        await asyncio.wait([closing])
+        assert closing.cancelled()
+        while emulator.statistics().connections_open:  # noqa: ASYNC110 - the emulator has no event for it
+            await asyncio.sleep(0.01)
+        emulator.release()
+        with contextlib.suppress(ClosedError):
+            assert not (await call).embedded.any()

@@ -115,6 +115,8 @@ class ClientCache:
         finally:
             turn.waiting -= 1
             if not turn.waiting and not task.done():
+                # Whoever asks from now on needs another.
+                self._close_turn(loop, turn)
                 task.cancel()
                 await until_done(task)
         if turn.error is not None:
@@ -127,12 +129,16 @@ class ClientCache:
         try:
             await asyncio.sleep(0)
         finally:
-            del self._turns[loop]
+            self._close_turn(loop, turn)
         keys = list(dict.fromkeys(turn.keys))
         try:
             turn.values = dict(zip(keys, await self.values(keys), strict=True))
         except ConfigurationError as error:
             turn.error = error.with_traceback(None)
+
+    def _close_turn(self, loop: asyncio.AbstractEventLoop, turn: _Turn) -> None:
+        if self._turns.get(loop) is turn:
+            del self._turns[loop]
 
     def keeper(self, destination: Destination, maker: KeyMaker) -> Keeper:
         """What keeps the vectors of all answers of a call or stream.
@@ -148,7 +154,7 @@ class ClientCache:
         # Whoever reports errors with the locals of their frames is shown no texts.
         del texts
         now = self._clock.time()
-        if now < self._keeps_again_at:
+        if now < self._keeps_again_at or self._neighbour.is_stuck:
             return
         end = now + KEEP_SECONDS
         if until is not None and until <= now:
@@ -174,20 +180,23 @@ class ClientCache:
         Raises:
             ConfigurationError: the cache cannot be what the caller meant.
         """
+        if self._neighbour.is_stuck:
+            self._complain("look vectors up in", "what was left behind has not ended", ASKED_INSTEAD)
+            return [None] * len(keys)
         try:
             values = await self._neighbour.ask(_get(self._cache, keys))
+            if isinstance(values, Sequence) and not isinstance(values, (str, bytes, bytearray, memoryview)):
+                # Of its own class, which may be anybody's, nothing is needed any more.
+                taken = list(values)
+                if len(taken) == len(keys):
+                    return taken
+                problem = f"get_many gave {len(taken)} values for {len(keys)} keys"
+            else:
+                problem = f"get_many gave {type(values).__name__}; it must give a sequence, a value or None for each key"
         except ConfigurationError:
             raise
         except Exception as error:  # noqa: BLE001 - as above
-            self._complain("look vectors up in", _shown(error), ASKED_INSTEAD)
-            return [None] * len(keys)
-        if not isinstance(values, Sequence) or isinstance(values, (str, bytes, bytearray, memoryview)):
-            problem = f"get_many gave {type(values).__name__}; it must give a sequence, a value or None for each key"
-        elif len(values) != len(keys):
-            problem = f"get_many gave {len(values)} values for {len(keys)} keys"
-        else:
-            # Of its own class, which may be anybody's, nothing is needed any more.
-            return list(values)
+            problem = _shown(error)
         self._complain("look vectors up in", problem, ASKED_INSTEAD)
         return [None] * len(keys)
 

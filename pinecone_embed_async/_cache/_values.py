@@ -133,7 +133,7 @@ def _bytes_of(value: object) -> bytes | None:
         view = memoryview(value)  # type: ignore[arg-type]
         # The bytes of an array of objects are their addresses.
         return None if "O" in view.format else view.tobytes()
-    except (TypeError, ValueError, BufferError):
+    except Exception:  # noqa: BLE001 - a class of one's own may raise anything when it is asked for its bytes
         return None
 
 

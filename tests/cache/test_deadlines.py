@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import tracemalloc
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -51,3 +52,20 @@ async def test_rows_that_the_deadline_kept_from_being_looked_up_are_not_embedded
     assert len(found) == 1024
     assert result.vectors[found, 0].tolist() == found.tolist()
     assert np.isnan(result.vectors[~result.embedded]).all()
+
+
+async def test_what_a_deadline_kept_from_being_looked_up_needs_little_memory() -> None:
+    cache = Stuck()
+    cache.left = 0
+    texts = [str(number) for number in range(50_000)]
+    transport = MockTransport(lambda _: MockResponse(status=500))
+    options: dict[str, Any] = {"transport": transport, "cache": cache, "look_up_model": False}
+    async with EmbedClient("another-model", api_key="any-key", **options) as client:
+        tracemalloc.start()
+        try:
+            result = await client.embed(texts, timeout=1.0, on_error="return")
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert len(result.not_tried) == len(texts)
+    assert peak < 500 * len(texts)

@@ -237,16 +237,21 @@ async def test_closing_ends_what_a_cache_holds_up(emulator: Emulator) -> None:
 async def test_a_look_up_that_swallows_its_cancellation_is_left_behind(
     emulator: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock, stubborn = FakeClock(), Stubborn()
-    async with dense_client(emulator, cache=Unruly(stubborn), clock=clock, **OPTIONS) as client:
-        for make in (lambda: client.embed(TEXTS, timeout=1), lambda: client.embed_one("a", timeout=1)):
-            call = asyncio.create_task(make())
+    for is_single in (False, True):
+        clock, stubborn = FakeClock(), Stubborn()
+        async with dense_client(emulator, cache=Unruly(stubborn), clock=clock, **OPTIONS) as client:
+            made: Any = client.embed_one("a", timeout=1) if is_single else client.embed(TEXTS, timeout=1)
+            call = asyncio.create_task(made)
             await settle()
             await clients_time(clock, call, 1 + PATIENCE_SECONDS)
             with pytest.raises(DeadlineExceededError):
                 await call
-    assert any("left behind" in one for one in warnings(caplog))
-    await stubborn.release()
+            assert any("left behind" in one for one in warnings(caplog))
+            caplog.clear()
+            # While it is there, nothing is asked again, and so no more are left behind.
+            assert (await client.embed_one("b")).shape == (1024,)
+            assert (await client.embed(TEXTS)).embedded.all()
+            await stubborn.release()
 
 
 async def test_whoever_leaves_a_look_up_leaves_it_to_the_others(emulator: Emulator) -> None:
@@ -268,6 +273,52 @@ async def test_whoever_leaves_a_look_up_leaves_it_to_the_others(emulator: Emulat
         assert (await second).shape == (1024,)
         assert first.cancelled()
         assert emulator.statistics().requests == requests
+
+
+async def test_whoever_asks_when_the_last_one_has_left_has_a_look_up_of_its_own(emulator: Emulator) -> None:
+    async with dense_client(emulator, cache=Unruly(at_once), **OPTIONS) as client:
+        await client.embed(["a", "b"])
+        requests = emulator.statistics().requests
+        # As somebody types: the call before is given up in the turn in which the next begins.
+        first = asyncio.create_task(client.embed_one("a"))
+        await asyncio.sleep(0)
+        first.cancel()
+        second = asyncio.create_task(client.embed_one("b"))
+        assert (await second).shape == (1024,)
+        assert first.cancelled()
+        assert emulator.statistics().requests == requests
+
+
+class Broken(Sequence[Any]):
+    """An answer that cannot be read."""
+
+    def __init__(self, count: int, broken: str) -> None:
+        self._size = count
+        self._broken = broken
+
+    def __len__(self) -> int:
+        if self._broken == "length":
+            raise OSError("no length")
+        return self._size
+
+    def __getitem__(self, index: Any) -> Any:
+        raise OSError("no value")
+
+
+@pytest.mark.parametrize("broken", ["length", "values"])
+async def test_an_answer_that_cannot_be_read_is_a_failed_cache(
+    emulator: Emulator, broken: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Odd(Unruly):
+        async def get_many(self, keys: Sequence[bytes]) -> Any:
+            return Broken(len(keys), broken)
+
+    async with dense_client(emulator, cache=Odd(), **OPTIONS) as client:
+        assert (await client.embed(TEXTS)).embedded.all()
+        assert (await client.embed_one("a")).shape == (1024,)
+        assert await embedded_by_stream(client, TEXTS) == len(TEXTS)
+    (told,) = warnings(caplog)
+    assert "OSError: no" in told
 
 
 async def test_a_stream_that_is_left_keeps_what_was_answered(emulator: Emulator) -> None:
