@@ -146,7 +146,7 @@ def tables(part: Mapping[str, Any]) -> list[Table]:
     header = ("way", "figure", NEW, OLD, "new/old (quartiles)", "old again/old (quartiles)", f"as good, within {MOST:.0%}")
     return [
         Table(
-            f"{measured['what']}, {part['rounds']} paired rounds; old is {part['checkout']}",
+            f"{measured['what']}, {part['rounds']} paired round{'s' * (part['rounds'] > 1)}; old is {part['checkout']}",
             header,
             tuple(
                 (
