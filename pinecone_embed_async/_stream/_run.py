@@ -160,11 +160,13 @@ class Run:
 
     def fill(self) -> None:
         """Have the next request wait for its turn, if there is one and it may be under way."""
-        self._note_unsent()
+        if self._ledger.unsent != self._unsent:
+            self._tell_unsent()
         if self._group is None or self._next is not None or len(self._under_way) >= self._window:
             return
         is_none_left = self._ledger.ahead() is None
-        self._note_unsent()
+        if self._ledger.unsent != self._unsent:
+            self._tell_unsent()
         if is_none_left or self._group is None:
             return
         entry = self._next = _UnderWay()
@@ -172,12 +174,11 @@ class Run:
         entry.task = self._group.create_task(self._carry_out(entry), name="embed")
         entry.task.add_done_callback(functools.partial(self._forget, entry))
 
-    def _note_unsent(self) -> None:
+    def _tell_unsent(self) -> None:
         """Tell of inputs that have failed without a request."""
-        if self._ledger.unsent != self._unsent:
-            self._unsent = self._ledger.unsent
-            self._changed()
-            self.report()
+        self._unsent = self._ledger.unsent
+        self._changed()
+        self.report()
 
     def stop(self, error: EmbedError) -> None:
         """End the job: nothing is sent any more, and what is in flight has the grace period left."""
@@ -324,9 +325,10 @@ class Run:
         if not entry.is_abandoned:
             self._ledger.failed(request, error)
 
-    def _forget(self, entry: _UnderWay, _: asyncio.Task[None] | None = None) -> None:
+    def _forget(self, entry: _UnderWay, task: asyncio.Task[None] | None = None) -> None:
         self._under_way.pop(entry, None)
-        if not self._under_way:
+        if task is not None and not self._under_way:
+            # Not before the task has ended: whoever was woken would only have to wait for that.
             self._drained.set()
         self._changed()
 
