@@ -33,7 +33,7 @@ from pinecone_embed_async._errors import (
 )
 from pinecone_embed_async._estimate import Estimator
 from pinecone_embed_async._foreign import Cancellations, Neighbour, StrayCancellationError
-from pinecone_embed_async._inputs import SLICE, iter_texts, read_inputs, text_of
+from pinecone_embed_async._inputs import SLICE, ReadInputs, iter_texts, read_inputs, text_of
 from pinecone_embed_async._limits import LimiterOptions, Quota, SharedQuota, Turnstile, limiter_options
 from pinecone_embed_async._plan import Distinct, Learned, Ledger, RequestLimits, Requests, Splitter
 from pinecone_embed_async._results import DenseEmbeddings, Dimension, SparseEmbeddings, SparseVector, summed_up, with_outcome
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._coalesce import Answers
     from pinecone_embed_async._engine import Destination
     from pinecone_embed_async._estimate import Estimate
-    from pinecone_embed_async._inputs import Input, Inputs, ReadInputs
+    from pinecone_embed_async._inputs import Input, Inputs
     from pinecone_embed_async._limits import PlanName, Priority, QuotaBackend, TokenStatistics
     from pinecone_embed_async._models import VectorType
     from pinecone_embed_async._plan import Account, Fresh, Outcomes, PlannedRequest
@@ -646,6 +646,11 @@ class EmbedClient(Generic[EmbeddingsT]):
     async def _read_until(self, inputs: Inputs, deadline: float | None) -> ReadInputs:
         """Read the inputs until the deadline, or until the client is closed."""
         problem: EmbedError | None = None
+        if type(inputs) is str:
+            # Nobody is waited for, and setting up for that takes longer than the reading.
+            read = ReadInputs()
+            read.add(inputs)
+            return read
         cancellations = await Cancellations.counted()
         try:
             async with self._looking(deadline) as scope:
