@@ -54,7 +54,7 @@ class Figure:
 
 
 SPEED = (Figure("inputs_per_second", "inputs/s", 0, is_speed=True), Figure("cpu_us_per_input", "CPU µs/input", 1))
-LATENCY = (Figure("p50", "p50 ms", 3),)
+LATENCY = (Figure("p50", "p50 ms", 3), Figure("cpu_p50", "CPU p50 ms", 3))
 
 
 def orders(rounds: int) -> list[tuple[str, ...]]:
@@ -110,7 +110,7 @@ def measure_throughput(settings: Settings, checkout: str) -> dict[str, Any]:
 
 
 def measure_single(settings: Settings, checkout: str) -> dict[str, Any]:
-    """Compare how long a single text takes; bare posts beside it are the same code in all three."""
+    """Compare how long a single text takes, and its processor time; bare posts beside it are the same code in all three."""
     calls = max(10, round(single.CALLS * settings.scale))
     with running_server(MAIN_LOAD) as server:
         rounds = run_rounds(
