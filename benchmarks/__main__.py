@@ -4,6 +4,7 @@
     python -m benchmarks --quick                      everything with a tenth of the inputs and two rounds: to try it
     python -m benchmarks throughput decoding          two of the suites
     python -m benchmarks throughput --only simdjson,baseten,official --loads dense-2048-half
+    python -m benchmarks --against CHECKOUT           this code beside that of another checkout, in paired rounds
     python -m benchmarks --write-docs FILE            no measuring: plots and tables of docs/ from a run's JSON
 
 Exit status 1 when a competitor fails or returns wrong vectors, 2 for misuse. docs/benchmarks.md says what the figures mean.
@@ -21,11 +22,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import plots, report
+from benchmarks import against, plots, report
 from benchmarks.competitors import COMPETITORS
 from benchmarks.harness import BenchmarkError, describe_machine
 from benchmarks.settings import LOADS, Settings
 from benchmarks.suites import caching, decoding, growth, jobs, single, streaming, throughput
+from benchmarks.with_package import is_checkout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -53,9 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.write_docs is not None:
         return _write_docs(parser, options.write_docs)
-    chosen = list(dict.fromkeys(options.suites)) or list(SUITES)
-    if unknown := [name for name in chosen if name not in SUITES]:
-        parser.error(f"unknown {', '.join(map(repr, unknown))}; suites: {', '.join(SUITES)}")
+    suites = list(SUITES if options.against is None else against.SUITES)
+    chosen = list(dict.fromkeys(options.suites)) or suites
+    if unknown := [name for name in chosen if name not in suites]:
+        beside = "" if options.against is None else " with --against"
+        parser.error(f"unknown {', '.join(map(repr, unknown))}; suites{beside}: {', '.join(suites)}")
+    checkout = _checkout(parser, options)
     settings = _settings(parser, options, chosen)
     if options.json is not None and not Path(options.json).absolute().parent.is_dir():
         parser.error(f"--json: there is no folder for {options.json}")
@@ -64,8 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     machine = describe_machine()
     parts: dict[str, Any] = {}
     try:
-        for name in chosen:
-            parts[name] = SUITES[name][1](settings)
+        if checkout is not None:
+            parts["against"] = against.measure(settings, checkout, chosen)
+        else:
+            for name in chosen:
+                parts[name] = SUITES[name][1](settings)
     except BenchmarkError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
@@ -96,17 +104,37 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("suites", nargs="*", metavar="SUITE", help="what to measure (default: everything)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the inputs and two rounds, to try it")
-    parser.add_argument("--rounds", type=int, help="measurements of each competitor (default 7)")
+    parser.add_argument(
+        "--rounds", type=int, help=f"measurements of each competitor (default 7; {against.ROUNDS} with --against)"
+    )
     parser.add_argument("--scale", type=float, help="multiply the inputs of every measurement by this (default 1)")
     parser.add_argument("--concurrency", type=int, default=8, help="requests in flight at most (default 8)")
     parser.add_argument("--loads", help=f"of the throughput suite, separated by commas: {', '.join(LOADS)} (default all)")
     parser.add_argument("--only", help=f"competitors, separated by commas: {', '.join(COMPETITORS)} (default all)")
+    parser.add_argument(
+        "--against",
+        metavar="CHECKOUT",
+        help="measure the code of another checkout of this project, such as a git worktree, beside this code, in paired"
+        f" rounds ({' and '.join(against.SUITES)})",
+    )
     parser.add_argument("--json", metavar="FILE", help="write all figures there")
     parser.add_argument("--plots", metavar="FOLDER", help="draw the plots there")
     parser.add_argument(
         "--write-docs", metavar="FILE", help="only write docs/benchmarks.md, its plots and README's table from that JSON"
     )
     return parser
+
+
+def _checkout(parser: argparse.ArgumentParser, options: argparse.Namespace) -> str | None:
+    if options.against is None:
+        return None
+    if not is_checkout(folder := Path(options.against).absolute()):
+        parser.error(f"--against must be a checkout of this project, got {options.against}: there is no package in it")
+    if options.plots is not None:
+        parser.error("--plots draws nothing of a run with --against")
+    if options.only is not None and not set(options.only.split(",")) <= set(against.OWN):
+        parser.error(f"--only: with --against there are {', '.join(against.OWN)}")
+    return str(folder)
 
 
 def _settings(parser: argparse.ArgumentParser, options: argparse.Namespace, chosen: Sequence[str]) -> Settings:
@@ -124,7 +152,8 @@ def _settings(parser: argparse.ArgumentParser, options: argparse.Namespace, chos
     missing = [f"{name} needs {COMPETITORS[name].missing}" for name in only if COMPETITORS[name].missing is not None]
     if missing:
         parser.error(f"--only: {'; '.join(missing)}")
-    rounds = options.rounds if options.rounds is not None else 2 if options.quick else Settings.rounds
+    usual = Settings.rounds if options.against is None else against.ROUNDS
+    rounds = options.rounds if options.rounds is not None else 2 if options.quick else usual
     scale = options.scale if options.scale is not None else 0.1 if options.quick else Settings.scale
     if not 1 <= rounds <= 1000 or not 0 < scale <= 10 or not 1 <= options.concurrency <= 512:
         parser.error("--rounds is between 1 and 1000, --scale over 0 and at most 10, --concurrency between 1 and 512")

@@ -59,8 +59,12 @@ def ratio(rounds: Sequence[Round], base: Sequence[Round], figure: str) -> float:
 
     Round by round, because a machine that is slow for a while is so for both.
     """
-    ratios: list[float] = [one[figure] / other[figure] for one, other in zip(rounds, base, strict=True)]
-    return statistics.median(ratios)
+    return statistics.median(ratios(rounds, base, figure))
+
+
+def ratios(rounds: Sequence[Round], base: Sequence[Round], figure: str) -> list[float]:
+    """Return a figure's ratio to another competitor's, round by round."""
+    return [one[figure] / other[figure] for one, other in zip(rounds, base, strict=True)]
 
 
 def difference(rounds: Sequence[Round], base: Sequence[Round], figure: str) -> float:

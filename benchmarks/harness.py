@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from benchmarks.competitors import Competitor
     from benchmarks.seeded import Load
 
-_ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent
 _START_SECONDS = 120.0
 _END_SECONDS = 10.0
 _PACKAGES = (
@@ -61,7 +61,13 @@ def _environment() -> dict[str, str]:
 
 
 def run_module(
-    name: str, arguments: Sequence[str], *, limit: float, who: str, environment: Mapping[str, str] = MappingProxyType({})
+    name: str,
+    arguments: Sequence[str],
+    *,
+    limit: float,
+    who: str,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    checkout: str | None = None,
 ) -> str:
     """Run a module of this package in a process of its own, and return what it printed.
 
@@ -71,14 +77,16 @@ def run_module(
         limit: Seconds after which it is given up.
         who: What the messages of errors call it.
         environment: Beside the environment of this process.
+        checkout: Where the package comes from, if not from this checkout.
 
     Raises:
         BenchmarkError: It failed or took too long.
     """
+    run = [name] if checkout is None else ["with_package", checkout, name]
     try:
         process = subprocess.run(
-            [sys.executable, "-m", f"benchmarks.{name}", *arguments],
-            cwd=_ROOT,
+            [sys.executable, "-m", f"benchmarks.{run[0]}", *run[1:], *arguments],
+            cwd=ROOT,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -113,7 +121,7 @@ def running_module(name: str, arguments: Sequence[str], *, who: str) -> Iterator
     """
     with subprocess.Popen(
         [sys.executable, "-m", f"benchmarks.{name}", *arguments],
-        cwd=_ROOT,
+        cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -194,8 +202,12 @@ class Job:
     holds_memory: bool = False
 
 
-def run_competitor(competitor: Competitor, server: Server, load: Load, job: Job) -> dict[str, Any]:
+def run_competitor(
+    competitor: Competitor, server: Server, load: Load, job: Job, *, checkout: str | None = None
+) -> dict[str, Any]:
     """Measure a competitor once, in a process of its own, and compare with what the server has seen.
+
+    `checkout` is where the package comes from, if not from this checkout.
 
     Returns:
         The figures of `measure.measure` and what follows from them; under `server` the difference in its
@@ -207,7 +219,9 @@ def run_competitor(competitor: Competitor, server: Server, load: Load, job: Job)
     before, stolen_before = server.statistics(), _stolen()
     argument = json.dumps({"competitor": competitor.name, "url": server.url, "load": asdict(load), **asdict(job)})
     environment = _KEEPING_MEMORY if job.holds_memory else {}
-    said = run_module("measure", [argument], limit=job.limit + 20, who=competitor.name, environment=environment)
+    said = run_module(
+        "measure", [argument], limit=job.limit + 20, who=competitor.name, environment=environment, checkout=checkout
+    )
     # the last line, for a library may print too
     figures: dict[str, Any] = json.loads(said.splitlines()[-1])
     after, stolen_after = server.statistics(), _stolen()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import goals
+from benchmarks import against, goals
 from benchmarks.settings import MAIN_LOAD
 from benchmarks.suites import caching, decoding, growth, jobs, single, streaming, throughput
 
@@ -28,6 +28,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], list[Table]]] = {
     "streaming": streaming.tables,
     "jobs": jobs.tables,
     "caching": caching.tables,
+    "against": against.tables,
 }
 
 

@@ -33,7 +33,7 @@ from pinecone_embed_async._errors import (
 )
 from pinecone_embed_async._estimate import Estimator
 from pinecone_embed_async._foreign import Cancellations, Neighbour, StrayCancellationError
-from pinecone_embed_async._inputs import SLICE, iter_texts, read_inputs, text_of
+from pinecone_embed_async._inputs import SLICE, ReadInputs, iter_texts, read_inputs, text_of
 from pinecone_embed_async._limits import LimiterOptions, Quota, SharedQuota, Turnstile, limiter_options
 from pinecone_embed_async._plan import Distinct, Learned, Ledger, RequestLimits, Requests, Splitter
 from pinecone_embed_async._results import DenseEmbeddings, Dimension, SparseEmbeddings, SparseVector, summed_up, with_outcome
@@ -45,7 +45,17 @@ from pinecone_embed_async._wire import decode_model, decode_models, encode_param
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+    from collections.abc import (
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Coroutine,
+        Generator,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
     from concurrent.futures import Executor
     from types import TracebackType
     from typing import Self, TypedDict, Unpack
@@ -59,7 +69,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._coalesce import Answers
     from pinecone_embed_async._engine import Destination
     from pinecone_embed_async._estimate import Estimate
-    from pinecone_embed_async._inputs import Input, Inputs, ReadInputs
+    from pinecone_embed_async._inputs import Input, Inputs
     from pinecone_embed_async._limits import PlanName, Priority, QuotaBackend, TokenStatistics
     from pinecone_embed_async._models import VectorType
     from pinecone_embed_async._plan import Account, Fresh, Outcomes, PlannedRequest
@@ -617,9 +627,10 @@ class EmbedClient(Generic[EmbeddingsT]):
         ledger = self._ledger(job, requests, collector, is_single=is_single)
         report = self._reporter(progress, collector, collector.account, call.count)
         run = self._run(ledger, job, collector, job.deadline, settled=report, calls=_calls_of(observation))
-        async with self._registered(run), run.running():
-            if collector.cached_count:
-                run.report()
+        with self._registered(run):
+            async with run.running():
+                if collector.cached_count:
+                    run.report()
         result = collector.finish(self._model, self._engine.vector_type)
         if call.positions is not None:
             result = await _in_turns(collector.spread(result, call.positions))
@@ -640,6 +651,11 @@ class EmbedClient(Generic[EmbeddingsT]):
     async def _read_until(self, inputs: Inputs, deadline: float | None) -> ReadInputs:
         """Read the inputs until the deadline, or until the client is closed."""
         problem: EmbedError | None = None
+        if type(inputs) is str:
+            # Nobody is waited for, and setting up for that takes longer than the reading.
+            read = ReadInputs()
+            read.add(inputs)
+            return read
         cancellations = await Cancellations.counted()
         try:
             async with self._looking(deadline) as scope:
@@ -995,8 +1011,8 @@ class EmbedClient(Generic[EmbeddingsT]):
             if self._cache is not None and job.maker is not None:
                 look_up = self._batch_looker(self._cache, job.maker, batches, dimension, run)
                 look_ups = LookUps(reader, batches, look_up)
-            with observation or contextlib.nullcontext():
-                async with self._registered(run), stream.running(run, reader, look_ups):
+            with observation or contextlib.nullcontext(), self._registered(run):
+                async with stream.running(run, reader, look_ups):
                     yield stream
 
         return opened()
@@ -1172,22 +1188,12 @@ class EmbedClient(Generic[EmbeddingsT]):
         )
         return CallObservation(self._teller, self._clock, subject, totals)
 
-    @contextlib.asynccontextmanager
-    async def _looking(self, deadline: float | None) -> AsyncIterator[asyncio.Timeout]:
-        """Wait for other people's code until the deadline, or until the client is closed.
+    def _looking(self, deadline: float | None) -> _Looking:
+        """Wait for other people's code until the deadline, or until the client is closed."""
+        return _Looking(self._clock.timeout_at(deadline), self._scopes)
 
-        Raises:
-            TimeoutError: that is over.
-        """
-        async with self._clock.timeout_at(deadline) as scope:
-            self._scopes[scope] = asyncio.get_running_loop()
-            try:
-                yield scope
-            finally:
-                del self._scopes[scope]
-
-    @contextlib.asynccontextmanager
-    async def _registered(self, run: Run) -> AsyncIterator[None]:
+    @contextlib.contextmanager
+    def _registered(self, run: Run) -> Iterator[None]:
         """Have `aclose` know of a run."""
         self._runs[run] = None
         try:
@@ -1276,6 +1282,32 @@ class EmbedClient(Generic[EmbeddingsT]):
             # For a known model only smaller ones can work.
             inputs = self._max_batch_size if known is None else min(inputs, self._max_batch_size)
         return RequestLimits(inputs=inputs, sequence_length=length)
+
+
+class _Looking:
+    """A scope that `aclose` can end; leaving it raises a `TimeoutError` if it is over."""
+
+    __slots__ = ("_listed", "_scope", "_timeout")
+
+    def __init__(
+        self,
+        timeout: contextlib.AbstractAsyncContextManager[asyncio.Timeout],
+        listed: dict[asyncio.Timeout, asyncio.AbstractEventLoop],
+    ) -> None:
+        self._timeout = timeout
+        self._listed = listed
+        self._scope: asyncio.Timeout
+
+    async def __aenter__(self) -> asyncio.Timeout:
+        self._scope = await self._timeout.__aenter__()
+        self._listed[self._scope] = asyncio.get_running_loop()
+        return self._scope
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        del self._listed[self._scope]
+        return await self._timeout.__aexit__(kind, error, traceback)
 
 
 def _turnstile_of(

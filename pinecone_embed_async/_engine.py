@@ -584,7 +584,7 @@ class Engine:
     ) -> EmbedError | None:
         """Send a request and take the answer's body, piece by piece; gives the error instead of raising it."""
         options = self._options
-        if state.is_closed:
+        if state.was_closed:
             return ClosedError("the client was closed while the request was under way")
         # The path comes encoded: a model's name may hold a slash.
         url = self._embed_url if query is None else options.base_url.joinpath(path, encoded=True).with_query(query)

@@ -62,7 +62,7 @@ class ReadInputs:
 
     def error(self) -> InputError | None:
         """What is to be said of the inputs that are no texts: how many they are, and the first few; `None` if all are."""
-        return _error_of(self.failures(), len(self.texts))
+        return _error_of(self.failures(), len(self.texts)) if self.faults else None
 
 
 def _failures_of(faults: Mapping[str, list[int]]) -> tuple[Failure, ...]:

@@ -12,7 +12,7 @@ import statistics
 import sys
 import time
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import aiohttp
 import msgspec
@@ -26,7 +26,6 @@ from benchmarks.seeded import PERIOD, dense_vectors, texts
 from benchmarks.settings import MAIN_LOAD
 from benchmarks.tables import Table, number
 from pinecone_embed_async import EmbedClient
-from pinecone_embed_async._wire import DECODERS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -39,6 +38,8 @@ if TYPE_CHECKING:
     Single = Callable[[str], Awaitable[npt.NDArray[np.float32]]]
 
 CALLS, CROWDS, CROWD = 1000, 5, 1000
+DECODERS: tuple[Literal["msgspec", "simdjson"], ...] = ("msgspec", "simdjson")
+"""By public names alone, for the package may be an older one."""
 LIMIT = 600.0
 """Seconds for all of it."""
 
@@ -105,17 +106,22 @@ async def open_ways(stack: AsyncExitStack, url: str, concurrency: int) -> dict[s
 async def measure_alone(
     ways: Mapping[str, Single], passages: Sequence[str], expected: npt.NDArray[np.float32]
 ) -> dict[str, Any]:
-    """Milliseconds of one call after the other, each way in turn."""
+    """Milliseconds of one call after the other, each way in turn; of all, and of this process's processor time."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
+    used: dict[str, list[float]] = {name: [] for name in ways}
     names = list(ways)
     for place, passage in enumerate(passages):
         turn = place % len(names)
         for name in (*names[turn:], *names[:turn]):
-            started = time.perf_counter()
+            used_before, started = time.process_time(), time.perf_counter()
             vector = await ways[name](passage)
             taken[name].append(1000 * (time.perf_counter() - started))
+            used[name].append(1000 * (time.process_time() - used_before))
             check(name, vector, expected[place % PERIOD])
-    return {name: {"p50": statistics.median(times), "p99": percentile(times, 99)} for name, times in taken.items()}
+    return {
+        name: {"p50": statistics.median(times), "p99": percentile(times, 99), "cpu_p50": statistics.median(used[name])}
+        for name, times in taken.items()
+    }
 
 
 async def measure_crowd(
@@ -133,7 +139,7 @@ async def measure_crowd(
             requests[name] = server.statistics()["embed_requests"] - before
             for place, vector in enumerate(vectors):
                 check(name, vector, expected[place % PERIOD])
-    return {name: {"median": statistics.median(times), "requests": requests[name]} for name, times in taken.items()}
+    return {name: {"median": statistics.median(times), "requests": requests[name]} for name, times in taken.items() if times}
 
 
 def check(name: str, vector: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> None:
@@ -153,20 +159,29 @@ async def measure_here(url: str, calls: int, crowds: int, crowd: int, concurrenc
     async with AsyncExitStack() as stack:
         ways = await open_ways(stack, url, concurrency)
         await measure_alone(ways, passages[:50], expected)
-        await measure_crowd(ways, server, passages[:crowd], expected, 1)
+        if crowds:
+            await measure_crowd(ways, server, passages[:crowd], expected, 1)
         alone = await measure_alone(ways, passages[:calls], expected)
         crowded = await measure_crowd(ways, server, passages[:crowd], expected, crowds)
-    return {"crowd": crowd, "calls": calls, "ways": {name: {**alone[name], "crowd": crowded[name]} for name in ways}}
+    return {"crowd": crowd, "calls": calls, "ways": {name: {**alone[name], "crowd": crowded.get(name)} for name in ways}}
+
+
+def run(
+    server: Server, calls: int, *, crowds: int, crowd: int, concurrency: int, checkout: str | None = None
+) -> dict[str, Any]:
+    """Measure in a process of its own; without `crowds`, single calls alone."""
+    arguments = [server.url, *map(str, (calls, crowds, crowd, concurrency))]
+    said = run_module("suites.single", arguments, limit=LIMIT, who="single", checkout=checkout)
+    figures: dict[str, Any] = json.loads(said)
+    return figures
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """Measure in a process of its own."""
+    """Measure, for the tables and plots."""
     calls, crowd = max(10, round(CALLS * settings.scale)), max(10, round(CROWD * settings.scale))
     crowds = min(CROWDS, settings.rounds)
     with running_server(MAIN_LOAD) as server:
-        arguments = [server.url, str(calls), str(crowds), str(crowd), str(settings.concurrency)]
-        figures: dict[str, Any] = json.loads(run_module("suites.single", arguments, limit=LIMIT, who="single"))
-    return figures
+        return run(server, calls, crowds=crowds, crowd=crowd, concurrency=settings.concurrency)
 
 
 def tables(part: Mapping[str, Any]) -> list[Table]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -106,7 +105,7 @@ class Batch:
         if text not in self.seats:
             if limits.bytes_per_token != self._limits.bytes_per_token:
                 # What is taken out again must count as it did when it came in.
-                limits = replace(limits, bytes_per_token=self._limits.bytes_per_token)
+                limits = limits._replace(bytes_per_token=self._limits.bytes_per_token)
             if not self._load.add(utf8_length(text), limits):
                 return None
             self.seats[text] = []

@@ -11,7 +11,7 @@ import msgspec
 from pinecone_embed_async._limits._reserve import Demand
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from pinecone_embed_async._limits._queue import Flow
     from pinecone_embed_async._limits._tokens import TokenLimit
@@ -53,52 +53,39 @@ class Budget(msgspec.Struct, eq=False):
         return math.isinf(limit.limit) or not limit.window.used(now)
 
 
-class Budgets:
-    """The budgets, those that were not asked for longest first; idle ones beyond `KEYS_KEPT` are forgotten.
+class Budgets(OrderedDict[Key, Budget]):
+    """The budgets by what their tokens are counted for, made where none is kept.
+
+    Those that were not asked for longest come first; idle ones beyond `KEYS_KEPT` are forgotten.
 
     Args:
         make: makes the limit of a model and input type that nothing is kept of.
         window: seconds of a window.
     """
 
-    __slots__ = ("_budgets", "_make", "_window")
-
     def __init__(self, make: Callable[[Key], TokenLimit], window: float) -> None:
+        super().__init__()
         self._make = make
         self._window = window
-        self._budgets: OrderedDict[Key, Budget] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"<Budgets of {len(self)}>"
 
-    def __len__(self) -> int:
-        return len(self._budgets)
-
-    def __iter__(self) -> Iterator[tuple[Key, Budget]]:
-        return iter(self._budgets.items())
-
-    def get(self, key: Key) -> Budget | None:
-        """That of a model and input type, if one is kept."""
-        return self._budgets.get(key)
-
-    def of(self, key: Key) -> Budget:
-        """That of a model and input type, made if none is kept."""
-        budget = self._budgets.get(key)
-        if budget is None:
-            budget = self._budgets[key] = Budget(self._make(key), Demand(self._window))
+    def __missing__(self, key: Key) -> Budget:
+        budget = self[key] = Budget(self._make(key), Demand(self._window))
         return budget
 
     def touch(self, key: Key, now: float) -> Budget:
         """That of a model and input type that is asked for now; what has been idle longest may be forgotten for it."""
-        budget = self.of(key)
-        self._budgets.move_to_end(key)
+        budget = self[key]
+        self.move_to_end(key)
         # One more than comes, so that it gets fewer after there were too many that were not idle; never all of them.
         for _ in range(2):
             if len(self) <= KEYS_KEPT:
                 break
-            oldest, other = next(iter(self._budgets.items()))
+            oldest, other = next(iter(self.items()))
             if other.is_idle(now):
-                del self._budgets[oldest]
+                del self[oldest]
             else:
-                self._budgets.move_to_end(oldest)
+                self.move_to_end(oldest)
         return budget

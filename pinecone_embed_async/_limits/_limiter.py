@@ -220,7 +220,7 @@ class Limiter:
         self._open: set[Grant] = set()
 
     def __repr__(self) -> str:
-        limits = ", ".join(f"{model} {input_type}: {of.limit!r}" for (model, input_type), of in self._budgets)
+        limits = ", ".join(f"{model} {input_type}: {of.limit!r}" for (model, input_type), of in self._budgets.items())
         return f"<Limiter {len(self._queue)} waiting{'; ' if limits else ''}{limits}>"
 
     def waiting(self, lanes: AbstractSet[Lane]) -> int:
@@ -241,7 +241,7 @@ class Limiter:
     def withdraw(self, ask: Ask, now: float) -> None:
         """Let a request wait no more."""
         if self._queue.remove(ask.flow, ask) and ask.key is not None:
-            budget = self._budgets.of(ask.key)
+            budget = self._budgets[ask.key]
             budget.waiting -= 1
             if ask.flow.priority == "interactive":
                 budget.demand.withdrawn(ask.want)
@@ -252,7 +252,7 @@ class Limiter:
         self._held.clear()
         self._kept_back.clear()
         self._in_grace.clear()
-        were_short = [self._budgets.of(key).limit for key in self._short]
+        were_short = [self._budgets[key].limit for key in self._short]
         for limit in were_short:
             limit.advance(now)
         self._short.clear()
@@ -290,7 +290,7 @@ class Limiter:
         self._held.clear()
         self._kept_back.clear()
         self._in_grace.clear()
-        for _, budget in self._budgets:
+        for budget in self._budgets.values():
             budget.waiting = budget.demand.waiting = 0
         for grant in self._open:
             grant.flow.in_flight -= 1
@@ -427,7 +427,7 @@ class Limiter:
 
     def tokens(self, key: Key) -> TokenLimit:
         """The limit of the tokens of a model and input type."""
-        return self._budgets.of(key).limit
+        return self._budgets[key].limit
 
     def known_tokens(self, key: Key) -> float:
         """Tokens in a window that were given or named; infinite if none were."""
@@ -437,7 +437,7 @@ class Limiter:
     def statistics(self, now: float) -> list[TokenStatistics]:
         """What is known and used, for each model and input type that something was sent for lately."""
         waiting = Counter(ask.key for ask in self._queue)
-        return [budget.limit.statistics(*key, waiting[key], now) for key, budget in self._budgets]
+        return [budget.limit.statistics(*key, waiting[key], now) for key, budget in self._budgets.items()]
 
     def _new_limit(self, key: Key) -> TokenLimit:
         options = self._options
@@ -478,7 +478,7 @@ class Limiter:
         group = key, ask.flow.priority
         if group in self._in_grace:
             return True
-        budget = self._budgets.of(key)
+        budget = self._budgets[key]
         if budget.limit.window.used(now) + room <= (1 - PLENTY) * budget.limit.limit:
             return False
         for at, flow in budget.turns:
@@ -506,7 +506,7 @@ class Limiter:
         """
         if ask.flow.priority == "interactive":
             return None
-        budget = self._budgets.of(key)
+        budget = self._budgets[key]
         limit = budget.limit.known
         if math.isinf(limit) or budget.limit.source == "found":
             return None
@@ -522,7 +522,7 @@ class Limiter:
             limit.window.reserve(1)
         is_trial = False
         if ask.key is not None:
-            budget = self._budgets.of(ask.key)
+            budget = self._budgets[ask.key]
             is_trial = budget.limit.reserve(tokens, now)
             budget.waiting -= 1
             budget.turns.append((now, ask.flow))

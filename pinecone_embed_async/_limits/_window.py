@@ -72,9 +72,8 @@ class Window:
         self.used(now)
         if amount <= 0:
             return
-        marks = self._marks_after(now)
-        if not marks or now + self.length - marks[-1][0] >= self.length / MARKS:
-            marks.append((now + self.length, self._freed + self.settled))
+        if not self._marks or now + self.length - self._marks[-1][0] >= self.length / MARKS:
+            self._marks_after(now).append((now + self.length, self._freed + self.settled))
         self.settled += amount
         if self._log and now - self._log[-1].start < self._resolution:
             entry = self._log[-1]

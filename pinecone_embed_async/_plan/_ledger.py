@@ -157,7 +157,7 @@ class Ledger:
     def _is_checked(self, request: PlannedRequest) -> bool:
         """Whether none of its inputs is known to be refused."""
         refusals = self._learned.refusals
-        if not refusals:
+        if not refusals.changes:
             return True
         checked = request, refusals.changes
         if self._checked is None or self._checked[0] is not request or self._checked[1] != refusals.changes:

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass, replace
 from itertools import accumulate, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pinecone_embed_async._plan._refusals import Refusals
 from pinecone_embed_async._plan._tokens import (
@@ -31,8 +31,7 @@ upsert."""
 _INPUT_OVERHEAD = len('{"text":""},')
 
 
-@dataclass(frozen=True, slots=True)
-class RequestLimits:
+class RequestLimits(NamedTuple):
     """What one request may hold.
 
     Attributes:
@@ -115,7 +114,7 @@ class Learned:
         ):
             inputs = limits.inputs if self.inputs is None else min(limits.inputs, self.inputs)
             size = limits.bytes if self.request_bytes is None else min(limits.bytes, self.request_bytes)
-            applied = replace(limits, inputs=inputs, bytes=size, bytes_per_token=ratio)
+            applied = RequestLimits(inputs, limits.sequence_length, limits.tokens, size, ratio)
             self._applied = limits, ratio, applied
         return self._applied[2]
 

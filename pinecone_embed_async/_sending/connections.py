@@ -7,7 +7,7 @@ import functools
 import ipaddress
 import weakref
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiohttp.tracing import Trace
@@ -155,7 +155,8 @@ class Connections(aiohttp.BaseConnector):
         """Get a connection from the pool, or a new one within the time for it."""
         connecting = CONNECTING.get()
         connecting.is_done, connecting.connections = False, self
-        trace = Trace(cast("Any", None), self._tracing, cast("Any", connecting))
+        # There is no session, and what is told goes to the request; aiohttp hands both on without a look at them.
+        trace = _Trace(None, self._tracing, connecting)  # type: ignore[arg-type]
         while True:
             try:
                 connection = await self._inner.connect(req, [*traces, trace], timeout)
@@ -177,6 +178,13 @@ class Connections(aiohttp.BaseConnector):
 
     def _is_released(self, protocol: ResponseHandler) -> None:
         self._released[protocol] = self._loop.time()
+
+
+class _Trace(Trace):
+    """Nothing is made to tell that there is a connection already: nearly always there is."""
+
+    async def send_connection_reuseconn(self) -> None:
+        pass
 
 
 async def _create_starts(_session: object, connecting: Any, _told: object) -> None:

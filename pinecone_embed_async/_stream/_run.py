@@ -162,11 +162,13 @@ class Run:
 
     def fill(self) -> None:
         """Have the next request wait for its turn, if there is one and it may be under way."""
-        self._note_unsent()
+        if self._ledger.unsent != self._unsent:
+            self._tell_unsent()
         if self._is_left or self._group is None or self._next is not None or len(self._under_way) >= self._window:
             return
         is_none_left = self._ledger.ahead() is None and not self._ledger.is_sifting
-        self._note_unsent()
+        if self._ledger.unsent != self._unsent:
+            self._tell_unsent()
         if is_none_left or self._group is None:
             return
         entry = self._next = _UnderWay()
@@ -174,12 +176,11 @@ class Run:
         entry.task = self._group.create_task(self._carry_out(entry), name="embed")
         entry.task.add_done_callback(functools.partial(self._forget, entry))
 
-    def _note_unsent(self) -> None:
+    def _tell_unsent(self) -> None:
         """Tell of inputs that have failed without a request."""
-        if self._ledger.unsent != self._unsent:
-            self._unsent = self._ledger.unsent
-            self._changed()
-            self.report()
+        self._unsent = self._ledger.unsent
+        self._changed()
+        self.report()
 
     def stop(self, error: EmbedError) -> None:
         """End the job: nothing is sent any more, and what is in flight has the grace period left."""
@@ -228,7 +229,6 @@ class Run:
         self._next = None
         request = entry.request
         if turn is None or request is None:
-            self._forget(entry)
             return
         self.fill()
         await self._send_with(turn, request, entry)
@@ -240,7 +240,6 @@ class Run:
             # Whoever waits for the rows does not wait for that.
             self._changed()
             await self._keep_answer(self._keep, entry.request)
-        self._forget(entry)
 
     async def _keep_answer(self, keep: Keep, request: PlannedRequest) -> None:
         try:
@@ -273,7 +272,8 @@ class Run:
         """
         while (ahead := self._ledger.ahead()) is not None or self._ledger.is_sifting:
             if ahead is None:
-                self._note_unsent()
+                if self._ledger.unsent != self._unsent:
+                    self._tell_unsent()
                 await asyncio.sleep(0)
                 continue
             try:
@@ -325,10 +325,8 @@ class Run:
         if not entry.is_abandoned:
             self._ledger.failed(request, error)
 
-    def _forget(self, entry: _UnderWay, _: asyncio.Task[None] | None = None) -> None:
+    def _forget(self, entry: _UnderWay, _: asyncio.Task[None]) -> None:
         """Note that a task has ended, perhaps before it had begun: whoever cancels it may be anybody."""
-        if entry not in self._under_way:
-            return
         del self._under_way[entry]
         if self._next is entry:
             self._next = None

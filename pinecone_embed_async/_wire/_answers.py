@@ -161,7 +161,7 @@ _FEW_BRACES = 1000
 
 def _check_no_crowd(body: bytes, count: int) -> None:
     """Refuse an answer of very many items, before each of them becomes an object of some hundred bytes."""
-    if body.count(b"{") > 2 * count + _FEW_BRACES and (got := _count_items(body)) > count:
+    if _occurrences(body, b"{") > 2 * count + _FEW_BRACES and (got := _count_items(body)) > count:
         raise ResponseError(f"expected {count} embeddings, got {got} at `$.data`")
 
 

@@ -269,6 +269,6 @@ def test_whatever_is_kept_all_work_gets_done_without_going_over_the_limit(
     assert not service.rejected
     assert all(job.left == 0 and not job.asks for job in jobs)
     assert world.in_flight == 0
-    assert world.limiter._budgets.of(KEY).waiting == 0
-    assert world.limiter._budgets.of(KEY).demand.waiting == 0
+    assert world.limiter._budgets[KEY].waiting == 0
+    assert world.limiter._budgets[KEY].demand.waiting == 0
     assert all(job.flow.in_flight == 0 for job in jobs)
