@@ -418,7 +418,10 @@ class SparseEmbeddings(_Embeddings):
         Raises:
             ConfigurationError: it holds what is no index, or one twice.
         """
-        wanted = np.asarray(vocabulary)
+        try:
+            wanted = np.asarray(vocabulary)
+        except ValueError:
+            raise ConfigurationError("vocabulary must be one row of integers, got rows of several lengths") from None
         order = np.argsort(wanted, kind="stable") if wanted.ndim == 1 else None
         if order is None or (len(wanted) and wanted.dtype.kind not in "ui"):
             raise ConfigurationError(f"vocabulary must be one row of integers, got {wanted.dtype} of shape {wanted.shape}")
