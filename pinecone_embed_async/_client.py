@@ -797,7 +797,8 @@ class EmbedClient(Generic[EmbeddingsT]):
             raise problem
         with single.observation or contextlib.nullcontext():
             if single.key is not None:
-                vector = await self._cached_vector(job, single)
+                with self._joiner().coming((job.encoded, job.priority)):
+                    vector = await self._cached_vector(job, single)
                 if vector is not None:
                     return vector
                 # The client may have been closed meanwhile.
