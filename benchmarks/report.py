@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import goals
 from benchmarks.settings import MAIN_LOAD
-from benchmarks.suites import caching, decoding, growth, jobs, single, streaming, throughput
+from benchmarks.suites import caching, decoding, filling, growth, jobs, redacting, single, streaming, throughput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,6 +28,8 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], list[Table]]] = {
     "streaming": streaming.tables,
     "jobs": jobs.tables,
     "caching": caching.tables,
+    "filling": filling.tables,
+    "redacting": redacting.tables,
 }
 
 
