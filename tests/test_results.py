@@ -1,7 +1,9 @@
 import itertools
 import math
+import sys
 import tracemalloc
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -263,6 +265,21 @@ def test_a_vocabulary_gives_as_many_columns_in_its_order() -> None:
 def test_a_vocabulary_that_is_none_is_refused(vocabulary: Any) -> None:
     with pytest.raises(ConfigurationError, match="vocabulary must"):
         drawn(1, 2).compressed(vocabulary)
+
+
+def test_columns_for_scipy_are_every_index_there_is_or_a_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
+    sparse_module, scipy = ModuleType("scipy.sparse"), ModuleType("scipy")
+    vars(sparse_module)["csr_array"] = lambda arrays, shape: (*arrays, shape)
+    vars(scipy)["sparse"] = sparse_module
+    monkeypatch.setitem(sys.modules, "scipy", scipy)
+    result = sparse()
+    values, columns, indptr, shape = result.to_scipy()
+    assert shape == (3, 2**32)
+    assert values is result.values
+    assert (columns.tolist(), indptr.tolist()) == ([4, 5, 9], [0, 2, 2, 3])
+    values, columns, indptr, shape = result.to_scipy([9, 4])
+    assert shape == (3, 2)
+    assert (values.tolist(), columns.tolist(), indptr.tolist()) == ([1.0, 0.5], [1, 0], [0, 1, 1, 2])
 
 
 @given(st.data())
