@@ -26,7 +26,7 @@ from benchmarks import against, plots, report
 from benchmarks.competitors import COMPETITORS
 from benchmarks.harness import BenchmarkError, describe_machine
 from benchmarks.settings import LOADS, Settings
-from benchmarks.suites import caching, decoding, growth, jobs, single, streaming, throughput
+from benchmarks.suites import caching, decoding, filling, growth, jobs, redacting, single, streaming, throughput
 from benchmarks.with_package import is_checkout
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ SUITES: Mapping[str, tuple[str, Callable[[Settings], dict[str, Any] | None]]] = 
     "streaming": ("peak memory of a stream", streaming.measure),
     "jobs": ("a job beside a stream", jobs.measure),
     "caching": ("a second run with a cache", caching.measure),
+    "filling": ("a first run with a cache", filling.measure),
+    "redacting": ("errors that are hard to clean", redacting.measure),
 }
 COMPARING = frozenset({"throughput", "memory", "growth", "streaming"})
 """Suites that `--only` has a say in."""

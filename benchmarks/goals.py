@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.competitors import BASETEN, FLOOR, HAND_MSGSPEC, HAND_SIMDJSON, MSGSPEC, OFFICIAL, SIMDJSON
 from benchmarks.settings import MAIN_LOAD
 from benchmarks.suites.caching import GOAL as CACHE_GOAL
+from benchmarks.suites.filling import GOAL as FILL_GOAL
 from benchmarks.suites.jobs import GOAL as JOB_GOAL
 from benchmarks.suites.single import bare_name
 from benchmarks.tables import Table
@@ -56,6 +57,16 @@ def _job_goals(part: Mapping[str, Any]) -> list[Goal]:
     ]
 
 
+def _cache_goals(suites: Mapping[str, Any]) -> list[Goal]:
+    found: list[Goal] = []
+    if suites.get("caching"):
+        got = suites["caching"]["ratio"]
+        found.append(Goal("a second run with a cache, times as fast", "default", got, CACHE_GOAL, is_most=False))
+    for size, figures in (suites.get("filling") or {"sizes": {}})["sizes"].items():
+        found.append(Goal(f"filling a cache, CPU against none, {size} a request", "default", figures["ratio"], FILL_GOAL))
+    return found
+
+
 def goals(suites: Mapping[str, Any]) -> list[Goal]:
     """Return the goals of which a run has measured the figures."""
     found: list[Goal] = []
@@ -85,10 +96,7 @@ def goals(suites: Mapping[str, Any]) -> list[Goal]:
         found.append(Goal("time per input at the large count against the small one", entry["title"], got, 1.10))
     if suites.get("jobs"):
         found += _job_goals(suites["jobs"])
-    if suites.get("caching"):
-        got = suites["caching"]["ratio"]
-        found.append(Goal("a second run with a cache, times as fast", "default", got, CACHE_GOAL, is_most=False))
-    return found
+    return found + _cache_goals(suites)
 
 
 def _throughput(competitors: Mapping[str, Any], default_decode: float | None) -> Iterator[Goal]:

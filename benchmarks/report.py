@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import against, goals
 from benchmarks.settings import MAIN_LOAD
-from benchmarks.suites import caching, decoding, growth, jobs, single, streaming, throughput
+from benchmarks.suites import caching, decoding, filling, growth, jobs, redacting, single, streaming, throughput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,6 +29,8 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], list[Table]]] = {
     "jobs": jobs.tables,
     "caching": caching.tables,
     "against": against.tables,
+    "filling": filling.tables,
+    "redacting": redacting.tables,
 }
 
 

@@ -50,39 +50,52 @@ def as_text(value: object) -> str | None:
     return str.__str__(value) if isinstance(value, str) else None
 
 
-def whole(name: str, value: object) -> int:
-    """An argument that is a whole number from 1.
+def whole(name: str, value: object, otherwise: str = "", *, least: int = 1) -> int:
+    """An argument that is a whole number.
+
+    Args:
+        name: of the argument.
+        value: that was given.
+        otherwise: what else it may be, for the message.
+        least: the smallest that will do.
 
     Raises:
-        ConfigurationError: it is none.
+        ConfigurationError: it is none, or smaller.
     """
     number = as_integer(value)
-    if number is None or number < 1:
-        raise ConfigurationError(f"{name} must be an integer ≥ 1, got {short(value)}")
+    if number is None or number < least:
+        raise ConfigurationError(f"{name} must be an integer ≥ {least}{otherwise}, got {short(value)}")
     return number
 
 
-def seconds(name: str, value: object) -> float:
+def seconds(name: str, value: object, *, may_be_0: bool = False) -> float:
     """An argument that is a number of seconds.
 
     Raises:
         ConfigurationError: it is none, or not over 0.
     """
     number = as_float(value)
-    if number is None or number <= 0:
-        raise ConfigurationError(f"{name} must be a number of seconds > 0, got {short(value)}")
+    if number is None or number < 0 or (number == 0 and not may_be_0):
+        sign = "≥" if may_be_0 else ">"
+        raise ConfigurationError(f"{name} must be a number of seconds {sign} 0, got {short(value)}")
     return number
 
 
-def text(name: str, value: object) -> str:
+def text(name: str, value: object, *, least: int = 0) -> str:
     """An argument that is a text; the message does not show it, for it may be a secret in a wrong place.
+
+    Args:
+        name: of the argument.
+        value: that was given.
+        least: 1 if it may not be empty.
 
     Raises:
         ConfigurationError: it is none.
     """
     plain = as_text(value)
-    if plain is None:
-        raise ConfigurationError(f"{name} must be a str, got {type(value).__name__}")
+    if plain is None or len(plain) < least:
+        filled, got = (" that is not empty", "an empty one") if plain is not None else ("", type(value).__name__)
+        raise ConfigurationError(f"{name} must be a str{filled}, got {got}")
     return plain
 
 
@@ -93,7 +106,7 @@ def one_of(name: str, value: object, choices: tuple[str, ...]) -> str:
         ConfigurationError: it is none of them.
     """
     plain = as_text(value)
-    if plain is None or plain not in choices:
+    if plain not in choices:
         named = " or ".join(f'"{choice}"' for choice in choices)
         raise ConfigurationError(f"{name} must be {named}, got {short(value)}")
     return plain
@@ -110,6 +123,16 @@ def truth(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise ConfigurationError(f"{name} must be True or False, got {short(value)}")
     return value
+
+
+def instance(name: str, value: object, kind: type) -> None:
+    """Refuse an argument that is not of a class.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    if not isinstance(value, kind):
+        raise ConfigurationError(f"{name} must be a {kind.__name__}, got {type(value).__name__}")
 
 
 def function(name: str, value: object) -> None:

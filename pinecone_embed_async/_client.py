@@ -398,8 +398,6 @@ class EmbedClient(Generic[EmbeddingsT]):
             look_up_model = _checks.truth("look_up_model", look_up_model)
         if source_tag is not None:
             source_tag = _checks.text("source_tag", source_tag)
-        if decoder is not None:
-            decoder = cast("DecoderName", _checks.text("decoder", decoder))
         _check_parts(retry=retry, session=session, transport=transport, clock=clock, draw=draw, executor=executor)
         if transport is not None and ssl_context is not None:
             raise ConfigurationError("pass either ssl_context or transport: the transport takes the place of aiohttp")
@@ -585,6 +583,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         try:
             self._check_open()
             raises = _raises(on_error)
+            dedupe = _checks.truth("dedupe", dedupe)
             if progress is not None:
                 _checks.callback("progress", progress)
             job = self._job(input_type, parameters, self._deadline(timeout), priority)
@@ -822,7 +821,8 @@ class EmbedClient(Generic[EmbeddingsT]):
             raise problem
         with single.observation or contextlib.nullcontext():
             if single.key is not None:
-                vector = await self._cached_vector(job, single)
+                with self._joiner().coming((job.encoded, job.priority)):
+                    vector = await self._cached_vector(job, single)
                 if vector is not None:
                     return vector
                 # The client may have been closed meanwhile.
@@ -1066,7 +1066,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             self._limits(merged),
             vector_type,
             merged.get("input_type"),
-            dedupe=dedupe,
+            dedupe=_checks.truth("dedupe", dedupe),
             bytes_per_token=self._learned.estimator.expected,
         )
         estimator.add(iter_texts(inputs))
@@ -1325,7 +1325,7 @@ def _turnstile_of(
     is_backend = all(callable(getattr(quota, name, None)) for name in ("acquire", "settle"))
     if is_backend and not isinstance(quota, type):
         return Turnstile(LimiterOptions(), clock=clock, backend=quota)
-    raise ConfigurationError(f"quota is the name of a plan, a Quota or a SharedQuota, got {type(quota).__name__}")
+    raise ConfigurationError(f"quota must be the name of a plan, a Quota or a SharedQuota, got {type(quota).__name__}")
 
 
 def _client_cache(cache: Cache, base_url: URL, api_version: str, model: str, clock: Clock) -> ClientCache:
@@ -1378,8 +1378,8 @@ def _decoded(decode: Callable[[bytes], DecodedT], body: bytes) -> DecodedT:
 
 def _model_name(argument: str, value: object) -> str:
     name = _checks.as_text(value)
-    # A path of dots would be another place of the API.
-    if not name or name in (".", ".."):
+    # A path of dots would be another place of the API; surrogates have no place in one.
+    if not name or name in (".", "..") or not name.isprintable():
         raise ConfigurationError(f"{argument} must be the name of a hosted model, got {_checks.short(value)}")
     return name
 

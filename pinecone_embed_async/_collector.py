@@ -127,7 +127,7 @@ class Collector:
         """Give what `finish` gave to all inputs, in small steps; row i is row `positions[i]` of `result`."""
         if isinstance(result, DenseEmbeddings):
             return result.spread(positions, (yield from self._dense.spread(positions)))
-        return result.spread(positions)
+        return (yield from result.spread_in_steps(positions))
 
     def finish(self, model: str, vector_type: VectorType | None) -> DenseEmbeddings | SparseEmbeddings:
         """What was embedded; rows that were not are NaN, or empty if sparse."""

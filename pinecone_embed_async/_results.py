@@ -344,18 +344,46 @@ class SparseEmbeddings(_Embeddings):
 
     def spread(self, positions: NDArray[np.intp]) -> SparseEmbeddings:
         """A result of which row i is row `positions[i]` of this one; every row of this one must occur."""
-        lengths = np.diff(self.indptr)[positions]
+        steps = self.spread_in_steps(positions)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                result: SparseEmbeddings = end.value
+                return result
+
+    def spread_in_steps(self, positions: NDArray[np.intp]) -> Generator[None, None, SparseEmbeddings]:
+        """Do as `spread`, in small steps.
+
+        Args:
+            positions: intp, shape (inputs,).
+        """
         indptr = np.zeros(len(positions) + 1, np.int64)
-        np.cumsum(lengths, out=indptr[1:])
-        # Where in this result each number of the new one stands.
-        taken = np.arange(indptr[-1]) - np.repeat(indptr[:-1] - self.indptr[positions], lengths)
+        np.cumsum(np.diff(self.indptr)[positions], out=indptr[1:])
+        indices, values = np.empty(indptr[-1], np.uint32), np.empty(indptr[-1], np.float32)
+        tokens: list[list[str]] | None = None if self.tokens is None else []
+        # A row counts as one more than its terms, for there may be many rows without any.
+        work = indptr + np.arange(len(indptr))
+        start = 0
+        while start < len(positions):
+            stop = max(start + 1, int(np.searchsorted(work, work[start] + SPREAD_TERMS, side="right")) - 1)
+            rows, span = positions[start:stop], slice(indptr[start], indptr[stop])
+            # Where in this result each number of the new one stands.
+            moved = np.repeat(self.indptr[rows] - indptr[start:stop], np.diff(indptr[start : stop + 1]))
+            taken = np.arange(span.start, span.stop) + moved
+            indices[span] = self.indices[taken]
+            values[span] = self.values[taken]
+            if tokens is not None and self.tokens is not None:
+                tokens += [self.tokens[row] for row in rows.tolist()]
+            start = stop
+            yield
         return SparseEmbeddings(
             indptr,
-            self.indices[taken],
-            self.values[taken],
+            indices,
+            values,
             model=self.model,
             usage=self.usage,
-            tokens=None if self.tokens is None else [self.tokens[position] for position in positions.tolist()],
+            tokens=tokens,
             failures=self._spread_failures(positions),
             embedded=self.embedded[positions],
         )
@@ -418,7 +446,10 @@ class SparseEmbeddings(_Embeddings):
         Raises:
             ConfigurationError: it holds what is no index, or one twice.
         """
-        wanted = np.asarray(vocabulary)
+        try:
+            wanted = np.asarray(vocabulary)
+        except ValueError:
+            raise ConfigurationError("vocabulary must be one row of integers, got rows of several lengths") from None
         order = np.argsort(wanted, kind="stable") if wanted.ndim == 1 else None
         if order is None or (len(wanted) and wanted.dtype.kind not in "ui"):
             raise ConfigurationError(f"vocabulary must be one row of integers, got {wanted.dtype} of shape {wanted.shape}")
@@ -511,6 +542,9 @@ class Dimension:
 
 SPREAD_BYTES = 2**19
 """Of rows that are copied in one go: a fraction of a millisecond."""
+
+SPREAD_TERMS = SPREAD_BYTES // 8
+"""Of sparse rows, the same: an index and a value each."""
 
 
 class DenseRows:

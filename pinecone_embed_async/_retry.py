@@ -15,7 +15,6 @@ from pinecone_embed_async import _checks
 from pinecone_embed_async._errors import (
     ApiError,
     AuthenticationError,
-    ConfigurationError,
     ConnectionProblem,
     DeadlineExceededError,
     EmbedError,
@@ -107,11 +106,7 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         object.__setattr__(self, "max_attempts", _checks.whole("max_attempts", self.max_attempts))
         for name in ("max_elapsed", "initial_backoff", "max_backoff", "max_retry_after"):
-            value = getattr(self, name)
-            number = _checks.as_float(value)
-            if number is None or number < 0:
-                raise ConfigurationError(f"{name} must be a number of seconds ≥ 0, got {_checks.short(value)}")
-            object.__setattr__(self, name, number)
+            object.__setattr__(self, name, _checks.seconds(name, getattr(self, name), may_be_0=True))
 
     def backoff(self, failures: int, error: EmbedError, random: Callable[[], float]) -> float:
         """Seconds to wait after the `failures`-th failure in a row.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
+from pinecone_embed_async._checks import short
 from pinecone_embed_async._errors import ApiError, ConfigurationError
 from pinecone_embed_async._log import logger
 
@@ -217,11 +218,11 @@ def teller_of(hooks: Iterable[Hook]) -> Teller | None:
         ConfigurationError: one of them cannot be called, or is a coroutine function, which would not be awaited.
     """
     if not isinstance(hooks, Iterable):
-        raise ConfigurationError(f"hooks are functions in a list, got {type(hooks).__name__}")
+        raise ConfigurationError(f"hooks must be functions in a list, got {type(hooks).__name__}")
     checked = tuple(hooks)
     for hook in checked:
         if not callable(hook) or inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(type(hook).__call__):
-            raise ConfigurationError(f"a hook is a function of one event, not a coroutine function, got {hook!r}")
+            raise ConfigurationError(f"a hook must be a function of one event, not a coroutine function, got {short(hook)}")
     return Teller(checked) if checked else None
 
 

@@ -3,6 +3,7 @@
 import enum
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,17 @@ from pinecone_embed_async import (
     ConfigurationError,
     EmbedClient,
     EmbedError,
+    MockResponse,
     MockTransport,
     Quota,
+    QuotaDemand,
+    QuotaGrant,
+    QuotaOutcome,
     RetryPolicy,
     SharedQuota,
+    SparseEmbeddings,
     SqliteCache,
+    Usage,
 )
 from pinecone_embed_async.emulator import Emulator
 from tests.clients import E5
@@ -40,7 +47,7 @@ def client_with(**options: Any) -> EmbedClient[Any]:
 NO_TEXTS: list[Any] = [5, b"bytes", ["text"], Nothing(), True]
 NO_NUMBERS: list[Any] = [0, -1, "8", None, True, math.nan, math.inf, [], Nothing(), np.bool_(True), 1j]
 CLIENT_ARGUMENTS: dict[str, list[Any]] = {
-    "model": [*NO_TEXTS, "", None, ".."],
+    "model": [*NO_TEXTS, "", None, "..", "a\udc80"],
     "vector_type": [*NO_TEXTS, "", "thick"],
     "api_key": NO_TEXTS,
     "base_url": [*NO_TEXTS, 0, [], "ftp://host"],
@@ -84,6 +91,7 @@ CALLS: dict[str, dict[str, list[Any]]] = {
         "parameters": [5, "text", [1], {5: "a"}, {"dimension": math.nan}],
         "timeout": [value for value in NO_NUMBERS if value is not None],
         "on_error": [*NO_TEXTS, None, "ignore", np.array(["raise", "return"])],
+        "dedupe": ["no", 1, None, np.array([True, False])],
         "priority": [*NO_TEXTS, None, "high", np.array(["bulk"])],
     },
     "embed_one": {
@@ -102,8 +110,8 @@ CALLS: dict[str, dict[str, list[Any]]] = {
         "priority": [*NO_TEXTS, None, "high"],
         "max_delay": NO_NUMBERS,
     },
-    "estimate": {"input_type": NO_TEXTS, "parameters": [5, {5: "a"}]},
-    "describe_model": {"name": [*NO_TEXTS, "", ".."]},
+    "estimate": {"input_type": NO_TEXTS, "parameters": [5, {5: "a"}], "dedupe": ["no", 1, None]},
+    "describe_model": {"name": [*NO_TEXTS, "", "..", "a\udc80"]},
 }
 
 
@@ -122,6 +130,64 @@ async def test_an_argument_of_a_call_that_cannot_work_is_refused_before_anything
     assert emulator.statistics().requests == 0
 
 
+DEMAND: dict[str, Any] = {"model": "m", "input_type": "", "tokens": 10, "least": 1}
+OUTCOME: dict[str, Any] = {"kind": "accepted", "tokens": 10}
+SPARSE = SparseEmbeddings(
+    np.array([0, 1]), np.array([3], np.uint32), np.array([1.0], np.float32), model="m", usage=Usage(1, 1)
+)
+OTHERS: list[tuple[Callable[..., Any], str, list[Any]]] = [
+    (lambda value: QuotaDemand(**{**DEMAND, "model": value}), "model", NO_TEXTS),
+    (lambda value: QuotaDemand(**{**DEMAND, "tokens": value}), "tokens", [*NO_NUMBERS, 1.5]),
+    (lambda value: QuotaDemand(**{**DEMAND, "least": value}), "least", [*NO_NUMBERS, 1.5, 11]),
+    (lambda value: QuotaDemand(**DEMAND, priority=value), "priority", [*NO_TEXTS, None, "high", np.array(["bulk"])]),
+    (lambda value: QuotaDemand(**DEMAND, flow=value), "flow", [[], {}, ([],), np.array([1])]),
+    (lambda value: QuotaOutcome(**{**OUTCOME, "kind": value}), "kind", [*NO_TEXTS, None, "lost"]),
+    (lambda value: QuotaOutcome(**{**OUTCOME, "tokens": value}), "tokens", [*NO_NUMBERS[1:], 1.5]),
+    (lambda value: QuotaOutcome(**OUTCOME, message=value), "message", [*NO_TEXTS, None]),
+    (lambda value: QuotaOutcome(**OUTCOME, retry_after=value), "retry_after", [-1, "8", math.nan, [], True]),
+    (lambda value: SharedQuota().settle(value, QuotaOutcome("unused", 0)), "grant", [None, 5, QuotaGrant(5), Nothing()]),
+    (lambda value: SharedQuota().settle(QuotaGrant(5), value), "outcome", [None, "accepted", Nothing()]),
+    (MockResponse, "status", [*NO_NUMBERS, 1.5]),
+    (lambda value: MockResponse(json=value), "json", [b"bytes", {5j: 1}, Nothing()]),
+    (lambda value: MockResponse(body=value), "body", [None, 5, "text", [5], Nothing()]),
+    (lambda value: MockResponse(headers=value), "headers", [5, "text", [1], Nothing()]),
+    (MockResponse.embeddings, "vectors", [None, 5, "text", [5], [["a"]], np.array([1])]),
+    (SPARSE.compressed, "vocabulary", [5, "text", [1, [2]], [-1], [1, 1], [0.5], Nothing()]),
+    (SPARSE.dot, "other", [5, None, [[1]], Nothing()]),
+]
+
+
+@pytest.mark.parametrize(("call", "name", "values"), OTHERS, ids=[name for _, name, _ in OTHERS])
+def test_an_argument_of_anything_else_that_cannot_work_is_refused_by_its_name(
+    call: Callable[..., Any], name: str, values: list[Any]
+) -> None:
+    for value in values:
+        with pytest.raises(ConfigurationError, match=rf"^{name} must ") as caught:
+            call(value)
+        assert isinstance(caught.value, ValueError)
+
+
+async def test_what_a_quota_or_a_cache_is_asked_by_hand_is_checked(tmp_path: Path) -> None:
+    async with SqliteCache(tmp_path / "cache.sqlite") as cache:
+        for keys in (None, 5, "text", b"key", {b"key": b"value"}):
+            with pytest.raises(ConfigurationError, match="keys must be a sequence of bytes"):
+                await cache.get_many(keys)  # type: ignore[arg-type]
+        for entries in (None, 5, "text", [b"key"]):
+            with pytest.raises(ConfigurationError, match="entries must be a mapping of bytes to bytes"):
+                await cache.put_many(entries)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="demand must be a QuotaDemand, got dict"):
+        await SharedQuota().acquire(DEMAND)  # type: ignore[arg-type]
+
+
+async def test_a_demand_and_an_outcome_take_numbers_of_numpy() -> None:
+    number: Any = np.int64(10)
+    quota = SharedQuota(Quota(1000))
+    grant = await quota.acquire(QuotaDemand("m", "", number, number, priority=Kind.BULK))  # type: ignore[arg-type]
+    assert type(grant.tokens) is int
+    quota.settle(grant, QuotaOutcome("accepted", number))
+    assert quota.statistics()[0].used == 10
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -137,6 +203,13 @@ async def test_an_argument_of_a_call_that_cannot_work_is_refused_before_anything
         (lambda: MockTransport(5), "handler must be a function, got 5"),  # type: ignore[arg-type]
         (lambda: SharedQuota(draw=5), "draw must be a function, got 5"),  # type: ignore[arg-type]
         (lambda: SharedQuota(clock=5), "clock must have time and call_at, as Clock has, got int"),  # type: ignore[arg-type]
+        (lambda: Quota(0), "tokens_per_minute must be an integer ≥ 1, or None to learn it, got 0"),
+        (lambda: Quota(window=0), "window must be a number of seconds > 0, got 0"),
+        (lambda: QuotaDemand("m", "", 0, 1), "tokens must be an integer ≥ 1, got 0"),
+        (lambda: QuotaOutcome("accepted", -1), "tokens must be an integer ≥ 0, got -1"),
+        (lambda: client_with(quota=5), "quota must be the name of a plan, a Quota or a SharedQuota, got int"),
+        (lambda: client_with(decoder="json"), 'decoder must be "msgspec" or "simdjson", got \'json\''),
+        (lambda: client_with(hooks=5), "hooks must be functions in a list, got int"),
         (lambda: RetryPolicy(max_attempts=True), "max_attempts must be an integer ≥ 1, got True"),
         (lambda: RetryPolicy(max_elapsed=math.nan), "max_elapsed must be a number of seconds ≥ 0, got nan"),
     ],

@@ -5,7 +5,7 @@ import copy
 import pickle
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -31,6 +31,9 @@ from pinecone_embed_async._stream import GRACE_SECONDS, Run
 from pinecone_embed_async._wire import Answer, SparseBlock
 from tests.clock import FakeClock, FakeTimer, settle
 from tests.turns import turns
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 DELAY = 0.002
 
@@ -134,6 +137,25 @@ def test_they_go_at_once_when_nothing_is_under_way_any_more() -> None:
     gathering.join("b")
     gathering.turns.end()
     assert gathering.sent == [["first"], ["a", "b"]]
+    assert gathering.is_quiet()
+
+
+def test_they_wait_for_those_whose_texts_are_being_looked_up_but_no_longer_than_for_others() -> None:
+    gathering = Gathering()
+    with gathering.gatherer.coming("k"):
+        gathering.join("a")
+        gathering.join("of another kind", key="l")
+        gathering.turns.end()
+        assert gathering.sent == [["of another kind"]]
+    gathering.join("looked up in vain")
+    gathering.turns.end()
+    assert gathering.sent[1:] == [["a", "looked up in vain"]]
+    gathering.end(1)
+    with gathering.gatherer.coming("k"):
+        gathering.join("b")
+        gathering.turns.end()
+        gathering.clock.advance(DELAY)
+        assert gathering.sent[2:] == [["b"]]
     assert gathering.is_quiet()
 
 
@@ -244,6 +266,8 @@ STEPS: st.SearchStrategy[list[tuple[Any, ...]]] = st.lists(
         st.tuples(st.just("end"), st.integers(0, 5)),
         st.tuples(st.just("advance"), st.sampled_from([DELAY / 2, DELAY, 5 * DELAY])),
         st.tuples(st.just("turn")),
+        st.tuples(st.just("come"), st.sampled_from("kl")),
+        st.tuples(st.just("arrive")),
     ),
     max_size=60,
 )
@@ -257,6 +281,15 @@ class Crowd:
         self.most = most
         self.seats: list[Seat] = []
         self.left: set[Seat] = set()
+        self.coming: list[tuple[str, AbstractContextManager[None]]] = []
+
+    def come(self, key: str) -> None:
+        self.coming.append((key, self.gathering.gatherer.coming(key)))
+        self.coming[-1][1].__enter__()
+
+    def arrive(self) -> None:
+        if self.coming:
+            self.coming.pop(0)[1].__exit__(None, None, None)
 
     def join(self, key: str, text: str) -> None:
         self.seats.append(self.gathering.join(text, key))
@@ -288,7 +321,8 @@ class Crowd:
         for batch in waiting:
             assert 0 < len(batch.seats) < self.gathering.limits.inputs
             busy = self.under_way(batch.key)
-            assert busy >= self.most or (busy and self.gathering.clock.time() < batch.due)
+            awaited = busy or any(key == batch.key for key, _ in self.coming)
+            assert busy >= self.most or (awaited and self.gathering.clock.time() < batch.due)
         assert self.gathering.clock.pending == any(self.under_way(batch.key) < self.most for batch in waiting)
 
 
@@ -300,6 +334,8 @@ def test_every_caller_is_sent_once_within_the_limits_and_nobody_waits_without_a_
     crowd = Crowd(gathering, most=most)
     for what, *how in steps:
         getattr(crowd, what)(*how)
+    while crowd.coming:
+        crowd.arrive()
     crowd.turn()
     number = 0
     while number < len(gathering.batches):
@@ -309,6 +345,7 @@ def test_every_caller_is_sent_once_within_the_limits_and_nobody_waits_without_a_
     assert gathering.is_quiet()
     assert not gathering.gatherer._gathering
     assert not gathering.gatherer._under_way
+    assert not gathering.gatherer._coming
     for seat in crowd.seats:
         assert seat in crowd.left or seat.batch in gathering.batches
     for batch in gathering.batches:

@@ -2,7 +2,7 @@
 
 import asyncio
 import copy
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, assert_type
 
 import numpy as np
@@ -539,9 +539,29 @@ print(client.statistics().in_flight)
     assert await run_with_client(emulator, code) == "0\n"
 
 
-async def test_callers_that_ask_again_at_once_share_one_request_a_round() -> None:
+class TakingTurns:
+    """A cache whose answers take some turns of the event loop."""
+
+    def __init__(self, turns: tuple[int, int]) -> None:
+        self._turns = turns
+        self._values: dict[bytes, bytes] = {}
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        for _ in range(self._turns[0]):
+            await asyncio.sleep(0)
+        return [self._values.get(key) for key in keys]
+
+    async def put_many(self, entries: Mapping[bytes, bytes]) -> None:
+        for _ in range(self._turns[1]):
+            await asyncio.sleep(0)
+        self._values.update(entries)
+
+
+@pytest.mark.parametrize("turns", [None, (0, 0), (0, 1), (0, 30), (1, 0), (30, 30)])
+async def test_callers_that_ask_again_at_once_share_one_request_a_round(turns: tuple[int, int] | None) -> None:
     rounds, callers = 12, 64
-    async with Emulator() as emulator, dense_client(emulator, max_delay=AGES) as client:
+    cache = None if turns is None else TakingTurns(turns)
+    async with Emulator() as emulator, dense_client(emulator, max_delay=AGES, cache=cache) as client:
 
         async def ask(caller: int) -> None:
             for number in range(rounds):

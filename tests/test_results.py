@@ -1,6 +1,9 @@
 import itertools
+import math
+import sys
 import tracemalloc
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,7 +24,7 @@ from pinecone_embed_async import (
 )
 from pinecone_embed_async._collector import Collector
 from pinecone_embed_async._plan import Distinct
-from pinecone_embed_async._results import SPREAD_BYTES, DenseRows, Dimension, SparseRows
+from pinecone_embed_async._results import SPREAD_BYTES, SPREAD_TERMS, DenseRows, Dimension, SparseRows
 from pinecone_embed_async._wire import SparseBlock
 
 
@@ -262,6 +265,50 @@ def test_a_vocabulary_gives_as_many_columns_in_its_order() -> None:
 def test_a_vocabulary_that_is_none_is_refused(vocabulary: Any) -> None:
     with pytest.raises(ConfigurationError, match="vocabulary must"):
         drawn(1, 2).compressed(vocabulary)
+
+
+def test_columns_for_scipy_are_every_index_there_is_or_a_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
+    sparse_module, scipy = ModuleType("scipy.sparse"), ModuleType("scipy")
+    vars(sparse_module)["csr_array"] = lambda arrays, shape: (*arrays, shape)
+    vars(scipy)["sparse"] = sparse_module
+    monkeypatch.setitem(sys.modules, "scipy", scipy)
+    result = sparse()
+    values, columns, indptr, shape = result.to_scipy()
+    assert shape == (3, 2**32)
+    assert values is result.values
+    assert (columns.tolist(), indptr.tolist()) == ([4, 5, 9], [0, 2, 2, 3])
+    values, columns, indptr, shape = result.to_scipy([9, 4])
+    assert shape == (3, 2)
+    assert (values.tolist(), columns.tolist(), indptr.tolist()) == ([1.0, 0.5], [1, 0], [0, 1, 1, 2])
+
+
+@given(st.data())
+def test_sparse_rows_are_spread_whatever_is_equal(data: st.DataObject) -> None:
+    rows = data.draw(st.lists(st.lists(st.integers(0, 2**32 - 1), max_size=4), min_size=1, max_size=12))
+    positions = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=30))
+    result = sparse_of([np.array(row, np.uint32) for row in rows], with_tokens=data.draw(st.booleans()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_results, "SPREAD_TERMS", data.draw(st.integers(1, 20)))
+        spread_out = result.spread(np.array(positions, np.intp))
+    assert [vector.indices.tolist() for vector in spread_out] == [rows[position] for position in positions]
+    assert [vector.values.tolist() for vector in spread_out] == [result[position].values.tolist() for position in positions]
+    assert [vector.tokens for vector in spread_out] == [result[position].tokens for position in positions]
+
+
+@pytest.mark.parametrize("terms", [0, 3, SPREAD_TERMS - 1, 2 * SPREAD_TERMS])
+def test_sparse_rows_are_spread_in_small_steps_however_many_terms_they_have(terms: int) -> None:
+    result = sparse_of([np.arange(terms, dtype=np.uint32)] * 2)
+    positions = np.arange(3 * SPREAD_TERMS // (terms + 1) + 4) % 2
+    steps = sum(1 for _ in result.spread_in_steps(positions))
+    at_once = max(1, SPREAD_TERMS // (terms + 1))
+    assert steps == math.ceil(len(positions) / at_once)
+
+
+def sparse_of(rows: list[NDArray[np.uint32]], *, with_tokens: bool = False) -> SparseEmbeddings:
+    indptr = np.cumsum([0, *map(len, rows)])
+    values = np.arange(indptr[-1], dtype=np.float32)
+    tokens = [[f"{row}"] * len(terms) for row, terms in enumerate(rows)] if with_tokens else None
+    return SparseEmbeddings(indptr, np.concatenate(rows), values, model="m", usage=Usage(), tokens=tokens)
 
 
 def spread(names: list[int], dimension: int) -> tuple[DenseEmbeddings, int]:

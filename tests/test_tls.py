@@ -21,7 +21,7 @@ from pinecone_embed_async import (
     RetryPolicy,
     TransportError,
 )
-from tests.certificates import self_signed
+from tests.certificates import expired, self_signed
 from tests.clients import QUICK
 
 if TYPE_CHECKING:
@@ -209,6 +209,20 @@ async def test_an_untrusted_certificate_ends_a_job_at_once_and_says_what_to_chec
             with pytest.raises(TransportError, match="is not trusted"):
                 await anext(batches)
         await client.aclose()
+
+
+async def test_an_expired_certificate_ends_a_job_at_once_and_says_so(tmp_path: Path) -> None:
+    certificate, key = await expired(tmp_path)
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    async with (
+        TlsServer(context_of(certificate, key)).running() as url,
+        client_of(url, ssl_context=trusting, max_batch_size=1) as client,
+    ):
+        with pytest.raises(TransportError, match="certificate has expired") as caught:
+            await client.embed([f"text {number}" for number in range(120)])
+        assert "check SSL_CERT_FILE or ssl_context, the proxy, the host" in str(caught.value)
+        assert caught.value.ends_job
+        assert client.statistics().attempts <= 8
 
 
 async def test_a_policy_of_the_callers_own_has_an_untrusted_certificate_tried_again(tmp_path: Path) -> None:

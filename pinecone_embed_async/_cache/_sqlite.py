@@ -10,6 +10,7 @@ import stat
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
@@ -21,7 +22,7 @@ from pinecone_embed_async._threads import in_thread
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import Self
 
@@ -105,9 +106,12 @@ class SqliteCache:
         """See `Cache.get_many`.
 
         Raises:
-            ConfigurationError: the file is a database of another program, or of a later version of this one.
+            ConfigurationError: the file is a database of another program, or of a later version of this one; or what is
+                given is no sequence of bytes.
             sqlite3.Error: the file cannot be read, for a reason other than that it is corrupted.
         """
+        if not isinstance(keys, Sequence) or isinstance(keys, (str, bytes)):
+            raise ConfigurationError(f"keys must be a sequence of bytes, got {short(keys)}")
         reader = self._own().reader
         return await in_thread(lambda: self._with_file(reader, lambda file: _read(file, keys)), reader.executor)
 
@@ -115,9 +119,12 @@ class SqliteCache:
         """See `Cache.put_many`.
 
         Raises:
-            ConfigurationError: the file is a database of another program, or of a later version of this one.
+            ConfigurationError: the file is a database of another program, or of a later version of this one; or what is
+                given is no mapping of bytes to bytes.
             sqlite3.Error: the file cannot be written, for a reason other than that it is corrupted.
         """
+        if not isinstance(entries, Mapping):
+            raise ConfigurationError(f"entries must be a mapping of bytes to bytes, got {short(entries)}")
         writer, put = self._own().writer, _Put(entries)
         self._waiting.append(put)
         await in_thread(lambda: self._write_for(writer, put), writer.executor)

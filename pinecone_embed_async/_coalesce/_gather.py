@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from pinecone_embed_async._plan import Load, utf8_length
 from pinecone_embed_async._results import SparseVector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Iterator
 
     from numpy.typing import NDArray
 
@@ -144,8 +145,8 @@ class Gatherer:
     """Gathers single calls into batches, one for each key at a time, and says when one goes.
 
     A batch goes when it is full. Otherwise, at the end of a turn of the event loop, so that a crowd that calls in the same
-    turn is together: at once if no other batch of its key is under way, else when its oldest caller has waited
-    `max_delay`, unless `most` of its key are under way. Those would only wait for a permit, and it can gather more
+    turn is together: at once if no other batch of its key is under way and nobody is coming, else when its oldest caller has
+    waited `max_delay`, unless `most` of its key are under way. Those would only wait for a permit, and it can gather more
     meanwhile.
 
     Args:
@@ -162,11 +163,29 @@ class Gatherer:
         self._most = most
         self._gathering: dict[Hashable, Batch] = {}
         self._under_way: Counter[Hashable] = Counter()
+        self._coming: Counter[Hashable] = Counter()
         self._timer: Timer | None = None
         self._look: Timer | None = None
 
     def __repr__(self) -> str:
         return f"<Gatherer {len(self._gathering)} gathering, {self._under_way.total()} under way>"
+
+    @contextlib.contextmanager
+    def coming(self, key: Hashable) -> Iterator[None]:
+        """While a caller may be about to join, for its text is being looked up."""
+        self._coming[key] += 1
+        try:
+            yield
+        finally:
+            self._lower(self._coming, key)
+
+    def _lower(self, counter: Counter[Hashable], key: Hashable) -> None:
+        """Count one less, which may let a batch go."""
+        counter[key] -= 1
+        if not counter[key]:
+            del counter[key]
+        if key in self._gathering:
+            self._look_soon()
 
     def join(
         self,
@@ -213,11 +232,7 @@ class Gatherer:
 
     def ended(self, batch: Batch) -> None:
         """Note that a batch's request has ended."""
-        self._under_way[batch.key] -= 1
-        if not self._under_way[batch.key]:
-            del self._under_way[batch.key]
-        if batch.key in self._gathering:
-            self._look_soon()
+        self._lower(self._under_way, batch.key)
 
     def disband(self) -> list[Seat]:
         """Give up what has not gone; gives the callers, who are to be told."""
@@ -244,7 +259,8 @@ class Gatherer:
         now = self._clock.time()
         for batch in list(self._gathering.values()):
             under_way = self._under_way[batch.key]
-            if under_way == 0 or (now >= batch.due and under_way < self._most):
+            is_alone = not under_way and not self._coming[batch.key]
+            if is_alone or (now >= batch.due and under_way < self._most):
                 self._go(batch)
         self._set_timer()
 

@@ -16,6 +16,7 @@ from pinecone_embed_async._results import Dimension
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
+    from contextlib import AbstractContextManager
 
     import numpy as np
     from numpy.typing import NDArray
@@ -101,6 +102,10 @@ class Joiner:
 
     def __repr__(self) -> str:
         return f"<Joiner {self._gatherer!r}>"
+
+    def coming(self, key: Hashable) -> AbstractContextManager[None]:
+        """Have calls with an equal key wait for one that is being looked up, as long as they may."""
+        return self._gatherer.coming(key)
 
     async def call(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from pinecone_embed_async._checks import as_float, as_integer, short
+from pinecone_embed_async import _checks
 from pinecone_embed_async._errors import ConfigurationError
 from pinecone_embed_async._limits._limiter import LimiterOptions
 from pinecone_embed_async._models import KNOWN_MODELS, PLANS, QUOTA_WINDOW, tokens_per_minute
@@ -39,7 +39,7 @@ class Quota:
         window: seconds of a window; a minute at the service, perhaps less at an emulator.
 
     Raises:
-        ConfigurationError: a limit is no whole number from 1, or the window is not positive.
+        ConfigurationError: a limit is no integer from 1, or the window is not positive.
     """
 
     tokens_per_minute: int | None = None
@@ -51,18 +51,8 @@ class Quota:
         for name in ("tokens_per_minute", "requests_per_second", "requests_per_minute"):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, _check_whole(name, value, ", or None to learn it"))
-        window = as_float(self.window)
-        if window is None or window <= 0:
-            raise ConfigurationError(f"window is a number of seconds over 0, got {short(self.window)}")
-        object.__setattr__(self, "window", window)
-
-
-def _check_whole(name: str, value: object, otherwise: str = "") -> int:
-    number = as_integer(value)
-    if number is None or number < 1:
-        raise ConfigurationError(f"{name} is a whole number from 1{otherwise}, got {short(value)}")
-    return number
+                object.__setattr__(self, name, _checks.whole(name, value, ", or None to learn it"))
+        object.__setattr__(self, "window", _checks.seconds("window", self.window))
 
 
 def limiter_options(quota: Quota | str | None, vector_type: VectorType | None = None) -> LimiterOptions:
@@ -80,9 +70,8 @@ def limiter_options(quota: Quota | str | None, vector_type: VectorType | None = 
     if isinstance(quota, str):
         plan = quota
         if plan not in PLANS:
-            raise ConfigurationError(
-                f"quota is one of {', '.join(map(repr, PLANS))}, a Quota or a SharedQuota, got {quota!r}"
-            )
+            plans = ", ".join(f'"{name}"' for name in PLANS)
+            raise ConfigurationError(f"quota must be {plans}, a Quota or a SharedQuota, got {_checks.short(quota)}")
 
         def tokens(key: Key) -> int:
             known = KNOWN_MODELS.get(key[0])
@@ -91,7 +80,7 @@ def limiter_options(quota: Quota | str | None, vector_type: VectorType | None = 
         rates = Quota()
         return LimiterOptions(tokens, rates.requests_per_second, rates.requests_per_minute, rates.window)
     if not isinstance(quota, Quota):
-        raise ConfigurationError(f"quota is the name of a plan, a Quota or a SharedQuota, got {type(quota).__name__}")
+        raise ConfigurationError(f"quota must be the name of a plan, a Quota or a SharedQuota, got {type(quota).__name__}")
     given = quota.tokens_per_minute
     return LimiterOptions(lambda _: given, quota.requests_per_second, quota.requests_per_minute, quota.window)
 
@@ -109,8 +98,8 @@ class QuotaDemand:
         flow: requests of one flow are served in their order; flows share evenly.
 
     Raises:
-        ConfigurationError: the tokens are no whole numbers from 1, the smallest part is larger than the whole, or the
-            priority is none.
+        ConfigurationError: the tokens are no integers from 1, the smallest part is larger than the whole, the priority is
+            none, or the flow cannot be hashed.
     """
 
     model: str
@@ -121,12 +110,17 @@ class QuotaDemand:
     flow: Hashable = None
 
     def __post_init__(self) -> None:
+        for name in ("model", "input_type"):
+            object.__setattr__(self, name, _checks.text(name, getattr(self, name)))
         for name in ("tokens", "least"):
-            _check_whole(name, getattr(self, name))
+            object.__setattr__(self, name, _checks.whole(name, getattr(self, name)))
         if self.least > self.tokens:
-            raise ConfigurationError(f"least ({self.least}) is a part of tokens ({self.tokens}), so it is not larger")
-        if self.priority not in ("interactive", "bulk"):
-            raise ConfigurationError(f'priority is "interactive" or "bulk", got {self.priority!r}')
+            raise ConfigurationError(f"least must be at most tokens, which is {self.tokens}, got {self.least}")
+        object.__setattr__(self, "priority", _checks.one_of("priority", self.priority, ("interactive", "bulk")))
+        try:
+            hash(self.flow)
+        except TypeError:
+            raise ConfigurationError(f"flow must be hashable, such as a text, got {type(self.flow).__name__}") from None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,12 +146,22 @@ class QuotaOutcome:
         tokens: that it was billed, or would have been; 0 for an unused one.
         message: of a rejection, which may name the limit; else empty.
         retry_after: seconds to wait that a rejection asked for; `None` if it did not.
+
+    Raises:
+        ConfigurationError: an argument cannot work.
     """
 
     kind: Literal["accepted", "rejected", "failed", "unused"]
     tokens: int
     message: str = ""
     retry_after: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", _checks.one_of("kind", self.kind, ("accepted", "rejected", "failed", "unused")))
+        object.__setattr__(self, "tokens", _checks.whole("tokens", self.tokens, least=0))
+        object.__setattr__(self, "message", _checks.text("message", self.message))
+        if self.retry_after is not None:
+            object.__setattr__(self, "retry_after", _checks.seconds("retry_after", self.retry_after, may_be_0=True))
 
 
 class QuotaBackend(Protocol):

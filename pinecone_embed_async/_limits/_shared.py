@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from pinecone_embed_async import _checks
 from pinecone_embed_async._clock import SystemClock
+from pinecone_embed_async._errors import ConfigurationError
 from pinecone_embed_async._limits._backoff import full_jitter
 from pinecone_embed_async._limits._limiter import Lane
 from pinecone_embed_async._limits._queue import Flow
-from pinecone_embed_async._limits._quota import QuotaGrant, limiter_options
-from pinecone_embed_async._limits._turnstile import Turnstile
+from pinecone_embed_async._limits._quota import QuotaDemand, QuotaGrant, QuotaOutcome, limiter_options
+from pinecone_embed_async._limits._turnstile import Turn, Turnstile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
     from pinecone_embed_async._clock import Clock
     from pinecone_embed_async._limits._limiter import Ask
     from pinecone_embed_async._limits._queue import Priority
-    from pinecone_embed_async._limits._quota import PlanName, Quota, QuotaDemand, QuotaOutcome
+    from pinecone_embed_async._limits._quota import PlanName, Quota
     from pinecone_embed_async._limits._tokens import TokenStatistics
-    from pinecone_embed_async._limits._turnstile import Turn
 
 INITIAL_PAUSE = 0.5
 """Seconds of the longest first pause after a rejection that did not ask for one; it doubles with each further burst."""
@@ -89,14 +89,24 @@ class SharedQuota:
 
         Raises:
             asyncio.CancelledError: the caller was cancelled; it then has no grant.
+            ConfigurationError: `demand` is none.
         """
+        _checks.instance("demand", demand, QuotaDemand)
         flow = self._flow(demand)
         turn = await self.turnstile.turn(flow, self._lane, (demand.model, demand.input_type), demand.tokens, demand.least)
         return QuotaGrant(turn.tokens, turn)
 
     def settle(self, grant: QuotaGrant, outcome: QuotaOutcome) -> None:
-        """Say what became of a request; exactly once for each grant."""
-        turn: Turn = grant.ticket
+        """Say what became of a request; exactly once for each grant.
+
+        Raises:
+            ConfigurationError: `grant` is none that `acquire` gave, or `outcome` is none.
+        """
+        _checks.instance("grant", grant, QuotaGrant)
+        _checks.instance("outcome", outcome, QuotaOutcome)
+        turn = grant.ticket
+        if not isinstance(turn, Turn):
+            raise ConfigurationError("grant must be one that acquire of this quota gave, got one with another ticket")
         if outcome.kind == "accepted":
             turn.accepted(outcome.tokens)
         elif outcome.kind == "rejected":

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from typing import TYPE_CHECKING
 
 from pinecone_embed_async import _checks
+from pinecone_embed_async._errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pinecone_embed_async._sending.transport import TransportRequest
@@ -25,6 +26,9 @@ class MockResponse:
         json: the body, which is encoded.
         body: the body as bytes, or in pieces; instead of `json`.
         headers: of the response.
+
+    Raises:
+        ConfigurationError: an argument cannot work.
     """
 
     def __init__(
@@ -36,10 +40,18 @@ class MockResponse:
         headers: Mapping[str, str] | None = None,
     ) -> None:
         if json is not None:
-            body = json_module.dumps(json).encode()
-        self.status = status
+            try:
+                body = json_module.dumps(json).encode()
+            except (TypeError, ValueError, RecursionError) as error:
+                raise ConfigurationError(f"json must have a JSON form: {error}") from None
+        if headers is not None and not isinstance(headers, Mapping):
+            raise ConfigurationError(f"headers must be a mapping, got {_checks.short(headers)}")
+        self.status = _checks.whole("status", status)
         self.headers = dict(headers or {})
-        self._pieces = (body,) if isinstance(body, bytes) else tuple(body)
+        pieces = (body,) if isinstance(body, bytes) or not isinstance(body, Iterable) else tuple(body)
+        if not all(isinstance(piece, bytes) for piece in pieces):
+            raise ConfigurationError(f"body must be bytes, or an iterable of them, got {_checks.short(body)}")
+        self._pieces = pieces
 
     def __repr__(self) -> str:
         return f"<MockResponse {self.status}, {sum(map(len, self._pieces))} bytes>"
@@ -52,7 +64,11 @@ class MockResponse:
             vectors: a row for each input of the request, in its order.
             tokens: billed; one for each vector if it is left out.
         """
-        data = [{"vector_type": "dense", "values": [float(value) for value in vector]} for vector in vectors]
+        try:
+            rows = [[float(value) for value in vector] for vector in vectors]
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"vectors must be rows of numbers: {error}") from None
+        data = [{"vector_type": "dense", "values": row} for row in rows]
         usage = {"total_tokens": len(data) if tokens is None else tokens}
         return cls(json={"model": "mock", "vector_type": "dense", "data": data, "usage": usage})
 

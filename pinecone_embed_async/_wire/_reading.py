@@ -13,11 +13,12 @@ import importlib.util
 import math
 import struct
 import sys
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import msgspec
 import numpy as np
 
+from pinecone_embed_async._checks import one_of
 from pinecone_embed_async._errors import ConfigurationError, ResponseError
 from pinecone_embed_async._wire._answers import Answer, decode_whole, has_more_rows, judge_frame
 
@@ -72,8 +73,7 @@ def choose_decoder(name: DecoderName | None) -> Decoder:
     """
     if name is None:
         name = "simdjson" if importlib.util.find_spec("simdjson") else "msgspec"
-    if name not in DECODERS:
-        raise ConfigurationError(f"decoder is one of {', '.join(DECODERS)} or None, got {name!r}")
+    name = cast("DecoderName", one_of("decoder", name, tuple(DECODERS)))
     if name == "simdjson" and not importlib.util.find_spec("simdjson"):
         raise ConfigurationError('decoder="simdjson" needs pip install "pinecone-embed-async[fast]"')
     return DECODERS[name]()

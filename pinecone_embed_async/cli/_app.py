@@ -476,13 +476,13 @@ def _quota(given: str | None) -> Quota | PlanName | None:
         return cast("PlanName", given)
     tokens = given.replace(",", "").replace("_", "")
     if not tokens.isascii() or not tokens.isdigit() or not int(tokens):
-        raise ConfigurationError(f"--quota is one of {', '.join(PLANS)}, or tokens a minute, got {given!r}")
+        raise ConfigurationError(f"--quota must be one of {', '.join(PLANS)}, or tokens a minute, got {given!r}")
     return Quota(int(tokens))
 
 
 def _check_seconds(seconds: float | None, name: str) -> None:
     if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
-        raise ConfigurationError(f"{name} is a positive number of seconds, not {seconds}")
+        raise ConfigurationError(f"{name} must be a number of seconds > 0, got {seconds}")
 
 
 def _parameters(given: Sequence[str], **named: Any) -> dict[str, Any]:

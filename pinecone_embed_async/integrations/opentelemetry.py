@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import metrics, trace
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
-from pinecone_embed_async import Failed, Finished, ObservedCall, ObservedRequest, Retried, Started, Waiting, __version__
+from pinecone_embed_async import (
+    Failed,
+    Finished,
+    ObservedCall,
+    ObservedRequest,
+    Retried,
+    Started,
+    Waiting,
+    __version__,
+    _checks,
+)
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -45,6 +55,10 @@ class OpenTelemetryHook:
     def __init__(
         self, *, tracer_provider: TracerProvider | None = None, meter_provider: MeterProvider | None = None
     ) -> None:
+        if tracer_provider is not None:
+            _checks.methods("tracer_provider", tracer_provider, ("get_tracer",), "TracerProvider")
+        if meter_provider is not None:
+            _checks.methods("meter_provider", meter_provider, ("get_meter",), "MeterProvider")
         self._tracer = trace.get_tracer(SCOPE, __version__, tracer_provider)
         meter = metrics.get_meter(SCOPE, __version__, meter_provider)
         self._duration = meter.create_histogram(

@@ -22,7 +22,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.timeout(180)
 def test_a_small_run_measures_compares_and_draws(tmp_path: Path) -> None:
     names = ["simdjson", "official", "floor"]
-    suites = ["throughput", "decoding"]
+    suites = ["throughput", "decoding", "filling", "redacting"]
     process = run(
         *suites,
         *("--only", ",".join(names), "--loads", "dense-1024-half,sparse-half", "--rounds", "1", "--scale", "0.05"),

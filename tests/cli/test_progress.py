@@ -164,7 +164,7 @@ async def test_a_quota_is_a_plan_or_tokens(
 ) -> None:
     source = write_texts(tmp_path / "in.txt", 2)
     assert await in_thread(emulator, source, "--out", tmp_path / "out", f"--quota={given}") == 2
-    assert "--quota is one of starter, builder, standard, enterprise, or tokens a minute" in capsys.readouterr().err
+    assert "--quota must be one of starter, builder, standard, enterprise, or tokens a minute" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

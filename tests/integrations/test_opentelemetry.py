@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from pinecone_embed_async import DenseEmbeddings, EmbedClient, EmbedError
+from pinecone_embed_async import ConfigurationError, DenseEmbeddings, EmbedClient, EmbedError
 from pinecone_embed_async.emulator import Emulator, FaultMix
 from pinecone_embed_async.integrations.opentelemetry import DURATION_BUCKETS, TOKEN_BUCKETS, OpenTelemetryHook
 from tests.clients import E5, QUICK
@@ -247,3 +247,10 @@ async def test_without_a_provider_of_the_program_it_does_nothing(emulator: Emula
     client = EmbedClient(E5, api_key=emulator.api_key, base_url=emulator.url, hooks=[OpenTelemetryHook()])
     async with client:
         assert len(await client.embed(["a"], input_type="query")) == 1
+
+
+def test_what_is_no_provider_is_refused() -> None:
+    for name in ("tracer_provider", "meter_provider"):
+        for value in (5, "text", TracerProvider):
+            with pytest.raises(ConfigurationError, match=f"{name} must have get_"):
+                OpenTelemetryHook(**{name: value})  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ import pyarrow as pa
 import ray.data
 from ray.data.extensions import ArrowTensorArray
 
+from pinecone_embed_async import _checks
 from pinecone_embed_async._client import EmbedClient
 from pinecone_embed_async._endpoint import ApiKey, check_api_key
 from pinecone_embed_async._errors import ClosedError, ConfigurationError, EmbedError, InputError
@@ -94,11 +95,11 @@ class AddVectors:
     ) -> None:
         if quota is not None and not isinstance(quota, ClusterQuota):
             raise ConfigurationError(
-                f"quota is a ClusterQuota, got {type(quota).__name__}: anything else would hold for each worker by itself"
+                f"quota must be a ClusterQuota, got {type(quota).__name__}, which would hold for each worker by itself"
             )
-        self._text = text
-        self._into = into
-        self._errors = errors
+        self._text = _checks.text("text", text)
+        self._into = _checks.text("into", into)
+        self._errors = None if errors is None else _checks.text("errors", errors)
         self._input_type = input_type
         self._client: EmbedClient[DenseEmbeddings | SparseEmbeddings] = EmbedClient(
             model,
@@ -235,7 +236,18 @@ def add_vectors(
     Raises:
         ConfigurationError: an argument cannot work.
     """
-    key = os.environ.get("PINECONE_API_KEY") if api_key is None else api_key
+    pair = actors if isinstance(actors, tuple) else (actors, actors)
+    if len(pair) != 2:
+        raise ConfigurationError(f"actors must be an integer, or the fewest and the most, got {len(pair)} numbers")
+    fewest, most = (_checks.whole("actors", count) for count in pair)
+    if fewest > most:
+        raise ConfigurationError(f"actors must be the fewest and the most, got {fewest} and {most}")
+    batch_size = _checks.whole("batch_size", batch_size)
+    calls_per_actor = _checks.whole("calls_per_actor", calls_per_actor)
+    cpus = _checks.as_float(num_cpus)
+    if cpus is None or cpus < 0:
+        raise ConfigurationError(f"num_cpus must be a number ≥ 0, got {_checks.short(num_cpus)}")
+    key = os.environ.get("PINECONE_API_KEY") if api_key is None else _checks.text("api_key", api_key)
     if not key:
         raise ConfigurationError("there is no API key: set PINECONE_API_KEY or pass api_key")
     base_url = options.get("base_url") or os.environ.get("PINECONE_CONTROLLER_HOST")
@@ -252,9 +264,9 @@ def add_vectors(
         "max_concurrency": max_concurrency,
     }
     AddVectors(**arguments).close()
+    _checks.instance("dataset", dataset, ray.data.Dataset)
     if not isinstance(quota, ClusterQuota):
         quota = ClusterQuota(quota)
-    fewest, most = (actors, actors) if isinstance(actors, int) else actors
     return dataset.map_batches(
         cast("Any", AddVectors),
         fn_constructor_kwargs={**arguments, "quota": quota},
@@ -265,7 +277,7 @@ def add_vectors(
             max_size=most,
             max_concurrent_calls_per_actor=calls_per_actor,
         ),
-        num_cpus=num_cpus,
+        num_cpus=cpus,
         udf_modifying_row_count=False,
     )
 

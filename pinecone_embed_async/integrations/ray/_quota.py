@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import threading
 import time
 import uuid
@@ -14,12 +13,13 @@ from typing import TYPE_CHECKING, Any, cast
 import ray
 import ray.exceptions
 
+from pinecone_embed_async import _checks
 from pinecone_embed_async._errors import ConfigurationError, TransportError
-from pinecone_embed_async._limits import QuotaGrant, QuotaOutcome, limiter_options
+from pinecone_embed_async._limits import QuotaDemand, QuotaGrant, QuotaOutcome, limiter_options
 from pinecone_embed_async.integrations.ray._dealer import Dealer, Terms
 
 if TYPE_CHECKING:
-    from pinecone_embed_async._limits import PlanName, Quota, QuotaDemand, TokenStatistics
+    from pinecone_embed_async._limits import PlanName, Quota, TokenStatistics
 
 CALLS_AT_ONCE = 100_000
 """Calls that the actor carries out at once. Those that wait for their turn count, and with Ray's default of 1,000 they would
@@ -85,10 +85,8 @@ class ClusterQuota:
         idle: float = 600.0,
     ) -> None:
         limiter_options(quota)
-        for what, seconds in (("lease", lease), ("idle", idle)):
-            if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 < seconds < math.inf:
-                raise ConfigurationError(f"{what} is a number of seconds over 0, got {seconds!r}")
-        self._set_up(Terms(quota, lease, idle), name, namespace)
+        terms = Terms(quota, _checks.seconds("lease", lease), _checks.seconds("idle", idle))
+        self._set_up(terms, _checks.text("name", name, least=1), _checks.text("namespace", namespace, least=1))
         found: Terms = self._ask("terms")
         if quota is None:
             self._terms = found
@@ -149,7 +147,9 @@ class ClusterQuota:
         Raises:
             TransportError: the actor cannot be had.
             asyncio.CancelledError: the caller was cancelled; it then has no grant.
+            ConfigurationError: `demand` is none.
         """
+        _checks.instance("demand", demand, QuotaDemand)
         loop = asyncio.get_running_loop()
         with self._lock:
             holder = self._holders.get(loop)
@@ -159,9 +159,18 @@ class ClusterQuota:
         return QuotaGrant(tokens, (holder, number))
 
     def settle(self, grant: QuotaGrant, outcome: QuotaOutcome) -> None:
-        """Say what became of a request; exactly once for each grant, in the event loop that it was given in."""
-        holder, number = grant.ticket
-        holder.settle(number, outcome)
+        """Say what became of a request; exactly once for each grant, in the event loop that it was given in.
+
+        Raises:
+            ConfigurationError: `grant` is none that `acquire` gave, or `outcome` is none.
+        """
+        _checks.instance("grant", grant, QuotaGrant)
+        _checks.instance("outcome", outcome, QuotaOutcome)
+        match grant.ticket:
+            case _Holder() as holder, int() as number:
+                holder.settle(number, outcome)
+            case _:
+                raise ConfigurationError("grant must be one that acquire of this quota gave, got one with another ticket")
 
 
 def _joined(terms: Terms, name: str, namespace: str) -> ClusterQuota:

@@ -191,6 +191,23 @@ def test_wrong_arguments_are_found_before_anything_is_started() -> None:
         add_vectors(dataset, "multilingual-e5-large", api_key="key", input_type="nonsense")
     with pytest.raises(ConfigurationError, match="dimension"):
         add_vectors(dataset, "llama-text-embed-v2", api_key="key", input_type="query", parameters={"dimension": 3})
+    wrong: dict[str, list[Any]] = {
+        "actors": [0, "2", (1, 2, 3), (2, 1), (1, 0), None],
+        "num_cpus": [-1, "1", None],
+        "batch_size": [0, 1.5, None],
+        "calls_per_actor": [0, "4"],
+        "api_key": [5, b"key"],
+        "text": [5, None],
+        "into": [5, None],
+        "errors": [5],
+    }
+    for name, values in wrong.items():
+        for value in values:
+            options: Any = {"api_key": "key", "input_type": "passage", name: value}
+            with pytest.raises(ConfigurationError, match=f"^{name} must "):
+                add_vectors(dataset, "multilingual-e5-large", **options)
+    with pytest.raises(ConfigurationError, match="dataset must be a Dataset, got NoneType"):
+        add_vectors(dataset, "multilingual-e5-large", api_key="key", input_type="passage")
 
 
 PROGRAM = """

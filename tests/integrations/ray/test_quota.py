@@ -1,4 +1,5 @@
 import asyncio
+import dataclasses
 import pickle
 import time
 import uuid
@@ -152,10 +153,19 @@ async def test_a_worker_that_was_taken_for_dead_while_it_waits_asks_again(new_qu
     silent.settle(number, QuotaOutcome("unused", 0))
 
 
+class Fragile(str):
+    """A text that can be pickled, but not read again."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, ("no number",)
+
+
 async def test_what_fails_in_the_actor_is_an_error_of_the_package(new_quota: NewQuota) -> None:
     quota = new_quota()
     with pytest.raises(TransportError, match="the actor that deals out the quota cannot be had: RayTaskError"):
-        await quota.acquire(None)  # type: ignore[arg-type]
+        await quota.acquire(dataclasses.replace(DEMAND, flow=Fragile("flow")))
 
 
 async def test_an_actor_that_died_is_restarted_and_does_not_give_what_was_given_before(new_quota: NewQuota) -> None:
@@ -202,9 +212,12 @@ async def test_a_copy_is_the_same_quota(new_quota: NewQuota) -> None:
 
 @pytest.mark.parametrize("options", [{"lease": 0}, {"idle": -1.0}, {"lease": True}, {"idle": float("inf")}])
 async def test_wrong_figures_are_told(options: dict[str, Any], new_quota: NewQuota) -> None:
-    with pytest.raises(ConfigurationError, match="is a number of seconds over 0"):
+    with pytest.raises(ConfigurationError, match="must be a number of seconds > 0"):
         new_quota(**options)
-    with pytest.raises(ConfigurationError, match="quota is"):
+    for name in ("name", "namespace"):
+        with pytest.raises(ConfigurationError, match=f"{name} must be a str that is not empty, got an empty one"):
+            ClusterQuota(LIMITS, **{name: ""})  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="quota must be"):
         ClusterQuota("gold")  # type: ignore[arg-type]
 
 

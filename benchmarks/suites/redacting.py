@@ -1,0 +1,99 @@
+"""What looking for the inputs in an error costs: milliseconds of CPU, beside decoding one answer, and with longer texts.
+
+The errors are as large as may be looked at, and each is hard in a way of its own. The work is counted in the tests; this is
+its time.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.harness import run_module
+from benchmarks.seeded import MAX_BATCH
+from benchmarks.settings import MAIN_LOAD
+from benchmarks.suites.decoding import as_it_arrives, full_body
+from benchmarks.tables import Table, number
+from pinecone_embed_async._wire import Redactor, choose_decoder, error_from_response
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from benchmarks.settings import Settings
+
+REPEATS = 20
+LENGTH = 2_000
+"""Characters of a text, of which a request carries 96; and then twice as many."""
+
+LOOKED_AT = 64 * 1024
+"""Bytes of an error that are looked at."""
+
+DECODE = "decode"
+
+
+def errors(length: int) -> dict[str, tuple[list[str], Any]]:
+    """Return the texts of a request and the details of an error by title."""
+    worded = [f"{place} {'a word of a text ' * length}"[:length] for place in range(MAX_BATCH)]
+    alike = ["a" * (length - 3) + f"{place:03}" for place in range(MAX_BATCH)]
+    return {
+        "many strings that are in no text": (worded, [[["another string"] * 20] * 20] * 8),
+        "the texts themselves": (worded, [text[: LOOKED_AT // 25] for text in worded[:20]]),
+        "parts of texts that are alike": (alike, [text[:100] for text in alike] * 5),
+        "what repeats the texts without an end": (alike, ["a" * 3000] * 20),
+    }
+
+
+def measure_here(repeats: int) -> dict[str, list[float]]:
+    """Measure everything in turn in this process; medians in milliseconds of CPU, at each length, or of one decode."""
+    body, decoder = full_body(), choose_decoder("msgspec")
+    rows = np.zeros((MAX_BATCH, MAIN_LOAD.dimension), np.float32)
+    measured: dict[tuple[str, int], Callable[[], object]] = {(DECODE, 0): lambda: as_it_arrives(decoder, body, rows)}
+    for place, length in enumerate((LENGTH, 2 * LENGTH)):
+        for title, (texts, details) in errors(length).items():
+            envelope = {"code": "INVALID_ARGUMENT", "message": texts[1], "details": details}
+            error = json.dumps({"status": 400, "error": envelope}).encode()
+            if len(error) > LOOKED_AT:
+                raise ValueError(f"the error with {title} is not looked at: it has {len(error)} bytes")
+            measured[title, place] = lambda texts=texts, error=error: error_from_response(  # type: ignore[misc]
+                400, {}, error, redactor=Redactor("pcsk_key", texts), now=0.0
+            )
+    taken: dict[tuple[str, int], list[float]] = {what: [] for what in measured}
+    for _ in range(repeats + 1):
+        for what, do in measured.items():
+            started = time.process_time()
+            do()
+            taken[what].append(1000 * (time.process_time() - started))
+    found: dict[str, list[float]] = {}
+    for (title, _), times in taken.items():
+        # The first is a warm-up.
+        found.setdefault(title, []).append(statistics.median(islice(times, 1, None)))
+    return found
+
+
+def measure(settings: Settings) -> dict[str, Any]:
+    """Measure in a process of its own."""
+    repeats = max(3, round(REPEATS * min(1.0, settings.scale)))
+    said = run_module("suites.redacting", [str(repeats)], limit=300, who="redacting")
+    found = json.loads(said.splitlines()[-1])
+    return {"repeats": repeats, "ms_per_decode": found.pop(DECODE)[0], "ms_per_error": found}
+
+
+def tables(part: Mapping[str, Any]) -> list[Table]:
+    """Return the table of errors."""
+    decode = part["ms_per_decode"]
+    rows = tuple(
+        (title, number(once, 2), number(once / decode, 2), number(twice, 2), number(twice / once, 2))
+        for title, (once, twice) in part["ms_per_error"].items()
+    )
+    header = ("details of the error", f"{LENGTH:,} characters, ms", "× a decode", f"{2 * LENGTH:,} characters, ms", "×")
+    return [Table(f"Looking for {MAX_BATCH} texts in an error, CPU; a decode takes {decode:.2f} ms", header, rows)]
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure_here(int(sys.argv[1]))))
