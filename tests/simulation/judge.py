@@ -95,7 +95,7 @@ class Judge:
         self._clients: list[tuple[ClientPlan, EmbedClient[Any], Recorder]] = []
         self._deadlines: dict[str, float] = {}
         self._is_any_job_ended = False
-        self._over: dict[str, list[Exchange]] = defaultdict(list)
+        self._over: dict[tuple[str, str], list[Exchange]] = defaultdict(list)
         self.violations: list[Violation] = []
 
     def watch(self, clients: list[tuple[ClientPlan, EmbedClient[Any], Recorder]], calls: Sequence[Call]) -> None:
@@ -176,10 +176,12 @@ class Judge:
         if told.used < billed:
             self.found("counted short", f"{told.used} used, {billed} billed in the window of {exchange.number} at {now}")
         if told.source in ("given", "named") and told.limit is not None and told.used > told.limit:
-            is_alone = not any(other.fate == "under way" for other in self._over[self._limiter_of(exchange.client)])
+            # Each limit is tried by itself.
+            over = self._over[self._limiter_of(exchange.client), exchange.input_type]
+            is_alone = not any(other.fate == "under way" for other in over)
             if len(exchange.texts) > 1 and (told.source == "given" or not is_alone):
                 self.found("over the quota", f"{told.used} of {told.limit} ({told.source}) with {exchange.number} at {now}")
-            self._over[self._limiter_of(exchange.client)].append(exchange)
+            over.append(exchange)
         if told.paused > INSTANT:
             self.found("pause", f"{exchange.number} sent at {now}, {told.paused} s before the end of a pause")
 
