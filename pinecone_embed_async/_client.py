@@ -36,7 +36,15 @@ from pinecone_embed_async._foreign import Cancellations, Neighbour, StrayCancell
 from pinecone_embed_async._inputs import SLICE, ReadInputs, iter_texts, read_inputs, text_of
 from pinecone_embed_async._limits import LimiterOptions, Quota, SharedQuota, Turnstile, limiter_options
 from pinecone_embed_async._plan import Distinct, Learned, Ledger, RequestLimits, Requests, Splitter
-from pinecone_embed_async._results import DenseEmbeddings, Dimension, SparseEmbeddings, SparseVector, summed_up, with_outcome
+from pinecone_embed_async._results import (
+    DenseEmbeddings,
+    Dimension,
+    SparseEmbeddings,
+    SparseVector,
+    all_steps,
+    summed_up,
+    with_outcome,
+)
 from pinecone_embed_async._retry import RetryPolicy
 from pinecone_embed_async._sending import check_ssl_context
 from pinecone_embed_async._stream import Batches, EmbeddingStream, LookUps, Reader, Run, check_source
@@ -630,9 +638,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             async with run.running():
                 if collector.cached_count:
                     run.report()
-        result = collector.finish(self._model, self._engine.vector_type)
-        if call.positions is not None:
-            result = await _in_turns(collector.spread(result, call.positions))
+        result = await _in_turns(collector.finish(self._model, self._engine.vector_type, call.positions))
         if run.error is not None:
             # Whoever wanted what failed as a result has not asked for that.
             raise with_outcome(run.error, result)
@@ -966,7 +972,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             stream: EmbeddingStream[ItemT, EmbeddingsT] = EmbeddingStream(
                 batches,
                 ledger,
-                lambda collector: cast("EmbeddingsT", collector.finish(self._model, self._engine.vector_type)),
+                lambda collector: cast("EmbeddingsT", all_steps(collector.finish(self._model, self._engine.vector_type))),
                 Collector(0, 0, dimension),
                 window=window,
                 raises=raises,

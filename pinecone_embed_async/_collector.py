@@ -121,16 +121,20 @@ class Collector:
         for start, stop in request.runs:
             self.account.failed(start - self._start, stop - self._start, error)
 
-    def spread(
-        self, result: DenseEmbeddings | SparseEmbeddings, positions: NDArray[np.intp]
+    def finish(
+        self, model: str, vector_type: VectorType | None, positions: NDArray[np.intp] | None = None
     ) -> Generator[None, None, DenseEmbeddings | SparseEmbeddings]:
-        """Give what `finish` gave to all inputs, in small steps; row i is row `positions[i]` of `result`."""
-        if isinstance(result, DenseEmbeddings):
-            return result.spread(positions, (yield from self._dense.spread(positions)))
-        return (yield from result.spread_in_steps(positions))
+        """Give what was embedded, in small steps; rows that were not are NaN, or empty if sparse.
 
-    def finish(self, model: str, vector_type: VectorType | None) -> DenseEmbeddings | SparseEmbeddings:
-        """What was embedded; rows that were not are NaN, or empty if sparse."""
-        rows = self._sparse if vector_type == "sparse" else self._dense
+        Args:
+            model: its name.
+            vector_type: the kind of the rows.
+            positions: for each row of the result, which one it is of these; `None` if each is itself.
+        """
         account = self.account
-        return rows.finish(model=model, usage=self.usage, failures=account.failures(), embedded=account.embedded_mask())
+        failures, embedded = account.failures(), account.embedded_mask()
+        if vector_type == "sparse":
+            sparse = yield from self._sparse.finish(model=model, usage=self.usage, failures=failures, embedded=embedded)
+            return sparse if positions is None else (yield from sparse.spread_in_steps(positions))
+        dense = yield from self._dense.finish(model=model, usage=self.usage, failures=failures, embedded=embedded)
+        return dense if positions is None else dense.spread(positions, (yield from self._dense.spread(positions)))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass
 from itertools import islice
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -344,13 +344,7 @@ class SparseEmbeddings(_Embeddings):
 
     def spread(self, positions: NDArray[np.intp]) -> SparseEmbeddings:
         """A result of which row i is row `positions[i]` of this one; every row of this one must occur."""
-        steps = self.spread_in_steps(positions)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                result: SparseEmbeddings = end.value
-                return result
+        return all_steps(self.spread_in_steps(positions))
 
     def spread_in_steps(self, positions: NDArray[np.intp]) -> Generator[None, None, SparseEmbeddings]:
         """Do as `spread`, in small steps.
@@ -540,6 +534,19 @@ class Dimension:
             raise ResponseError(f"expected {self.value} numbers a row, as in earlier answers, got {dimension}")
 
 
+StepsT = TypeVar("StepsT")
+
+
+def all_steps(steps: Generator[None, None, StepsT]) -> StepsT:
+    """Take all steps at once; gives what they come to."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: StepsT = end.value
+            return result
+
+
 SPREAD_BYTES = 2**19
 """Of rows that are copied in one go: a fraction of a millisecond."""
 
@@ -586,13 +593,17 @@ class DenseRows:
 
     def finish(
         self, *, model: str, usage: Usage, failures: tuple[Failure, ...], embedded: NDArray[np.bool_]
-    ) -> DenseEmbeddings:
-        """The result; rows that are not embedded become NaN."""
+    ) -> Generator[None, None, DenseEmbeddings]:
+        """Give the result, in small steps; rows that are not embedded become NaN."""
         if self._matrix is None:
             self._matrix = np.empty((self._room, self.dimension.value or 0), np.float32)
         matrix = self._matrix if self._room == self._count else self._matrix[: self._count]
-        if not embedded.all():
-            matrix[~embedded] = np.nan
+        missing = np.flatnonzero(~embedded)
+        at_once = max(1, SPREAD_BYTES // max(1, matrix[:1].nbytes))
+        for start in range(0, len(missing), at_once):
+            if start:
+                yield
+            matrix[missing[start : start + at_once]] = np.nan
         return DenseEmbeddings(matrix, model=model, usage=usage, failures=failures, embedded=embedded)
 
     def spread(self, positions: NDArray[np.intp]) -> Generator[None, None, NDArray[np.float32]]:
@@ -635,27 +646,32 @@ class SparseRows:
 
     def finish(
         self, *, model: str, usage: Usage, failures: tuple[Failure, ...], embedded: NDArray[np.bool_]
-    ) -> SparseEmbeddings:
-        """The result; rows that are not embedded are empty."""
+    ) -> Generator[None, None, SparseEmbeddings]:
+        """Give the result, in small steps; rows that are not embedded are empty."""
         blocks = [self._blocks[first] for first in sorted(self._blocks)]
-        positions = np.concatenate([np.empty(0, np.intp), *(positions for positions, _ in blocks)])
-        lengths = np.concatenate([np.empty(0, np.int64), *(block.lengths for _, block in blocks)])
-        indices = np.concatenate([np.empty(0, np.uint32), *(block.indices for _, block in blocks)])
-        values = np.concatenate([np.empty(0, np.float32), *(block.values for _, block in blocks)])
         indptr = np.zeros(self._count + 1, np.int64)
-        indptr[positions + 1] = lengths
+        for positions, block in blocks:
+            indptr[positions + 1] = block.lengths
         np.cumsum(indptr, out=indptr)
-        if (np.diff(positions) < 0).any():
-            # Rows out of the cache and answered ones take turns: each number goes to its row's place.
-            place = np.arange(len(indices)) + np.repeat(indptr[positions] - (np.cumsum(lengths) - lengths), lengths)
-            ordered_indices, ordered_values = np.empty_like(indices), np.empty_like(values)
-            ordered_indices[place], ordered_values[place] = indices, values
-            indices, values = ordered_indices, ordered_values
+        indices, values = np.empty(indptr[-1], np.uint32), np.empty(indptr[-1], np.float32)
         tokens: list[list[str]] | None = None
         if any(block.tokens is not None for _, block in blocks):
             tokens = [[] for _ in range(self._count)]
-            for rows, block in blocks:
-                for row, own in zip(rows.tolist(), block.tokens or (), strict=False):
+        moved = 0
+        for positions, block in blocks:
+            if moved > SPREAD_TERMS:
+                moved = 0
+                yield
+            moved += len(block.indices)
+            starts = indptr[positions]
+            place: slice | NDArray[np.int64] = slice(starts[0], starts[0] + len(block.indices))
+            if positions[-1] - positions[0] >= len(positions):
+                # Others have rows between these: each number goes to its row's place.
+                offsets = starts - (np.cumsum(block.lengths) - block.lengths)
+                place = np.arange(len(block.indices)) + np.repeat(offsets, block.lengths)
+            indices[place], values[place] = block.indices, block.values
+            for row, own in zip(positions.tolist(), block.tokens or (), strict=False):
+                if tokens is not None:
                     tokens[row] = own
         return SparseEmbeddings(
             indptr,

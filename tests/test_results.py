@@ -2,7 +2,7 @@ import itertools
 import math
 import sys
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -23,8 +23,8 @@ from pinecone_embed_async import (
     _results,
 )
 from pinecone_embed_async._collector import Collector
-from pinecone_embed_async._plan import Distinct
-from pinecone_embed_async._results import SPREAD_BYTES, SPREAD_TERMS, DenseRows, Dimension, SparseRows
+from pinecone_embed_async._plan import Distinct, RequestLimits, plan_request
+from pinecone_embed_async._results import SPREAD_BYTES, SPREAD_TERMS, DenseRows, Dimension, SparseRows, all_steps
 from pinecone_embed_async._wire import SparseBlock
 
 
@@ -33,7 +33,7 @@ def sparse() -> SparseEmbeddings:
     block = SparseBlock(np.array([1]), np.array([9], np.uint32), np.array([0.5], np.float32), [["nine"]])
     rows.put(np.array([2]), block)
     rows.put(np.array([0]), SparseBlock(np.array([2]), np.array([4, 5], np.uint32), np.array([1, 2], np.float32), None))
-    return rows.finish(model="m", usage=Usage(), failures=(), embedded=np.array([True, False, True]))
+    return all_steps(rows.finish(model="m", usage=Usage(), failures=(), embedded=np.array([True, False, True])))
 
 
 def test_sparse_answers_are_put_in_order_with_empty_rows_between() -> None:
@@ -66,7 +66,7 @@ def test_inputs_neither_embedded_nor_failed_are_not_tried() -> None:
     embedded = np.array([True, False, False])
     rows = DenseRows(3, Dimension(2))
     rows.rows(0, 1, 2)[:] = 1
-    result = rows.finish(model="m", usage=Usage(), failures=(failure,), embedded=embedded)
+    result = all_steps(rows.finish(model="m", usage=Usage(), failures=(failure,), embedded=embedded))
     assert result.not_tried.tolist() == [2]
     assert np.isnan(result.vectors[1:]).all()
     assert "missing=2" in repr(result)
@@ -311,6 +311,17 @@ def sparse_of(rows: list[NDArray[np.uint32]], *, with_tokens: bool = False) -> S
     return SparseEmbeddings(indptr, np.concatenate(rows), values, model="m", usage=Usage(), tokens=tokens)
 
 
+def counted(steps: Generator[None, None, Any]) -> tuple[Any, int]:
+    """What steps come to, and how often they let others have a turn."""
+    count = 0
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value, count
+        count += 1
+
+
 def spread(names: list[int], dimension: int) -> tuple[DenseEmbeddings, int]:
     """Rows of distinct names, spread to all of them; and in how many steps."""
     distinct = Distinct(len(names))
@@ -318,16 +329,10 @@ def spread(names: list[int], dimension: int) -> tuple[DenseEmbeddings, int]:
     collector = Collector(0, len(distinct.keys), Dimension(dimension), len(names))
     collector._dense.rows(0, len(distinct.keys), dimension)[:] = np.array(distinct.keys, np.float32)[:, None]
     collector.account.embedded(0, len(distinct.keys))
-    result = collector.finish("m", "dense")
     assert distinct.positions is not None
-    steps, count = collector.spread(result, distinct.positions), 0
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            assert isinstance(end.value, DenseEmbeddings)
-            return end.value, count
-        count += 1
+    result, steps = counted(collector.finish("m", "dense", distinct.positions))
+    assert isinstance(result, DenseEmbeddings)
+    return result, steps
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=40), st.sampled_from([2, SPREAD_BYTES // 4, SPREAD_BYTES // 12]))
@@ -352,3 +357,30 @@ def test_rows_are_spread_in_small_steps_and_without_a_second_matrix() -> None:
     names = [0, *range(4000)]
     _, steps = spread(names, 1024)
     assert steps >= 4000 * 4096 // SPREAD_BYTES
+
+
+def test_rows_that_are_not_embedded_are_filled_in_small_steps() -> None:
+    collector = Collector(0, 5000, Dimension(1024))
+    collector.rows(plan_request(["a"], 0, RequestLimits(1, 8), origin=0), 1024)[:] = 1
+    collector.account.embedded(0, 1)
+    result, steps = counted(collector.finish("m", "dense"))
+    assert steps >= 4999 * 4096 // SPREAD_BYTES
+    assert result.vectors[0].tolist() == [1] * 1024
+    assert np.isnan(result.vectors[1:]).all()
+
+
+def test_sparse_answers_are_put_together_in_small_steps_wherever_their_rows_are() -> None:
+    terms, count = 100, 4000
+    rows = SparseRows(count)
+    for start in range(0, count, 200):
+        for first in (start, start + 1):
+            # As where a cache had every second one.
+            positions = np.arange(first, start + 200, 2)
+            indices = np.repeat(positions, terms).astype(np.uint32)
+            lengths = np.full(len(positions), terms)
+            rows.put(positions, SparseBlock(lengths, indices, indices.astype(np.float32), None))
+    embedded = np.ones(count, np.bool_)
+    result, steps = counted(rows.finish(model="m", usage=Usage(), failures=(), embedded=embedded))
+    assert steps >= count * terms // SPREAD_TERMS - 1
+    assert result.indices.tolist() == np.repeat(np.arange(count), terms).tolist()
+    assert result.values.tolist() == result.indices.tolist()

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pinecone_embed_async import InputError, ResponseError, ServiceError
 from pinecone_embed_async._cache import Found
 from pinecone_embed_async._plan import PlannedRequest, RequestLimits, Requests
-from pinecone_embed_async._results import Dimension
+from pinecone_embed_async._results import Dimension, all_steps
 from pinecone_embed_async._stream import Batches
 
 LIMITS = RequestLimits(inputs=4, sequence_length=8)
@@ -50,7 +50,7 @@ def test_a_batch_is_done_when_all_its_parts_are() -> None:
     batch = batches.take()
     assert batch is not None
     assert not batch.is_complete
-    result = batch.collector.finish("m", "dense")
+    result = all_steps(batch.collector.finish("m", "dense"))
     np.testing.assert_array_equal(result.vectors.ravel(), [7, 7, np.nan, np.nan])  # type: ignore[union-attr]
     assert [list(failure.indices) for failure in result.failures] == [[2, 3]]
     assert (batches.embedded_count, batches.failed_count) == (2, 2)
@@ -67,7 +67,7 @@ def test_what_an_attempt_left_of_rows_that_are_not_side_by_side_is_in_no_other_r
         batches.embedded(part)
     batch = batches.take()
     assert batch is not None
-    result = batch.collector.finish("m", "dense")
+    result = all_steps(batch.collector.finish("m", "dense"))
     assert result.vectors.ravel().tolist() == [7, 9, 8, 10]  # type: ignore[union-attr]
     assert batches.embedded_count == 4
 
