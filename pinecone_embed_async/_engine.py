@@ -271,11 +271,14 @@ class Engine:
         state = self._states.pop(asyncio.get_running_loop(), None)
         if state is not None and state.process == os.getpid():
             state.was_closed = True
-            for exchange in state.exchanges:
-                # aiohttp does not wake whoever reads a body when the connection is closed under them.
-                exchange.reschedule(0)
-            if state.own is not None:
-                await state.own.aclose()
+            try:
+                for exchange in state.exchanges:
+                    # aiohttp does not wake whoever reads a body when the connection is closed under them.
+                    if not exchange.expired():
+                        exchange.reschedule(0)
+            finally:
+                if state.own is not None:
+                    await state.own.aclose()
 
     def abandon(self) -> None:
         """Let go of all connections without the loop's help; for a client that was never closed."""

@@ -172,8 +172,8 @@ BUGS = (
     _bug(
         "closing does not wake who reads a body",
         "_engine.py",
-        "                exchange.reschedule(0)\n",
-        "                del exchange\n                break\n",
+        "                        exchange.reschedule(0)\n",
+        "                        break\n",
     ),
     _bug(
         "a source of bad items is read past its window",

@@ -24,6 +24,7 @@ from pinecone_embed_async import (
     TransportRequest,
 )
 from tests.clients import QUICK
+from tests.clock import FakeClock, settle
 from tests.silence import KEY, TEXTS, assert_frames_are_silent, assert_silent
 
 if TYPE_CHECKING:
@@ -157,6 +158,43 @@ async def test_closing_the_client_ends_what_a_transport_does_not() -> None:
     with pytest.raises(ClosedError):
         await models
     assert transport.waiting == 0
+
+
+class Dawdling:
+    """Answers nothing, and takes its time to close."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.is_closing = asyncio.Event()
+        self.may_close = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def send(self, request: TransportRequest) -> AsyncIterator[Any]:
+        self.waiting += 1
+        try:
+            await asyncio.get_running_loop().create_future()
+            yield request
+        finally:
+            self.is_closing.set()
+            await self.may_close.wait()
+
+
+async def test_closing_the_client_ends_all_that_is_under_way_beside_an_attempt_that_is_just_being_given_up() -> None:
+    transport, clock = Dawdling(), FakeClock()
+    client = EmbedClient("two", vector_type="dense", api_key="k", transport=transport, clock=clock, attempt_timeout=60)
+    calls = []
+    for number in range(1, 3):
+        calls.append(asyncio.create_task(client.list_models()))
+        await settle()
+        assert transport.waiting == number
+        clock.advance(30)
+    # The first has been for 60 s.
+    await transport.is_closing.wait()
+    try:
+        await client.aclose()
+    finally:
+        transport.may_close.set()
+    assert [type(error) for error in await asyncio.gather(*calls, return_exceptions=True)] == [ClosedError, ClosedError]
 
 
 def test_what_cannot_be_a_transport_is_refused() -> None:
