@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
 from dataclasses import dataclass, field
@@ -591,7 +590,8 @@ class Engine:
             return ClosedError("the client was closed while the request was under way")
         # The path comes encoded: a model's name may hold a slash.
         url = self._embed_url if query is None else options.base_url.joinpath(path, encoded=True).with_query(query)
-        status = 0
+        status, headers, start = 0, dict[str, str](), bytearray()
+        is_refused = False
         connection: ConnectionProblem | None = None
         cancellations = await Cancellations.counted()
         scope = self._clock.timeout_at(self._clock.time() + options.attempt_timeout)
@@ -601,8 +601,12 @@ class Engine:
                 state.exchanges[timeout] = None
                 try:
                     async with state.transport.send(TransportRequest(method, url, self._headers(), body)) as response:
-                        status = response.status
-                        return await self._take_response(response, redactor, take)
+                        status = int(response.status)
+                        if 200 <= status < 300:
+                            return await self._take_answer(response, status, take)
+                        headers = {str(name).lower(): str(value) for name, value in response.headers.items()}
+                        is_refused = True
+                        await self._take_start(response, start)
                 finally:
                     del state.exchanges[timeout]
         except asyncio.CancelledError:
@@ -614,6 +618,9 @@ class Engine:
             connection = fault.problem if isinstance(fault, TransportError) else None
         if state.is_closed:
             return ClosedError("the client was closed while the request was under way")
+        if is_refused:
+            # Whatever became of the body, and of the response then: the status is known.
+            return error_from_response(status, headers, bytes(start), redactor=redactor, now=self._clock.wall_time())
         if status == 200:
             self.counters.unreadable_answers += 1
         return TransportError(problem, problem=connection)
@@ -625,31 +632,22 @@ class Engine:
             return f"no complete answer within {self._options.attempt_timeout:g} s"
         return f"{type(fault).__name__}: {fault}"
 
-    async def _take_response(
-        self, response: TransportResponse, redactor: Redactor, take: Callable[[bytes], Awaitable[None]]
+    async def _take_answer(
+        self, response: TransportResponse, status: int, take: Callable[[bytes], Awaitable[None]]
     ) -> EmbedError | None:
         """Take the body of an answer piece by piece; gives the error if it is none."""
-        status, limit = response.status, self._options.max_answer_bytes
-        if status == 200:
-            if await _take_all(response, limit, take):
-                return None
-            return ResponseError(f"the answer is larger than max_answer_bytes ({limit})")
-        if 200 < status < 300:
+        limit = self._options.max_answer_bytes
+        if status != 200:
             return ResponseError(f"the service answered HTTP {status}, which carries no embeddings")
-        start = await self._start_of(response)
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        return error_from_response(status, headers, start, redactor=redactor, now=self._clock.wall_time())
+        if await _take_all(response, limit, take):
+            return None
+        return ResponseError(f"the answer is larger than max_answer_bytes ({limit})")
 
-    async def _start_of(self, response: TransportResponse) -> bytes:
-        """As much of an error's body as is useful; faults on the way do not matter."""
-        pieces: list[bytes] = []
-        size = 0
-        with contextlib.suppress(TransportError, TimeoutError):
-            async with self._clock.timeout_at(self._clock.time() + ERROR_BODY_SECONDS):
-                while size <= ERROR_BODY_BYTES and (piece := await response.read()):
-                    pieces.append(piece)
-                    size += len(piece)
-        return b"".join(pieces)
+    async def _take_start(self, response: TransportResponse, start: bytearray) -> None:
+        """Add as much of an error's body as is useful."""
+        async with self._clock.timeout_at(self._clock.time() + ERROR_BODY_SECONDS):
+            while len(start) <= ERROR_BODY_BYTES and (piece := await response.read()):
+                start += piece
 
     def _headers(self) -> dict[str, str]:
         return {

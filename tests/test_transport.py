@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import aiohttp
 import numpy as np
 import pytest
 
 from pinecone_embed_async import (
+    AuthenticationError,
     ClosedError,
     ConfigurationError,
     DenseEmbeddings,
@@ -28,7 +29,7 @@ from tests.clock import FakeClock, settle
 from tests.silence import KEY, TEXTS, assert_frames_are_silent, assert_silent
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 
 def lengths(request: TransportRequest) -> MockResponse:
@@ -122,6 +123,88 @@ async def test_whatever_a_transport_raises_is_a_transport_error_that_shows_no_se
     assert_frames_are_silent(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.attempts == QUICK.max_attempts
+
+
+class Refusing:
+    """Answers 401; what becomes of the body is the test's."""
+
+    status = 401
+    headers: ClassVar = {"X-Request-Id": "seven"}
+
+    def __init__(self, becomes: Callable[[], Awaitable[bytes]], *, pieces: int = 1) -> None:
+        self.becomes = becomes
+        self.pieces = [b'{"status": 401, "error": {"code": "UNAUTHENTICATED", "message": "no such key"}}'][:pieces]
+        self.sent = 0
+
+    @contextlib.asynccontextmanager
+    async def send(self, request: TransportRequest) -> AsyncIterator[Any]:
+        assert request.method == "POST"
+        self.sent += 1
+        yield self
+
+    async def read(self) -> bytes:
+        return self.pieces.pop() if self.pieces else await self.becomes()
+
+
+async def stalls() -> bytes:
+    never: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    return await never
+
+
+async def breaks() -> bytes:
+    raise OSError("broken")
+
+
+async def is_cancelled() -> bytes:
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("pieces", [0, 1])
+@pytest.mark.parametrize("becomes", [stalls, breaks, is_cancelled])
+async def test_the_status_of_an_error_counts_whatever_becomes_of_its_body(
+    becomes: Callable[[], Awaitable[bytes]], pieces: int
+) -> None:
+    transport = Refusing(becomes, pieces=pieces)
+    # Shorter than an error's body is waited for.
+    client = EmbedClient(
+        "two", vector_type="dense", api_key=KEY, transport=transport, attempt_timeout=0.05, look_up_model=False, retry=QUICK
+    )
+    said = "no such key" if pieces else "HTTP 401 with no error message"
+    async with client:
+        with pytest.raises(AuthenticationError, match=said) as caught:
+            await client.embed("a")
+    assert (caught.value.request_id, transport.sent) == ("seven", 1)
+
+
+async def test_a_cancellation_while_an_errors_body_is_read_is_the_callers() -> None:
+    is_reading = asyncio.Event()
+
+    async def stalls_after_saying_so() -> bytes:
+        is_reading.set()
+        return await stalls()
+
+    async with EmbedClient(
+        "two", vector_type="dense", api_key=KEY, transport=Refusing(stalls_after_saying_so), look_up_model=False
+    ) as client:
+        call = asyncio.create_task(client.embed("a"))
+        await is_reading.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+
+async def test_the_status_of_an_error_counts_although_giving_up_its_body_fails() -> None:
+    class Clumsy(MockTransport):
+        @contextlib.asynccontextmanager
+        async def send(self, request: TransportRequest) -> AsyncIterator[Any]:
+            async with super().send(request) as response:
+                yield response
+            raise OSError("cannot be closed")
+
+    transport = Clumsy(lambda _: MockResponse.error(401, "UNAUTHENTICATED", "no such key"))
+    async with EmbedClient("two", vector_type="dense", api_key=KEY, transport=transport, look_up_model=False) as client:
+        with pytest.raises(AuthenticationError, match="no such key"):
+            await client.embed("a")
 
 
 class Hanging:
