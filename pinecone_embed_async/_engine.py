@@ -353,7 +353,8 @@ class Engine:
         observation: RequestObservation | None,
     ) -> EmbedError | None:
         """Send a request through all its attempts; gives the error it ended with, or `None` for success."""
-        sending = _Sending(request, b"", Redactor(""), retry, turn, cut, observation)
+        redactor = Redactor(self._options.api_key.reveal(), request.texts, request.start)
+        sending = _Sending(request, b"", redactor, retry, turn, cut, observation)
         cancelled: asyncio.CancelledError | None = None
         error: EmbedError | None = None
         try:
@@ -394,9 +395,9 @@ class Engine:
     def _prepare(self, sending: _Sending, request: PlannedRequest, sender: Sender) -> None:
         """Encode a request, once for all attempts unless it is cut."""
         sending.request = request
-        sending.body = encode_request(self._options.model, request.texts, sender.parameters)
         names = sender.destination.names(request)
         sending.redactor = Redactor(self._options.api_key.reveal(), request.texts, request.start, names)
+        sending.body = encode_request(self._options.model, request.texts, sender.parameters)
 
     def _retrying(
         self,
@@ -494,21 +495,20 @@ class Engine:
 
     def _end_turn(self, sending: _Sending, sender: Sender, answer: Answer | None, error: EmbedError | None) -> None:
         """Tell the limits what became of an attempt."""
-        turn, sending.turn = sending.turn, None
+        turn = sending.turn
         if turn is None:
             raise RuntimeError("an attempt was made without a turn")
-        if answer is not None:
-            billed = answer.total_tokens
-            if billed is not None:
-                most = most_tokens(sending.request, sender.limits().sequence_length)
-                sender.learn(sending.request, billed)
-                billed = min(billed, most)
-            turn.accepted(billed)
-        elif isinstance(error, ResponseError):
-            # Not readable, but the service took the request.
-            turn.accepted(None)
+        billed = None if answer is None else answer.total_tokens
+        counted = None if billed is None else min(billed, most_tokens(sending.request, sender.limits().sequence_length))
+        # Until here it would be given back if something was raised.
+        sending.turn = None
+        if answer is not None or isinstance(error, ResponseError):
+            # The service took the request, also if its answer is not readable.
+            turn.accepted(counted)
         else:
             self._end_failed_turn(turn, sending.retry, error)
+        if billed is not None:
+            sender.learn(sending.request, billed)
 
     def _end_failed_turn(self, turn: Turn, retry: RetryState, error: EmbedError | None) -> None:
         if isinstance(error, RateLimitError) and judge(error) is Verdict.WAIT:

@@ -58,8 +58,8 @@ BUGS = (
     _bug(
         "a permit is given back twice",
         "_engine.py",
-        "            turn.accepted(None)\n",
-        "            turn.accepted(None)\n            turn.give_back()\n",
+        "            turn.accepted(counted)\n",
+        "            turn.accepted(counted)\n            turn.give_back()\n",
         (
             "_limits/_limiter.py",
             "        if grant not in self._open:\n            return False\n",
