@@ -74,12 +74,16 @@ class _Group(Generic[WaitingT]):
         if flow.is_listed:
             self._empty -= 1
             return
+        flow.tag = max(self.had(flow), least) - self.shift
         flow.is_listed = True
-        if flow.in_flight:
-            # The others of its group were moved up while it was absent for a moment: so is it.
-            flow.tag += max(0.0, self.shift - flow.shifted)
-        flow.tag = max(flow.tag, least) - self.shift
         heapq.heappush(self._flows, (flow.tag, number, flow))
+
+    def had(self, flow: Flow[WaitingT]) -> float:
+        """How much a flow has had, on the scale of all."""
+        if flow.is_listed:
+            return flow.tag + self.shift
+        # The others of its group were moved up while it was absent for a moment: so is it.
+        return flow.tag + (max(0.0, self.shift - flow.shifted) if flow.in_flight else 0.0)
 
     def first(self) -> tuple[float, int, Flow[WaitingT]] | None:
         """The flow whose turn it is, and what it has had, on the scale of all; drops those that all have left."""
@@ -215,8 +219,10 @@ class FairQueue(Generic[WaitingT]):
 
     def is_behind(self, absent: Flow[WaitingT], flow: Flow[WaitingT]) -> bool:
         """Whether a flow in which nobody waits would go before one in which somebody does, if it had somebody wait."""
-        group = self._groups[flow.group, flow.priority]
-        return not absent.waiting and absent.priority == flow.priority and absent.tag < flow.tag + group.shift
+        if absent.waiting or absent.priority != flow.priority:
+            return False
+        own, group = self._groups.get((absent.group, absent.priority)), self._groups[flow.group, flow.priority]
+        return (absent.tag if own is None else own.had(absent)) < group.had(flow)
 
     def _list(self, flow: Flow[WaitingT]) -> None:
         key = flow.group, flow.priority
