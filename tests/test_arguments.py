@@ -138,6 +138,7 @@ async def test_an_argument_of_a_call_that_cannot_work_is_refused_before_anything
         (lambda: SharedQuota(draw=5), "draw must be a function, got 5"),  # type: ignore[arg-type]
         (lambda: SharedQuota(clock=5), "clock must have time and call_at, as Clock has, got int"),  # type: ignore[arg-type]
         (lambda: RetryPolicy(max_attempts=True), "max_attempts must be an integer ≥ 1, got True"),
+        (lambda: RetryPolicy(initial_backoff=-0.5), "initial_backoff must be a number of seconds ≥ 0, got -0.5"),
         (lambda: RetryPolicy(max_elapsed=math.nan), "max_elapsed must be a number of seconds ≥ 0, got nan"),
     ],
 )

@@ -28,7 +28,7 @@ class Flow(Generic[WaitingT]):
         priority: interactive work goes before bulk work.
     """
 
-    __slots__ = ("group", "in_flight", "is_listed", "priority", "shifted", "tag", "waiting")
+    __slots__ = ("group", "in_flight", "is_listed", "name", "priority", "shifted", "tag", "waiting")
 
     def __init__(self, group: Hashable, priority: Priority) -> None:
         self.group = group
@@ -42,6 +42,8 @@ class Flow(Generic[WaitingT]):
         self.shifted = 0.0
         # Turns that it has had and that have not ended: while there are some, it is not gone though nobody waits in it.
         self.in_flight = 0
+        # By which whoever deals out a quota from elsewhere knows it, once it was asked.
+        self.name = ""
 
     def __repr__(self) -> str:
         return f"<Flow {self.priority}, {len(self.waiting)} waiting>"
