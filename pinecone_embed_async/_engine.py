@@ -590,8 +590,9 @@ class Engine:
             return ClosedError("the client was closed while the request was under way")
         # The path comes encoded: a model's name may hold a slash.
         url = self._embed_url if query is None else options.base_url.joinpath(path, encoded=True).with_query(query)
-        status, headers, start = 0, dict[str, str](), bytearray()
-        is_refused = False
+        status, is_refused = 0, False
+        headers: dict[str, str] = {}
+        start = bytearray()
         connection: ConnectionProblem | None = None
         cancellations = await Cancellations.counted()
         scope = self._clock.timeout_at(self._clock.time() + options.attempt_timeout)
