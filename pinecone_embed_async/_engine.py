@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
 from dataclasses import dataclass, field
@@ -271,11 +270,14 @@ class Engine:
         state = self._states.pop(asyncio.get_running_loop(), None)
         if state is not None and state.process == os.getpid():
             state.was_closed = True
-            for exchange in state.exchanges:
-                # aiohttp does not wake whoever reads a body when the connection is closed under them.
-                exchange.reschedule(0)
-            if state.own is not None:
-                await state.own.aclose()
+            try:
+                for exchange in state.exchanges:
+                    # aiohttp does not wake whoever reads a body when the connection is closed under them.
+                    if not exchange.expired():
+                        exchange.reschedule(0)
+            finally:
+                if state.own is not None:
+                    await state.own.aclose()
 
     def abandon(self) -> None:
         """Let go of all connections without the loop's help; for a client that was never closed."""
@@ -351,7 +353,8 @@ class Engine:
         observation: RequestObservation | None,
     ) -> EmbedError | None:
         """Send a request through all its attempts; gives the error it ended with, or `None` for success."""
-        sending = _Sending(request, b"", Redactor(""), retry, turn, cut, observation)
+        redactor = Redactor(self._options.api_key.reveal(), request.texts, request.start)
+        sending = _Sending(request, b"", redactor, retry, turn, cut, observation)
         cancelled: asyncio.CancelledError | None = None
         error: EmbedError | None = None
         try:
@@ -392,9 +395,9 @@ class Engine:
     def _prepare(self, sending: _Sending, request: PlannedRequest, sender: Sender) -> None:
         """Encode a request, once for all attempts unless it is cut."""
         sending.request = request
-        sending.body = encode_request(self._options.model, request.texts, sender.parameters)
         names = sender.destination.names(request)
         sending.redactor = Redactor(self._options.api_key.reveal(), request.texts, request.start, names)
+        sending.body = encode_request(self._options.model, request.texts, sender.parameters)
 
     def _retrying(
         self,
@@ -492,21 +495,20 @@ class Engine:
 
     def _end_turn(self, sending: _Sending, sender: Sender, answer: Answer | None, error: EmbedError | None) -> None:
         """Tell the limits what became of an attempt."""
-        turn, sending.turn = sending.turn, None
+        turn = sending.turn
         if turn is None:
             raise RuntimeError("an attempt was made without a turn")
-        if answer is not None:
-            billed = answer.total_tokens
-            if billed is not None:
-                most = most_tokens(sending.request, sender.limits().sequence_length)
-                sender.learn(sending.request, billed)
-                billed = min(billed, most)
-            turn.accepted(billed)
-        elif isinstance(error, ResponseError):
-            # Not readable, but the service took the request.
-            turn.accepted(None)
+        billed = None if answer is None else answer.total_tokens
+        counted = None if billed is None else min(billed, most_tokens(sending.request, sender.limits().sequence_length))
+        # Until here it would be given back if something was raised.
+        sending.turn = None
+        if answer is not None or isinstance(error, ResponseError):
+            # The service took the request, also if its answer is not readable.
+            turn.accepted(counted)
         else:
             self._end_failed_turn(turn, sending.retry, error)
+        if billed is not None:
+            sender.learn(sending.request, billed)
 
     def _end_failed_turn(self, turn: Turn, retry: RetryState, error: EmbedError | None) -> None:
         if isinstance(error, RateLimitError) and judge(error) is Verdict.WAIT:
@@ -588,7 +590,9 @@ class Engine:
             return ClosedError("the client was closed while the request was under way")
         # The path comes encoded: a model's name may hold a slash.
         url = self._embed_url if query is None else options.base_url.joinpath(path, encoded=True).with_query(query)
-        status = 0
+        status, is_refused = 0, False
+        headers: dict[str, str] = {}
+        start = bytearray()
         connection: ConnectionProblem | None = None
         cancellations = await Cancellations.counted()
         scope = self._clock.timeout_at(self._clock.time() + options.attempt_timeout)
@@ -598,8 +602,12 @@ class Engine:
                 state.exchanges[timeout] = None
                 try:
                     async with state.transport.send(TransportRequest(method, url, self._headers(), body)) as response:
-                        status = response.status
-                        return await self._take_response(response, redactor, take)
+                        status = int(response.status)
+                        if 200 <= status < 300:
+                            return await self._take_answer(response, status, take)
+                        headers = {str(name).lower(): str(value) for name, value in response.headers.items()}
+                        is_refused = True
+                        await self._take_start(response, start)
                 finally:
                     del state.exchanges[timeout]
         except asyncio.CancelledError:
@@ -611,6 +619,9 @@ class Engine:
             connection = fault.problem if isinstance(fault, TransportError) else None
         if state.is_closed:
             return ClosedError("the client was closed while the request was under way")
+        if is_refused:
+            # Whatever became of the body, and of the response then: the status is known.
+            return error_from_response(status, headers, bytes(start), redactor=redactor, now=self._clock.wall_time())
         if status == 200:
             self.counters.unreadable_answers += 1
         return TransportError(problem, problem=connection)
@@ -622,31 +633,22 @@ class Engine:
             return f"no complete answer within {self._options.attempt_timeout:g} s"
         return f"{type(fault).__name__}: {fault}"
 
-    async def _take_response(
-        self, response: TransportResponse, redactor: Redactor, take: Callable[[bytes], Awaitable[None]]
+    async def _take_answer(
+        self, response: TransportResponse, status: int, take: Callable[[bytes], Awaitable[None]]
     ) -> EmbedError | None:
         """Take the body of an answer piece by piece; gives the error if it is none."""
-        status, limit = response.status, self._options.max_answer_bytes
-        if status == 200:
-            if await _take_all(response, limit, take):
-                return None
-            return ResponseError(f"the answer is larger than max_answer_bytes ({limit})")
-        if 200 < status < 300:
+        limit = self._options.max_answer_bytes
+        if status != 200:
             return ResponseError(f"the service answered HTTP {status}, which carries no embeddings")
-        start = await self._start_of(response)
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        return error_from_response(status, headers, start, redactor=redactor, now=self._clock.wall_time())
+        if await _take_all(response, limit, take):
+            return None
+        return ResponseError(f"the answer is larger than max_answer_bytes ({limit})")
 
-    async def _start_of(self, response: TransportResponse) -> bytes:
-        """As much of an error's body as is useful; faults on the way do not matter."""
-        pieces: list[bytes] = []
-        size = 0
-        with contextlib.suppress(TransportError, TimeoutError):
-            async with self._clock.timeout_at(self._clock.time() + ERROR_BODY_SECONDS):
-                while size <= ERROR_BODY_BYTES and (piece := await response.read()):
-                    pieces.append(piece)
-                    size += len(piece)
-        return b"".join(pieces)
+    async def _take_start(self, response: TransportResponse, start: bytearray) -> None:
+        """Add as much of an error's body as is useful."""
+        async with self._clock.timeout_at(self._clock.time() + ERROR_BODY_SECONDS):
+            while len(start) <= ERROR_BODY_BYTES and (piece := await response.read()):
+                start += piece
 
     def _headers(self) -> dict[str, str]:
         return {

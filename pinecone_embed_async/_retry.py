@@ -89,12 +89,12 @@ class RetryPolicy:
         max_attempts: attempts of a request before it fails; 1 for no retries.
         max_elapsed: a request is not tried again this long after it was first sent.
         initial_backoff: upper bound of the first wait; it doubles with every failure ("full jitter": a wait is
-            drawn evenly from nothing to the bound).
+            drawn evenly from nothing to the bound). 0 for no wait but the one that the service asks for.
         max_backoff: upper bound of any such wait.
         max_retry_after: a longer wait than this in the service's `Retry-After` is cut to it.
 
     Raises:
-        ConfigurationError: a figure is not positive, or `max_attempts` is no whole number.
+        ConfigurationError: `max_attempts` is no integer ≥ 1, or a time is no number of seconds ≥ 0.
     """
 
     max_attempts: int = 8

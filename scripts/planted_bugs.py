@@ -9,7 +9,9 @@ Exit status 1 if one is not found. The checkout is never changed. Takes about ha
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +21,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "pinecone_embed_async"
+
+PATIENCE_SECONDS = 1800.0
+"""What has not ended by then hangs: the tests take a few minutes, and a seed of the simulation less than another second."""
+
 SUITE = [
     "-q",
     "-x",
@@ -58,8 +64,8 @@ BUGS = (
     _bug(
         "a permit is given back twice",
         "_engine.py",
-        "            turn.accepted(None)\n",
-        "            turn.accepted(None)\n            turn.give_back()\n",
+        "            turn.accepted(counted)\n",
+        "            turn.accepted(counted)\n            turn.give_back()\n",
         (
             "_limits/_limiter.py",
             "        if grant not in self._open:\n            return False\n",
@@ -172,8 +178,8 @@ BUGS = (
     _bug(
         "closing does not wake who reads a body",
         "_engine.py",
-        "                exchange.reschedule(0)\n",
-        "                del exchange\n                break\n",
+        "                        exchange.reschedule(0)\n",
+        "                        break\n",
     ),
     _bug(
         "a source of bad items is read past its window",
@@ -256,17 +262,36 @@ def _plant(bug: Bug, tree: Path) -> None:
 
 def _found_by(tree: Path, seeds: int, *, has_tests: bool) -> str | None:
     """What finds it; `None` if nothing does."""
-    simulation = [sys.executable, "-m", "tests.simulation", "--seeds", str(seeds), "--first", "--brief"]
-    told = subprocess.run(simulation, cwd=tree, capture_output=True, text=True, check=False)  # noqa: S603 - our own
+    told = _run(["-m", "tests.simulation", "--seeds", str(seeds), "--first", "--brief"], tree, PATIENCE_SECONDS + seeds)
+    if told is None:
+        return "the simulation hangs"
     if told.returncode:
         lines = told.stdout.splitlines() or told.stderr.splitlines()
         return f"the simulation: {lines[1].strip() if len(lines) > 1 else lines}"
     if not has_tests:
         return None
-    tests = [sys.executable, "-m", "pytest", *SUITE]
-    told = subprocess.run(tests, cwd=tree, capture_output=True, text=True, check=False)  # noqa: S603 - our own
+    told = _run(["-m", "pytest", *SUITE], tree, PATIENCE_SECONDS)
+    if told is None:
+        return "the tests hang"
     failed = [line for line in told.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
     return f"the tests: {failed[0] if failed else told.stdout[-200:]}" if told.returncode else None
+
+
+def _run(arguments: list[str], tree: Path, patience: float) -> subprocess.CompletedProcess[str] | None:
+    """Run Python to its end; `None` if that does not come."""
+    command = [sys.executable, *arguments]
+    # In a session of its own, for what hangs may have started others.
+    with subprocess.Popen(  # noqa: S603 - our own
+        command, cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            told, errors = process.communicate(timeout=patience)
+        except BaseException as error:
+            os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                return None
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, told, errors)
 
 
 if __name__ == "__main__":

@@ -211,6 +211,7 @@ async def test_a_demand_and_an_outcome_take_numbers_of_numpy() -> None:
         (lambda: client_with(decoder="json"), 'decoder must be "msgspec" or "simdjson", got \'json\''),
         (lambda: client_with(hooks=5), "hooks must be functions in a list, got int"),
         (lambda: RetryPolicy(max_attempts=True), "max_attempts must be an integer ≥ 1, got True"),
+        (lambda: RetryPolicy(initial_backoff=-0.5), "initial_backoff must be a number of seconds ≥ 0, got -0.5"),
         (lambda: RetryPolicy(max_elapsed=math.nan), "max_elapsed must be a number of seconds ≥ 0, got nan"),
     ],
 )

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 from aiohttp.abc import AbstractResolver
+from yarl import URL
 
 from pinecone_embed_async import EmbedClient, MockResponse, RetryPolicy, TransportError
 from pinecone_embed_async._clock import SystemClock
+from pinecone_embed_async._sending import AiohttpTransport, TransportRequest
 from tests.clients import QUICK
 from tests.clock import FakeClock
 from tests.service import Service
@@ -187,6 +189,27 @@ async def test_idle_connections_that_the_service_has_closed_cost_no_backoff_and_
     assert statistics.concurrency >= concurrency
     assert statistics.retry_budget == 100
     assert slept == []
+
+
+async def test_a_connection_has_not_been_idle_since_somebody_else_used_it() -> None:
+    async with Service() as service, aiohttp.ClientSession() as session:
+        url = URL(service.url)
+        transport = AiohttpTransport(url, max_connections=1, connect_timeout=5, session=session)
+
+        async def idle() -> float:
+            exchange = transport.send(TransportRequest("GET", url, {}))
+            async with exchange as response:
+                while await response.read():
+                    pass
+            return exchange._connecting.idle
+
+        assert await idle() == 0
+        assert await idle() > 0
+        async with session.get(url) as response:
+            await response.read()
+        assert await idle() == 0
+        assert await idle() > 0
+        await transport.aclose()
 
 
 async def test_a_reset_of_a_connection_that_was_just_used_is_a_failure_as_any_other() -> None:

@@ -53,6 +53,15 @@ def test_backoff_doubles_up_to_its_cap_with_full_jitter() -> None:
     assert policy.backoff(7, error, lambda: 0.0) == 0
 
 
+def test_times_of_nothing_wait_for_nothing_and_try_nothing_again() -> None:
+    policy = RetryPolicy(max_elapsed=0, initial_backoff=0, max_backoff=0, max_retry_after=0)
+    assert policy.backoff(3, ServiceError("", status=503, retry_after=7), lambda: 0.9) == 0
+    state = RetryState()
+    state.sent(0.0)
+    state.failed(ServiceError("", status=503))
+    assert final_error(state, policy, now=0.001) is state.last_error
+
+
 def test_retry_after_is_obeyed_and_capped() -> None:
     policy = RetryPolicy()
     assert policy.backoff(1, ServiceError("", status=503, retry_after=7), lambda: 0.0) == 7

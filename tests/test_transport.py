@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import aiohttp
 import numpy as np
 import pytest
 
 from pinecone_embed_async import (
+    AuthenticationError,
     ClosedError,
     ConfigurationError,
     DenseEmbeddings,
@@ -24,10 +25,11 @@ from pinecone_embed_async import (
     TransportRequest,
 )
 from tests.clients import QUICK
+from tests.clock import FakeClock, settle
 from tests.silence import KEY, TEXTS, assert_frames_are_silent, assert_silent
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 
 def lengths(request: TransportRequest) -> MockResponse:
@@ -123,6 +125,88 @@ async def test_whatever_a_transport_raises_is_a_transport_error_that_shows_no_se
     assert caught.value.attempts == QUICK.max_attempts
 
 
+class Refusing:
+    """Answers 401; what becomes of the body is the test's."""
+
+    status = 401
+    headers: ClassVar = {"X-Request-Id": "seven"}
+
+    def __init__(self, becomes: Callable[[], Awaitable[bytes]], *, pieces: int = 1) -> None:
+        self.becomes = becomes
+        self.pieces = [b'{"status": 401, "error": {"code": "UNAUTHENTICATED", "message": "no such key"}}'][:pieces]
+        self.sent = 0
+
+    @contextlib.asynccontextmanager
+    async def send(self, request: TransportRequest) -> AsyncIterator[Any]:
+        assert request.method == "POST"
+        self.sent += 1
+        yield self
+
+    async def read(self) -> bytes:
+        return self.pieces.pop() if self.pieces else await self.becomes()
+
+
+async def stalls() -> bytes:
+    never: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    return await never
+
+
+async def breaks() -> bytes:
+    raise OSError("broken")
+
+
+async def is_cancelled() -> bytes:
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("pieces", [0, 1])
+@pytest.mark.parametrize("becomes", [stalls, breaks, is_cancelled])
+async def test_the_status_of_an_error_counts_whatever_becomes_of_its_body(
+    becomes: Callable[[], Awaitable[bytes]], pieces: int
+) -> None:
+    transport = Refusing(becomes, pieces=pieces)
+    # Shorter than an error's body is waited for.
+    client = EmbedClient(
+        "two", vector_type="dense", api_key=KEY, transport=transport, attempt_timeout=0.05, look_up_model=False, retry=QUICK
+    )
+    said = "no such key" if pieces else "HTTP 401 with no error message"
+    async with client:
+        with pytest.raises(AuthenticationError, match=said) as caught:
+            await client.embed("a")
+    assert (caught.value.request_id, transport.sent) == ("seven", 1)
+
+
+async def test_a_cancellation_while_an_errors_body_is_read_is_the_callers() -> None:
+    is_reading = asyncio.Event()
+
+    async def stalls_after_saying_so() -> bytes:
+        is_reading.set()
+        return await stalls()
+
+    async with EmbedClient(
+        "two", vector_type="dense", api_key=KEY, transport=Refusing(stalls_after_saying_so), look_up_model=False
+    ) as client:
+        call = asyncio.create_task(client.embed("a"))
+        await is_reading.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+
+async def test_the_status_of_an_error_counts_although_giving_up_its_body_fails() -> None:
+    class Clumsy(MockTransport):
+        @contextlib.asynccontextmanager
+        async def send(self, request: TransportRequest) -> AsyncIterator[Any]:
+            async with super().send(request) as response:
+                yield response
+            raise OSError("cannot be closed")
+
+    transport = Clumsy(lambda _: MockResponse.error(401, "UNAUTHENTICATED", "no such key"))
+    async with EmbedClient("two", vector_type="dense", api_key=KEY, transport=transport, look_up_model=False) as client:
+        with pytest.raises(AuthenticationError, match="no such key"):
+            await client.embed("a")
+
+
 class Hanging:
     """Answers nothing, and tells how many wait."""
 
@@ -157,6 +241,43 @@ async def test_closing_the_client_ends_what_a_transport_does_not() -> None:
     with pytest.raises(ClosedError):
         await models
     assert transport.waiting == 0
+
+
+class Dawdling:
+    """Answers nothing, and takes its time to close."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.is_closing = asyncio.Event()
+        self.may_close = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def send(self, request: TransportRequest) -> AsyncIterator[Any]:
+        self.waiting += 1
+        try:
+            await asyncio.get_running_loop().create_future()
+            yield request
+        finally:
+            self.is_closing.set()
+            await self.may_close.wait()
+
+
+async def test_closing_the_client_ends_all_that_is_under_way_beside_an_attempt_that_is_just_being_given_up() -> None:
+    transport, clock = Dawdling(), FakeClock()
+    client = EmbedClient("two", vector_type="dense", api_key="k", transport=transport, clock=clock, attempt_timeout=60)
+    calls = []
+    for number in range(1, 3):
+        calls.append(asyncio.create_task(client.list_models()))
+        await settle()
+        assert transport.waiting == number
+        clock.advance(30)
+    # The first has been for 60 s.
+    await transport.is_closing.wait()
+    try:
+        await client.aclose()
+    finally:
+        transport.may_close.set()
+    assert [type(error) for error in await asyncio.gather(*calls, return_exceptions=True)] == [ClosedError, ClosedError]
 
 
 def test_what_cannot_be_a_transport_is_refused() -> None:

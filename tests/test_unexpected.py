@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from aiohttp import web
 
-from pinecone_embed_async import DenseEmbeddings, EmbedClient, EmbedError
+from pinecone_embed_async import DenseEmbeddings, EmbedClient, EmbedError, _engine
 from pinecone_embed_async._plan import PlannedRequest
 from pinecone_embed_async._plan._tokens import TokenEstimator
 from pinecone_embed_async.emulator import Emulator
@@ -76,6 +76,30 @@ async def test_an_exception_inside_a_request_fails_its_inputs_and_keeps_the_rest
             await client.embed(TEXTS)
         check(caught.value, type(fault).__name__)
         assert caught.value.partial is not None
+
+
+async def test_an_exception_while_a_bill_is_learned_from_keeps_no_permit(bug: list[BaseException]) -> None:
+    async with (
+        Emulator(api_key="pcsk_secret") as emulator,
+        dense_client(emulator, parameters={"input_type": "passage"}, max_concurrency=1) as client,
+        asyncio.timeout(10),
+    ):
+        with pytest.raises(EmbedError):
+            await client.embed(BAD)
+        assert client.statistics().in_flight == 0
+        assert len(await client.embed(TEXTS[0])) == 1
+
+
+async def test_an_exception_while_a_request_is_encoded_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    def encode(*_: object) -> bytes:
+        raise ValueError(SAID)
+
+    monkeypatch.setattr(_engine, "encode_request", encode)
+    async with Emulator(api_key="pcsk_secret") as emulator, client_of(emulator) as client:
+        with pytest.raises(EmbedError) as caught:
+            await client.embed(BAD)
+    check(caught.value, "ValueError")
+    assert "'<input 0>' with the key <api key>" in str(caught.value)
 
 
 async def test_a_builtin_exception_is_chained_as_its_own_type(bug: list[BaseException]) -> None:

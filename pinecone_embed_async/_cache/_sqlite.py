@@ -133,10 +133,12 @@ class SqliteCache:
         """Close the file, once what is under way is done."""
         old = self._own()
         self._reader, self._writer = _Access(), _Access()
-        # The writer last, for it may have something left to move from the log into the file.
-        for access in (old.reader, old.writer):
-            await in_thread(access.close, access.executor)
-            access.executor.shutdown()
+        try:
+            # One piece of work, which a cancellation does not cut in two.
+            await in_thread(lambda: _close(*old), old.writer.executor)
+        finally:
+            for access in old:
+                access.executor.shutdown()
 
     def _own(self) -> _Accesses:
         """The ways to the file on this side of a fork."""
@@ -308,6 +310,15 @@ class _Access:
 class _Accesses(NamedTuple):
     reader: _Access
     writer: _Access
+
+
+def _close(reader: _Access, writer: _Access) -> None:
+    """Close both, each behind what it has to do; called in the writer's thread."""
+    try:
+        reader.executor.submit(reader.close).result()
+    finally:
+        # Last, for it may have something left to move from the log into the file.
+        writer.close()
 
 
 class _Put:

@@ -28,7 +28,7 @@ class Flow(Generic[WaitingT]):
         priority: interactive work goes before bulk work.
     """
 
-    __slots__ = ("group", "in_flight", "is_listed", "priority", "shifted", "tag", "waiting")
+    __slots__ = ("group", "in_flight", "is_listed", "name", "priority", "shifted", "tag", "waiting")
 
     def __init__(self, group: Hashable, priority: Priority) -> None:
         self.group = group
@@ -42,6 +42,8 @@ class Flow(Generic[WaitingT]):
         self.shifted = 0.0
         # Turns that it has had and that have not ended: while there are some, it is not gone though nobody waits in it.
         self.in_flight = 0
+        # By which whoever deals out a quota from elsewhere knows it, once it was asked.
+        self.name = ""
 
     def __repr__(self) -> str:
         return f"<Flow {self.priority}, {len(self.waiting)} waiting>"
@@ -74,12 +76,16 @@ class _Group(Generic[WaitingT]):
         if flow.is_listed:
             self._empty -= 1
             return
+        flow.tag = max(self.had(flow), least) - self.shift
         flow.is_listed = True
-        if flow.in_flight:
-            # The others of its group were moved up while it was absent for a moment: so is it.
-            flow.tag += max(0.0, self.shift - flow.shifted)
-        flow.tag = max(flow.tag, least) - self.shift
         heapq.heappush(self._flows, (flow.tag, number, flow))
+
+    def had(self, flow: Flow[WaitingT]) -> float:
+        """How much a flow has had, on the scale of all."""
+        if flow.is_listed:
+            return flow.tag + self.shift
+        # The others of its group were moved up while it was absent for a moment: so is it.
+        return flow.tag + (max(0.0, self.shift - flow.shifted) if flow.in_flight else 0.0)
 
     def first(self) -> tuple[float, int, Flow[WaitingT]] | None:
         """The flow whose turn it is, and what it has had, on the scale of all; drops those that all have left."""
@@ -215,8 +221,10 @@ class FairQueue(Generic[WaitingT]):
 
     def is_behind(self, absent: Flow[WaitingT], flow: Flow[WaitingT]) -> bool:
         """Whether a flow in which nobody waits would go before one in which somebody does, if it had somebody wait."""
-        group = self._groups[flow.group, flow.priority]
-        return not absent.waiting and absent.priority == flow.priority and absent.tag < flow.tag + group.shift
+        if absent.waiting or absent.priority != flow.priority:
+            return False
+        own, group = self._groups.get((absent.group, absent.priority)), self._groups[flow.group, flow.priority]
+        return (absent.tag if own is None else own.had(absent)) < group.had(flow)
 
     def _list(self, flow: Flow[WaitingT]) -> None:
         key = flow.group, flow.priority

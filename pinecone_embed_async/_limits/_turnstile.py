@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import math
 import os
+import secrets
 import threading
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
@@ -161,6 +163,8 @@ class Turnstile:
         self._limiter = Limiter(options)
         self._clock = clock
         self._backend = backend
+        # Together they name its flows, also beside those of other clients.
+        self._name, self._numbers = secrets.token_hex(8), itertools.count()
         self._neighbour = Neighbour("the quota that was passed", clock)
         self._has_complained = False
         self._process = os.getpid()
@@ -214,7 +218,9 @@ class Turnstile:
         remote: QuotaGrant | None = None
         counted_for = key
         if self._backend is not None and key is not None:
-            remote = await self._acquire(self._backend, QuotaDemand(*key, want, min(least, want), flow.priority, id(flow)))
+            # Not its place in memory, which another one has when it is gone.
+            flow.name = flow.name or f"{self._name}-{next(self._numbers)}"
+            remote = await self._acquire(self._backend, QuotaDemand(*key, want, min(least, want), flow.priority, flow.name))
             want, least, counted_for = remote.tokens, remote.tokens, None
         try:
             grant = await self._turn(flow, lane, counted_for, want, least, waits)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 IDLE_SECONDS = 1.0
 """A connection that has been idle for longer may have been closed by the other side at any time."""
 
+_UNUSED = float("0")
+"""The time-out of a connection that nobody has used since we did: none, and an object that no one else has."""
+
 CONNECTING: ContextVar[Connecting] = ContextVar("CONNECTING")
 """Of the request that is being sent: aiohttp hands nothing of ours down to its connector."""
 
@@ -168,6 +171,9 @@ class Connections(aiohttp.BaseConnector):
             if protocol is None:
                 return connection
             released = self._released.pop(protocol, None)
+            if protocol.read_timeout is not _UNUSED:
+                # Somebody else has used it since.
+                released = None
             if released is None or released > self._last_reset:
                 break
             connection.close()
@@ -178,6 +184,8 @@ class Connections(aiohttp.BaseConnector):
 
     def _is_released(self, protocol: ResponseHandler) -> None:
         self._released[protocol] = self._loop.time()
+        # Each request sets its own before it is sent.
+        protocol.read_timeout = _UNUSED
 
 
 class _Trace(Trace):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._stream._batches import Batches
 
 ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
 
 MISLEADING = (StopIteration, StopAsyncIteration, asyncio.CancelledError)
 """What would read as the end of the stream, or as a cancellation of its caller's, if it came out as it is."""
@@ -81,7 +82,8 @@ class Reader:
         self._splitter = splitter
         self._batches = batches
         self._clock = clock
-        self._in_thread = in_thread
+        self._is_async = isinstance(source, AsyncIterable)
+        self._in_thread = in_thread and not self._is_async
         self._executor = executor
         self._max_delay = max_delay
         self._handed_over = handed_over
@@ -132,35 +134,63 @@ class Reader:
             self._handed_over(0)
 
     async def _pull(self, room: Callable[[], Awaitable[bool]]) -> None:
-        is_async = isinstance(self._source, AsyncIterable)
-        iterator: AsyncIterator[Any] | Iterator[Any]
-        iterator = aiter(self._source) if isinstance(self._source, AsyncIterable) else iter(self._source)
-        self._iterator = iterator
-        ended = False
+        await self._begin()
+        iterator, ended = self._iterator, False
         while not ended and await room():
             if self._is_overdue:
                 self._flush()
-            elif is_async:
+            elif self._is_async:
                 ended = await self._gather_async(iterator)
-            elif self._in_thread:
-                ended = await in_thread(lambda: self._gather(iterator), self._executor)
             else:
-                ended = self._gather(iterator)
+                ended = await self._call("the source", lambda: self._gather(iterator))
             self._hand_over()
             # A source that never suspends must not keep the loop.
             await asyncio.sleep(0)
 
+    async def _begin(self) -> None:
+        source = self._source
+        if isinstance(source, AsyncIterable):
+            self._iterator = aiter(source)
+            return
+
+        def begin() -> None:
+            # Kept here, for whoever waits for it may be cancelled, and it is to be closed then.
+            self._iterator = iter(source)
+
+        await self._call("the source", begin)
+
     async def _close(self) -> None:
-        """Close the iterator, and keep what that raises."""
+        """Close the iterator if it is a generator, or made for this stream, and keep what that raises.
+
+        A file is its own iterator; closing it is left to whoever opened it.
+        """
+        iterator: Any = self._iterator
         cancellations = Cancellations(asyncio.current_task())
         try:
-            await _close(self._iterator, is_source=self._iterator is self._source)
+            if hasattr(iterator, "aclose"):
+                await iterator.aclose()
+            elif hasattr(iterator, "close") and (iterator is not self._source or hasattr(iterator, "gi_frame")):
+                # A generator that is still running in a thread cannot be closed.
+                with contextlib.suppress(ValueError):
+                    await self._call("closing the source", iterator.close)
         except asyncio.CancelledError as error:
             if cancellations.is_callers:
                 raise
             self.closing_error = _told("closing the source", error)
         except Exception as error:  # noqa: BLE001 - it is the caller's, and given to the caller
             self.closing_error = _told("closing the source", error)
+
+    async def _call(self, who: str, work: Callable[[], ResultT]) -> ResultT:
+        """Call what is not asynchronous of the source: in a thread, if it may block."""
+
+        def call() -> ResultT:
+            try:
+                return work()
+            except StopIteration as error:
+                # No future can hold it.
+                raise _told(who, error) from error
+
+        return await in_thread(call, self._executor) if self._in_thread else call()
 
     def _gather(self, iterator: Any) -> bool:
         """Pull until a request is full; says whether the source has ended."""
@@ -247,16 +277,3 @@ def _told(who: str, error: BaseException) -> Exception:
     own = EmbedError(f"{who} raised {type(error).__name__}, which is neither its end nor the caller's cancellation")
     own.__cause__ = error
     return own
-
-
-async def _close(iterator: Any, *, is_source: bool) -> None:
-    """Close an iterator that can be closed: generators, and whatever the source made for this stream.
-
-    A file is its own iterator; closing it is left to whoever opened it.
-    """
-    if hasattr(iterator, "aclose"):
-        await iterator.aclose()
-    elif hasattr(iterator, "close") and (not is_source or hasattr(iterator, "gi_frame")):
-        with contextlib.suppress(ValueError):
-            # A generator that is still running in a thread cannot be closed.
-            iterator.close()

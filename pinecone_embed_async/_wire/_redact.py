@@ -55,19 +55,20 @@ class Redactor:
         A text is found whole, also in its JSON-escaped form, and in parts of two dozen characters or more.
         Texts shorter than eight characters are replaced only where they stand as words of their own.
         """
-        (cleaned,) = self._cleaned([message[:_READ]])
+        (cleaned,) = self._cleaned([_beginning(message, _READ, self._api_key)])
         return cleaned
 
     def clean_json(self, value: Any, depth: int = _DEPTH) -> Any:
         """The same for every string in a JSON value; what is deeper or longer than is useful is cut off."""
-        strings = _Strings()
+        strings = _Strings(self._api_key)
         rebuilt = _gathered(value, depth, strings)
         return rebuilt(self._cleaned(strings.found))
 
     def _cleaned(self, strings: list[str]) -> list[str]:
         joined = "\0".join(strings)
         hidden = _Hidden(joined, _WORK_A_CHARACTER * (len(joined) + sum(map(len, self._texts))) + 1000)
-        is_done = hidden.hide_key(self._api_key) and (not self._texts or hidden.hide_texts(self._texts))
+        hidden.hide_key(self._api_key)
+        is_done = not self._texts or hidden.hide_texts(self._texts)
         self.work += hidden.work
         if not is_done:
             return ["(not shown: it repeats the inputs too often)"] * len(strings)
@@ -89,9 +90,10 @@ class Redactor:
 
 
 class _Strings:
-    """Gathers the strings of a JSON value, as far as they are looked at."""
+    """Gathers the strings of a JSON value, as far as they are looked at; none ends with a part of the key."""
 
-    def __init__(self) -> None:
+    def __init__(self, api_key: str) -> None:
+        self._api_key = api_key
         self.found: list[str] = []
         self.room = LOOKED_AT
 
@@ -99,12 +101,18 @@ class _Strings:
         """Take one more; gives a function that finds what became of it."""
         if self.room <= 0:
             return lambda _: "..."
-        string = string[: min(_READ, self.room)]
+        string = _beginning(string, min(_READ, self.room), self._api_key)
         # A value without a character is some work, too.
         self.room -= len(string) + 8
         number = len(self.found)
         self.found.append(string)
         return lambda cleaned: cleaned[number]
+
+
+def _beginning(string: str, most: int, key: str) -> str:
+    """At most so many characters of a string: fewer, if the last of them were a part of the key."""
+    at = string.find(key, max(0, most - len(key) + 1), most + len(key) - 1) if key else -1
+    return string[: most if at < 0 else at]
 
 
 def _gathered(value: Any, depth: int, strings: _Strings) -> Callable[[list[str]], Any]:
@@ -154,13 +162,12 @@ class _Hidden:
         self.work = len(message)
         self._most = most
 
-    def hide_key(self, key: str) -> bool:
+    def hide_key(self, key: str) -> None:
         """Hide the key wherever it stands."""
         at = self.message.find(key) if key else -1
         while at >= 0:
             self._mark(at, at + len(key), _KEY)
             at = self.message.find(key, at + len(key))
-        return True
 
     def hide_texts(self, texts: Sequence[str]) -> bool:
         """Hide the texts; gives whether that was done, which it was not if they repeat themselves too often."""

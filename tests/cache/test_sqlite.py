@@ -21,6 +21,7 @@ import pytest
 
 from pinecone_embed_async import ConfigurationError, SqliteCache
 from pinecone_embed_async._cache._sqlite import APPLICATION_ID, LOCK_SECONDS, LONGEST_BACKOFF_SECONDS, _Backoff
+from tests.clock import settle
 
 ENTRIES = {bytes([number]) * 32: random.Random(number).randbytes(4104) for number in range(200)}
 OTHER = b"\xff" * 32
@@ -84,6 +85,41 @@ async def test_it_may_be_closed_and_used_again(cache: SqliteCache) -> None:
     await cache.put_many(ENTRIES)
     await cache.aclose()
     await cache.aclose()
+    assert await cache.get_many(list(ENTRIES)) == list(ENTRIES.values())
+
+
+class Held(list[bytes]):
+    """Keys that hold up who reads them."""
+
+    def __init__(self) -> None:
+        super().__init__([OTHER])
+        self.is_reached, self.may_go_on = threading.Event(), threading.Event()
+
+    def __getitem__(self, key: Any) -> Any:
+        self.is_reached.set()
+        assert self.may_go_on.wait(10)
+        return super().__getitem__(key)
+
+
+async def test_a_cancelled_closing_closes_the_whole_file_once_what_is_under_way_is_done(
+    cache: SqliteCache, path: Path
+) -> None:
+    before, keys = set(threading.enumerate()), Held()
+    await cache.put_many(ENTRIES)
+    get = asyncio.create_task(cache.get_many(keys))
+    assert await asyncio.to_thread(keys.is_reached.wait, 10)
+    closing = asyncio.create_task(cache.aclose())
+    await settle()
+    closing.cancel()
+    await settle()
+    assert not closing.done()
+    keys.may_go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert await get == [None]
+    # SQLite removes the two others when the last connection is closed.
+    assert list(path.parent.iterdir()) == [path]
+    assert {thread for thread in threading.enumerate() if "pinecone-embed-cache" in thread.name} <= before
     assert await cache.get_many(list(ENTRIES)) == list(ENTRIES.values())
 
 

@@ -217,3 +217,29 @@ def test_reprs_tell_how_many_wait() -> None:
     queue.add(flow, "one")
     assert repr(queue) == "<FairQueue 1 waiting>"
     assert repr(flow) == "<Flow bulk, 1 waiting>"
+
+
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_a_flow_in_which_nobody_waits_is_moved_up_with_its_group(is_listed: bool) -> None:
+    queue = FairQueue[str](60.0)
+    absent, present, other = Flow[str]("g", "bulk"), Flow[str]("g", "bulk"), Flow[str]("h", "bulk")
+    absent.in_flight = 1
+    queue.add(absent, "absent")
+    if not is_listed:
+        # Alone, it is dropped from the list at once; later it is kept there beside the other.
+        queue.remove(absent, "absent")
+    for number in range(3):
+        queue.add(present, f"present {number}")
+        queue.add(other, f"other {number}")
+    for number in range(3):
+        # The group may not go, and lets go of its lead.
+        assert queue.next(0.0, lambda name: name.startswith("other")) == f"other {number}"
+        queue.served(other, 100)
+    if is_listed:
+        queue.remove(absent, "absent")
+    assert absent.is_listed is is_listed
+    # They have had the same.
+    assert not queue.is_behind(absent, present)
+    assert queue.next(0.0, lambda name: name.startswith("present")) == "present 0"
+    queue.served(present, 100)
+    assert queue.is_behind(absent, present)

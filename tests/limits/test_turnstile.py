@@ -1,6 +1,7 @@
 import asyncio
 import gc
 import os
+import pickle
 import threading
 import time
 import warnings
@@ -427,6 +428,21 @@ def behind(cluster: Cluster, *, most: int = 8) -> Caller:
     return Caller(Turnstile(LimiterOptions(), clock=FakeClock(), backend=cluster), most=most)
 
 
+async def test_each_flow_has_one_name_of_its_own_for_whoever_deals_out_the_quota() -> None:
+    cluster = Cluster()
+    for _ in range(2):
+        caller = behind(cluster)
+        for _ in range(20):
+            # The one before is gone, and its place in memory free.
+            caller.flow = Flow[Ask]("group", "bulk")
+            for _ in range(2):
+                (await caller.turn()).give_back()
+    names = [demand.flow for demand in cluster.demands]
+    assert names[::2] == names[1::2]
+    assert len(set(names)) == 40
+    assert pickle.loads(pickle.dumps(names)) == names  # noqa: S301 - our own
+
+
 ENDS: list[tuple[Callable[[Turn], object], QuotaOutcome]] = [
     (lambda turn: turn.accepted(19), QuotaOutcome("accepted", 19)),
     (lambda turn: turn.accepted(None), QuotaOutcome("accepted", 20)),
@@ -443,7 +459,7 @@ async def test_whoever_deals_out_the_quota_is_told_once_what_became_of_each_gran
     cluster = Cluster()
     caller = behind(cluster)
     turn = await caller.turn(100, 7)
-    assert cluster.demands == [QuotaDemand(*KEY, 100, 7, "bulk", id(caller.flow))]
+    assert cluster.demands == [QuotaDemand(*KEY, 100, 7, "bulk", caller.flow.name)]
     assert turn.tokens == 25
     turn.shrink(20)
     end(turn)

@@ -497,6 +497,60 @@ async def test_a_source_in_a_thread_may_block_without_stopping_the_loop(emulator
         assert [batch.items async for batch in batches] == [["one"]]
 
 
+async def test_a_source_in_a_thread_is_begun_and_closed_there_too(emulator: Emulator) -> None:
+    threads: list[threading.Thread] = []
+
+    class Rows:
+        """Takes its time to begin, as a query does."""
+
+        def __iter__(self) -> Iterator[str]:
+            threads.append(threading.current_thread())
+            return self.rows()
+
+        def rows(self) -> Iterator[str]:
+            try:
+                while True:
+                    yield "a row"
+            finally:
+                threads.append(threading.current_thread())
+
+    async with (
+        dense_client(emulator, max_batch_size=1) as client,
+        client.stream(Rows(), in_thread=True, window=1, **Passage) as batches,
+    ):
+        await anext(batches)
+    assert len(threads) == 2
+    assert threading.current_thread() not in threads
+
+
+@pytest.mark.parametrize("misleading", [StopIteration, asyncio.CancelledError])
+async def test_what_beginning_or_closing_a_source_in_a_thread_raises_is_told(
+    emulator: Emulator, misleading: type[BaseException]
+) -> None:
+    class Rows:
+        def __init__(self, *, begins: bool) -> None:
+            self.begins = begins
+
+        def __iter__(self) -> "Rows":
+            if self.begins:
+                return Rows(begins=True)
+            raise misleading
+
+        def __next__(self) -> str:
+            return "a row"
+
+        def close(self) -> None:
+            raise misleading
+
+    async with dense_client(emulator, max_batch_size=1) as client, asyncio.timeout(10):
+        with pytest.raises(EmbedError, match=rf"the source raised {misleading.__name__}"):
+            async with client.stream(Rows(begins=False), in_thread=True, window=1, **Passage) as batches:
+                await anext(batches)
+        with pytest.raises(EmbedError, match=rf"closing the source raised {misleading.__name__}"):
+            async with client.stream(Rows(begins=True), in_thread=True, window=1, **Passage) as batches:
+                await anext(batches)
+
+
 async def test_leaving_waits_for_a_thread_that_is_reading(emulator: Emulator) -> None:
     reading, gate = threading.Event(), threading.Event()
     source = Source(3)

@@ -24,6 +24,22 @@ def test_escaped_texts_and_parts_of_texts_are_found() -> None:
     assert "quoted" not in redactor.clean(f"near {text[3:40]!r}...")
 
 
+KEY = "pcsk_4Zq7Lm_" + "SECRET" * 10
+
+
+@pytest.mark.parametrize("most", [4096, 300])
+def test_no_part_of_a_key_is_shown_where_a_string_is_cut(most: int) -> None:
+    text = "".join(f"word{number} " for number in range(2000))
+    # So much is looked at of the first three, which leaves room for the beginning of the last.
+    before = [] if most == 4096 else ["x" * 4096] * 3 + ["y" * (16_384 - 3 * 4096 - 5 * 8 - most)]
+    for at in range(most - len(KEY), most + 1):
+        redactor = Redactor(KEY, [text])
+        said = text[:at] + KEY
+        for shown in ([redactor.clean(said)] if most == 4096 else []) + redactor.clean_json([*before, said]):
+            assert "pcsk" not in shown
+        assert "<input 0>" in shown
+
+
 def test_messages_are_one_short_line() -> None:
     cleaned = Redactor("k").clean("a\x1b[31m\n" + "b" * 2000)
     assert len(cleaned) == 500
