@@ -141,7 +141,8 @@ class WholeAnswer:
             self._read += 1
             if self._read == self._count:
                 self._is_plain = _is_plain(self._body, self._marks, self._raws, self._top)
-                self._checked = self._count if self._is_plain else 0
+                if self._is_plain or _is_plain(self._data(), self._marks, self._raws):
+                    self._checked = self._count
 
     def finish(self, rows: RowsFor) -> Answer:
         """Judge what is left, and the whole.
@@ -152,6 +153,7 @@ class WholeAnswer:
         self.go_on()
         if not self._is_plain:
             self._check_what_is_beside()
+        _check_usage(self._top.usage)
         model = None if self._top.model is UNSET else self._top.model
         total_tokens = _total_tokens(self._top.usage)
         if self._kind == "sparse":
@@ -184,22 +186,23 @@ class WholeAnswer:
             self._raws.append(item.vector_type)
 
     def _check(self, text: bytes) -> None:
-        item = (_DENSE_ITEM if self._kind == "dense" else _SPARSE_ITEM).decode(text)
-        own = [] if item.vector_type is UNSET else [item.vector_type]
-        if not _is_plain(text, _marks_of(item), own):
-            _check_form(text, levels_above=2)
-            if not _has_each_key_once(text):
-                _refuse_duplicates(_pairs(text), item.__struct_fields__, f"$.data[{self._checked}]")
+        _check_form(text, levels_above=2)
+        if not _has_each_key_once(text):
+            known = (DenseItem if self._kind == "dense" else SparseItem).__struct_fields__
+            _refuse_duplicates(_pairs(text), known, f"$.data[{self._checked}]")
+
+    def _data(self) -> bytes:
+        return bytes(_DATA.decode(self._body).data)
 
     def _check_what_is_beside(self) -> None:
-        data = bytes(_DATA.decode(self._body).data)
+        data = self._data()
         if len(self._body) - len(data) > MOST_BYTES:
-            raise ResponseError("the answer has more than 1 MiB beside its embeddings")
+            raise ResponseError(_TOO_MUCH_BESIDE)
         before, _, behind = self._body.partition(data)
         # What is there twice is left where it is.
         beside = self._body if data in behind else before + b"[]" + behind
         _check_form(beside)
-        _refuse_duplicates_at_top(_pairs(beside))
+        _refuse_duplicates(_pairs(beside), _Top.__struct_fields__, "$")
 
     def _write_rows(self, rows: RowsFor) -> None:
         # All lengths are judged before `rows` is asked: it may take the first answer's dimension for good.
@@ -265,11 +268,12 @@ _STAND_IN_BITS = 52
 
 def _check_frame(frame: bytes, answer: DenseAnswer) -> None:
     own_types = [item.vector_type for item in answer.data if item.vector_type is not UNSET]
+    _check_usage(answer.usage)
     if _is_plain(frame, sum(map(_marks_of, answer.data)), own_types, answer):
         return
     _check_form(frame)
     top = _pairs(frame)
-    _refuse_duplicates_at_top(top)
+    _refuse_duplicates(top, _Top.__struct_fields__, "$")
     for position, pairs in enumerate(dict(top)["data"]):
         _refuse_duplicates(pairs, DenseItem.__struct_fields__, f"$.data[{position}]")
 
@@ -334,7 +338,7 @@ def _top_of(body: bytes, count: int) -> _Top:
         problem = _describe(error)
     got = _count_items(body)
     if got == count and len(body) <= MOST_BYTES:
-        _refuse_duplicates_at_top(_pairs(body))
+        _refuse_duplicates(_pairs(body), _Top.__struct_fields__, "$")
     elif got not in (0, count):
         problem = f"the answer cannot be read: expected {count} embeddings, got {got} at `$.data`"
     # Raised here, not above: a UnicodeDecodeError holds the body, and must not be chained.
@@ -381,6 +385,7 @@ def _describe(error: Exception) -> str:
     return _TOO_DEEP
 
 
+_TOO_MUCH_BESIDE = "the answer has more than 1 MiB beside its embeddings"
 _TOO_DEEP = "the answer cannot be read: it is nested too deeply"
 
 
@@ -400,6 +405,17 @@ def _total_tokens(usage: Raw | UnsetType) -> int | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return total if isinstance(total, int) and 0 <= total <= MOST_TOKENS else None
+
+
+def _check_usage(usage: Raw | UnsetType) -> None:
+    text = b"" if usage is UNSET else bytes(usage)
+    # A single key cannot occur twice.
+    if text.count(b'"') <= 2:
+        return
+    if len(text) > MOST_BYTES:
+        raise ResponseError(_TOO_MUCH_BESIDE)
+    _check_form(text, levels_above=1)
+    _refuse_duplicates(_pairs(text), _TotalTokens.__struct_fields__, "$.usage")
 
 
 # What msgspec skips unread, or settles in its own way. It keeps the last of several equal keys and tells nobody. But each
@@ -424,10 +440,10 @@ def _is_plain(text: bytes, marks: int, own_types: Sequence[Raw], top: _Top | Den
     """Whether msgspec has read all that there is.
 
     Args:
-        text: an item, or an answer.
+        text: an item, all items, or an answer.
         marks: what `_marks_of` gives, of all items in it.
         own_types: the items' own.
-        top: the answer; `None` for an item.
+        top: the answer; `None` for items alone.
     """
     marks += 2 * len(own_types)
     raws = b"".join(own_types)
@@ -435,12 +451,8 @@ def _is_plain(text: bytes, marks: int, own_types: Sequence[Raw], top: _Top | Den
         # The key of data; vector_type with its text, and model.
         marks += 6 if top.model is UNSET else 10
         if top.usage is not UNSET:
-            usage = bytes(top.usage)
-            # A single key cannot occur twice.
-            if usage.count(b'"') > 2:
-                return False
             marks += 2
-            raws += usage
+            raws += bytes(top.usage)
     return (
         marks + raws.count(b'"') == _occurrences(text, b'"')
         and raws.isascii()
@@ -488,13 +500,6 @@ def _pairs(text: bytes) -> _Pairs:
     if problem is not None:
         raise ResponseError(problem)
     return value if isinstance(value, _Pairs) else _Pairs()
-
-
-def _refuse_duplicates_at_top(top: _Pairs) -> None:
-    _refuse_duplicates(top, _Top.__struct_fields__, "$")
-    usage = dict(top).get("usage")
-    if isinstance(usage, _Pairs):
-        _refuse_duplicates(usage, _TotalTokens.__struct_fields__, "$.usage")
 
 
 def _refuse_duplicates(pairs: Iterable[tuple[str, Any]], known: tuple[str, ...], path: str) -> None:
