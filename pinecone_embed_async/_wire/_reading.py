@@ -165,6 +165,7 @@ class Reading:
         self._gaps: list[bytes] = []
         self._gap: list[bytes] = []
         self._begun: list[bytes] = []
+        self._begun_bytes = 0
         # -1 before `data`.
         self._row = -1
         self._matrix: NDArray[np.float32] | None = None
@@ -333,6 +334,7 @@ class Reading:
             if end < 0:
                 self._gap.append(piece[position:opening])
                 self._begun.append(piece[opening:])
+                self._begun_bytes = len(piece) - opening
                 position = len(piece)
                 break
             if end - opening > MOST_BYTES:
@@ -366,7 +368,8 @@ class Reading:
         end = piece.find(b"]", position)
         if end < 0:
             self._begun.append(piece[position:])
-            if sum(map(len, self._begun)) > MOST_BYTES:
+            self._begun_bytes += len(piece) - position
+            if self._begun_bytes > MOST_BYTES:
                 self._is_usual = False
             return len(piece)
         begun, self._begun = self._begun, []

@@ -355,3 +355,13 @@ async def test_a_large_sparse_answer_leaves_the_event_loop_its_turns() -> None:
         async with EmbedClient("m", api_key="k", transport=transport, vector_type="sparse", look_up_model=False) as client:
             turns.append(await turns_of(client, ["a"] * 96))
     assert turns[1] >= turns[0] + len(sparse_body(5000)) // 2**20
+
+
+def test_a_long_row_in_many_pieces_that_are_decoded_each_is_read_in_linear_time(decoder: Decoder) -> None:
+    rows = Rows()
+    values = b"0.125," * 2**15 + b"1"
+    body = b'{"vector_type":"dense","data":[%b]}' % b",".join([b'{"values":[%b]}' % values] * 3)
+    # Were what is there of a row looked at anew with each piece, it would take a quarter of an hour.
+    cuts = tuple(range(1, len(body), 3))
+    decode(decoder, body, cuts=cuts, most=1, count=3, vector_type="dense", dimension=2**15 + 1, rows=rows)
+    assert (rows.matrix[:, -1] == 1).all()
