@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests start some three hundred interpreters, each of which would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types unit unit-programs unit-cluster unit-others test-long simulate planted-bugs coverage docs help-page picture dist bench bench-docs clean
+.PHONY: demo test lint types unit unit-programs unit-cluster unit-others test-long simulate fuzz planted-bugs coverage docs help-page picture dist bench bench-docs clean
 
 demo: $(VENV)/.cli
 	$(BIN)/pinecone-embed demo
@@ -61,6 +61,11 @@ SEEDS ?= 10000
 START ?= 0
 simulate: $(VENV)/.dev
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --start $(START)
+
+# What both decoders make of drawn bodies, as many as you like; the tests take the first three thousand.
+BODIES ?= 100000
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.wire --bodies $(BODIES) --start $(START)
 
 # Whether the simulation and the tests find bugs that are planted on purpose. Takes half an hour.
 planted-bugs: $(VENV)/.dev

@@ -288,7 +288,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         max_batch_size: inputs per request at most; the model's limit if it is left out.
         attempt_timeout: seconds for one attempt, from the connection to the last byte.
         connect_timeout: seconds for everything up to a connection: the look-up of the host's name, a proxy, and TLS.
-        max_answer_bytes: largest answer that is read, decompressed.
+        max_answer_bytes: largest answer that is read, decompressed. Of these bytes one embedding may take 1 MiB.
         session: an aiohttp session whose connections are used; it is never closed here. Its headers, cookies
             and other settings, TLS among them, are not used, except for its trace configurations.
         ssl_context: says which authorities are trusted, with `session`, too: `ssl.create_default_context(cafile=...)`,

@@ -677,22 +677,23 @@ class Engine:
         caught: EmbedError | None = None
         answer: Answer | None = None
         await decoding.catch_up()
-        is_small = reading.undecoded * SMALL < decoding.slice_bytes
-        async with decoding.gate.passing(decoding.priority, is_small=is_small):
-            try:
-                answer = reading.finish()
-            except ResponseError as error:
-                caught = error
-            else:
-                # Before the gate gives the loop back: whoever cancels from now on does not undo it.
-                self._vector_type = answer.vector_type
-                sending.retry.is_settled = True
-                self.counters.answers += 1
-                self.counters.inputs += 0 if request.is_probe else len(request.texts)
-                self.counters.tokens += answer.total_tokens or 0
-                if sending.observation is not None:
-                    sending.observation.answered(answer.total_tokens)
-                destination.answered(request, answer)
+        is_small = reading.left * SMALL < decoding.slice_bytes
+        while answer is None and caught is None:
+            async with decoding.gate.passing(decoding.priority, is_small=is_small):
+                try:
+                    answer = reading.finish(decoding.slice_bytes)
+                except ResponseError as error:
+                    caught = error
+                if answer is not None:
+                    # Before the gate gives the loop back: whoever cancels from now on does not undo it.
+                    self._vector_type = answer.vector_type
+                    sending.retry.is_settled = True
+                    self.counters.answers += 1
+                    self.counters.inputs += 0 if request.is_probe else len(request.texts)
+                    self.counters.tokens += answer.total_tokens or 0
+                    if sending.observation is not None:
+                        sending.observation.answered(answer.total_tokens)
+                    destination.answered(request, answer)
         if caught is not None:
             return None, error_from_envelope(reading.body(), redactor=sending.redactor) or caught
         return answer, None

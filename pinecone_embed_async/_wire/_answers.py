@@ -1,11 +1,15 @@
-"""What an answer must be: judged as a whole by msgspec, or without its numbers once these are in their places."""
+"""What an answer must be: judged as a whole, item by item, or without its numbers once these are in their places."""
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 import secrets
+import struct
+import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -13,18 +17,25 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from pinecone_embed_async._errors import ResponseError
 from pinecone_embed_async._wire._structs import (
-    AnswerShape,
     DenseAnswer,
     DenseItem,
-    SparseAnswer,
     SparseItem,
 )
 
 MOST_TOKENS = 2**53
 """More tokens than any answer is billed, and the largest number that every JSON parser reads the same."""
 
+MOST_BYTES = 2**20
+"""Bytes of JSON that one embedding may take, and all that stands beside the embeddings. 20,000 numbers, the most that an
+index takes, are half of it. Without a bound, a row of small numbers would become objects of sixteen times its size."""
+
+DEEPEST = 100
+"""Levels of nesting; an answer has four."""
+
+_T = TypeVar("_T")
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -71,42 +82,153 @@ class Answer:
     sparse: SparseBlock | None = None
 
 
-def decode_whole(body: bytes, *, count: int, vector_type: VectorType | None, dimension: int | None, rows: RowsFor) -> Answer:
-    """Judge a body as a whole and write its dense rows into `rows(dimension)`, with msgspec.
+class WholeAnswer:
+    """An answer that is there as a whole, judged one item after the other: no more objects are made than one item takes.
 
     Args:
         body: the whole body, decompressed.
         count: inputs of the request.
         vector_type: the kind expected, or `None` if the answer may tell.
         dimension: numbers per row expected, or `None` if the answer may tell.
-        rows: gives the matrix (count, dimension) to write to; it may raise `ResponseError`.
 
     Raises:
-        ResponseError: the body cannot be read or does not match the request; the matrix may have been
-            written to in part.
+        ResponseError: by each of its methods, if the body cannot be read or does not match the request.
     """
-    if vector_type is None:
-        vector_type = _vector_type_in(body)
-    _check_no_crowd(body, count)
-    answer: DenseAnswer | SparseAnswer
-    problem = None
-    try:
-        answer = _DENSE.decode(body) if vector_type == "dense" else _SPARSE.decode(body)
-    # RecursionError: nested deeper than the interpreter's stack.
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        problem = _describe(error)
-    if problem is not None:
-        # Raised here, not above: a UnicodeDecodeError holds the body, and must not be chained.
-        raise ResponseError(_explain(body, vector_type) or problem)
-    _check_vector_type(answer.vector_type, vector_type)
-    _check_count(len(answer.data), count)
-    _check_duplicates(body, answer)
-    model = None if answer.model is UNSET else answer.model
-    total_tokens = _total_tokens(answer.usage)
-    if isinstance(answer, SparseAnswer):
-        return Answer("sparse", model, total_tokens, _sparse_block(answer.data))
-    _write_rows([item.values for item in answer.data], dimension, rows)
-    return Answer("dense", model, total_tokens)
+
+    def __init__(self, body: bytes, *, count: int, vector_type: VectorType | None, dimension: int | None) -> None:
+        self._body = body
+        self._count = count
+        self._dimension = dimension
+        self._top = _top_of(body, count)
+        self._kind = _kind_of(self._top.vector_type, vector_type)
+        # Items that are read, and those that are looked at key by key.
+        self._read = self._checked = 0
+        self._is_plain = False
+        # Quotation marks of what is read, and what is kept as it is.
+        self._marks = 0
+        self._raws: list[Raw] = []
+        self._lengths: list[int] = []
+        # float32, row after row, and uint32.
+        self._values = bytearray()
+        self._indices = bytearray()
+        self._tokens: list[list[str]] = []
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all items are judged."""
+        return self._checked == self._count
+
+    def go_on(self, most: int = sys.maxsize) -> None:
+        """Judge further items.
+
+        Args:
+            most: bytes after which no more are begun.
+        """
+        while most > 0 and not self.is_done:
+            position = self._checked if self._read == self._count else self._read
+            text = bytes(self._top.data[position])
+            most -= len(text)
+            if self._read == self._count:
+                self._check(text)
+                self._checked += 1
+                continue
+            if len(text) > MOST_BYTES:
+                raise ResponseError(f"an embedding takes more than 1 MiB at `$.data[{position}]`")
+            if self._kind == "dense":
+                self._read_dense(text)
+            else:
+                self._read_sparse(text)
+            self._read += 1
+            if self._read == self._count:
+                self._is_plain = _is_plain(self._body, self._marks, self._raws, self._top)
+                if self._is_plain or _is_plain(self._data(), self._marks, self._raws):
+                    self._checked = self._count
+
+    def finish(self, rows: RowsFor) -> Answer:
+        """Judge what is left, and the whole.
+
+        Args:
+            rows: gives the matrix (count, dimension) that dense rows are written to; it may raise `ResponseError`.
+        """
+        self.go_on()
+        if not self._is_plain:
+            self._check_what_is_beside()
+        _check_usage(self._top.usage)
+        model = None if self._top.model is UNSET else self._top.model
+        total_tokens = _total_tokens(self._top.usage)
+        if self._kind == "sparse":
+            return Answer("sparse", model, total_tokens, self._sparse_block())
+        self._write_rows(rows)
+        return Answer("dense", model, total_tokens)
+
+    def _read_dense(self, text: bytes) -> None:
+        item = _decode_item(_DENSE_ITEM, text, self._read)
+        self._count_marks(item)
+        self._lengths.append(len(item.values))
+        self._values += struct.pack(f"{len(item.values)}f", *item.values)
+
+    def _read_sparse(self, text: bytes) -> None:
+        item = _decode_item(_SPARSE_ITEM, text, self._read)
+        self._count_marks(item)
+        tokens, length, path = item.sparse_tokens or [], len(item.sparse_indices), f"$.data[{self._read}]"
+        if len(item.sparse_values) != length:
+            raise ResponseError(f"{length} indices but {len(item.sparse_values)} values at `{path}`")
+        if tokens and len(tokens) != length:
+            raise ResponseError(f"{length} indices but {len(tokens)} tokens at `{path}.sparse_tokens`")
+        self._lengths.append(length)
+        self._values += struct.pack(f"{length}f", *item.sparse_values)
+        self._indices += struct.pack(f"{length}I", *item.sparse_indices)
+        self._tokens.append(tokens)
+
+    def _count_marks(self, item: DenseItem | SparseItem) -> None:
+        self._marks += _marks_of(item)
+        if item.vector_type is not UNSET:
+            self._raws.append(item.vector_type)
+
+    def _check(self, text: bytes) -> None:
+        _check_form(text, levels_above=2)
+        if not _has_each_key_once(text):
+            known = (DenseItem if self._kind == "dense" else SparseItem).__struct_fields__
+            _refuse_duplicates(_pairs(text), known, f"$.data[{self._checked}]")
+
+    def _data(self) -> bytes:
+        return bytes(_DATA.decode(self._body).data)
+
+    def _check_what_is_beside(self) -> None:
+        data = self._data()
+        if len(self._body) - len(data) > MOST_BYTES:
+            raise ResponseError(_TOO_MUCH_BESIDE)
+        before, _, behind = self._body.partition(data)
+        # What is there twice is left where it is.
+        beside = self._body if data in behind else before + b"[]" + behind
+        _check_form(beside)
+        _refuse_duplicates(_pairs(beside), _Top.__struct_fields__, "$")
+
+    def _write_rows(self, rows: RowsFor) -> None:
+        # All lengths are judged before `rows` is asked: it may take the first answer's dimension for good.
+        wanted = self._lengths[0] if self._dimension is None else self._dimension
+        for position, length in enumerate(self._lengths):
+            if length != wanted:
+                raise ResponseError(f"expected {wanted} numbers a row, got {length} at `$.data[{position}].values`")
+        if wanted == 0:
+            raise ResponseError("the rows are empty at `$.data[0].values`")
+        values = self._finite_values("values")
+        rows(wanted)[:] = values.reshape(self._count, wanted)
+
+    def _sparse_block(self) -> SparseBlock:
+        values, indices = self._finite_values("sparse_values"), np.frombuffer(self._indices, np.uint32)
+        tokens = self._tokens if any(self._tokens) else None
+        return SparseBlock(np.array(self._lengths, np.int64), indices, values, tokens)
+
+    def _finite_values(self, key: str) -> NDArray[np.float32]:
+        values = np.frombuffer(self._values, np.float32)
+        # A number over float32's range has become an infinity.
+        if not np.isfinite(values).all():
+            place = int(np.argmin(np.isfinite(values)))
+            position = int(np.searchsorted(np.cumsum(self._lengths), place, side="right"))
+            column = place - sum(self._lengths[:position])
+            raise ResponseError(f"a number is out of float32's range at `$.data[{position}].{key}[{column}]`")
+        return values
 
 
 def judge_frame(gaps: Sequence[bytes], end: bytes) -> Answer | None:
@@ -120,7 +242,7 @@ def judge_frame(gaps: Sequence[bytes], end: bytes) -> Answer | None:
         end: what stands behind the last.
 
     Returns:
-        The answer; `None` if anything is wrong with it, and `decode_whole` has to say what.
+        The answer; `None` if anything is wrong with it, and `WholeAnswer` has to say what.
     """
     deciding = gaps[:2] if len(set(gaps[1:])) == 1 else gaps
     # With a number of ours in each array it is seen that each is where it should be. Nobody can guess it, so that an answer
@@ -128,11 +250,13 @@ def judge_frame(gaps: Sequence[bytes], end: bytes) -> Answer | None:
     first = secrets.randbits(_STAND_IN_BITS)
     numbers = range(first, first + len(deciding))
     frame = b"".join([b"%b%d" % pair for pair in zip(deciding, numbers, strict=True)]) + end
+    if len(frame) > MOST_BYTES:
+        return None
     try:
         answer = _DENSE.decode(frame)
         if answer.vector_type != "dense" or [item.values for item in answer.data] != [[number] for number in numbers]:
             return None
-        _check_duplicates(frame, answer)
+        _check_frame(frame, answer)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ResponseError):
         return None
     return Answer("dense", None if answer.model is UNSET else answer.model, _total_tokens(answer.usage))
@@ -140,6 +264,18 @@ def judge_frame(gaps: Sequence[bytes], end: bytes) -> Answer | None:
 
 _STAND_IN_BITS = 52
 """Of a number that stands in for a row: with as many rows more it has no more than the 53 that a float has."""
+
+
+def _check_frame(frame: bytes, answer: DenseAnswer) -> None:
+    own_types = [item.vector_type for item in answer.data if item.vector_type is not UNSET]
+    _check_usage(answer.usage)
+    if _is_plain(frame, sum(map(_marks_of, answer.data)), own_types, answer):
+        return
+    _check_form(frame)
+    top = _pairs(frame)
+    _refuse_duplicates(top, _Top.__struct_fields__, "$")
+    for position, pairs in enumerate(dict(top)["data"]):
+        _refuse_duplicates(pairs, DenseItem.__struct_fields__, f"$.data[{position}]")
 
 
 def has_more_rows(gaps: Sequence[bytes], end: bytes, count: int) -> bool:
@@ -156,21 +292,7 @@ def has_more_rows(gaps: Sequence[bytes], end: bytes, count: int) -> bool:
     return closing > 0 and _count_items(frame) > count
 
 
-_FEW_BRACES = 1000
-
-
-def _check_no_crowd(body: bytes, count: int) -> None:
-    """Refuse an answer of very many items, before each of them becomes an object of some hundred bytes."""
-    if _occurrences(body, b"{") > 2 * count + _FEW_BRACES and (got := _count_items(body)) > count:
-        raise ResponseError(f"expected {count} embeddings, got {got} at `$.data`")
-
-
-def _count_items(body: bytes) -> int:
-    """How many items `data` has; 0 if that cannot be told."""
-    try:
-        return len(_ITEMS.decode(body).data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return 0
+# The parts of an answer.
 
 
 class _Item(Struct, gc=False):
@@ -181,25 +303,77 @@ class _Items(Struct):
     data: list[_Item]
 
 
+class _Data(Struct):
+    data: Raw
+
+
+class _Top(Struct):
+    data: Any
+    """`count` times `Raw`: of more items there is none made into an object."""
+    vector_type: str | UnsetType = UNSET
+    model: str | UnsetType = UNSET
+    usage: Raw | UnsetType = UNSET
+
+
 _ITEMS = msgspec.json.Decoder(_Items)
+_DATA = msgspec.json.Decoder(_Data)
 _DENSE = msgspec.json.Decoder(DenseAnswer)
-_SPARSE = msgspec.json.Decoder(SparseAnswer)
-_SHAPE = msgspec.json.Decoder(AnswerShape)
+_DENSE_ITEM = msgspec.json.Decoder(DenseItem)
+_SPARSE_ITEM = msgspec.json.Decoder(SparseItem)
+_MAPPING = msgspec.json.Decoder(dict[str, Raw])
 
 
-def _vector_type_in(body: bytes) -> VectorType:
-    problem = None
+@functools.lru_cache(maxsize=128)
+def _top_decoder(count: int) -> msgspec.json.Decoder[_Top]:
+    items = tuple.__class_getitem__((Raw,) * count)
+    return msgspec.json.Decoder(msgspec.defstruct("_TopOfSome", [("data", items)], bases=(_Top,)))
+
+
+def _top_of(body: bytes, count: int) -> _Top:
+    problem = ""
     try:
-        shape = _SHAPE.decode(body)
+        return _top_decoder(count).decode(body)
+    # RecursionError: nested deeper than the interpreter's stack.
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         problem = _describe(error)
-    if problem is not None:
-        raise ResponseError(problem)
-    if shape.vector_type == "dense":
-        return "dense"
-    if shape.vector_type == "sparse":
-        return "sparse"
-    raise ResponseError('the answer has no vector_type "dense" or "sparse" at `$.vector_type`')
+    got = _count_items(body)
+    if got == count and len(body) <= MOST_BYTES:
+        _refuse_duplicates(_pairs(body), _Top.__struct_fields__, "$")
+    elif got not in (0, count):
+        problem = f"the answer cannot be read: expected {count} embeddings, got {got} at `$.data`"
+    # Raised here, not above: a UnicodeDecodeError holds the body, and must not be chained.
+    raise ResponseError(problem)
+
+
+_MANY_BRACES = 10_000
+
+
+def _count_items(body: bytes) -> int:
+    """How many items `data` has; 0 if that cannot be told, or they might be very many."""
+    if body.count(b"{") > _MANY_BRACES:
+        return 0
+    try:
+        return len(_ITEMS.decode(body).data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return 0
+
+
+def _kind_of(got: str | UnsetType, wanted: VectorType | None) -> VectorType:
+    if got not in ("dense", "sparse") and (got is UNSET or wanted is None):
+        raise ResponseError('the answer has no vector_type "dense" or "sparse" at `$.vector_type`')
+    if wanted is not None and got != wanted:
+        shown = got if got in ("dense", "sparse") else "unknown"
+        raise ResponseError(f"expected {wanted} embeddings, got an answer of {shown} kind at `$.vector_type`")
+    return "dense" if got == "dense" else "sparse"
+
+
+def _decode_item(decoder: msgspec.json.Decoder[_T], text: bytes, position: int) -> _T:
+    problem = ""
+    try:
+        return decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        problem = _describe(error).replace("`$", f"`$.data[{position}]")
+    raise ResponseError(problem)
 
 
 def _describe(error: Exception) -> str:
@@ -208,77 +382,11 @@ def _describe(error: Exception) -> str:
         return f"the answer cannot be read: {error}"
     if isinstance(error, UnicodeDecodeError):
         return "the answer cannot be read: it is not UTF-8"
-    return "the answer cannot be read: it is nested too deeply"
+    return _TOO_DEEP
 
 
-def _explain(body: bytes, wanted: VectorType) -> str | None:
-    """Say that a body which did not decode is of the other kind, if it is."""
-    try:
-        shape = _SHAPE.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    other = "sparse" if wanted == "dense" else "dense"
-    return _other_kind(other, wanted) if shape.vector_type == other else None
-
-
-def _other_kind(got: str, wanted: str) -> str:
-    shown = got if got in ("dense", "sparse") else "unknown"
-    return f"expected {wanted} embeddings, got an answer of {shown} kind at `$.vector_type`"
-
-
-def _check_vector_type(got: str, wanted: VectorType) -> None:
-    if got != wanted:
-        raise ResponseError(_other_kind(got, wanted))
-
-
-def _check_count(got: int, count: int) -> None:
-    if got != count:
-        raise ResponseError(f"expected {count} embeddings, got {got} at `$.data`")
-
-
-def _write_rows(data: Sequence[list[float]], dimension: int | None, rows: RowsFor) -> None:
-    # All lengths are judged before `rows` is asked: it may take the first answer's dimension for good.
-    wanted = len(data[0]) if dimension is None else dimension
-    for position, values in enumerate(data):
-        if len(values) != wanted:
-            raise ResponseError(f"expected {wanted} numbers a row, got {len(values)} at `$.data[{position}].values`")
-    if wanted == 0:
-        raise ResponseError("the rows are empty at `$.data[0].values`")
-    matrix = rows(wanted)
-    # A number over float32's range becomes an infinity, quietly, and is found below.
-    with np.errstate(over="ignore"):
-        for position, values in enumerate(data):
-            matrix[position] = values
-    if not np.isfinite(matrix).all():
-        position = int(np.argmin(np.isfinite(matrix).all(axis=1)))
-        column = int(np.argmin(np.isfinite(matrix[position])))
-        raise ResponseError(f"a number is out of float32's range at `$.data[{position}].values[{column}]`")
-
-
-def _sparse_block(data: list[SparseItem]) -> SparseBlock:
-    with_tokens = [bool(item.sparse_tokens) for item in data]
-    for position, item in enumerate(data):
-        if len(item.sparse_values) != len(item.sparse_indices):
-            raise ResponseError(
-                f"{len(item.sparse_indices)} indices but {len(item.sparse_values)} values at `$.data[{position}]`"
-            )
-        if with_tokens[position] and len(item.sparse_tokens or ()) != len(item.sparse_indices):
-            raise ResponseError(
-                f"{len(item.sparse_indices)} indices but {len(item.sparse_tokens or ())} tokens at "
-                f"`$.data[{position}].sparse_tokens`"
-            )
-    lengths = np.fromiter((len(item.sparse_indices) for item in data), np.int64, len(data))
-    total = int(lengths.sum())
-    indices = np.fromiter((index for item in data for index in item.sparse_indices), np.uint32, total)
-    with np.errstate(over="ignore"):
-        values = np.fromiter((value for item in data for value in item.sparse_values), np.float32, total)
-    if not np.isfinite(values).all():
-        term = int(np.argmin(np.isfinite(values)))
-        position = int(np.searchsorted(np.cumsum(lengths), term, side="right"))
-        column = term - int(lengths[:position].sum())
-        raise ResponseError(f"a number is out of float32's range at `$.data[{position}].sparse_values[{column}]`")
-    tokens = [list(item.sparse_tokens or ()) for item in data] if any(with_tokens) else None
-    return SparseBlock(lengths, indices, values, tokens)
+_TOO_MUCH_BESIDE = "the answer has more than 1 MiB beside its embeddings"
+_TOO_DEEP = "the answer cannot be read: it is nested too deeply"
 
 
 class _TotalTokens(Struct):
@@ -299,63 +407,83 @@ def _total_tokens(usage: Raw | UnsetType) -> int | None:
     return total if isinstance(total, int) and 0 <= total <= MOST_TOKENS else None
 
 
-def _occurrences(buffer: bytes | Raw, character: bytes) -> int:
-    """How often a byte occurs; numpy is five times as fast as bytes.count, but takes its time to begin."""
-    if len(buffer) < 2**16:
-        return bytes(buffer).count(character)
-    return int(np.count_nonzero(np.frombuffer(buffer, np.uint8) == ord(character)))
-
-
-_FIELDS: Mapping[type[Struct], tuple[str, ...]] = {
-    kind: kind.__struct_fields__ for kind in (DenseAnswer, SparseAnswer, DenseItem, SparseItem)
-}
-
-
-def _check_duplicates(body: bytes, answer: DenseAnswer | SparseAnswer) -> None:
-    """Refuse a known key that occurs twice, which JSON parsers settle each in its own way.
-
-    msgspec keeps the last one and tells nobody. But each known key, and each text kept, accounts for two
-    quotation marks: if the body has no more than those, nothing was dropped. Otherwise it has keys that are
-    not known, escapes, or duplicates, and is looked at key by key.
-    """
-    marks = 2 + 4  # the key of data; vector_type with its text
-    if answer.model is not UNSET:
-        marks += 4
-    if isinstance(answer.usage, Raw):
-        usage = bytes(answer.usage)
-        own = usage.count(b'"')
-        marks += 2 + own
-        # A single key cannot occur twice.
-        if own > 2:
-            _refuse_duplicates(_pairs(usage), ("total_tokens",), "$.usage")
-    # Counted each in one go: there are a hundred items in every answer.
-    items = answer.data
-    own_types = [item.vector_type for item in items if item.vector_type is not UNSET]
-    marks += 2 * len(own_types) + b"".join(own_types).count(b'"')
-    if isinstance(answer, SparseAnswer):
-        tokens = [item.sparse_tokens for item in answer.data if item.sparse_tokens is not UNSET]
-        marks += 4 * len(items) + 2 * len(tokens) + 2 * sum(len(words or ()) for words in tokens)
-    else:
-        marks += 2 * len(items)
-    if marks == _occurrences(body, b'"') or not _dropped_something(body):
+def _check_usage(usage: Raw | UnsetType) -> None:
+    text = b"" if usage is UNSET else bytes(usage)
+    # A single key cannot occur twice.
+    if text.count(b'"') <= 2:
         return
-    top = _pairs(body)
-    _refuse_duplicates(top, _FIELDS[type(answer)], "$")
-    kind = SparseItem if isinstance(answer, SparseAnswer) else DenseItem
-    for position, pairs in enumerate(dict(top)["data"]):
-        _refuse_duplicates(pairs, _FIELDS[kind], f"$.data[{position}]")
+    if len(text) > MOST_BYTES:
+        raise ResponseError(_TOO_MUCH_BESIDE)
+    _check_form(text, levels_above=1)
+    _refuse_duplicates(_pairs(text), _TotalTokens.__struct_fields__, "$.usage")
 
 
-def _dropped_something(body: bytes) -> bool:
-    """Whether a key may occur twice in the answer or one of its items, keys that are not known included."""
+# What msgspec skips unread, or settles in its own way. It keeps the last of several equal keys and tells nobody. But each
+# known key, and each text kept, accounts for two quotation marks: if there are no more than those, nothing was dropped.
+
+
+def _occurrences(text: bytes, character: bytes) -> int:
+    """How often a byte occurs; numpy is five times as fast as bytes.count, but takes its time to begin."""
+    if len(text) < 2**16:
+        return text.count(character)
+    return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord(character)))
+
+
+def _marks_of(item: DenseItem | SparseItem) -> int:
+    """Quotation marks of an item's keys and texts, but for its vector_type."""
+    if isinstance(item, DenseItem):
+        return 2
+    return 4 if item.sparse_tokens is UNSET else 6 + 2 * len(item.sparse_tokens or ())
+
+
+def _is_plain(text: bytes, marks: int, own_types: Sequence[Raw], top: _Top | DenseAnswer | None = None) -> bool:
+    """Whether msgspec has read all that there is.
+
+    Args:
+        text: an item, all items, or an answer.
+        marks: what `_marks_of` gives, of all items in it.
+        own_types: the items' own.
+        top: the answer; `None` for items alone.
+    """
+    marks += 2 * len(own_types)
+    raws = b"".join(own_types)
+    if top is not None:
+        # The key of data; vector_type with its text, and model.
+        marks += 6 if top.model is UNSET else 10
+        if top.usage is not UNSET:
+            marks += 2
+            raws += bytes(top.usage)
+    return (
+        marks + raws.count(b'"') == _occurrences(text, b'"')
+        and raws.isascii()
+        and raws.count(b"[") + raws.count(b"{") < DEEPEST - 4
+    )
+
+
+def _has_each_key_once(item: bytes) -> bool:
+    """Whether no key of an item occurs twice, by its quotation marks; keys that are not known included."""
+    values = _MAPPING.decode(item).values()
+    return sum(2 + bytes(value).count(b'"') for value in values) == item.count(b'"')
+
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_STEPS = np.zeros(256, np.int8)
+_STEPS[[*b"[{"]], _STEPS[[*b"]}"]] = 1, -1
+
+
+def _check_form(text: bytes, levels_above: int = 0) -> None:
+    """Refuse what is no UTF-8 in strings, and what is nested too deeply, of JSON that msgspec has gone through."""
+    problem = None
     try:
-        top = msgspec.json.decode(body, type=dict[str, Raw])
-        items = msgspec.json.decode(top["data"], type=list[dict[str, Raw]])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return True
-    kept_at_top = sum(2 + _occurrences(value, b'"') for value in top.values())
-    kept_in_items = sum(2 + _occurrences(value, b'"') for item in items for value in item.values())
-    return kept_at_top != _occurrences(body, b'"') or kept_in_items != _occurrences(top["data"], b'"')
+        text.decode()
+    except UnicodeDecodeError as error:
+        problem = _describe(error)
+    if levels_above + text.count(b"[") + text.count(b"{") > DEEPEST:
+        steps = _STEPS[np.frombuffer(_STRING.sub(b"", text), np.uint8)]
+        if levels_above + steps.cumsum(dtype=np.int32).max() > DEEPEST:
+            problem = _TOO_DEEP
+    if problem is not None:
+        raise ResponseError(problem)
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -366,7 +494,7 @@ def _pairs(text: bytes) -> _Pairs:
     problem = None
     try:
         # Numbers are of no interest, and Python refuses integers of more than 4,300 digits.
-        value = json.loads(text, object_pairs_hook=_Pairs, parse_int=str, parse_float=str)
+        value = json.loads(text.decode(), object_pairs_hook=_Pairs, parse_int=str, parse_float=str)
     except (ValueError, RecursionError):
         problem = "the answer cannot be read: what it holds beside the embeddings is malformed"
     if problem is not None:

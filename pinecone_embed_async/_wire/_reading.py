@@ -4,7 +4,7 @@ The numbers make up nearly all of an answer. So each row is cut out, turned into
 written to its place; what is left, the frame, is an answer with a number of ours in the place of each row, a few
 kilobytes at most, and is judged by the same rules as an answer that is decoded whole. The two decoders give bit-equal rows:
 msgspec, which is always there, and simdjson, which makes no Python object of a number. Whatever is unusual in the least
-is judged by msgspec as a whole, once it is there.
+is judged by msgspec as a whole, once it is there, item by item.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import importlib.util
 import math
 import struct
 import sys
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, overload
 
 import msgspec
 import numpy as np
 
 from pinecone_embed_async._checks import one_of
 from pinecone_embed_async._errors import ConfigurationError, ResponseError
-from pinecone_embed_async._wire._answers import Answer, decode_whole, has_more_rows, judge_frame
+from pinecone_embed_async._wire._answers import MOST_BYTES, Answer, WholeAnswer, has_more_rows, judge_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -41,6 +41,9 @@ take many times their size."""
 
 LONGEST_END = 2**16
 """Bytes behind the last row at which it is asked whether there are more rows: it is usage and little else."""
+
+LONGEST_ROW = 20_000
+"""Numbers of a first row for which memory is taken as for all; no index takes more. Longer ones are judged as a whole."""
 
 _UNREADABLE = (msgspec.DecodeError, ResponseError, ValueError, TypeError, RuntimeError)
 """What a row that is none meets. `ResponseError`: a destination that wants another dimension."""
@@ -162,6 +165,7 @@ class Reading:
         self._gaps: list[bytes] = []
         self._gap: list[bytes] = []
         self._begun: list[bytes] = []
+        self._begun_bytes = 0
         # -1 before `data`.
         self._row = -1
         self._matrix: NDArray[np.float32] | None = None
@@ -172,15 +176,26 @@ class Reading:
         # Bytes behind the last row, until it is asked what they are.
         self._behind = 0
         self._refusal: str | None = None
+        self._whole: WholeAnswer | None = None
+        self._size = 0
         self.undecoded = 0
 
     def __repr__(self) -> str:
         state = f"{max(self._row, 0)} of {self._count} rows" if self._is_usual else "unusual"
         return f"<Reading {state}, {self.undecoded} bytes undecoded>"
 
+    @property
+    def left(self) -> int:
+        """Bytes that `finish` has to look at."""
+        return self.undecoded if self._is_usual else self._size
+
     def add(self, piece: bytes) -> None:
         """Take the next piece of the body, as it came."""
         if self._refusal is not None:
+            return
+        self._size += len(piece)
+        if self._size > (self._count + 1) * MOST_BYTES:
+            self._refuse(f"the answer takes more than {self._count + 1} MiB: one for each embedding and one beside them")
             return
         if self._is_usual:
             self.undecoded += len(piece)
@@ -217,26 +232,44 @@ class Reading:
         """Let go of everything if there are more rows than should be; asked once."""
         self._behind = -sys.maxsize
         if has_more_rows(self._gaps, b"".join(self._gap), self._count):
-            self._refusal = f"expected {self._count} embeddings, got more at `$.data`"
-            self._is_usual = False
-            self._pieces, self._gap, self._body = [], [], b""
+            self._refuse(f"expected {self._count} embeddings, got more at `$.data`")
 
-    def finish(self) -> Answer:
+    def _refuse(self, refusal: str) -> None:
+        """Let go of everything."""
+        self._refusal, self._is_usual, self.undecoded = refusal, False, 0
+        self._small, self._pieces, self._gap, self._begun, self._body = bytearray(), [], [], [], b""
+
+    @overload
+    def finish(self) -> Answer: ...
+    @overload
+    def finish(self, most: int) -> Answer | None: ...
+    def finish(self, most: int = sys.maxsize) -> Answer | None:
         """Judge the answer; all of its pieces must have been added.
+
+        Args:
+            most: bytes after which no more of an unusual answer is judged.
+
+        Returns:
+            The answer; `None` if there is more to judge, by the next call.
 
         Raises:
             ResponseError: the body cannot be read or does not match the request; the matrix may have been
                 written to in part.
         """
-        self.decode()
-        if self._refusal is not None:
-            raise ResponseError(self._refusal)
-        answer = self._finish_usual()
-        if answer is not None:
-            return answer
-        return decode_whole(
-            self.body(), count=self._count, vector_type=self._vector_type, dimension=self._dimension, rows=self._rows
-        )
+        if self._whole is None:
+            self.decode()
+            if self._refusal is not None:
+                raise ResponseError(self._refusal)
+            answer = self._finish_usual()
+            if answer is not None:
+                return answer
+            body = self.body()
+            self._pieces = []
+            self._whole = WholeAnswer(body, count=self._count, vector_type=self._vector_type, dimension=self._dimension)
+            if len(body) > most:
+                return None
+        self._whole.go_on(most)
+        return self._whole.finish(self._rows) if self._whole.is_done else None
 
     def body(self) -> bytes:
         """What has been added, or what reads the same; nothing if it was let go."""
@@ -301,7 +334,11 @@ class Reading:
             if end < 0:
                 self._gap.append(piece[position:opening])
                 self._begun.append(piece[opening:])
+                self._begun_bytes = len(piece) - opening
                 position = len(piece)
+                break
+            if end - opening > MOST_BYTES:
+                self._is_usual = False
                 break
             try:
                 values = convert(piece[opening : end + 1])
@@ -331,6 +368,9 @@ class Reading:
         end = piece.find(b"]", position)
         if end < 0:
             self._begun.append(piece[position:])
+            self._begun_bytes += len(piece) - position
+            if self._begun_bytes > MOST_BYTES:
+                self._is_usual = False
             return len(piece)
         begun, self._begun = self._begun, []
         row = b"".join([*begun, piece[position : end + 1]])
@@ -341,6 +381,8 @@ class Reading:
         return end
 
     def _make_matrix(self, length: int) -> NDArray[np.float32]:
+        if self._dimension is None and length > LONGEST_ROW:
+            raise ValueError
         dimension = length if self._dimension is None else self._dimension
         return self._rows(dimension) if self._is_in_place else np.empty((self._count, dimension), np.float32)
 

@@ -57,23 +57,6 @@ class SparseItem(Struct, gc=False):
     vector_type: Raw | UnsetType = UNSET
 
 
-class SparseAnswer(Struct):
-    """The body of a 200 with sparse embeddings."""
-
-    vector_type: str
-    data: list[SparseItem]
-    model: str | UnsetType = UNSET
-    usage: Raw | UnsetType = UNSET
-
-
-class AnswerShape(Struct):
-    """Just enough of a body to tell what it is."""
-
-    vector_type: str | UnsetType = UNSET
-    data: Raw | UnsetType = UNSET
-    error: Raw | UnsetType = UNSET
-
-
 class ErrorBody(Struct):
     """The inner part of the error envelope; types are checked where they are used."""
 

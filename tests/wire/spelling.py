@@ -3,14 +3,16 @@
 import json
 import math
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 import numpy as np
 
 DEEPEST = 3000
-"""Levels of nesting that are read at all; every decoder has given up far before."""
+"""Levels of nesting that are parsed at all; every decoder has given up far before."""
+DEEPEST_ANSWER = 100
+"""Levels of nesting that an answer may have."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,9 @@ class Token:
 
 @dataclass
 class Object:
-    """A JSON object as its pairs, so that a key may stand twice."""
+    """A JSON object as its pairs, so that a key may stand twice; a key may be a `Token`."""
 
-    pairs: list[tuple[str, Any]]
+    pairs: list[tuple[Any, Any]]
 
 
 def tree_of(value: Any) -> Any:
@@ -86,9 +88,7 @@ def write(tree: Any, draws: Random | None = None) -> bytes:
         if isinstance(node, str):
             return _string(node, draws)
         if isinstance(node, Object):
-            return each(
-                [_string(key, draws) + space() + b":" + space() + one(inner) for key, inner in node.pairs], b"{", b"}"
-            )
+            return each([one(key) + space() + b":" + space() + one(inner) for key, inner in node.pairs], b"{", b"}")
         return each([one(inner) for inner in node], b"[", b"]")
 
     return space() + one(tree) + space()
@@ -126,6 +126,17 @@ ODD_TOKENS = (
     *(b"1e99999999999999999999", b"9" * 30, b"9" * 400, b"-" + b"9" * 5000, b"0." + b"3" * 900, b"1." + b"0" * 50 + b"1"),
     *(b"4294967295", b"4294967296", b"-1", b"1.0", b"9223372036854775808", b"-9223372036854775809", b"18446744073709551616"),
     *(b"01", b"1.", b".5", b"+1", b"-", b"1e", b"0x1", b"1_0", b"\xd9\xa1", b"3.4028235677973366e38", b"2.5e-324", b"1e-46"),
+    # Where float32 ends, above and below, and just beside; the same for float64; halfway between two of float32's.
+    *(b"3.40282346638528859e38", b"340282356779733661637539395458142568447", b"340282356779733661637539395458142568448"),
+    *(
+        b"-340282346638528859811704183484516925440",
+        b"1.401298464324817e-45",
+        b"7.006492321624085e-46",
+        b"7.00649232162409e-46",
+    ),
+    *(b"1.7976931348623157e308", b"1.7976931348623159e308", b"4.9406564584124654e-324", b"2.4703282292062327e-324"),
+    *(b"16777217", b"16777217.0000000000000000000000001", b"1.00000005960464477539062500001", b"0.1e1", b"1E-0", b"-0e-0"),
+    *(b"1" + b"0" * 310 + b"e-310", b"0." + b"0" * 330 + b"1e330", b"1e-99999999999999999999", b"0e99999999999999999999"),
     *(b"null", b"true", b'"0.5"', b"[]", b"{}", b"", b"[[0.5]]", b'{"values":[1]}', b"5e-324", b"2.2250738585072011e-308"),
     *(b'"\\ud800"', b'"\\udc00\\ud800"', b'"\xff"', b'"\xed\xa0\x80"', b'"\\x"', b'"\x01"', b'"\\u12"', b'"\x00"', b"7.0"),
 )
@@ -141,13 +152,25 @@ def nested_objects(levels: int) -> Token:
     return Token(b'{"values":' * levels + b"1" + b"}" * levels)
 
 
+ODD_KEYS = tuple(
+    map(Token, (b'"\\ud800"', b'"\\ude00\\ud83d"', b'"\xff"', b'"\xed\xa0\x80"', b'"\x01"', b'"\\x"', b"x", b"1"))
+)
+
+
+def nest(tree: Any, draws: Random) -> None:
+    """Put in something nested about as deeply as may be."""
+    deep = draws.choice((nested, nested_objects))(draws.randint(94, 102))
+    chosen = draws.choice(objects_in(tree))
+    chosen.pairs.insert(draws.randint(0, len(chosen.pairs)), (draws.choice(OTHER_KEYS), deep))
+
+
 def _odd(draws: Random) -> Any:
     kind = draws.random()
     if kind < 0.6:
         return Token(draws.choice(ODD_TOKENS))
     if kind < 0.95:
         return anything(draws)
-    return draws.choice((nested, nested_objects))(draws.choice((3, 400, 990, 20_000)))
+    return draws.choice((nested, nested_objects))(draws.choice((3, *range(95, 103), 400, 990, 20_000)))
 
 
 def spoil_tree(tree: Any, draws: Random) -> None:
@@ -163,8 +186,10 @@ def spoil_tree(tree: Any, draws: Random) -> None:
         pairs = draws.choice(objects).pairs
         at = draws.randrange(len(pairs))
         key, old = pairs[at]
-        change = draws.choice(("replace", "double", "double", "drop", "rename", "nest"))
-        if change == "double":
+        change = draws.choice(("replace", "double", "double", "drop", "rename", "nest", "odd key"))
+        if change == "odd key":
+            pairs.insert(at, (draws.choice(ODD_KEYS), anything(draws)))
+        elif change == "double":
             pairs.insert(draws.randint(0, len(pairs)), (key, draws.choice((old, _odd(draws)))))
         elif change == "drop":
             del pairs[at]
@@ -183,7 +208,7 @@ LONG_PIECES = (b"[" * 5000, b'{"":' * 5000, b"9" * 5000)
 
 def spoil_bytes(body: bytes, other: bytes, draws: Random) -> bytes:
     """Spoil a body in one place: flipped, inserted, replaced, deleted, cut off, doubled, or taken from another body."""
-    at = draws.randint(0, len(body))
+    at = draws.choice((0, len(body), *(draws.randint(0, len(body)) for _ in range(6))))
     end = min(len(body), at + draws.choice((1, 3, 40)))
     piece = draws.choice(PIECES if draws.random() < 0.97 else LONG_PIECES)
     flipped = bytes(byte ^ (1 << draws.randrange(8)) for byte in body[at : at + 1])
@@ -207,7 +232,7 @@ class Contents:
         indices: of each sparse row.
         tokens: of each sparse row; `None` if no row has any.
         total_tokens: `None` if the answer does not say.
-        is_plain: whether it is well-formed in every respect, so that a decoder has no excuse for refusing it.
+        model: `None` if the answer does not say.
     """
 
     vector_type: str
@@ -215,7 +240,7 @@ class Contents:
     indices: list[list[int]]
     tokens: list[list[str]] | None
     total_tokens: int | None
-    is_plain: bool = field(compare=False)
+    model: str | None
 
 
 class RefusedError(Exception):
@@ -265,7 +290,7 @@ def depth_of(body: bytes) -> int:
 
 
 def parse(body: bytes) -> Any:
-    """The pairs of a body; bytes that are no UTF-8 are kept as they are within strings, as msgspec skips them.
+    """The pairs of a body; bytes that are no UTF-8 are kept as they are within strings.
 
     Raises:
         RefusedError: it is no JSON.
@@ -328,12 +353,22 @@ def _strings_in(tree: Any) -> list[str]:
 
 
 def read_answer(body: bytes, *, count: int, vector_type: str | None, dimension: int | None) -> Contents:
-    """Read an answer with the standard library, by the rules that the decoders have.
+    """Read an answer with the standard library, by the endpoint's reference and the rules for what JSON leaves open.
+
+    The rules: strict UTF-8, no NaN, no half of a surrogate pair, no known key twice, a hundred levels of nesting; numbers of
+    any length, those that are embeddings finite in float32. Beyond the reference, an embedding that is there is taken
+    though `model`, `usage` or an item's `vector_type` is missing or odd, or `sparse_tokens` is null: it is paid for.
 
     Raises:
-        RefusedError: the rules refuse it.
+        RefusedError: it is no such answer.
     """
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise RefusedError from error
+    _refuse(depth_of(body) > DEEPEST_ANSWER)
     tree = parse(body)
+    _refuse(not all(map(_is_text, _strings_in(tree))))
     top = _only(tree, "model", "vector_type", "data", "usage")
     kind = top.get("vector_type")
     _refuse(kind != vector_type if vector_type is not None else kind not in ("dense", "sparse"))
@@ -359,5 +394,4 @@ def read_answer(body: bytes, *, count: int, vector_type: str | None, dimension: 
         _refuse(pairs.get("sparse_tokens", []) not in (None, words))
         tokens.append(words)
     total_tokens = _total_tokens(top.get("usage"))
-    is_plain = depth_of(body) < 500 and all(map(_is_text, _strings_in(tree)))
-    return Contents(str(kind), rows, indices, tokens if any(tokens) else None, total_tokens, is_plain)
+    return Contents(str(kind), rows, indices, tokens if any(tokens) else None, total_tokens, top.get("model"))

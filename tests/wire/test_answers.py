@@ -106,6 +106,61 @@ def test_what_is_no_answer_is_refused(decoder: Decoder, body: bytes) -> None:
     refused(decoder, body)
 
 
+def with_unknown(where: str, key: bytes, value: bytes) -> bytes:
+    """An answer with a key that nobody knows."""
+    before = {"top": b'"usage"', "usage": b'"total_tokens"', "item": b'"values"'}[where]
+    return json.dumps(dense()).encode().replace(before, b"%b: %b, %b" % (key, value, before), 1)
+
+
+@pytest.mark.parametrize("where", ["top", "usage", "item"])
+@pytest.mark.parametrize(
+    "string", [b'"\xff"', b'"\xed\xa0\x80"', b'"\\ud800"', b'"\\udc00\\ud800"', b'"a\\\\\\udfff"', b'"\xe2\x82"', b'"\x01"']
+)
+def test_strings_that_are_no_text_are_refused_though_nobody_reads_them(decoder: Decoder, where: str, string: bytes) -> None:
+    refused(decoder, with_unknown(where, string, b"0"))
+    refused(decoder, with_unknown(where, b'"x"', string))
+    refused(decoder, with_unknown(where, b'"x"', b"[%b]" % string))
+
+
+@pytest.mark.parametrize("where", ["top", "usage", "item"])
+def test_strings_that_are_text_are_taken_however_they_are_written(decoder: Decoder, where: str) -> None:
+    for string in (b'"\\ud83d\\uDE00"', '"\U0001f600"'.encode(), b'"\\\\ud800"', b'"\\\\\\\\udc00"', b'"\\"[{\\u005b"'):
+        read(decoder, with_unknown(where, string, string))
+
+
+@pytest.mark.parametrize(("where", "above"), [("top", 1), ("usage", 2), ("item", 3)])
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"x":', b"}")])
+def test_an_answer_may_have_a_hundred_levels_and_no_more(
+    decoder: Decoder, where: str, above: int, opening: bytes, closing: bytes
+) -> None:
+    for key in (b'"x"', b'"["', b'"\\"]"'):
+        levels = 100 - above
+        read(decoder, with_unknown(where, key, opening * levels + b"0" + closing * levels))
+        assert "nested" in refused(decoder, with_unknown(where, key, opening * (levels + 1) + b"0" + closing * (levels + 1)))
+
+
+def test_levels_are_counted_in_what_is_known_too(decoder: Decoder) -> None:
+    for levels in (99, 100):
+        deep = json.loads("[" * levels + "]" * levels)
+        items = [{"values": [1, 2, 3], "vector_type": deep[0][0]}] * COUNT
+        for body in (dense(usage=deep), dense(data=items)):
+            if levels == 99:
+                read(decoder, body)
+            else:
+                assert "nested" in refused(decoder, body)
+
+
+def test_levels_are_counted_in_what_is_there_twice(decoder: Decoder) -> None:
+    data = json.dumps([{"values": [1, 2, 3], "x": []}] * COUNT)
+    # Within the answer, and around the array, an item and its "x".
+    for levels in (96, 97):
+        body = f'{{"x": {"[" * levels + data + "]" * levels}, "vector_type": "dense", "data": {data}}}'.encode()
+        if levels == 96:
+            read(decoder, body)
+        else:
+            assert "nested" in refused(decoder, body)
+
+
 def test_garbage_behind_the_answer_is_refused(decoder: Decoder) -> None:
     refused(decoder, json.dumps(dense()).encode() + b" x")
 

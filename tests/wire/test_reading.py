@@ -207,6 +207,8 @@ TINY = {
     "dense": b'{"values":[1]},',
     "spaced": b'{ "values" : [ 1 ] } ,',
     "nothing": b'{"":0},',
+    "empty": b"{},",
+    "number": b"0,",
     "sparse": b'{"sparse_values":[1],"sparse_indices":[1]},',
 }
 
@@ -220,9 +222,85 @@ def test_many_tiny_rows_take_no_more_memory_than_a_few_times_their_bytes(
     body = b'{"vector_type":"%b","data":[%b]}' % (kind, (TINY[row] * (2**22 // len(TINY[row])))[:-1])
     pieces = (body[at : at + 2**16] for at in range(0, len(body), 2**16))
     reading = begin(decoder, Rows(), **told)
-    assert memory_for(reading, pieces) < 8 * len(body)
+    assert memory_for(reading, pieces) < 4 * len(body)
     with pytest.raises(ResponseError):
         reading.finish()
+
+
+def filled(kind: bytes, before: bytes, repeated: bytes, behind: bytes) -> bytes:
+    """An answer of one item, of four megabytes."""
+    return b'{"vector_type":"%b","data":[%b]}' % (kind, before + repeated * (2**22 // len(repeated)) + behind)
+
+
+LONG = {
+    "values": filled(b"dense", b'{"values":[', b"0,", b"0]}"),
+    "indices": filled(b"sparse", b'{"sparse_values":[],"sparse_indices":[', b"0,", b"0]}"),
+    "tokens": filled(b"sparse", b'{"sparse_values":[],"sparse_indices":[],"sparse_tokens":[', b'"a",', b'"a"]}'),
+    "unknown": filled(b"dense", b'{"values":[1],"x":{', b'"a":{},', b'"a":{}}}'),
+    "beside": filled(b"dense", b'{"values":[1]}],"x":[', b"{},", b"{}"),
+}
+
+
+@pytest.mark.parametrize("what", LONG)
+@pytest.mark.parametrize("count", [1, 9])
+def test_an_embedding_of_more_than_a_mebibyte_is_refused_before_it_becomes_objects(
+    decoder: Decoder, what: str, count: int
+) -> None:
+    body = LONG[what].replace(b'"data":[', b'"data":[' + b'{"values":[1]},' * (count - 1))
+    vector_type = "sparse" if b'"sparse"' in body else "dense"
+    reading = begin(decoder, Rows(), count=count, vector_type=vector_type, dimension=None)
+    pieces = (body[at : at + 2**16] for at in range(0, len(body), 2**16))
+    assert memory_for(reading, pieces) < 4 * len(body)
+    with pytest.raises(ResponseError):
+        reading.finish()
+
+
+def test_what_is_refused_for_its_size_says_so(decoder: Decoder) -> None:
+    for count, said in (
+        (1, "takes more than 2 MiB: one for each"),
+        (5, "cannot be read: expected 5 embeddings, got 1"),
+    ):
+        reading = begin(decoder, Rows(), count=count, dimension=None)
+        reading.add(LONG["values"])
+        with pytest.raises(ResponseError, match=said):
+            reading.finish()
+    row = b'{"values":[%b0]},' % (b"0," * 2**19)
+    reading = begin(decoder, Rows(), count=3, dimension=None)
+    reading.add(b'{"vector_type":"dense","data":[%b]}' % (row + b'{"values":[1]},' * 2)[:-1])
+    with pytest.raises(ResponseError, match=r"an embedding takes more than 1 MiB at `\$\.data\[0\]`"):
+        reading.finish()
+    reading = begin(decoder, Rows(), dimension=1)
+    reading.add(b'{"x":[%b0],"vector_type":"dense","data":[%b]}' % (b"0," * 2**19, (b'{"values":[1]},' * 3)[:-1]))
+    with pytest.raises(ResponseError, match="more than 1 MiB beside its embeddings"):
+        reading.finish()
+
+
+def test_the_largest_rows_that_an_index_takes_are_read(decoder: Decoder) -> None:
+    rows = Rows()
+    body = b'{"vector_type":"dense","data":[%b]}' % b",".join(
+        [b'{"values":[%b1]}' % (b"-0.01313018798828125," * 19_999)] * 3
+    )
+    decode(decoder, body, most=2**19, count=3, vector_type=None, dimension=None, rows=rows)
+    assert rows.matrix.shape == (3, 20_000)
+
+
+def sparse_body(terms: int, beside: bytes = b"") -> bytes:
+    item = b'{"sparse_values":[%b1],"sparse_indices":[%b1]%b}' % (b"0.5," * (terms - 1), b"7," * (terms - 1), beside)
+    return b'{"vector_type":"sparse","data":[%b]}' % b",".join([item] * 96)
+
+
+@pytest.mark.parametrize("beside", [b"", b',"x":"\xc3\xa9","x":0'])
+def test_sparse_rows_are_judged_a_few_at_a_time(decoder: Decoder, beside: bytes) -> None:
+    body = sparse_body(2000, beside)
+    reading = begin(decoder, Rows(), count=96, vector_type="sparse", dimension=None)
+    reading.add(body)
+    steps = 1
+    while (answer := reading.finish(2**16)) is None:
+        steps += 1
+    assert steps >= len(body) // (2**16 + len(body) // 96)
+    assert answer.sparse is not None
+    assert answer.sparse.lengths.tolist() == [2000] * 96
+    assert memory_for(begin(decoder, Rows(), count=96, vector_type="sparse"), [body]) < 4 * len(body)
 
 
 def test_of_more_rows_than_there_should_be_no_more_is_kept_than_shows_it(decoder: Decoder) -> None:
@@ -242,9 +320,12 @@ def test_a_long_end_that_holds_no_rows_is_none_of_them(decoder: Decoder) -> None
     assert rows.matrix.tobytes() == ROWS.tobytes()
 
 
-async def test_pieces_that_are_there_already_leave_the_event_loop_its_turns() -> None:
-    pieces = [*byte_by_byte(BODY), *[b" "] * 20_000]
-    transport = MockTransport(lambda _: MockResponse(body=pieces))
+def transport_of(body: bytes | list[bytes]) -> MockTransport:
+    return MockTransport(lambda _: MockResponse(body=body))
+
+
+async def turns_of(client: EmbedClient[Any], texts: list[str]) -> int:
+    """Turns of the event loop while a client embeds."""
     turns = 0
 
     async def count() -> None:
@@ -253,8 +334,34 @@ async def test_pieces_that_are_there_already_leave_the_event_loop_its_turns() ->
             turns += 1
             await asyncio.sleep(0)
 
-    async with EmbedClient("m", api_key="k", transport=transport, vector_type="dense", look_up_model=False) as client:
-        counting = asyncio.create_task(count())
-        await client.embed(["a", "b", "c"])
-        counting.cancel()
-    assert turns > len(pieces) / 300
+    counting = asyncio.create_task(count())
+    await client.embed(texts)
+    counting.cancel()
+    return turns
+
+
+async def test_pieces_that_are_there_already_leave_the_event_loop_its_turns() -> None:
+    pieces = [*byte_by_byte(BODY), *[b" "] * 20_000]
+    async with EmbedClient(
+        "m", api_key="k", transport=transport_of(pieces), vector_type="dense", look_up_model=False
+    ) as client:
+        assert await turns_of(client, ["a", "b", "c"]) > len(pieces) / 300
+
+
+async def test_a_large_sparse_answer_leaves_the_event_loop_its_turns() -> None:
+    turns = []
+    for terms in (1, 5000):
+        transport = transport_of(sparse_body(terms))
+        async with EmbedClient("m", api_key="k", transport=transport, vector_type="sparse", look_up_model=False) as client:
+            turns.append(await turns_of(client, ["a"] * 96))
+    assert turns[1] >= turns[0] + len(sparse_body(5000)) // 2**20
+
+
+def test_a_long_row_in_many_pieces_that_are_decoded_each_is_read_in_linear_time(decoder: Decoder) -> None:
+    rows = Rows()
+    values = b"0.125," * 2**15 + b"1"
+    body = b'{"vector_type":"dense","data":[%b]}' % b",".join([b'{"values":[%b]}' % values] * 3)
+    # Were what is there of a row looked at anew with each piece, it would take a quarter of an hour.
+    cuts = tuple(range(1, len(body), 3))
+    decode(decoder, body, cuts=cuts, most=1, count=3, vector_type="dense", dimension=2**15 + 1, rows=rows)
+    assert (rows.matrix[:, -1] == 1).all()
