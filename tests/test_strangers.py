@@ -288,6 +288,28 @@ async def test_a_back_end_that_fails_is_an_error_of_the_job(
         assert client.statistics().in_flight == client.statistics().waiting == 0
 
 
+@pytest.mark.parametrize("more", [1, 10**309])
+async def test_a_back_end_that_grants_more_than_was_asked_for_grants_that(emulator: Emulator, more: int) -> None:
+    backend = Backend(lambda demand: QuotaGrant(demand.tokens + more))
+    async with (
+        dense_client(emulator, quota=backend, max_concurrency=1, **OPTIONS) as client,
+        asyncio.timeout(10),
+        asyncio.TaskGroup() as group,
+    ):
+        calls = [group.create_task(client.embed(TEXTS)) for _ in range(3)]
+    assert all(call.result().embedded.all() for call in calls)
+    assert len(backend.settled) == emulator.statistics().requests
+
+
+async def test_a_back_end_that_grants_no_number_is_told_of_shortly(emulator: Emulator) -> None:
+    for tokens in (-(10**5000), "many" * 1000):
+        backend = Backend(lambda _, tokens=tokens: QuotaGrant(tokens))  # type: ignore[misc]
+        async with dense_client(emulator, quota=backend, **OPTIONS) as client:
+            with pytest.raises(ConfigurationError, match="acquire must give") as caught:
+                await client.embed(TEXTS)
+            assert len(str(caught.value)) < 300
+
+
 @pytest.mark.parametrize("settle", [cancels_itself, lambda: 1 / 0])
 async def test_a_back_end_that_cannot_settle_costs_no_rows(
     emulator: Emulator, settle: Callable[[], None], caplog: pytest.LogCaptureFixture
