@@ -310,6 +310,33 @@ async def test_a_back_end_that_grants_no_number_is_told_of_shortly(emulator: Emu
             assert len(str(caught.value)) < 300
 
 
+async def test_a_back_end_that_takes_a_moment_to_end_is_waited_for_however_often_its_call_is_cancelled(
+    emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    has_ended = asyncio.Event()
+
+    async def acquire() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await settle()
+            has_ended.set()
+
+    async with dense_client(emulator, quota=Backend(lambda _: acquire()), **OPTIONS) as client, asyncio.timeout(10):
+        call = asyncio.create_task(client.embed(TEXTS))
+        await settle()
+        call.cancel()
+        await asyncio.sleep(0)
+        # From within, as what waits for it does when it is cancelled by a deadline and left at once.
+        cancel_all("embed")
+        await asyncio.sleep(0)
+        cancel_all("embed")
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert has_ended.is_set()
+    assert not any("left behind" in record.getMessage() for record in caplog.records)
+
+
 @pytest.mark.parametrize("settle", [cancels_itself, lambda: 1 / 0])
 async def test_a_back_end_that_cannot_settle_costs_no_rows(
     emulator: Emulator, settle: Callable[[], None], caplog: pytest.LogCaptureFixture

@@ -36,6 +36,11 @@ class LookingReader:
         self._handed_over = asyncio.Event()
 
     @property
+    def task(self) -> asyncio.Task[None] | None:
+        """See `Reader`."""
+        return self._reader.task
+
+    @property
     def is_finished(self) -> bool:
         """See `Reader`; what is not looked up yet is among the batches."""
         return self._reader.is_finished
@@ -62,8 +67,9 @@ class LookingReader:
     async def read(self, room: Callable[[], Awaitable[bool]], has_room: Callable[[], bool]) -> None:
         """See `Reader.read`; ends when everything is looked up."""
         async with asyncio.TaskGroup() as group:
+            # Both are tasks of the group, so that they are cancelled together, and neither waits for the other's neighbour.
             group.create_task(self._look_all_up(), name="look up batches")
-            await self._reader.read(room, has_room)
+            group.create_task(self._reader.read(room, has_room), name="read the source")
 
     async def _look_all_up(self) -> None:
         while True:

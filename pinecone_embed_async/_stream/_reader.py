@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pinecone_embed_async._errors import EmbedError, InputError
-from pinecone_embed_async._foreign import Cancellations
+from pinecone_embed_async._foreign import Cancellations, StrayCancellationError
 from pinecone_embed_async._inputs import check_iterable, text_of
 from pinecone_embed_async._threads import in_thread
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from pinecone_embed_async._clock import Clock, Timer
+    from pinecone_embed_async._foreign import Neighbour
     from pinecone_embed_async._plan import PlannedRequest, Splitter
     from pinecone_embed_async._stream._batches import Batches
 
@@ -55,8 +56,11 @@ class Reader:
         max_delay: seconds that an item of an asynchronous source waits at most for others to share a request, unless
             there is no room for another.
         handed_over: called in the event loop when there are new batches, with how many of their items have failed.
+        neighbour: awaits an asynchronous source; `None` for one that reads in the event loop or a thread, which nobody
+            can leave behind.
 
     Attributes:
+        task: that reads an asynchronous source; `None` for another, or none yet.
         is_finished: whether the source has ended, or will not be read any further.
         error: what the source raised, or the function that gives the text; `None` if nothing.
         was_cancelled: whether the task that reads was cancelled, by the stream or by somebody else, which is the error then.
@@ -75,6 +79,7 @@ class Reader:
         executor: Executor | None,
         max_delay: float,
         handed_over: Callable[[int], None],
+        neighbour: Neighbour | None = None,
     ) -> None:
         self._source = source
         self._text = text
@@ -85,6 +90,8 @@ class Reader:
         self._executor = executor
         self._max_delay = max_delay
         self._handed_over = handed_over
+        self._neighbour = neighbour
+        self.task: asyncio.Task[None] | None = None
         self._iterator: AsyncIterator[Any] | Iterator[Any] | None = None
         self._position = 0
         self._items: list[Any] = []
@@ -106,6 +113,15 @@ class Reader:
             has_room: whether there is now.
         """
         self._has_room = has_room
+        if self._neighbour is None:
+            await self._read(room)
+            return
+        self.task = asyncio.create_task(self._read(room), name="the source")
+        with contextlib.suppress(StrayCancellationError):
+            # It is told of by then.
+            await self._neighbour.ask(self.task)
+
+    async def _read(self, room: Callable[[], Awaitable[bool]]) -> None:
         cancellations = await Cancellations.counted()
         try:
             try:
