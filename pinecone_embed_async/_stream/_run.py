@@ -275,6 +275,7 @@ class Run:
         From its end on to the start of the sending nothing is awaited, so that no turn is lost.
         """
         while (ahead := self._ledger.ahead()) is not None:
+            least = self._ledger.least_tokens(ahead)
             try:
                 turn = await self._turn_for(ahead)
             except EmbedError as error:
@@ -286,10 +287,11 @@ class Run:
                 self._refuse(unexpected_error(fault))
                 await asyncio.sleep(0)
                 continue
-            # What is next may be another one by now. If it is not, and its first input has more tokens than the turn is for,
-            # then no turn is for more.
+            # What is next may be another one by now, or known to have more tokens. If it is not, and its first input has
+            # more than the turn is for, then no turn is for more.
             entry.request = self._ledger.take(turn.tokens)
-            if entry.request is None and self._ledger.ahead() is ahead:
+            is_same = entry.request is None and self._ledger.ahead() is ahead
+            if is_same and self._ledger.least_tokens(ahead) <= least:
                 entry.request = self._ledger.take_first()
             if entry.request is not None:
                 turn.shrink(entry.request.tokens)
