@@ -15,6 +15,7 @@ from pinecone_embed_async import (
     EmbedError,
     MockResponse,
     MockTransport,
+    Progress,
     QuotaDemand,
     QuotaGrant,
     QuotaOutcome,
@@ -192,9 +193,11 @@ async def stubborn() -> AsyncIterator[Callable[[], Any]]:
             with contextlib.suppress(asyncio.CancelledError):
                 await released.wait()
 
-    yield wait
-    released.set()
-    await settle()
+    try:
+        yield wait
+    finally:
+        released.set()
+        await settle()
 
 
 async def test_a_source_that_swallows_its_cancellation_is_left_behind(
@@ -220,6 +223,41 @@ async def test_a_source_that_swallows_its_cancellation_is_left_behind(
             with pytest.raises(DeadlineExceededError):
                 await call
     assert sum("left behind" in record.getMessage() for record in caplog.records) == 2
+
+
+async def test_a_source_that_is_left_behind_is_read_for_nobody(emulator: Emulator) -> None:
+    clock, told = FakeClock(), list[Progress]()
+    asked: list[Any] = []
+
+    def text(item: Any) -> Any:
+        asked.append(item)
+        return item
+
+    async with dense_client(emulator, clock=clock, **OPTIONS) as client, asyncio.timeout(10):
+        async with stubborn() as wait:
+
+            async def source() -> AsyncIterator[object]:
+                yield "a"
+                await wait()
+                yield 5
+                yield "b"
+
+            async def streamed() -> None:
+                async with client.stream(source(), text=text, timeout=1, max_delay=30, progress=told.append) as batches:
+                    async for _ in batches:
+                        pass
+
+            call = asyncio.create_task(streamed())
+            while not call.done():
+                await asyncio.sleep(0.005)
+                clock.advance(PATIENCE_SECONDS / 4)
+            with pytest.raises(DeadlineExceededError):
+                await call
+            assert not clock.pending
+            count = len(told)
+        assert asked == ["a"]
+        assert len(told) == count
+        assert not clock.pending
 
 
 async def test_a_call_whose_source_hangs_ends_when_the_client_is_closed(emulator: Emulator) -> None:

@@ -117,9 +117,14 @@ class Reader:
             await self._read(room)
             return
         self.task = asyncio.create_task(self._read(room), name="the source")
-        with contextlib.suppress(StrayCancellationError):
-            # It is told of by then.
-            await self._neighbour.ask(self.task)
+        try:
+            with contextlib.suppress(StrayCancellationError):
+                # It is told of by then.
+                await self._neighbour.ask(self.task)
+        finally:
+            # One that is left behind is read for nobody.
+            self.is_finished = True
+            self._call_off()
 
     async def _read(self, room: Callable[[], Awaitable[bool]]) -> None:
         cancellations = await Cancellations.counted()
@@ -133,7 +138,8 @@ class Reader:
                     raise
             except Exception as error:  # noqa: BLE001 - it is the caller's, and given to the caller
                 self.error = _told("the source", error)
-            self._flush()
+            if not self.is_finished:
+                self._flush()
         finally:
             self.is_finished = True
             self._call_off()
@@ -178,6 +184,8 @@ class Reader:
     async def _gather_async(self, iterator: Any) -> bool:
         self._was_flushed = False
         async for item in iterator:
+            if self.is_finished:
+                return True
             if self._feed(item):
                 self._call_off()
                 return False

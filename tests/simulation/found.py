@@ -176,6 +176,10 @@ FOUND = {
         clients=(ClientPlan(cache="stays"),),
         calls=(CallPlan(timeout=1.696), CallPlan(kind="stream", timeout=0.054, source="async")),
     ),
+    "a source that was left behind left the timer of its items running": Scenario(
+        seed=6012898,
+        calls=(CallPlan(kind="stream", timeout=0.2, source="async", source_hangs=True, source_stays=True, max_delay=2.0),),
+    ),
     "a back end that was about to end was left behind, for two had cancelled its call at once": Scenario(
         seed=6001009,
         clients=(ClientPlan(quota="backend", backend="stays"),),
