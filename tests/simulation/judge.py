@@ -196,12 +196,22 @@ class Judge:
         if told.used < billed:
             self.found("counted short", f"{told.used} used, {billed} billed in the window of {exchange.number} at {now}")
         if told.source in ("given", "named") and told.limit is not None and told.used > told.limit:
-            is_alone = not any(other.fate == "under way" for other in self._over[self._limiter_of(exchange.client)])
+            # Of those that are sent in one instant each sees what all of them have: one of them may be what goes over.
+            over = self._over[self._limiter_of(exchange.client)]
+            trials = self._trials(exchange)
+            is_alone = len(trials) == 1 and told.used - trials[0] <= told.limit
+            is_alone |= not any(other.fate == "under way" for other in over)
             if len(exchange.texts) > 1 and (told.source == "given" or not is_alone):
                 self.found("over the quota", f"{told.used} of {told.limit} ({told.source}) with {exchange.number} at {now}")
-            self._over[self._limiter_of(exchange.client)].append(exchange)
+            over.append(exchange)
         if told.paused > INSTANT:
             self.found("pause", f"{exchange.number} sent at {now}, {told.paused} s before the end of a pause")
+
+    def _trials(self, exchange: Exchange) -> list[int]:
+        """The tokens of requests that go over a limit to see whether it has been raised."""
+        key = MODEL, exchange.input_type
+        grants = self._clients[exchange.client][1]._turnstile._limiter._open
+        return [grant.tokens for grant in grants if grant.is_trial and grant.key == key]
 
     def _end_of(self, exchange: Exchange) -> float:
         return exchange.ended if exchange.ended is not None else math.inf
