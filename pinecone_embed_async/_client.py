@@ -976,7 +976,6 @@ class EmbedClient(Generic[EmbeddingsT]):
                 Collector(0, 0, dimension),
                 window=window,
                 raises=raises,
-                neighbour=self._sources if isinstance(source, AsyncIterable) else None,
             )
             report = self._reporter(progress, batches, batches, None)
             observation = self._observe("stream", job, None, lambda _: _totals(batches, batches, None))
@@ -1013,6 +1012,7 @@ class EmbedClient(Generic[EmbeddingsT]):
                 executor=self._executor,
                 max_delay=max_delay,
                 handed_over=handed_over,
+                neighbour=self._sources if isinstance(source, AsyncIterable) else None,
             )
             if self._cache is not None and job.maker is not None:
                 look_up = self._batch_looker(self._cache, job.maker, batches, dimension, run)

@@ -245,7 +245,7 @@ class Engine:
         return state
 
     def _make_state(self, process: int) -> _LoopState:
-        options = self._options
+        options, budget = self._options, self.budget
         own: AiohttpTransport | None = None
         if options.transport is None:
             own = AiohttpTransport(
@@ -260,7 +260,8 @@ class Engine:
             process=process,
             transport=options.transport or cast("Transport", own),
             own=own,
-            lane=Lane(options.max_concurrency, is_slowed=lambda: self.budget.is_low),
+            # A quota that others share knows the lane: it must not keep alive what a loop that is gone has left behind.
+            lane=Lane(options.max_concurrency, is_slowed=lambda: budget.is_low),
             gate=DecodeGate(),
             decoder=choose_decoder(options.decoder),
         )

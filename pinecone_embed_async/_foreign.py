@@ -106,7 +106,10 @@ class Neighbour:
             if not task.cancelling():
                 # Another time it would only be disturbed while it ends.
                 task.cancel()
-            cancellation = await self._ended(task, self._clock.time() + PATIENCE_SECONDS) or cancellation
+            end = self._clock.time() + PATIENCE_SECONDS
+            # However often the caller is cancelled meanwhile: a call's deadline and whoever leaves it may do so at once.
+            while not task.done() and self._clock.time() < end:
+                cancellation = await self._ended(task, end) or cancellation
         if not task.done():
             logger.warning("%s did not end within %g s of being cancelled, and is left behind", self._name, PATIENCE_SECONDS)
             self._left.add(task)

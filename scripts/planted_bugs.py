@@ -218,6 +218,72 @@ BUGS = (
         "            parts = request.parts((count + 1) // 2, self._limits())\n"
         "            self._parts.extend(parts[: 2 - count % 2])\n            return\n",
     ),
+    _bug(
+        "a cache that hangs keeps a call beyond its deadline",
+        "_client.py",
+        "            async with self._looking(job.deadline), asyncio.TaskGroup() as group:\n",
+        "            async with asyncio.TaskGroup() as group:\n",
+    ),
+    _bug(
+        "a neighbour that swallows its cancellation is waited for without an end",
+        "_foreign.py",
+        "            while not task.done() and self._clock.time() < end:\n",
+        "            while not task.done():\n",
+    ),
+    _bug(
+        "a neighbour is left behind with the second cancellation of its call",
+        "_foreign.py",
+        "            while not task.done() and self._clock.time() < end:\n",
+        "            if not task.done():\n",
+    ),
+    _bug(
+        "what a back end grants too late is not given back",
+        "_limits/_turnstile.py",
+        "            if _is_grant(grant):\n                self.settle",
+        "            if not _is_grant(grant):\n                self.settle",
+    ),
+    _bug(
+        "what a back end grants is taken as it is",
+        "_limits/_turnstile.py",
+        "want = least = min(remote.tokens, want)",
+        "want = least = remote.tokens",
+    ),
+    _bug(
+        "what is no grant is taken for one",
+        "_limits/_turnstile.py",
+        "    return isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 1\n",
+        "    return isinstance(grant, QuotaGrant)\n",
+    ),
+    _bug(
+        "whatever a cache answers is taken for a list of values",
+        "_cache/_client_cache.py",
+        "        if not isinstance(values, Sequence) or isinstance(values, (str, bytes, bytearray, memoryview)):\n",
+        "        if values is None:\n",
+    ),
+    _bug(
+        "keeping in a cache that hangs has no end",
+        "_cache/_client_cache.py",
+        "until=end if until is None else min(until, end))",
+        "until=until)",
+    ),
+    _bug(
+        "an absurd bill counts in full",
+        "_engine.py",
+        "                billed = min(billed, most)\n",
+        "",
+    ),
+    _bug(
+        "a source's StopAsyncIteration reads as the end of the stream",
+        "_stream/_reader.py",
+        "    if isinstance(error, Exception) and not isinstance(error, MISLEADING):\n",
+        "    if isinstance(error, Exception):\n",
+    ),
+    _bug(
+        "a source that hangs is not left when the client is closed",
+        "_client.py",
+        "            async with self._looking(deadline) as scope:\n                if isinstance(",
+        "            async with self._clock.timeout_at(deadline) as scope:\n                if isinstance(",
+    ),
 )
 
 

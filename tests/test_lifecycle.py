@@ -8,8 +8,19 @@ import weakref
 import aiohttp
 import pytest
 
-from pinecone_embed_async import ClosedError, ConfigurationError, DenseEmbeddings, EmbedClient
+from pinecone_embed_async import (
+    ClosedError,
+    ConfigurationError,
+    DenseEmbeddings,
+    EmbedClient,
+    MockResponse,
+    MockTransport,
+    Quota,
+    RetryPolicy,
+    SharedQuota,
+)
 from pinecone_embed_async.emulator import Emulator
+from tests.clock import settle
 from tests.processes import run_with_client
 
 ONCE = """
@@ -113,6 +124,69 @@ async def test_two_loops_in_two_threads_share_a_client(emulator: Emulator, clien
     assert await asyncio.to_thread(other) == 3
     assert len(await client.embed("a", input_type="query")) == 1
     gc.collect()
+
+
+@pytest.mark.parametrize("status", [200, 503])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_requests_that_the_garbage_collector_closes_leave_no_permit_behind(status: int) -> None:
+    shared = SharedQuota(Quota(1000))
+    reached = asyncio.Event()
+
+    async def answer(_: object) -> MockResponse:
+        if len(transport.requests) == 2:
+            reached.set()
+        if status != 200:
+            return MockResponse.error(status, "UNAVAILABLE", "later")
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def begin(client: EmbedClient[DenseEmbeddings]) -> None:
+        one = asyncio.create_task(client.embed_one("one", input_type="query"))
+        many = asyncio.create_task(client.embed(["a"] * 5, input_type="query"))
+        await reached.wait()
+        await settle()
+        assert not one.done()
+        assert not many.done()
+        assert client.statistics().in_flight == (2 if status == 200 else 0)
+
+    transport = MockTransport(answer)
+    running = begin(
+        EmbedClient(
+            "multilingual-e5-large",
+            api_key="any",
+            transport=transport,
+            quota=shared,
+            max_concurrency=2,
+            max_batch_size=1,
+            retry=RetryPolicy(initial_backoff=60, max_backoff=60),
+            draw=lambda: 1.0,
+        )
+    )
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(running)
+    for task in asyncio.all_tasks(loop):
+        # Without a word of asyncio's that they were pending.
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+    requests = weakref.WeakSet(asyncio.all_tasks(loop))
+    assert len(requests) >= 4
+    loop.close()
+    del loop, task, running
+    # Whoever waits in a loop that is closed is forgotten with the next step of any other client's.
+    shared.turnstile.change(lambda limiter, now: limiter.dispatch(now))
+    gc.collect()
+    assert not requests
+    assert not shared.turnstile._limiter._open
+    assert not shared.turnstile._waiters
+
+    async def others() -> int:
+        transport = MockTransport(lambda request: MockResponse.embeddings([[1.0] * 1024 for _ in request.json()["inputs"]]))
+        async with (
+            asyncio.timeout(10),
+            EmbedClient("multilingual-e5-large", api_key="any", transport=transport, quota=shared) as other,
+        ):
+            return len(await other.embed(["b"] * 50, input_type="query"))
+
+    assert asyncio.run(others()) == 50
 
 
 def test_a_client_cannot_be_pickled_and_shows_no_key() -> None:

@@ -15,6 +15,7 @@ from pinecone_embed_async import (
     EmbedError,
     MockResponse,
     MockTransport,
+    Progress,
     QuotaDemand,
     QuotaGrant,
     QuotaOutcome,
@@ -259,9 +260,11 @@ async def stubborn() -> AsyncIterator[Callable[[], Any]]:
             with contextlib.suppress(asyncio.CancelledError):
                 await released.wait()
 
-    yield wait
-    released.set()
-    await settle()
+    try:
+        yield wait
+    finally:
+        released.set()
+        await settle()
 
 
 async def test_a_source_that_swallows_its_cancellation_is_left_behind(
@@ -287,6 +290,41 @@ async def test_a_source_that_swallows_its_cancellation_is_left_behind(
             with pytest.raises(DeadlineExceededError):
                 await call
     assert sum("left behind" in record.getMessage() for record in caplog.records) == 2
+
+
+async def test_a_source_that_is_left_behind_is_read_for_nobody(emulator: Emulator) -> None:
+    clock, told = FakeClock(), list[Progress]()
+    asked: list[Any] = []
+
+    def text(item: Any) -> Any:
+        asked.append(item)
+        return item
+
+    async with dense_client(emulator, clock=clock, **OPTIONS) as client, asyncio.timeout(10):
+        async with stubborn() as wait:
+
+            async def source() -> AsyncIterator[object]:
+                yield "a"
+                await wait()
+                yield 5
+                yield "b"
+
+            async def streamed() -> None:
+                async with client.stream(source(), text=text, timeout=1, max_delay=30, progress=told.append) as batches:
+                    async for _ in batches:
+                        pass
+
+            call = asyncio.create_task(streamed())
+            while not call.done():
+                await asyncio.sleep(0.005)
+                clock.advance(PATIENCE_SECONDS / 4)
+            with pytest.raises(DeadlineExceededError):
+                await call
+            assert not clock.pending
+            count = len(told)
+        assert asked == ["a"]
+        assert len(told) == count
+        assert not clock.pending
 
 
 async def test_a_call_whose_source_hangs_ends_when_the_client_is_closed(emulator: Emulator) -> None:
@@ -353,6 +391,55 @@ async def test_a_back_end_that_fails_is_an_error_of_the_job(
             async with client.stream(TEXTS) as batches:
                 await anext(batches)
         assert client.statistics().in_flight == client.statistics().waiting == 0
+
+
+@pytest.mark.parametrize("more", [1, 10**309])
+async def test_a_back_end_that_grants_more_than_was_asked_for_grants_that(emulator: Emulator, more: int) -> None:
+    backend = Backend(lambda demand: QuotaGrant(demand.tokens + more))
+    async with (
+        dense_client(emulator, quota=backend, max_concurrency=1, **OPTIONS) as client,
+        asyncio.timeout(10),
+        asyncio.TaskGroup() as group,
+    ):
+        calls = [group.create_task(client.embed(TEXTS)) for _ in range(3)]
+    assert all(call.result().embedded.all() for call in calls)
+    assert len(backend.settled) == emulator.statistics().requests
+
+
+async def test_a_back_end_that_grants_no_number_is_told_of_shortly(emulator: Emulator) -> None:
+    for tokens in (-(10**5000), "many" * 1000):
+        backend = Backend(lambda _, tokens=tokens: QuotaGrant(tokens))  # type: ignore[misc]
+        async with dense_client(emulator, quota=backend, **OPTIONS) as client:
+            with pytest.raises(ConfigurationError, match="acquire must give") as caught:
+                await client.embed(TEXTS)
+            assert len(str(caught.value)) < 300
+
+
+async def test_a_back_end_that_takes_a_moment_to_end_is_waited_for_however_often_its_call_is_cancelled(
+    emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    has_ended = asyncio.Event()
+
+    async def acquire() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await settle()
+            has_ended.set()
+
+    async with dense_client(emulator, quota=Backend(lambda _: acquire()), **OPTIONS) as client, asyncio.timeout(10):
+        call = asyncio.create_task(client.embed(TEXTS))
+        await settle()
+        call.cancel()
+        await asyncio.sleep(0)
+        # From within, as what waits for it does when it is cancelled by a deadline and left at once.
+        cancel_all("embed")
+        await asyncio.sleep(0)
+        cancel_all("embed")
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert has_ended.is_set()
+    assert not any("left behind" in record.getMessage() for record in caplog.records)
 
 
 @pytest.mark.parametrize("settle", [cancels_itself, lambda: 1 / 0])

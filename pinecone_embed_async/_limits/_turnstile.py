@@ -12,6 +12,7 @@ import threading
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
+from pinecone_embed_async._checks import short
 from pinecone_embed_async._errors import ConfigurationError
 from pinecone_embed_async._foreign import Neighbour
 from pinecone_embed_async._limits._budgets import KEYS_KEPT
@@ -221,7 +222,9 @@ class Turnstile:
             # Not its place in memory, which another one has when it is gone.
             flow.name = flow.name or f"{self._name}-{next(self._numbers)}"
             remote = await self._acquire(self._backend, QuotaDemand(*key, want, min(least, want), flow.priority, flow.name))
-            want, least, counted_for = remote.tokens, remote.tokens, None
+            # It has no use for more than it asked for, and the order of turns goes by what each has.
+            want = least = min(remote.tokens, want)
+            counted_for = None
         try:
             grant = await self._turn(flow, lane, counted_for, want, least, waits)
         except BaseException:
@@ -307,7 +310,7 @@ class Turnstile:
         except Exception as error:
             raise ConfigurationError(f"the quota that was passed failed: {type(error).__name__}: {error}") from error
         if not _is_grant(grant):
-            got = f"one of {grant.tokens!r}" if isinstance(grant, QuotaGrant) else type(grant).__name__
+            got = f"one of {short(grant.tokens)}" if isinstance(grant, QuotaGrant) else type(grant).__name__
             raise ConfigurationError(f"acquire must give a QuotaGrant of a whole number of tokens from 1, got {got}")
         return grant
 

@@ -124,19 +124,20 @@ class Window:
 
     def fits_beside_at(self, amount: int, limit: float, forecast: Forecast, now: float) -> float | None:
         """When `amount` more will be within `limit` beside what is expected then; `None` if time alone does not help."""
-        when = self.fits_at(amount, limit, now)
+        fits = self.fits_at(amount, limit, now)
         left = limit - self.reserved - self.settled - amount
         most_of_all = forecast.within(self.length)
-        if when is None or left + self.settled < most_of_all:
+        if fits is None or left + self.settled < most_of_all:
             return None
+        when = fits
         for end, before in self._marks_after(now):
             # For so long what is left until then will do.
             left_by_then = left + before - self._freed
             if left_by_then >= most_of_all:
                 break
             when = max(when, end - forecast.lasts(left_by_then))
-        # What is closer than that is due: a time is not known to the last bit.
-        return when if when - now > self.length * CLOSE else now
+        # What is closer than that is due: how long a forecast lasts is not known to the last bit. When it fits is.
+        return when if when - now > self.length * CLOSE else fits
 
     def _marks_after(self, now: float) -> deque[tuple[float, int]]:
         while self._marks and self._marks[0][0] <= now:

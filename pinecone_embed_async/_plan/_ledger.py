@@ -188,6 +188,10 @@ class Ledger:
             return request
         return request.only(kept, self._limits()) if kept else None
 
+    def least_tokens(self, request: PlannedRequest) -> int:
+        """Tokens of the smallest request that can be cut off one, by what is known now."""
+        return request.least_tokens(self._limits())
+
     def take(self, tokens: int | None = None) -> PlannedRequest | None:
         """The next request to send.
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pinecone_embed_async._errors import EmbedError, InputError
-from pinecone_embed_async._foreign import Cancellations
+from pinecone_embed_async._foreign import Cancellations, StrayCancellationError
 from pinecone_embed_async._inputs import check_iterable, text_of
 from pinecone_embed_async._threads import in_thread
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from pinecone_embed_async._clock import Clock, Timer
+    from pinecone_embed_async._foreign import Neighbour
     from pinecone_embed_async._plan import PlannedRequest, Splitter
     from pinecone_embed_async._stream._batches import Batches
 
@@ -56,8 +57,11 @@ class Reader:
         max_delay: seconds that an item of an asynchronous source waits at most for others to share a request, unless
             there is no room for another.
         handed_over: called in the event loop when there are new batches, with how many of their items have failed.
+        neighbour: awaits an asynchronous source; `None` for one that reads in the event loop or a thread, which nobody
+            can leave behind.
 
     Attributes:
+        task: that reads an asynchronous source; `None` for another, or none yet.
         is_finished: whether the source has ended, or will not be read any further.
         error: what the source raised, or the function that gives the text; `None` if nothing.
         was_cancelled: whether the task that reads was cancelled, by the stream or by somebody else, which is the error then.
@@ -76,6 +80,7 @@ class Reader:
         executor: Executor | None,
         max_delay: float,
         handed_over: Callable[[int], None],
+        neighbour: Neighbour | None = None,
     ) -> None:
         self._source = source
         self._text = text
@@ -87,6 +92,8 @@ class Reader:
         self._executor = executor
         self._max_delay = max_delay
         self._handed_over = handed_over
+        self._neighbour = neighbour
+        self.task: asyncio.Task[None] | None = None
         self._iterator: AsyncIterator[Any] | Iterator[Any] | None = None
         self._position = 0
         self._items: list[Any] = []
@@ -108,6 +115,19 @@ class Reader:
             has_room: whether there is now.
         """
         self._has_room = has_room
+        if self._neighbour is None:
+            await self._read(room)
+            return
+        self.task = asyncio.create_task(self._read(room), name="the source")
+        try:
+            with contextlib.suppress(StrayCancellationError):
+                await self._neighbour.ask(self.task)
+        finally:
+            # One that is left behind is read for nobody, and one that was cancelled before it began has told of nothing.
+            self.ended()
+            self._call_off()
+
+    async def _read(self, room: Callable[[], Awaitable[bool]]) -> None:
         cancellations = await Cancellations.counted()
         try:
             try:
@@ -119,7 +139,8 @@ class Reader:
                     raise
             except Exception as error:  # noqa: BLE001 - it is the caller's, and given to the caller
                 self.error = _told("the source", error)
-            self._flush()
+            if not self.is_finished:
+                self._flush()
         finally:
             self.is_finished = True
             self._call_off()
@@ -199,6 +220,8 @@ class Reader:
     async def _gather_async(self, iterator: Any) -> bool:
         self._was_flushed = False
         async for item in iterator:
+            if self.is_finished:
+                return True
             if self._feed(item):
                 self._call_off()
                 return False

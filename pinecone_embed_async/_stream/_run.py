@@ -276,6 +276,7 @@ class Run:
                     self._tell_unsent()
                 await asyncio.sleep(0)
                 continue
+            least = self._ledger.least_tokens(ahead)
             try:
                 turn = await self._turn_for(ahead)
             except EmbedError as error:
@@ -287,10 +288,11 @@ class Run:
                 self._refuse(unexpected_error(fault))
                 await asyncio.sleep(0)
                 continue
-            # What is next may be another one by now. If it is not, and its first input has more tokens than the turn is for,
-            # then no turn is for more.
+            # What is next may be another one by now, or known to have more tokens. If it is not, and its first input has
+            # more than the turn is for, then no turn is for more.
             entry.request = self._ledger.take(turn.tokens)
-            if entry.request is None and self._ledger.ahead() is ahead:
+            is_same = entry.request is None and self._ledger.ahead() is ahead
+            if is_same and self._ledger.least_tokens(ahead) <= least:
                 entry.request = self._ledger.take_first()
             if entry.request is not None:
                 turn.shrink(entry.request.tokens)

@@ -10,7 +10,6 @@ from collections import deque
 from typing import TYPE_CHECKING, Generic
 
 from pinecone_embed_async._errors import ClosedError, EmbedError, unexpected_error
-from pinecone_embed_async._foreign import StrayCancellationError
 from pinecone_embed_async._results import summed_up, with_outcome
 from pinecone_embed_async._stream._batches import EmbeddedBatch, EmbeddingsT, ItemT
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from typing import Self
 
     from pinecone_embed_async._collector import Collector
-    from pinecone_embed_async._foreign import Neighbour
     from pinecone_embed_async._plan import Ledger
     from pinecone_embed_async._results import Usage
     from pinecone_embed_async._stream._batches import Batches, OpenBatch
@@ -51,7 +49,6 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         *,
         window: int,
         raises: bool,
-        neighbour: Neighbour | None = None,
     ) -> None:
         self._batches = batches
         self._ledger = ledger
@@ -59,8 +56,6 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         self._nothing = nothing
         self._window = window
         self._raises = raises
-        self._neighbour = neighbour
-        self._source: asyncio.Task[None] | None = None
         self._left_over: deque[OpenBatch] | None = None
         # Of the whole stream; those of batches are not kept.
         self._told: list[BaseException] = []
@@ -110,7 +105,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         self._run, self._reader = run, reader
         own: BaseException | None = None
         async with run.running():
-            self._reading = run.start(self._read(reader), "read")
+            self._reading = run.start(reader.read(self._room, self._has_room), "read")
             self._reading.add_done_callback(lambda _: reader.ended())
             if look_ups is not None:
                 self._looking = run.start(look_ups.run(), "look up batches")
@@ -142,20 +137,9 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         elif (error := task.result()) is not None:
             run.stop(error)
 
-    async def _read(self, reader: Reader) -> None:
-        reading = reader.read(self._room, self._has_room)
-        if self._neighbour is None:
-            # It reads in the event loop or a thread, which nobody can leave behind.
-            await reading
-            return
-        self._source = asyncio.create_task(reading, name="the source")
-        with contextlib.suppress(StrayCancellationError):
-            # The reader has told of it.
-            await self._neighbour.ask(self._source)
-
     def _stop_reading(self) -> None:
         """Cancel what reads, once: then the source's iterator is being closed."""
-        for task in (self._source, self._reading, self._looking):
+        for task in (None if self._reader is None else self._reader.task, self._reading, self._looking):
             if task is not None and not task.cancelling():
                 task.cancel()
 

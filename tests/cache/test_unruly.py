@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -84,6 +84,32 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def embedded_by_stream(client: EmbedClient[Any], texts: list[str]) -> int:
     async with client.stream(texts) as batches:
         return sum([int(batch.embeddings.embedded.sum()) async for batch in batches])
+
+
+async def test_a_cache_that_is_left_behind_is_no_fault_of_the_source(
+    emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    stubborn, clock = Stubborn(), FakeClock()
+
+    async def source() -> AsyncIterator[str]:
+        for text in TEXTS:
+            yield text
+
+    async def streamed(client: EmbedClient[Any]) -> None:
+        async with client.stream(source(), timeout=1) as batches:
+            async for _ in batches:
+                pass
+
+    async with dense_client(emulator, cache=Unruly(getting=stubborn), clock=clock, **OPTIONS) as client, asyncio.timeout(10):
+        call = asyncio.create_task(streamed(client))
+        while not call.done():
+            await settle()
+            clock.advance(PATIENCE_SECONDS / 4)
+        with pytest.raises(DeadlineExceededError):
+            await call
+        await stubborn.release()
+    (told,) = [one for one in warnings(caplog) if "left behind" in one]
+    assert "the cache" in told
 
 
 @pytest.mark.parametrize("spoilt", ["getting", "putting"])

@@ -217,6 +217,16 @@ def test_what_fits_beside_a_forecast_fits_when_it_is_said_and_leaves_free_what_i
         assert limit - window.used(before) - amount < window.kept(forecast, before) + 1e-3
 
 
+def test_what_counts_for_a_moment_more_does_not_fit_before_beside_a_forecast() -> None:
+    window = Window(60.0)
+    window.reserve(100)
+    window.settle(100, 100, 1.0)
+    forecast = Forecast(0, 1.0, 1.0, math.inf, 10.0, over_at=math.inf)
+    now = math.nextafter(61.0, 0.0)
+    assert window.fits_beside_at(50, 120, forecast, now) == 61.0
+    assert window.fits_beside_at(50, 120, forecast, 61.0) == 61.0
+
+
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 96)).map(lambda of: (of[0], of[0] * of[1]))
 """Tokens of an input, and of a whole request."""
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pinecone_embed_async import EmbeddedBatch, EmbedError, Progress
-from tests.simulation.neighbours import MISLEADING, NeighbourError, is_of_a_generator
+from tests.simulation.neighbours import fault, is_fault, json_like
 from tests.simulation.service import REFUSED
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from pinecone_embed_async import DenseEmbeddings, EmbedClient, SparseEmbeddings
+    from tests.simulation.neighbours import Stalls
     from tests.simulation.scenario import CallPlan
     from tests.simulation.service import Service
 
@@ -52,13 +53,13 @@ class Caller:
         began: when.
         ended: when; `None` while it has not.
         outcome: what it gave, or raised.
-        was_cancelled: whether the scenario cancelled it.
+        cancelled_at: when the scenario cancelled it; `None` if it did not, or it had ended.
     """
 
     began: float = 0.0
     ended: float | None = None
     outcome: Any = None
-    was_cancelled: bool = False
+    cancelled_at: float | None = None
 
 
 @dataclass(eq=False)
@@ -66,7 +67,9 @@ class Call(Caller):
     """A call of a scenario.
 
     Attributes:
-        items: that it embeds: texts, and in a stream what is none.
+        items: that it is given.
+        inputs: the text of each item; `None` where it has none.
+        answers: what the function that gives texts gives for each item.
         callers: of `embed_one`, one for each text.
         batches: of a stream, what it gave or raised, with the time that was waited from and to.
         pulls: of a source.
@@ -77,6 +80,8 @@ class Call(Caller):
     number: int = 0
     plan: CallPlan = None  # type: ignore[assignment]
     items: list[Any] = field(default_factory=list)
+    inputs: list[str | None] = field(default_factory=list)
+    answers: list[Any] = field(default_factory=list)
     callers: list[Caller] = field(default_factory=list)
     batches: list[tuple[float, float, Any]] = field(default_factory=list)
     pulls: list[Pull] = field(default_factory=list)
@@ -88,13 +93,14 @@ class Call(Caller):
 
     @property
     def texts(self) -> list[str]:
-        """The items that are texts."""
-        return [item for item in self.items if isinstance(item, str)]
+        """Those of the items that have one."""
+        return [text for text in self.inputs if text is not None]
 
 
 def make_call(number: int, plan: CallPlan, seed: int) -> Call:
     """The call of a plan, with its texts."""
     rng = random.Random(f"call {seed} {number}")
+    odd = random.Random(f"odd {seed} {number}")
     items: list[Any] = []
     for index in range(plan.inputs):
         if items and rng.random() < plan.duplicates:
@@ -103,11 +109,27 @@ def make_call(number: int, plan: CallPlan, seed: int) -> Call:
         if rng.random() < plan.bad:
             items.append(BAD)
             continue
+        if plan.odd and odd.random() < plan.odd:
+            items.append(json_like(odd, f"{MARK}-{number}-{index}"))
+            continue
         name = f"{MARK}-common-{index}" if plan.common else f"{MARK}-{number}-{index}"
         text = f"{name} {REFUSED if rng.random() < plan.refused else ''}"
+        if plan.alike and REFUSED in text:
+            items.append(f"{MARK}-{number} {REFUSED}")
+            continue
         size = int(plan.size[0] + rng.random() * (plan.size[1] - plan.size[0] + 1))
         items.append(text + (LETTERS * 12)[: max(0, size - len(text))])
-    return Call(number=number, plan=plan, items=items)
+    answers = items
+    if plan.text_fails_at is not None:
+        answers = [{"text": item} if isinstance(item, str) else item for item in items]
+        answers = [json_like(odd, f"{MARK}-{number}") if odd.random() < plan.odd else answer for answer in answers]
+    return Call(number=number, plan=plan, items=items, answers=answers, inputs=[_text_in(answer) for answer in answers])
+
+
+def _text_in(value: object) -> str | None:
+    """The text that a value is or has, if it can be sent."""
+    text = value.get("text") if isinstance(value, dict) else value
+    return text if isinstance(text, str) and "\ud800" not in text else None
 
 
 class Actor:
@@ -118,10 +140,12 @@ class Actor:
         client: that it is a call of.
         service: that notes what happens, and when.
         rng: of its draws.
+        stalls: what hangs in its source.
     """
 
-    def __init__(self, call: Call, client: EmbedClient[Any], service: Service, rng: random.Random) -> None:
+    def __init__(self, call: Call, client: EmbedClient[Any], service: Service, rng: random.Random, stalls: Stalls) -> None:
         self.call = call
+        self._stalls = stalls
         self._client = client
         self._service = service
         self._rng = rng
@@ -163,7 +187,8 @@ class Actor:
             await self._service.reached(plan.after_requests)
         for _ in range(plan.turns):
             await asyncio.sleep(0)
-        caller.was_cancelled = task.cancel() or caller.was_cancelled
+        if task.cancel():
+            caller.cancelled_at = _now()
         self._service.note("cancelled", self.call.number)
 
     def _options(self) -> dict[str, Any]:
@@ -176,17 +201,21 @@ class Actor:
             options["progress"] = None if plan.progress == "none" else self._progress
         return options
 
-    def _fault(self, message: str) -> BaseException:
-        misleads = self.call.plan.misleads
-        return NeighbourError(message) if misleads is None else MISLEADING[misleads](message)
+    def _fault(self, whose: str) -> BaseException:
+        return fault(self.call.plan.raises, whose)
 
     def _progress(self, progress: Progress) -> None:
         self.call.progress.append(progress)
         if self.call.plan.progress == "raises" and len(self.call.progress) == 3:
-            raise self._fault("a fault of the simulated progress callback")
+            raise self._fault("progress callback")
 
     async def _embed(self) -> DenseEmbeddings | SparseEmbeddings:
-        source: Any = self.call.items if self.call.plan.source == "list" else self._slow_source()
+        sources: dict[str, Callable[[], Any]] = {
+            "list": lambda: self.call.items,
+            "async": self._slow_source,
+            "thread": self._source,
+        }
+        source = sources[self.call.plan.source]()
         result: DenseEmbeddings | SparseEmbeddings
         result = await self._client.embed(source, dedupe=self.call.plan.dedupe, **self._options())
         return result
@@ -203,7 +232,7 @@ class Actor:
     def _pulled(self, index: int) -> Any:
         self.call.pulls.append(Pull(_now(), self.call.delivered_texts, self.call.delivered_bad))
         if index == self.call.plan.source_fails_at:
-            raise self._fault("a fault of the simulated source")
+            raise self._fault("source")
         return self.call.items[index]
 
     async def _slow_source(self) -> AsyncIterator[Any]:
@@ -211,24 +240,28 @@ class Actor:
             if self.call.plan.pause:
                 await asyncio.sleep(self.call.plan.pause)
             if self.call.plan.source_hangs and index == self.call.plan.source_fails_at:
-                await asyncio.Event().wait()
+                await self._hang()
             yield self._pulled(index)
         if self.call.plan.source_hangs:
-            await asyncio.Event().wait()
+            await self._hang()
         if self.call.plan.source_fails_at == len(self.call.items):
-            raise self._fault("a fault of the simulated source")
+            raise self._fault("source")
+
+    async def _hang(self) -> None:
+        await self._stalls.hang(self._rng, stays=self.call.plan.source_stays)
 
     def _source(self) -> Iterator[Any]:
         for index in range(len(self.call.items)):
             yield self._pulled(index)
         if self.call.plan.source_fails_at == len(self.call.items):
-            raise self._fault("a fault of the simulated source")
+            raise self._fault("source")
 
     def _text(self, item: Any) -> Any:
+        position = self.call.asked
         self.call.asked += 1
-        if self.call.asked - 1 == self.call.plan.text_fails_at:
-            raise self._fault("a fault of the simulated text function")
-        return {"text": item} if isinstance(item, str) else item
+        if position == self.call.plan.text_fails_at:
+            raise self._fault("text function")
+        return self.call.answers[position]
 
     async def _stream(self) -> None:
         call, plan = self.call, self.call.plan
@@ -250,18 +283,17 @@ class Actor:
                     return
                 except EmbedError as error:
                     given = error
-                except (NeighbourError, RuntimeError) as error:
+                except Exception as error:
                     # The source's is told once.
-                    is_own = isinstance(error, NeighbourError) or is_of_a_generator(error)
-                    if not is_own or error in [what for _, _, what in call.batches]:
+                    if not is_fault(error) or error in [what for _, _, what in call.batches]:
                         raise
                     given = error
                 call.batches.append((asked, _now(), given))
                 self._service.note("batch", call.number, _shown(given))
                 batch = given if isinstance(given, EmbeddedBatch) else getattr(given, "batch", None)
-                items = [] if batch is None else batch.items
-                call.delivered_bad += sum(item is BAD for item in items)
-                call.delivered_texts += sum(item is not BAD for item in items)
+                inputs = [] if batch is None else call.inputs[batch.start : batch.start + len(batch)]
+                call.delivered_bad += inputs.count(None)
+                call.delivered_texts += len(inputs) - inputs.count(None)
                 if plan.takes:
                     await asyncio.sleep(plan.takes)
             call.has_left = True

@@ -119,4 +119,70 @@ FOUND = {
         service=ServicePlan(faults=("status=400",), fault_rate=0.5),
         calls=(CallPlan(kind="stream", progress="raises"),),
     ),
+    "what counted for less than a billionth of a second more was taken for free": Scenario(
+        seed=6006587,
+        service=ServicePlan(latency=(1.096, 1.644), most_bytes=103, quota=QuotaPlan(tokens=197, window=60.0)),
+        clients=(
+            ClientPlan(
+                max_concurrency=5,
+                max_batch_size=3,
+                max_backoff=1.0,
+                attempt_timeout=3.0,
+                max_delay=0.3,
+                quota="given",
+                cache="raises",
+                hooks="none",
+            ),
+            ClientPlan(
+                max_concurrency=6,
+                max_batch_size=2,
+                max_attempts=3,
+                initial_backoff=0.01,
+                max_backoff=1.0,
+                max_delay=0.001,
+                quota="shared",
+                knows_dimension=True,
+            ),
+            ClientPlan(
+                max_concurrency=2, max_elapsed=60.0, quota="shared", hooks="raises", looks_up=True, knows_dimension=True
+            ),
+        ),
+        calls=(
+            CallPlan(client=2, source="async"),
+            CallPlan(),
+            CallPlan(client=1, inputs=2, size=(56, 138), source="async"),
+            CallPlan(client=1, inputs=3, size=(21, 113), priority="interactive"),
+            CallPlan(client=1, at=2.116, inputs=4, source="async", pause=0.476, progress="follows", raises="StopIteration"),
+        ),
+    ),
+    "a request whose first text was found to have more tokens than its turn was sent with that turn": Scenario(
+        seed=6009068,
+        service=ServicePlan(bytes_per_token=2.0, quota=QuotaPlan(tokens=177)),
+        clients=(ClientPlan(max_batch_size=2, quota="shared"), ClientPlan()),
+        calls=(
+            CallPlan(client=1),
+            CallPlan(client=1),
+            CallPlan(kind="one", inputs=14, size=(10, 119), refused=0.5),
+        ),
+    ),
+    "a back end that granted 10^309 tokens stopped the client for good": Scenario(
+        seed=6000213,
+        service=ServicePlan(most_bytes=64),
+        clients=(ClientPlan(), ClientPlan(max_concurrency=1, quota="backend", backend="answers")),
+        calls=(CallPlan(client=1, inputs=3, progress="raises"), CallPlan(client=1, at=8.418, inputs=2)),
+    ),
+    "a source was said not to end where the cache did not": Scenario(
+        seed=6000298,
+        clients=(ClientPlan(cache="stays"),),
+        calls=(CallPlan(timeout=1.696), CallPlan(kind="stream", timeout=0.054, source="async")),
+    ),
+    "a source that was left behind left the timer of its items running": Scenario(
+        seed=6012898,
+        calls=(CallPlan(kind="stream", timeout=0.2, source="async", source_hangs=True, source_stays=True, max_delay=2.0),),
+    ),
+    "a back end that was about to end was left behind, for two had cancelled its call at once": Scenario(
+        seed=6001009,
+        clients=(ClientPlan(quota="backend", backend="stays"),),
+        calls=(CallPlan(kind="one", inputs=2, timeout=22.958, refused=0.5),),
+    ),
 }

@@ -30,7 +30,7 @@ from pinecone_embed_async import (
     Started,
 )
 from tests.simulation.actors import MARK, Call, Caller
-from tests.simulation.neighbours import MISLEADING, NeighbourError, is_of_a_generator
+from tests.simulation.neighbours import PATIENCE, is_fault
 from tests.simulation.scenario import FINAL
 from tests.simulation.service import MODEL, REFUSED
 
@@ -121,6 +121,8 @@ class Judge:
             told, seen = client._engine.in_flight, len(self._service.journal.active[number])
             if told != seen:
                 self.found("permits", f"client {number} has {told} in flight, {seen} are on the wire, at {_now()}")
+            if self._scenario.service.bills and self._clients[number][0].quota != "backend":
+                self._check_bills_counted(number)
 
     # While it runs.
 
@@ -141,6 +143,25 @@ class Judge:
             self._check_pause(exchange)
             self._check_quota(exchange)
 
+    def _check_bills_counted(self, client: int) -> None:
+        """No absurd bill counts for more than the request can have cost."""
+        limiter, exchanges = self._limiter_of(client), self._service.journal.exchanges
+        for quota in self._clients[client][1].statistics().quotas:
+            since = _now() - 1.01 * self._window_of(client)
+            most = sum(
+                _most_tokens(one)
+                for one in exchanges
+                if one.input_type == quota.input_type
+                and self._limiter_of(one.client) == limiter
+                and self._end_of(one) > since
+            )
+            if quota.used > most:
+                self.found("counted long", f"{quota.used} {quota.input_type} of {most} possible at {_now()}")
+
+    def _window_of(self, client: int) -> float:
+        quota = self._scenario.service.quota
+        return 60.0 if quota is None or self._clients[client][0].quota == "none" else quota.window
+
     def _siblings(self, exchange: Exchange) -> Iterable[Exchange]:
         """The requests before it under the same limit of tokens."""
         limiter = self._limiter_of(exchange.client)
@@ -159,8 +180,7 @@ class Judge:
                 )
 
     def _check_quota(self, exchange: Exchange) -> None:
-        quota = self._scenario.service.quota
-        length = 60.0 if quota is None or self._clients[exchange.client][0].quota == "none" else quota.window
+        length = self._window_of(exchange.client)
         statistics = self._clients[exchange.client][1].statistics().quotas
         own = [one for one in statistics if (one.model, one.input_type) == (MODEL, exchange.input_type)]
         if not own:
@@ -172,18 +192,27 @@ class Judge:
             # What its answer tells may be counted in this very instant, or not yet.
             return
         counted = [other for other in siblings if other.is_delivered and self._end_of(other) > now - length + INSTANT]
-        billed = sum(other.told or 0 for other in counted)
+        billed = sum(min(other.told or 0, _most_tokens(other)) for other in counted)
         if told.used < billed:
             self.found("counted short", f"{told.used} used, {billed} billed in the window of {exchange.number} at {now}")
         if told.source in ("given", "named") and told.limit is not None and told.used > told.limit:
-            # Each limit is tried by itself.
+            # Each limit is tried by itself. Of those that are sent in one instant each sees what all of them have: one of
+            # them may be what goes over.
             over = self._over[self._limiter_of(exchange.client), exchange.input_type]
-            is_alone = not any(other.fate == "under way" for other in over)
+            trials = self._trials(exchange)
+            is_alone = len(trials) == 1 and told.used - trials[0] <= told.limit
+            is_alone |= not any(other.fate == "under way" for other in over)
             if len(exchange.texts) > 1 and (told.source == "given" or not is_alone):
                 self.found("over the quota", f"{told.used} of {told.limit} ({told.source}) with {exchange.number} at {now}")
             over.append(exchange)
         if told.paused > INSTANT:
             self.found("pause", f"{exchange.number} sent at {now}, {told.paused} s before the end of a pause")
+
+    def _trials(self, exchange: Exchange) -> list[int]:
+        """The tokens of requests that go over a limit to see whether it has been raised."""
+        key = MODEL, exchange.input_type
+        grants = self._clients[exchange.client][1]._turnstile._limiter._open
+        return [grant.tokens for grant in grants if grant.is_trial and grant.key == key]
 
     def _end_of(self, exchange: Exchange) -> float:
         return exchange.ended if exchange.ended is not None else math.inf
@@ -202,7 +231,7 @@ class Judge:
             if call.plan.kind == "embed":
                 self._check_embed(call)
             elif call.plan.kind == "one":
-                for caller, text in zip(call.callers, call.items, strict=True):
+                for caller, text in zip(call.callers, call.texts, strict=True):
                     self._check_one(call, caller, text)
             else:
                 self._check_stream(call)
@@ -224,11 +253,24 @@ class Judge:
                 if quota.used or quota.waiting or quota.is_waiting:
                     self.found("left behind", f"{quota.used} used, {quota.waiting} waiting, client {number}")
 
+    def check_left(self, log: Iterable[str], left: int) -> None:
+        """See that there is a warning of each neighbour that went on for too long when cancelled, and of no other."""
+        told = sum("is left behind" in line for line in log)
+        if told != left:
+            self.found("left behind", f"{told} warnings of {left} neighbours that went on")
+
     def check_silence(self, said: Iterable[str]) -> None:
         """Look for the key and the texts in what was said."""
         for line in said:
             if KEY in line or MARK in line:
                 self.found("secrets", line.replace(MARK, "<a text>").replace(KEY, "<the key>")[:200])
+
+    def patience(self, client: int, call: Call | None = None) -> float:
+        """Seconds that a call, or closing, may take longer since a neighbour swallows its cancellation."""
+        plan = self._scenario.clients[client]
+        calls = [call.plan] if call is not None else [one for one in self._scenario.calls if one.client == client]
+        stays = "stays" in (plan.cache, plan.backend) or any(one.source_stays for one in calls)
+        return PATIENCE if stays else 0.0
 
     def _right_row(self, call: Call, text: str, row: Any) -> bool:
         indices, values = self._service.texts.row(text, call.plan.input_type, call.plan.variant)
@@ -240,31 +282,36 @@ class Judge:
     def _check_ended(self, call: Call, caller: Caller) -> bool:
         """Whether a call ended with a result or an error of its own, in its time."""
         error, plan = caller.outcome, call.plan
-        if isinstance(error, BaseException):
-            if isinstance(error, asyncio.CancelledError):
-                if not caller.was_cancelled:
-                    self.found("cancelled by nobody", f"call {call.number}")
-                return False
-            fails = (plan.source_fails_at, plan.text_fails_at)
-            own = (isinstance(error, NeighbourError) or is_of_a_generator(error)) and fails != (None, None)
-            if not own and not isinstance(error, EmbedError):
-                self.found("error", f"call {call.number} raised {type(error).__name__}: {error}")
-            if not isinstance(error, EmbedError):
-                return False
-        took = _end(caller) - caller.began
-        if plan.timeout is not None and took > plan.timeout + INSTANT and plan.kind != "stream":
-            self.found("deadline", f"call {call.number} took {took} s, not {plan.timeout}")
+        self._check_time(call, caller)
+        if isinstance(error, asyncio.CancelledError):
+            if caller.cancelled_at is None:
+                self.found("cancelled by nobody", f"call {call.number}")
+            return False
+        own = is_fault(error) and (plan.source_fails_at, plan.text_fails_at) != (None, None)
+        if isinstance(error, BaseException) and not own and not isinstance(error, EmbedError):
+            self.found("error", f"call {call.number} raised {type(error).__name__}: {error}")
+        return isinstance(error, EmbedError) or not isinstance(error, BaseException)
+
+    def _check_time(self, call: Call, caller: Caller) -> None:
+        """Whether a call ended by its deadline, at once when it was cancelled, and soon when its client was closed."""
+        plan, ended = call.plan, _end(caller)
+        patience = self.patience(plan.client, call) + INSTANT
+        if caller.cancelled_at is not None and ended > caller.cancelled_at + patience:
+            self.found("cancelled late", f"call {call.number}: {ended - caller.cancelled_at} s")
+        if plan.kind == "stream":
+            return
+        if plan.timeout is not None and ended > caller.began + plan.timeout + patience:
+            self.found("deadline", f"call {call.number} took {ended - caller.began} s, not {plan.timeout}")
         closed_at = self._scenario.clients[plan.client].closed_at
-        if closed_at is not None and plan.kind != "stream" and plan.source == "list":
-            late = _end(caller) - max(closed_at, caller.began) - GRACE
-            if late > INSTANT:
-                self.found("closing", f"call {call.number} ended {late} s later than the grace period allows")
-        return True
+        if closed_at is not None and ended > max(closed_at, caller.began) + GRACE + patience:
+            self.found("closing", f"call {call.number} ended at {ended}, its client was closed at {closed_at}")
 
     def _check_embed(self, call: Call) -> None:
         if not self._check_ended(call, call):
             return
         error = call.outcome if isinstance(call.outcome, EmbedError) else None
+        if _has_progress_raised(call) and not is_fault(getattr(error, "__cause__", None)):
+            self.found("progress", f"call {call.number} did not tell what its progress raised")
         result = call.outcome if error is None else error.partial
         if result is None:
             is_sources = call.plan.source_fails_at is not None and "the source of the inputs raised" in str(error)
@@ -275,22 +322,23 @@ class Judge:
             return
         if error is not None and error.failures != result.failures:
             self.found("partial", f"call {call.number}: its failures are not the error's")
-        self._check_result(call, call.items, result, error)
+        self._check_result(call, call.inputs, result, error)
         if call.progress and call.plan.progress == "follows" and not call.plan.dedupe:
             last = call.progress[-1]
             failed = sum(len(failure.indices) for failure in result.failures)
             if (last.done, last.failed) != (int(result.embedded.sum()), failed):
                 self.found("progress", f"call {call.number}: {last}, but {result!r} and {failed} failed")
 
-    def _check_result(self, call: Call, items: Sequence[Any], result: Any, error: EmbedError | None) -> None:
+    def _check_result(self, call: Call, inputs: Sequence[str | None], result: Any, error: EmbedError | None) -> None:
         """Each item is embedded rightly, failed for a reason, or not tried since the job ended."""
-        if len(result) != len(items):
-            self.found("rows", f"call {call.number} has {len(result)} rows for {len(items)} inputs")
+        if len(result) != len(inputs):
+            self.found("rows", f"call {call.number} has {len(result)} rows for {len(inputs)} inputs")
             return
-        self._check_fates(call, items, result)
+        self._check_fates(call, inputs, result)
         not_tried = result.not_tried.tolist()
         for index in np.flatnonzero(result.embedded).tolist():
-            if not self._right_row(call, items[index], result[index]):
+            text = inputs[index]
+            if text is None or not self._right_row(call, text, result[index]):
                 self.found("rows", f"call {call.number}: row {index} is not that of its input")
         if isinstance(result, DenseEmbeddings) and not np.isnan(result.vectors[~result.embedded]).all():
             self.found("rows", f"call {call.number}: rows without a vector hold numbers")
@@ -304,7 +352,7 @@ class Judge:
         if error is not None and is_causeless and call.plan.kind == "embed":
             self.found("error", f"call {call.number} raised {type(error).__name__}, but nothing failed")
 
-    def _check_fates(self, call: Call, items: Sequence[Any], result: Any) -> None:
+    def _check_fates(self, call: Call, inputs: Sequence[str | None], result: Any) -> None:
         fates = result.embedded.astype(np.intp)
         fates[result.not_tried] += 1
         batches = [getattr(what, "batch", None) or what for _, _, what in call.batches]
@@ -315,7 +363,7 @@ class Judge:
         for failure in result.failures:
             fates[list(failure.indices)] += 1
             for index in failure.indices:
-                self._check_failure(call, items[index], failure.error, is_ended=is_ended)
+                self._check_failure(call, inputs[index], failure.error, is_ended=is_ended)
         if (fates != 1).any():
             self.found("fates", f"call {call.number}: {fates.tolist()}")
 
@@ -326,22 +374,30 @@ class Judge:
         """Whether the parameters, rather than an input, may have been refused, as far as the client can see."""
         return any(fault.startswith("status=4") for fault in self._scenario.service.faults)
 
-    def _check_failure(self, call: Call, item: Any, error: EmbedError, *, is_ended: bool) -> None:
-        if not isinstance(item, str):
+    def _check_failure(self, call: Call, text: str | None, error: EmbedError, *, is_ended: bool) -> None:
+        if text is None:
             if not isinstance(error, InputError):
                 self.found("cause", f"call {call.number}: what is no text failed with {type(error).__name__}")
             return
-        is_refused = REFUSED in item or self._is_faulty_job(call)
+        is_refused = REFUSED in text or self._is_faulty_job(call)
         if isinstance(error, InvalidRequestError) and not is_refused and not is_ended:
             self.found("cause", f"call {call.number}: an input that is not refused failed with {type(error).__name__}")
+        if isinstance(error, InvalidRequestError) and is_refused and not is_ended and not self._was_sent_alone(call, text):
+            self.found("cause", f"call {call.number}: an input failed as refused and was never sent alone")
         if isinstance(error, RateLimitError) and not self._was_ended_early(call):
             self._check_given_up(call, error)
+
+    def _was_sent_alone(self, call: Call, text: str) -> bool:
+        key = (text,), call.plan.client, call.plan.input_type, call.plan.variant
+        sent = self._service.journal.exchanges
+        return any((one.texts, one.client, one.input_type, one.variant) == key for one in sent)
 
     def _was_ended_early(self, call: Call) -> bool:
         """Whether a job may have been ended by something else than its requests."""
         plan = self._scenario.clients[call.plan.client]
         is_final = any(fault in FINAL for fault in self._scenario.service.faults)
-        is_limited = plan.closed_at is not None or plan.backend_fails > 0 or call.plan.timeout is not None
+        is_dealt_out = plan.backend_fails > 0 or plan.backend != "works"
+        is_limited = plan.closed_at is not None or is_dealt_out or call.plan.timeout is not None
         return is_limited or is_final or self._is_probe_lost(call) or _has_progress_raised(call)
 
     def _is_probe_lost(self, call: Call) -> bool:
@@ -385,7 +441,7 @@ class Judge:
         failed = embedded = 0
         for asked, given, what in call.batches:
             batch = what if isinstance(what, EmbeddedBatch) else getattr(what, "batch", None)
-            deadline = math.inf if plan.timeout is None else call.began + plan.timeout
+            deadline = math.inf if plan.timeout is None else call.began + plan.timeout + self.patience(plan.client, call)
             if given > max(asked, deadline) + INSTANT:
                 self.found(
                     "deadline", f"stream {call.number} gave a batch at {given}, asked at {asked}, deadline {deadline}"
@@ -418,11 +474,7 @@ class Judge:
     ) -> None:
         plan = call.plan
         if _has_progress_raised(call) and call.outcome is None and not call.has_left:
-            told = [
-                what
-                for _, _, what in call.batches
-                if isinstance(getattr(what, "__cause__", None), (NeighbourError, *MISLEADING))
-            ]
+            told = any(is_fault(getattr(what, "__cause__", None)) for _, _, what in call.batches)
             if not told and ended_by is None:
                 self.found("progress", f"stream {call.number} did not tell what its progress raised")
         if call.has_left or call.outcome is not None or ended_by is not None or _has_progress_raised(call):
@@ -447,7 +499,7 @@ class Judge:
         if list(batch.items) != items:
             self.found("rows", f"stream {call.number}: the batch at {batch.start} has other items")
             return
-        self._check_result(call, items, batch.embeddings, error)
+        self._check_result(call, call.inputs[batch.start : batch.start + len(batch)], batch.embeddings, error)
 
     def _check_read_ahead(self, call: Call) -> None:
         client = self._scenario.clients[call.plan.client]
@@ -455,7 +507,7 @@ class Judge:
         texts = bad = 0
         for index, pull in enumerate(call.pulls):
             batches = bad - pull.delivered_bad + (texts - pull.delivered_texts) // client.max_batch_size
-            is_text = index < len(call.items) and isinstance(call.items[index], str)
+            is_text = index < len(call.inputs) and call.inputs[index] is not None
             texts, bad = texts + is_text, bad + (not is_text)
             # What is no text ends the batch before it, and both are handed over together.
             if batches > window + 1:
@@ -539,6 +591,11 @@ class Judge:
 
 def _has_progress_raised(call: Call) -> bool:
     return call.plan.progress == "raises" and len(call.progress) >= 3
+
+
+def _most_tokens(exchange: Exchange) -> int:
+    """What a request can have cost: a token a byte, and some around each text. Nothing beyond that counts of a bill."""
+    return sum(len(text.encode()) + 18 for text in exchange.texts)
 
 
 def _end(caller: Caller) -> float:

@@ -1,19 +1,21 @@
-"""Code that is not the client's and meets it: caches, back ends and hooks that work, dawdle, raise or answer rubbish."""
+"""Code that is not the client's and meets it: caches, back ends and hooks that work, hang, raise or answer rubbish."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pinecone_embed_async import QuotaGrant
 from pinecone_embed_async._cache import encode_dense
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Mapping, Sequence
 
-    from pinecone_embed_async import Event, QuotaDemand, QuotaGrant, QuotaOutcome, SharedQuota
+    from pinecone_embed_async import Event, QuotaDemand, QuotaOutcome, SharedQuota
 
 FAULTS: tuple[type[BaseException], ...] = (
     OSError,
@@ -45,6 +47,9 @@ LIES = (5, "text", [1.5], {"a": None}, True, float("nan"), b"", bytearray(b"PED1
 """What a cache gives for a value."""
 
 
+PATIENCE = 1.0
+"""How long the client waits for a neighbour that it has cancelled."""
+
 HANG_SECONDS = 40.0
 """How long a cache that hangs takes to look something up: for ever only if a call has a deadline, and not every one has."""
 
@@ -53,9 +58,113 @@ class NeighbourError(Exception):
     """What a neighbour of the simulation raises, to be told from everything else."""
 
 
-def is_of_a_generator(error: object) -> bool:
-    """Whether it is what Python makes of an end that a generator raises."""
-    return isinstance(error, RuntimeError) and "generator raised Stop" in str(error)
+_FAULTS_BY_NAME: dict[str, type[BaseException]] = {kind.__name__: kind for kind in (*FAULTS, NeighbourError)}
+
+
+def fault(kind: str, whose: str) -> BaseException:
+    """What a neighbour raises.
+
+    Args:
+        kind: the name of the exception, one of `FAULTS` or `NeighbourError`.
+        whose: the neighbour.
+    """
+    return _FAULTS_BY_NAME[kind](f"a fault of the simulated {whose}")
+
+
+def is_fault(error: object) -> bool:
+    """Whether an error is what a neighbour raised, or what Python makes of an end that a generator raises."""
+    if isinstance(error, RuntimeError) and "generator raised Stop" in str(error):
+        return True
+    return isinstance(error, BaseException) and str(error.args[:1]).startswith("('a fault of the simulated ")
+
+
+_SCALARS = (None, True, False, 0, 1, -1, 10**309, 1.5, -0.0, math.nan, math.inf, "", "\ud800", "{0}-odd", b"", b"{0}")
+
+
+def json_like(rng: random.Random, name: str, depth: int = 2) -> Any:
+    """Any value as JSON has it, and bytes.
+
+    Args:
+        rng: of the draws.
+        name: that texts have in them.
+        depth: of lists and dicts.
+    """
+    kind = rng.random() if depth else 0.0
+    if kind < 0.6:
+        value = _SCALARS[int(rng.random() * len(_SCALARS))]
+        return value.format(name) if isinstance(value, str) else value
+    inner = [json_like(rng, name, depth - 1) for _ in range(int(rng.random() * 4))]
+    return inner if kind < 0.8 else dict(zip(("text", "a", ""), inner, strict=False))
+
+
+class Stalls:
+    """What hangs in the neighbours of a run, until the run is over.
+
+    Attributes:
+        staying: tasks of neighbours that have swallowed their cancellation and go on, and since when.
+        timers: of those that will go on for some time only.
+        is_over: whether nothing begins to hang any more.
+    """
+
+    def __init__(self) -> None:
+        self._waits: dict[asyncio.Future[None], None] = {}
+        self._took: list[float] = []
+        self.staying: dict[asyncio.Task[Any], float] = {}
+        self.timers: list[asyncio.TimerHandle] = []
+        self.is_over = False
+
+    async def hang(self, rng: random.Random, *, stays: bool) -> None:
+        """Hang until the run is over, or until cancelled.
+
+        Args:
+            rng: of the draws.
+            stays: whether it swallows its cancellation and goes on, perhaps for a time only.
+        """
+        if self.is_over:
+            return
+        loop = asyncio.get_running_loop()
+        wait, end = loop.create_future(), loop.create_future()
+        self._waits.update({wait: None, end: None})
+        try:
+            await wait
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not stays or task is None:
+                raise
+            self.staying[task] = loop.time()
+            task.add_done_callback(self._ended)
+            seconds = (0.5, 3.0, math.inf)[int(rng.random() * 3)]
+            if seconds < math.inf:
+                self.timers.append(loop.call_later(seconds, _wake, end))
+            await self._to_the_end(end)
+
+    @staticmethod
+    async def _to_the_end(end: asyncio.Future[None]) -> None:
+        while not end.done():
+            try:
+                await asyncio.wait([end])
+            except asyncio.CancelledError:
+                continue
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._took.append(asyncio.get_running_loop().time() - self.staying.pop(task))
+
+    @property
+    def left(self) -> int:
+        """How many went on for longer than a neighbour is waited for."""
+        return len(self.staying) + sum(seconds > PATIENCE for seconds in self._took)
+
+    def end(self) -> None:
+        """Have nothing hang any more."""
+        self.is_over = True
+        for wait in self._waits:
+            _wake(wait)
+        self._waits.clear()
+
+
+def _wake(wait: asyncio.Future[None]) -> None:
+    if not wait.done():
+        wait.set_result(None)
 
 
 class SimulatedCache:
@@ -65,19 +174,23 @@ class SimulatedCache:
         kept: shared by the caches of all clients.
         behaviour: as in `ClientPlan.cache`.
         rng: of its draws.
+        stalls: what hangs in it.
     """
 
-    def __init__(self, kept: dict[bytes, bytes], behaviour: str, rng: random.Random) -> None:
+    def __init__(self, kept: dict[bytes, bytes], behaviour: str, rng: random.Random, stalls: Stalls) -> None:
         self._kept = kept
         self._behaviour = behaviour
         self._rng = rng
+        self._stalls = stalls
 
-    async def get_many(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+    async def get_many(self, keys: Sequence[bytes]) -> Any:
         """See `Cache.get_many`."""
         await self._misbehave()
         values = [self._kept.get(key) for key in keys]
         if self._behaviour == "lies":
             return [self._lie(value) for value in values] if self._rng.random() < 0.8 else self._one_of(LIES)
+        if self._behaviour == "answers":
+            return self._odd_values(values)
         if self._behaviour == "forgets":
             return [None if self._rng.random() < 0.5 else value for value in values]
         if self._behaviour == "short" and self._rng.random() < 0.5:
@@ -86,23 +199,35 @@ class SimulatedCache:
             return [value if self._rng.random() < 0.5 else self._spoilt(value or b"PED1") for value in values]
         return values
 
-    async def put_many(self, entries: Mapping[bytes, bytes]) -> None:
+    async def put_many(self, entries: Mapping[bytes, bytes]) -> Any:
         """See `Cache.put_many`."""
         if self._behaviour == "hangs" and self._rng.random() < 0.3:
             await asyncio.Event().wait()
         await self._misbehave()
         self._kept.update(entries)
+        return json_like(self._rng, "kept") if self._behaviour == "answers" else None
 
     async def _misbehave(self) -> None:
         if self._behaviour == "hangs" and self._rng.random() < 0.2:
             await asyncio.sleep(HANG_SECONDS)
         if self._behaviour == "slow":
             await asyncio.sleep(self._rng.random())
+        if self._behaviour in ("stops", "stays") and self._rng.random() < 0.3:
+            await self._stalls.hang(self._rng, stays=self._behaviour == "stays")
         if self._behaviour == "raises" and self._rng.random() < 0.5:
             raise FAULTS[int(self._rng.random() * len(FAULTS))]("a fault of the simulated cache")
 
     def _one_of(self, options: Sequence[Any]) -> Any:
         return options[int(self._rng.random() * len(options))]
+
+    def _odd_values(self, values: list[bytes | None]) -> Any:
+        """Anything at all, or a list of the right length, or nearly, with anything in it."""
+        if self._rng.random() < 0.3:
+            return json_like(self._rng, "found", 3)
+        odd: list[Any] = [value if self._rng.random() < 0.5 else json_like(self._rng, "found") for value in values]
+        if self._rng.random() < 0.2:
+            odd.append(None)
+        return tuple(odd) if self._rng.random() < 0.2 else odd
 
     def _lie(self, value: bytes | None) -> Any:
         if value is None or self._rng.random() < 0.5:
@@ -124,43 +249,76 @@ class SimulatedBackend:
 
     Args:
         quota: that it deals out.
+        behaviour: as in `ClientPlan.backend`.
         fails: part of the turns that end with an exception.
         rng: of its draws.
+        stalls: what hangs in it.
 
     Attributes:
         misuse: what the client did wrong, in words.
+        is_healed: whether it works from now on.
     """
 
-    def __init__(self, quota: SharedQuota, fails: float, rng: random.Random) -> None:
+    def __init__(self, quota: SharedQuota, behaviour: str, fails: float, rng: random.Random, stalls: Stalls) -> None:
         self._quota = quota
+        self._behaviour = behaviour
         self._fails = fails
         self._rng = rng
+        self._stalls = stalls
         self._open: dict[QuotaGrant, None] = {}
         self.misuse: list[str] = []
+        self.is_healed = False
 
     @property
     def unsettled(self) -> int:
         """Grants that nobody has settled."""
         return len(self._open)
 
-    async def acquire(self, demand: QuotaDemand) -> QuotaGrant:
+    @property
+    def timers(self) -> list[asyncio.TimerHandle]:
+        """Of those that wait for the quota that it deals out."""
+        return [timer for _, timer in self._quota.turnstile._timers.values() if isinstance(timer, asyncio.TimerHandle)]
+
+    async def acquire(self, demand: QuotaDemand) -> Any:
         """See `QuotaBackend.acquire`."""
         await asyncio.sleep(self._rng.random() / 50)
-        if self._rng.random() < self._fails / 4:
-            await asyncio.sleep(HANG_SECONDS)
-        if self._rng.random() < self._fails:
-            raise FAULTS[int(self._rng.random() * len(FAULTS))]("a fault of the simulated back end")
+        if not self.is_healed:
+            await self._misbehave()
+            if self._behaviour == "answers" and self._rng.random() < 0.2:
+                return self._odd_grant()
         grant = await self._quota.acquire(demand)
         self._open[grant] = None
         return grant
 
-    def settle(self, grant: QuotaGrant, outcome: QuotaOutcome) -> None:
+    def settle(self, grant: QuotaGrant, outcome: QuotaOutcome) -> Any:
         """See `QuotaBackend.settle`."""
         if grant not in self._open:
             self.misuse.append(f"a grant was settled twice, now as {outcome.kind}")
-            return
+            return None
         del self._open[grant]
-        self._quota.settle(grant, outcome)
+        if grant.ticket is not None:
+            self._quota.settle(grant, outcome)
+        if self._fails and self._rng.random() < 2 * self._fails:
+            raise FAULTS[int(self._rng.random() * len(FAULTS))]("a fault of the simulated back end")
+        return json_like(self._rng, "settled") if self._behaviour == "answers" else None
+
+    async def _misbehave(self) -> None:
+        if self._rng.random() < self._fails / 4:
+            await asyncio.sleep(HANG_SECONDS)
+        if self._rng.random() < self._fails:
+            raise FAULTS[int(self._rng.random() * len(FAULTS))]("a fault of the simulated back end")
+        if self._behaviour in ("stops", "stays") and self._rng.random() < 0.1:
+            await self._stalls.hang(self._rng, stays=self._behaviour == "stays")
+
+    def _odd_grant(self) -> Any:
+        """Anything at all, or a grant of anything; one that can be used is to be settled."""
+        value = json_like(self._rng, "granted")
+        if self._rng.random() < 0.5:
+            return value
+        grant = QuotaGrant(value)
+        if type(value) is int and value >= 1:
+            self._open[grant] = None
+        return grant
 
 
 class Recorder:
@@ -174,11 +332,13 @@ class Recorder:
 
 
 class RaisingHook:
-    """A hook that raises whatever it is told, one kind of error after the other."""
+    """A hook that raises whatever it is told, one kind of error after the other, and that gives something now and then."""
 
     def __init__(self) -> None:
         self._told = 0
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: Event) -> Any:
         self._told += 1
+        if self._told % 7 == 0:
+            return {"text": [self._told, None]}
         raise FAULTS[self._told % len(FAULTS)](f"a fault of the simulated hook at {type(event).__name__}")

@@ -14,7 +14,7 @@ from benchmarks.simulated.world import InlineExecutor, LoopClock, NeverEndsError
 from pinecone_embed_async import EmbedClient, Quota, RetryPolicy, SharedQuota
 from tests.simulation.actors import Actor, Call, make_call
 from tests.simulation.judge import GRACE, INSTANT, KEY, Judge, Violation
-from tests.simulation.neighbours import RaisingHook, Recorder, SimulatedBackend, SimulatedCache
+from tests.simulation.neighbours import RaisingHook, Recorder, SimulatedBackend, SimulatedCache, Stalls
 from tests.simulation.service import MODEL, Service
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ class _Run:
         self._judge = judge
         self._log = log
         self._kept: dict[bytes, bytes] = {}
+        self._stalls = Stalls()
         self._backends: list[SimulatedBackend] = []
         self._shared: SharedQuota | None = None
 
@@ -125,6 +126,9 @@ class _Run:
         ]
         await self._finish(tasks)
         self._service.heal()
+        self._stalls.is_over = True
+        for backend in self._backends:
+            backend.is_healed = True
         tenants.cancel()
         await asyncio.wait([tenants])
         for number, (plan, client, _) in enumerate(clients):
@@ -132,15 +136,27 @@ class _Run:
         judge.check(calls)
         for _, client, _ in clients:
             await client.aclose()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        timers = loop.timers()
+        # What a neighbour of the client's keeps running is no matter of the client's.
+        staying = set(self._stalls.staying)
+        others = asyncio.all_tasks() - {asyncio.current_task()} - staying
+        own = {*self._stalls.timers, *(timer for backend in self._backends if staying for timer in backend.timers)}
+        timers = [timer for timer in loop.timers() if timer not in own]
         # What counts against a quota does so for a window, and no longer than a thousandth of one beyond.
         await asyncio.sleep(self._window() * 1.01)
         judge.check_end(sorted(others, key=hash), timers)
+        judge.check_left(self._log.lines, self._stalls.left)
+        await self._end_stalls()
         for backend in self._backends:
             for misuse in [*backend.misuse, *(["grants were not settled"] if backend.unsettled else [])]:
                 judge.found("back end", misuse)
         judge.check_silence([*self._log.lines, *self._said(calls), *(repr(client) for _, client, _ in clients)])
+
+    async def _end_stalls(self) -> None:
+        """Have what hangs in the neighbours end, and see that it does, and nothing else goes on after it."""
+        self._stalls.end()
+        await asyncio.sleep(self._window() * 1.01)
+        for task in sorted(asyncio.all_tasks() - {asyncio.current_task()}, key=hash):
+            self._judge.found("left behind", f"task {task.get_name()}, after what it waited for had ended")
 
     def _window(self) -> float:
         quota = self._scenario.service.quota
@@ -151,7 +167,9 @@ class _Run:
         hooks: dict[str, list[Any]] = {"none": [], "listens": [recorder], "raises": [RaisingHook(), recorder]}
         cache = None
         if plan.cache != "none":
-            cache = SimulatedCache(self._kept, plan.cache, random.Random(f"cache {self._scenario.seed} {number}"))
+            cache = SimulatedCache(
+                self._kept, plan.cache, random.Random(f"cache {self._scenario.seed} {number}"), self._stalls
+            )
         client: EmbedClient[Any] = EmbedClient(
             MODEL,
             vector_type=self._scenario.service.vector_type,
@@ -192,9 +210,8 @@ class _Run:
             return given
         rng = random.Random(f"quota {self._scenario.seed} {number}")
         if plan.quota == "backend":
-            self._backends.append(
-                SimulatedBackend(SharedQuota(given, clock=LoopClock(), draw=rng.random), plan.backend_fails, rng)
-            )
+            quota = SharedQuota(given, clock=LoopClock(), draw=rng.random)
+            self._backends.append(SimulatedBackend(quota, plan.backend, plan.backend_fails, rng, self._stalls))
             return self._backends[-1]
         if self._shared is None:
             self._shared = SharedQuota(given, clock=LoopClock(), draw=rng.random)
@@ -214,7 +231,7 @@ class _Run:
 
     async def _act(self, call: Call, clients: list[Any]) -> None:
         rng = random.Random(f"actor {self._scenario.seed} {call.number}")
-        await Actor(call, clients[call.plan.client][1], self._service, rng).act()
+        await Actor(call, clients[call.plan.client][1], self._service, rng, self._stalls).act()
 
     async def _close(self, client: EmbedClient[Any], plan: ClientPlan) -> None:
         await asyncio.sleep(plan.closed_at or 0.0)
@@ -222,7 +239,7 @@ class _Run:
         self._service.note("closing")
         await client.aclose()
         took = asyncio.get_running_loop().time() - began
-        if took > GRACE + INSTANT:
+        if took > GRACE + self._judge.patience(self._scenario.clients.index(plan)) + INSTANT:
             self._judge.found("closing", f"aclose took {took} s")
 
     async def _finish(self, tasks: list[asyncio.Task[None]]) -> None:
@@ -246,10 +263,9 @@ class _Run:
             self._judge.found("hangs", f"client {number} is stuck")
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
-            if not self._backends:
-                self._judge.found("works on", f"client {number} raised {type(error).__name__}: {error}")
+            self._judge.found("works on", f"client {number} raised {type(error).__name__}: {error}")
             return
-        if not result.embedded.all() and plan.quota != "backend":
+        if not result.embedded.all():
             self._judge.found(
                 "works on", f"client {number} embedded {result.embedded.sum()} of {len(texts)}: {result.failures}"
             )

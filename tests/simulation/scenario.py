@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Literal, TypeVar
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Literal, TypeVar
+
+from tests.simulation.neighbours import FAULTS, MISLEADING
 
 OneT = TypeVar("OneT")
 ClientQuota = Literal["none", "given", "shared", "backend"]
-CacheKind = Literal["none", "works", "slow", "raises", "forgets", "short", "garbage", "lies", "hangs"]
+CacheKind = Literal[
+    "none", "works", "slow", "raises", "forgets", "short", "garbage", "lies", "hangs", "answers", "stops", "stays"
+]
+BackendKind = Literal["works", "answers", "stops", "stays"]
 QuotaKind = Literal["fixed", "sliding", "bucket"]
 
 
@@ -55,6 +60,8 @@ class ServicePlan:
         outage: from when to when every request is answered 503; `None` for never.
         most_inputs: in a request, fewer than the client thinks; `None` for as many as it likes. So with the next.
         most_bytes: of a request's texts.
+        bills: JSON of absurd bills, each as likely as the others; empty for none.
+        bill_rate: part of the answers that have one.
     """
 
     vector_type: Literal["dense", "sparse"] = "dense"
@@ -68,6 +75,8 @@ class ServicePlan:
     outage: tuple[float, float] | None = None
     most_inputs: int | None = None
     most_bytes: int | None = None
+    bills: tuple[str, ...] = ()
+    bill_rate: float = 0.0
     quota: QuotaPlan | None = None
 
 
@@ -78,9 +87,11 @@ class ClientPlan:
     Attributes:
         quota: `none`, `given` (the service's own), `shared` with all others that have this, or `backend` (somebody else's
             code, which deals out the service's own).
+        backend: whether it works, answers anything now and then, or hangs: until it is cancelled (`stops`), or whatever is
+            done to it (`stays`).
         backend_fails: part of the back end's turns that end with an exception.
         cache: `none`, or a neighbour: one that works, is slow, raises, forgets, answers too few values, garbage or
-            lies, or hangs.
+            lies, hangs for a time, answers anything, or hangs as a back end does.
         hooks: `none`, one that listens, or one that listens beside one that raises.
         looks_up: whether it asks the service about the model first.
         knows_dimension: whether it is told how many numbers a vector has, so that it sees if an answer has others.
@@ -96,6 +107,7 @@ class ClientPlan:
     attempt_timeout: float = 30.0
     max_delay: float = 0.01
     quota: ClientQuota = "none"
+    backend: BackendKind = "works"
     backend_fails: float = 0.0
     cache: CacheKind = "none"
     hooks: Literal["none", "listens", "raises"] = "listens"
@@ -127,16 +139,19 @@ class CallPlan:
         timeout: seconds; `None` for none.
         duplicates: part of the texts that repeat an earlier one of the call.
         refused: part of the texts that the service refuses.
-        bad: part of a stream's items that are no texts.
-        source: a list, or an iterable or asynchronous iterable that waits between items, or a blocking one in a thread.
+        alike: whether all texts that are refused are one and the same.
+        bad: part of the items that are no texts.
+        odd: part of the items that are anything as JSON has it, and of what the function that gives texts gives.
+        source: a list, or an asynchronous iterable that waits between items, or an iterable, which a stream has in a thread.
         pause: seconds between the items of a source that waits, or between the callers of `one`.
         source_fails_at: item at which the source raises; `None` for never.
         source_hangs: whether it never gives that item instead.
+        source_stays: whether it goes on to hang when it is cancelled.
         text_fails_at: item of a stream at which the function that gives texts raises; -1 if it never does, `None` if there
             is none.
         takes: seconds that the consumer of a stream is busy with a batch.
         leaves_after: batches after which it leaves the stream; `None` for never.
-        misleads: whether its source, its text function and its progress raise what would read as an end or a cancellation.
+        raises: the exception that its source, its text function and its progress raise.
         progress: whether progress is followed, and whether the callback raises at some time.
         common: whether its texts are those of every other call that has this, so that a cache finds some.
     """
@@ -154,11 +169,14 @@ class CallPlan:
     dedupe: bool = False
     duplicates: float = 0.0
     refused: float = 0.0
+    alike: bool = False
     bad: float = 0.0
+    odd: float = 0.0
     source: Literal["list", "async", "thread"] = "list"
     pause: float = 0.0
     source_fails_at: int | None = None
     source_hangs: bool = False
+    source_stays: bool = False
     text_fails_at: int | None = None
     ordered: bool = True
     window: int | None = None
@@ -166,7 +184,7 @@ class CallPlan:
     takes: float = 0.0
     leaves_after: int | None = None
     progress: Literal["none", "follows", "raises"] = "none"
-    misleads: int | None = None
+    raises: str = "NeighbourError"
     common: bool = False
     cancellation: Cancellation | None = None
 
@@ -232,6 +250,9 @@ RETRIED = (
     "reordered_keys",
     "white_space",
 )
+BILLS = ("", "0", "-5", "2.5", '"12"', "null", "true", "[1]", "{}", str(10**6), str(10**12), str(10**309), "1e400")
+"""What stands in the place of the tokens that were billed; nothing if it is empty."""
+
 FINAL = ("status=400", "status=401", "status=404", "month_quota_spent", "quota_exceeded", "redirect", "status=418,html")
 """Faults that the client gives up on: what they strike fails, or ends the job."""
 
@@ -247,6 +268,16 @@ def described(plan: object) -> str:
     return f"{type(plan).__name__}({', '.join(told)})"
 
 
+ODD = 0.25
+"""Part of the scenarios that have neighbours which answer anything, or hang for ever, or absurd bills."""
+
+
+def waits_for_ever(call: CallPlan, client: ClientPlan) -> bool:
+    """Whether a call may wait for a neighbour for ever, and rightly, for it has no end of its own."""
+    hangs = call.source_hangs or {client.cache, client.backend} & {"stops", "stays"}
+    return bool(hangs) and call.timeout is None and (client.closed_at is None or call.source_hangs)
+
+
 MOST_REQUESTS = 60
 """Requests of a scenario without its faults, about."""
 
@@ -259,6 +290,7 @@ def draw(seed: int) -> Scenario:
 class _Draw:
     def __init__(self, seed: int) -> None:
         self._rng = random.Random(f"scenario {seed}")
+        self._odd = random.Random(f"oddities {seed}")
         self._seed = seed
         # Some scenarios are about caches: all clients have one, and all calls the same texts.
         self._is_about_caches = self._chance(0.2)
@@ -287,7 +319,58 @@ class _Draw:
             if left < 0 and calls:
                 break
             calls.append(call)
-        return Scenario(self._seed, service, clients, tuple(calls))
+        scenario = Scenario(self._seed, service, clients, tuple(calls))
+        # Drawn by themselves, so that all others stay as they were before there were any.
+        return self._with_oddities(scenario) if self._odd.random() < ODD else scenario
+
+    def _with_oddities(self, scenario: Scenario) -> Scenario:
+        """The scenario with neighbours that answer anything or hang for ever, and with absurd bills."""
+        clients = tuple(map(self._odd_client, scenario.clients))
+        calls = tuple(self._odd_call(call, clients[call.client]) for call in scenario.calls)
+        return replace(scenario, service=self._odd_service(scenario.service), clients=clients, calls=calls)
+
+    def _is_odd(self, probability: float) -> bool:
+        return self._odd.random() < probability
+
+    def _odd_service(self, service: ServicePlan) -> ServicePlan:
+        if not self._is_odd(0.4):
+            return service
+        bills = tuple(self._odd.choices(BILLS, k=self._odd.randint(1, 3)))
+        return replace(service, bills=bills, bill_rate=self._odd.choice((0.1, 0.5, 1.0)))
+
+    def _odd_client(self, client: ClientPlan) -> ClientPlan:
+        changed: dict[str, Any] = {}
+        if self._is_odd(0.4):
+            changed["cache"] = self._odd.choice(("answers", "stops", "stays"))
+        if client.quota == "backend" or (client.quota != "shared" and self._is_odd(0.15)):
+            changed |= {"quota": "backend", "backend": self._odd.choice(("answers", "stops", "stays"))}
+        return replace(client, **changed)
+
+    def _odd_call(self, call: CallPlan, client: ClientPlan) -> CallPlan:
+        changed: dict[str, Any] = {}
+        if self._is_odd(0.3):
+            changed |= {"refused": self._odd.choice((0.1, 0.5)), "alike": True}
+        if self._is_odd(0.2) and call.kind != "one":
+            changed |= {"odd": self._odd.choice((0.1, 0.5)), "bad": self._odd.choice((0.0, 0.1))}
+        if waits_for_ever(call, client):
+            changed["timeout"] = round(self._odd.uniform(1, 30), 3)
+        if call.source_hangs and self._is_odd(0.5):
+            changed["source_stays"] = True
+        elif call.kind != "one" and self._is_odd(0.3):
+            changed |= self._odd_faults(call)
+        return replace(call, **changed)
+
+    def _odd_faults(self, call: CallPlan) -> dict[str, Any]:
+        """Have a source, a function that gives texts or a progress callback raise whatever there is."""
+        changed: dict[str, Any] = {"raises": self._odd.choice(FAULTS).__name__}
+        whose = self._odd.choice(("source", "text", "progress") if call.kind == "stream" else ("source", "progress"))
+        if whose == "progress":
+            changed["progress"] = "raises"
+        else:
+            changed[f"{whose}_fails_at"] = self._odd.randint(0, call.inputs)
+        if whose == "source":
+            changed["source"] = self._odd.choice(("async", "thread"))
+        return changed
 
     def _service(self) -> ServicePlan:
         vector_type = self._one_of("dense", "dense", "dense", "sparse")
@@ -398,7 +481,7 @@ class _Draw:
             takes=self._one_of(0.0, 0.0, self._seconds(0.01, 2)) if is_stream else 0.0,
             leaves_after=self._whole(0, 4) if is_stream and self._chance(0.15) else None,
             progress=self._one_of("none", "follows", "follows", "follows", "raises") if kind != "one" else "none",
-            misleads=self._whole(0, 2) if self._chance(0.5) else None,
+            raises=self._one_of(*FAULTS, *3 * MISLEADING).__name__ if self._chance(0.5) else "NeighbourError",
             common=self._chance(1.0 if self._is_about_caches else 0.2),
             cancellation=self._cancellation() if self._chance(0.2) else None,
         )

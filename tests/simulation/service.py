@@ -42,6 +42,9 @@ HARMLESS = frozenset({FaultName.MISSING_USAGE, FaultName.EXTRA_KEYS, FaultName.R
 OTHER_DIMENSION = frozenset({FaultName.WRONG_DIMENSION, FaultName.RAGGED_DIMENSION})
 """Faults that a client takes for the dimension, if it does not know it and has had no other answer."""
 
+MOST_DIGITS = 16
+"""Of a bill that the client takes for one."""
+
 
 class Texts:
     """What the service makes of a text: its vector and its bill, the same every time.
@@ -97,8 +100,9 @@ class Exchange:
         key: model and input type.
         fate: what became of it, in words.
         billed: tokens that the service counted.
+        absurd: what the answer says instead, as JSON; `None` for no such thing.
         is_delivered: whether a right answer has been read to its end.
-        told: tokens of the answer's `usage`; `None` if it did not say.
+        told: tokens of the answer's `usage`; `None` if it did not say, or not so that it can be taken for a number of them.
         rejection: of a 429, when it had been read, its message, and the seconds that it asks for.
         ended: when the client was through with the response.
     """
@@ -113,6 +117,7 @@ class Exchange:
     fault: str = ""
     billed: int = 0
     is_delivered: bool = False
+    absurd: str | None = None
     told: int | None = None
     rejection: tuple[float, str, float | None] | None = None
     ended: float | None = None
@@ -225,6 +230,12 @@ class Service:
             return None
         fault = self._faults[int(self._rng.random() * len(self._faults))]
         return fault if self._is_knowing[client] or fault.name not in OTHER_DIMENSION else None
+
+    def bill(self) -> str | None:
+        """The absurd bill of the next answer; `None` for one that is right."""
+        if self.is_healed or not self.plan.bills or self._rng.random() >= self.plan.bill_rate:
+            return None
+        return self.plan.bills[int(self._rng.random() * len(self.plan.bills))]
 
     def is_out(self, now: float) -> bool:
         """Whether every request is answered 503."""
@@ -382,7 +393,13 @@ class _Context:
         now, status = asyncio.get_running_loop().time(), self._reply.status
         if status == 200:
             exchange.is_delivered = exchange.billed > 0 and (not exchange.fault or exchange.fault in HARMLESS)
-            exchange.told = exchange.billed if exchange.fault != FaultName.MISSING_USAGE else None
+            if exchange.fault == FaultName.MISSING_USAGE:
+                exchange.told = None
+            elif exchange.absurd is None:
+                exchange.told = exchange.billed
+            else:
+                told = exchange.absurd
+                exchange.told = int(told) if told.isdecimal() and len(told) < MOST_DIGITS else None
         elif status == 429:
             asked = self._reply.headers.get("Retry-After")
             seconds = float(asked) if asked is not None and asked.isdigit() else None
@@ -461,12 +478,21 @@ class _Context:
             return _error(429, "QUOTA_EXCEEDED", "Quota exceeded.")
         raise TransportError(f"a fault of the simulation: {name.value}")
 
+    def _billed(self, exchange: Exchange, body: bytes) -> bytes:
+        """The body with another bill, now and then."""
+        exchange.absurd = self._service.bill()
+        if exchange.absurd is None:
+            return body
+        right = b'{"total_tokens":%d}' % exchange.billed
+        absurd = b'{"total_tokens":%b}' % exchange.absurd.encode() if exchange.absurd else b"{}"
+        return body.replace(right, absurd)
+
     def _answer(self, exchange: Exchange, fault: Fault | None) -> _Reply:
         service = self._service
         items = tuple(service.texts.item(text, exchange.input_type, exchange.variant) for text in exchange.texts)
         answer = Answer(MODEL, service.plan.vector_type, items, exchange.billed)
         if fault is None:
-            return _Reply(200, answer.body())
+            return _Reply(200, self._billed(exchange, answer.body()))
         spoiled = spoil(fault, answer)
         if spoiled is not None:
             return _Reply(200, spoiled)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from tests.simulation.scenario import waits_for_ever
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -21,6 +23,8 @@ def shrink(scenario: Scenario, fails: Callable[[Scenario], bool]) -> Scenario:
     while is_smaller:
         is_smaller = False
         for candidate in _smaller(scenario):
+            if any(waits_for_ever(call, candidate.clients[call.client]) for call in candidate.calls):
+                continue
             tries -= 1
             if tries < 0:
                 return scenario

@@ -10,8 +10,9 @@ import pytest
 
 from tests.simulation.__main__ import report, run_all
 from tests.simulation.found import FOUND
+from tests.simulation.neighbours import FAULTS
 from tests.simulation.run import run
-from tests.simulation.scenario import CallPlan, ClientPlan, Scenario, described, draw
+from tests.simulation.scenario import BILLS, CallPlan, ClientPlan, Scenario, described, draw
 from tests.simulation.shrink import shrink
 
 SEEDS, AT_ONCE = 1000, 50
@@ -47,7 +48,7 @@ def test_scenarios_have_everything_in_them() -> None:
     assert {call.kind for call in calls} == {"embed", "one", "stream"}
     assert {call.source for call in calls} == {"list", "async", "thread"}
     assert {client.quota for client in clients} == {"none", "given", "shared", "backend"}
-    assert len({client.cache for client in clients}) == 9
+    assert len({client.cache for client in clients}) == 12
     assert {scenario.service.quota.kind for scenario in scenarios if scenario.service.quota} == {
         "fixed",
         "sliding",
@@ -57,7 +58,24 @@ def test_scenarios_have_everything_in_them() -> None:
     assert sum(client.closed_at is not None for client in clients) > SEEDS / 10
     assert any(call.leaves_after is not None for call in calls)
     assert any(call.source_hangs for call in calls)
-    assert {call.misleads for call in calls} == {None, 0, 1, 2}
+    assert {call.raises for call in calls} == {"NeighbourError", *(fault.__name__ for fault in FAULTS)}
+    assert {client.backend for client in clients} == {"works", "answers", "stops", "stays"}
+    assert {bill for scenario in scenarios for bill in scenario.service.bills} == set(BILLS)
+    assert any(call.source_stays for call in calls)
+    assert any(call.alike for call in calls)
+    assert any(call.odd and call.kind == "embed" for call in calls)
+    assert any(call.odd and call.text_fails_at is not None for call in calls)
+
+
+def test_most_scenarios_have_nothing_absurd_in_them() -> None:
+    absurd = [
+        scenario
+        for scenario in map(draw, range(SEEDS))
+        if scenario.service.bills
+        or any(call.odd or call.alike or call.source_stays for call in scenario.calls)
+        or any(client.backend != "works" or client.cache in ("answers", "stops", "stays") for client in scenario.clients)
+    ]
+    assert SEEDS / 5 < len(absurd) < SEEDS / 3
 
 
 def test_a_scenario_can_be_told_and_read_again() -> None:

@@ -264,12 +264,12 @@ class Paced:
         self.least = least
         self.sent: list[tuple[int, int, int]] = []
         self.told = 0
-        limits = RequestLimits(inputs=4, sequence_length=8)
+        self.limits = RequestLimits(inputs=4, sequence_length=8)
         self.outcomes = Outcomes(count)
         self.ledger = Ledger(
-            Requests(map(str, range(count)), lambda: limits),
+            Requests(map(str, range(count)), lambda: self.limits),
             self.outcomes,
-            limits=lambda: limits,
+            limits=lambda: self.limits,
             learned=Learned(),
             parameters=b"",
             is_single=False,
@@ -319,6 +319,22 @@ async def test_a_first_input_with_more_tokens_than_the_turn_goes_alone() -> None
     paced = Paced(3, tokens=1, least=1)
     await paced.finish()
     assert paced.sent == [(0, 1, 2), (1, 2, 2), (2, 3, 2)]
+
+
+async def test_a_first_input_that_turns_out_to_have_more_tokens_than_its_turn_waits_for_another() -> None:
+    def learn(request: PlannedRequest) -> None:
+        paced.least = paced.ledger.least_tokens(request)
+        paced.limits = paced.limits._replace(bytes_per_token=0.5)
+
+    paced = Paced(2, tokens=5, refuse=learn)
+    (await paced.turnstile.turn(paced.flow, paced.lane, ("m", ""), 2, 2)).accepted(None)
+    running = asyncio.create_task(finish(paced.run))
+    await settle()
+    assert not paced.sent, "3 tokens are free, and a text has 4 by now"
+    paced.clock.advance(60)
+    await running
+    assert paced.used <= 5
+    assert str(paced.outcomes) == "ee"
 
 
 def too_large(*indices: int) -> Callable[[PlannedRequest], EmbedError | None]:
