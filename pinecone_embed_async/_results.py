@@ -598,12 +598,13 @@ class DenseRows:
         if self._matrix is None:
             self._matrix = np.empty((self._room, self.dimension.value or 0), np.float32)
         matrix = self._matrix if self._room == self._count else self._matrix[: self._count]
-        missing = np.flatnonzero(~embedded)
-        at_once = max(1, SPREAD_BYTES // max(1, matrix[:1].nbytes))
-        for start in range(0, len(missing), at_once):
-            if start:
-                yield
-            matrix[missing[start : start + at_once]] = np.nan
+        if np.count_nonzero(embedded) < len(embedded):
+            missing = np.flatnonzero(~embedded)
+            at_once = max(1, SPREAD_BYTES // max(1, matrix[:1].nbytes))
+            for start in range(0, len(missing), at_once):
+                if start:
+                    yield
+                matrix[missing[start : start + at_once]] = np.nan
         return DenseEmbeddings(matrix, model=model, usage=usage, failures=failures, embedded=embedded)
 
     def spread(self, positions: NDArray[np.intp]) -> Generator[None, None, NDArray[np.float32]]:

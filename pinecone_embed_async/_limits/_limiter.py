@@ -252,6 +252,8 @@ class Limiter:
         self._held.clear()
         self._kept_back.clear()
         self._in_grace.clear()
+        if self._queue.is_empty and not self._short:
+            return
         were_short = [self._budgets[key].limit for key in self._short]
         for limit in were_short:
             limit.advance(now)

@@ -161,6 +161,11 @@ class FairQueue(Generic[WaitingT]):
         """All who wait, in no order."""
         return itertools.chain.from_iterable(self._groups.values())
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody waits, as far as can be told without a look at everybody."""
+        return not self._groups
+
     def add(self, flow: Flow[WaitingT], waiting: WaitingT) -> None:
         """Have somebody wait behind those of the same flow."""
         flow.waiting[waiting] = None

@@ -343,11 +343,13 @@ class Turnstile:
                 # Not only when cancelled: a coroutine whose event loop was closed is closed by the garbage collector.
                 self.change(leave)
                 raise
-        if waiter.grant is None:
+        grant = waiter.grant
+        if grant is None:
             raise RuntimeError("a request was woken without a turn")
-        with self._locked():
-            self._unclaimed.pop(waiter.grant, None)
-        return waiter.grant
+        if waiter.future is not None:
+            with self._locked():
+                self._unclaimed.pop(grant, None)
+        return grant
 
     def _granted(self, waiter: _Waiter, grant: Grant) -> None:
         waiter.grant = grant
@@ -365,6 +367,8 @@ class Turnstile:
 
     def _bury(self, now: float) -> None:
         """Take back what was given to event loops that have been closed, and have nobody wait in them."""
+        if not (self._waiters or self._timers or self._told or self._unclaimed):
+            return
         for loop in {*self._waiters, *self._timers, *self._told}:
             if loop.is_closed():
                 self._timers.pop(loop, None)
@@ -378,6 +382,8 @@ class Turnstile:
 
     def _set_timers(self, now: float) -> None:
         """Have each event loop that somebody waits in look again when there may be a turn."""
+        if not self._waiters and not self._timers:
+            return
         due = self._limiter.next_time(now) if self._waiters else None
         here = _running_loop()
         for loop in [*self._timers]:

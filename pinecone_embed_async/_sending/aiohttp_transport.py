@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import ssl
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Self
@@ -16,7 +15,7 @@ from pinecone_embed_async._sending.connections import CONNECTING, IDLE_SECONDS, 
 from pinecone_embed_async._threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, Mapping
     from concurrent.futures import Executor
     from types import TracebackType
 
@@ -124,12 +123,11 @@ class AiohttpTransport:
 
     def send(self, request: TransportRequest) -> _Exchange:
         """See `Transport.send`."""
-        return _Exchange(functools.partial(self._request, request), self._connecting(request), self._proxy)
+        return _Exchange(self, request, Connecting(request.url, self._proxy, self._connect_timeout), self._proxy)
 
-    def _connecting(self, request: TransportRequest) -> Connecting:
-        return Connecting(request.url, self._proxy, self._connect_timeout)
-
-    async def _request(self, request: TransportRequest) -> aiohttp.ClientResponse:
+    async def begin(self, request: TransportRequest) -> aiohttp.ClientResponse:
+        """Send a request; gives its response once that begins."""
+        proxy = self._proxy
         return await self._session.request(
             request.method,
             request.url,
@@ -138,9 +136,9 @@ class AiohttpTransport:
             allow_redirects=False,
             raise_for_status=False,
             auto_decompress=True,
-            ssl=await self._tls_of_requests(),
-            proxy=None if self._proxy is None else self._proxy.url,
-            proxy_headers=self._proxy_headers(),
+            ssl=await self._tls_of_requests() if self._is_secure else True,
+            proxy=None if proxy is None else proxy.url,
+            proxy_headers=None if proxy is None else self._proxy_headers(proxy),
         )
 
     async def _tls_of_requests(self) -> ssl.SSLContext | bool:
@@ -157,21 +155,21 @@ class AiohttpTransport:
                     self._tls = await in_thread(_default_context, self._executor)
         return self._tls
 
-    def _proxy_headers(self) -> dict[str, str] | None:
+    @staticmethod
+    def _proxy_headers(proxy: Proxy) -> dict[str, str] | None:
         # A new one each time: aiohttp adds to it.
-        if self._proxy is None or self._proxy.authorization is None:
-            return None
-        return {"Proxy-Authorization": self._proxy.authorization}
+        return None if proxy.authorization is None else {"Proxy-Authorization": proxy.authorization}
 
 
 class _Exchange:
     """A request under way, then its response."""
 
-    __slots__ = ("_connecting", "_proxy", "_request", "_response")
+    __slots__ = ("_connecting", "_proxy", "_request", "_response", "_transport")
 
     def __init__(
-        self, request: Callable[[], Awaitable[aiohttp.ClientResponse]], connecting: Connecting, proxy: Proxy | None
+        self, transport: AiohttpTransport, request: TransportRequest, connecting: Connecting, proxy: Proxy | None
     ) -> None:
+        self._transport = transport
         self._request = request
         self._response: aiohttp.ClientResponse
         self._connecting = connecting
@@ -189,7 +187,7 @@ class _Exchange:
         problem, connection = None, None
         token = CONNECTING.set(self._connecting)
         try:
-            self._response = await self._request()
+            self._response = await self._transport.begin(self._request)
         except _FAULTS as fault:
             problem, connection = self._described(fault)
         finally:

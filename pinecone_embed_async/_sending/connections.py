@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import ipaddress
-import weakref
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +23,20 @@ if TYPE_CHECKING:
 IDLE_SECONDS = 1.0
 """A connection that has been idle for longer may have been closed by the other side at any time."""
 
-_UNUSED = float("0")
-"""The time-out of a connection that nobody has used since we did: none, and an object that no one else has."""
+
+class _Unused(float):
+    """The time-out of a connection that nobody has used since we did: none, and whoever uses it sets another.
+
+    Attributes:
+        released_by: the connector that it came back through.
+        released_at: when, by the event loop's time.
+    """
+
+    __slots__ = ("released_at", "released_by")
+
+    released_at: float
+    released_by: Connections
+
 
 CONNECTING: ContextVar[Connecting] = ContextVar("CONNECTING")
 """Of the request that is being sent: aiohttp hands nothing of ours down to its connector."""
@@ -121,7 +132,6 @@ class Connections(aiohttp.BaseConnector):
         self._inner = inner
         self._is_own = is_own
         self.allowed_protocol_schema_set = inner.allowed_protocol_schema_set
-        self._released: weakref.WeakKeyDictionary[ResponseHandler, float] = weakref.WeakKeyDictionary()
         self._last_reset = 0.0
         self._tracing = aiohttp.TraceConfig()
         self._tracing.on_connection_create_start.append(_create_starts)
@@ -170,10 +180,8 @@ class Connections(aiohttp.BaseConnector):
             protocol = connection.protocol
             if protocol is None:
                 return connection
-            released = self._released.pop(protocol, None)
-            if protocol.read_timeout is not _UNUSED:
-                # Somebody else has used it since.
-                released = None
+            last = protocol.read_timeout
+            released = last.released_at if isinstance(last, _Unused) and last.released_by is self else None
             if released is None or released > self._last_reset:
                 break
             connection.close()
@@ -183,9 +191,9 @@ class Connections(aiohttp.BaseConnector):
         return connection
 
     def _is_released(self, protocol: ResponseHandler) -> None:
-        self._released[protocol] = self._loop.time()
         # Each request sets its own before it is sent.
-        protocol.read_timeout = _UNUSED
+        unused = protocol.read_timeout = _Unused(0.0)
+        unused.released_at, unused.released_by = self._loop.time(), self
 
 
 class _Trace(Trace):

@@ -104,7 +104,7 @@ class Run:
         self._end = deadline
         self._is_winding_down = False
         self._is_left = False
-        self._drained = asyncio.Event()
+        self._waiting_for_end: list[asyncio.Future[None]] = []
         self._unsent = 0
         self.error: EmbedError | None = None
         self.loop = asyncio.get_running_loop()
@@ -206,12 +206,27 @@ class Run:
     async def drained(self) -> None:
         """Wait until no request is under way; after `stop`, that is within the grace period."""
         while self._under_way:
-            self._drained.clear()
-            await self._drained.wait()
+            ended = self.loop.create_future()
+            self._waiting_for_end.append(ended)
+            await ended
 
     async def _carry_out(self, entry: _UnderWay) -> None:
         try:
-            await self._carry_through(entry)
+            turn = await self._take_turn(entry)
+            self._next = None
+            request = entry.request
+            if turn is None or request is None:
+                return
+            self.fill()
+            await self._send_with(turn, request, entry)
+            entry.is_over = True
+            if self._ledger.job_error is not None:
+                self._wind_down()
+            self.report()
+            if self._keep is not None and entry.request is not None:
+                # Whoever waits for the rows does not wait for that.
+                self._changed()
+                await self._keep_answer(self._keep, entry.request)
         except asyncio.CancelledError:
             if not (entry.is_abandoned or entry.is_over or self._is_left):
                 self._cancelled_by_others(entry)
@@ -223,23 +238,6 @@ class Run:
             error = EmbedError("the request was cancelled, and not by the call that it belongs to")
             self._ledger.failed(entry.request, error)
             self.report()
-
-    async def _carry_through(self, entry: _UnderWay) -> None:
-        turn = await self._take_turn(entry)
-        self._next = None
-        request = entry.request
-        if turn is None or request is None:
-            return
-        self.fill()
-        await self._send_with(turn, request, entry)
-        entry.is_over = True
-        if self._ledger.job_error is not None:
-            self._wind_down()
-        self.report()
-        if self._keep is not None and entry.request is not None:
-            # Whoever waits for the rows does not wait for that.
-            self._changed()
-            await self._keep_answer(self._keep, entry.request)
 
     async def _keep_answer(self, keep: Keep, request: PlannedRequest) -> None:
         try:
@@ -334,7 +332,10 @@ class Run:
             self._next = None
         self.fill()
         if not self._under_way:
-            self._drained.set()
+            for ended in self._waiting_for_end:
+                if not ended.done():
+                    ended.set_result(None)
+            self._waiting_for_end.clear()
         self._changed()
 
     def _wind_down(self) -> None:
