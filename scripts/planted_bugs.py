@@ -257,8 +257,8 @@ BUGS = (
     _bug(
         "whatever a cache answers is taken for a list of values",
         "_cache/_client_cache.py",
-        "        if not isinstance(values, Sequence) or isinstance(values, (str, bytes, bytearray, memoryview)):\n",
-        "        if values is None:\n",
+        "            if isinstance(values, Sequence) and not isinstance(values, (str, bytes, bytearray, memoryview)):\n",
+        "            if values is not None:\n",
     ),
     _bug(
         "keeping in a cache that hangs has no end",
@@ -269,8 +269,8 @@ BUGS = (
     _bug(
         "an absurd bill counts in full",
         "_engine.py",
-        "                billed = min(billed, most)\n",
-        "",
+        "min(billed, most_tokens(sending.request, sender.limits().sequence_length))",
+        "billed",
     ),
     _bug(
         "a source's StopAsyncIteration reads as the end of the stream",
