@@ -6,8 +6,8 @@ import functools
 import json
 import re
 import secrets
-import struct
 import sys
+from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -82,6 +82,10 @@ class Answer:
     sparse: SparseBlock | None = None
 
 
+_READ_AT_ONCE = 2**16
+"""Bytes of items that are objects at a time: little memory, and enough that the calls for them cost little."""
+
+
 class WholeAnswer:
     """An answer that is there as a whole, judged one item after the other: no more objects are made than one item takes.
 
@@ -109,8 +113,8 @@ class WholeAnswer:
         self._raws: list[Raw] = []
         self._lengths: list[int] = []
         # float32, row after row, and uint32.
-        self._values = bytearray()
-        self._indices = bytearray()
+        self._values = array("f")
+        self._indices = array("I")
         self._tokens: list[list[str]] = []
 
     @property
@@ -125,20 +129,19 @@ class WholeAnswer:
             most: bytes after which no more are begun.
         """
         while most > 0 and not self.is_done:
-            position = self._checked if self._read == self._count else self._read
-            text = bytes(self._top.data[position])
-            most -= len(text)
             if self._read == self._count:
+                text = bytes(self._top.data[self._checked])
+                most -= len(text)
                 self._check(text)
                 self._checked += 1
                 continue
-            if len(text) > MOST_BYTES:
-                raise ResponseError(f"an embedding takes more than 1 MiB at `$.data[{position}]`")
+            texts = self._next_items(min(most, _READ_AT_ONCE))
+            most -= sum(map(len, texts))
             if self._kind == "dense":
-                self._read_dense(text)
+                self._read_dense(_decode_items(_DENSE_ITEMS, texts, self._read))
             else:
-                self._read_sparse(text)
-            self._read += 1
+                self._read_sparse(_decode_items(_SPARSE_ITEMS, texts, self._read))
+            self._read += len(texts)
             if self._read == self._count:
                 self._is_plain = _is_plain(self._body, self._marks, self._raws, self._top)
                 if self._is_plain or _is_plain(self._data(), self._marks, self._raws):
@@ -161,29 +164,40 @@ class WholeAnswer:
         self._write_rows(rows)
         return Answer("dense", model, total_tokens)
 
-    def _read_dense(self, text: bytes) -> None:
-        item = _decode_item(_DENSE_ITEM, text, self._read)
-        self._count_marks(item)
-        self._lengths.append(len(item.values))
-        self._values += struct.pack(f"{len(item.values)}f", *item.values)
+    def _next_items(self, size: int) -> list[bytes]:
+        """The next items that are not read, until they have so many bytes."""
+        texts: list[bytes] = []
+        for position in range(self._read, self._count):
+            text = bytes(self._top.data[position])
+            if len(text) > MOST_BYTES:
+                raise ResponseError(f"an embedding takes more than 1 MiB at `$.data[{position}]`")
+            texts.append(text)
+            size -= len(text)
+            if size <= 0:
+                break
+        return texts
 
-    def _read_sparse(self, text: bytes) -> None:
-        item = _decode_item(_SPARSE_ITEM, text, self._read)
-        self._count_marks(item)
-        tokens, length, path = item.sparse_tokens or [], len(item.sparse_indices), f"$.data[{self._read}]"
-        if len(item.sparse_values) != length:
-            raise ResponseError(f"{length} indices but {len(item.sparse_values)} values at `{path}`")
-        if tokens and len(tokens) != length:
-            raise ResponseError(f"{length} indices but {len(tokens)} tokens at `{path}.sparse_tokens`")
-        self._lengths.append(length)
-        self._values += struct.pack(f"{length}f", *item.sparse_values)
-        self._indices += struct.pack(f"{length}I", *item.sparse_indices)
-        self._tokens.append(tokens)
+    def _read_dense(self, items: Sequence[DenseItem]) -> None:
+        self._raws += [item.vector_type for item in items if item.vector_type is not UNSET]
+        self._marks += 2 * len(items)
+        for item in items:
+            self._lengths.append(len(item.values))
+            self._values.fromlist(item.values)
 
-    def _count_marks(self, item: DenseItem | SparseItem) -> None:
-        self._marks += _marks_of(item)
-        if item.vector_type is not UNSET:
-            self._raws.append(item.vector_type)
+    def _read_sparse(self, items: Sequence[SparseItem]) -> None:
+        self._raws += [item.vector_type for item in items if item.vector_type is not UNSET]
+        for position, item in enumerate(items, self._read):
+            indices, values, tokens = item.sparse_indices, item.sparse_values, item.sparse_tokens
+            length = len(indices)
+            if len(values) != length:
+                raise ResponseError(f"{length} indices but {len(values)} values at `$.data[{position}]`")
+            if tokens and len(tokens) != length:
+                raise ResponseError(f"{length} indices but {len(tokens)} tokens at `$.data[{position}].sparse_tokens`")
+            self._marks += 4 if tokens is UNSET else 6 + 2 * len(tokens or ())
+            self._lengths.append(length)
+            self._values.fromlist(values)
+            self._indices.fromlist(indices)
+            self._tokens.append(tokens or [])
 
     def _check(self, text: bytes) -> None:
         _check_form(text, levels_above=2)
@@ -269,7 +283,7 @@ _STAND_IN_BITS = 52
 def _check_frame(frame: bytes, answer: DenseAnswer) -> None:
     own_types = [item.vector_type for item in answer.data if item.vector_type is not UNSET]
     _check_usage(answer.usage)
-    if _is_plain(frame, sum(map(_marks_of, answer.data)), own_types, answer):
+    if _is_plain(frame, 2 * len(answer.data), own_types, answer):
         return
     _check_form(frame)
     top = _pairs(frame)
@@ -318,8 +332,8 @@ class _Top(Struct):
 _ITEMS = msgspec.json.Decoder(_Items)
 _DATA = msgspec.json.Decoder(_Data)
 _DENSE = msgspec.json.Decoder(DenseAnswer)
-_DENSE_ITEM = msgspec.json.Decoder(DenseItem)
-_SPARSE_ITEM = msgspec.json.Decoder(SparseItem)
+_DENSE_ITEMS = msgspec.json.Decoder(list[DenseItem])
+_SPARSE_ITEMS = msgspec.json.Decoder(list[SparseItem])
 _MAPPING = msgspec.json.Decoder(dict[str, Raw])
 
 
@@ -367,12 +381,16 @@ def _kind_of(got: str | UnsetType, wanted: VectorType | None) -> VectorType:
     return "dense" if got == "dense" else "sparse"
 
 
-def _decode_item(decoder: msgspec.json.Decoder[_T], text: bytes, position: int) -> _T:
+_PLACE = re.compile(r"`\$\[(\d+)\]")
+"""As msgspec names an item of those that it is given together."""
+
+
+def _decode_items(decoder: msgspec.json.Decoder[list[_T]], texts: Sequence[bytes], start: int) -> list[_T]:
     problem = ""
     try:
-        return decoder.decode(text)
+        return decoder.decode(b"[" + b",".join(texts) + b"]")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        problem = _describe(error).replace("`$", f"`$.data[{position}]")
+        problem = _PLACE.sub(lambda found: f"`$.data[{start + int(found[1])}]", _describe(error))
     raise ResponseError(problem)
 
 
@@ -429,19 +447,12 @@ def _occurrences(text: bytes, character: bytes) -> int:
     return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord(character)))
 
 
-def _marks_of(item: DenseItem | SparseItem) -> int:
-    """Quotation marks of an item's keys and texts, but for its vector_type."""
-    if isinstance(item, DenseItem):
-        return 2
-    return 4 if item.sparse_tokens is UNSET else 6 + 2 * len(item.sparse_tokens or ())
-
-
 def _is_plain(text: bytes, marks: int, own_types: Sequence[Raw], top: _Top | DenseAnswer | None = None) -> bool:
     """Whether msgspec has read all that there is.
 
     Args:
         text: an item, all items, or an answer.
-        marks: what `_marks_of` gives, of all items in it.
+        marks: quotation marks of all items' keys and texts, but for their vector_type.
         own_types: the items' own.
         top: the answer; `None` for items alone.
     """
