@@ -35,7 +35,7 @@ class EmulatedService:
         self.url = url
 
     def __repr__(self) -> str:
-        """Say where it listens."""
+        """Show where it listens."""
         return f"<EmulatedService {self.url}>"
 
     def statistics(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is made of the measurements: medians, ratios, percentiles. Plain arithmetic."""
+"""Figures from measurements: medians, ratios, percentiles. Plain arithmetic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must hold, and whether it did in a run. Plain functions of a report."""
+"""The goals, and whether a run met them. Plain functions of a report."""
 
 from __future__ import annotations
 

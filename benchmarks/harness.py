@@ -1,4 +1,4 @@
-"""What benchmarks share: a server and competitors in processes of their own, and a word on the machine."""
+"""Shared by the benchmarks: a server and competitors in processes of their own, and a description of the machine."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _PACKAGES = (
     "baseten-performance-client",
     "uvloop",
 )
-# glibc's malloc gives nothing back to the system.
+# glibc's malloc returns nothing to the system.
 _KEEPING_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1"}
 
 
@@ -104,7 +104,7 @@ def run_module(
 
 @contextlib.contextmanager
 def running_module(name: str, arguments: Sequence[str], *, who: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Have a module of this package in a process of its own while the block runs, and end it whatever happens.
+    """Run a module of this package in a process of its own while the block runs, and end it whatever happens.
 
     It has to end when its standard input closes.
 

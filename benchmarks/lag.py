@@ -16,7 +16,7 @@ INTERVAL = 0.001
 
 @contextlib.asynccontextmanager
 async def ticking() -> AsyncIterator[list[float]]:
-    """Have a task note, while the block runs, by how many seconds each of its ticks was late."""
+    """Record, while the block runs, by how many seconds each tick of a task was late."""
     late: list[float] = []
 
     async def tick() -> None:

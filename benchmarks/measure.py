@@ -62,7 +62,7 @@ def check(result: Result, inputs: int, load: Load) -> None:
     Raises:
         WrongResultError: Naming the first row that differs.
     """
-    if isinstance(result, Received):  # whoever started this compares its bytes with the server's
+    if isinstance(result, Received):  # the starter of this process compares its bytes with the server's
         return
     if isinstance(result, SparseRows):
         _check_sparse(result, inputs, load)
@@ -101,7 +101,7 @@ def size_of(result: Result) -> int:
 
 
 def touch(rows: int, dimension: int) -> float:
-    """Write to as much memory as dense results take, and free it; gives the microseconds that a row took."""
+    """Write to as much memory as dense results take, and free it; returns the microseconds per row."""
     matrix = np.empty((rows, dimension), np.float32)
     started = time.perf_counter()
     matrix[:] = 1
@@ -111,7 +111,7 @@ def touch(rows: int, dimension: int) -> float:
 async def measure(
     competitor: Competitor, target: Target, inputs: int, warm_up: int, limit: float, *, holds_memory: bool = False
 ) -> dict[str, Any]:
-    """Run a competitor once over fresh inputs, after a warm-up over others.
+    """Run a competitor once over new inputs, after a warm-up over others.
 
     Args:
         competitor: What is measured.

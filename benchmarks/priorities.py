@@ -1,10 +1,10 @@
-"""What a client promises to those who share it: interactive calls beside bulk work, two jobs, a crowd, a lone call.
+"""Calls that share a client: interactive calls beside bulk work, two jobs, a burst, a lone call.
 
     python -m benchmarks.priorities
     python -m benchmarks.priorities --rounds 10 --json priorities.json
 
 One client with its default settings and no token budget that binds, against a server in a process of its own that takes
-50 ms. What is compared takes turns, so that drift hits both alike. Exit status 1 if a bound does not hold, 2 for misuse.
+50 ms. Compared runs alternate, so that drift affects both alike. Exit status 1 if a bound does not hold, 2 for misuse.
 `docs/benchmarks.md` says what the figures mean.
 """
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 SERVICE_TIME = 0.05
 CROWD = 1000
 BULK = 4 * 8 * 96
-"""Inputs of one call of the work in the background, which calls again and again."""
+"""Inputs per call of the background work, which calls again and again."""
 
 JOB = 300 * 96
 """Inputs of each of two jobs."""
@@ -51,7 +51,7 @@ MOST_DELAY = 1.1
 """Median of a lone `embed_one`, by that of `embed` of one text."""
 
 WARM_UP = 200 * 96
-"""Inputs until as many requests may be in flight as the client has permits: few are while it knows of no limit."""
+"""Inputs until all of the client's permits may be in use: few are while it knows of no limit."""
 
 
 @contextlib.asynccontextmanager
@@ -64,7 +64,7 @@ async def bulk_work(client: EmbedClient[DenseEmbeddings], passages: Sequence[str
 
     tasks = [asyncio.create_task(work()) for _ in range(2)]
     try:
-        # Until it is under way, and answers are being decoded.
+        # Until answers are being decoded.
         await asyncio.sleep(10 * SERVICE_TIME)
         yield
     finally:
@@ -83,17 +83,17 @@ async def timed(call: Awaitable[Any]) -> float:
 async def measure_interactive(
     client: EmbedClient[DenseEmbeddings], passages: Sequence[str], rounds: int, calls: int
 ) -> dict[str, Any]:
-    """Latencies of `embed_one` in milliseconds, alone and beside bulk work in turns."""
+    """Latencies of `embed_one` in milliseconds, alternately alone and beside bulk work."""
     taken: dict[str, list[float]] = {"alone": [], "beside": []}
 
-    async def ask(name: str) -> None:
+    async def measure(name: str) -> None:
         for text in passages[:calls]:
             taken[name].append(1000 * await timed(client.embed_one(text, input_type="passage")))
 
     for _ in range(rounds):
-        await ask("alone")
+        await measure("alone")
         async with bulk_work(client, passages[:BULK]):
-            await ask("beside")
+            await measure("beside")
     p99 = {name: float(np.quantile(times, 0.99)) for name, times in taken.items()}
     return {
         "calls": rounds * calls,
@@ -106,7 +106,7 @@ async def measure_interactive(
 
 
 async def measure_shares(client: EmbedClient[DenseEmbeddings], passages: Sequence[str]) -> dict[str, Any]:
-    """Parts of what was embedded while two jobs ran, the second of which began when the first was a tenth done."""
+    """Shares of the inputs embedded while two jobs ran, the second of which began when the first was a tenth done."""
     done = [0, 0]
     at_start: list[int] = []
     at_end: list[int] = []
@@ -142,7 +142,7 @@ async def measure_crowd(server: Server, load: Load, passages: Sequence[str]) -> 
 
 
 async def measure_lone(client: EmbedClient[DenseEmbeddings], passages: Sequence[str], calls: int) -> dict[str, Any]:
-    """Median milliseconds of a lone call of `embed_one`, and of `embed` of one text, in turns."""
+    """Median milliseconds of a lone call of `embed_one` and of `embed` of one text, alternately."""
     taken: dict[str, list[float]] = {"embed_one": [], "embed": []}
     for text in passages[:calls]:
         taken["embed_one"].append(1000 * await timed(client.embed_one(text, input_type="passage")))
@@ -170,7 +170,7 @@ async def run(server: Server, load: Load, rounds: int, calls: int) -> dict[str, 
 
 
 def print_report(figures: dict[str, Any]) -> None:
-    """Print what came of it, a line each."""
+    """Print the results, a line each."""
 
     def line(name: str, text: str) -> None:
         print(f"{'holds' if figures[name]['holds'] else 'FAILS'}  {text}")

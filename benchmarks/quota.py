@@ -42,7 +42,7 @@ LATENCY = (0.05, 0.25)
 """Seconds of an answer where the window is a minute."""
 
 DIMENSION = 384
-"""The smallest that the model has: what answers cost to make and to read is not the matter here."""
+"""The smallest that the model has: the cost of making and decoding answers does not matter here."""
 
 MINUTE = 60.0
 ATTEMPTS = 10
@@ -137,7 +137,7 @@ async def run_official(url: str, texts: list[str], window: float, *, under_tenac
     for outcome in outcomes:
         cause = outcome.last_attempt.exception() if isinstance(outcome, tenacity.RetryError) else outcome
         if isinstance(cause, BaseException) and not (isinstance(cause, ApiError) and cause.status_code == 429):
-            # Something else than the quota: the comparison would be unfair.
+            # Not the quota: the comparison would be unfair.
             raise cause
     return sum(outcome for outcome in outcomes if isinstance(outcome, int))
 
@@ -161,7 +161,7 @@ def run_way(name: str, url: str, inputs: int, window: float) -> dict[str, float]
 
 
 def measure(name: str, inputs: int, window: float, kind: str, limit: float) -> dict[str, Any]:
-    """Have a new process do the job one way against a new service, and say what came of it.
+    """Do the job one way in a new process against a new service, and return the result.
 
     Raises:
         BenchmarkError: it failed, took too long, or says something else than the service.
@@ -198,7 +198,7 @@ def run(ways: Sequence[str], sizes: Sequence[int], window: float, kind: str) -> 
 
 
 def problems(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """What does not hold of what is promised, in words."""
+    """The violated promises in words."""
     found = []
     for row in rows:
         way = WAYS[row["way"]]
@@ -210,7 +210,7 @@ def problems(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
-    """Print what came of it, one way a line."""
+    """Print the results, one way a line."""
     width = max(len(row["title"]) for row in rows)
     print(
         f"{'':{width}}  {'inputs':>7} {'embedded':>8} {'lost':>6}  {'rejected':>8} {'of':>5}"

@@ -1,4 +1,4 @@
-"""What a run says: its JSON, its tables, and the docs between their markers. No measuring here."""
+"""The report of a run: its JSON, its tables, and the docs between their markers. No measuring here."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], list[Table]]] = {
 
 
 def tables_of(report: Mapping[str, Any]) -> dict[str, list[Table]]:
-    """Return the tables of a run by suite, what must hold first."""
+    """Return the tables of a run by suite, the goals first."""
     suites = report["suites"]
     found = {name: tables(suites[name]) for name, tables in TABLES.items() if suites.get(name)}
     held = goals.goals(suites)

@@ -1,4 +1,4 @@
-"""What every process of a benchmark knows without being told: the inputs and their vectors, from one seed.
+"""The inputs and their vectors from one seed, which every process of a benchmark can compute.
 
 The server writes these vectors, and each competitor's result is compared with them afterwards.
 """
@@ -59,7 +59,7 @@ class Load:
 
     @property
     def model(self) -> str:
-        """A hosted model that gives such vectors."""
+        """A hosted model with such vectors."""
         if self.kind == "sparse":
             return "pinecone-sparse-english-v0"
         return "multilingual-e5-large" if self.dimension == 1024 else "llama-text-embed-v2"

@@ -1,7 +1,7 @@
 """The local service that benchmarks run against: `/embed`, `/models`, `/v1/embeddings`, as fast as Python can send.
 
 Run as a process of its own. It prints its port on one line once it is ready, listens on 127.0.0.1 only, and
-ends when its standard input closes, so it never outlives whoever started it.
+ends when its standard input closes, so it never outlives its starter.
 
 Every vector is written as JSON once, before the port is printed, one after another in one buffer. An answer
 to inputs with consecutive numbers is a slice of that buffer, sent uncopied. `GET /statistics` tells

@@ -44,7 +44,7 @@ class Settings:
         return max(1, round(inputs * self.scale / MAX_BATCH)) * MAX_BATCH
 
     def competitors(self, load: Load, names: tuple[str, ...] = ()) -> list[Competitor]:
-        """Return who takes part: of those named, or of all, who is wanted, installed and gives such vectors."""
+        """Return the competitors, of those named or of all, that are wanted, installed and return such vectors."""
         wanted = self.only or tuple(COMPETITORS)
         return [
             competitor
@@ -56,7 +56,7 @@ class Settings:
         ]
 
     def left_out(self) -> dict[str, str]:
-        """Return who cannot take part, and why."""
+        """Return the competitors that cannot take part, and why."""
         wanted = self.only or tuple(COMPETITORS)
         return {
             name: f"{competitor.missing} is not installed"

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 WINDOWS = 5
-"""Windows that queries and bulk work go on for; the first does not count, for nothing is known of queries in it."""
+"""Windows of queries beside bulk work; the first does not count, for nothing is known of queries in it."""
 
 QUERY_TOKENS = 100
 QUERIES_PART = 0.1
-"""Part of the quota that queries ask for."""
+"""Part of the quota that queries need."""
 
 SLOWEST_QUERY, LEAST_USED, MOST_APART = 1.5, 0.95, 0.05
 
@@ -41,12 +41,12 @@ SMALL, LARGE = 200, 740
 
 @dataclass(frozen=True)
 class Row:
-    """One thing to simulate.
+    """One row to simulate.
 
     Attributes:
-        name: of it.
-        terms: of the service.
-        simulate: gives the figures of a seed, in the order of `columns`.
+        name: its name.
+        terms: the service's terms.
+        simulate: returns the figures of a seed, in the order of `columns`.
         columns: their names and bounds; less is better where the bound is negative.
     """
 
@@ -57,7 +57,7 @@ class Row:
 
 
 def quota_of(terms: Terms) -> Quota:
-    """The quota as the client is given it."""
+    """The quota in the client's form."""
     return Quota(terms.tokens, None, None, terms.window)
 
 
@@ -130,12 +130,12 @@ def simulate(job: tuple[int, int]) -> tuple[float, ...]:
 
 def worst(row: Row, figures: Sequence[tuple[float, ...]]) -> list[tuple[str, float, float, bool]]:
     """Name, worst figure, bound, and whether that holds."""
-    told = []
+    results = []
     for place, (name, bound) in enumerate(row.columns):
         values = [one[place] for one in figures]
         value = max(values) if bound < 0 else min(values)
-        told.append((name, value, abs(bound), value <= -bound if bound < 0 else value >= bound))
-    return told
+        results.append((name, value, abs(bound), value <= -bound if bound < 0 else value >= bound))
+    return results
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -151,9 +151,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     holds = True
     with ProcessPoolExecutor(options.workers) as pool:
         for number, row in chosen:
-            told = worst(row, list(pool.map(simulate, [(number, seed) for seed in range(options.seeds)])))
-            columns = ", ".join(f"{name} {value:.3f} (bound {bound:g})" for name, value, bound, _ in told)
-            is_well = all(well for *_, well in told)
+            results = worst(row, list(pool.map(simulate, [(number, seed) for seed in range(options.seeds)])))
+            columns = ", ".join(f"{name} {value:.3f} (bound {bound:g})" for name, value, bound, _ in results)
+            is_well = all(well for *_, well in results)
             print(f"{row.name:42} {columns}  {'holds' if is_well else 'FAILS'}", flush=True)
             holds = holds and is_well
     return 0 if holds else 1

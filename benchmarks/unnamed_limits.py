@@ -1,4 +1,4 @@
-"""What a client that knows no quota makes of rejections that name none: stray ones, and those of an evenly refilling bucket.
+"""A client without a known quota under rejections that name none: stray ones, and those of an evenly refilling bucket.
 
     python -m benchmarks.unnamed_limits
     python -m benchmarks.unnamed_limits --seeds 5 --only stray
@@ -35,13 +35,13 @@ QUARTER = STRAY_SECONDS / 4
 
 @dataclass(frozen=True)
 class Setting:
-    """One thing to simulate.
+    """One setting to simulate.
 
     Attributes:
-        name: of it.
-        terms: of the service.
-        bounds: of some of the figures that `figures` gives; where the name begins with `rejected` at most, else at least.
-        seconds: that it goes on for.
+        name: its name.
+        terms: the service's terms.
+        bounds: bounds of some results of `figures`; upper ones where the name begins with `rejected`, else lower ones.
+        seconds: its length.
         settled: windows after which the figures of a quota are counted.
     """
 
@@ -54,7 +54,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a setting with one seed: arrival and tokens of what was accepted, and arrival of what was rejected."""
+    """The outcome of a setting with one seed: arrival and tokens of accepted requests, and arrival of rejected ones."""
 
     accepted: Sequence[tuple[float, int]]
     rejected: Sequence[float]
@@ -85,23 +85,23 @@ def simulate(job: tuple[Setting, int]) -> Outcome:
 
 
 def figures(setting: Setting, outcomes: Sequence[Outcome], undisturbed: Sequence[Outcome]) -> dict[str, float]:
-    """What came of a setting, over all seeds: strays come at random, and few to a time.
+    """The results of a setting, over all seeds: stray rejections come at random, and few to a seed.
 
     Of stray rejections `ratio`, the tokens accepted beside those without any, and `last/first`, those of the last 30 seconds
     beside those of the first; of a quota `used`, the part of it that was accepted in the windows after the first, and
     `rejected`, the part of the requests in these that was not.
     """
-    told = {"lost": float(sum(outcome.lost for outcome in outcomes))}
+    results = {"lost": float(sum(outcome.lost for outcome in outcomes))}
     end, terms = setting.seconds, setting.terms
     if terms.strays:
         all_, best = (sum(one.tokens(0, end) for one in some) for some in (outcomes, undisturbed))
         last, first = (sum(one.tokens(at, at + QUARTER) for one in outcomes) for at in (end - QUARTER, 0.0))
-        told |= {"ratio": all_ / best, "last/first": last / first}
+        results |= {"ratio": all_ / best, "last/first": last / first}
     if terms.tokens < UNLIMITED:
         start = setting.settled * terms.window
-        told["used"] = min(one.tokens(start, end) for one in outcomes) / (terms.tokens * (end - start) / terms.window)
-        told["rejected"] = max(rejected / max(1, of) for rejected, of in (one.rejections(start, end) for one in outcomes))
-    return told
+        results["used"] = min(one.tokens(start, end) for one in outcomes) / (terms.tokens * (end - start) / terms.window)
+        results["rejected"] = max(rejected / max(1, of) for rejected, of in (one.rejections(start, end) for one in outcomes))
+    return results
 
 
 def settings() -> list[Setting]:
@@ -127,12 +127,12 @@ def settings() -> list[Setting]:
     return all_
 
 
-def failures(setting: Setting, told: Mapping[str, float]) -> list[str]:
-    """What does not hold, in words."""
-    found = [f"{told['lost']:.0f} inputs lost"] if told["lost"] else []
+def failures(setting: Setting, results: Mapping[str, float]) -> list[str]:
+    """The violated bounds in words."""
+    found = [f"{results['lost']:.0f} inputs lost"] if results["lost"] else []
     for name, bound in setting.bounds.items():
-        if told[name] > bound if name.startswith("rejected") else told[name] < bound:
-            found.append(f"{name} {told[name]:.3f}, bound {bound:g}")
+        if results[name] > bound if name.startswith("rejected") else results[name] < bound:
+            found.append(f"{name} {results[name]:.3f}, bound {bound:g}")
     return found
 
 
@@ -152,10 +152,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             jobs = [(setting, seed) for seed in range(options.seeds)]
             calm = [(replace(setting, terms=replace(setting.terms, strays=0.0)), seed) for _, seed in jobs]
             outcomes = list(pool.map(simulate, jobs))
-            told = figures(setting, outcomes, list(pool.map(simulate, calm)) if setting.terms.strays else [])
-            failed = failures(setting, told)
+            results = figures(setting, outcomes, list(pool.map(simulate, calm)) if setting.terms.strays else [])
+            failed = failures(setting, results)
             verdict = f"FAILS: {'; '.join(failed)}" if failed else "holds" if setting.bounds else ""
-            columns = ", ".join(f"{name} {value:.3f}" for name, value in told.items())
+            columns = ", ".join(f"{name} {value:.3f}" for name, value in results.items())
             print(f"{setting.name:42} {columns}  {verdict}".rstrip(), flush=True)
             holds = holds and not failed
     return 0 if holds else 1

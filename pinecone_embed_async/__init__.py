@@ -1,6 +1,7 @@
 """Embed any number of texts with Pinecone's hosted models, asynchronously."""
 
 from pinecone_embed_async._cache import Cache, SqliteCache
+from pinecone_embed_async._calls import EmbeddedBatch, EmbeddingStream
 from pinecone_embed_async._client import EmbedClient, Progress, Statistics
 from pinecone_embed_async._clock import Clock
 from pinecone_embed_async._errors import (
@@ -20,8 +21,8 @@ from pinecone_embed_async._errors import (
     ServiceError,
     TransportError,
 )
-from pinecone_embed_async._estimate import Estimate
-from pinecone_embed_async._limits import (
+from pinecone_embed_async._planning import Estimate
+from pinecone_embed_async._rate_limit import (
     Quota,
     QuotaBackend,
     QuotaDemand,
@@ -31,9 +32,14 @@ from pinecone_embed_async._limits import (
     TokenStatistics,
 )
 from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings, SparseVector, Usage
-from pinecone_embed_async._retry import RetryPolicy
-from pinecone_embed_async._sending import MockResponse, MockTransport, Transport, TransportRequest, TransportResponse
-from pinecone_embed_async._stream import EmbeddedBatch, EmbeddingStream
+from pinecone_embed_async._sending import (
+    MockResponse,
+    MockTransport,
+    RetryPolicy,
+    Transport,
+    TransportRequest,
+    TransportResponse,
+)
 from pinecone_embed_async._telemetry import (
     ErrorKind,
     Event,

@@ -1,4 +1,4 @@
-"""What arguments may be: other libraries' numbers and texts become Python's own, and what cannot work is refused."""
+"""Checks of arguments: converts other libraries' numbers and texts to Python's own, and rejects invalid values."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from typing import Any
 from pinecone_embed_async._errors import ConfigurationError
 
 SHOWN = 60
-"""Characters of a value that a message shows."""
+"""Most characters of a value shown in a message."""
 
 
 def short(value: object) -> str:
     """A value's repr, for messages."""
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001 - it may be anything
+    except Exception:  # noqa: BLE001 - a foreign repr may raise anything
         text = f"a {type(value).__name__}"
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
 def as_integer(value: object) -> int | None:
-    """A whole number of Python's or NumPy's; `None` if it is none."""
+    """An integer from Python or NumPy as `int`; `None` for anything else."""
     return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
 
 
 def as_float(value: object) -> float | None:
-    """A finite number of Python's or NumPy's; `None` if it is none."""
+    """A finite number from Python or NumPy as `float`; `None` for anything else."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return None
     try:
@@ -41,26 +41,26 @@ def as_float(value: object) -> float | None:
 
 
 def as_text(value: object) -> str | None:
-    """A text of Python's or NumPy's, or a member of an enumeration of texts; `None` if it is none."""
+    """A text from Python or NumPy, or a member of an enum of texts, as `str`; `None` for anything else."""
     if type(value) is str:
         return value
     if isinstance(value, Enum):
         value = value.value
-    # Not `str(value)`: an enumeration's member, say, would give its name.
+    # Not `str(value)`, which returns the name of an enum member.
     return str.__str__(value) if isinstance(value, str) else None
 
 
 def whole(name: str, value: object, otherwise: str = "", *, least: int = 1) -> int:
-    """An argument that is a whole number.
+    """Check an argument that must be an integer.
 
     Args:
-        name: of the argument.
-        value: that was given.
+        name: name of the argument.
+        value: value passed.
         otherwise: what else it may be, for the message.
-        least: the smallest that will do.
+        least: smallest allowed value.
 
     Raises:
-        ConfigurationError: it is none, or smaller.
+        ConfigurationError: it is not an integer, or smaller.
     """
     number = as_integer(value)
     if number is None or number < least:
@@ -69,10 +69,10 @@ def whole(name: str, value: object, otherwise: str = "", *, least: int = 1) -> i
 
 
 def seconds(name: str, value: object, *, may_be_0: bool = False) -> float:
-    """An argument that is a number of seconds.
+    """Check an argument that must be a number of seconds.
 
     Raises:
-        ConfigurationError: it is none, or not over 0.
+        ConfigurationError: it is not a number, or not over 0.
     """
     number = as_float(value)
     if number is None or number < 0 or (number == 0 and not may_be_0):
@@ -82,15 +82,15 @@ def seconds(name: str, value: object, *, may_be_0: bool = False) -> float:
 
 
 def text(name: str, value: object, *, least: int = 0) -> str:
-    """An argument that is a text; the message does not show it, for it may be a secret in a wrong place.
+    """Check an argument that must be a text; the message does not show it, since it may be a misplaced secret.
 
     Args:
-        name: of the argument.
-        value: that was given.
-        least: 1 if it may not be empty.
+        name: name of the argument.
+        value: value passed.
+        least: 1 if it must not be empty.
 
     Raises:
-        ConfigurationError: it is none.
+        ConfigurationError: it is not a text, or empty.
     """
     plain = as_text(value)
     if plain is None or len(plain) < least:
@@ -100,7 +100,7 @@ def text(name: str, value: object, *, least: int = 0) -> str:
 
 
 def one_of(name: str, value: object, choices: tuple[str, ...]) -> str:
-    """An argument that is one of some texts.
+    """Check an argument that must be one of some texts.
 
     Raises:
         ConfigurationError: it is none of them.
@@ -113,7 +113,7 @@ def one_of(name: str, value: object, choices: tuple[str, ...]) -> str:
 
 
 def truth(name: str, value: object) -> bool:
-    """An argument that is true or false.
+    """Check an argument that must be true or false.
 
     Raises:
         ConfigurationError: it is neither.
@@ -126,30 +126,30 @@ def truth(name: str, value: object) -> bool:
 
 
 def instance(name: str, value: object, kind: type) -> None:
-    """Refuse an argument that is not of a class.
+    """Reject an argument that is not an instance of a class.
 
     Raises:
-        ConfigurationError: it is not.
+        ConfigurationError: it is not an instance of the class.
     """
     if not isinstance(value, kind):
         raise ConfigurationError(f"{name} must be a {kind.__name__}, got {type(value).__name__}")
 
 
 def function(name: str, value: object) -> None:
-    """Refuse an argument that cannot be called.
+    """Reject an argument that is not callable.
 
     Raises:
-        ConfigurationError: it cannot.
+        ConfigurationError: it is not callable.
     """
     if not callable(value):
         raise ConfigurationError(f"{name} must be a function, got {short(value)}")
 
 
 def callback(name: str, value: object) -> None:
-    """Refuse an argument that cannot be called, and a coroutine function, which nobody would await.
+    """Reject an argument that is not callable, or a coroutine function, which nobody would await.
 
     Raises:
-        ConfigurationError: it is none.
+        ConfigurationError: it is not callable, or a coroutine function.
     """
     function(name, value)
     if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
@@ -157,10 +157,10 @@ def callback(name: str, value: object) -> None:
 
 
 def methods(name: str, value: object, required: tuple[str, ...], example: str) -> None:
-    """Refuse an argument that has not the methods of what it stands for, or is a class rather than an instance.
+    """Reject an argument that lacks required methods, or is a class rather than an instance.
 
     Raises:
-        ConfigurationError: it has not.
+        ConfigurationError: a method is missing, or it is a class.
     """
     missing = [method for method in required if not callable(getattr(value, method, None))]
     if missing or isinstance(value, type):
@@ -169,10 +169,10 @@ def methods(name: str, value: object, required: tuple[str, ...], example: str) -
 
 
 def parameter(name: str, value: Any) -> Any:
-    """A model parameter's value, with what is NumPy's or an enumeration's as Python's own.
+    """A model parameter's value, with values from NumPy and enums as Python's own.
 
     Raises:
-        ConfigurationError: a number is not finite: JSON has none of these, and would say `null`.
+        ConfigurationError: a number is not finite, which JSON cannot express and would encode as `null`.
     """
     kind = type(value)
     if kind is str or kind is int or kind is bool or value is None:

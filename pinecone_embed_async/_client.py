@@ -1,4 +1,4 @@
-"""The facade: checks what the caller says, opens and closes, and puts the other modules together."""
+"""The public client: validates arguments, opens and closes, and delegates to the other modules."""
 
 from __future__ import annotations
 
@@ -15,13 +15,19 @@ import msgspec
 import numpy as np
 
 from pinecone_embed_async import _checks, _models
-from pinecone_embed_async._cache import LOOKED_UP_AT_ONCE, READ_AT_ONCE, ClientCache
+from pinecone_embed_async._cache import LOOKED_UP_AT_ONCE, READ_AT_ONCE, CacheStage
+from pinecone_embed_async._calls import (
+    BatchLookUps,
+    EmbeddingStream,
+    JoinedCounts,
+    ResultBuilder,
+    Scheduler,
+    SingleCalls,
+    SourceReader,
+    StreamResults,
+    check_source,
+)
 from pinecone_embed_async._clock import SystemClock
-from pinecone_embed_async._coalesce import Joined, Joiner
-from pinecone_embed_async._collector import Collector
-from pinecone_embed_async._discovery import Discovery
-from pinecone_embed_async._endpoint import check_api_key, check_base_url, user_agent
-from pinecone_embed_async._engine import Engine, EngineOptions
 from pinecone_embed_async._errors import (
     ClosedError,
     ConfigurationError,
@@ -31,11 +37,18 @@ from pinecone_embed_async._errors import (
     InputError,
     ResponseError,
 )
-from pinecone_embed_async._estimate import Estimator
 from pinecone_embed_async._foreign import Cancellations, Neighbour, StrayCancellationError
 from pinecone_embed_async._inputs import SLICE, ReadInputs, iter_texts, read_inputs, text_of
-from pinecone_embed_async._limits import LimiterOptions, Quota, SharedQuota, Turnstile, limiter_options
-from pinecone_embed_async._plan import Distinct, Learned, Ledger, RequestLimits, Requests, Splitter
+from pinecone_embed_async._planning import (
+    Deduplicator,
+    Estimator,
+    Learned,
+    RequestLimits,
+    RequestPlanner,
+    Requests,
+    Splitter,
+)
+from pinecone_embed_async._rate_limit import LimiterOptions, Quota, RateLimitGate, SharedQuota, limiter_options
 from pinecone_embed_async._results import (
     DenseEmbeddings,
     Dimension,
@@ -45,10 +58,17 @@ from pinecone_embed_async._results import (
     summed_up,
     with_outcome,
 )
-from pinecone_embed_async._retry import RetryPolicy
-from pinecone_embed_async._sending import check_ssl_context
-from pinecone_embed_async._stream import Batches, EmbeddingStream, LookUps, Reader, Run, check_source
-from pinecone_embed_async._telemetry import CallObservation, ObservedCall, teller_of
+from pinecone_embed_async._sending import (
+    Discovery,
+    Engine,
+    EngineOptions,
+    RetryPolicy,
+    check_api_key,
+    check_base_url,
+    check_ssl_context,
+    user_agent,
+)
+from pinecone_embed_async._telemetry import CallObservation, ObservedCall, dispatcher_of
 from pinecone_embed_async._wire import decode_model, decode_models, encode_parameters, encode_request
 
 if TYPE_CHECKING:
@@ -73,18 +93,14 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from pinecone_embed_async._cache import Cache, KeyMaker
+    from pinecone_embed_async._calls import Outcomes, SingleResults, Source
     from pinecone_embed_async._clock import Clock
-    from pinecone_embed_async._coalesce import Answers
-    from pinecone_embed_async._engine import Destination
-    from pinecone_embed_async._estimate import Estimate
     from pinecone_embed_async._inputs import Input, Inputs
-    from pinecone_embed_async._limits import PlanName, Priority, QuotaBackend, TokenStatistics
-    from pinecone_embed_async._models import VectorType
-    from pinecone_embed_async._plan import Account, Fresh, Outcomes, PlannedRequest
+    from pinecone_embed_async._planning import Estimate, OutcomeRecorder, PendingInputs, PlannedRequest, Sink
+    from pinecone_embed_async._rate_limit import PlanName, Priority, QuotaBackend, TokenStatistics
     from pinecone_embed_async._sending import Transport
-    from pinecone_embed_async._stream import Source
     from pinecone_embed_async._telemetry import Hook, Operation
-    from pinecone_embed_async._wire import DecoderName, ModelInfo
+    from pinecone_embed_async._wire import DecoderName, ModelInfo, VectorType
 
 DEFAULT_BASE_URL = "https://api.pinecone.io"
 """Source: `servers` in the reference of the inference API, 2025-10."""
@@ -95,12 +111,12 @@ ItemT = TypeVar("ItemT")
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a call has come; passed to `progress` after each request that is settled.
+    """Progress of a call; passed to `progress` after each settled request.
 
     Attributes:
         done: inputs embedded.
         failed: inputs failed.
-        total: inputs of the call (distinct ones with `dedupe`); `None` for a stream, which does not know.
+        total: inputs of the call (distinct ones with `dedupe`); `None` for a stream, whose length is unknown.
         requests: requests answered.
         tokens: tokens billed.
         retries: attempts beyond the first, of the whole client.
@@ -116,30 +132,30 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What a client has done since it was made.
+    """Counts of a client since its creation.
 
     Attributes:
         attempts: requests sent, retries included.
         answers: requests answered with embeddings.
         retries: attempts beyond the first of a request.
         rejections: attempts rejected for going over a limit of the service (429).
-        unreadable_answers: answers that could not be read or did not match; they have been billed.
+        unreadable_answers: answers that could not be read or did not match; they were billed.
         inputs: inputs embedded.
-        tokens: tokens billed for answers, as far as these say.
-        in_flight: requests on the wire or being decoded now.
+        tokens: tokens billed, as far as the answers report them.
+        in_flight: requests now on the wire or being decoded.
         concurrency: requests that may be in flight now; fewer than `max_concurrency` after overloads and time-outs.
-        waiting: requests that wait for their turn now: for one in flight to end, or for the quota.
-        quotas: for each model and input type that something was sent for, what is known of its tokens and used; with a
-            `SharedQuota`, of all clients that share it.
-        waited: seconds in which requests waited for the quota.
-        bytes_per_token: UTF-8 bytes of text that a token stands for, by the bills so far.
+        waiting: requests that now wait for a permit: for one in flight to end, or for the quota.
+        quotas: known limit and usage of tokens, for each model and input type with requests so far; with a `SharedQuota`,
+            of all clients that share it.
+        waited: seconds that requests spent waiting for the quota.
+        bytes_per_token: UTF-8 bytes of text per token, estimated from the bills so far.
         decoder: `"msgspec"` or `"simdjson"`.
         joined: calls of `embed_one` answered with a vector.
         joined_requests: requests that answered them.
-        cache_hits: inputs whose vectors the cache had.
-        cache_misses: inputs whose vectors were looked for there, and not found.
-        retry_budget: what is left of 100; a failure of the service or the connection takes one, an answer gives
-            one back, and below 50 one request is in flight at a time.
+        cache_hits: inputs found in the cache.
+        cache_misses: inputs looked up in the cache and not found.
+        retry_budget: retry tokens left, of 100; a failure of the service or the connection takes one, an answer returns
+            one, and below 50 one request is in flight at a time.
     """
 
     attempts: int
@@ -165,7 +181,7 @@ class Statistics:
 
 @dataclass(slots=True, repr=False, eq=False)
 class _Job:
-    """What a call or a stream is to do, checked."""
+    """Validated settings of one call or stream."""
 
     parameters: dict[str, Any]
     encoded: bytes
@@ -173,18 +189,18 @@ class _Job:
     dimension: int | None
     deadline: float | None
     priority: Priority
-    maker: KeyMaker | None
+    key_maker: KeyMaker | None
 
 
 @dataclass(slots=True, repr=False, eq=False)
 class _Call:
-    """A call of `embed` whose inputs are read; if equal ones are merged, `positions` has the place of each in `texts`."""
+    """The inputs of one call of `embed`; with `dedupe`, `positions` maps each input to its text in `texts`."""
 
     texts: Sequence[str]
-    collector: Collector
+    builder: ResultBuilder
     positions: NDArray[np.intp] | None
     usable: NDArray[np.intp] | None = None
-    """The positions of the texts among inputs of which some are none; `None` if all are texts."""
+    """Positions of the valid texts; `None` if all inputs are valid."""
 
     @property
     def count(self) -> int:
@@ -194,16 +210,16 @@ class _Call:
         return self.texts if self.usable is None else [self.texts[position] for position in self.usable.tolist()]
 
 
-class _Single:
-    """A call of `embed_one` whose text is checked.
+class _SingleCall:
+    """One validated call of `embed_one`.
 
     Args:
-        key: of the text in the cache; `None` without one.
+        key: cache key of the text; `None` without a cache.
 
     Attributes:
-        observation: tells the hooks; `None` without any.
+        observation: reports to the hooks; `None` without hooks.
         is_cached: whether the cache had the vector.
-        join: has the text embedded together with what others ask for. It alone has the text.
+        join: embeds the text in a request shared with other calls. It holds the only reference to the text.
     """
 
     __slots__ = ("is_cached", "join", "key", "observation")
@@ -215,14 +231,14 @@ class _Single:
         self.join: Callable[[], Coroutine[Any, Any, NDArray[np.float32] | SparseVector | BaseException]]
 
     def totals(self, is_well: bool) -> dict[str, int]:  # noqa: FBT001 - it is called with one argument
-        """What came of it, as the hooks are told."""
+        """The totals reported to the hooks."""
         return {"embedded" if is_well else "failed": 1, "cached": int(self.is_cached)}
 
 
 if TYPE_CHECKING:
 
     class _Options(TypedDict, total=False):
-        """The keywords that the overloads of `EmbedClient` share; see there."""
+        """Keyword arguments shared by the overloads of `EmbedClient`."""
 
         api_key: str | None
         base_url: str | None
@@ -250,7 +266,7 @@ if TYPE_CHECKING:
         executor: Executor | None
 
     class _OneOptions(TypedDict, total=False):
-        """The keywords that the overloads of `EmbedClient.embed_one` share; see there."""
+        """Keyword arguments shared by the overloads of `EmbedClient.embed_one`."""
 
         input_type: str | None
         parameters: Mapping[str, Any] | None
@@ -261,9 +277,9 @@ if TYPE_CHECKING:
 class EmbedClient(Generic[EmbeddingsT]):
     """Embeds texts with one of Pinecone's hosted models.
 
-    One client may be awaited from many tasks; they share its connections and its limit of requests in flight.
-    It opens with `async with`, or at the first call, and works again in another event loop and after a fork.
-    Each event loop has connections and permits of its own.
+    Many tasks may use one client; they share its connections and its limit of requests in flight.
+    It opens with `async with`, or at the first call, and can be used again in another event loop and after a fork.
+    Each event loop has its own connections and its own limit of requests in flight.
 
     ```python
     async with EmbedClient("multilingual-e5-large", quota="standard") as client:
@@ -272,47 +288,48 @@ class EmbedClient(Generic[EmbeddingsT]):
     ```
 
     Args:
-        model: name of the hosted model. An unknown name is left to the service.
+        model: name of the hosted model. The service decides about unknown names.
         vector_type: `"dense"` or `"sparse"`, for models that this package does not know by name.
-        api_key: the key; `PINECONE_API_KEY` from the environment if it is left out.
-        base_url: where the API is; `PINECONE_CONTROLLER_HOST` from the environment, else Pinecone's, if it is
-            left out. Plain HTTP only to this machine.
+        api_key: the API key; defaults to `PINECONE_API_KEY` from the environment.
+        base_url: URL of the API; defaults to `PINECONE_CONTROLLER_HOST` from the environment, else Pinecone's. Plain HTTP
+            only to this machine.
         api_version: the `X-Pinecone-Api-Version` header.
         parameters: model parameters for every call; a call's own are merged over them, key by key.
-        quota: paces requests, so that few are rejected: the name of a plan (`"starter"`, `"builder"`, `"standard"`,
-            `"enterprise"`), a `Quota` with figures of its own, or a `SharedQuota` for several clients. If it is left out,
-            the limits are learned from rejections.
-        retry: how often and how long a request is tried. If it is left out, it is `RetryPolicy()`, and a connection that
-            cannot be had before the service's first answer ends the job early; see docs/faults.md.
-        max_concurrency: requests in flight at most.
-        max_batch_size: inputs per request at most; the model's limit if it is left out.
+        quota: paces requests so that few are rejected: the name of a plan (`"starter"`, `"builder"`, `"standard"`,
+            `"enterprise"`), a custom `Quota`, or a `SharedQuota` for several clients. By default the limits are learned from
+            rejections.
+        retry: how often and how long a request is retried. The default is `RetryPolicy()`, with which a failure to connect
+            before the service's first answer ends the job early; see docs/faults.md.
+        max_concurrency: maximum number of requests in flight.
+        max_batch_size: maximum number of inputs per request; defaults to the model's limit.
         attempt_timeout: seconds for one attempt, from the connection to the last byte.
-        connect_timeout: seconds for everything up to a connection: the look-up of the host's name, a proxy, and TLS.
-        max_answer_bytes: largest answer that is read, decompressed. Of these bytes one embedding may take 1 MiB.
-        session: an aiohttp session whose connections are used; it is never closed here. Its headers, cookies
-            and other settings, TLS among them, are not used, except for its trace configurations.
-        ssl_context: says which authorities are trusted, with `session`, too: `ssl.create_default_context(cafile=...)`,
-            say. It must verify certificates and the host's name. If it is left out, the system's authorities are
-            trusted, or those in the file that the environment variable `SSL_CERT_FILE` names.
-        transport: carries the requests in the place of aiohttp: a `MockTransport` in tests, say. It is not closed here.
-            Without it proxies, TLS and connections are aiohttp's.
-        source_tag: names the integration that calls, in the `User-Agent` header.
-        allow_http: allow plain HTTP to other machines, which shows them the key and the inputs.
-        decoder: `"msgspec"`, or `"simdjson"` with the extra `fast`; the faster one installed if left out.
-        max_delay: seconds that a call of `embed_one` waits at most for others to share its request, while another
-            such request with the same parameters is under way; else it does not wait.
-        hooks: functions that are told what happens to calls and requests; see `Hook`.
-        cache: keeps vectors, so that equal texts are not paid for again; `SqliteCache`, say. It is not closed here.
-        look_up_model: ask the service about the model before the first call, and split and check by what it says. If it
-            is left out, that is done for models that this package does not know by name. It costs one `GET`.
-        clock: the time, and all waiting for it; the system's if it is left out. With `transport`, `draw` and `executor` it
-            is all that a client takes from the world, so that a simulation can pass in its own.
-        draw: draws evenly from [0, 1), for jitter.
-        executor: has the threads in which a stream pulls a source that blocks, and in which the trusted authorities are
-            read; the event loop's own if it is left out.
+        connect_timeout: seconds to establish a connection, name resolution, proxy and TLS included.
+        max_answer_bytes: maximum size of an answer, decompressed; a single embedding may take 1 MiB of it.
+        session: an aiohttp session whose connections and trace configurations are used; its headers, cookies and other
+            settings, TLS included, are not. The client never closes it.
+        ssl_context: the trusted authorities, also with `session`; for example `ssl.create_default_context(cafile=...)`.
+            It must verify certificates and host names. Defaults to the system's authorities, or those in the file named
+            by the environment variable `SSL_CERT_FILE`.
+        transport: carries the requests instead of aiohttp; for example a `MockTransport` in tests. The client does not
+            close it. By default aiohttp handles connections, TLS and proxies.
+        source_tag: name of the calling integration, for the `User-Agent` header.
+        allow_http: allow plain HTTP to other machines, which exposes the key and the inputs.
+        decoder: `"msgspec"`, or `"simdjson"` with the extra `fast`; defaults to the faster one installed.
+        max_delay: maximum seconds that a call of `embed_one` waits for others to share its request while another such
+            request with the same parameters is under way; otherwise it does not wait.
+        hooks: functions called with the events of calls and requests; see `Hook`.
+        cache: stores vectors, so that equal texts are not paid for again; for example `SqliteCache`. The client does not
+            close it.
+        look_up_model: ask the service for the model's limits and parameters before the first call, which costs one `GET`.
+            By default this is done for models that this package does not know by name.
+        clock: source of time and timers; defaults to the system's. `clock`, `transport`, `draw` and `executor` are a
+            client's only external inputs, so that a simulation can replace them all.
+        draw: uniform random numbers from [0, 1), for jitter.
+        executor: threads in which a stream pulls a blocking source and the trusted authorities are read; defaults to the
+            event loop's own.
 
     Raises:
-        ConfigurationError: an argument cannot work; nothing was sent.
+        ConfigurationError: an argument is invalid; nothing was sent.
     """
 
     @overload
@@ -408,31 +425,31 @@ class EmbedClient(Generic[EmbeddingsT]):
             source_tag = _checks.text("source_tag", source_tag)
         _check_parts(retry=retry, session=session, transport=transport, clock=clock, draw=draw, executor=executor)
         if transport is not None and ssl_context is not None:
-            raise ConfigurationError("pass either ssl_context or transport: the transport takes the place of aiohttp")
+            raise ConfigurationError("pass either ssl_context or transport: the transport replaces aiohttp")
         check_ssl_context(ssl_context)
         self._base_url = check_base_url(host, allow_http=allow_http)
-        self._teller = teller_of(hooks)
-        is_wanted = model not in _models.KNOWN_MODELS if look_up_model is None else look_up_model
+        self._dispatcher = dispatcher_of(hooks)
+        should_ask = model not in _models.KNOWN_MODELS if look_up_model is None else look_up_model
         self._clock = clock or SystemClock()
-        # Kept, for it has what sources leave behind.
+        # One for the client's lifetime: it holds the tasks of sources that were left running.
         self._sources = Neighbour("the source", self._clock)
         self._cache = None if cache is None else _client_cache(cache, self._base_url, api_version, model, self._clock)
         self._executor = executor
-        self._discovery = Discovery(is_wanted=is_wanted, clock=self._clock)
+        self._discovery = Discovery(is_wanted=should_ask, clock=self._clock)
         self._model = model
         self._parameters = _models.checked_parameters(parameters)
         self._max_batch_size = max_batch_size
         self._max_concurrency = max_concurrency
         self._closed = False
         self._learned = Learned()
-        self._runs: dict[Run, None] = {}
-        # What waits for other people's code before there is a run.
+        self._schedulers: dict[Scheduler, None] = {}
+        # Waits for foreign code before a scheduler exists.
         self._scopes: dict[asyncio.Timeout, asyncio.AbstractEventLoop] = {}
         self._max_delay = max_delay
-        self._joined = Joined()
-        self._joiners: dict[tuple[int, asyncio.AbstractEventLoop], Joiner] = {}
+        self._joined = JoinedCounts()
+        self._single_calls_by_loop: dict[tuple[int, asyncio.AbstractEventLoop], SingleCalls] = {}
         kind = _models.vector_type_of(model, vector_type)
-        self._turnstile = _turnstile_of(quota, kind, self._clock)
+        self._gate = _gate_of(quota, kind, self._clock)
         self._engine = Engine(
             EngineOptions(
                 model=model,
@@ -450,11 +467,11 @@ class EmbedClient(Generic[EmbeddingsT]):
                 session=session,
                 transport=transport,
                 user_agent=user_agent(source_tag),
-                teller=self._teller,
+                dispatcher=self._dispatcher,
                 ssl_context=ssl_context,
                 executor=executor,
             ),
-            self._turnstile,
+            self._gate,
             clock=self._clock,
             draw=draw,
         )
@@ -467,7 +484,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         raise TypeError("an EmbedClient cannot be pickled: it holds connections and a key; make one in each process")
 
     def __del__(self) -> None:
-        # Only there if the constructor got that far.
+        # Missing if the constructor failed.
         engine = getattr(self, "_engine", None)
         if engine is not None:
             engine.abandon()
@@ -486,36 +503,36 @@ class EmbedClient(Generic[EmbeddingsT]):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End the calls that run, and close the connections.
+        """End the running calls and close the connections.
 
-        Requests in flight have a few seconds to be answered; the calls that they belong to raise `ClosedError`
-        with what was embedded, as do all calls from now on until the client is entered again.
+        Requests in flight have a few seconds to be answered; their calls raise `ClosedError` with what was embedded.
+        Later calls raise it, too, until the client is entered again.
         """
         self._closed = True
         loop = asyncio.get_running_loop()
-        # Other threads may add theirs meanwhile.
-        runs = [run for run in self._runs.copy() if run.loop is loop]
-        joiner = self._joiners.get((os.getpid(), loop))
+        # A copy, because other threads may add theirs meanwhile.
+        schedulers = [scheduler for scheduler in self._schedulers.copy() if scheduler.loop is loop]
+        single_calls = self._single_calls_by_loop.get((os.getpid(), loop))
         for scope in [scope for scope, place in list(self._scopes.items()) if place is loop]:
             if not scope.expired():
                 scope.reschedule(0)
-        for run in runs:
-            run.stop(ClosedError("the client was closed before all inputs were embedded"))
+        for scheduler in schedulers:
+            scheduler.stop(ClosedError("the client was closed before all inputs were embedded"))
         try:
-            if joiner is not None:
-                joiner.close(ClosedError("the client was closed before the text was embedded"))
-                await joiner.drained()
-            for run in runs:
-                await run.drained()
+            if single_calls is not None:
+                single_calls.stop(ClosedError("the client was closed before the text was embedded"))
+                await single_calls.drained()
+            for scheduler in schedulers:
+                await scheduler.drained()
         finally:
-            # Also for whoever does not wait for those to end.
+            # Also if waiting for them is cancelled.
             await self._engine.aclose()
 
     def statistics(self) -> Statistics:
-        """What the client has done so far; may be called from any thread."""
+        """Counts since the client was created; may be called from any thread."""
         engine = self._engine
         counters = engine.counters
-        quotas = self._turnstile.statistics()
+        quotas = self._gate.statistics()
         return Statistics(
             attempts=counters.attempts,
             answers=counters.answers,
@@ -544,7 +561,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         *,
         input_type: str | None = None,
         parameters: Mapping[str, Any] | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - it hands over what was embedded
+        timeout: float | None = None,  # noqa: ASYNC109 - the error carries what was embedded
         on_error: Literal["raise", "return"] = "raise",
         priority: Priority = "bulk",
         dedupe: bool = False,
@@ -552,7 +569,7 @@ class EmbedClient(Generic[EmbeddingsT]):
     ) -> EmbeddingsT:
         """Embed any number of inputs; row i of the result belongs to input i.
 
-        The inputs are read whole and checked before anything is sent.
+        All inputs are read and validated before anything is sent.
 
         ```python
         passages = await client.embed(texts, input_type="passage", on_error="return")
@@ -561,36 +578,36 @@ class EmbedClient(Generic[EmbeddingsT]):
         ```
 
         Args:
-            inputs: a text, a mapping with `text`, or an iterable or async iterable of those. Texts are sent whole, however
-                long: it is the service that cuts them, under `truncate`.
+            inputs: a text, a mapping with `text`, or an iterable or async iterable of those. Texts of any length are sent
+                whole; the service cuts them according to `truncate`.
             input_type: `"passage"` or `"query"`; short for that key of `parameters`.
             parameters: of the model, merged over the client's.
             timeout: seconds for the whole call.
-            on_error: `"raise"` raises once everything else is settled, with the embeddings that did succeed
-                in the error's `partial`; `"return"` gives the same as the result, failed rows NaN (sparse:
-                empty), the causes in `failures`. So do inputs that are no texts, such as missing values.
-            priority: `"interactive"` requests go before `"bulk"` ones, which still have a turn every few seconds; calls of
-                one priority share evenly.
-            dedupe: send equal texts once, and give every input its row.
-            progress: called in the event loop after each request that is settled. What it raises ends the call, as the
+            on_error: `"raise"` raises once all other inputs are settled, with the successful embeddings in the error's
+                `partial`; `"return"` returns them, failed rows NaN (sparse: empty), with the causes in `failures`. This
+                includes inputs that are not texts, such as missing values.
+            priority: `"interactive"` requests go before `"bulk"` ones, of which one is still sent every few seconds; calls
+                of one priority share evenly.
+            dedupe: send equal texts once; every input still has its own row.
+            progress: called in the event loop after each settled request. An exception that it raises ends the call, as the
                 cause of an `EmbedError` with what was embedded.
 
         Returns:
             `DenseEmbeddings` with float32 vectors of shape (inputs, dimension), or `SparseEmbeddings`.
 
         Raises:
-            InputError: inputs are no texts, which it counts, or they have no order; nothing was sent.
-            ConfigurationError: the parameters cannot work; nothing was sent.
-            ApiError: the service refused inputs, or could not be had in the attempts that the policy allows.
-            TransportError: the same for the connection.
-            ResponseError: the same for answers that cannot be read.
+            InputError: inputs are not texts (the error counts them), or have no order; nothing was sent.
+            ConfigurationError: the parameters are invalid; nothing was sent.
+            ApiError: the service refused inputs, or failed in every attempt that the policy allows.
+            TransportError: the connection failed in every attempt.
+            ResponseError: the answer could not be read in any attempt.
             DeadlineExceededError: `timeout` ran out.
             ClosedError: the client is closed.
         """
         read: ReadInputs | None = None
         try:
             self._check_open()
-            raises = _raises(on_error)
+            raises = _should_raise(on_error)
             dedupe = _checks.truth("dedupe", dedupe)
             if progress is not None:
                 _checks.callback("progress", progress)
@@ -601,15 +618,15 @@ class EmbedClient(Generic[EmbeddingsT]):
                 raise problem
             call = await self._call(job, read, dedupe=dedupe)
         finally:
-            # Whoever reports errors with the locals of their frames is shown no texts.
+            # Error reports that include the locals of frames must show no texts.
             del inputs
             read = None
         # Reading an async iterable may take a while.
         self._check_open()
         if call.count:
-            job = await self._discovered(job, input_type, parameters)
-        collector = call.collector
-        observation = self._observe("embed", job, call.count, lambda _: _totals(collector, collector.account, call.count))
+            job = await self._with_discovery(job, input_type, parameters)
+        builder = call.builder
+        observation = self._observe("embed", job, call.count, lambda _: _totals(builder, builder.account, call.count))
         with observation or contextlib.nullcontext():
             return await self._carry_out(job, call, observation, progress, raises=raises)
 
@@ -622,56 +639,56 @@ class EmbedClient(Generic[EmbeddingsT]):
         *,
         raises: bool,
     ) -> EmbeddingsT:
-        """Embed what `embed` has read."""
-        collector = call.collector
-        if self._cache is None or job.maker is None:
+        """Embed the inputs that `embed` has read."""
+        builder = call.builder
+        if self._cache is None or job.key_maker is None:
             requests = Requests(call.usable_texts(), job.limits)
         else:
-            missing = await self._look_up(self._cache, job, job.maker, call)
+            missing = await self._look_up(self._cache, job, job.key_maker, call)
             self._check_open()
             requests = Requests((call.texts[position] for position in missing), job.limits)
-        is_single = call.count - collector.cached_count - collector.account.failed_count == 1
-        ledger = self._ledger(job, requests, collector, is_single=is_single)
-        report = self._reporter(progress, collector, collector.account, call.count)
-        run = self._run(ledger, job, collector, job.deadline, settled=report, calls=_calls_of(observation))
-        with self._registered(run):
-            async with run.running():
-                if collector.cached_count:
-                    run.report()
-        result = await _in_turns(collector.finish(self._model, self._engine.vector_type, call.positions))
-        if run.error is not None:
-            # Whoever wanted what failed as a result has not asked for that.
-            raise with_outcome(run.error, result)
-        is_complete = collector.account.embedded_count == call.count
-        # Where the last answer came after the job had ended, nothing is missing.
+        is_single = call.count - builder.cached_count - builder.account.failed_count == 1
+        planner = self._planner(job, requests, builder, is_single=is_single)
+        report = self._reporter(progress, builder, builder.account, call.count)
+        scheduler = self._scheduler(planner, job, builder, job.deadline, settled=report, calls=_calls_of(observation))
+        with self._registered(scheduler):
+            async with scheduler.running():
+                if builder.cached_count:
+                    scheduler.report()
+        result = await _run_in_slices(builder.finish(self._model, self._engine.vector_type, call.positions))
+        if scheduler.error is not None:
+            # Raised with `on_error="return"` as well, which covers failed inputs only.
+            raise with_outcome(scheduler.error, result)
+        is_complete = builder.account.embedded_count == call.count
+        # The last answer may have come after the job had ended; then nothing is missing.
         error: EmbedError | None = None
         if not is_complete:
-            error = ledger.job_error or collector.account.first_error()
+            error = planner.job_error or builder.account.first_error()
             if error is None and not result.failures:
-                raise with_outcome(EmbedError("the call ended before its inputs were tried, and nobody said why"), result)
+                raise with_outcome(EmbedError("the call ended before all inputs were tried, for an unknown reason"), result)
         if error is not None and raises:
-            raise with_outcome(error, result) if ledger.job_error is not None else summed_up(error, result)
+            raise with_outcome(error, result) if planner.job_error is not None else summed_up(error, result)
         return cast("EmbeddingsT", result)
 
     async def _read_until(self, inputs: Inputs, deadline: float | None) -> ReadInputs:
         """Read the inputs until the deadline, or until the client is closed."""
         problem: EmbedError | None = None
         if type(inputs) is str:
-            # Nobody is waited for, and setting up for that takes longer than the reading.
+            # Nothing blocks, and setting up the scope takes longer than reading one text.
             read = ReadInputs()
             read.add(inputs)
             return read
         cancellations = await Cancellations.counted()
         try:
-            async with self._looking(deadline) as scope:
+            async with self._interruptible(deadline) as scope:
                 if isinstance(inputs, AsyncIterable):
                     return await self._sources.ask(read_inputs(inputs))
                 return await read_inputs(inputs)
         except InputError as error:
-            # Without its traceback it keeps no frame, and so no text, alive.
+            # A traceback would keep frames, and so texts, alive.
             problem = error.with_traceback(None)
         except TimeoutError:
-            # A source may have time-outs of its own: those are the caller's.
+            # The source's own time-outs are the caller's to handle.
             if not scope.expired():
                 raise
             problem = DeadlineExceededError("the deadline of the call passed while its inputs were read")
@@ -691,12 +708,12 @@ class EmbedClient(Generic[EmbeddingsT]):
         texts, failures, positions, usable = read.texts, read.failures(), None, None
         room = len(texts)
         if dedupe:
-            # All inputs with the same fault have one row, too.
+            # Inputs with the same fault share one row, too.
             keys: list[str | int] = [*texts]
             for number, failure in enumerate(failures):
                 for index in failure.indices:
                     keys[index] = number
-            distinct = Distinct(room)
+            distinct = Deduplicator(room)
             for start in range(0, room, SLICE):
                 distinct.add(keys[start : start + SLICE])
                 await asyncio.sleep(0)
@@ -706,17 +723,17 @@ class EmbedClient(Generic[EmbeddingsT]):
                 rows = {key: row for row, key in enumerate(keys) if isinstance(key, int)}
                 failures = tuple(Failure([rows[number]], failure.error) for number, failure in enumerate(failures))
                 texts = [key if isinstance(key, str) else "" for key in keys]
-        collector = Collector(0, len(texts), Dimension(job.dimension), room)
+        builder = ResultBuilder(0, len(texts), Dimension(job.dimension), room)
         if failures:
             refused = np.concatenate([np.asarray(failure.indices, np.intp) for failure in failures])
             usable = np.setdiff1d(np.arange(len(texts)), refused)
-            collector.account.refuse(failures)
-            collector.limit_to(usable)
-        return _Call(texts, collector, positions, usable)
+            builder.account.refuse(failures)
+            builder.limit_to(usable)
+        return _Call(texts, builder, positions, usable)
 
-    async def _look_up(self, cache: ClientCache, job: _Job, maker: KeyMaker, call: _Call) -> list[int]:
-        """Take what the cache has of a call; gives the positions of the other texts."""
-        collector, texts, usable = call.collector, call.usable_texts(), call.usable
+    async def _look_up(self, cache: CacheStage, job: _Job, key_maker: KeyMaker, call: _Call) -> list[int]:
+        """Take the cached rows of a call, and return the positions of the other texts."""
+        builder, texts, usable = call.builder, call.usable_texts(), call.usable
         count = len(texts)
         missing: dict[int, NDArray[np.intp]] = {}
         starts = iter(range(0, count, LOOKED_UP_AT_ONCE))
@@ -724,16 +741,16 @@ class EmbedClient(Generic[EmbeddingsT]):
 
         async def look_up_parts() -> None:
             for start in starts:
-                keys = maker.keys_of(texts[start : start + LOOKED_UP_AT_ONCE])
+                keys = key_maker.keys_of(texts[start : start + LOOKED_UP_AT_ONCE])
                 try:
                     values = await cache.values(keys)
                     for at in range(0, len(values), READ_AT_ONCE):
-                        found = cache.read(values[at : at + READ_AT_ONCE], self._engine.vector_type, collector.dimension)
+                        found = cache.read(values[at : at + READ_AT_ONCE], self._engine.vector_type, builder.dimension)
                         self._engine.learn_vector_type(found.vector_type)
                         if usable is None:
-                            collector.found(found, start + at)
+                            builder.found(found, start + at)
                         else:
-                            collector.found(replace(found, rows=usable[found.rows + start + at]))
+                            builder.found(replace(found, rows=usable[found.rows + start + at]))
                         missing[start + at] = found.missing + start + at
                         await asyncio.sleep(0)
                 except EmbedError as error:
@@ -742,21 +759,21 @@ class EmbedClient(Generic[EmbeddingsT]):
                     return
 
         with contextlib.suppress(TimeoutError):
-            async with self._looking(job.deadline), asyncio.TaskGroup() as group:
-                # While the rows of one part are copied here, the cache looks up another.
+            async with self._interruptible(job.deadline), asyncio.TaskGroup() as group:
+                # The cache looks up one part while the rows of another are copied.
                 for _ in range(2):
                     group.create_task(look_up_parts(), name="look up inputs")
         if problems:
             raise problems[0]
-        # Where the deadline has passed, the run says so of all that was not looked up.
+        # After the deadline, the scheduler reports it for everything that was not looked up.
         parts = [
             missing[start] if start in missing else np.arange(start, min(start + READ_AT_ONCE, count))
             for start in range(0, count, READ_AT_ONCE)
         ]
         misses = np.concatenate([np.empty(0, np.intp), *parts])
         misses = misses if usable is None else usable[misses]
-        if collector.cached_count:
-            collector.limit_to(misses)
+        if builder.cached_count:
+            builder.limit_to(misses)
         positions: list[int] = misses.tolist()
         return positions
 
@@ -778,14 +795,14 @@ class EmbedClient(Generic[EmbeddingsT]):
         *,
         input_type: str | None = None,
         parameters: Mapping[str, Any] | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - it ends this call alone, not the request that it shares
+        timeout: float | None = None,  # noqa: ASYNC109 - it ends this call alone, not the shared request
         priority: Priority = "interactive",
     ) -> NDArray[np.float32] | SparseVector:
-        """Embed one text, in one request with what other calls with the same parameters ask for at the same time.
+        """Embed one text, in a request shared with concurrent calls that have the same parameters.
 
-        A call goes at once if no such request is under way. Else it waits for others until the request is full, or
-        `max_delay` has passed, or what was under way is answered. Equal texts are sent once. What becomes of one call,
-        its cancellation included, is nothing to the others.
+        A call is sent at once if no such request is under way. Otherwise it waits for others until the request is full,
+        `max_delay` has passed, or the request under way is answered. Equal texts are sent once. The failure or
+        cancellation of one call does not affect the others.
 
         ```python
         vector = await client.embed_one("what is a vector?", input_type="query", timeout=2.0)
@@ -796,17 +813,17 @@ class EmbedClient(Generic[EmbeddingsT]):
             input_type: `"passage"` or `"query"`; short for that key of `parameters`.
             parameters: of the model, merged over the client's.
             timeout: seconds for this call.
-            priority: `"interactive"` or `"bulk"`; see `embed`. Calls of different priorities share no request.
+            priority: `"interactive"` or `"bulk"`; see `embed`. Calls with different priorities share no request.
 
         Returns:
             Float32 of shape (dimension,), or a `SparseVector`; the arrays are the caller's own.
 
         Raises:
-            InputError: `text` is no text; nothing was sent.
-            ConfigurationError: the parameters cannot work; nothing was sent.
-            ApiError: the service refused the text, or could not be had in the attempts that the policy allows.
-            TransportError: the same for the connection.
-            ResponseError: the same for answers that cannot be read.
+            InputError: `text` is not a text; nothing was sent.
+            ConfigurationError: the parameters are invalid; nothing was sent.
+            ApiError: the service refused the text, or failed in every attempt that the policy allows.
+            TransportError: the connection failed in every attempt.
+            ResponseError: the answer could not be read in any attempt.
             DeadlineExceededError: `timeout` ran out.
             ClosedError: the client is closed.
         """
@@ -815,19 +832,19 @@ class EmbedClient(Generic[EmbeddingsT]):
             self._check_open()
             job = self._job(input_type, parameters, self._deadline(timeout), priority)
             text = text_of(text, 0)
-            job = await self._discovered(job, input_type, parameters)
+            job = await self._with_discovery(job, input_type, parameters)
             single = self._single(job, text)
         except InputError as error:
-            # Without its traceback it keeps no frame, and so no text, alive.
+            # A traceback would keep frames, and so texts, alive.
             problem = error.with_traceback(None)
         finally:
-            # Whoever reports errors with the locals of their frames is shown no texts.
+            # Error reports that include the locals of frames must show no texts.
             del text
         if problem is not None:
             raise problem
         with single.observation or contextlib.nullcontext():
             if single.key is not None:
-                with self._joiner().coming((job.encoded, job.priority)):
+                with self._single_calls().expect((job.encoded, job.priority)):
                     vector = await self._cached_vector(job, single)
                 if vector is not None:
                     return vector
@@ -838,38 +855,38 @@ class EmbedClient(Generic[EmbeddingsT]):
                 try:
                     raise outcome
                 finally:
-                    # It would hold itself by this frame.
+                    # The error's traceback holds this frame: a reference cycle.
                     del outcome
             return outcome
 
-    def _single(self, job: _Job, text: str) -> _Single:
-        """What a call of `embed_one` is to do."""
-        single = _Single(None if job.maker is None else job.maker.keys_of([text])[0])
+    def _single(self, job: _Job, text: str) -> _SingleCall:
+        """Prepare a call of `embed_one`."""
+        single = _SingleCall(None if job.key_maker is None else job.key_maker.keys_of([text])[0])
         single.observation = self._observe("embed_one", job, 1, single.totals)
 
         def join() -> Coroutine[Any, Any, NDArray[np.float32] | SparseVector | BaseException]:
-            return self._joiner().call(
+            return self._single_calls().call(
                 text,
                 key=(job.encoded, job.priority),
                 limits=job.limits(),
                 dimension=job.dimension,
                 deadline=job.deadline,
-                run_of=lambda texts, answers, deadline: self._joined_run(job, texts, answers, deadline),
+                scheduler_of=lambda texts, results, deadline: self._joined_scheduler(job, texts, results, deadline),
                 observed=None if single.observation is None else single.observation.subject,
             )
 
         single.join = join
         return single
 
-    async def _cached_vector(self, job: _Job, single: _Single) -> NDArray[np.float32] | SparseVector | None:
-        """The vector that the cache has of a single text, in arrays of the caller's own; `None` if it has none."""
+    async def _cached_vector(self, job: _Job, single: _SingleCall) -> NDArray[np.float32] | SparseVector | None:
+        """A copy of the cached vector of a single text; `None` if there is none."""
         if self._cache is None or single.key is None:
             return None
         try:
-            async with self._looking(job.deadline):
+            async with self._interruptible(job.deadline):
                 value = await self._cache.value(single.key)
         except TimeoutError:
-            # Who joins a request out of time is told so.
+            # Joining a request after the deadline raises the right error.
             return None
         found = self._cache.read([value], self._engine.vector_type, job.dimension)
         self._engine.learn_vector_type(found.vector_type)
@@ -881,22 +898,24 @@ class EmbedClient(Generic[EmbeddingsT]):
             return SparseVector(found.sparse.indices.copy(), found.sparse.values.copy())
         return None
 
-    def _joiner(self) -> Joiner:
-        """What joins the calls of the running loop; its tasks are of no use in another loop or process."""
+    def _single_calls(self) -> SingleCalls:
+        """The single calls of the running loop; their tasks are of no use in another loop or process."""
         place = os.getpid(), asyncio.get_running_loop()
-        joiner = self._joiners.get(place)
-        if joiner is None:
-            for other in self._joiners.copy():
+        single_calls = self._single_calls_by_loop.get(place)
+        if single_calls is None:
+            for other in self._single_calls_by_loop.copy():
                 if other[1].is_closed():
-                    self._joiners.pop(other, None)
-            joiner = self._joiners[place] = Joiner(
-                clock=self._clock, max_delay=self._max_delay, most=self._max_concurrency, joined=self._joined
+                    self._single_calls_by_loop.pop(other, None)
+            single_calls = self._single_calls_by_loop[place] = SingleCalls(
+                clock=self._clock, max_delay=self._max_delay, max_under_way=self._max_concurrency, joined=self._joined
             )
-        return joiner
+        return single_calls
 
-    def _joined_run(self, job: _Job, texts: Sequence[str], answers: Answers, deadline: float | None) -> Run:
-        ledger = self._ledger(job, Requests(texts, job.limits), answers, is_single=len(texts) == 1)
-        return self._run(ledger, job, answers, deadline, settled=lambda: None, calls=lambda: answers.calls)
+    def _joined_scheduler(
+        self, job: _Job, texts: Sequence[str], results: SingleResults, deadline: float | None
+    ) -> Scheduler:
+        planner = self._planner(job, Requests(texts, job.limits), results, is_single=len(texts) == 1)
+        return self._scheduler(planner, job, results, deadline, settled=lambda: None, calls=lambda: results.calls)
 
     def stream(
         self,
@@ -923,38 +942,38 @@ class EmbedClient(Generic[EmbeddingsT]):
                 print(batch.items[0]["id"], batch.vectors.shape)
         ```
 
-        The source is read only as fast as batches are taken. Leaving the block cancels what runs, waits for it, and
-        closes the source's iterator.
+        The source is read only as fast as batches are taken. Leaving the block cancels the running tasks, waits for them,
+        and closes the source's iterator.
 
         Args:
             source: an iterable or async iterable of items. It is pulled in the event loop.
-            text: gives the input of an item; without it the items are inputs. An item whose input is no text fails
+            text: returns the input of an item; by default the items are inputs. An item whose input is not a text fails
                 alone, with an `InputError`.
-            ordered: give batches in the source's order; otherwise as they are done.
-            window: requests read ahead at most, those that are done and not taken included;
-                `2 * max_concurrency` if it is left out.
+            ordered: yield batches in the source's order; otherwise as they complete.
+            window: maximum number of requests read ahead, completed ones that were not taken included; defaults to
+                `2 * max_concurrency`.
             input_type: `"passage"` or `"query"`; short for that key of `parameters`.
             parameters: of the model, merged over the client's.
             timeout: seconds for the whole stream.
-            on_error: `"raise"` raises the error of a batch in its place, `"return"` gives the batch, failed rows NaN
-                (sparse: empty), the causes in `failures`.
+            on_error: `"raise"` raises the error of a batch in its place; `"return"` yields the batch, failed rows NaN
+                (sparse: empty), with the causes in `failures`.
             priority: `"interactive"` or `"bulk"`; see `embed`.
-            progress: called in the event loop after each request that is settled. What it raises ends the stream, as the
-                cause of an `EmbedError` that comes after what was embedded.
-            in_thread: pull a source that is not asynchronous in a thread, for it may block.
-            max_delay: seconds that an item of an asynchronous source waits at most for others to share its request.
+            progress: called in the event loop after each settled request. An exception that it raises ends the stream, as
+                the cause of an `EmbedError` raised after everything that was embedded.
+            in_thread: pull a synchronous source in a thread, because it may block.
+            max_delay: maximum seconds that an item of an asynchronous source waits for others to share its request.
 
         Returns:
             An async context manager over an `EmbeddingStream`, an async iterator of `EmbeddedBatch`.
 
         Raises:
-            InputError: `source` is no iterable, or a single text.
-            ConfigurationError: the arguments cannot work; nothing was sent.
+            InputError: `source` is not an iterable, or is a single text.
+            ConfigurationError: an argument is invalid; nothing was sent.
             ClosedError: the client is closed.
         """
         self._check_open()
         check_source(source)
-        raises = _raises(on_error)
+        raises = _should_raise(on_error)
         for name, callback in (("text", text), ("progress", progress)):
             if callback is not None:
                 _checks.callback(name, callback)
@@ -965,22 +984,22 @@ class EmbedClient(Generic[EmbeddingsT]):
         @contextlib.asynccontextmanager
         async def opened() -> AsyncIterator[EmbeddingStream[ItemT, EmbeddingsT]]:
             self._check_open()
-            job = await self._discovered(checked, input_type, parameters)
+            job = await self._with_discovery(checked, input_type, parameters)
             dimension = Dimension(job.dimension)
-            batches = Batches(dimension, job.limits, ordered=ordered, looks_up=job.maker is not None)
-            ledger = self._ledger(job, batches.unsent, batches, is_single=False)
+            batches = StreamResults(dimension, job.limits, ordered=ordered, looks_up=job.key_maker is not None)
+            planner = self._planner(job, batches.pending, batches, is_single=False)
             stream: EmbeddingStream[ItemT, EmbeddingsT] = EmbeddingStream(
                 batches,
-                ledger,
-                lambda collector: cast("EmbeddingsT", all_steps(collector.finish(self._model, self._engine.vector_type))),
-                Collector(0, 0, dimension),
+                planner,
+                lambda builder: cast("EmbeddingsT", all_steps(builder.finish(self._model, self._engine.vector_type))),
+                ResultBuilder(0, 0, dimension),
                 window=window,
                 raises=raises,
             )
             report = self._reporter(progress, batches, batches, None)
             observation = self._observe("stream", job, None, lambda _: _totals(batches, batches, None))
-            run = self._run(
-                ledger,
+            scheduler = self._scheduler(
+                planner,
                 job,
                 batches,
                 job.deadline,
@@ -990,19 +1009,19 @@ class EmbedClient(Generic[EmbeddingsT]):
                 calls=_calls_of(observation),
             )
 
-            look_ups: LookUps | None = None
+            look_ups: BatchLookUps | None = None
 
-            def handed_over(failed: int) -> None:
+            def on_batches(failed: int) -> None:
                 if failed:
-                    # Items that are no texts fail without a request.
-                    run.report()
+                    # Items that are not texts fail without a request.
+                    scheduler.report()
                 if look_ups is None:
-                    run.fill()
+                    scheduler.fill()
                 else:
-                    look_ups.handed_over()
+                    look_ups.notify()
                 stream.changed()
 
-            reader = Reader(
+            reader = SourceReader(
                 source,
                 text,
                 Splitter(job.limits),
@@ -1011,33 +1030,33 @@ class EmbedClient(Generic[EmbeddingsT]):
                 in_thread=in_thread,
                 executor=self._executor,
                 max_delay=max_delay,
-                handed_over=handed_over,
+                on_batches=on_batches,
                 neighbour=self._sources if isinstance(source, AsyncIterable) else None,
             )
-            if self._cache is not None and job.maker is not None:
-                look_up = self._batch_looker(self._cache, job.maker, batches, dimension, run)
-                look_ups = LookUps(reader, batches, look_up)
-            with observation or contextlib.nullcontext(), self._registered(run):
-                async with stream.running(run, reader, look_ups):
+            if self._cache is not None and job.key_maker is not None:
+                look_up = self._batch_look_up(self._cache, job.key_maker, batches, dimension, scheduler)
+                look_ups = BatchLookUps(reader, batches, look_up)
+            with observation or contextlib.nullcontext(), self._registered(scheduler):
+                async with stream.running(scheduler, reader, look_ups):
                     yield stream
 
         return opened()
 
-    def _batch_looker(
-        self, cache: ClientCache, maker: KeyMaker, batches: Batches, dimension: Dimension, run: Run
+    def _batch_look_up(
+        self, cache: CacheStage, key_maker: KeyMaker, batches: StreamResults, dimension: Dimension, scheduler: Scheduler
     ) -> Callable[[PlannedRequest], Awaitable[None]]:
-        """A function that takes what the cache has of a stream's batch, and sends for the rest."""
+        """A function that looks up a batch of a stream in the cache, and sends what is missing."""
 
         async def look_up(request: PlannedRequest) -> None:
-            values = await cache.values(maker.keys_of(request.texts))
-            # Not looked at before: the first answer may have told more meanwhile.
+            values = await cache.values(key_maker.keys_of(request.texts))
+            # Read after the look-up: the first answer may have settled the type and dimension meanwhile.
             found = cache.read(values, self._engine.vector_type, dimension.value)
             self._engine.learn_vector_type(found.vector_type)
             batches.looked_up(request, found)
             if len(found.rows):
-                run.report()
-            run.fill()
-            run.tell_changed()
+                scheduler.report()
+            scheduler.fill()
+            scheduler.notify()
 
         return look_up
 
@@ -1049,22 +1068,22 @@ class EmbedClient(Generic[EmbeddingsT]):
         parameters: Mapping[str, Any] | None = None,
         dedupe: bool = False,
     ) -> Estimate:
-        """What embedding `inputs` will cost, about, without a request.
+        """Estimate the cost of embedding `inputs`, without a request.
 
         ```python
-        told = client.estimate(texts, input_type="passage", dedupe=True)
-        print(told.tokens, told.requests, told.seconds["starter"])
+        estimate = client.estimate(texts, input_type="passage", dedupe=True)
+        print(estimate.tokens, estimate.requests, estimate.seconds["starter"])
         ```
 
         Args:
-            inputs: as for `embed`; an iterable is read to its end, and need not fit into memory.
-            input_type: `"passage"` or `"query"`, which have quotas of their own.
+            inputs: as for `embed`; an iterable is read to its end and need not fit into memory.
+            input_type: `"passage"` or `"query"`, which have separate quotas.
             parameters: of the model, merged over the client's.
             dedupe: count equal texts once.
 
         Raises:
-            InputError: an input is no text.
-            ConfigurationError: the parameters cannot work.
+            InputError: an input is not a text.
+            ConfigurationError: the parameters are invalid.
         """
         merged, _ = self._checked_parameters(parameters, input_type)
         vector_type = self._engine.vector_type
@@ -1079,16 +1098,16 @@ class EmbedClient(Generic[EmbeddingsT]):
         return estimator.result()
 
     def _deadline(self, timeout: float | None) -> float | None:
-        """When a call's time is over, by the clock."""
+        """The deadline of a call, by the clock."""
         if timeout is None:
             return None
         return self._clock.time() + _checks.seconds("timeout", timeout)
 
-    async def _discovered(self, job: _Job, input_type: str | None, parameters: Mapping[str, Any] | None) -> _Job:
-        """The job under what the service says about the model, which is asked once."""
+    async def _with_discovery(self, job: _Job, input_type: str | None, parameters: Mapping[str, Any] | None) -> _Job:
+        """The settings of a call, adapted to the service's description of the model, which is fetched once."""
         if self._discovery.is_done:
             return job
-        # If the call's own time is over, the run says so.
+        # If the call's deadline has passed, the scheduler reports it.
         with contextlib.suppress(TimeoutError):
             async with self._clock.timeout_at(job.deadline):
                 await self._discovery.ask(self._describe_once)
@@ -1109,7 +1128,7 @@ class EmbedClient(Generic[EmbeddingsT]):
     def _job(
         self, input_type: str | None, parameters: Mapping[str, Any] | None, deadline: float | None, priority: Priority
     ) -> _Job:
-        """What a call or stream is to do, checked."""
+        """Validate the settings of a call or stream."""
         priority = cast("Priority", _checks.one_of("priority", priority, ("interactive", "bulk")))
         merged, encoded = self._checked_parameters(parameters, input_type)
         limits = self._limits(merged)
@@ -1120,12 +1139,12 @@ class EmbedClient(Generic[EmbeddingsT]):
             dimension=_models.expected_dimension(self._model, merged),
             deadline=deadline,
             priority=priority,
-            maker=None if self._cache is None else self._cache.key_maker(encode_parameters(merged)),
+            key_maker=None if self._cache is None else self._cache.key_maker(encode_parameters(merged)),
         )
 
-    def _ledger(self, job: _Job, fresh: Fresh, outcomes: Outcomes, *, is_single: bool) -> Ledger:
-        return Ledger(
-            fresh,
+    def _planner(self, job: _Job, pending: PendingInputs, outcomes: OutcomeRecorder, *, is_single: bool) -> RequestPlanner:
+        return RequestPlanner(
+            pending,
             outcomes,
             limits=job.limits,
             learned=self._learned,
@@ -1134,53 +1153,53 @@ class EmbedClient(Generic[EmbeddingsT]):
             now=self._clock.time,
         )
 
-    def _run(
+    def _scheduler(
         self,
-        ledger: Ledger,
+        planner: RequestPlanner,
         job: _Job,
-        destination: Destination,
+        sink: Sink,
         deadline: float | None,
         *,
         settled: Callable[[], None],
         changed: Callable[[], None] = lambda: None,
         window: int | None = None,
         calls: Callable[[], tuple[ObservedCall, ...]] = tuple,
-    ) -> Run:
+    ) -> Scheduler:
         estimator = self._learned.estimator
 
         def learn(request: PlannedRequest, billed: int) -> None:
             estimator.learn(request, billed, job.limits().sequence_length)
 
-        keeper = None
-        if self._cache is not None and job.maker is not None:
-            keeper = self._cache.keeper(destination, job.maker)
+        writer = None
+        if self._cache is not None and job.key_maker is not None:
+            writer = self._cache.writer(sink, job.key_maker)
 
         sender = self._engine.sender(
             job.parameters,
-            keeper or destination,
+            writer or sink,
             job.limits,
             learn,
             deadline=deadline,
             priority=job.priority,
             calls=calls,
         )
-        return Run(
-            ledger,
-            sender.turn_for,
+        return Scheduler(
+            planner,
+            sender.permit_for,
             sender.send,
             window=window or 2 * self._max_concurrency,
             clock=self._clock,
             deadline=deadline,
             settled=settled,
             changed=changed,
-            keep=None if keeper is None else keeper.keep,
+            keep=None if writer is None else writer.keep,
         )
 
     def _observe(
         self, operation: Operation, job: _Job, inputs: int | None, totals: Callable[[bool], dict[str, int]]
     ) -> CallObservation | None:
-        """What tells the hooks of a call; `None` without hooks."""
-        if self._teller is None:
+        """Reports a call to the hooks; `None` without hooks."""
+        if self._dispatcher is None:
             return None
         input_type = job.parameters.get("input_type")
         subject = ObservedCall(
@@ -1192,29 +1211,29 @@ class EmbedClient(Generic[EmbeddingsT]):
             input_type=input_type if isinstance(input_type, str) else None,
             dimension=job.dimension,
         )
-        return CallObservation(self._teller, self._clock, subject, totals)
+        return CallObservation(self._dispatcher, self._clock, subject, totals)
 
-    def _looking(self, deadline: float | None) -> _Looking:
-        """Wait for other people's code until the deadline, or until the client is closed."""
-        return _Looking(self._clock.timeout_at(deadline), self._scopes)
+    def _interruptible(self, deadline: float | None) -> _Interruptible:
+        """A scope for awaiting foreign code until the deadline, or until the client is closed."""
+        return _Interruptible(self._clock.timeout_at(deadline), self._scopes)
 
     @contextlib.contextmanager
-    def _registered(self, run: Run) -> Iterator[None]:
-        """Have `aclose` know of a run."""
-        self._runs[run] = None
+    def _registered(self, scheduler: Scheduler) -> Iterator[None]:
+        """Let `aclose` stop the scheduler while the block runs."""
+        self._schedulers[scheduler] = None
         try:
             yield
         finally:
-            del self._runs[run]
+            del self._schedulers[scheduler]
 
     def _reporter(
         self,
         progress: Callable[[Progress], None] | None,
-        costs: Collector | Batches,
-        counts: Account | Batches,
+        results: ResultBuilder | StreamResults,
+        counts: Outcomes | StreamResults,
         total: int | None,
     ) -> Callable[[], None]:
-        """A function that tells `progress` how far a call or stream has come."""
+        """A function that calls `progress` with the progress of a call or stream."""
         if progress is None:
             return lambda: None
 
@@ -1224,8 +1243,8 @@ class EmbedClient(Generic[EmbeddingsT]):
                     done=counts.embedded_count,
                     failed=counts.failed_count,
                     total=total,
-                    requests=costs.usage.requests,
-                    tokens=costs.usage.total_tokens,
+                    requests=results.usage.requests,
+                    tokens=results.usage.total_tokens,
                     retries=self._engine.counters.retries,
                 )
             )
@@ -1233,25 +1252,25 @@ class EmbedClient(Generic[EmbeddingsT]):
         return report
 
     async def list_models(self) -> list[ModelInfo]:
-        """The embedding models that the service offers.
+        """List the embedding models that the service offers.
 
         Raises:
-            EmbedError: the service could not be asked, or answered something else.
+            EmbedError: the request failed, or the answer could not be read.
         """
         self._check_open()
         body = await self._engine.get("models", {"type": "embed"})
         return _decoded(decode_models, body)
 
     async def describe_model(self, name: str | None = None) -> ModelInfo:
-        """What the service says about a model.
+        """Fetch the service's description of a model.
 
         Args:
-            name: of the model; the client's own if it is left out.
+            name: name of the model; defaults to the client's.
 
         Raises:
-            ConfigurationError: `name` is no name.
-            NotFoundError: the service does not know it.
-            EmbedError: the service could not be asked, or answered something else.
+            ConfigurationError: `name` is not a valid name.
+            NotFoundError: the service does not know the model.
+            EmbedError: the request failed, or the answer could not be read.
         """
         self._check_open()
         model = self._model if name is None else _model_name("name", name)
@@ -1268,7 +1287,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         """The parameters of a call, and their JSON."""
         merged = _models.merge_parameters(self._parameters, parameters, input_type)
         known = self._known_model
-        # If the service is to be asked, its word counts.
+        # Until the service has described the model, the built-in description may be outdated.
         if known is not None and self._discovery.is_done:
             known.check(merged)
         problem = None
@@ -1285,13 +1304,13 @@ class EmbedClient(Generic[EmbeddingsT]):
         inputs = _models.DEFAULT_MAX_BATCH_SIZE if known is None else known.max_batch_size
         length = _models.DEFAULT_MAX_SEQUENCE_LENGTH if known is None else known.sequence_length(parameters)
         if self._max_batch_size is not None:
-            # For a known model only smaller ones can work.
+            # A known model accepts no larger batches.
             inputs = self._max_batch_size if known is None else min(inputs, self._max_batch_size)
         return RequestLimits(inputs=inputs, sequence_length=length)
 
 
-class _Looking:
-    """A scope that `aclose` can end; leaving it raises a `TimeoutError` if it is over."""
+class _Interruptible:
+    """A time-out that `aclose` can trigger; leaving an expired one raises a `TimeoutError`."""
 
     __slots__ = ("_listed", "_scope", "_timeout")
 
@@ -1316,35 +1335,35 @@ class _Looking:
         return await self._timeout.__aexit__(kind, error, traceback)
 
 
-def _turnstile_of(
+def _gate_of(
     quota: Quota | str | SharedQuota | QuotaBackend | None, vector_type: VectorType | None, clock: Clock
-) -> Turnstile:
-    """What gives the turns under a quota.
+) -> RateLimitGate:
+    """The rate limit gate of a quota.
 
     Raises:
-        ConfigurationError: it is no quota.
+        ConfigurationError: `quota` is not a quota.
     """
     if isinstance(quota, SharedQuota):
-        return quota.turnstile
+        return quota.gate
     if quota is None or isinstance(quota, (str, Quota)):
-        return Turnstile(limiter_options(quota, vector_type), clock=clock)
+        return RateLimitGate(limiter_options(quota, vector_type), clock=clock)
     is_backend = all(callable(getattr(quota, name, None)) for name in ("acquire", "settle"))
     if is_backend and not isinstance(quota, type):
-        return Turnstile(LimiterOptions(), clock=clock, backend=quota)
+        return RateLimitGate(LimiterOptions(), clock=clock, backend=quota)
     raise ConfigurationError(f"quota must be the name of a plan, a Quota or a SharedQuota, got {type(quota).__name__}")
 
 
-def _client_cache(cache: Cache, base_url: URL, api_version: str, model: str, clock: Clock) -> ClientCache:
+def _client_cache(cache: Cache, base_url: URL, api_version: str, model: str, clock: Clock) -> CacheStage:
     _checks.methods("cache", cache, ("get_many", "put_many"), "SqliteCache(path)")
     address = f"{base_url.scheme}://{base_url.host}:{base_url.port}{base_url.path.rstrip('/')}"
-    return ClientCache(cache, address=address, api_version=api_version, model=model, clock=clock)
+    return CacheStage(cache, address=address, api_version=api_version, model=model, clock=clock)
 
 
 StepsT = TypeVar("StepsT")
 
 
-async def _in_turns(steps: Generator[None, None, StepsT]) -> StepsT:
-    """Take steps, each in a turn of the event loop; gives what they come to."""
+async def _run_in_slices(steps: Generator[None, None, StepsT]) -> StepsT:
+    """Run a generator, one step per event loop iteration, and return its result."""
     while True:
         try:
             next(steps)
@@ -1358,15 +1377,15 @@ def _calls_of(observation: CallObservation | None) -> Callable[[], tuple[Observe
     return tuple if observation is None else lambda: (observation.subject,)
 
 
-def _totals(costs: Collector | Batches, counts: Account | Batches, count: int | None) -> dict[str, int]:
-    """What has come of a call or stream of `count` inputs, as the hooks are told."""
+def _totals(results: ResultBuilder | StreamResults, counts: Outcomes | StreamResults, count: int | None) -> dict[str, int]:
+    """The totals of a call or stream of `count` inputs, reported to the hooks."""
     embedded = counts.embedded_count
     return {
         "embedded": embedded,
         "failed": counts.failed_count if count is None else count - embedded,
-        "tokens": costs.usage.total_tokens,
-        "cached": costs.cached_count,
-        "attempts": costs.usage.requests,
+        "tokens": results.usage.total_tokens,
+        "cached": results.cached_count,
+        "attempts": results.usage.requests,
     }
 
 
@@ -1384,20 +1403,20 @@ def _decoded(decode: Callable[[bytes], DecodedT], body: bytes) -> DecodedT:
 
 def _model_name(argument: str, value: object) -> str:
     name = _checks.as_text(value)
-    # A path of dots would be another place of the API; surrogates have no place in one.
+    # Dots alone would make another path of the API; a URL cannot hold surrogates.
     if not name or name in (".", "..") or not name.isprintable():
         raise ConfigurationError(f"{argument} must be the name of a hosted model, got {_checks.short(value)}")
     return name
 
 
-def _raises(on_error: object) -> bool:
+def _should_raise(on_error: object) -> bool:
     return _checks.one_of("on_error", on_error, ("raise", "return")) == "raise"
 
 
 def _check_parts(
     *, retry: object, session: object, transport: object, clock: object, draw: object, executor: object
 ) -> None:
-    """Refuse what cannot take the place of a client's own parts."""
+    """Refuse parts that cannot replace the client's own."""
     if retry is not None and not isinstance(retry, RetryPolicy):
         raise ConfigurationError(f"retry must be a RetryPolicy, got {_checks.short(retry)}")
     if session is not None and (isinstance(session, type) or not hasattr(session, "connector")):
@@ -1405,7 +1424,7 @@ def _check_parts(
     if transport is not None:
         _checks.methods("transport", transport, ("send",), "MockTransport")
         if session is not None:
-            raise ConfigurationError("pass either session or transport: the transport takes the place of aiohttp")
+            raise ConfigurationError("pass either session or transport: the transport replaces aiohttp")
     if clock is not None:
         _checks.methods("clock", clock, ("time", "wall_time", "sleep", "timeout_at", "call_at"), "Clock")
     if executor is not None:

@@ -1,4 +1,4 @@
-"""Time, as everything that waits takes it: passed in, so that tests can turn the hands themselves."""
+"""The clock for everything that waits: passed in, so that tests can control time."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 
 class Timer(Protocol):
-    """Something scheduled that can be called off."""
+    """A scheduled callback that can be cancelled."""
 
     def cancel(self) -> None:
-        """Call it off; does nothing if it has already run."""
+        """Cancel it; does nothing if it has already run."""
 
 
 class Clock(Protocol):
-    """The time and the ways of waiting for it. All times are in seconds."""
+    """The time, and ways to wait. All times are in seconds."""
 
     def time(self) -> float:
-        """Seconds since some fixed moment; never goes back."""
+        """Seconds since some fixed moment; never goes backwards."""
 
     def wall_time(self) -> float:
         """Seconds since the epoch, for dates that come from outside."""

@@ -12,13 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings
-    from pinecone_embed_async._stream import EmbeddedBatch
-
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Inputs that were refused or given up, and why.
+    """Inputs that failed, and why.
 
     Attributes:
         indices: positions of the inputs in the call, ascending.
@@ -42,20 +39,20 @@ class EmbedError(Exception):
     ```
 
     Attributes:
-        partial: the embeddings that did succeed, in the shape of the whole call, with NaN rows (sparse:
-            empty rows) for the rest; `None` if the error came before anything could be sent.
-        failures: the inputs that failed, each group with its own cause.
+        partial: the `DenseEmbeddings` or `SparseEmbeddings` that succeeded, in the shape of the whole call, with NaN
+            rows (sparse: empty rows) for the rest; `None` if the error came before anything could be sent.
+        failures: the failed inputs, grouped by cause.
         attempts: requests sent for the inputs that the error is about; 0 if none was.
-        batch: of a stream, the batch that the error is about, of which `partial` and `failures` tell; else
-            `None`.
+        batch: for a stream, the `EmbeddedBatch` that `partial` and `failures` belong to; else `None`.
     """
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        self.partial: DenseEmbeddings | SparseEmbeddings | None = None
+        # `Any`, because the result types hold errors and cannot be imported here.
+        self.partial: Any = None
         self.failures: tuple[Failure, ...] = ()
         self.attempts = 0
-        self.batch: EmbeddedBatch[Any, Any] | None = None
+        self.batch: Any = None
 
     @property
     def message(self) -> str:
@@ -74,8 +71,8 @@ class EmbedError(Exception):
         return own
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The default would call the class with `args` alone; subclasses take more. What else there is comes afterwards,
-        # for an error may be the cause of one of its own failures.
+        # The default would call the class with `args` alone, but subclasses take more. The other attributes are set
+        # afterwards, because an error may be the cause of one of its own failures.
         return _restore, (type(self), self.args), self.__dict__
 
 
@@ -86,14 +83,14 @@ def _restore(cls: type[EmbedError], args: tuple[Any, ...]) -> EmbedError:
 
 
 class ConfigurationError(EmbedError, ValueError):
-    """The client or the call was set up in a way that cannot work; nothing was sent."""
+    """The client or the call has invalid settings; nothing was sent."""
 
 
 class InputError(EmbedError, ValueError):
     """An input is not a text that can be embedded; nothing was sent.
 
     Attributes:
-        index: position of the offending input; `None` if it is about the inputs as a whole.
+        index: position of the invalid input; `None` if the inputs as a whole are invalid.
     """
 
     def __init__(self, message: str, *, index: int | None = None) -> None:
@@ -110,22 +107,22 @@ class DeadlineExceededError(EmbedError, TimeoutError):
 
 
 class ConnectionProblem(Enum):
-    """What is known of a connection that failed."""
+    """How a connection failed, as far as known."""
 
     SETUP = auto()
-    """The certificate, the version of TLS, or what the proxy wants to know: every other connection would fail as well."""
+    """The certificate, the TLS version or the proxy's authentication: every other connection would fail as well."""
     UNREACHED = auto()
-    """There was no connection for another reason."""
+    """No connection could be made, for another reason."""
     IDLE = auto()
-    """It had been idle, and was closed before a byte of the answer came: most likely before the request was sent."""
+    """It had been idle, and was closed before a byte of the answer arrived, most likely before the request was sent."""
 
 
 class TransportError(EmbedError):
-    """No answer: the connection failed, was cut, or an attempt took longer than `attempt_timeout`.
+    """No answer: the connection failed or was cut, or an attempt took longer than `attempt_timeout`.
 
     Attributes:
-        problem: what is known of the connection; `None` if it is none of what is told apart.
-        ends_job: whether every other request would have met it as well, which ended the job.
+        problem: how the connection failed; `None` in other cases.
+        ends_job: whether it ended the job, because every other request would have met it as well.
     """
 
     def __init__(self, message: str, *, problem: ConnectionProblem | None = None) -> None:
@@ -138,7 +135,7 @@ class ResponseError(EmbedError):
     """An answer that cannot be read or does not match the request.
 
     Attributes:
-        ends_job: whether no answer could be read since the client was made, which ended the job.
+        ends_job: whether it ended the job, because no answer has been readable since the client was created.
     """
 
     def __init__(self, message: str) -> None:
@@ -150,11 +147,11 @@ class ApiError(EmbedError):
     """The service answered with an error.
 
     Attributes:
-        status: HTTP status, or the status in the envelope if it came with HTTP 200.
+        status: HTTP status, or the status in the envelope if that came with HTTP 200.
         code: the service's code, such as `"INVALID_ARGUMENT"`; `None` if the body held no error envelope.
-        details: what the service added, of any JSON type; `None` if nothing.
-        request_id: the service's name for the request, for its support; `None` if it gave none.
-        retry_after: seconds to wait that the service asked for; `None` if it did not, or asked nonsense.
+        details: further details, of any JSON type; `None` without any.
+        request_id: the service's id of the request, for its support; `None` if it sent none.
+        retry_after: seconds to wait that the service asked for; `None` if it did not, or the value was invalid.
     """
 
     def __init__(
@@ -181,7 +178,7 @@ class ApiError(EmbedError):
 
 
 class AuthenticationError(ApiError):
-    """The key is missing, wrong, or not allowed to do this (401, 403)."""
+    """The API key is missing, wrong, or lacks permission (401, 403)."""
 
 
 class InvalidRequestError(ApiError):
@@ -193,52 +190,52 @@ class NotFoundError(ApiError):
 
 
 class RateLimitError(ApiError):
-    """Over the tokens or the requests that the service takes in a while (429); passes with time."""
+    """Over a rate limit on tokens or requests (429); passes with time."""
 
 
 class QuotaExceededError(ApiError):
-    """The month's tokens are spent; waiting does not help, so it is never retried."""
+    """The month's token quota is used up; waiting does not help, so it is never retried."""
 
 
 class ServiceError(ApiError):
-    """The service failed or is overloaded (5xx, and 408, 409 ABORTED, 425)."""
+    """The service failed or is overloaded (5xx, 408, 409 ABORTED, 425)."""
 
 
 def kind_of(error: EmbedError) -> str:
-    """The kind of an error without its message, which may be long: for logs, which are read by the line."""
+    """The kind of an error without its message, which may be too long for a line of a log."""
     if not isinstance(error, ApiError):
         return type(error).__name__
     return f"{type(error).__name__} {error.status}{f' {error.code}' if error.code else ''}"
 
 
 NAMED = 10
-"""Inputs that a message names by their positions; it says how many more there are."""
+"""Most inputs that a message names by position; it counts the rest."""
 
 
 def name_positions(positions: Sequence[int]) -> str:
-    """The first few of some positions, and how many more there are: for messages."""
+    """The first few positions and the number of the others, for messages."""
     named = ", ".join(map(str, positions[:NAMED]))
     return named if len(positions) <= NAMED else f"{named} and {len(positions) - NAMED:,} more"
 
 
 def unexpected_error(fault: BaseException, clean: Callable[[str], str] | None = None) -> EmbedError:
-    """The error for inputs whose request ended with an exception that nobody foresaw, such as a bug of this package.
+    """The error for inputs whose request ended with an unexpected exception, such as a bug of this package.
 
-    The exception itself holds frames, and through them texts and keys. So its cause is another one of the same type, with no
-    more than may be shown.
+    The exception itself holds frames, and through them texts and keys. So the cause is a new exception of the same type,
+    holding only what may be shown.
 
     Args:
-        fault: what was raised.
-        clean: takes secrets out of its message; without it the message is not shown.
+        fault: the exception.
+        clean: removes secrets from its message; without it the message is not shown.
     """
     kind = type(fault)
     place = _place_of(fault)
-    said = _said_by(fault, clean)
+    message = _message_of(fault, clean)
     error = EmbedError(
-        f"the request was to end with an answer or an error of the service, and ended with {kind.__name__}{said}{place};"
+        f"the request was to end with an answer or an error of the service, and ended with {kind.__name__}{message}{place};"
         " only its inputs fail. Unless it came from code that was passed to the client, please report it"
     )
-    shown = f"{said[2:]}{place}".strip()
+    shown = f"{message[2:]}{place}".strip()
     is_plain = getattr(builtins, kind.__name__, None) is kind and not issubclass(kind, BaseExceptionGroup)
     cause = kind.__new__(kind) if is_plain else RuntimeError()
     cause.args = (shown if is_plain else f"{kind.__name__}: {shown}",)
@@ -246,18 +243,18 @@ def unexpected_error(fault: BaseException, clean: Callable[[str], str] | None = 
     return error
 
 
-def _said_by(fault: BaseException, clean: Callable[[str], str] | None) -> str:
+def _message_of(fault: BaseException, clean: Callable[[str], str] | None) -> str:
     if clean is None:
         return ""
     try:
         message = clean(str(fault))
-    except Exception:  # noqa: BLE001 - the exception is anybody's, and what it says of itself is not needed
+    except Exception:  # noqa: BLE001 - a foreign exception, whose message is not needed
         return ""
     return f": {message}" if message else ""
 
 
 def _place_of(fault: BaseException) -> str:
-    """Where in this package it was raised, as far as it is known."""
+    """Where in this package it was raised; empty if unknown."""
     package = Path(__file__).parent
     for frame, line in reversed(list(traceback.walk_tb(fault.__traceback__))):
         path = Path(frame.f_code.co_filename)

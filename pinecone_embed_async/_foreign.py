@@ -1,4 +1,4 @@
-"""Other people's asynchronous code, awaited: whose cancellation it was, and an end that holds whatever it does."""
+"""Awaits foreign asynchronous code: attributes cancellations, and enforces an end."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 ResultT = TypeVar("ResultT")
 
 PATIENCE_SECONDS = 1.0
-"""How long what was cancelled may take to end: a transaction or a connection that is given back takes less, and whoever has
-a deadline waits no longer for one that swallows its cancellation."""
+"""How long cancelled code may take to end: rolling back a transaction or releasing a connection takes less, and a caller
+with a deadline waits no longer for code that swallows its cancellation."""
 
 
 class StrayCancellationError(Exception):
-    """Somebody cancelled what other people's code awaited, and it was not the caller."""
+    """Foreign code was cancelled, and not by the caller."""
 
 
 class Cancellations:
-    """Tells the caller's own cancellation from a `CancelledError` that other people's code lets through.
+    """Distinguishes the caller's own cancellation from a `CancelledError` that foreign code lets through.
 
     Attributes:
-        task: that the code is awaited in.
-        before: requests to cancel it that had been delivered when the code was called.
+        task: the task that awaits the code.
+        before: cancellation requests delivered to it before the code was called.
     """
 
     __slots__ = ("before", "task")
@@ -40,14 +40,14 @@ class Cancellations:
 
     @classmethod
     async def counted(cls) -> Cancellations:
-        """Count those of the running task, before other people's code is awaited.
+        """Count the running task's cancellations before it awaits foreign code.
 
         Raises:
-            asyncio.CancelledError: the caller had been cancelled, and it was not delivered yet.
+            asyncio.CancelledError: the caller's cancellation had been requested, and was not delivered yet.
         """
         task = asyncio.current_task()
         if task is not None and task.cancelling():
-            # What was requested before is the caller's, too; it comes with the next await.
+            # An earlier request is the caller's too; it is delivered at the next await.
             await asyncio.sleep(0)
         return cls(task)
 
@@ -58,11 +58,11 @@ class Cancellations:
 
 
 class Neighbour:
-    """Awaits other people's code in tasks of its own, so that it can be given up.
+    """Awaits foreign code in tasks of its own, so that it can be abandoned.
 
     Args:
-        name: what it is, for messages.
-        clock: the time.
+        name: the code's name, for messages.
+        clock: the clock.
     """
 
     def __init__(self, name: str, clock: Clock) -> None:
@@ -76,7 +76,7 @@ class Neighbour:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether something was left behind that has not ended yet."""
+        """Whether a task that was left behind has not ended yet."""
         return bool(self._left)
 
     async def ask(
@@ -86,41 +86,41 @@ class Neighbour:
         until: float | None = None,
         late: Callable[[ResultT], None] = lambda _: None,
     ) -> ResultT:
-        """Await `work` to its end, at most until a time. What swallows its cancellation is left behind with a warning.
+        """Await `work`, at most until a given time. Work that swallows its cancellation is left behind with a warning.
 
         Args:
-            work: that it does, or the task that does it, which the caller may cancel beforehand.
-            until: when it is given up, by the clock; `None` for never.
-            late: takes what it gives after it was given up.
+            work: a coroutine, or a task, which the caller may have cancelled already.
+            until: when to abandon it, by the clock; `None` for never.
+            late: takes a result that arrives after it was abandoned.
 
         Raises:
             StrayCancellationError: it was cancelled, and not by the caller.
-            TimeoutError: the time has come.
+            TimeoutError: it did not end in time.
             asyncio.CancelledError: the caller was cancelled.
         """
         task = work if isinstance(work, asyncio.Task) else asyncio.get_running_loop().create_task(work, name=self._name)
-        # Whoever reports errors with the locals of their frames is shown no texts.
+        # Error reports that include the locals of frames must show no texts.
         del work
-        cancellation = await self._ended(task, until)
+        cancellation = await self._wait(task, until)
         if not task.done():
             if not task.cancelling():
-                # Another time it would only be disturbed while it ends.
+                # A second cancellation would only disturb its clean-up.
                 task.cancel()
             end = self._clock.time() + PATIENCE_SECONDS
-            # However often the caller is cancelled meanwhile: a call's deadline and whoever leaves it may do so at once.
+            # However often the caller is cancelled: its deadline and its own caller may both cancel it.
             while not task.done() and self._clock.time() < end:
-                cancellation = await self._ended(task, end) or cancellation
+                cancellation = await self._wait(task, end) or cancellation
         if not task.done():
             logger.warning("%s did not end within %g s of being cancelled, and is left behind", self._name, PATIENCE_SECONDS)
             self._left.add(task)
-            task.add_done_callback(functools.partial(self._took_leave, late))
+            task.add_done_callback(functools.partial(self._finish_left, late))
         elif cancellation is not None:
-            self._took_leave(late, task)
+            self._finish_left(late, task)
         if cancellation is not None:
             try:
                 raise cancellation
             finally:
-                # It would hold itself by this frame.
+                # Its traceback holds this frame: a reference cycle.
                 del cancellation
         if not task.done():
             raise TimeoutError(f"{self._name} took too long")
@@ -130,8 +130,8 @@ class Neighbour:
             raise StrayCancellationError("it was cancelled, and not by its caller")
         return task.result()
 
-    async def _ended(self, task: asyncio.Task[Any], until: float | None) -> asyncio.CancelledError | None:
-        """Wait for the end of a task, a time, or the caller's cancellation, which is given back."""
+    async def _wait(self, task: asyncio.Task[Any], until: float | None) -> asyncio.CancelledError | None:
+        """Wait for a task to end, a time, or the caller's cancellation, which is returned."""
         ended = asyncio.get_running_loop().create_future()
         wake = functools.partial(_wake, ended)
         task.add_done_callback(wake)
@@ -146,15 +146,15 @@ class Neighbour:
                 timer.cancel()
         return None
 
-    def _took_leave(self, late: Callable[[ResultT], None], task: asyncio.Task[ResultT]) -> None:
+    def _finish_left(self, late: Callable[[ResultT], None], task: asyncio.Task[ResultT]) -> None:
         self._left.discard(task)
-        # Its error is looked at, so that asyncio does not complain that nobody did.
+        # Retrieving its exception keeps asyncio from warning that nobody did.
         if not task.cancelled() and task.exception() is None:
             late(task.result())
 
 
 async def until_done(task: asyncio.Task[Any]) -> None:
-    """Wait for the end of a task that was cancelled, however often the caller is cancelled meanwhile.
+    """Wait for a cancelled task to end, however often the caller is cancelled meanwhile.
 
     Raises:
         asyncio.CancelledError: the caller was cancelled.

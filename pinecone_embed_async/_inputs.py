@@ -1,4 +1,4 @@
-"""What may be embedded: turns whatever the caller passes into plain strings, or says which ones are wrong."""
+"""Reads a call's inputs: converts them to plain strings, or reports which ones are invalid."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Inputs = Input | Iterable[Input] | AsyncIterable[Input]
 """A call's inputs: one, or any iterable or async iterable of them."""
 
 SLICE = 1024
-"""Inputs checked before the loop is given back: about 0.3 ms of work on the machine in docs/benchmarks.md."""
+"""Inputs checked before yielding to the loop: about 0.3 ms of work on the machine in docs/benchmarks.md."""
 
 _MISSING = "is a missing value: leave missing values out, or fill them"
 
@@ -27,8 +27,8 @@ class ReadInputs:
     """A call's inputs, read.
 
     Attributes:
-        texts: a text for each input; empty where an input is none.
-        faults: what is wrong with inputs that are no texts, and their positions, ascending.
+        texts: a text for each input; empty for invalid inputs.
+        faults: positions of the invalid inputs, ascending, by what is wrong with them.
     """
 
     texts: list[str] = field(default_factory=list)
@@ -38,18 +38,18 @@ class ReadInputs:
         return f"<ReadInputs {len(self.texts)} inputs, {sum(map(len, self.faults.values()))} of them no texts>"
 
     def failures(self) -> tuple[Failure, ...]:
-        """The inputs that are no texts, by what is wrong with them."""
+        """The invalid inputs, by what is wrong with them."""
         return _failures_of(self.faults)
 
     def add(self, value: object) -> None:
-        """Take the next input."""
+        """Add the next input."""
         text, fault = _read(value)
         if fault:
             self.faults.setdefault(fault, []).append(len(self.texts))
         self.texts.append(text)
 
     def add_plain(self, values: tuple[str, ...]) -> None:
-        """Take the next inputs, all of them `str` itself."""
+        """Add the next inputs, all of type `str` exactly."""
         start = len(self.texts)
         self.texts += values
         if all(map(str.isascii, values)):
@@ -61,7 +61,7 @@ class ReadInputs:
                 self.texts[position] = ""
 
     def error(self) -> InputError | None:
-        """What is to be said of the inputs that are no texts: how many they are, and the first few; `None` if all are."""
+        """The error that counts the invalid inputs and names the first few; `None` if all are valid."""
         return _error_of(self.failures(), len(self.texts)) if self.faults else None
 
 
@@ -89,7 +89,7 @@ def text_of(value: object, index: int) -> str:
     """The text of one input as a plain `str`.
 
     Raises:
-        InputError: it is no text and no mapping with one, or cannot be written as UTF-8.
+        InputError: it is neither a text nor a mapping with one, or cannot be encoded as UTF-8.
     """
     text, fault = _read(value)
     if fault:
@@ -98,10 +98,10 @@ def text_of(value: object, index: int) -> str:
 
 
 def check_iterable(name: str, value: object) -> None:
-    """Refuse what can be iterated over, but does not give its texts.
+    """Reject an iterable that does not iterate over its texts.
 
     Raises:
-        InputError: it is a table, which gives the names of its columns, or its columns.
+        InputError: it is a table, which iterates over its columns or their names.
     """
     if is_table(value):
         kind = type(value).__name__
@@ -109,29 +109,29 @@ def check_iterable(name: str, value: object) -> None:
 
 
 def is_table(value: object) -> bool:
-    """Whether a value is a table of pandas, Polars, Arrow or the like; told by its looks, for none may be installed."""
+    """Whether a value is a table of pandas, Polars, Arrow or the like; by its attributes, as none may be installed."""
     return not isinstance(value, (str, list, tuple, type)) and hasattr(value, "columns") and hasattr(value, "shape")
 
 
 def plain(value: object) -> object:
-    """A value as Python's own where it is text or Arrow's; any other as it is."""
+    """A text or an Arrow scalar as Python's own type; any other value unchanged."""
     if isinstance(value, str):
-        # Not `str(value)`: an enumeration's member, say, would give its name.
+        # Not `str(value)`, which returns the name of an enum member.
         return str.__str__(value)
     as_py = getattr(value, "as_py", None)
     return as_py() if callable(as_py) and not isinstance(value, type) else value
 
 
 def is_missing(value: object) -> bool:
-    """Whether a value stands for none: `None`, a NaN, or what pandas has for them."""
+    """Whether a value is missing: `None`, NaN, or their equivalents in pandas."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
-    # NaN is the only number that is not itself; numpy's 64-bit ones are floats, the others only look like them.
+    # NaN is the only number unequal to itself; of NumPy's floats, only the 64-bit ones are instances of float.
     return (isinstance(value, float) or type(value).__name__ in ("float16", "float32")) and value != value  # noqa: PLR0124
 
 
 def _read(value: object) -> tuple[str, str]:
-    """The text of an input, and what is wrong with it: one of them is empty, unless it is the empty text."""
+    """The text of an input, and what is wrong with it; one of the two is empty."""
     if type(value) is str:
         text = value
     else:
@@ -162,7 +162,7 @@ _LONE = re.compile("[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc
 
 
 def _surrogates_in(text: str) -> str:
-    """What is wrong with a text that UTF-8 cannot write; empty if it can."""
+    """What is wrong with a text that UTF-8 cannot encode; empty for a valid one."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -196,10 +196,10 @@ def _check_inputs(inputs: object) -> None:
 
 
 def iter_texts(inputs: Input | Iterable[Input]) -> Iterator[str]:
-    """The texts of `inputs`, one after the other, each checked.
+    """Iterate over the checked texts of `inputs`.
 
     Raises:
-        InputError: at the end, if inputs are no texts.
+        InputError: at the end, if some inputs are invalid.
     """
     _check_inputs(inputs)
     if isinstance(inputs, AsyncIterable):
@@ -219,10 +219,10 @@ def iter_texts(inputs: Input | Iterable[Input]) -> Iterator[str]:
 
 
 async def read_inputs(inputs: Inputs) -> ReadInputs:
-    """Read `inputs` whole, in order, and check every one; gives the loop back every `SLICE` inputs.
+    """Read all `inputs` in order and check each; yields to the loop every `SLICE` inputs.
 
     Raises:
-        InputError: they are nothing that texts can be read from.
+        InputError: texts cannot be read from them.
     """
     read = ReadInputs()
     texts, add = read.texts, read.add
@@ -233,10 +233,10 @@ async def read_inputs(inputs: Inputs) -> ReadInputs:
             async for value in inputs:
                 add(value)
                 if len(texts) % SLICE == 0:
-                    # An async iterable need not ever suspend.
+                    # An async iterable may never suspend.
                     await asyncio.sleep(0)
         elif type(inputs) is list or type(inputs) is tuple:
-            # A copy: whoever called may change a list while others have the loop.
+            # A copy, since the caller may change a list while other tasks run.
             inputs = tuple(inputs)
             for start in range(0, len(inputs), SLICE):
                 values = inputs[start : start + SLICE]
@@ -253,6 +253,6 @@ async def read_inputs(inputs: Inputs) -> ReadInputs:
                     await asyncio.sleep(0)
         return read
     finally:
-        # Whoever reports an error of the source with the locals of its frames is shown no texts.
+        # Error reports that include the locals of frames must show no texts.
         del inputs, texts, add, read, value
         values = ()

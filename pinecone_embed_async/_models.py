@@ -1,44 +1,42 @@
-"""Models this package knows by name, and the checks of parameters that follow from that.
+"""Models known to this package, and checks of their parameters.
 
-An unknown model is no error: new models appear at the service first, so whatever is not known here is left to
-the service.
+An unknown model is not an error: new models appear at the service first, so anything unknown here is left to the service.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pinecone_embed_async import _checks
 from pinecone_embed_async._errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from pinecone_embed_async._wire import ModelInfo
+    from pinecone_embed_async._wire import ModelInfo, VectorType
 
-VectorType = Literal["dense", "sparse"]
 
 DEFAULT_MAX_BATCH_SIZE = 96
-"""Inputs per request where the model is not known: the limit of every model documented so far."""
+"""Inputs per request of an unknown model: the limit of every model documented so far."""
 
 DEFAULT_MAX_SEQUENCE_LENGTH = 2048
-"""Tokens per input where the model is not known: the largest of the models documented so far."""
+"""Tokens per input of an unknown model: the largest limit of the models documented so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
-    """What the documentation, or the service itself, says about a hosted model.
+    """A hosted model, according to the documentation or the service.
 
     Attributes:
-        name: the name that requests carry.
+        name: the model's name in requests.
         vector_type: `"dense"` or `"sparse"`; `None` if the service does not say.
         dimension: numbers per vector unless the `dimension` parameter says otherwise; 0 for sparse models.
         max_batch_size: inputs per request.
         max_sequence_length: tokens per input.
-        choices: the allowed values of the parameters that have a closed set of them.
-        required: parameters that a request must carry.
-        ranges: the least and the greatest value of parameters that are numbers; `None` where there is no bound.
-        is_described: whether the service said all this, rather than this package's documentation.
+        choices: allowed values of parameters with a closed set of values.
+        required: parameters that requests must have.
+        ranges: least and greatest values of numeric parameters; `None` for no bound.
+        is_described: whether this comes from the service rather than from this package.
     """
 
     name: str
@@ -52,10 +50,10 @@ class KnownModel:
     is_described: bool = False
 
     def check(self, parameters: Mapping[str, Any]) -> None:
-        """Check `parameters` against what the model is known to take; other keys are left to the service.
+        """Check `parameters` against those known for the model; other keys are left to the service.
 
         Raises:
-            ConfigurationError: a required parameter is missing, or a value is none of the allowed ones.
+            ConfigurationError: a required parameter is missing, or a value is not allowed.
         """
         for name in self.required:
             if name not in parameters:
@@ -70,7 +68,7 @@ class KnownModel:
         for name, (least, most) in self.ranges.items():
             value = parameters.get(name, least)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
-                # Left to the service, like everything that is not understood.
+                # Left to the service, like every unknown value.
                 continue
             if (least is not None and value < least) or (most is not None and value > most):
                 raise ConfigurationError(
@@ -83,12 +81,12 @@ class KnownModel:
         return " (the service describes it so; look_up_model=False leaves it to the service)" if self.is_described else ""
 
     def sequence_length(self, parameters: Mapping[str, Any]) -> int:
-        """Tokens of an input that are embedded and billed at most, under `parameters`."""
+        """Most tokens of an input that are embedded and billed with these parameters."""
         longer = parameters.get("max_tokens_per_sequence")
         return longer if isinstance(longer, int) and longer > 0 else self.max_sequence_length
 
 
-# Source: the model pages, as summed up in the table "Models" of the service's documentation (2025-10).
+# Source: the model pages, as summarized in the table "Models" of the service's documentation (2025-10).
 KNOWN_MODELS: Mapping[str, KnownModel] = {
     model.name: model
     for model in (
@@ -129,9 +127,9 @@ KNOWN_MODELS: Mapping[str, KnownModel] = {
 
 
 def described_model(info: ModelInfo) -> KnownModel:
-    """A model as the service describes it; what it does not say, or says in a way that makes no sense, stays open.
+    """A model as the service describes it; missing and implausible values stay open.
 
-    The dimension is not taken over: the answers say which it is, and a description must not make them wrong.
+    The dimension is ignored: the answers show it, and a wrong description must not make them invalid.
     """
     choices: dict[str, tuple[str | int | bool, ...]] = {}
     ranges: dict[str, tuple[float | None, float | None]] = {}
@@ -157,12 +155,12 @@ def described_model(info: ModelInfo) -> KnownModel:
 
 
 def _without_twins(values: tuple[str | int | bool, ...]) -> list[str | int | bool]:
-    """The values, one of each that are equal."""
+    """The values, without equal duplicates."""
     return [value for position, value in enumerate(values) if value not in values[:position]]
 
 
 def _either_number(values: tuple[str | int | float | bool, ...]) -> tuple[str | int | bool, ...]:
-    """The values, whole numbers both with and without a decimal point: JSON does not tell them apart."""
+    """The values, whole numbers both as int and as float, which JSON does not distinguish."""
     either: list[Any] = []
     for value in values:
         either.append(value)
@@ -174,7 +172,7 @@ def _either_number(values: tuple[str | int | float | bool, ...]) -> tuple[str | 
 
 
 MOST_OF_ANYTHING = 2**31 - 1
-"""Larger figures in a description make no sense, and do not fit where they are used."""
+"""Larger figures in a description are implausible, and do not fit where they are used."""
 
 
 def _positive(value: int | None, otherwise: int) -> int:
@@ -185,7 +183,7 @@ QUOTA_WINDOW = 60.0
 """Seconds over which the service's quotas count. Source: limits of the service's documentation (2025-10)."""
 
 REQUESTS_PER_MINUTE = 2_000
-"""Inference requests of a project, under every plan. Source: the same."""
+"""Inference requests of a project per minute, under every plan. Source: the same."""
 
 PLANS: Mapping[str, Mapping[tuple[VectorType, str], int]] = {
     "starter": {
@@ -213,11 +211,11 @@ PLANS: Mapping[str, Mapping[tuple[VectorType, str], int]] = {
         ("sparse", "query"): 3_000_000,
     },
 }
-"""Tokens a minute for each model, by the kind of its vectors and the input type. Source: the same."""
+"""Tokens per minute for each model, by vector type and input type. Source: the same."""
 
 
 def tokens_per_minute(plan: str, vector_type: VectorType | None, input_type: object) -> int:
-    """Tokens a minute that a plan has for a model; one of unknown kind counts as dense, another input type as passage."""
+    """A plan's tokens per minute for a model; unknown vector types count as dense, other input types as passage."""
     kind: VectorType = "sparse" if vector_type == "sparse" else "dense"
     return PLANS[plan][kind, "query" if input_type == "query" else "passage"]
 
@@ -226,7 +224,7 @@ def checked_parameters(parameters: object) -> dict[str, Any]:
     """Parameters with plain values.
 
     Raises:
-        ConfigurationError: they are no mapping, a name is no text, or a value has no JSON form.
+        ConfigurationError: they are not a mapping, a name is not a text, or a value has no JSON form.
     """
     if parameters is None:
         return {}
@@ -248,7 +246,7 @@ def merge_parameters(client: Mapping[str, Any], call: object, input_type: object
     """Merge a call's parameters over the client's, key by key; `input_type` is short for that key.
 
     Raises:
-        ConfigurationError: `input_type` is given twice with different values or is no text, or as `checked_parameters` does.
+        ConfigurationError: `input_type` is given twice with different values or is not a text, or as `checked_parameters`.
     """
     own = checked_parameters(call)
     merged = {**client, **own}
@@ -263,7 +261,7 @@ def merge_parameters(client: Mapping[str, Any], call: object, input_type: object
 
 
 def vector_type_of(model: str, vector_type: object) -> VectorType | None:
-    """The kind of vectors a model gives: as known, else as the caller says, else `None`.
+    """A model's vector type: the known one, else the caller's, else `None`.
 
     Raises:
         ConfigurationError: `vector_type` is neither `"dense"` nor `"sparse"`, or contradicts a known model.
@@ -274,19 +272,19 @@ def vector_type_of(model: str, vector_type: object) -> VectorType | None:
     if known is None:
         return "dense" if vector_type == "dense" else "sparse" if vector_type == "sparse" else None
     if vector_type not in (None, known.vector_type):
-        raise ConfigurationError(f"model {model!r} gives {known.vector_type} vectors, not {vector_type}")
+        raise ConfigurationError(f"vector_type must be {known.vector_type!r} for model {model!r}, got {vector_type!r}")
     return known.vector_type
 
 
 def expected_dimension(model: str, parameters: Mapping[str, Any]) -> int | None:
-    """Numbers per dense vector under `parameters`, or `None` where it is not known before an answer."""
-    asked = parameters.get("dimension")
-    if isinstance(asked, int) and not isinstance(asked, bool) and asked > 0:
-        return asked
+    """Numbers per dense vector with these parameters; `None` if unknown before an answer."""
+    requested = parameters.get("dimension")
+    if isinstance(requested, int) and not isinstance(requested, bool) and requested > 0:
+        return requested
     known = KNOWN_MODELS.get(model)
     return (known.dimension or None) if known is not None and known.vector_type == "dense" else None
 
 
 def _is_one_of(value: Any, allowed: tuple[str | int | bool, ...]) -> bool:
-    # Types are compared too: `True == 1` and `1.0 == 1`, but the service tells them apart.
+    # Types are compared too: `True == 1` and `1.0 == 1`, but the service distinguishes them.
     return any(type(value) is type(choice) and value == choice for choice in allowed)

@@ -1,4 +1,4 @@
-"""What a call gives back: float32 rows, or compressed sparse rows, with what they cost and what failed."""
+"""Results of a call: float32 rows or compressed sparse rows, with usage and failures."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the answers of a call add up to.
+    """Total usage of a call's answers.
 
     Attributes:
         total_tokens: tokens billed, as far as the answers say.
-        requests: requests that were answered with embeddings.
-        unreported: how many of those did not say what they cost.
+        requests: requests answered with embeddings.
+        unreported: how many of these answers did not state their tokens.
     """
 
     total_tokens: int = 0
@@ -39,7 +39,7 @@ class Usage:
     unreported: int = 0
 
     def plus(self, total_tokens: int | None) -> Usage:
-        """This usage and one more answered request's; `None` if the answer did not say."""
+        """This usage plus one more answer's tokens; `None` if the answer did not state them."""
         return Usage(
             self.total_tokens + (total_tokens or 0),
             self.requests + 1,
@@ -48,7 +48,7 @@ class Usage:
 
 
 class _Embeddings:
-    """What dense and sparse results have in common."""
+    """Common base of dense and sparse results."""
 
     __slots__ = ("embedded", "failures", "model", "usage")
 
@@ -63,18 +63,18 @@ class _Embeddings:
 
     @property
     def not_tried(self) -> NDArray[np.intp]:
-        """Positions of the inputs that were neither embedded nor failed: the job ended before their turn."""
-        open_ = ~self.embedded
+        """Positions of the inputs that were neither embedded nor failed, because the job ended first."""
+        is_open = ~self.embedded
         for failure in self.failures:
-            open_[np.asarray(failure.indices, dtype=np.intp)] = False
-        return np.flatnonzero(open_)
+            is_open[np.asarray(failure.indices, dtype=np.intp)] = False
+        return np.flatnonzero(is_open)
 
     def _spread_failures(self, positions: NDArray[np.intp]) -> tuple[Failure, ...]:
         cause = np.full(len(self), -1, np.intp)
         for number, failure in enumerate(self.failures):
             cause[np.asarray(failure.indices, dtype=np.intp)] = number
         causes = cause[positions]
-        # Sorted once, rather than looked through for each failure: there may be as many as inputs.
+        # Sorted once, not searched for each failure: there may be as many failures as inputs.
         order = np.argsort(causes, kind="stable")
         ends = np.searchsorted(causes[order], np.arange(len(self.failures) + 1)).tolist()
         spread = (
@@ -91,7 +91,7 @@ class _Embeddings:
     def _records(
         self, ids: Iterable[str], metadata: Iterable[Mapping[str, Any] | None] | None
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The rows that have a vector, with their records, which have no vector yet."""
+        """The rows with a vector, each with its record, which has no vector yet."""
         names = [_record_id(value, row) for row, value in enumerate(_one_each("ids", ids, len(self)))]
         given = [None] * len(self) if metadata is None else _one_each("metadata", metadata, len(self))
         extras = [_record_metadata(value, row) for row, value in enumerate(given)]
@@ -103,10 +103,10 @@ class _Embeddings:
 
 
 def _one_each(name: str, given: object, count: int) -> list[Any]:
-    """What is given for each input, by position: a table or series of pandas would be asked by label.
+    """A list of the values for the inputs, by position, not by a pandas label.
 
     Raises:
-        ConfigurationError: it has no order, is one value rather than many, or is not of that length.
+        ConfigurationError: they have no order, are a single value, or their number is wrong.
     """
     kind = type(given).__name__
     cure = ""
@@ -120,7 +120,7 @@ def _one_each(name: str, given: object, count: int) -> list[Any]:
         cure = "pass a list"
     if cure or not isinstance(given, Iterable):
         raise ConfigurationError(f"{name} must be an iterable with one for each input, in their order, got a {kind}: {cure}")
-    # One that never ends gives no more than this.
+    # Bounded, in case it never ends.
     values = list(islice(given, count + 1))
     if len(values) != count:
         got = len(values) if len(values) < count else len(given) if isinstance(given, Sized) else "more"
@@ -162,9 +162,9 @@ class DenseEmbeddings(_Embeddings):
 
     Attributes:
         vectors: float32, shape (inputs, dimension); row i belongs to input i, NaN where it is not embedded.
-        model: the model that the call asked for.
-        usage: what it cost.
-        failures: the inputs that failed, each group with its cause.
+        model: the call's model.
+        usage: usage of the call.
+        failures: the failed inputs, grouped by cause.
         embedded: bool, shape (inputs,): which rows hold a vector.
     """
 
@@ -195,7 +195,7 @@ class DenseEmbeddings(_Embeddings):
 
         Args:
             positions: intp, shape (inputs,).
-            vectors: the rows of that result, if they are there already.
+            vectors: the rows of the new result, if they exist already.
         """
         return DenseEmbeddings(
             self.vectors[positions] if vectors is None else vectors,
@@ -211,7 +211,7 @@ class DenseEmbeddings(_Embeddings):
     def to_records(
         self, ids: Iterable[str], metadata: Iterable[Mapping[str, Any] | None] | None = None
     ) -> list[dict[str, Any]]:
-        """Records as the official SDK's `upsert` takes them: `id`, `values` and, if given, `metadata`.
+        """Records as the official SDK's `upsert` takes them: `id`, `values` and, if passed, `metadata`.
 
         Rows that are not embedded are left out.
 
@@ -262,9 +262,9 @@ class SparseEmbeddings(_Embeddings):
         indices: uint32, shape (terms,).
         values: float32, shape (terms,).
         tokens: a list of tokens for each row, parallel to its indices; `None` if the service sent none.
-        model: the model that the call asked for.
-        usage: what it cost.
-        failures: the inputs that failed, each group with its cause.
+        model: the call's model.
+        usage: usage of the call.
+        failures: the failed inputs, grouped by cause.
         embedded: bool, shape (inputs,): which rows were answered; the others are empty.
     """
 
@@ -307,10 +307,10 @@ class SparseEmbeddings(_Embeddings):
     def to_records(
         self, ids: Iterable[str], metadata: Iterable[Mapping[str, Any] | None] | None = None
     ) -> list[dict[str, Any]]:
-        """Records as the official SDK's `upsert` takes them: `id`, `sparse_values` and, if given, `metadata`.
+        """Records as the official SDK's `upsert` takes them: `id`, `sparse_values` and, if passed, `metadata`.
 
-        Rows that are not embedded are left out. So are those without terms, as of an empty text: an index refuses them, and
-        with them the records beside them. A warning in the log says how many these are, `without_terms` which.
+        Rows that are not embedded are left out. So are rows without terms, for example of an empty text: an index refuses
+        them, together with the other records of the upsert. A logged warning counts them; `without_terms` lists them.
 
         Args:
             ids: an id for each input, in their order, whatever labels a series of pandas has.
@@ -339,7 +339,7 @@ class SparseEmbeddings(_Embeddings):
 
     @property
     def without_terms(self) -> NDArray[np.intp]:
-        """Positions of the inputs that were embedded to nothing: no term of the model's is in them."""
+        """Positions of the inputs embedded without any term of the model."""
         return np.flatnonzero(self.embedded & (np.diff(self.indptr) == 0))
 
     def spread(self, positions: NDArray[np.intp]) -> SparseEmbeddings:
@@ -347,7 +347,7 @@ class SparseEmbeddings(_Embeddings):
         return all_steps(self.spread_in_steps(positions))
 
     def spread_in_steps(self, positions: NDArray[np.intp]) -> Generator[None, None, SparseEmbeddings]:
-        """Do as `spread`, in small steps.
+        """Like `spread`, in small steps.
 
         Args:
             positions: intp, shape (inputs,).
@@ -356,13 +356,13 @@ class SparseEmbeddings(_Embeddings):
         np.cumsum(np.diff(self.indptr)[positions], out=indptr[1:])
         indices, values = np.empty(indptr[-1], np.uint32), np.empty(indptr[-1], np.float32)
         tokens: list[list[str]] | None = None if self.tokens is None else []
-        # A row counts as one more than its terms, for there may be many rows without any.
+        # A row counts one more than its terms, since many rows may have none.
         work = indptr + np.arange(len(indptr))
         start = 0
         while start < len(positions):
             stop = max(start + 1, int(np.searchsorted(work, work[start] + SPREAD_TERMS, side="right")) - 1)
             rows, span = positions[start:stop], slice(indptr[start], indptr[stop])
-            # Where in this result each number of the new one stands.
+            # Position in this result of each number of the new one.
             moved = np.repeat(self.indptr[rows] - indptr[start:stop], np.diff(indptr[start : stop + 1]))
             taken = np.arange(span.start, span.stop) + moved
             indices[span] = self.indices[taken]
@@ -383,7 +383,7 @@ class SparseEmbeddings(_Embeddings):
         )
 
     def dot(self, other: SparseEmbeddings | SparseVector) -> NDArray[np.float32]:
-        """Scores between the rows of this result and those of another: the sum over the terms that both have.
+        """Scores between the rows of this result and those of another: the dot product over common terms.
 
         ```python
         async with EmbedClient("pinecone-sparse-english-v0") as sparse_client:
@@ -393,14 +393,14 @@ class SparseEmbeddings(_Embeddings):
         ```
 
         Args:
-            other: of the same model; or one vector of `embed_one`.
+            other: a result of the same model, or one vector of `embed_one`.
 
         Returns:
-            Float32, shape (inputs, inputs of the other), or (inputs,) for one vector; NaN where a row is not embedded. What
-            it takes beside that is bounded.
+            Float32, shape (inputs, inputs of the other), or (inputs,) for one vector; NaN where a row is not embedded. Other
+            memory use is bounded.
 
         Raises:
-            ConfigurationError: the other is of another model, whose indices are other terms.
+            ConfigurationError: `other` is of another model, whose indices are other terms.
         """
         if isinstance(other, SparseVector):
             indptr = np.array([0, len(other)], np.int64)
@@ -420,25 +420,25 @@ class SparseEmbeddings(_Embeddings):
 
     @property
     def vocabulary(self) -> NDArray[np.uint32]:
-        """The indices that occur, ascending: uint32, each once."""
+        """The distinct indices, ascending: uint32."""
         return np.unique(self.indices)
 
     def compressed(
         self, vocabulary: NDArray[np.uint32] | Sequence[int]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """The rows over a vocabulary that is given, in as many columns as that has: column j stands for `vocabulary[j]`.
+        """The rows over a given vocabulary: column j stands for `vocabulary[j]`.
 
-        Only results over the same vocabulary may be multiplied with each other. Terms outside it are left out; products
-        with a result whose own vocabulary it is are right all the same.
+        Only results over the same vocabulary may be multiplied. Terms outside it are left out; products with a result whose
+        own vocabulary it is are still exact.
 
         Args:
-            vocabulary: indices, each once; `vocabulary` of a result, or of several by `numpy.union1d`.
+            vocabulary: distinct indices: `vocabulary` of a result, or of several by `numpy.union1d`.
 
         Returns:
             `indptr`, int64 (inputs + 1,); columns, int64 (terms,); and values, float32 (terms,).
 
         Raises:
-            ConfigurationError: it holds what is no index, or one twice.
+            ConfigurationError: it holds a value that is not an index, or a duplicate.
         """
         try:
             wanted = np.asarray(vocabulary)
@@ -460,14 +460,14 @@ class SparseEmbeddings(_Embeddings):
     def to_scipy(self, vocabulary: NDArray[np.uint32] | Sequence[int] | None = None) -> Any:
         """A `scipy.sparse.csr_array` of shape (inputs, 2**32), sharing the values.
 
-        A product with another one, `a @ b.T`, wants 32 GiB for the columns alone: use `dot`, or one vocabulary for both.
+        A product of two, `a @ b.T`, needs 32 GiB for the columns alone: use `dot`, or one vocabulary for both.
 
         Args:
-            vocabulary: see `compressed`; the columns are as many then.
+            vocabulary: see `compressed`; its length is then the number of columns.
 
         Raises:
             ModuleNotFoundError: SciPy is not installed.
-            ConfigurationError: the vocabulary holds what is no index, or one twice.
+            ConfigurationError: the vocabulary holds a value that is not an index, or a duplicate.
         """
         from scipy import sparse  # noqa: PLC0415 - optional, and imported only where it is used
 
@@ -479,13 +479,13 @@ class SparseEmbeddings(_Embeddings):
 
 
 _PRODUCTS = 2**21
-"""Products of single terms, and scores, that are held at a time."""
+"""Most products of single terms, and scores, in memory at a time."""
 
 
 def _products(left: SparseEmbeddings, right: SparseEmbeddings) -> NDArray[np.float32]:
-    """The products of all rows, added up in float64."""
+    """The products of all rows, summed in float64."""
     products = np.zeros((len(left), len(right)), np.float32)
-    # The right one by terms: which rows have each of them.
+    # The right result by terms: which rows have each term.
     order = np.argsort(right.indices, kind="stable")
     terms, values = right.indices[order], right.values[order].astype(np.float64)
     rows = np.repeat(np.arange(len(right)), np.diff(right.indptr))[order]
@@ -500,7 +500,7 @@ def _products(left: SparseEmbeddings, right: SparseEmbeddings) -> NDArray[np.flo
         )
         span = slice(left.indptr[start], left.indptr[stop])
         counts = met[span]
-        # Each term of these rows beside each row of the right that has it.
+        # Pair each term of these rows with each row of the right result that has it.
         begins = np.cumsum(counts) - counts
         at = np.arange(counts.sum()) + np.repeat(first[span] - begins, counts)
         own_rows = np.repeat(np.arange(stop - start), np.diff(left.indptr[start : stop + 1]))
@@ -516,14 +516,14 @@ class Dimension:
     """Numbers per row, the same in all answers of a call or stream.
 
     Args:
-        value: if it is known before; else the first answer tells.
+        value: the dimension; `None` if the first answer decides.
     """
 
     def __init__(self, value: int | None) -> None:
         self.value = value
 
     def settle(self, dimension: int) -> None:
-        """Take the dimension of an answer.
+        """Set or check the dimension of an answer.
 
         Raises:
             ResponseError: an earlier answer had another one.
@@ -538,7 +538,7 @@ StepsT = TypeVar("StepsT")
 
 
 def all_steps(steps: Generator[None, None, StepsT]) -> StepsT:
-    """Take all steps at once; gives what they come to."""
+    """Run all steps at once; return their result."""
     while True:
         try:
             next(steps)
@@ -548,19 +548,19 @@ def all_steps(steps: Generator[None, None, StepsT]) -> StepsT:
 
 
 SPREAD_BYTES = 2**19
-"""Of rows that are copied in one go: a fraction of a millisecond."""
+"""Bytes of rows copied per step: a fraction of a millisecond."""
 
 SPREAD_TERMS = SPREAD_BYTES // 8
-"""Of sparse rows, the same: an index and a value each."""
+"""The same for sparse rows, in terms of an index and a value each."""
 
 
 class DenseRows:
-    """Collects dense answers: one matrix, allocated once, into which each answer is written in place.
+    """Collects dense answers in one matrix, allocated once, into which each answer is written in place.
 
     Args:
         count: inputs of the call.
         dimension: numbers per row.
-        room: rows that the matrix has room for, if `spread` is to be called.
+        room: rows of the matrix, if `spread` will be called; `count` by default.
     """
 
     def __init__(self, count: int, dimension: Dimension, room: int | None = None) -> None:
@@ -578,7 +578,7 @@ class DenseRows:
         self._whole(vectors.shape[1])[positions] = vectors
 
     def rows(self, start: int, stop: int, dimension: int) -> NDArray[np.float32]:
-        """The part of the matrix that inputs `start` to `stop` are written to.
+        """The part of the matrix for inputs `start` to `stop`.
 
         Raises:
             ResponseError: an earlier answer had another dimension.
@@ -594,7 +594,7 @@ class DenseRows:
     def finish(
         self, *, model: str, usage: Usage, failures: tuple[Failure, ...], embedded: NDArray[np.bool_]
     ) -> Generator[None, None, DenseEmbeddings]:
-        """Give the result, in small steps; rows that are not embedded become NaN."""
+        """Build the result in small steps; rows that are not embedded become NaN."""
         if self._matrix is None:
             self._matrix = np.empty((self._room, self.dimension.value or 0), np.float32)
         matrix = self._matrix if self._room == self._count else self._matrix[: self._count]
@@ -608,10 +608,10 @@ class DenseRows:
         return DenseEmbeddings(matrix, model=model, usage=usage, failures=failures, embedded=embedded)
 
     def spread(self, positions: NDArray[np.intp]) -> Generator[None, None, NDArray[np.float32]]:
-        """Have row i be what row `positions[i]` is, in place and in small steps, once the result is finished.
+        """Copy row `positions[i]` to row i, in place and in small steps, once the result is finished.
 
         Args:
-            positions: intp, shape (room,): every row occurs, and first in the order of the rows.
+            positions: intp, shape (room,): every row occurs, first occurrences in the order of the rows.
 
         Returns:
             The whole matrix, shape (room, dimension).
@@ -622,7 +622,7 @@ class DenseRows:
         at_once = max(1, SPREAD_BYTES // max(1, matrix[:1].nbytes))
         moved = positions != np.arange(len(positions))
         first = int(moved.argmax()) if moved.any() else len(positions)
-        # From the end: no row comes before its first place, so what a step writes over is not needed by those after it.
+        # From the end: no row moves to before its first position, so no step overwrites a row that a later one needs.
         for stop in range(len(positions), first, -at_once):
             start = max(first, stop - at_once)
             matrix[start:stop] = matrix[positions[start:stop]]
@@ -642,13 +642,13 @@ class SparseRows:
         self._blocks: dict[int, tuple[NDArray[np.intp], SparseBlock]] = {}
 
     def put(self, positions: NDArray[np.intp], block: SparseBlock) -> None:
-        """Keep the rows of the inputs at `positions`, ascending and not empty."""
+        """Add the rows of the inputs at `positions`, ascending and not empty."""
         self._blocks[int(positions[0])] = positions, block
 
     def finish(
         self, *, model: str, usage: Usage, failures: tuple[Failure, ...], embedded: NDArray[np.bool_]
     ) -> Generator[None, None, SparseEmbeddings]:
-        """Give the result, in small steps; rows that are not embedded are empty."""
+        """Build the result in small steps; rows that are not embedded are empty."""
         blocks = [self._blocks[first] for first in sorted(self._blocks)]
         indptr = np.zeros(self._count + 1, np.int64)
         for positions, block in blocks:
@@ -667,7 +667,7 @@ class SparseRows:
             starts = indptr[positions]
             place: slice | NDArray[np.int64] = slice(starts[0], starts[0] + len(block.indices))
             if positions[-1] - positions[0] >= len(positions):
-                # Others have rows between these: each number goes to its row's place.
+                # There are other rows between these, so each number is placed by its row.
                 offsets = starts - (np.cumsum(block.lengths) - block.lengths)
                 place = np.arange(len(block.indices)) + np.repeat(offsets, block.lengths)
             indices[place], values[place] = block.indices, block.values
@@ -687,19 +687,19 @@ class SparseRows:
 
 
 def with_outcome(error: EmbedError, partial: DenseEmbeddings | SparseEmbeddings) -> EmbedError:
-    """The error with the embeddings that did succeed and the failures of the call in it."""
+    """The error, with the successful embeddings and the failures of the call attached."""
     error.partial = partial
     error.failures = partial.failures
     return error
 
 
 def summed_up(error: EmbedError, partial: DenseEmbeddings | SparseEmbeddings, start: int = 0) -> EmbedError:
-    """The error of the first input that failed, as one that tells how many did, and which: its own says neither.
+    """A copy of the first failure's error that also says how many inputs failed, and which.
 
     Args:
-        error: of the first of the failures; a copy is made of it.
-        partial: what came of all inputs.
-        start: position of the first of them, for the message.
+        error: error of the first failure.
+        partial: result of all inputs.
+        start: position of the first input, for the message.
     """
     own = copy.copy(error)
     positions = sorted(start + position for failure in partial.failures for position in failure.indices)

@@ -1,4 +1,4 @@
-"""What a client tells its hooks: frozen records of what begins, waits, is tried again and ends. Nothing by default."""
+"""Events for the hooks of a client: frozen records of what starts, waits, is retried and ends. Nothing without hooks."""
 
 from __future__ import annotations
 
@@ -20,22 +20,21 @@ if TYPE_CHECKING:
 
     from pinecone_embed_async._clock import Clock
     from pinecone_embed_async._errors import EmbedError
-    from pinecone_embed_async._retry import RetryState
 
 Operation = Literal["embed", "embed_one", "stream"]
 
 
 class ObservedCall(msgspec.Struct, frozen=True, eq=False):
-    """A call of `embed` or `embed_one`, or a stream. Its events have the same object, which equals no other.
+    """A call of `embed` or `embed_one`, or a stream. All its events share this object, which equals no other.
 
     Attributes:
         operation: which method was called.
-        model: the name that its requests carry.
+        model: the model's name in its requests.
         server_address: the host of the service.
         server_port: its port.
         inputs: inputs of the call (distinct ones with `dedupe`); `None` for a stream, which does not know.
-        input_type: `"passage"`, `"query"`, or what else was asked for; `None` if nothing.
-        dimension: numbers per vector, as far as known before the first answer.
+        input_type: `"passage"`, `"query"`, or another value passed; `None` if none was.
+        dimension: numbers per vector, if known before the first answer; else `None`.
     """
 
     operation: Operation
@@ -48,13 +47,13 @@ class ObservedCall(msgspec.Struct, frozen=True, eq=False):
 
 
 class ObservedRequest(msgspec.Struct, frozen=True, eq=False):
-    """A request, with all its attempts. Its events have the same object, which equals no other.
+    """A request, with all its attempts. All its events share this object, which equals no other.
 
     Attributes:
         calls: the calls that it is sent for: one, or all the calls of `embed_one` that share it.
-        inputs: texts in it; another attempt may be cut to fewer, and the others go into a request of their own.
-        estimated_tokens: what it will be billed, about.
-        is_probe: whether it carries no input, and only asks whether the parameters are accepted.
+        inputs: texts in it; a later attempt may be cut to fewer, and the rest goes into another request.
+        estimated_tokens: estimate of the tokens billed.
+        is_probe: whether it carries no input and only asks whether the parameters are accepted.
     """
 
     calls: tuple[ObservedCall, ...]
@@ -64,12 +63,12 @@ class ObservedRequest(msgspec.Struct, frozen=True, eq=False):
 
 
 class ErrorKind(msgspec.Struct, frozen=True):
-    """What kind of error was met, without its message.
+    """The kind of an error, without its message.
 
     Attributes:
         name: the class, such as `"RateLimitError"` or `"CancelledError"`.
         status: the HTTP status; `None` if the service answered none.
-        code: the service's own, such as `"RESOURCE_EXHAUSTED"`; `None` if it gave none.
+        code: the service's code, such as `"RESOURCE_EXHAUSTED"`; `None` if it gave none.
     """
 
     name: str
@@ -85,7 +84,7 @@ class ErrorKind(msgspec.Struct, frozen=True):
 
 
 class Started(msgspec.Struct, frozen=True):
-    """A call has begun: its inputs are read and checked. Or a request has its turn and is about to be sent.
+    """A call has started: its inputs are read and checked. Or a request has its permit and is about to be sent.
 
     Attributes:
         subject: the call or the request.
@@ -95,11 +94,11 @@ class Started(msgspec.Struct, frozen=True):
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """A request has to wait for its turn: for the quota, the end of a pause, or one of the requests in flight.
+    """A request has to wait for its permit: for the quota, the end of a pause, or a request in flight to end.
 
     Attributes:
-        subject: the call whose next request waits, which is cut when its turn comes; or the request, for another attempt.
-        pause: seconds that the pause after a rejection still takes; 0 if there is none.
+        subject: the call whose next request waits, which is cut to its permit; or the request, for another attempt.
+        pause: remaining seconds of the pause after a rejection; 0 if there is none.
     """
 
     subject: ObservedCall | ObservedRequest
@@ -112,9 +111,9 @@ class Retried(msgspec.Struct, frozen=True):
     Attributes:
         subject: the request.
         attempt: the attempt that failed, from 1.
-        error: what it met.
-        backoff: seconds until it asks for its turn again. After a rejection by a limit of the service it waits in turn,
-            with all others: `Waiting` tells.
+        error: its error.
+        backoff: seconds until it requests another permit. After a rejection for a limit it waits in the queue with all
+            others: see `Waiting`.
     """
 
     subject: ObservedRequest
@@ -124,18 +123,18 @@ class Retried(msgspec.Struct, frozen=True):
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
-    """What `Finished` and `Failed` have in common.
+    """Common fields of `Finished` and `Failed`.
 
     Attributes:
         subject: the call or the request.
-        seconds: since it started.
-        embedded: inputs embedded, those out of the cache included.
-        failed: inputs that were not; 0 for a stream of which nobody asked for more.
-        cached: of a call, inputs whose vectors the cache had.
-        tokens: billed, as far as the answers say; 0 for a call of `embed_one`, for its request is shared: see there.
-        attempts: of a request, how often it was sent; of a call, requests that were answered.
-        waited: of a request, seconds that it waited for its turns, those before it started included.
-        backed_off: of a request, seconds that it waited after failures.
+        seconds: time since it started.
+        embedded: inputs embedded, including those from the cache.
+        failed: inputs not embedded; 0 for a stream that was left early.
+        cached: for a call, inputs whose vectors came from the cache.
+        tokens: billed tokens, as far as the answers say; 0 for a call of `embed_one`, whose request has them.
+        attempts: for a request, how often it was sent; for a call, requests that were answered.
+        waited: for a request, seconds spent waiting for permits, including before it started.
+        backed_off: for a request, seconds spent waiting after failures.
     """
 
     subject: ObservedCall | ObservedRequest
@@ -157,62 +156,62 @@ class Failed(Ended, frozen=True, kw_only=True):
     """A call or a request has ended with an error, or was cancelled.
 
     Attributes:
-        error: what it ended with; `"CancelledError"` if it was cancelled, a request by its call's deadline perhaps.
+        error: its error; `"CancelledError"` if it was cancelled, for example a request by its call's deadline.
     """
 
     error: ErrorKind
 
 
 Event = Started | Waiting | Retried | Finished | Failed
-"""What a hook is told."""
+"""The events that a hook receives."""
 
 
 class Hook(Protocol):
-    """A subscriber: any function of one event, or object that can be called like one.
+    """A subscriber: any function or callable object that takes one event.
 
-    It is called in the event loop, in the context of what it is told about, and must not block. What it raises is logged
-    and goes no further. For each call and request it gets one `Started` first and one `Finished` or `Failed` last. Events
+    It is called in the event loop, in the context of the call or request, and must not block. Errors it raises are logged
+    and go no further. For each call and request it gets one `Started` first and one `Finished` or `Failed` last. Events
     hold no inputs, no vectors and no key.
     """
 
     def __call__(self, event: Event, /) -> object:
-        """Take an event."""
+        """Handle an event."""
 
 
-class Teller:
-    """Tells the hooks of a client.
+class HookDispatcher:
+    """Passes events to the hooks of a client.
 
     Args:
-        hooks: the subscribers, told in this order.
+        hooks: the subscribers, called in this order.
     """
 
     def __init__(self, hooks: tuple[Hook, ...]) -> None:
         self._hooks = hooks
-        self._complained: set[int] = set()
+        self._warned: set[int] = set()
 
     def __repr__(self) -> str:
-        return f"<Teller of {len(self._hooks)} hooks>"
+        return f"<HookDispatcher of {len(self._hooks)} hooks>"
 
-    def tell(self, event: Event) -> None:
-        """Tell every hook, whatever the others make of it."""
+    def dispatch(self, event: Event) -> None:
+        """Call every hook, even if another one fails."""
         for number, hook in enumerate(self._hooks):
             try:
                 hook(event)
-            # A CancelledError of the hook's own must not pass for a cancellation of the call.
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it is the hook's, and breaks nothing
-                self._complain(number, type(error).__name__, type(event).__name__)
+            # A CancelledError from the hook must not pass for a cancellation of the call.
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a hook's error must break nothing
+                self._log(number, type(error).__name__, type(event).__name__)
 
-    def _complain(self, number: int, raised: str, event: str) -> None:
-        """Log it, as a warning once for each hook: it may happen with every event. Its message may hold anything."""
-        if number in self._complained:
+    def _log(self, number: int, raised: str, event: str) -> None:
+        """Log a hook's error without its message, which may hold anything; as a warning only once for each hook."""
+        if number in self._warned:
             logger.debug("hook %d raised %s at %s", number, raised, event)
         else:
-            self._complained.add(number)
+            self._warned.add(number)
             logger.warning("hook %d raised %s at %s; its further errors are logged at level DEBUG", number, raised, event)
 
 
-def teller_of(hooks: Iterable[Hook]) -> Teller | None:
-    """What tells `hooks`; `None` if there are none, so that nothing is spent on it.
+def dispatcher_of(hooks: Iterable[Hook]) -> HookDispatcher | None:
+    """A dispatcher for `hooks`; `None` if there are none, so that they cost nothing.
 
     Raises:
         ConfigurationError: one of them cannot be called, or is a coroutine function, which would not be awaited.
@@ -223,23 +222,23 @@ def teller_of(hooks: Iterable[Hook]) -> Teller | None:
     for hook in checked:
         if not callable(hook) or inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(type(hook).__call__):
             raise ConfigurationError(f"a hook must be a function of one event, not a coroutine function, got {short(hook)}")
-    return Teller(checked) if checked else None
+    return HookDispatcher(checked) if checked else None
 
 
 class CallObservation:
-    """A call on its way, told to the hooks: a context manager around what the call does.
+    """Reports a call to the hooks: a context manager around its work.
 
     Args:
-        teller: tells the hooks.
-        clock: the time.
+        dispatcher: the hooks.
+        clock: the clock.
         subject: the call.
-        totals: gives what came of it, as fields of `Ended`; told whether it ended well.
+        totals: returns its totals as fields of `Ended`; takes whether it ended well.
     """
 
     def __init__(
-        self, teller: Teller, clock: Clock, subject: ObservedCall, totals: Callable[[bool], dict[str, int]]
+        self, dispatcher: HookDispatcher, clock: Clock, subject: ObservedCall, totals: Callable[[bool], dict[str, int]]
     ) -> None:
-        self._teller = teller
+        self._dispatcher = dispatcher
         self._clock = clock
         self._totals = totals
         self._started = clock.time()
@@ -247,7 +246,7 @@ class CallObservation:
 
     def __enter__(self) -> Self:
         self._started = self._clock.time()
-        self._teller.tell(Started(self.subject))
+        self._dispatcher.dispatch(Started(self.subject))
         return self
 
     def __exit__(
@@ -255,69 +254,76 @@ class CallObservation:
     ) -> None:
         seconds, totals = self._clock.time() - self._started, self._totals(error is None)
         if error is None:
-            self._teller.tell(Finished(subject=self.subject, seconds=seconds, **totals))
+            self._dispatcher.dispatch(Finished(subject=self.subject, seconds=seconds, **totals))
         else:
-            self._teller.tell(Failed(subject=self.subject, seconds=seconds, error=ErrorKind.of(error), **totals))
+            self._dispatcher.dispatch(Failed(subject=self.subject, seconds=seconds, error=ErrorKind.of(error), **totals))
 
 
 class RequestObservation:
-    """A request on its way, told to the hooks.
+    """Reports a request to the hooks.
 
     Args:
-        teller: tells the hooks.
-        clock: the time.
+        dispatcher: the hooks.
+        clock: the clock.
         subject: the request.
-        waited: seconds that were waited for its first turn.
+        waited: seconds spent waiting for its first permit.
     """
 
-    def __init__(self, teller: Teller, clock: Clock, subject: ObservedRequest, waited: float) -> None:
-        self._teller = teller
+    def __init__(self, dispatcher: HookDispatcher, clock: Clock, subject: ObservedRequest, waited: float) -> None:
+        self._dispatcher = dispatcher
         self._clock = clock
         self._subject = subject
-        self._asked = self._backed_off = 0.0
+        self._wait_started_at = self._backed_off = 0.0
         self._waited = waited
         self._tokens = 0
         self._started = clock.time()
-        teller.tell(Started(subject))
+        dispatcher.dispatch(Started(subject))
 
-    def asks(self) -> None:
-        """Note that it asks for another turn."""
-        self._asked = self._clock.time()
+    def wait_started(self) -> None:
+        """Record that it requests another permit."""
+        self._wait_started_at = self._clock.time()
 
-    def waits(self, pause: float) -> None:
-        """Note that it has to wait for it."""
-        self._teller.tell(Waiting(self._subject, pause))
+    def waiting(self, pause: float) -> None:
+        """Report that it has to wait for a permit."""
+        self._dispatcher.dispatch(Waiting(self._subject, pause))
 
-    def has_its_turn(self) -> None:
-        """Note that it has it, or has been cancelled meanwhile."""
-        self._waited += self._clock.time() - self._asked
+    def wait_ended(self) -> None:
+        """Record that it has its permit, or was cancelled while waiting."""
+        self._waited += self._clock.time() - self._wait_started_at
 
-    def retried(self, retry: RetryState, backoff: float) -> None:
-        """Note that it will be sent again after `backoff` seconds."""
-        if retry.last_error is not None:
-            self._backed_off += backoff
-            self._teller.tell(Retried(self._subject, retry.attempts, ErrorKind.of(retry.last_error), backoff))
+    def retried(self, attempts: int, error: EmbedError, backoff: float) -> None:
+        """Report that attempt number `attempts` failed, and that another follows after `backoff` seconds."""
+        self._backed_off += backoff
+        self._dispatcher.dispatch(Retried(self._subject, attempts, ErrorKind.of(error), backoff))
 
     def answered(self, tokens: int | None) -> None:
-        """Note what an answer has cost."""
+        """Record the tokens billed for an answer."""
         self._tokens += tokens or 0
 
-    def ended(self, retry: RetryState, inputs: int, error: EmbedError | asyncio.CancelledError | None) -> None:
-        """Note that it has ended, with so many inputs."""
+    def ended(
+        self, attempts: int, inputs: int, error: EmbedError | asyncio.CancelledError | None, *, is_embedded: bool
+    ) -> None:
+        """Report that it has ended.
+
+        Args:
+            attempts: attempts sent.
+            inputs: inputs that it carried.
+            error: the error it ended with; `None` if it was answered.
+            is_embedded: whether its rows are in place; they count even if the caller is cancelled at that moment.
+        """
         count = 0 if self._subject.is_probe else inputs
-        # An answer whose rows are in place stands, though the caller is cancelled in that very turn.
-        embedded = count if retry.is_settled else 0
+        embedded = count if is_embedded else 0
         figures: dict[str, Any] = {
             "subject": self._subject,
             "seconds": self._clock.time() - self._started,
             "embedded": embedded,
             "failed": count - embedded,
             "tokens": self._tokens,
-            "attempts": retry.attempts,
+            "attempts": attempts,
             "waited": self._waited,
             "backed_off": self._backed_off,
         }
         if error is None:
-            self._teller.tell(Finished(**figures))
+            self._dispatcher.dispatch(Finished(**figures))
         else:
-            self._teller.tell(Failed(**figures, error=ErrorKind.of(error)))
+            self._dispatcher.dispatch(Failed(**figures, error=ErrorKind.of(error)))

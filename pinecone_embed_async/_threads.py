@@ -1,4 +1,4 @@
-"""Work that blocks is done in a thread, and waited for whatever happens."""
+"""Runs blocking work in a thread, and always waits for it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ ResultT = TypeVar("ResultT")
 
 
 async def in_thread(work: Callable[[], ResultT], executor: Executor | None = None) -> ResultT:
-    """Run `work` in a thread; if the caller is cancelled, it still waits for the thread, which cannot be.
+    """Run `work` in a thread; a cancelled caller still waits for the thread, which cannot be cancelled.
 
     Args:
-        work: what to do.
-        executor: has the threads; the event loop's own if it is left out.
+        work: the blocking function.
+        executor: runs the work; `None` for the event loop's own.
     """
     context = contextvars.copy_context()
     future = asyncio.get_running_loop().run_in_executor(executor, context.run, work)
@@ -27,10 +27,10 @@ async def in_thread(work: Callable[[], ResultT], executor: Executor | None = Non
         return await asyncio.shield(future)
     except asyncio.CancelledError:
         while not future.done():
-            # Who cancels twice must not have the work go on behind their back either.
+            # A second cancellation must not leave the work running unnoticed either.
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([future])
         if not future.cancelled():
-            # Looked at, so that asyncio does not complain that nobody did.
+            # Retrieving the exception keeps asyncio from warning that nobody did.
             future.exception()
         raise

@@ -1,18 +1,19 @@
-"""What became of the inputs of a run, as a ledger tells it."""
+"""Outcomes of inputs, as a planner records them."""
 
 from pinecone_embed_async import EmbedError
-from pinecone_embed_async._plan import Account, PlannedRequest
+from pinecone_embed_async._calls import Outcomes
+from pinecone_embed_async._planning import PlannedRequest
 
 
-class Outcomes:
-    """Keeps the account of a call.
+class SeenOutcomes:
+    """Records the outcomes of a call's inputs.
 
     Attributes:
-        account: what it came to.
+        account: outcome of each input.
     """
 
     def __init__(self, count: int) -> None:
-        self.account = Account(count)
+        self.account = Outcomes(count)
 
     def embedded(self, request: PlannedRequest) -> None:
         for start, stop in request.runs:
@@ -27,7 +28,7 @@ class Outcomes:
         return [index for failure in self.account.failures() for index in failure.indices]
 
     def __str__(self) -> str:
-        """A letter for each input: embedded, failed, or not tried."""
+        """A letter for each input: `e` embedded, `f` failed, `.` not tried."""
         failed = set(self.failed_indices)
         mask = self.account.embedded_mask()
         return "".join("e" if done else "f" if index in failed else "." for index, done in enumerate(mask))

@@ -1,4 +1,4 @@
-"""Imports go down the table of docs/design.md only; third parties keep to their places; `__all__` is what is public."""
+"""The table of docs/design.md is what `lint-imports` holds imports to; `__all__` is what is public."""
 
 import ast
 import graphlib
@@ -17,47 +17,14 @@ DESIGN = (PACKAGE.parent / "docs" / "design.md").read_text()
 TABLE = re.findall(r"^\| `(\w+)` \|", DESIGN, re.MULTILINE)
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 TESTS = sorted((PACKAGE.parent / "tests").rglob("*.py"))
-THIRD_PARTIES = {
-    "aiohttp": {"_sending", "_engine", "_client", "emulator"},
-    "yarl": {"_sending", "_engine", "_endpoint", "_client"},
-    "msgspec": {
-        "_wire",
-        "_limits",
-        "_stream",
-        "_coalesce",
-        "_engine",
-        "_retry",
-        "_client",
-        "_jobs",
-        "_telemetry",
-        "cli",
-        "emulator",
-    },
-    "numpy": {
-        "_wire",
-        "_results",
-        "_cache",
-        "_plan",
-        "_collector",
-        "_coalesce",
-        "_stream",
-        "_estimate",
-        "_client",
-        "_jobs",
-        "cli",
-        "integrations",
-        "emulator",
-    },
-    "tenacity": {"_engine"},
-    "simdjson": {"_wire"},
-    "scipy": {"_results"},
-    "typer": {"cli"},
-    "rich": {"cli"},
-    "pyarrow": {"_jobs", "integrations"},
-    "langchain_core": {"integrations"},
-    "opentelemetry": {"integrations"},
-    "ray": {"integrations"},
+PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())
+CONTRACTS = PROJECT["tool"]["importlinter"]["contracts"]
+LAYERS = [name for layer in CONTRACTS[0]["layers"] for name in layer.split(" : ")]
+PLACES = {
+    contract["forbidden_modules"][0]: {f"{PACKAGE.name}.{name}" for name in LAYERS} - set(contract["source_modules"])
+    for contract in CONTRACTS[2:]
 }
+"""Of each third party but numpy, which results are made of, the modules that may import it."""
 
 
 def row_of(path: Path) -> str:
@@ -65,11 +32,9 @@ def row_of(path: Path) -> str:
 
 
 def imports_of(path: Path) -> set[str]:
-    """The names that a module imports when it runs; imports for the type checker alone make no circle."""
+    """The names that a module imports, those for the type checker included."""
     names: set[str] = set()
-    tree = ast.parse(path.read_text())
-    tree.body = [node for node in tree.body if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")]
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -77,23 +42,21 @@ def imports_of(path: Path) -> set[str]:
     return names
 
 
-def test_every_module_is_in_the_table() -> None:
+def test_the_table_of_the_design_is_what_imports_are_held_to() -> None:
     assert {row_of(path) for path in MODULES} == set(TABLE)
+    assert TABLE[0] == "__init__"
+    assert set(TABLE[1:]) == set(LAYERS)
+    order = [layer.split(" : ") for layer in CONTRACTS[0]["layers"]]
+    rank = {name: number for number, layer in enumerate(order) for name in layer if name != "emulator"}
+    ranks = [rank[name] for name in TABLE[1:] if name != "emulator"]
+    assert ranks == sorted(ranks)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_down_the_table(path: Path) -> None:
-    own = row_of(path)
-    for name in imports_of(path):
-        head, *rest = name.split(".")
-        if head == "pinecone_embed_async":
-            imported = rest[0] if rest and rest[0] in TABLE else "__init__"
-            if imported == own or (own in ("cli", "integrations") and imported == "__init__"):
-                continue
-            assert own != "emulator", f"the emulator imports {name}"
-            assert TABLE.index(imported) > TABLE.index(own), f"{own} imports {name}"
-        elif head not in sys.stdlib_module_names:
-            assert own in THIRD_PARTIES[head], f"{own} imports {name}"
+def test_only_what_is_beside_the_package_imports_its_public_names(path: Path) -> None:
+    taken = {name.split(".")[1] for name in imports_of(path) if name.startswith(f"{PACKAGE.name}.")}
+    if row_of(path) not in ("cli", "integrations", "__init__"):
+        assert taken <= set(LAYERS), "a name of the package's own __init__"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -115,8 +78,6 @@ def test_all_is_sorted_and_complete() -> None:
 
 
 FOLDERS = sorted(path for path in PACKAGE.rglob("__init__.py") if path.parent.name != "cli")
-NAMED_ANYWHERE = {"aiohttp", "numpy", "yarl"}
-"""What any module may name for the type checker alone, since it is installed in any case."""
 
 
 @pytest.mark.parametrize("path", FOLDERS, ids=lambda path: path.parent.name)
@@ -160,19 +121,12 @@ def test_imports_can_be_read_off_the_source(path: Path) -> None:
 def test_a_third_party_has_the_places_that_it_needs_and_no_others() -> None:
     named: dict[str, set[str]] = {}
     for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                heads = {alias.name.partition(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                heads = {(node.module or "").partition(".")[0]}
-            else:
-                continue
-            for head in heads - sys.stdlib_module_names - {PACKAGE.name}:
-                named.setdefault(head, set()).add(row_of(path))
-    assert named.keys() == THIRD_PARTIES.keys()
-    for head, rows in named.items():
-        assert THIRD_PARTIES[head] <= rows, f"{head} has a place that it does not need"
-        assert head in NAMED_ANYWHERE or rows <= THIRD_PARTIES[head], f"{head} is named outside its place"
+        for name in imports_of(path):
+            named.setdefault(name.partition(".")[0], set()).add(f"{PACKAGE.name}.{row_of(path)}")
+    others = named.keys() - sys.stdlib_module_names - {PACKAGE.name, "numpy"}
+    assert others == PLACES.keys(), "each has a contract in pyproject.toml"
+    for name, places in PLACES.items():
+        assert places <= named[name], f"{name} has a place that it does not need"
 
 
 BROUGHT_ALONG = {"yarl": "aiohttp"}
@@ -182,7 +136,7 @@ NO_DEPENDENCY = {"scipy"}
 
 
 def test_a_third_party_is_declared_and_the_design_says_why() -> None:
-    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    project = PROJECT["project"]
     extras = project["optional-dependencies"]
     wanted = [
         *project["dependencies"],
@@ -190,7 +144,7 @@ def test_a_third_party_is_declared_and_the_design_says_why() -> None:
     ]
     declared = {re.match(r"[\w-]+", line)[0].lower() for line in wanted}  # type: ignore[index]
     distributions = importlib.metadata.packages_distributions()
-    for name in THIRD_PARTIES.keys() - NO_DEPENDENCY:
+    for name in {"numpy", *PLACES} - NO_DEPENDENCY:
         sources = {distribution.lower() for distribution in distributions[BROUGHT_ALONG.get(name, name)]}
         assert sources & declared, f"{name} is imported and not declared"
     table = DESIGN.partition("## Dependencies")[2]

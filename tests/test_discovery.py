@@ -157,7 +157,7 @@ async def test_a_look_up_that_fails_or_makes_no_sense_is_no_reason_to_fail(
 async def test_a_service_that_does_not_answer_the_look_up_holds_a_call_up_only_so_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pinecone_embed_async._discovery.LOOK_UP_SECONDS", 0.05)
+    monkeypatch.setattr("pinecone_embed_async._sending.discovery.LOOK_UP_SECONDS", 0.05)
     never = asyncio.Event()
 
     async def models(_: web.Request) -> web.Response:

@@ -23,7 +23,7 @@ from pinecone_embed_async import (
     SparseEmbeddings,
     SparseVector,
 )
-from pinecone_embed_async._retry import Verdict, judge
+from pinecone_embed_async._sending.retry import Verdict, judge
 from pinecone_embed_async._wire import Redactor, error_from_response
 from pinecone_embed_async.emulator import EmbedRequest, EmulatedModel, Emulator, Fault, FaultName, FaultRule, Outlook
 from pinecone_embed_async.emulator._transport_faults import _status

@@ -62,7 +62,7 @@ asyncio.run(main())
     assert await run_with_client(emulator, ONCE + code) == "(1, 1024)\n"
 
 
-async def test_a_client_that_is_dropped_does_not_wait_for_the_garbage_collector(emulator: Emulator) -> None:
+async def test_a_client_that_is_dropped_does_not_wait_for_the_garbage_builder(emulator: Emulator) -> None:
     client = EmbedClient("multilingual-e5-large", api_key=emulator.api_key, base_url=emulator.url)
     await client.embed("a", input_type="query")
     client_is_there = weakref.ref(client)
@@ -128,7 +128,7 @@ async def test_two_loops_in_two_threads_share_a_client(emulator: Emulator, clien
 
 @pytest.mark.parametrize("status", [200, 503])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_requests_that_the_garbage_collector_closes_leave_no_permit_behind(status: int) -> None:
+def test_requests_that_the_garbage_builder_closes_leave_no_permit_behind(status: int) -> None:
     shared = SharedQuota(Quota(1000))
     reached = asyncio.Event()
 
@@ -172,11 +172,11 @@ def test_requests_that_the_garbage_collector_closes_leave_no_permit_behind(statu
     loop.close()
     del loop, task, running
     # Whoever waits in a loop that is closed is forgotten with the next step of any other client's.
-    shared.turnstile.change(lambda limiter, now: limiter.dispatch(now))
+    shared.gate.change(lambda limiter, now: limiter.dispatch(now))
     gc.collect()
     assert not requests
-    assert not shared.turnstile._limiter._open
-    assert not shared.turnstile._waiters
+    assert not shared.gate._limiter._open
+    assert not shared.gate._waiters
 
     async def others() -> int:
         transport = MockTransport(lambda request: MockResponse.embeddings([[1.0] * 1024 for _ in request.json()["inputs"]]))

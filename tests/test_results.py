@@ -22,8 +22,8 @@ from pinecone_embed_async import (
     Usage,
     _results,
 )
-from pinecone_embed_async._collector import Collector
-from pinecone_embed_async._plan import Distinct, RequestLimits, plan_request
+from pinecone_embed_async._calls import ResultBuilder
+from pinecone_embed_async._planning import Deduplicator, RequestLimits, plan_request
 from pinecone_embed_async._results import SPREAD_BYTES, SPREAD_TERMS, DenseRows, Dimension, SparseRows, all_steps
 from pinecone_embed_async._wire import SparseBlock
 
@@ -324,13 +324,13 @@ def counted(steps: Generator[None, None, Any]) -> tuple[Any, int]:
 
 def spread(names: list[int], dimension: int) -> tuple[DenseEmbeddings, int]:
     """Rows of distinct names, spread to all of them; and in how many steps."""
-    distinct = Distinct(len(names))
+    distinct = Deduplicator(len(names))
     distinct.add(map(str, names))
-    collector = Collector(0, len(distinct.keys), Dimension(dimension), len(names))
-    collector._dense.rows(0, len(distinct.keys), dimension)[:] = np.array(distinct.keys, np.float32)[:, None]
-    collector.account.embedded(0, len(distinct.keys))
+    builder = ResultBuilder(0, len(distinct.keys), Dimension(dimension), len(names))
+    builder._dense.rows(0, len(distinct.keys), dimension)[:] = np.array(distinct.keys, np.float32)[:, None]
+    builder.account.embedded(0, len(distinct.keys))
     assert distinct.positions is not None
-    result, steps = counted(collector.finish("m", "dense", distinct.positions))
+    result, steps = counted(builder.finish("m", "dense", distinct.positions))
     assert isinstance(result, DenseEmbeddings)
     return result, steps
 
@@ -360,10 +360,10 @@ def test_rows_are_spread_in_small_steps_and_without_a_second_matrix() -> None:
 
 
 def test_rows_that_are_not_embedded_are_filled_in_small_steps() -> None:
-    collector = Collector(0, 5000, Dimension(1024))
-    collector.rows(plan_request(["a"], 0, RequestLimits(1, 8), origin=0), 1024)[:] = 1
-    collector.account.embedded(0, 1)
-    result, steps = counted(collector.finish("m", "dense"))
+    builder = ResultBuilder(0, 5000, Dimension(1024))
+    builder.rows(plan_request(["a"], 0, RequestLimits(1, 8), origin=0), 1024)[:] = 1
+    builder.account.embedded(0, 1)
+    result, steps = counted(builder.finish("m", "dense"))
     assert steps >= 4999 * 4096 // SPREAD_BYTES
     assert result.vectors[0].tolist() == [1] * 1024
     assert np.isnan(result.vectors[1:]).all()

@@ -26,7 +26,7 @@ from pinecone_embed_async import (
     Started,
     Waiting,
 )
-from pinecone_embed_async._telemetry import Teller, teller_of
+from pinecone_embed_async._telemetry import HookDispatcher, dispatcher_of
 from pinecone_embed_async.emulator import Emulator, FaultMix
 from tests.clients import E5, QUICK
 
@@ -289,10 +289,10 @@ def test_events_cannot_be_changed() -> None:
 
 
 def test_without_hooks_there_is_nobody_to_tell(emulator: Emulator) -> None:
-    assert teller_of(()) is None
+    assert dispatcher_of(()) is None
     client = EmbedClient(E5, api_key="k", base_url="http://localhost:1")
-    assert client._teller is None
-    assert client._engine._options.teller is None
+    assert client._dispatcher is None
+    assert client._engine._options.dispatcher is None
 
 
 @pytest.mark.parametrize("hooks", [print, ["not callable"], [lambda _: None, 7], None])
@@ -314,5 +314,5 @@ def test_a_coroutine_function_is_refused_for_nobody_would_await_it(hook: Any) ->
         EmbedClient(E5, api_key="k", hooks=[hook])
 
 
-def test_a_teller_says_how_many_it_tells() -> None:
-    assert repr(Teller((print,))) == "<Teller of 1 hooks>"
+def test_a_dispatcher_says_how_many_it_tells() -> None:
+    assert repr(HookDispatcher((print,))) == "<HookDispatcher of 1 hooks>"

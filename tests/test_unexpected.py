@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from aiohttp import web
 
-from pinecone_embed_async import DenseEmbeddings, EmbedClient, EmbedError, _engine
-from pinecone_embed_async._plan import PlannedRequest
-from pinecone_embed_async._plan._tokens import TokenEstimator
+from pinecone_embed_async import DenseEmbeddings, EmbedClient, EmbedError
+from pinecone_embed_async._planning import PlannedRequest
+from pinecone_embed_async._planning.token_estimator import TokenEstimator
+from pinecone_embed_async._sending import attempts as _engine
 from pinecone_embed_async.emulator import Emulator
 from tests.clients import QUICK, dense_client
 from tests.service import Service

@@ -36,7 +36,7 @@ READ_BUFFER = 2**20
 
 @dataclass(frozen=True)
 class Received:
-    """What the floor gives: nothing but a count.
+    """The floor's result: only a count.
 
     Attributes:
         bytes: Of answers' bodies.
@@ -63,7 +63,7 @@ Result = npt.NDArray[np.float32] | SparseRows | Received | Kept
 
 @dataclass(frozen=True)
 class Target:
-    """What a competitor is pointed at.
+    """The target of a competitor.
 
     Attributes:
         url: Of the server, with its scheme and port.

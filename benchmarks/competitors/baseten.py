@@ -1,7 +1,7 @@
 """`baseten-performance-client`: a client in Rust, with threads of its own on every core.
 
-It is made for other services. `embed` speaks OpenAI's wire format and gives a float32 matrix; `batch_post` posts any
-JSON, so also this service's, and gives Python objects.
+It is made for other services. `embed` speaks OpenAI's wire format and returns a float32 matrix; `batch_post` posts any
+JSON, so also this service's, and returns Python objects.
 """
 
 from __future__ import annotations

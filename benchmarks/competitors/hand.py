@@ -73,7 +73,7 @@ def with_msgspec(dimension: int) -> Write:
 
 
 def with_simdjson() -> Write:
-    """Decode with one simdjson parser, whose memory is used again."""
+    """Decode with one simdjson parser, whose memory is reused."""
     import simdjson  # noqa: PLC0415 - each competitor imports only its own
 
     parse = simdjson.Parser().parse

@@ -1,4 +1,4 @@
-"""What is simulated, what must hold in it, and what came of it."""
+"""Simulated cases, their bounds and their results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 WINDOWS = 10
-"""Windows that a case goes on for."""
+"""Length of a case in windows."""
 
 STARTING = 0.5
 """Seconds in which several clients begin, one after another at random."""
@@ -25,7 +25,7 @@ STARTING = 0.5
 
 @dataclass(frozen=True)
 class Bounds:
-    """What must hold for every seed.
+    """Bounds for every seed.
 
     Attributes:
         used: part of the tokens of an all-knowing sender that is accepted, at least.
@@ -40,16 +40,16 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to simulate.
+    """One case to simulate.
 
     Attributes:
-        name: of it.
-        terms: of the service.
-        bounds: that must hold; `None` if it is only told how it comes out.
+        name: its name.
+        terms: the service's terms.
+        bounds: its bounds; `None` if it is only measured.
         knows: whether the clients are given the quota (what the service allows before it is halved).
         inputs: tokens of each input.
-        clients: that know nothing of each other.
-        concurrency: requests in flight of each at most; the client's default without.
+        clients: number of independent clients.
+        concurrency: requests in flight of each at most; `None` for the client's default.
         counted_from: windows after which rejections are counted.
     """
 
@@ -64,22 +64,22 @@ class Case:
 
     @property
     def title(self) -> str:
-        """Its name and the kind of windows."""
+        """Its name with the kind of windows."""
         return f"{self.name}, {self.terms.kind}"
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a case with one seed.
+    """The result of a case with one seed.
 
     Attributes:
         used: accepted tokens, by those that an all-knowing sender would get accepted in the same time.
         rejected: part of the requests that was rejected.
         lost: inputs that were not embedded in the end.
         fairness: Jain's index of the clients' tokens, 1 for one client.
-        requests: sent.
-        accepted: arrival and tokens of what was accepted, of each client.
-        rejections: arrival of what was rejected, of all clients.
+        requests: requests sent.
+        accepted: arrival and tokens of accepted requests, by client.
+        rejections: arrival of rejected requests, of all clients.
     """
 
     used: float
@@ -145,7 +145,7 @@ class Summary:
 
     @property
     def failures(self) -> list[str]:
-        """What does not hold, in words; nothing if everything does."""
+        """The violated bounds in words; empty if all hold."""
         bounds = self.case.bounds
         found = []
         if lost := max(result.lost for result in self.results):
@@ -190,7 +190,7 @@ SMALL, LARGE = 250_000, 1_000_000
 _HALVED = (3, 6)
 
 _KNOWING = (("known", True, True), ("unknown", False, True), ("unknown, no text", False, False))
-"""What clients know of a quota: in words, whether they are given it, and whether a rejection's text names it."""
+"""The clients' knowledge of a quota: in words, whether they are given it, and whether a rejection's text names it."""
 
 
 def _both(**terms: Any) -> tuple[Terms, Terms]:
@@ -237,7 +237,7 @@ def _place(case: Case) -> tuple[bool, bool, int, bool, bool, str]:
 
 
 def observed() -> list[Case]:
-    """Cases that are only told."""
+    """Cases that are only measured."""
     return [
         *(
             Case("16 clients on 1,000,000, no text, eight in flight each", terms, None, clients=16, counted_from=2)

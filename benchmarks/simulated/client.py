@@ -23,7 +23,7 @@ _LONG_TEXTS = 64
 """Different texts; fewer where they are long, which would take a while to make."""
 
 _TAKEN_AT_ONCE = 8
-"""Inputs between two looks at the time."""
+"""Inputs between two checks of the time."""
 
 _LETTERS = "etaoinshrdlucmfw"
 _LONGEST_WORD = 6
@@ -66,7 +66,7 @@ class Corpus:
 
 
 class Client:
-    """One client with default settings, which shares its quota with no other, and its jobs.
+    """One client with default settings and a quota of its own, and its jobs.
 
     Args:
         service: that it sends to.
@@ -103,26 +103,26 @@ class Client:
         )
 
     def __repr__(self) -> str:
-        """Say how far it is."""
+        """Show how far it is."""
         return f"<Client {self.embedded} of {self.taken} embedded>"
 
     @property
     def lost(self) -> int:
-        """Inputs that it was given and that are not embedded."""
+        """Inputs that it took and that are not embedded."""
         return self.taken - self.embedded
 
     async def work(self, start: float, end: float, corpus: Corpus | None = None) -> None:
-        """Begin a job at a time, have it take inputs until another, perhaps of a corpus of its own, and see them through."""
+        """Run a job that takes inputs from one time until another, perhaps of a corpus of its own, to its end."""
         await self._clock.sleep(start)
         source = self._inputs(end, corpus or self._corpus)
-        # A job that is given up has lost what is not embedded by then.
+        # A job that gives up has lost what is not embedded by then.
         with contextlib.suppress(RateLimitError):
             async with self._client.stream(source, input_type=INPUT_TYPE, on_error="return") as batches:
                 async for batch in batches:
                     self.embedded += int(batch.embeddings.embedded.sum())
 
     async def ask(self, text: str) -> float:
-        """Embed a single text; gives the seconds that it took."""
+        """Embed a single text; returns the seconds that it took."""
         asked = self._clock.time()
         self.taken += 1
         await self._client.embed_one(text, input_type=INPUT_TYPE)

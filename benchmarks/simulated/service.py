@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async import TransportRequest
 
 MODEL, INPUT_TYPE = "simulated", "passage"
-"""A model that nobody knows: 96 inputs a request, of 2,048 tokens each. Its vectors do not matter, and have one number."""
+"""An unknown model: 96 inputs a request, of 2,048 tokens each. Its vectors do not matter, and have one number."""
 
 TENANTS_REQUEST = 96 * 95
 """Tokens of a request of the other tenants."""
@@ -46,7 +46,7 @@ def draw_latency(kind: Latency, rng: random.Random) -> float:
 
 @dataclass(frozen=True)
 class Terms:
-    """What a service allows.
+    """The terms of a service.
 
     Attributes:
         tokens: in a window.
@@ -106,11 +106,11 @@ class Service:
         self._strays = random.Random(f"strays {seed}")
         self._was_stray = False
         self.tenants: list[tuple[float, int]] = []
-        # Nothing, but the first window begins with it.
+        # Charges nothing, but starts the first window.
         self._decide(-self.phase * terms.window, 0)
 
     def __repr__(self) -> str:
-        """Say what it allows."""
+        """Show its terms."""
         return f"<Service {self.terms}>"
 
     def way(self, corpus: Corpus) -> Way:
@@ -132,7 +132,7 @@ class Service:
         return arrived, rejection
 
     async def serve_tenants(self, until: float) -> None:
-        """Take what the other tenants send."""
+        """Charge the requests of the other tenants."""
         loop = asyncio.get_running_loop()
         if not self.terms.tenants:
             return
@@ -143,7 +143,7 @@ class Service:
             await asyncio.sleep(self._rng.expovariate(1 / every))
 
     def best(self, windows: int, *, since: int = 0) -> int:
-        """Tokens that an all-knowing sender gets accepted in so many windows, of what others left.
+        """Tokens that an all-knowing sender gets accepted in so many windows, beside the other tenants.
 
         In windows that slide it is one window's worth at the start and one at the end of each window. A job's time meets one
         fixed window more than it has windows in it, unless it begins with one. A bucket has a burst beside, at the start.
@@ -235,5 +235,5 @@ def _answer(count: int, tokens: int) -> MockResponse:
 
 
 def accepted_before(log: Sequence[tuple[float, int]], end: float) -> int:
-    """Tokens of what arrived before a time."""
+    """Tokens of the requests that arrived before a time."""
     return sum(tokens for at, tokens in log if at < end)

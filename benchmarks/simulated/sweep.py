@@ -1,4 +1,4 @@
-"""What other constants of the limiter would do: each a step smaller and a step larger, the others as they are."""
+"""The effect of other constants of the limiter: each a step smaller and a step larger, the others unchanged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.simulated.cases import must_hold, simulate
-from pinecone_embed_async._limits import _found, _tokens
+from pinecone_embed_async._rate_limit import adaptive_limit as _found
+from pinecone_embed_async._rate_limit import token_limit as _tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +38,7 @@ class Variant:
 
     @property
     def title(self) -> str:
-        """What it is, for people."""
+        """Its title."""
         return f"{self.name} {self.value:g}" if self.name else "as chosen"
 
 
@@ -65,7 +66,7 @@ def _module_of(name: str) -> ModuleType:
 
 
 def chosen_value(name: str) -> float:
-    """The value of a constant as it is."""
+    """The current value of a constant."""
     value: float = getattr(_module_of(name), name)
     return value
 

@@ -1,4 +1,4 @@
-"""An event loop in which waiting takes no time: its clock jumps to whatever happens next, and everything is repeatable."""
+"""An event loop in which waiting takes no time: its clock jumps to the next event, and every run is repeatable."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ResultT = TypeVar("ResultT")
 
 
 class NothingHappensError(RuntimeError):
-    """Everything waits, and nothing will ever end the waiting: somebody was not woken."""
+    """Everything waits, and nothing will ever end the waiting: a wake-up was lost."""
 
 
 class NeverEndsError(RuntimeError):
-    """More is done than anything here could need: something is done again and again."""
+    """Too many iterations of the loop: something repeats without end."""
 
 
 class _Selector(selectors.SelectSelector):
@@ -49,7 +49,7 @@ class _Task(asyncio.Task["Any"]):
     """A task with its number in the loop for its hash, so that sets of tasks have the same order in every run."""
 
     def __init__(self, *arguments: Any, number: int, **options: Any) -> None:
-        # Before the task is begun, for asyncio keeps it in a set.
+        # Before the task starts, for asyncio keeps it in a set.
         self._number = number
         super().__init__(*arguments, **options)
 
@@ -63,11 +63,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop that does no I/O and whose time, from 0, passes only while everything waits.
 
     Args:
-        most_turns: turns of the loop after which it gives up.
+        most_iterations: iterations of the loop after which it raises.
     """
 
-    def __init__(self, most_turns: int = 2**62) -> None:
-        self._hands = _Selector(most_turns)
+    def __init__(self, most_iterations: int = 2**62) -> None:
+        self._hands = _Selector(most_iterations)
         super().__init__(self._hands)
         numbers = itertools.count()
 
@@ -81,16 +81,16 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._hands.now
 
     def before_waiting(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called whenever everything waits and the time is about to pass."""
+        """Set a callback for whenever everything waits and the time is about to advance."""
         self._hands.before_waiting = callback
 
     def timers(self) -> list[asyncio.TimerHandle]:
-        """What is to be called at some time."""
+        """The timers that are not cancelled."""
         handles: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]
         return [handle for handle in handles if not handle.cancelled()]
 
     def _write_to_self(self) -> None:
-        """Wake nobody: this loop never sleeps."""
+        """Do nothing: this loop never sleeps."""
 
 
 class LoopClock:
@@ -118,14 +118,14 @@ class LoopClock:
 
 
 class InlineExecutor(Executor):
-    """Does what is submitted at once, in the thread that submits it."""
+    """Runs submitted work at once, in the submitting thread."""
 
     def submit(self, work: Callable[..., ResultT], /, *arguments: Any, **options: Any) -> Future[ResultT]:
         """See `Executor.submit`."""
         future: Future[ResultT] = Future()
         try:
             future.set_result(work(*arguments, **options))
-        except Exception as error:  # noqa: BLE001 - it is the work's, and given to who waits for it
+        except Exception as error:  # noqa: BLE001 - it is the work's, and goes to the waiting caller
             future.set_exception(error)
         return future
 

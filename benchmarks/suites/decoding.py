@@ -42,13 +42,13 @@ def full_body() -> bytes:
 
 
 def as_it_arrives(decoder: Decoder, body: bytes, rows: npt.NDArray[np.float32]) -> None:
-    """Decode with one of the client's decoders, fed as the engine feeds it."""
-    reading = decoder.begin(count=MAX_BATCH, vector_type="dense", dimension=MAIN_LOAD.dimension, rows=lambda _: rows)
+    """Decode with one of the client's decoders, fed as the client feeds it."""
+    stream = decoder.begin(count=MAX_BATCH, vector_type="dense", dimension=MAIN_LOAD.dimension, rows=lambda _: rows)
     for start in range(0, len(body), PIECE):
-        reading.add(body[start : start + PIECE])
-        if reading.undecoded >= decoder.slice_bytes:
-            reading.decode(decoder.slice_bytes)
-    reading.finish()
+        stream.add(body[start : start + PIECE])
+        if stream.undecoded >= decoder.slice_bytes:
+            stream.decode(decoder.slice_bytes)
+    stream.finish()
 
 
 def ways() -> dict[str, Callable[[bytes, npt.NDArray[np.float32]], None]]:
@@ -85,7 +85,7 @@ def measure_here(repeats: int) -> dict[str, float]:
             decode(body, rows)
             taken[title].append(1000 * (time.perf_counter() - started))
             if not repeat and "lists" not in title and not np.array_equal(rows, expected):
-                raise ValueError(f"{title} gives other rows than the server has")
+                raise ValueError(f"{title} must return the server's rows, got others")
     # The first is a warm-up.
     return {title: statistics.median(islice(times, 1, None)) for title, times in taken.items()}
 

@@ -67,7 +67,7 @@ def tables(part: Mapping[str, Any]) -> list[Table]:
 
 
 async def run_once(url: str, inputs: int, size: int, *, is_cached: bool) -> float:
-    """Embed texts, and keep their vectors or not; gives seconds of CPU."""
+    """Embed texts, with a cache or without; returns seconds of CPU."""
     given = texts(inputs, MAIN_LOAD.seed)
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())

@@ -27,7 +27,10 @@ from benchmarks.seeded import MAX_BATCH, texts
 from benchmarks.settings import MAIN_LOAD
 from benchmarks.tables import Table, number
 from pinecone_embed_async import EmbedClient
-from pinecone_embed_async._jobs import Columns, Fingerprint, find_inputs, open_job, take_fingerprint
+from pinecone_embed_async._jobs._fingerprint import Fingerprint, take_fingerprint
+from pinecone_embed_async._jobs._inputs import find_inputs
+from pinecone_embed_async._jobs._job import open_job
+from pinecone_embed_async._jobs._sources import Columns
 from pinecone_embed_async._wire import DECODERS
 from pinecone_embed_async.cli._connection import Settings as ClientSettings
 from pinecone_embed_async.cli._embedding_process import EmbeddingProcess
@@ -36,7 +39,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from benchmarks.settings import Settings
-    from pinecone_embed_async._jobs import InputPrint, Job, JobProgress, Row
+    from pinecone_embed_async._jobs._fingerprint import InputPrint
+    from pinecone_embed_async._jobs._job import Job, JobProgress
+    from pinecone_embed_async._jobs._sources import Row
     from pinecone_embed_async._wire import DecoderName
 
 INPUTS, ROUNDS = 100_000, 5
@@ -49,7 +54,7 @@ def _client(url: str, decoder: DecoderName) -> EmbedClient[Any]:
 
 
 async def measure_stream(url: str, decoder: DecoderName, inputs: Sequence[str]) -> float:
-    """Give the seconds that a stream alone takes."""
+    """Return the seconds that a stream alone takes."""
     async with _client(url, decoder) as client:
         await client.embed(inputs[: 4 * MAX_BATCH])
         started = time.perf_counter()
@@ -64,7 +69,7 @@ async def measure_stream(url: str, decoder: DecoderName, inputs: Sequence[str]) 
 
 
 async def measure_job(url: str, decoder: DecoderName, job: Job) -> float:
-    """Give the seconds that a job takes from the first row that it reads on."""
+    """Return the seconds that a job takes from the first row that it reads on."""
     started = 0.0
 
     def clocked(rows: Iterable[Row]) -> Iterator[Row]:
@@ -113,7 +118,7 @@ def _measured(kind: str, decoder: str, url: str, source: Path) -> dict[str, floa
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """Measure both in turn, with each decoder that is installed, and sum up."""
+    """Measure both alternately, with each decoder that is installed, and sum up."""
     inputs = settings.scaled(INPUTS)
     decoders = [name for name in DECODERS if name == "msgspec" or importlib.util.find_spec("simdjson")]
     figures: dict[str, dict[str, list[dict[str, float]]]] = {name: {"stream": [], "job": []} for name in decoders}

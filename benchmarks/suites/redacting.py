@@ -1,4 +1,4 @@
-"""What looking for the inputs in an error costs: milliseconds of CPU, beside decoding one answer, and with longer texts.
+"""The cost of searching an error for inputs: milliseconds of CPU, beside decoding one answer, and with longer texts.
 
 The errors are as large as may be looked at, and each is hard in a way of its own. The work is counted in the tests; this is
 its time.
@@ -32,7 +32,7 @@ LENGTH = 2_000
 """Characters of a text, of which a request carries 96; and then twice as many."""
 
 LOOKED_AT = 64 * 1024
-"""Bytes of an error that are looked at."""
+"""Bytes of an error that are searched."""
 
 DECODE = "decode"
 

@@ -1,6 +1,6 @@
 """How long a single text takes, alone and among a thousand at once, beside what people write by hand.
 
-All ways run in one process and take turns, so that drift hits all alike.
+All ways run in one process and alternate, so that drift affects all alike.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ async def open_ways(stack: AsyncExitStack, url: str, concurrency: int) -> dict[s
 async def measure_alone(
     ways: Mapping[str, Single], passages: Sequence[str], expected: npt.NDArray[np.float32]
 ) -> dict[str, Any]:
-    """Milliseconds of one call after the other, each way in turn; of all, and of this process's processor time."""
+    """Milliseconds of one call after the other, alternating between the ways; wall time, and this process's CPU time."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
     used: dict[str, list[float]] = {name: [] for name in ways}
     names = list(ways)

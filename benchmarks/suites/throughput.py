@@ -1,4 +1,4 @@
-"""Inputs per second, CPU, event-loop lag and memory, everybody in turn, for each kind of answer."""
+"""Inputs per second, CPU, event-loop lag and memory of the competitors, alternating, for each kind of answer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BASES = (OFFICIAL, HAND_MSGSPEC, HAND_SIMDJSON, BASETEN, FLOOR)
 def run_rounds(
     competitors: Sequence[Competitor], server: Server, load: Load, job: Job, rounds: int
 ) -> dict[str, list[dict[str, Any]]]:
-    """Measure everyone once a round, and start each round with the next one, so that drift hits all alike."""
+    """Measure each competitor once a round, and start each round with the next one, so that drift affects all alike."""
     results: dict[str, list[dict[str, Any]]] = {competitor.name: [] for competitor in competitors}
     for number_ in range(rounds):
         turn = number_ % len(competitors)
@@ -130,7 +130,7 @@ def tables(part: Mapping[str, Any]) -> list[Table]:
 
 
 def short_table(load: Mapping[str, Any]) -> Table:
-    """Return what a reader in a hurry wants to know of a load."""
+    """Return the short table of a load."""
     rows = []
     for name in SHORT:
         entry = load["competitors"].get(name)

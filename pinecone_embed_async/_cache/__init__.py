@@ -1,16 +1,16 @@
-"""Vectors that were paid for once: the cache's protocol, its file, and how a client looks things up and keeps them."""
+"""The cache: its protocol, its SQLite file, and the stage that looks vectors up and writes them."""
 
-from pinecone_embed_async._cache._client_cache import LOOKED_UP_AT_ONCE, READ_AT_ONCE, ClientCache
-from pinecone_embed_async._cache._keys import KeyMaker
-from pinecone_embed_async._cache._protocol import Cache
-from pinecone_embed_async._cache._sqlite import SqliteCache
-from pinecone_embed_async._cache._values import Found, decode_values, encode_dense, encode_sparse
+from pinecone_embed_async._cache.keys import KeyMaker
+from pinecone_embed_async._cache.protocol import Cache
+from pinecone_embed_async._cache.sqlite import SqliteCache
+from pinecone_embed_async._cache.stage import LOOKED_UP_AT_ONCE, READ_AT_ONCE, CacheStage
+from pinecone_embed_async._cache.values import Found, decode_values, encode_dense, encode_sparse
 
 __all__ = [
     "LOOKED_UP_AT_ONCE",
     "READ_AT_ONCE",
     "Cache",
-    "ClientCache",
+    "CacheStage",
     "Found",
     "KeyMaker",
     "SqliteCache",

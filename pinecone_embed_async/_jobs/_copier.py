@@ -1,4 +1,4 @@
-"""Makes the rows that are copies of others: their embeddings out of the table, all else out of the input."""
+"""Makes the rows that are copies of others: their embeddings from the table, all else from the input."""
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,14 +27,13 @@ _ROWS_PER_PIECE = 512
 def copied_rows(store: Store, folder: Path, rows: Iterable[Row], copies: Copies) -> Iterator[Piece]:
     """Make copies: a row is embedded as its source is, or failed for the same cause; without either it stays missing.
 
-    The embeddings that are needed are gathered into a file first, for a table has no order in which they could be read as
-    they are needed.
+    The sources' embeddings are gathered into a file first, for a table cannot be read in the order of the copies.
 
     Args:
-        store: Where the sources are, all of them in parts.
-        folder: Where the file may be; its name begins with `_`.
+        store: The store of the sources, all of them in parts.
+        folder: Folder of the file, whose name begins with `_`.
         rows: All rows of the input, in order.
-        copies: What is copied from where.
+        copies: The copies and their sources.
 
     Raises:
         OutputError: The file system refused.
@@ -61,7 +60,7 @@ def _paired(rows: Iterable[Row], copies: Copies) -> Iterator[tuple[Row, int]]:
     for start in range(0, len(copies.rows), _ROWS_PER_PIECE):
         stretch = slice(start, start + _ROWS_PER_PIECE)
         for number, source in zip(copies.rows[stretch].tolist(), copies.sources[stretch].tolist(), strict=True):
-            # All of them are there: they were seen when the copies were chosen.
+            # All of them exist: they were seen when the copies were chosen.
             yield next(row for row in given if row.number == number), source
 
 
@@ -92,11 +91,11 @@ class _Vectors:
         self._numbers = together[self._places]
 
     def holds(self, rows: RowNumbers) -> npt.NDArray[np.bool_]:
-        """Which of these rows it has."""
+        """Which of these rows it holds."""
         return are_among(rows, self._numbers)
 
     def take(self, rows: RowNumbers) -> Embeddings:
-        """The embeddings of rows that it has, in this order."""
+        """The embeddings of rows that it holds, in this order."""
         if not len(rows):
             return DenseEmbeddings(np.empty((0, 0), np.float32), model="", usage=Usage())
         places = self._places[np.searchsorted(self._numbers, rows)]
@@ -111,7 +110,7 @@ class _Vectors:
 
 @contextlib.contextmanager
 def _gathered(tables: Iterable[Any], path: Path) -> Iterator[_Vectors]:
-    """Write tables into a file that is there as long as the block runs, to be read in any order."""
+    """Write tables into a file that exists while the block runs, to be read in any order."""
     numbers: list[RowNumbers] = []
     with contextlib.ExitStack() as stack:
         with file_errors(path):
@@ -130,6 +129,6 @@ def _gathered(tables: Iterable[Any], path: Path) -> Iterator[_Vectors]:
                         writer.write_batch(piece)
             batches = None
             if writer is not None:
-                # Its pages may leave memory again, whatever its size.
+                # Mapped, so that its pages may leave memory again, whatever its size.
                 batches = ipc.open_file(stack.enter_context(pa.memory_map(str(path))))
         yield _Vectors(batches, numbers)

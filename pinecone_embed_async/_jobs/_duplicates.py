@@ -1,4 +1,4 @@
-"""Which rows hold equal texts: one of each is sent, the others are copies of it. Plain decisions, no files."""
+"""Which rows hold equal texts: one of each is sent, the others are its copies. Plain decisions, no files."""
 
 import hashlib
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from pinecone_embed_async._jobs._rowset import RowNumbers
 _DIGEST_BYTES = 16
 """Two different texts among ten million have the same 128 bits with a chance of one in 10**24."""
 
-# What a row may be the source of, the best first.
+# States of a row that may be a source, the best first.
 _DONE, _FAILED, _WANTED, _OTHER = range(4)
 
 

@@ -1,4 +1,4 @@
-"""What can be wrong with the files of a job; each message names the file, and the line where there is one."""
+"""Errors of a job's files; each message names the file, and the line where there is one."""
 
 from pinecone_embed_async._errors import EmbedError
 

@@ -1,4 +1,4 @@
-"""The rows that failed, with their causes, as JSON lines: appended as they come, rewritten without those done since."""
+"""The failed rows, with their causes, as JSON lines: appended as they come, rewritten without those done since."""
 
 import contextlib
 from array import array
@@ -31,7 +31,7 @@ class FailedRow(NamedTuple):
 
 
 def cause_of(error: EmbedError) -> Cause:
-    """What is written down of an error."""
+    """The class and message of an error."""
     return Cause(type(error).__name__, str(error))
 
 
@@ -67,7 +67,7 @@ class FailuresFile:
         self._path = path
 
     def read_rows(self) -> RowSet:
-        """The numbers of the rows in the file. A line that an interrupted write has left behind is cut off.
+        """The numbers of the rows in the file. A line left by an interrupted write is cut off.
 
         Raises:
             OutputError: The file system refused.
@@ -99,9 +99,9 @@ class FailuresFile:
                 with self._path.open("rb") as file:
                     for line in file:
                         with contextlib.suppress(msgspec.MsgspecError):
-                            told = decoder.decode(line)
-                            if told.row in rows:
-                                found[told.row] = Cause(told.error, told.message)
+                            entry = decoder.decode(line)
+                            if entry.row in rows:
+                                found[entry.row] = Cause(entry.error, entry.message)
         return found
 
     def append(self, failed: Iterable[FailedRow]) -> None:
@@ -118,7 +118,7 @@ class FailuresFile:
                 fsync(file.fileno())
 
     def forget(self, done: RowSet) -> None:
-        """Take out the rows that are done, and of rows that failed several times all but the last cause.
+        """Remove the rows that are done, and of rows that failed several times all but the last cause.
 
         Raises:
             OutputError: The file system refused.
@@ -141,7 +141,7 @@ class FailuresFile:
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[int | None]:
-    # Gives the row of each line, `None` for one that somebody has edited into something else.
+    # The row of each line, `None` for one that was edited into something else.
     decoder = msgspec.json.Decoder(_Line)
     end = 0
     for line in file:

@@ -15,7 +15,7 @@ PARTIAL_SUFFIX = ".partial"
 
 @contextlib.contextmanager
 def file_errors(path: Path) -> Iterator[None]:
-    """Turn the file system's errors into `OutputError`, with the file that they are about."""
+    """Turn the file system's errors into `OutputError` that name the file."""
     try:
         yield
     except OSError as error:
@@ -24,11 +24,11 @@ def file_errors(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: Path, *, prefix: str = ".pinecone-embed-") -> Iterator[BinaryIO]:
-    """Give a file to write; once the block ends it is synced and takes the place of `path`, for good.
+    """Yield a file to write; once the block ends it is synced and replaces `path`, for good.
 
     Args:
-        path: What is replaced; where it is a symbolic link, what that points to.
-        prefix: How the name of the file begins until then.
+        path: The file to replace; the target of a symbolic link.
+        prefix: Prefix of the file's name until then.
 
     Raises:
         OutputError: The file system refused; what was there before is still there.
@@ -53,10 +53,10 @@ def replacing(path: Path, *, prefix: str = ".pinecone-embed-") -> Iterator[Binar
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk.
+    """Sync the names in a folder to the disk.
 
     Raises:
-        OSError: They are not.
+        OSError: They may not be on the disk.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

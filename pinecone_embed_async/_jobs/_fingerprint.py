@@ -1,4 +1,4 @@
-"""What a job is told by: what it reads, whom it asks, and what it asks for. Any change of these makes another job."""
+"""A job's fingerprint: its input, service, model and settings. Any change of these makes another job."""
 
 import hashlib
 import stat
@@ -15,7 +15,7 @@ from pinecone_embed_async._jobs._templates import FieldText
 
 
 class InputPrint(msgspec.Struct, frozen=True):
-    """What one file held.
+    """The identity of one file's contents.
 
     Attributes:
         name: What messages call it; a file that was moved is still the same input.
@@ -38,7 +38,7 @@ class InputPrint(msgspec.Struct, frozen=True):
 
 
 class Fingerprint(msgspec.Struct, frozen=True):
-    """What a job is told by.
+    """The identity of a job.
 
     Attributes:
         inputs: The files, in order.
@@ -78,8 +78,8 @@ def take_fingerprint(
     """Take the fingerprint of a job; the files are read through, at about a gigabyte a second.
 
     Args:
-        files: What is read.
-        columns: What is taken from each record.
+        files: The input.
+        columns: The fields taken from each record.
         service: The address.
         api_version: The version of the API.
         model: The model's name.
@@ -113,7 +113,7 @@ def _input_print(file: InputFile, earlier: Mapping[tuple[str, Stamp], str | None
 
 def _digest(path: Path, name: str, earlier: Mapping[tuple[str, Stamp], str | None]) -> tuple[Stamp, str]:
     try:
-        # Looked at before it is opened, which waits for whoever writes to a pipe.
+        # Checked before it is opened: opening a pipe waits for its writer.
         if not stat.S_ISREG(path.stat().st_mode):
             raise SourceError(
                 f"{name}: it is no regular file, and a job reads its input more than once; "
@@ -140,7 +140,7 @@ _NAMES = {
 
 
 def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
-    """Tell what changed besides the input, a phrase each."""
+    """List what changed besides the input, a phrase each."""
     found = [
         f"{shown} (was {_short(getattr(before, field))}, now {_short(getattr(now, field))})"
         for field, shown in _NAMES.items()
@@ -154,7 +154,7 @@ def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
 
 
 def input_differences(before: Fingerprint, now: Fingerprint) -> list[str]:
-    """Tell what changed of the input, a phrase each; nothing if the files hold the same, whatever their names."""
+    """List what changed of the input, a phrase each; nothing if the files hold the same, whatever their names."""
     if len(before.inputs) != len(now.inputs):
         return [f"the input (was {len(before.inputs)} files, now {len(now.inputs)})"]
     return [

@@ -1,4 +1,4 @@
-"""The folder that a job writes to: its names, its lock and what is remembered of the job."""
+"""The folder that a job writes to: its file names, its lock and the job's saved state."""
 
 import contextlib
 import fcntl
@@ -23,7 +23,7 @@ class Portion(msgspec.Struct, frozen=True):
     """The rows of one input: the job's first, or what `--append` added.
 
     Attributes:
-        fingerprint: What was asked for.
+        fingerprint: The fingerprint of the job.
         first_row: The number of its first row.
         rows: How many it has; `None` until its input was read to the end.
     """
@@ -39,7 +39,7 @@ class _State(msgspec.Struct):
 
 
 class OutputFolder:
-    """A job's folder, held by this process alone. What is no part of the table has a name that begins with `_`.
+    """A job's folder, locked by this process. Files outside the table have names that begin with `_`.
 
     Args:
         path: The folder.
@@ -89,10 +89,10 @@ class OutputFolder:
             return os.listdir(self.path)  # noqa: PTH208 - only the names are of use
 
     def portions(self) -> tuple[Portion, ...]:
-        """What is remembered of the job, in the order of the rows; nothing if there is none here.
+        """The job's saved portions, in the order of the rows; empty if there is no job here.
 
         Raises:
-            OutputError: It cannot be read, or is of a version that is not known.
+            OutputError: The state cannot be read, or is of an unknown version.
         """
         with file_errors(self._state_path):
             try:
@@ -108,7 +108,7 @@ class OutputFolder:
         return state.portions
 
     def remember(self, portions: tuple[Portion, ...]) -> None:
-        """Remember the job, for good.
+        """Save the job's state, for good.
 
         Raises:
             OutputError: The file system refused.
@@ -140,7 +140,7 @@ class OutputFolder:
             OutputError: The file system refused.
         """
         with file_errors(self.path):
-            # First what is remembered: parts without it are refused, never taken for those of another job.
+            # The state first: parts without it are refused, never taken for those of another job.
             for path in (
                 self._state_path,
                 self.failures_path,
@@ -174,7 +174,7 @@ class OutputFolder:
 
 @contextlib.contextmanager
 def held_folder(path: Path) -> Iterator[OutputFolder]:
-    """Make the folder if it is missing, and hold it while the block runs.
+    """Make the folder if it is missing, and lock it while the block runs.
 
     Raises:
         OutputError: It cannot be made or written to, or another run holds it.
@@ -186,7 +186,7 @@ def held_folder(path: Path) -> Iterator[OutputFolder]:
     lock = path / "_lock"
     with contextlib.ExitStack() as stack:
         with file_errors(lock):
-            # Never removed: whoever waits for a file that somebody removes holds a lock on nothing.
+            # Never removed: a process that waits for the lock of a removed file would lock nothing.
             file: BinaryIO = stack.enter_context(lock.open("a+b"))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

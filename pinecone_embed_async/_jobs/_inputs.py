@@ -1,4 +1,4 @@
-"""Which files a job reads: names, folders and globs become a list of files with their formats."""
+"""The files that a job reads: names, folders and globs become a list of files with their formats."""
 
 import glob
 import os
@@ -26,7 +26,7 @@ class InputFormat(StrEnum):
 
 
 class Compression(StrEnum):
-    """How the bytes of an input are compressed, told by the suffix behind that of the format."""
+    """How the bytes of an input are compressed, by the suffix after that of the format."""
 
     NONE = ""
     GZIP = "gz"
@@ -58,16 +58,16 @@ def find_inputs(
     """Find the files that the given names stand for, in the given order.
 
     A folder stands for the files of known formats in it and in its folders, in the order of their paths; names that begin
-    with `.` or `_` are passed over, as by those who read tables in folders. A pattern with `*`, `?` or `[` that is no
+    with `.` or `_` are skipped, as programs that read tables in folders do. A pattern with `*`, `?` or `[` that is no
     file's name stands for what matches it, in the order of the paths; `**` goes through folders.
 
     Args:
         names: Files, folders, patterns, and `-` for standard input.
-        format: The format of every file; by default the suffix of each tells.
-        leave_out: A folder that is passed over where it lies in one of the given ones: the output.
+        format: The format of every file; by default that of its suffix.
+        leave_out: A folder that is skipped inside the given ones: the output.
 
     Raises:
-        ConfigurationError: A format cannot be told, or standard input is named twice.
+        ConfigurationError: A format is unknown, or standard input is named twice.
         SourceError: A folder or a pattern stands for nothing.
     """
     found: list[InputFile] = []
@@ -84,7 +84,7 @@ def _found(name: str, given: InputFormat | None, out: Path | None) -> Iterator[I
     if name == STANDARD_INPUT:
         yield _input_file(name, given)
     elif path.is_dir():
-        files = [file for file in _files_within(path, out) if given is not None or _told(file) is not None]
+        files = [file for file in _files_within(path, out) if given is not None or _format_of(file) is not None]
         if not files:
             raise SourceError(f"{name}: no files to read in this folder; {_READABLE}")
         yield from (_input_file(str(file), given) for file in files)
@@ -114,7 +114,7 @@ def _is_within(file: Path, folder: Path | None) -> bool:
     return folder is not None and file.resolve().is_relative_to(folder)
 
 
-def _told(path: Path) -> tuple[InputFormat, Compression] | None:
+def _format_of(path: Path) -> tuple[InputFormat, Compression] | None:
     *_, inner, outer = ("", "", *(suffix.lower().removeprefix(".") for suffix in path.suffixes))
     compression = _compression_of(path)
     try:
@@ -132,7 +132,7 @@ def _input_file(name: str, given: InputFormat | None) -> InputFile:
     shown, path = (STANDARD_INPUT_NAME, None) if name == STANDARD_INPUT else (name, Path(name))
     if given is not None:
         return InputFile(shown, path, given, Compression.NONE if path is None else _compression_of(path))
-    told = None if path is None else _told(path)
-    if told is None:
+    found = None if path is None else _format_of(path)
+    if found is None:
         raise ConfigurationError(f"{shown}: the format is unknown; {_READABLE}")
-    return InputFile(shown, path, *told)
+    return InputFile(shown, path, *found)

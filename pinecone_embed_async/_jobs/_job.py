@@ -28,9 +28,9 @@ from pinecone_embed_async._jobs._store import Store
 from pinecone_embed_async._jobs._table import KeptTypes, check_kept_names, kept_of, with_checked_types
 
 Stream = Callable[[Iterable[Row]], AbstractAsyncContextManager[AsyncIterator[Batch]]]
-"""Embeds the texts of rows and gives them back by requests, as completed; pulls the rows in a thread."""
+"""Embeds the texts of rows and yields them by requests, as completed; pulls the rows in a thread."""
 
-# Of standard input, which cannot be read twice, so many rows tell the types of the kept columns.
+# Standard input cannot be read twice: its first rows determine the types of the kept columns.
 _SAMPLE = 1000
 
 
@@ -42,7 +42,7 @@ class JobProgress:
         counts: Of the rows of the input.
         requests: Requests of this run that were answered.
         tokens: Tokens that they cost.
-        duplicates: Rows that are not sent, for another has the same text, and that are not copied from that yet.
+        duplicates: Rows that are not sent, for another has the same text, and are not copied yet.
     """
 
     counts: Counts
@@ -59,10 +59,10 @@ class _Checked:
 
 
 def _check(rows: Iterable[Row], names: Sequence[str], kept: Any) -> _Checked:
-    """Read all rows, so that one that cannot be read is found before anything is spent; count them and tell the types.
+    """Read all rows, so that an unreadable one is found before anything is spent; count them and determine the types.
 
     Raises:
-        SourceError: A row cannot be read, or does not fit into the kept columns that are there.
+        SourceError: A row cannot be read, or does not fit into the existing kept columns.
     """
     types = KeptTypes(names)
     count = 0
@@ -101,10 +101,10 @@ def open_job(
 
     Args:
         path: The folder.
-        files: What is embedded.
-        columns: What is taken from each record.
+        files: The input.
+        columns: The fields taken from each record.
         take_fingerprint: Takes the fingerprint of the job, given what is known of its files.
-        overwrite: Removes a job that is there.
+        overwrite: Removes an existing job.
         append: Adds the rows of another input.
         retry_failures: Embeds the rows that failed, and only those.
         dedupe: Sends equal texts once. For that the input is read once more, and standard input is saved to a file.
@@ -136,7 +136,7 @@ def open_job(
         if overwrite:
             if can_be_checked:
                 checked = _check(read(), columns.keep, None)
-            # Only now, so that an input that cannot be read costs nobody an output.
+            # Only now, so that an unreadable input does not cost the old output.
             folder.clear()
         store = stack.enter_context(Store(folder))
         if store.schema is not None:
@@ -153,7 +153,7 @@ def open_job(
                 remembered = now_there
 
         portion = replace(portion, rows=checked.rows)
-        # After the check, so that an input that is corrected after it is not that of another job.
+        # After the check, so that an input corrected after a failed check is not another job's.
         remember(portion)
         ledger = JobLedger(portion, store.done, store.failed, retry_failures=retry_failures)
         copies = _choose_copies(ledger, read()) if dedupe and not ledger.is_settled else NO_COPIES
@@ -170,7 +170,7 @@ def _choose_copies(ledger: JobLedger, rows: Iterable[Row]) -> Copies:
 
 @contextlib.contextmanager
 def _readable_again(file: InputFile, folder: Path) -> Iterator[InputFile]:
-    """Give the file; instead of standard input a file with what that holds, which is there as long as the block runs."""
+    """Yield the file; for standard input a file with its contents, which exists while the block runs."""
     if file.path is not None:
         yield file
         return
@@ -184,21 +184,21 @@ def _readable_again(file: InputFile, folder: Path) -> Iterator[InputFile]:
 
 
 class Job:
-    """A job that is open.
+    """An open job.
 
     Args:
-        store: What is done.
-        ledger: The account of it.
+        store: The embedded rows.
+        ledger: The states of the rows.
         read: Reads the rows from the first on.
         keep: The kept columns.
-        kept: Their types; `None` if the first rows tell.
+        kept: Their types; `None` if the first rows determine them.
         copies: The rows that are not sent, for another has the same text.
-        folder: Where files may be that help to copy them.
-        is_checked: Whether all rows are known to fit to them.
+        folder: Folder for temporary files of the copies.
+        is_checked: Whether all rows are known to fit the types.
 
     Attributes:
         ledger: As given.
-        warnings: What was found damaged, a sentence each.
+        warnings: The damage found, a sentence each.
     """
 
     def __init__(
@@ -231,16 +231,16 @@ class Job:
         return JobProgress(self.ledger.counts(), self._requests, self._tokens, self._not_copied)
 
     async def run(self, stream: Stream, report: Callable[[JobProgress], None]) -> None:
-        """Embed what is missing, or what failed if that is to be retried.
+        """Embed the missing rows, or the failed ones if those are to be retried.
 
         However it ends, what was answered until then is written and counts. Unless it is cancelled, the table holds it too.
 
         Args:
             stream: Embeds rows.
-            report: Called in the loop whenever rows have come to the disk.
+            report: Called in the loop whenever rows are on the disk.
 
         Raises:
-            EmbedError: What ended it before all rows were tried, of any kind.
+            EmbedError: The error, of any kind, that ended it before all rows were tried.
         """
         if self.ledger.is_settled and not self._store.has_rows:
             return
@@ -271,7 +271,7 @@ class Job:
 
     @contextlib.asynccontextmanager
     async def _recording(self, recorded: Callable[[RowNumbers, RowNumbers], None]) -> AsyncIterator[Recorder]:
-        """Have a recorder that writes what it has taken however the block ends, and unless that is cancelled, as a part."""
+        """Open a recorder that writes what it was given however the block ends, as a part unless it is cancelled."""
         recorder = Recorder(self._store, lambda: self._kept, recorded)
         make_part = False
         try:

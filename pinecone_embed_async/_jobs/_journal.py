@@ -1,7 +1,7 @@
-"""A journal: checksummed records appended to a file, of which a torn or damaged one is found when it is opened again.
+"""A journal: checksummed records appended to a file; torn or damaged ones are found when it is opened again.
 
 A record is a header of 16 bytes (magic, CRC-32 of length and content, length), the content, and zeros up to a multiple of
-8 bytes, so that what is read in place is aligned.
+8 bytes, so that contents read in place are aligned.
 """
 
 import mmap
@@ -25,11 +25,11 @@ class Span(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """What a journal holds.
+    """The contents of a journal.
 
     Attributes:
-        spans: The records that are whole, in order.
-        end: Where the last of them ends; what is behind it was torn.
+        spans: The whole records, in order.
+        end: Where the last of them ends; anything after it was torn.
         damaged: Stretches before `end` that hold no whole record although whole ones follow, as start and stop.
     """
 
@@ -41,15 +41,15 @@ class Scan(NamedTuple):
 class Journal:
     """One journal, open for appending. One thread at a time.
 
-    Opening cuts off what an interrupted write has left behind the last whole record.
+    Opening truncates what an interrupted write has left after the last whole record.
 
     Args:
         path: The file; it is made if it is missing.
 
     Attributes:
         path: As given.
-        found: What it held when it was opened.
-        spans: What it holds now.
+        found: Its contents when it was opened.
+        spans: Its records now.
 
     Raises:
         OSError: The file system refused.
@@ -97,7 +97,7 @@ class Journal:
         self.spans.append(Span(start, length))
 
     def sync(self) -> None:
-        """Have everything appended on the disk.
+        """Sync everything appended to the disk.
 
         Raises:
             OSError: It is not; what was appended since the last time may be lost.
@@ -140,7 +140,7 @@ def _whole_records(data: mmap.mmap) -> Iterator[tuple[int, int, Span]]:
         while at >= 0:
             span = _record_at(view, at)
             if span is None:
-                # The next one is looked for, since its own start and length cannot be trusted.
+                # The next one is searched for, since the length of this one cannot be trusted.
                 at = data.find(_MAGIC, at + 1)
             else:
                 stop = span.start + span.length + -span.length % _ALIGNMENT
@@ -164,7 +164,7 @@ def _checksum_of_length(length: int) -> int:
 
 
 def _write(file: BinaryIO, parts: list[memoryview]) -> None:
-    # One call may write less than it is given, before a disk is full for instance.
+    # One call may write less than it is given, shortly before a disk is full for instance.
     while parts:
         written = os.writev(file.fileno(), parts)
         while parts and written >= len(parts[0]):

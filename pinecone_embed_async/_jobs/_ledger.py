@@ -1,4 +1,4 @@
-"""The account of a job: which rows are done, which failed, which this run is to embed. Plain decisions, no files."""
+"""A job's row states: which rows are done, which failed, which this run embeds. Plain decisions, no files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from pinecone_embed_async._jobs._errors import JobChangedError
 from pinecone_embed_async._jobs._fingerprint import Fingerprint, differences, input_differences
 from pinecone_embed_async._jobs._folder import Portion
 from pinecone_embed_async._jobs._rowset import RowSet
-from pinecone_embed_async._plan import ends_job
+from pinecone_embed_async._planning import ends_job
 
 
 def is_about_rows(error: EmbedError) -> bool:
-    """Whether rows that met this error count as failed; otherwise the next run embeds them like any that are missing."""
-    # What is about the whole job has left the rows of the requests that met it as good as not tried.
+    """Whether rows with this error count as failed; otherwise the next run embeds them like any missing row."""
+    # An error of the whole job says nothing about the rows: they count as not tried.
     return not ends_job(error) and not isinstance(error, DeadlineExceededError)
 
 
@@ -42,15 +42,15 @@ class Counts:
 
 
 def choose_portion(portions: Sequence[Portion], now: Fingerprint, *, append: bool) -> tuple[tuple[Portion, ...], int]:
-    """Decide which portion of an output a run goes on with, or that it begins another.
+    """Decide which portion of an output a run resumes, or that it begins another.
 
     Args:
-        portions: What the output holds.
-        now: What the run is told by.
-        append: Whether another input may be added behind those that are there.
+        portions: The output's portions.
+        now: The run's fingerprint.
+        append: Whether another input may be added after the existing ones.
 
     Returns:
-        The portions, the new one among them if there is one, and the place of the run's own.
+        The portions, including a new one, and the position of the run's own.
 
     Raises:
         JobChangedError: The output belongs to a job of another fingerprint, or its earlier input is not read to the end.
@@ -61,7 +61,7 @@ def choose_portion(portions: Sequence[Portion], now: Fingerprint, *, append: boo
     same = [place for place, each in enumerate(portions) if not input_differences(each.fingerprint, now)]
     if not changes and same:
         place = same[-1]
-        # The files may have been moved or touched; their newer stamps save reading them next time.
+        # The files may have been moved or touched; the newer stamps save reading them next time.
         return (*portions[:place], replace(portions[place], fingerprint=now), *portions[place + 1 :]), place
     if not append:
         changes += [] if same else input_differences(portions[-1].fingerprint, now)
@@ -80,7 +80,7 @@ def choose_portion(portions: Sequence[Portion], now: Fingerprint, *, append: boo
 class JobLedger:
     """Which rows of one portion are done and which failed, and which of them a run sends.
 
-    One thread notes; others may ask `is_wanted`, for what a run sends is decided when it begins.
+    One thread writes; others may read `is_wanted`, for what a run sends is decided when it begins.
 
     Args:
         portion: The portion.
@@ -109,7 +109,7 @@ class JobLedger:
         return row not in self._left_out if self._retried is None else row in self._retried
 
     def choose_copies(self, digests: TextDigests) -> Copies:
-        """Find the rows that need not be sent because another has the same text, and want them no more.
+        """Find the rows that need not be sent because another has the same text; they are no longer wanted.
 
         Args:
             digests: Of all rows of the portion.

@@ -36,7 +36,7 @@ _BYTES_PER_NUMBER = {OutputFormat.JSONL: 8, OutputFormat.NPY: 4, OutputFormat.PA
 
 
 def output_format(path: Path) -> OutputFormat:
-    """Tell the format of the output from the suffix of its name.
+    """Return the format of the output by the suffix of its name.
 
     Raises:
         OutputError: The suffix names no format that can be written.
@@ -50,12 +50,12 @@ def output_format(path: Path) -> OutputFormat:
 
 
 def failures_path(path: Path) -> Path:
-    """Name the file beside an output that tells which inputs failed, and why."""
+    """The path of the file beside an output that lists the failed inputs and their causes."""
     return path.with_name(f"{path.name}.failures.jsonl")
 
 
 def check_output(path: Path, inputs: Sequence[InputFile]) -> None:
-    """See before anything is sent whether the output can be written.
+    """Check before anything is sent that the output can be written.
 
     Raises:
         OutputError: Its folder is missing or not writable, it is a folder itself, or it (or its file of failures) would
@@ -64,13 +64,13 @@ def check_output(path: Path, inputs: Sequence[InputFile]) -> None:
     folder = path.resolve().parent
     if not folder.is_dir():
         raise OutputError(f"{path}: there is no folder {folder}")
-    # Asking for the permission would tell that of whoever started the process, not of whom it runs as.
+    # `os.access` would check the real user's permission, not the effective user's.
     probe = folder / f".pinecone-embed-{secrets.token_hex(4)}{PARTIAL_SUFFIX}"
     with file_errors(path):
         probe.touch(exist_ok=False)
         probe.unlink()
     for written in (path, failures_path(path)):
-        # A name that is too long comes out here too.
+        # Finds a name that is too long as well.
         with file_errors(written):
             if written.exists() and not written.is_file():
                 raise OutputError(f"{written}: it exists and is not a file")
@@ -80,15 +80,15 @@ def check_output(path: Path, inputs: Sequence[InputFile]) -> None:
 
 
 def check_space(path: Path, rows: int, dimension: int | None) -> None:
-    """See before anything is sent whether there is space for the vectors, for what cannot be written is lost.
+    """Check before anything is sent that there is space for the vectors, for what cannot be written is lost.
 
     Args:
         path: The output.
-        rows: How many there will be.
+        rows: The number of rows.
         dimension: Numbers per vector; `None` if that is not known.
 
     Raises:
-        OutputError: There is not.
+        OutputError: There is not enough space.
     """
     needed = rows * (dimension or 0) * _BYTES_PER_NUMBER[output_format(path)]
     with file_errors(path):
@@ -98,7 +98,7 @@ def check_space(path: Path, rows: int, dimension: int | None) -> None:
 
 
 def write_output(path: Path, rows: Sequence[Row], embeddings: Embeddings) -> None:
-    """Write embeddings, and beside them what is not embedded, in the format that the suffix of `path` tells.
+    """Write embeddings, and beside them what is not embedded, in the format of the suffix of `path`.
 
     Row i of `embeddings` belongs to `rows[i]`. `.jsonl` and Parquet hold the rows that are embedded, in order; in `.npy` the
     others are NaN, so that row i stays row i. Both files are written beside their targets, synced and then renamed: a file
@@ -161,8 +161,8 @@ def _write_failures(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings)
     causes = {index: failure.error for failure in embeddings.failures for index in failure.indices}
     for index in np.flatnonzero(~embeddings.embedded).tolist():
         error = causes.get(index)
-        told = (None, "not tried: the run ended before") if error is None else cause_of(error)
-        file.write(failure_line(rows[index], *told))
+        cause = (None, "not tried: the run ended before") if error is None else cause_of(error)
+        file.write(failure_line(rows[index], *cause))
 
 
 _WRITERS: dict[OutputFormat, Callable[[BinaryIO, Sequence[Row], Embeddings, RowIndices], None]] = {

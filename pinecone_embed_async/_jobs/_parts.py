@@ -1,4 +1,4 @@
-"""Parquet parts: each is made from one segment of the journal, sorted by row, and is there whole or not at all."""
+"""Parquet parts: each is made from one segment of the journal, sorted by row, and exists whole or not at all."""
 
 import contextlib
 import mmap
@@ -17,11 +17,11 @@ from pinecone_embed_async._jobs._rowset import RowNumbers, are_among
 from pinecone_embed_async._jobs._table import VECTOR_COLUMNS
 
 BYTES_PER_GROUP = 8 * 2**20
-"""Of a part's groups of rows, about, each of which is put together and encoded in one go: so it stays in the processor's
-cache beside what the event loop works on. With four times as much a job is 3% slower."""
+"""Size of a part's row groups, about; each is assembled and encoded in one go, so it stays in the processor's
+cache beside the event loop's data. With four times as much a job is 3% slower."""
 
 LEAST_ROWS_PER_GROUP = 1024
-"""Few rows compress badly, and whoever reads a part pays for each group."""
+"""Few rows compress badly, and readers of a part pay for each group."""
 
 # Every number of a vector is different: compressing them or looking for repetitions costs time and saves nothing.
 _PLAIN_COLUMNS = ("vector", "indices", "values")
@@ -29,8 +29,8 @@ _ENDING = ".list.element"
 
 
 def encode_batch(batch: Any) -> Any:
-    """Some rows as a record for the journal: a stream of Arrow's own format, its schema included."""
-    # Into memory, and not piece by piece to the journal, for that takes a turn of the interpreter for each.
+    """Encode rows as a record of the journal: a stream of Arrow's own format, its schema included."""
+    # Into memory, and not piece by piece to the journal, for each write would need the interpreter's lock.
     with pa.BufferOutputStream() as file:
         with ipc.new_stream(file, batch.schema) as writer:
             writer.write_batch(batch)
@@ -56,7 +56,7 @@ class Segment:
             for start, length in spans:
                 with ipc.open_stream(buffer.slice(start, length)) as reader:
                     self._tables.append(reader.read_all())
-            # Of a job without gaps each table is a stretch of rows, and then this is all the sorting there is to do.
+            # In a job without gaps each table is a run of consecutive rows, and no other sorting is needed.
             self._tables.sort(key=lambda table: table["row"][0].as_py())
 
     @property
@@ -76,7 +76,7 @@ class Segment:
         rows_per_group = max(LEAST_ROWS_PER_GROUP, BYTES_PER_GROUP // bytes_per_row)
         for start in range(0, len(order), rows_per_group):
             wanted = order[start : start + rows_per_group]
-            # Only tables from the first to the last with rows of this group are put together.
+            # Only tables from the first to the last with rows of this group are concatenated.
             low, high = np.searchsorted(first_rows, [wanted.min(), wanted.max()], side="right")
             together = pa.concat_tables(self._tables[low - 1 : high], promote_options="default")
             places = wanted - first_rows[low - 1]
@@ -94,7 +94,7 @@ def write_part(path: Path, segment: Segment) -> None:
         OutputError: The file system refused.
     """
     with replacing(path, prefix="_part-") as file, contextlib.ExitStack() as stack:
-        # Arrow's own file: its writes need no turn of the interpreter, which the event loop would wait for.
+        # Arrow's own file: its writes do not need the interpreter's lock, which the event loop would wait for.
         own = stack.enter_context(pa.OSFile(file.name, "wb"))
         writer: Any = None
         for group in segment.sorted_groups():

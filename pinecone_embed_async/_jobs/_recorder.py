@@ -1,4 +1,4 @@
-"""Takes what a stream delivers to the disk: in groups, each synced before it counts, while the loop goes on."""
+"""Writes a stream's batches to the disk: in groups, each synced before it counts, off the event loop."""
 
 import asyncio
 import contextlib
@@ -20,11 +20,11 @@ GROUP_BYTES = 16 * 2**20
 
 
 class Batch(NamedTuple):
-    """What a stream delivers at once: the rows of one request and what became of them.
+    """A batch of a stream: the rows of one request and their outcome.
 
     Attributes:
         rows: The rows.
-        embeddings: Row i belongs to `rows[i]`; failures are told by position in `rows`.
+        embeddings: Row i belongs to `rows[i]`; failures have positions in `rows`.
     """
 
     rows: Sequence[Row]
@@ -32,11 +32,11 @@ class Batch(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """What is written of some rows.
+    """The embedded and failed rows to write at once.
 
     Attributes:
         rows: The rows.
-        embeddings: Row i belongs to `rows[i]`; those that are not embedded are passed over.
+        embeddings: Row i belongs to `rows[i]`; those that are not embedded are skipped.
         failed: Rows that failed, of these or others.
     """
 
@@ -46,7 +46,7 @@ class Piece(NamedTuple):
 
 
 def piece_of(batch: Batch) -> Piece:
-    """What is written of a batch; rows that met an error of the whole job are as good as not tried."""
+    """The piece to write of a batch; rows with an error of the whole job count as not tried."""
     failed = [
         FailedRow(batch.rows[index], cause_of(failure.error))
         for failure in batch.embeddings.failures
@@ -60,11 +60,11 @@ class Recorder:
     """Writes pieces to a store, a group at a time, off the loop.
 
     A group is synced at the latest `group_seconds` after its first piece came, earlier once it has `group_bytes`. While one
-    is written the next gathers; when that is full too, `add` waits. Parts are written beside, one after the other.
+    is written the next is filled; when that is full too, `add` waits. Parts are written meanwhile, one after the other.
 
     Args:
-        store: Where to.
-        kept: The types of the kept columns, known with the first piece.
+        store: The store to write to.
+        kept: Returns the types of the kept columns, known with the first piece.
         recorded: Called in the loop after a group is on the disk, with the rows embedded and the rows failed.
         group_seconds: How long a piece may wait to be synced.
         group_bytes: Bytes of vectors after which it does not wait.
@@ -93,11 +93,11 @@ class Recorder:
         self._part: asyncio.Task[None] | None = None
 
     async def add(self, piece: Piece) -> None:
-        """Take a piece over; waits for room if a group is full and the one before it is still being written.
+        """Add a piece; waits for room if a group is full and the one before it is still being written.
 
         Raises:
-            OutputError: An earlier group could not be written; nothing is written any more.
-            ResponseError: The vectors do not fit to those before.
+            OutputError: An earlier group could not be written; nothing more is written.
+            ResponseError: The vectors do not match the earlier ones.
         """
         while self._full.is_set() and self._writing is not None and not self._writing.done():
             self._room.clear()
@@ -114,14 +114,14 @@ class Recorder:
             self._writing = loop.create_task(self._write_groups(), name="journal")
 
     async def aclose(self, *, make_part: bool) -> None:
-        """Write what is gathered.
+        """Write the last group.
 
         Args:
             make_part: Whether the rows in the journal become a part, so that the table holds all that is done.
 
         Raises:
             OutputError: The file system refused.
-            ResponseError: The vectors do not fit to those before.
+            ResponseError: The vectors do not match the earlier ones.
         """
         self._full.set()
         for task in (self._writing, self._part):
@@ -151,7 +151,7 @@ class Recorder:
                 if self._store.is_full:
                     await self._begin_part()
         finally:
-            # Whoever waits for room finds out that there will be none.
+            # Wakes an `add` that waits for room, so that it sees the error.
             self._room.set()
 
     def _write(self, group: Sequence[Piece]) -> tuple[RowNumbers, RowNumbers]:

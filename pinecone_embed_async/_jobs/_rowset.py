@@ -7,7 +7,7 @@ RowNumbers = npt.NDArray[np.int64]
 
 
 def are_among(rows: RowNumbers, ascending: RowNumbers) -> npt.NDArray[np.bool_]:
-    """Which of some rows are among others that are in order; bool, shape (rows,). The others are not gone through."""
+    """Which of some rows are among others in ascending order, by binary search; bool, shape (rows,)."""
     if not len(ascending):
         return np.zeros(len(rows), np.bool_)
     found: npt.NDArray[np.bool_] = ascending[np.searchsorted(ascending[:-1], rows)] == rows
@@ -17,7 +17,7 @@ def are_among(rows: RowNumbers, ascending: RowNumbers) -> npt.NDArray[np.bool_]:
 class RowSet:
     """A set of whole numbers from 0 as a bitmap: ten million rows take 1.25 MB.
 
-    One thread adds; others may ask at the same time.
+    One thread adds; others may read at the same time.
     """
 
     def __init__(self) -> None:
@@ -35,13 +35,13 @@ class RowSet:
         return byte < len(self._bits) and bool(self._bits[byte] >> (row & 7) & 1)
 
     def add(self, rows: npt.ArrayLike) -> int:
-        """Add rows, each from 0 on, and give how many of them are new."""
+        """Add rows, each from 0 on, and return how many of them are new."""
         numbers: RowNumbers = np.unique(np.asarray(rows, np.int64))
         if not numbers.size:
             return 0
         size = (int(numbers[-1]) >> 3) + 1
         if size > len(self._bits):
-            # By an eighth more than is needed, so that growing row by row does not copy each time.
+            # An eighth more than needed, so that growing row by row does not copy each time.
             self._bits.extend(bytes(size + size // 8 - len(self._bits)))
         view = np.frombuffer(self._bits, np.uint8)
         places, masks = numbers >> 3, np.left_shift(1, numbers & 7).astype(np.uint8)
@@ -52,7 +52,7 @@ class RowSet:
         return count
 
     def discard(self, rows: npt.ArrayLike) -> int:
-        """Take rows out, and give how many of them were in it."""
+        """Remove rows, and return how many of them were in it."""
         numbers: RowNumbers = np.unique(np.asarray(rows, np.int64))
         numbers = numbers[(numbers >> 3) < len(self._bits)]
         view = np.frombuffer(self._bits, np.uint8)
@@ -72,7 +72,7 @@ class RowSet:
         self._count = int(np.bitwise_count(view).sum())
 
     def subtract(self, other: "RowSet") -> None:
-        """Take out every row of another set."""
+        """Remove every row of another set."""
         size = min(len(self._bits), len(other._bits))  # noqa: SLF001 - of its own kind
         if size:
             view = np.frombuffer(self._bits, np.uint8)
@@ -86,7 +86,7 @@ class RowSet:
         return other
 
     def stop(self) -> int:
-        """The number behind the highest row; 0 if there is none."""
+        """The number after the highest row; 0 if there is none."""
         bits = self._bits.rstrip(b"\0")
         return (len(bits) - 1) * 8 + bits[-1].bit_length() if bits else 0
 

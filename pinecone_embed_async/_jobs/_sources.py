@@ -28,7 +28,7 @@ from pinecone_embed_async._jobs._templates import FieldText, RecordError, TextSo
 
 _PARQUET_BATCH = 1024
 _DEFAULT_TEXT = FieldText("text")
-# A look at the file's times costs a microsecond.
+# A check of the file's times costs a microsecond.
 _ROWS_BETWEEN_LOOKS = 1000
 
 
@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
     Attributes:
         id: The value of the id field, or the row's number.
-        text: What is embedded.
+        text: The text to embed.
         source: The name of the input.
         line: The line on which the row begins, counted from 1; the row within a Parquet file.
         number: Its position over all inputs of the job, counted from 0.
@@ -53,7 +53,7 @@ class Row(NamedTuple):
 
 
 class Stamp(NamedTuple):
-    """What of a file's state changes when somebody writes to it.
+    """The state of a file that changes when it is written to.
 
     Attributes:
         size: Bytes.
@@ -66,7 +66,7 @@ class Stamp(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """What is taken from each record.
+    """The fields taken from each record.
 
     Attributes:
         text: The text to embed.
@@ -80,12 +80,12 @@ class Columns:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Every field that is needed, each once."""
+        """Every needed field, each once."""
         return tuple(dict.fromkeys((*self.text.fields, *([] if self.id is None else [self.id]), *self.keep)))
 
 
 def stamp_of(descriptor: int) -> Stamp:
-    """Look at the state of an open file."""
+    """Return the state of an open file."""
     state = os.fstat(descriptor)
     return Stamp(state.st_size, state.st_mtime_ns)
 
@@ -100,12 +100,12 @@ def read_rows(
     """Read the rows of all files, one file after the other, in the order of their lines.
 
     Args:
-        files: What to read.
-        columns: What to take from each record; the field `text` by default. A line of a `.txt` file is a record with the
-            one field `text`, and that is what is embedded unless there is a template.
+        files: The files to read.
+        columns: The fields to take from each record; the field `text` by default. A line of a `.txt` file is a record with
+            the one field `text`, which is embedded unless there is a template.
         first_row: The number of the first row.
-        stamps: The state, by name, that files were in when they were looked at before; a file in another one, or one that
-            changes while it is read, is an error.
+        stamps: The earlier states of files, by name; a file in another state, or one that changes while it is read, is an
+            error.
 
     Raises:
         SourceError: An input cannot be read or has changed, with the line where there is one.
@@ -118,7 +118,7 @@ def read_rows(
             # A line of text is its own field, whatever the fields of other files are called.
             is_line = file.format is InputFormat.TXT and isinstance(wanted.text, FieldText)
             taken = replace(wanted, text=FieldText(_LINE)) if is_line else wanted
-            # Looked up once: this loop and what it calls is what the reading of a row costs.
+            # Looked up once: this loop and its calls make up the cost of reading a row.
             text_of, id_field, keep, name = taken.text.of, taken.id, taken.keep, file.name
             try:
                 for line, record in _READERS[file.format](raw, file, taken):
@@ -134,7 +134,7 @@ def read_rows(
 
 
 def read_bytes(file: InputFile) -> Iterator[bytes]:
-    """Read an input, standard input for instance, as it is.
+    """Read the raw bytes of an input, standard input for instance.
 
     Raises:
         SourceError: It cannot be read.
@@ -167,13 +167,13 @@ def _reason(error: BaseException) -> str:
 
 
 def _watch(file: InputFile, raw: BinaryIO, before: Stamp | None) -> Callable[[], None]:
-    """A function that raises if the file is not as it was.
+    """Return a function that raises if the file has changed.
 
     Raises:
-        SourceError: It is not as it was before it was opened.
+        SourceError: It has changed before it was opened.
     """
     descriptor = raw.fileno() if file.path is not None else None
-    # What a pipe's state says changes as it is read.
+    # The state of a pipe changes as it is read.
     if descriptor is None or not stat.S_ISREG(os.fstat(descriptor).st_mode):
         return lambda: None
     expected = before or stamp_of(descriptor)
@@ -191,7 +191,7 @@ def _decompressed(raw: BinaryIO, compression: Compression) -> BinaryIO:
         case Compression.GZIP:
             return cast("BinaryIO", gzip.GzipFile(fileobj=raw))
         case Compression.ZSTD:
-            # It closes what it reads from, and the file is looked at after that.
+            # It closes its source, and the file is checked after that.
             own = os.fdopen(os.dup(raw.fileno()), "rb")
             return io.BufferedReader(pa.CompressedInputStream(own, "zstd"), 2**18)
         case Compression.NONE:
@@ -204,7 +204,7 @@ _LINE = "text"
 
 
 def _lines(raw: BinaryIO, file: InputFile) -> Iterator[tuple[int, str]]:
-    # Decoded line by line: so an error has its line.
+    # Decoded line by line, so that an error has its line.
     number = 0
     try:
         for number, line in _raw_lines(raw, file):
@@ -293,7 +293,7 @@ def _read_parquet(raw: BinaryIO, file: InputFile, columns: Columns) -> _Found:
         with contextlib.ExitStack() as stack:
             seekable = raw
             if file.path is None or file.compression:
-                # Parquet begins at its end. On disk, since in memory it would have no bound.
+                # A Parquet file is read from its end. On disk, since in memory it would have no bound.
                 seekable = stack.enter_context(tempfile.TemporaryFile())
                 shutil.copyfileobj(_decompressed(raw, file.compression), seekable)
                 seekable.seek(0)
@@ -306,7 +306,7 @@ def _read_parquet(raw: BinaryIO, file: InputFile, columns: Columns) -> _Found:
             number = 0
             for batch in table.iter_batches(_PARQUET_BATCH, columns=list(columns.fields)):
                 values = [
-                    # What is only carried along stays as it is: not every value has an equal in Python.
+                    # Kept columns stay as they are: not every value has an equal in Python.
                     column.to_pylist() if name in as_python else list(column)
                     for name, column in zip(batch.schema.names, batch.columns, strict=True)
                 ]

@@ -1,4 +1,4 @@
-"""What a job has embedded, on disk: journal segments that become parts, and the file of failures."""
+"""A job's rows on disk: journal segments that become parts, and the file of failures."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,29 +17,29 @@ BYTES_PER_PART = 128 * 2**20
 BYTES_OF_FIRST_PART = 8 * 2**20
 _SHARE_OF_PART = 16
 """Until a part has `BYTES_PER_PART`, it has this share of all before it: a run's last part is made after its last answer,
-when nothing else is done, so it is to be a small share of the work."""
+when nothing else is done, so it should be a small share of the work."""
 
 
 class Store:
     """The embedded rows of a job.
 
-    A segment of the journal becomes the part of its number and is removed after that. A segment beside its part is what a
-    kill between the two has left: its rows are in the part, so it is removed when the folder is opened again. So no row is
+    A segment of the journal becomes the part of its number and is removed after that. A segment beside its part is left by
+    a kill between the two: its rows are in the part, so it is removed when the folder is opened again. So no row is
     in the table twice, at whatever moment a run is killed.
 
-    One thread at a time, but for `write_part`, which another may call for a segment that is finished.
+    One thread at a time, except for `write_part`, which another may call for a finished segment.
 
     Args:
         folder: The folder, held by this process.
         rows_per_part: Rows after which a segment becomes a part, about.
         bytes_per_part: The same in bytes.
-        bytes_of_first_part: The first parts are smaller, and this the smallest.
+        bytes_of_first_part: The first parts are smaller, none smaller than this.
 
     Attributes:
         done: The rows that are embedded, for good, when it was opened.
         failed: The rows that failed and were not embedded since, when it was opened.
         schema: The columns of the table; `None` as long as there are no rows.
-        warnings: What was found damaged, a sentence each.
+        warnings: The damage found, a sentence each.
 
     Raises:
         OutputError: The folder cannot be read or written, or holds files that are no job's.
@@ -91,7 +91,7 @@ class Store:
             self._folder.remove_segment(number)
         segments = self._folder.segments()
         newest = max(parts, default=-1)
-        # One is gone on with: the newest, unless a part of a higher number is there, which the next segment would get.
+        # The newest is continued, unless a part has a higher number, which the next segment would get.
         last = segments.pop() if segments and segments[-1] > newest else max([newest, *segments]) + 1
         for number in segments:
             with self._opened(number) as journal:
@@ -107,7 +107,7 @@ class Store:
             return Journal(path)
 
     def _take_over(self, journal: Journal) -> int:
-        # What an earlier run has left.
+        # Left by an earlier run.
         self.warnings += [
             f"{journal.path}: bytes {start:,} to {stop:,} are damaged; the rows that were in them are embedded again"
             for start, stop in journal.found.damaged
@@ -120,11 +120,11 @@ class Store:
         return len(rows)
 
     def add(self, tables: Sequence[Any], failed: Sequence[FailedRow]) -> None:
-        """Write embedded and failed rows and have them on the disk: after this they count.
+        """Write embedded and failed rows and sync them: after this they count.
 
         Raises:
-            OutputError: The file system refused; the rows do not count, and nothing may be added any more.
-            ResponseError: The vectors are of another kind or dimension than those that are there.
+            OutputError: The file system refused; the rows do not count, and nothing more may be added.
+            ResponseError: The vectors are of another kind or dimension than the earlier ones.
         """
         if tables:
             if self.schema is None:
@@ -143,7 +143,7 @@ class Store:
 
     @property
     def has_rows(self) -> bool:
-        """Whether rows are in the journal that are in no part yet."""
+        """Whether the journal has rows that are in no part yet."""
         return self._rows > 0
 
     @property
@@ -154,7 +154,7 @@ class Store:
         return self._rows >= rows or self._journal.size >= size
 
     def finish_segment(self) -> int | None:
-        """Begin another segment, and give the number of the one that is finished; `None` if it is empty.
+        """Begin another segment, and return the number of the finished one; `None` if it is empty.
 
         Raises:
             OutputError: The file system refused.
@@ -170,12 +170,12 @@ class Store:
         return finished
 
     def write_part(self, number: int) -> None:
-        """Make a finished segment into a part.
+        """Turn a finished segment into a part.
 
         Raises:
             OutputError: The file system refused; the rows are still in the segment.
         """
-        # Where its records are is known, so that they need not be looked for, and summed up, once more.
+        # The positions of its records are known, which saves scanning and checksumming them again.
         segment = _segment(self._folder.segment_path(number), self._finished[number])
         if segment.schema is not None:
             write_part(self._folder.part_path(number), segment)
@@ -203,7 +203,7 @@ class Store:
         return self._failures.causes(rows)
 
     def forget_failures(self, done: RowSet) -> None:
-        """Take the rows that are done now out of the file of failures.
+        """Remove the rows that are done now from the file of failures.
 
         Raises:
             OutputError: The file system refused.

@@ -18,10 +18,10 @@ Embeddings = DenseEmbeddings | SparseEmbeddings
 RowIndices = npt.NDArray[np.intp]
 
 VECTOR_COLUMNS = ("vector", "indices", "values", "tokens")
-"""Columns that the embeddings are in, those of them that there are."""
+"""All columns that embeddings may have."""
 
 RESERVED = ("id", "row", *VECTOR_COLUMNS)
-"""Columns of the output that no kept column may be named like."""
+"""Names of the output's own columns, which no kept column may have."""
 
 # Set on columns whose values are of several kinds, so that a resumed job goes on as it began.
 _AS_JSON = {b"pinecone_embed_async": b"json"}
@@ -37,11 +37,11 @@ def vector_columns(embeddings: Embeddings, rows: RowIndices) -> dict[str, Any]:
 
 
 def _dense_columns(embeddings: DenseEmbeddings, rows: RowIndices) -> dict[str, Any]:
-    # All of them are taken as they are, without a copy.
+    # Without a copy if all of them are taken.
     vectors = embeddings.vectors if len(rows) == len(embeddings) else embeddings.vectors[rows]
     dimension = vectors.shape[1]
     if not dimension:
-        # Nothing was embedded, with a model whose dimension is not known; Arrow has no lists of the fixed size 0.
+        # Nothing was embedded, by a model of unknown dimension; Arrow has no lists of the fixed size 0.
         return {"vector": pa.array([], pa.list_(pa.float32()))}
     return {"vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dimension)}
 
@@ -63,7 +63,7 @@ def _sparse_columns(embeddings: SparseEmbeddings, rows: RowIndices) -> dict[str,
 
 
 def embeddings_of(table: Any) -> Embeddings:
-    """The embeddings that `vector_columns` made the columns of; all rows are embedded."""
+    """Restore embeddings from the columns of `vector_columns`; all rows are embedded."""
     table = table.combine_chunks()
     if "vector" in table.column_names:
         vectors = _whole(table["vector"]).flatten().to_numpy().reshape(table.num_rows, -1)
@@ -81,14 +81,14 @@ def embeddings_of(table: Any) -> Embeddings:
 
 
 def _whole(column: Any) -> Any:
-    # Of a table whose chunks were combined a column has one, or none if it has no rows.
+    # After `combine_chunks` a column has one chunk, or none if it has no rows.
     return column.chunk(0) if column.num_chunks else pa.array([], column.type)
 
 
 def embedded_tables(pieces: Iterable[tuple[Sequence[Row], Embeddings]], kept: pa.Schema) -> list[Any]:
-    """The embedded ones of some rows as Arrow tables: `id`, `row`, the kept columns, the embeddings.
+    """The embedded rows as Arrow tables: `id`, `row`, the kept columns, the embeddings.
 
-    Pieces whose embeddings are alike are one table, the columns of their embeddings in a chunk a piece.
+    Pieces with embeddings of the same types are one table, with one chunk per piece in the columns of the embeddings.
 
     Args:
         pieces: Rows with their embeddings.
@@ -110,7 +110,7 @@ def embedded_tables(pieces: Iterable[tuple[Sequence[Row], Embeddings]], kept: pa
 
 
 def _table_of(rows: Sequence[Row], vectors: Sequence[Mapping[str, Any]], kept: pa.Schema) -> Any:
-    # Columns at a time: what is done for each row keeps the interpreter from the event loop.
+    # Column by column: work per row would keep the interpreter's lock from the event loop.
     fields = zip(*rows, strict=True) if rows else ([] for _ in Row._fields)
     columns = dict(zip(Row._fields, fields, strict=True))
     arrays = {"id": pa.array(columns["id"], pa.string()), "row": pa.array(columns["number"], pa.int64())}
@@ -125,23 +125,23 @@ def _table_of(rows: Sequence[Row], vectors: Sequence[Mapping[str, Any]], kept: p
 
 
 def check_same_vectors(before: pa.Schema, now: pa.Schema) -> None:
-    """See that new embeddings fit to those that are there.
+    """Check that new embeddings match the existing ones.
 
     Raises:
-        ResponseError: The service has changed what it gives, the dimension for instance.
+        ResponseError: The service's answers have changed, the dimension for instance.
     """
     for name in ("vector", "indices"):
         was, is_now = (schema.field(name).type if name in schema.names else "missing" for schema in (before, now))
-        # Not their names: Parquet calls the elements of a list otherwise than Arrow.
+        # Types, not field names: Parquet and Arrow name the elements of a list differently.
         if was != is_now:
             raise ResponseError(f"the answers changed: {name} was {was} in this output and now is {is_now}")
 
 
 def check_kept_names(names: Iterable[str]) -> None:
-    """See that kept columns have names of their own.
+    """Check that the names of kept columns are unique.
 
     Raises:
-        ConfigurationError: Two are named alike, or one like a column of the output.
+        ConfigurationError: Two have the same name, or one has that of a column of the output.
     """
     seen: set[str] = set()
     for name in names:
@@ -156,7 +156,7 @@ def _is_int64(value: Any) -> bool:
     return type(value) is int and -(2**63) <= value < 2**63
 
 
-# By type, what fits into a column of it. A value that is missing fits into all.
+# By column type, which values fit. A missing value fits every column.
 _FITS: dict[Any, Callable[[Any], bool]] = {
     pa.bool_(): lambda value: type(value) is bool,
     pa.int64(): _is_int64,
@@ -168,7 +168,7 @@ _OTHER = "other"
 
 
 class KeptTypes:
-    """Tells the types of the kept columns from the rows that it is shown.
+    """Determines the types of the kept columns from the rows that it is shown.
 
     Values from Parquet files keep their types. Others are true or false, whole numbers, numbers or text; a column with
     values of several of these kinds, of lists or objects, or without values, becomes text in JSON.
@@ -212,7 +212,7 @@ def kept_of(schema: Any) -> Any:
 
 
 def with_checked_types(rows: Iterable[Row], kept: pa.Schema) -> Iterator[Row]:
-    """Give the rows, each once its kept values are seen to fit into their columns.
+    """Yield the rows, each once its kept values are checked against their columns.
 
     Raises:
         SourceError: A value does not fit, with the file and line.

@@ -12,7 +12,7 @@ _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\", "{{": "{", "}}": "}"}
 
 
 class RecordError(Exception):
-    """A record does not hold what is wanted of it; whoever knows its file and line says so."""
+    """A record lacks what is needed of it; the caller, who knows its file and line, adds them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class FieldText:
         return (self.field,)
 
     def of(self, record: Mapping[str, Any]) -> str:
-        """Give the text of a record.
+        """Return the text of a record.
 
         Raises:
             RecordError: The field is missing or holds no text.
@@ -43,13 +43,13 @@ class TemplateText:
     """The text is put together from fields: text, whole numbers and other numbers.
 
     Attributes:
-        parts: Literal texts and names of fields in turn, a literal first.
+        parts: Literal texts and names of fields, alternating, a literal first.
     """
 
     parts: tuple[str, ...]
 
     def __str__(self) -> str:
-        """As it may be given, but for line feeds and tabs, which are there themselves."""
+        """Show the template as it may be given, except that line feeds and tabs are not escaped."""
         shown = [part.replace("{", "{{").replace("}", "}}") for part in self.parts]
         shown[1::2] = [f"{{{name}}}" for name in self.parts[1::2]]
         return "".join(shown)
@@ -60,7 +60,7 @@ class TemplateText:
         return tuple(dict.fromkeys(self.parts[1::2]))
 
     def of(self, record: Mapping[str, Any]) -> str:
-        """Give the text of a record.
+        """Return the text of a record.
 
         Raises:
             RecordError: A field is missing, or is neither text nor a number.
@@ -100,7 +100,7 @@ def parse_template(template: str) -> TemplateText:
 
 
 def field_of(record: Mapping[str, Any], name: str) -> Any:
-    """Give a field of a record.
+    """Return a field of a record.
 
     Raises:
         RecordError: There is none of this name.

@@ -1,4 +1,4 @@
-"""The transport that clients have unless they are given another: an aiohttp session of one event loop."""
+"""The default transport: an aiohttp session of one event loop."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Self
 
 import aiohttp
 
-from pinecone_embed_async._endpoint import proxy_for
 from pinecone_embed_async._errors import ConfigurationError, ConnectionProblem, TransportError
 from pinecone_embed_async._sending.connections import CONNECTING, IDLE_SECONDS, Connecting, Connections
+from pinecone_embed_async._sending.endpoint import proxy_for
 from pinecone_embed_async._threads import in_thread
 
 if TYPE_CHECKING:
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
-    from pinecone_embed_async._endpoint import Proxy
+    from pinecone_embed_async._sending.endpoint import Proxy
     from pinecone_embed_async._sending.transport import TransportRequest
 
 READ_BUFFER_BYTES = 2**20
-"""Bytes that a connection takes in before it stops reading from its socket. With aiohttp's 64 KiB, the 1.9 MB of a
-full answer stop and go thirty times."""
+"""Bytes that a connection buffers before it stops reading from its socket. With aiohttp's 64 KiB, the 1.9 MB of a full
+answer would pause and resume thirty times."""
 
 _OTHER_VERSIONS = frozenset(
     {
@@ -40,26 +40,26 @@ _OTHER_VERSIONS = frozenset(
         "WRONG_VERSION_NUMBER",
     }
 )
-"""What OpenSSL calls a peer that speaks another version of TLS, or none."""
+"""OpenSSL's errors for a peer that speaks another version of TLS, or none."""
 
 _FAULTS = (aiohttp.ClientError, OSError, ValueError, RuntimeError)
-"""What aiohttp raises for a connection that fails, and for a peer that does not speak HTTP."""
+"""Errors that aiohttp raises for a failed connection, and for a peer that does not speak HTTP."""
 
 
 class AiohttpTransport:
-    """Sends requests through aiohttp; belongs to the event loop in which it is made.
+    """Sends requests through aiohttp; belongs to the event loop in which it is created.
 
     Args:
-        base_url: where the requests go, which decides about TLS and the proxy.
-        max_connections: connections at most.
-        connect_timeout: seconds for everything up to a connection.
+        base_url: the service's URL, which decides on TLS and the proxy.
+        max_connections: most connections.
+        connect_timeout: seconds for the whole set-up of a connection.
         session: a caller's session whose connections are used; `None` for own ones.
-        ssl_context: says which authorities are trusted; `None` for the system's.
-        executor: has the thread in which a context is made; the event loop's own if it is `None`.
+        ssl_context: the trusted authorities; `None` for the system's.
+        executor: runs the creation of a context; `None` for the event loop's own.
 
     Raises:
         ConfigurationError: the session is closed or of another event loop, or the environment names a proxy that
-            aiohttp does not speak.
+            aiohttp does not support.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class AiohttpTransport:
             inner, trace_configs = _connections_of(session), session.trace_configs
         self._connections = Connections(inner, is_own=self._is_own)
         self._connect_timeout = connect_timeout
-        # Only a caller's connections are used: its headers, cookies, netrc and redirects would loosen the rules.
+        # Only the connections of a caller's session are used: its headers, cookies, netrc and redirects could leak the key.
         self._session = aiohttp.ClientSession(
             connector=self._connections,
             connector_owner=self._is_own,
@@ -102,11 +102,11 @@ class AiohttpTransport:
 
     @property
     def is_closed(self) -> bool:
-        """Whether it can send nothing any more."""
+        """Whether it is closed."""
         return self._session.closed
 
     async def open(self) -> None:
-        """Have the event loop's own shut-down close the session if nobody else does, and make what TLS needs."""
+        """Let the event loop's shut-down close the session if nobody else does, and create the TLS context."""
         await anext(self._closer)
         await self._tls_of_requests()
 
@@ -115,7 +115,7 @@ class AiohttpTransport:
         await self._closer.aclose()
 
     def abandon(self) -> None:
-        """Let go of the session without the event loop's help."""
+        """Drop the session without the event loop's help."""
         if self._session.closed:
             return
         self._session.detach()
@@ -126,7 +126,7 @@ class AiohttpTransport:
         return _Exchange(self, request, Connecting(request.url, self._proxy, self._connect_timeout), self._proxy)
 
     async def begin(self, request: TransportRequest) -> aiohttp.ClientResponse:
-        """Send a request; gives its response once that begins."""
+        """Send a request; return its response once that begins."""
         proxy = self._proxy
         return await self._session.request(
             request.method,
@@ -142,10 +142,10 @@ class AiohttpTransport:
         )
 
     async def _tls_of_requests(self) -> ssl.SSLContext | bool:
-        """The context for requests: never the connector's, for a caller's may verify nothing.
+        """The TLS context for requests: never the connector's, since a caller's may verify nothing.
 
-        One of our own is made when it is needed and not at the import, so that `SSL_CERT_FILE` may be set until then; in a
-        thread, for reading all authorities takes 50 ms.
+        Created on first use, not on import, so that `SSL_CERT_FILE` may be set until then; in a thread, since reading all
+        authorities takes 50 ms.
         """
         if not self._is_secure:
             return True
@@ -157,12 +157,12 @@ class AiohttpTransport:
 
     @staticmethod
     def _proxy_headers(proxy: Proxy) -> dict[str, str] | None:
-        # A new one each time: aiohttp adds to it.
+        # A new dict each time: aiohttp adds to it.
         return None if proxy.authorization is None else {"Proxy-Authorization": proxy.authorization}
 
 
 class _Exchange:
-    """A request under way, then its response."""
+    """A request in flight, then its response."""
 
     __slots__ = ("_connecting", "_proxy", "_request", "_response", "_transport")
 
@@ -208,8 +208,8 @@ class _Exchange:
         problem = None
         content = self._response.content
         try:
-            # Not `readany`, which copies what has come meanwhile into one piece. A chunk of the transfer encoding may end
-            # with nothing.
+            # Not `readany`, which copies everything buffered into one piece. A chunk of the transfer encoding may be empty
+            # at its end.
             piece, _ = await content.readchunk()
             while not piece and not content.at_eof():
                 piece, _ = await content.readchunk()
@@ -220,13 +220,13 @@ class _Exchange:
         return piece
 
     def _described(self, fault: Exception) -> tuple[str, ConnectionProblem | None]:
-        """What happened before there was an answer, and what that says of the connection."""
+        """What failed before there was an answer, and what is known of the connection."""
         connecting = self._connecting
         if isinstance(fault, aiohttp.ConnectionTimeoutError):
             return connecting.overdue, ConnectionProblem.UNREACHED
         if not connecting.is_done:
             kind = ConnectionProblem.SETUP if _is_setup(fault) else ConnectionProblem.UNREACHED
-            # A session that was closed meanwhile is no matter of the network.
+            # A session closed meanwhile is not a network problem.
             return _described(fault, self._proxy), kind if isinstance(fault, (aiohttp.ClientError, OSError)) else None
         if connecting.idle > IDLE_SECONDS and isinstance(fault, aiohttp.ClientConnectionError) and _is_before_answer(fault):
             connecting.was_reset()
@@ -235,12 +235,12 @@ class _Exchange:
 
 
 def _described(fault: Exception, proxy: Proxy | None) -> str:
-    """What happened, in words that show no header and no address with a password, and what to check."""
+    """What failed and what to check, without headers and passwords in addresses."""
     if isinstance(fault, aiohttp.ClientHttpProxyError):
         name = "the proxy" if proxy is None else f"the proxy {proxy.name}"
         if fault.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
             return f"{name} answered HTTP 407: it wants a user and a password, or others; check the variable HTTPS_PROXY"
-        return f"{name} answered HTTP {fault.status} when it was asked for a connection to the service"
+        return f"{name} answered HTTP {fault.status} to the request for a connection to the service"
     if isinstance(fault, aiohttp.ClientResponseError):
         return f"{type(fault).__name__}: {fault.message}"
     if isinstance(fault, aiohttp.ClientConnectorCertificateError):
@@ -260,7 +260,7 @@ def _described(fault: Exception, proxy: Proxy | None) -> str:
 
 
 def _is_setup(fault: Exception) -> bool:
-    """Whether every other connection would fail for this as well."""
+    """Whether every other connection would fail the same way."""
     if isinstance(fault, aiohttp.ClientHttpProxyError):
         return fault.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED
     if isinstance(fault, aiohttp.ClientConnectorSSLError):
@@ -269,7 +269,7 @@ def _is_setup(fault: Exception) -> bool:
 
 
 def _is_before_answer(fault: aiohttp.ClientConnectionError) -> bool:
-    """Whether no byte of an answer had come. Of a reset aiohttp does not tell: it is taken for one that had none."""
+    """Whether no byte of an answer had arrived; assumed for a reset, where aiohttp does not say."""
     return not isinstance(fault, aiohttp.ServerDisconnectedError) or isinstance(fault.message, str)
 
 
@@ -277,7 +277,7 @@ def check_ssl_context(context: object) -> None:
     """Refuse a context that verifies less than the default one.
 
     Raises:
-        ConfigurationError: it is no context, or one that trusts any certificate, or any host's.
+        ConfigurationError: it is not a context, or one that accepts any certificate, or any host's.
     """
     if context is None:
         return
@@ -307,9 +307,9 @@ def _connections_of(session: aiohttp.ClientSession) -> aiohttp.BaseConnector:
 
 
 async def _close_with_loop(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
-    """Close the session when this generator is closed, which a loop does with all of them when it shuts down.
+    """Close the session when this generator is closed, as a loop does with all its generators when it shuts down.
 
-    So a client that nobody closed leaves nothing open behind `asyncio.run`.
+    So an unclosed client leaves nothing open after `asyncio.run`.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""A transport for the tests of programs that embed: a function answers, and no socket is opened."""
+"""A transport for tests of programs that embed: a function answers, and no socket is opened."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from pinecone_embed_async._sending.transport import TransportRequest
 
 Handler = Callable[["TransportRequest"], "MockResponse | Awaitable[MockResponse]"]
-"""Answers a request; what it raises is what the request meets."""
+"""Answers a request; an exception that it raises becomes the request's error."""
 
 
 class MockResponse:
-    """A response that a test makes up.
+    """A response made up by a test.
 
     Args:
         status: the status code.
-        json: the body, which is encoded.
-        body: the body as bytes, or in pieces; instead of `json`.
-        headers: of the response.
+        json: the body, to be encoded.
+        body: the body as bytes or in pieces, instead of `json`.
+        headers: headers of the response.
 
     Raises:
         ConfigurationError: an argument cannot work.
@@ -58,11 +58,11 @@ class MockResponse:
 
     @classmethod
     def embeddings(cls, vectors: Iterable[Sequence[float]], *, tokens: int | None = None) -> MockResponse:
-        """The answer with a dense vector for each input.
+        """An answer with a dense vector for each input.
 
         Args:
-            vectors: a row for each input of the request, in its order.
-            tokens: billed; one for each vector if it is left out.
+            vectors: a row for each input of the request, in order.
+            tokens: tokens billed; one per vector by default.
         """
         try:
             rows = [[float(value) for value in vector] for vector in vectors]
@@ -77,20 +77,20 @@ class MockResponse:
         """The service's error envelope.
 
         Args:
-            status: the status code, 429 say.
-            code: the service's code, `"RESOURCE_EXHAUSTED"` say.
-            message: for a person.
-            headers: of the response, `Retry-After` say.
+            status: the status code, such as 429.
+            code: the service's code, such as `"RESOURCE_EXHAUSTED"`.
+            message: the message for people.
+            headers: headers of the response, such as `Retry-After`.
         """
         return cls(status, json={"status": status, "error": {"code": code, "message": message}}, headers=headers)
 
     def pieces(self) -> tuple[bytes, ...]:
-        """The pieces of the body, none of them empty."""
+        """The non-empty pieces of the body."""
         return tuple(piece for piece in self._pieces if piece)
 
 
 class MockTransport:
-    """Answers every request by a function, without sockets.
+    """Answers every request with a function, without sockets.
 
     ```python
     from pinecone_embed_async import EmbedClient, MockResponse, MockTransport
@@ -107,14 +107,14 @@ class MockTransport:
     ```
 
     Args:
-        handler: gives the response to a request, or an awaitable of one. What it raises is what the request meets: a
-            `TransportError`, say, which the client tries again.
+        handler: returns the response to a request, or an awaitable of one. An exception that it raises becomes the
+            request's error; a `TransportError`, for example, is retried.
 
     Attributes:
-        requests: all that were sent, in their order.
+        requests: all requests sent, in order.
 
     Raises:
-        ConfigurationError: `handler` is no function.
+        ConfigurationError: `handler` is not a function.
     """
 
     def __init__(self, handler: Handler) -> None:
@@ -134,7 +134,7 @@ class MockTransport:
 
 
 class _Reading:
-    """A response whose body is being read; the same one may be given to several requests."""
+    """A response being read; several requests may share the same `MockResponse`."""
 
     def __init__(self, response: MockResponse) -> None:
         self.status = response.status

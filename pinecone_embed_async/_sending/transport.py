@@ -1,4 +1,4 @@
-"""The seam to the network: one request out; status, headers and the pieces of the body back."""
+"""The transport interface: one request out; status, headers and body pieces back."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class TransportRequest:
 
     Attributes:
         method: `"POST"` or `"GET"`.
-        url: the whole address, query included.
-        headers: the API key is among them, so they are for the wire only.
-        body: of a `POST`; `None` without one.
+        url: the whole URL, including the query.
+        headers: the headers, which hold the API key: for the wire only.
+        body: body of a `POST`; `None` without one.
     """
 
     method: str
@@ -49,14 +49,14 @@ class TransportResponse(Protocol):
 
     @property
     def status(self) -> int:
-        """The status code, informational ones left out."""
+        """The final status code, not an informational one."""
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The headers; their names in any case."""
+        """The headers; names may have any case."""
 
     async def read(self) -> bytes:
-        """The next piece of the body, decompressed, as soon as there is one; `b""` at its end.
+        """The next piece of the body, decompressed, as soon as it arrives; `b""` at the end.
 
         Raises:
             TransportError: the body was cut off or cannot be decompressed.
@@ -66,17 +66,17 @@ class TransportResponse(Protocol):
 class Transport(Protocol):
     """Carries requests to the service and responses back.
 
-    `EmbedClient(transport=...)` takes one in the place of aiohttp: `MockTransport` in tests, or one of your own. One
-    transport may serve several clients and event loops, and several requests at a time. Time-outs of attempts are the
-    client's: it cancels what takes too long.
+    `EmbedClient(transport=...)` uses one instead of aiohttp: `MockTransport` in tests, or one of your own. One transport
+    may serve several clients and event loops, and several requests at a time. The client enforces the time-out of an
+    attempt by cancelling it.
     """
 
     def send(self, request: TransportRequest) -> AbstractAsyncContextManager[TransportResponse]:
-        """Send a request. The block is entered with the status and the headers, and its end gives up what was not read.
+        """Send a request. The block is entered once status and headers are there; leaving it discards any unread body.
 
-        The context must not follow redirects, for the API key would go along, and must let a cancellation through.
+        The context must not follow redirects, which would forward the API key, and must let a cancellation through.
 
         Raises:
-            TransportError: on entering, the service could not be reached, or did not answer in HTTP. Whatever else a
-                transport raises is taken for that. The client replaces the key and the inputs in its message.
+            TransportError: on entering, the service could not be reached, or did not answer in HTTP. Any other exception
+                of a transport is treated the same. The client redacts the key and the inputs in its message.
         """

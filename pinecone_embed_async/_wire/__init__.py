@@ -1,12 +1,13 @@
-"""The wire format: requests out, answers and errors in, each judged before it is used."""
+"""The wire format: encodes requests, and decodes and validates answers and errors."""
 
-from pinecone_embed_async._wire._answers import Answer, SparseBlock
-from pinecone_embed_async._wire._errors import error_from_envelope, error_from_response, parse_retry_after
-from pinecone_embed_async._wire._reading import DECODERS, Decoder, DecoderName, Reading, choose_decoder
-from pinecone_embed_async._wire._redact import Redactor
-from pinecone_embed_async._wire._structs import (
+from pinecone_embed_async._wire.decoding import DECODERS, Decoder, DecoderName, StreamingDecoder, choose_decoder
+from pinecone_embed_async._wire.errors import error_from_envelope, error_from_response, parse_retry_after
+from pinecone_embed_async._wire.judging import Answer, SparseBlock
+from pinecone_embed_async._wire.redaction import Redactor
+from pinecone_embed_async._wire.structs import (
     ModelInfo,
     ModelParameter,
+    VectorType,
     decode_model,
     decode_models,
     encode_parameters,
@@ -20,9 +21,10 @@ __all__ = [
     "DecoderName",
     "ModelInfo",
     "ModelParameter",
-    "Reading",
     "Redactor",
     "SparseBlock",
+    "StreamingDecoder",
+    "VectorType",
     "choose_decoder",
     "decode_model",
     "decode_models",

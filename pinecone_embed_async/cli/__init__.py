@@ -22,7 +22,7 @@ def cli(*arguments: str) -> int:
         The exit status: 0, 1 after an error, 2 after misuse, 130 after Ctrl-C.
     """
     try:
-        # The third party behind it may be missing, and saying so is the job of this function.
+        # A dependency of it may be missing, and this function reports that.
         from pinecone_embed_async.cli._app import run  # noqa: PLC0415
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in _EXTRA:
@@ -38,7 +38,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # A docstring or an id may hold what the terminal's encoding does not.
             stream.reconfigure(errors="backslashreplace")
-    # What the client and asyncio log would come between the lines of the progress; the closing line tells what failed.
+    # Log lines of the client and asyncio would come between those of the progress; the closing line says what failed.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         status = cli(*sys.argv[1:])

@@ -11,18 +11,13 @@ import typer
 from typer.exceptions import TyperException
 
 from pinecone_embed_async import ConfigurationError, EmbedError, Quota, SqliteCache, __version__
-from pinecone_embed_async._jobs import (
-    Columns,
-    FieldText,
-    InputFormat,
-    OutputError,
-    TextSource,
-    find_inputs,
-    output_format,
-    parse_template,
-)
-from pinecone_embed_async._limits import PlanName
+from pinecone_embed_async._jobs._errors import OutputError
+from pinecone_embed_async._jobs._inputs import InputFormat, find_inputs
+from pinecone_embed_async._jobs._outputs import output_format
+from pinecone_embed_async._jobs._sources import Columns
+from pinecone_embed_async._jobs._templates import FieldText, TextSource, parse_template
 from pinecone_embed_async._models import PLANS
+from pinecone_embed_async._rate_limit import PlanName
 from pinecone_embed_async.cli import _demo, _embed, _estimate, _job, _models, _serve
 from pinecone_embed_async.cli._connection import Settings, check_settings
 from pinecone_embed_async.cli._output import PROGRAM, print_error
@@ -42,7 +37,7 @@ app = typer.Typer(
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command and give its exit status; every error becomes one line on standard error."""
+    """Run one command and return its exit status; every error becomes one line on standard error."""
     try:
         status = app(args=list(arguments), prog_name=PROGRAM, standalone_mode=False)
     except TyperException as error:
@@ -56,7 +51,7 @@ def run(arguments: Sequence[str]) -> int:
     except EmbedError as error:
         print_error(str(error))
         return 1
-    except Exception as error:  # noqa: BLE001 - a person at a terminal is told in one line, whatever it was
+    except Exception as error:  # noqa: BLE001 - a person at a terminal gets one line, whatever the error
         print_error(f"unexpected {type(error).__name__}: {error}")
         return 1
     return status or 0
@@ -433,7 +428,7 @@ def serve_emulator(
         faults = [parse_fault(text) for text in fault or []]
     except ValueError as error:
         raise ConfigurationError(f"--fault {error}") from None
-    # Whoever serves for weeks does not want every text kept.
+    # A server that runs for weeks must not keep every text.
     emulator = Emulator(host=host, port=port, latency=latency, quota=quota, reject=rule, faults=faults, record_texts=False)
     try:
         return _serve.serve(emulator)

@@ -1,4 +1,4 @@
-"""Objects between two processes of this package, their arrays in memory that both share if there is room."""
+"""Messages between two processes of this package, their arrays in shared memory if there is room."""
 
 import asyncio
 import pickle
@@ -21,7 +21,7 @@ class Channel:
     Args:
         own: The socket; closed with the channel.
         to_fill: Shared memory for the arrays that this end sends.
-        filled: Shared memory in which those arrive that it receives.
+        filled: Shared memory for the arrays that this end receives.
     """
 
     def __init__(self, own: socket.socket, *, to_fill: Slots | None = None, filled: Slots | None = None) -> None:
@@ -35,7 +35,7 @@ class Channel:
         self._socket.close()
 
     async def send(self, message: object) -> None:
-        """Send an object; whoever is cancelled in this must send no more.
+        """Send an object; nothing may be sent after a cancellation.
 
         Raises:
             OSError: The other end is gone.
@@ -54,7 +54,7 @@ class Channel:
                     await loop.sock_sendall(self._socket, view)
 
     async def receive(self) -> Any:
-        """Receive the next object; whoever is cancelled in this must receive no more.
+        """Receive the next object; nothing may be received after a cancellation.
 
         Raises:
             EOFError: The other end is gone.

@@ -1,4 +1,4 @@
-"""The client that the options of a command ask for, against the service or a local emulator."""
+"""The client for a command's options, connected to the service or a local emulator."""
 
 import contextlib
 import os
@@ -9,28 +9,28 @@ from typing import Any, cast
 
 from pinecone_embed_async import EmbedClient, Quota, SqliteCache
 from pinecone_embed_async._client import DEFAULT_BASE_URL
-from pinecone_embed_async._limits import PlanName
+from pinecone_embed_async._rate_limit import PlanName
 
 _API_VERSION = "2025-10"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What the options of a run say; `None` leaves the client's own default.
+    """Settings of a run; `None` leaves the client's own default.
 
     Attributes:
         model: The name of the model.
         parameters: The model's parameters, `input_type` among them.
-        quota: What paces the requests: limits, or the name of a plan; learned if there is none.
+        quota: Limits, or the name of a plan; learned if `None`.
         concurrency: Requests in flight at most.
         batch_size: Inputs per request at most.
-        decoder: What reads the answers, `"msgspec"` or `"simdjson"`; the client says so if it is anything else.
+        decoder: The decoder of answers, `"msgspec"` or `"simdjson"`; checked by the client.
         base_url: The service's address.
         allow_http: Whether the address may be plain HTTP to another machine.
         emulator: Whether an emulator beside the client answers, without a key.
         timeout: Seconds that the whole run may take.
         dedupe: Whether equal texts are sent once.
-        cache: The file that vectors are kept in; `None` for none.
+        cache: The file of cached vectors; `None` for none.
         quiet: Whether nothing is shown.
     """
 
@@ -59,14 +59,14 @@ def service_named(settings: Settings) -> tuple[str, str]:
 
 @contextlib.asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[EmbedClient[Any]]:
-    """Open a client, and the emulator before it where the settings ask for one."""
+    """Open a client, and before it the emulator if the settings want one."""
     async with contextlib.AsyncExitStack() as stack:
         where: dict[str, Any] = {"base_url": settings.base_url}
         if settings.emulator:
             # The process that embeds a job has no other use for it, and importing it takes a tenth of a second.
             from pinecone_embed_async.emulator import Emulator  # noqa: PLC0415
 
-            # Nobody looks at what it has recorded.
+            # The records would not be read.
             emulator = await stack.enter_async_context(Emulator(record_texts=False))
             where = {"base_url": emulator.url, "api_key": emulator.api_key}
         if settings.cache is not None:
@@ -75,7 +75,7 @@ async def connected(settings: Settings) -> AsyncIterator[EmbedClient[Any]]:
 
 
 def unconnected(settings: Settings) -> EmbedClient[Any]:
-    """A client for what needs no request, and so no key.
+    """Make a client for work without requests, and so without a key.
 
     Raises:
         ConfigurationError: The settings cannot work.
@@ -85,7 +85,7 @@ def unconnected(settings: Settings) -> EmbedClient[Any]:
 
 
 def check_settings(settings: Settings) -> None:
-    """See that the settings can work, as far as that can be told without a request.
+    """Check the settings as far as possible without a request.
 
     Raises:
         ConfigurationError: They cannot.

@@ -20,7 +20,7 @@ DEFAULT_QUERY = "parse a date in ISO 8601 format"
 
 
 def run_demo(query: str, *, top: int, settings: Settings) -> int:
-    """Embed the standard library's docstrings against an emulator and print the nearest to `query`.
+    """Embed the standard library's docstrings with an emulator and print the nearest to `query`.
 
     Raises:
         EmbedError: Of any kind.

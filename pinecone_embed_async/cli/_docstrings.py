@@ -1,4 +1,4 @@
-"""Real text that every machine has: the docstrings of Python's standard library."""
+"""Real text that is on every machine: the docstrings of Python's standard library."""
 
 import ast
 import contextlib
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pinecone_embed_async._jobs import SourceError
+from pinecone_embed_async._jobs._errors import SourceError
 
 # Tests and programs that come with the library, generated tables, and what pip put beside it.
 _LEFT_OUT = frozenset(
@@ -50,8 +50,8 @@ def read_docstrings(library: Path | None = None) -> list[Docstring]:
     """
     library = library or Path(sysconfig.get_path("stdlib"))
     names: dict[str, str] = {}
-    with _collector_paused(), warnings.catch_warnings():
-        # Compiling may warn of old code, which is not the reader's.
+    with _gc_paused(), warnings.catch_warnings():
+        # Parsing may warn of old code in the library.
         warnings.simplefilter("ignore")
         for module, path in _source_files(library):
             try:
@@ -67,8 +67,8 @@ def read_docstrings(library: Path | None = None) -> list[Docstring]:
 
 
 @contextlib.contextmanager
-def _collector_paused() -> Iterator[None]:
-    # Syntax trees are many objects and no cycles: the collector finds nothing and takes a third of the time.
+def _gc_paused() -> Iterator[None]:
+    # Syntax trees are many objects and no cycles: garbage collection finds nothing and takes a third of the time.
     was_enabled = gc.isenabled()
     gc.disable()
     try:

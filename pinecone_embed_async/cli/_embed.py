@@ -1,6 +1,6 @@
 """`pinecone-embed embed` into one file: read the inputs, embed them, write the output.
 
-Files are read before the event loop starts and written after it has ended, so nothing of it holds up the requests.
+Files are read before the event loop starts and written after it has ended, so file access never delays the requests.
 """
 
 import asyncio
@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from pinecone_embed_async import ConfigurationError, EmbedClient, EmbedError
-from pinecone_embed_async._jobs import (
-    Columns,
-    InputFile,
+from pinecone_embed_async._jobs._inputs import InputFile
+from pinecone_embed_async._jobs._outputs import (
     OutputFormat,
     check_output,
     check_space,
     failures_path,
     output_format,
-    read_rows,
     write_output,
 )
+from pinecone_embed_async._jobs._sources import Columns, read_rows
 from pinecone_embed_async._models import KNOWN_MODELS, expected_dimension
 from pinecone_embed_async.cli._connection import Settings, connected
 from pinecone_embed_async.cli._output import print_error, print_line
@@ -27,7 +26,7 @@ from pinecone_embed_async.cli._run import Outcome, embed_texts
 
 
 def embed_to_file(files: Sequence[InputFile], *, out: Path, columns: Columns, settings: Settings) -> int:
-    """Embed the rows of `files` into the one file `out` and give the exit status: 1 if any row is not embedded.
+    """Embed the rows of `files` into the one file `out` and return the exit status: 1 if any row is not embedded.
 
     Everything is held in memory until the end. If no row is embedded, nothing is written, and what `out` held before stays.
 
@@ -68,10 +67,10 @@ async def _embed(texts: Sequence[str], settings: Settings, *, ask_first: bool) -
 
 
 async def _check_dense(client: EmbedClient[Any]) -> None:
-    """Ask the service about a model that is not known by name; what it does not say is found out later.
+    """Look up a model that is not known by name; without an answer the check is left for later.
 
     Raises:
-        ConfigurationError: The model gives sparse vectors.
+        ConfigurationError: The model is sparse.
     """
     try:
         model = await client.describe_model()

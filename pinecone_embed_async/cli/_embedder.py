@@ -1,7 +1,7 @@
 """The process that embeds the texts of a job.
 
-It is told the settings and the texts over a socket, and gives embeddings back. It has no file of the job, so at
-whatever moment either process is killed, the other leaves nothing behind that could do harm.
+It receives the settings and the texts over a socket, and sends embeddings back. It has no file of the job, so at
+whatever moment either process is killed, the other leaves nothing harmful behind.
 """
 
 import asyncio
@@ -17,18 +17,18 @@ from pinecone_embed_async.cli._connection import Settings, connected
 from pinecone_embed_async.cli._slots import Slots
 
 STATISTICS_INTERVAL = 0.1
-"""Seconds between two looks at the client's statistics: as often as a bar is drawn."""
+"""Seconds between two messages of the client's statistics: as often as a bar is drawn."""
 
 
 class Texts(NamedTuple):
-    """Some more texts; those of an earlier message come first."""
+    """More texts, which follow those of earlier messages."""
 
     texts: list[str]
     is_last: bool
 
 
 class MoreWanted(NamedTuple):
-    """Asks for a message of texts."""
+    """A request for another message of texts."""
 
 
 class Embedded(NamedTuple):
@@ -39,30 +39,30 @@ class Embedded(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """What the client has done so far."""
+    """The client's statistics so far."""
 
     statistics: Statistics
 
 
 class Ended(NamedTuple):
-    """All is told; with the error that ended it, if one did."""
+    """The last message, with the error that ended the stream, if one did."""
 
     error: EmbedError | None
 
 
 async def embed_for(channel: Channel) -> None:
-    """Embed what comes over a channel until its other end is closed."""
+    """Embed the texts that come over a channel until its other end is closed."""
     with contextlib.suppress(EOFError, OSError):
         settings: Settings = await channel.receive()
         try:
             async with connected(settings) as client:
                 await channel.send(Counted(client.statistics()))
-                await _Serving(channel, client).serve()
+                await _Session(channel, client).serve()
         except EmbedError as error:
             await channel.send(Ended(error.with_traceback(None)))
 
 
-class _Serving:
+class _Session:
     """Embeds the texts of one job."""
 
     def __init__(self, channel: Channel, client: EmbedClient[Any]) -> None:
@@ -72,15 +72,15 @@ class _Serving:
         self._done = asyncio.Event()
 
     async def serve(self) -> None:
-        """Embed until all is told and the other process has taken note of it, or is gone."""
+        """Embed until everything is sent and the other process has closed its end, or is gone."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._listen(), name="listen")
-                telling = group.create_task(self._tell(), name="tell")
+                counting = group.create_task(self._send_statistics(), name="statistics")
                 error = await self._embed()
                 self._done.set()
-                # Not cancelled, for what it sends has to be sent whole.
-                await telling
+                # Not cancelled, for a message must be sent whole.
+                await counting
                 await self._channel.send(Ended(error))
         except* (EOFError, OSError):
             pass
@@ -107,7 +107,7 @@ class _Serving:
         while True:
             self._arrived.put_nowait(await self._channel.receive())
 
-    async def _tell(self) -> None:
+    async def _send_statistics(self) -> None:
         while not self._done.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STATISTICS_INTERVAL):
@@ -116,8 +116,13 @@ class _Serving:
 
 
 def main(channel: int, memory: int | None = None) -> None:
-    """What the process is started with: the descriptors of a socket and, if there is any, of shared memory."""
-    # What the client and asyncio log would come between the lines of the progress, as in the other process.
+    """Entry point of the process.
+
+    Args:
+        channel: The descriptor of a socket.
+        memory: The descriptor of shared memory; `None` if there is none.
+    """
+    # Log lines of the client and asyncio would come between those of the progress, as in the other process.
     logging.getLogger().addHandler(logging.NullHandler())
     asyncio.run(_embed_over(socket.socket(fileno=channel), None if memory is None else Slots(memory)))
 

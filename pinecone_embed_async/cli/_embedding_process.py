@@ -1,4 +1,4 @@
-"""Embeds a job's rows in a process of its own: reading and writing files would keep the interpreter from its event loop."""
+"""Embeds a job's rows in a process of its own: file access here would keep the interpreter's lock from its event loop."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from typing import Self
 
 from pinecone_embed_async import Statistics
-from pinecone_embed_async._jobs import Batch, JobError, Row
+from pinecone_embed_async._jobs._errors import JobError
+from pinecone_embed_async._jobs._recorder import Batch
+from pinecone_embed_async._jobs._sources import Row
 from pinecone_embed_async._threads import in_thread
 from pinecone_embed_async.cli._channel import Channel
 from pinecone_embed_async.cli._connection import Settings
@@ -18,23 +20,23 @@ from pinecone_embed_async.cli._embedder import Counted, Embedded, Ended, MoreWan
 from pinecone_embed_async.cli._slots import Slots
 
 MESSAGES_AHEAD = 3
-"""Messages of texts that the other process has and has not begun: some are there when it wants one, others on their way."""
+"""Messages of texts sent ahead: some are there when the other process wants one, others on their way."""
 
 ROWS_PER_MESSAGE, CHARACTERS_PER_MESSAGE = 192, 2**20
-"""After which a message is not added to: two full requests of short texts, or half of a request of long ones."""
+"""Size at which a message is full: two full requests of short texts, or half of a request of long ones."""
 
 PATIENCE = 0.05
-"""Seconds after which the rows that a pipe has given are sent, although the next is not there yet."""
+"""Seconds after which the rows of a slow pipe are sent, although the next is not there yet."""
 
 GRACE_SECONDS = 5.0
-"""How long the other process may take to end once it has nothing to do."""
+"""Seconds for the other process to end once it has nothing to do."""
 
 
 class EmbeddingProcess:
-    """Embeds the rows of a job in another process, which is there as long as a `with` block runs.
+    """Embeds the rows of a job in another process, which exists while a `with` block runs.
 
     Args:
-        settings: Of the client.
+        settings: The client's settings.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -43,7 +45,7 @@ class EmbeddingProcess:
         self._is_used = False
         self._channel: Channel | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        # Told of when a stream is opened, for perhaps none will be.
+        # Raised when a stream is opened, for perhaps none will be.
         self._problem: OSError | None = None
         try:
             self._channel, self._process = _started()
@@ -56,7 +58,7 @@ class EmbeddingProcess:
     def __exit__(self, *_: object) -> None:
         if self._channel is None or self._process is None:
             return
-        # Upon this the other process ends.
+        # This ends the other process.
         self._channel.close()
         try:
             if self._is_used:
@@ -69,17 +71,17 @@ class EmbeddingProcess:
 
     @property
     def statistics(self) -> Statistics | None:
-        """What its client has done, as of a moment ago; `None` before there is one. May be asked from any thread."""
+        """Its client's latest statistics; `None` before there are any. May be read from any thread."""
         return self._statistics
 
     @contextlib.asynccontextmanager
     async def stream(self, rows: Iterable[Row]) -> AsyncIterator[AsyncIterator[Batch]]:
-        """Embed the texts of rows, and give them back by requests, as completed; the rows are pulled in a thread.
+        """Embed the texts of rows, and yield them by requests, as completed; the rows are pulled in a thread.
 
-        There is one stream in the life of the process, which has nothing to do after it.
+        A process has one stream, and nothing to do after it.
 
         Raises:
-            EmbedError: The client could not be opened; while the stream is iterated: what ended it before all was tried.
+            EmbedError: The client could not be opened; while the stream is iterated: it ended before all was tried.
             JobError: The other process could not be started, or ended on its own.
         """
         if self._channel is None:
@@ -99,16 +101,16 @@ class EmbeddingProcess:
                 own = error
             finally:
                 feeding.cancel()
-        # What is in flight is of no use any more.
+        # Requests in flight are of no use any more.
         channel.close()
         if own is not None:
             raise own
 
     def _note(self, message: object) -> None:
-        """Take what is not about rows.
+        """Handle a message that is not about rows.
 
         Raises:
-            EmbedError: What ended the stream.
+            EmbedError: The error that ended the stream.
         """
         if isinstance(message, Counted):
             self._statistics = message.statistics
@@ -120,7 +122,7 @@ class EmbeddingProcess:
         while not isinstance(message, Ended):
             message = await _received(channel)
             if isinstance(message, Embedded):
-                yield Batch(feeder.taken_back(message.start, len(message.embeddings)), message.embeddings)
+                yield Batch(feeder.take_back(message.start, len(message.embeddings)), message.embeddings)
             elif isinstance(message, MoreWanted):
                 feeder.more_wanted()
             else:
@@ -130,23 +132,23 @@ class EmbeddingProcess:
 
 
 def _started() -> tuple[Channel, subprocess.Popen[bytes]]:
-    """Start the other process; give it and the own end of the channel to it."""
+    """Start the other process; returns this end of the channel to it, and the process."""
     own, other = socket.socketpair()
     with contextlib.ExitStack() as upon_error, contextlib.ExitStack() as given_away:
         upon_error.enter_context(own)
         given_away.enter_context(other)
         given, slots = [other.fileno()], None
-        # Without shared memory it is slower, and works.
+        # Without shared memory it works, but slower.
         with contextlib.suppress(OSError):
             slots = given_away.enter_context(contextlib.closing(Slots.new()))
             given.append(slots.descriptor)
         process = subprocess.Popen(  # noqa: S603 - it is this interpreter, with this package
-            # Without the working directory, where anything may have the name of a module.
+            # -P leaves out the working directory, where anything may have the name of a module.
             [sys.executable, "-P", "-c", f"from {main.__module__} import main; main(*{given})"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=given,
-            # Ctrl-C is for this process, which sees to the other.
+            # Ctrl-C is for this process, which ends the other.
             start_new_session=True,
         )
         upon_error.pop_all()
@@ -154,10 +156,10 @@ def _started() -> tuple[Channel, subprocess.Popen[bytes]]:
 
 
 class _Feeder:
-    """Reads rows, sends their texts as they are wanted, and has the rows until they come back.
+    """Reads rows, sends their texts on demand, and holds the rows until they are embedded.
 
     Attributes:
-        error: What reading them raised; `None` if nothing.
+        error: The error of reading them; `None` if there was none.
     """
 
     def __init__(self, channel: Channel, rows: Iterable[Row]) -> None:
@@ -171,15 +173,15 @@ class _Feeder:
         self.error: Exception | None = None
 
     def more_wanted(self) -> None:
-        """Note that another message may be sent."""
+        """Allow another message."""
         self._wanted.release()
 
-    def taken_back(self, start: int, count: int) -> list[Row]:
-        """The rows from position `start` on, which are embedded."""
+    def take_back(self, start: int, count: int) -> list[Row]:
+        """Remove and return the embedded rows from position `start` on."""
         return [self._sent.pop(position) for position in range(start, start + count)]
 
     async def feed(self) -> None:
-        """Send all texts; whoever is cancelled in this waits for the row that is being read."""
+        """Send all texts; a cancellation waits for the row that is being read."""
         async with asyncio.TaskGroup() as group:
             reading: asyncio.Task[None] | None = None
             is_last = False
@@ -187,12 +189,12 @@ class _Feeder:
                 await self._wanted.acquire()
                 if reading is None or reading.done():
                     reading = group.create_task(self._read(), name="read")
-                # At least once, whatever was gathered before: more of it may come.
+                # At least once, whatever was gathered before: more may come.
                 while True:
                     await asyncio.wait({reading}, timeout=PATIENCE)
                     if self._gathered or reading.done():
                         break
-                # Looked at before the rows are taken: the thread may add some in between.
+                # Read before the rows are taken: the thread may add some in between.
                 is_last = self._is_exhausted
                 await self._send(is_last=is_last)
 
@@ -204,7 +206,7 @@ class _Feeder:
             self._sent[self._position] = row
             self._position += 1
         with contextlib.suppress(OSError):
-            # Whoever receives finds out that the other process is gone.
+            # The receiver finds out that the other process is gone.
             await self._channel.send(Texts(texts, is_last))
 
     async def _read(self) -> None:
@@ -214,7 +216,7 @@ class _Feeder:
             self.error, self._is_exhausted = error, True
 
     def _gather(self) -> bool:
-        """Pull rows for a message; says whether there are no more."""
+        """Pull rows for a message; returns whether the source is exhausted."""
         count = characters = 0
         for row in self._rows:
             self._gathered.append(row)

@@ -10,24 +10,25 @@ from rich.console import Console
 from rich.table import Table
 
 from pinecone_embed_async import Estimate
-from pinecone_embed_async._jobs import Columns, InputFile, read_rows
+from pinecone_embed_async._jobs._inputs import InputFile
+from pinecone_embed_async._jobs._sources import Columns, read_rows
 from pinecone_embed_async._models import KNOWN_MODELS, tokens_per_minute
 from pinecone_embed_async.cli._connection import Settings, unconnected
 from pinecone_embed_async.cli._progress import duration
 
 
 def print_estimate(files: Sequence[InputFile], columns: Columns, settings: Settings, *, as_json: bool) -> int:
-    """Read the rows of `files`, print what embedding them will cost, and give the exit status.
+    """Read the rows of `files`, print what embedding them will cost, and return the exit status.
 
     Raises:
         EmbedError: A row cannot be read.
     """
     texts = (row.text for row in read_rows(files, columns))
-    told = unconnected(settings).estimate(texts, dedupe=settings.dedupe)
+    estimate = unconnected(settings).estimate(texts, dedupe=settings.dedupe)
     if as_json:
-        print(json.dumps({"model": settings.model, **_fields(told, settings)}))  # noqa: T201 - the command's result
+        print(json.dumps({"model": settings.model, **_fields(estimate, settings)}))  # noqa: T201 - the command's result
     else:
-        _print_table(told, settings)
+        _print_table(estimate, settings)
     return 0
 
 
@@ -36,14 +37,14 @@ def _quota(plan: str, settings: Settings) -> int:
     return tokens_per_minute(plan, None if known is None else known.vector_type, settings.parameters.get("input_type"))
 
 
-def _fields(told: Estimate, settings: Settings) -> dict[str, Any]:
-    fields = asdict(told)
+def _fields(estimate: Estimate, settings: Settings) -> dict[str, Any]:
+    fields = asdict(estimate)
     seconds = fields.pop("seconds")
     plans = {plan: {"tokens_per_minute": _quota(plan, settings), "seconds": waiting} for plan, waiting in seconds.items()}
     return {**fields, "plans": plans}
 
 
-def _print_table(told: Estimate, settings: Settings) -> None:
+def _print_table(estimate: Estimate, settings: Settings) -> None:
     unsent = "not sent" if settings.dedupe else "--dedupe would not send them"
     console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -51,11 +52,11 @@ def _print_table(told: Estimate, settings: Settings) -> None:
     table.add_column(no_wrap=True)
     for name, value in (
         ("model", settings.model),
-        ("inputs", f"{told.inputs:,}"),
-        ("duplicates", f"{told.duplicates:,} ({unsent})" if told.duplicates else "0"),
-        ("over the model's length", f"{told.over_length:,}"),
-        ("tokens, about", f"{told.tokens:,} ({told.tokens_low:,} to {told.tokens_high:,})"),
-        ("requests", f"{told.requests:,}"),
+        ("inputs", f"{estimate.inputs:,}"),
+        ("duplicates", f"{estimate.duplicates:,} ({unsent})" if estimate.duplicates else "0"),
+        ("over the model's length", f"{estimate.over_length:,}"),
+        ("tokens, about", f"{estimate.tokens:,} ({estimate.tokens_low:,} to {estimate.tokens_high:,})"),
+        ("requests", f"{estimate.requests:,}"),
     ):
         table.add_row(name, value)
     console.print(table)
@@ -63,7 +64,7 @@ def _print_table(told: Estimate, settings: Settings) -> None:
     plans.add_column("plan", no_wrap=True)
     plans.add_column("tokens a minute", justify="right", no_wrap=True)
     plans.add_column("waiting for the quota, about", no_wrap=True)
-    for plan, seconds in told.seconds.items():
+    for plan, seconds in estimate.seconds.items():
         plans.add_row(plan, f"{_quota(plan, settings):,}", duration(seconds) if seconds else "none")
     console.print()
     console.print(plans)

@@ -13,19 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from pinecone_embed_async import ConfigurationError, DeadlineExceededError, EmbedError
-from pinecone_embed_async._jobs import (
-    Batch,
-    Columns,
-    Fingerprint,
-    InputFile,
-    InputPrint,
-    Job,
-    JobError,
-    JobProgress,
-    Row,
-    open_job,
-    take_fingerprint,
-)
+from pinecone_embed_async._jobs._errors import JobError
+from pinecone_embed_async._jobs._fingerprint import Fingerprint, InputPrint, take_fingerprint
+from pinecone_embed_async._jobs._inputs import InputFile
+from pinecone_embed_async._jobs._job import Job, JobProgress, open_job
+from pinecone_embed_async._jobs._recorder import Batch
+from pinecone_embed_async._jobs._sources import Columns, Row
 from pinecone_embed_async.cli._connection import Settings, service_named
 from pinecone_embed_async.cli._embedding_process import EmbeddingProcess
 from pinecone_embed_async.cli._output import INTERRUPTED, print_error, print_line, without_key
@@ -36,14 +29,14 @@ _EVENT_INTERVAL = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSettings:
-    """What the options of a job say.
+    """Settings of a job.
 
     Attributes:
-        columns: What is taken from each record.
-        overwrite: Whether a job that is in the folder is removed.
+        columns: The fields taken from each record.
+        overwrite: Whether an existing job in the folder is removed.
         append: Whether the rows of another input are added.
-        retry_failures: Whether the rows that failed are done, and only those.
-        events: Whether progress is told as JSON lines on standard output.
+        retry_failures: Whether the failed rows, and only those, are embedded.
+        events: Whether progress goes to standard output as JSON lines.
     """
 
     columns: Columns
@@ -54,15 +47,15 @@ class JobSettings:
 
 
 def embed_to_folder(files: Sequence[InputFile], *, out: Path, job: JobSettings, settings: Settings) -> int:
-    """Embed the rows of `files` into the folder `out`, going on where an earlier run ended.
+    """Embed the rows of `files` into the folder `out`, resuming where an earlier run ended.
 
     Returns:
         The exit status: 0 if every row is embedded, 1 if any failed, 130 after Ctrl-C.
 
     Raises:
-        EmbedError: The job could not be begun; nothing was sent.
+        EmbedError: The job could not start; nothing was sent.
     """
-    teller = _Events() if job.events else _Lines(quiet=settings.quiet)
+    output = _Events() if job.events else _Lines(quiet=settings.quiet)
 
     def fingerprint(known: Iterable[InputPrint]) -> Fingerprint:
         service, api_version = service_named(settings)
@@ -77,7 +70,7 @@ def embed_to_folder(files: Sequence[InputFile], *, out: Path, job: JobSettings, 
         )
 
     try:
-        # First, for it takes as long to start as the input to be looked at.
+        # First, for it takes as long to start as the input to be checked.
         with (
             EmbeddingProcess(settings) as process,
             open_job(
@@ -91,9 +84,9 @@ def embed_to_folder(files: Sequence[InputFile], *, out: Path, job: JobSettings, 
                 dedupe=settings.dedupe,
             ) as opened,
         ):
-            return _Run(opened, out, settings, teller, process).carry_out()
+            return _Run(opened, out, settings, output, process).carry_out()
     except EmbedError as error:
-        teller.end(2 if isinstance(error, ConfigurationError) else 1, str(error), None, 0.0)
+        output.end(2 if isinstance(error, ConfigurationError) else 1, str(error), None, 0.0)
         raise
 
 
@@ -101,12 +94,12 @@ class _Run:
     """One run of an open job."""
 
     def __init__(
-        self, job: Job, out: Path, settings: Settings, teller: "_Lines | _Events", process: EmbeddingProcess
+        self, job: Job, out: Path, settings: Settings, output: "_Lines | _Events", process: EmbeddingProcess
     ) -> None:
         self._job = job
         self._out = out
         self._settings = settings
-        self._teller = teller
+        self._output = output
         self._process = process
         self._before = self._advance(job.progress())
         self._started = time.perf_counter()
@@ -127,10 +120,10 @@ class _Run:
         return with_quota(advance, self._process.statistics)
 
     def carry_out(self) -> int:
-        """Run the job, tell how it ended, and give the exit status."""
+        """Run the job, report how it ended, and return the exit status."""
         for warning in self._job.warnings:
-            self._teller.warn(warning)
-        self._teller.start(self._out, self._before)
+            self._output.warn(warning)
+        self._output.start(self._out, self._before)
         try:
             with _handler_kept():
                 asyncio.run(self._embed())
@@ -151,13 +144,13 @@ class _Run:
 
     def _end(self, status: int, message: str | None) -> int:
         now = self._with_quota(self._advance(self._job.progress()))
-        self._teller.end(status, message, (self._before, now), time.perf_counter() - self._started)
+        self._output.end(status, message, (self._before, now), time.perf_counter() - self._started)
         if message is not None and not (status == INTERRUPTED and self._settings.quiet):
             print_error(message)
         return status
 
     async def _embed(self) -> None:
-        with showing(self._teller.display(self._before), self._before, self._with_quota) as reporter:
+        with showing(self._output.display(self._before), self._before, self._with_quota) as reporter:
             self._started = time.perf_counter()
             try:
                 async with asyncio.timeout(self._settings.timeout) as limit:
@@ -165,7 +158,7 @@ class _Run:
                         lambda rows: _stream(self._process, rows), lambda progress: reporter(self._advance(progress))
                     )
             except TimeoutError:
-                # Others than its own are the operating system's, which the client does not let through.
+                # A `TimeoutError` of the operating system does not get here: the client wraps it.
                 if not limit.expired():
                     raise
                 raise DeadlineExceededError("the time given with --timeout is over") from None
@@ -187,14 +180,14 @@ async def _stream(process: EmbeddingProcess, rows: Iterable[Row]) -> AsyncIterat
         try:
             yield batches
         except asyncio.CancelledError:
-            # The stream ends once its thread has read what it waits for, a line that somebody types perhaps.
+            # The stream ends once its thread has read what it waits for, a typed line perhaps.
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
             raise
 
 
 class _Lines:
-    """Tells a person: a bar or lines on standard error, and a closing line."""
+    """Output for a person: a bar or lines on standard error, and a closing line."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
@@ -228,7 +221,7 @@ class _Lines:
 
 
 class _Events:
-    """Tells a program: JSON objects on standard output, one a line, each with its `event`."""
+    """Output for a program: JSON objects on standard output, one a line, each with its `event`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -250,7 +243,7 @@ class _Events:
         return _EventDisplay(self, before)
 
     def advance(self, event: str, before: Advance, now: Advance, elapsed: float, **more: Any) -> None:
-        """Tell how far it has come."""
+        """Report how far the job has come."""
         speed = pace(before, now, elapsed)
         self._print(
             event,

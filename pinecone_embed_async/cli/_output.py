@@ -1,4 +1,4 @@
-"""What the command line says: one safe line at a time. Needs only the standard library."""
+"""Output of the command line: one safe line at a time. Needs only the standard library."""
 
 import os
 import sys
@@ -7,13 +7,13 @@ import unicodedata
 PROGRAM = "pinecone-embed"
 
 INTERRUPTED = 130
-"""Exit status after Ctrl-C: 128 and the number of the signal, as shells have it."""
+"""Exit status after Ctrl-C: 128 plus the number of the signal, as in shells."""
 
 
 def printable(text: str) -> str:
     """Make a text from data or from a service safe for a terminal, as one line.
 
-    White space of any kind becomes single spaces; what controls a terminal or the direction of writing is shown escaped.
+    White space of any kind becomes single spaces; characters that control a terminal or the writing direction are escaped.
     """
     line = " ".join(text.split())
     return "".join(character if _is_harmless(character) else ascii(character)[1:-1] for character in line)
@@ -27,7 +27,7 @@ def print_line(text: str) -> None:
 
 
 def print_error(message: str) -> None:
-    """Write one line about what went wrong, without the API key, whatever the message says."""
+    """Write one line about an error, without the API key, whatever the message says."""
     print_line(f"{PROGRAM}: {without_key(message)}")
 
 

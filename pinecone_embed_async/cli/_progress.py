@@ -1,7 +1,7 @@
 """Progress of a run on standard error: a bar on a terminal, plain lines elsewhere, and the closing summary.
 
-The client's callback only stores the latest counts; a thread writes them. So a terminal that was stopped with Ctrl-S, or a
-pipe that nobody reads, holds up the display and never the event loop.
+The client's callback only stores the latest counts; a thread writes them. So a terminal stopped with Ctrl-S, or a
+pipe without a reader, blocks the display and never the event loop.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ _LINE_INTERVAL = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a finished run did.
+    """The figures of a finished run.
 
     Attributes:
         inputs: Inputs of the run.
@@ -36,7 +36,7 @@ class Summary:
         tokens: Tokens that the service counted.
         retries: Requests sent again.
         seconds: From the first request to the last answer.
-        waited: Of these, those in which requests waited for the quota.
+        waited: Seconds of these in which requests waited for the quota.
     """
 
     inputs: int
@@ -48,7 +48,7 @@ class Summary:
     waited: float = 0.0
 
     def __str__(self) -> str:
-        """Tell it in one line."""
+        """Return it as one line."""
         some = f"{self.embedded:,} of " if self.embedded < self.inputs else ""
         rate = f", {self.embedded / self.seconds:,.0f} inputs/s" if self.seconds > 0 and self.embedded else ""
         return (
@@ -65,11 +65,11 @@ class Advance:
         done: Inputs embedded.
         failed: Inputs that failed.
         total: Inputs of the run; `None` while that is not known.
-        duplicates: Inputs that are not sent, for another has the same text, and that are not copied from that yet.
+        duplicates: Inputs that are not sent, for another has the same text, and are not copied yet.
         requests: Requests answered.
         tokens: Tokens billed.
         retries: Requests sent again.
-        quota: Tokens a minute that the quota has; `None` while that is not known.
+        quota: The quota's tokens a minute; `None` while that is not known.
         is_waiting: Whether requests wait for the quota now.
         waited: Seconds in which requests waited for the quota.
     """
@@ -87,7 +87,7 @@ class Advance:
 
 
 def with_quota(advance: Advance, statistics: Statistics | None) -> Advance:
-    """An advance with what a client knows of its quota; may be called from any thread."""
+    """Add a client's quota to an advance; may be called from any thread."""
     quotas = () if statistics is None else statistics.quotas
     limits = [quota.limit * 60 / quota.window for quota in quotas if quota.limit is not None]
     return replace(
@@ -119,11 +119,11 @@ class Display(Protocol):
         """Show it."""
 
     def close(self) -> None:
-        """Show nothing any more."""
+        """Stop showing."""
 
 
 class Reporter:
-    """Takes the progress of a run and has it shown until it is closed; call it with each advance."""
+    """Shows the progress of a run in a thread until it is closed; call it with each advance."""
 
     def __init__(self, display: Display | None, start: Advance, watch: Callable[[Advance], Advance]) -> None:
         # Shown while nothing is answered yet, which under a spent quota may take a minute.
@@ -146,7 +146,7 @@ class Reporter:
             self._thread.join()
 
     def _run(self, display: Display) -> None:
-        # A standard error that was closed or that nobody reads any more ends the display, not the run.
+        # A standard error that is closed or has lost its reader ends the display, not the run.
         with contextlib.suppress(OSError, ValueError):
             try:
                 while not self._stop.wait(display.interval):
@@ -168,12 +168,12 @@ def reporting(total: int, client: EmbedClient[Any], *, quiet: bool) -> Iterator[
 def showing(
     display: Display | None, start: Advance, watch: Callable[[Advance], Advance] = lambda advance: advance
 ) -> Iterator[Reporter]:
-    """Have a display show what the reporter is told while the block runs.
+    """Show the reporter's advances on a display while the block runs.
 
     Args:
         display: Shows it; `None` if nothing is shown.
-        start: Where the run begins.
-        watch: Adds what changes without an answer; called in the display's thread.
+        start: The state at the beginning.
+        watch: Adds figures that change without an answer; called in the display's thread.
     """
     reporter = Reporter(display, start, watch)
     try:
@@ -185,19 +185,19 @@ def showing(
 def standard_display(start: Advance) -> Display:
     """A bar on a terminal, else a line every few seconds. Rates are of what comes after `start`."""
     console = Console(stderr=True, soft_wrap=False)
-    # Not the console's opinion, which FORCE_COLOR changes: a log file is none the better for a bar in it.
+    # Not the console's opinion, which FORCE_COLOR changes: a bar does not belong in a log file.
     on_terminal = sys.stderr is not None and sys.stderr.isatty() and not console.is_dumb_terminal
     return _BarDisplay(console, start) if on_terminal else _LineDisplay(start)
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast a run is.
+    """The pace of a run.
 
     Attributes:
-        inputs: A second.
-        tokens: A minute.
-        left: Seconds until all is sent and answered; `None` while that cannot be told.
+        inputs: Inputs a second.
+        tokens: Tokens a minute.
+        left: Seconds until all is sent and answered; `None` while that is not known.
     """
 
     inputs: float
@@ -293,7 +293,7 @@ def _of_quota(progress: Advance) -> str:
 
 
 def waited(seconds: float) -> str:
-    """What a summary says of the time that went into waiting for the quota; nothing if there was hardly any."""
+    """A summary's note on the time spent waiting for the quota; empty if there was hardly any."""
     return f" ({duration(seconds)} waiting for the quota)" if seconds >= 1 else ""
 
 
@@ -308,7 +308,7 @@ def counted(number: int, singular: str, plural: str | None = None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A length of time, as exact as it is long."""
+    """A length of time, the coarser the longer."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

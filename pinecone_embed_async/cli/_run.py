@@ -1,27 +1,22 @@
-"""One run of the client over texts that are there."""
+"""One run of the client over texts in memory."""
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pinecone_embed_async import (
-    DenseEmbeddings,
-    EmbedClient,
-    EmbedError,
-    SparseEmbeddings,
-)
+from pinecone_embed_async import DenseEmbeddings, EmbedClient, EmbedError, SparseEmbeddings
 from pinecone_embed_async.cli._connection import Settings
 from pinecone_embed_async.cli._progress import Summary, advance_of, reporting
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a run.
+    """The outcome of a run.
 
     Attributes:
-        embeddings: A row for each text, those included that are not embedded.
-        summary: What it did.
+        embeddings: A row for each text, including those that are not embedded.
+        summary: The summary.
         error: Why it is not complete; `None` if it is.
     """
 
@@ -31,7 +26,7 @@ class Outcome:
 
 
 async def embed_texts(client: EmbedClient[Any], texts: Sequence[str], settings: Settings) -> Outcome:
-    """Embed all texts with progress; what was embedded comes back, whatever became of the rest.
+    """Embed all texts with progress; returns what was embedded, even if the rest failed.
 
     Raises:
         ConfigurationError: The settings do not fit together; nothing was sent.
@@ -44,7 +39,7 @@ async def embed_texts(client: EmbedClient[Any], texts: Sequence[str], settings: 
                 texts, timeout=settings.timeout, dedupe=settings.dedupe, progress=lambda now: reporter(advance_of(now))
             )
         except EmbedError as error:
-            # `on_error="return"` would not tell what ended a run before all was tried.
+            # `on_error="return"` would not show what ended a run before all was tried.
             if error.partial is None:
                 raise
             failure, embeddings = error, error.partial

@@ -7,10 +7,10 @@ from pinecone_embed_async.emulator import Emulator
 
 
 def serve(emulator: Emulator) -> int:
-    """Serve until Ctrl-C, which is the ordinary end, and give the exit status.
+    """Serve until Ctrl-C, which is the ordinary end, and return the exit status.
 
     Raises:
-        OSError: The address cannot be listened on.
+        OSError: The address cannot be bound.
     """
     try:
         asyncio.run(_serve(emulator))

@@ -1,4 +1,4 @@
-"""Memory that two processes share, in slots: one of them fills slots, the other reads them in place and gives them back."""
+"""Shared memory of two processes, in slots: one of them fills slots, the other reads them in place and frees them."""
 
 import contextlib
 import mmap
@@ -11,25 +11,25 @@ from typing import Self
 import numpy as np
 
 SLOTS = 32
-"""For what is being written to the journal, what gathers meanwhile, and some. Of those that are free the first is taken,
+"""For the group being written to the journal, the next one, and some more. The first free slot is taken,
 so memory is only used for as many as were ever in use at once."""
 
 BYTES_PER_SLOT = 2**20
 """A full request of the longest vectors that are hosted, 96 of 2048 float32, are three quarters of that."""
 
 ALIGNMENT = 64
-"""As Arrow wants its buffers."""
+"""Arrow's alignment of buffers."""
 
 _BYTES = mmap.PAGESIZE + SLOTS * BYTES_PER_SLOT
 
 
 class Slots:
-    """The slots, as one of the two processes sees them.
+    """One process's view of the slots.
 
-    What is filled is told to the other process by other means; that a slot is free again it reads in the memory.
+    The numbers of filled slots reach the other process by other means; which slots are free is in the memory itself.
 
     Args:
-        descriptor: Of the memory; closed with `close`.
+        descriptor: The memory's descriptor; closed by `close`.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -40,10 +40,10 @@ class Slots:
 
     @classmethod
     def new(cls) -> Self:
-        """Make the memory, all of it free; the process that is to share it inherits the descriptor.
+        """Make the memory, with all slots free; the other process inherits the descriptor.
 
         Raises:
-            OSError: It cannot be had; where files may not be as large, for instance.
+            OSError: There is no such memory; where files may not be as large, for instance.
         """
         with contextlib.ExitStack() as upon_error:
             if hasattr(os, "memfd_create"):
@@ -58,7 +58,7 @@ class Slots:
             return slots
 
     def close(self) -> None:
-        """Close the descriptor; the memory is there as long as anything in it is in use."""
+        """Close the descriptor; the memory exists as long as anything in it is in use."""
         os.close(self.descriptor)
 
     def fill(self, buffers: Sequence[memoryview]) -> int | None:
@@ -81,11 +81,11 @@ class Slots:
         return slot
 
     def buffers(self, slot: int, sizes: Sequence[int]) -> list[memoryview]:
-        """What a slot was filled with, in place; called by the other process, once. The slot is free when all of it is gone.
+        """The buffers in a slot, in place; called by the other process, once. The slot is free when all of them are gone.
 
         Args:
-            slot: Its number.
-            sizes: Of the buffers, in bytes.
+            slot: The slot's number.
+            sizes: Sizes of the buffers, in bytes.
         """
         content = self._bytes[slot].view()
         weakref.finalize(content, self._is_filled.__setitem__, slot, False).atexit = False

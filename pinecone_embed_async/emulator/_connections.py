@@ -12,9 +12,9 @@ from pinecone_embed_async.emulator._listener import Listener
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-# The end of a connection takes a few turns of the loop, and so does the beginning of one that was just accepted.
-_TURNS = 5
-# For one that is stuck.
+# A connection's end takes a few iterations of the loop, as does the start of one that was just accepted.
+_ITERATIONS = 5
+# Seconds for a connection that is stuck.
 _PATIENCE = 1.0
 
 
@@ -57,7 +57,7 @@ class Connections:
         """Start to accept connections.
 
         Raises:
-            OSError: If the address cannot be had.
+            OSError: If the address cannot be bound.
         """
         listener = Listener(host, port, self._protocol)
         await listener.open()
@@ -68,30 +68,30 @@ class Connections:
         return self._server()
 
     def doom(self, transport: asyncio.BaseTransport | None) -> None:
-        """Mark a connection: its next request is not to be answered."""
+        """Mark a connection: its next request gets no answer."""
         self._doomed = {one for one in self._doomed if not one.is_closing()}
         if transport is not None:
             self._doomed.add(transport)
 
     def is_doomed(self, transport: asyncio.BaseTransport) -> bool:
-        """Say whether a connection has been marked."""
+        """Whether a connection has been marked."""
         return transport in self._doomed
 
     def close_idle(self, busy: set[asyncio.BaseTransport]) -> None:
-        """Close all connections but the busy ones."""
+        """Close all connections except the busy ones."""
         for connection in self._server.connections:
             if connection.transport is not None and connection.transport not in busy:
                 connection.transport.close()
 
     async def close(self) -> None:
-        """Stop accepting, and end all connections at once; what is being answered is dropped."""
+        """Stop accepting, and end all connections at once; requests under way are dropped."""
         if self._listener is not None:
             await self._listener.close()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _PATIENCE
-        turns = 0
-        while turns < _TURNS or (self._server.connections and loop.time() < deadline):
-            turns += 1
+        iterations = 0
+        while iterations < _ITERATIONS or (self._server.connections and loop.time() < deadline):
+            iterations += 1
             for connection in self._server.connections:
                 if isinstance(connection.transport, asyncio.WriteTransport):
                     connection.transport.abort()

@@ -28,7 +28,7 @@ _CODES = {
 
 
 def code_of(status: int) -> str:
-    """Give the error code that goes with an HTTP status."""
+    """Return the error code that goes with an HTTP status."""
     if status in _CODES:
         return _CODES[status]
     if status >= 500:

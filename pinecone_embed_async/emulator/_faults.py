@@ -1,6 +1,6 @@
-"""The faults that the emulator can be told to commit: their names, what a client should make of them, and when they come.
+"""The faults that the emulator can inject: their names, a client's right reaction, and when they come.
 
-Nothing here does I/O: `_spoiling` and `_transport_faults` carry the faults out.
+Nothing here does I/O: `_spoiling` and `_transport_faults` inject the faults.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Outlook(StrEnum):
-    """What a client should make of a fault.
+    """A client's right reaction to a fault.
 
     Attributes:
         RETRYABLE: The same request, sent again, may be answered.
@@ -146,7 +146,7 @@ _KINDS: dict[FaultName, _Kind] = {
     _N.ERROR_IN_200: _Kind(
         "answers 200 with the error envelope of status VALUE", billed=False, value="error_status", default="503"
     ),
-    # On the way back: the service has worked, the answer suffers.
+    # After the work of the service, on the way back of the answer.
     _N.RESET_DURING_HEADERS: _Kind("resets the connection in the middle of the headers"),
     _N.RESET_AFTER_HEADERS: _Kind("resets the connection between the headers and the body"),
     _N.CUT_OFF_BODY: _Kind("announces the full length, sends half of the body and closes"),
@@ -165,7 +165,7 @@ _KINDS: dict[FaultName, _Kind] = {
     ),
     _N.KEEP_ALIVE_CLOSE: _Kind("answers, and resets the connection when the next request comes in on it"),
     _N.COMPRESSED: _Kind("sends the answer as honest gzip", outlook=_H),
-    # In the body: status 200 and whole, but not what was asked for.
+    # In the body: status 200 and complete, but not the requested answer.
     _N.EMPTY_BODY: _Kind("answers 200 without a body"),
     _N.HTML_BODY: _Kind("answers 200 with a page of a proxy"),
     _N.INVALID_JSON: _Kind("leaves out the last bracket"),
@@ -219,7 +219,7 @@ class StatusAnswer:
 
     @property
     def outlook(self) -> Outlook:
-        """Say what a client should make of it."""
+        """A client's right reaction."""
         if self.status in _RETRYABLE_STATUSES:
             return Outlook.RETRYABLE
         # 101 is an answer of its own to some clients; other 1xx leave the request without one.
@@ -263,17 +263,17 @@ class Fault:
             raise ValueError(f"fault {known.value} does not take {text!r}: it {kind.description}")
 
     def __str__(self) -> str:
-        """Write the fault as `parse_fault` reads it."""
+        """The fault in the form that `parse_fault` reads."""
         return f"{self.name.value}={self.value}" if self.value else self.name.value
 
     @property
     def description(self) -> str:
-        """Say in one line what the fault does and which value it takes."""
+        """The fault and its value in one line."""
         return _KINDS[self.name].description
 
     @property
     def outlook(self) -> Outlook:
-        """Say what a client should make of it; that of a status depends on the status."""
+        """A client's right reaction; that to a status depends on the status."""
         if self.name is FaultName.STATUS:
             return self.status_answer.outlook
         if self.name is FaultName.ERROR_IN_200:
@@ -286,13 +286,13 @@ class Fault:
         return _KINDS[self.name].billed
 
     def applies_to(self, vector_type: Literal["dense", "sparse"] | None) -> bool:
-        """Say whether an answer of this type can have the fault; without a type every fault can be tried."""
+        """Whether an answer of this type can have the fault; without a type every fault can."""
         needed = _KINDS[self.name].vector_type
         return needed is None or vector_type is None or needed == vector_type
 
     @property
     def number(self) -> float | None:
-        """Give the value as a number: seconds, MiB or a status; `None` without one."""
+        """Return the value as a number: seconds, MiB or a status; `None` without one."""
         return float(self.value) if self.value else None
 
     @property
@@ -359,7 +359,7 @@ def as_fault(fault: AnyFault) -> Fault:
 
 @runtime_checkable
 class FaultSource(Protocol):
-    """Decides for each request whether it suffers a fault, and which."""
+    """Chooses the fault of each request, if any."""
 
     def choose(self, request: EmbedRequest) -> Fault | None:
         """Choose the fault for a request, `None` for none."""
@@ -509,7 +509,7 @@ FaultSetting = FaultSource | Fault | str | None
 
 
 def as_sources(faults: FaultSetting | Iterable[FaultSource | AnyFault]) -> tuple[FaultSource, ...]:
-    """Make fault sources of whatever says which faults: one or several sources, faults, or texts for `parse_fault`.
+    """Make fault sources of a setting: one or several sources, faults, or texts for `parse_fault`.
 
     Raises:
         ValueError: If a text names no fault.
@@ -533,7 +533,7 @@ class _Injection:
 
 
 class FaultPlan:
-    """Decides for one emulator: what was injected comes first, in order; then the sources, in order."""
+    """The faults of one emulator: injected ones first, in order; then the sources, in order."""
 
     def __init__(self, sources: tuple[FaultSource, ...] = ()) -> None:
         self.sources = sources

@@ -1,4 +1,4 @@
-"""Order by events instead of sleeping: a gate that holds answers back, and waiting for a count to be reached."""
+"""Events instead of sleeping in tests: a gate that holds answers, and waiting for a count to be reached."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Gate:
-    """Holds requests back, until they are released together or one by one."""
+    """Holds requests until they are released together or one by one."""
 
     def __init__(self) -> None:
         self._closed = False
@@ -28,7 +28,7 @@ class Gate:
         self._closed = True
 
     def open(self, *numbers: int) -> None:
-        """Let the requests with these numbers through; without numbers all, and those that come later."""
+        """Release the requests with these numbers; without numbers all, and later ones."""
         if not numbers:
             self._closed = False
         for number, (_, future) in self._waiting.items():
@@ -54,7 +54,7 @@ class Milestones:
         self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
 
     def check(self) -> None:
-        """Wake those whose condition is true now; to be called after every change of what conditions read."""
+        """Wake the waits whose condition is true now; call it after every change that conditions depend on."""
         for condition, future in self._waiting:
             if not future.done() and condition():
                 future.set_result(None)

@@ -41,7 +41,7 @@ class Listener:
         """Start to listen.
 
         Raises:
-            OSError: If the address cannot be had.
+            OSError: If the address cannot be bound.
         """
         found = await asyncio.get_running_loop().getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
         self._family, _, _, _, self._address = found[0]
@@ -66,7 +66,7 @@ class Listener:
 
     async def _listen(self) -> None:
         bound = self._bound()
-        # Neither waits nor fails as long as it is not to listen yet.
+        # Neither waits nor fails while it does not listen yet.
         self._server = await asyncio.get_running_loop().create_server(
             self._protocol_factory, sock=bound, backlog=_BACKLOG, start_serving=False
         )
@@ -87,7 +87,7 @@ class Listener:
             loop = asyncio.get_running_loop()
             for listening in self._server.sockets:
                 loop.remove_reader(listening.fileno())
-            # Not at once: a connection that has just been accepted is still to be handed to the server.
+            # Not at once: a connection that has just been accepted must still be handed to the server.
             loop.call_soon(self._server.close)
             self._server = None
 

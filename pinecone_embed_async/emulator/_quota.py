@@ -22,7 +22,7 @@ class ServiceQuota:
 
     Attributes:
         tokens_per_window: Tokens per window for each pair of model and input type; a mapping gives each input type its own
-            limit, and none to an input type that it does not name.
+            limit, and none to an input type that it leaves out.
         requests_per_second: Requests per second of the project.
         requests_per_window: Requests per window of the project.
         tokens_per_month: Tokens of each model in all; never refilled.
@@ -46,7 +46,7 @@ class ServiceQuota:
     retry_after: Literal["seconds", "date"] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a window that never ends or never begins, and a bucket that holds nothing or is none.
+        """Check the window and the burst.
 
         Raises:
             ValueError: If `window` is not a positive finite number, or `burst` is below 1 or given for windows.
@@ -59,7 +59,7 @@ class ServiceQuota:
             raise ValueError(f"burst is for the kind 'bucket', not {self.kind!r}")
 
     def token_limit(self, input_type: str) -> int | None:
-        """Give the tokens per window for an input type, `None` if there is no limit."""
+        """Return the tokens per window for an input type, `None` if there is no limit."""
         limit = self.tokens_per_window
         if limit is None or isinstance(limit, int):
             return limit
@@ -81,7 +81,7 @@ class QuotaRefusal:
 
 @dataclass(slots=True)
 class _Usage:
-    """What was charged to one limit: times in seconds and amounts, oldest first; and what a bucket lacks of it.
+    """Charges to one limit: times in seconds and amounts, oldest first; and a bucket's missing tokens.
 
     A bucket is counted in fractions, so that it is as full after many small refills as after a large one.
     """
@@ -97,15 +97,15 @@ class _Usage:
         self.missing += amount
 
     def refill(self, now: float, limit: int, window: float) -> None:
-        """Put into the bucket what came since the last refill, `limit` in a `window`."""
+        """Refill the bucket for the time since the last refill, by `limit` in a `window`."""
         if self.missing:
             passed = Fraction(now) - Fraction(self.refilled_at)
             self.missing = max(Fraction(0), self.missing - passed * limit / Fraction(window))
         self.refilled_at = now
 
     def wait_for_bucket(self, now: float, amount: int, limit: int, window: float, burst: int) -> float:
-        """Give the seconds until a bucket of `burst` has `amount`, 0 if it has, infinity if it never will."""
-        # What is older counts neither here nor in a window, should the kind change.
+        """Return the seconds until a bucket of `burst` has `amount`, 0 if it has, infinity if it never will."""
+        # Older charges count neither here nor in a window, should the kind change.
         self._forget(now - window)
         lacks = self.missing + amount - burst
         if lacks <= 0:
@@ -119,7 +119,7 @@ class _Usage:
         return wait
 
     def wait(self, now: float, amount: int, limit: int, window: float, anchor: float | None) -> float:
-        """Give the seconds until `amount` fits, 0 if it fits now, infinity if it never does.
+        """Return the seconds until `amount` fits, 0 if it fits now, infinity if it never does.
 
         With an `anchor` the windows are fixed and follow each other from there.
         """
@@ -146,8 +146,8 @@ class _Usage:
 class QuotaLedger:
     """Decides whether a request is within a quota, and charges it if it is.
 
-    A request that is refused is charged to nothing. The quota may be another one with every call: what was charged
-    to a limit while there was one counts on.
+    A refused request is not charged. The quota may differ with every call: earlier charges to a limit keep
+    counting.
     """
 
     def __init__(self) -> None:
@@ -158,7 +158,7 @@ class QuotaLedger:
         self._windows = _Usage()
 
     def decide(self, quota: ServiceQuota, now: float, model: str, input_type: str, tokens: int) -> QuotaRefusal | None:
-        """Charge a request, or say why it is refused.
+        """Charge a request, or return why it is refused.
 
         Args:
             quota: The limits that hold now.
@@ -204,7 +204,7 @@ class QuotaLedger:
 
 
 def _token_wait(usage: _Usage, now: float, tokens: int, limit: int, quota: ServiceQuota, anchor: float | None) -> float:
-    # Also while there are windows, so that what was charged counts on if the kind changes.
+    # Also while there are windows, so that charges keep counting if the kind changes.
     usage.refill(now, limit, quota.window)
     if quota.kind != "bucket":
         return usage.wait(now, tokens, limit, quota.window, anchor)

@@ -1,4 +1,4 @@
-"""What is known of one `/embed` request before it is answered, and the reading of its body."""
+"""One `/embed` request before it is answered, and the parsing of its body."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class EmbedRequest:
         number: Counts the requests of one emulator from 1, in the order of arrival.
         model: The model's name as sent.
         inputs: The texts as sent.
-        vector_type: What the model gives; `None` for an unknown model.
+        vector_type: The model's vector type; `None` for an unknown model.
     """
 
     number: int

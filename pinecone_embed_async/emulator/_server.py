@@ -1,4 +1,4 @@
-"""The emulated service: its routes, and the way of a request through them."""
+"""The emulated service: its routes, and the handling of a request."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async.emulator._models import EmulatedModel
 
     Latency = float | tuple[float, float] | Callable[[EmbedRequest], float]
-    """Seconds that an answer is held back: always the same, drawn evenly between two, or by the request."""
+    """Seconds by which an answer is delayed: a constant, a range to draw from evenly, or a function of the request."""
 
 API_VERSIONS = ("2025-04", "2025-10")
 """Versions of the API with the same `/embed`. Source: the reference, which covers both."""
@@ -43,7 +43,7 @@ API_VERSIONS = ("2025-04", "2025-10")
 DEFAULT_API_KEY = "emulator-key"
 
 _JSON = "application/json"
-# What an answer is that came through all right, whatever becomes of its connection later.
+# Faults that leave the answer itself right.
 _UNSPOILED = frozenset({FaultName.KEEP_ALIVE_CLOSE})
 
 
@@ -61,9 +61,9 @@ class Emulator:
         print(emulator.statistics().by_status)
     ```
 
-    A request's way: received and numbered; held back while `hold` says so; a fault that strikes before the work; key,
-    version, parameters and content checked; the quota; the latency; the vectors; a fault that strikes the answer.
-    A refused request keeps its refusal: a fault chosen for its answer does not strike.
+    Steps of a request: received and numbered; held while `hold` is on; a fault instead of the work; key,
+    version, parameters and content checked; the quota; the latency; the vectors; a fault of the answer.
+    A refused request keeps its refusal: a fault chosen for its answer does not apply.
 
     Args:
         api_key: The key that requests must carry.
@@ -71,11 +71,11 @@ class Emulator:
         port: The port to listen on; 0 for a free one.
         models: Models besides the service's own; one of the same name takes its place.
         quota: The limits that are enforced; none by default.
-        latency: Seconds that answers are held back: one number, a pair to draw between, or a function of the request.
-        reject: Says of a text whether the service refuses it as content (400 INVALID_ARGUMENT, which echoes the text).
-        faults: The faults to commit, as for the attribute.
+        latency: Seconds by which answers are delayed: one number, a pair to draw between, or a function of the request.
+        reject: Returns whether the service refuses a text as content (400 INVALID_ARGUMENT, which echoes the text).
+        faults: The faults to inject, as for the attribute.
         max_body_bytes: Largest request body; a larger one is answered with 413.
-        seed: Of the draws of `latency`.
+        seed: Seed of the draws of `latency`.
         record_texts: Whether `statistics` counts answers by text, which keeps every text in memory.
         clock: Seconds of a clock that does not go backwards, for the quota.
 
@@ -127,7 +127,7 @@ class Emulator:
         self._connections: Connections | None = None
 
     def __repr__(self) -> str:
-        """Say where it listens, without the key."""
+        """Show where it listens, without the key."""
         where = self.url if self._connections is not None else "not started"
         return f"<Emulator {where}, {self._tally.requests} requests>"
 
@@ -159,7 +159,7 @@ class Emulator:
         """Listen.
 
         Raises:
-            OSError: The address cannot be listened on.
+            OSError: The address cannot be bound.
             RuntimeError: It is started already.
         """
         if self._connections is not None:
@@ -184,10 +184,10 @@ class Emulator:
     def _count_connection(self) -> None:
         self._tally.connections_opened += 1
 
-    # What tests ask for.
+    # For tests.
 
     def statistics(self) -> Statistics:
-        """Give the counts so far."""
+        """Return the counts so far."""
         return self._tally.snapshot(
             in_flight=len(self._in_flight),
             connections_open=0 if self._connections is None else len(self._connections),
@@ -199,18 +199,18 @@ class Emulator:
 
     @property
     def held(self) -> tuple[EmbedRequest, ...]:
-        """The requests that `hold` keeps back, in the order of arrival."""
+        """The requests held by `hold`, in the order of arrival."""
         return self._gate.held
 
     def hold(self) -> None:
-        """Hold back all answers until `release`; requests are received and counted."""
+        """Hold all answers until `release`; requests are received and counted."""
         self._gate.close()
 
     def release(self, *numbers: int) -> None:
-        """Let the answers go that `hold` has kept back, and hold no more.
+        """Release the answers held by `hold`, and hold no more.
 
         Args:
-            numbers: Lets only the requests with these numbers go, see `held`, and goes on holding.
+            numbers: Releases only the requests with these numbers, see `held`, and keeps holding the others.
         """
         self._gate.open(*numbers)
 
@@ -234,7 +234,7 @@ class Emulator:
 
     @property
     def faults(self) -> tuple[FaultSource, ...]:
-        """What chooses the faults; the first source that has one for a request decides.
+        """The fault sources; the first one that has a fault for a request decides.
 
         May be set, while it runs, to one or several of: a `FaultMix`, a `FaultRule`, any `FaultSource`, a `Fault` for all
         requests, a text for `parse_fault`; `None` or an empty list ends all faults.
@@ -246,7 +246,7 @@ class Emulator:
         self._plan.sources = as_sources(faults)
 
     def inject(self, fault: AnyFault, *, times: int = 1, when: Callable[[EmbedRequest], bool] | None = None) -> None:
-        """Commit a fault with the next requests; comes before `faults`, and what was injected first comes first.
+        """Inject a fault into the next requests; precedes `faults`, and earlier injections precede later ones.
 
         ```python
         async with Emulator() as emulator:
@@ -265,7 +265,7 @@ class Emulator:
         self._plan.inject(as_fault(fault), times, when)
 
     def clear_faults(self) -> None:
-        """End all faults, and forget what was injected and not used."""
+        """End all faults, and drop unused injections."""
         self._plan = FaultPlan()
 
     def refuse_connections(self) -> None:
@@ -278,7 +278,7 @@ class Emulator:
         """Accept connections again, on the same port."""
         await self._running().listener.accept()
 
-    # The way of a request.
+    # Handling of a request.
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         transport = request.transport
@@ -361,7 +361,7 @@ class Emulator:
         return response
 
     async def _read(self, request: web.BaseRequest) -> bytes | None:
-        """Read the body, `None` if it is too large; that too is read to its end, for a client listens only then."""
+        """Read the body, `None` if it is too large; even then to its end, for a client listens only after it."""
         if request.headers.get("Expect", "").lower() == "100-continue" and isinstance(
             request.transport, asyncio.WriteTransport
         ):
@@ -386,7 +386,7 @@ class Emulator:
             seen = EmbedRequest(self._numbers)
         self._in_flight[seen.number] = request.transport
         self._tally.requests += 1
-        # A request whose client has left is not in flight any more, though its end takes another turn of the loop.
+        # A request whose client has left is no longer in flight, though its end takes another iteration of the loop.
         alive = sum(transport is not None and not transport.is_closing() for transport in self._in_flight.values())
         self._tally.max_in_flight = max(self._tally.max_in_flight, alive)
         self._milestones.check()
@@ -431,14 +431,14 @@ class Emulator:
     def _delay(self, seen: EmbedRequest) -> float:
         latency = self.latency
         if isinstance(latency, tuple):
-            # Of the number, so that the order in which concurrent requests ask for it does not matter.
+            # Seeded by the number, so that the order of concurrent requests does not matter.
             return random.Random(f"{self._seed}:{seen.number}").uniform(*latency)
         return latency(seen) if callable(latency) else latency
 
     async def _compute(self, task: Task) -> Answer:
         async with self._computing:
             answer = compute(task, self._features)
-            # One answer a turn of the loop: whoever else runs in it, a client perhaps, gets its turn in between.
+            # One answer per iteration of the loop, so that other tasks in it, a client's perhaps, run in between.
             await asyncio.sleep(0)
         return answer
 

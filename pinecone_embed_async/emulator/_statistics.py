@@ -1,4 +1,4 @@
-"""What the emulator has seen so far: a snapshot for tests, and the tally behind it."""
+"""Counts of the emulator: a snapshot for tests, and the running tally."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Statistics:
         tokens_billed: Tokens of these inputs.
         connections_opened: Connections accepted.
         connections_open: Connections that are open now.
-        faults: Faults committed, by name.
+        faults: Faults injected, by name.
         answered: How many times each text was answered with status 200, spoiled answers included.
         answered_well: The same for answers that were not spoiled.
     """

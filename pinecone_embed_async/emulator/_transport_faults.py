@@ -1,4 +1,4 @@
-"""Faults of connections and of HTTP itself, carried out on a request's transport."""
+"""Faults of connections and of HTTP itself, injected into a request's transport."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 _JSON = "application/json"
 _PIECES = 20
 _MEBIBYTE = 1 << 20
-# Ends nowhere, so that the body is no JSON even for a client that would take all of it.
+# Never closed, so that the body is no JSON even for a client that reads all of it.
 _ENDLESS_START = b'{"model":"'
 
 
 class Finished(web.StreamResponse):
-    """Tells aiohttp that the connection has been dealt with: nothing more is written, and it is closed.
+    """Makes aiohttp leave the connection alone: nothing more is written, and it is closed.
 
     Args:
         status: The status that was sent, `None` if none was.
@@ -58,7 +58,7 @@ class Finished(web.StreamResponse):
 
 
 def reset(request: web.BaseRequest) -> None:
-    """Reset the connection of a request; what was written before is sent if the kernel has taken it."""
+    """Reset the connection of a request; earlier writes are sent if the kernel has taken them."""
     transport = request.transport
     if transport is None:
         return
@@ -128,7 +128,7 @@ async def _stall(request: web.BaseRequest, seconds: float | None) -> None:
 
 
 async def strike_instead(fault: Fault, request: web.BaseRequest, seen: EmbedRequest) -> web.StreamResponse:
-    """Commit a fault that is not billed; of `connection_refused` only what happens to this connection.
+    """Inject a fault that is not billed; of `connection_refused` only the part of this connection.
 
     Args:
         fault: The fault.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Words that say little about what a text is about weigh little, as inverse document frequencies would have it.
+# Common words weigh little, as with inverse document frequencies.
 _STOP_WORDS = frozenset(
     """
     a about after all also an and any are as at be been but by can could do does for from given had has have how i
@@ -36,11 +36,11 @@ _SIGN_WEIGHT = 1
 _N_GRAM_SIZE = 3
 _MOST_N_GRAMS = 32
 
-# Small against the words' weights: tells texts with the same words in another order apart, hardly moves them.
+# Small against the weights of words: distinguishes texts with the same words in another order, and hardly moves them.
 _IDENTITY_WEIGHT = 5
 _IDENTITY_FEATURES = 2
 
-# Weighs less than a word: a query and a passage of the same text come out near, not equal.
+# Weighs less than a word: a query and a passage of the same text are near, not equal.
 _INPUT_TYPE_WEIGHT = 6
 
 
@@ -70,7 +70,7 @@ def _mix(hashes: NDArray[np.uint32]) -> NDArray[np.uint32]:
 
 
 def _signed(hashes: NDArray[np.uint32], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give the weights their sign by the lowest bit; the place comes from the high bits, so the two are independent."""
+    """Sign the weights by the lowest bit; the place comes from the high bits, so the two are independent."""
     return np.where(hashes & np.uint32(1), weights, -weights)
 
 
@@ -80,7 +80,7 @@ def _crc(text: str) -> int:
 
 
 def _features_of(word: str) -> tuple[list[int], list[int]]:
-    """Give the hashes and the weights of a lower-case word and its n-grams."""
+    """Return the hashes and the weights of a lower-case word and its n-grams."""
     if not word[0].isalnum():
         return [_crc(word)], [_SIGN_WEIGHT]
     if word in _STOP_WORDS:
@@ -151,7 +151,7 @@ class WordFeatures(dict[str, int]):
 
 @functools.cache
 def _hadamard(size: int) -> NDArray[np.float32]:
-    """Give the Hadamard matrix of a power of two, of ones and minus ones."""
+    """Return the Hadamard matrix of a power of two, of ones and minus ones."""
     matrix = np.ones((1, 1), np.float32)
     while len(matrix) < size:
         matrix = np.block([[matrix, matrix], [matrix, -matrix]])
@@ -173,7 +173,7 @@ def _spread(features: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
 def _grouped(
     words: Sequence[Sequence[str]], features: WordFeatures
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Give the distinct words of each text as rows, numbers of words, and how often each occurs."""
+    """Return the distinct words of each text as rows, numbers of words, and how often each occurs."""
     numbers = np.fromiter(map(features.__getitem__, itertools.chain.from_iterable(words)), np.int64)
     rows = np.repeat(np.arange(len(words)), [len(one) for one in words])
     pairs, counts = np.unique((rows << 32) | numbers, return_counts=True)

@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for callers that have none, or one that they are blocking."""
+"""An event loop in a thread of its own, for callers without one, or that block theirs."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ ResultT = TypeVar("ResultT")
 
 
 class LoopThread:
-    """Runs coroutines in an event loop of its own, until it is closed or nobody has it any more.
+    """Runs coroutines in an event loop of its own, until it is closed or collected.
 
     Args:
-        name: of the thread.
+        name: the thread's name.
     """
 
     def __init__(self, name: str) -> None:
         self.process = os.getpid()
         started: Future[asyncio.AbstractEventLoop] = Future()
-        # A daemon, for otherwise the interpreter would wait for it before it runs the finalizer that ends it.
+        # A daemon, or the interpreter would wait for it before it runs the finalizer that ends it.
         self._thread = threading.Thread(target=_run, args=(started,), name=name, daemon=True)
         self._thread.start()
         self._loop = started.result()
@@ -40,7 +40,7 @@ class LoopThread:
         return threading.current_thread() is self._thread
 
     def run(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
-        """Run a coroutine there and wait for what it gives; whoever is interrupted meanwhile cancels it.
+        """Run a coroutine there and wait for its result; an interruption of the caller cancels it.
 
         Raises:
             RuntimeError: called in that very thread, which would wait for itself.

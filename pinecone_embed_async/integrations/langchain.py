@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from pinecone_embed_async import DenseEmbeddings
 
 ROWS_AT_ONCE = 96
-"""Rows that become lists before the event loop is given back: those of one answer."""
+"""Rows that become lists before the event loop runs again: those of one answer."""
 
 
 class AsyncPineconeEmbeddings(Embeddings):
     """Embeds documents and queries with one of Pinecone's hosted dense models.
 
-    The asynchronous methods run in the caller's event loop; queries that are made at the same time share a request. Their
-    blocking twins run in an event loop in a thread of its own, so that they work with or without a running loop; a running
-    one they hold up, as every blocking call does.
+    The asynchronous methods run in the caller's event loop; concurrent queries share a request. Their
+    blocking twins run in an event loop in a thread of its own, so that they work with or without a running loop; they block
+    a running one, as every blocking call does.
 
-    Close it with `aclose`, `close`, `async with` or `with`. What nobody closes ends with the event loops that used it, and
-    with the interpreter.
+    Close it with `aclose`, `close`, `async with` or `with`. If it is not closed, it ends with the event loops that used it,
+    and with the interpreter.
 
     Args:
         model: name of the hosted model.
@@ -43,7 +43,7 @@ class AsyncPineconeEmbeddings(Embeddings):
 
     Attributes:
         model: as above.
-        client: embeds; for `statistics()`, say.
+        client: the underlying client; for `statistics()`, say.
 
     Raises:
         ConfigurationError: an argument cannot work, a sparse model say.
@@ -65,11 +65,11 @@ class AsyncPineconeEmbeddings(Embeddings):
         self._thread: LoopThread | None = None
 
     def __repr__(self) -> str:
-        """Say what it is, without the key."""
+        """Show what it is, without the key."""
         return f"<AsyncPineconeEmbeddings {self.model!r}>"
 
     def __enter__(self) -> Self:
-        """Give itself; it is open already."""
+        """Return itself; it is open already."""
         return self
 
     def __exit__(
@@ -79,7 +79,7 @@ class AsyncPineconeEmbeddings(Embeddings):
         self.close()
 
     async def __aenter__(self) -> Self:
-        """Give itself; it is open already."""
+        """Return itself; it is open already."""
         return self
 
     async def __aexit__(
@@ -98,7 +98,7 @@ class AsyncPineconeEmbeddings(Embeddings):
         return await _as_lists(result.vectors)
 
     async def aembed_query(self, text: str) -> list[float]:
-        """Embed a query, in one request with others that are made at the same time.
+        """Embed a query, in one request with concurrent ones.
 
         Raises:
             EmbedError: as `EmbedClient.embed_one`.

@@ -1,6 +1,6 @@
-"""Spans and metrics of OpenTelemetry out of a client's hooks. Needs the extra `otel`.
+"""OpenTelemetry spans and metrics from a client's hooks. Needs the extra `otel`.
 
-Names are those of the semantic conventions for generative AI, where these have any; what is this package's own begins with
+Names are those of the semantic conventions for generative AI, where these have any; this package's own begin with
 `pinecone.embed.`. No span, event or metric holds an input, a message of the service or the key.
 
 Source: "Semantic conventions for generative client AI spans" (Embeddings) and "... metrics" of the OpenTelemetry project, at
@@ -43,13 +43,13 @@ TOKEN_BUCKETS = tuple(4**power for power in range(14))
 
 
 class OpenTelemetryHook:
-    """A hook that makes a span of every call and every request, and counts: `EmbedClient(..., hooks=[OpenTelemetryHook()])`.
+    """A hook that records a span of every call and request, and metrics: `EmbedClient(..., hooks=[OpenTelemetryHook()])`.
 
     One may serve any number of clients, threads and event loops.
 
     Args:
-        tracer_provider: gives the tracer; the program's own if it is left out.
-        meter_provider: gives the meter; the program's own if it is left out.
+        tracer_provider: source of the tracer; the program's own by default.
+        meter_provider: source of the meter; the program's own by default.
     """
 
     def __init__(
@@ -79,17 +79,17 @@ class OpenTelemetryHook:
         self._waiting = meter.create_histogram(
             "pinecone.embed.wait.duration",
             unit="s",
-            description="Time that a request waited for its turn, or after failures.",
+            description="Time that a request waited for its permit, or after failures.",
             explicit_bucket_boundaries_advisory=DURATION_BUCKETS,
         )
         self._spans: dict[ObservedCall | ObservedRequest, Span] = {}
 
     def __repr__(self) -> str:
-        """Say how much is under way."""
+        """Show the number of open spans."""
         return f"<OpenTelemetryHook {len(self._spans)} spans open>"
 
     def __call__(self, event: Event) -> None:
-        """Take an event; see `Hook`."""
+        """Record an event; see `Hook`."""
         match event:
             case Started(subject=ObservedCall() as call):
                 self._start_call(call)
@@ -105,13 +105,13 @@ class OpenTelemetryHook:
                 self._end_request(event, request)
 
     def _start_call(self, call: ObservedCall) -> None:
-        told = {
+        known = {
             "gen_ai.embeddings.dimension.count": call.dimension,
             "pinecone.embed.method": call.operation,
             "pinecone.embed.inputs": call.inputs,
             "pinecone.embed.input_type": call.input_type,
         }
-        attributes = {**_common(call), **{name: value for name, value in told.items() if value is not None}}
+        attributes = {**_common(call), **{name: value for name, value in known.items() if value is not None}}
         self._spans[call] = self._tracer.start_span(f"embeddings {call.model}", kind=SpanKind.CLIENT, attributes=attributes)
 
     def _start_request(self, request: ObservedRequest) -> None:
@@ -132,13 +132,13 @@ class OpenTelemetryHook:
         )
 
     def _retry(self, event: Retried, request: ObservedRequest) -> None:
-        told: dict[str, Any] = {"error.type": event.error.name}
+        attributes: dict[str, Any] = {"error.type": event.error.name}
         if request.calls:
-            self._retries.add(1, {**_common(request.calls[0]), **told})
+            self._retries.add(1, {**_common(request.calls[0]), **attributes})
         if event.error.status is not None:
-            told["http.response.status_code"] = event.error.status
-        told |= {"pinecone.embed.attempt": event.attempt, "pinecone.embed.backoff": event.backoff}
-        self._spans[request].add_event("retry", told)
+            attributes["http.response.status_code"] = event.error.status
+        attributes |= {"pinecone.embed.attempt": event.attempt, "pinecone.embed.backoff": event.backoff}
+        self._spans[request].add_event("retry", attributes)
 
     def _end_call(self, event: Finished | Failed, call: ObservedCall) -> None:
         span = self._spans.pop(call)
@@ -186,7 +186,7 @@ def _common(call: ObservedCall) -> dict[str, Any]:
 
 
 def _end(span: Span, event: Finished | Failed, attributes: dict[str, Any]) -> dict[str, str]:
-    """End a span; gives what a metric says of the error."""
+    """End a span; returns the error's attributes for metrics."""
     error = {"error.type": event.error.name} if isinstance(event, Failed) else {}
     span.set_attributes({**attributes, **error})
     if isinstance(event, Failed):

@@ -1,6 +1,6 @@
-"""What the fixtures of `pytest_pinecone_embed_async` give: an emulator that any test can use, with an event loop or without.
+"""The emulator that the fixtures of `pytest_pinecone_embed_async` provide, for tests with or without an event loop.
 
-The fixtures are in a module outside of the package, for pytest imports that one whenever it starts.
+The fixtures are in a module outside the package, for pytest imports that one at every start.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ResultT = TypeVar("ResultT")
 
 
 class LocalEmulator:
-    """An emulator in a thread of its own: it answers while a test blocks, and may be asked from any thread.
+    """An emulator in a thread of its own: it answers while a test blocks, and may be used from any thread.
 
     Args:
         options: as for `Emulator`.
@@ -38,11 +38,11 @@ class LocalEmulator:
             raise
 
     def __repr__(self) -> str:
-        """Say what it is, without the key."""
+        """Show what it is, without the key."""
         return f"<LocalEmulator {self._emulator!r}>"
 
     def __enter__(self) -> Self:
-        """Give itself; it is open already."""
+        """Return itself; it is open already."""
         return self
 
     def __exit__(
@@ -76,21 +76,21 @@ class LocalEmulator:
     @overload
     def call(self, function: Callable[[Emulator], ResultT]) -> ResultT: ...
     def call(self, function: Callable[[Emulator], Any]) -> Any:
-        """Call a function, or a coroutine function, of the emulator in its thread, and wait for what it gives.
+        """Call a function, or a coroutine function, of the emulator in its thread, and wait for its result.
 
         `emulator.call(lambda emulator: emulator.hold())`, and so for everything that `Emulator` can do.
         """
 
         async def work() -> Any:
-            given = function(self._emulator)
-            return await given if inspect.isawaitable(given) else given
+            result = function(self._emulator)
+            return await result if inspect.isawaitable(result) else result
 
         return self._thread.run(work())
 
     def inject(
         self, fault: Fault | FaultName | str, *, times: int = 1, when: Callable[[EmbedRequest], bool] | None = None
     ) -> None:
-        """Commit a fault with the next requests; see `Emulator.inject`.
+        """Inject a fault into the next requests; see `Emulator.inject`.
 
         Args:
             fault: a `Fault`, a name or `NAME=VALUE`.

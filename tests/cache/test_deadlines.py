@@ -1,4 +1,4 @@
-"""A look-up that the deadline ends part of the way: what was found is there, and nothing else."""
+"""A look-up that the deadline ends halfway: only what was found so far is in the result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEXTS = [f"text {number}" for number in range(3000)]
 
 
 class Stuck:
-    """Answers so many look-ups, then hangs."""
+    """Answers a number of look-ups, then hangs."""
 
     def __init__(self) -> None:
         self.kept: dict[bytes, bytes] = {}
@@ -38,7 +38,7 @@ def numbers(request: TransportRequest) -> MockResponse:
     return MockResponse.embeddings([[float(one["text"].split()[1]), 1.0] for one in request.json()["inputs"]])
 
 
-async def test_rows_that_the_deadline_kept_from_being_looked_up_are_not_embedded() -> None:
+async def test_rows_not_looked_up_by_the_deadline_are_not_embedded() -> None:
     cache = Stuck()
     client: EmbedClient[DenseEmbeddings] = EmbedClient(
         "two", vector_type="dense", api_key="k", transport=MockTransport(numbers), cache=cache, look_up_model=False
@@ -54,7 +54,7 @@ async def test_rows_that_the_deadline_kept_from_being_looked_up_are_not_embedded
     assert np.isnan(result.vectors[~result.embedded]).all()
 
 
-async def test_what_a_deadline_kept_from_being_looked_up_needs_little_memory() -> None:
+async def test_rows_not_looked_up_by_the_deadline_need_little_memory() -> None:
     cache = Stuck()
     cache.left = 0
     texts = [str(number) for number in range(50_000)]

@@ -10,12 +10,12 @@ PARTS = ("https://api.pinecone.io:443", "2025-10", "multilingual-e5-large", b'{"
 
 
 def test_a_key_is_a_digest_that_is_the_same_in_every_process() -> None:
-    # Written down, for a file must be readable by tomorrow's process.
+    # Hard-coded, because later versions must find the keys of existing files.
     (key,) = KeyMaker(*PARTS).keys_of(["a text"])
     assert key.hex() == "690508a4a4198e959fea1cdf5d394c152fe1c548f18415feda70e872d2a708c1"
 
 
-def test_every_part_makes_another_key() -> None:
+def test_every_part_changes_the_key() -> None:
     address, version, model, parameters = PARTS
     makers = [
         KeyMaker(*PARTS),
@@ -29,7 +29,7 @@ def test_every_part_makes_another_key() -> None:
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=9))
-def test_parts_do_not_run_into_one_another(text: str) -> None:
+def test_parts_do_not_collide(text: str) -> None:
     whole = text + "x"
     split = [KeyMaker(whole[:end], whole[end:], "m", b"").keys_of(["t"])[0] for end in range(len(whole) + 1)]
     assert all(one != other for one, other in combinations(split, 2))

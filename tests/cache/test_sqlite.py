@@ -1,4 +1,4 @@
-"""The cache's file: what is in it, who may read it, and what becomes of it when several write or it is broken."""
+"""The cache's file: its content, its permissions, concurrent writers, and corruption."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from pinecone_embed_async import ConfigurationError, SqliteCache
-from pinecone_embed_async._cache._sqlite import APPLICATION_ID, LOCK_SECONDS, LONGEST_BACKOFF_SECONDS, _Backoff
+from pinecone_embed_async._cache.sqlite import APPLICATION_ID, LOCK_SECONDS, LONGEST_BACKOFF_SECONDS, _Backoff
 from tests.clock import settle
 
 ENTRIES = {bytes([number]) * 32: random.Random(number).randbytes(4104) for number in range(200)}
@@ -42,7 +42,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-async def test_values_come_back_by_their_keys_in_the_order_asked_for(cache: SqliteCache) -> None:
+async def test_values_are_returned_in_the_order_of_the_keys(cache: SqliteCache) -> None:
     await cache.put_many(ENTRIES)
     keys = [*reversed(ENTRIES), OTHER, next(iter(ENTRIES))]
     values = await cache.get_many(keys)
@@ -57,13 +57,13 @@ async def test_more_keys_than_one_statement_takes(cache: SqliteCache) -> None:
     assert await cache.get_many(list(entries)) == list(entries.values())
 
 
-async def test_what_is_put_again_takes_the_place_of_what_was_there(cache: SqliteCache) -> None:
+async def test_a_second_put_replaces_the_value(cache: SqliteCache) -> None:
     await cache.put_many({OTHER: b"old"})
     await cache.put_many({OTHER: b"new"})
     assert await cache.get_many([OTHER]) == [b"new"]
 
 
-async def test_what_was_kept_is_there_for_the_next_process(path: Path) -> None:
+async def test_values_persist_for_the_next_process(path: Path) -> None:
     async with SqliteCache(path) as cache:
         await cache.put_many(ENTRIES)
     code = f"""
@@ -81,7 +81,7 @@ asyncio.run(main())
     assert int(done.stdout) == sum(map(len, ENTRIES.values()))
 
 
-async def test_it_may_be_closed_and_used_again(cache: SqliteCache) -> None:
+async def test_it_can_be_closed_and_used_again(cache: SqliteCache) -> None:
     await cache.put_many(ENTRIES)
     await cache.aclose()
     await cache.aclose()
@@ -89,7 +89,7 @@ async def test_it_may_be_closed_and_used_again(cache: SqliteCache) -> None:
 
 
 class Held(list[bytes]):
-    """Keys that hold up who reads them."""
+    """Keys that block their reader."""
 
     def __init__(self) -> None:
         super().__init__([OTHER])
@@ -101,9 +101,7 @@ class Held(list[bytes]):
         return super().__getitem__(key)
 
 
-async def test_a_cancelled_closing_closes_the_whole_file_once_what_is_under_way_is_done(
-    cache: SqliteCache, path: Path
-) -> None:
+async def test_a_cancelled_close_closes_the_whole_file_after_the_work_in_progress(cache: SqliteCache, path: Path) -> None:
     before, keys = set(threading.enumerate()), Held()
     await cache.put_many(ENTRIES)
     get = asyncio.create_task(cache.get_many(keys))
@@ -135,7 +133,7 @@ async def test_only_its_owner_can_read_it_whatever_the_umask(path: Path) -> None
         os.umask(before)
 
 
-async def test_a_cache_that_others_could_read_is_closed_to_them(path: Path) -> None:
+async def test_a_file_that_others_could_read_is_made_private(path: Path) -> None:
     async with SqliteCache(path) as cache:
         await cache.put_many(ENTRIES)
     path.chmod(0o644)
@@ -144,7 +142,7 @@ async def test_a_cache_that_others_could_read_is_closed_to_them(path: Path) -> N
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-async def test_the_event_loop_turns_while_the_file_is_locked(cache: SqliteCache, path: Path) -> None:
+async def test_the_event_loop_runs_while_the_file_is_locked(cache: SqliteCache, path: Path) -> None:
     await cache.put_many(ENTRIES)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -160,16 +158,16 @@ async def test_the_event_loop_turns_while_the_file_is_locked(cache: SqliteCache,
     assert await cache.get_many([OTHER]) == [b"v"]
 
 
-async def test_a_lock_that_is_never_given_back_is_an_error_of_the_put(
+async def test_a_lock_that_is_never_released_fails_the_put(
     cache: SqliteCache, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pinecone_embed_async._cache._sqlite.LOCK_SECONDS", 0.05)
+    monkeypatch.setattr("pinecone_embed_async._cache.sqlite.LOCK_SECONDS", 0.05)
     await cache.put_many(ENTRIES)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(sqlite3.OperationalError, match="locked"):
         await cache.put_many({OTHER: b"v"})
-    # Readers wait for nobody.
+    # Readers do not wait.
     assert await cache.get_many([OTHER, next(iter(ENTRIES))]) == [None, ENTRIES[next(iter(ENTRIES))]]
     other.close()
     # It backs off for as long as it has waited, and is then as before.
@@ -177,7 +175,7 @@ async def test_a_lock_that_is_never_given_back_is_an_error_of_the_put(
     await cache.put_many({OTHER: b"v"})
 
 
-async def test_whoever_waits_behind_a_lock_waits_once(cache: SqliteCache, path: Path) -> None:
+async def test_puts_behind_a_lock_wait_only_once(cache: SqliteCache, path: Path) -> None:
     await cache.put_many(ENTRIES)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -201,7 +199,7 @@ async def test_whoever_waits_behind_a_lock_waits_once(cache: SqliteCache, path: 
     other.close()
 
 
-async def test_a_folder_that_another_process_has_locked_is_waited_for_as_briefly(path: Path) -> None:
+async def test_the_wait_for_a_locked_folder_is_as_short(path: Path) -> None:
     handle = os.open(path.parent, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
     async with SqliteCache(path) as cache:
@@ -216,7 +214,7 @@ async def test_a_folder_that_another_process_has_locked_is_waited_for_as_briefly
         assert await cache.get_many([OTHER]) == [None]
 
 
-def test_a_lock_is_asked_for_more_and_more_rarely(path: Path) -> None:
+def test_a_lock_is_tried_at_growing_intervals(path: Path) -> None:
     backoff, now, asked = _Backoff(), 0.0, []
     for step in range(1, 400):
         now = step / 10
@@ -233,7 +231,7 @@ def test_a_lock_is_asked_for_more_and_more_rarely(path: Path) -> None:
     backoff.check(now + LOCK_SECONDS, path)
 
 
-async def test_puts_that_wait_together_are_one_transaction(cache: SqliteCache, path: Path) -> None:
+async def test_waiting_puts_share_a_transaction(cache: SqliteCache, path: Path) -> None:
     await cache.put_many({OTHER: b"v"})
     transactions: list[str] = []
     connection = cache._writer.connection
@@ -245,7 +243,7 @@ async def test_puts_that_wait_together_are_one_transaction(cache: SqliteCache, p
     assert transactions.count("COMMIT") <= 2
 
 
-async def test_of_puts_that_wait_together_one_that_cannot_be_written_is_nothing_to_the_others(cache: SqliteCache) -> None:
+async def test_an_unwritable_put_does_not_fail_the_others_that_wait(cache: SqliteCache) -> None:
     entries: list[dict[bytes, Any]] = [{bytes([number]) * 32: b"v"} for number in range(5)]
     entries[3] = {b"c" * 32: "no bytes"}
     told = await asyncio.gather(*(cache.put_many(entry) for entry in entries), return_exceptions=True)
@@ -253,7 +251,7 @@ async def test_of_puts_that_wait_together_one_that_cannot_be_written_is_nothing_
     assert await cache.get_many([next(iter(entry)) for entry in entries]) == [b"v", b"v", b"v", None, b"v"]
 
 
-async def test_a_put_that_fails_leaves_nothing_half_done(cache: SqliteCache) -> None:
+async def test_a_failed_put_writes_nothing(cache: SqliteCache) -> None:
     with pytest.raises(sqlite3.Error):
         await cache.put_many({b"a" * 32: b"v", b"b" * 32: "no bytes"})  # type: ignore[dict-item]
     assert await cache.get_many([b"a" * 32]) == [None]
@@ -282,7 +280,7 @@ asyncio.run(main(int(sys.argv[2])))
 """
 
 
-async def test_several_processes_begin_it_and_write_to_it_at_once(path: Path) -> None:
+async def test_several_processes_create_it_and_write_to_it_at_once(path: Path) -> None:
     writers = [
         await asyncio.create_subprocess_exec(
             *(sys.executable, "-W", "error", "-c", WRITER, str(path), str(number)), stderr=subprocess.PIPE
@@ -348,7 +346,7 @@ asyncio.run(cache.aclose())
     assert (done.returncode, done.stderr) == (0, "")
 
 
-async def test_a_cache_that_nobody_closes_says_nothing_and_holds_up_nothing(path: Path) -> None:
+async def test_an_unclosed_cache_neither_warns_nor_blocks_the_exit(path: Path) -> None:
     code = f"""
 import asyncio
 from pinecone_embed_async import SqliteCache
@@ -367,7 +365,7 @@ async def test_a_cancelled_call_leaves_the_file_usable(cache: SqliteCache) -> No
     put.cancel()
     await asyncio.wait([put])
     assert put.cancelled()
-    # It was waited for: all of it is there, or nothing.
+    # It was waited for, so all of it is written, or nothing.
     assert len({value is None for value in await cache.get_many(list(ENTRIES))}) == 1
 
 
@@ -418,7 +416,7 @@ async def test_a_corrupted_file_is_reported_and_set_aside(
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-async def test_a_file_that_breaks_while_it_is_open_is_set_aside_too(
+async def test_a_file_corrupted_while_open_is_set_aside_too(
     path: Path, caplog: pytest.LogCaptureFixture, cache: SqliteCache
 ) -> None:
     await cache.put_many(ENTRIES)
@@ -430,7 +428,7 @@ async def test_a_file_that_breaks_while_it_is_open_is_set_aside_too(
     assert len(warnings(caplog)) == 1
 
 
-async def test_of_two_that_find_it_broken_one_sets_it_aside(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_only_one_of_two_caches_sets_a_corrupted_file_aside(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with SqliteCache(path) as one, SqliteCache(path) as other:
         await one.put_many(ENTRIES)
         await one.aclose()
@@ -442,12 +440,12 @@ async def test_of_two_that_find_it_broken_one_sets_it_aside(path: Path, caplog: 
     assert len(warnings(caplog)) == 1
 
 
-async def test_the_one_that_comes_second_takes_the_new_file(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_second_cache_uses_the_new_file(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with SqliteCache(path) as one, SqliteCache(path) as other:
         await one.put_many(ENTRIES)
         await one.aclose()
         overwrite_pages(path)
-        # It has opened the broken file, and not met what is broken yet.
+        # It has opened the corrupted file, but not hit the corruption yet.
         await other.get_many([])
         assert not any(await one.get_many(list(ENTRIES)))
         await one.put_many(ENTRIES)
@@ -455,7 +453,7 @@ async def test_the_one_that_comes_second_takes_the_new_file(path: Path, caplog: 
     assert len(warnings(caplog)) == 1
 
 
-async def test_earlier_ones_that_were_set_aside_are_kept(path: Path) -> None:
+async def test_files_set_aside_earlier_are_kept(path: Path) -> None:
     for _ in range(2):
         path.write_bytes(b"no database, and long enough to be one" * 100)
         async with SqliteCache(path) as cache:
@@ -467,7 +465,7 @@ async def test_earlier_ones_that_were_set_aside_are_kept(path: Path) -> None:
     }
 
 
-async def test_a_database_of_another_program_is_refused_and_left_as_it_is(path: Path) -> None:
+async def test_another_programs_database_is_rejected_and_left_unchanged(path: Path) -> None:
     other = sqlite3.connect(path)
     other.execute("CREATE TABLE theirs (a)")
     other.commit()
@@ -485,7 +483,7 @@ async def test_a_database_of_another_program_is_refused_and_left_as_it_is(path: 
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-async def test_a_cache_of_a_later_version_is_refused(path: Path) -> None:
+async def test_a_cache_of_a_later_version_is_rejected(path: Path) -> None:
     later = sqlite3.connect(path)
     later.execute("CREATE TABLE vectors (a)")
     later.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -498,7 +496,7 @@ async def test_a_cache_of_a_later_version_is_refused(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "missing/vectors.cache"])
-def test_a_path_that_can_be_no_file_is_refused_at_once(tmp_path: Path, name: str) -> None:
+def test_a_path_that_cannot_be_a_file_is_rejected_at_once(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigurationError, match="folder that exists"):
         SqliteCache(tmp_path / name)
 

@@ -1,4 +1,4 @@
-"""Caches that are cancelled by others, never return, or give what is no value."""
+"""Caches that are cancelled by others, never return, or return invalid values."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ import pytest
 
 from pinecone_embed_async import ClosedError, DeadlineExceededError, DenseEmbeddings, EmbedClient
 from pinecone_embed_async._cache import encode_dense
-from pinecone_embed_async._cache._client_cache import KEEP_PAUSE_SECONDS, KEEP_SECONDS
+from pinecone_embed_async._cache.stage import WRITE_PAUSE_SECONDS, WRITE_SECONDS
 from pinecone_embed_async._foreign import PATIENCE_SECONDS
 from pinecone_embed_async.emulator import Emulator
 from tests.clients import QUICK, dense_client
@@ -23,7 +23,7 @@ OPTIONS: dict[str, Any] = {"retry": QUICK, "parameters": {"input_type": "passage
 
 
 async def cancelled_by_another() -> None:
-    """Await a task that somebody else has cancelled."""
+    """Await a task that something else has cancelled."""
     task = asyncio.create_task(asyncio.sleep(60))
     await asyncio.sleep(0)
     task.cancel()
@@ -35,7 +35,7 @@ async def for_ever() -> None:
 
 
 class Stubborn:
-    """Goes on waiting when it is cancelled, until it is released."""
+    """Keeps waiting when cancelled, until it is released."""
 
     def __init__(self) -> None:
         self._released = asyncio.Event()
@@ -59,7 +59,7 @@ Doing = Callable[[], Awaitable[None]]
 
 
 class Unruly:
-    """A cache in memory that does something else first."""
+    """A cache in memory that misbehaves first."""
 
     def __init__(self, getting: Doing = at_once, putting: Doing = at_once) -> None:
         self.getting = getting
@@ -86,9 +86,7 @@ async def embedded_by_stream(client: EmbedClient[Any], texts: list[str]) -> int:
         return sum([int(batch.embeddings.embedded.sum()) async for batch in batches])
 
 
-async def test_a_cache_that_is_left_behind_is_no_fault_of_the_source(
-    emulator: Emulator, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_cache_left_behind_is_not_blamed_on_the_source(emulator: Emulator, caplog: pytest.LogCaptureFixture) -> None:
     stubborn, clock = Stubborn(), FakeClock()
 
     async def source() -> AsyncIterator[str]:
@@ -108,8 +106,8 @@ async def test_a_cache_that_is_left_behind_is_no_fault_of_the_source(
         with pytest.raises(DeadlineExceededError):
             await call
         await stubborn.release()
-    (told,) = [one for one in warnings(caplog) if "left behind" in one]
-    assert "the cache" in told
+    (warning,) = [one for one in warnings(caplog) if "left behind" in one]
+    assert "the cache" in warning
 
 
 @pytest.mark.parametrize("spoilt", ["getting", "putting"])
@@ -122,8 +120,8 @@ async def test_a_cancellation_within_the_cache_is_a_failed_cache(
         assert result.embedded.all()
         assert await embedded_by_stream(client, TEXTS) == len(TEXTS)
         assert (await client.embed_one(TEXTS[0])).shape == (1024,)
-    (told,) = warnings(caplog)
-    assert "cancelled, and not by its caller" in told
+    (warning,) = warnings(caplog)
+    assert "cancelled, and not by its caller" in warning
 
 
 Around = Callable[[Coroutine[Any, Any, Any]], Coroutine[Any, Any, Any]]
@@ -153,7 +151,7 @@ AROUND = [in_a_timeout, in_a_scope_of_anyio, while_a_cancellation_is_handled]
 
 
 @pytest.mark.parametrize("around", AROUND)
-async def test_it_is_told_from_the_callers_wherever_the_call_is(emulator: Emulator, around: Around) -> None:
+async def test_it_is_distinguished_from_the_callers_cancellation_in_any_scope(emulator: Emulator, around: Around) -> None:
     cache = Unruly(cancelled_by_another, cancelled_by_another)
     async with dense_client(emulator, cache=cache, **OPTIONS) as client:
         for make in (lambda: client.embed(TEXTS), lambda: client.embed_one(TEXTS[0])):
@@ -163,7 +161,7 @@ async def test_it_is_told_from_the_callers_wherever_the_call_is(emulator: Emulat
 
 
 @pytest.mark.parametrize("around", AROUND[:2])
-async def test_the_callers_own_goes_through_bare(emulator: Emulator, around: Around) -> None:
+async def test_the_callers_own_cancellation_passes_through_unchanged(emulator: Emulator, around: Around) -> None:
     cache = Unruly(for_ever)
     async with dense_client(emulator, cache=cache, **OPTIONS) as client:
         for make in (lambda: client.embed(TEXTS), lambda: client.embed_one(TEXTS[0])):
@@ -191,7 +189,7 @@ async def test_a_cancellation_requested_before_the_call_is_the_callers(emulator:
 
 
 @pytest.mark.parametrize("is_stubborn", [False, True])
-async def test_a_deadline_holds_while_keeping_never_returns(
+async def test_a_deadline_holds_while_a_write_never_returns(
     emulator: Emulator, caplog: pytest.LogCaptureFixture, is_stubborn: bool
 ) -> None:
     stubborn = Stubborn()
@@ -202,9 +200,9 @@ async def test_a_deadline_holds_while_keeping_never_returns(
         assert result.embedded.all()
         await client.embed_one("another", timeout=0.5)
         assert loop.time() - began < 1.0 + 2 * PATIENCE_SECONDS + 0.5
-    told = warnings(caplog)
-    assert sum("could not keep" in one for one in told) == 1
-    assert all("could not keep" in one or (is_stubborn and "left behind" in one) for one in told)
+    messages = warnings(caplog)
+    assert sum("could not write" in one for one in messages) == 1
+    assert all("could not write" in one or (is_stubborn and "left behind" in one) for one in messages)
     await stubborn.release()
 
 
@@ -215,7 +213,7 @@ async def reached(condition: Callable[[], bool]) -> None:
 
 
 async def clients_time(clock: FakeClock, call: asyncio.Task[Any], seconds: float) -> None:
-    """Let a client's time pass until a call has ended, step by step."""
+    """Advance a client's clock in steps until a call has ended."""
     async with asyncio.timeout(20):
         end = clock.now + seconds
         while not call.done() and clock.now < end:
@@ -224,16 +222,16 @@ async def clients_time(clock: FakeClock, call: asyncio.Task[Any], seconds: float
         await settle()
 
 
-async def test_keeping_has_a_bound_of_its_own_and_then_a_pause(emulator: Emulator, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_write_has_its_own_time_limit_and_then_a_pause(emulator: Emulator, caplog: pytest.LogCaptureFixture) -> None:
     clock, cache = FakeClock(), Unruly(putting=for_ever)
     async with dense_client(emulator, cache=cache, clock=clock, **OPTIONS) as client:
         first = asyncio.create_task(client.embed(TEXTS))
         await reached(lambda: cache.puts == 4)
-        clock.advance(KEEP_SECONDS)
+        clock.advance(WRITE_SECONDS)
         assert (await first).embedded.all()
         assert (await client.embed(TEXTS)).embedded.all()
         assert cache.puts == 4
-        clock.advance(KEEP_PAUSE_SECONDS)
+        clock.advance(WRITE_PAUSE_SECONDS)
         cache.putting = at_once
         assert (await client.embed(TEXTS)).embedded.all()
         assert len(cache.values) == len(TEXTS)
@@ -241,7 +239,7 @@ async def test_keeping_has_a_bound_of_its_own_and_then_a_pause(emulator: Emulato
     assert clock.pending == 0
 
 
-async def test_closing_ends_what_a_cache_holds_up(emulator: Emulator) -> None:
+async def test_closing_ends_calls_that_a_cache_blocks(emulator: Emulator) -> None:
     clock, cache = FakeClock(), Unruly(for_ever, for_ever)
     async with dense_client(emulator, cache=cache, clock=clock, **OPTIONS) as client:
         works = (client.embed(TEXTS), client.embed_one("a"), embedded_by_stream(client, TEXTS))
@@ -274,13 +272,13 @@ async def test_a_look_up_that_swallows_its_cancellation_is_left_behind(
                 await call
             assert any("left behind" in one for one in warnings(caplog))
             caplog.clear()
-            # While it is there, nothing is asked again, and so no more are left behind.
+            # Until it ends, the cache is not used again, so no more are left behind.
             assert (await client.embed_one("b")).shape == (1024,)
             assert (await client.embed(TEXTS)).embedded.all()
             await stubborn.release()
 
 
-async def test_whoever_leaves_a_look_up_leaves_it_to_the_others(emulator: Emulator) -> None:
+async def test_a_caller_that_leaves_a_shared_look_up_does_not_disturb_the_others(emulator: Emulator) -> None:
     gate = asyncio.Event()
 
     async def opened() -> None:
@@ -301,11 +299,11 @@ async def test_whoever_leaves_a_look_up_leaves_it_to_the_others(emulator: Emulat
         assert emulator.statistics().requests == requests
 
 
-async def test_whoever_asks_when_the_last_one_has_left_has_a_look_up_of_its_own(emulator: Emulator) -> None:
+async def test_a_caller_after_the_last_one_left_gets_a_new_look_up(emulator: Emulator) -> None:
     async with dense_client(emulator, cache=Unruly(at_once), **OPTIONS) as client:
         await client.embed(["a", "b"])
         requests = emulator.statistics().requests
-        # As somebody types: the call before is given up in the turn in which the next begins.
+        # As in search while typing: each call is cancelled in the loop iteration in which the next starts.
         first = asyncio.create_task(client.embed_one("a"))
         await asyncio.sleep(0)
         first.cancel()
@@ -343,11 +341,11 @@ async def test_an_answer_that_cannot_be_read_is_a_failed_cache(
         assert (await client.embed(TEXTS)).embedded.all()
         assert (await client.embed_one("a")).shape == (1024,)
         assert await embedded_by_stream(client, TEXTS) == len(TEXTS)
-    (told,) = warnings(caplog)
-    assert "OSError: no" in told
+    (warning,) = warnings(caplog)
+    assert "OSError: no" in warning
 
 
-async def test_a_stream_that_is_left_keeps_what_was_answered(emulator: Emulator) -> None:
+async def test_a_stream_left_early_caches_its_answers(emulator: Emulator) -> None:
     async def a_while() -> None:
         await asyncio.sleep(0.05)
 
@@ -358,7 +356,7 @@ async def test_a_stream_that_is_left_keeps_what_was_answered(emulator: Emulator)
 
 
 class Lying(Unruly):
-    """A cache that gives something else than what it was given to keep."""
+    """A cache that returns something else than what it stored."""
 
     def __init__(self, spoil: Callable[[bytes], Any]) -> None:
         super().__init__()
@@ -379,7 +377,7 @@ def with_nan(value: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("spoil", [bytearray, memoryview, lambda value: np.frombuffer(value, np.uint8), np.bytes_])
-async def test_what_is_like_bytes_is_taken(emulator: Emulator, spoil: Callable[[bytes], Any]) -> None:
+async def test_bytes_like_values_are_used(emulator: Emulator, spoil: Callable[[bytes], Any]) -> None:
     async with dense_client(emulator, cache=Lying(spoil), **OPTIONS) as client:
         first = await client.embed(TEXTS)
         requests = emulator.statistics().requests
@@ -392,18 +390,18 @@ async def test_what_is_like_bytes_is_taken(emulator: Emulator, spoil: Callable[[
 @pytest.mark.parametrize(
     ("spoil", "cause"),
     [
-        (lambda value: value.hex(), "no bytes"),
-        (lambda _: 5, "no bytes"),
-        (lambda value: [*value], "no bytes"),
-        (lambda value: np.frombuffer(value, np.uint8).astype(object), "no bytes"),
-        (lambda value: value[:-1], "not whole"),
-        (lambda _: b"", "not whole"),
+        (lambda value: value.hex(), "not bytes"),
+        (lambda _: 5, "not bytes"),
+        (lambda value: [*value], "not bytes"),
+        (lambda value: np.frombuffer(value, np.uint8).astype(object), "not bytes"),
+        (lambda value: value[:-1], "are damaged"),
+        (lambda _: b"", "are damaged"),
         (with_nan, "not finite"),
         (lambda _: encode_dense(np.full((1, 1024), -np.inf, np.float32))[0], "not finite"),
         (lambda value: encode_dense(vector_of(value)[None, :7])[0], "another dimension"),
     ],
 )
-async def test_anything_else_is_a_miss_with_one_warning(
+async def test_any_other_value_is_a_miss_with_one_warning(
     emulator: Emulator, spoil: Callable[[bytes], Any], cause: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with dense_client(emulator, cache=Lying(spoil), **OPTIONS) as client:
@@ -413,12 +411,12 @@ async def test_anything_else_is_a_miss_with_one_warning(
         np.testing.assert_array_equal(await client.embed_one(TEXTS[0]), first[0])
         assert await embedded_by_stream(client, TEXTS) == len(TEXTS)
         assert client.statistics().cache_hits == 0
-    (told,) = warnings(caplog)
-    assert cause in told
+    (warning,) = warnings(caplog)
+    assert cause in warning
 
 
 @pytest.mark.parametrize("given", [None, 5, "as text", b"as bytes", {"a": 1}, (value for value in [None])])
-async def test_an_answer_that_is_no_sequence_is_a_failed_cache(
+async def test_an_answer_that_is_not_a_sequence_is_a_failed_cache(
     emulator: Emulator, given: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Odd(Unruly):
@@ -428,8 +426,8 @@ async def test_an_answer_that_is_no_sequence_is_a_failed_cache(
     async with dense_client(emulator, cache=Odd(), **OPTIONS) as client:
         assert (await client.embed(TEXTS)).embedded.all()
         assert (await client.embed_one("a")).shape == (1024,)
-    (told,) = warnings(caplog)
-    assert "get_many gave" in told
+    (warning,) = warnings(caplog)
+    assert "get_many must return a sequence" in warning
 
 
 async def test_methods_that_are_not_asynchronous_are_a_failed_cache(

@@ -53,8 +53,8 @@ def test_sparse_rows_come_back_bit_by_bit(block: SparseBlock, gaps: set[int]) ->
         assert found.sparse.tokens is None
 
 
-def with_a_changed_bit(values: list[bytes], data: st.DataObject) -> tuple[list[bytes | None], int]:
-    """The values with one bit changed, and the row that it is in."""
+def with_a_flipped_bit(values: list[bytes], data: st.DataObject) -> tuple[list[bytes | None], int]:
+    """The values with one bit flipped, and the row of that bit."""
     broken = data.draw(st.integers(0, len(values) - 1))
     value = bytearray(values[broken])
     bit = data.draw(st.integers(0, 8 * len(value) - 1))
@@ -63,20 +63,20 @@ def with_a_changed_bit(values: list[bytes], data: st.DataObject) -> tuple[list[b
 
 
 @given(MATRICES, st.data())
-def test_a_bit_that_has_changed_loses_its_row_and_no_other(matrix: NDArray[np.float32], data: st.DataObject) -> None:
-    values, broken = with_a_changed_bit(encode_dense(matrix), data)
+def test_a_flipped_bit_loses_only_its_row(matrix: NDArray[np.float32], data: st.DataObject) -> None:
+    values, broken = with_a_flipped_bit(encode_dense(matrix), data)
     found = decode_values(values, "dense", matrix.shape[1])
     assert found.missing.tolist() == [broken]
 
 
 @given(sparse_blocks(), st.data())
-def test_a_bit_that_has_changed_loses_its_sparse_row_and_no_other(block: SparseBlock, data: st.DataObject) -> None:
-    values, broken = with_a_changed_bit(encode_sparse(block), data)
+def test_a_flipped_bit_loses_only_its_sparse_row(block: SparseBlock, data: st.DataObject) -> None:
+    values, broken = with_a_flipped_bit(encode_sparse(block), data)
     assert decode_values(values, "sparse", None).missing.tolist() == [broken]
 
 
 @given(st.lists(st.one_of(st.none(), st.binary(max_size=40)), max_size=5), st.sampled_from(["dense", "sparse", None]))
-def test_what_is_no_value_is_not_found(values: list[bytes | None], kind: str | None) -> None:
+def test_an_invalid_value_is_not_found(values: list[bytes | None], kind: str | None) -> None:
     found = decode_values(values, kind, None)  # type: ignore[arg-type]
     assert (len(found.rows), found.count, found.vector_type) == (0, len(values), None)
 
@@ -101,7 +101,7 @@ SPARSE = encode_sparse(SparseBlock(np.array([1]), np.array([7], np.uint32), np.a
         ([], None, None, []),
     ],
 )
-def test_only_the_kind_and_the_dimension_expected_are_found(
+def test_only_the_expected_vector_type_and_dimension_are_found(
     values: list[bytes], vector_type: str | None, dimension: int | None, rows: list[int]
 ) -> None:
     assert decode_values(values, vector_type, dimension).rows.tolist() == rows  # type: ignore[arg-type]
@@ -112,5 +112,5 @@ def test_tokens_are_left_out_of_values() -> None:
     assert encode_sparse(block) == SPARSE
 
 
-def test_its_repr_gives_counts() -> None:
+def test_its_repr_shows_counts() -> None:
     assert repr(Found(3, np.array([1]))) == "<Found 1 of 3>"

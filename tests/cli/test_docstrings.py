@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pinecone_embed_async._jobs import SourceError
+from pinecone_embed_async._jobs._errors import SourceError
 from pinecone_embed_async.cli._docstrings import Docstring, read_docstrings
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from pinecone_embed_async import AuthenticationError, ConfigurationError, DenseEmbeddings, EmbedClient, InputError
-from pinecone_embed_async._jobs import JobError, Row
+from pinecone_embed_async._jobs._errors import JobError
+from pinecone_embed_async._jobs._sources import Row
 from pinecone_embed_async.cli._connection import Settings
 from pinecone_embed_async.cli._embedding_process import MESSAGES_AHEAD, ROWS_PER_MESSAGE, EmbeddingProcess
 from pinecone_embed_async.emulator import Emulator

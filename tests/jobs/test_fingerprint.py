@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 
-from pinecone_embed_async._jobs import Columns, FieldText, Fingerprint, JobChangedError, find_inputs, take_fingerprint
+from pinecone_embed_async._jobs._errors import JobChangedError
+from pinecone_embed_async._jobs._fingerprint import Fingerprint, take_fingerprint
 from pinecone_embed_async._jobs._folder import Portion
+from pinecone_embed_async._jobs._inputs import find_inputs
 from pinecone_embed_async._jobs._ledger import JobLedger, choose_portion
 from pinecone_embed_async._jobs._rowset import RowSet
+from pinecone_embed_async._jobs._sources import Columns
+from pinecone_embed_async._jobs._templates import FieldText
 
 ASKED: dict[str, Any] = {"service": "https://s", "api_version": "v", "model": "m", "parameters": {"dimension": 8}}
 

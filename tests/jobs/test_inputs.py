@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from pinecone_embed_async import ConfigurationError
-from pinecone_embed_async._jobs import InputFile, InputFormat, SourceError, find_inputs
-from pinecone_embed_async._jobs._inputs import Compression
+from pinecone_embed_async._jobs._errors import SourceError
+from pinecone_embed_async._jobs._inputs import Compression, InputFile, InputFormat, find_inputs
 
 
 @pytest.fixture

@@ -24,22 +24,13 @@ from pinecone_embed_async import (
     TransportError,
     Usage,
 )
-from pinecone_embed_async._jobs import (
-    Batch,
-    Columns,
-    Fingerprint,
-    Job,
-    JobChangedError,
-    JobProgress,
-    OutputError,
-    Row,
-    SourceError,
-    find_inputs,
-    open_job,
-    take_fingerprint,
-)
+from pinecone_embed_async._jobs._errors import JobChangedError, OutputError, SourceError
+from pinecone_embed_async._jobs._fingerprint import Fingerprint, take_fingerprint
 from pinecone_embed_async._jobs._folder import held_folder
-from pinecone_embed_async._jobs._recorder import piece_of
+from pinecone_embed_async._jobs._inputs import find_inputs
+from pinecone_embed_async._jobs._job import Job, JobProgress, open_job
+from pinecone_embed_async._jobs._recorder import Batch, piece_of
+from pinecone_embed_async._jobs._sources import Columns, Row
 
 PER_REQUEST = 4
 

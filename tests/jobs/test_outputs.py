@@ -8,16 +8,10 @@ import pytest
 from pyarrow import parquet
 
 from pinecone_embed_async import DenseEmbeddings, Failure, ServiceError, SparseEmbeddings, Usage
-from pinecone_embed_async._jobs import (
-    InputFormat,
-    OutputError,
-    Row,
-    check_output,
-    check_space,
-    failures_path,
-    find_inputs,
-    write_output,
-)
+from pinecone_embed_async._jobs._errors import OutputError
+from pinecone_embed_async._jobs._inputs import InputFormat, find_inputs
+from pinecone_embed_async._jobs._outputs import check_output, check_space, failures_path, write_output
+from pinecone_embed_async._jobs._sources import Row
 
 ROWS = [Row(f"id {number}", f"text {number}", "in.txt", number + 1, number) for number in range(4)]
 FAILURE = Failure(range(1, 2), ServiceError("overloaded", status=503))

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pinecone_embed_async._jobs import OutputError
+from pinecone_embed_async._jobs._errors import OutputError
 from pinecone_embed_async._jobs._parts import part_rows, part_schema, part_vectors
 
 

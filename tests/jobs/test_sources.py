@@ -11,8 +11,10 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from pinecone_embed_async._jobs import Columns, InputFormat, Row, SourceError, find_inputs, parse_template, read_rows
-from pinecone_embed_async._jobs._sources import Stamp
+from pinecone_embed_async._jobs._errors import SourceError
+from pinecone_embed_async._jobs._inputs import InputFormat, find_inputs
+from pinecone_embed_async._jobs._sources import Columns, Row, Stamp, read_rows
+from pinecone_embed_async._jobs._templates import parse_template
 
 
 def rows_of(path: Path, content: bytes, **columns: Any) -> list[Row]:

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from pyarrow import dataset, parquet
 
 from pinecone_embed_async import DenseEmbeddings, ResponseError, ServiceError, SparseEmbeddings, Usage
-from pinecone_embed_async._jobs import OutputError, Row, _parts
+from pinecone_embed_async._jobs import _parts
+from pinecone_embed_async._jobs._errors import OutputError
 from pinecone_embed_async._jobs._failures import FailedRow, cause_of
 from pinecone_embed_async._jobs._folder import OutputFolder, held_folder
+from pinecone_embed_async._jobs._sources import Row
 from pinecone_embed_async._jobs._store import Store
 from pinecone_embed_async._jobs._table import KeptTypes, embedded_tables
 

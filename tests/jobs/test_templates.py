@@ -3,8 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pinecone_embed_async import ConfigurationError
-from pinecone_embed_async._jobs import FieldText, parse_template
-from pinecone_embed_async._jobs._templates import RecordError
+from pinecone_embed_async._jobs._templates import FieldText, RecordError, parse_template
 
 RECORD = {"title": "Tea", "body": "hot {leaf}", "n": 7, "rate": 0.5, "nothing": None, "flag": True, "a b": "c"}
 

@@ -3,8 +3,8 @@
     python -m tests.simulation --seeds 10000
     python -m tests.simulation --seed 4711
 
-Exit status 1 if something that must hold does not for some seed, which is then told with its scenario, made as small as it
-still fails; 2 for misuse.
+Exit status 1 if an invariant is violated for some seed, whose scenario is then printed, shrunk as far as it still fails; 2
+for misuse.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from tests.simulation.scenario import Scenario
 
 AT_ONCE = 50
-"""Seeds that a process is given at a time."""
+"""Seeds that a process gets at a time."""
 
-MOST_TOLD = 5
-"""Failing seeds that are told in full."""
+MOST_REPORTED = 5
+"""Failing seeds that are reported in full."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read the command line, simulate, tell."""
+    """Read the command line, simulate, report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=1000, help="how many (default 1000)")
     parser.add_argument("--start", type=int, default=0, help="the first of them (default 0)")
@@ -46,18 +46,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.seeds < 1 or options.workers < 1:
         parser.error("--seeds and --workers must be integers ≥ 1")
     if options.seed is not None:
-        return _tell_one(draw(options.seed))
+        return _report_one(draw(options.seed))
     seeds = range(options.start, options.start + options.seeds)
-    return _tell_many(seeds, options.workers, is_first=options.first, is_brief=options.brief)
+    return _report_many(seeds, options.workers, is_first=options.first, is_brief=options.brief)
 
 
-def _tell_one(scenario: Scenario) -> int:
+def _report_one(scenario: Scenario) -> int:
     outcome = run(scenario)
     print(described(scenario), *outcome.trace, *outcome.violations, f"digest {outcome.digest}", sep="\n")
     return 1 if outcome.violations else 0
 
 
-def _tell_many(seeds: range, workers: int, *, is_first: bool, is_brief: bool) -> int:
+def _report_many(seeds: range, workers: int, *, is_first: bool, is_brief: bool) -> int:
     started, done, requests, seconds = time.perf_counter(), 0, 0, 0.0
     failed: list[int] = []
     checks: Counter[str] = Counter()
@@ -68,8 +68,8 @@ def _tell_many(seeds: range, workers: int, *, is_first: bool, is_brief: bool) ->
         if outcome.violations:
             failed.append(outcome.scenario.seed)
             checks.update({violation.check for violation in outcome.violations})
-            if len(failed) <= MOST_TOLD:
-                print(told(outcome) if is_brief else report(outcome), flush=True)
+            if len(failed) <= MOST_REPORTED:
+                print(summary(outcome) if is_brief else report(outcome), flush=True)
             if is_first:
                 break
     took = time.perf_counter() - started
@@ -90,12 +90,12 @@ def _outcomes(seeds: range, workers: int) -> Iterator[Outcome]:
         for outcomes in pool.map(run_all, parts):
             yield from outcomes
     finally:
-        # Whoever has seen enough does not wait for the rest.
+        # A caller that stops early does not wait for the rest.
         pool.shutdown(cancel_futures=True)
 
 
 def run_all(seeds: range) -> list[Outcome]:
-    """Run the scenarios of some seeds; the traces of those that hold are left out."""
+    """Run the scenarios of some seeds; the traces of those without violations are dropped."""
     outcomes = [run(draw(seed)) for seed in seeds]
     for outcome in outcomes:
         if not outcome.violations:
@@ -103,7 +103,7 @@ def run_all(seeds: range) -> list[Outcome]:
     return outcomes
 
 
-def told(outcome: Outcome) -> str:
+def summary(outcome: Outcome) -> str:
     """What failed."""
     return "\n".join([f"seed {outcome.scenario.seed} fails:", *(f"  {violation}" for violation in outcome.violations)])
 
@@ -113,7 +113,7 @@ def report(outcome: Outcome) -> str:
     check = outcome.violations[0].check
     smallest = shrink(outcome.scenario, lambda scenario: any(one.check == check for one in run(scenario).violations))
     small = run(smallest)
-    lines = [told(outcome), "made smaller:", f"  {described(smallest)}", *(f"  {line}" for line in small.trace)]
+    lines = [summary(outcome), "made smaller:", f"  {described(smallest)}", *(f"  {line}" for line in small.trace)]
     return "\n".join([*lines, *(f"  {violation}" for violation in small.violations)])
 
 

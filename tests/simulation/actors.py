@@ -1,4 +1,4 @@
-"""The calls of a scenario as they are carried out, and what became of each."""
+"""The calls of a scenario as they are made, and their outcomes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.simulation.service import Service
 
 MARK = "vermilion"
-"""In every text, so that it is seen where a text is shown."""
+"""Part of every text, so that a leaked text is recognised."""
 
 BAD = 7
 """A stream's item that is no text."""
@@ -32,11 +32,11 @@ LETTERS = "etaoin shrdlu cmfwyp"
 
 @dataclass(eq=False)
 class Pull:
-    """An item that a source gave.
+    """An item that a source yielded.
 
     Attributes:
         at: when.
-        delivered_texts: texts that the stream had given its consumer by then.
+        delivered_texts: texts that the stream had delivered by then.
         delivered_bad: items that are no texts, the same.
     """
 
@@ -47,12 +47,12 @@ class Pull:
 
 @dataclass(eq=False)
 class Caller:
-    """One awaited call: what it was for, and how it ended.
+    """One awaited call and its outcome.
 
     Attributes:
-        began: when.
-        ended: when; `None` while it has not.
-        outcome: what it gave, or raised.
+        began: when it began.
+        ended: when it ended; `None` before.
+        outcome: what it returned or raised.
         cancelled_at: when the scenario cancelled it; `None` if it did not, or it had ended.
     """
 
@@ -67,14 +67,14 @@ class Call(Caller):
     """A call of a scenario.
 
     Attributes:
-        items: that it is given.
+        items: its arguments.
         inputs: the text of each item; `None` where it has none.
-        answers: what the function that gives texts gives for each item.
+        answers: what the text function returns for each item.
         callers: of `embed_one`, one for each text.
-        batches: of a stream, what it gave or raised, with the time that was waited from and to.
-        pulls: of a source.
-        progress: as told.
-        asked: times that the function which gives texts was called.
+        batches: what a stream yielded or raised, with the times at which the wait began and ended.
+        pulls: the items that a source yielded.
+        progress: the reports of progress.
+        asked: calls of the text function.
     """
 
     number: int = 0
@@ -133,13 +133,13 @@ def _text_in(value: object) -> str | None:
 
 
 class Actor:
-    """Carries out one call.
+    """Makes one call.
 
     Args:
-        call: which.
-        client: that it is a call of.
-        service: that notes what happens, and when.
-        rng: of its draws.
+        call: the call.
+        client: the client.
+        service: the service, which keeps the trace.
+        rng: source of its draws.
         stalls: what hangs in its source.
     """
 
@@ -149,10 +149,9 @@ class Actor:
         self._client = client
         self._service = service
         self._rng = rng
-        self._told = 0
 
     async def act(self) -> None:
-        """Carry it out, and cancel it when the plan says so."""
+        """Make the call, and cancel it when the plan says so."""
         call, plan = self.call, self.call.plan
         await asyncio.sleep(plan.at)
         call.began = _now()
@@ -185,7 +184,7 @@ class Actor:
             await asyncio.sleep(plan.at)
         else:
             await self._service.reached(plan.after_requests)
-        for _ in range(plan.turns):
+        for _ in range(plan.iterations):
             await asyncio.sleep(0)
         if task.cancel():
             caller.cancelled_at = _now()
@@ -284,7 +283,7 @@ class Actor:
                 except EmbedError as error:
                     given = error
                 except Exception as error:
-                    # The source's is told once.
+                    # The source's error is raised once.
                     if not is_fault(error) or error in [what for _, _, what in call.batches]:
                         raise
                     given = error

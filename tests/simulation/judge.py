@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from tests.simulation.service import Exchange, Service
 
 INSTANT = 1e-6
-"""Seconds that are no time: what is added up in floating point differs in the last places."""
+"""Tolerance in seconds: sums of floating-point times differ in the last digits."""
 
 GRACE = 5.0
-"""Seconds that what is on the wire may take once a job has ended."""
+"""Seconds that requests on the wire may take once a job has ended."""
 
 KEY = "pcsk_simulated_secret"
 
@@ -59,15 +59,15 @@ JOB_ERRORS = (
     ConfigurationError,
     DeadlineExceededError,
 )
-"""What may end a job before all its inputs were tried."""
+"""Errors that may end a job before all its inputs were tried."""
 
 
 @dataclass(frozen=True)
 class Violation:
-    """Something that must hold, and did not.
+    """A violated invariant.
 
     Attributes:
-        check: which, in a word or two, the same for every seed.
+        check: the invariant in a word or two, the same for every seed.
         details: what was seen.
     """
 
@@ -79,14 +79,14 @@ class Violation:
 
 
 class Judge:
-    """Watches a run, and looks at what came of it.
+    """Watches a run, and checks its outcome.
 
     Args:
-        scenario: of the run.
-        service: that notes what it sees.
+        scenario: the run's scenario.
+        service: the simulated service, with its journal.
 
     Attributes:
-        violations: of what must hold.
+        violations: violated invariants.
     """
 
     def __init__(self, scenario: Scenario, service: Service) -> None:
@@ -99,7 +99,7 @@ class Judge:
         self.violations: list[Violation] = []
 
     def watch(self, clients: list[tuple[ClientPlan, EmbedClient[Any], Recorder]], calls: Sequence[Call]) -> None:
-        """Look at every request when it is sent, and at every client whenever the time is about to pass."""
+        """Check every request when it is sent, and every client whenever the time is about to advance."""
         self._clients = clients
         for call in calls:
             if call.plan.timeout is not None and call.plan.kind != "one" and not call.plan.common:
@@ -108,19 +108,19 @@ class Judge:
         self._service.on_send = self._at_sending
 
     def found(self, check: str, details: object) -> None:
-        """Note that something does not hold."""
+        """Record a violation."""
         if len(self.violations) < 20:
             self.violations.append(Violation(check, str(details)))
 
     def at_rest(self) -> None:
-        """While everything waits, permits that are out are on the wire, and nobody waits for what is free."""
+        """Check, while everything waits, that every permit is on the wire, and that no request waits for a free one."""
         for number, (_, client, _) in enumerate(self._clients):
-            due = client._turnstile._limiter.next_time(_now())
+            due = client._gate._limiter.next_time(_now())
             if due is not None and due + INSTANT < _now():
                 self.found("starves", f"a request of client {number} could go at {due}, and waits at {_now()}")
-            told, seen = client._engine.in_flight, len(self._service.journal.active[number])
-            if told != seen:
-                self.found("permits", f"client {number} has {told} in flight, {seen} are on the wire, at {_now()}")
+            counted, seen = client._engine.in_flight, len(self._service.journal.active[number])
+            if counted != seen:
+                self.found("permits", f"client {number} has {counted} in flight, {seen} are on the wire, at {_now()}")
             if self._scenario.service.bills and self._clients[number][0].quota != "backend":
                 self._check_bills_counted(number)
 
@@ -144,7 +144,7 @@ class Judge:
             self._check_quota(exchange)
 
     def _check_bills_counted(self, client: int) -> None:
-        """No absurd bill counts for more than the request can have cost."""
+        """Check that no absurd bill counts for more than the request can have cost."""
         limiter, exchanges = self._limiter_of(client), self._service.journal.exchanges
         for quota in self._clients[client][1].statistics().quotas:
             since = _now() - 1.01 * self._window_of(client)
@@ -176,7 +176,7 @@ class Judge:
             at, _, asked = other.rejection
             if asked is not None and at + INSTANT < exchange.sent < at + asked - INSTANT:
                 self.found(
-                    "pause", f"{exchange.number} sent at {exchange.sent}, {other.number} told at {at} to wait {asked}"
+                    "pause", f"{exchange.number} sent at {exchange.sent}, {other.number} was to wait {asked} s from {at}"
                 )
 
     def _check_quota(self, exchange: Exchange) -> None:
@@ -186,33 +186,35 @@ class Judge:
         if not own:
             self.found("limits by input type", f"none is known for {exchange.input_type}")
             return
-        now, told = exchange.sent, own[0]
+        now, quota = exchange.sent, own[0]
         siblings = list(self._siblings(exchange))
         if any(self._ended_now(other, now) for other in siblings):
-            # What its answer tells may be counted in this very instant, or not yet.
+            # Its bill may be counted at this very instant, or not yet.
             return
         counted = [other for other in siblings if other.is_delivered and self._end_of(other) > now - length + INSTANT]
-        billed = sum(min(other.told or 0, _most_tokens(other)) for other in counted)
-        if told.used < billed:
-            self.found("counted short", f"{told.used} used, {billed} billed in the window of {exchange.number} at {now}")
-        if told.source in ("given", "named") and told.limit is not None and told.used > told.limit:
-            # Each limit is tried by itself. Of those that are sent in one instant each sees what all of them have: one of
-            # them may be what goes over.
+        billed = sum(min(other.reported or 0, _most_tokens(other)) for other in counted)
+        if quota.used < billed:
+            self.found("counted short", f"{quota.used} used, {billed} billed in the window of {exchange.number} at {now}")
+        if quota.source in ("given", "named") and quota.limit is not None and quota.used > quota.limit:
+            # Each limit is probed by itself. Requests sent at one instant each see the usage of all of them: one of them
+            # may be the probe.
             over = self._over[self._limiter_of(exchange.client), exchange.input_type]
-            trials = self._trials(exchange)
-            is_alone = len(trials) == 1 and told.used - trials[0] <= told.limit
+            probes = self._probes(exchange)
+            is_alone = len(probes) == 1 and quota.used - probes[0] <= quota.limit
             is_alone |= not any(other.fate == "under way" for other in over)
-            if len(exchange.texts) > 1 and (told.source == "given" or not is_alone):
-                self.found("over the quota", f"{told.used} of {told.limit} ({told.source}) with {exchange.number} at {now}")
+            if len(exchange.texts) > 1 and (quota.source == "given" or not is_alone):
+                self.found(
+                    "over the quota", f"{quota.used} of {quota.limit} ({quota.source}) with {exchange.number} at {now}"
+                )
             over.append(exchange)
-        if told.paused > INSTANT:
-            self.found("pause", f"{exchange.number} sent at {now}, {told.paused} s before the end of a pause")
+        if quota.paused > INSTANT:
+            self.found("pause", f"{exchange.number} sent at {now}, {quota.paused} s before the end of a pause")
 
-    def _trials(self, exchange: Exchange) -> list[int]:
-        """The tokens of requests that go over a limit to see whether it has been raised."""
+    def _probes(self, exchange: Exchange) -> list[int]:
+        """The tokens of requests that probe whether a limit has been raised."""
         key = MODEL, exchange.input_type
-        grants = self._clients[exchange.client][1]._turnstile._limiter._open
-        return [grant.tokens for grant in grants if grant.is_trial and grant.key == key]
+        reservations = self._clients[exchange.client][1]._gate._limiter._open
+        return [reservation.tokens for reservation in reservations if reservation.is_probe and reservation.key == key]
 
     def _end_of(self, exchange: Exchange) -> float:
         return exchange.ended if exchange.ended is not None else math.inf
@@ -223,9 +225,9 @@ class Judge:
     # Afterwards.
 
     def check(self, calls: Sequence[Call]) -> None:
-        """Look at what became of the calls."""
+        """Check the outcomes of the calls."""
         singles = [caller.outcome for call in calls for caller in call.callers]
-        # Those of different calls may share a request, and so a job.
+        # Single texts of different calls may share a request, and so a job.
         self._is_any_job_ended = any(isinstance(outcome, JOB_ERRORS) for outcome in singles)
         for call in calls:
             if call.plan.kind == "embed":
@@ -240,7 +242,7 @@ class Judge:
             self._check_statistics(number, calls)
 
     def check_end(self, tasks: Iterable[asyncio.Task[Any]], timers: Iterable[asyncio.TimerHandle]) -> None:
-        """Look at what is left behind."""
+        """Check that nothing is left behind."""
         for task in tasks:
             self.found("left behind", f"task {task.get_name()}")
         for timer in timers:
@@ -254,13 +256,13 @@ class Judge:
                     self.found("left behind", f"{quota.used} used, {quota.waiting} waiting, client {number}")
 
     def check_left(self, log: Iterable[str], left: int) -> None:
-        """See that there is a warning of each neighbour that went on for too long when cancelled, and of no other."""
-        told = sum("is left behind" in line for line in log)
-        if told != left:
-            self.found("left behind", f"{told} warnings of {left} neighbours that went on")
+        """Check that there is one warning for each neighbour that went on for too long when cancelled, and no other."""
+        warned = sum("is left behind" in line for line in log)
+        if warned != left:
+            self.found("left behind", f"{warned} warnings of {left} neighbours that went on")
 
     def check_silence(self, said: Iterable[str]) -> None:
-        """Look for the key and the texts in what was said."""
+        """Search messages and reprs for the key and the texts."""
         for line in said:
             if KEY in line or MARK in line:
                 self.found("secrets", line.replace(MARK, "<a text>").replace(KEY, "<the key>")[:200])
@@ -311,7 +313,7 @@ class Judge:
             return
         error = call.outcome if isinstance(call.outcome, EmbedError) else None
         if _has_progress_raised(call) and not is_fault(getattr(error, "__cause__", None)):
-            self.found("progress", f"call {call.number} did not tell what its progress raised")
+            self.found("progress", f"call {call.number} did not raise what its progress raised")
         result = call.outcome if error is None else error.partial
         if result is None:
             is_sources = call.plan.source_fails_at is not None and "the source of the inputs raised" in str(error)
@@ -330,7 +332,7 @@ class Judge:
                 self.found("progress", f"call {call.number}: {last}, but {result!r} and {failed} failed")
 
     def _check_result(self, call: Call, inputs: Sequence[str | None], result: Any, error: EmbedError | None) -> None:
-        """Each item is embedded rightly, failed for a reason, or not tried since the job ended."""
+        """Check that each item is embedded rightly, failed for a reason, or not tried since the job ended."""
         if len(result) != len(inputs):
             self.found("rows", f"call {call.number} has {len(result)} rows for {len(inputs)} inputs")
             return
@@ -358,7 +360,7 @@ class Judge:
         batches = [getattr(what, "batch", None) or what for _, _, what in call.batches]
         failures = [failure for what in (result, *batches) for failure in getattr(what, "failures", ())]
         met = [call.outcome, *(failure.error for failure in failures), *(what for _, _, what in call.batches)]
-        # What was on the wire when a job ended had one answer, whatever that was.
+        # Requests on the wire when a job ended had one attempt, whatever its answer.
         is_ended = self._was_ended_early(call) or any(isinstance(error, JOB_ERRORS) for error in met)
         for failure in result.failures:
             fates[list(failure.indices)] += 1
@@ -393,11 +395,11 @@ class Judge:
         return any((one.texts, one.client, one.input_type, one.variant) == key for one in sent)
 
     def _was_ended_early(self, call: Call) -> bool:
-        """Whether a job may have been ended by something else than its requests."""
+        """Whether a job may have been ended by something other than its requests."""
         plan = self._scenario.clients[call.plan.client]
         is_final = any(fault in FINAL for fault in self._scenario.service.faults)
-        is_dealt_out = plan.backend_fails > 0 or plan.backend != "works"
-        is_limited = plan.closed_at is not None or is_dealt_out or call.plan.timeout is not None
+        is_backend_odd = plan.backend_fails > 0 or plan.backend != "works"
+        is_limited = plan.closed_at is not None or is_backend_odd or call.plan.timeout is not None
         return is_limited or is_final or self._is_probe_lost(call) or _has_progress_raised(call)
 
     def _is_probe_lost(self, call: Call) -> bool:
@@ -406,7 +408,7 @@ class Judge:
         return any(one.client == call.plan.client and not one.is_delivered for one in probes)
 
     def _check_given_up(self, call: Call, error: EmbedError) -> None:
-        """A job ends with a rejection only if nothing under the same limit was accepted for long."""
+        """Check that a job ended with a rejection only if nothing under the same limit was accepted for long."""
         plan = self._scenario.clients[call.plan.client]
         last = max((self._end_of(one) for one in self._accepted_like(call)), default=-math.inf)
         waited = _end(call) - last
@@ -444,7 +446,7 @@ class Judge:
             deadline = math.inf if plan.timeout is None else call.began + plan.timeout + self.patience(plan.client, call)
             if given > max(asked, deadline) + INSTANT:
                 self.found(
-                    "deadline", f"stream {call.number} gave a batch at {given}, asked at {asked}, deadline {deadline}"
+                    "deadline", f"stream {call.number} yielded a batch at {given}, asked at {asked}, deadline {deadline}"
                 )
             if batch is None:
                 if isinstance(what, EmbedError):
@@ -452,7 +454,7 @@ class Judge:
                 continue
             starts.append(batch.start)
             error = what if isinstance(what, EmbedError) else None
-            # With `on_error="return"` it is told with what it met first.
+            # With `on_error="return"` the batch has the error that the job met first.
             met = (error, *(failure.error for failure in batch.failures))
             ended_by = next((one for one in met if isinstance(one, JOB_ERRORS)), ended_by)
             self._check_batch(call, batch, error)
@@ -461,9 +463,9 @@ class Judge:
             for row in range(len(batch)):
                 seen[batch.start + row] = seen.get(batch.start + row, 0) + 1
         if any(count > 1 for count in seen.values()):
-            self.found("rows", f"stream {call.number} gave an item twice")
+            self.found("rows", f"stream {call.number} yielded an item twice")
         if plan.ordered and ended_by is None and not self._was_ended_early(call) and starts != sorted(starts):
-            self.found("order", f"stream {call.number} gave {starts}")
+            self.found("order", f"stream {call.number} yielded {starts}")
         self._check_read_ahead(call)
         if not self._check_ended(call, call):
             return
@@ -474,15 +476,15 @@ class Judge:
     ) -> None:
         plan = call.plan
         if _has_progress_raised(call) and call.outcome is None and not call.has_left:
-            told = any(is_fault(getattr(what, "__cause__", None)) for _, _, what in call.batches)
-            if not told and ended_by is None:
-                self.found("progress", f"stream {call.number} did not tell what its progress raised")
+            is_raised = any(is_fault(getattr(what, "__cause__", None)) for _, _, what in call.batches)
+            if not is_raised and ended_by is None:
+                self.found("progress", f"stream {call.number} did not raise what its progress raised")
         if call.has_left or call.outcome is not None or ended_by is not None or _has_progress_raised(call):
             return
         is_over = self._is_closed(call) or plan.timeout is not None or self._is_faulty_job(call)
         read = len(self.call_items_read(call))
         if len(seen) < read and not is_over:
-            self.found("lost", f"stream {call.number} gave {len(seen)} of {read} items, and ended without an error")
+            self.found("lost", f"stream {call.number} yielded {len(seen)} of {read} items, and ended without an error")
         if plan.progress == "follows" and len(seen) == read and read:
             last = call.progress[-1] if call.progress else None
             if last is None or (last.done, last.failed) != (embedded, failed):
@@ -490,7 +492,7 @@ class Judge:
 
     @staticmethod
     def call_items_read(call: Call) -> list[Any]:
-        """The items that a stream's source gave."""
+        """The items that a stream's source yielded."""
         stops = [stop for stop in (call.plan.source_fails_at, call.plan.text_fails_at) if stop is not None and stop >= 0]
         return call.items[: min(stops, default=len(call.items))]
 
@@ -509,13 +511,13 @@ class Judge:
             batches = bad - pull.delivered_bad + (texts - pull.delivered_texts) // client.max_batch_size
             is_text = index < len(call.inputs) and call.inputs[index] is not None
             texts, bad = texts + is_text, bad + (not is_text)
-            # What is no text ends the batch before it, and both are handed over together.
+            # An item that is no text ends the batch before it, and both are delivered together.
             if batches > window + 1:
                 self.found("read ahead", f"stream {call.number}: {batches} batches of {window} at item {index}")
                 return
 
     def _check_bills(self, calls: Sequence[Call]) -> None:
-        """An input is billed twice only where an answer was lost or could not be read."""
+        """Check that an input is billed twice only where an answer was lost or unreadable."""
         wanted: Counter[tuple[str, str, int]] = Counter()
         for call in calls:
             texts = set(call.texts) if call.plan.dedupe else call.texts
@@ -532,7 +534,7 @@ class Judge:
                 self.found("billed twice", f"{input_type} {variant}, {more}: {text[:30].replace(MARK, '')}")
 
     def _check_statistics(self, number: int, calls: Sequence[Call]) -> None:
-        """The client's counts, its hooks and the service's journal agree."""
+        """Check that the client's counts, its hooks and the service's journal agree."""
         plan, client, recorder = self._clients[number]
         statistics = client.statistics()
         own = [one for one in self._service.journal.exchanges if one.client == number]
@@ -547,13 +549,18 @@ class Judge:
             )
             for call in calls
         )
-        told = {
+        rejections = sum(self._is_rejection(one) for one in own)
+        # A status counts though its body never came; whether the status had come is not noted.
+        unread = sum(one.rejection is None and one.fate.startswith("429 ") for one in own)
+        if rejections < statistics.rejections <= rejections + unread:
+            rejections = statistics.rejections
+        counts = {
             "attempts": (statistics.attempts, len(own)),
-            "rejections": (statistics.rejections, sum(self._is_rejection(one) for one in own)),
-            "tokens": (statistics.tokens, sum(one.told or 0 for one in own if one.is_delivered)),
+            "rejections": (statistics.rejections, rejections),
+            "tokens": (statistics.tokens, sum(one.reported or 0 for one in own if one.is_delivered)),
             "answers": (statistics.answers, sum(one.is_delivered for one in own)),
         }
-        for name, (said, seen) in told.items():
+        for name, (said, seen) in counts.items():
             if said != seen and (not is_disturbed or (said > seen and name != "attempts")):
                 self.found("statistics", f"client {number} says {said} {name}, the service saw {seen}")
         if plan.hooks != "none":
@@ -584,9 +591,9 @@ class Judge:
             "tokens": (sum(one.tokens for one in requests), statistics.tokens),
             "inputs": (sum(one.embedded for one in requests), statistics.inputs),
         }
-        for name, (told, counted) in sums.items():
-            if told != counted:
-                self.found("hooks", f"client {number}: {told} {name} by the hooks, {counted} by the statistics")
+        for name, (observed, counted) in sums.items():
+            if observed != counted:
+                self.found("hooks", f"client {number}: {observed} {name} by the hooks, {counted} by the statistics")
 
 
 def _has_progress_raised(call: Call) -> bool:
@@ -594,7 +601,7 @@ def _has_progress_raised(call: Call) -> bool:
 
 
 def _most_tokens(exchange: Exchange) -> int:
-    """What a request can have cost: a token a byte, and some around each text. Nothing beyond that counts of a bill."""
+    """The most that a request can have cost: a token a byte, and some around each text. A bill counts for no more."""
     return sum(len(text.encode()) + 18 for text in exchange.texts)
 
 

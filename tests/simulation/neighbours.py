@@ -1,4 +1,4 @@
-"""Code that is not the client's and meets it: caches, back ends and hooks that work, hang, raise or answer rubbish."""
+"""Other people's code that the client calls: caches, backends and hooks that work, hang, raise or return garbage."""
 
 from __future__ import annotations
 
@@ -39,23 +39,22 @@ FAULTS: tuple[type[BaseException], ...] = (
     StopAsyncIteration,
     asyncio.CancelledError,
 )
-"""What neighbours raise; the last ones would read as an end or as a cancellation of the caller's."""
+"""What neighbours raise; the last ones look like the end of an iteration or the caller's cancellation."""
 
 MISLEADING = FAULTS[-3:]
 
 LIES = (5, "text", [1.5], {"a": None}, True, float("nan"), b"", bytearray(b"PED1"), memoryview(b"PED1\0\0\0\0"))
-"""What a cache gives for a value."""
-
+"""What a cache returns for a value."""
 
 PATIENCE = 1.0
 """How long the client waits for a neighbour that it has cancelled."""
 
 HANG_SECONDS = 40.0
-"""How long a cache that hangs takes to look something up: for ever only if a call has a deadline, and not every one has."""
+"""Time of a look-up in a cache that hangs: not for ever, since not every call has a deadline."""
 
 
 class NeighbourError(Exception):
-    """What a neighbour of the simulation raises, to be told from everything else."""
+    """An error of a simulated neighbour, distinct from every other."""
 
 
 _FAULTS_BY_NAME: dict[str, type[BaseException]] = {kind.__name__: kind for kind in (*FAULTS, NeighbourError)}
@@ -82,12 +81,12 @@ _SCALARS = (None, True, False, 0, 1, -1, 10**309, 1.5, -0.0, math.nan, math.inf,
 
 
 def json_like(rng: random.Random, name: str, depth: int = 2) -> Any:
-    """Any value as JSON has it, and bytes.
+    """Any JSON value, or bytes.
 
     Args:
-        rng: of the draws.
-        name: that texts have in them.
-        depth: of lists and dicts.
+        rng: source of the draws.
+        name: part of its texts.
+        depth: depth of lists and dicts.
     """
     kind = rng.random() if depth else 0.0
     if kind < 0.6:
@@ -102,8 +101,8 @@ class Stalls:
 
     Attributes:
         staying: tasks of neighbours that have swallowed their cancellation and go on, and since when.
-        timers: of those that will go on for some time only.
-        is_over: whether nothing begins to hang any more.
+        timers: timers of those that will go on for some time only.
+        is_over: whether the run is over, so that nothing more hangs.
     """
 
     def __init__(self) -> None:
@@ -155,7 +154,7 @@ class Stalls:
         return len(self.staying) + sum(seconds > PATIENCE for seconds in self._took)
 
     def end(self) -> None:
-        """Have nothing hang any more."""
+        """Wake everything that hangs."""
         self.is_over = True
         for wait in self._waits:
             _wake(wait)
@@ -245,13 +244,13 @@ class SimulatedCache:
 
 
 class SimulatedBackend:
-    """Deals out a quota from elsewhere, with a delay; sees to it that every grant is settled once.
+    """A quota backend with a delay, which checks that every grant is settled once.
 
     Args:
-        quota: that it deals out.
+        quota: the quota that it serves.
         behaviour: as in `ClientPlan.backend`.
-        fails: part of the turns that end with an exception.
-        rng: of its draws.
+        fails: part of the calls that end with an exception.
+        rng: source of its draws.
         stalls: what hangs in it.
 
     Attributes:
@@ -271,13 +270,13 @@ class SimulatedBackend:
 
     @property
     def unsettled(self) -> int:
-        """Grants that nobody has settled."""
+        """Grants that are not settled."""
         return len(self._open)
 
     @property
     def timers(self) -> list[asyncio.TimerHandle]:
-        """Of those that wait for the quota that it deals out."""
-        return [timer for _, timer in self._quota.turnstile._timers.values() if isinstance(timer, asyncio.TimerHandle)]
+        """The timers of the requests that wait for its quota."""
+        return [timer for _, timer in self._quota.gate._timers.values() if isinstance(timer, asyncio.TimerHandle)]
 
     async def acquire(self, demand: QuotaDemand) -> Any:
         """See `QuotaBackend.acquire`."""
@@ -311,7 +310,7 @@ class SimulatedBackend:
             await self._stalls.hang(self._rng, stays=self._behaviour == "stays")
 
     def _odd_grant(self) -> Any:
-        """Anything at all, or a grant of anything; one that can be used is to be settled."""
+        """Anything at all, or a grant of anything; a usable one must be settled."""
         value = json_like(self._rng, "granted")
         if self._rng.random() < 0.5:
             return value
@@ -322,7 +321,7 @@ class SimulatedBackend:
 
 
 class Recorder:
-    """A hook that keeps what it is told."""
+    """A hook that keeps its events."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -332,13 +331,13 @@ class Recorder:
 
 
 class RaisingHook:
-    """A hook that raises whatever it is told, one kind of error after the other, and that gives something now and then."""
+    """A hook that raises at each event, one kind of error after the other, and that returns something now and then."""
 
     def __init__(self) -> None:
-        self._told = 0
+        self._count = 0
 
     def __call__(self, event: Event) -> Any:
-        self._told += 1
-        if self._told % 7 == 0:
-            return {"text": [self._told, None]}
-        raise FAULTS[self._told % len(FAULTS)](f"a fault of the simulated hook at {type(event).__name__}")
+        self._count += 1
+        if self._count % 7 == 0:
+            return {"text": [self._count, None]}
+        raise FAULTS[self._count % len(FAULTS)](f"a fault of the simulated hook at {type(event).__name__}")

@@ -20,8 +20,8 @@ from tests.simulation.service import MODEL, Service
 if TYPE_CHECKING:
     from tests.simulation.scenario import ClientPlan, Scenario
 
-MOST_TURNS = 200_000
-"""Turns of the loop in which any scenario ends; those that do take 1,000 to 20,000."""
+MOST_ITERATIONS = 200_000
+"""Iterations of the loop in which any scenario ends; those that end take 1,000 to 20,000."""
 
 LONGEST = 4000.0
 """Seconds in which any call ends once the service answers: an outage, pauses and retries all end within an hour."""
@@ -29,15 +29,15 @@ LONGEST = 4000.0
 
 @dataclass
 class Outcome:
-    """What came of a run.
+    """The outcome of a run.
 
     Attributes:
-        scenario: that was run.
-        violations: of what must hold.
-        digest: of everything that happened: two runs with the same digest were the same.
-        trace: a line for each thing that happened.
-        requests: sent.
-        seconds: of virtual time.
+        scenario: the scenario.
+        violations: violated invariants.
+        digest: digest of the trace and the log: runs with equal digests were the same.
+        trace: a line per event.
+        requests: requests sent.
+        seconds: virtual time.
     """
 
     scenario: Scenario
@@ -60,9 +60,9 @@ class _Log(logging.Handler):
 
 
 def run(scenario: Scenario) -> Outcome:
-    """Run a scenario to its end, and judge it."""
+    """Run a scenario to its end, and check it."""
     logger, log = logging.getLogger("pinecone_embed_async"), _Log()
-    level, propagates, loop = logger.level, logger.propagate, VirtualLoop(MOST_TURNS)
+    level, propagates, loop = logger.level, logger.propagate, VirtualLoop(MOST_ITERATIONS)
     service = Service(scenario.service, scenario.seed)
     judge = Judge(scenario, service)
     loop.set_exception_handler(lambda _, context: judge.found("complaint", context["message"]))
@@ -77,7 +77,7 @@ def run(scenario: Scenario) -> Outcome:
         names = sorted({task.get_name() for task in asyncio.all_tasks(loop)})
         judge.found("hangs", f"{error} at {loop.time()}: {', '.join(names)}")
         _abandon(loop)
-    except Exception as error:  # noqa: BLE001 - nothing but what goes wrong in the client can break a run
+    except Exception as error:  # noqa: BLE001 - only a bug of the client can break a run
         judge.found("breaks", f"{type(error).__name__}: {error} at {loop.time()}")
         _abandon(loop)
     finally:
@@ -92,7 +92,7 @@ def run(scenario: Scenario) -> Outcome:
 
 
 def _abandon(loop: VirtualLoop) -> None:
-    """Throw the tasks of a run away that hangs."""
+    """Cancel the tasks of a run that hangs."""
     loop.set_exception_handler(lambda *_: None)
     for task in asyncio.all_tasks(loop):
         task.cancel()
@@ -112,7 +112,7 @@ class _Run:
         self._shared: SharedQuota | None = None
 
     async def carry_out(self, loop: VirtualLoop) -> None:
-        """Have the calls made, the clients closed, and everything looked at."""
+        """Make the calls, close the clients, and check everything."""
         scenario, judge = self._scenario, self._judge
         clients = [(plan, *self._client(number, plan)) for number, plan in enumerate(scenario.clients)]
         calls = [make_call(number, plan, scenario.seed) for number, plan in enumerate(scenario.calls)]
@@ -136,12 +136,12 @@ class _Run:
         judge.check(calls)
         for _, client, _ in clients:
             await client.aclose()
-        # What a neighbour of the client's keeps running is no matter of the client's.
+        # The client does not answer for what a neighbour keeps running.
         staying = set(self._stalls.staying)
         others = asyncio.all_tasks() - {asyncio.current_task()} - staying
         own = {*self._stalls.timers, *(timer for backend in self._backends if staying for timer in backend.timers)}
         timers = [timer for timer in loop.timers() if timer not in own]
-        # What counts against a quota does so for a window, and no longer than a thousandth of one beyond.
+        # Usage counts against a quota for a window, and at most a thousandth of one longer.
         await asyncio.sleep(self._window() * 1.01)
         judge.check_end(sorted(others, key=hash), timers)
         judge.check_left(self._log.lines, self._stalls.left)
@@ -152,7 +152,7 @@ class _Run:
         judge.check_silence([*self._log.lines, *self._said(calls), *(repr(client) for _, client, _ in clients)])
 
     async def _end_stalls(self) -> None:
-        """Have what hangs in the neighbours end, and see that it does, and nothing else goes on after it."""
+        """End whatever hangs in the neighbours, and check that nothing goes on after it."""
         self._stalls.end()
         await asyncio.sleep(self._window() * 1.01)
         for task in sorted(asyncio.all_tasks() - {asyncio.current_task()}, key=hash):
@@ -218,7 +218,7 @@ class _Run:
         return self._shared
 
     def _given(self) -> Quota | None:
-        """The service's quota, as the clients are given it."""
+        """The service's quota, in the clients' form."""
         quota = self._scenario.service.quota
         if quota is None:
             return None
@@ -254,7 +254,7 @@ class _Run:
                 raise RuntimeError("the simulation itself is broken") from task.exception()
 
     async def _works_on(self, number: int, plan: ClientPlan, client: EmbedClient[Any]) -> None:
-        """See that a client can still send as many requests at a time as it may."""
+        """Check that a client can still send as many requests at a time as it may."""
         texts = [f"afterwards {place}" for place in range(plan.max_concurrency * plan.max_batch_size + 1)]
         try:
             async with asyncio.timeout(LONGEST), client:
@@ -262,7 +262,7 @@ class _Run:
         except TimeoutError:
             self._judge.found("hangs", f"client {number} is stuck")
             return
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
+        except Exception as error:  # noqa: BLE001 - any error is a finding
             self._judge.found("works on", f"client {number} raised {type(error).__name__}: {error}")
             return
         if not result.embedded.all():
@@ -272,7 +272,7 @@ class _Run:
 
     @staticmethod
     def _said(calls: list[Call]) -> list[str]:
-        """What errors and results say of themselves."""
+        """The reprs and messages of errors and results."""
         said = []
         for call in calls:
             outcomes = [call.outcome, *(caller.outcome for caller in call.callers), *(what for _, _, what in call.batches)]

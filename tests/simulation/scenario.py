@@ -1,4 +1,4 @@
-"""What is simulated: a plain description, drawn from a seed, that can be printed and made smaller."""
+"""Scenarios: plain descriptions, drawn from a seed, that can be printed and shrunk."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class QuotaPlan:
     """The service's limits.
 
     Attributes:
-        tokens: in a window, for a model and input type; `None` for no limit. So with the next two.
+        tokens: limit in a window, for a model and input type; `None` for no limit, as with the next two.
         window: seconds.
-        burst: that a bucket holds.
+        burst: tokens that a bucket holds.
         text: whether a rejection names the limit.
         retry_after: whether, and how, it says when to come back.
         changes: times, and the part of the tokens that is allowed from each on.
-        tenants: part of the tokens that others ask for.
+        tenants: part of the tokens that other tenants use.
     """
 
     tokens: int | None = None
@@ -53,14 +53,14 @@ class ServicePlan:
         dimension: of its dense vectors.
         latency: seconds of an answer, the shortest and the longest.
         slow: part of the answers that take a hundred times as long.
-        pieces: that bodies come in at most.
-        bytes_per_token: by which it bills, about.
-        faults: that strike, each as likely as the others, in the form of the emulator's.
-        fault_rate: part of the attempts that are struck.
+        pieces: the most pieces of a body.
+        bytes_per_token: ratio of its bills, about.
+        faults: equally likely faults, in the emulator's form.
+        fault_rate: part of the attempts with a fault.
         outage: from when to when every request is answered 503; `None` for never.
-        most_inputs: in a request, fewer than the client thinks; `None` for as many as it likes. So with the next.
+        most_inputs: in a request, fewer than the client expects; `None` for no limit, as with the next.
         most_bytes: of a request's texts.
-        bills: JSON of absurd bills, each as likely as the others; empty for none.
+        bills: JSON of equally likely absurd bills; empty for none.
         bill_rate: part of the answers that have one.
     """
 
@@ -85,16 +85,16 @@ class ClientPlan:
     """A client.
 
     Attributes:
-        quota: `none`, `given` (the service's own), `shared` with all others that have this, or `backend` (somebody else's
-            code, which deals out the service's own).
-        backend: whether it works, answers anything now and then, or hangs: until it is cancelled (`stops`), or whatever is
-            done to it (`stays`).
-        backend_fails: part of the back end's turns that end with an exception.
-        cache: `none`, or a neighbour: one that works, is slow, raises, forgets, answers too few values, garbage or
-            lies, hangs for a time, answers anything, or hangs as a back end does.
+        quota: `none`, `given` (the service's own), `shared` with all others that have this, or `backend` (a neighbour that
+            serves the service's own).
+        backend: whether it works, returns anything now and then, or hangs: until it is cancelled (`stops`), or in spite of
+            that (`stays`).
+        backend_fails: part of the backend's calls that end with an exception.
+        cache: `none`, or a neighbour: one that works, is slow, raises, forgets, returns too few values, garbage or
+            lies, hangs for a time, returns anything, or hangs as a backend does.
         hooks: `none`, one that listens, or one that listens beside one that raises.
-        looks_up: whether it asks the service about the model first.
-        knows_dimension: whether it is told how many numbers a vector has, so that it sees if an answer has others.
+        looks_up: whether it looks the model up first.
+        knows_dimension: whether it is given the dimension, so that it detects answers of another one.
         closed_at: when it is closed, which ends its calls; `None` for at the end.
     """
 
@@ -118,11 +118,11 @@ class ClientPlan:
 
 @dataclass(frozen=True)
 class Cancellation:
-    """When a call is cancelled: so many turns of the loop after a time, or after so many requests have been sent."""
+    """When a call is cancelled: so many iterations of the loop after a time, or after so many requests."""
 
     after_requests: int | None
     at: float
-    turns: int
+    iterations: int
 
 
 @dataclass(frozen=True)
@@ -132,28 +132,27 @@ class CallPlan:
     Attributes:
         client: its number.
         at: when it begins.
-        inputs: of it; of `one`, callers.
+        inputs: number of inputs; of `one`, callers.
         size: UTF-8 bytes of a text, the smallest and the largest.
         input_type: `passage` or `query`.
         variant: a further parameter, which makes other vectors.
         timeout: seconds; `None` for none.
         duplicates: part of the texts that repeat an earlier one of the call.
         refused: part of the texts that the service refuses.
-        alike: whether all texts that are refused are one and the same.
+        alike: whether all refused texts are the same.
         bad: part of the items that are no texts.
-        odd: part of the items that are anything as JSON has it, and of what the function that gives texts gives.
-        source: a list, or an asynchronous iterable that waits between items, or an iterable, which a stream has in a thread.
+        odd: part of the items, and of the text function's results, that are any JSON value.
+        source: a list, or an asynchronous iterable that waits between items, or an iterable, pulled in a thread by a stream.
         pause: seconds between the items of a source that waits, or between the callers of `one`.
         source_fails_at: item at which the source raises; `None` for never.
-        source_hangs: whether it never gives that item instead.
-        source_stays: whether it goes on to hang when it is cancelled.
-        text_fails_at: item of a stream at which the function that gives texts raises; -1 if it never does, `None` if there
-            is none.
-        takes: seconds that the consumer of a stream is busy with a batch.
+        source_hangs: whether it hangs there instead.
+        source_stays: whether it keeps hanging when it is cancelled.
+        text_fails_at: item of a stream at which the text function raises; -1 if it never does, `None` if there is none.
+        takes: seconds that the consumer of a stream takes for a batch.
         leaves_after: batches after which it leaves the stream; `None` for never.
         raises: the exception that its source, its text function and its progress raise.
-        progress: whether progress is followed, and whether the callback raises at some time.
-        common: whether its texts are those of every other call that has this, so that a cache finds some.
+        progress: whether there is a callback, and whether it raises at some time.
+        common: whether it shares its texts with all other such calls, so that there are cache hits.
     """
 
     kind: Literal["embed", "one", "stream"] = "embed"
@@ -191,7 +190,7 @@ class CallPlan:
 
 @dataclass(frozen=True)
 class Scenario:
-    """Everything that happens, but for what the seed decides on the way."""
+    """Everything that happens, except what the seed decides during the run."""
 
     seed: int
     service: ServicePlan = ServicePlan()
@@ -251,29 +250,29 @@ RETRIED = (
     "white_space",
 )
 BILLS = ("", "0", "-5", "2.5", '"12"', "null", "true", "[1]", "{}", str(10**6), str(10**12), str(10**309), "1e400")
-"""What stands in the place of the tokens that were billed; nothing if it is empty."""
+"""Replacements of the billed tokens; nothing if empty."""
 
 FINAL = ("status=400", "status=401", "status=404", "month_quota_spent", "quota_exceeded", "redirect", "status=418,html")
-"""Faults that the client gives up on: what they strike fails, or ends the job."""
+"""Faults that the client does not retry: the request fails, or the job ends."""
 
 
 def described(plan: object) -> str:
-    """A plan on one line, without what is as usual."""
+    """A plan on one line, without its defaults."""
     if isinstance(plan, tuple):
         return f"({', '.join(map(described, plan))}{',' if len(plan) == 1 else ''})"
     if not is_dataclass(plan):
         return repr(plan)
     usual = {field.name: field.default for field in fields(plan)}
-    told = (f"{name}={described(value)}" for name, value in vars(plan).items() if value != usual[name])
-    return f"{type(plan).__name__}({', '.join(told)})"
+    shown = (f"{name}={described(value)}" for name, value in vars(plan).items() if value != usual[name])
+    return f"{type(plan).__name__}({', '.join(shown)})"
 
 
 ODD = 0.25
-"""Part of the scenarios that have neighbours which answer anything, or hang for ever, or absurd bills."""
+"""Part of the scenarios with neighbours that return anything or hang for ever, or with absurd bills."""
 
 
 def waits_for_ever(call: CallPlan, client: ClientPlan) -> bool:
-    """Whether a call may wait for a neighbour for ever, and rightly, for it has no end of its own."""
+    """Whether a call may rightly wait for a neighbour for ever, because nothing else ends it."""
     hangs = call.source_hangs or {client.cache, client.backend} & {"stops", "stays"}
     return bool(hangs) and call.timeout is None and (client.closed_at is None or call.source_hangs)
 
@@ -320,11 +319,11 @@ class _Draw:
                 break
             calls.append(call)
         scenario = Scenario(self._seed, service, clients, tuple(calls))
-        # Drawn by themselves, so that all others stay as they were before there were any.
+        # Drawn from a source of their own, so that the other draws of a seed stay the same.
         return self._with_oddities(scenario) if self._odd.random() < ODD else scenario
 
     def _with_oddities(self, scenario: Scenario) -> Scenario:
-        """The scenario with neighbours that answer anything or hang for ever, and with absurd bills."""
+        """The scenario with neighbours that return anything or hang for ever, and with absurd bills."""
         clients = tuple(map(self._odd_client, scenario.clients))
         calls = tuple(self._odd_call(call, clients[call.client]) for call in scenario.calls)
         return replace(scenario, service=self._odd_service(scenario.service), clients=clients, calls=calls)
@@ -361,7 +360,7 @@ class _Draw:
         return replace(call, **changed)
 
     def _odd_faults(self, call: CallPlan) -> dict[str, Any]:
-        """Have a source, a function that gives texts or a progress callback raise whatever there is."""
+        """Changes that make a source, a text function or a progress callback raise any fault."""
         changed: dict[str, Any] = {"raises": self._odd.choice(FAULTS).__name__}
         whose = self._odd.choice(("source", "text", "progress") if call.kind == "stream" else ("source", "progress"))
         if whose == "progress":

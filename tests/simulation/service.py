@@ -1,4 +1,4 @@
-"""The simulated service and the way to it, behind the transport seam; it notes what it saw."""
+"""The simulated service and the way to it, behind the transport; it records what it saw."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ REFUSED = "refuse-this"
 """Texts with this are refused as content."""
 
 HARMLESS = frozenset({FaultName.MISSING_USAGE, FaultName.EXTRA_KEYS, FaultName.REORDERED_KEYS, FaultName.WHITE_SPACE})
-"""Faults of a body that is right all the same."""
+"""Faults of a body that is right nevertheless."""
 
 
 OTHER_DIMENSION = frozenset({FaultName.WRONG_DIMENSION, FaultName.RAGGED_DIMENSION})
 """Faults that a client takes for the dimension, if it does not know it and has had no other answer."""
 
 MOST_DIGITS = 16
-"""Of a bill that the client takes for one."""
+"""Digits of a bill that the client accepts."""
 
 
 class Texts:
-    """What the service makes of a text: its vector and its bill, the same every time.
+    """The vector and the bill of each text, the same every time.
 
     Args:
-        plan: of the service.
+        plan: the service's plan.
     """
 
     def __init__(self, plan: ServicePlan) -> None:
@@ -66,7 +66,7 @@ class Texts:
         return self._row(text, input_type, variant)[2]
 
     def tokens(self, text: str) -> int:
-        """What it is billed; texts of a length differ."""
+        """Its bill; texts of the same length differ."""
         spread = 0.85 + (zlib.crc32(text.encode()) % 256) * 0.3 / 256
         return max(1, int(len(text) / self._plan.bytes_per_token * spread)) + 2
 
@@ -94,17 +94,17 @@ class Exchange:
 
     Attributes:
         client: the number of the client that sent it.
-        number: of the request, from 1.
-        sent: when.
-        texts: that it carries.
+        number: the request's number, from 1.
+        sent: when it was sent.
+        texts: its texts.
         key: model and input type.
-        fate: what became of it, in words.
+        fate: its outcome in words.
         billed: tokens that the service counted.
-        absurd: what the answer says instead, as JSON; `None` for no such thing.
+        absurd: the bill that the answer has instead, as JSON; `None` for the right one.
         is_delivered: whether a right answer has been read to its end.
-        told: tokens of the answer's `usage`; `None` if it did not say, or not so that it can be taken for a number of them.
-        rejection: of a 429, when it had been read, its message, and the seconds that it asks for.
-        ended: when the client was through with the response.
+        reported: tokens of the answer's `usage`; `None` if it has none that is a number.
+        rejection: of a 429, when it had been read, its message, and its `Retry-After` in seconds.
+        ended: when the client was done with the response.
     """
 
     client: int
@@ -118,20 +118,20 @@ class Exchange:
     billed: int = 0
     is_delivered: bool = False
     absurd: str | None = None
-    told: int | None = None
+    reported: int | None = None
     rejection: tuple[float, str, float | None] | None = None
     ended: float | None = None
 
 
 @dataclass
 class Journal:
-    """All that the service saw.
+    """Everything that the service saw.
 
     Attributes:
         exchanges: in the order in which they were sent.
-        trace: a line for each thing that happened.
+        trace: a line per event.
         active: exchanges under way, by client.
-        most_active: at once, by client.
+        most_active: the most at once, by client.
         tenants: tokens of other tenants' requests that were accepted.
     """
 
@@ -145,8 +145,8 @@ class Service:
     """Answers the clients of a scenario.
 
     Args:
-        plan: what it does.
-        seed: of its draws.
+        plan: its behaviour.
+        seed: seed of its draws.
     """
 
     def __init__(self, plan: ServicePlan, seed: int) -> None:
@@ -163,7 +163,7 @@ class Service:
         self._is_knowing: dict[int, bool] = {}
 
     def note(self, *what: object) -> None:
-        """Write down what happened."""
+        """Add an event to the trace."""
         self.journal.trace.append(f"{asyncio.get_running_loop().time()!r} {' '.join(map(str, what))}")
 
     def transport(self, client: int, *, knows_dimension: bool) -> _Way:
@@ -174,7 +174,7 @@ class Service:
         return _Way(self, client)
 
     def heal(self) -> None:
-        """Have no faults and no limits any more."""
+        """End all faults and limits."""
         self.is_healed = True
 
     async def reached(self, count: int) -> None:
@@ -185,7 +185,7 @@ class Service:
             await future
 
     async def serve_tenants(self) -> None:
-        """Take what other tenants ask for, until cancelled."""
+        """Charge the requests of other tenants, until cancelled."""
         quota = self.plan.quota
         if quota is None or quota.tokens is None or not quota.tenants:
             return
@@ -195,7 +195,7 @@ class Service:
             self._ledger.decide(self._quota(), asyncio.get_running_loop().time(), MODEL, "passage", size)
 
     def begin(self, client: int, texts: Sequence[str], input_type: str, variant: int) -> Exchange:
-        """Note that a request is sent."""
+        """Record that a request is sent."""
         now = asyncio.get_running_loop().time()
         exchange = Exchange(client, len(self.journal.exchanges) + 1, now, tuple(texts), input_type, variant)
         self.journal.exchanges.append(exchange)
@@ -225,7 +225,7 @@ class Service:
         return self._rng.random()
 
     def fault(self, client: int) -> Fault | None:
-        """What strikes the next request of a client."""
+        """The fault of a client's next request, if any."""
         if self.is_healed or not self._faults or self._rng.random() >= self.plan.fault_rate:
             return None
         fault = self._faults[int(self._rng.random() * len(self._faults))]
@@ -242,7 +242,7 @@ class Service:
         return self.plan.outage is not None and not self.is_healed and self.plan.outage[0] <= now < self.plan.outage[1]
 
     def refusal(self, exchange: Exchange, now: float) -> _Reply | None:
-        """Why a request is not served; charges it if it is."""
+        """The refusal of a request; charges it if there is none."""
         plan, texts = self.plan, exchange.texts
         if plan.most_inputs is not None and len(texts) > plan.most_inputs:
             message = f"Input length '{len(texts)}' exceeded inputs limit of {plan.most_inputs} for model '{MODEL}'"
@@ -284,7 +284,7 @@ class Service:
         return str(math.ceil(wait)) if kind == "seconds" else _date(now + wait)
 
     def model(self) -> dict[str, Any]:
-        """What it says about its model."""
+        """The description of its model."""
         is_dense = self.plan.vector_type == "dense"
         return EmulatedModel(
             MODEL,
@@ -305,7 +305,7 @@ def _date(at: float) -> str:
 
 @dataclass(frozen=True)
 class _Reply:
-    """A response: the pieces of its body, and what ends the body instead of its end."""
+    """A response: status, body, headers, and how the body ends."""
 
     status: int
     body: bytes
@@ -394,12 +394,12 @@ class _Context:
         if status == 200:
             exchange.is_delivered = exchange.billed > 0 and (not exchange.fault or exchange.fault in HARMLESS)
             if exchange.fault == FaultName.MISSING_USAGE:
-                exchange.told = None
+                exchange.reported = None
             elif exchange.absurd is None:
-                exchange.told = exchange.billed
+                exchange.reported = exchange.billed
             else:
-                told = exchange.absurd
-                exchange.told = int(told) if told.isdecimal() and len(told) < MOST_DIGITS else None
+                bill = exchange.absurd
+                exchange.reported = int(bill) if bill.isdecimal() and len(bill) < MOST_DIGITS else None
         elif status == 429:
             asked = self._reply.headers.get("Retry-After")
             seconds = float(asked) if asked is not None and asked.isdigit() else None
@@ -454,11 +454,11 @@ class _Context:
         if name is FaultName.STALLED_HEADERS:
             await asyncio.get_running_loop().create_future()
         if name is FaultName.STATUS:
-            told = fault.status_answer
-            body = envelope(told.status, code_of(told.status), "a fault of the simulation")
+            answer = fault.status_answer
+            body = envelope(answer.status, code_of(answer.status), "a fault of the simulation")
             bodies = {"json": body, "html": HTML_PAGE, "empty": b"", "cut": body[: len(body) // 2]}
-            headers = {"Retry-After": told.retry_after} if told.retry_after else {}
-            return _Reply(told.status, bodies[told.body], headers)
+            headers = {"Retry-After": answer.retry_after} if answer.retry_after else {}
+            return _Reply(answer.status, bodies[answer.body], headers)
         if name is FaultName.ERROR_IN_200:
             return _Reply(200, envelope(int(number or 503), code_of(int(number or 503)), "a fault of the simulation"))
         if name is FaultName.REDIRECT:

@@ -1,4 +1,4 @@
-"""Makes a scenario that fails as small as it still fails."""
+"""Shrinks a failing scenario as far as it still fails."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_TRIES = 600
 
 
 def shrink(scenario: Scenario, fails: Callable[[Scenario], bool]) -> Scenario:
-    """The smallest scenario that can be reached by leaving out one thing after another and `fails` all the same."""
+    """The smallest scenario that still `fails`, reached by leaving out one thing after another."""
     tries = MOST_TRIES
     is_smaller = True
     while is_smaller:
@@ -49,7 +49,7 @@ def _smaller(scenario: Scenario) -> Iterator[Scenario]:
         plans: tuple[Any, ...] = getattr(scenario, name)
         for number, plan in enumerate(plans):
             for plainer in _plainer(plan):
-                # Which call has which client is no matter of plainness.
+                # Another client does not make a call plainer.
                 if name == "calls" and plainer.client != plan.client:
                     continue
                 changed: dict[str, Any] = {name: (*plans[:number], plainer, *plans[number + 1 :])}

@@ -1,4 +1,4 @@
-"""The real client in drawn scenarios: what must hold in every run holds, and a run can be repeated to the last step."""
+"""The real client in drawn scenarios: the invariants hold in every run, and a run can be repeated to the last step."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ SEEDS, AT_ONCE = 1000, 50
 
 
 @pytest.mark.parametrize("start", range(0, SEEDS, AT_ONCE))
-def test_what_must_hold_holds_in_every_run(start: int) -> None:
+def test_invariants_hold_in_every_run(start: int) -> None:
     failed = [outcome for outcome in run_all(range(start, start + AT_ONCE)) if outcome.violations]
     assert not failed, report(failed[0])
 
 
 @pytest.mark.parametrize("name", FOUND)
-def test_what_was_mended_stays_mended(name: str) -> None:
+def test_fixed_bugs_stay_fixed(name: str) -> None:
     assert not run(FOUND[name]).violations
 
 
@@ -37,11 +37,11 @@ DIGESTS = "from tests.simulation.__main__ import run_all; print(*(one.digest for
 def test_a_seed_gives_the_same_run_in_another_process_and_under_another_hash_seed(hash_seed: str) -> None:
     program = DIGESTS.format(REPEATED.start, REPEATED.stop)
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
-    told = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert told.stdout.split() == [outcome.digest for outcome in run_all(REPEATED)]
+    other = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert other.stdout.split() == [outcome.digest for outcome in run_all(REPEATED)]
 
 
-def test_scenarios_have_everything_in_them() -> None:
+def test_scenarios_cover_everything() -> None:
     scenarios = [draw(seed) for seed in range(SEEDS)]
     calls = [call for scenario in scenarios for call in scenario.calls]
     clients = [client for scenario in scenarios for client in scenario.clients]
@@ -67,7 +67,7 @@ def test_scenarios_have_everything_in_them() -> None:
     assert any(call.odd and call.text_fails_at is not None for call in calls)
 
 
-def test_most_scenarios_have_nothing_absurd_in_them() -> None:
+def test_most_scenarios_are_not_absurd() -> None:
     absurd = [
         scenario
         for scenario in map(draw, range(SEEDS))
@@ -78,13 +78,13 @@ def test_most_scenarios_have_nothing_absurd_in_them() -> None:
     assert SEEDS / 5 < len(absurd) < SEEDS / 3
 
 
-def test_a_scenario_can_be_told_and_read_again() -> None:
+def test_a_printed_scenario_can_be_read_again() -> None:
     for seed in range(100):
-        told = described(draw(seed))
-        assert eval(told, vars(sys.modules["tests.simulation.scenario"]).copy()) == draw(seed)  # noqa: S307
+        text = described(draw(seed))
+        assert eval(text, vars(sys.modules["tests.simulation.scenario"]).copy()) == draw(seed)  # noqa: S307
 
 
-def test_a_scenario_that_fails_is_made_as_small_as_it_still_fails() -> None:
+def test_a_failing_scenario_is_shrunk_as_far_as_it_still_fails() -> None:
     def fails(scenario: Scenario) -> bool:
         return any(call.inputs >= 3 and scenario.clients[call.client].max_batch_size > 5 for call in scenario.calls)
 

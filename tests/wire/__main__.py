@@ -1,8 +1,8 @@
-"""Bodies from seeds: what both decoders make of them, beside the standard library's reading.
+"""Bodies from seeds: compares both decoders with the standard library.
 
     python -m tests.wire --bodies 100000 --start 0
 
-Exit status 1 if they disagree about one of them, which is then told with its seed; 2 for misuse.
+Exit status 1 if they disagree about one of them, which is then reported with its seed; 2 for misuse.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 AT_ONCE = 500
-"""Seeds that a process is given at a time."""
+"""Seeds per task of a process."""
 
 MOST_TOLD = 20
 
 
 def compare(seeds: range) -> tuple[int, list[str]]:
-    """How many of the bodies are valid, and what is wrong."""
+    """The number of valid bodies, and the disagreements."""
     valid, wrong = 0, []
     for seed in seeds:
         body, asked = body_of(seed)
@@ -37,7 +37,7 @@ def compare(seeds: range) -> tuple[int, list[str]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read the command line, compare, tell."""
+    """Read the command line, compare, report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--bodies", type=int, default=100_000, help="how many (default 100000)")
     parser.add_argument("--start", type=int, default=0, help="seed of the first (default 0)")

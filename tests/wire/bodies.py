@@ -1,4 +1,4 @@
-"""Draws bodies, valid ones and odd ones, and compares what both decoders make of them with what `json` reads."""
+"""Draws valid and odd bodies, and compares the results of both decoders with those of `json`."""
 
 import json
 from random import Random
@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pinecone_embed_async import ResponseError
-from pinecone_embed_async._models import VectorType
-from pinecone_embed_async._wire import DECODERS, Answer, Decoder, choose_decoder
+from pinecone_embed_async._wire import DECODERS, Answer, Decoder, VectorType, choose_decoder
 from tests.wire.reading import decode as read_with
 from tests.wire.spelling import (
     STRINGS,
@@ -114,7 +113,7 @@ def decode(
     dimension: int | None,
     pieces: Random | None = None,
 ) -> Contents | None:
-    """What a decoder reads, `None` if it refuses with the error that it should; any other error comes out.
+    """What a decoder reads; `None` if it raises the expected error; any other error is passed on.
 
     With `pieces` the body comes in pieces that are drawn, some of them empty, and so much of it is decoded on the way.
     """
@@ -174,7 +173,7 @@ def expected(body: bytes, **asked: Any) -> Contents | None:
 
 
 def check(body: bytes, **asked: Any) -> bool:
-    """Both decoders read what the standard library reads, and refuse what the rules refuse; says whether it is read.
+    """Both decoders read what the standard library reads, and refuse what the rules refuse; returns whether it was read.
 
     The same if the body comes in pieces, cut anywhere.
     """

@@ -1,4 +1,4 @@
-"""Writes JSON in all the ways it can be written, reads it back with the standard library, and spoils it."""
+"""Writes JSON in all valid spellings, reads it back with the standard library, and corrupts it."""
 
 import json
 import math
@@ -17,14 +17,14 @@ DEEPEST_ANSWER = 100
 
 @dataclass(frozen=True)
 class Token:
-    """Anything that is written as it is: a number, a literal, or what is no JSON at all."""
+    """Anything written verbatim: a number, a literal, or invalid JSON."""
 
     text: bytes
 
 
 @dataclass
 class Object:
-    """A JSON object as its pairs, so that a key may stand twice; a key may be a `Token`."""
+    """A JSON object as its pairs, so that a key may occur twice; a key may be a `Token`."""
 
     pairs: list[tuple[Any, Any]]
 
@@ -74,7 +74,7 @@ def _string(text: str, draws: Random | None) -> bytes:
 
 
 def write(tree: Any, draws: Random | None = None) -> bytes:
-    """Write a tree, with white space and escapes as they are drawn, plainly if nothing draws."""
+    """Write a tree, with random white space and escapes if `draws` is given, else plainly."""
 
     def space() -> bytes:
         return b"" if draws is None else draws.choice((b"", b"", b"", b" ", b"\n", b"\r\n\t "))
@@ -109,10 +109,10 @@ def lists_in(tree: Any) -> list[list[Any]]:
 
 
 def spell(tree: Any, draws: Random) -> bytes:
-    """Write a tree with other white space, order of keys, spelling of keys, and keys that nobody knows."""
+    """Write a tree with other white space, key order and key spelling, and with unknown keys."""
     for found in objects_in(tree):
         if draws.random() < 0.5:
-            # The same one may come twice: it says nothing.
+            # May occur twice, since it has no meaning.
             found.pairs += [(draws.choice(OTHER_KEYS), anything(draws)) for _ in range(draws.randrange(3))]
         if draws.random() < 0.5:
             draws.shuffle(found.pairs)
@@ -158,7 +158,7 @@ ODD_KEYS = tuple(
 
 
 def nest(tree: Any, draws: Random) -> None:
-    """Put in something nested about as deeply as may be."""
+    """Insert a value nested about as deeply as allowed."""
     deep = draws.choice((nested, nested_objects))(draws.randint(94, 102))
     chosen = draws.choice(objects_in(tree))
     chosen.pairs.insert(draws.randint(0, len(chosen.pairs)), (draws.choice(OTHER_KEYS), deep))
@@ -272,7 +272,7 @@ def _no_constant(name: str) -> None:
 
 
 def depth_of(body: bytes) -> int:
-    """Levels of nesting, brackets in strings left out of account."""
+    """Levels of nesting, ignoring brackets in strings."""
     depth = deepest = 0
     in_string = escaped = False
     for byte in body:
@@ -290,7 +290,7 @@ def depth_of(body: bytes) -> int:
 
 
 def parse(body: bytes) -> Any:
-    """The pairs of a body; bytes that are no UTF-8 are kept as they are within strings.
+    """The pairs of a body; bytes that are not UTF-8 are kept as they are within strings.
 
     Raises:
         RefusedError: it is no JSON.

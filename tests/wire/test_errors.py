@@ -54,7 +54,7 @@ def envelope(code: Any = "UNKNOWN", message: Any = "m", **rest: Any) -> dict[str
     ],
 )
 @pytest.mark.parametrize("body", [b"", b"<html>secret page</html>", b'{"error": {"cod'])
-def test_bodies_that_are_no_envelope_become_an_error_with_the_status_and_are_not_shown(
+def test_bodies_without_an_envelope_become_an_error_with_the_status_and_are_not_shown(
     status: int, kind: type, body: bytes
 ) -> None:
     error = answered(status, body, Content_Type="text/html; charset=utf-8")
@@ -64,14 +64,14 @@ def test_bodies_that_are_no_envelope_become_an_error_with_the_status_and_are_not
     assert "secret" not in str(error)
 
 
-def test_the_months_quota_is_told_from_the_minutes() -> None:
+def test_a_monthly_quota_is_distinguished_from_a_rate_limit() -> None:
     assert type(answered(429, envelope("RESOURCE_EXHAUSTED", MONTH))) is QuotaExceededError
     assert type(answered(429, envelope("RESOURCE_EXHAUSTED", MINUTE))) is RateLimitError
     assert type(answered(429, envelope("QUOTA_EXCEEDED", "x"))) is QuotaExceededError
 
 
 @pytest.mark.parametrize("code", [8, "NEW_CODE", None, {"a": 1}])
-def test_codes_on_no_list_do_not_break_anything(code: Any) -> None:
+def test_unknown_codes_break_nothing(code: Any) -> None:
     error = answered(500, envelope(code))
     assert error.code == (str(code) if isinstance(code, (int, str)) else None)
 
@@ -121,7 +121,7 @@ def test_the_request_id_and_the_wait_are_read_from_the_headers() -> None:
         (None, None),
     ],
 )
-def test_retry_after_is_read_as_seconds_or_a_date_and_nonsense_is_ignored(value: str | None, seconds: float | None) -> None:
+def test_retry_after_is_seconds_or_a_date_and_invalid_values_are_ignored(value: str | None, seconds: float | None) -> None:
     assert parse_retry_after(value, now=0) == seconds
 
 
@@ -146,7 +146,7 @@ NOW = 1_900_000_000.0
         (NOW + 7, http_date(NOW + 10**8), 7),
     ],
 )
-def test_a_date_to_wait_for_is_measured_from_the_answers_own_if_that_is_sane(
+def test_a_retry_date_is_measured_from_the_answers_own_date_if_plausible(
     until: float, date: str | None, seconds: float | None
 ) -> None:
     headers = {"retry-after": http_date(until)} | ({} if date is None else {"date": date})

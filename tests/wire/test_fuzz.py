@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from pinecone_embed_async import ApiError
-from pinecone_embed_async._models import VectorType
-from pinecone_embed_async._wire import Redactor, decode_models, error_from_envelope, error_from_response
+from pinecone_embed_async._wire import Redactor, VectorType, decode_models, error_from_envelope, error_from_response
 from pinecone_embed_async.emulator import Fault, FaultName
 from pinecone_embed_async.emulator._answers import Answer as EmulatedAnswer
 from pinecone_embed_async.emulator._answers import _sparse_item, dense_items
@@ -104,7 +103,7 @@ def test_an_integer_too_long_for_python_beside_the_embeddings_makes_no_differenc
         **({"x": huge} if place == "usage" else {}),
         **({"total_tokens": huge} if place == "tokens" else {}),
     }
-    # Another unknown key twice, so that the keys are looked at one by one.
+    # A second duplicate of an unknown key, so that keys are checked one by one.
     tree = tree_of({"vector_type": "dense", "data": [item], "usage": usage, **({"x": huge} if place == "top" else {})})
     tree.pairs += [("y", Token(b'"z"')), ("y", Token(b'"z"'))]
     check(write(tree), count=1, vector_type="dense", dimension=2)
@@ -155,7 +154,7 @@ def by_status(status: int, body: bytes, retry_after: str = "") -> ApiError:
     return error_from_response(status, headers, body, redactor=REDACTOR, now=0)
 
 
-def told(error: ApiError | None) -> object:
+def summary(error: ApiError | None) -> object:
     return None if error is None else (type(error), str(error), error.status, error.code, repr(error.details))
 
 
@@ -178,11 +177,11 @@ def test_form_and_extra_keys_make_no_difference_to_an_error(seed: int) -> None:
     envelope = envelope_of(draws)
     plain = json.dumps(envelope).encode()
     body = spell(tree_of(envelope), draws)
-    assert told(by_status(429, plain)) == told(by_status(429, body))
+    assert summary(by_status(429, plain)) == summary(by_status(429, body))
     inside = error_from_envelope(plain, redactor=REDACTOR)
     assert inside is not None
     check_error(inside)
-    assert told(inside) == told(error_from_envelope(body, redactor=REDACTOR))
+    assert summary(inside) == summary(error_from_envelope(body, redactor=REDACTOR))
 
 
 @MANY
@@ -203,7 +202,7 @@ def test_a_spoiled_error_is_an_error_with_the_same_status(seed: int, in_tree: in
     inside = error_from_envelope(body, redactor=REDACTOR)
     check_error(inside)
     if inside is not None:
-        # Nothing that is no JSON is taken for an envelope.
+        # Invalid JSON is never taken for an envelope.
         parse(body)
 
 

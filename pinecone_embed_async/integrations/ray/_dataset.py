@@ -14,12 +14,12 @@ from ray.data.extensions import ArrowTensorArray
 
 from pinecone_embed_async import _checks
 from pinecone_embed_async._client import EmbedClient
-from pinecone_embed_async._endpoint import ApiKey, check_api_key
 from pinecone_embed_async._errors import ClosedError, ConfigurationError, EmbedError, InputError
 from pinecone_embed_async._inputs import text_of
-from pinecone_embed_async._jobs import vector_columns
-from pinecone_embed_async._plan import ends_job
+from pinecone_embed_async._jobs._table import vector_columns
+from pinecone_embed_async._planning import ends_job
 from pinecone_embed_async._results import DenseEmbeddings
+from pinecone_embed_async._sending import ApiKey, check_api_key
 from pinecone_embed_async.integrations._loop_thread import LoopThread
 from pinecone_embed_async.integrations.ray._quota import ClusterQuota
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pinecone_embed_async._limits import PlanName, Quota
+    from pinecone_embed_async._rate_limit import PlanName, Quota
     from pinecone_embed_async._results import SparseEmbeddings
-    from pinecone_embed_async._retry import RetryPolicy
+    from pinecone_embed_async._sending import RetryPolicy
     from pinecone_embed_async._wire import DecoderName
 
 
@@ -54,8 +54,8 @@ class _ClientOptions(TypedDict, total=False):
 class AddVectors:
     """Adds the vectors of a column of texts to batches: a class for Ray Data's `map_batches`, in format `"pyarrow"`.
 
-    `add_vectors` passes it to `map_batches` with what suits it. Many batches may be under way in one object. It has a client
-    of its own, in an event loop of its own: Ray's stands still while it waits for a block to be taken.
+    `add_vectors` passes it to `map_batches` with suitable options. One object can process many batches at once. It has a
+    client of its own, in an event loop of its own: Ray's stands still while it waits for a block to be taken.
 
     A dense vector becomes a tensor of float32 and shape (dimension,); NaN if the row failed. A sparse one becomes two lists,
     `<into>_indices` of uint32 and `<into>_values` of float32, and `<into>_tokens` if the model's parameters ask for the
@@ -65,9 +65,9 @@ class AddVectors:
         model: name of the hosted model.
         text: the column with the texts.
         into: the column for the vectors.
-        errors: a column for the errors: of a row that failed what the error is and says, null for others. If it is `None`,
-            the first row that fails is an error of the whole job. Errors that every row would meet, such as a wrong key,
-            are that in any case.
+        errors: a column for the errors: kind and message of a failed row's error, null for other rows. If it is `None`,
+            the first row that fails ends the whole job. Errors that every row would meet, such as a wrong key, end it in
+            any case.
         input_type: `"passage"` or `"query"`; short for that key of `parameters`.
         parameters: of the model.
         api_key: the key; `PINECONE_API_KEY` from the worker's environment if it is left out. An `ApiKey` is in no repr.
@@ -107,7 +107,7 @@ class AddVectors:
             parameters=parameters,
             quota=quota,
             max_concurrency=max_concurrency,
-            # The overloads of `EmbedClient` tell vector types apart; here it is only known when the worker runs.
+            # The overloads of `EmbedClient` depend on the vector type, which is known only when the worker runs.
             **cast("Any", options),
         )
         # An estimate of nothing checks the parameters.
@@ -126,18 +126,18 @@ class AddVectors:
             ClosedError: it was closed.
             ConfigurationError: there is no such column of texts, or there are columns of the names of the new ones.
         """
-        # Client and thread end one after the other, and each would say it in its own way.
+        # Client and thread end one after the other, and each would raise an error of its own.
         if not self._end.alive:
             raise ClosedError("this AddVectors is closed; make another")
         return await asyncio.wrap_future(self._loop_thread.submit(self._with_vectors(batch)))
 
     def close(self) -> None:
-        """Close the client and end its thread, and wait for that. Nobody need call it: it is done when the object goes."""
+        """Close the client and end its thread, and wait for that. Optional: it is done when the object is collected."""
         self._end()
 
     async def _with_vectors(self, batch: pa.Table) -> pa.Table:
         if self._text not in batch.column_names:
-            raise ConfigurationError(f"the dataset has no column {self._text!r}, just {', '.join(batch.column_names)}")
+            raise ConfigurationError(f"the dataset has no column {self._text!r}, only {', '.join(batch.column_names)}")
         columns = await self._columns(batch.column(self._text).to_pylist())
         for name, column in columns.items():
             if name in batch.column_names:
@@ -165,12 +165,13 @@ class AddVectors:
         return {**self._vectors(result, rows), self._errors: pa.array(said, pa.string())}
 
     async def _embed(self, texts: list[Any]) -> DenseEmbeddings | SparseEmbeddings:
-        """What became of some texts, failures included if there is a column for them."""
+        """Embed texts; failures are in the result if there is a column for them."""
         try:
             return await self._client.embed(texts, input_type=self._input_type)
         except EmbedError as error:
-            # The vectors would be sent to the driver with it, where nobody can use them.
-            result, error.partial = error.partial, None
+            # The vectors would be sent to the driver with it, where they are of no use.
+            result: DenseEmbeddings | SparseEmbeddings | None = error.partial
+            error.partial = None
             if self._errors is None or result is None or ends_job(error) or len(result.not_tried):
                 raise
             return result
@@ -208,7 +209,7 @@ def add_vectors(
 ) -> ray.data.Dataset:
     """A dataset with the vectors of one of its columns added, by actors that share one quota.
 
-    What is wrong with the arguments is found here, not in the workers; nothing is sent before the dataset is consumed.
+    Arguments are checked here, not in the workers; nothing is sent before the dataset is consumed.
     The key, and `base_url`, are taken from the environment here if they are left out, and are in no repr.
 
     Args:
@@ -226,7 +227,7 @@ def add_vectors(
         actors: how many, or the fewest and the most.
         num_cpus: of one actor, for Ray's scheduling: it waits more than it computes.
         batch_size: rows of a batch at most.
-        calls_per_actor: Ray's tasks, of a block each, that one actor carries out at once, with four batches each. What a
+        calls_per_actor: Ray's tasks, of a block each, that one actor runs at once, with four batches each. What a
             killed actor had not finished of them is embedded, and billed, again.
         options: further keywords of `EmbedClient`.
 

@@ -1,4 +1,4 @@
-"""Who holds what, and until when they are believed to live."""
+"""What each worker holds, and until when it counts as alive."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class _Worker(Generic[ItemT]):
 
 
 class Leases(Generic[ItemT]):
-    """What workers hold, until they give it back or are not heard of any more. Plain, with the time passed in.
+    """What workers hold, until they give it back or fall silent. Plain, with the time passed in.
 
     Args:
-        length: seconds after which a worker that was not heard of is taken for dead.
+        length: seconds of silence after which a worker is taken for dead.
 
     Attributes:
-        last_heard: when any worker was last heard of; minus infinity if none ever was.
+        last_heard: time of the last heartbeat of any worker; minus infinity before the first.
     """
 
     def __init__(self, length: float) -> None:
@@ -41,34 +41,34 @@ class Leases(Generic[ItemT]):
         return f"<Leases of {len(self._workers)} workers, {held} held>"
 
     def heard(self, worker: str, now: float) -> None:
-        """Note that a worker lives. One that was taken for dead is a new one."""
+        """Record a worker's heartbeat. One that was taken for dead counts as new."""
         self._workers.setdefault(worker, _Worker()).ends = now + self._length
         self.last_heard = now
 
     def add(self, worker: str, number: int, item: ItemT) -> None:
-        """Have a worker, which was heard of, hold something more under a number of its own."""
+        """Add an item under a worker's own number; the worker must be known."""
         self._workers[worker].items[number] = item
 
     def get(self, worker: str, number: int) -> ItemT | None:
-        """What a worker holds under a number; `None` if it holds nothing there."""
+        """The item that a worker holds under a number; `None` if there is none."""
         holder = self._workers.get(worker)
         return None if holder is None else holder.items.get(number)
 
     def remove(self, worker: str, number: int) -> ItemT | None:
-        """Take that back."""
+        """Take back the item under a number; `None` if there is none."""
         holder = self._workers.get(worker)
         return None if holder is None else holder.items.pop(number, None)
 
     def keep(self, worker: str, below: int, numbers: Collection[int]) -> list[ItemT]:
-        """Take back what a worker, by its own account, does not hold any more.
+        """Take back what a worker reports that it no longer holds.
 
         Args:
-            worker: whose account it is.
-            below: the account is about the numbers below this one; later ones were not given out yet.
-            numbers: that it holds.
+            worker: the worker's name.
+            below: the report covers the numbers below this one; later ones were not used yet.
+            numbers: the numbers that it holds.
 
         Returns:
-            What was taken back: the word that it was done with must have been lost.
+            The items taken back: the message that settled them must have been lost.
         """
         holder = self._workers.get(worker)
         if holder is None:
@@ -77,10 +77,10 @@ class Leases(Generic[ItemT]):
         return [holder.items.pop(number) for number in lost]
 
     def expire(self, now: float) -> list[ItemT]:
-        """Take back what workers held that were not heard of in time, and forget them."""
+        """Take back the items of workers whose lease has expired, and forget these workers."""
         dead = [name for name, worker in self._workers.items() if worker.ends <= now]
         return [item for name in dead for item in self._workers.pop(name).items.values()]
 
     def next_time(self) -> float:
-        """When the next worker is taken for dead, if it is not heard of before; infinity if there is none."""
+        """When the next lease expires if there is no heartbeat before; infinity without workers."""
         return min((worker.ends for worker in self._workers.values()), default=math.inf)

@@ -15,31 +15,31 @@ import ray.exceptions
 
 from pinecone_embed_async import _checks
 from pinecone_embed_async._errors import ConfigurationError, TransportError
-from pinecone_embed_async._limits import QuotaDemand, QuotaGrant, QuotaOutcome, limiter_options
-from pinecone_embed_async.integrations.ray._dealer import Dealer, Terms
+from pinecone_embed_async._rate_limit import QuotaDemand, QuotaGrant, QuotaOutcome, limiter_options
+from pinecone_embed_async.integrations.ray._quota_server import QuotaServer, Terms
 
 if TYPE_CHECKING:
-    from pinecone_embed_async._limits import PlanName, Quota, TokenStatistics
+    from pinecone_embed_async._rate_limit import PlanName, Quota, TokenStatistics
 
 CALLS_AT_ONCE = 100_000
-"""Calls that the actor carries out at once. Those that wait for their turn count, and with Ray's default of 1,000 they would
+"""Concurrent calls of the actor. Those that wait for a permit count, and with Ray's default of 1,000 they would
 keep out those that give back what the others wait for."""
 
 BEATS = 4
-"""Times that a worker says, in the length of a lease, that it lives."""
+"""Heartbeats of a worker in the length of a lease."""
 
 STARTS = 5
-"""Times that the actor is started again for one request before that fails."""
+"""Restarts of the actor for one request before that fails."""
 
 FIRST_WAIT = 0.2
-"""Seconds before it is started the second time, for Ray may not know yet that it has ended; doubled each time."""
+"""Seconds before the second start, for Ray may not know yet that the actor has ended; doubled each time."""
 
 
-class _QuotaActor(Dealer):
-    """The dealer as Ray's actor."""
+class _QuotaActor(QuotaServer):
+    """The quota server as Ray's actor."""
 
     def __init__(self, terms: Terms) -> None:
-        # A restarted one does not know what its predecessor gave.
+        # A restarted one does not know what its predecessor granted.
         is_resumed = ray.get_runtime_context().was_current_actor_reconstructed
         super().__init__(terms, leave=_leave, is_resumed=is_resumed)
 
@@ -55,24 +55,24 @@ class ClusterQuota:
     dataset = add_vectors(dataset, "multilingual-e5-large", input_type="passage", quota=ClusterQuota("standard"))
     ```
 
-    It is a handle that can be pickled, and is taken for `quota=` by any `EmbedClient` in any worker. Behind it is one named
-    actor with a `SharedQuota`: all work of the cluster waits in its queue, and what it learns from a rejection that one
-    worker meets, all profit from. A grant that is not used is given back at once; those of a worker that has died come back
-    after `lease` seconds and count as used, for the service may have counted them.
+    It is a handle that can be pickled; any `EmbedClient` in any worker takes it for `quota=`. Behind it is one named
+    actor with a `SharedQuota`: all work of the cluster waits in its queue, and what it learns from one worker's rejection
+    applies to all. An unused grant is given back at once; those of a dead worker come back after `lease` seconds and count
+    as used, for the service may have counted them.
 
     Making one starts the actor if there is none yet (and Ray, as its own functions do), and waits for it. It needs no CPU of
-    the cluster, outlives the job, and ends by itself when it was not used for a while.
+    the cluster, outlives the job, and ends by itself when it has been idle for a while.
 
     Args:
-        quota: limits, the name of a plan, or `None` for those of the actor that there is; a new one then learns everything
+        quota: limits, the name of a plan, or `None` for those of the existing actor; a new one then learns everything
             from the service's rejections.
-        name: of the actor. Jobs that give the same name share the quota.
-        namespace: Ray's, for the name.
-        lease: seconds without a sign of life after which a worker is taken for dead.
-        idle: seconds without any request after which the actor ends.
+        name: the actor's name. Jobs with the same name share the quota.
+        namespace: Ray's namespace of the name.
+        lease: seconds without a heartbeat after which a worker is taken for dead.
+        idle: seconds without a request after which the actor ends.
 
     Raises:
-        ConfigurationError: an argument cannot work, or the actor of this name deals out another quota.
+        ConfigurationError: an argument cannot work, or the actor of this name has another quota.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class ClusterQuota:
         limiter_options(quota)
         terms = Terms(quota, _checks.seconds("lease", lease), _checks.seconds("idle", idle))
         self._set_up(terms, _checks.text("name", name, least=1), _checks.text("namespace", namespace, least=1))
-        found: Terms = self._ask("terms")
+        found: Terms = self._call("terms")
         if quota is None:
             self._terms = found
         elif found != self._terms:
@@ -113,11 +113,11 @@ class ClusterQuota:
         return _joined, (self._terms, self._name, self._namespace)
 
     def start(self) -> Any:
-        """The actor, started if there is none. Blocks for a moment."""
+        """Return the actor, started if there is none. Blocks for a moment."""
         options = ray.remote(_QuotaActor).options(
             name=self._name,
             namespace=self._namespace,
-            # Not its owner's: that may be a worker, with which it would die.
+            # Its owner may be a worker, with which it would die otherwise.
             lifetime="detached",
             get_if_exists=True,
             num_cpus=0,
@@ -129,15 +129,15 @@ class ClusterQuota:
 
     def statistics(self) -> tuple[TokenStatistics, ...]:
         """What is known and used, for each model and input type that something was sent for. Blocks for a moment."""
-        statistics: tuple[TokenStatistics, ...] = self._ask("statistics")
+        statistics: tuple[TokenStatistics, ...] = self._call("statistics")
         return statistics
 
-    def _ask(self, method: str) -> Any:
+    def _call(self, method: str) -> Any:
         for start in range(STARTS):
             try:
                 return ray.get(getattr(self.start(), method).remote())
             except ray.exceptions.RayActorError:
-                # It has just ended, for nobody used it.
+                # It has just ended because it was idle.
                 time.sleep(FIRST_WAIT * 2**start)
         return ray.get(getattr(self.start(), method).remote())
 
@@ -145,9 +145,9 @@ class ClusterQuota:
         """Wait for the right to send a request.
 
         Raises:
-            TransportError: the actor cannot be had.
+            TransportError: the actor cannot be reached.
             asyncio.CancelledError: the caller was cancelled; it then has no grant.
-            ConfigurationError: `demand` is none.
+            ConfigurationError: `demand` is no `QuotaDemand`.
         """
         _checks.instance("demand", demand, QuotaDemand)
         loop = asyncio.get_running_loop()
@@ -159,10 +159,10 @@ class ClusterQuota:
         return QuotaGrant(tokens, (holder, number))
 
     def settle(self, grant: QuotaGrant, outcome: QuotaOutcome) -> None:
-        """Say what became of a request; exactly once for each grant, in the event loop that it was given in.
+        """Report the outcome of a request; exactly once for each grant, in the event loop of its `acquire`.
 
         Raises:
-            ConfigurationError: `grant` is none that `acquire` gave, or `outcome` is none.
+            ConfigurationError: `grant` is not from `acquire`, or `outcome` is no `QuotaOutcome`.
         """
         _checks.instance("grant", grant, QuotaGrant)
         _checks.instance("outcome", outcome, QuotaOutcome)
@@ -170,22 +170,22 @@ class ClusterQuota:
             case _Holder() as holder, int() as number:
                 holder.settle(number, outcome)
             case _:
-                raise ConfigurationError("grant must be one that acquire of this quota gave, got one with another ticket")
+                raise ConfigurationError("grant must be one that acquire of this quota returned, got another ticket")
 
 
 def _joined(terms: Terms, name: str, namespace: str) -> ClusterQuota:
-    """A handle in another process, where the actor has been started and the terms were checked."""
+    """Restore a handle in another process; the actor was started and the terms were checked where it was made."""
     quota = ClusterQuota.__new__(ClusterQuota)
     quota._set_up(terms, name, namespace)  # noqa: SLF001 - its own
     return quota
 
 
 class _Holder:
-    """What one event loop of one process holds of the quota: a worker, for the actor.
+    """The grants and waits of one event loop of one process: a worker, for the actor.
 
     Args:
         quota: starts the actor.
-        beat: seconds between two signs of life, while something is held or waited for.
+        beat: seconds between two heartbeats, while something is held or waited for.
     """
 
     def __init__(self, quota: ClusterQuota, beat: float) -> None:
@@ -199,14 +199,14 @@ class _Holder:
         self._starting = asyncio.Lock()
 
     async def acquire(self, demand: QuotaDemand) -> tuple[int, int]:
-        """Wait for a grant: its number here, and its tokens."""
+        """Wait for a grant; returns its number here, and its tokens."""
         number, self._next = self._next, self._next + 1
         self._numbers.add(number)
         if self._timer is None:
             self._set_timer()
         try:
-            while (tokens := await self._ask(number, demand)) is None:
-                # It was taken for dead: the machine was busy, or the network away.
+            while (tokens := await self._request(number, demand)) is None:
+                # This worker was taken for dead: the machine was busy, or the network down.
                 pass
         except BaseException:
             self.settle(number, QuotaOutcome("unused", 0))
@@ -214,14 +214,14 @@ class _Holder:
         return number, tokens
 
     def settle(self, number: int, outcome: QuotaOutcome) -> None:
-        """Tell the actor, without waiting. If that is lost, the actor finds out by the next sign of life."""
+        """Report to the actor, without waiting. If the message is lost, the next heartbeat makes up for it."""
         self._numbers.discard(number)
-        self._tell("settle", number, outcome)
+        self._send("settle", number, outcome)
         if not self._numbers and self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    async def _ask(self, number: int, demand: QuotaDemand) -> int | None:
+    async def _request(self, number: int, demand: QuotaDemand) -> int | None:
         problem = ""
         for start in range(STARTS + 1):
             actor = self._actor
@@ -230,7 +230,7 @@ class _Holder:
                     actor = await self._start(start)
                 tokens: int | None = await actor.acquire.remote(self._name, number, demand)
             except ray.exceptions.RayActorError as error:
-                # It has ended, for nobody used it or somebody killed it.
+                # It has ended because it was idle, or was killed.
                 if self._actor is actor:
                     self._actor = None
                 problem = _kind(error)
@@ -254,16 +254,16 @@ class _Holder:
 
     def _renew(self) -> None:
         self._set_timer()
-        self._tell("renew", self._next, tuple(self._numbers))
+        self._send("renew", self._next, tuple(self._numbers))
 
-    def _tell(self, method: str, *arguments: object) -> None:
+    def _send(self, method: str, *arguments: object) -> None:
         if self._actor is not None:
-            # Where Ray has been shut down there is nobody left to tell.
+            # After Ray's shutdown there is no actor left.
             with contextlib.suppress(ray.exceptions.RayError):
                 getattr(self._actor, method).remote(self._name, *arguments)
 
 
 def _kind(error: BaseException) -> str:
-    """The first line of what Ray says, which may go on over pages."""
+    """The first line of Ray's message, which may be pages long."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"

@@ -8,17 +8,9 @@ from typing import Any, Protocol
 import pytest
 import ray
 
-from pinecone_embed_async import (
-    ConfigurationError,
-    EmbedClient,
-    Quota,
-    QuotaDemand,
-    QuotaOutcome,
-    TransportError,
-)
+from pinecone_embed_async import ConfigurationError, EmbedClient, Quota, QuotaDemand, QuotaOutcome, TransportError
 from pinecone_embed_async.emulator import Emulator
-from pinecone_embed_async.integrations.ray import ClusterQuota
-from pinecone_embed_async.integrations.ray._quota import _Holder
+from pinecone_embed_async.integrations.ray._quota import ClusterQuota, _Holder
 from tests.integrations.ray.conftest import Cluster
 from tests.integrations.ray.workers import start
 

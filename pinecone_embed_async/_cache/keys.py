@@ -1,0 +1,40 @@
+"""Keys of cached vectors."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class KeyMaker:
+    """Makes the keys of texts that are embedded with the same settings.
+
+    Args:
+        address: address of the service, so that answers of one (an emulator, say) are never taken for another's.
+        api_version: version of its API.
+        model: the model's name in requests.
+        parameters: the model's parameters, as JSON with sorted names.
+    """
+
+    def __init__(self, address: str, api_version: str, model: str, parameters: bytes) -> None:
+        self._common = hashlib.sha256()
+        for part in (b"pinecone-embed-async 1", address.encode(), api_version.encode(), model.encode(), parameters):
+            # Prefixed with its length, so that no two sets of parts collide.
+            self._common.update(len(part).to_bytes(8, "little"))
+            self._common.update(part)
+
+    def __repr__(self) -> str:
+        return "<KeyMaker>"
+
+    def keys_of(self, texts: Iterable[str]) -> list[bytes]:
+        """A SHA-256 digest for each text, 32 bytes."""
+        keys = []
+        copy = self._common.copy
+        for text in texts:
+            digest = copy()
+            digest.update(text.encode())
+            keys.append(digest.digest())
+        return keys

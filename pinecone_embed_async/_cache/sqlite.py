@@ -1,0 +1,462 @@
+"""A cache in an SQLite file."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import math
+import os
+import stat
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
+
+from pinecone_embed_async._checks import short
+from pinecone_embed_async._errors import ConfigurationError
+from pinecone_embed_async._log import logger
+from pinecone_embed_async._threads import in_thread
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+    from typing import Self
+
+APPLICATION_ID = int.from_bytes(b"PEA\x01", "big")
+"""Distinguishes this package's files from other programs'. Source: `PRAGMA application_id` in SQLite's documentation."""
+
+SCHEMA_VERSION = 1
+
+LOCK_SECONDS = 0.1
+"""How long to wait for another process's lock: a write takes milliseconds, and calls wait for it."""
+
+LONGEST_BACKOFF_SECONDS = 5.0
+"""Longest pause after a lock timed out; for so long nothing is stored even if the lock is free again."""
+
+POLL_SECONDS = 0.005
+"""How often to try the folder's lock, for which no system offers a wait with a time-out."""
+
+PAGE_BYTES = 16_384
+"""Bytes per page. Three rows of 1024 numbers fit into one: reading them all takes two thirds of the time that it takes
+from pages of 4 KiB, of which each row needs two."""
+
+_AT_ONCE = 512
+"""Keys queried in one statement; SQLite allows 32,766."""
+
+_CREATE = """
+CREATE TABLE vectors (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, value BLOB NOT NULL) STRICT
+"""
+_PUT = "INSERT INTO vectors (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+
+ResultT = TypeVar("ResultT")
+
+
+class SqliteCache:
+    """Stores vectors in a file, for any number of clients, threads and processes on this machine.
+
+    The file holds SHA-256 digests and float32 vectors, no texts, and is readable by its owner only. It grows without bound;
+    delete it to clear the cache. A corrupted file is reported with a warning and renamed, and a new one is created. The
+    file is opened on first use, and again after `aclose`.
+
+    Args:
+        path: path of the file; while it is open, there are two more beside it, with `-wal` and `-shm` appended.
+
+    Raises:
+        ConfigurationError: the folder of the file does not exist, or the path cannot be a file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        if not isinstance(path, (str, os.PathLike)) or "\0" in str(path):
+            raise ConfigurationError(f"path must be a path of a file, got {short(path)}")
+        self._path = Path(path)
+        if self._path.is_dir() or not self._path.parent.is_dir():
+            raise ConfigurationError(f"the cache needs a file in a folder that exists, got {str(self._path)!r}")
+        self._process = os.getpid()
+        # Separate connections, so that look-ups do not queue behind writes.
+        self._reader, self._writer = _Access(), _Access()
+        self._opening = threading.Lock()
+        self._waiting: deque[_Put] = deque()
+        self._inherited: list[object] = []
+
+    def __repr__(self) -> str:
+        return f"<SqliteCache {str(self._path)!r}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a SqliteCache cannot be pickled: it holds an open file; make one in each process")
+
+    def __del__(self) -> None:
+        # Absent if the constructor failed.
+        if hasattr(self, "_waiting") and self._process == os.getpid():
+            self._reader.close()
+            self._writer.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See `Cache.get_many`.
+
+        Raises:
+            ConfigurationError: the file is a database of another program, or of a later version of this one; or `keys`
+                is not a sequence of bytes.
+            sqlite3.Error: the file cannot be read, for another reason than corruption.
+        """
+        if not isinstance(keys, Sequence) or isinstance(keys, (str, bytes)):
+            raise ConfigurationError(f"keys must be a sequence of bytes, got {short(keys)}")
+        reader = self._own().reader
+        return await in_thread(lambda: self._with_file(reader, lambda file: _read(file, keys)), reader.executor)
+
+    async def put_many(self, entries: Mapping[bytes, bytes]) -> None:
+        """See `Cache.put_many`.
+
+        Raises:
+            ConfigurationError: the file is a database of another program, or of a later version of this one; or
+                `entries` is not a mapping of bytes to bytes.
+            sqlite3.Error: the file cannot be written, for another reason than corruption.
+        """
+        if not isinstance(entries, Mapping):
+            raise ConfigurationError(f"entries must be a mapping of bytes to bytes, got {short(entries)}")
+        writer, put = self._own().writer, _Put(entries)
+        self._waiting.append(put)
+        await in_thread(lambda: self._write_for(writer, put), writer.executor)
+
+    async def aclose(self) -> None:
+        """Close the file, after finishing the work in progress."""
+        old = self._own()
+        self._reader, self._writer = _Access(), _Access()
+        try:
+            # A single piece of work, so that a cancellation cannot split it.
+            await in_thread(lambda: _close(*old), old.writer.executor)
+        finally:
+            for access in old:
+                access.executor.shutdown()
+
+    def _own(self) -> _Accesses:
+        """The file accesses of this process, new ones after a fork."""
+        if self._process != os.getpid():
+            # SQLite forbids using or closing a connection in a forked child, and the threads stayed in the parent.
+            self._inherited += [self._reader, self._writer]
+            self._reader, self._writer = _Access(), _Access()
+            self._opening = threading.Lock()
+            self._waiting = deque()
+            self._process = os.getpid()
+        return _Accesses(self._reader, self._writer)
+
+    # All methods below run in the file's threads.
+
+    def _write_for(self, writer: _Access, put: _Put) -> None:
+        """Write all waiting puts in one transaction, unless an earlier put has already written this one."""
+        if not put.is_done:
+            puts: list[_Put] = []
+            with contextlib.suppress(IndexError):
+                while True:
+                    puts.append(self._waiting.popleft())
+            self._write(writer, puts)
+        if put.error is not None:
+            raise put.error
+
+    def _write(self, writer: _Access, puts: list[_Put]) -> None:
+        problem: Exception | None = None
+        try:
+            self._with_file(writer, lambda file: _write(file, puts))
+        except Exception as error:  # noqa: BLE001 - raised to the caller of each put
+            problem = error
+        if problem is not None and len(puts) > 1 and not _is_locked(problem):
+            # One put may be unwritable, which must not fail the others.
+            for put in puts:
+                self._write(writer, [put])
+            return
+        for put in puts:
+            put.error = problem
+            put.is_done = True
+
+    def _with_file(self, access: _Access, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
+        import sqlite3  # noqa: PLC0415 - only programs with a cache should pay for importing it
+
+        problem = ""
+        for _ in range(2):
+            with access.lock:
+                access.backoff.check(time.monotonic(), self._path)
+                try:
+                    result = work(self._opened(access))
+                except sqlite3.DatabaseError as error:
+                    if _is_locked(error):
+                        access.backoff.failed(time.monotonic())
+                    if problem or not _is_corruption(error):
+                        raise
+                    problem = str(error)
+                else:
+                    access.backoff.succeeded()
+                    return result
+            self._set_aside(access, problem)
+        raise RuntimeError("the file was neither used nor set aside")
+
+    def _opened(self, access: _Access) -> sqlite3.Connection:
+        if access.connection is not None:
+            return access.connection
+        # Creating a file takes more than one transaction, and it must not be set aside meanwhile.
+        with self._opening, _locked_folder(self._path.parent):
+            self._create_file()
+            access.file = self._identity()
+            connection = _connect(self._path)
+            try:
+                _prepare(connection, self._path)
+            except BaseException:
+                connection.close()
+                raise
+        access.connection = connection
+        return connection
+
+    def _create_file(self) -> None:
+        """Create the file, readable by its owner only, before it has content; SQLite gives its two others the same mode."""
+        # An existing file is not opened: closing it would release the locks of this process's other connections.
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+
+    def _identity(self) -> tuple[int, int] | None:
+        """Device and inode, which distinguish the file from another of the same name."""
+        with contextlib.suppress(FileNotFoundError):
+            found = self._path.stat()
+            return found.st_dev, found.st_ino
+        return None
+
+    def _set_aside(self, access: _Access, problem: str) -> None:
+        """Rename a corrupted file, unless another thread or process has done so already."""
+        # Always in this order, to avoid deadlock; nothing uses the file meanwhile.
+        with self._reader.lock, self._writer.lock, self._opening, _locked_folder(self._path.parent):
+            broken = access.file
+            access.close()
+            if broken is None or self._identity() != broken:
+                return
+            self._reader.close()
+            self._writer.close()
+            number = 1
+            while (aside := self._path.with_name(f"{self._path.name}.corrupt-{number}")).exists():
+                number += 1
+            for suffix in ("-wal", "-shm", ""):
+                with contextlib.suppress(FileNotFoundError):
+                    Path(f"{self._path}{suffix}").rename(f"{aside}{suffix}")
+        logger.warning(
+            "the cache %s is corrupted (%s); it is kept as %s, and a new one is created", self._path, problem, aside
+        )
+
+
+class _Backoff:
+    """When to try a lock again after it timed out."""
+
+    __slots__ = ("_again_at", "_pause")
+
+    def __init__(self) -> None:
+        self._again_at = -math.inf
+        self._pause = LOCK_SECONDS
+
+    def check(self, now: float, path: Path) -> None:
+        """Check that the lock may be tried now.
+
+        Raises:
+            sqlite3.OperationalError: it may not yet.
+        """
+        if now < self._again_at:
+            raise _locked(f"{str(path)!r} is locked by another process, and is tried again in {self._again_at - now:.1f} s")
+
+    def failed(self, now: float) -> None:
+        """Record that the lock timed out."""
+        self._again_at = now + self._pause
+        self._pause = min(2 * self._pause, LONGEST_BACKOFF_SECONDS)
+
+    def succeeded(self) -> None:
+        """Record that the lock was acquired, or not needed."""
+        self._pause = LOCK_SECONDS
+
+
+class _Access:
+    """An access to the file: a connection, used in one thread at a time.
+
+    Attributes:
+        executor: runs the work in a thread of its own, so that waiting does not block the loop's threads.
+        lock: held while the connection is in use.
+        connection: the connection; `None` while it is closed.
+        file: device and inode of the opened file.
+        backoff: backoff after the lock timed out.
+    """
+
+    __slots__ = ("backoff", "connection", "executor", "file", "lock")
+
+    def __init__(self) -> None:
+        self.executor = _new_executor()
+        self.lock = threading.Lock()
+        self.connection: sqlite3.Connection | None = None
+        self.file: tuple[int, int] | None = None
+        self.backoff = _Backoff()
+
+    def close(self) -> None:
+        """Close the connection; it is reopened on demand."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.close()
+
+
+class _Accesses(NamedTuple):
+    reader: _Access
+    writer: _Access
+
+
+def _close(reader: _Access, writer: _Access) -> None:
+    """Close both, each after its pending work; called in the writer's thread."""
+    try:
+        reader.executor.submit(reader.close).result()
+    finally:
+        # Last, since it may still have to move the log into the file.
+        writer.close()
+
+
+class _Put:
+    """Entries waiting to be written.
+
+    Attributes:
+        entries: the values by key.
+        is_done: whether they were written, or failed.
+        error: why they failed; `None` if they did not.
+    """
+
+    __slots__ = ("entries", "error", "is_done")
+
+    def __init__(self, entries: Mapping[bytes, bytes]) -> None:
+        self.entries = entries
+        self.is_done = False
+        self.error: Exception | None = None
+
+
+def _new_executor() -> ThreadPoolExecutor:
+    # The thread starts with the first work, and ends when the executor is no longer referenced.
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="pinecone-embed-cache")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    import sqlite3  # noqa: PLC0415 - as above
+
+    # Used in one thread at a time, but closed in another.
+    return sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False)
+
+
+def _prepare(file: sqlite3.Connection, path: Path) -> None:
+    """Create the table if the file is new. Another program's file is left unchanged.
+
+    Raises:
+        ConfigurationError: it is not a cache of this version.
+    """
+    if _pragma(file, "application_id") == 0 and _is_empty(file):
+        file.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        # Readers then do not wait for writers. The setting is stored in the file.
+        file.execute("PRAGMA journal_mode = WAL")
+        with _transaction(file):
+            file.execute(_CREATE)
+            file.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            file.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    if _pragma(file, "application_id") != APPLICATION_ID:
+        raise ConfigurationError(f"{str(path)!r} is a database of another program; name another file for the cache")
+    if _pragma(file, "user_version") != SCHEMA_VERSION:
+        raise ConfigurationError(f"{str(path)!r} is a cache of another version of this package; name another file")
+    # A power failure then loses whole transactions only, which cost nothing but requests.
+    file.execute("PRAGMA synchronous = NORMAL")
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        path.chmod(mode & 0o700)
+
+
+def _is_empty(file: sqlite3.Connection) -> bool:
+    return file.execute("SELECT 1 FROM sqlite_schema").fetchone() is None
+
+
+def _pragma(file: sqlite3.Connection, name: str) -> int:
+    (value,) = file.execute(f"PRAGMA {name}").fetchone()
+    return int(value)
+
+
+def _read(file: sqlite3.Connection, keys: Sequence[bytes]) -> list[bytes | None]:
+    found: dict[bytes, bytes] = {}
+    for start in range(0, len(keys), _AT_ONCE):
+        batch = keys[start : start + _AT_ONCE]
+        marks = ",".join("?" * len(batch))
+        # By id, so that rows are read in the order in which the file stores them.
+        statement = f"SELECT key, value FROM vectors WHERE id IN (SELECT id FROM vectors WHERE key IN ({marks}))"  # noqa: S608
+        found.update(file.execute(statement, batch))
+    return [found.get(key) for key in keys]
+
+
+def _write(file: sqlite3.Connection, puts: list[_Put]) -> None:
+    with _transaction(file):
+        for put in puts:
+            file.executemany(_PUT, put.entries.items())
+
+
+@contextlib.contextmanager
+def _transaction(file: sqlite3.Connection) -> Iterator[None]:
+    """A write transaction: committed at the end of the block, or rolled back."""
+    file.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        file.execute("COMMIT")
+    except BaseException:
+        if file.in_transaction:
+            file.execute("ROLLBACK")
+        raise
+
+
+def _is_corruption(error: sqlite3.DatabaseError) -> bool:
+    """Whether SQLite reports that the file is not a database, or a corrupted one.
+
+    Source: "Result and Error Codes" in its documentation; the low byte is the primary code.
+    """
+    import sqlite3  # noqa: PLC0415 - as above
+
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _is_locked(error: Exception) -> bool:
+    """Whether another process's lock caused the error."""
+    import sqlite3  # noqa: PLC0415 - as above
+
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(error, sqlite3.OperationalError) and code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _locked(message: str) -> sqlite3.OperationalError:
+    import sqlite3  # noqa: PLC0415 - as above
+
+    error = sqlite3.OperationalError(message)
+    error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    return error
+
+
+@contextlib.contextmanager
+def _locked_folder(folder: Path) -> Iterator[None]:
+    """Lock the folder for one process at a time.
+
+    Raises:
+        sqlite3.OperationalError: another process holds the lock for too long.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        end = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= end:
+                    raise _locked(f"the folder {str(folder)!r} is locked by another process") from error
+            time.sleep(POLL_SECONDS)
+        yield
+    finally:
+        os.close(handle)

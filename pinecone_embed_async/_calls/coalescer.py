@@ -1,0 +1,288 @@
+"""Which single calls share a request, and when it is sent. Plain synchronous code: clock, loop and sending are passed in."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pinecone_embed_async._planning import Load, utf8_length
+from pinecone_embed_async._results import SparseVector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator
+
+    from numpy.typing import NDArray
+
+    from pinecone_embed_async._clock import Clock, Timer
+    from pinecone_embed_async._planning import RequestLimits
+    from pinecone_embed_async._telemetry import ObservedCall
+
+    CallSoon = Callable[[Callable[[], None]], Timer]
+    """Calls a function at the end of the current event loop iteration."""
+
+Vector = np.ndarray | SparseVector
+"""The result of a single call: float32 of shape (dimension,), or a sparse vector."""
+
+
+class Waiter:
+    """A caller that waits for its text in a shared request.
+
+    Args:
+        shared: the request.
+        text: text to embed.
+        wake: called once, when `outcome` is set.
+        deadline: deadline of the caller, by the clock; `None` for none.
+        call: identifies the caller to the hooks; `None` without hooks.
+
+    Attributes:
+        outcome: the vector, or the error to raise; `None` until it is known.
+    """
+
+    __slots__ = ("_wake", "call", "deadline", "outcome", "shared", "text")
+
+    def __init__(
+        self,
+        shared: SharedRequest,
+        text: str,
+        wake: Callable[[], None],
+        deadline: float | None,
+        call: ObservedCall | None = None,
+    ) -> None:
+        self._wake = wake
+        self.shared = shared
+        self.text = text
+        self.deadline = deadline
+        self.call = call
+        self.outcome: NDArray[np.float32] | SparseVector | BaseException | None = None
+
+    def __repr__(self) -> str:
+        return f"<Waiter, {'waiting' if self.outcome is None else type(self.outcome).__name__}>"
+
+    def settle(self, outcome: NDArray[np.float32] | SparseVector | BaseException) -> None:
+        """Set the outcome and wake the caller; only the first outcome counts."""
+        if self.outcome is None:
+            self.outcome = outcome
+            self._wake()
+
+
+class SharedRequest:
+    """A request shared by single calls. Equal texts share a position in it.
+
+    Attributes:
+        key: what the calls must have in common.
+        due: latest time to send it, by the clock, unless too many are under way.
+        waiters: the callers of each text, in the order of the texts in the request.
+        callers: number of callers that have not left.
+        is_closed: whether it takes no more callers, because it was sent or cancelled.
+    """
+
+    __slots__ = ("_limits", "_load", "_send", "callers", "due", "is_closed", "key", "waiters")
+
+    def __init__(self, key: Hashable, due: float, limits: RequestLimits, send: Callable[[SharedRequest], None]) -> None:
+        self._load = Load()
+        self._limits = limits
+        self._send = send
+        self.key = key
+        self.due = due
+        self.waiters: dict[str, list[Waiter]] = {}
+        self.callers = 0
+        self.is_closed = False
+
+    def __repr__(self) -> str:
+        state = ", closed" if self.is_closed else ""
+        return f"<SharedRequest of {len(self.waiters)} texts for {self.callers} callers{state}>"
+
+    def add(
+        self,
+        text: str,
+        limits: RequestLimits,
+        wake: Callable[[], None],
+        deadline: float | None,
+        call: ObservedCall | None = None,
+    ) -> Waiter | None:
+        """Add a caller; `None` if its text does not fit."""
+        if text not in self.waiters:
+            if limits.bytes_per_token != self._limits.bytes_per_token:
+                # A text must count the same when it is removed as when it was added.
+                limits = limits._replace(bytes_per_token=self._limits.bytes_per_token)
+            if not self._load.add(utf8_length(text), limits):
+                return None
+            self.waiters[text] = []
+        waiter = Waiter(self, text, wake, deadline, call)
+        self.waiters[text].append(waiter)
+        self.callers += 1
+        return waiter
+
+    def remove(self, waiter: Waiter) -> None:
+        """Remove a caller, and its text if no other caller wants it and the request is not closed."""
+        sharing = self.waiters[waiter.text]
+        sharing.remove(waiter)
+        self.callers -= 1
+        if not sharing and not self.is_closed:
+            del self.waiters[waiter.text]
+            self._load.remove(utf8_length(waiter.text), self._limits)
+
+    def send(self) -> None:
+        """Close and send it."""
+        self.is_closed = True
+        self._send(self)
+
+    @property
+    def deadline(self) -> float | None:
+        """The latest deadline of its callers; `None` if one of them has none."""
+        latest = 0.0
+        for sharing in self.waiters.values():
+            for waiter in sharing:
+                if waiter.deadline is None:
+                    return None
+                latest = max(latest, waiter.deadline)
+        return latest
+
+
+class Coalescer:
+    """Collects single calls into shared requests, one for each key at a time, and decides when to send them.
+
+    A request is sent when it is full. Otherwise it is sent at the end of an event loop iteration, so that calls made in the
+    same iteration share it: at once if no other request of its key is under way and no caller is expected, else when its
+    oldest caller has waited `max_delay`. While `max_under_way` requests of its key are under way it stays open: it would
+    only wait for a permit, and can collect more calls meanwhile.
+
+    Args:
+        clock: the time, and one timer for all requests.
+        call_soon: calls a function at the end of the iteration.
+        max_delay: seconds.
+        max_under_way: requests of one key under way, at which only full ones are sent.
+    """
+
+    def __init__(self, *, clock: Clock, call_soon: CallSoon, max_delay: float, max_under_way: int) -> None:
+        self._clock = clock
+        self._call_soon = call_soon
+        self._max_delay = max_delay
+        self._max_under_way = max_under_way
+        self._pending: dict[Hashable, SharedRequest] = {}
+        self._under_way: Counter[Hashable] = Counter()
+        self._expected: Counter[Hashable] = Counter()
+        self._timer: Timer | None = None
+        self._check: Timer | None = None
+
+    def __repr__(self) -> str:
+        return f"<Coalescer {len(self._pending)} pending, {self._under_way.total()} under way>"
+
+    @contextlib.contextmanager
+    def expect(self, key: Hashable) -> Iterator[None]:
+        """Expect a caller while the block runs, because its text is being looked up in the cache."""
+        self._expected[key] += 1
+        try:
+            yield
+        finally:
+            self._decrement(self._expected, key)
+
+    def _decrement(self, counter: Counter[Hashable], key: Hashable) -> None:
+        """Count one less, after which a request may be due."""
+        counter[key] -= 1
+        if not counter[key]:
+            del counter[key]
+        if key in self._pending:
+            self._check_soon()
+
+    def join(
+        self,
+        key: Hashable,
+        text: str,
+        limits: RequestLimits,
+        *,
+        send: Callable[[SharedRequest], None],
+        wake: Callable[[], None],
+        deadline: float | None = None,
+        call: ObservedCall | None = None,
+    ) -> Waiter:
+        """Join the pending request of `key`, or a new one.
+
+        Args:
+            key: callers with equal keys may share a request.
+            text: text to embed.
+            limits: limits of one request.
+            send: sends a request; the one of its first caller is used. `ended` must be called when the request has ended.
+            wake: called once, when the outcome is set.
+            deadline: deadline of the caller, by the clock.
+            call: identifies the caller to the hooks.
+        """
+        shared = self._pending.get(key)
+        waiter = None if shared is None else shared.add(text, limits, wake, deadline, call)
+        if shared is not None and waiter is None:
+            self._send(shared)
+        while shared is None or waiter is None:
+            shared = self._pending[key] = SharedRequest(key, self._clock.time() + self._max_delay, limits, send)
+            self._check_soon()
+            # The first text fits whatever its size.
+            waiter = shared.add(text, limits, wake, deadline, call)
+        if len(shared.waiters) >= limits.inputs:
+            self._send(shared)
+        return waiter
+
+    def leave(self, waiter: Waiter) -> None:
+        """Remove a caller, with or without an outcome."""
+        shared = waiter.shared
+        shared.remove(waiter)
+        if not shared.callers and not shared.is_closed:
+            del self._pending[shared.key]
+            self._cancel_timers_if_idle()
+
+    def ended(self, shared: SharedRequest) -> None:
+        """Note that a request has ended."""
+        self._decrement(self._under_way, shared.key)
+
+    def cancel_pending(self) -> list[Waiter]:
+        """Drop the requests that were not sent, and return their callers."""
+        requests = list(self._pending.values())
+        self._pending.clear()
+        self._cancel_timers_if_idle()
+        for shared in requests:
+            shared.is_closed = True
+        return [waiter for shared in requests for sharing in shared.waiters.values() for waiter in sharing]
+
+    def _send(self, shared: SharedRequest) -> None:
+        del self._pending[shared.key]
+        self._under_way[shared.key] += 1
+        self._cancel_timers_if_idle()
+        shared.send()
+
+    def _check_soon(self) -> None:
+        if self._check is None:
+            self._check = self._call_soon(self._send_due)
+
+    def _send_due(self) -> None:
+        self._cancel_check()
+        # A second reading of the clock could find a request due that was neither sent nor given a timer.
+        now = self._clock.time()
+        for shared in list(self._pending.values()):
+            under_way = self._under_way[shared.key]
+            is_alone = not under_way and not self._expected[shared.key]
+            if is_alone or (now >= shared.due and under_way < self._max_under_way):
+                self._send(shared)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        """Set one timer for the earliest request that waits for its time; none if there is none."""
+        due = [shared.due for shared in self._pending.values() if self._under_way[shared.key] < self._max_under_way]
+        self._cancel_timer()
+        if due:
+            self._timer = self._clock.call_at(min(due), self._send_due)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _cancel_check(self) -> None:
+        if self._check is not None:
+            self._check.cancel()
+            self._check = None
+
+    def _cancel_timers_if_idle(self) -> None:
+        if not self._pending:
+            self._cancel_timer()
+            self._cancel_check()

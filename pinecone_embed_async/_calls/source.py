@@ -1,0 +1,301 @@
+"""Reads a source item by item into requests, no further ahead than its window."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pinecone_embed_async._errors import EmbedError, InputError
+from pinecone_embed_async._foreign import Cancellations, StrayCancellationError
+from pinecone_embed_async._inputs import check_iterable, text_of
+from pinecone_embed_async._threads import in_thread
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from pinecone_embed_async._calls.stream_results import StreamResults
+    from pinecone_embed_async._clock import Clock, Timer
+    from pinecone_embed_async._foreign import Neighbour
+    from pinecone_embed_async._planning import PlannedRequest, Splitter
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+MISLEADING = (StopIteration, StopAsyncIteration, asyncio.CancelledError)
+"""Exceptions that, passed on unchanged, would look like the end of the stream or the caller's own cancellation."""
+Source = Iterable[ItemT] | AsyncIterable[ItemT]
+
+
+def check_source(source: object) -> None:
+    """Check that `source` can be a source.
+
+    Raises:
+        InputError: it is not an iterable, is a table, or is a single text, whose characters would be taken for texts.
+    """
+    check_iterable("the source", source)
+    if isinstance(source, (str, bytes, bytearray, memoryview, Mapping)):
+        raise InputError(
+            f"the source is a single {type(source).__name__}; a stream takes an iterable of inputs, so put it in a list"
+        )
+    if not isinstance(source, (Iterable, AsyncIterable)):
+        raise InputError(f"the source is of type {type(source).__name__}; it must be an iterable or an async iterable")
+
+
+class SourceReader:
+    """Pulls items from a source and splits them into batches.
+
+    Args:
+        source: an iterable or async iterable of items.
+        text: returns the input of an item; `None` if the items are inputs.
+        splitter: splits the texts into requests.
+        batches: receives the batches.
+        clock: the time.
+        in_thread: whether a synchronous source is pulled in a thread, because it may block.
+        executor: executor of the thread; `None` for the event loop's own.
+        max_delay: maximum seconds that an item of an asynchronous source waits for others to share a request, longer only
+            while the window is full.
+        on_batches: called in the event loop when there are new batches, with the number of failed items in them.
+        neighbour: awaits an asynchronous source; `None` for a synchronous one, which cannot be left running.
+
+    Attributes:
+        task: task that reads an asynchronous source; `None` for a synchronous one, or before reading begins.
+        is_finished: whether the source has ended or will be read no further.
+        error: exception of the source or of the `text` function; `None` if there is none.
+        was_cancelled: whether the reading task was cancelled, by the stream or from outside; `error` says so then.
+        closing_error: exception of closing the source's iterator; `None` if there is none.
+    """
+
+    def __init__(
+        self,
+        source: Source[Any],
+        text: Callable[[Any], Any] | None,
+        splitter: Splitter,
+        batches: StreamResults,
+        *,
+        clock: Clock,
+        in_thread: bool,
+        executor: Executor | None,
+        max_delay: float,
+        on_batches: Callable[[int], None],
+        neighbour: Neighbour | None = None,
+    ) -> None:
+        self._source = source
+        self._text = text
+        self._splitter = splitter
+        self._batches = batches
+        self._clock = clock
+        self._is_async = isinstance(source, AsyncIterable)
+        self._in_thread = in_thread and not self._is_async
+        self._executor = executor
+        self._max_delay = max_delay
+        self._on_batches = on_batches
+        self._neighbour = neighbour
+        self.task: asyncio.Task[None] | None = None
+        self._iterator: AsyncIterator[Any] | Iterator[Any] | None = None
+        self._position = 0
+        self._items: list[Any] = []
+        self._ready: list[tuple[PlannedRequest | EmbedError, int, list[Any]]] = []
+        self._timer: Timer | None = None
+        self._has_room: Callable[[], bool] = lambda: True
+        self._was_flushed = False
+        self._is_overdue = False
+        self.is_finished = False
+        self.error: Exception | None = None
+        self.was_cancelled = False
+        self.closing_error: Exception | None = None
+
+    async def read(self, wait_for_room: Callable[[], Awaitable[bool]], has_room: Callable[[], bool]) -> None:
+        """Read the source to its end, and close its iterator, also when cancelled.
+
+        Args:
+            wait_for_room: waits until the window has room for a request; returns whether to read on.
+            has_room: whether the window has room now.
+        """
+        self._has_room = has_room
+        if self._neighbour is None:
+            await self._read(wait_for_room)
+            return
+        self.task = asyncio.create_task(self._read(wait_for_room), name="the source")
+        try:
+            with contextlib.suppress(StrayCancellationError):
+                await self._neighbour.ask(self.task)
+        finally:
+            # A task that was left running, or cancelled before it began, has not reported its end.
+            self.ended()
+            self._cancel_timer()
+
+    async def _read(self, wait_for_room: Callable[[], Awaitable[bool]]) -> None:
+        cancellations = await Cancellations.counted()
+        try:
+            try:
+                await self._pull(wait_for_room)
+            except asyncio.CancelledError as error:
+                self.error = _reportable("the source", error)
+                if cancellations.is_callers:
+                    self.was_cancelled = True
+                    raise
+            except Exception as error:  # noqa: BLE001 - the caller's exception, passed on to the caller
+                self.error = _reportable("the source", error)
+            if not self.is_finished:
+                self._flush()
+        finally:
+            self.is_finished = True
+            self._cancel_timer()
+            self._on_batches(0)
+            await self._close()
+
+    def ended(self) -> None:
+        """Note that the task of `read` has ended, perhaps before it had begun."""
+        if not self.is_finished:
+            self.error, self.was_cancelled = _reportable("the source", asyncio.CancelledError()), True
+            self.is_finished = True
+            self._on_batches(0)
+
+    async def _pull(self, wait_for_room: Callable[[], Awaitable[bool]]) -> None:
+        await self._begin()
+        iterator, ended = self._iterator, False
+        while not ended and await wait_for_room():
+            if self._is_overdue:
+                self._flush()
+            elif self._is_async:
+                ended = await self._fill_request_async(iterator)
+            else:
+                ended = await self._call_sync("the source", lambda: self._fill_request(iterator))
+            self._hand_over()
+            # A source that never suspends must not block the loop.
+            await asyncio.sleep(0)
+
+    async def _begin(self) -> None:
+        source = self._source
+        if isinstance(source, AsyncIterable):
+            self._iterator = aiter(source)
+            return
+
+        def begin() -> None:
+            # Set in the thread: the waiting task may be cancelled, and must still close the iterator.
+            self._iterator = iter(source)
+
+        await self._call_sync("the source", begin)
+
+    async def _close(self) -> None:
+        """Close the iterator if it is a generator or was made for this stream, and keep its exception.
+
+        A file is its own iterator; its owner closes it.
+        """
+        iterator: Any = self._iterator
+        cancellations = Cancellations(asyncio.current_task())
+        try:
+            if hasattr(iterator, "aclose"):
+                await iterator.aclose()
+            elif hasattr(iterator, "close") and (iterator is not self._source or hasattr(iterator, "gi_frame")):
+                # A generator still running in a thread cannot be closed.
+                with contextlib.suppress(ValueError):
+                    await self._call_sync("closing the source", iterator.close)
+        except asyncio.CancelledError as error:
+            if cancellations.is_callers:
+                raise
+            self.closing_error = _reportable("closing the source", error)
+        except Exception as error:  # noqa: BLE001 - the caller's exception, passed on to the caller
+            self.closing_error = _reportable("closing the source", error)
+
+    async def _call_sync(self, action: str, work: Callable[[], ResultT]) -> ResultT:
+        """Call synchronous code of the source, in a thread if it may block."""
+
+        def call() -> ResultT:
+            try:
+                return work()
+            except StopIteration as error:
+                # A future cannot hold a StopIteration.
+                raise _reportable(action, error) from error
+
+        return await in_thread(call, self._executor) if self._in_thread else call()
+
+    def _fill_request(self, iterator: Any) -> bool:
+        """Pull until a request is full; returns whether the source has ended."""
+        return all(not self._add_item(item) for item in iterator)
+
+    async def _fill_request_async(self, iterator: Any) -> bool:
+        self._was_flushed = False
+        async for item in iterator:
+            if self.is_finished:
+                return True
+            if self._add_item(item):
+                self._cancel_timer()
+                return False
+            if self._timer is None:
+                self._timer = self._clock.call_at(self._clock.time() + self._max_delay, self._on_timer)
+            if self._was_flushed:
+                # The flushed request may have filled the window, so wait for room before the next item.
+                return False
+        return True
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._has_room():
+            self._flush()
+        else:
+            self._is_overdue = True
+
+    def _add_item(self, item: Any) -> bool:
+        """Add one item; returns whether it filled a request. May run in a thread."""
+        position = self._position
+        self._position += 1
+        refusal: InputError | None = None
+        try:
+            value = item if self._text is None else self._text(item)
+        except MISLEADING as error:
+            raise _reportable("the function `text`", error) from error
+        try:
+            text = text_of(value, position)
+        except InputError as error:
+            refusal = error.with_traceback(None)
+        if refusal is not None:
+            self._add_request(self._splitter.skip())
+            self._ready.append((refusal, position, [item]))
+            return True
+        self._items.append(item)
+        full = self._splitter.add(text)
+        self._add_request(full)
+        return full is not None
+
+    def _add_request(self, request: PlannedRequest | None) -> None:
+        if request is not None:
+            count = len(request.texts)
+            self._ready.append((request, request.start, self._items[:count]))
+            del self._items[:count]
+
+    def _flush(self) -> None:
+        """Hand over the items read so far, although they do not fill a request."""
+        self._cancel_timer()
+        self._was_flushed, self._is_overdue = True, False
+        self._add_request(self._splitter.flush())
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        if not self._ready:
+            return
+        failed = 0
+        for batch, start, items in self._ready:
+            if isinstance(batch, EmbedError):
+                self._batches.add_failed(start, items[0], batch)
+                failed += 1
+            else:
+                self._batches.add(batch, items)
+        self._ready.clear()
+        self._on_batches(failed)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _reportable(action: str, error: BaseException) -> Exception:
+    """The exception itself, or an `EmbedError` in place of a misleading one."""
+    if isinstance(error, Exception) and not isinstance(error, MISLEADING):
+        return error
+    own = EmbedError(f"{action} raised {type(error).__name__}, which is neither its end nor the caller's cancellation")
+    own.__cause__ = error
+    return own

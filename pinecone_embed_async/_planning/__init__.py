@@ -1,0 +1,43 @@
+"""Plans requests from texts, and decides what follows from an answer or a refusal. Plain synchronous code."""
+
+from pinecone_embed_async._planning.dedupe import Deduplicator
+from pinecone_embed_async._planning.estimate import Estimate, Estimator
+from pinecone_embed_async._planning.learned import Learned
+from pinecone_embed_async._planning.planner import OutcomeRecorder, PendingInputs, RequestPlanner, ends_job
+from pinecone_embed_async._planning.request import Load, PlannedRequest, RequestLimits, Sink, plan_request
+from pinecone_embed_async._planning.splitting import Requests, Splitter, count_requests
+from pinecone_embed_async._planning.token_estimator import most_tokens
+from pinecone_embed_async._planning.tokens import (
+    BYTES_PER_TOKEN,
+    FEWEST_BYTES_PER_TOKEN,
+    MOST_BYTES_PER_TOKEN,
+    SPECIAL_TOKENS,
+    estimate_tokens,
+    utf8_length,
+)
+
+__all__ = [
+    "BYTES_PER_TOKEN",
+    "FEWEST_BYTES_PER_TOKEN",
+    "MOST_BYTES_PER_TOKEN",
+    "SPECIAL_TOKENS",
+    "Deduplicator",
+    "Estimate",
+    "Estimator",
+    "Learned",
+    "Load",
+    "OutcomeRecorder",
+    "PendingInputs",
+    "PlannedRequest",
+    "RequestLimits",
+    "RequestPlanner",
+    "Requests",
+    "Sink",
+    "Splitter",
+    "count_requests",
+    "ends_job",
+    "estimate_tokens",
+    "most_tokens",
+    "plan_request",
+    "utf8_length",
+]

@@ -1,0 +1,46 @@
+"""Finds equal texts, so that each is sent once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+
+class Deduplicator:
+    """The distinct texts of a call.
+
+    Args:
+        count: number of inputs of the call.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._first: dict[str | int, int] = {}
+        self._positions: NDArray[np.intp] = np.empty(count, np.intp)
+        self._added = 0
+
+    def __repr__(self) -> str:
+        return f"<Deduplicator {len(self._first)} of {self._added}>"
+
+    def add(self, keys: Iterable[str | int]) -> None:
+        """Add the keys of the next inputs: the text of each, or a number if it has none."""
+        first = self._first
+        positions = [first.setdefault(key, len(first)) for key in keys]
+        end = self._added + len(positions)
+        self._positions[self._added : end] = positions
+        self._added = end
+
+    @property
+    def keys(self) -> list[str | int]:
+        """The distinct keys, in order of first occurrence."""
+        return list(self._first)
+
+    @property
+    def positions(self) -> NDArray[np.intp] | None:
+        """Intp, shape (inputs,): the index in `keys` of each input's key; `None` if no two are equal."""
+        return None if len(self._first) == self._added else self._positions

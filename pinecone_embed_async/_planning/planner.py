@@ -1,0 +1,367 @@
+"""Plans the next request, and decides what follows from an answer or an error."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Protocol
+
+from pinecone_embed_async._errors import (
+    AuthenticationError,
+    ClosedError,
+    ConfigurationError,
+    EmbedError,
+    InvalidRequestError,
+    NotFoundError,
+    QuotaExceededError,
+    RateLimitError,
+    ResponseError,
+    TransportError,
+)
+from pinecone_embed_async._planning.request import PlannedRequest, RequestLimits, plan_request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pinecone_embed_async._planning.learned import Learned
+
+JOB_ERRORS = (AuthenticationError, NotFoundError, RateLimitError, QuotaExceededError, ClosedError, ConfigurationError)
+"""Errors that every other request of the call would meet as well. A rate limit error ends a request only after a long time
+in which nothing under the same limit was accepted."""
+
+CONTENT_STATUSES = frozenset({400, 413, 422})
+"""Statuses that may be about one input among many."""
+
+PROBE_TEXT = "probe"
+"""Short, plain and meaningless."""
+
+_INPUTS_LIMIT = re.compile(r"\binputs limit of ([1-9][0-9]{0,5})\b")
+"""As in "Input length '101' exceeded inputs limit of 96 for model 'llama-text-embed-v2'"."""
+
+
+class OutcomeRecorder(Protocol):
+    """Records the outcome of each request's inputs."""
+
+    def embedded(self, request: PlannedRequest) -> None:
+        """Record that its inputs are embedded."""
+
+    def failed(self, request: PlannedRequest, error: EmbedError) -> None:
+        """Record that its inputs failed for good."""
+
+
+class PendingInputs(Protocol):
+    """The inputs that were never sent, as requests."""
+
+    def ahead(self) -> PlannedRequest | None:
+        """The next request, without taking it; `None` if there is none now."""
+
+    def take(self, tokens: int | None = None) -> PlannedRequest | None:
+        """Take the next request, cut to `tokens`; `None` if there is none now, or its first input alone has more."""
+
+
+class _Probe(Enum):
+    UNNEEDED = auto()
+    """Nothing has been refused yet."""
+    WANTED = auto()
+    UNDER_WAY = auto()
+    SETTLED = auto()
+    """The parameters are accepted, or the probe failed for another reason: refusals are about inputs."""
+
+
+class RequestPlanner:
+    """Plans the requests of one call or stream, and decides what follows from their outcomes.
+
+    A request refused for its content is halved until each refused input stands alone. Unless a request with the same
+    parameters has been accepted before, a probe with a short text first finds out whether the content is the reason at
+    all; no new request is planned meanwhile.
+
+    No new request is planned either during the search for the first refused input: a text equal to one that was refused
+    alone is never sent, and every other request may hold it. Such an input fails when it would be sent next.
+
+    Args:
+        pending: the inputs that were never sent.
+        outcomes: records the outcomes of the inputs.
+        limits: what one request may hold.
+        learned: what answers and refusals have taught; written to.
+        parameters: the call's parameters, as JSON.
+        is_single: whether the call has a single input, for which a probe would decide nothing.
+        now: the current time.
+
+    Attributes:
+        unsent: inputs that failed without being sent.
+        is_sifting: whether to call `ahead` again, because every input of the last request was known to be refused.
+        job_error: the error that ended the job early; `None` if none did.
+    """
+
+    def __init__(
+        self,
+        pending: PendingInputs,
+        outcomes: OutcomeRecorder,
+        *,
+        limits: Callable[[], RequestLimits],
+        learned: Learned,
+        parameters: bytes,
+        is_single: bool,
+        now: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self._pending = pending
+        self._outcomes = outcomes
+        self._limits = limits
+        self._learned = learned
+        self._parameters = parameters
+        self._parts: deque[PlannedRequest] = deque()
+        self._suspended: list[tuple[PlannedRequest, InvalidRequestError]] = []
+        self._probe = _Probe.SETTLED if is_single or parameters in learned.parameters else _Probe.UNNEEDED
+        self._probe_request: PlannedRequest | None = None
+        self._now = now
+        # Origin of the request searched for the first refused input, and how many of its inputs are unsettled.
+        self._search: tuple[int, int] | None = None
+        self._has_searched = False
+        self._halved: set[int] = set()
+        self._held: list[tuple[PlannedRequest, InvalidRequestError]] = []
+        self._checked: tuple[PlannedRequest, int] | None = None
+        self.unsent = 0
+        self.is_sifting = False
+        self.job_error: EmbedError | None = None
+
+    def __repr__(self) -> str:
+        ended = f", ended by {type(self.job_error).__name__}" if self.job_error is not None else ""
+        return f"<RequestPlanner {len(self._parts)} parts, {len(self._suspended)} suspended{ended}>"
+
+    def ahead(self) -> PlannedRequest | None:
+        """The next request to send, without taking it; `None` if there is none now, or the job has ended."""
+        self.is_sifting = False
+        if self.job_error is not None or self._probe is _Probe.UNDER_WAY:
+            return None
+        if self._probe is _Probe.WANTED:
+            if self._probe_request is None:
+                self._probe_request = plan_request((PROBE_TEXT,), 0, self._limits(), origin=-1, is_probe=True)
+            return self._probe_request
+        request = self._parts[0] if self._parts else self._pending_ahead()
+        if request is None or self._is_checked(request):
+            return request
+        if self._parts:
+            self._parts.popleft()
+        else:
+            self._pending.take()
+        rest = self._without_refused(request)
+        if rest is None:
+            # One request per step: every input of a long call may be refused.
+            self.is_sifting = True
+        else:
+            self._parts.appendleft(rest)
+        return rest
+
+    def _pending_ahead(self) -> PlannedRequest | None:
+        return None if self._search is not None else self._pending.ahead()
+
+    def _is_checked(self, request: PlannedRequest) -> bool:
+        """Whether none of its inputs is known to be refused."""
+        refusals = self._learned.refusals
+        if not refusals.changes:
+            return True
+        checked = request, refusals.changes
+        if self._checked is None or self._checked[0] is not request or self._checked[1] != refusals.changes:
+            if any(self._refusal_of(text) is not None for text in request.texts):
+                return False
+            self._checked = checked
+        return True
+
+    def _refusal_of(self, text: str) -> InvalidRequestError | None:
+        return self._learned.refusals.find(text, self._parameters, self._now())
+
+    def _without_refused(self, request: PlannedRequest) -> PlannedRequest | None:
+        """The request without inputs known to be refused, which fail; `None` if that leaves none."""
+        kept: list[int] = []
+        refused: dict[str, tuple[InvalidRequestError, list[int]]] = {}
+        for place, text in enumerate(request.texts):
+            if text in refused:
+                refused[text][1].append(place)
+            elif (error := self._refusal_of(text)) is not None:
+                refused[text] = error, [place]
+            else:
+                kept.append(place)
+        for error, places in refused.values():
+            self.unsent += len(places)
+            self._close(request.origin, len(places))
+            self._outcomes.failed(request.only(places, self._limits()), error)
+        if len(kept) == len(request.texts):
+            return request
+        return request.only(kept, self._limits()) if kept else None
+
+    def least_tokens(self, request: PlannedRequest) -> int:
+        """Tokens of the smallest request that can be cut from this one, as estimated now."""
+        return request.least_tokens(self._limits())
+
+    def take(self, tokens: int | None = None) -> PlannedRequest | None:
+        """Take the next request to send.
+
+        Args:
+            tokens: the most it may have; the rest of the request comes next.
+
+        Returns:
+            The request; `None` if there is none now, its first input alone has more tokens, or the job has ended.
+        """
+        request = self.ahead()
+        if request is None:
+            return None
+        if request.is_probe:
+            if tokens is not None and request.tokens > tokens:
+                return None
+            self._probe = _Probe.UNDER_WAY
+            return request
+        if not self._parts:
+            return self._pending.take(tokens)
+        if tokens is None:
+            return self._parts.popleft()
+        head, rest = request.cut(tokens, self._limits())
+        if head is not None:
+            self._parts.popleft()
+            if rest is not None:
+                self._parts.appendleft(rest)
+        return head
+
+    def take_first(self) -> PlannedRequest | None:
+        """Take the first input of the next request alone; `None` if there is none now."""
+        request = self.ahead()
+        return None if request is None else self.take(request.least_tokens(self._limits()))
+
+    def cut(self, request: PlannedRequest, tokens: int) -> PlannedRequest:
+        """Cut a request that was taken and not answered; the rest comes next.
+
+        Returns:
+            The first inputs with at most `tokens` together, or the first input alone if it has more.
+        """
+        limits = self._limits()
+        request = request.estimated(limits)
+        head, rest = request.cut(max(tokens, request.least_tokens(limits)), limits)
+        if head is None:
+            return request
+        if rest is not None:
+            self._parts.appendleft(rest)
+        return head
+
+    def embedded(self, request: PlannedRequest) -> None:
+        """Record that a request was answered and its rows are in place."""
+        self._learned.accepted(request, self._parameters)
+        if not request.is_probe:
+            self._outcomes.embedded(request)
+            self._close(request.origin, len(request.texts))
+        self._settle_probe()
+
+    def failed(self, request: PlannedRequest, error: EmbedError) -> None:
+        """Record that a request ended with an error, and decide what happens to its inputs."""
+        if request.is_probe:
+            self._probe_failed(error)
+        elif self.job_error is not None:
+            self._outcomes.failed(request, error)
+        elif ends_job(error):
+            self._outcomes.failed(request, error)
+            self.end(error)
+        elif isinstance(error, InvalidRequestError) and error.status in CONTENT_STATUSES:
+            self._refused(request, error)
+        else:
+            self._outcomes.failed(request, error)
+            self._close(request.origin, len(request.texts))
+
+    def abandoned(self, request: PlannedRequest, error: EmbedError) -> None:
+        """Record that a request was cancelled when the job ended, after at least one attempt."""
+        if not request.is_probe:
+            self._outcomes.failed(request, error)
+
+    def end(self, error: EmbedError) -> None:
+        """End the job: no more requests are planned, and inputs that were not sent stay untried."""
+        if self.job_error is not None:
+            return
+        self.job_error = error
+        self._parts.clear()
+        for request, refusal in (*self._suspended, *self._held):
+            self._outcomes.failed(request, refusal)
+        self._suspended.clear()
+        self._held.clear()
+        self._search = None
+
+    def _refused(self, request: PlannedRequest, error: InvalidRequestError) -> None:
+        count = len(request.texts)
+        most = _INPUTS_LIMIT.search(error.message)
+        if error.status == 413:
+            # Says nothing about the parameters: several inputs are too large together, or one alone.
+            self._learned.too_large(request)
+            self._halve(request, error)
+        elif most is not None and int(most[1]) < count:
+            self._learned.too_many(int(most[1]))
+            self._parts.extend(request.parts(int(most[1]), self._limits()))
+        elif self._probe is _Probe.SETTLED:
+            self._isolate(request, error)
+        else:
+            self._suspended.append((request, error))
+            if self._probe is _Probe.UNNEEDED:
+                self._probe = _Probe.WANTED
+
+    def _isolate(self, request: PlannedRequest, error: InvalidRequestError) -> None:
+        if self._search is not None and self._search[0] != request.origin:
+            self._held.append((request, error))
+            return
+        if not self._is_checked(request):
+            # `ahead` removes the inputs known to be refused, which may be the whole reason.
+            self._parts.append(request)
+            return
+        if not self._has_searched and len(request.texts) > 1:
+            self._has_searched = True
+            self._search = request.origin, len(request.texts)
+        self._halve(request, error)
+
+    def _halve(self, request: PlannedRequest, error: InvalidRequestError) -> None:
+        count = len(request.texts)
+        if count > 1:
+            self._halved.add(request.origin)
+            self._parts.extend(request.parts((count + 1) // 2, self._limits()))
+            return
+        self._outcomes.failed(request, error)
+        # An input that was sent alone from the start cost no search. If the parameters were never accepted, they or the
+        # model may be the reason.
+        if request.origin in self._halved and self._parameters in self._learned.parameters:
+            self._learned.refusals.add(request.texts[0], self._parameters, error, self._now())
+            self._end_search()
+        self._close(request.origin, 1)
+
+    def _close(self, origin: int, count: int) -> None:
+        """Record that inputs of a request are settled; the search ends with the last of them, successful or not."""
+        if self._search is not None and self._search[0] == origin:
+            self._search = origin, self._search[1] - count
+            if self._search[1] <= 0:
+                self._end_search()
+
+    def _end_search(self) -> None:
+        if self._search is None:
+            return
+        self._search = None
+        held, self._held = self._held, []
+        for request, error in held:
+            self._isolate(request, error)
+
+    def _settle_probe(self) -> None:
+        self._probe = _Probe.SETTLED
+        suspended, self._suspended = self._suspended, []
+        for request, error in suspended:
+            self._isolate(request, error)
+
+    def _probe_failed(self, error: EmbedError) -> None:
+        if self._probe is _Probe.SETTLED or self.job_error is not None:
+            # An input was accepted while the probe was in flight, or there is nothing left to decide.
+            return
+        if ends_job(error):
+            self.end(error)
+        elif isinstance(error, InvalidRequestError) and error.status in CONTENT_STATUSES:
+            refusal = self._suspended[0][1]
+            refusal.add_note("A short plain text was refused as well, so it is the parameters or the model, not an input.")
+            self.end(refusal)
+        else:
+            # The probe decided nothing; halving still finds the refused inputs, with more requests.
+            self._settle_probe()
+
+
+def ends_job(error: EmbedError) -> bool:
+    """Whether every other request of the call would meet this error as well."""
+    return isinstance(error, JOB_ERRORS) or (isinstance(error, (TransportError, ResponseError)) and error.ends_job)

@@ -1,0 +1,90 @@
+"""Token budgets, one for each model and input type."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict, deque
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pinecone_embed_async._rate_limit.forecast import Demand
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pinecone_embed_async._rate_limit.fair_queue import Flow
+    from pinecone_embed_async._rate_limit.token_limit import TokenLimit
+
+Key = tuple[str, str]
+"""The model and input type that tokens count for."""
+
+KEYS_KEPT = 256
+"""Models and input types whose learned state is kept while they are idle. A service has a few; more come only if a program
+takes input types from its own callers."""
+
+PERMITS_KEPT = 8
+"""Recent permits to remember for each limit until the next request of the same flow comes: more flows than that are not
+served within so short a time."""
+
+
+class Budget(msgspec.Struct, eq=False):
+    """The token limit of a model and input type, and the demand for it.
+
+    Attributes:
+        limit: token limit.
+        demand: demand of interactive calls.
+        waiting: number of requests waiting for a permit.
+        permits: the last permits granted: time and flow.
+    """
+
+    limit: TokenLimit
+    demand: Demand
+    waiting: int = 0
+    permits: deque[tuple[float, Flow[Any]]] = msgspec.field(default_factory=lambda: deque(maxlen=PERMITS_KEPT))
+
+    def is_idle(self, now: float) -> bool:
+        """Whether it can be dropped at no cost but what was learned: nothing would be lost or sent too early."""
+        limit = self.limit
+        if self.waiting or limit.in_flight or now < limit.paused_until:
+            return False
+        # If no limit is known, the window does not matter.
+        return math.isinf(limit.limit) or not limit.window.used(now)
+
+
+class Budgets(OrderedDict[Key, Budget]):
+    """The budgets by model and input type, created on demand.
+
+    The least recently used come first; idle ones beyond `KEYS_KEPT` are dropped.
+
+    Args:
+        make: creates the limit of a new model and input type.
+        window: length of a window in seconds.
+    """
+
+    def __init__(self, make: Callable[[Key], TokenLimit], window: float) -> None:
+        super().__init__()
+        self._make = make
+        self._window = window
+
+    def __repr__(self) -> str:
+        return f"<Budgets of {len(self)}>"
+
+    def __missing__(self, key: Key) -> Budget:
+        budget = self[key] = Budget(self._make(key), Demand(self._window))
+        return budget
+
+    def touch(self, key: Key, now: float) -> Budget:
+        """The budget of a key that is used now; the least recently used one may be dropped for it."""
+        budget = self[key]
+        self.move_to_end(key)
+        # Two for each that may come, so that the number shrinks after a time with too many busy ones; never all at once.
+        for _ in range(2):
+            if len(self) <= KEYS_KEPT:
+                break
+            oldest, other = next(iter(self.items()))
+            if other.is_idle(now):
+                del self[oldest]
+            else:
+                self.move_to_end(oldest)
+        return budget

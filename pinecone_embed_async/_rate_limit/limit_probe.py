@@ -1,0 +1,73 @@
+"""Probing of whether a named limit still holds."""
+
+from __future__ import annotations
+
+import math
+
+PROBE_WINDOWS = 4
+"""Windows after which one request probes whether a named limit still holds; doubled each time."""
+
+EAGER_PROBES = 8
+"""Number of probes, one after each window, if a higher limit held before."""
+
+DOUBT = 1 / 120
+"""Fraction of a window after which to probe again if the last probe was inconclusive."""
+
+
+class LimitProbe:
+    """The times at which one request may exceed a limit named by a rejection.
+
+    Args:
+        length: length of a window in seconds.
+
+    Attributes:
+        is_in_flight: whether a probe is in flight.
+    """
+
+    __slots__ = ("_at", "_eager", "_every", "_length", "is_in_flight")
+
+    def __init__(self, length: float) -> None:
+        self._length = length
+        self._at = math.inf
+        self._every = 0.0
+        self._eager = 0
+        self.is_in_flight = False
+
+    def __repr__(self) -> str:
+        return f"<LimitProbe every {self._every:g} s{', one in flight' if self.is_in_flight else ''}>"
+
+    @property
+    def next(self) -> float:
+        """The time of the next probe; infinite while one is in flight or no limit is to be probed."""
+        return math.inf if self.is_in_flight else self._at
+
+    def named(self, now: float, *, is_lower: bool) -> None:
+        """Record that a rejection named a limit, and whether a higher one held before."""
+        if is_lower:
+            self._eager, self._every = EAGER_PROBES, self._length
+        elif math.isinf(self._at) and self._every:
+            # The last probe succeeded only because the window had turned.
+            self._every *= 2
+        else:
+            self._every = PROBE_WINDOWS * self._length
+        self._at = now + self._every
+
+    def held(self, now: float) -> None:
+        """Record that the limit still holds: a probe was rejected."""
+        if self._eager > 0:
+            self._eager -= 1
+        else:
+            self._every *= 2
+        self._at = now + self._every
+
+    def succeeded(self) -> None:
+        """Record that the limit no longer holds: a probe exceeded it and was accepted."""
+        self._at = math.inf
+
+    def disable(self) -> None:
+        """Record that a given limit is no higher than the named one, so that probing would gain nothing."""
+        self._at = math.inf
+
+    def inconclusive(self, now: float) -> None:
+        """Record that a probe was accepted but may not have exceeded the limit."""
+        self._at = now + self._length * DOUBT

@@ -1,0 +1,178 @@
+"""The quota given by the caller, and the protocol of quota back ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from pinecone_embed_async import _checks
+from pinecone_embed_async._errors import ConfigurationError
+from pinecone_embed_async._models import KNOWN_MODELS, PLANS, QUOTA_WINDOW, tokens_per_minute
+from pinecone_embed_async._rate_limit.limiter import LimiterOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from pinecone_embed_async._rate_limit.budgets import Key
+    from pinecone_embed_async._rate_limit.fair_queue import Priority
+    from pinecone_embed_async._wire import VectorType
+
+PlanName = Literal["starter", "builder", "standard", "enterprise"]
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """The limits that requests are paced by.
+
+    Tokens count separately for each model and input type, requests for all together. Limits that are `None` are learned
+    from the service's rejections.
+
+    ```python
+    half_of_a_plan = Quota(500_000, requests_per_second=50, requests_per_minute=1000)
+    client = EmbedClient("multilingual-e5-large", quota=half_of_a_plan)
+    ```
+
+    Attributes:
+        tokens_per_minute: tokens per window.
+        requests_per_second: requests per second. Source of the default: limits of the service's documentation (2025-10).
+        requests_per_minute: requests per window. Source: the same.
+        window: length of a window in seconds; a minute at the service, perhaps less at an emulator.
+
+    Raises:
+        ConfigurationError: a limit is not an integer from 1, or the window is not positive.
+    """
+
+    tokens_per_minute: int | None = None
+    requests_per_second: int | None = 100
+    requests_per_minute: int | None = 2000
+    window: float = QUOTA_WINDOW
+
+    def __post_init__(self) -> None:
+        for name in ("tokens_per_minute", "requests_per_second", "requests_per_minute"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, _checks.whole(name, value, ", or None to learn it"))
+        object.__setattr__(self, "window", _checks.seconds("window", self.window))
+
+
+def limiter_options(quota: Quota | str | None, vector_type: VectorType | None = None) -> LimiterOptions:
+    """The limiter options of a quota.
+
+    Args:
+        quota: limits, the name of a plan, or `None` to learn everything.
+        vector_type: vector type of models that are not known by name.
+
+    Raises:
+        ConfigurationError: `quota` is none of these.
+    """
+    if quota is None:
+        return LimiterOptions()
+    if isinstance(quota, str):
+        plan = quota
+        if plan not in PLANS:
+            plans = ", ".join(f'"{name}"' for name in PLANS)
+            raise ConfigurationError(f"quota must be {plans}, a Quota or a SharedQuota, got {_checks.short(quota)}")
+
+        def tokens(key: Key) -> int:
+            known = KNOWN_MODELS.get(key[0])
+            return tokens_per_minute(plan, vector_type if known is None else known.vector_type, key[1])
+
+        rates = Quota()
+        return LimiterOptions(tokens, rates.requests_per_second, rates.requests_per_minute, rates.window)
+    if not isinstance(quota, Quota):
+        raise ConfigurationError(f"quota must be the name of a plan, a Quota or a SharedQuota, got {type(quota).__name__}")
+    given = quota.tokens_per_minute
+    return LimiterOptions(lambda _: given, quota.requests_per_second, quota.requests_per_minute, quota.window)
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaDemand:
+    """A request's demand on a quota.
+
+    Attributes:
+        model: name of the model.
+        input_type: `""` if the request carries none.
+        tokens: estimated tokens of the whole request.
+        least: tokens of the smallest request that can be cut off it.
+        priority: interactive requests go before bulk ones.
+        flow: requests of one flow are served in their order; flows share evenly.
+
+    Raises:
+        ConfigurationError: the tokens are not integers from 1, the smallest part is larger than the whole, the priority is
+            unknown, or the flow cannot be hashed.
+    """
+
+    model: str
+    input_type: str
+    tokens: int
+    least: int
+    priority: Priority = "bulk"
+    flow: Hashable = None
+
+    def __post_init__(self) -> None:
+        for name in ("model", "input_type"):
+            object.__setattr__(self, name, _checks.text(name, getattr(self, name)))
+        for name in ("tokens", "least"):
+            object.__setattr__(self, name, _checks.whole(name, getattr(self, name)))
+        if self.least > self.tokens:
+            raise ConfigurationError(f"least must be at most tokens, which is {self.tokens}, got {self.least}")
+        object.__setattr__(self, "priority", _checks.one_of("priority", self.priority, ("interactive", "bulk")))
+        try:
+            hash(self.flow)
+        except TypeError:
+            raise ConfigurationError(f"flow must be hashable, such as a text, got {type(self.flow).__name__}") from None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QuotaGrant:
+    """The right to send one request now.
+
+    Attributes:
+        tokens: maximum for the request, which is cut to it; at most the tokens asked for.
+        ticket: the back end's own identification of the grant.
+    """
+
+    tokens: int
+    ticket: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaOutcome:
+    """The outcome of a request that was granted.
+
+    Attributes:
+        kind: `"accepted"` by the service; `"rejected"` because of a limit; `"failed"` for another reason, though perhaps
+            counted; `"unused"` if it was not sent.
+        tokens: tokens billed, or that would have been; 0 if unused.
+        message: message of a rejection, which may name the limit; otherwise empty.
+        retry_after: seconds that a rejection asked to wait; `None` if it did not.
+
+    Raises:
+        ConfigurationError: an argument is invalid.
+    """
+
+    kind: Literal["accepted", "rejected", "failed", "unused"]
+    tokens: int
+    message: str = ""
+    retry_after: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", _checks.one_of("kind", self.kind, ("accepted", "rejected", "failed", "unused")))
+        object.__setattr__(self, "tokens", _checks.whole("tokens", self.tokens, least=0))
+        object.__setattr__(self, "message", _checks.text("message", self.message))
+        if self.retry_after is not None:
+            object.__setattr__(self, "retry_after", _checks.seconds("retry_after", self.retry_after, may_be_0=True))
+
+
+class QuotaBackend(Protocol):
+    """A source of grants for one quota: `SharedQuota`, or a service of a cluster."""
+
+    async def acquire(self, demand: QuotaDemand) -> QuotaGrant:
+        """Wait for the right to send a request.
+
+        Raises:
+            asyncio.CancelledError: the caller was cancelled; it then has no grant.
+        """
+
+    def settle(self, grant: QuotaGrant, outcome: QuotaOutcome) -> None:
+        """Report the outcome of a request: exactly once for each grant, without waiting, as the call may be cancelled."""

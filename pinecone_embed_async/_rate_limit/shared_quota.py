@@ -1,0 +1,132 @@
+"""A quota shared by several clients."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from pinecone_embed_async import _checks
+from pinecone_embed_async._clock import SystemClock
+from pinecone_embed_async._errors import ConfigurationError
+from pinecone_embed_async._rate_limit.backoff import full_jitter
+from pinecone_embed_async._rate_limit.fair_queue import Flow
+from pinecone_embed_async._rate_limit.gate import Permit, RateLimitGate
+from pinecone_embed_async._rate_limit.limiter import ConcurrencyLimiter
+from pinecone_embed_async._rate_limit.quota import QuotaDemand, QuotaGrant, QuotaOutcome, limiter_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from pinecone_embed_async._clock import Clock
+    from pinecone_embed_async._rate_limit.fair_queue import Priority
+    from pinecone_embed_async._rate_limit.limiter import PermitRequest
+    from pinecone_embed_async._rate_limit.quota import PlanName, Quota
+    from pinecone_embed_async._rate_limit.token_limit import TokenStatistics
+
+INITIAL_PAUSE = 0.5
+"""Upper bound in seconds of the first pause after a rejection that asked for none; doubles with each further burst."""
+
+LONGEST_PAUSE = 20.0
+"""Upper bound in seconds of any such pause."""
+
+LONGEST_ASKED_PAUSE = 120.0
+"""Upper bound in seconds of a pause that a rejection asks for."""
+
+MOST_FLOWS = 1024
+"""Flows of `acquire` to keep; beyond that, those without waiting requests are forgotten."""
+
+NO_LIMIT = 2**31
+
+
+class SharedQuota:
+    """One quota that several clients share, in one event loop or in several threads.
+
+    ```python
+    quota = SharedQuota("standard")
+    passages = EmbedClient("multilingual-e5-large", quota=quota)
+    queries = EmbedClient("multilingual-e5-large", quota=quota)
+    ```
+
+    The work of all clients waits in one queue: interactive work goes before bulk work, and calls of one priority share
+    evenly, whichever client they belong to. All clients know what one of them learns from a rejection.
+
+    `acquire` and `settle` are the protocol (`QuotaBackend`) by which a client asks any other back end for grants: a quota
+    server for several processes can be built around a `SharedQuota`.
+
+    Args:
+        quota: limits, the name of a plan, or `None` to learn everything from the service's rejections.
+        clock: clock; the system's by default.
+        draw: draws uniformly from [0, 1), for jitter.
+
+    Raises:
+        ConfigurationError: `quota` is none of these.
+    """
+
+    def __init__(
+        self,
+        quota: Quota | PlanName | None = None,
+        *,
+        clock: Clock | None = None,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        if clock is not None:
+            _checks.methods("clock", clock, ("time", "call_at"), "Clock")
+        _checks.function("draw", draw)
+        self.gate = RateLimitGate(limiter_options(quota), clock=clock or SystemClock())
+        self._draw = draw
+        self._concurrency = ConcurrencyLimiter(NO_LIMIT)
+        self._flows: dict[tuple[Hashable, str, str, Priority], Flow[PermitRequest]] = {}
+
+    def __repr__(self) -> str:
+        return f"<SharedQuota {self.gate!r}>"
+
+    def statistics(self) -> tuple[TokenStatistics, ...]:
+        """Limits and usage of each model and input type with requests so far."""
+        return self.gate.statistics()
+
+    async def acquire(self, demand: QuotaDemand) -> QuotaGrant:
+        """Wait for the right to send a request.
+
+        Raises:
+            asyncio.CancelledError: the caller was cancelled; it then has no grant.
+            ConfigurationError: `demand` is not a QuotaDemand.
+        """
+        _checks.instance("demand", demand, QuotaDemand)
+        flow = self._flow(demand)
+        permit = await self.gate.permit(
+            flow, self._concurrency, (demand.model, demand.input_type), demand.tokens, demand.least
+        )
+        return QuotaGrant(permit.tokens, permit)
+
+    def settle(self, grant: QuotaGrant, outcome: QuotaOutcome) -> None:
+        """Report the outcome of a request: exactly once for each grant.
+
+        Raises:
+            ConfigurationError: `grant` was not returned by `acquire`, or `outcome` is not a QuotaOutcome.
+        """
+        _checks.instance("grant", grant, QuotaGrant)
+        _checks.instance("outcome", outcome, QuotaOutcome)
+        permit = grant.ticket
+        if not isinstance(permit, Permit):
+            raise ConfigurationError("grant must be one that acquire of this quota gave, got one with another ticket")
+        if outcome.kind == "accepted":
+            permit.accepted(outcome.tokens)
+        elif outcome.kind == "rejected":
+            permit.rejected(outcome.message, outcome.retry_after, lambda bursts: self._pause(bursts, outcome.retry_after))
+        elif outcome.kind == "failed":
+            permit.failed(is_overload=False)
+        else:
+            permit.give_back()
+
+    def _pause(self, bursts: int, retry_after: float | None) -> float:
+        if retry_after is not None:
+            return min(retry_after, LONGEST_ASKED_PAUSE) + self._draw() * INITIAL_PAUSE
+        return full_jitter(bursts, initial=INITIAL_PAUSE, most=LONGEST_PAUSE, draw=self._draw)
+
+    def _flow(self, demand: QuotaDemand) -> Flow[PermitRequest]:
+        name = demand.flow, demand.model, demand.input_type, demand.priority
+        if name not in self._flows and len(self._flows) >= MOST_FLOWS:
+            # A copy, as other threads may add theirs meanwhile; a forgotten flow still serves those that hold it.
+            self._flows = {name: flow for name, flow in self._flows.copy().items() if flow.waiting}
+        group = id(self._concurrency), demand.model, demand.input_type
+        return self._flows.setdefault(name, Flow(group, demand.priority))

@@ -1,0 +1,524 @@
+"""The token limit of a model and input type: given, named by a rejection, or found by trial."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pinecone_embed_async._rate_limit.adaptive_limit import AdaptiveLimit
+from pinecone_embed_async._rate_limit.limit_probe import LimitProbe
+from pinecone_embed_async._rate_limit.refill import MEASURED, Pace, Refill
+from pinecone_embed_async._rate_limit.strays import Strays
+from pinecone_embed_async._rate_limit.window import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pinecone_embed_async._rate_limit.forecast import Forecast
+
+SMOOTHING = 4
+"""No more than a fourth of a found limit is sent in a fourth of a window, so that independent clients spread over the
+window. Source of this and the next figures: `benchmarks/quota_simulation.py`."""
+
+FIRST_IN_FLIGHT = 4
+"""Initial requests in flight while no limit is known: as many are rejected when it is reached."""
+
+ACCEPTED_PER_STEP = 16
+"""Accepted requests after which one more may be in flight while no limit is known, so that few are rejected when it is
+reached, compared with those accepted."""
+
+SMALLEST_CUT = 16
+"""A request is not cut to less than this fraction of itself: sending crumbs is worse than waiting for more tokens."""
+
+PATIENCE = 1 / 120
+"""Fraction of a window that a request waits to be sent whole rather than cut."""
+
+EXPLAINED = 0.95
+"""Fraction of a named limit from which our own usage explains a rejection; below it, others use the quota, too."""
+
+NOTHING_COMES = 6
+"""Bursts of rejections in a row after which the limit is taken not to refill evenly any more, or a request to be too large
+for it: then less is sent at once, as under a window."""
+
+YOUTH = 0.9
+"""Fraction of a window, from the first request on, in which a rejection may be due to earlier usage by others. Not all of
+it: near its end the next window may have begun."""
+
+JITTER = 1 / 60
+"""Maximum fraction of a window by which waking is delayed when it is known when tokens come free, so that several clients
+do not resume at the same moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStatistics:
+    """The token limit of a model and input type, and its usage.
+
+    Attributes:
+        model: name of the model.
+        input_type: `""` if requests carry none.
+        limit: tokens per window; `None` if unknown.
+        source: source of the limit: `"given"`, `"named"` by a rejection, `"found"` by trial, or `"unknown"`.
+        used: tokens that count now, including those of requests in flight.
+        window: length of a window in seconds.
+        waiting: requests waiting for a permit.
+        is_waiting: whether they wait for this limit, rather than for requests in flight.
+        waited: seconds during which requests had to wait for the limit.
+        rejections: requests rejected by the service.
+        paused: remaining seconds of the pause after a rejection.
+    """
+
+    model: str
+    input_type: str
+    limit: int | None
+    source: str
+    used: int
+    window: float
+    waiting: int
+    is_waiting: bool
+    waited: float
+    rejections: int
+    paused: float
+
+
+class TokenLimit:
+    """The limit of tokens per window of one model and input type.
+
+    Plain arithmetic with the time passed in. An unknown limit is learned: a rejection's text names it; without a text it is
+    found, by cutting the usage at the time of a rejection and growing again while work waits. A rejection not shared by the
+    requests beside it and after it is not due to a token limit. If something comes free after each of the first pauses, the
+    limit refills evenly, so requests are spaced out.
+
+    Args:
+        length: length of a window in seconds.
+        given: tokens per window; `None` to learn them.
+        first_in_flight: initial requests in flight while no limit is known.
+
+    Attributes:
+        window: tokens that count now.
+        in_flight: requests not settled yet.
+        streak: bursts of rejections since the last acceptance of a request that was sent after one.
+        rejections: rejections in total.
+        paused_until: end of the pause; nothing is sent before it.
+    """
+
+    __slots__ = (
+        "_accepted",
+        "_before",
+        "_cut_at",
+        "_first_in_flight",
+        "_found",
+        "_given",
+        "_is_doubt",
+        "_is_reported",
+        "_named",
+        "_pace",
+        "_probe",
+        "_refill",
+        "_resumed",
+        "_short",
+        "_started",
+        "_strays",
+        "_total",
+        "_waited",
+        "_waits_since",
+        "in_flight",
+        "paused_until",
+        "rejections",
+        "streak",
+        "window",
+    )
+
+    def __init__(self, length: float, given: int | None, *, first_in_flight: int = FIRST_IN_FLIGHT) -> None:
+        self.window = Window(length)
+        self._short = Window(length / SMOOTHING)
+        self._given = given
+        self._named: int | None = None
+        self._found = AdaptiveLimit(length)
+        self._strays = Strays(length)
+        # The found limit before the last burst of rejections.
+        self._before = self._found
+        self._refill = Refill(length)
+        self._pace = Pace()
+        self._probe = LimitProbe(length)
+        self._first_in_flight = first_in_flight
+        # Requests accepted since the limit last became unknown.
+        self._accepted = 0
+        # Tokens accepted in total, and until sending resumed after the last pause.
+        self._total = self._resumed = 0
+        self._started: float | None = None
+        self._cut_at = -math.inf
+        self._waits_since: float | None = None
+        self._waited = 0.0
+        self._is_reported = False
+        # Whether the last request exceeded a found limit because that was in doubt.
+        self._is_doubt = False
+        self.in_flight = 0
+        self.streak = 0
+        self.rejections = 0
+        self.paused_until = -math.inf
+
+    def __repr__(self) -> str:
+        limit = "no limit known" if math.isinf(self.limit) else f"limit {self.limit:.0f}"
+        state = ", one at a time until accepted" if self.is_cautious else ""
+        return f"<TokenLimit {self.window.settled + self.window.reserved} used, {limit} ({self.source}){state}>"
+
+    @property
+    def known(self) -> float:
+        """The smaller of the given and the named limit; infinite if there is neither."""
+        return min(
+            math.inf if self._given is None else self._given,
+            math.inf if self._named is None else self._named,
+        )
+
+    @property
+    def limit(self) -> float:
+        """The effective limit in tokens per window; infinite if none is known."""
+        return min(self.known, self._found.tokens)
+
+    @property
+    def source(self) -> str:
+        """The source of the limit."""
+        if self._found.exists:
+            return "found"
+        if self._named is not None and self.known == self._named:
+            return "named"
+        return "unknown" if self._given is None else "given"
+
+    @property
+    def is_cautious(self) -> bool:
+        """Whether only one request may be in flight, until one is accepted."""
+        return self.streak > 0
+
+    @property
+    def most_in_flight(self) -> float:
+        """Maximum of requests in flight, by the knowledge of the limit."""
+        if self.is_cautious:
+            return 1
+        if math.isinf(self.limit):
+            return self._first_in_flight + self._accepted // ACCEPTED_PER_STEP
+        return math.inf
+
+    def room(self, want: int, least: int, now: float, forecast: Forecast | None = None) -> int:
+        """The tokens that the next request may have now, at most `want`; 0 if it has to wait.
+
+        Args:
+            want: tokens of the whole request.
+            least: tokens of the smallest request that can be cut off it.
+            now: the time.
+            forecast: interactive demand to leave tokens free for.
+        """
+        return self._room_and_time(want, least, now, forecast)[0]
+
+    def room_at(self, want: int, least: int, now: float, forecast: Forecast | None = None) -> float | None:
+        """The time at which there will be room; `None` if that depends on responses."""
+        return self._room_and_time(want, least, now, forecast)[1]
+
+    def reserve(self, tokens: int, now: float) -> bool:
+        """Count a request that is being sent; returns whether it probes the limit."""
+        is_probe = self.window.used(now) + tokens > self.limit and self._may_probe(now)
+        if is_probe:
+            self._probe.is_in_flight = True
+        if self._started is None:
+            self._started = now
+        self._is_doubt = self._before.exists and self._may_doubt(now) and not self._fits(tokens, now)
+        self.in_flight += 1
+        if self._found.is_even:
+            self._pace.send(self._refill_time(tokens), self._refill_time(self._found.step), now)
+        self.window.reserve(tokens)
+        self._short.reserve(tokens)
+        return is_probe
+
+    def adjust(self, reserved: int, tokens: int) -> None:
+        """Change the tokens reserved for a request that is being sent."""
+        self._adjust_pace(tokens - reserved)
+        self.window.reserve(tokens - reserved)
+        self._short.reserve(tokens - reserved)
+
+    def unused(self, reserved: int, *, is_probe: bool) -> None:
+        """Release the tokens of a request that is not sent."""
+        self.in_flight -= 1
+        self._adjust_pace(-reserved)
+        self.window.release(reserved)
+        self._short.release(reserved)
+        self._end_probe(is_probe=is_probe)
+
+    def settle(self, reserved: int, tokens: int, now: float) -> None:
+        """Record that a request has ended, and the tokens it may count for; its outcome is recorded after that."""
+        self.in_flight -= 1
+        if tokens:
+            # A rejected request keeps its time: as much has to refill again for the next one.
+            self._adjust_pace(tokens - reserved)
+        self.window.settle(reserved, tokens, now)
+        self._short.settle(reserved, tokens, now)
+
+    def failed(self, *, is_probe: bool) -> None:
+        """Record that a settled request failed for another reason than this limit."""
+        self._end_probe(is_probe=is_probe)
+
+    def accepted(self, sent: float, tokens: int, now: float, *, is_probe: bool) -> None:
+        """Record that the service accepted a settled request."""
+        self._accepted += 1
+        self._found.accepted(tokens)
+        self._strays.accepted(sent, tokens)
+        if self.is_cautious:
+            self._resume(sent, tokens, now)
+        self._total += tokens
+        if is_probe:
+            self._end_probe(is_probe=True)
+            if self.window.settled > self.known:
+                self._named = None
+                self._accepted = 0
+                self._probe.succeeded()
+            else:
+                # Others were in flight, so it may not have exceeded the limit.
+                self._probe.inconclusive(now)
+        if self._found.exists and (self.limit >= self.known or self._found.is_outgrown):
+            self._found.forget()
+            self._refill.reset()
+
+    def rejected(
+        self,
+        sent: float,
+        tokens: int,
+        now: float,
+        *,
+        named: int | None,
+        backoff: Callable[[int], float],
+        asked: bool,
+        is_probe: bool,
+    ) -> None:
+        """Record that the service rejected a request; it is settled with 0 tokens.
+
+        Requests that were in flight together are rejected together: only the first of such a burst counts, unless the
+        service asks for a longer pause with a later one.
+
+        Args:
+            sent: time of sending.
+            tokens: tokens it would have counted for.
+            now: the time.
+            named: the limit named in the rejection; `None` if none.
+            backoff: returns the seconds to pause after that many bursts without an acceptance, jitter included.
+            asked: whether the service asked for that pause.
+            is_probe: whether it probed the limit.
+        """
+        self.rejections += 1
+        is_first = sent >= self._cut_at
+        used = self.window.used(now)
+        before = self.known
+        self._end_probe(is_probe=is_probe)
+        if named is not None:
+            self._note_named(named, now, is_probe=is_probe)
+        is_explained = named is not None and used + tokens >= EXPLAINED * self.known
+        self._suspect(sent, tokens, now, named=named, is_first=is_first)
+        if is_first:
+            self.streak += 1
+            self._cut_at = now
+            if self._is_news_of_the_limit(now, named, before, is_explained=is_explained):
+                self._cut(tokens, now)
+        if is_first or asked:
+            self._pause(backoff(self.streak), now, asked=asked, is_explained=is_explained)
+
+    def advance(self, now: float) -> None:
+        """Count the time since the last call if work waited for tokens in it; a found limit grows by it."""
+        if self._waits_since is not None:
+            self._waited += now - self._waits_since
+            self._found.grow(max(0.0, now - max(self._waits_since, self.paused_until)))
+            self._waits_since = now
+
+    def waits(self, now: float, *, is_waiting: bool) -> None:
+        """Record whether work waits for the limit from now on; the cap in flight while none is known does not count."""
+        is_limited = now < self.paused_until or self.is_cautious or not math.isinf(self.limit)
+        self._waits_since = now if is_waiting and is_limited else None
+
+    def take_found(self) -> int | None:
+        """Tokens of the first limit found by trial, returned once, when sending resumes under it; otherwise `None`."""
+        if self._is_reported or self.is_cautious or not self._found.exists:
+            return None
+        self._is_reported = True
+        return int(self.limit)
+
+    def statistics(self, model: str, input_type: str, waiting: int, now: float) -> TokenStatistics:
+        """The limit and its usage now."""
+        return TokenStatistics(
+            model=model,
+            input_type=input_type,
+            limit=None if math.isinf(self.limit) else int(self.limit),
+            source=self.source,
+            used=self.window.used(now),
+            window=self.window.length,
+            waiting=waiting,
+            is_waiting=self._waits_since is not None,
+            waited=self._waited + (0 if self._waits_since is None else now - self._waits_since),
+            rejections=self.rejections,
+            paused=max(0.0, self.paused_until - now),
+        )
+
+    def _room_and_time(self, want: int, least: int, now: float, forecast: Forecast | None) -> tuple[int, float | None]:
+        """The tokens that there is room for now, and the time at which there is room."""
+        if now < self.paused_until:
+            return 0, self.paused_until
+        if self.in_flight >= self.most_in_flight:
+            return 0, None
+        if self._found.is_even:
+            when = max(self._pace.next, self._known_at(want, now, forecast))
+            return (want, now) if when <= now else (0, None if math.isinf(when) else when)
+        is_found = self._found.exists
+        # A found limit is a guess: it must not block the smallest possible request.
+        limit = min(self.known, max(self.limit, least)) if is_found else self.limit
+        short_limit = max(limit / SMOOTHING, min(want, limit)) if is_found else math.inf
+        if math.isinf(limit):
+            return want, now
+        whole_at = self._fits_at(want, limit, short_limit, now, forecast)
+        if whole_at <= now or self._may_probe(now):
+            return want, now
+        if self._may_doubt(now) and self._known_at(want, now, forecast) <= now:
+            return want, now
+        smallest = smallest_part(want, least, limit)
+        part_at = self._fits_at(smallest, limit, short_limit, now, forecast)
+        if whole_at - part_at <= self.window.length * PATIENCE:
+            part_at = whole_at
+        if part_at <= now:
+            free = min(limit - self.window.used(now), short_limit - self._short.used(now))
+            if forecast is not None:
+                free = max(smallest, free - self.window.kept(forecast, now))
+            return int(free), now
+        when = min(part_at, math.inf if is_found else self._probe.next)
+        return 0, None if math.isinf(when) else when
+
+    def _fits_at(self, tokens: int, limit: float, short_limit: float, now: float, forecast: Forecast | None) -> float:
+        """The time at which so many more tokens fit the limits; infinite if that takes responses."""
+        window = self.window
+        main = (
+            window.fits_at(tokens, limit, now) if forecast is None else window.fits_beside_at(tokens, limit, forecast, now)
+        )
+        short = self._short.fits_at(tokens, short_limit, now)
+        return math.inf if main is None or short is None else max(main, short)
+
+    def _known_at(self, tokens: int, now: float, forecast: Forecast | None) -> float:
+        """The time at which they fit the given or named limit, whatever was found; infinite if that takes responses."""
+        return self._fits_at(tokens, self.known, math.inf, now, forecast)
+
+    def _fits(self, tokens: int, now: float) -> bool:
+        """Whether so many more tokens fit a found limit."""
+        return self._fits_at(tokens, self.limit, max(self.limit / SMOOTHING, tokens), now, None) <= now
+
+    def _refill_time(self, tokens: float) -> float:
+        """Seconds in which so many tokens refill, if they refill evenly."""
+        return tokens / self.limit * self.window.length
+
+    def _adjust_pace(self, tokens: int) -> None:
+        """Record that a request has more tokens than were reserved."""
+        if self._found.is_even:
+            self._pace.adjust(self._refill_time(tokens))
+
+    def _may_probe(self, now: float) -> bool:
+        return now >= self._probe.next and not self._found.exists
+
+    def _end_probe(self, *, is_probe: bool) -> None:
+        if is_probe:
+            self._probe.is_in_flight = False
+
+    def _is_young(self, now: float) -> bool:
+        """Whether less than a window has passed since the first request: earlier usage is unknown."""
+        return self._started is None or now - self._started < YOUTH * self.window.length
+
+    def _may_doubt(self, now: float) -> bool:
+        """Whether one request may exceed a found limit after a pause, to test whether that limit exists."""
+        is_alone = self.is_cautious and not self.in_flight
+        # If not a guess, the requests beside the rejected one must have been accepted.
+        return is_alone and (self._found.is_guess or self._strays.are_likely(now))
+
+    def _suspect(self, sent: float, tokens: int, now: float, *, named: int | None, is_first: bool) -> None:
+        """Record a rejection that may turn out to be stray; `streak` does not count it yet."""
+        if named is not None or self._is_doubt:
+            self._strays.dismiss()
+        elif is_first and not self.streak:
+            self._strays.begin(sent, tokens, now)
+            self._before = copy.copy(self._found)
+        else:
+            self._strays.add(sent)
+
+    def _resume(self, sent: float, tokens: int, now: float) -> None:
+        """Resume after rejections, as a request was accepted."""
+        if sent < self._cut_at:
+            if self._found.is_guess:
+                # It was in flight when another was rejected: the limit has room for it, too.
+                self._found.hold_at_least(self.window.settled)
+            return
+        self.streak = 0
+        if self._strays.judge(now):
+            # The reason was not a token limit, so restore the state before.
+            self._found = self._before
+            self._refill.reset()
+            return
+        if self._found.is_guess:
+            self._doubt_guess(tokens, now)
+        self._resumed = self._total
+
+    def _doubt_guess(self, tokens: int, now: float) -> None:
+        """Record that a request after the pause was accepted beyond a guess."""
+        self._refill.accepted(tokens, now)
+        if self._is_young(now):
+            self._found.forget()
+            self._accepted = 0
+        elif not self._find_refilling(now, least=0):
+            self._found.confirm()
+
+    def _is_news_of_the_limit(self, now: float, named: int | None, before: float, *, is_explained: bool) -> bool:
+        """Whether a rejection means that the limit is lower than known, rather than just used up."""
+        if named is None:
+            return self._found.exists or math.isinf(before) or not self._is_young(now)
+        return not is_explained and named == before and not self._is_young(now)
+
+    def _note_named(self, named: int, now: float, *, is_probe: bool) -> None:
+        if named == self._named:
+            if is_probe:
+                self._probe.held(now)
+            return
+        if self._given is not None and self._given <= named:
+            self._probe.disable()
+        else:
+            self._probe.named(now, is_lower=named < self.known < math.inf)
+        self._named = named
+        if self._found.exists and self._found.tokens > self.known:
+            self._found.forget()
+
+    def _cut(self, tokens: int, now: float) -> None:
+        limit = self.limit
+        is_young = self._is_young(now)
+        if math.isinf(limit):
+            self._refill.rejected(tokens, self._total, now)
+            if not self._find_refilling(now, least=MEASURED * self._found.step):
+                got = self._total - self._resumed if is_young else self.window.settled
+                self._found.find(float(max(got, tokens)), now, is_guess=is_young)
+        elif not (self._found.is_guess and is_young) and not self._is_doubt:
+            # Otherwise it was sent in doubt of the limit, which stands.
+            if self.streak >= NOTHING_COMES:
+                self._found.doubt_evenness()
+            self._found.cut(limit, float(self.window.settled), tokens / SMALLEST_CUT, now)
+
+    def _find_refilling(self, now: float, *, least: float) -> bool:
+        """Start a limit that refills evenly if one shows and `least` tokens have come; returns whether it does."""
+        comes = self._refill.tokens(self._total, now, least=least)
+        if comes is not None:
+            self._found.find(comes, now, is_guess=False, is_even=True)
+        return comes is not None
+
+    def _pause(self, seconds: float, now: float, *, asked: bool, is_explained: bool) -> None:
+        until = now + seconds
+        oldest = self.window.next_release()
+        if not asked and oldest is not None:
+            free_at = oldest + min(seconds, self.window.length * JITTER)
+            if is_explained:
+                # Nothing comes free earlier.
+                until = max(until, free_at)
+            elif self._found.is_guess:
+                until = min(until, free_at)
+        self.paused_until = max(self.paused_until, until)
+
+
+def smallest_part(want: int, least: int, limit: float) -> int:
+    """Tokens of the smallest part that a request may be cut to."""
+    return max(1, int(min(max(least, want // SMALLEST_CUT), limit)))

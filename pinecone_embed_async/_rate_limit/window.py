@@ -1,0 +1,145 @@
+"""The window of a limit: the amounts that the service may count at a moment."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from pinecone_embed_async._rate_limit.forecast import Forecast
+
+RESOLUTION = 1024
+"""Approximate maximum of entries of a window: amounts settled within a 1024th of it form one entry, which ends with the
+latest. That bounds memory, and nothing expires too early."""
+
+MARKS = 64
+"""Approximate number of parts of a window: at the start of each, the forecast is checked. In so short a time hardly anything
+is expected, and checking stays cheap however many requests there are."""
+
+CLOSE = 1e-9
+"""Fraction of a window within which two times count as equal: less than tokens are expected in, far more than rounding
+errors."""
+
+
+class _Entry(msgspec.Struct):
+    start: float
+    end: float
+    amount: int
+
+
+class Window:
+    """Amounts that count against a limit for `length` seconds each.
+
+    The service counts a request on arrival, some time between its sending and its response. So an amount counts from its
+    reservation until `length` seconds after the response: whatever the travel times, no window of that length at the
+    service, fixed or sliding, holds more than was counted here at some moment.
+
+    Amounts are integers, so that sums are exact.
+
+    Args:
+        length: length in seconds.
+
+    Attributes:
+        reserved: sum of the amounts not answered yet.
+        settled: sum of the amounts answered less than `length` seconds ago, as of the last call of `used`.
+    """
+
+    __slots__ = ("_freed", "_log", "_marks", "_resolution", "length", "reserved", "settled")
+
+    def __init__(self, length: float) -> None:
+        self.length = length
+        self._resolution = length / RESOLUTION
+        self._log: deque[_Entry] = deque()
+        # The end of the first entry of each part, and the total settled before it.
+        self._marks: deque[tuple[float, int]] = deque()
+        # The total settled that no longer counts.
+        self._freed = 0
+        self.reserved = 0
+        self.settled = 0
+
+    def __repr__(self) -> str:
+        return f"<Window {self.length:g} s, {self.reserved} reserved, {self.settled} settled>"
+
+    def reserve(self, amount: int) -> None:
+        """Count an amount until it is settled."""
+        self.reserved += amount
+
+    def settle(self, reserved: int, amount: int, now: float) -> None:
+        """Count `amount` in place of what was reserved, until `length` seconds from now."""
+        self.release(reserved)
+        self.used(now)
+        if amount <= 0:
+            return
+        if not self._marks or now + self.length - self._marks[-1][0] >= self.length / MARKS:
+            self._marks_after(now).append((now + self.length, self._freed + self.settled))
+        self.settled += amount
+        if self._log and now - self._log[-1].start < self._resolution:
+            entry = self._log[-1]
+            entry.end = now + self.length
+            entry.amount += amount
+        else:
+            self._log.append(_Entry(now, now + self.length, amount))
+
+    def release(self, reserved: int) -> None:
+        """Stop counting a reserved amount."""
+        self.reserved -= reserved
+
+    def used(self, now: float) -> int:
+        """The sum that counts now."""
+        log = self._log
+        while log and log[0].end <= now:
+            amount = log.popleft().amount
+            self.settled -= amount
+            self._freed += amount
+        return self.settled + self.reserved
+
+    def next_release(self) -> float | None:
+        """The time at which the oldest settled amount stops counting; `None` if there is none."""
+        return self._log[0].end if self._log else None
+
+    def fits_at(self, amount: int, limit: float, now: float) -> float | None:
+        """The time at which `amount` more fits `limit`: `now` if it does, `None` if that takes responses."""
+        over = self.used(now) + amount - limit
+        if over <= 0:
+            return now
+        for entry in self._log:
+            over -= entry.amount
+            if over <= 0:
+                return entry.end
+        return None
+
+    def kept(self, forecast: Forecast, now: float) -> float:
+        """The amount to keep free now so that forecast demand fits as it comes, given what comes free by then."""
+        self.used(now)
+        most_of_all = forecast.within(self.length)
+        most = max(0.0, most_of_all - self.settled)
+        for end, before in self._marks_after(now):
+            freed = before - self._freed
+            if most_of_all - freed <= most:
+                break
+            most = max(most, forecast.within(end - now) - freed)
+        return most
+
+    def fits_beside_at(self, amount: int, limit: float, forecast: Forecast, now: float) -> float | None:
+        """The time at which `amount` more fits `limit` beside forecast demand; `None` if that takes responses."""
+        fits = self.fits_at(amount, limit, now)
+        left = limit - self.reserved - self.settled - amount
+        most_of_all = forecast.within(self.length)
+        if fits is None or left + self.settled < most_of_all:
+            return None
+        when = fits
+        for end, before in self._marks_after(now):
+            # What is left until then suffices for this long.
+            left_by_then = left + before - self._freed
+            if left_by_then >= most_of_all:
+                break
+            when = max(when, end - forecast.lasts(left_by_then))
+        # Within rounding, use the exact time: how long a forecast lasts is not exact.
+        return when if when - now > self.length * CLOSE else fits
+
+    def _marks_after(self, now: float) -> deque[tuple[float, int]]:
+        while self._marks and self._marks[0][0] <= now:
+            self._marks.popleft()
+        return self._marks

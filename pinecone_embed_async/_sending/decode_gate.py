@@ -1,0 +1,92 @@
+"""The gate that admits one decode at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from pinecone_embed_async._rate_limit import Priority
+
+MOST_IN_A_ROW = 8
+"""Consecutive interactive answers that are decoded before a waiting bulk one."""
+
+
+class DecodeGate:
+    """Admits one decode at a time, and yields to the event loop before the next.
+
+    A bare `sleep(0)` would not do: tasks whose answers are ready in the same loop iteration would decode one after another
+    in the next.
+    """
+
+    def __init__(self) -> None:
+        self._is_busy = False
+        self._waiting: dict[Priority, deque[asyncio.Future[None]]] = {"interactive": deque(), "bulk": deque()}
+        self._in_a_row = 0
+
+    def __repr__(self) -> str:
+        waiting = sum(map(len, self._waiting.values()))
+        return f"<DecodeGate {'busy' if self._is_busy else 'free'}, {waiting} waiting>"
+
+    def passing(self, priority: Priority, *, is_small: bool = False) -> _Passing:
+        """A context in which nothing else decodes; interactive answers enter before bulk ones.
+
+        Args:
+            priority: priority of the answer.
+            is_small: whether it decodes so fast that no yield to the loop is needed afterwards.
+        """
+        return _Passing(self, priority, is_small)
+
+    async def enter(self, priority: Priority) -> None:
+        """Wait for the gate.
+
+        Raises:
+            asyncio.CancelledError: the caller was cancelled, and does not hold the gate.
+        """
+        if not self._is_busy:
+            self._is_busy = True
+            return
+        future = asyncio.get_running_loop().create_future()
+        self._waiting[priority].append(future)
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Leave the gate, and admit the next waiter."""
+        interactive, bulk = self._waiting["interactive"], self._waiting["bulk"]
+        while interactive or bulk:
+            is_interactive = bool(interactive) and (not bulk or self._in_a_row < MOST_IN_A_ROW)
+            future = (interactive if is_interactive else bulk).popleft()
+            if not future.done():
+                self._in_a_row = self._in_a_row + 1 if is_interactive else 0
+                future.set_result(None)
+                return
+        self._is_busy = False
+
+
+class _Passing:
+    __slots__ = ("_gate", "_is_small", "_priority")
+
+    def __init__(self, gate: DecodeGate, priority: Priority, is_small: bool) -> None:  # noqa: FBT001 - see `passing`
+        self._gate = gate
+        self._is_small = is_small
+        self._priority: Priority = priority
+
+    async def __aenter__(self) -> None:
+        await self._gate.enter(self._priority)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if not self._is_small:
+                await asyncio.sleep(0)
+        finally:
+            self._gate.leave()

@@ -1,0 +1,79 @@
+"""The service's description of a client's model: fetched once, and never a reason to fail."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from pinecone_embed_async._errors import ClosedError, EmbedError, kind_of
+from pinecone_embed_async._log import logger
+from pinecone_embed_async._models import described_model
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from pinecone_embed_async._clock import Clock
+    from pinecone_embed_async._models import KnownModel
+    from pinecone_embed_async._wire import ModelInfo
+
+LOOK_UP_SECONDS = 5.0
+"""How long to wait for the answer: it has a few kilobytes, and a call waits for it."""
+
+
+class Discovery:
+    """Fetches the description of a model once, however many calls need it.
+
+    Args:
+        is_wanted: whether to fetch it at all.
+        clock: the clock.
+
+    Attributes:
+        model: the model as described; `None` if it was not fetched, or the service did not describe it.
+        is_done: whether there is nothing left to wait for.
+    """
+
+    def __init__(self, *, is_wanted: bool, clock: Clock) -> None:
+        self._clock = clock
+        self._fetching: dict[asyncio.AbstractEventLoop, asyncio.Event] = {}
+        self.model: KnownModel | None = None
+        self.is_done = not is_wanted
+
+    def __repr__(self) -> str:
+        return f"<Discovery {'pending' if not self.is_done else 'done'}>"
+
+    async def ask(self, fetch: Callable[[], Awaitable[ModelInfo]]) -> None:
+        """Wait until the description has been fetched. If the caller that fetches it is cancelled, the next one does.
+
+        Args:
+            fetch: fetches it, in one attempt. Not stored: a method of the client would create a reference cycle, and a
+                client dropped unclosed would then release its sessions only after they have warned.
+
+        Raises:
+            ClosedError: the client was closed before it could be fetched.
+        """
+        loop = asyncio.get_running_loop()
+        while not self.is_done:
+            fetched = self._fetching.get(loop)
+            if fetched is not None:
+                # An event, not a lock: all callers go on in the same loop iteration, and may share a request.
+                await fetched.wait()
+                continue
+            fetched = self._fetching[loop] = asyncio.Event()
+            try:
+                await self._fetch(fetch)
+            finally:
+                del self._fetching[loop]
+                fetched.set()
+
+    async def _fetch(self, fetch: Callable[[], Awaitable[ModelInfo]]) -> None:
+        try:
+            async with self._clock.timeout_at(self._clock.time() + LOOK_UP_SECONDS):
+                self.model = described_model(await fetch())
+        except ClosedError:
+            # The client may be opened again, and then fetches it.
+            raise
+        except EmbedError as error:
+            logger.debug("the service did not describe the model (%s); defaults are used", kind_of(error))
+        except TimeoutError:
+            logger.debug("the service did not describe the model within %g s; defaults are used", LOOK_UP_SECONDS)
+        self.is_done = True

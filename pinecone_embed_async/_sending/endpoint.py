@@ -1,0 +1,179 @@
+"""Base URL, proxy, API key and user agent of requests, each checked."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import os
+import urllib.request
+
+from yarl import URL
+
+from pinecone_embed_async._errors import ConfigurationError
+from pinecone_embed_async._version import __version__
+
+_OTHER_SCHEMES = ("socks", "socks4", "socks4a", "socks5", "socks5h")
+
+_NO_PROXY_URL = (
+    "{} must be an address such as http://user:password@host:3128, and is none; in the user and the password, special"
+    " characters must be escaped: # is %23, / is %2F, ? is %3F, @ is %40"
+)
+
+
+class ApiKey:
+    """Holds the API key, hidden from every repr."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def __repr__(self) -> str:
+        return "<api key>"
+
+    def reveal(self) -> str:
+        """The key itself, for the header."""
+        return self._value
+
+
+class Proxy:
+    """A proxy, with its credentials kept apart from its address, so that showing the address does not show them.
+
+    Attributes:
+        url: the address, without credentials.
+        authorization: the `Proxy-Authorization` header; `None` without credentials.
+    """
+
+    __slots__ = ("authorization", "url")
+
+    def __init__(self, url: URL) -> None:
+        self.url = url.with_user(None)
+        self.authorization: str | None = None
+        if url.user is not None or url.password is not None:
+            credentials = f"{url.user or ''}:{url.password or ''}"
+            # Source: RFC 7617, 2.
+            self.authorization = f"Basic {base64.b64encode(credentials.encode()).decode()}"
+
+    def __repr__(self) -> str:
+        return f"<Proxy {self.name}>"
+
+    @property
+    def name(self) -> str:
+        """Host and port, for messages."""
+        return f"{self.url.host}:{self.url.port}"
+
+
+def proxy_for(url: URL) -> Proxy | None:
+    """The proxy that the environment names for `url`; never one for plain HTTP, which would show it the key.
+
+    Raises:
+        ConfigurationError: the environment names no valid proxy, or one of a kind that aiohttp does not support.
+    """
+    if url.scheme != "https" or _is_excepted(url):
+        return None
+    proxies = urllib.request.getproxies()
+    scheme = "https" if proxies.get("https") else "all"
+    found = proxies.get(scheme)
+    if not found:
+        return None
+    source = _source_of(f"{scheme}_proxy")
+    problem = None
+    try:
+        proxy = URL(found if "://" in found else f"http://{found}")
+        if proxy.scheme not in ("http", "https"):
+            kind = f"a proxy of scheme {proxy.scheme}" if proxy.scheme in _OTHER_SCHEMES else "a proxy of another scheme"
+            problem = f"{source} names {kind}; only http and https work"
+        elif not proxy.host or not proxy.port or proxy.path not in ("", "/") or proxy.query_string or proxy.fragment:
+            problem = _NO_PROXY_URL.format(source)
+        elif ":" in (proxy.user or ""):
+            problem = f"{source} has a user with a colon, which HTTP's basic authentication cannot carry"
+    except ValueError:
+        problem = _NO_PROXY_URL.format(source)
+    if problem is not None:
+        # Not chained: the cause holds a part of the value.
+        raise ConfigurationError(problem)
+    return Proxy(proxy)
+
+
+def _is_excepted(url: URL) -> bool:
+    """Whether `NO_PROXY`, or the system's equivalent, names the host of `url`, with or without its port."""
+    host = url.host or ""
+    names = (f"[{host}]:{url.port}", host) if ":" in host else (f"{host}:{url.port}",)
+    return any(urllib.request.proxy_bypass(name) for name in names)
+
+
+def _source_of(name: str) -> str:
+    """Where `urllib` found a proxy: a variable, lower case before upper case, or the system."""
+    for variable in (name, name.upper()):
+        if os.environ.get(variable):
+            return f"the environment variable {variable}"
+    return "the system's setting of a proxy"
+
+
+def check_base_url(text: str, *, allow_http: bool) -> URL:
+    """The parsed base URL, if the API key may be sent there.
+
+    Raises:
+        ConfigurationError: it is not a URL, holds credentials, or is plain HTTP to another machine.
+    """
+    problem = None
+    try:
+        url = URL(text if "://" in text else f"https://{text}")
+    except ValueError:
+        problem = "base_url is not a URL"
+    if problem is None:
+        if url.scheme not in ("http", "https") or not url.host:
+            problem = "base_url must be an http or https URL with a host"
+        elif url.user is not None or url.password is not None:
+            problem = "base_url must not hold credentials"
+        elif url.query_string or url.fragment:
+            problem = "base_url must not hold a query or a fragment"
+        elif url.scheme == "http" and not allow_http and not _is_loopback(url.host):
+            problem = (
+                "base_url is plain HTTP to another machine, which would show the key to the network; "
+                "use https, or pass allow_http=True"
+            )
+    if problem is not None:
+        raise ConfigurationError(problem)
+    return url
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_api_key(value: str) -> ApiKey:
+    """The API key, if a header can carry it.
+
+    Raises:
+        ConfigurationError: it is empty, or has a character that a header cannot carry; the message does not show it.
+    """
+    if not value:
+        raise ConfigurationError("the API key is empty")
+    for position, character in enumerate(value):
+        if not "!" <= character <= "~":
+            raise ConfigurationError(
+                f"the API key has a character at position {position} of {len(value)} that a header cannot "
+                "carry; look for spaces or a line end around it"
+            )
+    return ApiKey(value)
+
+
+def user_agent(source_tag: str | None) -> str:
+    """The `User-Agent` header; a source tag names the calling integration.
+
+    Raises:
+        ConfigurationError: the tag has a character outside letters, digits, space and `_:-`.
+    """
+    name = f"pinecone-embed-async/{__version__}"
+    if source_tag is None:
+        return name
+    tag = source_tag.strip().lower().replace(" ", "_")
+    if not tag or not all(part.isascii() and (part.isalnum() or part in "_:-") for part in tag):
+        raise ConfigurationError("source_tag takes letters, digits, spaces and _:-")
+    return f"{name}; source_tag={tag}"

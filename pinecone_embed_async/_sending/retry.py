@@ -1,0 +1,324 @@
+"""When a request is sent again: the verdict on an error, the wait before the next attempt, and when to give up.
+
+Plain arithmetic over errors and times passed in; tenacity runs the loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from pinecone_embed_async import _checks
+from pinecone_embed_async._errors import (
+    ApiError,
+    AuthenticationError,
+    ConnectionProblem,
+    DeadlineExceededError,
+    EmbedError,
+    QuotaExceededError,
+    RateLimitError,
+    ResponseError,
+    ServiceError,
+    TransportError,
+)
+from pinecone_embed_async._rate_limit import full_jitter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 530)})
+"""520 to 529 come from content delivery networks that cannot reach the origin."""
+
+RETRYABLE_CODES = frozenset(
+    {
+        "RESOURCE_EXHAUSTED",
+        "TOO_MANY_REQUESTS",
+        "UNAVAILABLE",
+        "ABORTED",
+        "INTERNAL",
+        "DEADLINE_EXCEEDED",
+        "UNKNOWN",
+    }
+)
+
+
+class Verdict(Enum):
+    """What an error means for the request that met it."""
+
+    FINAL = auto()
+    """Sending it again would fail the same way."""
+    RETRY = auto()
+    """The attempt failed; another may succeed."""
+    AT_ONCE = auto()
+    """The attempt most likely never reached the service: another is made at once."""
+    WAIT = auto()
+    """The request is fine, but over a limit that frees up with time: every request under that limit waits."""
+
+
+def judge(error: EmbedError) -> Verdict:
+    """The verdict on an error of one attempt."""
+    if isinstance(error, (TransportError, ResponseError)):
+        return Verdict.RETRY
+    if not isinstance(error, ApiError) or isinstance(error, (QuotaExceededError, AuthenticationError)):
+        return Verdict.FINAL
+    if isinstance(error, RateLimitError):
+        return Verdict.WAIT
+    if error.status in RETRYABLE_STATUSES or error.code in RETRYABLE_CODES:
+        return Verdict.RETRY
+    return Verdict.FINAL
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how long a request is tried. All times are in seconds.
+
+    A rejection for going over a limit (429) is not a failure of the request: it costs none of its attempts. `max_elapsed`
+    still applies, counted from the last request that the service accepted if that was later than this request's first
+    attempt. So a job larger than a minute's quota waits for the next minute, and it ends once nothing has been accepted
+    under its quota for that long.
+
+    ```python
+    impatient = RetryPolicy(max_attempts=3, max_elapsed=20.0, max_backoff=2.0)
+    client = EmbedClient("multilingual-e5-large", retry=impatient)
+    ```
+
+    Attributes:
+        max_attempts: attempts of a request before it fails; 1 for no retries.
+        max_elapsed: a request is not tried again this long after it was first sent.
+        initial_backoff: upper bound of the first wait, doubled with every failure ("full jitter": a wait is drawn
+            uniformly from 0 to the bound). 0 waits only when the service asks for it.
+        max_backoff: upper bound of any such wait.
+        max_retry_after: upper bound of a wait that the service's `Retry-After` asks for.
+
+    Raises:
+        ConfigurationError: `max_attempts` is not an integer ≥ 1, or a time is not a number of seconds ≥ 0.
+    """
+
+    max_attempts: int = 8
+    max_elapsed: float = 300.0
+    initial_backoff: float = 0.5
+    max_backoff: float = 20.0
+    max_retry_after: float = 120.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "max_attempts", _checks.whole("max_attempts", self.max_attempts))
+        for name in ("max_elapsed", "initial_backoff", "max_backoff", "max_retry_after"):
+            object.__setattr__(self, name, _checks.seconds(name, getattr(self, name), may_be_0=True))
+
+    def backoff(self, failures: int, error: EmbedError, random: Callable[[], float]) -> float:
+        """Seconds to wait after the `failures`-th failure in a row.
+
+        Full jitter. A wait that the service asks for is extended by up to `initial_backoff`, so that requests rejected
+        together are not retried together.
+
+        Args:
+            failures: failures so far, from 1.
+            error: the last of them.
+            random: draws uniformly from [0, 1).
+        """
+        if isinstance(error, ApiError) and error.retry_after is not None:
+            return min(error.retry_after, self.max_retry_after) + random() * self.initial_backoff
+        return full_jitter(failures, initial=self.initial_backoff, most=self.max_backoff, draw=random)
+
+
+UNREACHED_SECONDS = 10.0
+"""How long to try for a first connection: long enough for a service or a network that is just starting."""
+
+UNREADABLE_ANSWERS = 8
+"""Consecutive unreadable answers, before any readable one, that end the job: they do not come from the service."""
+
+
+class FirstContact(msgspec.Struct):
+    """How far a client has got with its service: distinguishes errors that every request would meet from transient ones.
+
+    Until the service has answered, an error most likely means a wrong set-up, and every request would fail in all its
+    attempts. After that, it may be one bad node among many.
+
+    Attributes:
+        is_patient: whether the caller's own retry policy decides how often and how long to try connecting.
+        is_connected: whether there has been a connection.
+        is_answered: whether there has been an answer of any kind.
+        is_understood: whether an answer could be read.
+        unreadable: consecutive unreadable answers.
+    """
+
+    is_patient: bool = False
+    is_connected: bool = False
+    is_answered: bool = False
+    is_understood: bool = False
+    unreadable: int = 0
+
+    def answered(self) -> None:
+        """Record an answer that may or may not be readable."""
+        self.is_connected = self.is_answered = True
+
+    def record(self, error: EmbedError | None) -> None:
+        """Record the error of an attempt; `None` for an answer that was read."""
+        if isinstance(error, TransportError):
+            self.is_connected |= error.problem not in (ConnectionProblem.SETUP, ConnectionProblem.UNREACHED)
+        elif isinstance(error, ResponseError):
+            self.answered()
+            self.unreadable += 1
+        elif error is None or isinstance(error, ApiError):
+            self.answered()
+            if error is None or error.code is not None:
+                self.is_understood, self.unreadable = True, 0
+
+    def is_hopeless(self, error: EmbedError) -> bool:
+        """Whether every other request would meet this error as well."""
+        if isinstance(error, TransportError):
+            return error.problem is ConnectionProblem.SETUP and not self.is_answered and not self.is_patient
+        if isinstance(error, ResponseError):
+            return not self.is_understood and self.unreadable >= UNREADABLE_ANSWERS
+        return False
+
+    def is_unreached(self, error: EmbedError) -> bool:
+        """Whether this is another failure to connect, and there has never been a connection."""
+        could_not_connect = isinstance(error, TransportError) and error.problem is ConnectionProblem.UNREACHED
+        return could_not_connect and not self.is_connected and not self.is_patient
+
+    def mark_ends_job(self, error: EmbedError) -> None:
+        """Mark an error as ending the job if it ends a request."""
+        if isinstance(error, (TransportError, ResponseError)):
+            error.ends_job = True
+        if isinstance(error, ResponseError):
+            message = f"{error.message}; none of {self.unreadable} answers could be read: check base_url and the proxy"
+            error.args = (message, *error.args[1:])
+
+
+@dataclass(slots=True)
+class RetryState:
+    """State of one planned request's attempts.
+
+    Attributes:
+        attempts: requests sent.
+        failures: failed attempts, rejections for going over a limit not counted.
+        first_sent: when the first attempt was sent; `None` before.
+        last_error: error of the last attempt.
+        in_flight: whether an attempt is on the wire or being decoded.
+        is_settled: whether it was answered and its rows are in place.
+        is_last: whether no attempt may follow, because the job has ended.
+        was_retried_at_once: whether it was retried at once after an idle connection was closed.
+    """
+
+    attempts: int = 0
+    failures: int = 0
+    first_sent: float | None = None
+    last_error: EmbedError | None = None
+    in_flight: bool = False
+    is_settled: bool = False
+    is_last: bool = False
+    was_retried_at_once: bool = False
+
+    def sent(self, now: float) -> None:
+        """Record that an attempt is being sent."""
+        self.attempts += 1
+        self.in_flight = True
+        if self.first_sent is None:
+            self.first_sent = now
+
+    def failed(self, error: EmbedError, contact: FirstContact | None = None) -> Verdict:
+        """Record the error of an attempt; return the verdict on it, by `contact` too."""
+        verdict = judge(error)
+        if contact is not None and contact.is_hopeless(error):
+            verdict = Verdict.FINAL
+            contact.mark_ends_job(error)
+        elif contact is not None and contact.is_unreached(error):
+            # In case the request ends with it, for whatever reason.
+            contact.mark_ends_job(error)
+        elif self.is_stale_connection(error):
+            verdict, self.was_retried_at_once = Verdict.AT_ONCE, True
+        self.last_error = error
+        error.attempts = self.attempts
+        if verdict in (Verdict.RETRY, Verdict.AT_ONCE):
+            self.failures += 1
+        return verdict
+
+    def backoff(self, policy: RetryPolicy, verdict: Verdict, error: EmbedError, random: Callable[[], float]) -> float:
+        """Seconds to wait before the next attempt; see `RetryPolicy.backoff`."""
+        return 0.0 if verdict is Verdict.AT_ONCE else policy.backoff(self.failures, error, random)
+
+    def is_stale_connection(self, error: EmbedError | None) -> bool:
+        """Whether an idle connection was closed, for the first time for this request: no sign of load."""
+        was_idle = isinstance(error, TransportError) and error.problem is ConnectionProblem.IDLE
+        return was_idle and not self.was_retried_at_once
+
+    def final_error(
+        self,
+        policy: RetryPolicy,
+        *,
+        now: float,
+        wait: float,
+        last_acceptance: float | None,
+        deadline: float | None,
+        contact: FirstContact | None = None,
+    ) -> EmbedError | None:
+        """The error to end with instead of waiting `wait` seconds for another attempt; `None` to go on.
+
+        Args:
+            policy: the bounds.
+            now: the current time.
+            wait: seconds until the next attempt would start.
+            last_acceptance: when the service last accepted any request of the client.
+            deadline: deadline of the whole call; a wait that would reach it is not started.
+            contact: how far the client has got with its service.
+        """
+        last = self.last_error
+        if last is None or self.is_last:
+            return last
+        if self.failures >= policy.max_attempts:
+            return last
+        if deadline is not None and now + wait >= deadline:
+            return self.out_of_time(f"it would be tried again in {wait:.1f} s, after the deadline of the call")
+        since = now if self.first_sent is None else self.first_sent
+        if contact is not None and contact.is_unreached(last) and now + wait - since > UNREACHED_SECONDS:
+            return last
+        if judge(last) is Verdict.WAIT:
+            since = max(since, last_acceptance if last_acceptance is not None else since)
+        return last if now + wait - since > policy.max_elapsed else None
+
+    def out_of_time(self, message: str) -> DeadlineExceededError:
+        """The error of a request that was not answered by the deadline of the call.
+
+        Args:
+            message: what happened; the error of the last attempt is appended.
+        """
+        if self.last_error is not None:
+            message = f"{message}; the last attempt met {type(self.last_error).__name__}: {self.last_error}"
+        error = DeadlineExceededError(message)
+        error.attempts = self.attempts
+        return error
+
+
+class RetryBudget:
+    """Slows a client down when most of its requests fail.
+
+    Source: "Retry Throttling" in gRPC's proposal A6: a bucket that failures drain and successes fill, with
+    `maxTokens` 100 and `tokenRatio` 1. Where gRPC then fails requests, this budget limits them to one attempt in flight.
+
+    Attributes:
+        tokens: tokens left, from 0 to `CAPACITY`.
+    """
+
+    CAPACITY = 100
+
+    def __init__(self) -> None:
+        self.tokens = self.CAPACITY
+
+    def __repr__(self) -> str:
+        return f"<RetryBudget {self.tokens}/{self.CAPACITY}{', low' if self.is_low else ''}>"
+
+    @property
+    def is_low(self) -> bool:
+        """Whether less than half is left."""
+        return self.tokens < self.CAPACITY / 2
+
+    def record(self, error: EmbedError | None) -> None:
+        """Record the error of an attempt; only failures of the service and of the connection count."""
+        if error is None:
+            self.tokens = min(self.CAPACITY, self.tokens + 1)
+        elif isinstance(error, (ServiceError, TransportError)):
+            self.tokens = max(0, self.tokens - 1)

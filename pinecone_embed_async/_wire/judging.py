@@ -1,0 +1,517 @@
+"""Judges answers: whole, item by item, or only the frame once the rows are in their places."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import secrets
+import sys
+from array import array
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+import numpy as np
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from pinecone_embed_async._errors import ResponseError
+from pinecone_embed_async._wire.structs import DenseAnswer, DenseItem, SparseItem
+
+MOST_TOKENS = 2**53
+"""More tokens than any answer is billed, and the largest integer that every JSON parser reads the same."""
+
+MOST_BYTES = 2**20
+"""Most bytes of JSON for one embedding, and for everything beside the embeddings. 20,000 numbers, the most that an index
+takes, need half of it. Without a bound, a row of small numbers would become objects of sixteen times its size."""
+
+DEEPEST = 100
+"""Most levels of nesting; an answer has four."""
+
+_T = TypeVar("_T")
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from pinecone_embed_async._wire.structs import VectorType
+
+    RowsFor = Callable[[int], NDArray[np.float32]]
+    """Takes the dimension; returns the float32 matrix (inputs of the request, dimension) to write the rows into."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SparseBlock:
+    """The sparse rows of one answer.
+
+    Attributes:
+        lengths: int64 (rows,), the number of terms of each row.
+        indices: uint32 (terms,), row after row.
+        values: float32 (terms,), parallel to `indices`.
+        tokens: the terms as text, one list per row; `None` if the answer had none.
+    """
+
+    lengths: NDArray[np.int64]
+    indices: NDArray[np.uint32]
+    values: NDArray[np.float32]
+    tokens: list[list[str]] | None
+
+    def __repr__(self) -> str:
+        return f"<SparseBlock of {len(self.lengths)} rows, {len(self.indices)} terms>"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer without its dense rows, which are in their places already.
+
+    Attributes:
+        vector_type: the answer's vector type.
+        model: the model's name in the answer; `None` if it has none.
+        total_tokens: tokens billed; `None` if the answer does not say.
+        sparse: the rows of a sparse answer; `None` for a dense one.
+    """
+
+    vector_type: VectorType
+    model: str | None
+    total_tokens: int | None
+    sparse: SparseBlock | None = None
+
+
+_READ_AT_ONCE = 2**16
+"""Bytes of items that are objects at a time: little memory, and enough that the calls for them cost little."""
+
+
+class WholeAnswer:
+    """Judges a complete answer some items at a time, so that only their objects exist at a time.
+
+    Args:
+        body: the whole body, decompressed.
+        count: inputs of the request.
+        vector_type: expected vector type; `None` if the answer decides.
+        dimension: expected numbers per row; `None` if the answer decides.
+
+    Raises:
+        ResponseError: from every method, if the body cannot be read or does not match the request.
+    """
+
+    def __init__(self, body: bytes, *, count: int, vector_type: VectorType | None, dimension: int | None) -> None:
+        self._body = body
+        self._count = count
+        self._dimension = dimension
+        self._top = _top_of(body, count)
+        self._kind = _kind_of(self._top.vector_type, vector_type)
+        # Number of items read, and of items checked key by key.
+        self._read = self._checked = 0
+        self._is_plain = False
+        # Number of quotation marks read, and values kept raw.
+        self._marks = 0
+        self._raws: list[Raw] = []
+        self._lengths: list[int] = []
+        # float32, row after row, and uint32.
+        self._values = array("f")
+        self._indices = array("I")
+        self._tokens: list[list[str]] = []
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all items are judged."""
+        return self._checked == self._count
+
+    def judge(self, most: int = sys.maxsize) -> None:
+        """Judge further items.
+
+        Args:
+            most: bytes after which no further item is started.
+        """
+        while most > 0 and not self.is_done:
+            if self._read == self._count:
+                text = bytes(self._top.data[self._checked])
+                most -= len(text)
+                self._check(text)
+                self._checked += 1
+                continue
+            texts = self._next_items(min(most, _READ_AT_ONCE))
+            most -= sum(map(len, texts))
+            if self._kind == "dense":
+                self._read_dense(_decode_items(_DENSE_ITEMS, texts, self._read))
+            else:
+                self._read_sparse(_decode_items(_SPARSE_ITEMS, texts, self._read))
+            self._read += len(texts)
+            if self._read == self._count:
+                self._is_plain = _is_plain(self._body, self._marks, self._raws, self._top)
+                if self._is_plain or _is_plain(self._data(), self._marks, self._raws):
+                    self._checked = self._count
+
+    def finish(self, rows: RowsFor) -> Answer:
+        """Judge the remaining items and the answer as a whole.
+
+        Args:
+            rows: returns the matrix (count, dimension) for dense rows; may raise `ResponseError`.
+        """
+        self.judge()
+        if not self._is_plain:
+            self._check_beside()
+        _check_usage(self._top.usage)
+        model = None if self._top.model is UNSET else self._top.model
+        total_tokens = _total_tokens(self._top.usage)
+        if self._kind == "sparse":
+            return Answer("sparse", model, total_tokens, self._sparse_block())
+        self._write_rows(rows)
+        return Answer("dense", model, total_tokens)
+
+    def _next_items(self, size: int) -> list[bytes]:
+        """The next items that are not read, until they have so many bytes."""
+        texts: list[bytes] = []
+        for position in range(self._read, self._count):
+            text = bytes(self._top.data[position])
+            if len(text) > MOST_BYTES:
+                raise ResponseError(f"an embedding takes more than 1 MiB at `$.data[{position}]`")
+            texts.append(text)
+            size -= len(text)
+            if size <= 0:
+                break
+        return texts
+
+    def _read_dense(self, items: Sequence[DenseItem]) -> None:
+        self._raws += [item.vector_type for item in items if item.vector_type is not UNSET]
+        self._marks += 2 * len(items)
+        for item in items:
+            self._lengths.append(len(item.values))
+            self._values.fromlist(item.values)
+
+    def _read_sparse(self, items: Sequence[SparseItem]) -> None:
+        self._raws += [item.vector_type for item in items if item.vector_type is not UNSET]
+        for position, item in enumerate(items, self._read):
+            indices, values, tokens = item.sparse_indices, item.sparse_values, item.sparse_tokens
+            length = len(indices)
+            if len(values) != length:
+                raise ResponseError(f"{length} indices but {len(values)} values at `$.data[{position}]`")
+            if tokens and len(tokens) != length:
+                raise ResponseError(f"{length} indices but {len(tokens)} tokens at `$.data[{position}].sparse_tokens`")
+            self._marks += 4 if tokens is UNSET else 6 + 2 * len(tokens or ())
+            self._lengths.append(length)
+            self._values.fromlist(values)
+            self._indices.fromlist(indices)
+            self._tokens.append(tokens or [])
+
+    def _check(self, text: bytes) -> None:
+        _check_form(text, levels_above=2)
+        if not _has_each_key_once(text):
+            known = (DenseItem if self._kind == "dense" else SparseItem).__struct_fields__
+            _refuse_duplicates(_pairs(text), known, f"$.data[{self._checked}]")
+
+    def _data(self) -> bytes:
+        return bytes(_DATA.decode(self._body).data)
+
+    def _check_beside(self) -> None:
+        data = self._data()
+        if len(self._body) - len(data) > MOST_BYTES:
+            raise ResponseError(_TOO_MUCH_BESIDE)
+        before, _, after = self._body.partition(data)
+        # If `data` occurs twice, the body is checked with it.
+        beside = self._body if data in after else before + b"[]" + after
+        _check_form(beside)
+        _refuse_duplicates(_pairs(beside), _Top.__struct_fields__, "$")
+
+    def _write_rows(self, rows: RowsFor) -> None:
+        # All lengths are judged before `rows` is called, which may fix the dimension for later answers.
+        wanted = self._lengths[0] if self._dimension is None else self._dimension
+        for position, length in enumerate(self._lengths):
+            if length != wanted:
+                raise ResponseError(f"expected {wanted} numbers a row, got {length} at `$.data[{position}].values`")
+        if wanted == 0:
+            raise ResponseError("the rows are empty at `$.data[0].values`")
+        values = self._finite_values("values")
+        rows(wanted)[:] = values.reshape(self._count, wanted)
+
+    def _sparse_block(self) -> SparseBlock:
+        values, indices = self._finite_values("sparse_values"), np.frombuffer(self._indices, np.uint32)
+        tokens = self._tokens if any(self._tokens) else None
+        return SparseBlock(np.array(self._lengths, np.int64), indices, values, tokens)
+
+    def _finite_values(self, key: str) -> NDArray[np.float32]:
+        values = np.frombuffer(self._values, np.float32)
+        # A number beyond float32's range has become an infinity.
+        if not np.isfinite(values).all():
+            place = int(np.argmin(np.isfinite(values)))
+            position = int(np.searchsorted(np.cumsum(self._lengths), place, side="right"))
+            column = place - sum(self._lengths[:position])
+            raise ResponseError(f"a number is out of float32's range at `$.data[{position}].{key}[{column}]`")
+        return values
+
+
+def judge_frame(gaps: Sequence[bytes], end: bytes) -> Answer | None:
+    """Judge a dense answer whose rows are arrays of numbers, by the bytes between these arrays.
+
+    If the bytes before every row but the first are equal, the first two rows decide for all: bytes that lead from inside
+    the first item's array into the second's lead from there into the third's.
+
+    Args:
+        gaps: the bytes before each row, including the brackets around rows.
+        end: the bytes after the last row.
+
+    Returns:
+        The answer; `None` if anything is wrong with it, which `WholeAnswer` then names.
+    """
+    deciding = gaps[:2] if len(set(gaps[1:])) == 1 else gaps
+    # A placeholder in each array shows that each array is where it should be. It is random, so that an answer cannot hold it
+    # elsewhere, and exact as a float.
+    first = secrets.randbits(_STAND_IN_BITS)
+    numbers = range(first, first + len(deciding))
+    frame = b"".join([b"%b%d" % pair for pair in zip(deciding, numbers, strict=True)]) + end
+    if len(frame) > MOST_BYTES:
+        return None
+    try:
+        answer = _DENSE.decode(frame)
+        if answer.vector_type != "dense" or [item.values for item in answer.data] != [[number] for number in numbers]:
+            return None
+        _check_frame(frame, answer)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ResponseError):
+        return None
+    return Answer("dense", None if answer.model is UNSET else answer.model, _total_tokens(answer.usage))
+
+
+_STAND_IN_BITS = 52
+"""Bits of a placeholder: counted up by the number of rows, it still fits a float's 53."""
+
+
+def _check_frame(frame: bytes, answer: DenseAnswer) -> None:
+    own_types = [item.vector_type for item in answer.data if item.vector_type is not UNSET]
+    _check_usage(answer.usage)
+    if _is_plain(frame, 2 * len(answer.data), own_types, answer):
+        return
+    _check_form(frame)
+    top = _pairs(frame)
+    _refuse_duplicates(top, _Top.__struct_fields__, "$")
+    for position, pairs in enumerate(dict(top)["data"]):
+        _refuse_duplicates(pairs, DenseItem.__struct_fields__, f"$.data[{position}]")
+
+
+def has_more_rows(gaps: Sequence[bytes], end: bytes, count: int) -> bool:
+    """Whether an answer has more than `count` items, by its beginning; it is then refused whatever follows.
+
+    Args:
+        gaps: the bytes before each of the first `count` rows, as for `judge_frame`.
+        end: the first bytes after the last of them.
+        count: expected number of items.
+    """
+    closing = end.find(b"}", end.find(b"[") + 1) + 1
+    # Close the first surplus item, and then the answer.
+    frame = b"".join([b"%b0" % gap for gap in gaps]) + end[:closing] + b"]}"
+    return closing > 0 and _count_items(frame) > count
+
+
+# Parts of an answer.
+
+
+class _Item(Struct, gc=False):
+    pass
+
+
+class _Items(Struct):
+    data: list[_Item]
+
+
+class _Data(Struct):
+    data: Raw
+
+
+class _Top(Struct):
+    data: Any
+    """A tuple of `count` times `Raw`: no object is created for surplus items."""
+    vector_type: str | UnsetType = UNSET
+    model: str | UnsetType = UNSET
+    usage: Raw | UnsetType = UNSET
+
+
+_ITEMS = msgspec.json.Decoder(_Items)
+_DATA = msgspec.json.Decoder(_Data)
+_DENSE = msgspec.json.Decoder(DenseAnswer)
+_DENSE_ITEMS = msgspec.json.Decoder(list[DenseItem])
+_SPARSE_ITEMS = msgspec.json.Decoder(list[SparseItem])
+_MAPPING = msgspec.json.Decoder(dict[str, Raw])
+
+
+@functools.lru_cache(maxsize=128)
+def _top_decoder(count: int) -> msgspec.json.Decoder[_Top]:
+    items = tuple.__class_getitem__((Raw,) * count)
+    return msgspec.json.Decoder(msgspec.defstruct("_TopOfSome", [("data", items)], bases=(_Top,)))
+
+
+def _top_of(body: bytes, count: int) -> _Top:
+    problem = ""
+    try:
+        return _top_decoder(count).decode(body)
+    # RecursionError: nested deeper than the interpreter's stack.
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        problem = _describe(error)
+    got = _count_items(body)
+    if got == count and len(body) <= MOST_BYTES:
+        _refuse_duplicates(_pairs(body), _Top.__struct_fields__, "$")
+    elif got not in (0, count):
+        problem = f"the answer cannot be read: expected {count} embeddings, got {got} at `$.data`"
+    # Raised here, not above: a UnicodeDecodeError holds the body, and must not be chained.
+    raise ResponseError(problem)
+
+
+_MANY_BRACES = 10_000
+
+
+def _count_items(body: bytes) -> int:
+    """Number of items in `data`; 0 if it cannot be determined, or might be huge."""
+    if body.count(b"{") > _MANY_BRACES:
+        return 0
+    try:
+        return len(_ITEMS.decode(body).data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return 0
+
+
+def _kind_of(got: str | UnsetType, wanted: VectorType | None) -> VectorType:
+    if got not in ("dense", "sparse") and (got is UNSET or wanted is None):
+        raise ResponseError('the answer has no vector_type "dense" or "sparse" at `$.vector_type`')
+    if wanted is not None and got != wanted:
+        shown = got if got in ("dense", "sparse") else "unknown"
+        raise ResponseError(f"expected {wanted} embeddings, got an answer of {shown} kind at `$.vector_type`")
+    return "dense" if got == "dense" else "sparse"
+
+
+_PLACE = re.compile(r"`\$\[(\d+)\]")
+"""As msgspec names an item of those that it is given together."""
+
+
+def _decode_items(decoder: msgspec.json.Decoder[list[_T]], texts: Sequence[bytes], start: int) -> list[_T]:
+    problem = ""
+    try:
+        return decoder.decode(b"[" + b",".join(texts) + b"]")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        problem = _PLACE.sub(lambda found: f"`$.data[{start + int(found[1])}]", _describe(error))
+    raise ResponseError(problem)
+
+
+def _describe(error: Exception) -> str:
+    # msgspec's messages name types and paths, never values.
+    if isinstance(error, msgspec.DecodeError):
+        return f"the answer cannot be read: {error}"
+    if isinstance(error, UnicodeDecodeError):
+        return "the answer cannot be read: it is not UTF-8"
+    return _TOO_DEEP
+
+
+_TOO_MUCH_BESIDE = "the answer has more than 1 MiB beside its embeddings"
+_TOO_DEEP = "the answer cannot be read: it is nested too deeply"
+
+
+class _TotalTokens(Struct):
+    total_tokens: int | UnsetType = UNSET
+
+
+_USAGE = msgspec.json.Decoder(_TotalTokens)
+
+
+def _total_tokens(usage: Raw | UnsetType) -> int | None:
+    """Tokens billed; `None` if the answer does not say, which is no reason to pay for it again."""
+    if usage is UNSET:
+        return None
+    try:
+        total = _USAGE.decode(usage).total_tokens
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return total if isinstance(total, int) and 0 <= total <= MOST_TOKENS else None
+
+
+def _check_usage(usage: Raw | UnsetType) -> None:
+    text = b"" if usage is UNSET else bytes(usage)
+    # A single key cannot occur twice.
+    if text.count(b'"') <= 2:
+        return
+    if len(text) > MOST_BYTES:
+        raise ResponseError(_TOO_MUCH_BESIDE)
+    _check_form(text, levels_above=1)
+    _refuse_duplicates(_pairs(text), _TotalTokens.__struct_fields__, "$.usage")
+
+
+# Checks of what msgspec skips. It silently keeps the last of several equal keys. But each known key, and each text kept,
+# accounts for two quotation marks: if there are no more than those, nothing was dropped.
+
+
+def _occurrences(text: bytes, character: bytes) -> int:
+    """Number of occurrences of a byte; numpy is five times as fast as bytes.count, but slow to start."""
+    if len(text) < 2**16:
+        return text.count(character)
+    return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord(character)))
+
+
+def _is_plain(text: bytes, marks: int, own_types: Sequence[Raw], top: _Top | DenseAnswer | None = None) -> bool:
+    """Whether msgspec has read everything.
+
+    Args:
+        text: an item, all items, or an answer.
+        marks: number of quotation marks in the items' keys and texts, without their vector_type.
+        own_types: `vector_type` of the items that have one.
+        top: the answer; `None` for items alone.
+    """
+    marks += 2 * len(own_types)
+    raws = b"".join(own_types)
+    if top is not None:
+        # The key of data; vector_type with its text, and model.
+        marks += 6 if top.model is UNSET else 10
+        if top.usage is not UNSET:
+            marks += 2
+            raws += bytes(top.usage)
+    return (
+        marks + raws.count(b'"') == _occurrences(text, b'"')
+        and raws.isascii()
+        and raws.count(b"[") + raws.count(b"{") < DEEPEST - 4
+    )
+
+
+def _has_each_key_once(item: bytes) -> bool:
+    """Whether no key of an item, known or not, occurs twice, by its quotation marks."""
+    values = _MAPPING.decode(item).values()
+    return sum(2 + bytes(value).count(b'"') for value in values) == item.count(b'"')
+
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_STEPS = np.zeros(256, np.int8)
+_STEPS[[*b"[{"]], _STEPS[[*b"]}"]] = 1, -1
+
+
+def _check_form(text: bytes, levels_above: int = 0) -> None:
+    """Refuse JSON that msgspec has accepted but whose strings are not UTF-8, or that is nested too deeply."""
+    problem = None
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        problem = _describe(error)
+    if levels_above + text.count(b"[") + text.count(b"{") > DEEPEST:
+        steps = _STEPS[np.frombuffer(_STRING.sub(b"", text), np.uint8)]
+        if levels_above + steps.cumsum(dtype=np.int32).max() > DEEPEST:
+            problem = _TOO_DEEP
+    if problem is not None:
+        raise ResponseError(problem)
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object as all its pairs, including duplicate keys."""
+
+
+def _pairs(text: bytes) -> _Pairs:
+    problem = None
+    try:
+        # Numbers do not matter here, and Python refuses integers of more than 4,300 digits.
+        value = json.loads(text.decode(), object_pairs_hook=_Pairs, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        problem = "the answer cannot be read: the part beside the embeddings is malformed"
+    if problem is not None:
+        raise ResponseError(problem)
+    return value if isinstance(value, _Pairs) else _Pairs()
+
+
+def _refuse_duplicates(pairs: Iterable[tuple[str, Any]], known: tuple[str, ...], path: str) -> None:
+    seen = set()
+    for key, _ in pairs:
+        if key in seen and key in known:
+            raise ResponseError(f"the key {key!r} occurs twice at `{path}`")
+        seen.add(key)

@@ -1,0 +1,272 @@
+"""Removes the API key and the request's texts from messages that come from outside."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+SHOWN = 500
+"""Most characters kept of a message: the documented ones have fewer than 200."""
+
+LOOKED_AT = 16_384
+"""Most characters searched in all strings of an error together."""
+
+_READ = 4096
+_FRAGMENT = 12
+_DEPTH = 5
+_ITEMS = 20
+_KEY = -1
+_WORK_A_CHARACTER = 16
+
+
+class Redactor:
+    """Replaces secrets in messages: the key by `<api key>`, a text by `<input 7>`.
+
+    The strings of an error are searched together, in time linear in their length and that of the texts.
+
+    Args:
+        api_key: the key that the request carried.
+        texts: the texts that the request carried.
+        start: position of the first of them in the call.
+        names: positions of all of them in the call, if they are not contiguous.
+
+    Attributes:
+        work: characters and pieces of text searched so far.
+    """
+
+    def __init__(self, api_key: str, texts: Sequence[str] = (), start: int = 0, names: Sequence[int] | None = None) -> None:
+        self._api_key = api_key
+        self._texts = texts
+        self._names = range(start, start + len(texts)) if names is None else names
+        self.work = 0
+
+    def __repr__(self) -> str:
+        return f"<Redactor of {len(self._texts)} texts>"
+
+    def clean(self, message: str) -> str:
+        """The message without secrets and invisible characters, at most `SHOWN` characters long.
+
+        A text is found whole, also in its JSON-escaped form, and in parts of two dozen characters or more.
+        Texts shorter than eight characters are replaced only where they are separate words.
+        """
+        (cleaned,) = self._cleaned([_beginning(message, _READ, self._api_key)])
+        return cleaned
+
+    def clean_json(self, value: Any, depth: int = _DEPTH) -> Any:
+        """Clean every string in a JSON value; deeply nested or long parts are cut off."""
+        strings = _Strings(self._api_key)
+        rebuilt = _collected(value, depth, strings)
+        return rebuilt(self._cleaned(strings.found))
+
+    def _cleaned(self, strings: list[str]) -> list[str]:
+        joined = "\0".join(strings)
+        hidden = _Hidden(joined, _WORK_A_CHARACTER * (len(joined) + sum(map(len, self._texts))) + 1000)
+        hidden.hide_key(self._api_key)
+        is_done = not self._texts or hidden.hide_texts(self._texts)
+        self.work += hidden.work
+        if not is_done:
+            return ["(not shown: it repeats the inputs too often)"] * len(strings)
+        cleaned, start = [], 0
+        for string in strings:
+            stop = start + len(string)
+            cleaned.append(_tidy("".join(self._shown(hidden, start, stop))))
+            start = stop + 1
+        return cleaned
+
+    def _shown(self, hidden: _Hidden, start: int, stop: int) -> Iterator[str]:
+        for mark, run in groupby(hidden.marks[start:stop]):
+            end = start + sum(1 for _ in run)
+            if not mark:
+                yield hidden.message[start:end]
+            else:
+                yield "<api key>" if mark == _KEY else f"<input {self._names[mark - 1]}>"
+            start = end
+
+
+class _Strings:
+    """Collects the strings of a JSON value to be searched; none ends with a part of the key."""
+
+    def __init__(self, api_key: str) -> None:
+        self._api_key = api_key
+        self.found: list[str] = []
+        self.room = LOOKED_AT
+
+    def add(self, string: str) -> Callable[[list[str]], str]:
+        """Add a string; return a function that picks its cleaned form."""
+        if self.room <= 0:
+            return lambda _: "..."
+        string = _beginning(string, min(_READ, self.room), self._api_key)
+        # An empty string is some work too.
+        self.room -= len(string) + 8
+        number = len(self.found)
+        self.found.append(string)
+        return lambda cleaned: cleaned[number]
+
+
+def _beginning(string: str, most: int, key: str) -> str:
+    """The first `most` characters of a string; fewer if they would end within the key."""
+    at = string.find(key, max(0, most - len(key) + 1), most + len(key) - 1) if key else -1
+    return string[: most if at < 0 else at]
+
+
+def _collected(value: Any, depth: int, strings: _Strings) -> Callable[[list[str]], Any]:
+    """Collect the strings of a value; return a function that rebuilds it from their cleaned forms."""
+    if isinstance(value, str):
+        return strings.add(value)
+    strings.room -= 8
+    kept: Any = type(value).__name__
+    if value is None or isinstance(value, (bool, int, float)):
+        kept = value
+    elif depth == 0 or strings.room <= 0:
+        kept = "..."
+    elif isinstance(value, dict):
+        pairs = [(strings.add(str(key)), _collected(item, depth - 1, strings)) for key, item in list(value.items())[:_ITEMS]]
+        return lambda cleaned: {key(cleaned): item(cleaned) for key, item in pairs}
+    elif isinstance(value, list):
+        items = [_collected(item, depth - 1, strings) for item in value[:_ITEMS]]
+        return lambda cleaned: [item(cleaned) for item in items]
+    return lambda _: kept
+
+
+def _tidy(message: str) -> str:
+    if not message.isprintable():
+        # Control characters, and invisible ones that affect the text, such as those that change its direction.
+        message = "".join(character if character.isprintable() else "\n" for character in message)
+        message = re.sub("\n+", " ", message)
+    message = message.strip()
+    return message if len(message) <= SHOWN else f"{message[: SHOWN - 3]}..."
+
+
+class _Hidden:
+    """Finds and marks the secrets in a message.
+
+    Args:
+        message: the message to search.
+        most: work after which the search is abandoned.
+
+    Attributes:
+        message: the original message.
+        marks: for each of its characters 0, the number of the text to hide (from 1), or `_KEY`.
+        work: look-ups and characters compared.
+    """
+
+    def __init__(self, message: str, most: int) -> None:
+        self.message = message
+        self.marks = [0] * len(message)
+        self.work = len(message)
+        self._most = most
+
+    def hide_key(self, key: str) -> None:
+        """Hide every occurrence of the key."""
+        at = self.message.find(key) if key else -1
+        while at >= 0:
+            self._mark(at, at + len(key), _KEY)
+            at = self.message.find(key, at + len(key))
+
+    def hide_texts(self, texts: Sequence[str]) -> bool:
+        """Hide the texts; return whether that succeeded: it does not if they repeat too often."""
+        message = self.message
+        places: dict[str, list[int]] = defaultdict(list)
+        for at in range(len(message) - _FRAGMENT + 1):
+            places[message[at : at + _FRAGMENT]].append(at)
+        forms = self._forms_of(texts)
+        # Longest first, so that hiding a text within another does not leave the rest visible.
+        forms.sort(key=lambda form: len(form[0]), reverse=True)
+        long = [form for form in forms if len(form[0]) >= _FRAGMENT]
+        if places:
+            if not all(self._hide_whole(form, number, places) for form, number in long):
+                return False
+            for number, text in sorted(enumerate(texts, 1), key=lambda pair: len(pair[1]), reverse=True):
+                self._hide_parts(text, number, places)
+        self._hide_short(forms[len(long) :])
+        return True
+
+    def _forms_of(self, texts: Sequence[str]) -> list[tuple[str, int]]:
+        """The texts as they may be quoted, each with its number from 1."""
+        is_escaped = "\\" in self.message
+        forms = []
+        for number, text in enumerate(texts, 1):
+            own = {text, text.strip()}
+            if is_escaped:
+                own |= {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
+                self.work += 2 * len(text)
+            forms += [(form, number) for form in own if form]
+        self.work += len(forms)
+        return forms
+
+    def _hide_whole(self, form: str, number: int, places: dict[str, list[int]]) -> bool:
+        length, marks = len(form), self.marks
+        # `get` adds nothing to the defaultdict.
+        for at in places.get(form[:_FRAGMENT], ()):
+            stop = at + length
+            self.work += 1
+            if self.work > self._most:
+                return False
+            if stop <= len(marks) and not (marks[at] and marks[stop - 1]) and self._occurs_at(at, form):
+                self._mark(at, stop, number)
+        return True
+
+    def _occurs_at(self, at: int, form: str) -> bool:
+        """Whether the whole form occurs there; compared in pieces, each as long as all before it."""
+        done, piece = 0, _FRAGMENT
+        while done < len(form):
+            self.work += piece
+            if self.message[at + done : at + done + piece] != form[done : done + piece]:
+                return False
+            done, piece = done + piece, min(done + piece, len(form) - done - piece)
+        return True
+
+    def _hide_parts(self, text: str, number: int, places: dict[str, list[int]]) -> None:
+        """Hide every run that the message shares with a text, if it holds a fragment starting at a multiple of twelve.
+
+        Searching every twelfth position finds each run of 23 characters, in a twelfth of the time.
+        """
+        self.work += len(text) // _FRAGMENT
+        for begin in range(0, len(text) - _FRAGMENT + 1, _FRAGMENT):
+            # Each position of the message is visited once, and each character hidden once.
+            for at in places.pop(text[begin : begin + _FRAGMENT], ()):
+                self._hide_run(text, number, begin, at)
+
+    def _hide_run(self, text: str, number: int, begin: int, at: int) -> None:
+        message, marks = self.message, self.marks
+        left, right = at, at + _FRAGMENT
+        end = begin + _FRAGMENT
+        while left > 0 and begin > 0 and not marks[left - 1] and message[left - 1] == text[begin - 1]:
+            left, begin = left - 1, begin - 1
+        while right < len(message) and end < len(text) and not marks[right] and message[right] == text[end]:
+            right, end = right + 1, end + 1
+        for place in range(left, right):
+            marks[place] = marks[place] or number
+        self.work += right - left
+
+    def _hide_short(self, forms: list[tuple[str, int]]) -> None:
+        """Hide forms shorter than a fragment: looked up at every position, once for each of their lengths."""
+        by_length: dict[int, dict[str, int]] = defaultdict(dict)
+        for form, number in forms:
+            by_length[len(form)].setdefault(form, number)
+        message, marks = self.message, self.marks
+        for length, numbers in by_length.items():
+            self.work += len(message)
+            for at in range(len(message) - length + 1):
+                number = numbers.get(message[at : at + length], 0)
+                if number and (length >= 8 or self._is_word(at, at + length)):
+                    for place in range(at, at + length):
+                        marks[place] = marks[place] or number
+
+    def _is_word(self, start: int, stop: int) -> bool:
+        return self._is_border(start - 1) and self._is_border(stop)
+
+    def _is_border(self, at: int) -> bool:
+        if not 0 <= at < len(self.message) or self.marks[at]:
+            return True
+        return not (self.message[at].isalnum() or self.message[at] == "_")
+
+    def _mark(self, start: int, stop: int, mark: int) -> None:
+        self.marks[start:stop] = [mark] * (stop - start)
+        self.work += stop - start

@@ -1,0 +1,181 @@
+"""msgspec structs of the endpoint's reference (2025-10), with their encoders and decoders.
+
+Where the reference leaves a type open, the field takes anything; keys that are not in the reference are skipped.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+VectorType = Literal["dense", "sparse"]
+"""The vector type of a model, as in `vector_type`."""
+
+
+class EmbedInput(Struct, frozen=True, gc=False):
+    """One input of a request."""
+
+    text: str
+
+
+class EmbedRequest(Struct, frozen=True, omit_defaults=True):
+    """The body of `POST /embed`."""
+
+    model: str
+    inputs: list[EmbedInput]
+    parameters: dict[str, Any] = {}
+
+
+class DenseItem(Struct, gc=False):
+    """One dense embedding. Its own `vector_type` is kept raw, since the answer's decides."""
+
+    values: list[float]
+    vector_type: Raw | UnsetType = UNSET
+
+
+class DenseAnswer(Struct):
+    """The body of a 200 with dense embeddings."""
+
+    vector_type: str
+    data: list[DenseItem]
+    model: str | UnsetType = UNSET
+    usage: Raw | UnsetType = UNSET
+
+
+Index = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+"""A sparse index. Source: `sparse_indices` in the reference, 0 to 4294967295."""
+
+
+class SparseItem(Struct, gc=False):
+    """One sparse embedding: parallel lists of indices, values and, on request, tokens."""
+
+    sparse_values: list[float]
+    sparse_indices: list[Index]
+    sparse_tokens: list[str] | UnsetType | None = UNSET
+    vector_type: Raw | UnsetType = UNSET
+
+
+class ErrorBody(Struct):
+    """The inner part of the error envelope; types are checked on use."""
+
+    code: Any = None
+    message: Any = None
+    details: Any = None
+
+
+class ErrorEnvelope(Struct):
+    """`{"status": 429, "error": {...}}`."""
+
+    error: ErrorBody
+    status: Any = None
+
+
+class ModelParameter(Struct, frozen=True, kw_only=True):
+    """A parameter of a model, as the service describes it.
+
+    Attributes:
+        parameter: its name.
+        type: `"one_of"` (see `allowed_values`), `"numeric_range"` (see `min` and `max`) or `"any"`.
+        value_type: `"string"`, `"integer"`, `"float"` or `"boolean"`.
+        required: whether requests must have it.
+        allowed_values: the values of a `one_of`.
+        min: least value of a `numeric_range`.
+        max: greatest value of a `numeric_range`.
+        default: the value that the service uses if it is left out.
+    """
+
+    parameter: str
+    type: str = "any"
+    value_type: str = "string"
+    required: bool = False
+    allowed_values: tuple[str | int | float | bool, ...] | None = None
+    min: float | None = None
+    max: float | None = None
+    default: str | int | float | bool | None = None
+
+
+class ModelInfo(Struct, frozen=True, kw_only=True):
+    """A hosted model, as the service describes it; `None` where it does not.
+
+    Attributes:
+        model: the model's name in requests.
+        short_description: a short description.
+        type: `"embed"` or `"rerank"`.
+        vector_type: `"dense"` or `"sparse"`; `None` for rerankers.
+        default_dimension: numbers per vector by default.
+        supported_dimensions: allowed values of the `dimension` parameter.
+        modality: modality of the inputs, such as `"text"`.
+        max_sequence_length: tokens per input.
+        max_batch_size: inputs per request.
+        provider_name: provider of the model.
+        supported_metrics: supported distance metrics.
+        supported_parameters: parameters that requests may have.
+    """
+
+    model: str
+    short_description: str = ""
+    type: str = "embed"
+    vector_type: str | None = None
+    default_dimension: int | None = None
+    supported_dimensions: tuple[int, ...] | None = None
+    modality: str | None = None
+    max_sequence_length: int | None = None
+    max_batch_size: int | None = None
+    provider_name: str | None = None
+    supported_metrics: tuple[str, ...] | None = None
+    supported_parameters: tuple[ModelParameter, ...] = ()
+
+
+class ModelList(Struct):
+    """The body of `GET /models`."""
+
+    models: list[ModelInfo] = []
+
+
+_ENCODER = msgspec.json.Encoder()
+_SORTING_ENCODER = msgspec.json.Encoder(order="sorted")
+_MODEL = msgspec.json.Decoder(ModelInfo)
+_MODELS = msgspec.json.Decoder(ModelList)
+
+
+def encode_request(model: str, texts: Sequence[str], parameters: Mapping[str, Any]) -> bytes:
+    """The JSON body of `POST /embed`.
+
+    Raises:
+        TypeError: a parameter's value has no JSON form.
+        ValueError: a parameter's value is an integer or a text that JSON cannot carry.
+    """
+    return _ENCODER.encode(EmbedRequest(model, [EmbedInput(text) for text in texts], dict(parameters)))
+
+
+def encode_parameters(parameters: Mapping[str, Any]) -> bytes:
+    """The parameters as JSON, independent of the order of their names.
+
+    Raises:
+        TypeError: a parameter's value has no JSON form.
+        ValueError: a parameter's value is an integer or a text that JSON cannot carry.
+    """
+    return _SORTING_ENCODER.encode(dict(parameters))
+
+
+def decode_model(body: bytes) -> ModelInfo:
+    """The answer of `GET /models/{name}`.
+
+    Raises:
+        msgspec.DecodeError: the body does not match the reference.
+    """
+    return _MODEL.decode(body)
+
+
+def decode_models(body: bytes) -> list[ModelInfo]:
+    """The answer of `GET /models`.
+
+    Raises:
+        msgspec.DecodeError: the body does not match the reference.
+    """
+    return _MODELS.decode(body).models

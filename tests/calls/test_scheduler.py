@@ -1,0 +1,461 @@
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pinecone_embed_async import (
+    AuthenticationError,
+    ClosedError,
+    ConfigurationError,
+    DeadlineExceededError,
+    EmbedError,
+    InputError,
+    ServiceError,
+)
+from pinecone_embed_async._calls import GRACE_SECONDS, Scheduler
+from pinecone_embed_async._clock import Clock
+from pinecone_embed_async._planning import Learned, PlannedRequest, RequestLimits, RequestPlanner, Requests
+from pinecone_embed_async._rate_limit import ConcurrencyLimiter, Flow, LimiterOptions, Permit, PermitRequest, RateLimitGate
+from pinecone_embed_async._sending import RetryState
+from tests.clock import FakeClock, settle
+from tests.outcomes import SeenOutcomes
+from tests.permits import permits
+
+WRONG_KEY = AuthenticationError("who?", status=401)
+
+
+class Service:
+    """Sends the requests of a scheduler; a test decides when each is answered and with what."""
+
+    def __init__(self) -> None:
+        self.sent: dict[int, tuple[RetryState, asyncio.Future[EmbedError | None]]] = {}
+        self.cancelled: list[int] = []
+
+    async def send(
+        self, request: PlannedRequest, retry: RetryState, permit: Permit, cut: Callable[[int], PlannedRequest]
+    ) -> EmbedError | None:
+        answer: asyncio.Future[EmbedError | None] = asyncio.get_running_loop().create_future()
+        self.sent[request.start] = retry, answer
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            self.cancelled.append(request.start)
+            raise
+
+    def put_on_the_wire(self, *starts: int) -> None:
+        for start in starts:
+            self.sent[start][0].sent(0)
+
+    def answer(self, start: int, error: EmbedError | None = None) -> None:
+        retry, answer = self.sent[start]
+        retry.in_flight = False
+        answer.set_result(error)
+
+    @property
+    def waiting(self) -> list[int]:
+        return [start for start, (_, answer) in self.sent.items() if not answer.done()]
+
+
+def scheduler_of(
+    count: int, service: Service, clock: Clock, *, settled: Callable[[], None] = lambda: None, **options: Any
+) -> tuple[Scheduler, RequestPlanner, SeenOutcomes]:
+    requests = Requests(map(str, range(count)), lambda: RequestLimits(inputs=1, sequence_length=8))
+    outcomes = SeenOutcomes(count)
+    planner = RequestPlanner(
+        requests,
+        outcomes,
+        limits=lambda: RequestLimits(inputs=1, sequence_length=8),
+        learned=Learned(),
+        parameters=b"",
+        is_single=False,
+    )
+    options = {"window": 3, "deadline": None, **options}
+    return Scheduler(planner, permits(clock), service.send, clock=clock, settled=settled, **options), planner, outcomes
+
+
+async def finish(scheduler: Scheduler) -> None:
+    async with scheduler.running():
+        pass
+
+
+async def test_the_window_bounds_requests_under_way_and_the_next_starts_at_once() -> None:
+    service = Service()
+    scheduler, _, outcomes = scheduler_of(5, service, FakeClock())
+    running = asyncio.create_task(finish(scheduler))
+    await settle()
+    assert service.waiting == [0, 1, 2]
+    service.answer(1)
+    await settle()
+    assert service.waiting == [0, 2, 3]
+    for start in (3, 0, 2):
+        service.answer(start)
+    await settle()
+    service.answer(4)
+    await running
+    assert str(outcomes) == "eeeee"
+
+
+async def test_an_error_of_the_job_gives_requests_in_flight_time_and_cancels_the_rest() -> None:
+    clock, service = FakeClock(), Service()
+    scheduler, planner, outcomes = scheduler_of(9, service, clock, window=4)
+    running = asyncio.create_task(finish(scheduler))
+    await settle()
+    service.put_on_the_wire(0, 1, 3)
+    service.answer(3, WRONG_KEY)
+    await settle()
+    # 2 waited for a permit; 0 and 1 are on the wire.
+    assert service.cancelled == [2]
+    assert all(service.sent[start][0].is_last for start in (0, 1))
+    clock.advance(GRACE_SECONDS / 2)
+    service.answer(0)
+    await settle()
+    assert not running.done()
+    clock.advance(GRACE_SECONDS / 2)
+    await running
+    assert service.cancelled == [2, 1]
+    assert str(outcomes) == "ef.f....."
+    assert planner.job_error is WRONG_KEY
+    assert clock.pending == 0
+
+
+async def test_requests_tried_before_the_job_ended_fail_with_their_last_error() -> None:
+    service = Service()
+    scheduler, _, outcomes = scheduler_of(3, service, FakeClock())
+    running = asyncio.create_task(finish(scheduler))
+    await settle()
+    backing_off = service.sent[1][0]
+    backing_off.sent(0)
+    overloaded = ServiceError("overloaded", status=503)
+    backing_off.failed(overloaded)
+    backing_off.in_flight = False
+    service.put_on_the_wire(0)
+    service.answer(0, WRONG_KEY)
+    await running
+    assert [failure.error for failure in outcomes.account.failures()] == [WRONG_KEY, overloaded]
+    assert str(outcomes) == "ff."
+
+
+async def test_the_deadline_cancels_everything_and_names_the_last_error() -> None:
+    clock, service = FakeClock(), Service()
+    scheduler, planner, outcomes = scheduler_of(9, service, clock, deadline=clock.time() + 10)
+    running = asyncio.create_task(finish(scheduler))
+    await settle()
+    service.put_on_the_wire(0, 1)
+    service.sent[1][0].failed(ServiceError("overloaded", status=503))
+    clock.advance(10)
+    await running
+    assert str(outcomes) == "ff......."
+    assert sorted(service.cancelled) == [0, 1, 2]
+    assert isinstance(planner.job_error, DeadlineExceededError)
+    first, second = (failure.error for failure in outcomes.account.failures())
+    assert isinstance(first, DeadlineExceededError)
+    assert "the last attempt met ServiceError: 503: overloaded" in str(second)
+    assert clock.pending == 0
+
+
+async def test_a_deadline_that_has_passed_sends_nothing() -> None:
+    clock, service = FakeClock(), Service()
+    scheduler, planner, _ = scheduler_of(9, service, clock, deadline=clock.time())
+    await finish(scheduler)
+    assert not service.sent
+    assert isinstance(planner.job_error, DeadlineExceededError)
+
+
+async def test_the_grace_period_does_not_exceed_the_deadline() -> None:
+    clock, service = FakeClock(), Service()
+    scheduler, planner, _ = scheduler_of(2, service, clock, deadline=clock.time() + 1)
+    running = asyncio.create_task(finish(scheduler))
+    await settle()
+    service.put_on_the_wire(0, 1)
+    service.answer(0, WRONG_KEY)
+    await settle()
+    clock.advance(1)
+    await running
+    assert planner.job_error is WRONG_KEY
+
+
+async def test_rows_in_place_are_kept_when_the_deadline_comes_in_the_same_iteration() -> None:
+    clock, service = FakeClock(), Service()
+    scheduler, _, outcomes = scheduler_of(2, service, clock, deadline=clock.time() + 1)
+    running = asyncio.create_task(finish(scheduler))
+    await settle()
+    service.put_on_the_wire(0, 1)
+    service.sent[0][0].is_settled = True
+    clock.advance(1)
+    service.answer(0)
+    await running
+    assert str(outcomes) == "ef"
+
+
+async def test_stop_ends_the_job_and_drained_waits_for_requests_in_flight() -> None:
+    clock, service = FakeClock(), Service()
+    scheduler, planner, outcomes = scheduler_of(9, service, clock)
+    running = asyncio.create_task(finish(scheduler))
+    await settle()
+    service.put_on_the_wire(1)
+    closed = ClosedError("closed")
+    scheduler.stop(closed)
+    drained = asyncio.create_task(scheduler.drained())
+    await settle()
+    assert not drained.done()
+    service.answer(1)
+    await drained
+    await running
+    assert planner.job_error is closed
+    assert str(outcomes) == ".e......."
+    assert clock.pending == 0
+
+
+async def test_an_exception_of_settled_ends_the_job_and_gives_requests_in_flight_time() -> None:
+    calls: list[int] = []
+
+    def broken() -> None:
+        calls.append(1)
+        raise KeyError("mine")
+
+    clock, service = FakeClock(), Service()
+    scheduler, planner, outcomes = scheduler_of(9, service, clock, settled=broken)
+    running = asyncio.create_task(finish(scheduler))
+    await settle()
+    service.put_on_the_wire(0, 1)
+    service.answer(0)
+    await settle()
+    assert service.cancelled == [2]
+    service.answer(1)
+    await running
+    assert isinstance(scheduler.error, EmbedError)
+    assert isinstance(scheduler.error.__cause__, KeyError)
+    assert planner.job_error is scheduler.error
+    assert str(outcomes) == "ee......."
+    assert calls == [1]
+    assert clock.pending == 0
+
+
+async def test_cancellation_cancels_all_requests_and_leaves_no_timer() -> None:
+    clock, service = FakeClock(), Service()
+    scheduler, _, _ = scheduler_of(9, service, clock, deadline=clock.time() + 1)
+    running = asyncio.create_task(finish(scheduler))
+    await settle()
+    running.cancel("mine")
+    with pytest.raises(asyncio.CancelledError, match="mine"):
+        await running
+    assert sorted(service.cancelled) == [0, 1, 2]
+    assert clock.pending == 0
+
+
+class PacedScheduler:
+    """A scheduler under a quota, whose requests hold four inputs of two tokens each."""
+
+    def __init__(
+        self,
+        count: int,
+        tokens: int,
+        *,
+        refuse: Callable[[PlannedRequest], EmbedError | None] = lambda _: None,
+        concurrency: ConcurrencyLimiter | None = None,
+        least_tokens: int = 2,
+    ) -> None:
+        self.clock = FakeClock()
+        self.gate = RateLimitGate(LimiterOptions(lambda _: tokens), clock=self.clock)
+        self.concurrency = concurrency or ConcurrencyLimiter(8)
+        self.flow = Flow[PermitRequest]("all", "bulk")
+        self.refuse = refuse
+        self.least_tokens = least_tokens
+        self.sent: list[tuple[int, int, int]] = []
+        self.settled_calls = 0
+        self.limits = RequestLimits(inputs=4, sequence_length=8)
+        self.outcomes = SeenOutcomes(count)
+        self.planner = RequestPlanner(
+            Requests(map(str, range(count)), lambda: self.limits),
+            self.outcomes,
+            limits=lambda: self.limits,
+            learned=Learned(),
+            parameters=b"",
+            is_single=False,
+        )
+        self.scheduler = Scheduler(
+            self.planner, self.permit_for, self.send, window=3, clock=self.clock, deadline=None, settled=self.settled
+        )
+
+    def settled(self) -> None:
+        self.settled_calls += 1
+
+    async def permit_for(self, request: PlannedRequest) -> Permit:
+        error = self.refuse(request)
+        if error is not None:
+            raise error
+        return await self.gate.permit(self.flow, self.concurrency, ("m", ""), request.tokens, self.least_tokens)
+
+    async def send(
+        self, request: PlannedRequest, retry: RetryState, permit: Permit, cut: Callable[[int], PlannedRequest]
+    ) -> EmbedError | None:
+        self.sent.append((request.start, request.stop, permit.tokens))
+        permit.accepted(None)
+        return None
+
+    async def finish(self) -> None:
+        running = asyncio.create_task(finish(self.scheduler))
+        await settle()
+        while not running.done():
+            assert self.clock.pending, "the scheduler waits without a timer"
+            self.clock.advance(60)
+            await settle()
+        await running
+
+    @property
+    def used(self) -> int:
+        return sum(quota.used for quota in self.gate.statistics())
+
+
+async def test_a_request_is_cut_to_its_permit_and_the_rest_comes_next_in_order() -> None:
+    paced = PacedScheduler(10, tokens=13)
+    await paced.finish()
+    assert paced.sent == [(0, 4, 8), (4, 6, 4), (6, 10, 8)]
+    assert str(paced.outcomes) == 10 * "e"
+
+
+async def test_a_first_input_with_more_tokens_than_the_permit_is_sent_alone() -> None:
+    paced = PacedScheduler(3, tokens=1, least_tokens=1)
+    await paced.finish()
+    assert paced.sent == [(0, 1, 2), (1, 2, 2), (2, 3, 2)]
+
+
+async def test_a_first_input_found_to_exceed_its_permit_waits_for_another() -> None:
+    def learn(request: PlannedRequest) -> None:
+        paced.least_tokens = paced.planner.least_tokens(request)
+        paced.limits = paced.limits._replace(bytes_per_token=0.5)
+
+    paced = PacedScheduler(2, tokens=5, refuse=learn)
+    (await paced.gate.permit(paced.flow, paced.concurrency, ("m", ""), 2, 2)).accepted(None)
+    running = asyncio.create_task(finish(paced.scheduler))
+    await settle()
+    assert not paced.sent, "3 tokens are free, and a text now has 4"
+    paced.clock.advance(60)
+    await running
+    assert paced.used <= 5
+    assert str(paced.outcomes) == "ee"
+
+
+def too_large(*indices: int) -> Callable[[PlannedRequest], EmbedError | None]:
+    return lambda request: InputError("too large", index=request.start) if request.start in indices else None
+
+
+async def test_an_input_that_can_have_no_permit_fails_and_the_others_are_embedded() -> None:
+    paced = PacedScheduler(10, tokens=100, refuse=too_large(0, 1, 5))
+    await paced.finish()
+    assert str(paced.outcomes) == "ffeeeeeeee", "5 was never the first of a request"
+    errors = [failure.error for failure in paced.outcomes.account.failures()]
+    assert [error.index for error in errors if isinstance(error, InputError)] == [0, 1]
+    assert paced.settled_calls == 2 + len(paced.sent), "both are settled as well"
+
+
+async def test_many_inputs_that_can_have_no_permit_do_not_block_the_loop() -> None:
+    paced = PacedScheduler(500, tokens=100, refuse=too_large(*range(500)))
+    iterations = 0
+
+    async def count() -> None:
+        nonlocal iterations
+        while True:
+            iterations += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    await finish(paced.scheduler)
+    counting.cancel()
+    assert iterations >= 500
+    assert str(paced.outcomes) == 500 * "f"
+
+
+async def test_an_exception_of_settled_for_an_input_without_a_permit_ends_the_job() -> None:
+    paced = PacedScheduler(10, tokens=100, refuse=too_large(0))
+    paced.scheduler._settled = lambda: 1 / 0  # type: ignore[assignment]
+    await finish(paced.scheduler)
+    assert isinstance(paced.scheduler.error, EmbedError)
+    assert isinstance(paced.scheduler.error.__cause__, ZeroDivisionError)
+
+
+async def test_a_configuration_error_instead_of_a_permit_ends_the_job() -> None:
+    broken = ConfigurationError("no quota")
+    paced = PacedScheduler(10, tokens=100, refuse=lambda request: broken if request.start else None)
+    await paced.finish()
+    assert paced.planner.job_error is broken
+    assert str(paced.outcomes) == "eeeeffff.."
+
+
+async def test_a_permit_for_which_no_request_is_left_is_given_back() -> None:
+    concurrency = ConcurrencyLimiter(1)
+    paced = PacedScheduler(10, tokens=100, concurrency=concurrency)
+    concurrency.in_flight = 1
+    running = asyncio.create_task(finish(paced.scheduler))
+    await settle()
+    while (request := paced.planner.take()) is not None:
+        paced.planner.embedded(request)
+    concurrency.in_flight = 0
+    paced.gate.change(lambda limiter, now: limiter.dispatch(now))
+    await running
+    assert not paced.sent
+    assert concurrency.in_flight == 0
+    assert paced.used == 0
+
+
+@pytest.mark.parametrize("has_permit", [False, True])
+async def test_a_request_cancelled_while_it_waits_for_its_permit_leaves_nothing(has_permit: bool) -> None:
+    concurrency = ConcurrencyLimiter(1)
+    paced = PacedScheduler(10, tokens=100, concurrency=concurrency)
+    concurrency.in_flight = 1
+    running = asyncio.create_task(finish(paced.scheduler))
+    await settle()
+    if has_permit:
+        concurrency.in_flight = 0
+        paced.gate.change(lambda limiter, now: limiter.dispatch(now))
+    paced.scheduler.cancel()
+    await running
+    assert not paced.sent
+    assert paced.gate.waiting({concurrency}) == 0
+    assert concurrency.in_flight == (0 if has_permit else 1)
+    assert paced.used == 0
+    assert paced.clock.pending == 0
+
+
+async def test_the_rest_of_a_request_cut_for_a_retry_is_sent_at_once() -> None:
+    paced = PacedScheduler(4, tokens=100)
+    send, cuts = paced.send, 0
+
+    async def cutting(
+        request: PlannedRequest, retry: RetryState, permit: Permit, cut: Callable[[int], PlannedRequest]
+    ) -> EmbedError | None:
+        nonlocal cuts
+        if not cuts:
+            cuts += 1
+            request = cut(4)
+            permit.shrink(request.tokens)
+        return await send(request, retry, permit, cut)
+
+    paced.scheduler._send = cutting
+    await paced.finish()
+    assert paced.sent == [(0, 2, 4), (2, 4, 4)]
+    assert str(paced.outcomes) == "eeee"
+
+
+async def test_the_rest_of_a_request_cut_for_a_retry_does_not_wait_for_the_first_part() -> None:
+    paced, second = PacedScheduler(4, tokens=100), asyncio.Event()
+    send, cuts = paced.send, 0
+
+    async def cutting(
+        request: PlannedRequest, retry: RetryState, permit: Permit, cut: Callable[[int], PlannedRequest]
+    ) -> EmbedError | None:
+        nonlocal cuts
+        cuts += 1
+        if cuts > 1:
+            second.set()
+            return await send(request, retry, permit, cut)
+        request = cut(4)
+        permit.shrink(request.tokens)
+        async with asyncio.timeout(20):
+            await second.wait()
+        return await send(request, retry, permit, cut)
+
+    paced.scheduler._send = cutting
+    await paced.finish()
+    assert str(paced.outcomes) == "eeee"

@@ -1,0 +1,442 @@
+import math
+import random
+from collections.abc import Callable, Iterable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pinecone_embed_async import (
+    AuthenticationError,
+    DeadlineExceededError,
+    EmbedError,
+    InvalidRequestError,
+    NotFoundError,
+    RateLimitError,
+    ServiceError,
+    TransportError,
+)
+from pinecone_embed_async._planning import Learned, PlannedRequest, RequestLimits, RequestPlanner, Requests
+from pinecone_embed_async._planning.refusals import MOST_REFUSALS, Refusals
+from tests.outcomes import SeenOutcomes
+
+LENGTH = 64
+Judge = Callable[[PlannedRequest], EmbedError | None]
+
+
+def refused(status: int = 400, message: str = "no") -> InvalidRequestError:
+    return InvalidRequestError(message, status=status)
+
+
+class Job:
+    """A planner with its collaborators, driven by a function that acts as the service."""
+
+    def __init__(self, texts: Iterable[str], *, size: int = 96, learned: Learned | None = None, most: int = 10**6) -> None:
+        texts = list(texts)
+        self.learned = learned or Learned()
+        limits = RequestLimits(inputs=size, sequence_length=LENGTH, tokens=10**9, bytes=most)
+        self._requests = Requests(texts, lambda: self.learned.applied_to(limits))
+        self.outcomes = SeenOutcomes(len(texts))
+        self.sent: list[PlannedRequest] = []
+        self.planner = RequestPlanner(
+            self._requests,
+            self.outcomes,
+            limits=lambda: self.learned.applied_to(limits),
+            learned=self.learned,
+            parameters=b"{}",
+            is_single=len(texts) == 1,
+        )
+
+    def take(self) -> PlannedRequest:
+        request = self.planner.take()
+        assert request is not None
+        self.sent.append(request)
+        return request
+
+    def run(self, judge: Judge, *, window: int = 1, seed: int = 0) -> None:
+        """Run until nothing is left, with `window` requests in flight that are answered in random order."""
+        draws = random.Random(seed)
+        in_flight: list[PlannedRequest] = []
+        while True:
+            while len(in_flight) < window and ((request := self.planner.take()) is not None or self.planner.is_sifting):
+                if request is not None:
+                    in_flight.append(request)
+                    self.sent.append(request)
+            if not in_flight:
+                return
+            answered = in_flight.pop(draws.randrange(len(in_flight)))
+            error = judge(answered)
+            if error is None:
+                self.planner.embedded(answered)
+            else:
+                self.planner.failed(answered, error)
+
+    @property
+    def probes(self) -> int:
+        return sum(request.is_probe for request in self.sent)
+
+
+def refuses(*culprits: str, status: int = 400) -> Judge:
+    return lambda request: refused(status) if set(request.texts) & set(culprits) else None
+
+
+@settings(max_examples=200)
+@given(
+    st.integers(1, 120),
+    st.sets(st.integers(0, 119), max_size=6),
+    st.integers(1, 96),
+    st.integers(1, 8),
+    st.sampled_from([400, 413, 422]),
+    st.integers(0, 9),
+)
+def test_refused_inputs_are_isolated_and_all_others_embedded(
+    count: int, picked: set[int], size: int, window: int, status: int, seed: int
+) -> None:
+    culprits = sorted(index for index in picked if index < count)
+    job = Job((str(index) for index in range(count)), size=size)
+    job.run(refuses(*map(str, culprits), status=status), window=window, seed=seed)
+    assert job.planner.job_error is None
+    assert job.outcomes.failed_indices == culprits
+    assert job.outcomes.account.embedded_count == count - len(culprits)
+    assert job.probes <= 1
+    if status == 413:
+        return
+    # Each refused input costs at most two requests per level of halving its request.
+    extra = len(job.sent) - job.probes - math.ceil(count / size)
+    assert extra <= 2 * len(culprits) * math.ceil(math.log2(max(2, min(size, count))))
+
+
+@settings(max_examples=100)
+@given(st.integers(2, 120), st.integers(1, 96), st.integers(1, 8), st.integers(0, 9))
+def test_requests_too_large_in_total_are_halved_without_any_input_failing(
+    count: int, size: int, window: int, seed: int
+) -> None:
+    job = Job((str(index % 10) for index in range(count)), size=size)
+    job.run(lambda request: refused(413) if len(request.texts) > 5 else None, window=window, seed=seed)
+    assert job.outcomes.account.embedded_count == count
+    assert job.probes == 0
+
+
+def test_later_requests_are_smaller_after_a_refusal_for_size() -> None:
+    job = Job(["x" * 88] * 1000, most=9600)
+    job.run(lambda request: refused(413) if request.bytes > 5000 else None)
+    assert job.outcomes.account.embedded_count == 1000
+    assert len(job.sent) == 1 + math.ceil(1000 / 48)
+
+
+def test_an_input_limit_named_in_a_refusal_is_obeyed_and_remembered() -> None:
+    message = "Input length '96' exceeded inputs limit of 40 for model 'm'"
+    job = Job(str(index) for index in range(200))
+    job.run(lambda request: refused(400, message) if len(request.texts) > 40 else None)
+    assert job.outcomes.account.embedded_count == 200
+    assert [len(request.texts) for request in job.sent] == [96, 40, 40, 16, 40, 40, 24]
+    again = Job((str(index) for index in range(80)), learned=job.learned)
+    again.run(lambda _: None)
+    assert len(again.sent) == 2
+
+
+@pytest.mark.parametrize("most", [0, 96, 1000])
+def test_an_implausible_input_limit_is_an_ordinary_refusal(most: int) -> None:
+    message = f"Input length '96' exceeded inputs limit of {most}"
+    job = Job(str(index) for index in range(96))
+    job.run(lambda request: refused(400, message) if "7" in request.texts else None)
+    assert job.outcomes.failed_indices == [7]
+
+
+def test_refused_parameters_end_the_job_after_one_probe() -> None:
+    job = Job(str(index) for index in range(500))
+    error = refused()
+    job.run(lambda _: error, window=3)
+    assert job.planner.job_error is error
+    assert error.__notes__ == ["A short plain text was refused as well, so it is the parameters or the model, not an input."]
+    assert job.probes == 1
+    assert len(job.sent) == 4
+    # Only the sent inputs are refused; the rest is not tried.
+    assert job.outcomes.account.failed_count == 3 * 96
+    assert job.outcomes.account.embedded_count == 0
+
+
+def test_no_new_request_is_sent_while_the_probe_is_in_flight() -> None:
+    job = Job((str(index) for index in range(500)), size=10)
+    first, second = job.take(), job.take()
+    job.planner.failed(first, refused())
+    probe = job.take()
+    assert probe.is_probe
+    assert job.planner.take() is None
+    job.planner.failed(second, refused())
+    assert job.planner.take() is None
+    job.planner.embedded(probe)
+    # The second is held back: the cause of the first refusal may explain it too.
+    halves = job.take(), job.take()
+    assert [half.start for half in halves] == [0, 5]
+    assert job.planner.take() is None
+    for half in halves:
+        job.planner.embedded(half)
+    assert [job.take().start, job.take().start] == [10, 15]
+
+
+def test_an_input_accepted_meanwhile_decides_like_the_probe() -> None:
+    job = Job((str(index) for index in range(30)), size=10)
+    first, second = job.take(), job.take()
+    job.planner.failed(first, refused())
+    probe = job.take()
+    job.planner.embedded(second)
+    assert job.take().start == 0
+    job.planner.failed(probe, refused())
+    assert job.planner.job_error is None
+
+
+def test_an_inconclusive_probe_is_followed_by_halving() -> None:
+    job = Job((str(index) for index in range(20)), size=20)
+    first = job.take()
+    job.planner.failed(first, refused())
+    job.planner.failed(job.take(), TransportError("cut"))
+    job.run(refuses("3"))
+    assert job.outcomes.failed_indices == [3]
+
+
+def test_a_probe_that_meets_a_job_error_ends_the_job() -> None:
+    job = Job((str(index) for index in range(20)), size=10)
+    refusal = refused()
+    job.planner.failed(job.take(), refusal)
+    error = AuthenticationError("who?", status=401)
+    job.planner.failed(job.take(), error)
+    assert job.planner.job_error is error
+    assert [failure.error for failure in job.outcomes.account.failures()] == [refusal]
+
+
+def test_no_probe_once_these_parameters_have_been_accepted() -> None:
+    job = Job((str(index) for index in range(20)), size=10)
+    job.run(lambda _: None)
+    later = Job((str(index) for index in range(20)), size=10, learned=job.learned)
+    later.run(refuses("3"))
+    assert later.probes == 0
+    assert later.outcomes.failed_indices == [3]
+
+
+def test_no_probe_for_a_single_input() -> None:
+    job = Job(["bad"])
+    job.run(refuses("bad"))
+    assert len(job.sent) == 1
+    assert job.outcomes.failed_indices == [0]
+
+
+@pytest.mark.parametrize("error", [AuthenticationError("who?", status=403), NotFoundError("where?", status=404)])
+def test_a_job_error_stops_the_job_and_keeps_later_answers(error: EmbedError) -> None:
+    job = Job((str(index) for index in range(40)), size=10)
+    first, second, third = job.take(), job.take(), job.take()
+    job.planner.failed(first, error)
+    assert job.planner.take() is None
+    job.planner.embedded(second)
+    job.planner.failed(third, refused())
+    assert job.planner.take() is None
+    assert job.planner.job_error is error
+    assert job.outcomes.account.embedded_mask().tolist() == [False] * 10 + [True] * 10 + [False] * 20
+    assert [type(failure.error) for failure in job.outcomes.account.failures()] == [type(error), InvalidRequestError]
+
+
+def test_a_service_error_fails_only_the_inputs_of_its_request() -> None:
+    job = Job((str(index) for index in range(40)), size=10)
+    job.run(lambda request: ServiceError("down", status=500) if request.start == 10 else None)
+    assert job.outcomes.failed_indices == list(range(10, 20))
+    assert job.planner.job_error is None
+
+
+def test_halves_not_sent_when_the_job_ended_stay_untried() -> None:
+    job = Job((str(index) for index in range(40)), size=20)
+    job.planner.embedded(job.take())
+    job.planner.failed(job.take(), refused())
+    job.planner.end(DeadlineExceededError("late"))
+    assert job.planner.take() is None
+    assert job.outcomes.account.failed_count == 0
+
+
+def test_a_cancelled_probe_fails_no_input() -> None:
+    job = Job((str(index) for index in range(20)), size=10)
+    refusal = refused()
+    job.planner.failed(job.take(), refusal)
+    probe = job.take()
+    late = DeadlineExceededError("late")
+    job.planner.end(late)
+    job.planner.abandoned(probe, late)
+    assert job.outcomes.failed_indices == list(range(10))
+
+
+def test_the_rest_of_a_cut_request_comes_next_whether_it_was_pending_or_a_part() -> None:
+    job = Job((str(index) for index in range(40)), size=10)
+    job.run(lambda _: None)
+    job = Job((str(index) for index in range(40)), size=10, learned=job.learned)
+    one = job.take().tokens // 10
+    seen = [job.planner.take(3 * one), job.planner.take(one), job.planner.take(one - 1)]
+    assert [(request.start, request.stop) if request else None for request in seen] == [(10, 13), (13, 14), None]
+    # Refilled, because it was never sent.
+    assert [(request.start, request.stop) for request in (job.take(), job.take())] == [(14, 24), (24, 34)]
+    # Its halves are parts: they keep their boundaries.
+    job.planner.failed(job.sent[0], refused())
+    parts = [job.planner.take(2 * one), job.planner.take(), job.planner.take()]
+    assert [(request.start, request.stop) for request in parts if request] == [(0, 2), (2, 5), (5, 10)]
+    assert all(request.origin == 0 for request in parts if request)
+
+
+def test_the_first_input_of_the_next_request_may_be_taken_alone() -> None:
+    job = Job((str(index) for index in range(20)), size=10)
+    alone = job.planner.take_first()
+    assert alone is not None
+    assert (alone.start, alone.stop) == (0, 1)
+    following = job.take()
+    assert (following.start, following.stop) == (1, 11)
+
+
+def test_take_first_returns_none_when_nothing_is_left() -> None:
+    job = Job(["a"])
+    assert job.planner.take_first() is not None
+    assert job.planner.take_first() is None
+
+
+def test_a_request_waiting_for_a_retry_is_cut_and_the_rest_comes_next() -> None:
+    job = Job((str(index) for index in range(30)), size=10)
+    first = job.take()
+    one = first.tokens // 10
+    head = job.planner.cut(first, 4 * one)
+    assert (head.start, head.stop, head.origin) == (0, 4, 0)
+    rest = job.take()
+    assert (rest.start, rest.stop, rest.origin) == (4, 10, 0)
+    assert job.take().start == 10
+    assert job.planner.cut(rest, 10**6) == rest
+    alone = job.planner.cut(rest, 0)
+    assert (alone.start, alone.stop) == (4, 5)
+
+
+def test_the_probe_ahead_stays_the_same_and_needs_tokens_like_any_request() -> None:
+    job = Job((str(index) for index in range(20)), size=10)
+    job.planner.failed(job.take(), refused())
+    probe = job.planner.ahead()
+    assert probe is not None
+    assert probe.is_probe
+    assert job.planner.ahead() is probe
+    assert job.planner.take(probe.tokens - 1) is None
+    assert job.planner.ahead() is probe
+    assert job.planner.take_first() is probe
+
+
+def test_a_lasting_rejection_ends_the_job_and_keeps_embedded_inputs() -> None:
+    job = Job((str(index) for index in range(40)), size=10)
+    rejected = RateLimitError("too many", status=429)
+    job.run(lambda request: rejected if request.start == 20 else None)
+    assert job.planner.job_error is rejected
+    assert job.outcomes.account.embedded_count == 20
+    assert job.outcomes.failed_indices == list(range(20, 30))
+
+
+@given(
+    st.integers(1, 60), st.lists(st.integers(0, 80), min_size=1), st.sets(st.integers(0, 59), max_size=3), st.integers(0, 9)
+)
+def test_every_input_is_settled_once_however_requests_are_cut(
+    count: int, rooms: list[int], culprits: set[int], seed: int
+) -> None:
+    job = Job((str(index) for index in range(count)), size=20)
+    draws = random.Random(seed)
+    while (ahead := job.planner.ahead()) is not None:
+        request = job.planner.take(draws.choice(rooms))
+        if request is None:
+            assert job.planner.ahead() is ahead
+            request = job.planner.take_first()
+        assert request is not None
+        if draws.random() < 0.3:
+            request = job.planner.cut(request, draws.choice(rooms))
+        if culprits & set(range(request.start, request.stop)) and not request.is_probe:
+            job.planner.failed(request, refused())
+        else:
+            job.planner.embedded(request)
+    assert job.outcomes.account.is_settled
+    assert job.outcomes.failed_indices == sorted(index for index in culprits if index < count)
+
+
+def spoiled(count: int, culprits: int, seed: int, *, equal: bool) -> list[str]:
+    """Texts, some of which are refused by their names."""
+    places = random.Random(seed).sample(range(count), culprits)
+    texts = [f"text {index}" for index in range(count)]
+    for number, place in enumerate(places):
+        texts[place] = "bad" if equal else f"bad {number}"
+    return texts
+
+
+def refuses_bad(request: PlannedRequest) -> EmbedError | None:
+    return refused() if any(text.startswith("bad") for text in request.texts) else None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_equal_refused_inputs_are_searched_for_once(seed: int) -> None:
+    texts = spoiled(9600, 97, seed, equal=True)
+    job = Job(texts)
+    job.run(refuses_bad, window=8, seed=seed)
+    assert len(job.sent) <= 130
+    assert job.outcomes.failed_indices == [index for index, text in enumerate(texts) if text == "bad"]
+    assert job.outcomes.account.embedded_count == 9600 - 97
+    # A later call does not repeat the search.
+    again = Job(texts, learned=job.learned)
+    again.run(refuses_bad, window=8, seed=seed)
+    assert len(again.sent) == 100
+    assert again.planner.unsent == 97
+    assert again.outcomes.failed_indices == job.outcomes.failed_indices
+    assert "not sent again" in str(again.outcomes.account.first_error())
+
+
+def test_inputs_known_to_be_refused_are_removed_one_request_at_a_time() -> None:
+    job = Job(["good", "bad"])
+    job.run(refuses_bad)
+    again = Job(["bad"] * 960, learned=job.learned)
+    for steps in range(1, 11):
+        assert again.planner.ahead() is None
+        assert again.planner.is_sifting
+        assert again.planner.unsent == 96 * steps
+    assert again.planner.ahead() is None
+    assert not again.planner.is_sifting
+    assert len(again.outcomes.account.failures()) == 10
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(["bad 1", "bad 2", "bad 3", *"abcdefgh"]), max_size=80), st.integers(1, 96), st.data())
+def test_only_inputs_refused_alone_and_their_equals_fail(texts: list[str], size: int, data: st.DataObject) -> None:
+    job = Job(texts, size=size)
+    job.run(refuses_bad, window=data.draw(st.integers(1, 8)), seed=data.draw(st.integers(0, 9)))
+    bad = [index for index, text in enumerate(texts) if text.startswith("bad")]
+    if job.planner.job_error is None:
+        assert job.outcomes.failed_indices == bad
+        assert job.outcomes.account.embedded_count == len(texts) - len(bad)
+    alone = {request.texts[0] for request in job.sent if len(request.texts) == 1}
+    assert {texts[index] for index in job.outcomes.failed_indices} <= alone
+
+
+def test_a_search_that_finds_nothing_releases_the_other_requests() -> None:
+    job = Job((str(index) for index in range(60)), size=10)
+    first = job.take()
+    job.planner.failed(first, refused())
+    job.run(lambda _: None, window=3)
+    assert job.outcomes.account.embedded_count == 60
+
+
+def test_refusals_expire_after_ten_minutes_and_beyond_ten_thousand() -> None:
+    refusals = Refusals()
+    refusals.add("a", b"{}", refused(message="no <input 3>"), now=100.0)
+    found = refusals.find("a", b"{}", now=699.0)
+    assert found is not None
+    assert "<the input>" in str(found)
+    assert (found.status, found.attempts) == (400, 0)
+    assert refusals.find("a", b'{"x":1}', now=100.0) is None
+    assert refusals.find("b", b"{}", now=100.0) is None
+    assert refusals.find("a", b"{}", now=700.0) is None
+    assert len(refusals) == 0
+    for number in range(MOST_REFUSALS + 5):
+        refusals.add(str(number), b"{}", refused(), now=0.0)
+    assert len(refusals) == MOST_REFUSALS
+    assert refusals.find("4", b"{}", now=0.0) is None
+    assert refusals.find("5", b"{}", now=0.0) is not None
+    assert b"secret" not in repr(vars(refusals)).encode()
+
+
+def test_two_clients_store_different_digests_of_the_same_text() -> None:
+    one, other = Refusals(), Refusals()
+    for refusals in (one, other):
+        refusals.add("a", b"{}", refused(), now=0.0)
+    assert set(one._errors) != set(other._errors)

@@ -1,0 +1,114 @@
+import math
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pinecone_embed_async._planning import (
+    BYTES_PER_TOKEN,
+    FEWEST_BYTES_PER_TOKEN,
+    SPECIAL_TOKENS,
+    RequestLimits,
+    estimate_tokens,
+    most_tokens,
+    plan_request,
+    utf8_length,
+)
+from pinecone_embed_async._planning.token_estimator import MOST_SPREAD, TokenEstimator
+
+LENGTH = 100
+
+
+def learn(estimator: TokenEstimator, texts: list[str], billed: int) -> None:
+    limits = RequestLimits(inputs=96, sequence_length=LENGTH, bytes_per_token=estimator.bytes_per_token)
+    estimator.learn(plan_request(texts, 0, limits, origin=0), billed, LENGTH)
+
+
+def bill(texts: list[str], bytes_per_token: float) -> int:
+    return sum(min(LENGTH, int(utf8_length(text) / bytes_per_token) + SPECIAL_TOKENS) for text in texts)
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=100))
+def test_utf8_length_equals_the_encoded_length(text: str) -> None:
+    assert utf8_length(text) == len(text.encode())
+
+
+@given(st.integers(0, 10**9), st.integers(1, 100_000), st.floats(0.5, 10))
+def test_an_estimate_is_clipped_at_the_models_length(size: int, length: int, bytes_per_token: float) -> None:
+    tokens = estimate_tokens(size, length, bytes_per_token)
+    assert 1 <= tokens <= length
+    assert tokens == min(length, int(size / bytes_per_token) + SPECIAL_TOKENS)
+
+
+def test_the_first_estimates_err_high() -> None:
+    estimator = TokenEstimator()
+    assert estimator.bytes_per_token == FEWEST_BYTES_PER_TOKEN < BYTES_PER_TOKEN == estimator.expected
+
+
+@pytest.mark.parametrize("true", [1.0, 2.5, 4.0, 5.9])
+def test_estimates_converge_to_bills(true: float) -> None:
+    estimator, draw = TokenEstimator(), random.Random(0)
+    for _ in range(60):
+        texts = ["x" * draw.randint(20, 300) for _ in range(96)]
+        learn(estimator, texts, bill(texts, true))
+    # Not exact, because a started token is billed whole.
+    assert estimator.expected == pytest.approx(true, rel=0.05)
+    assert estimator.bytes_per_token == pytest.approx(true, rel=0.12)
+
+
+def test_estimates_exceed_nearly_all_bills_that_vary() -> None:
+    estimator, draw = TokenEstimator(), random.Random(0)
+    too_low = 0
+    for step in range(400):
+        texts = ["x" * 200] * 20
+        true = draw.choice([3.0, 5.0])
+        limits = RequestLimits(inputs=96, sequence_length=LENGTH, bytes_per_token=estimator.bytes_per_token)
+        billed = bill(texts, true)
+        too_low += step >= 50 and plan_request(texts, 0, limits, origin=0).tokens < billed
+        learn(estimator, texts, billed)
+    assert too_low <= 0.05 * 350
+
+
+def test_inputs_at_the_models_length_teach_nothing() -> None:
+    estimator = TokenEstimator()
+    learn(estimator, ["x" * 10_000] * 5, 5 * LENGTH)
+    assert estimator.bytes_per_token == FEWEST_BYTES_PER_TOKEN
+    learn(estimator, ["x" * 10_000, "y" * 120], LENGTH + 30 + SPECIAL_TOKENS)
+    assert estimator.expected == 4.0
+
+
+@given(st.lists(st.tuples(st.lists(st.integers(0, 5000), min_size=1, max_size=20), st.integers(0, 10**7)), max_size=30))
+def test_no_bill_however_wrong_makes_an_estimate_senseless(bills: list[tuple[list[int], int]]) -> None:
+    estimator = TokenEstimator()
+    for sizes, billed in bills:
+        learn(estimator, ["x" * size for size in sizes], billed)
+        assert 0 < estimator.bytes_per_token < math.inf
+        assert estimator.bytes_per_token <= max(estimator.expected, FEWEST_BYTES_PER_TOKEN)
+        if estimator.bytes_per_token != FEWEST_BYTES_PER_TOKEN:
+            assert estimator.expected <= estimator.bytes_per_token * (1 + MOST_SPREAD) * 1.02
+        assert estimate_tokens(10**6, LENGTH, estimator.bytes_per_token) <= LENGTH
+
+
+def test_its_repr_tells_what_it_learned() -> None:
+    assert repr(TokenEstimator()) == "<TokenEstimator 4.00 bytes a token, spread 0%>"
+
+
+@given(st.lists(st.text(max_size=300), min_size=1, max_size=20), st.integers(1, 400), st.floats(1.0, 8.0))
+def test_no_honest_bill_is_more_than_a_request_can_have_cost(texts: list[str], length: int, bytes_per_token: float) -> None:
+    limits = RequestLimits(inputs=96, sequence_length=length, bytes_per_token=bytes_per_token)
+    request = plan_request(texts, 0, limits, origin=0)
+    # A token a byte, two around each input, and `query: ` before it.
+    assert sum(min(utf8_length(text), length) + 2 + 3 for text in texts) <= most_tokens(request, length)
+    assert most_tokens(request, length) <= len(texts) * (length + 20)
+
+
+@pytest.mark.parametrize("absurd", [10**6, 10**9, 10**15])
+def test_a_bill_that_cannot_be_right_teaches_nothing(absurd: int) -> None:
+    estimator = TokenEstimator()
+    texts = ["x" * 40] * 96
+    for _ in range(20):
+        learn(estimator, texts, bill(texts, 4.0))
+    before = estimator.bytes_per_token
+    learn(estimator, texts, absurd)
+    assert estimator.bytes_per_token == before

@@ -1,0 +1,151 @@
+"""Budgets with thousands of input types."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from pinecone_embed_async._rate_limit import (
+    ConcurrencyLimiter,
+    Flow,
+    Limiter,
+    LimiterOptions,
+    LimitKind,
+    NamedLimit,
+    PermitRequest,
+    RateLimitGate,
+)
+from pinecone_embed_async._rate_limit.budgets import KEYS_KEPT
+from tests.clock import FakeClock
+
+if TYPE_CHECKING:
+    from pinecone_embed_async._rate_limit import Reservation
+
+WINDOW = 60.0
+
+
+class Harness:
+    """A limiter for requests of ever more input types."""
+
+    def __init__(self, **options: Any) -> None:
+        self.limiter = Limiter(LimiterOptions(window=WINDOW, **options))
+        self.concurrency = ConcurrencyLimiter(8)
+        self.now = 0.0
+
+    def begin(self, input_type: str, tokens: int = 10) -> Reservation:
+        key = ("model", input_type)
+        reservations: list[Reservation] = []
+        self.limiter.enqueue(
+            PermitRequest(Flow((self.concurrency, key), "bulk"), self.concurrency, key, tokens, 1, reservations.append),
+            self.now,
+        )
+        (reservation,) = reservations
+        return reservation
+
+    def send(self, input_type: str, tokens: int = 10) -> None:
+        self.limiter.accepted(self.begin(input_type, tokens), tokens, self.now)
+
+    def kept(self) -> set[str]:
+        return {known.input_type for known in self.limiter.statistics(self.now)}
+
+
+def calls_of(harness: Harness, input_type: str) -> int:
+    """Function calls that a request takes: a measure of its cost that no other process disturbs."""
+    count = 0
+
+    def counts(_: object, event: str, __: object) -> None:
+        nonlocal count
+        count += event in {"call", "c_call"}
+
+    sys.setprofile(counts)
+    try:
+        harness.send(input_type)
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_a_limited_number_of_input_types_is_kept() -> None:
+    harness = Harness()
+    for number in range(3300):
+        harness.now += 0.01
+        harness.send(f"type {number}")
+    assert len(harness.kept()) == KEYS_KEPT
+    assert "type 3299" in harness.kept()
+
+
+def test_usage_of_a_known_limit_is_kept_as_long_as_it_counts() -> None:
+    harness = Harness(tokens=lambda _: 100)
+    for number in range(1000):
+        harness.now += 0.01
+        harness.send(f"type {number}", 60)
+    assert len(harness.kept()) == 1000
+    assert harness.limiter.tokens(("model", "type 0")).window.used(harness.now) == 60
+    harness.now += WINDOW
+    for number in range(1000):
+        harness.send(f"later {number % 10}", 1)
+    assert len(harness.kept()) == KEYS_KEPT
+
+
+def test_a_recently_used_budget_keeps_its_learned_limit() -> None:
+    harness = Harness()
+    reservation = harness.begin("passage", 50)
+    harness.limiter.rejected(
+        reservation, harness.now, named=NamedLimit(LimitKind.TOKENS, 500), backoff=lambda _: 0.0, asked=False
+    )
+    for number in range(3000):
+        harness.now += 1.0
+        harness.send(f"type {number}")
+        if number % 100 == 0:
+            harness.send("passage")
+    assert harness.limiter.tokens(("model", "passage")).known == 500
+
+
+def test_budgets_in_flight_waiting_or_paused_are_kept() -> None:
+    harness = Harness(tokens=lambda key: 100 if key[1] == "waits" else None)
+    harness.concurrency = ConcurrencyLimiter(1000)
+    flying = harness.begin("in flight")
+    harness.send("waits", 100)
+    key = ("model", "waits")
+    flow = Flow[PermitRequest]((harness.concurrency, key), "bulk")
+    granted: list[Reservation] = []
+    harness.limiter.enqueue(PermitRequest(flow, harness.concurrency, key, 100, 100, granted.append), harness.now)
+    paused = harness.begin("pauses")
+    harness.limiter.rejected(paused, harness.now, named=None, backoff=lambda _: 600.0, asked=True)
+    for number in range(2000):
+        harness.send(f"type {number}")
+    assert harness.kept() >= {"in flight", "waits", "pauses"}
+    assert harness.limiter.pause_left(("model", "pauses"), harness.now) == 600
+    assert not granted
+    harness.now += WINDOW
+    harness.limiter.dispatch(harness.now)
+    assert len(granted) == 1
+    harness.limiter.accepted(flying, 10, harness.now)
+    assert harness.limiter.tokens(("model", "in flight")).in_flight == 0
+
+
+def test_the_cost_of_a_request_does_not_grow_with_the_input_types_kept() -> None:
+    few, many = Harness(tokens=lambda _: 1000), Harness(tokens=lambda _: 1000)
+    for number in range(3300):
+        many.send(f"type {number}")
+    for number in range(10):
+        few.send(f"type {number}")
+    # One or two of the others are checked.
+    assert calls_of(many, "type 5") <= calls_of(few, "type 5") + 40
+
+
+def test_reading_a_limit_or_a_pause_creates_no_budget() -> None:
+    harness = Harness(tokens=lambda _: 77)
+    assert harness.limiter.known_tokens(("model", "unheard of")) == 77
+    assert harness.limiter.pause_left(("model", "unheard of"), harness.now) == 0
+    assert not harness.kept()
+
+
+async def test_a_limited_number_of_acceptance_times_is_kept() -> None:
+    clock = FakeClock()
+    gate, concurrency = RateLimitGate(LimiterOptions(), clock=clock), ConcurrencyLimiter(8)
+    for number in range(2 * KEYS_KEPT):
+        key = ("model", f"type {number}")
+        (await gate.permit(Flow((concurrency, key), "bulk"), concurrency, key, 10, 1)).accepted(10)
+    known = [gate.last_acceptance(("model", f"type {number}")) for number in range(2 * KEYS_KEPT)]
+    assert known == [None] * KEYS_KEPT + [clock.time()] * KEYS_KEPT

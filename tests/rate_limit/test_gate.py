@@ -1,0 +1,565 @@
+import asyncio
+import gc
+import os
+import pickle
+import threading
+import time
+import warnings
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from pinecone_embed_async._clock import SystemClock
+from pinecone_embed_async._rate_limit import (
+    ConcurrencyLimiter,
+    Flow,
+    Limiter,
+    LimiterOptions,
+    Permit,
+    PermitRequest,
+    QuotaDemand,
+    QuotaOutcome,
+    RateLimitGate,
+)
+from tests.clock import FakeClock, settle
+from tests.rate_limit.cluster import Cluster
+from tests.rate_limit.world import Count
+
+KEY = ("model", "passage")
+
+
+def gate(clock: Any, tokens: int | None = None, **options: Any) -> RateLimitGate:
+    return RateLimitGate(LimiterOptions(lambda _: tokens, first_in_flight=1000, **options), clock=clock)
+
+
+class Caller:
+    """Requests permits for one flow and concurrency limiter."""
+
+    def __init__(self, of: RateLimitGate, *, most: int = 8) -> None:
+        self.gate = of
+        self.concurrency = ConcurrencyLimiter(most)
+        self.flow = Flow[PermitRequest]("group", "bulk")
+
+    def permit(self, want: int = 10, least: int = 1) -> Coroutine[Any, Any, Permit]:
+        return self.gate.permit(self.flow, self.concurrency, KEY, want, least)
+
+
+async def test_an_available_permit_is_granted_without_waiting() -> None:
+    clock = FakeClock()
+    caller = Caller(gate(clock, 100))
+    coroutine = caller.permit(60)
+    with pytest.raises(StopIteration) as returned:
+        coroutine.send(None)
+    assert returned.value.value.tokens == 60
+    assert clock.pending == 0
+
+
+async def test_waiters_share_one_timer_and_wake_in_order() -> None:
+    clock = FakeClock()
+    caller = Caller(gate(clock, 100), most=100)
+    (await caller.permit(100)).accepted(None)
+    order = list[int]()
+
+    async def wait(number: int) -> None:
+        permit = await caller.permit(10, 10)
+        order.append(number)
+        permit.accepted(None)
+
+    tasks = [asyncio.create_task(wait(number)) for number in range(10)]
+    await settle()
+    assert clock.pending == 1
+    clock.advance(59.9)
+    await settle()
+    assert not order
+    clock.advance(0.1)
+    await asyncio.gather(*tasks)
+    assert order == list(range(10))
+    assert clock.pending == 0
+
+
+async def test_a_waiter_cancelled_while_waiting_leaves_nothing_behind() -> None:
+    clock = FakeClock()
+    caller = Caller(gate(clock, 100))
+    first = await caller.permit(100)
+    cancelled, waits = (asyncio.create_task(caller.permit(50, 50)) for _ in range(2))
+    await settle()
+    cancelled.cancel()
+    await settle()
+    first.give_back()
+    assert (await waits).tokens == 50
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    assert clock.pending == 0
+    assert not caller.gate._waiters
+
+
+async def test_a_waiter_cancelled_as_its_permit_is_granted_gives_it_back() -> None:
+    caller = Caller(gate(FakeClock()), most=1)
+    first = await caller.permit()
+    cancelled, waits = (asyncio.create_task(caller.permit()) for _ in range(2))
+    await settle()
+    first.accepted(None)
+    cancelled.cancel()
+    await waits
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    assert caller.concurrency.in_flight == 1
+    assert not caller.gate._unclaimed
+
+
+async def test_a_timer_that_fires_early_is_set_again() -> None:
+    clock = FakeClock()
+    caller = Caller(gate(clock, 100))
+    (await caller.permit(100)).accepted(None)
+    waits = asyncio.create_task(caller.permit(50, 50))
+    await settle()
+    caller.gate._fire(asyncio.get_running_loop())
+    assert not waits.done()
+    clock.advance(60)
+    await waits
+
+
+async def test_a_guessed_limit_is_logged_once_with_the_cure(caplog: pytest.LogCaptureFixture) -> None:
+    clock = FakeClock()
+    caller = Caller(gate(clock))
+    for _ in range(2):
+        (await caller.permit(100)).accepted(None)
+        clock.advance(40)
+    for _ in range(2):
+        permits = [await caller.permit(10) for _ in range(2)]
+        clock.advance(0.1)
+        for permit in permits:
+            permit.rejected("Too many requests", None, lambda _: 1.0)
+        assert len(caplog.records) <= 1
+        clock.advance(60)
+        (await caller.permit(10)).accepted(None)
+        clock.advance(60)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "model (passage)" in record.getMessage()
+    assert "quota=" in record.getMessage()
+
+
+async def test_given_and_named_limits_are_not_logged_as_guesses(caplog: pytest.LogCaptureFixture) -> None:
+    clock = FakeClock()
+    for tokens in (None, 1000):
+        caller = Caller(gate(clock, tokens))
+        permit = await caller.permit(100)
+        permit.rejected("the max embedding tokens per minute (500) model 'model'", None, lambda _: 1.0)
+        clock.advance(120)
+        (await caller.permit(100)).accepted(None)
+    assert not caplog.records
+
+
+def in_thread(work: Callable[[], Coroutine[Any, Any, Any]]) -> threading.Thread:
+    thread = threading.Thread(target=lambda: asyncio.run(work()))
+    thread.start()
+    return thread
+
+
+def test_threads_that_share_a_gate_keep_its_limit_and_lose_no_wake_up() -> None:
+    limit, window = 400, 0.2
+    shared = gate(SystemClock(), limit, window=window)
+    lock, count, over = threading.Lock(), Count(window, "sliding"), list[float]()
+    done = list[int]()
+
+    async def call(caller: Caller) -> None:
+        for _ in range(8):
+            permit = await caller.permit(30, 5)
+            with lock:
+                now = time.monotonic()
+                if not count.fits(now, permit.tokens, limit):
+                    over.append(now)
+                count.add(now, permit.tokens)
+            await asyncio.sleep(0.001)
+            permit.accepted(None)
+            done.append(permit.tokens)
+
+    async def work() -> None:
+        caller = Caller(shared)
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            for _ in range(6):
+                group.create_task(call(caller))
+
+    threads = [in_thread(work) for _ in range(3)]
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert len(done) == 3 * 6 * 8
+    assert not over
+    assert not shared._waiters
+    assert not shared._unclaimed
+
+
+def test_a_response_in_one_thread_wakes_a_waiter_in_another() -> None:
+    shared = gate(SystemClock())
+    concurrency = ConcurrencyLimiter(1)
+    got = threading.Event()
+
+    def until_the_other_waits() -> None:
+        while not shared.waiting({concurrency}):
+            time.sleep(0.001)
+
+    async def first() -> None:
+        permit = await shared.permit(Flow[PermitRequest]("a", "bulk"), concurrency, KEY, 1, 1)
+        await asyncio.to_thread(until_the_other_waits)
+        permit.accepted(None)
+        await asyncio.to_thread(got.wait, 10)
+
+    async def second() -> None:
+        await shared.permit(Flow[PermitRequest]("b", "bulk"), concurrency, KEY, 1, 1)
+        got.set()
+
+    one = in_thread(first)
+    while not concurrency.in_flight:
+        time.sleep(0.001)
+    other = in_thread(second)
+    one.join(20)
+    other.join(20)
+    assert got.is_set()
+
+
+def test_a_loop_that_is_not_running_is_notified_once_to_recheck_its_timer() -> None:
+    """Its queue does not grow, however many steps another thread takes."""
+    clock = FakeClock()
+    shared = gate(clock, 100)
+    idle = asyncio.new_event_loop()
+    notified = list[object]()
+
+    async def start() -> None:
+        caller = Caller(shared)
+        (await caller.permit(100)).accepted(None)
+        task = asyncio.create_task(caller.permit(50, 50))
+        await asyncio.sleep(0)
+        tasks.append(task)
+
+    tasks: list[asyncio.Task[Permit]] = []
+    idle.run_until_complete(start())
+    soon = idle.call_soon_threadsafe
+    idle.call_soon_threadsafe = lambda *what, **context: (notified.append(what), soon(*what, **context))[1]  # type: ignore[method-assign,func-returns-value]
+
+    async def other() -> None:
+        caller = Caller(shared)
+        # Due sooner than any timer of the idle loop, again and again.
+        shared._timers.clear()
+        for _ in range(50):
+            (await caller.gate.permit(caller.flow, caller.concurrency, None, 0, 0)).give_back()
+
+    asyncio.run(other())
+    assert len(notified) == 1
+    tasks[0].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        idle.run_until_complete(tasks[0])
+    idle.close()
+
+
+def drop(tasks: list[asyncio.Task[Permit]]) -> None:
+    """Garbage-collect tasks of a closed loop, without asyncio's warning that they were pending."""
+    while tasks:
+        tasks.pop()._log_destroy_pending = False  # type: ignore[attr-defined]
+    gc.collect()
+
+
+@pytest.mark.parametrize("is_granted", [False, True])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_closed_event_loop_takes_no_permit_with_it(is_granted: bool) -> None:
+    shared = gate(SystemClock())
+    concurrency, left = ConcurrencyLimiter(1), list[asyncio.Task[Permit]]()
+
+    async def hold_and_wait() -> Permit:
+        permit = await shared.permit(Flow[PermitRequest]("a", "bulk"), concurrency, KEY, 1, 1)
+        left.append(asyncio.create_task(shared.permit(Flow[PermitRequest]("b", "bulk"), concurrency, KEY, 1, 1)))
+        await asyncio.sleep(0)
+        return permit
+
+    loop = asyncio.new_event_loop()
+    permit = loop.run_until_complete(hold_and_wait())
+    if is_granted:
+        permit.give_back()
+    loop.close()
+    if not is_granted:
+        permit.give_back()
+
+    async def go_on() -> None:
+        async with asyncio.timeout(10):
+            (await shared.permit(Flow[PermitRequest]("c", "bulk"), concurrency, KEY, 1, 1)).accepted(None)
+
+    asyncio.run(go_on())
+    assert concurrency.in_flight == 0
+    assert not shared._unclaimed
+    assert not shared._waiters
+    drop(left)
+    assert concurrency.in_flight == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_waiters_of_a_closed_event_loop_are_dropped_at_the_next_step() -> None:
+    shared = gate(SystemClock(), 100)
+    concurrency, left = ConcurrencyLimiter(8), list[asyncio.Task[Permit]]()
+
+    async def use_up_and_wait() -> None:
+        await shared.permit(Flow[PermitRequest]("a", "bulk"), concurrency, KEY, 100, 100)
+        left.append(asyncio.create_task(shared.permit(Flow[PermitRequest]("b", "bulk"), concurrency, KEY, 50, 50)))
+        await asyncio.sleep(0)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(use_up_and_wait())
+    assert shared.waiting({concurrency}) == 1
+    loop.close()
+    shared.change(lambda _limiter, _now: None)
+    assert shared.waiting({concurrency}) == 0
+    assert not shared._waiters
+    assert not shared._timers
+    drop(left)
+    assert concurrency.in_flight == 1
+
+
+async def test_a_coroutine_closed_during_a_step_neither_blocks_nor_loses_its_permit() -> None:
+    """The garbage collector may do that at any moment."""
+    caller = Caller(gate(FakeClock()), most=1)
+    permit = await caller.permit()
+
+    async def send() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            permit.give_back()
+
+    coroutine = send()
+    coroutine.send(None)
+    caller.gate.change(lambda _, __: coroutine.close())
+    assert caller.concurrency.in_flight == 0
+
+
+@pytest.mark.parametrize("has_permit", [False, True])
+async def test_a_coroutine_closed_while_it_waits_leaves_nothing_behind(has_permit: bool) -> None:
+    caller = Caller(gate(FakeClock()), most=1)
+    first = await caller.permit()
+    coroutine = caller.permit()
+    coroutine.send(None)
+    if has_permit:
+        first.give_back()
+    coroutine.close()
+    assert caller.gate.waiting({caller.concurrency}) == 0
+    assert caller.concurrency.in_flight == (0 if has_permit else 1)
+    assert not caller.gate._waiters
+    assert not caller.gate._unclaimed
+
+
+async def test_an_exception_in_a_step_does_not_block_the_next() -> None:
+    caller = Caller(gate(FakeClock()))
+
+    def broken(limiter: Limiter, now: float) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        caller.gate.change(broken)
+    (await caller.permit()).accepted(None)
+
+
+def child_of(work: Callable[[], bool]) -> bool:
+    """Whether `work` returns true in a child process, within ten seconds."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        child = os.fork()
+    if not child:
+        try:
+            os._exit(0 if work() else 1)
+        finally:
+            os._exit(2)
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status == 0
+        time.sleep(0.01)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    return False
+
+
+def test_after_a_fork_usage_stays_and_waiting_requests_are_forgotten() -> None:
+    shared = gate(FakeClock(), 100)
+    concurrency, flow = ConcurrencyLimiter(8), Flow[PermitRequest]("a", "bulk")
+
+    async def work() -> bool:
+        permit = await shared.permit(flow, concurrency, KEY, 60, 60)
+        waits = asyncio.create_task(shared.permit(flow, concurrency, KEY, 60, 60))
+        await asyncio.sleep(0)
+
+        def in_child() -> bool:
+            if shared.waiting({concurrency}) or concurrency.in_flight or shared.statistics()[0].used != 60:
+                return False
+            # The parent's permit is not the child's.
+            permit.give_back()
+            asyncio._set_running_loop(None)
+
+            async def go_on() -> int:
+                return (await shared.permit(flow, concurrency, KEY, 60, 10)).tokens
+
+            return asyncio.run(go_on()) == 40 and shared.statistics()[0].used == 100
+
+        is_right = child_of(in_child)
+        waits.cancel()
+        return is_right and shared.waiting({concurrency}) == 1
+
+    assert asyncio.run(work())
+
+
+def test_a_fork_while_another_thread_holds_the_lock_does_not_block_the_child() -> None:
+    shared = gate(FakeClock(), 100)
+    is_held, may_go = threading.Event(), threading.Event()
+
+    def hold(limiter: Limiter, now: float) -> None:
+        is_held.set()
+        may_go.wait(20)
+
+    thread = threading.Thread(target=lambda: shared.change(hold))
+    thread.start()
+    is_held.wait()
+    is_right = child_of(lambda: shared.known_limit(KEY) == 100 and shared.pause_left(KEY) == 0)
+    may_go.set()
+    thread.join()
+    assert is_right
+
+
+def caller_of(cluster: Cluster, *, most: int = 8) -> Caller:
+    return Caller(RateLimitGate(LimiterOptions(), clock=FakeClock(), backend=cluster), most=most)
+
+
+async def test_each_flow_has_one_name_of_its_own_for_the_quota_back_end() -> None:
+    cluster = Cluster()
+    for _ in range(2):
+        caller = caller_of(cluster)
+        for _ in range(20):
+            # The previous flow is gone, and its id free.
+            caller.flow = Flow[PermitRequest]("group", "bulk")
+            for _ in range(2):
+                (await caller.permit()).give_back()
+    names = [demand.flow for demand in cluster.demands]
+    assert names[::2] == names[1::2]
+    assert len(set(names)) == 40
+    assert pickle.loads(pickle.dumps(names)) == names  # noqa: S301 - our own
+
+
+ENDS: list[tuple[Callable[[Permit], object], QuotaOutcome]] = [
+    (lambda permit: permit.accepted(19), QuotaOutcome("accepted", 19)),
+    (lambda permit: permit.accepted(None), QuotaOutcome("accepted", 20)),
+    (lambda permit: permit.failed(is_overload=True), QuotaOutcome("failed", 20)),
+    (lambda permit: permit.rejected("too much", 3.0, lambda _: 99.0), QuotaOutcome("rejected", 20, "too much", 3.0)),
+    (lambda permit: permit.give_back(), QuotaOutcome("unused", 0)),
+]
+
+
+@pytest.mark.parametrize(("end", "outcome"), ENDS)
+async def test_each_grant_of_a_quota_back_end_is_settled_once(
+    end: Callable[[Permit], object], outcome: QuotaOutcome
+) -> None:
+    cluster = Cluster()
+    caller = caller_of(cluster)
+    permit = await caller.permit(100, 7)
+    assert cluster.demands == [QuotaDemand(*KEY, 100, 7, "bulk", caller.flow.name)]
+    assert permit.tokens == 25
+    permit.shrink(20)
+    end(permit)
+    assert cluster.outcomes == [(cluster.grants[0], outcome)]
+    assert caller.concurrency.in_flight == 0
+    # The back end decides about pauses, not the client.
+    assert caller.gate.pause_left(KEY) == 0
+
+
+async def test_the_last_acceptance_is_known_with_and_without_a_quota_back_end() -> None:
+    for caller in (caller_of(Cluster()), Caller(gate(FakeClock(), 100))):
+        assert caller.gate.last_acceptance(KEY) is None
+        (await caller.permit()).failed(is_overload=False)
+        assert caller.gate.last_acceptance(KEY) is None
+        (await caller.permit()).accepted(None)
+        assert caller.gate.last_acceptance(KEY) == 1000.0
+        assert caller.gate.last_acceptance(("model", "query")) is None
+
+
+async def test_a_request_cancelled_before_its_grant_has_none() -> None:
+    cluster = Cluster()
+    cluster.may_answer.clear()
+    caller = caller_of(cluster)
+    waits = asyncio.create_task(caller.permit())
+    await settle()
+    waits.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waits
+    cluster.may_answer.set()
+    await settle()
+    assert not cluster.grants
+    assert not cluster.outcomes
+
+
+async def test_a_request_cancelled_after_its_grant_settles_it_as_unused() -> None:
+    cluster = Cluster()
+    caller = caller_of(cluster, most=1)
+    first = await caller.permit()
+    waits = asyncio.create_task(caller.permit())
+    await settle()
+    assert len(cluster.grants) == 2
+    waits.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waits
+    assert cluster.outcomes == [(cluster.grants[1], QuotaOutcome("unused", 0))]
+    first.accepted(5)
+    assert [outcome.kind for _, outcome in cluster.outcomes] == ["unused", "accepted"]
+
+
+def test_repr() -> None:
+    assert repr(gate(FakeClock())) == "<RateLimitGate <Limiter 0 waiting>>"
+
+
+async def test_the_last_acceptance_is_the_latest() -> None:
+    clock = FakeClock()
+    caller = Caller(gate(clock))
+    for _ in range(2):
+        clock.advance(100)
+        (await caller.permit()).accepted(None)
+        assert caller.gate.last_acceptance(KEY) == clock.now
+
+
+def test_a_waiter_in_another_thread_is_woken_for_every_window() -> None:
+    shared = gate(SystemClock(), 100, window=0.1)
+    waits, goes = threading.Semaphore(0), list[int]()
+
+    async def wait() -> None:
+        caller = Caller(shared)
+        async with asyncio.timeout(8):
+            for number in range(3):
+                permit = await caller.permit(100, 100)
+                goes.append(number)
+                permit.give_back()
+                waits.release()
+                assert await asyncio.to_thread(full.acquire, timeout=5)
+
+    full = threading.Semaphore(0)
+
+    async def fill() -> None:
+        caller = Caller(shared)
+        async with asyncio.timeout(8):
+            for number in range(3):
+                permit = await caller.permit(100, 100)
+                if number:
+                    full.release()
+                else:
+                    thread.start()
+                # The other thread waits for a response, so it has no timer of its own.
+                while not shared.waiting({*concurrencies(shared)}):  # noqa: ASYNC110 - another thread has no event
+                    await asyncio.sleep(0.001)
+                permit.accepted(None)
+                assert await asyncio.to_thread(waits.acquire, timeout=5), "the waiter was not woken"
+        full.release()
+
+    def concurrencies(of: RateLimitGate) -> set[ConcurrencyLimiter]:
+        return {waiter.request.concurrency for waiters in list(of._waiters.values()) for waiter in list(waiters)}
+
+    thread = threading.Thread(target=lambda: asyncio.run(wait()))
+    try:
+        asyncio.run(fill())
+    finally:
+        thread.join()
+    assert goes == [0, 1, 2]

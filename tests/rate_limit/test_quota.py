@@ -1,0 +1,82 @@
+import math
+from typing import Any
+
+import pytest
+
+from pinecone_embed_async import ConfigurationError, EmbedClient, Quota, SharedQuota
+from pinecone_embed_async._models import PLANS
+from pinecone_embed_async._rate_limit import QuotaDemand, limiter_options
+
+BAD_WHOLE: list[Any] = [0, -1, 1.5, "1000", True, math.inf]
+
+
+@pytest.mark.parametrize("name", ["tokens_per_minute", "requests_per_second", "requests_per_minute"])
+@pytest.mark.parametrize("value", BAD_WHOLE)
+def test_limits_must_be_integers_from_1(name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name} must be an integer ≥ 1, or None to learn it, got"):
+        Quota(**{name: value})
+
+
+@pytest.mark.parametrize("window", [0, -1, math.inf, math.nan, "60", True, None])
+def test_a_window_must_be_a_positive_number_of_seconds(window: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^window must be a number of seconds > 0, got"):
+        Quota(window=window)
+
+
+@pytest.mark.parametrize("quota", ["gold", "", 250_000, 1.5, object(), SharedQuota])
+def test_invalid_quotas_are_refused_by_client_and_shared_quota(quota: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^quota must be "):
+        EmbedClient("multilingual-e5-large", api_key="k", quota=quota)
+    with pytest.raises(ConfigurationError, match=r"^quota must be "):
+        SharedQuota(quota)
+
+
+def test_the_message_names_the_plans() -> None:
+    with pytest.raises(ConfigurationError, match=r'"starter".*"standard".*\'gold\''):
+        limiter_options("gold")
+
+
+# Source: the token limits in the service's documentation (2025-10).
+@pytest.mark.parametrize(
+    ("plan", "model", "input_type", "tokens"),
+    [
+        ("starter", "multilingual-e5-large", "passage", 250_000),
+        ("starter", "multilingual-e5-large", "query", 50_000),
+        ("standard", "multilingual-e5-large", "passage", 1_000_000),
+        ("standard", "pinecone-sparse-english-v0", "passage", 3_000_000),
+    ],
+)
+def test_tokens_of_plans_by_model_and_input_type(plan: str, model: str, input_type: str, tokens: int) -> None:
+    options = limiter_options(plan)
+    assert options.tokens((model, input_type)) == tokens
+    assert (options.requests_per_second, options.requests_per_minute, options.window) == (100, 2000, 60)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_a_plan_has_tokens_for_unknown_models(plan: str) -> None:
+    assert limiter_options(plan, "sparse").tokens(("new", "")) is not None
+    assert limiter_options(plan, None).tokens(("new", "passage")) is not None
+
+
+def test_own_limits_hold_for_every_model_and_no_quota_has_none() -> None:
+    own = limiter_options(Quota(1000, None, 7, window=0.5))
+    assert own.tokens(("any", "query")) == 1000
+    assert (own.requests_per_second, own.requests_per_minute, own.window) == (None, 7, 0.5)
+    nothing = limiter_options(None)
+    assert nothing.tokens(("any", "query")) is None
+    assert nothing.requests_per_second is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"tokens": 0}, "tokens must be an integer ≥ 1, got 0"),
+        ({"least": 0}, "least must be an integer ≥ 1, got 0"),
+        ({"least": 1.5}, "least must be an integer ≥ 1, got 1.5"),
+        ({"least": 11}, "least must be at most tokens, which is 10, got 11"),
+        ({"priority": "high"}, 'priority must be "interactive" or "bulk", got \'high\''),
+    ],
+)
+def test_invalid_demands_are_refused(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{message}$"):
+        QuotaDemand(**{"model": "m", "input_type": "", "tokens": 10, "least": 1, **changed})

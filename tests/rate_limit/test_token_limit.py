@@ -1,0 +1,537 @@
+import math
+from collections.abc import Callable
+
+import pytest
+
+from pinecone_embed_async._rate_limit.limit_probe import EAGER_PROBES
+from pinecone_embed_async._rate_limit.token_limit import (
+    ACCEPTED_PER_STEP,
+    FIRST_IN_FLIGHT,
+    JITTER,
+    PATIENCE,
+    SMALLEST_CUT,
+    TokenLimit,
+)
+
+LENGTH = 60.0
+
+
+class Sender:
+    """Sends requests under a limit, with a clock of its own."""
+
+    def __init__(self, given: int | None = None, *, first_in_flight: int = FIRST_IN_FLIGHT) -> None:
+        self.limit = TokenLimit(LENGTH, given, first_in_flight=first_in_flight)
+        self.now = 1000.0
+
+    def send(self, tokens: int) -> tuple[float, int, bool]:
+        return self.now, tokens, self.limit.reserve(tokens, self.now)
+
+    def accept(self, sent: tuple[float, int, bool], billed: int | None = None) -> None:
+        at, tokens, is_probe = sent
+        billed = tokens if billed is None else billed
+        self.limit.settle(tokens, billed, self.now)
+        self.limit.accepted(at, billed, self.now, is_probe=is_probe)
+
+    def reject(
+        self,
+        sent: tuple[float, int, bool],
+        named: int | None = None,
+        *,
+        backoff: Callable[[int], float] = lambda _: 1.0,
+        asked: bool = False,
+    ) -> None:
+        at, tokens, is_probe = sent
+        self.limit.settle(tokens, 0, self.now)
+        self.limit.rejected(at, tokens, self.now, named=named, backoff=backoff, asked=asked, is_probe=is_probe)
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+
+    def room(self, want: int = 1000, least: int = 10) -> int:
+        return self.limit.room(want, least, self.now)
+
+    def room_at(self, want: int = 1000, least: int = 10) -> float | None:
+        return self.limit.room_at(want, least, self.now)
+
+    def fill(self, tokens: int) -> None:
+        """Send a request that is accepted a tenth of a second later."""
+        sent = self.send(tokens)
+        self.pass_time(0.1)
+        self.accept(sent)
+
+
+def test_requests_that_fit_the_rest_of_the_window_are_sent_at_once() -> None:
+    sender = Sender(10_000)
+    for _ in range(10):
+        assert sender.room() == 1000
+        sender.send(1000)
+    assert sender.room() == 0
+    assert sender.room_at() is None, "it depends on responses"
+
+
+def test_the_last_request_of_a_window_is_cut_to_the_rest() -> None:
+    sender = Sender(10_000)
+    sender.fill(9_400)
+    assert sender.room() == 600
+    assert sender.room(least=700) == 0
+
+
+def test_requests_are_not_cut_to_crumbs() -> None:
+    sender = Sender(10_000)
+    sender.fill(9_950)
+    assert sender.room(want=1000, least=10) == 0
+    assert sender.room(want=16 * 50, least=10) == 50
+    assert 1000 // SMALLEST_CUT > 50
+
+
+def test_a_request_that_soon_fits_whole_is_not_cut() -> None:
+    sender = Sender(10_000)
+    sender.fill(9_400)
+    sender.pass_time(LENGTH - PATIENCE * LENGTH / 2)
+    assert sender.room() == 0
+    assert sender.room_at() == pytest.approx(1000.1 + LENGTH)
+
+
+def test_a_request_larger_than_the_limit_has_a_window_to_itself() -> None:
+    sender = Sender(1000)
+    assert sender.room(want=5000, least=5000) == 1000
+    sender.fill(10)
+    assert sender.room(want=5000, least=5000) == 0
+    when = sender.room_at(want=5000, least=5000)
+    assert when is not None
+    sender.now = when
+    assert sender.room(want=5000, least=5000) == 1000
+
+
+def test_billed_tokens_count_instead_of_the_estimate() -> None:
+    sender = Sender(10_000)
+    sender.accept(sender.send(8000), billed=4000)
+    assert sender.room(want=6000) == 6000
+    sender.accept(sender.send(1000), billed=6000)
+    assert sender.room() == 0
+
+
+def test_a_reservation_given_back_leaves_everything_as_it_was() -> None:
+    sender = Sender(10_000)
+    _, tokens, is_probe = sender.send(10_000)
+    sender.limit.unused(tokens, is_probe=is_probe)
+    assert sender.limit.in_flight == 0
+    assert sender.room(want=10_000) == 10_000
+
+
+def test_while_no_limit_is_known_few_are_in_flight_and_more_with_acceptances() -> None:
+    sender = Sender()
+    sent = [sender.send(1000) for _ in range(FIRST_IN_FLIGHT)]
+    assert (sender.room(), sender.room_at()) == (0, None)
+    for one in sent:
+        sender.accept(one)
+    for _ in range(ACCEPTED_PER_STEP):
+        sender.fill(1000)
+    assert sender.limit.most_in_flight == FIRST_IN_FLIGHT + 1
+
+
+def test_a_named_limit_is_learned() -> None:
+    sender = Sender()
+    for _ in range(9):
+        sender.fill(1000)
+    sender.reject(sender.send(2000), named=10_000)
+    assert (sender.limit.limit, sender.limit.source) == (10_000, "named")
+    # Others may have used the rest; after the pause one request at a time is sent.
+    sender.pass_time(LENGTH * (1 + JITTER) + 1)
+    sender.fill(1000)
+    assert sender.room(want=20_000) == 9000
+
+
+def test_a_rejection_explained_by_usage_pauses_until_that_is_free() -> None:
+    sender = Sender()
+    sender.fill(9_900)
+    answered = sender.now
+    sender.reject(sender.send(1000), named=10_000)
+    assert answered + LENGTH < sender.limit.paused_until <= answered + LENGTH * (1 + JITTER)
+
+
+def test_an_unexplained_rejection_pauses_briefly() -> None:
+    sender = Sender()
+    sender.fill(1000)
+    sender.reject(sender.send(1000), named=10_000)
+    assert sender.limit.paused_until == sender.now + 1
+
+
+def test_a_named_limit_below_the_given_one_is_learned_and_a_higher_one_is_not() -> None:
+    sender = Sender(10_000)
+    sender.reject(sender.send(1000), named=20_000)
+    assert (sender.limit.limit, sender.limit.source) == (10_000, "given")
+    sender.reject(sender.send(1000), named=5_000)
+    assert (sender.limit.limit, sender.limit.source) == (5_000, "named")
+
+
+def test_after_a_rejection_and_its_pause_one_request_goes_at_a_time_until_accepted() -> None:
+    sender = Sender(10_000)
+    sender.reject(sender.send(1000))
+    assert (sender.room(), sender.room_at()) == (0, sender.now + 1)
+    sender.pass_time(1)
+    assert sender.room() == 1000
+    alone = sender.send(1000)
+    assert (sender.room(), sender.room_at()) == (0, None)
+    sender.accept(alone)
+    assert sender.room() == 1000
+
+
+def test_a_burst_counts_once_and_the_pause_grows_with_each_burst() -> None:
+    sender, bursts = Sender(10_000), list[int]()
+
+    def backoff(streak: int) -> float:
+        bursts.append(streak)
+        return 2.0**streak
+
+    burst = [sender.send(100) for _ in range(5)]
+    for one in burst:
+        sender.pass_time(0.01)
+        sender.reject(one, backoff=backoff)
+    assert bursts == [1]
+    for streak in (2, 3):
+        sender.now = sender.limit.paused_until
+        sender.reject(sender.send(100), backoff=backoff)
+        assert bursts[-1] == streak
+        assert sender.limit.paused_until == sender.now + 2.0**streak
+    assert sender.limit.rejections == 7
+
+
+def test_a_longer_retry_after_later_in_a_burst_is_obeyed() -> None:
+    sender = Sender(10_000)
+    first, second, third = (sender.send(100) for _ in range(3))
+    sender.pass_time(0.1)
+    sender.reject(first, backoff=lambda _: 2.0, asked=True)
+    sender.reject(second, backoff=lambda _: 30.0, asked=True)
+    sender.reject(third, backoff=lambda _: 1.0, asked=True)
+    assert sender.limit.paused_until == sender.now + 30
+
+
+def test_a_late_rejection_of_an_old_burst_does_not_pause_again() -> None:
+    sender = Sender(10_000)
+    first, late = sender.send(100), sender.send(100)
+    sender.pass_time(0.1)
+    sender.reject(first)
+    sender.pass_time(1)
+    sender.fill(100)
+    sender.reject(late)
+    assert not sender.limit.is_cautious
+    assert sender.room() == 1000
+
+
+def test_an_acceptance_of_a_request_sent_before_the_rejection_does_not_end_caution() -> None:
+    sender = Sender(10_000)
+    before, rejected = sender.send(100), sender.send(100)
+    sender.pass_time(0.1)
+    sender.reject(rejected)
+    sender.accept(before)
+    assert sender.limit.is_cautious
+
+
+def test_an_unnamed_limit_is_found_from_the_accepted_tokens() -> None:
+    sender = Sender()
+    for _ in range(80):
+        sender.fill(1000)
+        sender.pass_time(LENGTH / 40)
+    used = sender.limit.window.used(sender.now)
+    sender.reject(sender.send(1000))
+    assert (sender.limit.limit, sender.limit.source) == (used, "found")
+    sender.now = sender.limit.paused_until
+    sender.reject(sender.send(1000))
+    assert used / 2 <= sender.limit.limit < used
+
+
+def test_a_guess_that_turns_out_too_low_is_dropped() -> None:
+    sender = Sender()
+    sender.fill(1000)
+    sender.reject(sender.send(1000))
+    assert sender.limit.source == "found"
+    sender.now = sender.limit.paused_until
+    # One request may exceed it.
+    assert sender.room(want=50_000) == 50_000
+    sender.fill(50_000)
+    assert sender.limit.source == "unknown"
+
+
+def sender_for_a_while() -> Sender:
+    """A sender that has sent for more than a window, so that its usage of the last one is known."""
+    sender = Sender()
+    for _ in range(300):
+        sender.fill(1000)
+        sender.pass_time(LENGTH / 200)
+    return sender
+
+
+def reject_together(sender: Sender, requests: int) -> None:
+    sent = [sender.send(1000) for _ in range(requests)]
+    sender.pass_time(0.1)
+    for one in sent:
+        sender.reject(one)
+
+
+def reject_one_of(sender: Sender, requests: int) -> None:
+    """Send requests of which the first is rejected, and the others and the one after the pause are accepted."""
+    stray, *beside = [sender.send(1000) for _ in range(requests)]
+    sender.pass_time(0.1)
+    sender.reject(stray)
+    for one in beside:
+        sender.accept(one)
+    sender.now = sender.limit.paused_until
+    assert sender.room() == 1000, "one request tests whether it was a limit"
+    sender.fill(1000)
+
+
+@pytest.mark.parametrize("requests", [1, 2, 8])
+def test_a_stray_rejection_leaves_everything_as_it_was(requests: int) -> None:
+    sender = sender_for_a_while()
+    in_flight = sender.limit.most_in_flight
+    reject_one_of(sender, requests)
+    assert (sender.limit.limit, sender.limit.source) == (math.inf, "unknown")
+    assert sender.limit.most_in_flight >= in_flight
+    assert sender.room(want=90_000) == 90_000
+
+
+def test_a_stray_rejection_leaves_a_found_limit_as_it_was() -> None:
+    sender = sender_for_a_while()
+    reject_together(sender, 4)
+    found = sender.limit.limit
+    assert sender.limit.source == "found"
+    sender.now = sender.limit.paused_until + LENGTH
+    for _ in range(20):
+        sender.fill(1000)
+    reject_one_of(sender, 2)
+    assert sender.limit.limit == found
+
+
+def test_a_rejected_request_in_doubt_of_a_found_limit_does_not_cut_it_further() -> None:
+    sender = sender_for_a_while()
+    reject_together(sender, 4)
+    sender.now = sender.limit.paused_until + LENGTH
+    while sender.room():
+        sender.fill(1000)
+        sender.pass_time(0.3)
+    lone, beside = sender.send(1000), sender.send(1000)
+    sender.pass_time(0.1)
+    sender.accept(beside)
+    sender.reject(lone)
+    found = sender.limit.limit
+    sender.now = sender.limit.paused_until
+    assert sender.room() == 1000, "in doubt"
+    doubting = sender.send(1000)
+    sender.pass_time(0.1)
+    sender.reject(doubting)
+    assert sender.limit.limit == found
+    sender.now = sender.limit.paused_until
+    assert sender.room() == 0, "the limit is no longer in doubt"
+
+
+def test_a_burst_rejected_together_is_a_limit_even_if_the_next_request_is_accepted() -> None:
+    sender = sender_for_a_while()
+    reject_together(sender, 4)
+    sender.now = sender.limit.paused_until + 1
+    sender.fill(1000)
+    assert sender.limit.source == "found"
+
+
+def test_a_found_limit_is_reported_once_when_sending_resumes() -> None:
+    sender = sender_for_a_while()
+    assert sender.limit.take_found() is None
+    reject_together(sender, 4)
+    assert sender.limit.take_found() is None, "it may turn out not to be a limit"
+    sender.now = sender.limit.paused_until + 1
+    sender.fill(1000)
+    assert sender.limit.take_found() == int(sender.limit.limit)
+    assert sender.limit.take_found() is None
+
+
+def test_a_named_limit_is_not_reported_as_found() -> None:
+    assert named_sender().limit.take_found() is None
+
+
+def sender_to_a_bucket() -> Sender:
+    """A sender for which one request came free in three seconds after each of eight pauses."""
+    sender = Sender()
+    for _ in range(50):
+        sender.fill(1000)
+    for _ in range(8):
+        reject_together(sender, 2)
+        sender.pass_time(2.8)
+        sender.fill(1000)
+    sender.reject(sender.send(1000))
+    return sender
+
+
+def test_an_even_refill_is_found_from_what_comes_free_after_the_pauses() -> None:
+    sender = sender_to_a_bucket()
+    assert sender.limit.source == "found"
+    assert sender.limit.limit == pytest.approx(1000 * LENGTH / 3, rel=0.1)
+
+
+def test_requests_under_an_even_refill_are_whole_and_spaced_out() -> None:
+    sender = sender_to_a_bucket()
+    for _ in range(2):
+        sender.pass_time(10)
+        sender.fill(1000)
+    # Lateness of one request is made up for.
+    assert sender.room(want=1000) == 1000
+    sender.fill(1000)
+    assert sender.room(want=1000) == 0
+    when = sender.room_at(want=1000)
+    assert when is not None
+    assert when == pytest.approx(sender.now + 3, abs=0.5)
+    sender.now = when
+    assert sender.room(want=1000) == 1000
+
+
+def test_an_unused_reservation_under_an_even_refill_takes_no_time() -> None:
+    sender = sender_to_a_bucket()
+    sender.pass_time(10)
+    sender.fill(1000)
+    before = sender.limit.room_at(1000, 10, sender.now)
+    _, tokens, is_probe = sender.send(1000)
+    sender.limit.adjust(tokens, 400)
+    sender.limit.unused(400, is_probe=is_probe)
+    assert sender.limit.room_at(1000, 10, sender.now) == before
+
+
+def test_a_found_limit_does_not_block_the_smallest_request() -> None:
+    sender = Sender()
+    sender.pass_time(LENGTH)
+    sender.reject(sender.send(16))
+    sender.now = sender.limit.paused_until + LENGTH
+    sender.fill(16)
+    assert sender.room(want=90_000, least=50_000) == 0
+    when = sender.room_at(want=90_000, least=50_000)
+    assert when is not None
+    sender.now = when
+    assert sender.room(want=90_000, least=50_000) >= 50_000
+
+
+def named_sender(limit: int = 10_000) -> Sender:
+    sender = Sender()
+    sender.fill(limit - 100)
+    sender.reject(sender.send(1000), named=limit)
+    sender.now = sender.limit.paused_until
+    sender.fill(100)
+    return sender
+
+
+def test_a_probe_notices_that_a_named_limit_was_raised() -> None:
+    sender = named_sender()
+    sender.pass_time(4 * LENGTH)
+    sender.fill(10_000)
+    assert sender.room() == 1000, "a probe over the limit"
+    probe = sender.send(1000)
+    assert probe[2]
+    assert sender.room() == 0, "one at a time"
+    sender.accept(probe)
+    assert (sender.limit.limit, sender.limit.source) == (math.inf, "unknown")
+
+
+def test_a_rejected_probe_leaves_the_limit_and_the_next_comes_later() -> None:
+    sender = named_sender()
+    sender.pass_time(4 * LENGTH)
+    sender.fill(10_000)
+    sender.reject(sender.send(1000), named=10_000)
+    assert sender.limit.source == "named"
+    sender.now = sender.limit.paused_until
+    sender.fill(100)
+    sender.pass_time(5 * LENGTH)
+    sender.fill(10_000)
+    assert sender.room() == 0
+
+
+def test_a_probe_is_not_mistaken_for_others_sent_at_the_same_time() -> None:
+    sender = named_sender()
+    sender.pass_time(4 * LENGTH)
+    full, probe = sender.send(10_000), sender.send(1000)
+    assert (full[2], probe[2]) == (False, True)
+    sender.pass_time(0.1)
+    sender.accept(full)
+    assert sender.room() == 0, "the probe is still in flight"
+    sender.reject(probe, named=10_000)
+    sender.now = sender.limit.paused_until
+    sender.fill(10_000)
+    assert sender.room() == 0, "and has shown that the limit holds"
+
+
+def test_a_failed_or_unused_probe_makes_room_for_another() -> None:
+    for how in ("failed", "unused"):
+        sender = named_sender()
+        sender.pass_time(4 * LENGTH)
+        sender.fill(10_000)
+        _, tokens, is_probe = sender.send(1000)
+        if how == "failed":
+            sender.limit.settle(tokens, tokens, sender.now)
+            sender.limit.failed(is_probe=is_probe)
+        else:
+            sender.limit.unused(tokens, is_probe=is_probe)
+        assert sender.send(1000)[2], how
+
+
+def test_a_quota_that_was_halved_and_restored_is_back_within_a_window_or_two() -> None:
+    sender = named_sender()
+    sender.pass_time(LENGTH)
+    sender.reject(sender.send(1000), named=5_000)
+    for _ in range(2):
+        sender.now = max(sender.now, sender.limit.paused_until) + LENGTH
+        sender.fill(5_000)
+        if sender.room():
+            break
+    probe = sender.send(1000)
+    assert probe[2]
+    sender.accept(probe)
+    assert sender.limit.limit == math.inf
+    assert EAGER_PROBES >= 2
+
+
+def test_a_due_probe_wakes_nothing_while_a_limit_is_being_found() -> None:
+    sender = named_sender()
+    sender.pass_time(2 * LENGTH)
+    sender.fill(3000)
+    # Others use the quota as well.
+    sender.reject(sender.send(1000), named=10_000)
+    assert sender.limit.source == "found"
+    sender.now = sender.limit.paused_until + 10 * LENGTH
+    sender.fill(int(sender.limit.limit))
+    sender.fill(int(sender.limit.limit))
+    when = sender.room_at()
+    assert sender.room() == 0
+    assert when is not None
+    assert when > sender.now
+
+
+def test_waiting_for_the_limit_counts_and_waiting_for_responses_while_none_is_known_does_not() -> None:
+    sender = Sender(1000)
+    sender.fill(1000)
+    sender.limit.waits(sender.now, is_waiting=True)
+    sender.pass_time(7)
+    assert sender.limit.statistics("m", "p", 1, sender.now).waited == 7
+    sender.limit.advance(sender.now)
+    sender.limit.waits(sender.now, is_waiting=False)
+    sender.pass_time(7)
+    sender.limit.advance(sender.now)
+    assert sender.limit.statistics("m", "p", 1, sender.now).waited == 7
+    unknown = Sender()
+    unknown.limit.waits(unknown.now, is_waiting=True)
+    assert unknown.limit.statistics("m", "p", 1, unknown.now + 9).waited == 0
+
+
+def test_statistics() -> None:
+    sender = Sender(10_000)
+    sender.fill(4000)
+    sender.reject(sender.send(100))
+    known = sender.limit.statistics("m", "p", 3, sender.now)
+    assert (known.model, known.input_type, known.waiting) == ("m", "p", 3)
+    assert (known.limit, known.source, known.used, known.window) == (10_000, "given", 4000, LENGTH)
+    assert (known.rejections, known.paused) == (1, 1.0)
+    assert Sender().limit.statistics("m", "p", 0, 0.0).limit is None
+
+
+def test_repr() -> None:
+    sender = Sender(10_000)
+    sender.fill(4000)
+    assert repr(sender.limit) == "<TokenLimit 4000 used, limit 10000 (given)>"
+    sender.reject(sender.send(100))
+    assert repr(sender.limit) == "<TokenLimit 4000 used, limit 10000 (given), one at a time until accepted>"
+    assert repr(Sender().limit) == "<TokenLimit 0 used, no limit known (unknown)>"

@@ -1,0 +1,99 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pinecone_embed_async._rate_limit.window import RESOLUTION, Window
+from tests.rate_limit.world import Count
+
+WINDOW = 10.0
+REQUESTS = st.lists(
+    st.tuples(st.floats(0, 3), st.floats(0.001, 4), st.floats(0, 1), st.integers(1, 50)), min_size=1, max_size=40
+)
+"""Seconds since the last request, round trip in seconds, fraction of it on the way there, and amount."""
+
+
+@given(REQUESTS, st.floats(0, WINDOW), st.sampled_from(["fixed", "sliding"]))
+def test_no_window_of_the_service_exceeds_the_limit_kept_here(
+    requests: list[tuple[float, float, float, int]], phase: float, kind: str
+) -> None:
+    window, limit = Window(WINDOW), 100
+    service = Count(WINDOW, "fixed" if kind == "fixed" else "sliding", phase)
+    now = 0.0
+    events: list[tuple[float, str, int]] = []
+    for pause, travel, there, amount in requests:
+        now += pause
+        for when, what, size in sorted(events):
+            if what == "settle" and when <= now:
+                window.settle(size, size, when)
+                events.remove((when, what, size))
+        if window.fits_at(amount, limit, now) == now:
+            window.reserve(amount)
+            events += [(now + there * travel, "arrive", amount), (now + travel, "settle", amount)]
+    for when, _, amount in sorted(event for event in events if event[1] == "arrive"):
+        assert service.fits(when, amount, limit)
+        service.add(when, amount)
+
+
+@given(REQUESTS, st.integers(1, 60), st.integers(60, 120))
+def test_fits_at_is_the_earliest_time(requests: list[tuple[float, float, float, int]], amount: int, limit: int) -> None:
+    window, now = Window(WINDOW), 0.0
+    for pause, _, _, size in requests:
+        now += pause
+        window.reserve(size)
+        window.settle(size, size, now)
+    when = window.fits_at(amount, limit, now)
+    assert when is not None
+    if when > now:
+        assert window.used(math.nextafter(when, 0)) + amount > limit
+    assert window.used(when) + amount <= limit
+
+
+def test_a_reservation_counts_until_settled_and_then_for_a_window() -> None:
+    window = Window(WINDOW)
+    window.reserve(60)
+    assert window.fits_at(50, 100, 1000.0) is None
+    window.settle(60, 70, 1000.0)
+    assert window.used(1000.0) == 70
+    assert window.fits_at(50, 100, 1000.0) == 1010.0
+    assert window.used(1009.999) == 70
+    assert window.used(1010.0) == 0
+    assert window.next_release() is None
+
+
+def test_amounts_released_or_settled_with_0_no_longer_count() -> None:
+    window = Window(WINDOW)
+    window.reserve(5)
+    window.reserve(6)
+    window.release(5)
+    window.settle(6, 0, 1.0)
+    assert window.used(1.0) == 0
+    assert window.next_release() is None
+
+
+def test_amounts_in_one_entry_expire_with_the_latest() -> None:
+    window = Window(WINDOW)
+    for now in (1.0, 1.0 + WINDOW / RESOLUTION / 2):
+        window.reserve(5)
+        window.settle(5, 5, now)
+    assert len(window._log) == 1
+    assert window.used(1.0 + WINDOW) == 10
+    assert window.used(1.0 + WINDOW + WINDOW / RESOLUTION / 2) == 0
+
+
+@pytest.mark.parametrize("per_step", [1, 3, 20])
+def test_memory_is_bounded(per_step: int) -> None:
+    window = Window(WINDOW)
+    for step in range(3 * RESOLUTION):
+        for _ in range(per_step):
+            window.reserve(1)
+            window.settle(1, 1, step * WINDOW / RESOLUTION / per_step)
+    assert len(window._log) <= RESOLUTION + 2
+    assert window.used(math.inf) == 0
+
+
+def test_repr() -> None:
+    window = Window(WINDOW)
+    window.reserve(3)
+    assert repr(window) == "<Window 10 s, 3 reserved, 0 settled>"

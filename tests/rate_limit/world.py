@@ -1,0 +1,264 @@
+"""A limiter under a virtual clock, against a simulated service that counts requests on arrival."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import random
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from pinecone_embed_async._rate_limit import (
+    ConcurrencyLimiter,
+    Flow,
+    Limiter,
+    LimiterOptions,
+    LimitKind,
+    NamedLimit,
+    PermitRequest,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pinecone_embed_async._rate_limit import Reservation
+
+KEY = ("model", "passage")
+
+
+class Count:
+    """Amounts in a window of either kind, as a service may count them."""
+
+    def __init__(self, length: float, kind: Literal["fixed", "sliding"], phase: float = 0.0) -> None:
+        self.length, self.kind, self.phase = length, kind, phase
+        self._log: deque[tuple[float, int]] = deque()
+        self._number: int | None = None
+        self.used = 0
+
+    def fits(self, now: float, amount: int, limit: float) -> bool:
+        if self.kind == "fixed":
+            number = math.floor((now + self.phase) / self.length)
+            if number != self._number:
+                self._number, self.used = number, 0
+        else:
+            while self._log and self._log[0][0] <= now - self.length:
+                self.used -= self._log.popleft()[1]
+        return self.used + amount <= limit
+
+    def add(self, now: float, amount: int) -> None:
+        self.used += amount
+        if self.kind == "sliding":
+            self._log.append((now, amount))
+
+
+@dataclass
+class Service:
+    """Rejects requests that exceed a limit, and counts the others on arrival."""
+
+    tokens: Callable[[float], float] = lambda _: math.inf
+    per_second: float = math.inf
+    per_window: float = math.inf
+    window: float = 60.0
+    kind: Literal["fixed", "sliding"] = "sliding"
+    phase: float = 0.0
+    text: bool = True
+    accepted: list[tuple[float, int]] = field(default_factory=list)
+    rejected: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._tokens = Count(self.window, self.kind, self.phase)
+        self._second = Count(1.0, self.kind, self.phase)
+        self._window = Count(self.window, self.kind, self.phase)
+
+    def arrive(self, now: float, tokens: int) -> NamedLimit | None:
+        """The limit that a request is rejected for; `None` if it is accepted."""
+        counts = (
+            (self._second, 1, self.per_second, LimitKind.REQUESTS_PER_SECOND),
+            (self._window, 1, self.per_window, LimitKind.REQUESTS_PER_MINUTE),
+            (self._tokens, tokens, self.tokens(now), LimitKind.TOKENS),
+        )
+        for count, amount, limit, kind in counts:
+            if not count.fits(now, amount, limit):
+                self.rejected.append(now)
+                return NamedLimit(kind, int(limit))
+        for count, amount, _, _ in counts:
+            count.add(now, amount)
+        self.accepted.append((now, tokens))
+        return None
+
+
+@dataclass(eq=False)
+class Work:
+    """Requests of one flow, one of which waits for a permit at a time, as in a call.
+
+    Attributes:
+        left: tokens still to be embedded.
+        size: tokens of a whole request.
+        item: tokens of one input.
+        granted: time of each permit, and the tokens of its request after cutting.
+    """
+
+    flow: Flow[PermitRequest]
+    concurrency: ConcurrencyLimiter
+    left: int
+    size: int
+    item: int
+    granted: list[tuple[float, int]] = field(default_factory=list)
+    requests: set[PermitRequest] = field(default_factory=set)
+    is_done: bool = False
+
+    @property
+    def total(self) -> int:
+        return sum(tokens for _, tokens in self.granted)
+
+
+class World:
+    """Runs work through a limiter, driven only by responses and `next_time`.
+
+    Args:
+        options: options of the limiter.
+        service: the simulated service.
+        seed: seed of travel times.
+        travel: shortest and longest round trip in seconds.
+        backoff: returns the seconds to pause after so many bursts of rejections.
+        asked: whether the service asks for these pauses.
+    """
+
+    def __init__(
+        self,
+        options: LimiterOptions,
+        service: Service,
+        *,
+        seed: int = 0,
+        travel: tuple[float, float] = (0.05, 0.25),
+        backoff: Callable[[int], float] | None = None,
+        fails: float = 0.0,
+        cancels: float = 0.0,
+        asked: bool = False,
+    ) -> None:
+        self.limiter = Limiter(options)
+        self.service = service
+        self.now = 0.0
+        self.random = random.Random(seed)
+        self._travel = travel
+        self._backoff = backoff or (lambda bursts: self.random.random() * min(20.0, 0.5 * 2 ** (bursts - 1)))
+        self._fails = fails
+        self._cancels = cancels
+        self._asked = asked
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+        self._granted_any = False
+        self.in_flight = 0
+        self.steps = 0
+
+    def at(self, when: float, event: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (when, next(self._numbers), event))
+
+    def add(self, work: Work, at: float = 0.0) -> Work:
+        self.at(at, lambda: self._request(work))
+        return work
+
+    def add_to(self, work: Work, tokens: int, at: float) -> None:
+        """Add tokens to work at a time; while a request waits, they go with the next one."""
+
+        def more() -> None:
+            work.left += tokens
+            if not work.requests:
+                self._request(work)
+
+        self.at(at, more)
+
+    def run(self, until: float = math.inf) -> None:
+        """Run until nothing more can happen, or until a time.
+
+        Fails if timers fire in vain: at `next_time` a permit must be granted, except at the end of a pause, or when more
+        tokens are about to come free.
+        """
+        in_vain = 0
+        while True:
+            timer = self.limiter.next_time(self.now)
+            assert timer is None or timer > self.now, "the timer would fire at once, and again"
+            event = self._events[0][0] if self._events else math.inf
+            when = min(event, math.inf if timer is None else timer)
+            if when > until or math.isinf(when):
+                self.now = min(when, until) if math.isfinite(min(when, until)) else self.now
+                return
+            self.now = when
+            self.steps += 1
+            if timer is not None and timer < event:
+                self._granted_any = False
+                self.limiter.dispatch(self.now)
+                in_vain = 0 if self._granted_any else in_vain + 1
+                assert in_vain < 3, "no permit was granted at next_time"
+            else:
+                heapq.heappop(self._events)[2]()
+                in_vain = 0
+
+    def _request(self, work: Work) -> None:
+        work.is_done = work.left <= 0
+        if work.is_done:
+            return
+        want = min(work.size, work.left)
+        request = PermitRequest(
+            work.flow,
+            work.concurrency,
+            KEY,
+            want,
+            min(work.item, want),
+            lambda reservation: self._granted(work, request, reservation),
+        )
+        work.requests.add(request)
+        self.limiter.enqueue(request, self.now)
+        if request in work.requests and self.random.random() < self._cancels:
+            self.at(self.now + self.random.random(), lambda: self._withdraw(work, request))
+
+    def _withdraw(self, work: Work, request: PermitRequest) -> None:
+        if request in work.requests:
+            work.requests.discard(request)
+            self.limiter.withdraw(request, self.now)
+            self._request(work)
+
+    def _granted(self, work: Work, request: PermitRequest, reservation: Reservation) -> None:
+        work.requests.discard(request)
+        self._granted_any = True
+        self.in_flight += 1
+        # After the limiter's own step, as a coroutine resumes after it.
+        self.at(self.now, lambda: self._send(work, reservation))
+
+    def _send(self, work: Work, reservation: Reservation) -> None:
+        if self.random.random() < self._cancels:
+            self.in_flight -= 1
+            self.limiter.give_back(reservation, self.now)
+            self._request(work)
+            return
+        tokens = min(
+            reservation.tokens if reservation.tokens >= work.size else reservation.tokens // work.item * work.item, work.left
+        )
+        tokens = tokens or min(work.item, work.left)
+        self.limiter.shrink(reservation, tokens, self.now)
+        work.granted.append((self.now, tokens))
+        work.left -= tokens
+        self._request(work)
+        there = self.random.uniform(*self._travel) / 2
+        back = self.random.uniform(*self._travel) / 2
+        self.at(self.now + there, lambda: self._arrive(work, reservation, tokens, back))
+
+    def _arrive(self, work: Work, reservation: Reservation, tokens: int, back: float) -> None:
+        refused = self.service.arrive(self.now, tokens)
+        self.at(self.now + back, lambda: self._answer(work, reservation, tokens, refused))
+
+    def _answer(self, work: Work, reservation: Reservation, tokens: int, refused: NamedLimit | None) -> None:
+        self.in_flight -= 1
+        if refused is not None:
+            work.left += tokens
+            named = refused if self.service.text else None
+            self.limiter.rejected(reservation, self.now, named=named, backoff=self._backoff, asked=self._asked)
+        elif self.random.random() < self._fails:
+            work.left += tokens
+            self.limiter.failed(reservation, self.now, is_overload=True)
+        else:
+            self.limiter.accepted(reservation, tokens, self.now)
+        if work.is_done:
+            self._request(work)

@@ -1,0 +1,373 @@
+"""Answers that arrive in pieces."""
+
+import asyncio
+import contextlib
+import json
+import tracemalloc
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pinecone_embed_async import EmbedClient, MockResponse, MockTransport, ResponseError
+from pinecone_embed_async._wire import DECODERS, Decoder, StreamingDecoder, choose_decoder
+from tests.wire.reading import decode
+
+ROWS = np.array([[0.5, -1, 2e-3], [7, 0, -0.0], [1e-45, 3.4e38, 9]], np.float32)
+BODY = json.dumps(
+    {
+        "model": "m",
+        "vector_type": "dense",
+        "data": [{"values": row.tolist(), "vector_type": "dense"} for row in ROWS],
+        "usage": {"total_tokens": 7},
+    }
+).encode()
+
+
+@pytest.fixture(params=sorted(DECODERS))
+def decoder(request: pytest.FixtureRequest) -> Decoder:
+    return choose_decoder(request.param)
+
+
+class Rows:
+    """The caller's matrix, and how often it was requested."""
+
+    def __init__(self) -> None:
+        self.matrix: NDArray[np.float32] = np.zeros((0, 0), np.float32)
+        self.asked: list[int] = []
+
+    def __call__(self, dimension: int) -> NDArray[np.float32]:
+        self.asked.append(dimension)
+        if not self.matrix.size:
+            self.matrix = np.zeros((len(ROWS), dimension), np.float32)
+        return self.matrix
+
+
+def begin(decoder: Decoder, rows: Rows, **changes: Any) -> StreamingDecoder:
+    return decoder.begin(**{"count": 3, "vector_type": "dense", "dimension": 3, "rows": rows, **changes})
+
+
+@pytest.mark.parametrize("most", [None, 1, 10**9])
+def test_rows_are_the_same_wherever_a_body_is_cut(decoder: Decoder, most: int | None) -> None:
+    for cut in range(len(BODY) + 1):
+        rows = Rows()
+        answer = decode(decoder, BODY, cuts=(cut,), most=most, count=3, vector_type="dense", dimension=3, rows=rows)
+        assert rows.matrix.tobytes() == ROWS.tobytes()
+        assert (answer.model, answer.total_tokens) == ("m", 7)
+
+
+def test_a_body_may_arrive_byte_by_byte(decoder: Decoder) -> None:
+    rows = Rows()
+    decode(decoder, BODY, cuts=tuple(range(1, len(BODY))), most=1, count=3, vector_type="dense", dimension=3, rows=rows)
+    assert rows.matrix.tobytes() == ROWS.tobytes()
+
+
+def test_rows_are_in_their_places_before_the_rest_arrives(decoder: Decoder) -> None:
+    rows = Rows()
+    reading = begin(decoder, rows)
+    reading.add(BODY[: BODY.index(b"9.0")])
+    reading.decode()
+    assert rows.matrix[:2].tobytes() == ROWS[:2].tobytes()
+    assert reading.undecoded == 0
+
+
+def test_a_step_decodes_no_more_than_requested(decoder: Decoder) -> None:
+    rows = Rows()
+    reading = begin(decoder, rows)
+    reading.add(BODY)
+    left = [reading.undecoded]
+    while reading.undecoded:
+        reading.decode(1)
+        left.append(reading.undecoded)
+    assert left == sorted(set(left), reverse=True)
+    # Before the first row, each row, and after the last.
+    assert len(left) == 6
+
+
+def test_the_dimension_of_an_invalid_answer_is_not_passed_on(decoder: Decoder) -> None:
+    rows = Rows()
+    reading = begin(decoder, rows, dimension=None)
+    reading.add(BODY.replace(b'"total_tokens": 7}}', b'"total_tokens": 7}'))
+    with pytest.raises(ResponseError):
+        reading.finish()
+    assert rows.asked == []
+
+
+def test_an_answer_of_unknown_vector_type_is_not_written_before_it_is_known_to_be_dense(decoder: Decoder) -> None:
+    rows = Rows()
+    reading = begin(decoder, rows, vector_type=None)
+    reading.add(BODY)
+    reading.decode()
+    assert rows.asked == []
+    assert reading.finish().vector_type == "dense"
+    assert rows.matrix.tobytes() == ROWS.tobytes()
+
+
+def test_sparse_rows_of_one_length_are_not_taken_for_dense_ones(decoder: Decoder) -> None:
+    indices = [2**32 - 1, 2**24 + 1, 3]
+    item = {"sparse_values": [0.5, 1, 2], "sparse_indices": indices}
+    body = json.dumps({"vector_type": "sparse", "data": [item] * 3, "usage": {"total_tokens": 7}}).encode()
+    answer = decode(decoder, body, cuts=(150,), most=10**9, count=3, vector_type=None, dimension=None, rows=Rows())
+    assert answer.sparse is not None
+    assert answer.sparse.indices.tolist() == indices * 3
+
+
+def test_an_unusual_answer_is_judged_whole_even_after_pieces_were_freed(decoder: Decoder) -> None:
+    rows = Rows()
+    body = BODY.replace(b'"values": [7', b'"other": [[1]], "values": [7')
+    decode(decoder, body, cuts=(120, 130), most=10**9, count=3, vector_type="dense", dimension=3, rows=rows)
+    assert rows.matrix.tobytes() == ROWS.tobytes()
+
+
+def test_a_number_beyond_float32s_range_is_named_even_after_its_piece_was_freed(decoder: Decoder) -> None:
+    body = BODY.replace(b"-1.0", b"-1e39")
+    with pytest.raises(ResponseError, match=r"range at `\$\.data\[0\]\.values\[1\]`"):
+        decode(decoder, body, cuts=(120, 130), most=10**9, count=3, vector_type="dense", dimension=3, rows=Rows())
+
+
+def test_pieces_are_freed_and_the_body_can_still_be_rebuilt(decoder: Decoder) -> None:
+    reading = begin(decoder, Rows())
+    for start in range(0, len(BODY), 20):
+        reading.add(BODY[start : start + 20])
+        reading.decode()
+    assert sum(map(len, reading._pieces)) == 0
+    assert np.array([item["values"] for item in json.loads(reading.body())["data"]], np.float32).tobytes() == ROWS.tobytes()
+    rest = {**json.loads(BODY), "data": None}
+    assert {**json.loads(reading.body()), "data": None} == rest
+
+
+def item_with(before: str, values: str) -> str:
+    return f'{{"tokens": {before}, "values": {values}}}'
+
+
+@pytest.mark.parametrize(
+    ("items", "right"),
+    [
+        ([item_with("[5, 6, 7]", "[0]")], [[0]]),
+        ([item_with("[1.0]", "[0e999999]")], [[0]]),
+        ([item_with("[1.0]", "[0.0]"), item_with("[2.0]", "[1]")], [[0], [1]]),
+        ([item_with("[5, 6, 7]", "[0]"), '{"values": [1]}'], [[0], [1]]),
+        (['{"values": [0]}', item_with("[5]", "[1]"), '{"values": [2]}'], [[0], [1], [2]]),
+        (['{"of": {"values": [5]}, "values": [0]}'], [[0]]),
+        (['{"\\"values": [5], "values": [0]}'], [[0]]),
+        ([item_with('"["', "[0]")], [[0]]),
+    ],
+)
+@pytest.mark.parametrize("is_known", [False, True])
+def test_numbers_outside_values_are_never_taken_for_rows(
+    decoder: Decoder, items: list[str], right: list[list[float]], *, is_known: bool
+) -> None:
+    body = f'{{"vector_type": "dense", "data": [{", ".join(items)}], "usage": {{"total_tokens": 7}}}}'.encode()
+    matrix = np.full((len(items), 1), 9, np.float32)
+
+    def rows(dimension: int) -> NDArray[np.float32]:
+        if dimension != 1:
+            raise ResponseError("another dimension")
+        return matrix
+
+    for cut in range(len(body)):
+        matrix[:] = 9
+        dimension = 1 if is_known else None
+        decode(decoder, body, cuts=(cut,), most=1, count=len(items), vector_type="dense", dimension=dimension, rows=rows)
+        assert matrix.tolist() == right
+
+
+def memory_for(reading: StreamingDecoder, pieces: Iterable[bytes]) -> int:
+    """Peak memory of decoding an answer slice by slice, as an engine does."""
+    tracemalloc.start()
+    try:
+        for piece in pieces:
+            reading.add(piece)
+            while reading.undecoded >= 2**19:
+                reading.decode(2**19)
+        with contextlib.suppress(ResponseError):
+            reading.finish()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def byte_by_byte(body: bytes) -> Iterable[bytes]:
+    return (body[at : at + 1] for at in range(len(body)))
+
+
+@pytest.mark.parametrize("expectations", [{}, {"vector_type": None, "dimension": None}, {"vector_type": "sparse"}])
+def test_many_small_pieces_take_no_more_memory_than_a_few_times_their_bytes(
+    decoder: Decoder, expectations: dict[str, Any]
+) -> None:
+    row = b'{"values":[%b1.0]},' % (b"0.125," * 2**16)
+    body = b'{"vector_type":"dense","data":[%b]}' % (row * 3)[:-1]
+    reading = (
+        begin(decoder, Rows(), dimension=2**16 + 1, **expectations)
+        if "dimension" not in expectations
+        else begin(decoder, Rows(), **expectations)
+    )
+    assert memory_for(reading, byte_by_byte(body)) < 6 * len(body)
+
+
+TINY = {
+    "dense": b'{"values":[1]},',
+    "spaced": b'{ "values" : [ 1 ] } ,',
+    "nothing": b'{"":0},',
+    "empty": b"{},",
+    "number": b"0,",
+    "sparse": b'{"sparse_values":[1],"sparse_indices":[1]},',
+}
+
+
+@pytest.mark.parametrize(
+    "expectations", [{"dimension": 1}, {"vector_type": None, "dimension": None}, {"vector_type": "sparse"}]
+)
+@pytest.mark.parametrize("row", TINY)
+def test_many_tiny_rows_take_no_more_memory_than_a_few_times_their_bytes(
+    decoder: Decoder, row: str, expectations: dict[str, Any]
+) -> None:
+    kind = b"sparse" if row == "sparse" else b"dense"
+    body = b'{"vector_type":"%b","data":[%b]}' % (kind, (TINY[row] * (2**22 // len(TINY[row])))[:-1])
+    pieces = (body[at : at + 2**16] for at in range(0, len(body), 2**16))
+    reading = begin(decoder, Rows(), **expectations)
+    assert memory_for(reading, pieces) < 4 * len(body)
+    with pytest.raises(ResponseError):
+        reading.finish()
+
+
+def filled(kind: bytes, before: bytes, repeated: bytes, behind: bytes) -> bytes:
+    """An answer of one item, of four megabytes."""
+    return b'{"vector_type":"%b","data":[%b]}' % (kind, before + repeated * (2**22 // len(repeated)) + behind)
+
+
+LONG = {
+    "values": filled(b"dense", b'{"values":[', b"0,", b"0]}"),
+    "indices": filled(b"sparse", b'{"sparse_values":[],"sparse_indices":[', b"0,", b"0]}"),
+    "tokens": filled(b"sparse", b'{"sparse_values":[],"sparse_indices":[],"sparse_tokens":[', b'"a",', b'"a"]}'),
+    "unknown": filled(b"dense", b'{"values":[1],"x":{', b'"a":{},', b'"a":{}}}'),
+    "beside": filled(b"dense", b'{"values":[1]}],"x":[', b"{},", b"{}"),
+}
+
+
+@pytest.mark.parametrize("what", LONG)
+@pytest.mark.parametrize("count", [1, 9])
+def test_an_embedding_over_one_mebibyte_is_refused_before_objects_are_created(
+    decoder: Decoder, what: str, count: int
+) -> None:
+    body = LONG[what].replace(b'"data":[', b'"data":[' + b'{"values":[1]},' * (count - 1))
+    vector_type = "sparse" if b'"sparse"' in body else "dense"
+    reading = begin(decoder, Rows(), count=count, vector_type=vector_type, dimension=None)
+    pieces = (body[at : at + 2**16] for at in range(0, len(body), 2**16))
+    assert memory_for(reading, pieces) < 4 * len(body)
+    with pytest.raises(ResponseError):
+        reading.finish()
+
+
+def test_a_refusal_for_size_says_so(decoder: Decoder) -> None:
+    for count, said in (
+        (1, "takes more than 2 MiB: one for each"),
+        (5, "cannot be read: expected 5 embeddings, got 1"),
+    ):
+        reading = begin(decoder, Rows(), count=count, dimension=None)
+        reading.add(LONG["values"])
+        with pytest.raises(ResponseError, match=said):
+            reading.finish()
+    row = b'{"values":[%b0]},' % (b"0," * 2**19)
+    reading = begin(decoder, Rows(), count=3, dimension=None)
+    reading.add(b'{"vector_type":"dense","data":[%b]}' % (row + b'{"values":[1]},' * 2)[:-1])
+    with pytest.raises(ResponseError, match=r"an embedding takes more than 1 MiB at `\$\.data\[0\]`"):
+        reading.finish()
+    reading = begin(decoder, Rows(), dimension=1)
+    reading.add(b'{"x":[%b0],"vector_type":"dense","data":[%b]}' % (b"0," * 2**19, (b'{"values":[1]},' * 3)[:-1]))
+    with pytest.raises(ResponseError, match="more than 1 MiB beside its embeddings"):
+        reading.finish()
+
+
+def test_the_largest_rows_that_an_index_takes_are_decoded(decoder: Decoder) -> None:
+    rows = Rows()
+    body = b'{"vector_type":"dense","data":[%b]}' % b",".join(
+        [b'{"values":[%b1]}' % (b"-0.01313018798828125," * 19_999)] * 3
+    )
+    decode(decoder, body, most=2**19, count=3, vector_type=None, dimension=None, rows=rows)
+    assert rows.matrix.shape == (3, 20_000)
+
+
+def sparse_body(terms: int, beside: bytes = b"") -> bytes:
+    item = b'{"sparse_values":[%b1],"sparse_indices":[%b1]%b}' % (b"0.5," * (terms - 1), b"7," * (terms - 1), beside)
+    return b'{"vector_type":"sparse","data":[%b]}' % b",".join([item] * 96)
+
+
+@pytest.mark.parametrize("beside", [b"", b',"x":"\xc3\xa9","x":0'])
+def test_sparse_rows_are_judged_a_few_at_a_time(decoder: Decoder, beside: bytes) -> None:
+    body = sparse_body(2000, beside)
+    reading = begin(decoder, Rows(), count=96, vector_type="sparse", dimension=None)
+    reading.add(body)
+    steps = 1
+    while (answer := reading.finish(2**16)) is None:
+        steps += 1
+    assert steps >= len(body) // (2**16 + len(body) // 96)
+    assert answer.sparse is not None
+    assert answer.sparse.lengths.tolist() == [2000] * 96
+    assert memory_for(begin(decoder, Rows(), count=96, vector_type="sparse"), [body]) < 4 * len(body)
+
+
+def test_surplus_rows_are_refused_without_being_stored(decoder: Decoder) -> None:
+    reading = begin(decoder, Rows(), dimension=1)
+    for piece in (b'{"vector_type":"dense","data":[', *[TINY["dense"] * 2**12] * 1000):
+        reading.add(piece)
+        reading.decode()
+    assert reading.body() == b""
+    with pytest.raises(ResponseError, match="expected 3 embeddings, got more"):
+        reading.finish()
+
+
+def test_a_long_end_without_rows_is_not_taken_for_rows(decoder: Decoder) -> None:
+    rows = Rows()
+    long = b', "notes": [%b]}' % b",".join([b'{"values": [1]}'] * 20_000)
+    decode(decoder, BODY[:-1] + long, most=10**6, count=3, vector_type="dense", dimension=3, rows=rows)
+    assert rows.matrix.tobytes() == ROWS.tobytes()
+
+
+def transport_of(body: bytes | list[bytes]) -> MockTransport:
+    return MockTransport(lambda _: MockResponse(body=body))
+
+
+async def iterations_of(client: EmbedClient[Any], texts: list[str]) -> int:
+    """Iterations of the event loop while a client embeds."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    await client.embed(texts)
+    counting.cancel()
+    return turns
+
+
+async def test_buffered_pieces_do_not_block_the_event_loop() -> None:
+    pieces = [*byte_by_byte(BODY), *[b" "] * 20_000]
+    async with EmbedClient(
+        "m", api_key="k", transport=transport_of(pieces), vector_type="dense", look_up_model=False
+    ) as client:
+        assert await iterations_of(client, ["a", "b", "c"]) > len(pieces) / 300
+
+
+async def test_a_large_sparse_answer_does_not_block_the_event_loop() -> None:
+    turns = []
+    for terms in (1, 5000):
+        transport = transport_of(sparse_body(terms))
+        async with EmbedClient("m", api_key="k", transport=transport, vector_type="sparse", look_up_model=False) as client:
+            turns.append(await iterations_of(client, ["a"] * 96))
+    assert turns[1] >= turns[0] + len(sparse_body(5000)) // 2**20
+
+
+def test_a_long_row_in_many_pieces_is_decoded_in_linear_time(decoder: Decoder) -> None:
+    rows = Rows()
+    values = b"0.125," * 2**15 + b"1"
+    body = b'{"vector_type":"dense","data":[%b]}' % b",".join([b'{"values":[%b]}' % values] * 3)
+    # If each piece caused another scan of the row so far, it would take a quarter of an hour.
+    cuts = tuple(range(1, len(body), 3))
+    decode(decoder, body, cuts=cuts, most=1, count=3, vector_type="dense", dimension=2**15 + 1, rows=rows)
+    assert (rows.matrix[:, -1] == 1).all()

@@ -1,0 +1,119 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pinecone_embed_async import ApiError
+from pinecone_embed_async._wire import Redactor, error_from_envelope, error_from_response
+
+TEXT = "The patient, born in 1970, was treated for a rare disease of the left knee."
+
+
+def test_texts_are_replaced_by_their_indices_and_the_key_by_its_name() -> None:
+    redactor = Redactor("pcsk_1", [TEXT, "short"], start=40)
+    message = redactor.clean(f"bad input '{TEXT}' with short, shorter, key pcsk_1")
+    assert message == "bad input '<input 40>' with <input 41>, shorter, key <api key>"
+
+
+def test_escaped_texts_and_parts_of_texts_are_found() -> None:
+    text = 'the first line of this text is quoted "so"\nand line two is long enough as well'
+    redactor = Redactor("k", [text])
+    assert redactor.clean(json.dumps(text)) == '"<input 0>"'
+    assert "quoted" not in redactor.clean(f"near {text[3:40]!r}...")
+
+
+KEY = "pcsk_4Zq7Lm_" + "SECRET" * 10
+
+
+@pytest.mark.parametrize("most", [4096, 300])
+def test_no_part_of_a_key_is_shown_where_a_string_is_cut(most: int) -> None:
+    text = "".join(f"word{number} " for number in range(2000))
+    # The first three use up so much of the search that only the beginning of the last is left.
+    before = [] if most == 4096 else ["x" * 4096] * 3 + ["y" * (16_384 - 3 * 4096 - 5 * 8 - most)]
+    for at in range(most - len(KEY), most + 1):
+        redactor = Redactor(KEY, [text])
+        said = text[:at] + KEY
+        for shown in ([redactor.clean(said)] if most == 4096 else []) + redactor.clean_json([*before, said]):
+            assert "pcsk" not in shown
+        assert "<input 0>" in shown
+
+
+def test_messages_are_one_short_line() -> None:
+    cleaned = Redactor("k").clean("a\x1b[31m\n" + "b" * 2000)
+    assert len(cleaned) == 500
+    assert cleaned.isprintable()
+
+
+def test_json_values_are_cleaned_at_every_depth() -> None:
+    cleaned = Redactor("k", [TEXT]).clean_json({TEXT: [{"at": TEXT}], "deep": [[[[[["x"]]]]]], "n": 1.5})
+    assert "patient" not in json.dumps(cleaned)
+    assert cleaned["n"] == 1.5
+
+
+@given(st.lists(st.text(min_size=8), max_size=4), st.text(), st.text())
+def test_no_whole_text_survives(texts: list[str], before: str, after: str) -> None:
+    redactor = Redactor("", texts)
+    for text in texts:
+        if len(text.strip()) >= 8 and "input" not in text:
+            assert text not in redactor.clean(before + text + after) or text in "<input 0><input 1><input 2><input 3>"
+
+
+LONG = [f"{number} {'a word of a text ' * 125}" for number in range(96)]
+SAME = ["a" * 2000 for _ in range(96)]
+NEARLY = ["a" * 2000 + str(number) for number in range(96)]
+PREFIXED = [f"The following is a question of somebody: {number:04}" for number in range(96)]
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        [[[["a string"] * 20] * 20] * 20] * 20,
+        [LONG[0]] * 20,
+        [{text: text} for text in LONG[:20]],
+        ["a" * 4000] * 20,
+        [text[:100] for text in NEARLY[:20]],
+        [PREFIXED[:20]] * 20,
+        ["\\" * 4000] * 20,
+        "The following is a question of somebody: " * 100,
+    ],
+    ids=range(8),
+)
+@pytest.mark.parametrize("texts", [LONG, SAME, NEARLY, PREFIXED, ["a"] * 96, list("abcdefghijkl" * 8), [""] * 96])
+def test_the_work_is_linear_in_the_error_and_the_texts_whatever_they_are(details: Any, texts: list[str]) -> None:
+    redactor = Redactor("pcsk_1", texts)
+    envelope = {"code": "INVALID_ARGUMENT", "message": LONG[1], "details": details}
+    body = json.dumps({"status": 400, "error": envelope}).encode()
+    error = error_from_response(400, {"x-request-id": "7"}, body[:65_536], redactor=redactor, now=0.0)
+    assert redactor.work <= 40 * (16_384 + sum(map(len, texts))) + 10_000
+    if len(body) <= 65_536:
+        assert error.code == "INVALID_ARGUMENT"
+        assert len(json.dumps(error.details)) < 65_536
+
+
+def test_no_more_than_64_kib_of_a_body_is_looked_at() -> None:
+    body = json.dumps({"status": 400, "error": {"code": "X", "message": "m", "details": ["x" * 10] * 10_000}}).encode()
+    redactor = Redactor("k", LONG)
+    error = error_from_response(400, {"content-type": "application/json"}, body, redactor=redactor, now=0.0)
+    assert "no error message" in error.message
+    assert error_from_envelope(body, redactor=redactor) is None
+    assert redactor.work == 0
+
+
+def test_a_message_that_repeats_the_texts_too_often_is_not_shown() -> None:
+    cleaned = Redactor("k", NEARLY).clean_json(["a" * 1900] * 8)
+    assert "aaaa" not in json.dumps(cleaned)
+
+
+def test_texts_with_a_common_prefix_are_distinguished() -> None:
+    cleaned = Redactor("k", PREFIXED).clean(f"no: {PREFIXED[70]}, {PREFIXED[7]}")
+    assert cleaned == "no: <input 70>, <input 7>"
+
+
+def test_codes_of_any_type_do_not_extend_the_search() -> None:
+    for code in ({"a": ["b"] * 1000}, 10**400, None, ["x"]):
+        body = json.dumps({"status": "?", "error": {"code": code, "message": "m"}}).encode()
+        error = error_from_envelope(body, redactor=Redactor("k"))
+        assert isinstance(error, ApiError)
+        assert (error.status, error.code) == (500, None)
