@@ -137,7 +137,7 @@ class AddVectors:
 
     async def _with_vectors(self, batch: pa.Table) -> pa.Table:
         if self._text not in batch.column_names:
-            raise ConfigurationError(f"the dataset has no column {self._text!r}, only {', '.join(batch.column_names)}")
+            raise ConfigurationError(f"the dataset has no column {self._text!r}, just {', '.join(batch.column_names)}")
         columns = await self._columns(batch.column(self._text).to_pylist())
         for name, column in columns.items():
             if name in batch.column_names:
