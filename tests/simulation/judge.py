@@ -228,7 +228,7 @@ class Judge:
         """Check the outcomes of the calls."""
         singles = [caller.outcome for call in calls for caller in call.callers]
         # Single texts of different calls may share a request, and so a job.
-        self._is_any_job_ended = any(isinstance(outcome, JOB_ERRORS) for outcome in singles)
+        self._is_any_job_ended = any(_ends_job(outcome) for outcome in singles)
         for call in calls:
             if call.plan.kind == "embed":
                 self._check_embed(call)
@@ -346,7 +346,7 @@ class Judge:
             self.found("rows", f"call {call.number}: rows without a vector hold numbers")
         if not_tried:
             ends = [error, *(failure.error for failure in result.failures), *(what for _, _, what in call.batches)]
-            is_ended = any(isinstance(one, JOB_ERRORS) for one in ends)
+            is_ended = any(_ends_job(one) for one in ends)
             may_end = self._was_ended_early(call) or call.plan.on_error == "return" or _has_progress_raised(call)
             if not is_ended and not may_end and not self._is_faulty_job(call):
                 self.found("lost", f"call {call.number}: {not_tried} not tried, and the job did not end: {ends}")
@@ -361,7 +361,7 @@ class Judge:
         failures = [failure for what in (result, *batches) for failure in getattr(what, "failures", ())]
         met = [call.outcome, *(failure.error for failure in failures), *(what for _, _, what in call.batches)]
         # Requests on the wire when a job ended had one attempt, whatever its answer.
-        is_ended = self._was_ended_early(call) or any(isinstance(error, JOB_ERRORS) for error in met)
+        is_ended = self._was_ended_early(call) or any(_ends_job(error) for error in met)
         for failure in result.failures:
             fates[list(failure.indices)] += 1
             for index in failure.indices:
@@ -456,7 +456,7 @@ class Judge:
             error = what if isinstance(what, EmbedError) else None
             # With `on_error="return"` the batch has the error that the job met first.
             met = (error, *(failure.error for failure in batch.failures))
-            ended_by = next((one for one in met if isinstance(one, JOB_ERRORS)), ended_by)
+            ended_by = next((one for one in met if _ends_job(one)), ended_by)
             self._check_batch(call, batch, error)
             embedded += int(batch.embeddings.embedded.sum())
             failed += sum(len(failure.indices) for failure in batch.failures)
@@ -594,6 +594,11 @@ class Judge:
         for name, (observed, counted) in sums.items():
             if observed != counted:
                 self.found("hooks", f"client {number}: {observed} {name} by the hooks, {counted} by the statistics")
+
+
+def _ends_job(error: object) -> bool:
+    # Where nothing readable, or nothing at all, has ever come, any answer may.
+    return isinstance(error, JOB_ERRORS) or (isinstance(error, EmbedError) and getattr(error, "ends_job", False))
 
 
 def _has_progress_raised(call: Call) -> bool:
