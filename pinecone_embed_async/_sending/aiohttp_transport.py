@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 import aiohttp
 
+from pinecone_embed_async._clock import SystemClock
 from pinecone_embed_async._errors import ConfigurationError, ConnectionProblem, TransportError
 from pinecone_embed_async._sending.connections import CONNECTING, IDLE_SECONDS, Connecting, Connections
 from pinecone_embed_async._sending.endpoint import proxy_for
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
+    from pinecone_embed_async._clock import Clock
     from pinecone_embed_async._sending.endpoint import Proxy
     from pinecone_embed_async._sending.transport import TransportRequest
 
@@ -56,6 +58,7 @@ class AiohttpTransport:
         session: a caller's session whose connections are used; `None` for own ones.
         ssl_context: the trusted authorities; `None` for the system's.
         executor: runs the creation of a context; `None` for the event loop's own.
+        clock: measures the connect time-out; `None` for the system's.
 
     Raises:
         ConfigurationError: the session is closed or of another event loop, or the environment names a proxy that
@@ -71,6 +74,7 @@ class AiohttpTransport:
         session: aiohttp.ClientSession | None,
         ssl_context: ssl.SSLContext | None = None,
         executor: Executor | None = None,
+        clock: Clock | None = None,
     ) -> None:
         check_ssl_context(ssl_context)
         self._proxy = proxy_for(base_url)
@@ -86,6 +90,7 @@ class AiohttpTransport:
             inner, trace_configs = _connections_of(session), session.trace_configs
         self._connections = Connections(inner, is_own=self._is_own)
         self._connect_timeout = connect_timeout
+        self._clock = clock or SystemClock()
         # Only the connections of a caller's session are used: its headers, cookies, netrc and redirects could leak the key.
         self._session = aiohttp.ClientSession(
             connector=self._connections,
@@ -123,7 +128,10 @@ class AiohttpTransport:
 
     def send(self, request: TransportRequest) -> _Exchange:
         """See `Transport.send`."""
-        return _Exchange(self, request, Connecting(request.url, self._proxy, self._connect_timeout), self._proxy)
+        return _Exchange(self, request, self._connecting(request), self._proxy)
+
+    def _connecting(self, request: TransportRequest) -> Connecting:
+        return Connecting(request.url, self._proxy, self._connect_timeout, self._clock)
 
     async def begin(self, request: TransportRequest) -> aiohttp.ClientResponse:
         """Send a request; return its response once that begins."""

@@ -233,6 +233,7 @@ class Engine:
                 session=options.session,
                 ssl_context=options.ssl_context,
                 executor=options.executor,
+                clock=self._clock,
             )
         return _LoopState(
             process=process,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import ipaddress
 from contextvars import ContextVar
@@ -12,12 +11,15 @@ import aiohttp
 from aiohttp.tracing import Trace
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Awaitable
+    from contextlib import AbstractAsyncContextManager
 
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
     from yarl import URL
 
+    from pinecone_embed_async._clock import Clock
     from pinecone_embed_async._sending.endpoint import Proxy
 
 IDLE_SECONDS = 1.0
@@ -49,6 +51,7 @@ class Connecting:
         url: the request's URL.
         proxy: the proxy; `None` without one.
         timeout: seconds for the whole set-up of the connection: DNS, proxy and TLS.
+        clock: measures them.
 
     Attributes:
         is_done: whether there is a connection.
@@ -56,14 +59,26 @@ class Connecting:
         idle: seconds that it had been idle; 0 for a new connection, and for one last used by somebody else.
     """
 
-    __slots__ = ("_is_cached", "_is_resolved", "_proxy", "_scope", "_seconds", "_url", "connections", "idle", "is_done")
+    __slots__ = (
+        "_clock",
+        "_is_cached",
+        "_is_resolved",
+        "_proxy",
+        "_scope",
+        "_seconds",
+        "_url",
+        "connections",
+        "idle",
+        "is_done",
+    )
 
-    def __init__(self, url: URL, proxy: Proxy | None, timeout: float) -> None:
+    def __init__(self, url: URL, proxy: Proxy | None, timeout: float, clock: Clock) -> None:
         # Nothing is formatted here: nearly always a connection is reused.
         self._url = url
         self._proxy = proxy
         self._seconds = timeout
-        self._scope: asyncio.Timeout | None = None
+        self._clock = clock
+        self._scope: AbstractAsyncContextManager[asyncio.Timeout] | None = None
         self._is_resolved = False
         self._is_cached = False
         self.connections: Connections | None = None
@@ -95,7 +110,7 @@ class Connecting:
 
         The scope is entered here, in the task that connects: entering one for every request costs more than all the rest.
         """
-        self._scope = asyncio.timeout(self._seconds)
+        self._scope = self._clock.timeout_at(self._clock.time() + self._seconds)
         await self._scope.__aenter__()
 
     async def end_timeout(self, error: BaseException | None) -> None:

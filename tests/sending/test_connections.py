@@ -73,6 +73,18 @@ async def test_the_connect_timeout_covers_a_server_without_tls() -> None:
             await client.embed("a")
 
 
+async def test_the_connect_timeout_runs_on_the_clients_clock() -> None:
+    clock = FakeClock()
+    options: dict[str, Any] = {"connect_timeout": 30, "attempt_timeout": 60, "retry": ONCE, "clock": clock}
+    async with silent_server() as address, client_of(f"https://{address}", **options) as client:
+        call = asyncio.create_task(client.embed(["a"]))
+        while clock.pending < 2:  # noqa: ASYNC110 - a connection that has begun can set no event
+            await asyncio.sleep(0.001)
+        clock.advance(31)
+        with pytest.raises(TransportError, match=r"no connection within 30 s \(connect_timeout\)"):
+            await call
+
+
 async def test_waiting_for_a_place_in_a_callers_pool_does_not_count_as_connecting() -> None:
     async with (
         Service() as service,
