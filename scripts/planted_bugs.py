@@ -68,8 +68,8 @@ BUGS = (
         "            permit.accepted(counted)\n            permit.give_back()\n",
         (
             "_rate_limit/limiter.py",
-            "        if reservation not in self._open:\n            return False\n",
-            "        if reservation is None:\n            return False\n",
+            "        if permit not in self._open:\n            return False\n        self._open.remove(permit)\n",
+            "        self._open.discard(permit)\n",
         ),
     ),
     _bug(
@@ -105,14 +105,14 @@ BUGS = (
     _bug(
         "a cancelled waiter left in the queue",
         "_rate_limit/gate.py",
-        "                limiter.withdraw(waiter.request, now)\n            else:",
-        "                pass\n            else:",
+        "            limiter.withdraw(request, now)\n",
+        "            pass\n",
     ),
     _bug(
         "a lost wake-up",
         "_rate_limit/gate.py",
-        "        if current is not None and current[0] == due:\n",
-        "        if current is not None and due is not None:\n",
+        "                if due != waits.due:\n",
+        "                if waits.timer is None or math.isinf(due):\n",
     ),
     _bug(
         "dedupe spread wrong",
@@ -155,14 +155,14 @@ BUGS = (
     ),
     _bug(
         "the last acceptance of a quota is never brought up to date",
-        "_rate_limit/gate.py",
-        "            self._accepted_at[key] = now\n",
-        "            self._accepted_at.setdefault(key, now)\n",
+        "_rate_limit/limiter.py",
+        "            self._accepted_at[permit.flow.key] = now\n",
+        "            self._accepted_at.setdefault(permit.flow.key, now)\n",
     ),
     _bug(
         "a request that is cut does not give back the difference",
         "_rate_limit/limiter.py",
-        "            self.tokens(reservation.key).adjust(reservation.tokens, tokens)\n",
+        "            self.tokens(permit.key).shrink(permit, tokens)\n",
         "            pass\n",
     ),
     _bug(
@@ -174,8 +174,8 @@ BUGS = (
     _bug(
         "a second wait of another thread on a shared quota is never woken",
         "_rate_limit/gate.py",
-        "        self.change(lambda _, __: self._notified.discard(loop))\n",
-        "        self.change(lambda _, __: None)\n",
+        "                self._loops[loop].is_notified = False\n",
+        "                pass\n",
     ),
     _bug(
         "closing does not wake who reads a body",
@@ -248,8 +248,8 @@ BUGS = (
     _bug(
         "what a back end grants is taken as it is",
         "_rate_limit/gate.py",
-        "want = least = min(remote.tokens, want)",
-        "want = least = remote.tokens",
+        "request.want = request.least = min(grant.tokens, request.want)",
+        "request.want = request.least = grant.tokens",
     ),
     _bug(
         "what is no grant is taken for one",

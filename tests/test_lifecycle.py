@@ -176,7 +176,7 @@ def test_requests_that_the_garbage_builder_closes_leave_no_permit_behind(status:
     gc.collect()
     assert not requests
     assert not shared.gate._limiter._open
-    assert not shared.gate._waiters
+    assert not shared.gate._loops
 
     async def others() -> int:
         transport = MockTransport(lambda request: MockResponse.embeddings([[1.0] * 1024 for _ in request.json()["inputs"]]))

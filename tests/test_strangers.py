@@ -382,7 +382,7 @@ async def test_a_back_end_that_fails_is_an_error_of_the_job(
     emulator: Emulator, acquire: Callable[[QuotaDemand], Any]
 ) -> None:
     async with dense_client(emulator, quota=Backend(acquire), **OPTIONS) as client, asyncio.timeout(10):
-        with pytest.raises(ConfigurationError, match=r"quota that was passed failed|acquire must give") as caught:
+        with pytest.raises(ConfigurationError, match=r"quota that was passed failed|acquire must return") as caught:
             await client.embed(TEXTS)
         assert caught.value.partial is not None
         with pytest.raises(ConfigurationError):
@@ -410,7 +410,7 @@ async def test_a_back_end_that_grants_no_number_is_told_of_shortly(emulator: Emu
     for tokens in (-(10**5000), "many" * 1000):
         backend = Backend(lambda _, tokens=tokens: QuotaGrant(tokens))  # type: ignore[misc]
         async with dense_client(emulator, quota=backend, **OPTIONS) as client:
-            with pytest.raises(ConfigurationError, match="acquire must give") as caught:
+            with pytest.raises(ConfigurationError, match="acquire must return") as caught:
                 await client.embed(TEXTS)
             assert len(str(caught.value)) < 300
 

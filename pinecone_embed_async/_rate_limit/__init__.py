@@ -1,11 +1,14 @@
 """Rate limiting: token budgets, learned limits, fair queueing, concurrency, and the gate that grants permits."""
 
-from pinecone_embed_async._rate_limit.backoff import full_jitter
-from pinecone_embed_async._rate_limit.fair_queue import Flow, Priority
-from pinecone_embed_async._rate_limit.gate import Permit, RateLimitGate
-from pinecone_embed_async._rate_limit.limiter import ConcurrencyLimiter, Limiter, LimiterOptions, PermitRequest, Reservation
+from pinecone_embed_async._rate_limit.backoff import Backoff
+from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter
+from pinecone_embed_async._rate_limit.gate import RateLimitGate
+from pinecone_embed_async._rate_limit.limiter import Limiter
+from pinecone_embed_async._rate_limit.permit import Flow, Permit, PermitRequest
 from pinecone_embed_async._rate_limit.quota import (
+    LimiterOptions,
     PlanName,
+    Priority,
     Quota,
     QuotaBackend,
     QuotaDemand,
@@ -18,6 +21,7 @@ from pinecone_embed_async._rate_limit.shared_quota import SharedQuota
 from pinecone_embed_async._rate_limit.token_limit import TokenStatistics
 
 __all__ = [
+    "Backoff",
     "ConcurrencyLimiter",
     "Flow",
     "LimitKind",
@@ -34,10 +38,8 @@ __all__ = [
     "QuotaGrant",
     "QuotaOutcome",
     "RateLimitGate",
-    "Reservation",
     "SharedQuota",
     "TokenStatistics",
-    "full_jitter",
     "limiter_options",
     "named_limit",
 ]

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def full_jitter(failures: int, *, initial: float, most: float, draw: Callable[[], float]) -> float:
-    """Seconds to wait after the `failures`-th consecutive failure.
+class Backoff(msgspec.Struct, frozen=True):
+    """How long to wait after a failure.
 
     Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015 (full jitter).
 
-    Args:
-        failures: number of consecutive failures, from 1.
-        initial: upper bound of the first wait; it doubles with every failure.
-        most: upper bound of any wait.
+    Attributes:
+        initial: upper bound of the first wait in seconds; it doubles with every failure.
+        most: upper bound of any such wait.
         draw: draws uniformly from [0, 1).
+        retry_after: seconds that the service asked to wait, which take precedence; `None` if it did not.
+        most_asked: upper bound of a wait that the service asks for.
     """
-    # The exponent is bounded so that the power stays finite; the wait is capped long before.
-    return draw() * min(most, initial * 2.0 ** min(failures - 1, 60))
+
+    initial: float
+    most: float
+    draw: Callable[[], float]
+    retry_after: float | None = None
+    most_asked: float = math.inf
+
+    def seconds(self, failures: int) -> float:
+        """Seconds to wait after the `failures`-th consecutive failure, from 1."""
+        if self.retry_after is not None:
+            # Extended, so that requests rejected together are not sent again together.
+            return min(self.retry_after, self.most_asked) + self.draw() * self.initial
+        # The exponent is bounded so that the power stays finite; the wait is capped long before.
+        return self.draw() * min(self.most, self.initial * 2.0 ** min(failures - 1, 60))

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from pinecone_embed_async._rate_limit.forecast import Demand
+from pinecone_embed_async._rate_limit.quota import Key
+from pinecone_embed_async._rate_limit.token_limit import TokenLimit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pinecone_embed_async._rate_limit.fair_queue import Flow
-    from pinecone_embed_async._rate_limit.token_limit import TokenLimit
-
-Key = tuple[str, str]
-"""The model and input type that tokens count for."""
+    from pinecone_embed_async._rate_limit.permit import Flow
+    from pinecone_embed_async._rate_limit.quota import LimiterOptions
 
 KEYS_KEPT = 256
 """Models and input types whose learned state is kept while they are idle. A service has a few; more come only if a program
@@ -41,7 +38,7 @@ class Budget(msgspec.Struct, eq=False):
     limit: TokenLimit
     demand: Demand
     waiting: int = 0
-    permits: deque[tuple[float, Flow[Any]]] = msgspec.field(default_factory=lambda: deque(maxlen=PERMITS_KEPT))
+    permits: deque[tuple[float, Flow]] = msgspec.field(default_factory=lambda: deque(maxlen=PERMITS_KEPT))
 
     def is_idle(self, now: float) -> bool:
         """Whether it can be dropped at no cost but what was learned: nothing would be lost or sent too early."""
@@ -58,20 +55,19 @@ class Budgets(OrderedDict[Key, Budget]):
     The least recently used come first; idle ones beyond `KEYS_KEPT` are dropped.
 
     Args:
-        make: creates the limit of a new model and input type.
-        window: length of a window in seconds.
+        options: the known figures of the quota.
     """
 
-    def __init__(self, make: Callable[[Key], TokenLimit], window: float) -> None:
+    def __init__(self, options: LimiterOptions) -> None:
         super().__init__()
-        self._make = make
-        self._window = window
+        self._options = options
 
     def __repr__(self) -> str:
         return f"<Budgets of {len(self)}>"
 
     def __missing__(self, key: Key) -> Budget:
-        budget = self[key] = Budget(self._make(key), Demand(self._window))
+        options = self._options
+        budget = self[key] = Budget(TokenLimit(options.window, options.tokens(key)), Demand(options.window))
         return budget
 
     def touch(self, key: Key, now: float) -> Budget:

@@ -1,11 +1,23 @@
-"""Adaptive concurrency: the number of requests in flight, by the outcomes of the last ones."""
+"""The number of requests in flight, by the outcomes of the last ones."""
 
 from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING
 
-class AdaptiveConcurrency:
-    """Additive increase, multiplicative decrease: a failure halves the limit, and a limit's worth of responses adds one.
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
+    from pinecone_embed_async._rate_limit.quota import Priority
+
+KEPT = 5.0
+"""Seconds after an interactive request during which bulk work leaves one place in flight free for the next."""
+
+
+class ConcurrencyLimiter:
+    """The requests in flight of one client in one event loop.
+
+    Additive increase, multiplicative decrease: an overload halves the limit, and a limit's worth of responses adds one.
     Requests in flight together fail together, so the limit is not halved again for those sent before it was last halved.
 
     Source: D. Chiu and R. Jain, "Analysis of the increase and decrease algorithms for congestion avoidance in computer
@@ -13,28 +25,62 @@ class AdaptiveConcurrency:
 
     Args:
         most: maximum and initial value of the limit.
+        is_slowed: whether only one may be in flight for now; called whenever a permit may be granted.
+
+    Attributes:
+        in_flight: requests in flight.
     """
 
-    __slots__ = ("_halved_at", "_limit", "_most")
+    __slots__ = ("_bulk", "_halved_at", "_interactive_at", "_is_slowed", "_limit", "_most", "in_flight")
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, is_slowed: Callable[[], bool] = lambda: False) -> None:
         self._most = most
         self._limit = float(most)
-        self._halved_at = float("-inf")
+        self._halved_at = -math.inf
+        self._is_slowed = is_slowed
+        # Bulk requests in flight, and when an interactive request last asked for a permit.
+        self._bulk = 0
+        self._interactive_at = -math.inf
+        self.in_flight = 0
 
     def __repr__(self) -> str:
-        return f"<AdaptiveConcurrency {self.limit}/{self._most}>"
+        return f"<ConcurrencyLimiter {self.in_flight}/{self.limit} in flight>"
 
     @property
     def limit(self) -> int:
         """Maximum of requests in flight, from 1."""
-        return int(self._limit)
+        return 1 if self._is_slowed() else int(self._limit)
+
+    def asked(self, priority: Priority, now: float) -> None:
+        """Record that a request asks for a permit."""
+        if priority == "interactive":
+            self._interactive_at = now
+
+    def has_room(self, priority: Priority, now: float) -> bool:
+        """Whether one more request may be in flight.
+
+        While interactive requests come, bulk work may not take the last place: otherwise each interactive request would have
+        to wait for a response first.
+        """
+        limit = self.limit
+        is_kept = priority == "bulk" and limit > 1 and now < self._interactive_at + KEPT
+        return self.in_flight < limit and not (is_kept and self._bulk >= limit - 1)
+
+    def enter(self, priority: Priority) -> None:
+        """Count a request as in flight."""
+        self.in_flight += 1
+        self._bulk += priority == "bulk"
+
+    def leave(self, priority: Priority) -> None:
+        """Stop counting a request."""
+        self.in_flight -= 1
+        self._bulk -= priority == "bulk"
 
     def succeeded(self) -> None:
         """Record that a request was answered."""
         self._limit = min(float(self._most), self._limit + 1 / self._limit)
 
-    def failed(self, sent: float, now: float) -> None:
+    def overloaded(self, sent: float, now: float) -> None:
         """Record that the service was overloaded by a request sent at `sent`."""
         if sent >= self._halved_at:
             self._limit = max(1.0, self._limit / 2)

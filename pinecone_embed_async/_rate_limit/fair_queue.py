@@ -2,131 +2,96 @@
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import math
-from collections import OrderedDict, deque
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from bisect import bisect_left, insort
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
+    from collections.abc import Iterator
 
-Priority = Literal["interactive", "bulk"]
+    from pinecone_embed_async._rate_limit.permit import Flow, PermitRequest
+    from pinecone_embed_async._rate_limit.quota import Key, Priority
 
 AGEING = 5.0
 """Seconds after which bulk work that interactive work overtook is served before the next interactive request."""
 
 
-WaitingT = TypeVar("WaitingT", bound="Hashable")
-
-
-class Flow(Generic[WaitingT]):
-    """Requests of one call or stream: first come, first served, with shares even to those of other flows.
-
-    Args:
-        group: flows of a group wait for the same things: if one of them has to wait, so do the others.
-        priority: interactive work goes before bulk work.
-    """
-
-    __slots__ = ("group", "in_flight", "is_listed", "name", "priority", "shifted", "tag", "waiting")
-
-    def __init__(self, group: Hashable, priority: Priority) -> None:
-        self.group = group
-        self.priority: Priority = priority
-        # In order; a dictionary, as it removes one in the middle as fast as the first.
-        self.waiting: OrderedDict[WaitingT, None] = OrderedDict()
-        # How much it has had: on the scale of its group while listed there, otherwise on the common scale.
-        self.tag = 0.0
-        self.is_listed = False
-        # The shift of its group when it was last listed there.
-        self.shifted = 0.0
-        # Permits that have not ended: while there are some, the flow counts as present even if nothing waits.
-        self.in_flight = 0
-        # Its name for a quota back end, once it was asked.
-        self.name = ""
-
-    def __repr__(self) -> str:
-        return f"<Flow {self.priority}, {len(self.waiting)} waiting>"
-
-
-class _Group(Generic[WaitingT]):
-    """The flows of one group and priority.
+class _Group:
+    """The flows of one group with waiting requests.
 
     Attributes:
-        shift: offset from the tags of its flows to the common scale of all flows.
+        priority: their priority.
+        flows: by what they have had, and the order in which they were listed.
+        shift: offset from the scale of its flows to the common scale of all flows.
         passed_over_at: since when interactive work has overtaken it.
     """
 
-    __slots__ = ("_empty", "_flows", "passed_over_at", "priority", "shift")
+    __slots__ = ("flows", "passed_over_at", "priority", "shift")
 
     def __init__(self, priority: Priority) -> None:
         self.priority: Priority = priority
+        self.flows: list[tuple[float, int, Flow]] = []
         self.shift = 0.0
         self.passed_over_at: float | None = None
-        # A heap by what they have had; empty flows stay in it until they come up or are too many.
-        self._flows: list[tuple[float, int, Flow[WaitingT]]] = []
-        self._empty = 0
 
-    def __iter__(self) -> Iterator[WaitingT]:
-        for _, _, flow in self._flows:
-            yield from flow.waiting
+    def enlist(self, flow: Flow, number: int, least: float) -> None:
+        """List a flow; it counts as having had at least `least`, on the common scale."""
+        flow.had = max(self.had(flow), least) - self.shift
+        flow.entry = flow.had, number, flow
+        insort(self.flows, flow.entry)
 
-    def enlist(self, flow: Flow[WaitingT], number: int, least: float) -> None:
-        """List a flow with waiting requests; it counts as having had at least `least`, on the common scale."""
-        if flow.is_listed:
-            self._empty -= 1
-            return
-        flow.tag = max(self.had(flow), least) - self.shift
-        flow.is_listed = True
-        heapq.heappush(self._flows, (flow.tag, number, flow))
+    def unlist(self, flow: Flow) -> None:
+        """Remove a flow from the list."""
+        if flow.entry is not None:
+            del self.flows[bisect_left(self.flows, flow.entry)]
+            flow.entry = None
+            flow.had += self.shift
+            flow.shifted = self.shift
 
-    def had(self, flow: Flow[WaitingT]) -> float:
-        """How much a flow has had, on the common scale."""
-        if flow.is_listed:
-            return flow.tag + self.shift
+    def had(self, flow: Flow) -> float:
+        """What a flow has had, on the common scale."""
+        if flow.entry is not None:
+            return flow.had + self.shift
         # Its group was shifted while it was briefly absent, so it is shifted, too.
-        return flow.tag + (max(0.0, self.shift - flow.shifted) if flow.in_flight else 0.0)
+        return flow.had + (max(0.0, self.shift - flow.shifted) if flow.in_flight else 0.0)
 
-    def first(self) -> tuple[float, int, Flow[WaitingT]] | None:
-        """The next flow, and what it has had on the common scale; drops empty flows."""
-        while self._flows:
-            tag, number, flow = self._flows[0]
-            if flow.waiting:
-                return tag + self.shift, number, flow
-            self.pop()
-            self._empty -= 1
-        return None
-
-    def pop(self) -> None:
-        """Remove the next flow from the list."""
-        self._unlist(heapq.heappop(self._flows)[2])
-
-    def flow_emptied(self) -> None:
-        """Record that a listed flow has become empty."""
-        self._empty += 1
-        if 2 * self._empty > len(self._flows):
-            for _, _, flow in self._flows:
-                if not flow.waiting:
-                    self._unlist(flow)
-            self._flows = [entry for entry in self._flows if entry[2].waiting]
-            heapq.heapify(self._flows)
-            self._empty = 0
-            if not self._flows:
-                self.passed_over_at = None
-
-    def clear(self) -> None:
-        """Remove all waiting requests."""
-        for _, _, flow in self._flows:
-            flow.waiting.clear()
-            self._unlist(flow)
-
-    def _unlist(self, flow: Flow[WaitingT]) -> None:
-        flow.is_listed = False
-        flow.tag += self.shift
-        flow.shifted = self.shift
+    def rank(self, now: float) -> int:
+        """The lowest goes first: aged bulk work, interactive work, other bulk work."""
+        if self.priority == "interactive":
+            return 1
+        has_aged = self.passed_over_at is not None and now - self.passed_over_at >= AGEING
+        return 0 if has_aged else 2
 
 
-class FairQueue(Generic[WaitingT]):
+class Head(NamedTuple):
+    """The first request of a group. Heads compare as they are to be served.
+
+    Attributes:
+        rank: see `_Group.rank`.
+        had: what its flow has had, on the common scale.
+        number: when its flow was listed.
+        group: its group.
+    """
+
+    rank: int
+    had: float
+    number: int
+    group: _Group
+
+    @property
+    def request(self) -> PermitRequest:
+        """The request."""
+        return next(iter(self.group.flows[0][2].waiting))
+
+    @property
+    def has_aged(self) -> bool:
+        """Whether it is bulk work that goes before interactive requests."""
+        return self.rank == 0
+
+
+class FairQueue:
     """A fair queue of flows.
 
     Flows of one priority share by start-time fair queueing: the flow that has had least is served next, and a flow that
@@ -144,7 +109,7 @@ class FairQueue(Generic[WaitingT]):
     """
 
     def __init__(self, memory: float = 0.0) -> None:
-        self._groups: dict[tuple[Hashable, Priority], _Group[WaitingT]] = {}
+        self._groups: dict[tuple[object, Key | None, Priority], _Group] = {}
         self._served: dict[Priority, float] = {"interactive": 0.0, "bulk": 0.0}
         # The same at earlier times, from the beginning of the memory on.
         self._marks: deque[tuple[float, dict[Priority, float]]] = deque([(-math.inf, self._served.copy())])
@@ -157,87 +122,86 @@ class FairQueue(Generic[WaitingT]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def __iter__(self) -> Iterator[WaitingT]:
+    def __iter__(self) -> Iterator[PermitRequest]:
         """All that wait, in no particular order."""
-        return itertools.chain.from_iterable(self._groups.values())
+        return (request for group in self._groups.values() for _, _, flow in group.flows for request in flow.waiting)
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing waits; may be false for a queue whose flows have become empty."""
-        return not self._groups
+    def __bool__(self) -> bool:
+        return bool(self._groups)
 
-    def add(self, flow: Flow[WaitingT], waiting: WaitingT) -> None:
-        """Append to a flow."""
-        flow.waiting[waiting] = None
-        if len(flow.waiting) == 1:
-            self._list(flow)
+    def add(self, request: PermitRequest) -> None:
+        """Append a request to its flow."""
+        flow = request.flow
+        flow.waiting[request] = None
+        if flow.entry is None:
+            group = self._groups.get(flow.group)
+            if group is None:
+                group = self._groups[flow.group] = _Group(flow.priority)
+            group.enlist(flow, next(self._numbers), self._least(flow))
 
-    def remove(self, flow: Flow[WaitingT], waiting: WaitingT) -> bool:
-        """Remove from a flow; returns whether it was waiting there."""
-        if waiting not in flow.waiting:
+    def remove(self, request: PermitRequest) -> bool:
+        """Remove a request; returns whether it was waiting."""
+        flow = request.flow
+        if request not in flow.waiting:
             return False
-        del flow.waiting[waiting]
+        del flow.waiting[request]
         if not flow.waiting:
-            self._groups[flow.group, flow.priority].flow_emptied()
+            group = self._groups[flow.group]
+            group.unlist(flow)
+            if not group.flows:
+                del self._groups[flow.group]
         return True
 
-    def has_aged(self, flow: Flow[WaitingT], now: float) -> bool:
-        """Whether a flow with waiting requests is served before interactive ones."""
-        return self._rank(self._groups[flow.group, flow.priority], now) == 0
-
-    def clear(self) -> None:
-        """Remove all waiting requests."""
+    def heads(self, now: float) -> list[Head]:
+        """The first request of each group, in the order in which they are to be served."""
+        self._remember(now)
+        heads = []
         for group in self._groups.values():
-            group.clear()
-        self._groups.clear()
+            had, number, _ = group.flows[0]
+            heads.append(Head(group.rank(now), had + group.shift, number, group))
+        heads.sort()
+        return heads
 
-    def next(self, now: float, may_go: Callable[[WaitingT], bool]) -> WaitingT | None:
-        """Remove and return the next one to serve, or `None`; the caller must call `served` at once.
+    def serve(self, heads: list[Head], place: int, amount: float, now: float) -> None:
+        """Remove the request at a place of `heads`, which is served; those before it had to wait.
 
         Args:
+            heads: what `heads` returned, with nothing changed since.
+            place: which of them is served.
+            amount: what it gets.
             now: the time.
-            may_go: returns whether one may go now; if not, others of its group are not tried.
         """
-        self._remember(now)
-        heads: list[tuple[int, float, int, Flow[WaitingT], _Group[WaitingT]]] = []
-        for key, group in list(self._groups.items()):
-            first = group.first()
-            if first is None:
-                del self._groups[key]
-            else:
-                heads.append((self._rank(group, now), *first, group))
-        heads.sort()
-        for place, (_, tag, _, flow, group) in enumerate(heads):
-            waiting = next(iter(flow.waiting))
-            if may_go(waiting):
-                del flow.waiting[waiting]
-                group.pop()
-                self._served[flow.priority] = max(self._served[flow.priority], flow.tag)
-                self._forfeit_lead([(other[1], other[4]) for other in heads[:place]], tag, flow.priority)
-                self._note_passed_over(group, now)
-                return waiting
-        return None
-
-    def served(self, flow: Flow[WaitingT], amount: float) -> None:
-        """Record the amount served to the flow of the one that `next` returned, and list the flow again."""
-        flow.tag += amount
+        head = heads[place]
+        group, flow = head.group, head.request.flow
+        flow.waiting.popitem(last=False)
+        group.unlist(flow)
+        self._served[group.priority] = max(self._served[group.priority], flow.had)
+        flow.had += amount
+        self._forfeit_lead(heads[:place], head)
+        self._note_passed_over(group, now)
         if flow.waiting:
-            self._list(flow)
+            group.enlist(flow, next(self._numbers), self._least(flow))
+        elif not group.flows:
+            del self._groups[flow.group]
 
-    def is_behind(self, absent: Flow[WaitingT], flow: Flow[WaitingT]) -> bool:
+    def pass_by(self, flow: Flow, amount: float, now: float) -> None:
+        """Record a request that is served at once, as nothing waits."""
+        self._remember(now)
+        flow.had = max(flow.had, self._least(flow))
+        flow.shifted = 0.0
+        self._served[flow.priority] = max(self._served[flow.priority], flow.had)
+        flow.had += amount
+
+    def is_behind(self, absent: Flow, flow: Flow) -> bool:
         """Whether an absent flow would go before a waiting one if it had something waiting."""
         if absent.waiting or absent.priority != flow.priority:
             return False
-        own, group = self._groups.get((absent.group, absent.priority)), self._groups[flow.group, flow.priority]
-        return (absent.tag if own is None else own.had(absent)) < group.had(flow)
+        own, group = self._groups.get(absent.group), self._groups[flow.group]
+        return (absent.had if own is None else own.had(absent)) < group.had(flow)
 
-    def _list(self, flow: Flow[WaitingT]) -> None:
-        key = flow.group, flow.priority
-        group = self._groups.get(key)
-        if group is None:
-            group = self._groups[key] = _Group(flow.priority)
-        least = self._marks[0][1] if flow.in_flight else self._served
-        group.enlist(flow, next(self._numbers), least[flow.priority])
+    def _least(self, flow: Flow) -> float:
+        """What a flow that is listed now counts as having had at least."""
+        return (self._marks[0][1] if flow.in_flight else self._served)[flow.priority]
 
     def _remember(self, now: float) -> None:
         marks = self._marks
@@ -246,27 +210,20 @@ class FairQueue(Generic[WaitingT]):
             while len(marks) > 1 and now - marks[1][0] >= self._memory:
                 marks.popleft()
 
-    @staticmethod
-    def _forfeit_lead(blocked: list[tuple[float, _Group[WaitingT]]], tag: float, priority: Priority) -> None:
-        """Shift the blocked groups that have had less than a flow with `tag` up to it."""
-        behind = [(had, group) for had, group in blocked if group.priority == priority and had < tag]
-        if behind:
-            # All by the same amount, so that their differences stay.
-            gap = tag - min(had for had, _ in behind)
-            for _, group in behind:
-                group.shift += gap
-
-    @staticmethod
-    def _rank(group: _Group[WaitingT], now: float) -> int:
-        if group.priority == "interactive":
-            return 1
-        has_aged = group.passed_over_at is not None and now - group.passed_over_at >= AGEING
-        return 0 if has_aged else 2
-
-    def _note_passed_over(self, chosen: _Group[WaitingT], now: float) -> None:
+    def _note_passed_over(self, chosen: _Group, now: float) -> None:
         if chosen.priority == "bulk":
             chosen.passed_over_at = None
             return
         for group in self._groups.values():
             if group.priority == "bulk" and group.passed_over_at is None:
                 group.passed_over_at = now
+
+    @staticmethod
+    def _forfeit_lead(blocked: list[Head], chosen: Head) -> None:
+        """Shift the blocked groups that have had less than the chosen flow up to it."""
+        behind = [head for head in blocked if head.group.priority == chosen.group.priority and head.had < chosen.had]
+        if behind:
+            # All by the same amount, so that their differences stay.
+            gap = chosen.had - min(head.had for head in behind)
+            for head in behind:
+                head.group.shift += gap

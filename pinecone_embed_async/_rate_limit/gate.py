@@ -9,15 +9,17 @@ import math
 import os
 import secrets
 import threading
-from collections import OrderedDict, deque
-from typing import TYPE_CHECKING
+from collections import deque
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import msgspec
 
 from pinecone_embed_async._checks import short
 from pinecone_embed_async._errors import ConfigurationError
 from pinecone_embed_async._foreign import Neighbour
 from pinecone_embed_async._log import logger
-from pinecone_embed_async._rate_limit.budgets import KEYS_KEPT
-from pinecone_embed_async._rate_limit.limiter import Limiter, PermitRequest
+from pinecone_embed_async._rate_limit.limiter import Limiter
+from pinecone_embed_async._rate_limit.permit import Flow, Permit, PermitRequest
 from pinecone_embed_async._rate_limit.quota import QuotaDemand, QuotaGrant, QuotaOutcome
 from pinecone_embed_async._rate_limit.rejections import named_limit
 
@@ -26,129 +28,28 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from pinecone_embed_async._clock import Clock, Timer
-    from pinecone_embed_async._rate_limit.budgets import Key
-    from pinecone_embed_async._rate_limit.fair_queue import Flow
-    from pinecone_embed_async._rate_limit.limiter import ConcurrencyLimiter, LimiterOptions, Reservation
-    from pinecone_embed_async._rate_limit.quota import QuotaBackend
+    from pinecone_embed_async._rate_limit.backoff import Backoff
+    from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter
+    from pinecone_embed_async._rate_limit.quota import Key, LimiterOptions, QuotaBackend
     from pinecone_embed_async._rate_limit.token_limit import TokenStatistics
 
-    Step = Callable[[Limiter, float], None]
-    """A step of the limiter, called with it and the time."""
+ResultT = TypeVar("ResultT")
 
 
-class _GateWaiter:
-    """A coroutine waiting for its permit."""
-
-    __slots__ = ("future", "loop", "request", "reservation")
-
-    def __init__(self, request: PermitRequest) -> None:
-        self.request = request
-        self.loop = asyncio.get_running_loop()
-        self.reservation: Reservation | None = None
-        self.future: asyncio.Future[None] | None = None
-
-    def wake(self) -> None:
-        """Resume the coroutine; called in the thread that granted the permit."""
-        if _running_loop() is self.loop:
-            self._resolve()
-        else:
-            # Its event loop may have been closed; then there is nobody to wake.
-            with contextlib.suppress(RuntimeError):
-                self.loop.call_soon_threadsafe(self._resolve)
-
-    def _resolve(self) -> None:
-        if self.future is not None and not self.future.done():
-            self.future.set_result(None)
-
-
-class Permit:
-    """The right to have one request in flight. It is ended exactly once: accepted, rejected, failed or given back.
+class _LoopWaits(msgspec.Struct, eq=False):
+    """What one event loop waits for.
 
     Attributes:
-        tokens: maximum for the request; once it is cut, its actual tokens.
+        requests: those whose coroutines have not resumed yet, with or without their permits.
+        due: when its timer fires; infinite if it has none.
+        timer: one for all its requests.
+        is_notified: whether it was notified from another thread to recheck its timer, and has not yet.
     """
 
-    __slots__ = ("_gate", "_key", "_remote", "_reservation", "tokens")
-
-    def __init__(self, gate: RateLimitGate, reservation: Reservation, key: Key | None, remote: QuotaGrant | None) -> None:
-        self._gate = gate
-        self._reservation = reservation
-        self._key = key
-        self._remote = remote
-        self.tokens = reservation.tokens
-
-    def __repr__(self) -> str:
-        return f"<Permit of {self.tokens} tokens>"
-
-    def shrink(self, tokens: int) -> None:
-        """Record that the request has fewer tokens than permitted."""
-        if tokens != self.tokens:
-            self._gate.change(lambda limiter, now: limiter.shrink(self._reservation, tokens, now))
-            self.tokens = tokens
-
-    def accepted(self, billed: int | None) -> None:
-        """Record that the service accepted the request, and the tokens it billed if known."""
-        found: int | None = None
-
-        def note(limiter: Limiter, now: float) -> None:
-            nonlocal found
-            limiter.accepted(self._reservation, billed, now)
-            self._gate.note_acceptance(self._key, now)
-            found = limiter.take_found(self._reservation)
-
-        self._gate.change(note)
-        if found is not None and self._key is not None:
-            model, input_type = self._key
-            logger.warning(
-                "the service rejects requests for %s%s without naming a limit; assuming %d tokens per window, which is "
-                "a guess. If you know the limit, pass it as quota=",
-                model,
-                f" ({input_type})" if input_type else "",
-                found,
-            )
-        self._settle("accepted", self.tokens if billed is None else billed)
-
-    def failed(self, *, is_overload: bool) -> None:
-        """Record that the request failed for another reason than a limit, and whether the service is overloaded."""
-        self._gate.change(lambda limiter, now: limiter.failed(self._reservation, now, is_overload=is_overload))
-        self._settle("failed", self.tokens)
-
-    def rejected(self, message: str, retry_after: float | None, backoff: Callable[[int], float]) -> float | None:
-        """Record that the service rejected the request because of a limit.
-
-        Args:
-            message: message of the rejection, which may name the limit.
-            retry_after: seconds that the service asked to wait; `None` if it did not.
-            backoff: returns the seconds to pause after that many bursts of rejections without an acceptance.
-
-        Returns:
-            Seconds of the pause that this rejection starts; `None` if it starts none or one is in progress.
-        """
-        pause: float | None = None
-        named = named_limit(message)
-        is_remote = self._remote is not None
-
-        def note(limiter: Limiter, now: float) -> None:
-            nonlocal pause
-            if is_remote:
-                # The quota back end decides about pauses.
-                limiter.failed(self._reservation, now, is_overload=False)
-            else:
-                pause = limiter.rejected(self._reservation, now, named=named, backoff=backoff, asked=retry_after is not None)
-
-        self._gate.change(note)
-        self._settle("rejected", self.tokens, message, retry_after)
-        return pause
-
-    def give_back(self) -> None:
-        """Give the permit back unused."""
-        self._gate.change(lambda limiter, now: limiter.give_back(self._reservation, now))
-        self._settle("unused", 0)
-
-    def _settle(self, kind: str, tokens: int, message: str = "", retry_after: float | None = None) -> None:
-        remote, self._remote = self._remote, None
-        if remote is not None:
-            self._gate.settle(remote, QuotaOutcome(kind, tokens, message, retry_after))  # type: ignore[arg-type]
+    requests: set[PermitRequest] = msgspec.field(default_factory=set)
+    due: float = math.inf
+    timer: Timer | None = None
+    is_notified: bool = False
 
 
 class RateLimitGate:
@@ -170,19 +71,11 @@ class RateLimitGate:
         self._has_warned = False
         self._process = os.getpid()
         # A lock for each process, as the parent's may be held for ever in a child. It is reentrant because the garbage
-        # collector may close a coroutine that has a permit at any moment, also during a step.
+        # collector may close a coroutine that has a permit at any moment, also during a step, which is then deferred.
         self._locks = {self._process: threading.RLock()}
         self._is_changing = False
-        self._deferred: deque[Step] = deque()
-        self._waiters: dict[asyncio.AbstractEventLoop, set[_GateWaiter]] = {}
-        # Reservations of waiters that have not resumed yet.
-        self._unclaimed: dict[Reservation, asyncio.AbstractEventLoop] = {}
-        # One timer for all waiters of an event loop, with its due time.
-        self._timers: dict[asyncio.AbstractEventLoop, tuple[float, Timer]] = {}
-        # Event loops of other threads that were notified to recheck their timers and have not yet.
-        self._notified: set[asyncio.AbstractEventLoop] = set()
-        # The latest last.
-        self._accepted_at: OrderedDict[Key, float] = OrderedDict()
+        self._deferred: deque[Callable[[Limiter, float], object]] = deque()
+        self._loops: dict[asyncio.AbstractEventLoop, _LoopWaits] = {}
 
     def __repr__(self) -> str:
         return f"<RateLimitGate {self._limiter!r}>"
@@ -192,70 +85,106 @@ class RateLimitGate:
         with self._locked():
             return self._limiter.waiting(concurrencies)
 
-    async def permit(
-        self,
-        flow: Flow[PermitRequest],
-        concurrency: ConcurrencyLimiter,
-        key: Key | None,
-        want: int,
-        least: int,
-        *,
-        waits: Callable[[], None] | None = None,
-    ) -> Permit:
-        """Wait for a permit.
+    def request(self, flow: Flow, want: int, least: int) -> PermitRequest:
+        """Request a permit; unless it was granted at once, `wait` must be awaited next.
 
         Args:
             flow: the flow of the request.
-            concurrency: the concurrency limiter of its client and event loop.
-            key: the model and input type its tokens count for; `None` if it costs none.
             want: tokens of the whole request.
             least: tokens of the smallest request that can be cut off it.
-            waits: called if none is available at once.
+        """
+        request = PermitRequest(flow, want, least, self)
+        if self._backend is None or flow.key is None:
+            self.change(lambda limiter, now: self._join(request, limiter, now))
+            if request.permit is not None and request.future is not None:
+                # Granted only after the step itself, by one that was deferred or for a closed event loop.
+                self.change(lambda _, __: self._leave(request))
+        return request
+
+    async def wait(self, request: PermitRequest) -> Permit:
+        """Wait for the permit of a request.
 
         Raises:
             asyncio.CancelledError: the caller was cancelled; it then has no permit.
             ConfigurationError: the quota back end failed.
         """
-        remote: QuotaGrant | None = None
-        counted_for = key
-        if self._backend is not None and key is not None:
-            # Not its id, which another flow may get once this one is gone.
-            flow.name = flow.name or f"{self._name}-{next(self._numbers)}"
-            remote = await self._acquire(self._backend, QuotaDemand(*key, want, min(least, want), flow.priority, flow.name))
-            # The request cannot use more than it asked for, and a flow's share counts what was granted.
-            want = least = min(remote.tokens, want)
-            counted_for = None
         try:
-            reservation = await self._permit(flow, concurrency, counted_for, want, least, waits)
+            if self._backend is not None and request.flow.key is not None:
+                grant = request.grant = await self._acquire(self._backend, request, request.flow.key)
+                # The request cannot use more than it asked for, and a flow's share counts what was granted.
+                request.want = request.least = min(grant.tokens, request.want)
+                self.change(lambda limiter, now: self._join(request, limiter, now))
+            if request.future is not None:
+                await request.future
+                self.change(lambda _, __: self._leave(request))
         except BaseException:
-            if remote is not None:
-                self.settle(remote, QuotaOutcome("unused", 0))
+            # Not only cancellation: the garbage collector closes a coroutine whose event loop was closed.
+            self.change(lambda limiter, now: self._withdraw(request, limiter, now))
+            if request.grant is not None:
+                self.settle(request.grant, QuotaOutcome("unused", 0))
             raise
-        return Permit(self, reservation, key, remote)
+        if request.permit is None:
+            raise RuntimeError("a request was woken without a permit")
+        return request.permit
 
-    def change(self, step: Step) -> None:
-        """Run a step of the limiter and update the timers."""
+    def shrink(self, permit: Permit, tokens: int) -> None:
+        """Change the tokens of a permit to those of its request."""
+        self.change(lambda limiter, now: limiter.shrink(permit, tokens, now))
+
+    def accepted(self, permit: Permit, billed: int | None) -> None:
+        """End a permit; see `Permit`."""
+        found = self.change(lambda limiter, now: limiter.accepted(permit, billed, now))
+        if found is not None and permit.key is not None:
+            model, input_type = permit.key
+            logger.warning(
+                "the service rejects requests for %s%s without naming a limit; assuming %d tokens per window, which is "
+                "a guess. If you know the limit, pass it as quota=",
+                model,
+                f" ({input_type})" if input_type else "",
+                found,
+            )
+        self._settle(permit, "accepted", permit.tokens if billed is None else billed)
+
+    def failed(self, permit: Permit, *, is_overload: bool) -> None:
+        """End a permit; see `Permit`."""
+        self.change(lambda limiter, now: limiter.failed(permit, now, is_overload=is_overload))
+        self._settle(permit, "failed", permit.tokens)
+
+    def rejected(self, permit: Permit, message: str, backoff: Backoff) -> float | None:
+        """End a permit; see `Permit`."""
+        if permit.grant is None:
+            return self.change(lambda limiter, now: limiter.rejected(permit, named_limit(message), backoff, now))
+        # The quota back end decides about pauses.
+        self.change(lambda limiter, now: limiter.failed(permit, now, is_overload=False))
+        self._settle(permit, "rejected", permit.tokens, message, backoff.retry_after)
+        return None
+
+    def give_back(self, permit: Permit) -> None:
+        """End a permit; see `Permit`."""
+        self.change(lambda limiter, now: limiter.give_back(permit, now))
+        self._settle(permit, "unused", 0)
+
+    def change(self, step: Callable[[Limiter, float], ResultT]) -> ResultT | None:
+        """Run a step of the limiter, wake those that it grants permits, and update the timers.
+
+        Returns:
+            What the step returned; `None` if it is deferred, because it was begun during another.
+        """
         with self._locked():
-            self._deferred.append(step)
             if self._is_changing:
-                return
+                self._deferred.append(step)
+                return None
             self._is_changing = True
             try:
                 now = self._clock.time()
+                result = step(self._limiter, now)
+                self._look_after(now)
                 while self._deferred:
                     self._deferred.popleft()(self._limiter, now)
-                    self._drop_closed_loops(now)
-                    self._set_timers(now)
+                    self._look_after(now)
             finally:
                 self._is_changing = False
-
-    def note_acceptance(self, key: Key | None, now: float) -> None:
-        """Record that the service accepted a request with this key; part of a step."""
-        if key is not None:
-            self._accepted_at[key] = now
-            self._accepted_at.move_to_end(key)
-            if len(self._accepted_at) > KEYS_KEPT:
-                self._accepted_at.popitem(last=False)
+            return result
 
     def settle(self, grant: QuotaGrant, outcome: QuotaOutcome) -> None:
         """Report the outcome of a request to the quota back end."""
@@ -282,7 +211,7 @@ class RateLimitGate:
     def last_acceptance(self, key: Key | None) -> float | None:
         """Clock time of the last acceptance of a request with this key; `None` if there was none."""
         with self._locked():
-            return None if key is None else self._accepted_at.get(key)
+            return self._limiter.last_acceptance(key)
 
     def known_limit(self, key: Key | None) -> int | None:
         """Tokens per window that were given or named for a key; `None` if neither."""
@@ -297,7 +226,12 @@ class RateLimitGate:
         with self._locked():
             return tuple(self._limiter.statistics(self._clock.time()))
 
-    async def _acquire(self, backend: QuotaBackend, demand: QuotaDemand) -> QuotaGrant:
+    async def _acquire(self, backend: QuotaBackend, request: PermitRequest, key: Key) -> QuotaGrant:
+        flow, want = request.flow, request.want
+        # Not its id, which another flow may get once this one is gone.
+        flow.name = flow.name or f"{self._name}-{next(self._numbers)}"
+        demand = QuotaDemand(*key, want, min(request.least, want), flow.priority, flow.name)
+
         async def acquire() -> QuotaGrant:
             return await backend.acquire(demand)
 
@@ -310,122 +244,97 @@ class RateLimitGate:
         except Exception as error:
             raise ConfigurationError(f"the quota that was passed failed: {type(error).__name__}: {error}") from error
         if not _is_grant(grant):
-            got = f"one of {short(grant.tokens)}" if isinstance(grant, QuotaGrant) else type(grant).__name__
-            raise ConfigurationError(f"acquire must give a QuotaGrant of a whole number of tokens from 1, got {got}")
+            got = f"tokens={short(grant.tokens)}" if isinstance(grant, QuotaGrant) else f"a {type(grant).__name__}"
+            raise ConfigurationError(
+                f"acquire must return a QuotaGrant whose tokens are an integer ≥ 1, got {got}: "
+                "let the quota that was passed wait until it can return one"
+            )
         return grant
 
-    async def _permit(
+    def _settle(
         self,
-        flow: Flow[PermitRequest],
-        concurrency: ConcurrencyLimiter,
-        key: Key | None,
-        want: int,
-        least: int,
-        waits: Callable[[], None] | None,
-    ) -> Reservation:
-        waiter = _GateWaiter(
-            PermitRequest(flow, concurrency, key, want, least, lambda reservation: self._granted(waiter, reservation))
-        )
+        permit: Permit,
+        kind: Literal["accepted", "rejected", "failed", "unused"],
+        tokens: int,
+        message: str = "",
+        retry_after: float | None = None,
+    ) -> None:
+        """Report the outcome of a permit to the quota back end, once."""
+        grant, permit.grant = permit.grant, None
+        if grant is not None:
+            self.settle(grant, QuotaOutcome(kind, tokens, message, retry_after))
 
-        def join(limiter: Limiter, now: float) -> None:
-            limiter.enqueue(waiter.request, now)
-            if waiter.reservation is None:
-                waiter.future = waiter.loop.create_future()
-                self._waiters.setdefault(waiter.loop, set()).add(waiter)
+    def _join(self, request: PermitRequest, limiter: Limiter, now: float) -> None:
+        limiter.enqueue(request, now)
+        if request.permit is None:
+            loop = asyncio.get_running_loop()
+            request.future = loop.create_future()
+            self._loops.setdefault(loop, _LoopWaits()).requests.add(request)
 
-        def leave(limiter: Limiter, now: float) -> None:
-            self._remove(waiter)
-            if waiter.reservation is None:
-                limiter.withdraw(waiter.request, now)
-            else:
-                self._unclaimed.pop(waiter.reservation, None)
-                limiter.give_back(waiter.reservation, now)
+    def _leave(self, request: PermitRequest) -> None:
+        waits = self._loops.get(request.future.get_loop()) if request.future is not None else None
+        if waits is not None:
+            waits.requests.discard(request)
 
-        self.change(join)
-        if waiter.future is not None:
-            try:
-                if waits is not None:
-                    waits()
-                await waiter.future
-            except BaseException:
-                # Not only cancellation: the garbage collector closes a coroutine whose event loop was closed.
-                self.change(leave)
-                raise
-        reservation = waiter.reservation
-        if reservation is None:
-            raise RuntimeError("a request was woken without a permit")
-        if waiter.future is not None:
-            with self._locked():
-                self._unclaimed.pop(reservation, None)
-        return reservation
+    def _withdraw(self, request: PermitRequest, limiter: Limiter, now: float) -> None:
+        self._leave(request)
+        if request.permit is None:
+            limiter.withdraw(request, now)
+        else:
+            limiter.give_back(request.permit, now)
 
-    def _granted(self, waiter: _GateWaiter, reservation: Reservation) -> None:
-        waiter.reservation = reservation
-        if waiter.future is not None:
-            self._remove(waiter)
-            self._unclaimed[reservation] = waiter.loop
-            waiter.wake()
+    def _look_after(self, now: float) -> None:
+        """After a step: drop closed event loops, wake those granted a permit, and set the timers."""
+        granted = self._limiter.granted
+        if self._loops:
+            for loop in [loop for loop in self._loops if loop.is_closed()]:
+                for request in [*self._loops.pop(loop).requests]:
+                    self._withdraw(request, self._limiter, now)
+            here = _running_loop()
+            for request in granted:
+                if request.future is not None:
+                    _wake(request.future, here)
+            self._set_timers(here)
+        granted.clear()
 
-    def _remove(self, waiter: _GateWaiter) -> None:
-        waiters = self._waiters.get(waiter.loop)
-        if waiters is not None:
-            waiters.discard(waiter)
-            if not waiters:
-                del self._waiters[waiter.loop]
-
-    def _drop_closed_loops(self, now: float) -> None:
-        """Drop the waiters of closed event loops and release their unclaimed reservations."""
-        if not (self._waiters or self._timers or self._notified or self._unclaimed):
-            return
-        for loop in {*self._waiters, *self._timers, *self._notified}:
-            if loop.is_closed():
-                self._timers.pop(loop, None)
-                self._notified.discard(loop)
-                for waiter in self._waiters.pop(loop, ()):
-                    self._limiter.withdraw(waiter.request, now)
-        while lost := [reservation for reservation, loop in self._unclaimed.items() if loop.is_closed()]:
-            for reservation in lost:
-                del self._unclaimed[reservation]
-                self._limiter.give_back(reservation, now)
-
-    def _set_timers(self, now: float) -> None:
-        """Set a timer in each event loop with waiters for the time at which a permit may be granted."""
-        if not self._waiters and not self._timers:
-            return
-        due = self._limiter.next_time(now) if self._waiters else None
-        here = _running_loop()
-        for loop in [*self._timers]:
-            if loop is here and loop not in self._waiters:
-                self._clear_timer(loop)
-        for loop in self._waiters:
+    def _set_timers(self, here: asyncio.AbstractEventLoop | None) -> None:
+        """Set a timer in each event loop with waiting requests for the time at which a permit may be granted."""
+        for loop, waits in [*self._loops.items()]:
+            due = self._limiter.next_at if waits.requests else math.inf
             if loop is here:
-                self._set_timer(loop, due)
-            elif due is not None and due < self._timers.get(loop, (math.inf,))[0] and loop not in self._notified:
-                # A closed event loop is dropped with the next step.
+                if due != waits.due:
+                    self._set_timer(loop, waits, due)
+                if not waits.requests:
+                    del self._loops[loop]
+            elif due < waits.due and not waits.is_notified:
+                # From its own thread. If it was closed meanwhile, it is dropped with the next step.
                 with contextlib.suppress(RuntimeError):
                     loop.call_soon_threadsafe(self._recheck_timer, loop)
-                    self._notified.add(loop)
+                    waits.is_notified = True
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop, waits: _LoopWaits, due: float) -> None:
+        if waits.timer is not None:
+            waits.timer.cancel()
+        waits.due, waits.timer = due, None
+        if not math.isinf(due):
+            waits.timer = self._clock.call_at(due, lambda: self._fire(loop))
 
     def _recheck_timer(self, loop: asyncio.AbstractEventLoop) -> None:
         """Set the timer of an event loop from its own thread."""
-        self.change(lambda _, __: self._notified.discard(loop))
 
-    def _set_timer(self, loop: asyncio.AbstractEventLoop, due: float | None) -> None:
-        current = self._timers.get(loop)
-        if current is not None and current[0] == due:
-            return
-        self._clear_timer(loop)
-        if due is not None:
-            self._timers[loop] = due, self._clock.call_at(due, lambda: self._fire(loop))
+        def recheck(_: Limiter, __: float) -> None:
+            if loop in self._loops:
+                self._loops[loop].is_notified = False
 
-    def _clear_timer(self, loop: asyncio.AbstractEventLoop) -> None:
-        timer = self._timers.pop(loop, None)
-        if timer is not None:
-            timer[1].cancel()
+        self.change(recheck)
 
     def _fire(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timers.pop(loop, None)
-        self.change(lambda limiter, now: limiter.dispatch(now))
+        def dispatch(limiter: Limiter, now: float) -> None:
+            if loop in self._loops:
+                self._loops[loop].due = math.inf
+            limiter.dispatch(now)
+
+        self.change(dispatch)
 
     def _locked(self) -> threading.RLock:
         """The lock of this process."""
@@ -435,14 +344,14 @@ class RateLimitGate:
         return self._locks[process]
 
     def _forget_parent(self, process: int) -> None:
-        """After a fork, forget the parent's waiters; learned limits and usage stay."""
+        """After a fork, forget the parent's waiting requests; learned limits and usage stay."""
         with self._locks.setdefault(process, threading.RLock()):
             # Another thread may have done it already.
             if self._process != process:
                 self._locks = {process: self._locks[process]}
                 self._is_changing = False
-                for left in (self._deferred, self._waiters, self._unclaimed, self._timers, self._notified):
-                    left.clear()
+                self._deferred.clear()
+                self._loops.clear()
                 self._limiter.forget_requests(self._clock.time())
                 self._process = process
 
@@ -450,6 +359,22 @@ class RateLimitGate:
 def _is_grant(grant: object) -> bool:
     tokens = grant.tokens if isinstance(grant, QuotaGrant) else None
     return isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 1
+
+
+def _wake(future: asyncio.Future[None], here: asyncio.AbstractEventLoop | None) -> None:
+    """Resolve a future in its own event loop."""
+    loop = future.get_loop()
+    if loop is here:
+        _resolve(future)
+    else:
+        # It may have been closed; then there is nobody to wake.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_resolve, future)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

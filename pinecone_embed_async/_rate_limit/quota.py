@@ -5,19 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+import msgspec
+
 from pinecone_embed_async import _checks
 from pinecone_embed_async._errors import ConfigurationError
 from pinecone_embed_async._models import KNOWN_MODELS, PLANS, QUOTA_WINDOW, tokens_per_minute
-from pinecone_embed_async._rate_limit.limiter import LimiterOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
 
-    from pinecone_embed_async._rate_limit.budgets import Key
-    from pinecone_embed_async._rate_limit.fair_queue import Priority
     from pinecone_embed_async._wire import VectorType
 
 PlanName = Literal["starter", "builder", "standard", "enterprise"]
+
+Priority = Literal["interactive", "bulk"]
+
+Key = tuple[str, str]
+"""The model and input type that tokens count for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,22 @@ class Quota:
             if value is not None:
                 object.__setattr__(self, name, _checks.whole(name, value, ", or None to learn it"))
         object.__setattr__(self, "window", _checks.seconds("window", self.window))
+
+
+class LimiterOptions(msgspec.Struct, frozen=True):
+    """The known figures of a quota; `None` for those to be learned.
+
+    Attributes:
+        tokens: returns the tokens per window of a model and input type.
+        requests_per_second: limit of the project.
+        requests_per_minute: requests per window of the project.
+        window: length of a window in seconds.
+    """
+
+    tokens: Callable[[Key], int | None] = lambda _: None
+    requests_per_second: int | None = None
+    requests_per_minute: int | None = None
+    window: float = QUOTA_WINDOW
 
 
 def limiter_options(quota: Quota | str | None, vector_type: VectorType | None = None) -> LimiterOptions:

@@ -8,19 +8,17 @@ from typing import TYPE_CHECKING
 from pinecone_embed_async import _checks
 from pinecone_embed_async._clock import SystemClock
 from pinecone_embed_async._errors import ConfigurationError
-from pinecone_embed_async._rate_limit.backoff import full_jitter
-from pinecone_embed_async._rate_limit.fair_queue import Flow
-from pinecone_embed_async._rate_limit.gate import Permit, RateLimitGate
-from pinecone_embed_async._rate_limit.limiter import ConcurrencyLimiter
+from pinecone_embed_async._rate_limit.backoff import Backoff
+from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter
+from pinecone_embed_async._rate_limit.gate import RateLimitGate
+from pinecone_embed_async._rate_limit.permit import Flow, Permit
 from pinecone_embed_async._rate_limit.quota import QuotaDemand, QuotaGrant, QuotaOutcome, limiter_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from pinecone_embed_async._clock import Clock
-    from pinecone_embed_async._rate_limit.fair_queue import Priority
-    from pinecone_embed_async._rate_limit.limiter import PermitRequest
-    from pinecone_embed_async._rate_limit.quota import PlanName, Quota
+    from pinecone_embed_async._rate_limit.quota import PlanName, Priority, Quota
     from pinecone_embed_async._rate_limit.token_limit import TokenStatistics
 
 INITIAL_PAUSE = 0.5
@@ -75,7 +73,7 @@ class SharedQuota:
         self.gate = RateLimitGate(limiter_options(quota), clock=clock or SystemClock())
         self._draw = draw
         self._concurrency = ConcurrencyLimiter(NO_LIMIT)
-        self._flows: dict[tuple[Hashable, str, str, Priority], Flow[PermitRequest]] = {}
+        self._flows: dict[tuple[Hashable, str, str, Priority], Flow] = {}
 
     def __repr__(self) -> str:
         return f"<SharedQuota {self.gate!r}>"
@@ -92,10 +90,8 @@ class SharedQuota:
             ConfigurationError: `demand` is not a QuotaDemand.
         """
         _checks.instance("demand", demand, QuotaDemand)
-        flow = self._flow(demand)
-        permit = await self.gate.permit(
-            flow, self._concurrency, (demand.model, demand.input_type), demand.tokens, demand.least
-        )
+        request = self.gate.request(self._flow(demand), demand.tokens, demand.least)
+        permit = request.permit or await self.gate.wait(request)
         return QuotaGrant(permit.tokens, permit)
 
     def settle(self, grant: QuotaGrant, outcome: QuotaOutcome) -> None:
@@ -112,21 +108,16 @@ class SharedQuota:
         if outcome.kind == "accepted":
             permit.accepted(outcome.tokens)
         elif outcome.kind == "rejected":
-            permit.rejected(outcome.message, outcome.retry_after, lambda bursts: self._pause(bursts, outcome.retry_after))
+            backoff = Backoff(INITIAL_PAUSE, LONGEST_PAUSE, self._draw, outcome.retry_after, LONGEST_ASKED_PAUSE)
+            permit.rejected(outcome.message, backoff)
         elif outcome.kind == "failed":
             permit.failed(is_overload=False)
         else:
             permit.give_back()
 
-    def _pause(self, bursts: int, retry_after: float | None) -> float:
-        if retry_after is not None:
-            return min(retry_after, LONGEST_ASKED_PAUSE) + self._draw() * INITIAL_PAUSE
-        return full_jitter(bursts, initial=INITIAL_PAUSE, most=LONGEST_PAUSE, draw=self._draw)
-
-    def _flow(self, demand: QuotaDemand) -> Flow[PermitRequest]:
+    def _flow(self, demand: QuotaDemand) -> Flow:
         name = demand.flow, demand.model, demand.input_type, demand.priority
         if name not in self._flows and len(self._flows) >= MOST_FLOWS:
             # A copy, as other threads may add theirs meanwhile; a forgotten flow still serves those that hold it.
             self._flows = {name: flow for name, flow in self._flows.copy().items() if flow.waiting}
-        group = id(self._concurrency), demand.model, demand.input_type
-        return self._flows.setdefault(name, Flow(group, demand.priority))
+        return self._flows.setdefault(name, Flow(self._concurrency, (demand.model, demand.input_type), demand.priority))

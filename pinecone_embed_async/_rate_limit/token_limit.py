@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from pinecone_embed_async._rate_limit.adaptive_limit import AdaptiveLimit
 from pinecone_embed_async._rate_limit.limit_probe import LimitProbe
 from pinecone_embed_async._rate_limit.refill import MEASURED, Pace, Refill
-from pinecone_embed_async._rate_limit.strays import Strays
+from pinecone_embed_async._rate_limit.spurious import SpuriousRejections
 from pinecone_embed_async._rate_limit.window import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from pinecone_embed_async._rate_limit.backoff import Backoff
     from pinecone_embed_async._rate_limit.forecast import Forecast
+    from pinecone_embed_async._rate_limit.permit import Permit
 
 SMOOTHING = 4
 """No more than a fourth of a found limit is sent in a fourth of a window, so that independent clients spread over the
@@ -31,6 +31,11 @@ reached, compared with those accepted."""
 
 SMALLEST_CUT = 16
 """A request is not cut to less than this fraction of itself: sending crumbs is worse than waiting for more tokens."""
+
+PLENTY = 0.5
+"""Fraction of a limit that must be free for a request to be sent whatever others need: half of it is the most that is kept
+for interactive calls, and suffices to even out the shares of flows.
+Source: `test_calls_of_a_client_share_...` in tests/rate_limit/test_limiter.py."""
 
 PATIENCE = 1 / 120
 """Fraction of a window that a request waits to be sent whole rather than cut."""
@@ -93,7 +98,6 @@ class TokenLimit:
     Args:
         length: length of a window in seconds.
         given: tokens per window; `None` to learn them.
-        first_in_flight: initial requests in flight while no limit is known.
 
     Attributes:
         window: tokens that count now.
@@ -107,7 +111,6 @@ class TokenLimit:
         "_accepted",
         "_before",
         "_cut_at",
-        "_first_in_flight",
         "_found",
         "_given",
         "_is_doubt",
@@ -118,8 +121,8 @@ class TokenLimit:
         "_refill",
         "_resumed",
         "_short",
+        "_spurious",
         "_started",
-        "_strays",
         "_total",
         "_waited",
         "_waits_since",
@@ -130,33 +133,30 @@ class TokenLimit:
         "window",
     )
 
-    def __init__(self, length: float, given: int | None, *, first_in_flight: int = FIRST_IN_FLIGHT) -> None:
+    def __init__(self, length: float, given: int | None) -> None:
         self.window = Window(length)
         self._short = Window(length / SMOOTHING)
-        self._given = given
-        self._named: int | None = None
+        self._given = math.inf if given is None else given
+        self._named = math.inf
         self._found = AdaptiveLimit(length)
-        self._strays = Strays(length)
+        self._spurious = SpuriousRejections(length)
         # The found limit before the last burst of rejections.
         self._before = self._found
         self._refill = Refill(length)
         self._pace = Pace()
         self._probe = LimitProbe(length)
-        self._first_in_flight = first_in_flight
         # Requests accepted since the limit last became unknown.
         self._accepted = 0
         # Tokens accepted in total, and until sending resumed after the last pause.
         self._total = self._resumed = 0
-        self._started: float | None = None
+        self._started = math.inf
         self._cut_at = -math.inf
         self._waits_since: float | None = None
         self._waited = 0.0
         self._is_reported = False
         # Whether the last request exceeded a found limit because that was in doubt.
         self._is_doubt = False
-        self.in_flight = 0
-        self.streak = 0
-        self.rejections = 0
+        self.in_flight = self.streak = self.rejections = 0
         self.paused_until = -math.inf
 
     def __repr__(self) -> str:
@@ -167,10 +167,7 @@ class TokenLimit:
     @property
     def known(self) -> float:
         """The smaller of the given and the named limit; infinite if there is neither."""
-        return min(
-            math.inf if self._given is None else self._given,
-            math.inf if self._named is None else self._named,
-        )
+        return min(self._given, self._named)
 
     @property
     def limit(self) -> float:
@@ -178,13 +175,18 @@ class TokenLimit:
         return min(self.known, self._found.tokens)
 
     @property
+    def is_found(self) -> bool:
+        """Whether there is a limit found by trial."""
+        return self._found.exists
+
+    @property
     def source(self) -> str:
         """The source of the limit."""
         if self._found.exists:
             return "found"
-        if self._named is not None and self.known == self._named:
-            return "named"
-        return "unknown" if self._given is None else "given"
+        if math.isinf(self.known):
+            return "unknown"
+        return "named" if self._named <= self._given else "given"
 
     @property
     def is_cautious(self) -> bool:
@@ -197,31 +199,62 @@ class TokenLimit:
         if self.is_cautious:
             return 1
         if math.isinf(self.limit):
-            return self._first_in_flight + self._accepted // ACCEPTED_PER_STEP
+            return FIRST_IN_FLIGHT + self._accepted // ACCEPTED_PER_STEP
         return math.inf
 
-    def room(self, want: int, least: int, now: float, forecast: Forecast | None = None) -> int:
-        """The tokens that the next request may have now, at most `want`; 0 if it has to wait.
+    def has_plenty(self, tokens: int, now: float) -> bool:
+        """Whether so many more tokens may be sent now whatever is kept for others: most of the limit is free."""
+        if now < self.paused_until or self._found.exists or self.in_flight >= self.most_in_flight:
+            return False
+        return self.window.used(now) + tokens <= (1 - PLENTY) * self.known
+
+    def room(self, want: int, least: int, now: float, forecast: Forecast | None = None) -> tuple[int, float]:
+        """The tokens that the next request may have, and when it may have any if nothing happens before.
 
         Args:
             want: tokens of the whole request.
             least: tokens of the smallest request that can be cut off it.
             now: the time.
             forecast: interactive demand to leave tokens free for.
-        """
-        return self._room_and_time(want, least, now, forecast)[0]
 
-    def room_at(self, want: int, least: int, now: float, forecast: Forecast | None = None) -> float | None:
-        """The time at which there will be room; `None` if that depends on responses."""
-        return self._room_and_time(want, least, now, forecast)[1]
+        Returns:
+            At most `want` tokens, and 0 if it has to wait; `now` or a later time, infinite if that depends on responses.
+        """
+        if now < self.paused_until:
+            return 0, self.paused_until
+        if self.in_flight >= self.most_in_flight:
+            return 0, math.inf
+        if self._found.is_even:
+            when = max(self._pace.next, self._known_at(want, now, forecast))
+            return (want, now) if when <= now else (0, when)
+        limit, short_limit = self.limit, math.inf
+        if self._found.exists:
+            # A found limit is a guess: it must not block the smallest possible request.
+            limit = min(self.known, max(limit, least))
+            short_limit = max(limit / SMOOTHING, min(want, limit))
+        elif math.isinf(limit):
+            return want, now
+        whole_at = self._fits_at(want, limit, short_limit, now, forecast)
+        is_doubt = self._may_doubt(now) and self._known_at(want, now, forecast) <= now
+        if whole_at <= now or is_doubt or self._may_probe(now):
+            return want, now
+        smallest = smallest_part(want, least, limit)
+        part_at = self._fits_at(smallest, limit, short_limit, now, forecast)
+        if whole_at - part_at <= self.window.length * PATIENCE:
+            part_at = whole_at
+        if part_at > now:
+            return 0, part_at if self._found.exists else min(part_at, self._probe.next)
+        free = min(limit - self.window.used(now), short_limit - self._short.used(now))
+        if forecast is not None:
+            free = max(smallest, free - self.window.kept(forecast, now))
+        return int(free), now
 
     def reserve(self, tokens: int, now: float) -> bool:
         """Count a request that is being sent; returns whether it probes the limit."""
         is_probe = self.window.used(now) + tokens > self.limit and self._may_probe(now)
         if is_probe:
             self._probe.is_in_flight = True
-        if self._started is None:
-            self._started = now
+        self._started = min(self._started, now)
         self._is_doubt = self._before.exists and self._may_doubt(now) and not self._fits(tokens, now)
         self.in_flight += 1
         if self._found.is_even:
@@ -230,45 +263,36 @@ class TokenLimit:
         self._short.reserve(tokens)
         return is_probe
 
-    def adjust(self, reserved: int, tokens: int) -> None:
+    def shrink(self, permit: Permit, tokens: int) -> None:
         """Change the tokens reserved for a request that is being sent."""
-        self._adjust_pace(tokens - reserved)
-        self.window.reserve(tokens - reserved)
-        self._short.reserve(tokens - reserved)
+        self._adjust_pace(tokens - permit.tokens)
+        self.window.reserve(tokens - permit.tokens)
+        self._short.reserve(tokens - permit.tokens)
 
-    def unused(self, reserved: int, *, is_probe: bool) -> None:
+    def unused(self, permit: Permit) -> None:
         """Release the tokens of a request that is not sent."""
+        self.shrink(permit, 0)
         self.in_flight -= 1
-        self._adjust_pace(-reserved)
-        self.window.release(reserved)
-        self._short.release(reserved)
-        self._end_probe(is_probe=is_probe)
+        self._end_probe(permit)
 
-    def settle(self, reserved: int, tokens: int, now: float) -> None:
-        """Record that a request has ended, and the tokens it may count for; its outcome is recorded after that."""
-        self.in_flight -= 1
-        if tokens:
-            # A rejected request keeps its time: as much has to refill again for the next one.
-            self._adjust_pace(tokens - reserved)
-        self.window.settle(reserved, tokens, now)
-        self._short.settle(reserved, tokens, now)
+    def failed(self, permit: Permit, tokens: int, now: float) -> None:
+        """Record that a request failed for another reason than this limit, and the tokens it may count for."""
+        self._settle(permit, tokens, now)
+        self._end_probe(permit)
 
-    def failed(self, *, is_probe: bool) -> None:
-        """Record that a settled request failed for another reason than this limit."""
-        self._end_probe(is_probe=is_probe)
-
-    def accepted(self, sent: float, tokens: int, now: float, *, is_probe: bool) -> None:
-        """Record that the service accepted a settled request."""
+    def accepted(self, permit: Permit, tokens: int, now: float) -> None:
+        """Record that the service accepted a request, and the tokens it counts for."""
+        self._settle(permit, tokens, now)
+        self._end_probe(permit)
         self._accepted += 1
         self._found.accepted(tokens)
-        self._strays.accepted(sent, tokens)
+        self._spurious.accepted(permit.at, tokens)
         if self.is_cautious:
-            self._resume(sent, tokens, now)
+            self._resume(permit.at, tokens, now)
         self._total += tokens
-        if is_probe:
-            self._end_probe(is_probe=True)
+        if permit.is_probe:
             if self.window.settled > self.known:
-                self._named = None
+                self._named = math.inf
                 self._accepted = 0
                 self._probe.succeeded()
             else:
@@ -278,47 +302,35 @@ class TokenLimit:
             self._found.forget()
             self._refill.reset()
 
-    def rejected(
-        self,
-        sent: float,
-        tokens: int,
-        now: float,
-        *,
-        named: int | None,
-        backoff: Callable[[int], float],
-        asked: bool,
-        is_probe: bool,
-    ) -> None:
-        """Record that the service rejected a request; it is settled with 0 tokens.
+    def rejected(self, permit: Permit, named: int | None, backoff: Backoff, now: float) -> None:
+        """Record that the service rejected a request, and so did not count it.
 
         Requests that were in flight together are rejected together: only the first of such a burst counts, unless the
         service asks for a longer pause with a later one.
 
         Args:
-            sent: time of sending.
-            tokens: tokens it would have counted for.
-            now: the time.
+            permit: its permit.
             named: the limit named in the rejection; `None` if none.
-            backoff: returns the seconds to pause after that many bursts without an acceptance, jitter included.
-            asked: whether the service asked for that pause.
-            is_probe: whether it probed the limit.
+            backoff: how long to pause by the number of bursts without an acceptance.
+            now: the time.
         """
+        self._settle(permit, 0, now)
+        self._end_probe(permit)
         self.rejections += 1
-        is_first = sent >= self._cut_at
-        used = self.window.used(now)
+        is_first = permit.at >= self._cut_at
         before = self.known
-        self._end_probe(is_probe=is_probe)
         if named is not None:
-            self._note_named(named, now, is_probe=is_probe)
-        is_explained = named is not None and used + tokens >= EXPLAINED * self.known
-        self._suspect(sent, tokens, now, named=named, is_first=is_first)
+            self._note_named(named, now, is_probe=permit.is_probe)
+        is_explained = named is not None and self.window.used(now) + permit.tokens >= EXPLAINED * self.known
+        self._suspect(permit, now, named=named, is_first=is_first)
         if is_first:
             self.streak += 1
             self._cut_at = now
             if self._is_news_of_the_limit(now, named, before, is_explained=is_explained):
-                self._cut(tokens, now)
+                self._cut(permit.tokens, now)
+        asked = backoff.retry_after is not None
         if is_first or asked:
-            self._pause(backoff(self.streak), now, asked=asked, is_explained=is_explained)
+            self._pause(backoff.seconds(self.streak), now, asked=asked, is_explained=is_explained)
 
     def advance(self, now: float) -> None:
         """Count the time since the last call if work waited for tokens in it; a found limit grows by it."""
@@ -355,46 +367,21 @@ class TokenLimit:
             paused=max(0.0, self.paused_until - now),
         )
 
-    def _room_and_time(self, want: int, least: int, now: float, forecast: Forecast | None) -> tuple[int, float | None]:
-        """The tokens that there is room for now, and the time at which there is room."""
-        if now < self.paused_until:
-            return 0, self.paused_until
-        if self.in_flight >= self.most_in_flight:
-            return 0, None
-        if self._found.is_even:
-            when = max(self._pace.next, self._known_at(want, now, forecast))
-            return (want, now) if when <= now else (0, None if math.isinf(when) else when)
-        is_found = self._found.exists
-        # A found limit is a guess: it must not block the smallest possible request.
-        limit = min(self.known, max(self.limit, least)) if is_found else self.limit
-        short_limit = max(limit / SMOOTHING, min(want, limit)) if is_found else math.inf
-        if math.isinf(limit):
-            return want, now
-        whole_at = self._fits_at(want, limit, short_limit, now, forecast)
-        if whole_at <= now or self._may_probe(now):
-            return want, now
-        if self._may_doubt(now) and self._known_at(want, now, forecast) <= now:
-            return want, now
-        smallest = smallest_part(want, least, limit)
-        part_at = self._fits_at(smallest, limit, short_limit, now, forecast)
-        if whole_at - part_at <= self.window.length * PATIENCE:
-            part_at = whole_at
-        if part_at <= now:
-            free = min(limit - self.window.used(now), short_limit - self._short.used(now))
-            if forecast is not None:
-                free = max(smallest, free - self.window.kept(forecast, now))
-            return int(free), now
-        when = min(part_at, math.inf if is_found else self._probe.next)
-        return 0, None if math.isinf(when) else when
+    def _settle(self, permit: Permit, tokens: int, now: float) -> None:
+        """Count the tokens that the service may have counted in place of what was reserved."""
+        self.in_flight -= 1
+        if tokens:
+            # A rejected request keeps its time: as much has to refill again for the next one.
+            self._adjust_pace(tokens - permit.tokens)
+        self.window.settle(permit.tokens, tokens, now)
+        self._short.settle(permit.tokens, tokens, now)
 
     def _fits_at(self, tokens: int, limit: float, short_limit: float, now: float, forecast: Forecast | None) -> float:
         """The time at which so many more tokens fit the limits; infinite if that takes responses."""
-        window = self.window
-        main = (
-            window.fits_at(tokens, limit, now) if forecast is None else window.fits_beside_at(tokens, limit, forecast, now)
-        )
-        short = self._short.fits_at(tokens, short_limit, now)
-        return math.inf if main is None or short is None else max(main, short)
+        short_at = self._short.fits_at(tokens, short_limit, now)
+        if forecast is None:
+            return max(short_at, self.window.fits_at(tokens, limit, now))
+        return max(short_at, self.window.fits_beside_at(tokens, limit, forecast, now))
 
     def _known_at(self, tokens: int, now: float, forecast: Forecast | None) -> float:
         """The time at which they fit the given or named limit, whatever was found; infinite if that takes responses."""
@@ -416,29 +403,29 @@ class TokenLimit:
     def _may_probe(self, now: float) -> bool:
         return now >= self._probe.next and not self._found.exists
 
-    def _end_probe(self, *, is_probe: bool) -> None:
-        if is_probe:
+    def _end_probe(self, permit: Permit) -> None:
+        if permit.is_probe:
             self._probe.is_in_flight = False
 
     def _is_young(self, now: float) -> bool:
         """Whether less than a window has passed since the first request: earlier usage is unknown."""
-        return self._started is None or now - self._started < YOUTH * self.window.length
+        return now - self._started < YOUTH * self.window.length
 
     def _may_doubt(self, now: float) -> bool:
         """Whether one request may exceed a found limit after a pause, to test whether that limit exists."""
         is_alone = self.is_cautious and not self.in_flight
         # If not a guess, the requests beside the rejected one must have been accepted.
-        return is_alone and (self._found.is_guess or self._strays.are_likely(now))
+        return is_alone and (self._found.is_guess or self._spurious.are_likely(now))
 
-    def _suspect(self, sent: float, tokens: int, now: float, *, named: int | None, is_first: bool) -> None:
-        """Record a rejection that may turn out to be stray; `streak` does not count it yet."""
+    def _suspect(self, permit: Permit, now: float, *, named: int | None, is_first: bool) -> None:
+        """Record a rejection that may turn out to be spurious; `streak` does not count it yet."""
         if named is not None or self._is_doubt:
-            self._strays.dismiss()
+            self._spurious.dismiss()
         elif is_first and not self.streak:
-            self._strays.begin(sent, tokens, now)
+            self._spurious.begin(permit.at, permit.tokens, now)
             self._before = copy.copy(self._found)
         else:
-            self._strays.add(sent)
+            self._spurious.add(permit.at)
 
     def _resume(self, sent: float, tokens: int, now: float) -> None:
         """Resume after rejections, as a request was accepted."""
@@ -448,7 +435,7 @@ class TokenLimit:
                 self._found.hold_at_least(self.window.settled)
             return
         self.streak = 0
-        if self._strays.judge(now):
+        if self._spurious.judge(now):
             # The reason was not a token limit, so restore the state before.
             self._found = self._before
             self._refill.reset()
@@ -477,7 +464,7 @@ class TokenLimit:
             if is_probe:
                 self._probe.held(now)
             return
-        if self._given is not None and self._given <= named:
+        if self._given <= named:
             self._probe.disable()
         else:
             self._probe.named(now, is_lower=named < self.known < math.inf)
@@ -509,7 +496,7 @@ class TokenLimit:
     def _pause(self, seconds: float, now: float, *, asked: bool, is_explained: bool) -> None:
         until = now + seconds
         oldest = self.window.next_release()
-        if not asked and oldest is not None:
+        if not asked and not math.isinf(oldest):
             free_at = oldest + min(seconds, self.window.length * JITTER)
             if is_explained:
                 # Nothing comes free earlier.

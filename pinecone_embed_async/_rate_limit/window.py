@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -95,12 +96,12 @@ class Window:
             self._freed += amount
         return self.settled + self.reserved
 
-    def next_release(self) -> float | None:
-        """The time at which the oldest settled amount stops counting; `None` if there is none."""
-        return self._log[0].end if self._log else None
+    def next_release(self) -> float:
+        """The time at which the oldest settled amount stops counting; infinite if there is none."""
+        return self._log[0].end if self._log else math.inf
 
-    def fits_at(self, amount: int, limit: float, now: float) -> float | None:
-        """The time at which `amount` more fits `limit`: `now` if it does, `None` if that takes responses."""
+    def fits_at(self, amount: int, limit: float, now: float) -> float:
+        """The time at which `amount` more fits `limit`: `now` if it does, infinite if that takes responses."""
         over = self.used(now) + amount - limit
         if over <= 0:
             return now
@@ -108,7 +109,7 @@ class Window:
             over -= entry.amount
             if over <= 0:
                 return entry.end
-        return None
+        return math.inf
 
     def kept(self, forecast: Forecast, now: float) -> float:
         """The amount to keep free now so that forecast demand fits as it comes, given what comes free by then."""
@@ -122,13 +123,13 @@ class Window:
             most = max(most, forecast.within(end - now) - freed)
         return most
 
-    def fits_beside_at(self, amount: int, limit: float, forecast: Forecast, now: float) -> float | None:
-        """The time at which `amount` more fits `limit` beside forecast demand; `None` if that takes responses."""
+    def fits_beside_at(self, amount: int, limit: float, forecast: Forecast, now: float) -> float:
+        """The time at which `amount` more fits `limit` beside forecast demand; infinite if that takes responses."""
         fits = self.fits_at(amount, limit, now)
         left = limit - self.reserved - self.settled - amount
         most_of_all = forecast.within(self.length)
-        if fits is None or left + self.settled < most_of_all:
-            return None
+        if math.isinf(fits) or left + self.settled < most_of_all:
+            return math.inf
         when = fits
         for end, before in self._marks_after(now):
             # What is left until then suffices for this long.

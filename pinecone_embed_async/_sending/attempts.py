@@ -30,7 +30,15 @@ from pinecone_embed_async._planning import most_tokens
 from pinecone_embed_async._rate_limit import ConcurrencyLimiter, Flow, RateLimitGate
 from pinecone_embed_async._sending.aiohttp_transport import AiohttpTransport
 from pinecone_embed_async._sending.decode_gate import DecodeGate
-from pinecone_embed_async._sending.retry import FirstContact, RetryBudget, RetryPolicy, RetryState, Verdict, judge
+from pinecone_embed_async._sending.retry import (
+    FirstContact,
+    RetryBudget,
+    RetryPolicy,
+    RetryState,
+    Verdict,
+    backoff_after,
+    judge,
+)
 from pinecone_embed_async._sending.transport import TransportRequest
 from pinecone_embed_async._telemetry import ObservedRequest, RequestObservation, Waiting
 from pinecone_embed_async._wire import Redactor, choose_decoder, encode_request, error_from_envelope, error_from_response
@@ -46,7 +54,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._clock import Clock
     from pinecone_embed_async._errors import ConnectionProblem
     from pinecone_embed_async._planning import PlannedRequest, RequestLimits, Sink
-    from pinecone_embed_async._rate_limit import Permit, PermitRequest, Priority
+    from pinecone_embed_async._rate_limit import Permit, Priority
     from pinecone_embed_async._sending.endpoint import ApiKey
     from pinecone_embed_async._sending.transport import Transport, TransportResponse
     from pinecone_embed_async._telemetry import HookDispatcher, ObservedCall
@@ -318,10 +326,10 @@ class Engine:
                 " window, so it can never be sent: split it",
                 index=request.start,
             )
-        concurrency, least = state.concurrency, request.least_tokens(limits)
-        gate, key = self._gate, limiter_flow.key
-        report_wait = None if on_wait is None else lambda: on_wait(gate.pause_left(key))
-        return await gate.permit(limiter_flow.flow(concurrency), concurrency, key, request.tokens, least, waits=report_wait)
+        waiting = self._gate.request(limiter_flow.flow(state.concurrency), request.tokens, request.least_tokens(limits))
+        if waiting.permit is None and on_wait is not None:
+            on_wait(self._gate.pause_left(limiter_flow.key))
+        return waiting.permit or await self._gate.wait(waiting)
 
     async def send(
         self,
@@ -494,9 +502,7 @@ class Engine:
     def _end_failed_permit(self, permit: Permit, retry: RetryState, error: EmbedError | None) -> None:
         if isinstance(error, RateLimitError) and judge(error) is Verdict.WAIT:
             self.counters.rejections += 1
-            pause = permit.rejected(
-                error.message, error.retry_after, lambda bursts: self._options.retry.backoff(bursts, error, self._draw)
-            )
+            pause = permit.rejected(error.message, backoff_after(error, self._options.retry, self._draw))
             if pause is not None:
                 logger.info("the service's limit is reached; all requests under it pause for %.1f s", pause)
         else:
@@ -530,7 +536,8 @@ class Engine:
 
         async def attempt() -> EmbedError | None:
             body.clear()
-            permit = await self._gate.permit(limiter_flow.flow(state.concurrency), state.concurrency, None, 0, 0)
+            waiting = self._gate.request(limiter_flow.flow(state.concurrency), 0, 0)
+            permit = waiting.permit or await self._gate.wait(waiting)
             is_answered = False
             error: EmbedError | None = None
             try:
@@ -683,18 +690,17 @@ class Engine:
 class _LimiterFlow:
     """The flow in which a sender's requests wait for permits: one key, one priority."""
 
-    __slots__ = ("_concurrency", "_flow", "key", "priority")
+    __slots__ = ("_flow", "key", "priority")
 
     def __init__(self, key: tuple[str, str] | None, priority: Priority) -> None:
         self.key = key
         self.priority: Priority = priority
-        self._concurrency: ConcurrencyLimiter | None = None
-        self._flow: Flow[PermitRequest] | None = None
+        self._flow: Flow | None = None
 
-    def flow(self, concurrency: ConcurrencyLimiter) -> Flow[PermitRequest]:
+    def flow(self, concurrency: ConcurrencyLimiter) -> Flow:
         """The flow under a concurrency limiter; a new one if the client was reopened meanwhile."""
-        if self._flow is None or self._concurrency is not concurrency:
-            self._concurrency, self._flow = concurrency, Flow((concurrency, self.key), self.priority)
+        if self._flow is None or self._flow.concurrency is not concurrency:
+            self._flow = Flow(concurrency, self.key, self.priority)
         return self._flow
 
 

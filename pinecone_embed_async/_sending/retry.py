@@ -24,7 +24,7 @@ from pinecone_embed_async._errors import (
     ServiceError,
     TransportError,
 )
-from pinecone_embed_async._rate_limit import full_jitter
+from pinecone_embed_async._rate_limit import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,9 +119,13 @@ class RetryPolicy:
             error: the last of them.
             random: draws uniformly from [0, 1).
         """
-        if isinstance(error, ApiError) and error.retry_after is not None:
-            return min(error.retry_after, self.max_retry_after) + random() * self.initial_backoff
-        return full_jitter(failures, initial=self.initial_backoff, most=self.max_backoff, draw=random)
+        return backoff_after(error, self, random).seconds(failures)
+
+
+def backoff_after(error: EmbedError, policy: RetryPolicy, draw: Callable[[], float]) -> Backoff:
+    """How long to wait after an error by a policy; `draw` draws uniformly from [0, 1)."""
+    retry_after = error.retry_after if isinstance(error, ApiError) else None
+    return Backoff(policy.initial_backoff, policy.max_backoff, draw, retry_after, policy.max_retry_after)
 
 
 UNREACHED_SECONDS = 10.0

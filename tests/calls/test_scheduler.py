@@ -16,11 +16,11 @@ from pinecone_embed_async import (
 from pinecone_embed_async._calls import GRACE_SECONDS, Scheduler
 from pinecone_embed_async._clock import Clock
 from pinecone_embed_async._planning import Learned, PlannedRequest, RequestLimits, RequestPlanner, Requests
-from pinecone_embed_async._rate_limit import ConcurrencyLimiter, Flow, LimiterOptions, Permit, PermitRequest, RateLimitGate
+from pinecone_embed_async._rate_limit import ConcurrencyLimiter, Flow, LimiterOptions, Permit, RateLimitGate
 from pinecone_embed_async._sending import RetryState
 from tests.clock import FakeClock, settle
 from tests.outcomes import SeenOutcomes
-from tests.permits import permits
+from tests.permits import permit_from, permits
 
 WRONG_KEY = AuthenticationError("who?", status=401)
 
@@ -258,8 +258,7 @@ class PacedScheduler:
     ) -> None:
         self.clock = FakeClock()
         self.gate = RateLimitGate(LimiterOptions(lambda _: tokens), clock=self.clock)
-        self.concurrency = concurrency or ConcurrencyLimiter(8)
-        self.flow = Flow[PermitRequest]("all", "bulk")
+        self.flow = Flow(concurrency or ConcurrencyLimiter(8), ("m", ""), "bulk")
         self.refuse = refuse
         self.least_tokens = least_tokens
         self.sent: list[tuple[int, int, int]] = []
@@ -285,7 +284,7 @@ class PacedScheduler:
         error = self.refuse(request)
         if error is not None:
             raise error
-        return await self.gate.permit(self.flow, self.concurrency, ("m", ""), request.tokens, self.least_tokens)
+        return await permit_from(self.gate, self.flow, request.tokens, self.least_tokens)
 
     async def send(
         self, request: PlannedRequest, retry: RetryState, permit: Permit, cut: Callable[[int], PlannedRequest]
@@ -327,7 +326,7 @@ async def test_a_first_input_found_to_exceed_its_permit_waits_for_another() -> N
         paced.limits = paced.limits._replace(bytes_per_token=0.5)
 
     paced = PacedScheduler(2, tokens=5, refuse=learn)
-    (await paced.gate.permit(paced.flow, paced.concurrency, ("m", ""), 2, 2)).accepted(None)
+    (await permit_from(paced.gate, paced.flow, 2, 2)).accepted(None)
     running = asyncio.create_task(finish(paced.scheduler))
     await settle()
     assert not paced.sent, "3 tokens are free, and a text now has 4"

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from pinecone_embed_async._rate_limit import (
+    Backoff,
     ConcurrencyLimiter,
     Flow,
     Limiter,
@@ -17,9 +18,11 @@ from pinecone_embed_async._rate_limit import (
 )
 from pinecone_embed_async._rate_limit.budgets import KEYS_KEPT
 from tests.clock import FakeClock
+from tests.permits import permit_from
+from tests.rate_limit.world import NO_GATE
 
 if TYPE_CHECKING:
-    from pinecone_embed_async._rate_limit import Reservation
+    from pinecone_embed_async._rate_limit import Permit
 
 WINDOW = 60.0
 
@@ -32,15 +35,15 @@ class Harness:
         self.concurrency = ConcurrencyLimiter(8)
         self.now = 0.0
 
-    def begin(self, input_type: str, tokens: int = 10) -> Reservation:
-        key = ("model", input_type)
-        reservations: list[Reservation] = []
-        self.limiter.enqueue(
-            PermitRequest(Flow((self.concurrency, key), "bulk"), self.concurrency, key, tokens, 1, reservations.append),
-            self.now,
-        )
-        (reservation,) = reservations
-        return reservation
+    def request(self, input_type: str, tokens: int = 10) -> PermitRequest:
+        request = PermitRequest(Flow(self.concurrency, ("model", input_type), "bulk"), tokens, tokens, NO_GATE)
+        self.limiter.enqueue(request, self.now)
+        return request
+
+    def begin(self, input_type: str, tokens: int = 10) -> Permit:
+        request = self.request(input_type, tokens)
+        assert request.permit is not None
+        return request.permit
 
     def send(self, input_type: str, tokens: int = 10) -> None:
         self.limiter.accepted(self.begin(input_type, tokens), tokens, self.now)
@@ -89,10 +92,8 @@ def test_usage_of_a_known_limit_is_kept_as_long_as_it_counts() -> None:
 
 def test_a_recently_used_budget_keeps_its_learned_limit() -> None:
     harness = Harness()
-    reservation = harness.begin("passage", 50)
-    harness.limiter.rejected(
-        reservation, harness.now, named=NamedLimit(LimitKind.TOKENS, 500), backoff=lambda _: 0.0, asked=False
-    )
+    named = NamedLimit(LimitKind.TOKENS, 500)
+    harness.limiter.rejected(harness.begin("passage", 50), named, Backoff(0.0, 0.0, lambda: 0.0), harness.now)
     for number in range(3000):
         harness.now += 1.0
         harness.send(f"type {number}")
@@ -106,20 +107,16 @@ def test_budgets_in_flight_waiting_or_paused_are_kept() -> None:
     harness.concurrency = ConcurrencyLimiter(1000)
     flying = harness.begin("in flight")
     harness.send("waits", 100)
-    key = ("model", "waits")
-    flow = Flow[PermitRequest]((harness.concurrency, key), "bulk")
-    granted: list[Reservation] = []
-    harness.limiter.enqueue(PermitRequest(flow, harness.concurrency, key, 100, 100, granted.append), harness.now)
-    paused = harness.begin("pauses")
-    harness.limiter.rejected(paused, harness.now, named=None, backoff=lambda _: 600.0, asked=True)
+    waits = harness.request("waits", 100)
+    harness.limiter.rejected(harness.begin("pauses"), None, Backoff(0.0, 0.0, lambda: 0.0, 600.0), harness.now)
     for number in range(2000):
         harness.send(f"type {number}")
     assert harness.kept() >= {"in flight", "waits", "pauses"}
     assert harness.limiter.pause_left(("model", "pauses"), harness.now) == 600
-    assert not granted
+    assert waits.permit is None
     harness.now += WINDOW
     harness.limiter.dispatch(harness.now)
-    assert len(granted) == 1
+    assert waits.permit is not None
     harness.limiter.accepted(flying, 10, harness.now)
     assert harness.limiter.tokens(("model", "in flight")).in_flight == 0
 
@@ -146,6 +143,6 @@ async def test_a_limited_number_of_acceptance_times_is_kept() -> None:
     gate, concurrency = RateLimitGate(LimiterOptions(), clock=clock), ConcurrencyLimiter(8)
     for number in range(2 * KEYS_KEPT):
         key = ("model", f"type {number}")
-        (await gate.permit(Flow((concurrency, key), "bulk"), concurrency, key, 10, 1)).accepted(10)
+        (await permit_from(gate, Flow(concurrency, key, "bulk"), 10, 1)).accepted(10)
     known = [gate.last_acceptance(("model", f"type {number}")) for number in range(2 * KEYS_KEPT)]
     assert known == [None] * KEYS_KEPT + [clock.time()] * KEYS_KEPT

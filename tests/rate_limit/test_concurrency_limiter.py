@@ -1,42 +1,46 @@
 """Which requests of one client may be in flight together."""
 
+import pytest
+
 from pinecone_embed_async._rate_limit import (
     ConcurrencyLimiter,
     Flow,
     Limiter,
     LimiterOptions,
+    Permit,
     PermitRequest,
     Priority,
-    Reservation,
 )
-from pinecone_embed_async._rate_limit.limiter import KEPT
+from pinecone_embed_async._rate_limit.concurrency import KEPT
+from tests.rate_limit.world import NO_GATE
 
 
 class Harness:
-    """Requests permits, and keeps the reservations that were made."""
+    """Requests permits, and keeps those that were granted."""
 
     def __init__(self, concurrency: ConcurrencyLimiter) -> None:
         self.concurrency = concurrency
         self.limiter = Limiter(LimiterOptions())
-        self.reservations: list[Reservation] = []
-        self._flows: dict[Priority, Flow[PermitRequest]] = {name: Flow(name, name) for name in ("interactive", "bulk")}
+        self._permits: list[Permit] = []
+        self._flows: dict[Priority, Flow] = {name: Flow(concurrency, None, name) for name in ("interactive", "bulk")}
+
+    @property
+    def permits(self) -> list[Permit]:
+        self._permits += [request.permit for request in self.limiter.granted if request.permit is not None]
+        self.limiter.granted.clear()
+        return self._permits
 
     def request(self, priority: Priority, now: float, times: int = 1) -> None:
         for _ in range(times):
-            self.limiter.enqueue(
-                PermitRequest(self._flows[priority], self.concurrency, None, 0, 0, self.reservations.append), now
-            )
+            self.limiter.enqueue(PermitRequest(self._flows[priority], 0, 0, NO_GATE), now)
 
     def end(self, priority: Priority, now: float) -> None:
-        reservation = next(reservation for reservation in self.reservations if reservation.flow.priority == priority)
-        self.reservations.remove(reservation)
-        self.limiter.accepted(reservation, 0, now)
+        permit = next(permit for permit in self.permits if permit.flow.priority == priority)
+        self.permits.remove(permit)
+        self.limiter.accepted(permit, 0, now)
 
     def in_flight(self) -> dict[str, int]:
-        return {
-            name: sum(reservation.flow.priority == name for reservation in self.reservations)
-            for name in ("interactive", "bulk")
-        }
+        return {name: sum(permit.flow.priority == name for permit in self.permits) for name in ("interactive", "bulk")}
 
 
 def test_bulk_work_takes_all_places_without_interactive_requests() -> None:
@@ -96,6 +100,42 @@ def test_permits_given_back_free_their_places() -> None:
     harness = Harness(ConcurrencyLimiter(2))
     harness.request("interactive", 0.0)
     harness.request("bulk", 0.0, times=3)
-    harness.limiter.give_back(harness.reservations[1], 0.1)
-    assert harness.reservations[2].flow.priority == "bulk"
+    harness.limiter.give_back(harness.permits[1], 0.1)
+    assert harness.permits[2].flow.priority == "bulk"
     assert harness.concurrency.in_flight == 2
+
+
+def test_it_halves_once_for_requests_in_flight_together() -> None:
+    concurrency = ConcurrencyLimiter(8)
+    for _ in range(8):
+        concurrency.overloaded(sent=0.0, now=1.0)
+    assert concurrency.limit == 4
+    concurrency.overloaded(sent=1.0, now=2.0)
+    assert concurrency.limit == 2
+
+
+def test_it_stays_between_1_and_the_maximum() -> None:
+    concurrency = ConcurrencyLimiter(3)
+    for second in range(20):
+        concurrency.overloaded(sent=float(second), now=float(second))
+        assert concurrency.limit >= 1
+    assert concurrency.limit == 1
+    for _ in range(1000):
+        concurrency.succeeded()
+    assert concurrency.limit == 3
+
+
+@pytest.mark.parametrize("most", [2, 8, 64])
+def test_it_recovers_by_one_with_about_a_limits_worth_of_responses(most: int) -> None:
+    concurrency = ConcurrencyLimiter(most)
+    concurrency.overloaded(sent=0.0, now=0.0)
+    half = concurrency.limit
+    answers = 0
+    while concurrency.limit == half:
+        concurrency.succeeded()
+        answers += 1
+    assert half <= answers <= half + 1
+
+
+def test_repr() -> None:
+    assert repr(ConcurrencyLimiter(8)) == "<ConcurrencyLimiter 0/8 in flight>"

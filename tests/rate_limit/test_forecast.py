@@ -80,11 +80,11 @@ def interactive_beside_bulk(
     world = World(options, service, seed=seed)
     concurrency = ConcurrencyLimiter(places)
     bulk = Work(
-        Flow("bulk", "bulk"), concurrency if is_one_client else ConcurrencyLimiter(places), 10**9, bulk_size, bulk_input
+        Flow(concurrency if is_one_client else ConcurrencyLimiter(places), KEY, "bulk"), 10**9, bulk_size, bulk_input
     )
     world.add(bulk)
     # As in `embed_one`, texts that come while others wait are coalesced.
-    texts = world.add(Work(Flow("interactive", "interactive"), concurrency, 0, 96 * text, text))
+    texts = world.add(Work(Flow(concurrency, KEY, "interactive"), 0, 96 * text, text))
     draw, at, end = random.Random(f"arrivals {seed}"), begins, windows * WINDOW
     arrivals: list[float] = []
     while (at := at + draw.expovariate(share * limit / text / WINDOW)) < min(end, ends):
@@ -208,7 +208,7 @@ def test_fits_beside_at_leaves_the_forecast_free(
     now = 60.0 + later
     forecast = Forecast(waiting, rate, spread, math.inf, limit / 2, over_at=math.inf)
     when = window.fits_beside_at(amount, limit, forecast, now)
-    if when is None:
+    if math.isinf(when):
         assert forecast.within(60.0) > limit - amount - window.reserved
         return
     assert limit - window.used(when) - amount >= window.kept(forecast, when) - 1e-3
@@ -274,8 +274,7 @@ def test_all_work_finishes_within_the_limit_whatever_is_kept(
     jobs = [
         world.add(
             Work(
-                Flow(number % 3, priority),
-                concurrency if number % 2 else ConcurrencyLimiter(most),
+                Flow(concurrency if number % 2 else ConcurrencyLimiter(most), KEY, priority),
                 requests * size,
                 size,
                 item,

@@ -1,5 +1,6 @@
 import asyncio
 import gc
+import math
 import os
 import pickle
 import threading
@@ -12,25 +13,27 @@ import pytest
 
 from pinecone_embed_async._clock import SystemClock
 from pinecone_embed_async._rate_limit import (
+    Backoff,
     ConcurrencyLimiter,
     Flow,
     Limiter,
     LimiterOptions,
     Permit,
-    PermitRequest,
     QuotaDemand,
     QuotaOutcome,
     RateLimitGate,
 )
 from tests.clock import FakeClock, settle
+from tests.permits import permit_from
 from tests.rate_limit.cluster import Cluster
 from tests.rate_limit.world import Count
 
 KEY = ("model", "passage")
+PAUSE = Backoff(1.0, 1.0, lambda: 1.0)
 
 
 def gate(clock: Any, tokens: int | None = None, **options: Any) -> RateLimitGate:
-    return RateLimitGate(LimiterOptions(lambda _: tokens, first_in_flight=1000, **options), clock=clock)
+    return RateLimitGate(LimiterOptions(lambda _: tokens, **options), clock=clock)
 
 
 class Caller:
@@ -39,10 +42,10 @@ class Caller:
     def __init__(self, of: RateLimitGate, *, most: int = 8) -> None:
         self.gate = of
         self.concurrency = ConcurrencyLimiter(most)
-        self.flow = Flow[PermitRequest]("group", "bulk")
+        self.flow = Flow(self.concurrency, KEY, "bulk")
 
     def permit(self, want: int = 10, least: int = 1) -> Coroutine[Any, Any, Permit]:
-        return self.gate.permit(self.flow, self.concurrency, KEY, want, least)
+        return permit_from(self.gate, self.flow, want, least)
 
 
 async def test_an_available_permit_is_granted_without_waiting() -> None:
@@ -91,7 +94,7 @@ async def test_a_waiter_cancelled_while_waiting_leaves_nothing_behind() -> None:
     with pytest.raises(asyncio.CancelledError):
         await cancelled
     assert clock.pending == 0
-    assert not caller.gate._waiters
+    assert not caller.gate._loops
 
 
 async def test_a_waiter_cancelled_as_its_permit_is_granted_gives_it_back() -> None:
@@ -105,7 +108,7 @@ async def test_a_waiter_cancelled_as_its_permit_is_granted_gives_it_back() -> No
     with pytest.raises(asyncio.CancelledError):
         await cancelled
     assert caller.concurrency.in_flight == 1
-    assert not caller.gate._unclaimed
+    assert not caller.gate._loops
 
 
 async def test_a_timer_that_fires_early_is_set_again() -> None:
@@ -130,7 +133,7 @@ async def test_a_guessed_limit_is_logged_once_with_the_cure(caplog: pytest.LogCa
         permits = [await caller.permit(10) for _ in range(2)]
         clock.advance(0.1)
         for permit in permits:
-            permit.rejected("Too many requests", None, lambda _: 1.0)
+            permit.rejected("Too many requests", PAUSE)
         assert len(caplog.records) <= 1
         clock.advance(60)
         (await caller.permit(10)).accepted(None)
@@ -146,7 +149,7 @@ async def test_given_and_named_limits_are_not_logged_as_guesses(caplog: pytest.L
     for tokens in (None, 1000):
         caller = Caller(gate(clock, tokens))
         permit = await caller.permit(100)
-        permit.rejected("the max embedding tokens per minute (500) model 'model'", None, lambda _: 1.0)
+        permit.rejected("the max embedding tokens per minute (500) model 'model'", PAUSE)
         clock.advance(120)
         (await caller.permit(100)).accepted(None)
     assert not caplog.records
@@ -188,8 +191,7 @@ def test_threads_that_share_a_gate_keep_its_limit_and_lose_no_wake_up() -> None:
     assert not any(thread.is_alive() for thread in threads)
     assert len(done) == 3 * 6 * 8
     assert not over
-    assert not shared._waiters
-    assert not shared._unclaimed
+    assert not shared._loops
 
 
 def test_a_response_in_one_thread_wakes_a_waiter_in_another() -> None:
@@ -202,13 +204,13 @@ def test_a_response_in_one_thread_wakes_a_waiter_in_another() -> None:
             time.sleep(0.001)
 
     async def first() -> None:
-        permit = await shared.permit(Flow[PermitRequest]("a", "bulk"), concurrency, KEY, 1, 1)
+        permit = await permit_from(shared, Flow(concurrency, KEY, "bulk"), 1, 1)
         await asyncio.to_thread(until_the_other_waits)
         permit.accepted(None)
         await asyncio.to_thread(got.wait, 10)
 
     async def second() -> None:
-        await shared.permit(Flow[PermitRequest]("b", "bulk"), concurrency, KEY, 1, 1)
+        await permit_from(shared, Flow(concurrency, KEY, "bulk"), 1, 1)
         got.set()
 
     one = in_thread(first)
@@ -242,9 +244,10 @@ def test_a_loop_that_is_not_running_is_notified_once_to_recheck_its_timer() -> N
     async def other() -> None:
         caller = Caller(shared)
         # Due sooner than any timer of the idle loop, again and again.
-        shared._timers.clear()
+        for waits in shared._loops.values():
+            waits.due = math.inf
         for _ in range(50):
-            (await caller.gate.permit(caller.flow, caller.concurrency, None, 0, 0)).give_back()
+            (await permit_from(caller.gate, Flow(caller.concurrency, None, "bulk"), 0, 0)).give_back()
 
     asyncio.run(other())
     assert len(notified) == 1
@@ -268,8 +271,8 @@ def test_a_closed_event_loop_takes_no_permit_with_it(is_granted: bool) -> None:
     concurrency, left = ConcurrencyLimiter(1), list[asyncio.Task[Permit]]()
 
     async def hold_and_wait() -> Permit:
-        permit = await shared.permit(Flow[PermitRequest]("a", "bulk"), concurrency, KEY, 1, 1)
-        left.append(asyncio.create_task(shared.permit(Flow[PermitRequest]("b", "bulk"), concurrency, KEY, 1, 1)))
+        permit = await permit_from(shared, Flow(concurrency, KEY, "bulk"), 1, 1)
+        left.append(asyncio.create_task(permit_from(shared, Flow(concurrency, KEY, "bulk"), 1, 1)))
         await asyncio.sleep(0)
         return permit
 
@@ -283,12 +286,11 @@ def test_a_closed_event_loop_takes_no_permit_with_it(is_granted: bool) -> None:
 
     async def go_on() -> None:
         async with asyncio.timeout(10):
-            (await shared.permit(Flow[PermitRequest]("c", "bulk"), concurrency, KEY, 1, 1)).accepted(None)
+            (await permit_from(shared, Flow(concurrency, KEY, "bulk"), 1, 1)).accepted(None)
 
     asyncio.run(go_on())
     assert concurrency.in_flight == 0
-    assert not shared._unclaimed
-    assert not shared._waiters
+    assert not shared._loops
     drop(left)
     assert concurrency.in_flight == 0
 
@@ -299,8 +301,8 @@ def test_waiters_of_a_closed_event_loop_are_dropped_at_the_next_step() -> None:
     concurrency, left = ConcurrencyLimiter(8), list[asyncio.Task[Permit]]()
 
     async def use_up_and_wait() -> None:
-        await shared.permit(Flow[PermitRequest]("a", "bulk"), concurrency, KEY, 100, 100)
-        left.append(asyncio.create_task(shared.permit(Flow[PermitRequest]("b", "bulk"), concurrency, KEY, 50, 50)))
+        await permit_from(shared, Flow(concurrency, KEY, "bulk"), 100, 100)
+        left.append(asyncio.create_task(permit_from(shared, Flow(concurrency, KEY, "bulk"), 50, 50)))
         await asyncio.sleep(0)
 
     loop = asyncio.new_event_loop()
@@ -309,8 +311,7 @@ def test_waiters_of_a_closed_event_loop_are_dropped_at_the_next_step() -> None:
     loop.close()
     shared.change(lambda _limiter, _now: None)
     assert shared.waiting({concurrency}) == 0
-    assert not shared._waiters
-    assert not shared._timers
+    assert not shared._loops
     drop(left)
     assert concurrency.in_flight == 1
 
@@ -343,8 +344,7 @@ async def test_a_coroutine_closed_while_it_waits_leaves_nothing_behind(has_permi
     coroutine.close()
     assert caller.gate.waiting({caller.concurrency}) == 0
     assert caller.concurrency.in_flight == (0 if has_permit else 1)
-    assert not caller.gate._waiters
-    assert not caller.gate._unclaimed
+    assert not caller.gate._loops
 
 
 async def test_an_exception_in_a_step_does_not_block_the_next() -> None:
@@ -381,11 +381,12 @@ def child_of(work: Callable[[], bool]) -> bool:
 
 def test_after_a_fork_usage_stays_and_waiting_requests_are_forgotten() -> None:
     shared = gate(FakeClock(), 100)
-    concurrency, flow = ConcurrencyLimiter(8), Flow[PermitRequest]("a", "bulk")
+    concurrency = ConcurrencyLimiter(8)
+    flow = Flow(concurrency, KEY, "bulk")
 
     async def work() -> bool:
-        permit = await shared.permit(flow, concurrency, KEY, 60, 60)
-        waits = asyncio.create_task(shared.permit(flow, concurrency, KEY, 60, 60))
+        permit = await permit_from(shared, flow, 60, 60)
+        waits = asyncio.create_task(permit_from(shared, flow, 60, 60))
         await asyncio.sleep(0)
 
         def in_child() -> bool:
@@ -396,7 +397,7 @@ def test_after_a_fork_usage_stays_and_waiting_requests_are_forgotten() -> None:
             asyncio._set_running_loop(None)
 
             async def go_on() -> int:
-                return (await shared.permit(flow, concurrency, KEY, 60, 10)).tokens
+                return (await permit_from(shared, flow, 60, 10)).tokens
 
             return asyncio.run(go_on()) == 40 and shared.statistics()[0].used == 100
 
@@ -434,7 +435,7 @@ async def test_each_flow_has_one_name_of_its_own_for_the_quota_back_end() -> Non
         caller = caller_of(cluster)
         for _ in range(20):
             # The previous flow is gone, and its id free.
-            caller.flow = Flow[PermitRequest]("group", "bulk")
+            caller.flow = Flow(caller.concurrency, KEY, "bulk")
             for _ in range(2):
                 (await caller.permit()).give_back()
     names = [demand.flow for demand in cluster.demands]
@@ -447,7 +448,10 @@ ENDS: list[tuple[Callable[[Permit], object], QuotaOutcome]] = [
     (lambda permit: permit.accepted(19), QuotaOutcome("accepted", 19)),
     (lambda permit: permit.accepted(None), QuotaOutcome("accepted", 20)),
     (lambda permit: permit.failed(is_overload=True), QuotaOutcome("failed", 20)),
-    (lambda permit: permit.rejected("too much", 3.0, lambda _: 99.0), QuotaOutcome("rejected", 20, "too much", 3.0)),
+    (
+        lambda permit: permit.rejected("too much", Backoff(99.0, 99.0, lambda: 1.0, 3.0)),
+        QuotaOutcome("rejected", 20, "too much", 3.0),
+    ),
     (lambda permit: permit.give_back(), QuotaOutcome("unused", 0)),
 ]
 
@@ -555,7 +559,7 @@ def test_a_waiter_in_another_thread_is_woken_for_every_window() -> None:
         full.release()
 
     def concurrencies(of: RateLimitGate) -> set[ConcurrencyLimiter]:
-        return {waiter.request.concurrency for waiters in list(of._waiters.values()) for waiter in list(waiters)}
+        return {request.flow.concurrency for waits in list(of._loops.values()) for request in list(waits.requests)}
 
     thread = threading.Thread(target=lambda: asyncio.run(wait()))
     try:

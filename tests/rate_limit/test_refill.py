@@ -120,8 +120,7 @@ class BucketService(Service):
 
 def send_to(service: BucketService, seconds: float, *, seed: int = 0) -> World:
     world = World(LimiterOptions(), service, seed=seed)
-    concurrency = ConcurrencyLimiter(8)
-    world.add(Work(Flow((concurrency, KEY), "bulk"), concurrency, 10**9, SIZE, 100))
+    world.add(Work(Flow(ConcurrencyLimiter(8), KEY, "bulk"), 10**9, SIZE, 100))
     world.run(seconds)
     return world
 

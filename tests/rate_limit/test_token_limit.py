@@ -1,8 +1,8 @@
 import math
-from collections.abc import Callable
 
 import pytest
 
+from pinecone_embed_async._rate_limit import Backoff, ConcurrencyLimiter, Flow, Permit
 from pinecone_embed_async._rate_limit.limit_probe import EAGER_PROBES
 from pinecone_embed_async._rate_limit.token_limit import (
     ACCEPTED_PER_STEP,
@@ -12,46 +12,40 @@ from pinecone_embed_async._rate_limit.token_limit import (
     SMALLEST_CUT,
     TokenLimit,
 )
+from tests.rate_limit.world import NO_GATE
 
 LENGTH = 60.0
+
+
+FLOW = Flow(ConcurrencyLimiter(1), ("model", "passage"), "bulk")
+PAUSE = Backoff(1.0, 1.0, lambda: 1.0)
+"""A second, however often."""
 
 
 class Sender:
     """Sends requests under a limit, with a clock of its own."""
 
-    def __init__(self, given: int | None = None, *, first_in_flight: int = FIRST_IN_FLIGHT) -> None:
-        self.limit = TokenLimit(LENGTH, given, first_in_flight=first_in_flight)
+    def __init__(self, given: int | None = None) -> None:
+        self.limit = TokenLimit(LENGTH, given)
         self.now = 1000.0
 
-    def send(self, tokens: int) -> tuple[float, int, bool]:
-        return self.now, tokens, self.limit.reserve(tokens, self.now)
+    def send(self, tokens: int) -> Permit:
+        return Permit(FLOW, FLOW.key, tokens, self.now, self.limit.reserve(tokens, self.now), NO_GATE)
 
-    def accept(self, sent: tuple[float, int, bool], billed: int | None = None) -> None:
-        at, tokens, is_probe = sent
-        billed = tokens if billed is None else billed
-        self.limit.settle(tokens, billed, self.now)
-        self.limit.accepted(at, billed, self.now, is_probe=is_probe)
+    def accept(self, permit: Permit, billed: int | None = None) -> None:
+        self.limit.accepted(permit, permit.tokens if billed is None else billed, self.now)
 
-    def reject(
-        self,
-        sent: tuple[float, int, bool],
-        named: int | None = None,
-        *,
-        backoff: Callable[[int], float] = lambda _: 1.0,
-        asked: bool = False,
-    ) -> None:
-        at, tokens, is_probe = sent
-        self.limit.settle(tokens, 0, self.now)
-        self.limit.rejected(at, tokens, self.now, named=named, backoff=backoff, asked=asked, is_probe=is_probe)
+    def reject(self, permit: Permit, named: int | None = None, *, backoff: Backoff = PAUSE) -> None:
+        self.limit.rejected(permit, named, backoff, self.now)
 
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
 
     def room(self, want: int = 1000, least: int = 10) -> int:
-        return self.limit.room(want, least, self.now)
+        return self.limit.room(want, least, self.now)[0]
 
-    def room_at(self, want: int = 1000, least: int = 10) -> float | None:
-        return self.limit.room_at(want, least, self.now)
+    def room_at(self, want: int = 1000, least: int = 10) -> float:
+        return self.limit.room(want, least, self.now)[1]
 
     def fill(self, tokens: int) -> None:
         """Send a request that is accepted a tenth of a second later."""
@@ -66,7 +60,7 @@ def test_requests_that_fit_the_rest_of_the_window_are_sent_at_once() -> None:
         assert sender.room() == 1000
         sender.send(1000)
     assert sender.room() == 0
-    assert sender.room_at() is None, "it depends on responses"
+    assert math.isinf(sender.room_at()), "it depends on responses"
 
 
 def test_the_last_request_of_a_window_is_cut_to_the_rest() -> None:
@@ -98,7 +92,7 @@ def test_a_request_larger_than_the_limit_has_a_window_to_itself() -> None:
     sender.fill(10)
     assert sender.room(want=5000, least=5000) == 0
     when = sender.room_at(want=5000, least=5000)
-    assert when is not None
+    assert math.isfinite(when)
     sender.now = when
     assert sender.room(want=5000, least=5000) == 1000
 
@@ -113,8 +107,7 @@ def test_billed_tokens_count_instead_of_the_estimate() -> None:
 
 def test_a_reservation_given_back_leaves_everything_as_it_was() -> None:
     sender = Sender(10_000)
-    _, tokens, is_probe = sender.send(10_000)
-    sender.limit.unused(tokens, is_probe=is_probe)
+    sender.limit.unused(sender.send(10_000))
     assert sender.limit.in_flight == 0
     assert sender.room(want=10_000) == 10_000
 
@@ -122,7 +115,7 @@ def test_a_reservation_given_back_leaves_everything_as_it_was() -> None:
 def test_while_no_limit_is_known_few_are_in_flight_and_more_with_acceptances() -> None:
     sender = Sender()
     sent = [sender.send(1000) for _ in range(FIRST_IN_FLIGHT)]
-    assert (sender.room(), sender.room_at()) == (0, None)
+    assert (sender.room(), sender.room_at()) == (0, math.inf)
     for one in sent:
         sender.accept(one)
     for _ in range(ACCEPTED_PER_STEP):
@@ -172,38 +165,36 @@ def test_after_a_rejection_and_its_pause_one_request_goes_at_a_time_until_accept
     sender.pass_time(1)
     assert sender.room() == 1000
     alone = sender.send(1000)
-    assert (sender.room(), sender.room_at()) == (0, None)
+    assert (sender.room(), sender.room_at()) == (0, math.inf)
     sender.accept(alone)
     assert sender.room() == 1000
 
 
 def test_a_burst_counts_once_and_the_pause_grows_with_each_burst() -> None:
-    sender, bursts = Sender(10_000), list[int]()
-
-    def backoff(streak: int) -> float:
-        bursts.append(streak)
-        return 2.0**streak
-
+    sender, backoff = Sender(10_000), Backoff(2.0, math.inf, lambda: 1.0)
     burst = [sender.send(100) for _ in range(5)]
     for one in burst:
         sender.pass_time(0.01)
         sender.reject(one, backoff=backoff)
-    assert bursts == [1]
+    assert sender.limit.paused_until == pytest.approx(1000.01 + 2)
     for streak in (2, 3):
         sender.now = sender.limit.paused_until
         sender.reject(sender.send(100), backoff=backoff)
-        assert bursts[-1] == streak
         assert sender.limit.paused_until == sender.now + 2.0**streak
     assert sender.limit.rejections == 7
+
+
+def asking(seconds: float) -> Backoff:
+    return Backoff(0.0, 0.0, lambda: 0.0, seconds)
 
 
 def test_a_longer_retry_after_later_in_a_burst_is_obeyed() -> None:
     sender = Sender(10_000)
     first, second, third = (sender.send(100) for _ in range(3))
     sender.pass_time(0.1)
-    sender.reject(first, backoff=lambda _: 2.0, asked=True)
-    sender.reject(second, backoff=lambda _: 30.0, asked=True)
-    sender.reject(third, backoff=lambda _: 1.0, asked=True)
+    sender.reject(first, backoff=asking(2.0))
+    sender.reject(second, backoff=asking(30.0))
+    sender.reject(third, backoff=asking(1.0))
     assert sender.limit.paused_until == sender.now + 30
 
 
@@ -271,9 +262,9 @@ def reject_together(sender: Sender, requests: int) -> None:
 
 def reject_one_of(sender: Sender, requests: int) -> None:
     """Send requests of which the first is rejected, and the others and the one after the pause are accepted."""
-    stray, *beside = [sender.send(1000) for _ in range(requests)]
+    lone, *beside = [sender.send(1000) for _ in range(requests)]
     sender.pass_time(0.1)
-    sender.reject(stray)
+    sender.reject(lone)
     for one in beside:
         sender.accept(one)
     sender.now = sender.limit.paused_until
@@ -282,7 +273,7 @@ def reject_one_of(sender: Sender, requests: int) -> None:
 
 
 @pytest.mark.parametrize("requests", [1, 2, 8])
-def test_a_stray_rejection_leaves_everything_as_it_was(requests: int) -> None:
+def test_a_spurious_rejection_leaves_everything_as_it_was(requests: int) -> None:
     sender = sender_for_a_while()
     in_flight = sender.limit.most_in_flight
     reject_one_of(sender, requests)
@@ -291,7 +282,7 @@ def test_a_stray_rejection_leaves_everything_as_it_was(requests: int) -> None:
     assert sender.room(want=90_000) == 90_000
 
 
-def test_a_stray_rejection_leaves_a_found_limit_as_it_was() -> None:
+def test_a_spurious_rejection_leaves_a_found_limit_as_it_was() -> None:
     sender = sender_for_a_while()
     reject_together(sender, 4)
     found = sender.limit.limit
@@ -377,7 +368,7 @@ def test_requests_under_an_even_refill_are_whole_and_spaced_out() -> None:
     sender.fill(1000)
     assert sender.room(want=1000) == 0
     when = sender.room_at(want=1000)
-    assert when is not None
+    assert math.isfinite(when)
     assert when == pytest.approx(sender.now + 3, abs=0.5)
     sender.now = when
     assert sender.room(want=1000) == 1000
@@ -387,11 +378,12 @@ def test_an_unused_reservation_under_an_even_refill_takes_no_time() -> None:
     sender = sender_to_a_bucket()
     sender.pass_time(10)
     sender.fill(1000)
-    before = sender.limit.room_at(1000, 10, sender.now)
-    _, tokens, is_probe = sender.send(1000)
-    sender.limit.adjust(tokens, 400)
-    sender.limit.unused(400, is_probe=is_probe)
-    assert sender.limit.room_at(1000, 10, sender.now) == before
+    before = sender.room_at()
+    permit = sender.send(1000)
+    sender.limit.shrink(permit, 400)
+    permit.tokens = 400
+    sender.limit.unused(permit)
+    assert sender.room_at() == before
 
 
 def test_a_found_limit_does_not_block_the_smallest_request() -> None:
@@ -402,7 +394,7 @@ def test_a_found_limit_does_not_block_the_smallest_request() -> None:
     sender.fill(16)
     assert sender.room(want=90_000, least=50_000) == 0
     when = sender.room_at(want=90_000, least=50_000)
-    assert when is not None
+    assert math.isfinite(when)
     sender.now = when
     assert sender.room(want=90_000, least=50_000) >= 50_000
 
@@ -422,7 +414,7 @@ def test_a_probe_notices_that_a_named_limit_was_raised() -> None:
     sender.fill(10_000)
     assert sender.room() == 1000, "a probe over the limit"
     probe = sender.send(1000)
-    assert probe[2]
+    assert probe.is_probe
     assert sender.room() == 0, "one at a time"
     sender.accept(probe)
     assert (sender.limit.limit, sender.limit.source) == (math.inf, "unknown")
@@ -445,7 +437,7 @@ def test_a_probe_is_not_mistaken_for_others_sent_at_the_same_time() -> None:
     sender = named_sender()
     sender.pass_time(4 * LENGTH)
     full, probe = sender.send(10_000), sender.send(1000)
-    assert (full[2], probe[2]) == (False, True)
+    assert (full.is_probe, probe.is_probe) == (False, True)
     sender.pass_time(0.1)
     sender.accept(full)
     assert sender.room() == 0, "the probe is still in flight"
@@ -460,13 +452,12 @@ def test_a_failed_or_unused_probe_makes_room_for_another() -> None:
         sender = named_sender()
         sender.pass_time(4 * LENGTH)
         sender.fill(10_000)
-        _, tokens, is_probe = sender.send(1000)
+        probe = sender.send(1000)
         if how == "failed":
-            sender.limit.settle(tokens, tokens, sender.now)
-            sender.limit.failed(is_probe=is_probe)
+            sender.limit.failed(probe, 1000, sender.now)
         else:
-            sender.limit.unused(tokens, is_probe=is_probe)
-        assert sender.send(1000)[2], how
+            sender.limit.unused(probe)
+        assert sender.send(1000).is_probe, how
 
 
 def test_a_quota_that_was_halved_and_restored_is_back_within_a_window_or_two() -> None:
@@ -479,7 +470,7 @@ def test_a_quota_that_was_halved_and_restored_is_back_within_a_window_or_two() -
         if sender.room():
             break
     probe = sender.send(1000)
-    assert probe[2]
+    assert probe.is_probe
     sender.accept(probe)
     assert sender.limit.limit == math.inf
     assert EAGER_PROBES >= 2
@@ -497,7 +488,7 @@ def test_a_due_probe_wakes_nothing_while_a_limit_is_being_found() -> None:
     sender.fill(int(sender.limit.limit))
     when = sender.room_at()
     assert sender.room() == 0
-    assert when is not None
+    assert math.isfinite(when)
     assert when > sender.now
 
 

@@ -8,10 +8,10 @@ import math
 import random
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pinecone_embed_async._rate_limit import (
-    ConcurrencyLimiter,
+    Backoff,
     Flow,
     Limiter,
     LimiterOptions,
@@ -23,9 +23,12 @@ from pinecone_embed_async._rate_limit import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pinecone_embed_async._rate_limit import Reservation
+    from pinecone_embed_async._rate_limit import Permit
 
 KEY = ("model", "passage")
+
+NO_GATE: Any = None
+"""For permits that are ended by the limiter itself."""
 
 
 class Count:
@@ -100,8 +103,7 @@ class Work:
         granted: time of each permit, and the tokens of its request after cutting.
     """
 
-    flow: Flow[PermitRequest]
-    concurrency: ConcurrencyLimiter
+    flow: Flow
     left: int
     size: int
     item: int
@@ -115,15 +117,14 @@ class Work:
 
 
 class World:
-    """Runs work through a limiter, driven only by responses and `next_time`.
+    """Runs work through a limiter, driven only by responses and `next_at`.
 
     Args:
         options: options of the limiter.
         service: the simulated service.
         seed: seed of travel times.
         travel: shortest and longest round trip in seconds.
-        backoff: returns the seconds to pause after so many bursts of rejections.
-        asked: whether the service asks for these pauses.
+        backoff: how long to pause after rejections.
     """
 
     def __init__(
@@ -133,23 +134,22 @@ class World:
         *,
         seed: int = 0,
         travel: tuple[float, float] = (0.05, 0.25),
-        backoff: Callable[[int], float] | None = None,
+        backoff: Backoff | None = None,
         fails: float = 0.0,
         cancels: float = 0.0,
-        asked: bool = False,
     ) -> None:
         self.limiter = Limiter(options)
         self.service = service
         self.now = 0.0
         self.random = random.Random(seed)
         self._travel = travel
-        self._backoff = backoff or (lambda bursts: self.random.random() * min(20.0, 0.5 * 2 ** (bursts - 1)))
+        self._backoff = backoff or Backoff(0.5, 20.0, self.random.random)
         self._fails = fails
         self._cancels = cancels
-        self._asked = asked
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
-        self._granted_any = False
+        # Requests that wait, and whose.
+        self._waiting: dict[PermitRequest, Work] = {}
         self.in_flight = 0
         self.steps = 0
 
@@ -173,92 +173,90 @@ class World:
     def run(self, until: float = math.inf) -> None:
         """Run until nothing more can happen, or until a time.
 
-        Fails if timers fire in vain: at `next_time` a permit must be granted, except at the end of a pause, or when more
+        Fails if timers fire in vain: at `next_at` a permit must be granted, except at the end of a pause, or when more
         tokens are about to come free.
         """
         in_vain = 0
         while True:
-            timer = self.limiter.next_time(self.now)
-            assert timer is None or timer > self.now, "the timer would fire at once, and again"
+            timer = self.limiter.next_at
             event = self._events[0][0] if self._events else math.inf
-            when = min(event, math.inf if timer is None else timer)
+            when = min(event, timer)
             if when > until or math.isinf(when):
                 self.now = min(when, until) if math.isfinite(min(when, until)) else self.now
                 return
             self.now = when
             self.steps += 1
-            if timer is not None and timer < event:
-                self._granted_any = False
+            if timer < event:
                 self.limiter.dispatch(self.now)
-                in_vain = 0 if self._granted_any else in_vain + 1
-                assert in_vain < 3, "no permit was granted at next_time"
+                in_vain = 0 if self.limiter.granted else in_vain + 1
+                assert in_vain < 3, "no permit was granted at next_at"
             else:
                 heapq.heappop(self._events)[2]()
                 in_vain = 0
+            self._take_granted()
+            assert self.limiter.next_at > self.now, "the timer would fire at once, and again"
 
     def _request(self, work: Work) -> None:
         work.is_done = work.left <= 0
         if work.is_done:
             return
         want = min(work.size, work.left)
-        request = PermitRequest(
-            work.flow,
-            work.concurrency,
-            KEY,
-            want,
-            min(work.item, want),
-            lambda reservation: self._granted(work, request, reservation),
-        )
+        request = PermitRequest(work.flow, want, min(work.item, want), NO_GATE)
         work.requests.add(request)
+        self._waiting[request] = work
         self.limiter.enqueue(request, self.now)
-        if request in work.requests and self.random.random() < self._cancels:
+        if request.permit is None and self.random.random() < self._cancels:
             self.at(self.now + self.random.random(), lambda: self._withdraw(work, request))
 
     def _withdraw(self, work: Work, request: PermitRequest) -> None:
         if request in work.requests:
             work.requests.discard(request)
+            del self._waiting[request]
             self.limiter.withdraw(request, self.now)
             self._request(work)
 
-    def _granted(self, work: Work, request: PermitRequest, reservation: Reservation) -> None:
-        work.requests.discard(request)
-        self._granted_any = True
-        self.in_flight += 1
-        # After the limiter's own step, as a coroutine resumes after it.
-        self.at(self.now, lambda: self._send(work, reservation))
+    def _take_granted(self) -> None:
+        """Note the permits that were granted in the last step; their holders resume after it, as coroutines do."""
+        for request in self.limiter.granted:
+            if request.permit is not None:
+                self._granted(self._waiting.pop(request), request, request.permit)
+        self.limiter.granted.clear()
 
-    def _send(self, work: Work, reservation: Reservation) -> None:
+    def _granted(self, work: Work, request: PermitRequest, permit: Permit) -> None:
+        work.requests.discard(request)
+        self.in_flight += 1
+        self.at(self.now, lambda: self._send(work, permit))
+
+    def _send(self, work: Work, permit: Permit) -> None:
         if self.random.random() < self._cancels:
             self.in_flight -= 1
-            self.limiter.give_back(reservation, self.now)
+            self.limiter.give_back(permit, self.now)
             self._request(work)
             return
-        tokens = min(
-            reservation.tokens if reservation.tokens >= work.size else reservation.tokens // work.item * work.item, work.left
-        )
+        tokens = min(permit.tokens if permit.tokens >= work.size else permit.tokens // work.item * work.item, work.left)
         tokens = tokens or min(work.item, work.left)
-        self.limiter.shrink(reservation, tokens, self.now)
+        self.limiter.shrink(permit, tokens, self.now)
         work.granted.append((self.now, tokens))
         work.left -= tokens
         self._request(work)
         there = self.random.uniform(*self._travel) / 2
         back = self.random.uniform(*self._travel) / 2
-        self.at(self.now + there, lambda: self._arrive(work, reservation, tokens, back))
+        self.at(self.now + there, lambda: self._arrive(work, permit, tokens, back))
 
-    def _arrive(self, work: Work, reservation: Reservation, tokens: int, back: float) -> None:
+    def _arrive(self, work: Work, permit: Permit, tokens: int, back: float) -> None:
         refused = self.service.arrive(self.now, tokens)
-        self.at(self.now + back, lambda: self._answer(work, reservation, tokens, refused))
+        self.at(self.now + back, lambda: self._answer(work, permit, tokens, refused))
 
-    def _answer(self, work: Work, reservation: Reservation, tokens: int, refused: NamedLimit | None) -> None:
+    def _answer(self, work: Work, permit: Permit, tokens: int, refused: NamedLimit | None) -> None:
         self.in_flight -= 1
         if refused is not None:
             work.left += tokens
             named = refused if self.service.text else None
-            self.limiter.rejected(reservation, self.now, named=named, backoff=self._backoff, asked=self._asked)
+            self.limiter.rejected(permit, named, self._backoff, self.now)
         elif self.random.random() < self._fails:
             work.left += tokens
-            self.limiter.failed(reservation, self.now, is_overload=True)
+            self.limiter.failed(permit, self.now, is_overload=True)
         else:
-            self.limiter.accepted(reservation, tokens, self.now)
+            self.limiter.accepted(permit, tokens, self.now)
         if work.is_done:
             self._request(work)

@@ -115,8 +115,8 @@ class Judge:
     def at_rest(self) -> None:
         """Check, while everything waits, that every permit is on the wire, and that no request waits for a free one."""
         for number, (_, client, _) in enumerate(self._clients):
-            due = client._gate._limiter.next_time(_now())
-            if due is not None and due + INSTANT < _now():
+            due = client._gate._limiter.next_at
+            if due + INSTANT < _now():
                 self.found("starves", f"a request of client {number} could go at {due}, and waits at {_now()}")
             counted, seen = client._engine.in_flight, len(self._service.journal.active[number])
             if counted != seen:
@@ -213,8 +213,8 @@ class Judge:
     def _probes(self, exchange: Exchange) -> list[int]:
         """The tokens of requests that probe whether a limit has been raised."""
         key = MODEL, exchange.input_type
-        reservations = self._clients[exchange.client][1]._gate._limiter._open
-        return [reservation.tokens for reservation in reservations if reservation.is_probe and reservation.key == key]
+        permits = self._clients[exchange.client][1]._gate._limiter._open
+        return [permit.tokens for permit in permits if permit.is_probe and permit.key == key]
 
     def _end_of(self, exchange: Exchange) -> float:
         return exchange.ended if exchange.ended is not None else math.inf

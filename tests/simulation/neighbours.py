@@ -276,7 +276,7 @@ class SimulatedBackend:
     @property
     def timers(self) -> list[asyncio.TimerHandle]:
         """The timers of the requests that wait for its quota."""
-        return [timer for _, timer in self._quota.gate._timers.values() if isinstance(timer, asyncio.TimerHandle)]
+        return [of.timer for of in self._quota.gate._loops.values() if isinstance(of.timer, asyncio.TimerHandle)]
 
     async def acquire(self, demand: QuotaDemand) -> Any:
         """See `QuotaBackend.acquire`."""

@@ -1,4 +1,4 @@
-"""Detection of stray rejections: those that name no limit and are not due to a token limit."""
+"""Detection of spurious rejections: those that name no limit and are not due to a token limit."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import math
 from collections import deque
 
 SOON = 1 / 12
-"""Fraction of a window within which sending must resume for a rejection to count as stray: later, so much may have come free
-that a token limit may have been the reason."""
+"""Fraction of a window within which sending must resume for a rejection to count as spurious: later, so much may have come
+free that a token limit may have been the reason."""
 
-ACCEPTED_PER_STRAY = 50
-"""Accepted requests for each rejection that may count as stray. A found limit slightly too high causes lone rejections as
-well, only more of them. Source: `benchmarks/unnamed_limits.py`, in which one in 500 is stray, and the cases without text
+ACCEPTED_PER_SPURIOUS = 50
+"""Accepted requests for each rejection that may count as spurious. A found limit slightly too high causes lone rejections as
+well, only more of them. Source: `benchmarks/unnamed_limits.py`, in which one in 500 is spurious, and the cases without text
 of `benchmarks/quota_simulation.py`."""
 
-MOST_STRAYS = 4
-"""Maximum number of stray rejections in a row."""
+MOST_SPURIOUS = 4
+"""Maximum number of spurious rejections in a row."""
 
 REMEMBERED = 64
 """Number of acceptances to remember; includes those beside a rejection."""
 
 
-class Strays:
-    """Distinguishes stray rejections from those due to a token limit, which continue until tokens come free.
+class SpuriousRejections:
+    """Distinguishes spurious rejections from those due to a token limit, which continue until tokens come free.
 
-    A rejection that names no limit is stray if the requests sent beside it were accepted, and soon the first one after the
-    pause as well. Only requests of about its size count, and strays must be few compared with acceptances.
+    A rejection that names no limit is spurious if the requests sent beside it were accepted, and soon the first one after
+    the pause as well. Only requests of about its size count, and they must be few compared with acceptances.
 
     Args:
         length: length of a window in seconds.
@@ -44,12 +44,12 @@ class Strays:
         self._tokens = 0
 
     def __repr__(self) -> str:
-        return f"<Strays {self._rejected} under suspicion, {self._allowed:.1f} allowed>"
+        return f"<SpuriousRejections {self._rejected} under suspicion, {self._allowed:.1f} allowed>"
 
     def accepted(self, sent: float, tokens: int) -> None:
         """Record an acceptance."""
         self._recent.append((sent, tokens))
-        self._allowed = min(MOST_STRAYS, self._allowed + 1 / ACCEPTED_PER_STRAY)
+        self._allowed = min(MOST_SPURIOUS, self._allowed + 1 / ACCEPTED_PER_SPURIOUS)
 
     def begin(self, sent: float, tokens: int, now: float) -> None:
         """Record the first rejection of a burst."""
@@ -66,16 +66,16 @@ class Strays:
         self._rejected = 0
 
     def are_likely(self, now: float) -> bool:
-        """Whether the burst looks stray by the requests sent beside it, while that can still be judged."""
+        """Whether the burst looks spurious by the requests sent beside it, while that can still be judged."""
         is_judged = 0 < self._rejected <= self._allowed and now - self._at <= SOON * self._length
         return is_judged and self._rejected <= self._accepted_beside()
 
     def judge(self, now: float) -> bool:
-        """Whether the burst was stray, now that the first request after the pause was accepted; judged once."""
-        is_stray = self.are_likely(now)
-        self._allowed -= self._rejected if is_stray else 0
+        """Whether the burst was spurious, now that the first request after the pause was accepted; judged once."""
+        is_spurious = self.are_likely(now)
+        self._allowed -= self._rejected if is_spurious else 0
         self._rejected = 0
-        return is_stray
+        return is_spurious
 
     def _accepted_beside(self) -> int:
         return sum(sent >= self._sent and 2 * tokens >= self._tokens for sent, tokens in self._recent)

@@ -1,0 +1,49 @@
+"""A limit on requests, given or named by a rejection."""
+
+from __future__ import annotations
+
+import math
+
+from pinecone_embed_async._rate_limit.limit_probe import PROBE_WINDOWS
+from pinecone_embed_async._rate_limit.window import Window
+
+
+class RequestLimit:
+    """A limit on requests per window, for all models together.
+
+    A limit named by a rejection applies for some windows and then lapses until the next rejection, as it may have been
+    raised. Each time the same one is named again, it applies twice as long.
+
+    Args:
+        length: length of the window in seconds.
+        given: requests per window; `None` to learn them.
+
+    Attributes:
+        window: requests that count now.
+        paused_until: end of the pause; nothing is sent before it.
+    """
+
+    __slots__ = ("_given", "_holds_for", "_holds_until", "_named", "paused_until", "window")
+
+    def __init__(self, length: float, given: int | None) -> None:
+        self.window = Window(length)
+        self._given = math.inf if given is None else given
+        self._named = math.inf
+        self._holds_for = 0.0
+        self._holds_until = self.paused_until = -math.inf
+
+    def free_at(self, now: float) -> float:
+        """The time at which one more request fits: at most `now` if it does already, infinite if it takes responses."""
+        free_at = max(self.paused_until, self.window.fits_at(1, self._given, now))
+        if now < self._holds_until:
+            free_at = max(free_at, min(self.window.fits_at(1, self._named, now), self._holds_until))
+        return free_at
+
+    def rejected(self, limit: int | None, pause: float, now: float) -> None:
+        """Record a rejection, the limit that it named if any, and the seconds to pause."""
+        self.paused_until = max(self.paused_until, now + pause)
+        # While the same one applies, it is still the same burst.
+        if limit is not None and not (limit == self._named and now < self._holds_until):
+            self._holds_for = 2 * self._holds_for if limit == self._named else PROBE_WINDOWS * self.window.length
+            self._named = limit
+            self._holds_until = now + self._holds_for
