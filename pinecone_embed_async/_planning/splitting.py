@@ -8,7 +8,7 @@ from itertools import accumulate, islice
 from typing import TYPE_CHECKING
 
 from pinecone_embed_async._planning.request import INPUT_OVERHEAD, Load, PlannedRequest, RequestLimits
-from pinecone_embed_async._planning.tokens import estimate_tokens, utf8_length
+from pinecone_embed_async._planning.tokens import estimate_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +18,7 @@ class Splitter:
     """Packs texts, in order, into requests as large as the limits allow.
 
     Args:
-        limits: what one request may hold; called for every text, since refusals may tighten the limits.
+        limits: what one request may hold; called for every run of texts, since refusals may tighten the limits.
     """
 
     def __init__(self, limits: Callable[[], RequestLimits]) -> None:
@@ -31,20 +31,32 @@ class Splitter:
         """Texts gathered for the next request."""
         return len(self._texts)
 
+    @property
+    def position(self) -> int:
+        """Position of the next text."""
+        return self._start + len(self._texts)
+
     def add(self, text: str) -> PlannedRequest | None:
-        """Take one more text.
+        """Take one more text; see `fill`."""
+        return self.fill((text,))
+
+    def fill(self, texts: Iterable[str]) -> PlannedRequest | None:
+        """Take texts until a request is full.
 
         Returns:
-            A full request, if there is one: of the texts before this one if it does not fit, or with it.
+            The full request: of the texts before the last one if that does not fit, or with it; `None` at their end.
         """
-        limits = self._limits()
-        full = None
-        if not self._load.add(utf8_length(text), limits):
-            full = self.flush()
-            self._load.add(utf8_length(text), limits)
-        self._texts.append(text)
-        if full is None and len(self._texts) >= limits.inputs:
-            full = self.flush()
+        limits, full = self._limits(), None
+        for text in texts:
+            size = len(text) if text.isascii() else len(text.encode())
+            if not self._load.add(size, limits):
+                full = self.flush()
+                self._load.add(size, limits)
+            self._texts.append(text)
+            if full is None and len(self._texts) >= limits.inputs:
+                full = self.flush()
+            if full is not None:
+                break
         return full
 
     def flush(self) -> PlannedRequest | None:
