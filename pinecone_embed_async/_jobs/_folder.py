@@ -11,7 +11,7 @@ from typing import BinaryIO
 import msgspec
 
 from pinecone_embed_async._jobs._errors import OutputError
-from pinecone_embed_async._jobs._files import PARTIAL_SUFFIX, file_errors, replacing, sync_folder
+from pinecone_embed_async._jobs._files import PARTIAL_SUFFIX, file_errors, open_own, replacing, sync_folder
 from pinecone_embed_async._jobs._fingerprint import Fingerprint
 
 _PART = re.compile(r"part-(\d{5,})\.parquet")
@@ -96,7 +96,8 @@ class OutputFolder:
         """
         with file_errors(self._state_path):
             try:
-                content = self._state_path.read_bytes()
+                with open_own(self._state_path, "rb") as file:
+                    content = file.read()
             except FileNotFoundError:
                 return ()
         try:
@@ -113,7 +114,7 @@ class OutputFolder:
         Raises:
             OutputError: The file system refused.
         """
-        with replacing(self._state_path, prefix="_job-") as file:
+        with replacing(self._state_path, prefix="_job-", private=True) as file:
             file.write(msgspec.json.format(msgspec.json.encode(_State(portions))) + b"\n")
 
     def strangers(self) -> list[str]:
@@ -182,12 +183,14 @@ def held_folder(path: Path) -> Iterator[OutputFolder]:
     with file_errors(path):
         if path.exists() and not path.is_dir():
             raise OutputError(f"{path}: it is a file; a job writes to a folder")
+        if not path.resolve().parent.is_dir():
+            raise OutputError(f"{path}: there is no folder {path.parent} to make it in; make that first: mkdir -p")
         path.mkdir(exist_ok=True)
     lock = path / "_lock"
     with contextlib.ExitStack() as stack:
         with file_errors(lock):
             # Never removed: a process that waits for the lock of a removed file would lock nothing.
-            file: BinaryIO = stack.enter_context(lock.open("a+b"))
+            file: BinaryIO = stack.enter_context(open_own(lock, "a+b"))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

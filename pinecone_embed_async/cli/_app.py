@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 from pinecone_embed_async import ConfigurationError, EmbedError, Quota, SqliteCache, __version__
 from pinecone_embed_async._jobs._errors import OutputError
 from pinecone_embed_async._jobs._inputs import InputFormat, find_inputs
+from pinecone_embed_async._jobs._opening import Options
 from pinecone_embed_async._jobs._outputs import output_format
 from pinecone_embed_async._jobs._sources import Columns
 from pinecone_embed_async._jobs._templates import FieldText, TextSource, parse_template
@@ -295,7 +296,8 @@ def embed(
     if overwrite + append + retry_failures > 1:
         raise ConfigurationError("--overwrite, --append and --retry-failures exclude one another")
     files = find_inputs(inputs, format=input_format, leave_out=path)
-    job = _job.JobSettings(columns=columns, overwrite=overwrite, append=append, retry_failures=retry_failures, events=events)
+    options = Options(overwrite=overwrite, append=append, retry_failures=retry_failures, dedupe=dedupe)
+    job = _job.JobSettings(columns=columns, options=options, events=events)
     return _job.embed_to_folder(files, out=path, job=job, settings=settings)
 
 

@@ -16,7 +16,8 @@ from pinecone_embed_async import ConfigurationError, DeadlineExceededError, Embe
 from pinecone_embed_async._jobs._errors import JobError
 from pinecone_embed_async._jobs._fingerprint import Fingerprint, InputPrint, take_fingerprint
 from pinecone_embed_async._jobs._inputs import InputFile
-from pinecone_embed_async._jobs._job import Job, JobProgress, open_job
+from pinecone_embed_async._jobs._job import Job, JobProgress
+from pinecone_embed_async._jobs._opening import Options, open_job
 from pinecone_embed_async._jobs._recorder import Batch
 from pinecone_embed_async._jobs._sources import Columns, Row
 from pinecone_embed_async.cli._connection import Settings, service_named
@@ -33,16 +34,12 @@ class JobSettings:
 
     Attributes:
         columns: The fields taken from each record.
-        overwrite: Whether an existing job in the folder is removed.
-        append: Whether the rows of another input are added.
-        retry_failures: Whether the failed rows, and only those, are embedded.
+        options: What is done with the job of the folder.
         events: Whether progress goes to standard output as JSON lines.
     """
 
     columns: Columns
-    overwrite: bool = False
-    append: bool = False
-    retry_failures: bool = False
+    options: Options
     events: bool = False
 
 
@@ -57,10 +54,10 @@ def embed_to_folder(files: Sequence[InputFile], *, out: Path, job: JobSettings, 
     """
     output = _Events() if job.events else _Lines(quiet=settings.quiet)
 
-    def fingerprint(known: Iterable[InputPrint]) -> Fingerprint:
+    def fingerprint(given: Sequence[InputFile], known: Iterable[InputPrint]) -> Fingerprint:
         service, api_version = service_named(settings)
         return take_fingerprint(
-            files,
+            given,
             job.columns,
             service=service,
             api_version=api_version,
@@ -78,10 +75,7 @@ def embed_to_folder(files: Sequence[InputFile], *, out: Path, job: JobSettings, 
                 files,
                 job.columns,
                 fingerprint,
-                overwrite=job.overwrite,
-                append=job.append,
-                retry_failures=job.retry_failures,
-                dedupe=settings.dedupe,
+                job.options,
             ) as opened,
         ):
             return _Run(opened, out, settings, output, process).carry_out()
@@ -121,8 +115,7 @@ class _Run:
 
     def carry_out(self) -> int:
         """Run the job, report how it ended, and return the exit status."""
-        for warning in self._job.warnings:
-            self._output.warn(warning)
+        self._warn()
         self._output.start(self._out, self._before)
         try:
             with _handler_kept():
@@ -142,7 +135,12 @@ class _Run:
             )
         return self._end(0, None)
 
+    def _warn(self) -> None:
+        for warning in self._job.take_warnings():
+            self._output.warn(warning)
+
     def _end(self, status: int, message: str | None) -> int:
+        self._warn()
         now = self._with_quota(self._advance(self._job.progress()))
         self._output.end(status, message, (self._before, now), time.perf_counter() - self._started)
         if message is not None and not (status == INTERRUPTED and self._settings.quiet):
