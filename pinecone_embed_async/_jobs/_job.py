@@ -18,6 +18,7 @@ from pinecone_embed_async._jobs._copier import copied_rows
 from pinecone_embed_async._jobs._duplicates import Copies
 from pinecone_embed_async._jobs._errors import JobChangedError, SourceError
 from pinecone_embed_async._jobs._failures import skipped_row
+from pinecone_embed_async._jobs._folder import Portion
 from pinecone_embed_async._jobs._kept import KeptColumns
 from pinecone_embed_async._jobs._ledger import Counts, JobLedger
 from pinecone_embed_async._jobs._recorder import Batch, Piece, Recorder, piece_of
@@ -70,6 +71,7 @@ class Job:
         kept: The kept columns.
         copies: The rows that are not sent, for another has the same text.
         folder: Folder for temporary files of the copies.
+        remember: Saves the portion once it is known how many rows it has.
         skip_bad_rows: Whether rows that cannot be embedded are left out; else they end the run.
 
     Attributes:
@@ -85,6 +87,7 @@ class Job:
         *,
         copies: Copies,
         folder: Path,
+        remember: Callable[[Portion], None],
         skip_bad_rows: bool = False,
     ) -> None:
         self.ledger = ledger
@@ -94,6 +97,7 @@ class Job:
         self._kept = kept
         self._copies = copies
         self._folder = folder
+        self._remember = remember
         self._skip_bad_rows = skip_bad_rows
         # Filled by the thread that reads, emptied by the loop.
         self._skipped: deque[BadRow] = deque()
@@ -147,6 +151,7 @@ class Job:
             await self._copy(recorded)
         await asyncio.to_thread(self._store.forget_failures, self.ledger.done)
         self._note_end()
+        await asyncio.to_thread(self._remember, self.ledger.portion)
         await asyncio.to_thread(self._store.write_placeholder, self._empty_table())
 
     async def _record_skipped(self, recorder: Recorder) -> None:

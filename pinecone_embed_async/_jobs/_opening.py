@@ -194,10 +194,18 @@ def open_job(
             )
         copies = _choose_copies(ledger, read(portion.first_row)) if chosen.dedupe and not ledger.is_settled else NO_COPIES
         kept_columns = KeptColumns(columns.keep, checked.kept, is_settled=can_be_checked)
-        job = Job(store, ledger, read, kept_columns, copies=copies, folder=path, skip_bad_rows=chosen.skip_bad_rows)
+        job = Job(
+            store,
+            ledger,
+            read,
+            kept_columns,
+            copies=copies,
+            folder=path,
+            remember=remembered.save,
+            skip_bad_rows=chosen.skip_bad_rows,
+        )
         job.warnings += checked.warnings
         yield job
-        remembered.save(ledger.portion)
 
 
 def _portion_of(

@@ -2,7 +2,9 @@
 
 import math
 import os
+import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -12,7 +14,7 @@ from typer.exceptions import TyperException
 
 from pinecone_embed_async import ConfigurationError, EmbedError, Quota, SqliteCache, __version__
 from pinecone_embed_async._jobs._errors import OutputError
-from pinecone_embed_async._jobs._inputs import InputFormat, find_inputs
+from pinecone_embed_async._jobs._inputs import InputFormat, find_inputs, passed_over
 from pinecone_embed_async._jobs._opening import Options
 from pinecone_embed_async._jobs._outputs import output_format
 from pinecone_embed_async._jobs._sources import Columns
@@ -21,10 +23,13 @@ from pinecone_embed_async._models import PLANS
 from pinecone_embed_async._rate_limit import PlanName
 from pinecone_embed_async.cli import _demo, _embed, _estimate, _job, _models, _serve
 from pinecone_embed_async.cli._connection import Settings, check_settings
-from pinecone_embed_async.cli._output import PROGRAM, print_error
+from pinecone_embed_async.cli._output import PROGRAM, print_end, print_error
+from pinecone_embed_async.cli._signals import status_of_stop
+from pinecone_embed_async.cli._statuses import KeyMissingError, status_of
 from pinecone_embed_async.emulator import Emulator, ServiceQuota, parse_fault
 
 _DEFAULT_MODEL = "multilingual-e5-large"
+_SIGNALS = 128
 
 app = typer.Typer(
     name=PROGRAM,
@@ -37,25 +42,33 @@ app = typer.Typer(
 )
 
 
+class BadRows(StrEnum):
+    """What is done with rows that cannot be embedded."""
+
+    FAIL = "fail"
+    SKIP = "skip"
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status; every error becomes one line on standard error."""
     try:
-        status = app(args=list(arguments), prog_name=PROGRAM, standalone_mode=False)
+        return int(app(args=list(arguments), prog_name=PROGRAM, standalone_mode=False) or 0)
+    except KeyboardInterrupt as stop:
+        status, message = status_of_stop(stop), "stopped; nothing was sent, and nothing is lost"
     except TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else PROGRAM
-        print_error(f"{error.format_message().rstrip('.')} (see {command} --help)")
-        return error.exit_code
-    except ConfigurationError as error:
-        print_error(str(error))
-        return 2
+        status, message = error.exit_code, f"{error.format_message().rstrip('.')} (see {command} --help)"
     except EmbedError as error:
-        print_error(str(error))
-        return 1
+        status, message = status_of(error), str(error)
     except Exception as error:  # noqa: BLE001 - a person at a terminal gets one line, whatever the error
-        print_error(f"unexpected {type(error).__name__}: {error}")
-        return 1
-    return status or 0
+        status, message = status_of(error), f"unexpected {type(error).__name__}: {error}"
+    if status < _SIGNALS or not {"-q", "--quiet"} & set(arguments):
+        print_error(message)
+    # What gets here has ended no run that could tell its end itself.
+    if arguments[:1] == ("embed",) and "--json" in arguments:
+        print_end(status, message)
+    return int(status)
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - typer's signature
@@ -83,8 +96,8 @@ Inputs = Annotated[
     list[str],
     typer.Argument(
         metavar="INPUT",
-        help="Files .txt, .jsonl, .csv or .parquet, each also .gz or .zst; folders and quoted patterns; - for standard "
-        "input. They are read in this order.",
+        help="Files .txt, .jsonl, .ndjson, .csv, .tsv or .parquet, each also .gz or .zst; folders and quoted patterns; "
+        "- for standard input. They are read in this order.",
     ),
 ]
 Format = Annotated[
@@ -162,7 +175,15 @@ WithEmulator = Annotated[
     bool,
     typer.Option("--emulator", help="Ask a local emulator of the command's own instead of the service; needs no key."),
 ]
+Delimiter = Annotated[
+    str | None,
+    typer.Option("--delimiter", metavar="C", help=r"What stands between fields. Default: a comma, in .tsv a tab ('\t')."),
+]
 Dedupe = Annotated[bool, typer.Option("--dedupe", help="Send equal texts once; every row gets its embedding.")]
+Price = Annotated[
+    float | None,
+    typer.Option("--price-per-million", min=0, metavar="PRICE", help="What a million tokens cost, to be told the price."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary; errors are still told.")]
 
 
@@ -191,6 +212,19 @@ def embed(
             help="The field or column with the id. Default: the row's number from 0.",
         ),
     ] = None,
+    delimiter: Delimiter = None,
+    on_bad_row: Annotated[
+        BadRows,
+        typer.Option(
+            "--on-bad-row",
+            help="What to do with a row that cannot be embedded: no such field, not text, not JSON, not UTF-8. skip leaves "
+            "it out, and lists it in _failures.jsonl.",
+        ),
+    ] = BadRows.FAIL,
+    no_blank: Annotated[
+        bool, typer.Option("--no-blank", help="A text without a visible character is a row that cannot be embedded.")
+    ] = False,
+    unique_ids: Annotated[bool, typer.Option("--unique-ids", help="Two rows with one id are an error.")] = False,
     keep: Annotated[
         list[str] | None,
         typer.Option("--keep", metavar="NAME", help="A field to carry along into the folder's table; may be repeated."),
@@ -218,6 +252,7 @@ def embed(
         float | None,
         typer.Option("--timeout", metavar="SECONDS", help="Give up on what is not embedded by then. Default: never."),
     ] = None,
+    price: Price = None,
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -245,7 +280,7 @@ def embed(
     end. After Ctrl-C, or if nothing could be embedded, the old file is still there. Rows that are not embedded are listed
     with their causes in FILE.failures.jsonl and left out of the output (in .npy they are NaN).
 
-    The exit status is 1 if any row is not embedded.
+    The exit status is 0 only if every row is embedded, except those that --on-bad-row skip leaves out.
 
     \b
     Examples:
@@ -254,6 +289,8 @@ def embed(
       pinecone-embed embed notes.txt --out notes.parquet --emulator
       zcat log.gz | pinecone-embed embed - --format txt --out log.npy
     """  # noqa: D301 - \b is typer's mark for lines to keep
+    if events and sys.stdout is None:
+        raise ConfigurationError("--json writes to standard output, which is closed")
     _check_seconds(timeout, "--timeout")
     settings = Settings(
         model=model,
@@ -269,13 +306,14 @@ def embed(
         dedupe=dedupe,
         cache=cache,
         quiet=quiet,
+        price=price,
     )
     if cache is not None:
         if emulator:
             raise ConfigurationError("--cache is of no use with --emulator: each has another address, and so other vectors")
         # Found out now, not when all inputs are read.
         SqliteCache(cache)
-    columns = Columns(text=_text_source(text_field, text), id=id_field, keep=tuple(keep or ()))
+    columns = Columns(text=_text_source(text_field, text), id=id_field, keep=tuple(keep or ()), no_blank=no_blank)
     path = Path(out)
     # Before anything is written: a job would be remembered as one that cannot be.
     _check_service(settings)
@@ -287,17 +325,27 @@ def embed(
             "--append": append,
             "--retry-failures": retry_failures,
             "--json": events,
+            "--on-bad-row": on_bad_row is BadRows.SKIP,
+            "--unique-ids": unique_ids,
         }
         for name, value in given.items():
             if value:
                 raise ConfigurationError(f"{name} is for jobs; give --out a folder")
-        files = find_inputs(inputs, format=input_format)
+        files = find_inputs(inputs, format=input_format, delimiter=delimiter)
         return _embed.embed_to_file(files, out=path, columns=columns, settings=settings)
     if overwrite + append + retry_failures > 1:
         raise ConfigurationError("--overwrite, --append and --retry-failures exclude one another")
-    files = find_inputs(inputs, format=input_format, leave_out=path)
-    options = Options(overwrite=overwrite, append=append, retry_failures=retry_failures, dedupe=dedupe)
-    job = _job.JobSettings(columns=columns, options=options, events=events)
+    files = find_inputs(inputs, format=input_format, leave_out=path, delimiter=delimiter)
+    options = Options(
+        overwrite=overwrite,
+        append=append,
+        retry_failures=retry_failures,
+        dedupe=dedupe,
+        skip_bad_rows=on_bad_row is BadRows.SKIP,
+        unique_ids=unique_ids,
+    )
+    over = () if input_format is not None else tuple(passed_over(inputs, leave_out=path))
+    job = _job.JobSettings(columns=columns, options=options, events=events, passed_over=over)
     return _job.embed_to_folder(files, out=path, job=job, settings=settings)
 
 
@@ -317,6 +365,8 @@ def estimate(
     dedupe: Annotated[
         bool, typer.Option("--dedupe", help="Count equal texts once, as `embed --dedupe` sends them.")
     ] = False,
+    delimiter: Delimiter = None,
+    price: Price = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> int:
     """Tell what embedding the rows of files will cost, without a request and without a key.
@@ -339,7 +389,9 @@ def estimate(
     )
     columns = Columns(text=_text_source(text_field, text))
     check_settings(settings)
-    return _estimate.print_estimate(find_inputs(inputs, format=input_format), columns, settings, as_json=as_json)
+    _check_standard_output()
+    files = find_inputs(inputs, format=input_format, delimiter=delimiter)
+    return _estimate.print_estimate(files, columns, settings, as_json=as_json, price=price)
 
 
 @app.command()
@@ -355,6 +407,7 @@ def models(
     Those that this version knows, without a key; with --live those that the service has now.
     """
     settings = Settings(model=_DEFAULT_MODEL, base_url=base_url, allow_http=allow_http, emulator=emulator)
+    _check_standard_output()
     if live:
         _check_service(settings)
         _models.print_live(settings)
@@ -439,6 +492,11 @@ def serve_emulator(
         return 1
 
 
+def _check_standard_output() -> None:
+    if sys.stdout is None:
+        raise EmbedError("standard output, where the result goes, is closed")
+
+
 def _text_source(field: str | None, template: str | None) -> TextSource:
     if template is None:
         return FieldText(field or "text")
@@ -463,7 +521,7 @@ def _check_service(settings: Settings) -> None:
         if settings.base_url or settings.allow_http:
             raise ConfigurationError("--emulator is a service of its own; leave out --base-url and --allow-http")
     elif not os.environ.get("PINECONE_API_KEY"):
-        raise EmbedError("no API key: set the environment variable PINECONE_API_KEY, or use --emulator")
+        raise KeyMissingError("no API key: set the environment variable PINECONE_API_KEY, or use --emulator")
 
 
 def _quota(given: str | None) -> Quota | PlanName | None:

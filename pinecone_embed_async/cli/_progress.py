@@ -19,7 +19,7 @@ from rich.table import Column
 from rich.text import Text
 
 from pinecone_embed_async import EmbedClient, Progress, Statistics
-from pinecone_embed_async.cli._output import print_line
+from pinecone_embed_async.cli._output import is_terminal, print_line
 
 _BAR_INTERVAL = 0.1
 _LINE_INTERVAL = 5.0
@@ -72,6 +72,7 @@ class Advance:
         quota: The quota's tokens a minute; `None` while that is not known.
         is_waiting: Whether requests wait for the quota now.
         waited: Seconds in which requests waited for the quota.
+        skipped: Inputs that cannot be embedded and were left out.
     """
 
     done: int
@@ -84,6 +85,12 @@ class Advance:
     quota: int | None = None
     is_waiting: bool = False
     waited: float = 0.0
+    skipped: int = 0
+
+    @property
+    def settled(self) -> int:
+        """Inputs that are embedded, failed or left out."""
+        return self.done + self.failed + self.skipped
 
 
 def with_quota(advance: Advance, statistics: Statistics | None) -> Advance:
@@ -186,7 +193,7 @@ def standard_display(start: Advance) -> Display:
     """A bar on a terminal, else a line every few seconds. Rates are of what comes after `start`."""
     console = Console(stderr=True, soft_wrap=False)
     # Not the console's opinion, which FORCE_COLOR changes: a bar does not belong in a log file.
-    on_terminal = sys.stderr is not None and sys.stderr.isatty() and not console.is_dumb_terminal
+    on_terminal = is_terminal(sys.stderr) and not console.is_dumb_terminal
     return _BarDisplay(console, start) if on_terminal else _LineDisplay(start)
 
 
@@ -207,8 +214,8 @@ class Pace:
 
 def pace(start: Advance, now: Advance, seconds: float) -> Pace:
     """The pace since `start`, `seconds` ago."""
-    settled = now.done + now.failed
-    rate = max(0, settled - start.done - start.failed) / max(seconds, 1e-9)
+    settled = now.settled
+    rate = max(0, settled - start.settled) / max(seconds, 1e-9)
     # Copying takes next to no time.
     left = None if now.total is None or not rate else max(0, now.total - now.duplicates - settled) / rate
     return Pace(rate, 60 * (now.tokens - start.tokens) / max(seconds, 1e-9), left)
@@ -234,7 +241,7 @@ class _BarDisplay:
         )
         self._start = start
         self._started = time.monotonic()
-        self._task = self._bar.add_task("", total=start.total, completed=start.done + start.failed, **self._fields(start))
+        self._task = self._bar.add_task("", total=start.total, completed=start.settled, **self._fields(start))
         self._bar.start()
 
     def _fields(self, progress: Advance) -> dict[str, Any]:
@@ -252,7 +259,7 @@ class _BarDisplay:
         self._bar.update(
             self._task,
             total=progress.total,
-            completed=progress.done + progress.failed,
+            completed=progress.settled,
             refresh=True,
             **self._fields(progress),
         )
@@ -297,8 +304,13 @@ def waited(seconds: float) -> str:
     return f" ({duration(seconds)} waiting for the quota)" if seconds >= 1 else ""
 
 
+def priced(tokens: int, price: float | None) -> str:
+    """A summary's note on what tokens cost; empty if no price is given."""
+    return "" if price is None else f", price {tokens * price / 1e6:,.2f}"
+
+
 def _settled(progress: Advance) -> str:
-    settled = f"{progress.done + progress.failed:,}"
+    settled = f"{progress.settled:,}"
     return settled if progress.total is None else f"{settled}/{progress.total:,}"
 
 

@@ -123,7 +123,8 @@ class NoPandas:
 sys.meta_path.insert(0, NoPandas())
 import pyarrow as pa
 from pinecone_embed_async._jobs._kept import json_field, kept_array
-print(kept_array([pa.scalar(1600000000123456789, pa.timestamp("ns")), pa.scalar(1600000000123456789, pa.duration("ns"))], json_field("a")).to_pylist())
+given = [pa.scalar(1600000000123456789, kind("ns")) for kind in (pa.timestamp, pa.duration)]
+print(kept_array(given, json_field("a")).to_pylist())
 """
     said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert said == "['\"2020-09-13T12:26:40.123456789\"', '\"PT1600000000.123456789S\"']\n"
