@@ -94,7 +94,7 @@ def _check(rows: Iterable[Row | BadRow], columns: Columns, before: Any, options:
     warnings = types.mixed()
     repeated = ids.repeated()
     if repeated:
-        told = f"{repeated:,} rows have the id of an earlier row"
+        told = f"{repeated:,} {'row has' if repeated == 1 else 'rows have'} the id of an earlier row"
         if options.unique_ids:
             raise SourceError(f"{told}, and --unique-ids was given")
         warnings.append(f"{told}; --unique-ids makes this an error")

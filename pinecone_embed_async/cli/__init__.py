@@ -11,7 +11,7 @@ import os
 import sys
 
 from pinecone_embed_async.cli._output import print_error
-from pinecone_embed_async.cli._signals import status_of_stop, stoppable
+from pinecone_embed_async.cli._signals import Stopped, status_of_stop, stoppable
 
 _EXTRA = ("pyarrow", "rich", "typer")
 
@@ -45,7 +45,7 @@ def main() -> None:
     try:
         with stoppable():
             status = cli(*sys.argv[1:])
-    except KeyboardInterrupt as stop:
+    except (Stopped, KeyboardInterrupt) as stop:
         # A signal while the imports of a command are still running.
         status = status_of_stop(stop)
     sys.exit(_flushed(status))

@@ -1,9 +1,10 @@
 """The commands and their options; what they do is in the modules beside this one."""
 
+import contextlib
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -24,7 +25,7 @@ from pinecone_embed_async._rate_limit import PlanName
 from pinecone_embed_async.cli import _demo, _embed, _estimate, _job, _models, _serve
 from pinecone_embed_async.cli._connection import Settings, check_settings
 from pinecone_embed_async.cli._output import PROGRAM, print_end, print_error
-from pinecone_embed_async.cli._signals import status_of_stop
+from pinecone_embed_async.cli._signals import Stopped, status_of_stop
 from pinecone_embed_async.cli._statuses import KeyMissingError, status_of
 from pinecone_embed_async.emulator import Emulator, ServiceQuota, parse_fault
 
@@ -53,8 +54,8 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status; every error becomes one line on standard error."""
     try:
         return int(app(args=list(arguments), prog_name=PROGRAM, standalone_mode=False) or 0)
-    except KeyboardInterrupt as stop:
-        status, message = status_of_stop(stop), "stopped; nothing was sent, and nothing is lost"
+    except (Stopped, KeyboardInterrupt) as stop:
+        status, message = status_of_stop(stop), "stopped; nothing was written"
     except TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else PROGRAM
@@ -389,9 +390,9 @@ def estimate(
     )
     columns = Columns(text=_text_source(text_field, text))
     check_settings(settings)
-    _check_standard_output()
     files = find_inputs(inputs, format=input_format, delimiter=delimiter)
-    return _estimate.print_estimate(files, columns, settings, as_json=as_json, price=price)
+    with _standard_output():
+        return _estimate.print_estimate(files, columns, settings, as_json=as_json, price=price)
 
 
 @app.command()
@@ -407,14 +408,15 @@ def models(
     Those that this version knows, without a key; with --live those that the service has now.
     """
     settings = Settings(model=_DEFAULT_MODEL, base_url=base_url, allow_http=allow_http, emulator=emulator)
-    _check_standard_output()
     if live:
         _check_service(settings)
-        _models.print_live(settings)
+        with _standard_output():
+            _models.print_live(settings)
     elif base_url or allow_http or emulator:
         raise ConfigurationError("--base-url, --allow-http and --emulator say whom --live asks; add --live")
     else:
-        _models.print_known()
+        with _standard_output():
+            _models.print_known()
     return 0
 
 
@@ -492,9 +494,18 @@ def serve_emulator(
         return 1
 
 
-def _check_standard_output() -> None:
+@contextlib.contextmanager
+def _standard_output() -> Iterator[None]:
+    """Where a result is printed, its errors as errors of the command."""
     if sys.stdout is None:
         raise EmbedError("standard output, where the result goes, is closed")
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"standard output cannot be written: {error.strerror or error}", errno=error.errno) from None
 
 
 def _text_source(field: str | None, template: str | None) -> TextSource:

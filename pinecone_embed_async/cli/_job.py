@@ -30,7 +30,7 @@ from pinecone_embed_async.cli._progress import (
     waited,
     with_quota,
 )
-from pinecone_embed_async.cli._signals import run_until_stopped, status_of_stop
+from pinecone_embed_async.cli._signals import Stopped, run_until_stopped, status_of_stop
 from pinecone_embed_async.cli._statuses import ExitStatus, advice_on, status_of
 
 _EVENT_INTERVAL = 1.0
@@ -133,7 +133,7 @@ class _Run:
         self._output.start(self._out, self._before)
         try:
             run_until_stopped(self._embed())
-        except KeyboardInterrupt as stop:
+        except (Stopped, KeyboardInterrupt) as stop:
             status = status_of_stop(stop)
             return self._end(status, f"stopped; {_KEPT}")
         except JobError as error:
@@ -263,7 +263,8 @@ class _Events:
                 print_event(event, **fields)
             except (OSError, ValueError) as error:
                 reason = getattr(error, "strerror", None) or error
-                raise OutputError(f"standard output cannot be written: {reason}") from None
+                number = getattr(error, "errno", None)
+                raise OutputError(f"standard output cannot be written: {reason}", errno=number) from None
 
 
 class _EventDisplay:

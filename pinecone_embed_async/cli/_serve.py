@@ -3,7 +3,7 @@
 import asyncio
 
 from pinecone_embed_async.cli._output import print_line
-from pinecone_embed_async.cli._signals import run_until_stopped
+from pinecone_embed_async.cli._signals import Stopped, run_until_stopped
 from pinecone_embed_async.emulator import Emulator
 
 
@@ -15,7 +15,7 @@ def serve(emulator: Emulator) -> int:
     """
     try:
         run_until_stopped(_serve(emulator))
-    except KeyboardInterrupt:
+    except (Stopped, KeyboardInterrupt):
         print_line("stopped")
     return 0
 

@@ -14,8 +14,8 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 T = TypeVar("T")
 
 
-class StoppedError(KeyboardInterrupt):
-    """A signal has stopped the command.
+class Stopped(BaseException):
+    """A signal has stopped the command; no `KeyboardInterrupt`, which Typer makes something else of.
 
     Attributes:
         number: The signal's number.
@@ -26,18 +26,18 @@ class StoppedError(KeyboardInterrupt):
         self.number = number
 
 
-def status_of_stop(stop: KeyboardInterrupt) -> int:
+def status_of_stop(stop: BaseException) -> int:
     """The exit status after a signal, as shells have it: 128 and the number of the signal."""
-    return 128 + (stop.number if isinstance(stop, StoppedError) else signal.SIGINT)
+    return 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
-    raise StoppedError(number)
+    raise Stopped(number)
 
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Let the signals raise `StoppedError` while the block runs, except those that are ignored: `nohup` means it."""
+    """Let the signals raise `Stopped` while the block runs, except those that are ignored: `nohup` means it."""
     before = {number: signal.getsignal(number) for number in _STOPPING}
     taken = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
     for number in taken:
@@ -53,7 +53,7 @@ def run_until_stopped(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine in an event loop of its own; the first signal cancels it, the second ends the process at once.
 
     Raises:
-        StoppedError: A signal has stopped it.
+        Stopped: A signal has stopped it.
     """
     with asyncio.Runner() as runner:
         stop = _Stop()
@@ -62,7 +62,7 @@ def run_until_stopped(main: Coroutine[Any, Any, T]) -> T:
         except asyncio.CancelledError:
             if stop.number is None:
                 raise
-            raise StoppedError(stop.number) from None
+            raise Stopped(stop.number) from None
 
 
 class _Stop:
