@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import dataset
 
 from pinecone_embed_async import DenseEmbeddings, Usage
 from pinecone_embed_async._jobs._errors import OutputError
@@ -152,3 +154,36 @@ def test_behind_a_slow_disk_no_more_than_two_groups_are_held(folder: OutputFolde
 
     with SlowStore(folder) as store:
         assert asyncio.run(record(store)) <= 4
+
+
+def test_a_part_under_way_is_finished_before_the_parts_get_wider_columns(folder: OutputFolder) -> None:
+    steps: list[str] = []
+    gate = threading.Event()
+
+    class WatchedStore(Store):
+        def write_part(self, number: int) -> None:
+            # As long as it takes until the wider rows are there, or what waits for this part has had its time.
+            gate.wait(0.3)
+            super().write_part(number)
+            steps.append(f"part {number}")
+
+        def unify_parts(self, kept: Any = None) -> None:
+            super().unify_parts(kept)
+            steps.append("unified")
+
+    def kept_piece(first: int, value: Any) -> Piece:
+        plain = piece(first, 2)
+        return plain._replace(rows=[row._replace(kept=(value,)) for row in plain.rows])
+
+    async def record(store: Store) -> None:
+        columns = KeptColumns(["kept"], pa.schema([pa.field("kept", pa.int64())]), is_settled=False)
+        recorder = Recorder(store, columns, lambda *_: None, group_bytes=1)
+        await recorder.add(kept_piece(0, 1))
+        await recorder.add(kept_piece(2, "x"))
+        await recorder.aclose(make_part=True)
+
+    with WatchedStore(folder, rows_per_part=2) as store:
+        steps.clear()
+        asyncio.run(record(store))
+    assert steps == ["part 0", "unified", "part 1"]
+    assert dataset.dataset(folder.path, format="parquet").to_table()["kept"].to_pylist() == ["1", "1", '"x"', '"x"']

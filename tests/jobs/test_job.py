@@ -615,6 +615,18 @@ def test_rows_that_cannot_be_embedded_are_left_out_on_request_and_listed_without
         run(source, service)
 
 
+def test_an_input_of_bad_rows_alone_is_left_out_whole_and_is_nobodys(tmp_path: Path, service: Service) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"text": null}\n')
+    job = run(source, service, skip_bad_rows=True)
+    assert job.progress().counts == Counts(0, 0, 1, 1)
+    assert dataset.dataset(tmp_path / "out", format="parquet").to_table().num_rows == 0
+    source.write_text('{"text": "text 0"}\n')
+    run(source, service)
+    assert table_of(source) == expected(0)
+    assert not (tmp_path / "out" / "_failures.jsonl").exists()
+
+
 def test_bad_rows_of_standard_input_are_left_out_as_they_come(tmp_path: Path, service: Service) -> None:
     given = BAD.replace('"text 0"', '"text 0", "year": 1').replace('"text 4"', '"text 4", "year": 1')
     for _ in range(2):
