@@ -10,6 +10,7 @@ import msgspec
 
 from pinecone_embed_async._jobs._errors import SourceError
 from pinecone_embed_async._jobs._inputs import STANDARD_INPUT_NAME, InputFile
+from pinecone_embed_async._jobs._layouts import Layout
 from pinecone_embed_async._jobs._sources import Columns, Stamp, opened, stamp_of
 from pinecone_embed_async._jobs._templates import FieldText
 
@@ -49,6 +50,7 @@ class Fingerprint(msgspec.Struct, frozen=True):
         text: The field or the template.
         id: The field of the id.
         keep: The kept columns.
+        layout: The files beside the table, for an index to import; `None` if there are none.
     """
 
     inputs: tuple[InputPrint, ...]
@@ -59,6 +61,7 @@ class Fingerprint(msgspec.Struct, frozen=True):
     text: str
     id: str | None
     keep: tuple[str, ...]
+    layout: Layout | None = None
 
     def stamps(self) -> dict[str, Stamp]:
         """The states that the files were in, by name."""
@@ -74,6 +77,7 @@ def take_fingerprint(
     model: str,
     parameters: Mapping[str, Any],
     known: Iterable[InputPrint] = (),
+    layout: Layout | None = None,
 ) -> Fingerprint:
     """Take the fingerprint of a job; the files are read through, at about a gigabyte a second.
 
@@ -85,6 +89,7 @@ def take_fingerprint(
         model: The model's name.
         parameters: The model's parameters.
         known: Prints of earlier runs; a file with the size and the time of one of them is not read.
+        layout: The files beside the table.
 
     Raises:
         SourceError: A file cannot be read, or not more than once.
@@ -100,6 +105,7 @@ def take_fingerprint(
         text=f"the field {text.field!r}" if isinstance(text, FieldText) else f"the template {str(text)!r}",
         id=columns.id,
         keep=columns.keep,
+        layout=layout,
     )
 
 
@@ -135,6 +141,7 @@ _NAMES = {
     "text": "the text",
     "id": "the id",
     "keep": "the kept columns",
+    "layout": "the layout",
 }
 
 
@@ -211,5 +218,7 @@ def has_grown(before: Fingerprint, now: Fingerprint, files: Sequence[InputFile])
 def _short(value: Any) -> str:
     if value is None:
         return "not given"
+    if isinstance(value, Layout):
+        return f"{value.name} of {value.namespace}, {value.vector_field}"
     text = ", ".join(value) if isinstance(value, tuple) else str(value)
     return f"{text[:80]}…" if len(text) > 80 else text or "none"

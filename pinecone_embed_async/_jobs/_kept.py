@@ -206,6 +206,17 @@ def _json_texts(values: Sequence[Any]) -> Any:
     return pa.array([None if value is None else encode(value).decode() for value in plain], pa.string())
 
 
+def json_value(value: Any, field: Any = None) -> Any:
+    """A value of a kept column as JSON has it.
+
+    Args:
+        value: As an Arrow scalar, or plain.
+        field: Its column; that of JSON text holds values of any kind.
+    """
+    plain = _plain(value) if isinstance(value, pa.Scalar) else value
+    return msgspec.json.decode(plain) if field is not None and is_json(field) and plain is not None else plain
+
+
 def _plain(scalar: Any) -> Any:
     """A value as JSON has it: exact, and the same with and without pandas, which Arrow asks for nanoseconds."""
     kind = scalar.type

@@ -17,6 +17,7 @@ from pinecone_embed_async._jobs._folder import OutputFolder, Portion, held_folde
 from pinecone_embed_async._jobs._inputs import InputFile
 from pinecone_embed_async._jobs._job import Job
 from pinecone_embed_async._jobs._kept import KeptColumns, KeptTypes, check_kept_names, kept_of
+from pinecone_embed_async._jobs._layouts import Layout, check_layout, fitting_rows
 from pinecone_embed_async._jobs._ledger import JobLedger, choose_portion, occupied
 from pinecone_embed_async._jobs._rowset import RowSet
 from pinecone_embed_async._jobs._sources import BadRow, Columns, Row, StandardInput, read_all_rows, read_bytes
@@ -39,6 +40,7 @@ class Options:
         dedupe: Sends equal texts once. For that the input is read once more.
         skip_bad_rows: Leaves out the rows that cannot be embedded, instead of refusing the input.
         unique_ids: Refuses an input with two rows of one id.
+        layout: The files for an index to import that are written beside the table.
     """
 
     overwrite: bool = False
@@ -47,6 +49,7 @@ class Options:
     dedupe: bool = False
     skip_bad_rows: bool = False
     unique_ids: bool = False
+    layout: Layout | None = None
 
     @property
     def saves_standard_input(self) -> bool:
@@ -152,34 +155,35 @@ def open_job(
     """
     chosen = options or Options()
     check_kept_names(columns.keep)
+    if chosen.layout is not None:
+        check_layout(chosen.layout, columns.keep)
     if chosen.retry_failures and not (path / "_job.json").exists():
         raise OutputError(f"{path}: there is no job here whose failures could be tried again; leave out --retry-failures")
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(held_folder(path))
-        before = () if chosen.overwrite else folder.portions()
+        before = _saved_portions(folder, chosen)
         _check_whose(folder, path, known=chosen.overwrite or bool(before))
         if chosen.saves_standard_input:
             files = [stack.enter_context(_readable_again(file, path)) for file in files]
         now = take_fingerprint(files, [each for portion in before for each in portion.fingerprint.inputs])
 
         def read(first_row: int, source: StandardInput | None = None) -> Iterator[Row | BadRow]:
-            return read_all_rows(files, columns, first_row=first_row, stamps=now.stamps(), source=source)
+            rows = read_all_rows(files, columns, first_row=first_row, stamps=now.stamps(), source=source)
+            return rows if chosen.layout is None else fitting_rows(rows, chosen.layout, columns.keep)
 
         can_be_checked = all(file.path is not None for file in files)
-        checked: _Checked | None = None
+        # Before the folder is cleared, so that an unreadable input does not cost the old output.
+        checked = _check(read(0), columns, None, chosen) if chosen.overwrite and can_be_checked else None
         if chosen.overwrite:
-            if can_be_checked:
-                checked = _check(read(0), columns, None, chosen)
-            # Only now, so that an unreadable input does not cost the old output.
             folder.clear()
+            folder.lay_out(chosen.layout)
         store = stack.enter_context(Store(folder))
         place, portions = _portion_of(store, before, now, files, path, chosen)
         portion = portions[place]
         kept = None if store.schema is None else kept_of(store.schema)
-        if checked is None:
-            checked = _Checked(portion.rows, kept)
-            if can_be_checked and (portion.rows is None or kept is None or chosen.unique_ids):
-                checked = _check(read(portion.first_row), columns, kept, chosen)
+        checked = checked or _Checked(portion.rows, kept)
+        if can_be_checked and (checked.rows is None or checked.kept is None or (chosen.unique_ids and not chosen.overwrite)):
+            checked = _check(read(portion.first_row), columns, kept, chosen)
         if kept is not None:
             store.unify_parts(checked.kept)
         remembered = _Remembered(folder, before, portions, place)
@@ -187,11 +191,7 @@ def open_job(
         # After the check, so that an input corrected after a failed check is not another job's.
         remembered.save(portion)
         ledger = JobLedger(portion, store.done, store.failed, store.skipped, retry_failures=chosen.retry_failures)
-        if ledger.counts().skipped and not chosen.skip_bad_rows:
-            raise SourceError(
-                f"{path}: {ledger.counts().skipped:,} rows of this job cannot be embedded and were left out; "
-                "--on-bad-row skip leaves them out again"
-            )
+        _check_skipped(ledger, path, chosen)
         copies = _choose_copies(ledger, read(portion.first_row)) if chosen.dedupe and not ledger.is_settled else NO_COPIES
         kept_columns = KeptColumns(columns.keep, checked.kept, is_settled=can_be_checked)
         job = Job(
@@ -206,6 +206,33 @@ def open_job(
         )
         job.warnings += checked.warnings
         yield job
+
+
+def _check_skipped(ledger: JobLedger, path: Path, options: Options) -> None:
+    skipped = ledger.counts().skipped
+    if skipped and not options.skip_bad_rows:
+        raise SourceError(
+            f"{path}: {skipped:,} rows of this job cannot be embedded and were left out; "
+            "--on-bad-row skip leaves them out again"
+        )
+
+
+def _saved_portions(folder: OutputFolder, options: Options) -> tuple[Portion, ...]:
+    """The job's saved portions; after this the folder knows where its files are."""
+    try:
+        before = folder.portions()
+    except OutputError:
+        if not options.overwrite:
+            raise
+        before = ()
+    if before:
+        folder.lay_out(before[-1].fingerprint.layout)
+    folder.remove_leftovers()
+    if options.overwrite:
+        return ()
+    if not folder.holds_rows():
+        folder.lay_out(options.layout)
+    return before
 
 
 def _portion_of(
@@ -223,6 +250,8 @@ def _portion_of(
         portions, place = choose_portion(there, now, append=options.append, grown=grown)
     except JobChangedError as error:
         raise JobChangedError(f"{path}: {error}") from None
+    if before and not there and before[-1].fingerprint.layout != options.layout and store.has_placeholder:
+        raise JobChangedError(f"{path}: it holds an empty table of another layout; --overwrite begins anew")
     return place, portions
 
 

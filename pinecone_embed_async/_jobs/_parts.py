@@ -14,6 +14,7 @@ from pinecone_embed_async._jobs._errors import OutputError
 from pinecone_embed_async._jobs._files import replacing
 from pinecone_embed_async._jobs._journal import Span
 from pinecone_embed_async._jobs._kept import VECTOR_COLUMNS, conformed, joined, with_kept
+from pinecone_embed_async._jobs._layouts import Layout, LayoutName, documents_of, vectors_of, with_terms
 from pinecone_embed_async._jobs._rowset import RowNumbers, are_among
 
 BYTES_PER_GROUP = 8 * 2**20
@@ -148,6 +149,34 @@ def write_empty_part(path: Path, empty: Any) -> None:
         OutputError: The file system refused.
     """
     _write(path, [empty])
+
+
+def export_part(path: Path, target: Path, layout: Layout) -> int:
+    """Write the rows of a part as an index imports them, whole or not at all; returns how many had to be left out.
+
+    Raises:
+        OutputError: The file system refused, or the part is damaged.
+    """
+    left_out = 0
+    try:
+        with contextlib.ExitStack() as stack:
+            part = stack.enter_context(parquet.ParquetFile(path))
+            file = stack.enter_context(replacing(target, prefix="_export-"))
+            writer: Any = None
+            for batch in part.iter_batches(LEAST_ROWS_PER_GROUP):
+                whole = pa.Table.from_batches([batch], part.schema_arrow)
+                table = with_terms(whole)
+                left_out += whole.num_rows - table.num_rows
+                if layout.name is LayoutName.DOCUMENTS:
+                    file.write(documents_of(table, layout.vector_field))
+                    continue
+                vectors = vectors_of(table)
+                if writer is None:
+                    writer = stack.enter_context(parquet.ParquetWriter(file, vectors.schema, use_dictionary=False))
+                writer.write_table(vectors)
+    except pa.ArrowException as error:
+        raise _unreadable(path, error) from error
+    return left_out
 
 
 def part_size(path: Path) -> int:

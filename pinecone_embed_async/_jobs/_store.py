@@ -12,6 +12,7 @@ from pinecone_embed_async._jobs._kept import joined, kept_of, same_columns, with
 from pinecone_embed_async._jobs._parts import (
     Segment,
     encode_batch,
+    export_part,
     part_rows,
     part_schema,
     part_size,
@@ -162,8 +163,22 @@ class Store:
             self.schema = with_kept(self.schema, kept)
         for number in self._folder.parts():
             path = self._folder.part_path(number)
-            if path != self._placeholder and not same_columns(kept_of(part_schema(path)), kept_of(self.schema)):
+            if path == self._placeholder:
+                continue
+            if not same_columns(kept_of(part_schema(path)), kept_of(self.schema)):
+                # Made again from the new part, also after a kill in between.
+                self._folder.export_path(number).unlink(missing_ok=True)
                 rewrite_part(path, self.schema)
+            self._export(number)
+
+    def _export(self, number: int) -> None:
+        layout, path = self._folder.layout, self._folder.export_path(number)
+        if layout is not None and not path.exists():
+            left_out = export_part(self._folder.part_path(number), path, layout)
+            if left_out:
+                self.warnings.append(
+                    f"{path}: {left_out:,} rows without terms are in the table alone, for an index refuses them"
+                )
 
     def add(self, tables: Sequence[Any], failed: Sequence[FailedRow]) -> None:
         """Write embedded and failed rows and sync them: after this they count.
@@ -185,6 +200,11 @@ class Store:
                 self._journal.sync()
         if failed:
             self._failures.append(failed)
+
+    @property
+    def has_placeholder(self) -> bool:
+        """Whether there is a part without rows."""
+        return self._placeholder is not None
 
     @property
     def has_rows(self) -> bool:
@@ -224,6 +244,7 @@ class Store:
         segment = _segment(self._folder.segment_path(number), self._finished[number])
         if segment.schema is not None:
             write_part(self._folder.part_path(number), segment, self.schema)
+            self._export(number)
             self._remove_placeholder()
         self._folder.remove_segment(number)
         del self._finished[number]

@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 from pinecone_embed_async import ConfigurationError, EmbedError, Quota, SqliteCache, __version__
 from pinecone_embed_async._jobs._errors import OutputError
 from pinecone_embed_async._jobs._inputs import InputFormat, find_inputs, passed_over
+from pinecone_embed_async._jobs._layouts import DEFAULT_NAMESPACE, Layout, LayoutName
 from pinecone_embed_async._jobs._opening import Options
 from pinecone_embed_async._jobs._outputs import output_format
 from pinecone_embed_async._jobs._sources import Columns
@@ -226,6 +227,20 @@ def embed(
         bool, typer.Option("--no-blank", help="A text without a visible character is a row that cannot be embedded.")
     ] = False,
     unique_ids: Annotated[bool, typer.Option("--unique-ids", help="Two rows with one id are an error.")] = False,
+    layout: Annotated[
+        LayoutName,
+        typer.Option(
+            "--layout",
+            help="What the folder holds: a table; or files for an index to import, JSON lines of documents or Parquet of "
+            "vectors, beside the table.",
+        ),
+    ] = LayoutName.TABLE,
+    namespace: Annotated[
+        str, typer.Option("--namespace", metavar="NAME", help="The index's namespace, of --layout documents or vectors.")
+    ] = DEFAULT_NAMESPACE,
+    vector_field: Annotated[
+        str, typer.Option("--vector-field", metavar="NAME", help="The vector's field, of --layout documents.")
+    ] = "vector",
     keep: Annotated[
         list[str] | None,
         typer.Option("--keep", metavar="NAME", help="A field to carry along into the folder's table; may be repeated."),
@@ -328,6 +343,7 @@ def embed(
             "--json": events,
             "--on-bad-row": on_bad_row is BadRows.SKIP,
             "--unique-ids": unique_ids,
+            "--layout": layout is not LayoutName.TABLE,
         }
         for name, value in given.items():
             if value:
@@ -344,6 +360,7 @@ def embed(
         dedupe=dedupe,
         skip_bad_rows=on_bad_row is BadRows.SKIP,
         unique_ids=unique_ids,
+        layout=_layout(layout, namespace, vector_field),
     )
     over = () if input_format is not None else tuple(passed_over(inputs, leave_out=path))
     job = _job.JobSettings(columns=columns, options=options, events=events, passed_over=over)
@@ -514,6 +531,14 @@ def _text_source(field: str | None, template: str | None) -> TextSource:
     if field is not None:
         raise ConfigurationError("--text and --text-field both say what to embed; give one")
     return parse_template(template)
+
+
+def _layout(name: LayoutName, namespace: str, vector_field: str) -> Layout | None:
+    if name is not LayoutName.TABLE:
+        return Layout(name, namespace, vector_field)
+    if (namespace, vector_field) != (DEFAULT_NAMESPACE, "vector"):
+        raise ConfigurationError("--namespace and --vector-field are for --layout documents or vectors")
+    return None
 
 
 def _is_folder(out: str) -> bool:

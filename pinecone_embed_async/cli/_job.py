@@ -78,6 +78,7 @@ def embed_to_folder(files: Sequence[InputFile], *, out: Path, job: JobSettings, 
             model=settings.model,
             parameters=settings.parameters,
             known=known,
+            layout=job.options.layout,
         )
 
     for message in _about_passed_over(job.passed_over):

@@ -44,7 +44,8 @@ def assert_same_table(left: pa.Table, right: pa.Table) -> None:
 async def killed_again_and_again(source: Path, out: Path, times: int, emulator: Emulator, *options: object) -> None:
     """Kill a job at random moments, start it again each time, and see that no more was sent again than had to be."""
     rng = random.Random(20)
-    different = len(set(source.read_text().splitlines())) if "--dedupe" in options else len(source.read_text().splitlines())
+    lines = [line for line in source.read_bytes().splitlines() if line != b"\xff"]
+    different = len(set(lines)) if "--dedupe" in options else len(lines)
     emulator.reset_statistics()
     sent: list[tuple[float, int]] = []
 
@@ -77,9 +78,10 @@ async def killed_again_and_again(source: Path, out: Path, times: int, emulator: 
     assert await run(emulator, source, "--out", out, *options) == (0, "", "")
     assert kills >= times * 3 // 4
     answered = emulator.statistics().answered
-    assert len(answered) == len(set(source.read_text().splitlines()))
+    assert len(answered) == len(set(lines))
     assert sum(answered.values()) - different <= allowed < times * different
-    assert {path.name for path in out.iterdir() if not path.name.startswith("part-")} == {"_job.json", "_lock"}
+    left = {path.name for path in out.iterdir() if not path.name.startswith("part-")}
+    assert left - {"_failures.jsonl", "_table", "__default__"} == {"_job.json", "_lock"}
 
 
 SMALL = ("--model", "llama-text-embed-v2", "--dimension", 384, "--batch-size", 16, "--concurrency", 4, "--quiet")
@@ -94,6 +96,37 @@ async def test_a_job_killed_twenty_times_ends_with_the_table_of_an_undisturbed_r
     await killed_again_and_again(source, killed, 20, emulator, *SMALL)
     assert table_of(killed)["row"].to_pylist() == list(range(6_000))
     assert_same_table(table_of(killed), table_of(undisturbed))
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("layout", ["table", "documents", "vectors"])
+async def test_a_job_that_leaves_out_bad_rows_and_is_killed_ends_with_the_files_of_an_undisturbed_run(
+    tmp_path: Path, emulator: Emulator, layout: str
+) -> None:
+    source, undisturbed, killed = tmp_path / "in.txt", tmp_path / "undisturbed", tmp_path / "killed"
+    lines = [b"\xff" if number % 50 == 7 else b"text number %d" % number for number in range(6_000)]
+    source.write_bytes(b"\n".join(lines))
+    options = (*SMALL, "--on-bad-row", "skip", "--layout", layout)
+    assert await run(emulator, source, "--out", undisturbed, *options) == (0, "", "")
+    await killed_again_and_again(source, killed, 20 if layout == "table" else 7, emulator, *options)
+    where = "." if layout == "table" else "_table"
+    assert_same_table(table_of(killed / where), table_of(undisturbed / where))
+    assert table_of(killed / where)["row"].to_pylist() == [n for n in range(6_000) if n % 50 != 7]
+    told = [json.loads(line)["row"] for line in (killed / "_failures.jsonl").read_text().splitlines()]
+    assert sorted(told) == list(range(7, 6_000, 50))
+    if layout == "documents":
+        found = [sorted(rows_of(folder, "jsonl")) for folder in (killed, undisturbed)]
+        assert found[0] == found[1]
+        assert len(found[0]) == 6_000 - 120
+    elif layout == "vectors":
+        tables = [dataset.dataset(folder / "__default__", format="parquet").to_table() for folder in (killed, undisturbed)]
+        ids = [table["id"].to_pylist() for table in tables]
+        assert sorted(ids[0]) == sorted(ids[1])
+        assert len(ids[0]) == 6_000 - 120
+
+
+def rows_of(folder: Path, suffix: str) -> list[str]:
+    return [line for file in (folder / "__default__").glob(f"*.{suffix}") for line in file.read_text().splitlines()]
 
 
 @pytest.mark.timeout(120)

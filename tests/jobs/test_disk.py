@@ -133,7 +133,7 @@ def test_behind_a_slow_disk_no_more_than_two_groups_are_held(folder: OutputFolde
             super().add(tables, failed)
 
     async def record(store: Store) -> int:
-        recorder = Recorder(store, nothing_kept(), lambda *_: None, group_bytes=piece(0, 10).embeddings.vectors.nbytes * 2)
+        recorder = Recorder(store, nothing_kept(), lambda *_: None, group_bytes=2 * 10 * 2 * 4)
         taken = 0
 
         async def fill() -> None:

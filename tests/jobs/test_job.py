@@ -107,7 +107,16 @@ def opened(
     files, chosen = find_inputs([str(source)]), columns or Columns()
 
     def fingerprint(given: Any, known: Any) -> Fingerprint:
-        return take_fingerprint(given, chosen, service="s", api_version="v", model=model, parameters={}, known=known)
+        return take_fingerprint(
+            given,
+            chosen,
+            service="s",
+            api_version="v",
+            model=model,
+            parameters={},
+            known=known,
+            layout=options.get("layout"),
+        )
 
     return open_job(source.parent / "out", files, chosen, fingerprint, Options(**options))
 
