@@ -23,5 +23,9 @@ class OutputError(JobError):
         self.errno = errno
 
 
+class TokensSpentError(JobError):
+    """The run has cost as many tokens as it may."""
+
+
 class JobChangedError(JobError):
     """The output belongs to another job: its input, model or anything else of its fingerprint is another."""

@@ -14,9 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from pinecone_embed_async._errors import EmbedError
+from pinecone_embed_async._jobs._budget import TokenBudget
 from pinecone_embed_async._jobs._copier import copied_rows
 from pinecone_embed_async._jobs._duplicates import Copies
-from pinecone_embed_async._jobs._errors import JobChangedError, SourceError
+from pinecone_embed_async._jobs._errors import JobChangedError, SourceError, TokensSpentError
 from pinecone_embed_async._jobs._failures import skipped_row
 from pinecone_embed_async._jobs._folder import Portion
 from pinecone_embed_async._jobs._kept import KeptColumns
@@ -35,6 +36,9 @@ Stream = Callable[[Iterable[Row]], AbstractAsyncContextManager[AsyncIterator[Bat
 # Standard input cannot be read twice: its first rows determine the types of the kept columns, so that few tables are
 # written again because of a later one.
 _SAMPLE = 1000
+
+# Tokens of an input of a model that is not known, the most that a known one takes.
+_LONGEST = max(model.max_sequence_length for model in KNOWN_MODELS.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ class Job:
         folder: Folder for temporary files of the copies.
         remember: Saves the portion once it is known how many rows it has.
         skip_bad_rows: Whether rows that cannot be embedded are left out; else they end the run.
+        most_tokens: What a run may cost; `None` for no limit.
 
     Attributes:
         ledger: As given.
@@ -89,6 +94,7 @@ class Job:
         folder: Path,
         remember: Callable[[Portion], None],
         skip_bad_rows: bool = False,
+        most_tokens: int | None = None,
     ) -> None:
         self.ledger = ledger
         self.warnings = store.warnings
@@ -103,6 +109,9 @@ class Job:
         self._skipped: deque[BadRow] = deque()
         self._source = StandardInput(hashlib.blake2b(digest_size=16))
         self._not_copied = len(copies.rows)
+        known = KNOWN_MODELS.get(ledger.portion.fingerprint.model)
+        longest = _LONGEST if known is None else known.max_sequence_length
+        self._budget = None if most_tokens is None else TokenBudget(most_tokens, longest)
         self._requests = self._tokens = 0
         self._stop: int | None = None
 
@@ -127,7 +136,7 @@ class Job:
             report: Called in the loop whenever rows are on the disk.
 
         Raises:
-            EmbedError: The error, of any kind, that ended it before all rows were tried.
+            EmbedError: The error, of any kind, that ended it before all rows were tried; `TokensSpentError` among them.
         """
         if self.ledger.is_settled and not self._store.has_rows:
             await asyncio.to_thread(self._check_settled)
@@ -144,6 +153,8 @@ class Job:
                 async for batch in batches:
                     self._requests += batch.embeddings.usage.requests
                     self._tokens += batch.embeddings.usage.total_tokens
+                    if self._budget is not None:
+                        self._budget.settle([row.text for row in batch.rows], batch.embeddings.usage.total_tokens)
                     await recorder.add(piece_of(batch))
                     await self._record_skipped(recorder)
             await self._record_skipped(recorder)
@@ -153,6 +164,8 @@ class Job:
         self._note_end()
         await asyncio.to_thread(self._remember, self.ledger.portion)
         await asyncio.to_thread(self._store.write_placeholder, self._empty_table())
+        if self._budget is not None and self._budget.is_spent:
+            raise TokensSpentError(f"--max-tokens is reached: {self._tokens:,} tokens were billed in this run")
 
     async def _record_skipped(self, recorder: Recorder) -> None:
         rows: list[BadRow] = []
@@ -247,6 +260,8 @@ class Job:
             if isinstance(row, BadRow):
                 self._leave_out(row)
             elif self.ledger.is_wanted(row.number):
+                if self._budget is not None and not self._budget.begins(row.text):
+                    return
                 yield row
         self._stop = stop
 

@@ -41,6 +41,7 @@ class Options:
         skip_bad_rows: Leaves out the rows that cannot be embedded, instead of refusing the input.
         unique_ids: Refuses an input with two rows of one id.
         layout: The files for an index to import that are written beside the table.
+        most_tokens: Tokens after which it ends, as far as estimates tell.
     """
 
     overwrite: bool = False
@@ -50,6 +51,7 @@ class Options:
     skip_bad_rows: bool = False
     unique_ids: bool = False
     layout: Layout | None = None
+    most_tokens: int | None = None
 
     @property
     def saves_standard_input(self) -> bool:
@@ -203,6 +205,7 @@ def open_job(
             folder=path,
             remember=remembered.save,
             skip_bad_rows=chosen.skip_bad_rows,
+            most_tokens=chosen.most_tokens,
         )
         job.warnings += checked.warnings
         yield job

@@ -268,6 +268,12 @@ def embed(
         float | None,
         typer.Option("--timeout", metavar="SECONDS", help="Give up on what is not embedded by then. Default: never."),
     ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--max-tokens", min=1, metavar="N", help="Begin no request that would make this run cost more, by its estimate."
+        ),
+    ] = None,
     price: Price = None,
     cache: Annotated[
         Path | None,
@@ -344,6 +350,7 @@ def embed(
             "--on-bad-row": on_bad_row is BadRows.SKIP,
             "--unique-ids": unique_ids,
             "--layout": layout is not LayoutName.TABLE,
+            "--max-tokens": max_tokens,
         }
         for name, value in given.items():
             if value:
@@ -361,6 +368,7 @@ def embed(
         skip_bad_rows=on_bad_row is BadRows.SKIP,
         unique_ids=unique_ids,
         layout=_layout(layout, namespace, vector_field),
+        most_tokens=max_tokens,
     )
     over = () if input_format is not None else tuple(passed_over(inputs, leave_out=path))
     job = _job.JobSettings(columns=columns, options=options, events=events, passed_over=over)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pinecone_embed_async import DeadlineExceededError, EmbedError
-from pinecone_embed_async._jobs._errors import JobError, OutputError
+from pinecone_embed_async._jobs._errors import JobError, OutputError, TokensSpentError
 from pinecone_embed_async._jobs._fingerprint import Fingerprint, InputPrint, take_fingerprint
 from pinecone_embed_async._jobs._inputs import InputFile
 from pinecone_embed_async._jobs._job import Job, JobProgress
@@ -137,6 +137,8 @@ class _Run:
         except (Stopped, KeyboardInterrupt) as stop:
             status = status_of_stop(stop)
             return self._end(status, f"stopped; {_KEPT}")
+        except TokensSpentError as error:
+            return self._end(status_of(error), f"{error}; {_KEPT}")
         except JobError as error:
             return self._end(status_of(error), f"{error}; what is done is kept: {_CURED}")
         except EmbedError as error:

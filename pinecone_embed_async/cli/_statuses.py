@@ -16,7 +16,7 @@ from pinecone_embed_async import (
     ResponseError,
     TransportError,
 )
-from pinecone_embed_async._jobs._errors import OutputError, SourceError
+from pinecone_embed_async._jobs._errors import OutputError, SourceError, TokensSpentError
 
 
 class ExitStatus(IntEnum):
@@ -57,7 +57,7 @@ def status_of(error: BaseException) -> ExitStatus:
             return ExitStatus.QUOTA_SPENT
         case SourceError():
             return ExitStatus.UNREADABLE
-        case DeadlineExceededError():
+        case DeadlineExceededError() | TokensSpentError():
             return ExitStatus.LIMIT
         case OutputError() | OSError() if error.errno in _FULL:
             return ExitStatus.DISK_FULL

@@ -187,3 +187,16 @@ def test_a_price_is_told_in_an_estimate(tmp_path: Path, capsys: pytest.CaptureFi
     assert (told["price"], told["price_low"]) == (told["tokens"] / 1000, told["tokens_low"] / 1000)
     assert cli("estimate", str(source), "--price-per-million", "1000") == 0
     assert re.search(rf"price, about +{told['price']:,.2f} \(", capsys.readouterr().out)
+
+
+async def test_a_run_ends_cleanly_at_the_tokens_that_it_may_cost(
+    tmp_path: Path, emulator: Emulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = write_texts(tmp_path / "in.txt", 1_000), tmp_path / "out"
+    command = (source, "--out", out, "-q", "--batch-size", 10)
+    assert await in_thread(emulator, *command, "--max-tokens", 1_500) == 6
+    assert "--max-tokens is reached: " in capsys.readouterr().err
+    done = table_of(out).num_rows
+    assert 100 < done < 700
+    assert await in_thread(emulator, *command) == 0
+    assert set(emulator.statistics().answered.values()) == {1}

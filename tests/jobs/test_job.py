@@ -27,7 +27,8 @@ from pinecone_embed_async import (
     Usage,
 )
 from pinecone_embed_async._jobs import _store
-from pinecone_embed_async._jobs._errors import JobChangedError, OutputError, SourceError
+from pinecone_embed_async._jobs._budget import TokenBudget
+from pinecone_embed_async._jobs._errors import JobChangedError, OutputError, SourceError, TokensSpentError
 from pinecone_embed_async._jobs._fingerprint import Fingerprint, take_fingerprint
 from pinecone_embed_async._jobs._folder import held_folder
 from pinecone_embed_async._jobs._inputs import InputFormat, find_inputs
@@ -650,6 +651,40 @@ def test_copies_go_past_rows_that_cannot_be_embedded(tmp_path: Path, service: Se
     run(source, service, skip_bad_rows=True, dedupe=True)
     assert service.sent == ["text 0", "text 4"]
     assert table_of(source) == {0: [0.0] * 2, 4: [4.0] * 2, 5: [0.0] * 2, 9: [4.0] * 2}
+
+
+def test_a_run_begins_no_row_that_would_cost_more_than_it_may_and_the_next_goes_on(tmp_path: Path, service: Service) -> None:
+    # Four tokens a row, by estimate; the service bills one.
+    source = texts(tmp_path / "in.txt", range(10, 90))
+    ends = []
+    for _ in range(100):
+        try:
+            run(source, service, most_tokens=40)
+        except TokensSpentError as error:
+            ends.append(str(error))
+        else:
+            break
+    assert service.sent == [f"text {number}" for number in range(10, 90)]
+    # At least the ten that the estimate allows, more as the bills turn out to be lower.
+    assert 2 <= len(ends) <= 7
+    assert ends[0].startswith("--max-tokens is reached: ")
+    bills = [int(end.split(": ")[1].split()[0]) for end in ends]
+    assert all(10 <= bill <= 40 for bill in bills)
+    assert len(table_of(source)) == 80
+
+
+def test_a_budget_counts_what_is_billed_and_what_is_under_way() -> None:
+    budget = TokenBudget(100, sequence_length=20)
+    # 38 bytes are 11 tokens.
+    text = "x" * 38
+    assert [budget.begins(text) for _ in range(4)] == [True] * 4
+    budget.settle([text, text], 60)
+    assert budget.begins(text)
+    assert not budget.is_spent
+    # Billed 60, under way 33; the longest text counts 20.
+    assert not budget.begins("x" * 1000)
+    assert budget.is_spent
+    assert not budget.begins("x")
 
 
 def test_rows_with_one_id_are_counted_or_refused(tmp_path: Path, service: Service) -> None:
