@@ -21,8 +21,8 @@ from pinecone_embed_async._jobs._outputs import (
 from pinecone_embed_async._jobs._sources import Columns, read_rows
 from pinecone_embed_async._models import KNOWN_MODELS, expected_dimension
 from pinecone_embed_async.cli._connection import Settings, connected
+from pinecone_embed_async.cli._figures import priced
 from pinecone_embed_async.cli._output import print_error, print_line
-from pinecone_embed_async.cli._progress import priced
 from pinecone_embed_async.cli._run import Outcome, embed_texts
 from pinecone_embed_async.cli._signals import run_until_stopped
 from pinecone_embed_async.cli._statuses import ExitStatus, advice_on, status_of

@@ -14,8 +14,8 @@ from pinecone_embed_async._jobs._inputs import InputFile
 from pinecone_embed_async._jobs._sources import Columns, read_rows
 from pinecone_embed_async._models import KNOWN_MODELS, tokens_per_minute
 from pinecone_embed_async.cli._connection import Settings, unconnected
+from pinecone_embed_async.cli._figures import duration
 from pinecone_embed_async.cli._output import is_terminal
-from pinecone_embed_async.cli._progress import duration
 
 
 def print_estimate(

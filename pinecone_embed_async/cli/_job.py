@@ -18,18 +18,9 @@ from pinecone_embed_async._jobs._sources import Columns
 from pinecone_embed_async._models import KNOWN_MODELS
 from pinecone_embed_async.cli._connection import Settings, service_named
 from pinecone_embed_async.cli._embedding_process import EmbeddingProcess
+from pinecone_embed_async.cli._figures import Advance, counted, pace, priced, waited, with_quota
 from pinecone_embed_async.cli._output import print_error, print_event, print_line, without_key
-from pinecone_embed_async.cli._progress import (
-    Advance,
-    Display,
-    counted,
-    pace,
-    priced,
-    showing,
-    standard_display,
-    waited,
-    with_quota,
-)
+from pinecone_embed_async.cli._progress import Display, showing, standard_display
 from pinecone_embed_async.cli._signals import Stopped, run_until_stopped, status_of_stop
 from pinecone_embed_async.cli._statuses import ExitStatus, advice_on, status_of
 
