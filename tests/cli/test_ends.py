@@ -13,8 +13,7 @@ import pytest
 
 from pinecone_embed_async.cli import cli
 from pinecone_embed_async.emulator import Emulator
-from tests.cli.program import PROGRAM, ROOT, in_thread, run, start, write_texts
-from tests.cli.test_job import table_of
+from tests.cli.program import PROGRAM, ROOT, in_thread, run, start, table_of, write_texts
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 

@@ -24,11 +24,7 @@ from pinecone_embed_async._jobs._journal import scan
 from pinecone_embed_async.cli import cli
 from pinecone_embed_async.cli._docstrings import read_docstrings
 from pinecone_embed_async.emulator import EmbedRequest, Emulator
-from tests.cli.program import children_of, ended, in_thread, run, start, write_texts
-
-
-def table_of(folder: Path) -> pa.Table:
-    return dataset.dataset(folder, format="parquet").to_table().sort_by("row")
+from tests.cli.program import children_of, ended, in_thread, run, start, table_of, write_texts
 
 
 def assert_same_table(left: pa.Table, right: pa.Table) -> None:

@@ -21,7 +21,7 @@ from pinecone_embed_async._jobs._kept import KeptColumns
 from pinecone_embed_async._jobs._recorder import Piece, Recorder
 from pinecone_embed_async._jobs._sources import Row
 from pinecone_embed_async._jobs._store import Store
-from tests.jobs.test_job import Service, opened, texts
+from tests.jobs.by_hand import Service, opened, texts
 
 
 @pytest.fixture

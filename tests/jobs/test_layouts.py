@@ -14,7 +14,7 @@ from pinecone_embed_async._jobs._errors import JobChangedError, SourceError
 from pinecone_embed_async._jobs._kept import json_field
 from pinecone_embed_async._jobs._layouts import Layout, LayoutName, documents_of, vectors_of, with_terms
 from pinecone_embed_async._jobs._sources import Columns
-from tests.jobs.test_job import Service, run
+from tests.jobs.by_hand import Service, run
 
 DOCUMENTS = Layout(LayoutName.DOCUMENTS, "books", "embedding")
 VECTORS = Layout(LayoutName.VECTORS, "books")
