@@ -156,11 +156,7 @@ def open_job(
         SourceError: An input cannot be read.
     """
     chosen = options or Options()
-    check_kept_names(columns.keep)
-    if chosen.layout is not None:
-        check_layout(chosen.layout, columns.keep)
-    if chosen.retry_failures and not (path / "_job.json").exists():
-        raise OutputError(f"{path}: there is no job here whose failures could be tried again; leave out --retry-failures")
+    _check_options(path, columns, chosen)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(held_folder(path))
         before = _saved_portions(folder, chosen)
@@ -183,11 +179,11 @@ def open_job(
         place, portions = _portion_of(store, before, now, files, path, chosen)
         portion = portions[place]
         kept = None if store.schema is None else kept_of(store.schema)
+        is_known = checked is not None or (portion.rows is not None and kept is not None and not chosen.unique_ids)
         checked = checked or _Checked(portion.rows, kept)
-        if can_be_checked and (checked.rows is None or checked.kept is None or (chosen.unique_ids and not chosen.overwrite)):
+        if can_be_checked and not is_known:
             checked = _check(read(portion.first_row), columns, kept, chosen)
-        if kept is not None:
-            store.unify_parts(checked.kept)
+        store.unify_parts(checked.kept)
         remembered = _Remembered(folder, before, portions, place)
         portion = replace(portion, rows=checked.rows)
         # After the check, so that an input corrected after a failed check is not another job's.
@@ -209,6 +205,14 @@ def open_job(
         )
         job.warnings += checked.warnings
         yield job
+
+
+def _check_options(path: Path, columns: Columns, options: Options) -> None:
+    check_kept_names(columns.keep)
+    if options.layout is not None:
+        check_layout(options.layout, columns.keep)
+    if options.retry_failures and not (path / "_job.json").exists():
+        raise OutputError(f"{path}: there is no job here whose failures could be tried again; leave out --retry-failures")
 
 
 def _check_skipped(ledger: JobLedger, path: Path, options: Options) -> None:
@@ -244,8 +248,10 @@ def _portion_of(
     rows = RowSet()
     rows.update(store.done)
     rows.update(store.failed)
+    if rows:
+        rows.update(store.skipped)
     there = occupied(before, rows)
-    if before and not there and store.skipped:
+    if not there and store.skipped:
         # All that an input which nothing was embedded of has left.
         store.forget_skipped()
     try:

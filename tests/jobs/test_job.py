@@ -544,6 +544,19 @@ def test_an_input_of_bad_rows_alone_is_left_out_whole_and_is_nobodys(tmp_path: P
     assert not (tmp_path / "out" / "_failures.jsonl").exists()
 
 
+def test_added_rows_that_are_all_left_out_keep_their_numbers(tmp_path: Path, service: Service) -> None:
+    source = texts(tmp_path / "in.jsonl", [])
+    source.write_text('{"text": "text 0"}\n')
+    run(source, service)
+    for bad, good in (("null", 3), ("5", 4)):
+        source.write_text(f'{{"text": {bad}}}\n')
+        for _ in range(2):
+            assert run(source, service, append=True, skip_bad_rows=True).progress().counts == Counts(0, 0, 1, 1)
+        source.write_text(f'{{"text": "text {good}"}}\n')
+        run(source, service, append=True)
+    assert table_of(source) == {0: [0.0] * 2, 2: [3.0] * 2, 4: [4.0] * 2}
+
+
 def test_bad_rows_of_standard_input_are_left_out_as_they_come(tmp_path: Path, service: Service) -> None:
     given = BAD.replace('"text 0"', '"text 0", "year": 1').replace('"text 4"', '"text 4", "year": 1')
     for _ in range(2):
