@@ -69,7 +69,7 @@ class Embeddings:
         self.model = model
         self.usage = usage
         self.failures = failures
-        self.embedded = np.ones(count, np.bool_) if embedded is None else embedded
+        self.embedded: NDArray[np.bool_] = np.ones(count, np.bool_) if embedded is None else embedded
 
     def __len__(self) -> int:
         return len(self.embedded)
