@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import resource
 import stat
 import threading
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from pinecone_embed_async._jobs._kept import KeptColumns
 from pinecone_embed_async._jobs._recorder import Piece, Recorder
 from pinecone_embed_async._jobs._sources import Row
 from pinecone_embed_async._jobs._store import Store
+from tests.disk import full_disk
 from tests.jobs.by_hand import Service, opened, texts
 
 
@@ -37,18 +37,6 @@ def piece(first: int, count: int, dimension: int = 2) -> Piece:
 
 def nothing_kept() -> KeptColumns:
     return KeptColumns((), None, is_settled=True)
-
-
-def limited(size: int) -> None:
-    # A write beyond this size fails, as one on a full disk does.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-
-
-@pytest.fixture
-def full() -> Iterator[None]:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_rows_are_synced_before_they_count_and_a_part_before_its_name_and_its_segment_after_it(
@@ -93,30 +81,28 @@ def test_rows_are_synced_before_they_count_and_a_part_before_its_name_and_its_se
     ]
 
 
-@pytest.mark.usefixtures("full")
 def test_a_disk_that_is_full_only_in_the_last_group_is_no_success(folder: OutputFolder) -> None:
     counted: list[int] = []
 
     async def record(store: Store) -> None:
         recorder = Recorder(store, nothing_kept(), lambda embedded, _: counted.extend(embedded.tolist()), group_seconds=60)
         await recorder.add(piece(0, 2000, 100))
-        limited(4096)
-        # The group is only written now.
-        await recorder.aclose(make_part=True)
+        with full_disk(4096):
+            # The group is only written now.
+            await recorder.aclose(make_part=True)
 
     with Store(folder) as store, pytest.raises(OutputError, match="File too large"):
         asyncio.run(record(store))
     assert counted == []
 
 
-@pytest.mark.usefixtures("full")
 @pytest.mark.timeout(20)
 def test_a_write_error_while_the_next_group_is_full_ends_whoever_waits_for_room(folder: OutputFolder) -> None:
     async def record(store: Store) -> None:
         recorder = Recorder(store, nothing_kept(), lambda *_: None, group_bytes=1)
-        limited(4096)
-        for number in range(100):
-            await recorder.add(piece(number * 100, 100, 100))
+        with full_disk(4096):
+            for number in range(100):
+                await recorder.add(piece(number * 100, 100, 100))
 
     with Store(folder) as store, pytest.raises(OutputError, match="File too large"):
         asyncio.run(record(store))
