@@ -109,9 +109,11 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         async with scheduler.running():
             self._read_task = scheduler.start(reader.read(), "read")
             self._read_task.add_done_callback(lambda _: reader.ended())
-            name = "take over batches" if look_up is None else "look up batches"
+            name, work = "take over batches", "taking over what the source gave"
+            if look_up is not None:
+                name, work = "look up batches", "looking vectors up in the cache"
             self._feed_task = scheduler.start(self._feed(scheduler, reader, look_up), name)
-            self._feed_task.add_done_callback(lambda task: self._feed_ended(scheduler, task))
+            self._feed_task.add_done_callback(lambda task: self._feed_ended(scheduler, task, work))
             try:
                 yield
             except BaseException as error:  # noqa: BLE001 - raised again, unchanged, once the tasks are done
@@ -129,7 +131,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
             raise reader.closing_error
 
     async def _feed(self, scheduler: Scheduler, reader: SourceReader, look_up: LookUp | None) -> EmbedError | None:
-        """Take over what was read until the source has ended, looked up first with a cache.
+        """Take over what was read until the source has ended; with a cache, look it up first.
 
         Returns:
             The error that ends the job, if the cache is misconfigured.
@@ -163,12 +165,10 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         self.changed()
 
     @staticmethod
-    def _feed_ended(scheduler: Scheduler, task: asyncio.Task[EmbedError | None]) -> None:
+    def _feed_ended(scheduler: Scheduler, task: asyncio.Task[EmbedError | None], work: str) -> None:
         """Note that nothing more is taken over; unless the source has ended, this ends the job."""
         fault = None if task.cancelled() else task.exception()
         if task.cancelled():
-            is_look_up = task.get_name() == "look up batches"
-            work = "looking vectors up in the cache" if is_look_up else "taking over what the source gave"
             scheduler.stop(EmbedError(f"{work} was cancelled, but not by the call it belongs to"))
         elif fault is not None:
             scheduler.stop(unexpected_error(fault))

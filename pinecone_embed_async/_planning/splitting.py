@@ -48,7 +48,7 @@ class Splitter:
         """
         limits, full = self._limits(), None
         for text in texts:
-            size = len(text) if text.isascii() else len(text.encode())
+            size = utf8_length(text)
             if not self._load.add(size, limits):
                 full = self.flush()
                 self._load.add(size, limits)
