@@ -7,7 +7,7 @@ from pinecone_embed_async._planning import PlannedRequest
 from pinecone_embed_async._rate_limit import ConcurrencyLimiter, Flow, LimiterOptions, Permit, RateLimitGate
 
 
-async def permit_from(gate: RateLimitGate, flow: Flow, want: int, least: int) -> Permit:
+async def acquire_permit(gate: RateLimitGate, flow: Flow, want: int, least: int) -> Permit:
     """Wait for a permit."""
     request = gate.request(flow, want, least)
     return request.permit or await gate.wait(request)
@@ -18,6 +18,6 @@ def permits(clock: Clock, *, max_concurrency: int = 1000) -> Callable[[PlannedRe
     gate, flow = RateLimitGate(LimiterOptions(), clock=clock), Flow(ConcurrencyLimiter(max_concurrency), None, "bulk")
 
     def permit_for(request: PlannedRequest) -> Awaitable[Permit]:
-        return permit_from(gate, flow, request.tokens, request.tokens)
+        return acquire_permit(gate, flow, request.tokens, request.tokens)
 
     return permit_for

@@ -20,7 +20,7 @@ from pinecone_embed_async._rate_limit import ConcurrencyLimiter, Flow, LimiterOp
 from pinecone_embed_async._sending import RetryState
 from tests.clock import FakeClock, settle
 from tests.outcomes import SeenOutcomes
-from tests.permits import permit_from, permits
+from tests.permits import acquire_permit, permits
 
 WRONG_KEY = AuthenticationError("who?", status=401)
 
@@ -284,7 +284,7 @@ class PacedScheduler:
         error = self.refuse(request)
         if error is not None:
             raise error
-        return await permit_from(self.gate, self.flow, request.tokens, self.least_tokens)
+        return await acquire_permit(self.gate, self.flow, request.tokens, self.least_tokens)
 
     async def send(
         self, request: PlannedRequest, retry: RetryState, permit: Permit, cut: Callable[[int], PlannedRequest]
@@ -326,7 +326,7 @@ async def test_a_first_input_found_to_exceed_its_permit_waits_for_another() -> N
         paced.limits = paced.limits._replace(bytes_per_token=0.5)
 
     paced = PacedScheduler(2, tokens=5, refuse=learn)
-    (await permit_from(paced.gate, paced.flow, 2, 2)).accepted(None)
+    (await acquire_permit(paced.gate, paced.flow, 2, 2)).accepted(None)
     running = asyncio.create_task(finish(paced.scheduler))
     await settle()
     assert not paced.sent, "3 tokens are free, and a text now has 4"

@@ -18,7 +18,7 @@ from pinecone_embed_async._rate_limit import (
 )
 from pinecone_embed_async._rate_limit.budgets import KEYS_KEPT
 from tests.clock import FakeClock
-from tests.permits import permit_from
+from tests.permits import acquire_permit
 from tests.rate_limit.world import NO_GATE
 
 if TYPE_CHECKING:
@@ -143,6 +143,6 @@ async def test_a_limited_number_of_acceptance_times_is_kept() -> None:
     gate, concurrency = RateLimitGate(LimiterOptions(), clock=clock), ConcurrencyLimiter(8)
     for number in range(2 * KEYS_KEPT):
         key = ("model", f"type {number}")
-        (await permit_from(gate, Flow(concurrency, key, "bulk"), 10, 1)).accepted(10)
+        (await acquire_permit(gate, Flow(concurrency, key, "bulk"), 10, 1)).accepted(10)
     known = [gate.last_acceptance(("model", f"type {number}")) for number in range(2 * KEYS_KEPT)]
     assert known == [None] * KEYS_KEPT + [clock.time()] * KEYS_KEPT

@@ -24,7 +24,7 @@ from pinecone_embed_async._rate_limit import (
     RateLimitGate,
 )
 from tests.clock import FakeClock, settle
-from tests.permits import permit_from
+from tests.permits import acquire_permit
 from tests.rate_limit.cluster import Cluster
 from tests.rate_limit.world import Count
 
@@ -45,7 +45,7 @@ class Caller:
         self.flow = Flow(self.concurrency, KEY, "bulk")
 
     def permit(self, want: int = 10, least: int = 1) -> Coroutine[Any, Any, Permit]:
-        return permit_from(self.gate, self.flow, want, least)
+        return acquire_permit(self.gate, self.flow, want, least)
 
 
 async def test_an_available_permit_is_granted_without_waiting() -> None:
@@ -204,13 +204,13 @@ def test_a_response_in_one_thread_wakes_a_waiter_in_another() -> None:
             time.sleep(0.001)
 
     async def first() -> None:
-        permit = await permit_from(shared, Flow(concurrency, KEY, "bulk"), 1, 1)
+        permit = await acquire_permit(shared, Flow(concurrency, KEY, "bulk"), 1, 1)
         await asyncio.to_thread(until_the_other_waits)
         permit.accepted(None)
         await asyncio.to_thread(got.wait, 10)
 
     async def second() -> None:
-        await permit_from(shared, Flow(concurrency, KEY, "bulk"), 1, 1)
+        await acquire_permit(shared, Flow(concurrency, KEY, "bulk"), 1, 1)
         got.set()
 
     one = in_thread(first)
@@ -247,7 +247,7 @@ def test_a_loop_that_is_not_running_is_notified_once_to_recheck_its_timer() -> N
         for waits in shared._loops.values():
             waits.due = math.inf
         for _ in range(50):
-            (await permit_from(caller.gate, Flow(caller.concurrency, None, "bulk"), 0, 0)).give_back()
+            (await acquire_permit(caller.gate, Flow(caller.concurrency, None, "bulk"), 0, 0)).give_back()
 
     asyncio.run(other())
     assert len(notified) == 1
@@ -271,8 +271,8 @@ def test_a_closed_event_loop_takes_no_permit_with_it(is_granted: bool) -> None:
     concurrency, left = ConcurrencyLimiter(1), list[asyncio.Task[Permit]]()
 
     async def hold_and_wait() -> Permit:
-        permit = await permit_from(shared, Flow(concurrency, KEY, "bulk"), 1, 1)
-        left.append(asyncio.create_task(permit_from(shared, Flow(concurrency, KEY, "bulk"), 1, 1)))
+        permit = await acquire_permit(shared, Flow(concurrency, KEY, "bulk"), 1, 1)
+        left.append(asyncio.create_task(acquire_permit(shared, Flow(concurrency, KEY, "bulk"), 1, 1)))
         await asyncio.sleep(0)
         return permit
 
@@ -286,7 +286,7 @@ def test_a_closed_event_loop_takes_no_permit_with_it(is_granted: bool) -> None:
 
     async def go_on() -> None:
         async with asyncio.timeout(10):
-            (await permit_from(shared, Flow(concurrency, KEY, "bulk"), 1, 1)).accepted(None)
+            (await acquire_permit(shared, Flow(concurrency, KEY, "bulk"), 1, 1)).accepted(None)
 
     asyncio.run(go_on())
     assert concurrency.in_flight == 0
@@ -301,8 +301,8 @@ def test_waiters_of_a_closed_event_loop_are_dropped_at_the_next_step() -> None:
     concurrency, left = ConcurrencyLimiter(8), list[asyncio.Task[Permit]]()
 
     async def use_up_and_wait() -> None:
-        await permit_from(shared, Flow(concurrency, KEY, "bulk"), 100, 100)
-        left.append(asyncio.create_task(permit_from(shared, Flow(concurrency, KEY, "bulk"), 50, 50)))
+        await acquire_permit(shared, Flow(concurrency, KEY, "bulk"), 100, 100)
+        left.append(asyncio.create_task(acquire_permit(shared, Flow(concurrency, KEY, "bulk"), 50, 50)))
         await asyncio.sleep(0)
 
     loop = asyncio.new_event_loop()
@@ -385,8 +385,8 @@ def test_after_a_fork_usage_stays_and_waiting_requests_are_forgotten() -> None:
     flow = Flow(concurrency, KEY, "bulk")
 
     async def work() -> bool:
-        permit = await permit_from(shared, flow, 60, 60)
-        waits = asyncio.create_task(permit_from(shared, flow, 60, 60))
+        permit = await acquire_permit(shared, flow, 60, 60)
+        waits = asyncio.create_task(acquire_permit(shared, flow, 60, 60))
         await asyncio.sleep(0)
 
         def in_child() -> bool:
@@ -397,7 +397,7 @@ def test_after_a_fork_usage_stays_and_waiting_requests_are_forgotten() -> None:
             asyncio._set_running_loop(None)
 
             async def go_on() -> int:
-                return (await permit_from(shared, flow, 60, 10)).tokens
+                return (await acquire_permit(shared, flow, 60, 10)).tokens
 
             return asyncio.run(go_on()) == 40 and shared.statistics()[0].used == 100
 
