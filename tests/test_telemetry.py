@@ -21,6 +21,9 @@ from pinecone_embed_async import (
     InputError,
     ObservedCall,
     ObservedRequest,
+    QuotaDemand,
+    QuotaGrant,
+    QuotaOutcome,
     Retried,
     RetryPolicy,
     Started,
@@ -34,6 +37,16 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 KEY = "pcsk_the-key-of-the-hooks"
+
+
+class Generous:
+    """A quota back end that grants whatever is asked for."""
+
+    async def acquire(self, demand: QuotaDemand) -> QuotaGrant:
+        return QuotaGrant(demand.tokens)
+
+    def settle(self, grant: QuotaGrant, outcome: QuotaOutcome) -> None:
+        pass
 
 
 class Listener(list[Event]):
@@ -126,6 +139,14 @@ async def test_a_request_that_is_sent_at_once_does_not_wait(emulator: Emulator) 
     hook = Listener()
     async with client_of(emulator, hook) as client:
         await client.embed("a")
+    assert not [event for event in hook if isinstance(event, Waiting)]
+
+
+async def test_nor_does_one_whose_tokens_a_quota_back_end_grants_at_once(emulator: Emulator) -> None:
+    hook = Listener()
+    async with client_of(emulator, hook, quota=Generous()) as client:
+        await client.embed("a")
+    assert len(hook.requests) == 1
     assert not [event for event in hook if isinstance(event, Waiting)]
 
 

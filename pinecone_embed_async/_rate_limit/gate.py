@@ -101,8 +101,12 @@ class RateLimitGate:
                 self.change(lambda _, __: self._leave(request))
         return request
 
-    async def wait(self, request: PermitRequest) -> Permit:
+    async def wait(self, request: PermitRequest, on_wait: Callable[[float], None] | None = None) -> Permit:
         """Wait for the permit of a request.
+
+        Args:
+            request: the request.
+            on_wait: called if no permit is free at once, with the remaining seconds of a pause.
 
         Raises:
             asyncio.CancelledError: the caller was cancelled; it then has no permit.
@@ -115,6 +119,8 @@ class RateLimitGate:
                 request.want = request.least = min(grant.tokens, request.want)
                 self.change(lambda limiter, now: self._join(request, limiter, now))
             if request.future is not None:
+                if on_wait is not None:
+                    on_wait(self.pause_left(request.flow.key))
                 await request.future
                 self.change(lambda _, __: self._leave(request))
         except BaseException:

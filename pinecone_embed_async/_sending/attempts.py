@@ -327,9 +327,7 @@ class Engine:
                 index=request.start,
             )
         waiting = self._gate.request(limiter_flow.flow(state.concurrency), request.tokens, request.least_tokens(limits))
-        if waiting.permit is None and on_wait is not None:
-            on_wait(self._gate.pause_left(limiter_flow.key))
-        return waiting.permit or await self._gate.wait(waiting)
+        return waiting.permit or await self._gate.wait(waiting, on_wait)
 
     async def send(
         self,
