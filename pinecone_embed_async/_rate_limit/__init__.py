@@ -18,7 +18,7 @@ from pinecone_embed_async._rate_limit.quota import (
 )
 from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit, named_limit
 from pinecone_embed_async._rate_limit.shared_quota import SharedQuota
-from pinecone_embed_async._rate_limit.token_limit import TokenStatistics
+from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
 
 __all__ = [
     "Backoff",

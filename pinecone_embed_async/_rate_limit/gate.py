@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit.backoff import Backoff
     from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter
     from pinecone_embed_async._rate_limit.quota import Key, LimiterOptions, QuotaBackend
-    from pinecone_embed_async._rate_limit.token_limit import TokenStatistics
+    from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
 
 ResultT = TypeVar("ResultT")
 

@@ -12,7 +12,7 @@ from pinecone_embed_async._rate_limit.forecast import KEPT_AT_MOST
 from pinecone_embed_async._rate_limit.permit import Flow, Permit, PermitRequest
 from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit
 from pinecone_embed_async._rate_limit.request_limit import RequestLimit
-from pinecone_embed_async._rate_limit.token_limit import PLENTY, TokenLimit, TokenStatistics, smallest_part
+from pinecone_embed_async._rate_limit.token_limit import PLENTY, TokenLimit, smallest_part
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter
     from pinecone_embed_async._rate_limit.forecast import Forecast
     from pinecone_embed_async._rate_limit.quota import Key, LimiterOptions, Priority
+    from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
 
 GRACE = 0.01
 """Seconds to wait for the next request of a flow that has just had a permit. Planning and encoding one takes less."""

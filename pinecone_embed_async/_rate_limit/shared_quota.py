@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pinecone_embed_async._clock import Clock
     from pinecone_embed_async._rate_limit.quota import PlanName, Priority, Quota
-    from pinecone_embed_async._rate_limit.token_limit import TokenStatistics
+    from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
 
 INITIAL_PAUSE = 0.5
 """Upper bound in seconds of the first pause after a rejection that asked for none; doubles with each further burst."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pinecone_embed_async._rate_limit.adaptive_limit import AdaptiveLimit
 from pinecone_embed_async._rate_limit.limit_probe import LimitProbe
 from pinecone_embed_async._rate_limit.refill import MEASURED, Pace, Refill
 from pinecone_embed_async._rate_limit.spurious import SpuriousRejections
+from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
 from pinecone_embed_async._rate_limit.window import Window
 
 if TYPE_CHECKING:
@@ -56,37 +56,6 @@ JITTER = 1 / 60
 do not resume at the same moment."""
 
 
-@dataclass(frozen=True, slots=True)
-class TokenStatistics:
-    """The token limit of a model and input type, and its usage.
-
-    Attributes:
-        model: name of the model.
-        input_type: `""` if requests carry none.
-        limit: tokens per window; `None` if unknown.
-        source: source of the limit: `"given"`, `"named"` by a rejection, `"found"` by trial, or `"unknown"`.
-        used: tokens that count now, including those of requests in flight.
-        window: length of a window in seconds.
-        waiting: requests waiting for a permit.
-        is_waiting: whether they wait for this limit, rather than for requests in flight.
-        waited: seconds during which requests had to wait for the limit.
-        rejections: requests rejected by the service.
-        paused: remaining seconds of the pause after a rejection.
-    """
-
-    model: str
-    input_type: str
-    limit: int | None
-    source: str
-    used: int
-    window: float
-    waiting: int
-    is_waiting: bool
-    waited: float
-    rejections: int
-    paused: float
-
-
 class TokenLimit:
     """The limit of tokens per window of one model and input type.
 
@@ -106,32 +75,6 @@ class TokenLimit:
         rejections: rejections in total.
         paused_until: end of the pause; nothing is sent before it.
     """
-
-    __slots__ = (
-        "_accepted",
-        "_before",
-        "_cut_at",
-        "_found",
-        "_given",
-        "_is_doubt",
-        "_is_reported",
-        "_named",
-        "_pace",
-        "_probe",
-        "_refill",
-        "_resumed",
-        "_short",
-        "_spurious",
-        "_started",
-        "_total",
-        "_waited",
-        "_waits_since",
-        "in_flight",
-        "paused_until",
-        "rejections",
-        "streak",
-        "window",
-    )
 
     def __init__(self, length: float, given: int | None) -> None:
         self.window = Window(length)
@@ -273,17 +216,16 @@ class TokenLimit:
         """Release the tokens of a request that is not sent."""
         self.shrink(permit, 0)
         self.in_flight -= 1
-        self._end_probe(permit)
+        if permit.is_probe:
+            self._probe.is_in_flight = False
 
     def failed(self, permit: Permit, tokens: int, now: float) -> None:
         """Record that a request failed for another reason than this limit, and the tokens it may count for."""
         self._settle(permit, tokens, now)
-        self._end_probe(permit)
 
     def accepted(self, permit: Permit, tokens: int, now: float) -> None:
         """Record that the service accepted a request, and the tokens it counts for."""
         self._settle(permit, tokens, now)
-        self._end_probe(permit)
         self._accepted += 1
         self._found.accepted(tokens)
         self._spurious.accepted(permit.at, tokens)
@@ -315,7 +257,6 @@ class TokenLimit:
             now: the time.
         """
         self._settle(permit, 0, now)
-        self._end_probe(permit)
         self.rejections += 1
         is_first = permit.at >= self._cut_at
         before = self.known
@@ -370,6 +311,8 @@ class TokenLimit:
     def _settle(self, permit: Permit, tokens: int, now: float) -> None:
         """Count the tokens that the service may have counted in place of what was reserved."""
         self.in_flight -= 1
+        if permit.is_probe:
+            self._probe.is_in_flight = False
         if tokens:
             # A rejected request keeps its time: as much has to refill again for the next one.
             self._adjust_pace(tokens - permit.tokens)
@@ -402,10 +345,6 @@ class TokenLimit:
 
     def _may_probe(self, now: float) -> bool:
         return now >= self._probe.next and not self._found.exists
-
-    def _end_probe(self, permit: Permit) -> None:
-        if permit.is_probe:
-            self._probe.is_in_flight = False
 
     def _is_young(self, now: float) -> bool:
         """Whether less than a window has passed since the first request: earlier usage is unknown."""
