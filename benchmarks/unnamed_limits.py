@@ -1,7 +1,7 @@
-"""A client without a known quota under rejections that name none: stray ones, and those of an evenly refilling bucket.
+"""A client without a known quota under rejections that name none: spurious ones, and those of an evenly refilling bucket.
 
     python -m benchmarks.unnamed_limits
-    python -m benchmarks.unnamed_limits --seeds 5 --only stray
+    python -m benchmarks.unnamed_limits --seeds 5 --only spurious
 
 The real client under the virtual clock of `benchmarks.quota_simulation`. Exit status 1 if a bound does not hold.
 """
@@ -29,8 +29,8 @@ REQUEST = 96 * 95
 UNLIMITED = 10**12
 """Tokens that no client sends in a window."""
 
-STRAY_SECONDS = 120.0
-QUARTER = STRAY_SECONDS / 4
+SPURIOUS_SECONDS = 120.0
+QUARTER = SPURIOUS_SECONDS / 4
 
 
 @dataclass(frozen=True)
@@ -85,15 +85,15 @@ def simulate(job: tuple[Setting, int]) -> Outcome:
 
 
 def figures(setting: Setting, outcomes: Sequence[Outcome], undisturbed: Sequence[Outcome]) -> dict[str, float]:
-    """The results of a setting, over all seeds: stray rejections come at random, and few to a seed.
+    """The results of a setting, over all seeds: spurious rejections come at random, and few to a seed.
 
-    Of stray rejections `ratio`, the tokens accepted beside those without any, and `last/first`, those of the last 30 seconds
-    beside those of the first; of a quota `used`, the part of it that was accepted in the windows after the first, and
+    Of spurious rejections `ratio`, the tokens accepted beside those without any, and `last/first`, those of the last 30
+    seconds beside those of the first; of a quota `used`, the part of it that was accepted in the windows after the first, and
     `rejected`, the part of the requests in these that was not.
     """
     results = {"lost": float(sum(outcome.lost for outcome in outcomes))}
     end, terms = setting.seconds, setting.terms
-    if terms.strays:
+    if terms.spurious:
         all_, best = (sum(one.tokens(0, end) for one in some) for some in (outcomes, undisturbed))
         last, first = (sum(one.tokens(at, at + QUARTER) for one in outcomes) for at in (end - QUARTER, 0.0))
         results |= {"ratio": all_ / best, "last/first": last / first}
@@ -106,13 +106,13 @@ def figures(setting: Setting, outcomes: Sequence[Outcome], undisturbed: Sequence
 
 def settings() -> list[Setting]:
     """All settings."""
-    stray = Terms(UNLIMITED, text=False, strays=1 / 500, latency="short")
+    spurious = Terms(UNLIMITED, text=False, spurious=1 / 500, latency="short")
     all_ = [
         Setting(
-            f"one in 500 is stray{', Retry-After: 1' if asks else ''}",
-            replace(stray, strays_ask=asks),
+            f"one in 500 is spurious{', Retry-After: 1' if asks else ''}",
+            replace(spurious, spurious_asks=asks),
             {"ratio": 0.45 if asks else 0.7, "last/first": 0.9},
-            STRAY_SECONDS,
+            SPURIOUS_SECONDS,
         )
         for asks in (False, True)
     ]
@@ -121,7 +121,7 @@ def settings() -> list[Setting]:
             terms = Terms(tokens, kind="bucket", burst=burst, text=False)
             all_.append(Setting(f"{tokens:,} in {name}", terms, {"used": 0.8, "rejected": 0.15}))
         all_ += (
-            Setting(f"{tokens:,}, one in 500 is stray, {kind}", Terms(tokens, kind=kind, text=False, strays=1 / 500))
+            Setting(f"{tokens:,}, one in 500 is spurious, {kind}", Terms(tokens, kind=kind, text=False, spurious=1 / 500))
             for kind in ("fixed", "sliding")
         )
     return all_
@@ -150,9 +150,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ProcessPoolExecutor(options.workers) as pool:
         for setting in chosen:
             jobs = [(setting, seed) for seed in range(options.seeds)]
-            calm = [(replace(setting, terms=replace(setting.terms, strays=0.0)), seed) for _, seed in jobs]
+            calm = [(replace(setting, terms=replace(setting.terms, spurious=0.0)), seed) for _, seed in jobs]
             outcomes = list(pool.map(simulate, jobs))
-            results = figures(setting, outcomes, list(pool.map(simulate, calm)) if setting.terms.strays else [])
+            results = figures(setting, outcomes, list(pool.map(simulate, calm)) if setting.terms.spurious else [])
             failed = failures(setting, results)
             verdict = f"FAILS: {'; '.join(failed)}" if failed else "holds" if setting.bounds else ""
             columns = ", ".join(f"{name} {value:.3f}" for name, value in results.items())

@@ -182,9 +182,9 @@ async def test_what_a_quota_or_a_cache_is_asked_by_hand_is_checked(tmp_path: Pat
 async def test_a_demand_and_an_outcome_take_numbers_of_numpy() -> None:
     number: Any = np.int64(10)
     quota = SharedQuota(Quota(1000))
-    reservation = await quota.acquire(QuotaDemand("m", "", number, number, priority=Kind.BULK))  # type: ignore[arg-type]
-    assert type(reservation.tokens) is int
-    quota.settle(reservation, QuotaOutcome("accepted", number))
+    grant = await quota.acquire(QuotaDemand("m", "", number, number, priority=Kind.BULK))  # type: ignore[arg-type]
+    assert type(grant.tokens) is int
+    quota.settle(grant, QuotaOutcome("accepted", number))
     assert quota.statistics()[0].used == 10
 
 

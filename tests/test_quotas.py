@@ -355,7 +355,7 @@ async def test_another_quota_deals_out_every_turn_and_is_told_of_each_what_becam
         assert len({demand.flow for demand in cluster.demands}) == 1
         # Told what was billed, and never for more than was granted, as far as that could be known.
         assert [outcome.tokens for _, outcome in cluster.outcomes] == [tokens for _, tokens in log.requests]
-        assert all(outcome.tokens <= reservation.tokens for reservation, outcome in cluster.outcomes)
+        assert all(outcome.tokens <= grant.tokens for grant, outcome in cluster.outcomes)
         await client.embed_one("one")
         assert cluster.demands[-1].priority == "interactive"
         assert client.statistics().quotas == ()

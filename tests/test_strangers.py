@@ -363,7 +363,7 @@ class Backend:
         self._settle()
 
 
-def reservation_of(demand: QuotaDemand) -> QuotaGrant:
+def grant_of(demand: QuotaDemand) -> QuotaGrant:
     return QuotaGrant(demand.tokens)
 
 
@@ -452,7 +452,7 @@ async def test_a_back_end_that_takes_a_moment_to_end_is_waited_for_however_often
 async def test_a_back_end_that_cannot_settle_costs_no_rows(
     emulator: Emulator, settle: Callable[[], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with dense_client(emulator, quota=Backend(reservation_of, settle), **OPTIONS) as client, asyncio.timeout(10):
+    async with dense_client(emulator, quota=Backend(grant_of, settle), **OPTIONS) as client, asyncio.timeout(10):
         assert (await client.embed(TEXTS)).embedded.all()
     assert sum(record.levelno >= logging.WARNING for record in caplog.records) == 1
 

@@ -58,9 +58,9 @@ class Terms:
         halved: the windows, counted from 0, with which half the tokens begin and with which all are there again.
         tenants: part of the tokens that others ask for, in requests that come at random.
         latency: of answers.
-        strays: part of the requests that are rejected without a cause, never two in a row; with a `Retry-After` of one
-            second if `strays_ask`.
-        strays_ask: see there.
+        spurious: part of the requests that are rejected without a cause, never two in a row; with a `Retry-After` of one
+            second if `spurious_asks`.
+        spurious_asks: see there.
     """
 
     tokens: int
@@ -72,8 +72,8 @@ class Terms:
     halved: tuple[int, int] | None = None
     tenants: float = 0.0
     latency: Latency = "even"
-    strays: float = 0.0
-    strays_ask: bool = False
+    spurious: float = 0.0
+    spurious_asks: bool = False
 
     def limit_at(self, now: float) -> int:
         """Tokens in a window at a time."""
@@ -89,7 +89,7 @@ class Service:
 
     Args:
         terms: what it allows.
-        seed: of latencies, the phase, stray rejections and the other tenants.
+        seed: of latencies, the phase, spurious rejections and the other tenants.
 
     Attributes:
         tenants: arrival and tokens of the requests of others that were accepted.
@@ -103,8 +103,8 @@ class Service:
         self._quota = ServiceQuota(
             tokens_per_window=terms.tokens, window=terms.window, kind=terms.kind, burst=terms.burst, text=terms.text
         )
-        self._strays = random.Random(f"strays {seed}")
-        self._was_stray = False
+        self._draws = random.Random(f"strays {seed}")
+        self._was_spurious = False
         self.tenants: list[tuple[float, int]] = []
         # Charges nothing, but starts the first window.
         self._decide(-self.phase * terms.window, 0)
@@ -127,7 +127,7 @@ class Service:
         there = latency * self._rng.random()
         await asyncio.sleep(there)
         arrived = asyncio.get_running_loop().time()
-        rejection = self._stray() or self._rejection(arrived, tokens)
+        rejection = self._spurious() or self._rejection(arrived, tokens)
         await asyncio.sleep(latency - there)
         return arrived, rejection
 
@@ -161,12 +161,12 @@ class Service:
             allowed += self.terms.tokens if self.terms.burst is None else self.terms.burst
         return allowed - sum(tokens for at, tokens in self.tenants if since * length <= at < windows * length)
 
-    def _stray(self) -> MockResponse | None:
-        if not self.terms.strays:
+    def _spurious(self) -> MockResponse | None:
+        if not self.terms.spurious:
             return None
-        self._was_stray = not self._was_stray and self._strays.random() < self.terms.strays
-        headers = {"Retry-After": "1"} if self.terms.strays_ask else {}
-        return MockResponse.error(429, "RESOURCE_EXHAUSTED", "", headers=headers) if self._was_stray else None
+        self._was_spurious = not self._was_spurious and self._draws.random() < self.terms.spurious
+        headers = {"Retry-After": "1"} if self.terms.spurious_asks else {}
+        return MockResponse.error(429, "RESOURCE_EXHAUSTED", "", headers=headers) if self._was_spurious else None
 
     def _rejection(self, now: float, tokens: int) -> MockResponse | None:
         message = self._decide(now, tokens)

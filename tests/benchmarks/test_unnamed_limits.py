@@ -8,7 +8,7 @@ from benchmarks import unnamed_limits
 from benchmarks.unnamed_limits import Outcome, Setting, failures, figures, settings, simulate
 
 BUCKETS = [setting for setting in settings() if setting.terms.kind == "bucket" and setting.terms.tokens < 500_000]
-STRAY = [setting for setting in settings() if setting.bounds and setting.terms.strays]
+SPURIOUS = [setting for setting in settings() if setting.bounds and setting.terms.spurious]
 
 
 @pytest.mark.parametrize("setting", BUCKETS, ids=lambda setting: setting.name)
@@ -16,11 +16,11 @@ def test_bounds_hold_in_buckets(setting: Setting) -> None:
     assert failures(setting, figures(setting, [simulate((setting, 0))], [])) == []
 
 
-@pytest.mark.parametrize("setting", STRAY, ids=lambda setting: setting.name)
-def test_stray_rejections_do_not_slow_a_client_down_for_good(setting: Setting) -> None:
-    # A seventh of the requests in the same time, and as many stray rejections.
-    slower = replace(setting, terms=replace(setting.terms, latency="even", strays=1 / 70))
-    calm = replace(slower, terms=replace(slower.terms, strays=0.0))
+@pytest.mark.parametrize("setting", SPURIOUS, ids=lambda setting: setting.name)
+def test_spurious_rejections_do_not_slow_a_client_down_for_good(setting: Setting) -> None:
+    # A seventh of the requests in the same time, and as many spurious rejections.
+    slower = replace(setting, terms=replace(setting.terms, latency="even", spurious=1 / 70))
+    calm = replace(slower, terms=replace(slower.terms, spurious=0.0))
     outcomes, undisturbed = ([simulate((one, seed)) for seed in range(3)] for one in (slower, calm))
     told = figures(slower, outcomes, undisturbed)
     assert told["ratio"] >= setting.bounds["ratio"]
@@ -29,13 +29,13 @@ def test_stray_rejections_do_not_slow_a_client_down_for_good(setting: Setting) -
 
 
 def test_the_same_seed_gives_the_same_outcome() -> None:
-    setting = Setting("", replace(STRAY[0].terms, latency="even", strays=1 / 50), seconds=20)
+    setting = Setting("", replace(SPURIOUS[0].terms, latency="even", spurious=1 / 50), seconds=20)
     assert simulate((setting, 1)) == simulate((setting, 1))
     assert simulate((setting, 1)) != simulate((setting, 2))
 
 
 def test_broken_bounds_are_told() -> None:
-    setting = Setting("", STRAY[0].terms, bounds={"used": 0.8, "rejected": 0.15})
+    setting = Setting("", SPURIOUS[0].terms, bounds={"used": 0.8, "rejected": 0.15})
     assert failures(setting, {"used": 0.9, "rejected": 0.1, "lost": 0}) == []
     told = failures(setting, {"used": 0.7, "rejected": 0.2, "lost": 3})
     assert told == ["3 inputs lost", "used 0.700, bound 0.8", "rejected 0.200, bound 0.15"]
