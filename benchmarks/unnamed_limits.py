@@ -88,8 +88,8 @@ def figures(setting: Setting, outcomes: Sequence[Outcome], undisturbed: Sequence
     """The results of a setting, over all seeds: spurious rejections come at random, and few to a seed.
 
     Of spurious rejections `ratio`, the tokens accepted beside those without any, and `last/first`, those of the last 30
-    seconds beside those of the first; of a quota `used`, the part of it that was accepted in the windows after the first, and
-    `rejected`, the part of the requests in these that was not.
+    seconds beside those of the first; of a quota `used`, the part of it that was accepted in the windows after the first,
+    and `rejected`, the part of the requests in these that was not.
     """
     results = {"lost": float(sum(outcome.lost for outcome in outcomes))}
     end, terms = setting.seconds, setting.terms
