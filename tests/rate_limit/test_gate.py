@@ -222,8 +222,8 @@ def test_a_response_in_one_thread_wakes_a_waiter_in_another() -> None:
     assert got.is_set()
 
 
-def test_a_loop_that_is_not_running_is_notified_once_to_recheck_its_timer() -> None:
-    """Its queue does not grow, however many steps another thread takes."""
+def test_a_loop_is_notified_once_until_it_has_rechecked_its_timer() -> None:
+    """While it does not run its queue does not grow, however many steps another thread takes."""
     clock = FakeClock()
     shared = gate(clock, 100)
     idle = asyncio.new_event_loop()
@@ -251,6 +251,9 @@ def test_a_loop_that_is_not_running_is_notified_once_to_recheck_its_timer() -> N
 
     asyncio.run(other())
     assert len(notified) == 1
+    idle.run_until_complete(asyncio.sleep(0))
+    asyncio.run(other())
+    assert len(notified) == 2
     tasks[0].cancel()
     with pytest.raises(asyncio.CancelledError):
         idle.run_until_complete(tasks[0])
