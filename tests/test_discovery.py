@@ -72,7 +72,7 @@ async def test_if_the_one_who_asks_is_cancelled_the_next_one_asks() -> None:
         first.cancel()
         await second
         assert first.cancelled()
-        assert client._discovery.model is not None
+        assert client._runtime.discovery.model is not None
 
 
 async def test_parameters_are_checked_before_anything_is_embedded() -> None:
@@ -177,12 +177,12 @@ async def test_a_service_that_does_not_answer_the_look_up_holds_a_call_up_only_s
     port = runner.addresses[0][1]
     async with EmbedClient("m", vector_type="dense", api_key="k", base_url=f"http://127.0.0.1:{port}") as client:
         assert (await client.embed("a")).vectors.tolist() == [[1.0]]
-        assert client._discovery.is_done
+        assert client._runtime.discovery.is_done
     async with EmbedClient("m", vector_type="dense", api_key="k", base_url=f"http://127.0.0.1:{port}") as client:
         with pytest.raises(DeadlineExceededError):
             await client.embed("a", timeout=0.01)
         # It was the call's time that was over, not the look-up's.
-        assert not client._discovery.is_done
+        assert not client._runtime.discovery.is_done
         asking = asyncio.create_task(client.embed("a"))
         await asyncio.sleep(0.01)
         await client.aclose()

@@ -6,22 +6,30 @@ import asyncio
 import contextlib
 import copy
 from collections import deque
-from typing import TYPE_CHECKING, Generic
+from collections.abc import AsyncIterable
+from typing import TYPE_CHECKING, Any, Generic
 
-from pinecone_embed_async._calls.stream_results import EmbeddedBatch, EmbeddingsT, ItemT
+from pinecone_embed_async._calls.result_builder import ResultBuilder
+from pinecone_embed_async._calls.runtime import CallObserver
+from pinecone_embed_async._calls.source import ReadAhead, SourceReader
+from pinecone_embed_async._calls.stream_results import EmbeddedBatch, EmbeddingsT, ItemT, StreamResults
 from pinecone_embed_async._errors import ClosedError, EmbedError, unexpected_error
-from pinecone_embed_async._results import summed_up, with_outcome
+from pinecone_embed_async._planning import Splitter
+from pinecone_embed_async._results import Dimension, all_steps, summed_up, with_outcome
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from typing import Self
 
-    from pinecone_embed_async._calls.result_builder import ResultBuilder
+    from pinecone_embed_async._cache import CacheStage, KeyMaker
+    from pinecone_embed_async._calls.runtime import Runtime
     from pinecone_embed_async._calls.scheduler import Scheduler
-    from pinecone_embed_async._calls.source import ReadAhead, SourceReader
-    from pinecone_embed_async._calls.stream_results import PendingBatch, StreamResults
+    from pinecone_embed_async._calls.source import Source
+    from pinecone_embed_async._calls.stream_results import PendingBatch
+    from pinecone_embed_async._options import CallOptions, StreamOptions
     from pinecone_embed_async._planning import PlannedRequest, RequestPlanner
     from pinecone_embed_async._results import Usage
+    from pinecone_embed_async._sending import Engine
 
     LookUp = Callable[[PlannedRequest], Awaitable[None]]
     """Looks up the inputs of a batch in the cache, and sends what is missing."""
@@ -245,3 +253,85 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
             if job_error is None or not reader.was_cancelled:
                 raise reader.error
         raise StopAsyncIteration
+
+
+@contextlib.asynccontextmanager
+async def open_stream(
+    runtime: Runtime, source: Source[ItemT], options: CallOptions, reading: StreamOptions
+) -> AsyncIterator[EmbeddingStream[ItemT, Any]]:
+    """Embed a source while the block runs; see `EmbedClient.stream`."""
+    runtime.check_open()
+    await runtime.describe(options)
+    parameters, cache, engine = options.parameters, runtime.options.cache, runtime.engine
+    dimension = Dimension(parameters.dimension)
+    results = StreamResults(dimension, parameters.limits, ordered=reading.ordered, looks_up=cache is not None)
+    ahead = ReadAhead(results, reading.window)
+    planner = runtime.planner(results.pending, results, parameters, is_single=False)
+    stream: EmbeddingStream[ItemT, Any] = EmbeddingStream(
+        results,
+        planner,
+        lambda builder: all_steps(builder.finish(runtime.options.model, engine.vector_type)),
+        ResultBuilder(0, 0, dimension),
+        ahead,
+        raises=options.raises,
+    )
+    observer = _StreamObserver(runtime, options, results, stream)
+    scheduler = runtime.scheduler(planner, results, options, observer, options.deadline, reading.window)
+    reader = SourceReader(
+        source,
+        reading.text,
+        Splitter(parameters.limits),
+        ahead,
+        clock=runtime.options.clock,
+        in_thread=reading.in_thread,
+        executor=runtime.options.executor,
+        max_delay=reading.max_delay,
+        neighbour=runtime.sources if isinstance(source, AsyncIterable) else None,
+    )
+    look_up = None
+    if cache is not None and parameters.key_maker is not None:
+        look_up = _BatchLookUp(cache, parameters.key_maker, results, engine, scheduler).look_up
+    with runtime.observing(observer), runtime.registered(scheduler):
+        async with stream.running(scheduler, reader, look_up):
+            yield stream
+
+
+class _StreamObserver(CallObserver):
+    """Wakes the consumers of a stream, too."""
+
+    def __init__(
+        self, runtime: Runtime, options: CallOptions, results: StreamResults, stream: EmbeddingStream[Any, Any]
+    ) -> None:
+        super().__init__(runtime, options, "stream", results, results, None)
+        self._stream = stream
+
+    def changed(self) -> None:
+        """Wake the consumers."""
+        self._stream.changed()
+
+
+class _BatchLookUp:
+    """Looks the batches of a stream up in the cache, and sends what is missing."""
+
+    __slots__ = ("_cache", "_engine", "_key_maker", "_results", "_scheduler")
+
+    def __init__(
+        self, cache: CacheStage, key_maker: KeyMaker, results: StreamResults, engine: Engine, scheduler: Scheduler
+    ) -> None:
+        self._cache = cache
+        self._key_maker = key_maker
+        self._results = results
+        self._engine = engine
+        self._scheduler = scheduler
+
+    async def look_up(self, request: PlannedRequest) -> None:
+        """Look one batch up."""
+        values = await self._cache.values(self._key_maker.keys_of(request.texts))
+        # Read after the look-up: the first answer may have settled the type and dimension meanwhile.
+        found = self._cache.read(values, self._engine.vector_type, self._results.dimension)
+        self._engine.learn_vector_type(found.vector_type)
+        self._results.looked_up(request, found)
+        if len(found.rows):
+            self._scheduler.report()
+        self._scheduler.fill()
+        self._scheduler.notify()

@@ -393,7 +393,7 @@ class Service:
                 limits=self.limits,
                 dimension=None,
                 deadline=None if timeout is None else self.clock.time() + timeout,
-                scheduler_of=self.scheduler_of,
+                maker=self,
             )
             if isinstance(outcome, BaseException):
                 raise outcome
@@ -401,7 +401,7 @@ class Service:
 
         return asyncio.create_task(call())
 
-    def scheduler_of(self, texts: Sequence[str], results: SingleResults, deadline: float | None) -> Scheduler:
+    def scheduler(self, texts: Sequence[str], results: SingleResults, deadline: float | None) -> Scheduler:
         requests = Requests(texts, lambda: self.limits)
 
         async def send(
