@@ -222,18 +222,13 @@ def check_parameters(
     problem = None
     try:
         encoded = encode_request(options.model, (), merged)
+        key_maker = None if options.cache is None else options.cache.key_maker(encode_parameters(merged))
     except (TypeError, ValueError, RecursionError) as error:
         problem = str(error)
     if problem is not None:
         raise ConfigurationError(f"the parameters have no JSON form: {problem}")
-    return Parameters(
-        merged,
-        encoded,
-        options.limits(known, merged),
-        _models.expected_dimension(options.model, merged),
-        None if options.cache is None else options.cache.key_maker(encode_parameters(merged)),
-        learned,
-    )
+    dimension = _models.expected_dimension(options.model, merged)
+    return Parameters(merged, encoded, options.limits(known, merged), dimension, key_maker, learned)
 
 
 class CallOptions(msgspec.Struct, eq=False):
@@ -331,26 +326,28 @@ def _gate_of(
 def _cache_stage(cache: Cache | None, base_url: URL, api_version: str, model: str, clock: Clock) -> CacheStage | None:
     if cache is None:
         return None
-    _checks.methods("cache", cache, ("get_many", "put_many"), "SqliteCache(path)")
     address = f"{base_url.scheme}://{base_url.host}:{base_url.port}{base_url.path.rstrip('/')}"
     return CacheStage(cache, address=address, api_version=api_version, model=model, clock=clock)
 
 
 def _check_parts(given: ClientArguments) -> None:
     """Refuse parts that cannot replace the client's own."""
+    parts: Mapping[str, object] = given
     retry, session, transport = given["retry"], given["session"], given["transport"]
     if retry is not None and not isinstance(retry, RetryPolicy):
         raise ConfigurationError(f"retry must be a RetryPolicy, got {_checks.short(retry)}")
     if session is not None and (isinstance(session, type) or not hasattr(session, "connector")):
         raise ConfigurationError(f"session must be an aiohttp.ClientSession, got {type(session).__name__}")
-    if transport is not None:
-        _checks.methods("transport", transport, ("send",), "MockTransport")
-        for name in ("session", "ssl_context"):
-            if given[name] is not None:
-                raise ConfigurationError(f"pass either {name} or transport: the transport replaces aiohttp")
+    for name, methods, example in (
+        ("transport", ("send",), "MockTransport"),
+        ("cache", ("get_many", "put_many"), "SqliteCache(path)"),
+        ("clock", ("time", "wall_time", "sleep", "timeout_at", "call_at"), "Clock"),
+        ("executor", ("submit",), "ThreadPoolExecutor"),
+    ):
+        if parts[name] is not None:
+            _checks.methods(name, parts[name], methods, example)
+    for name in ("session", "ssl_context"):
+        if transport is not None and parts[name] is not None:
+            raise ConfigurationError(f"pass either {name} or transport: the transport replaces aiohttp")
     check_ssl_context(given["ssl_context"])
-    if given["clock"] is not None:
-        _checks.methods("clock", given["clock"], ("time", "wall_time", "sleep", "timeout_at", "call_at"), "Clock")
-    if given["executor"] is not None:
-        _checks.methods("executor", given["executor"], ("submit",), "ThreadPoolExecutor")
     _checks.function("draw", given["draw"])

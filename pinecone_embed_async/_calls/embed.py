@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -50,9 +50,9 @@ async def embed(
         read = None
     # Reading an async iterable may take a while.
     runtime.check_open()
-    if call.count:
+    if call.texts:
         await runtime.describe(options)
-    observer = CallObserver(runtime, options, "embed", call.builder, call.builder.account, call.count)
+    observer = CallObserver(runtime, options, "embed", call.builder, call.builder.account, len(call.texts))
     with runtime.observing(observer):
         return await call.run(observer)
 
@@ -121,47 +121,30 @@ async def _gathered(runtime: Runtime, options: CallOptions, read: ReadInputs, *,
     return _Call(runtime, options, texts, builder, positions, usable)
 
 
+@dataclass(slots=True, repr=False, eq=False)
 class _Call:
     """The inputs of a call, read and checked.
 
-    Args:
-        runtime: what the client's calls share.
-        options: options of the call.
+    Attributes:
         texts: the inputs, each once with `dedupe`.
         builder: builds the result.
         positions: with `dedupe`, for each input the position of its text; else `None`.
         usable: positions of the valid texts; `None` if all inputs are valid.
-
-    Attributes:
-        builder: builds the result.
-        count: number of texts.
     """
 
-    __slots__ = ("_options", "_positions", "_runtime", "_texts", "_usable", "builder", "count")
-
-    def __init__(
-        self,
-        runtime: Runtime,
-        options: CallOptions,
-        texts: Sequence[str],
-        builder: ResultBuilder,
-        positions: NDArray[np.intp] | None,
-        usable: NDArray[np.intp] | None,
-    ) -> None:
-        self._runtime = runtime
-        self._options = options
-        self._texts = texts
-        self._positions = positions
-        self._usable = usable
-        self.builder = builder
-        self.count = len(texts)
+    _runtime: Runtime
+    _options: CallOptions
+    texts: Sequence[str]
+    builder: ResultBuilder
+    positions: NDArray[np.intp] | None
+    usable: NDArray[np.intp] | None
 
     async def run(self, observer: CallObserver) -> DenseEmbeddings | SparseEmbeddings:
         """Embed the inputs."""
-        runtime, options, builder = self._runtime, self._options, self.builder
+        runtime, options, builder, count = self._runtime, self._options, self.builder, len(self.texts)
         requests = Requests(await self._unsettled(), options.parameters.limits)
         outcomes = builder.account
-        is_single = self.count - builder.cached_count - outcomes.failed_count == 1
+        is_single = count - builder.cached_count - outcomes.failed_count == 1
         planner = runtime.planner(requests, builder, options.parameters, is_single=is_single)
         scheduler = runtime.scheduler(planner, builder, options, observer, options.deadline)
         with runtime.registered(scheduler):
@@ -169,11 +152,11 @@ class _Call:
                 if builder.cached_count:
                     scheduler.report()
         vector_type = runtime.engine.vector_type
-        result = await _run_in_slices(builder.finish(runtime.options.model, vector_type, self._positions))
+        result = await _run_in_slices(builder.finish(runtime.options.model, vector_type, self.positions))
         if scheduler.error is not None:
             # Raised with `on_error="return"` as well, which covers failed inputs only.
             raise with_outcome(scheduler.error, result)
-        if outcomes.embedded_count == self.count:
+        if outcomes.embedded_count == count:
             # The last answer may have come after the job had ended; then nothing is missing.
             return result
         error = planner.job_error or outcomes.first_error()
@@ -190,15 +173,15 @@ class _Call:
             return self._usable_texts()
         missing = await self._look_up(cache, key_maker)
         self._runtime.check_open()
-        return (self._texts[position] for position in missing)
+        return (self.texts[position] for position in missing)
 
     def _usable_texts(self) -> Sequence[str]:
-        return self._texts if self._usable is None else [self._texts[position] for position in self._usable.tolist()]
+        return self.texts if self.usable is None else [self.texts[position] for position in self.usable.tolist()]
 
     async def _look_up(self, cache: CacheStage, key_maker: KeyMaker) -> list[int]:
         """Take the cached rows, and return the positions of the other texts."""
-        builder, texts, usable = self.builder, self._usable_texts(), self._usable
-        engine, count = self._runtime.engine, len(texts)
+        builder, texts, usable = self.builder, self._usable_texts(), self.usable
+        count = len(texts)
         missing: dict[int, NDArray[np.intp]] = {}
         starts = iter(range(0, count, LOOKED_UP_AT_ONCE))
         problems: list[EmbedError] = []
@@ -209,8 +192,7 @@ class _Call:
                 try:
                     values = await cache.values(keys)
                     for at in range(0, len(values), READ_AT_ONCE):
-                        found = cache.read(values[at : at + READ_AT_ONCE], engine.vector_type, builder.dimension)
-                        engine.learn_vector_type(found.vector_type)
+                        found = self._runtime.read(cache, values[at : at + READ_AT_ONCE], builder.dimension)
                         if usable is None:
                             builder.found(found, start + at)
                         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pinecone_embed_async._calls.runtime import Observer
@@ -30,7 +31,7 @@ async def embed_one(runtime: Runtime, text: Input, options: CallOptions) -> NDAr
     try:
         text = text_of(text, 0)
         await runtime.describe(options)
-        call = _SingleCall(runtime, options, text)
+        call = _SingleCall(runtime, options, text, runtime.observed_call("embed_one", options.parameters, 1))
     except InputError as error:
         # A traceback would keep frames, and so texts, alive.
         problem = error.with_traceback(None)
@@ -44,6 +45,7 @@ async def embed_one(runtime: Runtime, text: Input, options: CallOptions) -> NDAr
         return await call.join() if vector is None else vector
 
 
+@dataclass(slots=True, repr=False, eq=False)
 class _SingleCall:
     """One call of `embed_one` with its checked text.
 
@@ -51,14 +53,11 @@ class _SingleCall:
         subject: the call as the hooks know it; `None` without hooks.
     """
 
-    __slots__ = ("_is_cached", "_options", "_runtime", "_text", "subject")
-
-    def __init__(self, runtime: Runtime, options: CallOptions, text: str) -> None:
-        self._runtime = runtime
-        self._options = options
-        self._text = text
-        self._is_cached = False
-        self.subject = runtime.observed_call("embed_one", options.parameters, 1)
+    _runtime: Runtime
+    _options: CallOptions
+    _text: str
+    subject: ObservedCall | None
+    _is_cached: bool = False
 
     @property
     def _key(self) -> Hashable:
@@ -82,9 +81,7 @@ class _SingleCall:
             except TimeoutError:
                 # Joining a request after the deadline raises the right error.
                 return None
-            engine = self._runtime.engine
-            found = cache.read([value], engine.vector_type, self._options.parameters.dimension)
-        engine.learn_vector_type(found.vector_type)
+            found = self._runtime.read(cache, [value], self._options.parameters.dimension)
         self._is_cached = found.vector_type is not None
         if found.dense is not None:
             vector: NDArray[np.float32] = found.dense[0].copy()
@@ -116,14 +113,12 @@ class _SingleCall:
         return outcome
 
 
+@dataclass(slots=True, repr=False, eq=False)
 class _SharedRequests:
     """Makes the schedulers of shared requests, with the options of one of their calls, but without its text."""
 
-    __slots__ = ("_options", "_runtime")
-
-    def __init__(self, runtime: Runtime, options: CallOptions) -> None:
-        self._runtime = runtime
-        self._options = options
+    _runtime: Runtime
+    _options: CallOptions
 
     def scheduler(self, texts: Sequence[str], results: SingleResults, deadline: float | None) -> Scheduler:
         """The scheduler of a request; see `SchedulerMaker`."""
@@ -133,11 +128,11 @@ class _SharedRequests:
         return runtime.scheduler(planner, results, self._options, _SharedObserver(results), deadline)
 
 
+@dataclass(slots=True, repr=False, eq=False)
 class _SharedObserver(Observer):
     """Says which calls still wait for a shared request."""
 
-    def __init__(self, results: SingleResults) -> None:
-        self._results = results
+    _results: SingleResults
 
     def calls(self) -> tuple[ObservedCall, ...]:
         """The calls that still wait."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from urllib.parse import quote
+
+import msgspec
 
 from pinecone_embed_async import _models
 from pinecone_embed_async._calls.scheduler import Scheduler
@@ -21,10 +23,10 @@ from pinecone_embed_async._telemetry import CallObservation, ObservedCall
 from pinecone_embed_async._wire import decode_model, decode_models
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from types import TracebackType
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
     from typing import Any, Unpack
 
+    from pinecone_embed_async._cache import CacheStage, Found
     from pinecone_embed_async._calls.outcomes import Outcomes
     from pinecone_embed_async._calls.result_builder import ResultBuilder
     from pinecone_embed_async._calls.stream_results import StreamResults
@@ -33,9 +35,6 @@ if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit import Priority
     from pinecone_embed_async._telemetry import ObservableCall, Operation
     from pinecone_embed_async._wire import ModelInfo
-
-    class Results(Sink, OutcomeRecorder, Protocol):
-        """Takes the rows and the outcomes of requests."""
 
 
 MOST_REMEMBERED = 16
@@ -119,9 +118,19 @@ class Runtime:
             # Also if waiting for them is cancelled.
             await self.engine.aclose()
 
-    def interruptible(self, deadline: float | None) -> _Interruptible:
-        """A scope for awaiting foreign code until the deadline, or until the client is closed."""
-        return _Interruptible(self.options.clock.timeout_at(deadline), self._scopes)
+    @contextlib.asynccontextmanager
+    async def interruptible(self, deadline: float | None) -> AsyncIterator[asyncio.Timeout]:
+        """A scope for awaiting foreign code until the deadline, or until the client is closed.
+
+        Raises:
+            TimeoutError: either came first.
+        """
+        async with self.options.clock.timeout_at(deadline) as scope:
+            self._scopes[scope] = asyncio.get_running_loop()
+            try:
+                yield scope
+            finally:
+                del self._scopes[scope]
 
     @contextlib.contextmanager
     def registered(self, scheduler: Scheduler) -> Iterator[None]:
@@ -212,7 +221,13 @@ class Runtime:
             bytes_per_token=self.learned.estimator.expected,
         )
 
-    # The requests of a call.
+    # The requests of a call, and what the cache has.
+
+    def read(self, cache: CacheStage, values: Sequence[Any], dimension: int | None) -> Found:
+        """Read values of the cache, which may tell the vector type."""
+        found = cache.read(values, self.engine.vector_type, dimension)
+        self.engine.learn_vector_type(found.vector_type)
+        return found
 
     def planner(
         self, pending: PendingInputs, results: OutcomeRecorder, parameters: Parameters, *, is_single: bool
@@ -310,15 +325,9 @@ class Runtime:
     def statistics(self) -> Statistics:
         """See `EmbedClient.statistics`."""
         engine, cache = self.engine, self.options.cache
-        counters, quotas = engine.counters, self.options.gate.statistics()
+        quotas = self.options.gate.statistics()
         return Statistics(
-            attempts=counters.attempts,
-            answers=counters.answers,
-            retries=counters.retries,
-            rejections=counters.rejections,
-            unreadable_answers=counters.unreadable_answers,
-            inputs=counters.inputs,
-            tokens=counters.tokens,
+            **msgspec.structs.asdict(engine.counters),
             in_flight=engine.in_flight,
             concurrency=engine.concurrency,
             waiting=engine.waiting,
@@ -411,29 +420,3 @@ class CallObserver(Observer):
             "cached": self._results.cached_count,
             "attempts": self._results.usage.requests,
         }
-
-
-class _Interruptible:
-    """A time-out that `aclose` can trigger; leaving an expired one raises a `TimeoutError`."""
-
-    __slots__ = ("_listed", "_scope", "_timeout")
-
-    def __init__(
-        self,
-        timeout: contextlib.AbstractAsyncContextManager[asyncio.Timeout],
-        listed: dict[asyncio.Timeout, asyncio.AbstractEventLoop],
-    ) -> None:
-        self._timeout = timeout
-        self._listed = listed
-        self._scope: asyncio.Timeout
-
-    async def __aenter__(self) -> asyncio.Timeout:
-        self._scope = await self._timeout.__aenter__()
-        self._listed[self._scope] = asyncio.get_running_loop()
-        return self._scope
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
-        del self._listed[self._scope]
-        return await self._timeout.__aexit__(kind, error, traceback)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from typing import Self
 
-    from pinecone_embed_async._cache import CacheStage, KeyMaker
     from pinecone_embed_async._calls.runtime import Runtime
     from pinecone_embed_async._calls.scheduler import Scheduler
     from pinecone_embed_async._calls.source import Source
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from pinecone_embed_async._options import CallOptions, StreamOptions
     from pinecone_embed_async._planning import PlannedRequest, RequestPlanner
     from pinecone_embed_async._results import Usage
-    from pinecone_embed_async._sending import Engine
 
     LookUp = Callable[[PlannedRequest], Awaitable[None]]
     """Looks up the inputs of a batch in the cache, and sends what is missing."""
@@ -262,7 +260,7 @@ async def open_stream(
     """Embed a source while the block runs; see `EmbedClient.stream`."""
     runtime.check_open()
     await runtime.describe(options)
-    parameters, cache, engine = options.parameters, runtime.options.cache, runtime.engine
+    parameters, cache = options.parameters, runtime.options.cache
     dimension = Dimension(parameters.dimension)
     results = StreamResults(dimension, parameters.limits, ordered=reading.ordered, looks_up=cache is not None)
     ahead = ReadAhead(results, reading.window)
@@ -270,7 +268,7 @@ async def open_stream(
     stream: EmbeddingStream[ItemT, Any] = EmbeddingStream(
         results,
         planner,
-        lambda builder: all_steps(builder.finish(runtime.options.model, engine.vector_type)),
+        lambda builder: all_steps(builder.finish(runtime.options.model, runtime.engine.vector_type)),
         ResultBuilder(0, 0, dimension),
         ahead,
         raises=options.raises,
@@ -288,11 +286,21 @@ async def open_stream(
         max_delay=reading.max_delay,
         neighbour=runtime.sources if isinstance(source, AsyncIterable) else None,
     )
-    look_up = None
-    if cache is not None and parameters.key_maker is not None:
-        look_up = _BatchLookUp(cache, parameters.key_maker, results, engine, scheduler).look_up
+
+    async def look_up(request: PlannedRequest) -> None:
+        if cache is None or parameters.key_maker is None:
+            return
+        values = await cache.values(parameters.key_maker.keys_of(request.texts))
+        # Read after the look-up: the first answer may have settled the type and dimension meanwhile.
+        found = runtime.read(cache, values, dimension.value)
+        results.looked_up(request, found)
+        if len(found.rows):
+            scheduler.report()
+        scheduler.fill()
+        scheduler.notify()
+
     with runtime.observing(observer), runtime.registered(scheduler):
-        async with stream.running(scheduler, reader, look_up):
+        async with stream.running(scheduler, reader, None if cache is None else look_up):
             yield stream
 
 
@@ -308,30 +316,3 @@ class _StreamObserver(CallObserver):
     def changed(self) -> None:
         """Wake the consumers."""
         self._stream.changed()
-
-
-class _BatchLookUp:
-    """Looks the batches of a stream up in the cache, and sends what is missing."""
-
-    __slots__ = ("_cache", "_engine", "_key_maker", "_results", "_scheduler")
-
-    def __init__(
-        self, cache: CacheStage, key_maker: KeyMaker, results: StreamResults, engine: Engine, scheduler: Scheduler
-    ) -> None:
-        self._cache = cache
-        self._key_maker = key_maker
-        self._results = results
-        self._engine = engine
-        self._scheduler = scheduler
-
-    async def look_up(self, request: PlannedRequest) -> None:
-        """Look one batch up."""
-        values = await self._cache.values(self._key_maker.keys_of(request.texts))
-        # Read after the look-up: the first answer may have settled the type and dimension meanwhile.
-        found = self._cache.read(values, self._engine.vector_type, self._results.dimension)
-        self._engine.learn_vector_type(found.vector_type)
-        self._results.looked_up(request, found)
-        if len(found.rows):
-            self._scheduler.report()
-        self._scheduler.fill()
-        self._scheduler.notify()

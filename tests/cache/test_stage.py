@@ -275,9 +275,9 @@ async def test_an_emulators_answers_are_never_taken_for_the_services(emulator: E
     async with client_of(emulator, shelf) as client:
         await client.embed(TEXTS)
     real = EmbedClient(E5, api_key="k", cache=shelf, parameters={"input_type": "passage"})
-    job = real._job(None, None, None, "bulk")
-    assert job.key_maker is not None
-    assert not set(job.key_maker.keys_of(TEXTS)) & set(shelf.values)
+    key_maker = real._runtime.parameters(None, None).key_maker
+    assert key_maker is not None
+    assert not set(key_maker.keys_of(TEXTS)) & set(shelf.values)
 
 
 async def test_differently_spelled_addresses_are_the_same_service(emulator: Emulator, shelf: Shelf) -> None:
