@@ -142,14 +142,9 @@ class SingleCalls:
             asyncio.CancelledError: the caller was cancelled.
         """
         woken = self._loop.create_future()
-
-        def wake() -> None:
-            if not woken.done():
-                woken.set_result(None)
-
-        send = functools.partial(self._send, maker, dimension)
+        sender = _Sender(self, maker, dimension)
         # Before any await, so that calls of the same loop iteration share a request.
-        waiter = self._coalescer.join(key, text, limits, send=send, wake=wake, deadline=deadline, call=observed)
+        waiter = self._coalescer.join(key, text, limits, sender=sender, woken=woken, deadline=deadline, call=observed)
         # Error reports that include the locals of frames must show no texts.
         del text
         timer = None if deadline is None else self._clock.call_at(deadline, lambda: self._expire(waiter))
@@ -176,7 +171,8 @@ class SingleCalls:
         for sent in list(self._sent.values()):
             await sent.scheduler.drained()
 
-    def _send(self, maker: SchedulerMaker, dimension: int | None, shared: SharedRequest) -> None:
+    def start(self, shared: SharedRequest, maker: SchedulerMaker, dimension: int | None) -> None:
+        """Start the task of a request."""
         results = SingleResults(shared, Dimension(dimension), self._joined.add)
         scheduler = maker.scheduler(list(shared.waiters), results, shared.deadline)
         task = self._loop.create_task(_run(scheduler), name=f"embed {len(shared.waiters)} joined inputs")
@@ -229,6 +225,19 @@ class SingleCalls:
         finally:
             if timer is not None:
                 timer.cancel()
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class _Sender:
+    """Sends a request in the way of its first caller."""
+
+    single_calls: SingleCalls
+    maker: SchedulerMaker
+    dimension: int | None
+
+    def send(self, shared: SharedRequest) -> None:
+        """See `coalescer.Sender`."""
+        self.single_calls.start(shared, self.maker, self.dimension)
 
 
 def _cancel(task: asyncio.Task[None]) -> None:

@@ -30,9 +30,9 @@ from pinecone_embed_async import (
     SparseVector,
     SqliteCache,
 )
-from pinecone_embed_async._cache import decode_values
-from pinecone_embed_async._cache.stage import CacheWriter
+from pinecone_embed_async._cache import CacheStage, decode_values
 from pinecone_embed_async._calls import ResultBuilder
+from pinecone_embed_async._clock import SystemClock
 from pinecone_embed_async._planning import RequestLimits, plan_request
 from pinecone_embed_async._results import Dimension
 from pinecone_embed_async._wire import Answer
@@ -563,12 +563,9 @@ async def test_the_answer_to_a_probe_is_not_cached() -> None:
     limits = RequestLimits(inputs=2, sequence_length=8)
     request = plan_request(["first"], 0, limits, origin=0)
     probe = plan_request(["probe"], 0, limits, origin=-1, is_probe=True)
-    kept: dict[str, bytes] = {}
-
-    async def keep(texts: Sequence[str], values: list[bytes], until: float | None) -> None:
-        kept.update(zip(texts, values, strict=True))
-
-    writer = CacheWriter(ResultBuilder(0, 1, Dimension(2)), keep)
+    shelf = Shelf()
+    stage = CacheStage(shelf, address="a", api_version="v", model="m", clock=SystemClock())
+    writer = stage.writer(ResultBuilder(0, 1, Dimension(2)), stage.key_maker(b"{}"))
     writer.rows(request, 2)[:] = [1, 2]
     # Its answer is decoded at the same time as the first.
     writer.rows(probe, 2)[:] = [3, 4]
@@ -576,8 +573,8 @@ async def test_the_answer_to_a_probe_is_not_cached() -> None:
     for one in (probe, request):
         writer.answered(one, answer)
     await writer.keep(probe)
-    assert not kept
+    assert not shelf.values
     await writer.keep(request)
-    found = decode_values([kept["first"]], vector_type="dense", dimension=2)
+    found = decode_values(list(shelf.values.values()), vector_type="dense", dimension=2)
     assert found.dense is not None
     assert found.dense.tolist() == [[1, 2]]
