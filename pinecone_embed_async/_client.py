@@ -115,11 +115,7 @@ class EmbedClient(Generic[EmbeddingsT]):
     ) -> None: ...
     @overload
     def __init__(
-        self: EmbedClient[DenseEmbeddings],
-        model: str,
-        *,
-        vector_type: Literal["dense"],
-        **options: Unpack[ClientArguments],
+        self: EmbedClient[DenseEmbeddings], model: str, *, vector_type: Literal["dense"], **options: Unpack[ClientArguments]
     ) -> None: ...
     @overload
     def __init__(
@@ -274,7 +270,9 @@ class EmbedClient(Generic[EmbeddingsT]):
             ClosedError: the client is closed.
         """
         try:
-            options = self._runtime.call(input_type, parameters, timeout, priority, on_error=on_error, progress=progress)
+            options = self._runtime.call(
+                input_type, parameters, timeout=timeout, priority=priority, on_error=on_error, progress=progress
+            )
             call = _calls.embed(self._runtime, inputs, options, dedupe=_checks.truth("dedupe", dedupe))
         finally:
             # Error reports that include the locals of frames must show no texts.
@@ -332,7 +330,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             ClosedError: the client is closed.
         """
         try:
-            options = self._runtime.call(input_type, parameters, timeout, priority)
+            options = self._runtime.call(input_type, parameters, timeout=timeout, priority=priority)
             call = _calls.embed_one(self._runtime, text, options)
         finally:
             # As above.
@@ -394,11 +392,11 @@ class EmbedClient(Generic[EmbeddingsT]):
             ClosedError: the client is closed.
         """
         _calls.check_source(source)
-        runtime = self._runtime
-        options = runtime.call(input_type, parameters, timeout, priority, on_error=on_error, progress=progress)
-        window = 2 * runtime.options.max_concurrency if window is None else window
+        options = self._runtime.call(
+            input_type, parameters, timeout=timeout, priority=priority, on_error=on_error, progress=progress
+        )
         reading = StreamOptions(text, ordered, window, in_thread, max_delay)
-        return _calls.open_stream(runtime, source, options, reading)
+        return _calls.open_stream(self._runtime, source, options, reading)
 
     def estimate(
         self,

@@ -79,9 +79,11 @@ if TYPE_CHECKING:
         timeout: float | None
         priority: Priority
 
-    class Reporting(TypedDict, total=False):
-        """Keyword arguments that say how `EmbedClient.embed` and `EmbedClient.stream` tell of progress and failures."""
+    class CallArguments(TypedDict, total=False):
+        """Keyword arguments of every call but those about parameters; `embed_one` has the first two."""
 
+        timeout: float | None
+        priority: str
         on_error: str
         progress: Callable[[Progress], None] | None
 
@@ -249,22 +251,20 @@ class CallOptions(msgspec.Struct, eq=False):
     progress: Callable[[Progress], None] | None
 
 
-def call_options(
-    parameters: Parameters, now: float, timeout: float | None, priority: str, **reporting: Unpack[Reporting]
-) -> CallOptions:
+def call_options(parameters: Parameters, now: float, **given: Unpack[CallArguments]) -> CallOptions:
     """Check the other options of a call that starts `now`.
 
     Raises:
         ConfigurationError: one is invalid.
     """
-    progress = reporting.get("progress")
+    timeout, progress = given["timeout"], given.get("progress")
     if progress is not None:
         _checks.callback("progress", progress)
     return CallOptions(
         parameters,
         None if timeout is None else now + _checks.seconds("timeout", timeout),
-        cast("Priority", _checks.one_of("priority", priority, ("interactive", "bulk"))),
-        _checks.one_of("on_error", reporting.get("on_error", "raise"), ("raise", "return")) == "raise",
+        cast("Priority", _checks.one_of("priority", given["priority"], ("interactive", "bulk"))),
+        _checks.one_of("on_error", given.get("on_error", "raise"), ("raise", "return")) == "raise",
         progress,
     )
 
@@ -274,14 +274,15 @@ class StreamOptions(msgspec.Struct, eq=False):
 
     text: Callable[[Any], Any] | None
     ordered: bool
-    window: int
+    window: int | None
     in_thread: bool
     max_delay: float
 
     def __post_init__(self) -> None:
         if self.text is not None:
             _checks.callback("text", self.text)
-        self.window = _checks.whole("window", self.window)
+        if self.window is not None:
+            self.window = _checks.whole("window", self.window)
         self.max_delay = _checks.seconds("max_delay", self.max_delay)
 
 

@@ -9,7 +9,7 @@ from pinecone_embed_async._calls.runtime import Runtime
 from pinecone_embed_async._calls.scheduler import GRACE_SECONDS, Scheduler
 from pinecone_embed_async._calls.single_calls import JoinedCounts, SingleCalls
 from pinecone_embed_async._calls.single_results import SingleResults, own_error
-from pinecone_embed_async._calls.source import ReadAhead, Source, SourceReader, check_source
+from pinecone_embed_async._calls.source import Source, check_source
 from pinecone_embed_async._calls.stream import EmbeddingStream, open_stream
 from pinecone_embed_async._calls.stream_results import EmbeddedBatch, StreamResults
 
@@ -20,7 +20,6 @@ __all__ = [
     "EmbeddingStream",
     "JoinedCounts",
     "Outcomes",
-    "ReadAhead",
     "ResultBuilder",
     "Runtime",
     "Scheduler",
@@ -28,7 +27,6 @@ __all__ = [
     "SingleCalls",
     "SingleResults",
     "Source",
-    "SourceReader",
     "StreamResults",
     "Waiter",
     "check_source",

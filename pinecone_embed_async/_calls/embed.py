@@ -52,7 +52,9 @@ async def embed(
     runtime.check_open()
     if call.texts:
         await runtime.describe(options)
-    observer = CallObserver(runtime, options, "embed", call.builder, call.builder.account, len(call.texts))
+    count, builder = len(call.texts), call.builder
+    subject = runtime.observed_call("embed", options.parameters, count)
+    observer = CallObserver(runtime, options, subject, builder, builder.account, count)
     with runtime.observing(observer):
         return await call.run(observer)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -30,9 +31,8 @@ if TYPE_CHECKING:
     from pinecone_embed_async._calls.outcomes import Outcomes
     from pinecone_embed_async._calls.result_builder import ResultBuilder
     from pinecone_embed_async._calls.stream_results import StreamResults
-    from pinecone_embed_async._options import CallOptions, ClientOptions, Parameters, Reporting
+    from pinecone_embed_async._options import CallArguments, CallOptions, ClientOptions, Parameters
     from pinecone_embed_async._planning import OutcomeRecorder, PendingInputs, Sink
-    from pinecone_embed_async._rate_limit import Priority
     from pinecone_embed_async._telemetry import ObservableCall, Operation
     from pinecone_embed_async._wire import ModelInfo
 
@@ -160,12 +160,7 @@ class Runtime:
     # The options of a call.
 
     def call(
-        self,
-        input_type: str | None,
-        parameters: Mapping[str, Any] | None,
-        timeout: float | None,
-        priority: Priority,
-        **reporting: Unpack[Reporting],
+        self, input_type: str | None, parameters: Mapping[str, Any] | None, **others: Unpack[CallArguments]
     ) -> CallOptions:
         """Check the options of a call that starts now.
 
@@ -174,8 +169,7 @@ class Runtime:
             ConfigurationError: one is invalid.
         """
         self.check_open()
-        checked = self.parameters(parameters, input_type)
-        return call_options(checked, self.options.clock.time(), timeout, priority, **reporting)
+        return call_options(self.parameters(parameters, input_type), self.options.clock.time(), **others)
 
     def parameters(self, given: Mapping[str, Any] | None, input_type: str | None) -> Parameters:
         """Check the parameters of a call.
@@ -360,50 +354,29 @@ class Observer:
         return ()
 
 
+@dataclass(slots=True, repr=False, eq=False)
 class CallObserver(Observer):
     """Reports the progress of a call to its caller, and its totals to the hooks.
-
-    Args:
-        runtime: what the client's calls share.
-        options: options of the call.
-        operation: the method that was called.
-        results: takes the rows.
-        counts: counts the outcomes.
-        total: inputs of the call; `None` if unknown.
 
     Attributes:
         subject: the call as the hooks know it; `None` without hooks.
     """
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        options: CallOptions,
-        operation: Operation,
-        results: ResultBuilder | StreamResults,
-        counts: Outcomes | StreamResults,
-        total: int | None,
-    ) -> None:
-        self._progress = options.progress
-        self._counters = runtime.engine.counters
-        self._results = results
-        self._counts = counts
-        self._total = total
-        self.subject = runtime.observed_call(operation, options.parameters, total)
+    _runtime: Runtime
+    _options: CallOptions
+    subject: ObservedCall | None
+    _results: ResultBuilder | StreamResults
+    _counts: Outcomes | StreamResults
+    _total: int | None
+    """Inputs of the call; `None` if unknown."""
 
     def report(self) -> None:
         """Call `progress`."""
-        if self._progress is None:
+        if self._options.progress is None:
             return
-        self._progress(
-            Progress(
-                done=self._counts.embedded_count,
-                failed=self._counts.failed_count,
-                total=self._total,
-                requests=self._results.usage.requests,
-                tokens=self._results.usage.total_tokens,
-                retries=self._counters.retries,
-            )
+        counts, usage, retries = self._counts, self._results.usage, self._runtime.engine.counters.retries
+        self._options.progress(
+            Progress(counts.embedded_count, counts.failed_count, self._total, usage.requests, usage.total_tokens, retries)
         )
 
     def calls(self) -> tuple[ObservedCall, ...]:

@@ -7,6 +7,7 @@ import contextlib
 import copy
 from collections import deque
 from collections.abc import AsyncIterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic
 
 from pinecone_embed_async._calls.result_builder import ResultBuilder
@@ -261,9 +262,9 @@ async def open_stream(
     runtime.check_open()
     await runtime.describe(options)
     parameters, cache = options.parameters, runtime.options.cache
-    dimension = Dimension(parameters.dimension)
+    dimension, window = Dimension(parameters.dimension), reading.window or 2 * runtime.options.max_concurrency
     results = StreamResults(dimension, parameters.limits, ordered=reading.ordered, looks_up=cache is not None)
-    ahead = ReadAhead(results, reading.window)
+    ahead = ReadAhead(results, window)
     planner = runtime.planner(results.pending, results, parameters, is_single=False)
     stream: EmbeddingStream[ItemT, Any] = EmbeddingStream(
         results,
@@ -273,8 +274,9 @@ async def open_stream(
         ahead,
         raises=options.raises,
     )
-    observer = _StreamObserver(runtime, options, results, stream)
-    scheduler = runtime.scheduler(planner, results, options, observer, options.deadline, reading.window)
+    subject = runtime.observed_call("stream", parameters, None)
+    observer = _StreamObserver(runtime, options, subject, results, results, None, stream)
+    scheduler = runtime.scheduler(planner, results, options, observer, options.deadline, window)
     reader = SourceReader(
         source,
         reading.text,
@@ -304,14 +306,11 @@ async def open_stream(
             yield stream
 
 
+@dataclass(slots=True, repr=False, eq=False)
 class _StreamObserver(CallObserver):
     """Wakes the consumers of a stream, too."""
 
-    def __init__(
-        self, runtime: Runtime, options: CallOptions, results: StreamResults, stream: EmbeddingStream[Any, Any]
-    ) -> None:
-        super().__init__(runtime, options, "stream", results, results, None)
-        self._stream = stream
+    _stream: EmbeddingStream[Any, Any]
 
     def changed(self) -> None:
         """Wake the consumers."""
