@@ -280,6 +280,13 @@ async def test_an_emulators_answers_are_never_taken_for_the_services(emulator: E
     assert not set(key_maker.keys_of(TEXTS)) & set(shelf.values)
 
 
+async def test_a_parameter_that_makes_no_key_is_refused_before_anything_is_sent(emulator: Emulator, shelf: Shelf) -> None:
+    async with client_of(emulator, shelf) as client:
+        with pytest.raises(ConfigurationError, match="parameters"):
+            await client.embed(TEXTS, parameters={"nested": {1: "a key that is no text"}})
+    assert emulator.statistics().requests == 0
+
+
 async def test_differently_spelled_addresses_are_the_same_service(emulator: Emulator, shelf: Shelf) -> None:
     for url in (emulator.url, f"{emulator.url}/", emulator.url.replace("http", "HTTP")):
         async with EmbedClient(E5, api_key=emulator.api_key, base_url=url, cache=shelf) as client:
