@@ -2,7 +2,7 @@
 
 from pinecone_embed_async._cache import Cache, SqliteCache
 from pinecone_embed_async._calls import EmbeddedBatch, EmbeddingStream
-from pinecone_embed_async._client import EmbedClient, Progress, Statistics
+from pinecone_embed_async._client import EmbedClient
 from pinecone_embed_async._clock import Clock
 from pinecone_embed_async._errors import (
     ApiError,
@@ -40,6 +40,7 @@ from pinecone_embed_async._sending import (
     TransportRequest,
     TransportResponse,
 )
+from pinecone_embed_async._statistics import Progress, Statistics
 from pinecone_embed_async._telemetry import (
     ErrorKind,
     Event,

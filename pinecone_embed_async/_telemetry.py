@@ -14,7 +14,6 @@ from pinecone_embed_async._errors import ApiError, ConfigurationError
 from pinecone_embed_async._log import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
@@ -225,22 +224,31 @@ def dispatcher_of(hooks: Iterable[Hook]) -> HookDispatcher | None:
     return HookDispatcher(checked) if checked else None
 
 
+class ObservableCall(Protocol):
+    """A call that can be reported to the hooks."""
+
+    @property
+    def subject(self) -> ObservedCall | None:
+        """The call as the hooks know it; `None` without hooks."""
+
+    def totals(self, is_well: bool, /) -> dict[str, int]:  # noqa: FBT001 - it is called with one argument
+        """Its totals, as fields of `Ended`; takes whether it ended well."""
+
+
 class CallObservation:
     """Reports a call to the hooks: a context manager around its work.
 
     Args:
         dispatcher: the hooks.
         clock: the clock.
-        subject: the call.
-        totals: returns its totals as fields of `Ended`; takes whether it ended well.
+        subject: the call as the hooks know it.
+        call: the call, which gives its totals.
     """
 
-    def __init__(
-        self, dispatcher: HookDispatcher, clock: Clock, subject: ObservedCall, totals: Callable[[bool], dict[str, int]]
-    ) -> None:
+    def __init__(self, dispatcher: HookDispatcher, clock: Clock, subject: ObservedCall, call: ObservableCall) -> None:
         self._dispatcher = dispatcher
         self._clock = clock
-        self._totals = totals
+        self._totals = call.totals
         self._started = clock.time()
         self.subject = subject
 

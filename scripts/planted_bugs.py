@@ -131,13 +131,13 @@ BUGS = (
     ),
     _bug(
         "a call's own parameters missing from the cache's key",
-        "_client.py",
-        "self._cache.key_maker(encode_parameters(merged))",
-        "self._cache.key_maker(encode_parameters(self._parameters))",
+        "_options.py",
+        "options.cache.key_maker(encode_parameters(merged))",
+        "options.cache.key_maker(encode_parameters(options.parameters))",
     ),
     _bug(
         "a deadline that passes during the look-up leaves rows that are called embedded",
-        "_client.py",
+        "_calls/embed.py",
         "missing[start] if start in missing else np.arange(start, min(start + READ_AT_ONCE, count))",
         "missing.get(start, np.empty(0, np.intp))",
     ),
@@ -210,7 +210,7 @@ BUGS = (
     ),
     _bug(
         "a caller who leaves a joined request cancels it for the others",
-        "_calls/embed_one.py",
+        "_calls/single_calls.py",
         "        if shared.callers or sent is None:\n",
         "        if sent is None:\n",
     ),
@@ -224,8 +224,8 @@ BUGS = (
     ),
     _bug(
         "a cache that hangs keeps a call beyond its deadline",
-        "_client.py",
-        "            async with self._interruptible(job.deadline), asyncio.TaskGroup() as group:\n",
+        "_calls/embed.py",
+        "            async with self._runtime.interruptible(self._options.deadline), asyncio.TaskGroup() as group:\n",
         "            async with asyncio.TaskGroup() as group:\n",
     ),
     _bug(
@@ -284,9 +284,9 @@ BUGS = (
     ),
     _bug(
         "a source that hangs is not left when the client is closed",
-        "_client.py",
-        "            async with self._interruptible(deadline) as scope:\n                if isinstance(",
-        "            async with self._clock.timeout_at(deadline) as scope:\n                if isinstance(",
+        "_calls/embed.py",
+        "        async with runtime.interruptible(deadline) as scope:\n            if isinstance(",
+        "        async with runtime.options.clock.timeout_at(deadline) as scope:\n            if isinstance(",
     ),
 )
 

@@ -72,7 +72,8 @@ async def test_if_the_one_who_asks_is_cancelled_the_next_one_asks() -> None:
         first.cancel()
         await second
         assert first.cancelled()
-        assert client._discovery.model is not None
+        with pytest.raises(ConfigurationError, match="the service describes it so"):
+            await client.embed_one("c", input_type="document")
 
 
 async def test_parameters_are_checked_before_anything_is_embedded() -> None:
@@ -159,8 +160,10 @@ async def test_a_service_that_does_not_answer_the_look_up_holds_a_call_up_only_s
 ) -> None:
     monkeypatch.setattr("pinecone_embed_async._sending.discovery.LOOK_UP_SECONDS", 0.05)
     never = asyncio.Event()
+    asked: asyncio.Queue[None] = asyncio.Queue()
 
     async def models(_: web.Request) -> web.Response:
+        asked.put_nowait(None)
         await never.wait()
         raise AssertionError
 
@@ -176,15 +179,19 @@ async def test_a_service_that_does_not_answer_the_look_up_holds_a_call_up_only_s
     await site.start()
     port = runner.addresses[0][1]
     async with EmbedClient("m", vector_type="dense", api_key="k", base_url=f"http://127.0.0.1:{port}") as client:
-        assert (await client.embed("a")).vectors.tolist() == [[1.0]]
-        assert client._discovery.is_done
+        for _ in range(2):
+            assert (await client.embed("a")).vectors.tolist() == [[1.0]]
+        assert asked.qsize() == 1
+        asked.get_nowait()
     async with EmbedClient("m", vector_type="dense", api_key="k", base_url=f"http://127.0.0.1:{port}") as client:
         with pytest.raises(DeadlineExceededError):
             await client.embed("a", timeout=0.01)
-        # It was the call's time that was over, not the look-up's.
-        assert not client._discovery.is_done
+        # It was the call's time that was over, not the look-up's: the next call asks.
+        while not asked.empty():
+            asked.get_nowait()
         asking = asyncio.create_task(client.embed("a"))
-        await asyncio.sleep(0.01)
+        async with asyncio.timeout(10):
+            await asked.get()
         await client.aclose()
         with pytest.raises(ClosedError):
             await asking

@@ -465,7 +465,7 @@ def test_calls_that_share_requests_leave_nothing_behind_whichever_step_it_happen
             bench.client = bench.new_client(max_batch_size=4)
             had_that_many = await happens(bench, number)
             bench.nothing_is_left()
-            assert not any(single_calls._sent for single_calls in bench.client._single_calls_by_loop.values())
+            assert not any(single_calls._sent for single_calls in bench.client._runtime._single_calls.values())
             async with bench.client:
                 await bench.the_client_works_on()
                 await embed_each(bench)
@@ -495,7 +495,7 @@ async def test_calls_of_two_loops_do_not_meet(emulator: Emulator, client: EmbedC
     np.testing.assert_array_equal(np.stack(vectors), (await client.embed(texts, input_type="query")).vectors)
     # The other loop has ended: what belonged to it goes when another comes.
     await asyncio.to_thread(lambda: asyncio.run(some("again")))
-    assert len(client._single_calls_by_loop) == 2
+    assert len(client._runtime._single_calls) == 2
 
 
 async def test_a_client_joins_in_a_second_run_and_in_a_forked_child(emulator: Emulator) -> None:

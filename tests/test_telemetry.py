@@ -312,8 +312,7 @@ def test_events_cannot_be_changed() -> None:
 def test_without_hooks_there_is_nobody_to_tell(emulator: Emulator) -> None:
     assert dispatcher_of(()) is None
     client = EmbedClient(E5, api_key="k", base_url="http://localhost:1")
-    assert client._dispatcher is None
-    assert client._engine._options.dispatcher is None
+    assert client._runtime.options.dispatcher is None
 
 
 @pytest.mark.parametrize("hooks", [print, ["not callable"], [lambda _: None, 7], None])

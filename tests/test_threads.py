@@ -66,7 +66,7 @@ def test_calls_in_event_loops_of_many_threads_do_not_meet() -> None:
 
 def test_an_event_loop_that_another_thread_cleared_away_meanwhile_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     client = make_client()
-    engine: Any = client._engine
+    engine: Any = client._runtime.engine
     asyncio.run(client.embed("a"))
     (closed,) = engine._states
 

@@ -15,7 +15,7 @@ from pinecone_embed_async._foreign import Neighbour, until_done
 from pinecone_embed_async._log import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -146,9 +146,10 @@ class CacheStage:
             sink: receives the rows.
             maker: makes the keys.
         """
-        return CacheWriter(sink, lambda texts, values, until: self._write(texts, maker, values, until))
+        return CacheWriter(sink, self, maker)
 
-    async def _write(self, texts: Sequence[str], maker: KeyMaker, values: list[bytes], until: float | None) -> None:
+    async def write(self, texts: Sequence[str], maker: KeyMaker, values: list[bytes], until: float | None) -> None:
+        """Write the values of some texts, or log why not; give up at `until` by the clock."""
         entries = dict(zip(maker.keys_of(texts), values, strict=True))
         # Error reports that include the locals of frames must show no texts.
         del texts
@@ -247,12 +248,14 @@ class CacheWriter:
 
     Args:
         sink: receives the rows.
-        write: writes the values of some texts.
+        stage: writes the values.
+        maker: makes the keys.
     """
 
-    def __init__(self, sink: Sink, write: Callable[[Sequence[str], list[bytes], float | None], Awaitable[None]]) -> None:
+    def __init__(self, sink: Sink, stage: CacheStage, maker: KeyMaker) -> None:
         self._sink = sink
-        self._write = write
+        self._stage = stage
+        self._maker = maker
         self._rows: dict[int, NDArray[np.float32]] = {}
         self._answered: dict[int, tuple[PlannedRequest, list[bytes]]] = {}
 
@@ -295,4 +298,4 @@ class CacheWriter:
         self._rows.pop(request.start, None)
         answered = self._answered.pop(request.start, None)
         if answered is not None:
-            await self._write(answered[0].texts, answered[1], until)
+            await self._stage.write(answered[0].texts, self._maker, answered[1], until)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -27,13 +27,30 @@ Vector = np.ndarray | SparseVector
 """The result of a single call: float32 of shape (dimension,), or a sparse vector."""
 
 
+class Sender(Protocol):
+    """Sends shared requests."""
+
+    def send(self, shared: SharedRequest, /) -> None:
+        """Send one; `Coalescer.ended` must be called when it has ended."""
+
+
+class Wakeable(Protocol):
+    """A future that a caller awaits."""
+
+    def done(self) -> bool:
+        """Whether it has its result, or was cancelled."""
+
+    def set_result(self, result: None, /) -> None:
+        """Wake the caller."""
+
+
 class Waiter:
     """A caller that waits for its text in a shared request.
 
     Args:
         shared: the request.
         text: text to embed.
-        wake: called once, when `outcome` is set.
+        woken: done once `outcome` is set.
         deadline: deadline of the caller, by the clock; `None` for none.
         call: identifies the caller to the hooks; `None` without hooks.
 
@@ -41,17 +58,17 @@ class Waiter:
         outcome: the vector, or the error to raise; `None` until it is known.
     """
 
-    __slots__ = ("_wake", "call", "deadline", "outcome", "shared", "text")
+    __slots__ = ("_woken", "call", "deadline", "outcome", "shared", "text")
 
     def __init__(
         self,
         shared: SharedRequest,
         text: str,
-        wake: Callable[[], None],
+        woken: Wakeable,
         deadline: float | None,
         call: ObservedCall | None = None,
     ) -> None:
-        self._wake = wake
+        self._woken = woken
         self.shared = shared
         self.text = text
         self.deadline = deadline
@@ -65,7 +82,8 @@ class Waiter:
         """Set the outcome and wake the caller; only the first outcome counts."""
         if self.outcome is None:
             self.outcome = outcome
-            self._wake()
+            if not self._woken.done():
+                self._woken.set_result(None)
 
 
 class SharedRequest:
@@ -79,12 +97,12 @@ class SharedRequest:
         is_closed: whether it takes no more callers, because it was sent or cancelled.
     """
 
-    __slots__ = ("_limits", "_load", "_send", "callers", "due", "is_closed", "key", "waiters")
+    __slots__ = ("_limits", "_load", "_sender", "callers", "due", "is_closed", "key", "waiters")
 
-    def __init__(self, key: Hashable, due: float, limits: RequestLimits, send: Callable[[SharedRequest], None]) -> None:
+    def __init__(self, key: Hashable, due: float, limits: RequestLimits, sender: Sender) -> None:
         self._load = Load()
         self._limits = limits
-        self._send = send
+        self._sender = sender
         self.key = key
         self.due = due
         self.waiters: dict[str, list[Waiter]] = {}
@@ -99,7 +117,7 @@ class SharedRequest:
         self,
         text: str,
         limits: RequestLimits,
-        wake: Callable[[], None],
+        woken: Wakeable,
         deadline: float | None,
         call: ObservedCall | None = None,
     ) -> Waiter | None:
@@ -111,7 +129,7 @@ class SharedRequest:
             if not self._load.add(utf8_length(text), limits):
                 return None
             self.waiters[text] = []
-        waiter = Waiter(self, text, wake, deadline, call)
+        waiter = Waiter(self, text, woken, deadline, call)
         self.waiters[text].append(waiter)
         self.callers += 1
         return waiter
@@ -128,7 +146,7 @@ class SharedRequest:
     def send(self) -> None:
         """Close and send it."""
         self.is_closed = True
-        self._send(self)
+        self._sender.send(self)
 
     @property
     def deadline(self) -> float | None:
@@ -194,8 +212,8 @@ class Coalescer:
         text: str,
         limits: RequestLimits,
         *,
-        send: Callable[[SharedRequest], None],
-        wake: Callable[[], None],
+        sender: Sender,
+        woken: Wakeable,
         deadline: float | None = None,
         call: ObservedCall | None = None,
     ) -> Waiter:
@@ -205,20 +223,20 @@ class Coalescer:
             key: callers with equal keys may share a request.
             text: text to embed.
             limits: limits of one request.
-            send: sends a request; the one of its first caller is used. `ended` must be called when the request has ended.
-            wake: called once, when the outcome is set.
+            sender: sends a request; the one of its first caller is used.
+            woken: done once the outcome is set.
             deadline: deadline of the caller, by the clock.
             call: identifies the caller to the hooks.
         """
         shared = self._pending.get(key)
-        waiter = None if shared is None else shared.add(text, limits, wake, deadline, call)
+        waiter = None if shared is None else shared.add(text, limits, woken, deadline, call)
         if shared is not None and waiter is None:
             self._send(shared)
         while shared is None or waiter is None:
-            shared = self._pending[key] = SharedRequest(key, self._clock.time() + self._max_delay, limits, send)
+            shared = self._pending[key] = SharedRequest(key, self._clock.time() + self._max_delay, limits, sender)
             self._check_soon()
             # The first text fits whatever its size.
-            waiter = shared.add(text, limits, wake, deadline, call)
+            waiter = shared.add(text, limits, woken, deadline, call)
         if len(shared.waiters) >= limits.inputs:
             self._send(shared)
         return waiter

@@ -1,236 +1,139 @@
-"""Single calls of one event loop that share requests, and the tasks of these."""
+"""A call of `embed_one`: takes its vector from the cache, or from a request shared with other calls."""
 
 from __future__ import annotations
 
-import asyncio
-import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from pinecone_embed_async._calls.coalescer import Coalescer
-from pinecone_embed_async._calls.single_results import SingleResults, own_error
-from pinecone_embed_async._errors import ClosedError, DeadlineExceededError
-from pinecone_embed_async._results import Dimension
+from pinecone_embed_async._calls.runtime import Observer
+from pinecone_embed_async._errors import InputError
+from pinecone_embed_async._inputs import text_of
+from pinecone_embed_async._planning import Requests
+from pinecone_embed_async._results import SparseVector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Hashable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from pinecone_embed_async._calls.coalescer import SharedRequest, Waiter
+    from pinecone_embed_async._calls.runtime import Runtime
     from pinecone_embed_async._calls.scheduler import Scheduler
-    from pinecone_embed_async._clock import Clock, Timer
-    from pinecone_embed_async._errors import EmbedError
-    from pinecone_embed_async._planning import RequestLimits
-    from pinecone_embed_async._results import SparseVector
+    from pinecone_embed_async._calls.single_results import SingleResults
+    from pinecone_embed_async._inputs import Input
+    from pinecone_embed_async._options import CallOptions
     from pinecone_embed_async._telemetry import ObservedCall
 
-    SchedulerOf = Callable[[Sequence[str], SingleResults, float | None], Scheduler]
-    """Makes the scheduler of a shared request from its texts, its results, and the latest deadline of its callers."""
 
-
-class JoinedCounts(msgspec.Struct):
-    """Counts of single calls and their requests.
-
-    Attributes:
-        calls: single calls answered with a vector.
-        requests: requests that answered them.
-    """
-
-    calls: int = 0
-    requests: int = 0
-
-    def add(self, calls: int) -> None:
-        """Count one request that answered `calls` calls."""
-        self.calls += calls
-        self.requests += 1
+async def embed_one(runtime: Runtime, text: Input, options: CallOptions) -> NDArray[np.float32] | SparseVector:
+    """Embed one text; see `EmbedClient.embed_one`."""
+    problem: InputError | None = None
+    try:
+        text = text_of(text, 0)
+        await runtime.describe(options)
+        call = _SingleCall(runtime, options, text, runtime.observed_call("embed_one", options.parameters, 1))
+    except InputError as error:
+        # A traceback would keep frames, and so texts, alive.
+        problem = error.with_traceback(None)
+    finally:
+        # Error reports that include the locals of frames must show no texts.
+        del text
+    if problem is not None:
+        raise problem
+    with runtime.observing(call):
+        vector = await call.look_up()
+        return await call.join() if vector is None else vector
 
 
 @dataclass(slots=True, repr=False, eq=False)
-class _SentRequest:
-    """A shared request under way.
+class _SingleCall:
+    """One call of `embed_one` with its checked text.
 
     Attributes:
-        results: hands the outcomes to the callers.
-        scheduler: sends the request.
-        task: runs the scheduler.
-        end: future that the last caller to leave waits for; `None` while none waits.
+        subject: the call as the hooks know it; `None` without hooks.
     """
 
-    results: SingleResults
-    scheduler: Scheduler
-    task: asyncio.Task[None]
-    end: asyncio.Future[None] | None = None
+    _runtime: Runtime
+    _options: CallOptions
+    _text: str
+    subject: ObservedCall | None
+    _is_cached: bool = False
 
-    async def wait_or_cancel(self) -> None:
-        """Wait for the end of the task, and cancel it if the caller is cancelled."""
-        cancellation: asyncio.CancelledError | None = None
-        while not self.task.done():
-            self.end = self.task.get_loop().create_future()
+    @property
+    def _key(self) -> Hashable:
+        """Calls with equal keys may share a request."""
+        return self._options.parameters.encoded, self._options.priority
+
+    def totals(self, is_well: bool) -> dict[str, int]:  # noqa: FBT001 - as `ObservableCall` has it
+        """The totals reported to the hooks."""
+        return {"embedded" if is_well else "failed": 1, "cached": int(self._is_cached)}
+
+    async def look_up(self) -> NDArray[np.float32] | SparseVector | None:
+        """A copy of the cached vector; `None` if there is none."""
+        cache, key_maker = self._runtime.options.cache, self._options.parameters.key_maker
+        if cache is None or key_maker is None:
+            return None
+        (key,) = key_maker.keys_of([self._text])
+        with self._runtime.single_calls().expect(self._key):
             try:
-                await self.end
-            except asyncio.CancelledError as error:
-                self.task.cancel()
-                cancellation = error
-        if cancellation is not None:
-            raise cancellation
+                async with self._runtime.interruptible(self._options.deadline):
+                    value = await cache.value(key)
+            except TimeoutError:
+                # Joining a request after the deadline raises the right error.
+                return None
+            found = self._runtime.read(cache, [value], self._options.parameters.dimension)
+        self._is_cached = found.vector_type is not None
+        if found.dense is not None:
+            vector: NDArray[np.float32] = found.dense[0].copy()
+            return vector
+        if found.sparse is not None:
+            return SparseVector(found.sparse.indices.copy(), found.sparse.values.copy())
+        return None
 
-
-class SingleCalls:
-    """Coalesces the single calls of the running event loop.
-
-    The callers of a shared request own its task together: it runs as long as one of them waits, and the last one to leave
-    cancels it if it is not done, and waits for its end.
-
-    Args:
-        clock: the time.
-        max_delay: maximum seconds that a call waits for others.
-        max_under_way: requests with equal parameters under way, at which only full ones are sent.
-        joined: counts of calls and requests, written to.
-    """
-
-    def __init__(self, *, clock: Clock, max_delay: float, max_under_way: int, joined: JoinedCounts) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._clock = clock
-        self._joined = joined
-        self._coalescer = Coalescer(
-            clock=clock, call_soon=self._loop.call_soon, max_delay=max_delay, max_under_way=max_under_way
+    async def join(self) -> NDArray[np.float32] | SparseVector:
+        """Embed the text in a request shared with other calls."""
+        # The client may have been closed while the text was looked up.
+        self._runtime.check_open()
+        options = self._options
+        outcome = await self._runtime.single_calls().call(
+            self._text,
+            key=self._key,
+            limits=options.parameters.limits(),
+            dimension=options.parameters.dimension,
+            deadline=options.deadline,
+            maker=_SharedRequests(self._runtime, options),
+            observed=self.subject,
         )
-        self._sent: dict[SharedRequest, _SentRequest] = {}
-
-    def __repr__(self) -> str:
-        return f"<SingleCalls {self._coalescer!r}>"
-
-    def expect(self, key: Hashable) -> AbstractContextManager[None]:
-        """Let calls with an equal key wait, up to `max_delay`, for one that is being looked up."""
-        return self._coalescer.expect(key)
-
-    async def call(
-        self,
-        text: str,
-        *,
-        key: Hashable,
-        limits: RequestLimits,
-        dimension: int | None,
-        deadline: float | None,
-        scheduler_of: SchedulerOf,
-        observed: ObservedCall | None = None,
-    ) -> NDArray[np.float32] | SparseVector | BaseException:
-        """Embed a text in a request shared with concurrent calls.
-
-        Args:
-            text: text to embed.
-            key: calls with equal keys may share a request.
-            limits: limits of one request.
-            dimension: numbers per row; `None` if unknown.
-            deadline: deadline of this call alone, by the clock; `None` for none.
-            scheduler_of: makes the scheduler of a request; the one of its first caller is used.
-            observed: identifies this call to the hooks.
-
-        Returns:
-            The vector, or the error to raise: the caller's own copy, which keeps nothing of the others alive.
-
-        Raises:
-            asyncio.CancelledError: the caller was cancelled.
-        """
-        woken = self._loop.create_future()
-
-        def wake() -> None:
-            if not woken.done():
-                woken.set_result(None)
-
-        send = functools.partial(self._send, scheduler_of, dimension)
-        # Before any await, so that calls of the same loop iteration share a request.
-        waiter = self._coalescer.join(key, text, limits, send=send, wake=wake, deadline=deadline, call=observed)
-        # Error reports that include the locals of frames must show no texts.
-        del text
-        timer = None if deadline is None else self._clock.call_at(deadline, lambda: self._expire(waiter))
-        try:
-            await woken
-        finally:
-            if timer is not None:
-                timer.cancel()
-            await self._leave(waiter)
-        if waiter.outcome is None:
-            raise RuntimeError("a caller was woken without an outcome")
-        return waiter.outcome
-
-    def stop(self, error: EmbedError) -> None:
-        """End all calls: those on the wire within the scheduler's grace period, the others at once."""
-        for waiter in self._coalescer.cancel_pending():
-            waiter.settle(own_error(error, 0, is_failure=False))
-        for sent in self._sent.values():
-            sent.results.closed_by = error
-            sent.scheduler.stop(error)
-
-    async def drained(self) -> None:
-        """Wait until no request is under way; after `stop`, within the grace period."""
-        for sent in list(self._sent.values()):
-            await sent.scheduler.drained()
-
-    def _send(self, scheduler_of: SchedulerOf, dimension: int | None, shared: SharedRequest) -> None:
-        results = SingleResults(shared, Dimension(dimension), self._joined.add)
-        scheduler = scheduler_of(list(shared.waiters), results, shared.deadline)
-        task = self._loop.create_task(_run(scheduler), name=f"embed {len(shared.waiters)} joined inputs")
-        self._sent[shared] = _SentRequest(results, scheduler, task)
-        task.add_done_callback(lambda _: self._ended(shared))
-
-    def _ended(self, shared: SharedRequest) -> None:
-        sent = self._sent.pop(shared)
-        # First, so that this caller can ask for another text in time for the next request.
-        if sent.end is not None and not sent.end.done():
-            sent.end.set_result(None)
-        self._coalescer.ended(shared)
-        fault = None if sent.task.cancelled() else sent.task.exception()
-        if sent.results.is_settled:
-            return
-        if sent.task.cancelled():
-            # Not by a caller that still waits.
-            sent.results.not_tried(ClosedError("the task of the shared request was cancelled"))
-        elif sent.scheduler.job_error is not None:
-            sent.results.not_tried(sent.scheduler.job_error)
-        else:
-            sent.results.fail_unexpectedly(fault)
-
-    def _expire(self, waiter: Waiter) -> None:
-        """Settle a caller whose deadline has passed with an error that names the last failure."""
-        sent = self._sent.get(waiter.shared)
-        if sent is None:
-            waiter.settle(DeadlineExceededError("the deadline of the call passed before its request was sent"))
-            return
-        retry = sent.scheduler.retry_of(sent.results.position_of(waiter))
-        error = DeadlineExceededError("the deadline of the call passed before it was embedded")
-        if retry is not None:
-            error = retry.out_of_time("the deadline of the call passed before the answer came")
-        sent.results.timed_out(waiter, error)
-
-    async def _leave(self, waiter: Waiter) -> None:
-        shared = waiter.shared
-        self._coalescer.leave(waiter)
-        sent = self._sent.get(shared)
-        if shared.callers or sent is None:
-            return
-        timer: Timer | None = None
-        if not sent.results.is_settled:
-            sent.task.cancel()
-        elif waiter.deadline is not None:
-            # The answer may still be being cached, for which it has until the deadline.
-            timer = self._clock.call_at(waiter.deadline, functools.partial(_cancel, sent.task))
-        try:
-            await sent.wait_or_cancel()
-        finally:
-            if timer is not None:
-                timer.cancel()
+        if isinstance(outcome, BaseException):
+            try:
+                raise outcome
+            finally:
+                # The error's traceback holds this frame: a reference cycle.
+                del outcome
+        return outcome
 
 
-def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
+@dataclass(slots=True, repr=False, eq=False)
+class _SharedRequests:
+    """Makes the schedulers of shared requests, with the options of one of their calls, but without its text."""
+
+    _runtime: Runtime
+    _options: CallOptions
+
+    def scheduler(self, texts: Sequence[str], results: SingleResults, deadline: float | None) -> Scheduler:
+        """The scheduler of a request; see `SchedulerMaker`."""
+        runtime, parameters = self._runtime, self._options.parameters
+        requests = Requests(texts, parameters.limits)
+        planner = runtime.planner(requests, results, parameters, is_single=len(texts) == 1)
+        return runtime.scheduler(planner, results, self._options, _SharedObserver(results), deadline)
 
 
-async def _run(scheduler: Scheduler) -> None:
-    async with scheduler.running():
-        pass
+@dataclass(slots=True, repr=False, eq=False)
+class _SharedObserver(Observer):
+    """Says which calls still wait for a shared request."""
+
+    _results: SingleResults
+
+    def calls(self) -> tuple[ObservedCall, ...]:
+        """The calls that still wait."""
+        return self._results.calls

@@ -6,20 +6,27 @@ import asyncio
 import contextlib
 import copy
 from collections import deque
-from typing import TYPE_CHECKING, Generic
+from collections.abc import AsyncIterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic
 
-from pinecone_embed_async._calls.stream_results import EmbeddedBatch, EmbeddingsT, ItemT
+from pinecone_embed_async._calls.result_builder import ResultBuilder
+from pinecone_embed_async._calls.runtime import CallObserver
+from pinecone_embed_async._calls.source import ReadAhead, SourceReader
+from pinecone_embed_async._calls.stream_results import EmbeddedBatch, EmbeddingsT, ItemT, StreamResults
 from pinecone_embed_async._errors import ClosedError, EmbedError, unexpected_error
-from pinecone_embed_async._results import summed_up, with_outcome
+from pinecone_embed_async._planning import Splitter
+from pinecone_embed_async._results import Dimension, all_steps, summed_up, with_outcome
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from typing import Self
 
-    from pinecone_embed_async._calls.result_builder import ResultBuilder
+    from pinecone_embed_async._calls.runtime import Runtime
     from pinecone_embed_async._calls.scheduler import Scheduler
-    from pinecone_embed_async._calls.source import ReadAhead, SourceReader
-    from pinecone_embed_async._calls.stream_results import PendingBatch, StreamResults
+    from pinecone_embed_async._calls.source import Source
+    from pinecone_embed_async._calls.stream_results import PendingBatch
+    from pinecone_embed_async._options import CallOptions, StreamOptions
     from pinecone_embed_async._planning import PlannedRequest, RequestPlanner
     from pinecone_embed_async._results import Usage
 
@@ -245,3 +252,66 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
             if job_error is None or not reader.was_cancelled:
                 raise reader.error
         raise StopAsyncIteration
+
+
+@contextlib.asynccontextmanager
+async def open_stream(
+    runtime: Runtime, source: Source[ItemT], options: CallOptions, reading: StreamOptions
+) -> AsyncIterator[EmbeddingStream[ItemT, Any]]:
+    """Embed a source while the block runs; see `EmbedClient.stream`."""
+    runtime.check_open()
+    await runtime.describe(options)
+    parameters, cache = options.parameters, runtime.options.cache
+    dimension, window = Dimension(parameters.dimension), reading.window or 2 * runtime.options.max_concurrency
+    results = StreamResults(dimension, parameters.limits, ordered=reading.ordered, looks_up=cache is not None)
+    ahead = ReadAhead(results, window)
+    planner = runtime.planner(results.pending, results, parameters, is_single=False)
+    stream: EmbeddingStream[ItemT, Any] = EmbeddingStream(
+        results,
+        planner,
+        lambda builder: all_steps(builder.finish(runtime.options.model, runtime.engine.vector_type)),
+        ResultBuilder(0, 0, dimension),
+        ahead,
+        raises=options.raises,
+    )
+    subject = runtime.observed_call("stream", parameters, None)
+    observer = _StreamObserver(runtime, options, subject, results, results, None, stream)
+    scheduler = runtime.scheduler(planner, results, options, observer, options.deadline, window)
+    reader = SourceReader(
+        source,
+        reading.text,
+        Splitter(parameters.limits),
+        ahead,
+        clock=runtime.options.clock,
+        in_thread=reading.in_thread,
+        executor=runtime.options.executor,
+        max_delay=reading.max_delay,
+        neighbour=runtime.sources if isinstance(source, AsyncIterable) else None,
+    )
+
+    async def look_up(request: PlannedRequest) -> None:
+        if cache is None or parameters.key_maker is None:
+            return
+        values = await cache.values(parameters.key_maker.keys_of(request.texts))
+        # Read after the look-up: the first answer may have settled the type and dimension meanwhile.
+        found = runtime.read(cache, values, dimension.value)
+        results.looked_up(request, found)
+        if len(found.rows):
+            scheduler.report()
+        scheduler.fill()
+        scheduler.notify()
+
+    with runtime.observing(observer), runtime.registered(scheduler):
+        async with stream.running(scheduler, reader, None if cache is None else look_up):
+            yield stream
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class _StreamObserver(CallObserver):
+    """Wakes the consumers of a stream, too."""
+
+    _stream: EmbeddingStream[Any, Any]
+
+    def changed(self) -> None:
+        """Wake the consumers."""
+        self._stream.changed()

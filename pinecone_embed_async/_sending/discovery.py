@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pinecone_embed_async._errors import ClosedError, EmbedError, kind_of
 from pinecone_embed_async._log import logger
 from pinecone_embed_async._models import described_model
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from pinecone_embed_async._clock import Clock
     from pinecone_embed_async._models import KnownModel
     from pinecone_embed_async._wire import ModelInfo
 
 LOOK_UP_SECONDS = 5.0
 """How long to wait for the answer: it has a few kilobytes, and a call waits for it."""
+
+
+class ModelSource(Protocol):
+    """Asks the service about a client's model."""
+
+    async def describe_model(self, *, is_tried_once: bool) -> ModelInfo:
+        """The description of the model; in one attempt, if `is_tried_once`."""
 
 
 class Discovery:
@@ -41,12 +46,12 @@ class Discovery:
     def __repr__(self) -> str:
         return f"<Discovery {'pending' if not self.is_done else 'done'}>"
 
-    async def ask(self, fetch: Callable[[], Awaitable[ModelInfo]]) -> None:
+    async def ask(self, service: ModelSource) -> None:
         """Wait until the description has been fetched. If the caller that fetches it is cancelled, the next one does.
 
         Args:
-            fetch: fetches it, in one attempt. Not stored: a method of the client would create a reference cycle, and a
-                client dropped unclosed would then release its sessions only after they have warned.
+            service: describes the model. Not stored: it holds this object, and in a reference cycle a client dropped
+                unclosed would release its sessions only after they have warned.
 
         Raises:
             ClosedError: the client was closed before it could be fetched.
@@ -60,15 +65,15 @@ class Discovery:
                 continue
             fetched = self._fetching[loop] = asyncio.Event()
             try:
-                await self._fetch(fetch)
+                await self._fetch(service)
             finally:
                 del self._fetching[loop]
                 fetched.set()
 
-    async def _fetch(self, fetch: Callable[[], Awaitable[ModelInfo]]) -> None:
+    async def _fetch(self, service: ModelSource) -> None:
         try:
             async with self._clock.timeout_at(self._clock.time() + LOOK_UP_SECONDS):
-                self.model = described_model(await fetch())
+                self.model = described_model(await service.describe_model(is_tried_once=True))
         except ClosedError:
             # The client may be opened again, and then fetches it.
             raise

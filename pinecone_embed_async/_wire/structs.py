@@ -5,13 +5,17 @@ Where the reference leaves a type open, the field takes anything; keys that are 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from pinecone_embed_async._errors import ResponseError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+BodyT = TypeVar("BodyT")
 
 VectorType = Literal["dense", "sparse"]
 """The vector type of a model, as in `vector_type`."""
@@ -167,15 +171,24 @@ def decode_model(body: bytes) -> ModelInfo:
     """The answer of `GET /models/{name}`.
 
     Raises:
-        msgspec.DecodeError: the body does not match the reference.
+        ResponseError: the body does not match the reference.
     """
-    return _MODEL.decode(body)
+    return _decoded(_MODEL, body)
 
 
 def decode_models(body: bytes) -> list[ModelInfo]:
     """The answer of `GET /models`.
 
     Raises:
-        msgspec.DecodeError: the body does not match the reference.
+        ResponseError: the body does not match the reference.
     """
-    return _MODELS.decode(body).models
+    return _decoded(_MODELS, body).models
+
+
+def _decoded(decoder: msgspec.json.Decoder[BodyT], body: bytes) -> BodyT:
+    problem = None
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        problem = str(error) if isinstance(error, msgspec.DecodeError) else type(error).__name__
+    raise ResponseError(f"the answer cannot be read: {problem}")

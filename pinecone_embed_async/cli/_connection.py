@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pinecone_embed_async import EmbedClient, Quota, SqliteCache
-from pinecone_embed_async._client import DEFAULT_BASE_URL
+from pinecone_embed_async._options import DEFAULT_BASE_URL
 from pinecone_embed_async._rate_limit import PlanName
 
 _API_VERSION = "2025-10"

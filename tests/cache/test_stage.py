@@ -30,9 +30,9 @@ from pinecone_embed_async import (
     SparseVector,
     SqliteCache,
 )
-from pinecone_embed_async._cache import decode_values
-from pinecone_embed_async._cache.stage import CacheWriter
+from pinecone_embed_async._cache import CacheStage, decode_values
 from pinecone_embed_async._calls import ResultBuilder
+from pinecone_embed_async._clock import SystemClock
 from pinecone_embed_async._planning import RequestLimits, plan_request
 from pinecone_embed_async._results import Dimension
 from pinecone_embed_async._wire import Answer
@@ -275,9 +275,16 @@ async def test_an_emulators_answers_are_never_taken_for_the_services(emulator: E
     async with client_of(emulator, shelf) as client:
         await client.embed(TEXTS)
     real = EmbedClient(E5, api_key="k", cache=shelf, parameters={"input_type": "passage"})
-    job = real._job(None, None, None, "bulk")
-    assert job.key_maker is not None
-    assert not set(job.key_maker.keys_of(TEXTS)) & set(shelf.values)
+    key_maker = real._runtime.parameters(None, None).key_maker
+    assert key_maker is not None
+    assert not set(key_maker.keys_of(TEXTS)) & set(shelf.values)
+
+
+async def test_a_parameter_that_makes_no_key_is_refused_before_anything_is_sent(emulator: Emulator, shelf: Shelf) -> None:
+    async with client_of(emulator, shelf) as client:
+        with pytest.raises(ConfigurationError, match="parameters"):
+            await client.embed(TEXTS, parameters={"nested": {1: "a key that is no text"}})
+    assert emulator.statistics().requests == 0
 
 
 async def test_differently_spelled_addresses_are_the_same_service(emulator: Emulator, shelf: Shelf) -> None:
@@ -563,12 +570,9 @@ async def test_the_answer_to_a_probe_is_not_cached() -> None:
     limits = RequestLimits(inputs=2, sequence_length=8)
     request = plan_request(["first"], 0, limits, origin=0)
     probe = plan_request(["probe"], 0, limits, origin=-1, is_probe=True)
-    kept: dict[str, bytes] = {}
-
-    async def keep(texts: Sequence[str], values: list[bytes], until: float | None) -> None:
-        kept.update(zip(texts, values, strict=True))
-
-    writer = CacheWriter(ResultBuilder(0, 1, Dimension(2)), keep)
+    shelf = Shelf()
+    stage = CacheStage(shelf, address="a", api_version="v", model="m", clock=SystemClock())
+    writer = stage.writer(ResultBuilder(0, 1, Dimension(2)), stage.key_maker(b"{}"))
     writer.rows(request, 2)[:] = [1, 2]
     # Its answer is decoded at the same time as the first.
     writer.rows(probe, 2)[:] = [3, 4]
@@ -576,8 +580,8 @@ async def test_the_answer_to_a_probe_is_not_cached() -> None:
     for one in (probe, request):
         writer.answered(one, answer)
     await writer.keep(probe)
-    assert not kept
+    assert not shelf.values
     await writer.keep(request)
-    found = decode_values([kept["first"]], vector_type="dense", dimension=2)
+    found = decode_values(list(shelf.values.values()), vector_type="dense", dimension=2)
     assert found.dense is not None
     assert found.dense.tolist() == [[1, 2]]

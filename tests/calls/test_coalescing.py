@@ -5,6 +5,7 @@ import copy
 import pickle
 import re
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -85,7 +86,10 @@ class CoalescerBench:
         self.ended: set[SharedRequest] = set()
 
     def join(self, text: str, key: str = "k", deadline: float | None = None) -> Waiter:
-        return self.coalescer.join(key, text, self.limits, send=self.requests.append, wake=lambda: None, deadline=deadline)
+        return self.coalescer.join(key, text, self.limits, sender=self, woken=Future(), deadline=deadline)
+
+    def send(self, shared: SharedRequest) -> None:
+        self.requests.append(shared)
 
     def end(self, number: int) -> None:
         self.ended.add(self.requests[number])
@@ -393,7 +397,7 @@ class Service:
                 limits=self.limits,
                 dimension=None,
                 deadline=None if timeout is None else self.clock.time() + timeout,
-                scheduler_of=self.scheduler_of,
+                maker=self,
             )
             if isinstance(outcome, BaseException):
                 raise outcome
@@ -401,7 +405,7 @@ class Service:
 
         return asyncio.create_task(call())
 
-    def scheduler_of(self, texts: Sequence[str], results: SingleResults, deadline: float | None) -> Scheduler:
+    def scheduler(self, texts: Sequence[str], results: SingleResults, deadline: float | None) -> Scheduler:
         requests = Requests(texts, lambda: self.limits)
 
         async def send(

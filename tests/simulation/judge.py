@@ -115,10 +115,10 @@ class Judge:
     def at_rest(self) -> None:
         """Check, while everything waits, that every permit is on the wire, and that no request waits for a free one."""
         for number, (_, client, _) in enumerate(self._clients):
-            due = client._gate._limiter.next_at
+            due = client._runtime.options.gate._limiter.next_at
             if due + INSTANT < _now():
                 self.found("starves", f"a request of client {number} could go at {due}, and waits at {_now()}")
-            counted, seen = client._engine.in_flight, len(self._service.journal.active[number])
+            counted, seen = client._runtime.engine.in_flight, len(self._service.journal.active[number])
             if counted != seen:
                 self.found("permits", f"client {number} has {counted} in flight, {seen} are on the wire, at {_now()}")
             if self._scenario.service.bills and self._clients[number][0].quota != "backend":
@@ -213,7 +213,7 @@ class Judge:
     def _probes(self, exchange: Exchange) -> list[int]:
         """The tokens of requests that probe whether a limit has been raised."""
         key = MODEL, exchange.input_type
-        permits = self._clients[exchange.client][1]._gate._limiter._open
+        permits = self._clients[exchange.client][1]._runtime.options.gate._limiter._open
         return [permit.tokens for permit in permits if permit.is_probe and permit.key == key]
 
     def _end_of(self, exchange: Exchange) -> float:

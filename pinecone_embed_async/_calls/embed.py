@@ -1,0 +1,237 @@
+"""A call of `embed`: reads all inputs, takes what the cache has, sends the rest, and builds the result."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from pinecone_embed_async._cache import LOOKED_UP_AT_ONCE, READ_AT_ONCE
+from pinecone_embed_async._calls.result_builder import ResultBuilder
+from pinecone_embed_async._calls.runtime import CallObserver
+from pinecone_embed_async._errors import DeadlineExceededError, EmbedError, Failure, InputError
+from pinecone_embed_async._foreign import Cancellations, StrayCancellationError
+from pinecone_embed_async._inputs import SLICE, ReadInputs, read_inputs
+from pinecone_embed_async._planning import Deduplicator, Requests
+from pinecone_embed_async._results import Dimension, summed_up, with_outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from pinecone_embed_async._cache import CacheStage, KeyMaker
+    from pinecone_embed_async._calls.runtime import Runtime
+    from pinecone_embed_async._inputs import Inputs
+    from pinecone_embed_async._options import CallOptions
+    from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings
+
+StepsT = TypeVar("StepsT")
+
+
+async def embed(
+    runtime: Runtime, inputs: Inputs, options: CallOptions, *, dedupe: bool
+) -> DenseEmbeddings | SparseEmbeddings:
+    """Embed any number of inputs; see `EmbedClient.embed`."""
+    read: ReadInputs | None = None
+    try:
+        read = await _read_until(runtime, inputs, options.deadline)
+        problem = read.error() if options.raises else None
+        if problem is not None:
+            raise problem
+        call = await _gathered(runtime, options, read, dedupe=dedupe)
+    finally:
+        # Error reports that include the locals of frames must show no texts.
+        del inputs
+        read = None
+    # Reading an async iterable may take a while.
+    runtime.check_open()
+    if call.texts:
+        await runtime.describe(options)
+    count, builder = len(call.texts), call.builder
+    subject = runtime.observed_call("embed", options.parameters, count)
+    observer = CallObserver(runtime, options, subject, builder, builder.account, count)
+    with runtime.observing(observer):
+        return await call.run(observer)
+
+
+async def _read_until(runtime: Runtime, inputs: Inputs, deadline: float | None) -> ReadInputs:
+    """Read the inputs until the deadline, or until the client is closed."""
+    problem: EmbedError | None = None
+    if type(inputs) is str:
+        # Nothing blocks, and setting up the scope takes longer than reading one text.
+        read = ReadInputs()
+        read.add(inputs)
+        return read
+    cancellations = await Cancellations.counted()
+    try:
+        async with runtime.interruptible(deadline) as scope:
+            if isinstance(inputs, AsyncIterable):
+                return await runtime.sources.ask(read_inputs(inputs))
+            return await read_inputs(inputs)
+    except InputError as error:
+        # A traceback would keep frames, and so texts, alive.
+        problem = error.with_traceback(None)
+    except TimeoutError:
+        # The source's own time-outs are the caller's to handle.
+        if not scope.expired():
+            raise
+        problem = DeadlineExceededError("the deadline of the call passed while its inputs were read")
+    except (StopAsyncIteration, StrayCancellationError, asyncio.CancelledError) as error:
+        if isinstance(error, asyncio.CancelledError) and cancellations.is_callers:
+            raise
+        name = "StopAsyncIteration" if isinstance(error, StopAsyncIteration) else "CancelledError"
+        problem = EmbedError(
+            f"the source of the inputs raised {name}, which is neither its end nor the caller's cancellation"
+        )
+    finally:
+        del inputs
+    runtime.check_open()
+    raise problem
+
+
+async def _gathered(runtime: Runtime, options: CallOptions, read: ReadInputs, *, dedupe: bool) -> _Call:
+    """The call for the inputs read; with `dedupe`, equal ones share a row."""
+    texts, failures, positions, usable = read.texts, read.failures(), None, None
+    room = len(texts)
+    if dedupe:
+        # Inputs with the same fault share one row, too.
+        keys: list[str | int] = [*texts]
+        for number, failure in enumerate(failures):
+            for index in failure.indices:
+                keys[index] = number
+        distinct = Deduplicator(room)
+        for start in range(0, room, SLICE):
+            distinct.add(keys[start : start + SLICE])
+            await asyncio.sleep(0)
+        positions = distinct.positions
+        if positions is not None:
+            keys = distinct.keys
+            rows = {key: row for row, key in enumerate(keys) if isinstance(key, int)}
+            failures = tuple(Failure([rows[number]], failure.error) for number, failure in enumerate(failures))
+            texts = [key if isinstance(key, str) else "" for key in keys]
+    builder = ResultBuilder(0, len(texts), Dimension(options.parameters.dimension), room)
+    if failures:
+        refused = np.concatenate([np.asarray(failure.indices, np.intp) for failure in failures])
+        usable = np.setdiff1d(np.arange(len(texts)), refused)
+        builder.account.refuse(failures)
+        builder.limit_to(usable)
+    return _Call(runtime, options, texts, builder, positions, usable)
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class _Call:
+    """The inputs of a call, read and checked.
+
+    Attributes:
+        texts: the inputs, each once with `dedupe`.
+        builder: builds the result.
+        positions: with `dedupe`, for each input the position of its text; else `None`.
+        usable: positions of the valid texts; `None` if all inputs are valid.
+    """
+
+    _runtime: Runtime
+    _options: CallOptions
+    texts: Sequence[str]
+    builder: ResultBuilder
+    positions: NDArray[np.intp] | None
+    usable: NDArray[np.intp] | None
+
+    async def run(self, observer: CallObserver) -> DenseEmbeddings | SparseEmbeddings:
+        """Embed the inputs."""
+        runtime, options, builder, count = self._runtime, self._options, self.builder, len(self.texts)
+        requests = Requests(await self._unsettled(), options.parameters.limits)
+        outcomes = builder.account
+        is_single = count - builder.cached_count - outcomes.failed_count == 1
+        planner = runtime.planner(requests, builder, options.parameters, is_single=is_single)
+        scheduler = runtime.scheduler(planner, builder, options, observer, options.deadline)
+        with runtime.registered(scheduler):
+            async with scheduler.running():
+                if builder.cached_count:
+                    scheduler.report()
+        vector_type = runtime.engine.vector_type
+        result = await _run_in_slices(builder.finish(runtime.options.model, vector_type, self.positions))
+        if scheduler.error is not None:
+            # Raised with `on_error="return"` as well, which covers failed inputs only.
+            raise with_outcome(scheduler.error, result)
+        if outcomes.embedded_count == count:
+            # The last answer may have come after the job had ended; then nothing is missing.
+            return result
+        error = planner.job_error or outcomes.first_error()
+        if error is None and not result.failures:
+            raise with_outcome(EmbedError("the call ended before all inputs were tried, for an unknown reason"), result)
+        if error is not None and options.raises:
+            raise with_outcome(error, result) if planner.job_error is not None else summed_up(error, result)
+        return result
+
+    async def _unsettled(self) -> Iterable[str]:
+        """The valid texts that the cache does not have."""
+        cache, key_maker = self._runtime.options.cache, self._options.parameters.key_maker
+        if cache is None or key_maker is None:
+            return self._usable_texts()
+        missing = await self._look_up(cache, key_maker)
+        self._runtime.check_open()
+        return (self.texts[position] for position in missing)
+
+    def _usable_texts(self) -> Sequence[str]:
+        return self.texts if self.usable is None else [self.texts[position] for position in self.usable.tolist()]
+
+    async def _look_up(self, cache: CacheStage, key_maker: KeyMaker) -> list[int]:
+        """Take the cached rows, and return the positions of the other texts."""
+        builder, texts, usable = self.builder, self._usable_texts(), self.usable
+        count = len(texts)
+        missing: dict[int, NDArray[np.intp]] = {}
+        starts = iter(range(0, count, LOOKED_UP_AT_ONCE))
+        problems: list[EmbedError] = []
+
+        async def look_up_parts() -> None:
+            for start in starts:
+                keys = key_maker.keys_of(texts[start : start + LOOKED_UP_AT_ONCE])
+                try:
+                    values = await cache.values(keys)
+                    for at in range(0, len(values), READ_AT_ONCE):
+                        found = self._runtime.read(cache, values[at : at + READ_AT_ONCE], builder.dimension)
+                        if usable is None:
+                            builder.found(found, start + at)
+                        else:
+                            builder.found(replace(found, rows=usable[found.rows + start + at]))
+                        missing[start + at] = found.missing + start + at
+                        await asyncio.sleep(0)
+                except EmbedError as error:
+                    # Not raised here: Python 3.11's task groups leave the caller marked as cancelled when a task fails.
+                    problems.append(error.with_traceback(None))
+                    return
+
+        with contextlib.suppress(TimeoutError):
+            async with self._runtime.interruptible(self._options.deadline), asyncio.TaskGroup() as group:
+                # The cache looks up one part while the rows of another are copied.
+                for _ in range(2):
+                    group.create_task(look_up_parts(), name="look up inputs")
+        if problems:
+            raise problems[0]
+        # After the deadline, the scheduler reports it for everything that was not looked up.
+        parts = [
+            missing[start] if start in missing else np.arange(start, min(start + READ_AT_ONCE, count))
+            for start in range(0, count, READ_AT_ONCE)
+        ]
+        misses = np.concatenate([np.empty(0, np.intp), *parts])
+        misses = misses if usable is None else usable[misses]
+        if builder.cached_count:
+            builder.limit_to(misses)
+        positions: list[int] = misses.tolist()
+        return positions
+
+
+async def _run_in_slices(steps: Generator[None, None, StepsT]) -> StepsT:
+    """Run a generator, one step per event loop iteration, and return its result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: StepsT = end.value
+            return result
+        await asyncio.sleep(0)

@@ -1,0 +1,395 @@
+"""What the calls of a client share, and what closing it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import msgspec
+
+from pinecone_embed_async import _models
+from pinecone_embed_async._calls.scheduler import Scheduler
+from pinecone_embed_async._calls.single_calls import JoinedCounts, SingleCalls
+from pinecone_embed_async._errors import ClosedError
+from pinecone_embed_async._foreign import Neighbour
+from pinecone_embed_async._options import call_options, check_parameters
+from pinecone_embed_async._planning import Estimator, Learned, RequestPlanner
+from pinecone_embed_async._sending import Discovery, Engine
+from pinecone_embed_async._statistics import Progress, Statistics
+from pinecone_embed_async._telemetry import CallObservation, ObservedCall
+from pinecone_embed_async._wire import decode_model, decode_models
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from typing import Any, Unpack
+
+    from pinecone_embed_async._cache import CacheStage, Found
+    from pinecone_embed_async._calls.outcomes import Outcomes
+    from pinecone_embed_async._calls.result_builder import ResultBuilder
+    from pinecone_embed_async._calls.stream_results import StreamResults
+    from pinecone_embed_async._options import CallArguments, CallOptions, ClientOptions, Parameters
+    from pinecone_embed_async._planning import OutcomeRecorder, PendingInputs, Sink
+    from pinecone_embed_async._telemetry import ObservableCall, Operation
+    from pinecone_embed_async._wire import ModelInfo
+
+
+MOST_REMEMBERED = 16
+"""Most input types whose checked parameters are kept. The service knows two."""
+
+
+class Runtime:
+    """What the calls of a client share.
+
+    Args:
+        options: the client's options.
+
+    Attributes:
+        options: the client's options.
+        engine: sends the requests.
+        sources: awaits asynchronous sources; one for the client's lifetime, since it holds the tasks of those left running.
+        learned: what answers have taught about requests.
+        discovery: the service's description of the model.
+    """
+
+    def __init__(self, options: ClientOptions) -> None:
+        clock = options.clock
+        self.options = options
+        self.engine = Engine(options, options.gate, clock=clock, draw=options.draw)
+        self.sources = Neighbour("the source", clock)
+        self.learned = Learned()
+        self.discovery = Discovery(is_wanted=options.should_look_up_model, clock=clock)
+        self._joined = JoinedCounts()
+        self._is_closed = False
+        self._usual: dict[str | None, Parameters] = {}
+        self._schedulers: dict[Scheduler, None] = {}
+        # Waits for foreign code before a scheduler exists.
+        self._scopes: dict[asyncio.Timeout, asyncio.AbstractEventLoop] = {}
+        self._single_calls: dict[tuple[int, asyncio.AbstractEventLoop], SingleCalls] = {}
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._is_closed else ""
+        return f"{self.options.model!r}, {self.engine.in_flight} in flight{state}"
+
+    def __del__(self) -> None:
+        # Missing if the constructor failed.
+        engine = getattr(self, "engine", None)
+        if engine is not None:
+            engine.abandon()
+
+    # Opening and closing.
+
+    async def open(self) -> None:
+        """Let calls begin, again after a close, and open the connections."""
+        self._is_closed = False
+        await self.engine.open()
+
+    def check_open(self) -> None:
+        """Raise the error of a call of a closed client.
+
+        Raises:
+            ClosedError: the client is closed.
+        """
+        if self._is_closed:
+            raise ClosedError("the client is closed; open it again with `async with`")
+
+    async def aclose(self) -> None:
+        """End the running calls of this event loop, and close its connections."""
+        self._is_closed = True
+        loop = asyncio.get_running_loop()
+        # A copy, because other threads may add theirs meanwhile.
+        schedulers = [scheduler for scheduler in self._schedulers.copy() if scheduler.loop is loop]
+        single_calls = self._single_calls.get((os.getpid(), loop))
+        for scope in [scope for scope, place in list(self._scopes.items()) if place is loop]:
+            if not scope.expired():
+                scope.reschedule(0)
+        for scheduler in schedulers:
+            scheduler.stop(ClosedError("the client was closed before all inputs were embedded"))
+        try:
+            if single_calls is not None:
+                single_calls.stop(ClosedError("the client was closed before the text was embedded"))
+                await single_calls.drained()
+            for scheduler in schedulers:
+                await scheduler.drained()
+        finally:
+            # Also if waiting for them is cancelled.
+            await self.engine.aclose()
+
+    @contextlib.asynccontextmanager
+    async def interruptible(self, deadline: float | None) -> AsyncIterator[asyncio.Timeout]:
+        """A scope for awaiting foreign code until the deadline, or until the client is closed.
+
+        Raises:
+            TimeoutError: either came first.
+        """
+        async with self.options.clock.timeout_at(deadline) as scope:
+            self._scopes[scope] = asyncio.get_running_loop()
+            try:
+                yield scope
+            finally:
+                del self._scopes[scope]
+
+    @contextlib.contextmanager
+    def registered(self, scheduler: Scheduler) -> Iterator[None]:
+        """Let `aclose` stop the scheduler while the block runs."""
+        self._schedulers[scheduler] = None
+        try:
+            yield
+        finally:
+            del self._schedulers[scheduler]
+
+    def single_calls(self) -> SingleCalls:
+        """The single calls of the running loop; their tasks are of no use in another loop or process."""
+        place = os.getpid(), asyncio.get_running_loop()
+        single_calls = self._single_calls.get(place)
+        if single_calls is None:
+            for other in self._single_calls.copy():
+                if other[1].is_closed():
+                    self._single_calls.pop(other, None)
+            single_calls = self._single_calls[place] = SingleCalls(
+                clock=self.options.clock,
+                max_delay=self.options.max_delay,
+                max_under_way=self.options.max_concurrency,
+                joined=self._joined,
+            )
+        return single_calls
+
+    # The options of a call.
+
+    def call(
+        self, input_type: str | None, parameters: Mapping[str, Any] | None, **others: Unpack[CallArguments]
+    ) -> CallOptions:
+        """Check the options of a call that starts now.
+
+        Raises:
+            ClosedError: the client is closed.
+            ConfigurationError: one is invalid.
+        """
+        self.check_open()
+        return call_options(self.parameters(parameters, input_type), self.options.clock.time(), **others)
+
+    def parameters(self, given: Mapping[str, Any] | None, input_type: str | None) -> Parameters:
+        """Check the parameters of a call.
+
+        Raises:
+            ConfigurationError: they are invalid.
+        """
+        is_usual = given is None and (input_type is None or type(input_type) is str)
+        if is_usual and input_type in self._usual:
+            return self._usual[input_type]
+        is_final = self.discovery.is_done
+        known = self.discovery.model or _models.KNOWN_MODELS.get(self.options.model)
+        checked = check_parameters(self.options, known, self.learned, given, input_type, is_final=is_final)
+        if is_usual and is_final and len(self._usual) < MOST_REMEMBERED:
+            self._usual[input_type] = checked
+        return checked
+
+    async def describe(self, options: CallOptions) -> None:
+        """Adapt a call's options to the service's description of the model, which is fetched once.
+
+        Raises:
+            ClosedError: the client was closed meanwhile.
+            ConfigurationError: the described model does not take the parameters.
+        """
+        if self.discovery.is_done:
+            return
+        # If the call's deadline has passed, the scheduler reports it.
+        with contextlib.suppress(TimeoutError):
+            async with self.options.clock.timeout_at(options.deadline):
+                await self.discovery.ask(self)
+        self.check_open()
+        if self.discovery.model is not None:
+            self.engine.learn_vector_type(self.discovery.model.vector_type)
+        options.parameters = self.parameters(options.parameters.values, None)
+
+    def estimator(self, parameters: Parameters, *, dedupe: bool) -> Estimator:
+        """An estimator for texts with these parameters."""
+        return Estimator(
+            parameters.model_limits,
+            self.engine.vector_type,
+            parameters.values.get("input_type"),
+            dedupe=dedupe,
+            bytes_per_token=self.learned.estimator.expected,
+        )
+
+    # The requests of a call, and what the cache has.
+
+    def read(self, cache: CacheStage, values: Sequence[Any], dimension: int | None) -> Found:
+        """Read values of the cache, which may tell the vector type."""
+        found = cache.read(values, self.engine.vector_type, dimension)
+        self.engine.learn_vector_type(found.vector_type)
+        return found
+
+    def planner(
+        self, pending: PendingInputs, results: OutcomeRecorder, parameters: Parameters, *, is_single: bool
+    ) -> RequestPlanner:
+        """Plans the requests of a call."""
+        return RequestPlanner(
+            pending,
+            results,
+            limits=parameters.limits,
+            learned=self.learned,
+            parameters=parameters.encoded,
+            is_single=is_single,
+            now=self.options.clock.time,
+        )
+
+    def scheduler(
+        self,
+        planner: RequestPlanner,
+        sink: Sink,
+        options: CallOptions,
+        observer: Observer,
+        deadline: float | None,
+        window: int | None = None,
+    ) -> Scheduler:
+        """Runs the requests of a call.
+
+        Args:
+            planner: plans the requests.
+            sink: receives the rows.
+            options: options of the call.
+            observer: hears of its steps.
+            deadline: deadline of its requests, by the clock; `None` for none.
+            window: maximum number of requests under way.
+        """
+        parameters, cache, writer = options.parameters, self.options.cache, None
+        if cache is not None and parameters.key_maker is not None:
+            writer = cache.writer(sink, parameters.key_maker)
+        sender = self.engine.sender(
+            parameters.values,
+            writer or sink,
+            parameters.limits,
+            parameters.learn,
+            deadline=deadline,
+            priority=options.priority,
+            calls=observer.calls,
+        )
+        return Scheduler(
+            planner,
+            sender.permit_for,
+            sender.send,
+            window=window or 2 * self.options.max_concurrency,
+            clock=self.options.clock,
+            deadline=deadline,
+            settled=observer.report,
+            changed=observer.changed,
+            keep=None if writer is None else writer.keep,
+        )
+
+    def observed_call(self, operation: Operation, parameters: Parameters, inputs: int | None) -> ObservedCall | None:
+        """A call as the hooks know it; `None` without hooks."""
+        options = self.options
+        if options.dispatcher is None:
+            return None
+        input_type = parameters.values.get("input_type")
+        return ObservedCall(
+            operation,
+            options.model,
+            server_address=options.base_url.host or "",
+            server_port=options.base_url.port or 0,
+            inputs=inputs,
+            input_type=input_type if isinstance(input_type, str) else None,
+            dimension=parameters.dimension,
+        )
+
+    def observing(self, call: ObservableCall) -> contextlib.AbstractContextManager[object]:
+        """Report a call to the hooks while the block runs."""
+        dispatcher, subject = self.options.dispatcher, call.subject
+        if dispatcher is None or subject is None:
+            return _UNOBSERVED
+        return CallObservation(dispatcher, self.options.clock, subject, call)
+
+    # The service's models, and the client's counts.
+
+    async def list_models(self) -> list[ModelInfo]:
+        """See `EmbedClient.list_models`."""
+        self.check_open()
+        return decode_models(await self.engine.get("models", {"type": "embed"}))
+
+    async def describe_model(self, name: str | None = None, *, is_tried_once: bool = False) -> ModelInfo:
+        """See `EmbedClient.describe_model`; without retries if `is_tried_once`."""
+        self.check_open()
+        path = f"models/{quote(self.options.model if name is None else name, safe='')}"
+        return decode_model(await self.engine.get(path, {}, is_tried_once=is_tried_once))
+
+    def statistics(self) -> Statistics:
+        """See `EmbedClient.statistics`."""
+        engine, cache = self.engine, self.options.cache
+        quotas = self.options.gate.statistics()
+        return Statistics(
+            **msgspec.structs.asdict(engine.counters),
+            in_flight=engine.in_flight,
+            concurrency=engine.concurrency,
+            waiting=engine.waiting,
+            quotas=quotas,
+            waited=sum(quota.waited for quota in quotas),
+            bytes_per_token=self.learned.estimator.expected,
+            decoder=engine.decoder_name,
+            joined=self._joined.calls,
+            joined_requests=self._joined.requests,
+            cache_hits=0 if cache is None else cache.hits,
+            cache_misses=0 if cache is None else cache.misses,
+            retry_budget=engine.budget.tokens,
+        )
+
+
+_UNOBSERVED = contextlib.nullcontext()
+
+
+class Observer:
+    """Hears of the steps of a call; this one does nothing."""
+
+    def report(self) -> None:
+        """Requests or inputs were settled."""
+
+    def changed(self) -> None:
+        """A request or the whole call has ended in any way."""
+
+    def calls(self) -> tuple[ObservedCall, ...]:
+        """The unfinished calls that requests are sent for, as the hooks know them."""
+        return ()
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class CallObserver(Observer):
+    """Reports the progress of a call to its caller, and its totals to the hooks.
+
+    Attributes:
+        subject: the call as the hooks know it; `None` without hooks.
+    """
+
+    _runtime: Runtime
+    _options: CallOptions
+    subject: ObservedCall | None
+    _results: ResultBuilder | StreamResults
+    _counts: Outcomes | StreamResults
+    _total: int | None
+    """Inputs of the call; `None` if unknown."""
+
+    def report(self) -> None:
+        """Call `progress`."""
+        if self._options.progress is None:
+            return
+        counts, usage, retries = self._counts, self._results.usage, self._runtime.engine.counters.retries
+        self._options.progress(
+            Progress(counts.embedded_count, counts.failed_count, self._total, usage.requests, usage.total_tokens, retries)
+        )
+
+    def calls(self) -> tuple[ObservedCall, ...]:
+        """This call alone; none without hooks."""
+        return () if self.subject is None else (self.subject,)
+
+    def totals(self, is_well: bool) -> dict[str, int]:  # noqa: ARG002, FBT001 - as `ObservableCall` has it
+        """The totals reported to the hooks."""
+        embedded = self._counts.embedded_count
+        return {
+            "embedded": embedded,
+            "failed": self._counts.failed_count if self._total is None else self._total - embedded,
+            "tokens": self._results.usage.total_tokens,
+            "cached": self._results.cached_count,
+            "attempts": self._results.usage.requests,
+        }

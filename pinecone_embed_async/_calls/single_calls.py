@@ -1,0 +1,249 @@
+"""Single calls of one event loop that share requests, and the tasks of these."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from pinecone_embed_async._calls.coalescer import Coalescer
+from pinecone_embed_async._calls.single_results import SingleResults, own_error
+from pinecone_embed_async._errors import ClosedError, DeadlineExceededError
+from pinecone_embed_async._results import Dimension
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+    from contextlib import AbstractContextManager
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pinecone_embed_async._calls.coalescer import SharedRequest, Waiter
+    from pinecone_embed_async._calls.scheduler import Scheduler
+    from pinecone_embed_async._clock import Clock, Timer
+    from pinecone_embed_async._errors import EmbedError
+    from pinecone_embed_async._planning import RequestLimits
+    from pinecone_embed_async._results import SparseVector
+    from pinecone_embed_async._telemetry import ObservedCall
+
+
+class SchedulerMaker(Protocol):
+    """Makes the schedulers of shared requests."""
+
+    def scheduler(self, texts: Sequence[str], results: SingleResults, deadline: float | None) -> Scheduler:
+        """The scheduler of a request, from its texts, its results, and the latest deadline of its callers."""
+
+
+class JoinedCounts(msgspec.Struct):
+    """Counts of single calls and their requests.
+
+    Attributes:
+        calls: single calls answered with a vector.
+        requests: requests that answered them.
+    """
+
+    calls: int = 0
+    requests: int = 0
+
+    def add(self, calls: int) -> None:
+        """Count one request that answered `calls` calls."""
+        self.calls += calls
+        self.requests += 1
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class _SentRequest:
+    """A shared request under way.
+
+    Attributes:
+        results: hands the outcomes to the callers.
+        scheduler: sends the request.
+        task: runs the scheduler.
+        end: future that the last caller to leave waits for; `None` while none waits.
+    """
+
+    results: SingleResults
+    scheduler: Scheduler
+    task: asyncio.Task[None]
+    end: asyncio.Future[None] | None = None
+
+    async def wait_or_cancel(self) -> None:
+        """Wait for the end of the task, and cancel it if the caller is cancelled."""
+        cancellation: asyncio.CancelledError | None = None
+        while not self.task.done():
+            self.end = self.task.get_loop().create_future()
+            try:
+                await self.end
+            except asyncio.CancelledError as error:
+                self.task.cancel()
+                cancellation = error
+        if cancellation is not None:
+            raise cancellation
+
+
+class SingleCalls:
+    """Coalesces the single calls of the running event loop.
+
+    The callers of a shared request own its task together: it runs as long as one of them waits, and the last one to leave
+    cancels it if it is not done, and waits for its end.
+
+    Args:
+        clock: the time.
+        max_delay: maximum seconds that a call waits for others.
+        max_under_way: requests with equal parameters under way, at which only full ones are sent.
+        joined: counts of calls and requests, written to.
+    """
+
+    def __init__(self, *, clock: Clock, max_delay: float, max_under_way: int, joined: JoinedCounts) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._clock = clock
+        self._joined = joined
+        self._coalescer = Coalescer(
+            clock=clock, call_soon=self._loop.call_soon, max_delay=max_delay, max_under_way=max_under_way
+        )
+        self._sent: dict[SharedRequest, _SentRequest] = {}
+
+    def __repr__(self) -> str:
+        return f"<SingleCalls {self._coalescer!r}>"
+
+    def expect(self, key: Hashable) -> AbstractContextManager[None]:
+        """Let calls with an equal key wait, up to `max_delay`, for one that is being looked up."""
+        return self._coalescer.expect(key)
+
+    async def call(
+        self,
+        text: str,
+        *,
+        key: Hashable,
+        limits: RequestLimits,
+        dimension: int | None,
+        deadline: float | None,
+        maker: SchedulerMaker,
+        observed: ObservedCall | None = None,
+    ) -> NDArray[np.float32] | SparseVector | BaseException:
+        """Embed a text in a request shared with concurrent calls.
+
+        Args:
+            text: text to embed.
+            key: calls with equal keys may share a request.
+            limits: limits of one request.
+            dimension: numbers per row; `None` if unknown.
+            deadline: deadline of this call alone, by the clock; `None` for none.
+            maker: makes the scheduler of a request; the one of its first caller is used.
+            observed: identifies this call to the hooks.
+
+        Returns:
+            The vector, or the error to raise: the caller's own copy, which keeps nothing of the others alive.
+
+        Raises:
+            asyncio.CancelledError: the caller was cancelled.
+        """
+        woken = self._loop.create_future()
+        sender = _Sender(self, maker, dimension)
+        # Before any await, so that calls of the same loop iteration share a request.
+        waiter = self._coalescer.join(key, text, limits, sender=sender, woken=woken, deadline=deadline, call=observed)
+        # Error reports that include the locals of frames must show no texts.
+        del text
+        timer = None if deadline is None else self._clock.call_at(deadline, lambda: self._expire(waiter))
+        try:
+            await woken
+        finally:
+            if timer is not None:
+                timer.cancel()
+            await self._leave(waiter)
+        if waiter.outcome is None:
+            raise RuntimeError("a caller was woken without an outcome")
+        return waiter.outcome
+
+    def stop(self, error: EmbedError) -> None:
+        """End all calls: those on the wire within the scheduler's grace period, the others at once."""
+        for waiter in self._coalescer.cancel_pending():
+            waiter.settle(own_error(error, 0, is_failure=False))
+        for sent in self._sent.values():
+            sent.results.closed_by = error
+            sent.scheduler.stop(error)
+
+    async def drained(self) -> None:
+        """Wait until no request is under way; after `stop`, within the grace period."""
+        for sent in list(self._sent.values()):
+            await sent.scheduler.drained()
+
+    def start(self, shared: SharedRequest, maker: SchedulerMaker, dimension: int | None) -> None:
+        """Start the task of a request."""
+        results = SingleResults(shared, Dimension(dimension), self._joined.add)
+        scheduler = maker.scheduler(list(shared.waiters), results, shared.deadline)
+        task = self._loop.create_task(_run(scheduler), name=f"embed {len(shared.waiters)} joined inputs")
+        self._sent[shared] = _SentRequest(results, scheduler, task)
+        task.add_done_callback(lambda _: self._ended(shared))
+
+    def _ended(self, shared: SharedRequest) -> None:
+        sent = self._sent.pop(shared)
+        # First, so that this caller can ask for another text in time for the next request.
+        if sent.end is not None and not sent.end.done():
+            sent.end.set_result(None)
+        self._coalescer.ended(shared)
+        fault = None if sent.task.cancelled() else sent.task.exception()
+        if sent.results.is_settled:
+            return
+        if sent.task.cancelled():
+            # Not by a caller that still waits.
+            sent.results.not_tried(ClosedError("the task of the shared request was cancelled"))
+        elif sent.scheduler.job_error is not None:
+            sent.results.not_tried(sent.scheduler.job_error)
+        else:
+            sent.results.fail_unexpectedly(fault)
+
+    def _expire(self, waiter: Waiter) -> None:
+        """Settle a caller whose deadline has passed with an error that names the last failure."""
+        sent = self._sent.get(waiter.shared)
+        if sent is None:
+            waiter.settle(DeadlineExceededError("the deadline of the call passed before its request was sent"))
+            return
+        retry = sent.scheduler.retry_of(sent.results.position_of(waiter))
+        error = DeadlineExceededError("the deadline of the call passed before it was embedded")
+        if retry is not None:
+            error = retry.out_of_time("the deadline of the call passed before the answer came")
+        sent.results.timed_out(waiter, error)
+
+    async def _leave(self, waiter: Waiter) -> None:
+        shared = waiter.shared
+        self._coalescer.leave(waiter)
+        sent = self._sent.get(shared)
+        if shared.callers or sent is None:
+            return
+        timer: Timer | None = None
+        if not sent.results.is_settled:
+            sent.task.cancel()
+        elif waiter.deadline is not None:
+            # The answer may still be being cached, for which it has until the deadline.
+            timer = self._clock.call_at(waiter.deadline, functools.partial(_cancel, sent.task))
+        try:
+            await sent.wait_or_cancel()
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class _Sender:
+    """Sends a request in the way of its first caller."""
+
+    single_calls: SingleCalls
+    maker: SchedulerMaker
+    dimension: int | None
+
+    def send(self, shared: SharedRequest) -> None:
+        """See `coalescer.Sender`."""
+        self.single_calls.start(shared, self.maker, self.dimension)
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+
+
+async def _run(scheduler: Scheduler) -> None:
+    async with scheduler.running():
+        pass

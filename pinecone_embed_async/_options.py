@@ -1,0 +1,354 @@
+"""The options of a client, a call and a stream, and every check of them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from pinecone_embed_async import _checks, _models
+from pinecone_embed_async._cache import CacheStage
+from pinecone_embed_async._clock import SystemClock
+from pinecone_embed_async._errors import ConfigurationError
+from pinecone_embed_async._planning import RequestLimits
+from pinecone_embed_async._rate_limit import LimiterOptions, Quota, RateLimitGate, SharedQuota, limiter_options
+from pinecone_embed_async._sending import (
+    EngineOptions,
+    RetryPolicy,
+    check_api_key,
+    check_base_url,
+    check_ssl_context,
+    user_agent,
+)
+from pinecone_embed_async._telemetry import dispatcher_of
+from pinecone_embed_async._wire import encode_parameters, encode_request
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Iterable, Mapping
+    from concurrent.futures import Executor
+    from typing import TypedDict, Unpack
+
+    import aiohttp
+    from yarl import URL
+
+    from pinecone_embed_async._cache import Cache, KeyMaker
+    from pinecone_embed_async._clock import Clock
+    from pinecone_embed_async._planning import Learned, PlannedRequest
+    from pinecone_embed_async._rate_limit import PlanName, Priority, QuotaBackend
+    from pinecone_embed_async._sending import Transport
+    from pinecone_embed_async._statistics import Progress
+    from pinecone_embed_async._telemetry import Hook
+    from pinecone_embed_async._wire import DecoderName, VectorType
+
+    class ClientArguments(TypedDict, total=False):
+        """Keyword arguments of `EmbedClient`."""
+
+        api_key: str | None
+        base_url: str | None
+        api_version: str
+        parameters: Mapping[str, Any] | None
+        quota: Quota | PlanName | SharedQuota | QuotaBackend | None
+        retry: RetryPolicy | None
+        max_concurrency: int
+        max_batch_size: int | None
+        attempt_timeout: float
+        connect_timeout: float
+        max_answer_bytes: int
+        session: aiohttp.ClientSession | None
+        ssl_context: ssl.SSLContext | None
+        transport: Transport | None
+        source_tag: str | None
+        allow_http: bool
+        decoder: DecoderName | None
+        max_delay: float
+        hooks: Iterable[Hook]
+        cache: Cache | None
+        look_up_model: bool | None
+        clock: Clock | None
+        draw: Callable[[], float]
+        executor: Executor | None
+
+    class OneArguments(TypedDict, total=False):
+        """Keyword arguments of `EmbedClient.embed_one`."""
+
+        input_type: str | None
+        parameters: Mapping[str, Any] | None
+        timeout: float | None
+        priority: Priority
+
+    class CallArguments(TypedDict, total=False):
+        """Keyword arguments of every call but those about parameters; `embed_one` has the first two."""
+
+        timeout: float | None
+        priority: str
+        on_error: str
+        progress: Callable[[Progress], None] | None
+
+
+DEFAULT_BASE_URL = "https://api.pinecone.io"
+"""Source: `servers` in the reference of the inference API, 2025-10."""
+
+
+@dataclass(slots=True, repr=False, eq=False, kw_only=True)
+class ClientOptions(EngineOptions):
+    """Checked options of a client, with the parts made from them; see `EmbedClient` for their meaning."""
+
+    parameters: Mapping[str, Any]
+    gate: RateLimitGate
+    max_batch_size: int | None
+    max_delay: float
+    cache: CacheStage | None
+    should_look_up_model: bool
+    clock: Clock
+    draw: Callable[[], float]
+
+    def limits(self, known: _models.KnownModel | None, parameters: Mapping[str, Any]) -> RequestLimits:
+        """What one request may hold for a model with these parameters."""
+        inputs = _models.DEFAULT_MAX_BATCH_SIZE if known is None else known.max_batch_size
+        length = _models.DEFAULT_MAX_SEQUENCE_LENGTH if known is None else known.sequence_length(parameters)
+        if self.max_batch_size is not None:
+            # A known model accepts no larger batches.
+            inputs = self.max_batch_size if known is None else min(inputs, self.max_batch_size)
+        return RequestLimits(inputs=inputs, sequence_length=length)
+
+
+def client_options(model: str, vector_type: str | None, **given: Unpack[ClientArguments]) -> ClientOptions:
+    """Check the options of a client.
+
+    Raises:
+        ConfigurationError: one is invalid.
+    """
+    model = model_name("model", model)
+    _check_parts(given)
+    given_key, given_url = given["api_key"], given["base_url"]
+    key = os.environ.get("PINECONE_API_KEY") if given_key is None else _checks.text("api_key", given_key)
+    if not key:
+        raise ConfigurationError("there is no API key: set PINECONE_API_KEY or pass api_key")
+    host = "" if given_url is None else _checks.text("base_url", given_url)
+    base_url = check_base_url(
+        host or os.environ.get("PINECONE_CONTROLLER_HOST") or DEFAULT_BASE_URL,
+        allow_http=_checks.truth("allow_http", given["allow_http"]),
+    )
+    batch, tag, look_up = given["max_batch_size"], given["source_tag"], given["look_up_model"]
+    clock, retry, version = given["clock"] or SystemClock(), given["retry"], _api_version(given["api_version"])
+    if look_up is None:
+        look_up = model not in _models.KNOWN_MODELS
+    kind = _models.vector_type_of(model, vector_type)
+    return ClientOptions(
+        model=model,
+        api_key=check_api_key(key),
+        base_url=base_url,
+        api_version=version,
+        vector_type=kind,
+        retry=retry or RetryPolicy(),
+        is_patient=retry is not None,
+        max_concurrency=_checks.whole("max_concurrency", given["max_concurrency"]),
+        attempt_timeout=_checks.seconds("attempt_timeout", given["attempt_timeout"]),
+        connect_timeout=_checks.seconds("connect_timeout", given["connect_timeout"]),
+        max_answer_bytes=_checks.whole("max_answer_bytes", given["max_answer_bytes"]),
+        decoder=given["decoder"],
+        session=given["session"],
+        transport=given["transport"],
+        user_agent=user_agent(None if tag is None else _checks.text("source_tag", tag)),
+        dispatcher=dispatcher_of(given["hooks"]),
+        ssl_context=given["ssl_context"],
+        executor=given["executor"],
+        parameters=_models.checked_parameters(given["parameters"]),
+        gate=_gate_of(given["quota"], kind, clock),
+        max_batch_size=None if batch is None else _checks.whole("max_batch_size", batch),
+        max_delay=_checks.seconds("max_delay", given["max_delay"]),
+        cache=_cache_stage(given["cache"], base_url, version, model, clock),
+        should_look_up_model=model not in _models.KNOWN_MODELS
+        if look_up is None
+        else _checks.truth("look_up_model", look_up),
+        clock=clock,
+        draw=given["draw"],
+    )
+
+
+class Parameters(msgspec.Struct, eq=False):
+    """The checked parameters of a model, and what follows from them for requests.
+
+    Attributes:
+        values: the parameters.
+        encoded: their JSON.
+        model_limits: what one request may hold, as far as the model is known.
+        dimension: numbers per vector; `None` if unknown.
+        key_maker: makes the cache's keys; `None` without a cache.
+    """
+
+    values: dict[str, Any]
+    encoded: bytes
+    model_limits: RequestLimits
+    dimension: int | None
+    key_maker: KeyMaker | None
+    _learned: Learned
+
+    def limits(self) -> RequestLimits:
+        """What one request may hold now, by what answers have taught as well."""
+        return self._learned.applied_to(self.model_limits)
+
+    def learn(self, request: PlannedRequest, billed: int) -> None:
+        """Learn from the tokens billed for a request."""
+        self._learned.estimator.learn(request, billed, self.model_limits.sequence_length)
+
+
+def check_parameters(
+    options: ClientOptions,
+    known: _models.KnownModel | None,
+    learned: Learned,
+    given: object,
+    input_type: object,
+    *,
+    is_final: bool,
+) -> Parameters:
+    """Merge the parameters of a call over the client's, and check them.
+
+    Args:
+        options: the client's options.
+        known: description of the model; `None` if there is none.
+        learned: what answers have taught.
+        given: parameters of the call.
+        input_type: short for that key of the parameters.
+        is_final: whether the service will not describe the model any more; until then `known` may be outdated.
+
+    Raises:
+        ConfigurationError: they are invalid.
+    """
+    merged = _models.merge_parameters(options.parameters, given, input_type)
+    if known is not None and is_final:
+        known.check(merged)
+    problem = None
+    try:
+        encoded = encode_request(options.model, (), merged)
+        key_maker = None if options.cache is None else options.cache.key_maker(encode_parameters(merged))
+    except (TypeError, ValueError, RecursionError) as error:
+        problem = str(error)
+    if problem is not None:
+        raise ConfigurationError(f"the parameters have no JSON form: {problem}")
+    dimension = _models.expected_dimension(options.model, merged)
+    return Parameters(merged, encoded, options.limits(known, merged), dimension, key_maker, learned)
+
+
+class CallOptions(msgspec.Struct, eq=False):
+    """Checked options of one call or stream.
+
+    Attributes:
+        parameters: the model's parameters.
+        deadline: deadline by the clock; `None` for none.
+        priority: priority of its requests.
+        raises: whether it raises the error of failed inputs.
+        progress: is called with its progress; `None` if nobody asks.
+    """
+
+    parameters: Parameters
+    deadline: float | None
+    priority: Priority
+    raises: bool
+    progress: Callable[[Progress], None] | None
+
+
+def call_options(parameters: Parameters, now: float, **given: Unpack[CallArguments]) -> CallOptions:
+    """Check the other options of a call that starts `now`.
+
+    Raises:
+        ConfigurationError: one is invalid.
+    """
+    timeout, progress = given["timeout"], given.get("progress")
+    if progress is not None:
+        _checks.callback("progress", progress)
+    return CallOptions(
+        parameters,
+        None if timeout is None else now + _checks.seconds("timeout", timeout),
+        cast("Priority", _checks.one_of("priority", given["priority"], ("interactive", "bulk"))),
+        _checks.one_of("on_error", given.get("on_error", "raise"), ("raise", "return")) == "raise",
+        progress,
+    )
+
+
+class StreamOptions(msgspec.Struct, eq=False):
+    """Options of a stream alone, checked when it is made; see `EmbedClient.stream` for their meaning."""
+
+    text: Callable[[Any], Any] | None
+    ordered: bool
+    window: int | None
+    in_thread: bool
+    max_delay: float
+
+    def __post_init__(self) -> None:
+        if self.text is not None:
+            _checks.callback("text", self.text)
+        if self.window is not None:
+            self.window = _checks.whole("window", self.window)
+        self.max_delay = _checks.seconds("max_delay", self.max_delay)
+
+
+def model_name(argument: str, value: object) -> str:
+    """Check the name of a model.
+
+    Raises:
+        ConfigurationError: it cannot be one.
+    """
+    name = _checks.as_text(value)
+    # Dots alone would make another path of the API; a URL cannot hold surrogates.
+    if not name or name in (".", "..") or not name.isprintable():
+        raise ConfigurationError(f"{argument} must be the name of a hosted model, got {_checks.short(value)}")
+    return name
+
+
+def _api_version(value: object) -> str:
+    version = _checks.text("api_version", value)
+    if not version or not version.isascii() or not version.isprintable() or " " in version:
+        raise ConfigurationError("api_version must be a date such as 2025-10")
+    return version
+
+
+def _gate_of(
+    quota: Quota | str | SharedQuota | QuotaBackend | None, vector_type: VectorType | None, clock: Clock
+) -> RateLimitGate:
+    """The rate limit gate of a quota.
+
+    Raises:
+        ConfigurationError: `quota` is not a quota.
+    """
+    if isinstance(quota, SharedQuota):
+        return quota.gate
+    if quota is None or isinstance(quota, (str, Quota)):
+        return RateLimitGate(limiter_options(quota, vector_type), clock=clock)
+    is_backend = all(callable(getattr(quota, name, None)) for name in ("acquire", "settle"))
+    if is_backend and not isinstance(quota, type):
+        return RateLimitGate(LimiterOptions(), clock=clock, backend=quota)
+    raise ConfigurationError(f"quota must be the name of a plan, a Quota or a SharedQuota, got {type(quota).__name__}")
+
+
+def _cache_stage(cache: Cache | None, base_url: URL, api_version: str, model: str, clock: Clock) -> CacheStage | None:
+    if cache is None:
+        return None
+    address = f"{base_url.scheme}://{base_url.host}:{base_url.port}{base_url.path.rstrip('/')}"
+    return CacheStage(cache, address=address, api_version=api_version, model=model, clock=clock)
+
+
+def _check_parts(given: ClientArguments) -> None:
+    """Refuse parts that cannot replace the client's own."""
+    parts: Mapping[str, object] = given
+    retry, session, transport = given["retry"], given["session"], given["transport"]
+    if retry is not None and not isinstance(retry, RetryPolicy):
+        raise ConfigurationError(f"retry must be a RetryPolicy, got {_checks.short(retry)}")
+    if session is not None and (isinstance(session, type) or not hasattr(session, "connector")):
+        raise ConfigurationError(f"session must be an aiohttp.ClientSession, got {type(session).__name__}")
+    for name, methods, example in (
+        ("transport", ("send",), "MockTransport"),
+        ("cache", ("get_many", "put_many"), "SqliteCache(path)"),
+        ("clock", ("time", "wall_time", "sleep", "timeout_at", "call_at"), "Clock"),
+        ("executor", ("submit",), "ThreadPoolExecutor"),
+    ):
+        if parts[name] is not None:
+            _checks.methods(name, parts[name], methods, example)
+    for name in ("session", "ssl_context"):
+        if transport is not None and parts[name] is not None:
+            raise ConfigurationError(f"pass either {name} or transport: the transport replaces aiohttp")
+    check_ssl_context(given["ssl_context"])
+    _checks.function("draw", given["draw"])
