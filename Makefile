@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests start some three hundred interpreters, each of which would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types unit unit-programs unit-cluster unit-others test-long simulate fuzz planted-bugs coverage docs help-page picture dist bench bench-docs clean
+.PHONY: demo test lint types unit unit-programs unit-cluster unit-others test-long simulate fuzz planted-bugs drawn-faults coverage docs help-page picture dist bench bench-docs clean
 
 demo: $(VENV)/.cli
 	$(BIN)/pinecone-embed demo
@@ -71,6 +71,12 @@ fuzz: $(VENV)/.dev
 # Whether the simulation and the tests find bugs that are planted on purpose. Takes half an hour.
 planted-bugs: $(VENV)/.dev
 	$(BIN)/python scripts/planted_bugs.py
+
+# Whether they find small faults that are drawn by seed. Takes about two hours.
+COUNT ?= 200
+SEED ?= 1
+drawn-faults: $(VENV)/.dev
+	$(BIN)/python scripts/drawn_faults.py --count $(COUNT) --seed $(SEED)
 
 # What no test reaches, by line and branch.
 coverage: $(VENV)/.dev

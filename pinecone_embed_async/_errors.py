@@ -7,10 +7,10 @@ import traceback
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +218,14 @@ def name_positions(positions: Sequence[int]) -> str:
     return named if len(positions) <= NAMED else f"{named} and {len(positions) - NAMED:,} more"
 
 
-def unexpected_error(fault: BaseException, clean: Callable[[str], str] | None = None) -> EmbedError:
+class Cleaner(Protocol):
+    """Removes secrets from messages."""
+
+    def clean(self, message: str) -> str:
+        """The message without secrets."""
+
+
+def unexpected_error(fault: BaseException, redactor: Cleaner | None = None) -> EmbedError:
     """The error for inputs whose request ended with an unexpected exception, such as a bug of this package.
 
     The exception itself holds frames, and through them texts and keys. So the cause is a new exception of the same type,
@@ -226,11 +233,11 @@ def unexpected_error(fault: BaseException, clean: Callable[[str], str] | None = 
 
     Args:
         fault: the exception.
-        clean: removes secrets from its message; without it the message is not shown.
+        redactor: removes secrets from its message; without it the message is not shown.
     """
     kind = type(fault)
     place = _place_of(fault)
-    message = _message_of(fault, clean)
+    message = _message_of(fault, redactor)
     error = EmbedError(
         f"the request was to end with an answer or an error of the service, and ended with {kind.__name__}{message}{place};"
         " only its inputs fail. Unless it came from code that was passed to the client, please report it"
@@ -243,11 +250,11 @@ def unexpected_error(fault: BaseException, clean: Callable[[str], str] | None = 
     return error
 
 
-def _message_of(fault: BaseException, clean: Callable[[str], str] | None) -> str:
-    if clean is None:
+def _message_of(fault: BaseException, redactor: Cleaner | None) -> str:
+    if redactor is None:
         return ""
     try:
-        message = clean(str(fault))
+        message = redactor.clean(str(fault))
     except Exception:  # noqa: BLE001 - a foreign exception, whose message is not needed
         return ""
     return f": {message}" if message else ""

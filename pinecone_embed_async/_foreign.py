@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pinecone_embed_async._log import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Coroutine
 
     from pinecone_embed_async._clock import Clock
 
 ResultT = TypeVar("ResultT")
+LateT_contra = TypeVar("LateT_contra", contravariant=True)
 
 PATIENCE_SECONDS = 1.0
 """How long cancelled code may take to end: rolling back a transaction or releasing a connection takes less, and a caller
@@ -57,6 +58,13 @@ class Cancellations:
         return self.task is None or self.task.cancelling() > self.before
 
 
+class LateResults(Protocol[LateT_contra]):
+    """Takes results that arrive after their caller has gone."""
+
+    def take(self, result: LateT_contra, /) -> None:
+        """Take one."""
+
+
 class Neighbour:
     """Awaits foreign code in tasks of its own, so that it can be abandoned.
 
@@ -84,14 +92,14 @@ class Neighbour:
         work: Coroutine[Any, Any, ResultT] | asyncio.Task[ResultT],
         *,
         until: float | None = None,
-        late: Callable[[ResultT], None] = lambda _: None,
+        late: LateResults[ResultT] | None = None,
     ) -> ResultT:
         """Await `work`, at most until a given time. Work that swallows its cancellation is left behind with a warning.
 
         Args:
             work: a coroutine, or a task, which the caller may have cancelled already.
             until: when to abandon it, by the clock; `None` for never.
-            late: takes a result that arrives after it was abandoned.
+            late: takes a result that arrives after it was abandoned; `None` if nobody needs it.
 
         Raises:
             StrayCancellationError: it was cancelled, and not by the caller.
@@ -146,11 +154,11 @@ class Neighbour:
                 timer.cancel()
         return None
 
-    def _finish_left(self, late: Callable[[ResultT], None], task: asyncio.Task[ResultT]) -> None:
+    def _finish_left(self, late: LateResults[ResultT] | None, task: asyncio.Task[ResultT]) -> None:
         self._left.discard(task)
         # Retrieving its exception keeps asyncio from warning that nobody did.
-        if not task.cancelled() and task.exception() is None:
-            late(task.result())
+        if not task.cancelled() and task.exception() is None and late is not None:
+            late.take(task.result())
 
 
 async def until_done(future: asyncio.Future[Any]) -> None:

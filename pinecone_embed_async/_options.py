@@ -12,7 +12,7 @@ from pinecone_embed_async import _checks, _models
 from pinecone_embed_async._cache import CacheStage
 from pinecone_embed_async._clock import SystemClock
 from pinecone_embed_async._errors import ConfigurationError
-from pinecone_embed_async._planning import RequestLimits
+from pinecone_embed_async._planning import LearnedLimits, RequestLimits
 from pinecone_embed_async._rate_limit import LimiterOptions, Quota, RateLimitGate, SharedQuota, limiter_options
 from pinecone_embed_async._sending import (
     EngineOptions,
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     import aiohttp
     from yarl import URL
 
-    from pinecone_embed_async._cache import Cache, KeyMaker
+    from pinecone_embed_async._cache import Cache, CallCache
     from pinecone_embed_async._clock import Clock
-    from pinecone_embed_async._planning import Learned, PlannedRequest
+    from pinecone_embed_async._planning import Learned
     from pinecone_embed_async._rate_limit import PlanName, Priority, QuotaBackend
     from pinecone_embed_async._sending import Transport
     from pinecone_embed_async._statistics import Progress
@@ -97,13 +97,10 @@ class ClientOptions(EngineOptions):
     """Checked options of a client, with the parts made from them; see `EmbedClient` for their meaning."""
 
     parameters: Mapping[str, Any]
-    gate: RateLimitGate
     max_batch_size: int | None
     max_delay: float
     cache: CacheStage | None
     should_look_up_model: bool
-    clock: Clock
-    draw: Callable[[], float]
 
     def limits(self, known: _models.KnownModel | None, parameters: Mapping[str, Any]) -> RequestLimits:
         """What one request may hold for a model with these parameters."""
@@ -176,24 +173,17 @@ class Parameters(msgspec.Struct, eq=False):
         values: the parameters.
         encoded: their JSON.
         model_limits: what one request may hold, as far as the model is known.
+        limits: what one request may hold, by what answers have taught as well.
         dimension: numbers per vector; `None` if unknown.
-        key_maker: makes the cache's keys; `None` without a cache.
+        cache: the cache, as calls with these parameters use it; `None` without one.
     """
 
     values: dict[str, Any]
     encoded: bytes
     model_limits: RequestLimits
+    limits: LearnedLimits
     dimension: int | None
-    key_maker: KeyMaker | None
-    _learned: Learned
-
-    def limits(self) -> RequestLimits:
-        """What one request may hold now, by what answers have taught as well."""
-        return self._learned.applied_to(self.model_limits)
-
-    def learn(self, request: PlannedRequest, billed: int) -> None:
-        """Learn from the tokens billed for a request."""
-        self._learned.estimator.learn(request, billed, self.model_limits.sequence_length)
+    cache: CallCache | None
 
 
 def check_parameters(
@@ -224,13 +214,14 @@ def check_parameters(
     problem = None
     try:
         encoded = encode_request(options.model, (), merged)
-        key_maker = None if options.cache is None else options.cache.key_maker(encode_parameters(merged))
+        cache = None if options.cache is None else options.cache.of_call(encode_parameters(merged))
     except (TypeError, ValueError, RecursionError) as error:
         problem = str(error)
     if problem is not None:
         raise ConfigurationError(f"the parameters have no JSON form: {problem}")
     dimension = _models.expected_dimension(options.model, merged)
-    return Parameters(merged, encoded, options.limits(known, merged), dimension, key_maker, learned)
+    limits = options.limits(known, merged)
+    return Parameters(merged, encoded, limits, LearnedLimits(limits, learned), dimension, cache)
 
 
 class CallOptions(msgspec.Struct, eq=False):

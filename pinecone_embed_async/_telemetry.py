@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from pinecone_embed_async._clock import Clock
     from pinecone_embed_async._errors import EmbedError
+    from pinecone_embed_async._planning import PlannedRequest
 
 Operation = Literal["embed", "embed_one", "stream"]
 
@@ -252,6 +253,11 @@ class CallObservation:
         self._started = clock.time()
         self.subject = subject
 
+    @property
+    def calls(self) -> tuple[ObservedCall]:
+        """The call, as the only one that its requests are sent for."""
+        return (self.subject,)
+
     def __enter__(self) -> Self:
         self._started = self._clock.time()
         self._dispatcher.dispatch(Started(self.subject))
@@ -281,23 +287,19 @@ class RequestObservation:
         self._dispatcher = dispatcher
         self._clock = clock
         self._subject = subject
-        self._wait_started_at = self._backed_off = 0.0
+        self._backed_off = 0.0
         self._waited = waited
         self._tokens = 0
         self._started = clock.time()
         dispatcher.dispatch(Started(subject))
 
-    def wait_started(self) -> None:
-        """Record that it requests another permit."""
-        self._wait_started_at = self._clock.time()
-
     def waiting(self, pause: float) -> None:
-        """Report that it has to wait for a permit."""
+        """Report that it has to wait for another permit."""
         self._dispatcher.dispatch(Waiting(self._subject, pause))
 
-    def wait_ended(self) -> None:
-        """Record that it has its permit, or was cancelled while waiting."""
-        self._waited += self._clock.time() - self._wait_started_at
+    def waited(self, seconds: float) -> None:
+        """Add what it waited for another permit."""
+        self._waited += seconds
 
     def retried(self, attempts: int, error: EmbedError, backoff: float) -> None:
         """Report that attempt number `attempts` failed, and that another follows after `backoff` seconds."""
@@ -308,26 +310,23 @@ class RequestObservation:
         """Record the tokens billed for an answer."""
         self._tokens += tokens or 0
 
-    def ended(
-        self, attempts: int, inputs: int, error: EmbedError | asyncio.CancelledError | None, *, is_embedded: bool
-    ) -> None:
+    def ended(self, request: PlannedRequest, error: EmbedError | asyncio.CancelledError | None) -> None:
         """Report that it has ended.
 
         Args:
-            attempts: attempts sent.
-            inputs: inputs that it carried.
+            request: the request, which may have been cut since.
             error: the error it ended with; `None` if it was answered.
-            is_embedded: whether its rows are in place; they count even if the caller is cancelled at that moment.
         """
-        count = 0 if self._subject.is_probe else inputs
-        embedded = count if is_embedded else 0
+        count = 0 if request.is_probe else len(request.texts)
+        # Its rows count even if the caller is cancelled at the moment of the answer.
+        embedded = count if request.is_answered else 0
         figures: dict[str, Any] = {
             "subject": self._subject,
             "seconds": self._clock.time() - self._started,
             "embedded": embedded,
             "failed": count - embedded,
             "tokens": self._tokens,
-            "attempts": attempts,
+            "attempts": request.attempts,
             "waited": self._waited,
             "backed_off": self._backed_off,
         }

@@ -57,15 +57,15 @@ def _bug(name: str, file: str, right: str, wrong: str, *more: tuple[str, str, st
 BUGS = (
     _bug(
         "a permit is not given back on one path",
-        "_sending/attempts.py",
-        "            permit.failed(is_overload=is_overload and not retry.is_stale_connection(error))\n",
+        "_sending/engine.py",
+        "            permit.failed(is_overload=is_overload and not is_stale_connection(attempts, error))\n",
         "            if is_overload or error is None:\n                permit.failed(is_overload=is_overload)\n",
     ),
     _bug(
         "a permit is given back twice",
         "_sending/attempts.py",
-        "            permit.accepted(counted)\n",
-        "            permit.accepted(counted)\n            permit.give_back()\n",
+        "        permit.accepted(billed)\n",
+        "        permit.accepted(billed)\n        permit.give_back()\n",
         (
             "_rate_limit/limiter.py",
             "        if permit not in self._open:\n            return False\n        self._open.remove(permit)\n",
@@ -75,8 +75,8 @@ BUGS = (
     _bug(
         "a row at its neighbour's place",
         "_calls/result_builder.py",
-        "            self._dense.put(self._rows_of(request), matrix)\n",
-        "            self._dense.put(np.roll(self._rows_of(request), 1), matrix)\n",
+        "            self._dense.put(rows, request.matrix)\n",
+        "            self._dense.put(np.roll(rows, 1), request.matrix)\n",
     ),
     _bug(
         "a pause that is not shared",
@@ -123,29 +123,27 @@ BUGS = (
     _bug(
         "a partial result without its last request",
         "_calls/scheduler.py",
-        "            if error is None:\n                self._planner.embedded(request)\n                return\n",
-        "            if error is None:\n"
-        "                if self._planner.job_error is None:\n"
-        "                    self._planner.embedded(request)\n"
-        "                return\n",
+        "            if error is None:\n                self._planner.embedded(request)\n",
+        "            if error is None and self._planner.job_error is None:\n"
+        "                self._planner.embedded(request)\n",
     ),
     _bug(
         "a call's own parameters missing from the cache's key",
         "_options.py",
-        "options.cache.key_maker(encode_parameters(merged))",
-        "options.cache.key_maker(encode_parameters(options.parameters))",
+        "options.cache.of_call(encode_parameters(merged))",
+        "options.cache.of_call(encode_parameters(options.parameters))",
     ),
     _bug(
         "a deadline that passes during the look-up leaves rows that are called embedded",
         "_calls/embed.py",
-        "missing[start] if start in missing else np.arange(start, min(start + READ_AT_ONCE, count))",
-        "missing.get(start, np.empty(0, np.intp))",
+        "        is_missing = np.ones(len(usable), np.bool_)\n",
+        "        is_missing = np.zeros(len(usable), np.bool_)\n",
     ),
     _bug(
         "passages and queries under one limit",
         "_sending/attempts.py",
-        '_LimiterFlow((engine.model, str(parameters.get("input_type", ""))), priority)',
-        '_LimiterFlow((engine.model, "passage"), priority)',
+        'engine.options.model, str(parameters.get("input_type", ""))',
+        'engine.options.model, "passage"',
     ),
     _bug(
         "a second rejection of a burst that shortens the pause",
@@ -168,8 +166,8 @@ BUGS = (
     _bug(
         "the rest of a cut request waits for its first part",
         "_calls/scheduler.py",
-        "            entry.request = request = self._planner.cut(request, tokens)\n            self.fill()\n",
-        "            entry.request = request = self._planner.cut(request, tokens)\n",
+        "            # For the inputs that were cut off.\n            self.fill()\n",
+        "",
     ),
     _bug(
         "a second wait of another thread on a shared quota is never woken",
@@ -179,15 +177,15 @@ BUGS = (
     ),
     _bug(
         "closing does not wake who reads a body",
-        "_sending/attempts.py",
+        "_sending/network.py",
         "                        exchange.reschedule(0)\n",
         "                        break\n",
     ),
     _bug(
         "a source of bad items is read past its window",
         "_calls/source.py",
-        "        self._ahead.queue.append((refused, position, [item]))\n        return False\n",
-        "        self._ahead.queue.append((refused, position, [item]))\n"
+        "        self._ahead.queue.append((position, item, refused))\n        return False\n",
+        "        self._ahead.queue.append((position, item, refused))\n"
         "        return False if self._is_async else self._take(items)\n",
     ),
     _bug(
@@ -217,8 +215,8 @@ BUGS = (
     _bug(
         "a refused request whose probe was accepted loses its last input",
         "_planning/planner.py",
-        "            self._parts.extend(request.parts((count + 1) // 2, self._limits()))\n            return\n",
-        "            parts = request.parts((count + 1) // 2, self._limits())\n"
+        "            self._parts.extend(request.parts((count + 1) // 2, self._limits.current))\n            return\n",
+        "            parts = request.parts((count + 1) // 2, self._limits.current)\n"
         "            self._parts.extend(parts[: 2 - count % 2])\n"
         "            return\n",
     ),
@@ -243,8 +241,8 @@ BUGS = (
     _bug(
         "what a back end grants too late is not given back",
         "_rate_limit/gate.py",
-        "            if _is_grant(grant):\n                self.settle",
-        "            if not _is_grant(grant):\n                self.settle",
+        "        if _is_grant(grant):\n            self.settle",
+        "        if not _is_grant(grant):\n            self.settle",
     ),
     _bug(
         "what a back end grants is taken as it is",
@@ -273,7 +271,7 @@ BUGS = (
     _bug(
         "an absurd bill counts in full",
         "_sending/attempts.py",
-        "min(billed, most_tokens(sending.request, sender.limits().sequence_length))",
+        "min(billed, most_tokens(request.load, self._limits.current.sequence_length))",
         "billed",
     ),
     _bug(
@@ -304,7 +302,7 @@ def main() -> int:
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             tree = Path(folder) / "tree"
-            _copy(tree)
+            copy_tree(tree)
             _plant(bug, tree)
             found = _found_by(tree, options.seeds, has_tests=not options.simulation_only)
         missed += found is None
@@ -313,7 +311,8 @@ def main() -> int:
     return 1 if missed else 0
 
 
-def _copy(tree: Path) -> None:
+def copy_tree(tree: Path) -> None:
+    """Copy what git knows of the checkout."""
     files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout  # noqa: S607
     for name in filter(None, files.split("\0")):
         if (ROOT / name).is_file():
@@ -332,7 +331,9 @@ def _plant(bug: Bug, tree: Path) -> None:
 
 def _found_by(tree: Path, seeds: int, *, has_tests: bool) -> str | None:
     """What finds it; `None` if nothing does."""
-    told = _run(["-m", "tests.simulation", "--seeds", str(seeds), "--first", "--brief"], tree, PATIENCE_SECONDS + seeds)
+    told = run_python(
+        ["-m", "tests.simulation", "--seeds", str(seeds), "--first", "--brief"], tree, PATIENCE_SECONDS + seeds
+    )
     if told is None:
         return "the simulation hangs"
     if told.returncode:
@@ -340,14 +341,14 @@ def _found_by(tree: Path, seeds: int, *, has_tests: bool) -> str | None:
         return f"the simulation: {lines[1].strip() if len(lines) > 1 else lines}"
     if not has_tests:
         return None
-    told = _run(["-m", "pytest", *SUITE], tree, PATIENCE_SECONDS)
+    told = run_python(["-m", "pytest", *SUITE], tree, PATIENCE_SECONDS)
     if told is None:
         return "the tests hang"
     failed = [line for line in told.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
     return f"the tests: {failed[0] if failed else told.stdout[-200:]}" if told.returncode else None
 
 
-def _run(arguments: list[str], tree: Path, patience: float) -> subprocess.CompletedProcess[str] | None:
+def run_python(arguments: list[str], tree: Path, patience: float) -> subprocess.CompletedProcess[str] | None:
     """Run Python to its end; `None` if that does not come."""
     command = [sys.executable, *arguments]
     # In a session of its own, for what hangs may have started others.

@@ -83,7 +83,7 @@ class Bench:
     def pooled(self) -> int:
         """Connections that the client keeps for later; none of them is in use."""
         kept = 0
-        for state in self.client._runtime.engine._states.values():
+        for state in self.client._runtime.engine.network._states.values():
             assert state.own is not None
             connector = state.own._connections._inner
             assert not connector._acquired

@@ -1,34 +1,28 @@
 """Outcomes of inputs, as a planner records them."""
 
-from pinecone_embed_async import EmbedError
-from pinecone_embed_async._calls import Outcomes
+from pinecone_embed_async._calls import ResultBuilder
 from pinecone_embed_async._planning import PlannedRequest
+from pinecone_embed_async._results import Dimension, all_steps
 
 
-class SeenOutcomes:
-    """Records the outcomes of a call's inputs.
-
-    Attributes:
-        account: outcome of each input.
-    """
+class SeenOutcomes(ResultBuilder):
+    """The outcomes of a call's inputs, with whatever rows."""
 
     def __init__(self, count: int) -> None:
-        self.account = Outcomes(count)
-
-    def embedded(self, request: PlannedRequest) -> None:
-        for start, stop in request.runs:
-            self.account.embedded(start, stop)
-
-    def failed(self, request: PlannedRequest, error: EmbedError) -> None:
-        for start, stop in request.runs:
-            self.account.failed(start, stop, error)
+        super().__init__(0, count, Dimension(None))
 
     @property
     def failed_indices(self) -> list[int]:
-        return [index for failure in self.account.failures() for index in failure.indices]
+        return sorted(index for failure in self.failures() for index in failure.indices)
 
     def __str__(self) -> str:
         """A letter for each input: `e` embedded, `f` failed, `.` not tried."""
         failed = set(self.failed_indices)
-        mask = self.account.embedded_mask()
-        return "".join("e" if done else "f" if index in failed else "." for index, done in enumerate(mask))
+        embedded = all_steps(self.finish("m", "sparse")).embedded
+        return "".join("e" if done else "f" if index in failed else "." for index, done in enumerate(embedded))
+
+
+def span(request: PlannedRequest) -> tuple[int, int]:
+    """Where the inputs of a request begin and end; they are contiguous."""
+    assert isinstance(request.positions, range)
+    return request.positions.start, request.positions.stop

@@ -22,7 +22,7 @@ from pinecone_embed_async import (
     Usage,
 )
 from pinecone_embed_async._calls import ResultBuilder
-from pinecone_embed_async._planning import Deduplicator, RequestLimits, plan_request
+from pinecone_embed_async._planning import Deduplicator, Load, PlannedRequest, RequestLimits
 from pinecone_embed_async._results import SPREAD_BYTES, DenseRows, Dimension, SparseRows, all_steps
 from pinecone_embed_async._results import sparse as sparse_results
 from pinecone_embed_async._results.sparse import SPREAD_TERMS
@@ -323,13 +323,19 @@ def counted(steps: Generator[None, None, Any]) -> tuple[Any, int]:
         count += 1
 
 
+def embed(builder: ResultBuilder, texts: list[str], dimension: int) -> None:
+    """Embed the first texts of a builder, each as rows of its number."""
+    request = PlannedRequest(texts, range(len(texts)), Load.of(texts, RequestLimits(len(texts), 8)), builder)
+    builder.rows(request, dimension)[:] = np.array(texts, np.float32)[:, None]
+    builder.embedded(request)
+
+
 def spread(names: list[int], dimension: int) -> tuple[DenseEmbeddings, int]:
     """Rows of distinct names, spread to all of them; and in how many steps."""
     distinct = Deduplicator(len(names))
     distinct.add(map(str, names))
     builder = ResultBuilder(0, len(distinct.keys), Dimension(dimension), len(names))
-    builder._dense.rows(0, len(distinct.keys), dimension)[:] = np.array(distinct.keys, np.float32)[:, None]
-    builder.account.embedded(0, len(distinct.keys))
+    embed(builder, list(map(str, distinct.keys)), dimension)
     assert distinct.positions is not None
     result, steps = counted(builder.finish("m", "dense", distinct.positions))
     assert isinstance(result, DenseEmbeddings)
@@ -362,8 +368,7 @@ def test_rows_are_spread_in_small_steps_and_without_a_second_matrix() -> None:
 
 def test_rows_that_are_not_embedded_are_filled_in_small_steps() -> None:
     builder = ResultBuilder(0, 5000, Dimension(1024))
-    builder.rows(plan_request(["a"], 0, RequestLimits(1, 8), origin=0), 1024)[:] = 1
-    builder.account.embedded(0, 1)
+    embed(builder, ["1"], 1024)
     result, steps = counted(builder.finish("m", "dense"))
     assert steps >= 4999 * 4096 // SPREAD_BYTES
     assert result.vectors[0].tolist() == [1] * 1024

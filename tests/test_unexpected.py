@@ -11,8 +11,7 @@ import pytest
 from aiohttp import web
 
 from pinecone_embed_async import DenseEmbeddings, EmbedClient, EmbedError
-from pinecone_embed_async._planning import PlannedRequest
-from pinecone_embed_async._planning.token_estimator import TokenEstimator
+from pinecone_embed_async._planning import Learned, PlannedRequest
 from pinecone_embed_async._sending import attempts as _engine
 from pinecone_embed_async.emulator import Emulator
 from tests.clients import QUICK, dense_client
@@ -35,11 +34,11 @@ def bug(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
     """Raised when the bill of a request with the bad text is learned from."""
     bugs: list[BaseException] = [OverflowError(SAID)]
 
-    def learn(self: TokenEstimator, request: PlannedRequest, billed: int, sequence_length: int) -> None:
+    def learn(self: Learned, request: PlannedRequest, parameters: bytes, sequence_length: int) -> None:
         if BAD in request.texts:
             raise bugs[0]
 
-    monkeypatch.setattr(TokenEstimator, "learn", learn)
+    monkeypatch.setattr(Learned, "accepted", learn)
     return bugs
 
 
@@ -72,7 +71,7 @@ async def test_an_exception_inside_a_request_fails_its_inputs_and_keeps_the_rest
         assert result.embedded.tolist() == [True, True, False, False, True, True]
         assert np.isfinite(result.vectors[[0, 1, 4, 5]]).all()
         check(failure.error, type(fault).__name__)
-        assert "in learn" in str(failure.error)  # where it was raised, or was last seen in the package
+        assert "in embedded" in str(failure.error)  # where it was raised, or was last seen in the package
         with pytest.raises(EmbedError) as caught:
             await client.embed(TEXTS)
         check(caught.value, type(fault).__name__)

@@ -3,7 +3,7 @@
 from pinecone_embed_async._cache.keys import KeyMaker
 from pinecone_embed_async._cache.protocol import Cache
 from pinecone_embed_async._cache.sqlite import SqliteCache
-from pinecone_embed_async._cache.stage import LOOKED_UP_AT_ONCE, READ_AT_ONCE, CacheStage
+from pinecone_embed_async._cache.stage import LOOKED_UP_AT_ONCE, READ_AT_ONCE, CacheStage, CallCache
 from pinecone_embed_async._cache.values import Found, decode_values, encode_dense, encode_sparse
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "READ_AT_ONCE",
     "Cache",
     "CacheStage",
+    "CallCache",
     "Found",
     "KeyMaker",
     "SqliteCache",

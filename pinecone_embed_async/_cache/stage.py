@@ -17,14 +17,10 @@ from pinecone_embed_async._log import logger
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from pinecone_embed_async._cache.protocol import Cache
     from pinecone_embed_async._clock import Clock
     from pinecone_embed_async._planning import PlannedRequest
-    from pinecone_embed_async._planning.request import Sink
-    from pinecone_embed_async._wire import Answer, VectorType
+    from pinecone_embed_async._wire import VectorType
 
 LOOKED_UP_AT_ONCE = 1024
 """Texts per look-up in the cache: bounded, and enough to make the round trip negligible."""
@@ -73,9 +69,9 @@ class CacheStage:
     def __repr__(self) -> str:
         return f"<CacheStage {self.hits} hits, {self.misses} misses>"
 
-    def key_maker(self, parameters: bytes) -> KeyMaker:
-        """A key maker for texts with these parameters, as JSON with sorted names."""
-        return KeyMaker(*self._common, parameters)
+    def of_call(self, parameters: bytes) -> CallCache:
+        """The cache for calls with these parameters, as JSON with sorted names."""
+        return CallCache(self, KeyMaker(*self._common, parameters))
 
     def read(self, values: Sequence[Any], vector_type: VectorType | None, dimension: int | None) -> Found:
         """Decode the values of the cache; unusable ones are logged, and count as misses.
@@ -139,20 +135,8 @@ class CacheStage:
         if self._look_ups.get(loop) is look_up:
             del self._look_ups[loop]
 
-    def writer(self, sink: Sink, maker: KeyMaker) -> CacheWriter:
-        """A writer for the vectors of all answers of a call or stream.
-
-        Args:
-            sink: receives the rows.
-            maker: makes the keys.
-        """
-        return CacheWriter(sink, self, maker)
-
-    async def write(self, texts: Sequence[str], maker: KeyMaker, values: list[bytes], until: float | None) -> None:
-        """Write the values of some texts, or log why not; give up at `until` by the clock."""
-        entries = dict(zip(maker.keys_of(texts), values, strict=True))
-        # Error reports that include the locals of frames must show no texts.
-        del texts
+    async def write(self, entries: Mapping[bytes, bytes], until: float | None) -> None:
+        """Write values by key; give up at `until` by the clock, or after `WRITE_SECONDS`."""
         now = self._clock.time()
         if now < self._writes_again_at or self._neighbour.is_stuck:
             return
@@ -243,59 +227,48 @@ class _SharedLookUp:
         self.error: ConfigurationError | None = None
 
 
-class CacheWriter:
-    """A sink that passes everything on to another, and writes answered rows to the cache once they are in place.
+class CallCache:
+    """The cache as calls with equal parameters use it.
 
     Args:
-        sink: receives the rows.
-        stage: writes the values.
+        stage: the cache.
         maker: makes the keys.
     """
 
-    def __init__(self, sink: Sink, stage: CacheStage, maker: KeyMaker) -> None:
-        self._sink = sink
+    def __init__(self, stage: CacheStage, maker: KeyMaker) -> None:
         self._stage = stage
         self._maker = maker
-        self._rows: dict[int, NDArray[np.float32]] = {}
-        self._answered: dict[int, tuple[PlannedRequest, list[bytes]]] = {}
 
-    def __repr__(self) -> str:
-        return f"<CacheWriter, {len(self._answered)} answers to write>"
+    async def value(self, text: str) -> Any:
+        """The cache's value of one text, unchecked; see `CacheStage.value`."""
+        (key,) = self._maker.keys_of([text])
+        del text
+        return await self._stage.value(key)
 
-    @property
-    def dimension(self) -> int | None:
-        """See `Sink`."""
-        return self._sink.dimension
+    async def values(self, texts: Sequence[str]) -> Sequence[Any]:
+        """The cache's values of some texts, unchecked; see `CacheStage.values`."""
+        keys = self._maker.keys_of(texts)
+        # Error reports that include the locals of frames must show no texts.
+        del texts
+        return await self._stage.values(keys)
 
-    def rows(self, request: PlannedRequest, dimension: int) -> NDArray[np.float32]:
-        """See `Sink`."""
-        rows = self._sink.rows(request, dimension)
-        if not request.is_probe:
-            self._rows[request.start] = rows
-        return rows
+    def read(self, values: Sequence[Any], vector_type: VectorType | None, dimension: int | None) -> Found:
+        """Decode values; see `CacheStage.read`."""
+        return self._stage.read(values, vector_type, dimension)
 
-    def names(self, request: PlannedRequest) -> Sequence[int] | None:
-        """See `Sink`."""
-        return self._sink.names(request)
+    async def write(self, request: PlannedRequest, until: float | None = None) -> None:
+        """Write the rows of an answered request; give up at `until` by the clock.
 
-    def answered(self, request: PlannedRequest, answer: Answer) -> None:
-        """See `Sink`. An answer with tokens is not cached, since tokens are parts of the texts."""
-        if not request.is_probe:
-            rows = self._rows.pop(request.start, None)
-            if answer.sparse is None:
-                values = [] if rows is None else encode_dense(rows)
-            else:
-                values = encode_sparse(answer.sparse) if answer.sparse.tokens is None else []
-            if values:
-                self._answered[request.start] = request, values
-        self._sink.answered(request, answer)
-
-    async def keep(self, request: PlannedRequest, until: float | None = None) -> None:
-        """Write the answer of a request that has ended, if there is one; give up at `until` by the clock."""
-        if request.is_probe:
+        They are encoded before anything is awaited, so the caller may have the result meanwhile. An answer with tokens is
+        not written, since tokens are parts of the texts.
+        """
+        sparse, matrix = request.sparse, request.matrix
+        if request.is_probe or (sparse is not None and sparse.tokens is not None):
             return
-        # By its start: the request may have been cut meanwhile, but only at its end.
-        self._rows.pop(request.start, None)
-        answered = self._answered.pop(request.start, None)
-        if answered is not None:
-            await self._stage.write(answered[0].texts, self._maker, answered[1], until)
+        if sparse is not None:
+            values = encode_sparse(sparse)
+        elif matrix is not None:
+            values = encode_dense(matrix)
+        else:
+            return
+        await self._stage.write(dict(zip(self._maker.keys_of(request.texts), values, strict=True)), until)

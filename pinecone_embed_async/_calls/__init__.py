@@ -1,17 +1,16 @@
 """The ways to call, what calls share, the scheduler that runs requests, and the builder of results."""
 
-from pinecone_embed_async._calls.coalescer import Coalescer, SharedRequest, Waiter
+from pinecone_embed_async._calls.batches import EmbeddedBatch, StreamBatches
+from pinecone_embed_async._calls.coalescer import Coalescer, JoinedCounts, SharedRequest, Waiter
 from pinecone_embed_async._calls.embed import embed
 from pinecone_embed_async._calls.embed_one import embed_one
-from pinecone_embed_async._calls.outcomes import Outcomes
 from pinecone_embed_async._calls.result_builder import ResultBuilder
 from pinecone_embed_async._calls.runtime import Runtime
-from pinecone_embed_async._calls.scheduler import GRACE_SECONDS, Scheduler
-from pinecone_embed_async._calls.single_calls import JoinedCounts, SingleCalls
+from pinecone_embed_async._calls.scheduler import GRACE_SECONDS, ProgressReporter, Scheduler
+from pinecone_embed_async._calls.single_calls import SingleCalls
 from pinecone_embed_async._calls.single_results import SingleResults, own_error
 from pinecone_embed_async._calls.source import Source, check_source
 from pinecone_embed_async._calls.stream import EmbeddingStream, open_stream
-from pinecone_embed_async._calls.stream_results import EmbeddedBatch, StreamResults
 
 __all__ = [
     "GRACE_SECONDS",
@@ -19,7 +18,7 @@ __all__ = [
     "EmbeddedBatch",
     "EmbeddingStream",
     "JoinedCounts",
-    "Outcomes",
+    "ProgressReporter",
     "ResultBuilder",
     "Runtime",
     "Scheduler",
@@ -27,7 +26,7 @@ __all__ = [
     "SingleCalls",
     "SingleResults",
     "Source",
-    "StreamResults",
+    "StreamBatches",
     "Waiter",
     "check_source",
     "embed",

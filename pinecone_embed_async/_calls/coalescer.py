@@ -6,6 +6,7 @@ import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
 import numpy as np
 
 from pinecone_embed_async._planning import Load, utf8_length
@@ -20,18 +21,40 @@ if TYPE_CHECKING:
     from pinecone_embed_async._planning import RequestLimits
     from pinecone_embed_async._telemetry import ObservedCall
 
-    CallSoon = Callable[[Callable[[], None]], Timer]
-    """Calls a function at the end of the current event loop iteration."""
 
 Vector = np.ndarray | SparseVector
 """The result of a single call: float32 of shape (dimension,), or a sparse vector."""
 
 
-class Sender(Protocol):
+class JoinedCounts(msgspec.Struct):
+    """Counts of single calls and their requests.
+
+    Attributes:
+        calls: single calls answered with a vector.
+        requests: requests that answered them.
+    """
+
+    calls: int = 0
+    requests: int = 0
+
+    def add(self, calls: int) -> None:
+        """Count one request that answered `calls` calls."""
+        self.calls += calls
+        self.requests += 1
+
+
+class RequestSender(Protocol):
     """Sends shared requests."""
 
     def send(self, shared: SharedRequest, /) -> None:
         """Send one; `Coalescer.ended` must be called when it has ended."""
+
+
+class EventLoop(Protocol):
+    """What is needed of an event loop."""
+
+    def call_soon(self, callback: Callable[[], None], /) -> Timer:
+        """Call a function at the end of the current iteration."""
 
 
 class Wakeable(Protocol):
@@ -99,7 +122,7 @@ class SharedRequest:
 
     __slots__ = ("_limits", "_load", "_sender", "callers", "due", "is_closed", "key", "waiters")
 
-    def __init__(self, key: Hashable, due: float, limits: RequestLimits, sender: Sender) -> None:
+    def __init__(self, key: Hashable, due: float, limits: RequestLimits, sender: RequestSender) -> None:
         self._load = Load()
         self._limits = limits
         self._sender = sender
@@ -170,14 +193,14 @@ class Coalescer:
 
     Args:
         clock: the time, and one timer for all requests.
-        call_soon: calls a function at the end of the iteration.
+        loop: calls functions at the end of its iteration.
         max_delay: seconds.
         max_under_way: requests of one key under way, at which only full ones are sent.
     """
 
-    def __init__(self, *, clock: Clock, call_soon: CallSoon, max_delay: float, max_under_way: int) -> None:
+    def __init__(self, *, clock: Clock, loop: EventLoop, max_delay: float, max_under_way: int) -> None:
         self._clock = clock
-        self._call_soon = call_soon
+        self._loop = loop
         self._max_delay = max_delay
         self._max_under_way = max_under_way
         self._pending: dict[Hashable, SharedRequest] = {}
@@ -212,7 +235,7 @@ class Coalescer:
         text: str,
         limits: RequestLimits,
         *,
-        sender: Sender,
+        sender: RequestSender,
         woken: Wakeable,
         deadline: float | None = None,
         call: ObservedCall | None = None,
@@ -270,7 +293,7 @@ class Coalescer:
 
     def _check_soon(self) -> None:
         if self._check is None:
-            self._check = self._call_soon(self._send_due)
+            self._check = self._loop.call_soon(self._send_due)
 
     def _send_due(self) -> None:
         self._cancel_check()

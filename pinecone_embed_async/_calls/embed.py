@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -16,15 +16,15 @@ from pinecone_embed_async._calls.runtime import CallObserver
 from pinecone_embed_async._errors import DeadlineExceededError, EmbedError, Failure, InputError
 from pinecone_embed_async._foreign import Cancellations, StrayCancellationError
 from pinecone_embed_async._inputs import SLICE, ReadInputs, read_inputs
-from pinecone_embed_async._planning import Deduplicator, Requests
+from pinecone_embed_async._planning import Deduplicator, PendingTexts
 from pinecone_embed_async._results import Dimension, summed_up, with_outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Generator, Sequence
 
     from numpy.typing import NDArray
 
-    from pinecone_embed_async._cache import CacheStage, KeyMaker
+    from pinecone_embed_async._cache import CallCache
     from pinecone_embed_async._calls.runtime import Runtime
     from pinecone_embed_async._inputs import Inputs
     from pinecone_embed_async._options import CallOptions
@@ -52,9 +52,9 @@ async def embed(
     runtime.check_open()
     if call.texts:
         await runtime.describe(options)
-    count, builder = len(call.texts), call.builder
+    count = len(call.texts)
     subject = runtime.observed_call("embed", options.parameters, count)
-    observer = CallObserver(runtime, options, subject, builder, builder.account, count)
+    observer = CallObserver(runtime, options, subject, call.builder, count)
     with runtime.observing(observer):
         return await call.run(observer)
 
@@ -96,7 +96,7 @@ async def _read_until(runtime: Runtime, inputs: Inputs, deadline: float | None) 
 
 async def _gathered(runtime: Runtime, options: CallOptions, read: ReadInputs, *, dedupe: bool) -> _Call:
     """The call for the inputs read; with `dedupe`, equal ones share a row."""
-    texts, failures, positions, usable = read.texts, read.failures(), None, None
+    texts, failures, positions = read.texts, read.failures(), None
     room = len(texts)
     if dedupe:
         # Inputs with the same fault share one row, too.
@@ -115,11 +115,12 @@ async def _gathered(runtime: Runtime, options: CallOptions, read: ReadInputs, *,
             failures = tuple(Failure([rows[number]], failure.error) for number, failure in enumerate(failures))
             texts = [key if isinstance(key, str) else "" for key in keys]
     builder = ResultBuilder(0, len(texts), Dimension(options.parameters.dimension), room)
+    usable: Sequence[int] = range(len(texts))
     if failures:
+        for failure in failures:
+            builder.fail(failure.indices, failure.error)
         refused = np.concatenate([np.asarray(failure.indices, np.intp) for failure in failures])
-        usable = np.setdiff1d(np.arange(len(texts)), refused)
-        builder.account.refuse(failures)
-        builder.limit_to(usable)
+        usable = np.setdiff1d(np.arange(len(texts)), refused).tolist()
     return _Call(runtime, options, texts, builder, positions, usable)
 
 
@@ -131,7 +132,7 @@ class _Call:
         texts: the inputs, each once with `dedupe`.
         builder: builds the result.
         positions: with `dedupe`, for each input the position of its text; else `None`.
-        usable: positions of the valid texts; `None` if all inputs are valid.
+        usable: positions of the valid texts.
     """
 
     _runtime: Runtime
@@ -139,16 +140,14 @@ class _Call:
     texts: Sequence[str]
     builder: ResultBuilder
     positions: NDArray[np.intp] | None
-    usable: NDArray[np.intp] | None
+    usable: Sequence[int]
 
     async def run(self, observer: CallObserver) -> DenseEmbeddings | SparseEmbeddings:
         """Embed the inputs."""
-        runtime, options, builder, count = self._runtime, self._options, self.builder, len(self.texts)
-        requests = Requests(await self._unsettled(), options.parameters.limits)
-        outcomes = builder.account
-        is_single = count - builder.cached_count - outcomes.failed_count == 1
-        planner = runtime.planner(requests, builder, options.parameters, is_single=is_single)
-        scheduler = runtime.scheduler(planner, builder, options, observer, options.deadline)
+        runtime, options, builder = self._runtime, self._options, self.builder
+        pending = PendingTexts(self.texts, options.parameters.limits, builder, await self._unsettled())
+        planner = runtime.planner(pending, options.parameters, is_single=len(pending) == 1)
+        scheduler = runtime.scheduler(planner, options, observer, options.deadline, progress=observer.progress)
         with runtime.registered(scheduler):
             async with scheduler.running():
                 if builder.cached_count:
@@ -158,48 +157,41 @@ class _Call:
         if scheduler.error is not None:
             # Raised with `on_error="return"` as well, which covers failed inputs only.
             raise with_outcome(scheduler.error, result)
-        if outcomes.embedded_count == count:
+        if builder.is_complete:
             # The last answer may have come after the job had ended; then nothing is missing.
             return result
-        error = planner.job_error or outcomes.first_error()
+        error = planner.job_error or builder.first_error()
         if error is None and not result.failures:
             raise with_outcome(EmbedError("the call ended before all inputs were tried, for an unknown reason"), result)
         if error is not None and options.raises:
             raise with_outcome(error, result) if planner.job_error is not None else summed_up(error, result)
         return result
 
-    async def _unsettled(self) -> Iterable[str]:
-        """The valid texts that the cache does not have."""
-        cache, key_maker = self._runtime.options.cache, self._options.parameters.key_maker
-        if cache is None or key_maker is None:
-            return self._usable_texts()
-        missing = await self._look_up(cache, key_maker)
+    async def _unsettled(self) -> Sequence[int]:
+        """The positions of the valid texts that the cache does not have."""
+        cache = self._options.parameters.cache
+        if cache is None:
+            return self.usable
+        missing = await self._look_up(cache)
         self._runtime.check_open()
-        return (self.texts[position] for position in missing)
+        return missing
 
-    def _usable_texts(self) -> Sequence[str]:
-        return self.texts if self.usable is None else [self.texts[position] for position in self.usable.tolist()]
-
-    async def _look_up(self, cache: CacheStage, key_maker: KeyMaker) -> list[int]:
+    async def _look_up(self, cache: CallCache) -> Sequence[int]:
         """Take the cached rows, and return the positions of the other texts."""
-        builder, texts, usable = self.builder, self._usable_texts(), self.usable
-        count = len(texts)
-        missing: dict[int, NDArray[np.intp]] = {}
-        starts = iter(range(0, count, LOOKED_UP_AT_ONCE))
+        builder, usable = self.builder, np.asarray(self.usable, np.intp)
+        is_missing = np.ones(len(usable), np.bool_)
+        starts = iter(range(0, len(usable), LOOKED_UP_AT_ONCE))
         problems: list[EmbedError] = []
 
         async def look_up_parts() -> None:
             for start in starts:
-                keys = key_maker.keys_of(texts[start : start + LOOKED_UP_AT_ONCE])
+                rows = usable[start : start + LOOKED_UP_AT_ONCE]
                 try:
-                    values = await cache.values(keys)
+                    values = await cache.values([self.texts[row] for row in rows.tolist()])
                     for at in range(0, len(values), READ_AT_ONCE):
                         found = self._runtime.read(cache, values[at : at + READ_AT_ONCE], builder.dimension)
-                        if usable is None:
-                            builder.found(found, start + at)
-                        else:
-                            builder.found(replace(found, rows=usable[found.rows + start + at]))
-                        missing[start + at] = found.missing + start + at
+                        builder.found(found, rows[found.rows + at])
+                        is_missing[found.rows + start + at] = False
                         await asyncio.sleep(0)
                 except EmbedError as error:
                     # Not raised here: Python 3.11's task groups leave the caller marked as cancelled when a task fails.
@@ -214,16 +206,8 @@ class _Call:
         if problems:
             raise problems[0]
         # After the deadline, the scheduler reports it for everything that was not looked up.
-        parts = [
-            missing[start] if start in missing else np.arange(start, min(start + READ_AT_ONCE, count))
-            for start in range(0, count, READ_AT_ONCE)
-        ]
-        misses = np.concatenate([np.empty(0, np.intp), *parts])
-        misses = misses if usable is None else usable[misses]
-        if builder.cached_count:
-            builder.limit_to(misses)
-        positions: list[int] = misses.tolist()
-        return positions
+        missing: list[int] = usable[is_missing].tolist()
+        return self.usable if is_missing.all() else missing
 
 
 async def _run_in_slices(steps: Generator[None, None, StepsT]) -> StepsT:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pinecone_embed_async._calls.runtime import Observer
 from pinecone_embed_async._errors import InputError
 from pinecone_embed_async._inputs import text_of
-from pinecone_embed_async._planning import Requests
+from pinecone_embed_async._planning import PendingTexts
 from pinecone_embed_async._results import SparseVector
 
 if TYPE_CHECKING:
@@ -70,14 +69,13 @@ class _SingleCall:
 
     async def look_up(self) -> NDArray[np.float32] | SparseVector | None:
         """A copy of the cached vector; `None` if there is none."""
-        cache, key_maker = self._runtime.options.cache, self._options.parameters.key_maker
-        if cache is None or key_maker is None:
+        cache = self._options.parameters.cache
+        if cache is None:
             return None
-        (key,) = key_maker.keys_of([self._text])
         with self._runtime.single_calls().expect(self._key):
             try:
                 async with self._runtime.interruptible(self._options.deadline):
-                    value = await cache.value(key)
+                    value = await cache.value(self._text)
             except TimeoutError:
                 # Joining a request after the deadline raises the right error.
                 return None
@@ -98,7 +96,7 @@ class _SingleCall:
         outcome = await self._runtime.single_calls().call(
             self._text,
             key=self._key,
-            limits=options.parameters.limits(),
+            limits=options.parameters.limits.current,
             dimension=options.parameters.dimension,
             deadline=options.deadline,
             maker=_SharedRequests(self._runtime, options),
@@ -123,17 +121,6 @@ class _SharedRequests:
     def scheduler(self, texts: Sequence[str], results: SingleResults, deadline: float | None) -> Scheduler:
         """The scheduler of a request; see `SchedulerMaker`."""
         runtime, parameters = self._runtime, self._options.parameters
-        requests = Requests(texts, parameters.limits)
-        planner = runtime.planner(requests, results, parameters, is_single=len(texts) == 1)
-        return runtime.scheduler(planner, results, self._options, _SharedObserver(results), deadline)
-
-
-@dataclass(slots=True, repr=False, eq=False)
-class _SharedObserver(Observer):
-    """Says which calls still wait for a shared request."""
-
-    _results: SingleResults
-
-    def calls(self) -> tuple[ObservedCall, ...]:
-        """The calls that still wait."""
-        return self._results.calls
+        pending = PendingTexts(texts, parameters.limits, results)
+        planner = runtime.planner(pending, parameters, is_single=len(texts) == 1)
+        return runtime.scheduler(planner, self._options, results, deadline)

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pinecone_embed_async._calls.outcomes import Outcomes
-from pinecone_embed_async._errors import kind_of
+from pinecone_embed_async._errors import Failure, kind_of
 from pinecone_embed_async._log import logger
 from pinecone_embed_async._results import DenseEmbeddings, DenseRows, SparseRows, Usage
 
@@ -22,9 +21,13 @@ if TYPE_CHECKING:
     from pinecone_embed_async._results import Dimension, SparseEmbeddings
     from pinecone_embed_async._wire import Answer, VectorType
 
+_NOT_TRIED, _EMBEDDED, _FAILED = 0, 1, 2
+
 
 class ResultBuilder:
     """Builds the result of a contiguous range of inputs from answers, cached rows and failures.
+
+    Each input is embedded, failed, or not tried.
 
     Args:
         start: position of the first input in the call.
@@ -33,92 +36,114 @@ class ResultBuilder:
         room: number of rows after spreading; `None` if the rows will not be spread.
 
     Attributes:
-        account: outcome of each input.
+        start: position of the first input in the call.
         usage: usage billed for the answers.
-        cached_count: inputs whose rows came from the cache.
+        embedded_count: inputs embedded so far.
+        failed_count: inputs failed so far.
+        cached_count: inputs whose rows came from the cache; they count as embedded.
     """
 
     def __init__(self, start: int, count: int, dimension: Dimension, room: int | None = None) -> None:
-        self._start = start
+        self.start = start
         self._dense = DenseRows(count, dimension, room)
         self._sparse = SparseRows(count)
-        self._positions: NDArray[np.intp] | None = None
-        self._scattered: dict[int, NDArray[np.float32]] = {}
-        self.account = Outcomes(count)
+        self._outcomes = np.zeros(count, np.uint8)
+        self._failures: list[Failure] = []
         self.usage = Usage()
+        self.embedded_count = 0
+        self.failed_count = 0
         self.cached_count = 0
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.embedded_count} of {len(self)} embedded, {self.failed_count} failed>"
+
+    def __len__(self) -> int:
+        """Number of inputs."""
+        return len(self._outcomes)
 
     @property
     def dimension(self) -> int | None:
         """Numbers per row; `None` if still unknown."""
         return self._dense.dimension.value
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether every input is embedded or failed."""
+        return self.embedded_count + self.failed_count == len(self._outcomes)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every input is embedded."""
+        return self.embedded_count == len(self._outcomes)
+
     def rows(self, request: PlannedRequest, dimension: int) -> NDArray[np.float32]:
-        """The part of the matrix for the inputs of a request; a throw-away matrix for a probe.
+        """The matrix that an answer is written to: the rows of its inputs, or one of its own if they are not contiguous.
 
         Raises:
             ResponseError: an earlier answer had another dimension.
         """
+        positions = request.positions
         if request.is_probe:
-            return np.empty((len(request.texts), dimension), np.float32)
-        # Left by an earlier attempt, which may have had other inputs.
-        self._scattered.pop(request.start, None)
-        if self._positions is None and not request.holes:
-            return self._dense.rows(request.start - self._start, request.stop - self._start, dimension)
-        # Its rows are not contiguous: they are copied into place once all have arrived.
-        self._dense.dimension.settle(dimension)
-        matrix = self._scattered[request.start] = np.empty((len(request.texts), dimension), np.float32)
-        return matrix
+            request.matrix = np.empty((1, dimension), np.float32)
+        elif isinstance(positions, range):
+            request.matrix = self._dense.rows(positions.start - self.start, positions.stop - self.start, dimension)
+        else:
+            self._dense.dimension.settle(dimension)
+            request.matrix = np.empty((len(positions), dimension), np.float32)
+        return request.matrix
 
-    def found(self, found: Found, start: int = 0) -> None:
-        """Add rows found in the cache, for the inputs from row `start` on.
+    def answered(self, request: PlannedRequest, answer: Answer) -> None:
+        """Add the usage of an answer; its dense rows are in the request's matrix."""
+        request.billed, request.sparse = answer.total_tokens, answer.sparse
+        self.usage = self.usage.plus(answer.total_tokens)
+
+    def embedded(self, request: PlannedRequest) -> None:
+        """Put the rows of an answered request in place."""
+        rows = self._rows_of(request)
+        if request.sparse is not None:
+            self._sparse.put(np.array(request.positions, np.intp) - self.start, request.sparse)
+        elif request.matrix is not None and not isinstance(request.positions, range):
+            self._dense.put(rows, request.matrix)
+        self._outcomes[rows] = _EMBEDDED
+        self.embedded_count += len(request.texts)
+
+    def failed(self, request: PlannedRequest, error: EmbedError) -> None:
+        """Note that a request failed for good."""
+        first, last = request.positions[0], request.positions[-1]
+        logger.warning("inputs %d:%d failed after %d attempts: %s", first, last + 1, error.attempts, kind_of(error))
+        rows: Sequence[int] = range(first - self.start, last + 1 - self.start)
+        if not isinstance(request.positions, range):
+            rows = [position - self.start for position in request.positions]
+        self.fail(rows, error)
+
+    def fail(self, rows: Sequence[int], error: EmbedError) -> None:
+        """Note that the inputs of these rows failed."""
+        self._outcomes[np.asarray(rows, np.intp)] = _FAILED
+        self.failed_count += len(rows)
+        self._failures.append(Failure(rows, error))
+
+    def found(self, found: Found, rows: NDArray[np.intp]) -> None:
+        """Add the vectors found in the cache, for the inputs of these rows.
 
         Raises:
             ResponseError: earlier rows had another dimension.
         """
         if found.dense is not None:
-            self._dense.put(found.rows + start, found.dense)
+            self._dense.put(rows, found.dense)
         if found.sparse is not None:
-            self._sparse.put(found.rows + start, found.sparse)
-        self.cached_count += len(found.rows)
+            self._sparse.put(rows, found.sparse)
+        self._outcomes[rows] = _EMBEDDED
+        self.embedded_count += len(rows)
+        self.cached_count += len(rows)
 
-    def limit_to(self, positions: NDArray[np.intp]) -> None:
-        """Note that the rows of all inputs but these are settled. From now on requests carry only these, in this order."""
-        self._positions = positions
-        self.account.limit_to(positions)
+    def failures(self) -> tuple[Failure, ...]:
+        """The failures, sorted by the first input of each."""
+        return tuple(sorted(self._failures, key=lambda failure: failure.indices[0]))
 
-    def names(self, request: PlannedRequest) -> Sequence[int] | None:
-        """The positions of a request's inputs in the call; `None` if they are contiguous."""
-        if (self._positions is None and not request.holes) or request.is_probe:
-            return None
-        positions: list[int] = (self._rows_of(request) + self._start).tolist()
-        return positions
-
-    def _rows_of(self, request: PlannedRequest) -> NDArray[np.intp]:
-        rows = np.array(request.positions, np.intp) - self._start
-        return rows if self._positions is None else self._positions[rows]
-
-    def answered(self, request: PlannedRequest, answer: Answer) -> None:
-        """Add the usage of an answer, and store its rows if they are sparse; dense ones are in place."""
-        self.usage = self.usage.plus(answer.total_tokens)
-        if answer.sparse is not None and not request.is_probe:
-            self._sparse.put(self._rows_of(request), answer.sparse)
-
-    def embedded(self, request: PlannedRequest) -> None:
-        """Note that the rows of a request are in place."""
-        matrix = self._scattered.pop(request.start, None)
-        if matrix is not None:
-            self._dense.put(self._rows_of(request), matrix)
-        for start, stop in request.runs:
-            self.account.embedded(start - self._start, stop - self._start)
-
-    def failed(self, request: PlannedRequest, error: EmbedError) -> None:
-        """Note that a request failed for good."""
-        self._scattered.pop(request.start, None)
-        rows = self._rows_of(request) + self._start
-        logger.warning("inputs %d:%d failed after %d attempts: %s", rows[0], rows[-1] + 1, error.attempts, kind_of(error))
-        for start, stop in request.runs:
-            self.account.failed(start - self._start, stop - self._start, error)
+    def first_error(self) -> EmbedError | None:
+        """The error of the lowest failed input; `None` if none failed."""
+        failures = self.failures()
+        return failures[0].error if failures else None
 
     def finish(
         self, model: str, vector_type: VectorType | None, positions: NDArray[np.intp] | None = None
@@ -130,10 +155,15 @@ class ResultBuilder:
             vector_type: type of the rows.
             positions: for each row of the result, the row to copy; `None` if nothing is to be spread.
         """
-        outcomes = self.account
-        failures, embedded = outcomes.failures(), outcomes.embedded_mask()
+        failures, embedded = self.failures(), self._outcomes == _EMBEDDED
         if vector_type == "sparse":
             sparse = yield from self._sparse.finish(model=model, usage=self.usage, failures=failures, embedded=embedded)
             return sparse if positions is None else (yield from sparse.spread_in_steps(positions))
         dense = yield from self._dense.finish(model=model, usage=self.usage, failures=failures, embedded=embedded)
         return dense if positions is None else dense.spread(positions, (yield from self._dense.spread(positions)))
+
+    def _rows_of(self, request: PlannedRequest) -> slice | NDArray[np.intp]:
+        positions = request.positions
+        if isinstance(positions, range):
+            return slice(positions.start - self.start, positions.stop - self.start)
+        return np.array(positions, np.intp) - self.start

@@ -12,13 +12,14 @@ from urllib.parse import quote
 import msgspec
 
 from pinecone_embed_async import _models
+from pinecone_embed_async._calls.coalescer import JoinedCounts
 from pinecone_embed_async._calls.scheduler import Scheduler
-from pinecone_embed_async._calls.single_calls import JoinedCounts, SingleCalls
+from pinecone_embed_async._calls.single_calls import SingleCalls
 from pinecone_embed_async._errors import ClosedError
 from pinecone_embed_async._foreign import Neighbour
 from pinecone_embed_async._options import call_options, check_parameters
 from pinecone_embed_async._planning import Estimator, Learned, RequestPlanner
-from pinecone_embed_async._sending import Discovery, Engine
+from pinecone_embed_async._sending import Discovery, Engine, Sender, get
 from pinecone_embed_async._statistics import Progress, Statistics
 from pinecone_embed_async._telemetry import CallObservation, ObservedCall
 from pinecone_embed_async._wire import decode_model, decode_models
@@ -27,15 +28,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
     from typing import Any, Unpack
 
-    from pinecone_embed_async._cache import CacheStage, Found
-    from pinecone_embed_async._calls.outcomes import Outcomes
+    from pinecone_embed_async._cache import CallCache, Found
+    from pinecone_embed_async._calls.batches import StreamBatches
     from pinecone_embed_async._calls.result_builder import ResultBuilder
-    from pinecone_embed_async._calls.stream_results import StreamResults
+    from pinecone_embed_async._calls.scheduler import ProgressReporter
     from pinecone_embed_async._options import CallArguments, CallOptions, ClientOptions, Parameters
-    from pinecone_embed_async._planning import OutcomeRecorder, PendingInputs, Sink
+    from pinecone_embed_async._planning import PendingInputs
+    from pinecone_embed_async._sending import ObservedCalls
     from pinecone_embed_async._telemetry import ObservableCall, Operation
     from pinecone_embed_async._wire import ModelInfo
-
 
 MOST_REMEMBERED = 16
 """Most input types whose checked parameters are kept. The service knows two."""
@@ -58,7 +59,7 @@ class Runtime:
     def __init__(self, options: ClientOptions) -> None:
         clock = options.clock
         self.options = options
-        self.engine = Engine(options, options.gate, clock=clock, draw=options.draw)
+        self.engine = Engine(options)
         self.sources = Neighbour("the source", clock)
         self.learned = Learned()
         self.discovery = Discovery(is_wanted=options.should_look_up_model, clock=clock)
@@ -72,20 +73,20 @@ class Runtime:
 
     def __repr__(self) -> str:
         state = ", closed" if self._is_closed else ""
-        return f"{self.options.model!r}, {self.engine.in_flight} in flight{state}"
+        return f"{self.options.model!r}, {self.engine.network.in_flight} in flight{state}"
 
     def __del__(self) -> None:
         # Missing if the constructor failed.
         engine = getattr(self, "engine", None)
         if engine is not None:
-            engine.abandon()
+            engine.network.abandon()
 
     # Opening and closing.
 
     async def open(self) -> None:
         """Let calls begin, again after a close, and open the connections."""
         self._is_closed = False
-        await self.engine.open()
+        await self.engine.network.open()
 
     def check_open(self) -> None:
         """Raise the error of a call of a closed client.
@@ -116,7 +117,7 @@ class Runtime:
                 await scheduler.drained()
         finally:
             # Also if waiting for them is cancelled.
-            await self.engine.aclose()
+            await self.engine.network.aclose()
 
     @contextlib.asynccontextmanager
     async def interruptible(self, deadline: float | None) -> AsyncIterator[asyncio.Timeout]:
@@ -217,67 +218,60 @@ class Runtime:
 
     # The requests of a call, and what the cache has.
 
-    def read(self, cache: CacheStage, values: Sequence[Any], dimension: int | None) -> Found:
+    def read(self, cache: CallCache, values: Sequence[Any], dimension: int | None) -> Found:
         """Read values of the cache, which may tell the vector type."""
         found = cache.read(values, self.engine.vector_type, dimension)
         self.engine.learn_vector_type(found.vector_type)
         return found
 
-    def planner(
-        self, pending: PendingInputs, results: OutcomeRecorder, parameters: Parameters, *, is_single: bool
-    ) -> RequestPlanner:
+    def planner(self, pending: PendingInputs, parameters: Parameters, *, is_single: bool) -> RequestPlanner:
         """Plans the requests of a call."""
         return RequestPlanner(
             pending,
-            results,
             limits=parameters.limits,
             learned=self.learned,
             parameters=parameters.encoded,
             is_single=is_single,
-            now=self.options.clock.time,
+            clock=self.options.clock,
         )
 
     def scheduler(
         self,
         planner: RequestPlanner,
-        sink: Sink,
         options: CallOptions,
-        observer: Observer,
+        observed: ObservedCalls,
         deadline: float | None,
+        *,
+        progress: ProgressReporter | None = None,
         window: int | None = None,
     ) -> Scheduler:
         """Runs the requests of a call.
 
         Args:
             planner: plans the requests.
-            sink: receives the rows.
             options: options of the call.
-            observer: hears of its steps.
-            deadline: deadline of its requests, by the clock; `None` for none.
+            observed: the calls that the requests are sent for.
+            deadline: deadline of the requests, by the clock; `None` for none.
+            progress: reports the progress.
             window: maximum number of requests under way.
         """
-        parameters, cache, writer = options.parameters, self.options.cache, None
-        if cache is not None and parameters.key_maker is not None:
-            writer = cache.writer(sink, parameters.key_maker)
-        sender = self.engine.sender(
+        parameters = options.parameters
+        sender = Sender(
+            self.engine,
             parameters.values,
-            writer or sink,
             parameters.limits,
-            parameters.learn,
             deadline=deadline,
             priority=options.priority,
-            calls=observer.calls,
+            observed=observed,
         )
         return Scheduler(
             planner,
-            sender.permit_for,
-            sender.send,
+            sender,
             window=window or 2 * self.options.max_concurrency,
             clock=self.options.clock,
             deadline=deadline,
-            settled=observer.report,
-            changed=observer.changed,
-            keep=None if writer is None else writer.keep,
+            progress=progress,
+            cache=parameters.cache,
         )
 
     def observed_call(self, operation: Operation, parameters: Parameters, inputs: int | None) -> ObservedCall | None:
@@ -308,13 +302,13 @@ class Runtime:
     async def list_models(self) -> list[ModelInfo]:
         """See `EmbedClient.list_models`."""
         self.check_open()
-        return decode_models(await self.engine.get("models", {"type": "embed"}))
+        return decode_models(await get(self.engine, "models", {"type": "embed"}))
 
     async def describe_model(self, name: str | None = None, *, is_tried_once: bool = False) -> ModelInfo:
         """See `EmbedClient.describe_model`; without retries if `is_tried_once`."""
         self.check_open()
         path = f"models/{quote(self.options.model if name is None else name, safe='')}"
-        return decode_model(await self.engine.get(path, {}, is_tried_once=is_tried_once))
+        return decode_model(await get(self.engine, path, {}, is_tried_once=is_tried_once))
 
     def statistics(self) -> Statistics:
         """See `EmbedClient.statistics`."""
@@ -322,8 +316,8 @@ class Runtime:
         quotas = self.options.gate.statistics()
         return Statistics(
             **msgspec.structs.asdict(engine.counters),
-            in_flight=engine.in_flight,
-            concurrency=engine.concurrency,
+            in_flight=engine.network.in_flight,
+            concurrency=engine.network.concurrency,
             waiting=engine.waiting,
             quotas=quotas,
             waited=sum(quota.waited for quota in quotas),
@@ -340,22 +334,8 @@ class Runtime:
 _UNOBSERVED = contextlib.nullcontext()
 
 
-class Observer:
-    """Hears of the steps of a call; this one does nothing."""
-
-    def report(self) -> None:
-        """Requests or inputs were settled."""
-
-    def changed(self) -> None:
-        """A request or the whole call has ended in any way."""
-
-    def calls(self) -> tuple[ObservedCall, ...]:
-        """The unfinished calls that requests are sent for, as the hooks know them."""
-        return ()
-
-
 @dataclass(slots=True, repr=False, eq=False)
-class CallObserver(Observer):
+class CallObserver:
     """Reports the progress of a call to its caller, and its totals to the hooks.
 
     Attributes:
@@ -365,8 +345,7 @@ class CallObserver(Observer):
     _runtime: Runtime
     _options: CallOptions
     subject: ObservedCall | None
-    _results: ResultBuilder | StreamResults
-    _counts: Outcomes | StreamResults
+    _results: ResultBuilder | StreamBatches
     _total: int | None
     """Inputs of the call; `None` if unknown."""
 
@@ -374,21 +353,27 @@ class CallObserver(Observer):
         """Call `progress`."""
         if self._options.progress is None:
             return
-        counts, usage, retries = self._counts, self._results.usage, self._runtime.engine.counters.retries
+        results, usage, retries = self._results, self._results.usage, self._runtime.engine.counters.retries
         self._options.progress(
-            Progress(counts.embedded_count, counts.failed_count, self._total, usage.requests, usage.total_tokens, retries)
+            Progress(results.embedded_count, results.failed_count, self._total, usage.requests, usage.total_tokens, retries)
         )
 
+    @property
+    def progress(self) -> CallObserver | None:
+        """Itself, if somebody asks for the progress."""
+        return None if self._options.progress is None else self
+
+    @property
     def calls(self) -> tuple[ObservedCall, ...]:
         """This call alone; none without hooks."""
         return () if self.subject is None else (self.subject,)
 
     def totals(self, is_well: bool) -> dict[str, int]:  # noqa: ARG002, FBT001 - as `ObservableCall` has it
         """The totals reported to the hooks."""
-        embedded = self._counts.embedded_count
+        embedded = self._results.embedded_count
         return {
             "embedded": embedded,
-            "failed": self._counts.failed_count if self._total is None else self._total - embedded,
+            "failed": self._results.failed_count if self._total is None else self._total - embedded,
             "tokens": self._results.usage.total_tokens,
             "cached": self._results.cached_count,
             "attempts": self._results.usage.requests,

@@ -5,33 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
-from pinecone_embed_async._errors import ClosedError, DeadlineExceededError, EmbedError, InputError, unexpected_error
+from pinecone_embed_async._errors import (
+    ClosedError,
+    ConfigurationError,
+    DeadlineExceededError,
+    EmbedError,
+    InputError,
+    unexpected_error,
+)
 from pinecone_embed_async._log import logger
-from pinecone_embed_async._sending import RetryState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+    from collections.abc import AsyncIterator, Coroutine
 
+    from pinecone_embed_async._cache import CallCache
     from pinecone_embed_async._clock import Clock, Timer
     from pinecone_embed_async._planning import PlannedRequest, RequestPlanner
     from pinecone_embed_async._rate_limit import Permit
-
-    PermitFor = Callable[[PlannedRequest], Awaitable[Permit]]
-    """Waits for a permit for a request, which is then cut to the permit's tokens."""
-
-    Cut = Callable[[int], PlannedRequest]
-    """Cuts the request being sent to a number of tokens, or to its first input if that has more."""
-
-    Send = Callable[[PlannedRequest, RetryState, Permit, Cut], Awaitable[EmbedError | None]]
-    """Sends a request through all its attempts, the first with the given permit; returns its error, or `None` once the
-    rows are in place."""
-
-    Keep = Callable[[PlannedRequest, float | None], Awaitable[None]]
-    """Caches the answer of a request, if there is one, within a deadline by the clock."""
+    from pinecone_embed_async._sending import Sender
+    from pinecone_embed_async._telemetry import RequestObservation
 
 ResultT = TypeVar("ResultT")
 
@@ -39,74 +35,85 @@ GRACE_SECONDS = 5.0
 """How long requests in flight may take after an error has ended the job: long enough for nearly every answer, short
 enough for a caller that waits for the error."""
 
+NOT_BY_THE_CALL = "the request was cancelled, but not by the call it belongs to"
 
-class _Scheduled(msgspec.Struct, eq=False):
+
+class ProgressReporter(Protocol):
+    """Reports the progress of a call."""
+
+    def report(self) -> None:
+        """Report it, after a request or when inputs are settled without one; an exception that it raises ends the job."""
+
+
+class _Place(msgspec.Struct, eq=False):
+    """One of the places for requests under way.
+
+    Attributes:
+        request: its request; `None` while it waits for a permit, with which the request is planned.
+        task: runs the request.
+        is_abandoned: whether its outcome was recorded before its task ended, or is of no interest any more.
+        is_done: whether its outcome is recorded; at most its answer is still being cached.
+    """
+
     request: PlannedRequest | None = None
-    """`None` while it waits for a permit: the request is planned once the permit is there."""
-    retry: RetryState = msgspec.field(default_factory=RetryState)
     task: asyncio.Task[None] | None = None
     is_abandoned: bool = False
     is_done: bool = False
-    """Whether its outcome is recorded; at most its answer is still being cached."""
 
 
 class Scheduler:
-    """Runs the planner's requests with bounded concurrency.
+    """Runs the planner's requests with bounded concurrency, each through all its attempts.
 
     Args:
         planner: plans the requests and records their outcomes.
-        permit_for: waits for a permit for the next request.
-        send: sends one request.
+        sender: makes the attempts.
         window: maximum number of requests under way, those that wait for another attempt included.
         clock: the time.
         deadline: deadline of the job, by the clock; `None` for none.
-        settled: called in the event loop after each request; an exception that it raises ends the job, and it is not called
-            again.
-        changed: called when a request or the job has ended in any way; must not raise.
-        keep: caches the answer of a request once its rows are in place; `None` without a cache.
+        progress: told after each request; not again once it has raised an exception.
+        cache: writes the answers to the cache once their rows are in place; `None` without a cache.
         grace: seconds that requests in flight may take after an error has ended the job.
 
     Attributes:
         loop: the event loop in which it runs.
-        error: the error that ended the job because `settled` raised, with the exception as its cause; `None` otherwise.
+        changes: set when a request or the job has ended in any way; whoever waits for it clears it.
+        error: the error that ended the job because `progress` raised, with the exception as its cause; `None` otherwise.
     """
 
     def __init__(
         self,
         planner: RequestPlanner,
-        permit_for: PermitFor,
-        send: Send,
+        sender: Sender,
         *,
         window: int,
         clock: Clock,
         deadline: float | None,
-        settled: Callable[[], None],
-        changed: Callable[[], None] = lambda: None,
-        keep: Keep | None = None,
+        progress: ProgressReporter | None = None,
+        cache: CallCache | None = None,
         grace: float = GRACE_SECONDS,
     ) -> None:
         self._planner = planner
-        self._permit_for = permit_for
-        self._send = send
+        self._sender = sender
         self._window = window
         self._clock = clock
         self._deadline = deadline
-        self._settled = settled
-        self._changed = changed
-        self._keep = keep
+        self._progress = progress
+        self._cache = cache
         self._grace = grace
-        # A dict for its order, so that ending them all is deterministic.
-        self._under_way: dict[_Scheduled, None] = {}
+        # Dicts for their order, so that ending them all is deterministic.
+        self._under_way: dict[_Place, None] = {}
+        self._helpers: dict[asyncio.Task[Any], None] = {}
         # The one that waits for a permit: one at a time, since the next request is unknown until this one is cut.
-        self._awaiting: _Scheduled | None = None
+        self._awaiting: _Place | None = None
         self._group: asyncio.TaskGroup | None = None
         self._timer: Timer | None = None
         # When everything under way is cancelled: the deadline, or the end of the grace period.
         self._end = deadline
         self._is_winding_down = False
         self._is_exited = False
-        self._drain_waiters: list[asyncio.Future[None]] = []
         self._unsent = 0
+        self.changes = asyncio.Event()
+        self._drained = asyncio.Event()
         self.error: EmbedError | None = None
         self.loop = asyncio.get_running_loop()
 
@@ -147,19 +154,20 @@ class Scheduler:
         """The error that ended the job early; `None` if none did."""
         return self._planner.job_error
 
-    def retry_of(self, position: int) -> RetryState | None:
-        """The retry state of the request that carries an input; `None` if none is under way."""
-        for entry in self._under_way:
-            request = entry.request
-            if request is not None and not request.is_probe and request.start <= position < request.stop:
-                return entry.retry
-        return None
+    def request_of(self, position: int) -> PlannedRequest | None:
+        """The request under way that carries an input; `None` if there is none."""
+        requests = (place.request for place in self._under_way)
+        carrying = (request for request in requests if request is not None and not request.is_probe)
+        return next((request for request in carrying if position in request.positions), None)
 
     def start(self, work: Coroutine[Any, Any, ResultT], name: str) -> asyncio.Task[ResultT]:
-        """Start a task in the scheduler's task group; only while it is running."""
+        """Start a task that helps the job, and is cancelled once the job has ended; only while it is running."""
         if self._group is None:
             raise RuntimeError("the scheduler is not running: call `start` inside `running`")
-        return self._group.create_task(work, name=name)
+        task = self._group.create_task(work, name=name)
+        self._helpers[task] = None
+        task.add_done_callback(self._helpers.pop)
+        return task
 
     def fill(self) -> None:
         """Start the next request, which waits for a permit first, if there is one and the window has room."""
@@ -167,20 +175,20 @@ class Scheduler:
             self._report_unsent()
         if self._is_exited or self._group is None or self._awaiting is not None or len(self._under_way) >= self._window:
             return
-        is_empty = self._planner.ahead() is None and not self._planner.is_sifting
+        is_empty = self._planner.peek() is None and not self._planner.is_sifting
         if self._planner.unsent != self._unsent:
             self._report_unsent()
         if is_empty or self._group is None:
             return
-        entry = self._awaiting = _Scheduled()
-        self._under_way[entry] = None
-        entry.task = self._group.create_task(self._run_request(entry), name="embed")
-        entry.task.add_done_callback(functools.partial(self._task_done, entry))
+        place = self._awaiting = _Place()
+        self._under_way[place] = None
+        place.task = self._group.create_task(self._run_request(place), name="embed")
+        place.task.add_done_callback(functools.partial(self._task_done, place))
 
     def _report_unsent(self) -> None:
         """Report inputs that failed without a request."""
         self._unsent = self._planner.unsent
-        self._changed()
+        self.changes.set()
         self.report()
 
     def stop(self, error: EmbedError) -> None:
@@ -196,66 +204,56 @@ class Scheduler:
         """
         self._planner.end(ClosedError("the caller left before all inputs were embedded"))
         self._is_winding_down = True
-        for entry in self._under_way:
-            if may_keep and entry.is_done:
+        for place in self._under_way:
+            if may_keep and place.is_done:
                 continue
-            entry.is_abandoned = True
-            if entry.task is not None:
-                entry.task.cancel()
-        self._changed()
+            place.is_abandoned = True
+            if place.task is not None:
+                place.task.cancel()
+        self._cancel_helpers()
 
     async def drained(self) -> None:
         """Wait until no request is under way; after `stop`, within the grace period."""
         while self._under_way:
-            drained = self.loop.create_future()
-            self._drain_waiters.append(drained)
-            await drained
+            self._drained.clear()
+            await self._drained.wait()
 
-    async def _run_request(self, entry: _Scheduled) -> None:
+    async def _run_request(self, place: _Place) -> None:
         try:
-            permit = await self._take_permit(entry)
+            taken = await self._take()
             self._awaiting = None
-            request = entry.request
-            if permit is None or request is None:
+            if taken is None:
                 return
+            place.request, permit = taken
             self.fill()
-            await self._send_with(permit, request, entry)
-            entry.is_done = True
+            error = await self._send(place, place.request, permit)
+            place.is_done = True
             if self._planner.job_error is not None:
                 self._wind_down()
             self.report()
-            if self._keep is not None and entry.request is not None:
+            if self._cache is not None and error is None:
                 # The consumer gets the rows before they are cached.
-                self._changed()
-                await self._cache_answer(self._keep, entry.request)
+                self.changes.set()
+                await self._cache_answer(self._cache, place.request)
         except asyncio.CancelledError:
-            if not (entry.is_abandoned or entry.is_done or self._is_exited):
-                self._fail_cancelled(entry)
+            if not (place.is_abandoned or place.is_done or self._is_exited) and place.request is not None:
+                # It was cancelled from outside: its inputs fail, the others go on.
+                self._planner.failed(place.request, EmbedError(NOT_BY_THE_CALL))
+                self.report()
             raise
 
-    def _fail_cancelled(self, entry: _Scheduled) -> None:
-        """Fail the inputs of a task that was cancelled from outside; the others go on."""
-        if entry.request is not None:
-            error = EmbedError("the request was cancelled, but not by the call it belongs to")
-            self._planner.failed(entry.request, error)
-            self.report()
-
-    async def _cache_answer(self, keep: Keep, request: PlannedRequest) -> None:
+    async def _cache_answer(self, cache: CallCache, request: PlannedRequest) -> None:
         try:
-            await keep(request, self._end)
+            await cache.write(request, self._end)
         except Exception as fault:  # noqa: BLE001 - the rows are in place even if caching fails
             logger.warning("an answer could not be cached: %s", type(fault).__name__)
 
-    def notify(self) -> None:
-        """Call `changed` after a change without a request."""
-        self._changed()
-
     def report(self) -> None:
-        """Call `settled`, after a request or when inputs are settled without one."""
-        if self.error is not None or self._is_exited:
+        """Report the progress, after a request or when inputs are settled without one."""
+        if self._progress is None or self.error is not None or self._is_exited:
             return
         try:
-            self._settled()
+            self._progress.report()
         # It is called, not awaited, so a CancelledError is its own as well.
         except (Exception, asyncio.CancelledError) as cause:  # noqa: BLE001 - the caller's exception, passed on to the caller
             # Not raised here: Python 3.11's task groups leave the caller marked as cancelled when a task fails.
@@ -264,38 +262,34 @@ class Scheduler:
         if self.error is not None:
             self.stop(self.error)
 
-    async def _take_permit(self, entry: _Scheduled) -> Permit | None:
+    async def _take(self) -> tuple[PlannedRequest, Permit] | None:
         """Wait for a permit, and take the next request, cut to its tokens; `None` if none is left.
 
-        Nothing may be awaited between its return and the start of sending, or the permit could be lost.
+        Nothing may be awaited between its return and the first attempt, or the permit could be lost.
         """
-        while (ahead := self._planner.ahead()) is not None or self._planner.is_sifting:
+        planner = self._planner
+        while (ahead := planner.peek()) is not None or planner.is_sifting:
             if ahead is None:
-                if self._planner.unsent != self._unsent:
+                if planner.unsent != self._unsent:
                     self._report_unsent()
                 await asyncio.sleep(0)
                 continue
-            least_tokens = self._planner.least_tokens(ahead)
+            least_tokens = planner.least_tokens(ahead)
             try:
-                permit = await self._permit_for(ahead)
-            except EmbedError as error:
-                self._fail_next(error.with_traceback(None))
-                # Many requests in a row may fail like this.
-                await asyncio.sleep(0)
-                continue
+                permit = await self._sender.permit(ahead)
             except Exception as fault:  # noqa: BLE001 - it concerns this request alone
-                self._fail_next(unexpected_error(fault))
+                self._fail_next(fault.with_traceback(None) if isinstance(fault, EmbedError) else unexpected_error(fault))
+                # Many requests in a row may fail like this.
                 await asyncio.sleep(0)
                 continue
             # The next request may have changed by now, or be known to have more tokens. If neither is so and its first input
             # exceeds the permit, no permit will ever be larger.
-            entry.request = self._planner.take(permit.tokens)
-            is_same = entry.request is None and self._planner.ahead() is ahead
-            if is_same and self._planner.least_tokens(ahead) <= least_tokens:
-                entry.request = self._planner.take_first()
-            if entry.request is not None:
-                permit.shrink(entry.request.tokens)
-                return permit
+            request = planner.take(permit.tokens)
+            if request is None and planner.peek() is ahead and planner.least_tokens(ahead) <= least_tokens:
+                request = planner.take_first()
+            if request is not None:
+                permit.shrink(request.tokens)
+                return request, permit
             permit.give_back()
         return None
 
@@ -306,51 +300,94 @@ class Scheduler:
             self._planner.failed(request, error)
         if self._planner.job_error is not None:
             self._wind_down()
-        self._changed()
+        self.changes.set()
         self.report()
 
-    async def _send_with(self, permit: Permit, request: PlannedRequest, entry: _Scheduled) -> None:
-        def cut(tokens: int) -> PlannedRequest:
-            nonlocal request
-            entry.request = request = self._planner.cut(request, tokens)
-            self.fill()
-            return request
-
+    async def _send(self, place: _Place, request: PlannedRequest, permit: Permit) -> EmbedError | None:
+        """Make the attempts of a request, record its outcome, and return its error."""
+        observation = self._sender.observe(request)
+        error: EmbedError | None = None
         try:
-            error = await self._send(request, entry.retry, permit, cut)
+            error = await self._sender.attempt(request, permit, observation)
+            # Setting up the retry loop takes a tenth of a small request's time.
+            if error is not None:
+                error = await self._retry(request, error, observation)
             if error is None:
                 self._planner.embedded(request)
-                return
+        except asyncio.CancelledError as cancellation:
+            if observation is not None:
+                observation.ended(request, cancellation)
+            raise
         except Exception as fault:  # noqa: BLE001 - a task that raises would end the whole call
-            error = unexpected_error(fault)
-        if not entry.is_abandoned:
+            error = self._sender.unexpected(request, fault)
+        if observation is not None:
+            observation.ended(request, error)
+        if error is not None and not place.is_abandoned:
             self._planner.failed(request, error)
+        return error
 
-    def _task_done(self, entry: _Scheduled, _: asyncio.Task[None]) -> None:
+    async def _retry(
+        self, request: PlannedRequest, error: EmbedError, observation: RequestObservation | None
+    ) -> EmbedError | None:
+        """Make further attempts, as the retry policy says; the first one met `error`."""
+        met = [error]
+
+        async def attempt() -> EmbedError | None:
+            return met.pop() if met else await self._attempt_again(request, observation)
+
+        return await self._sender.retrying(request, observation)(attempt)
+
+    async def _attempt_again(self, request: PlannedRequest, observation: RequestObservation | None) -> EmbedError | None:
+        """Wait for another permit, cut the request to it, and send it."""
+        self._planner.estimate(request)
+        try:
+            permit = await self._sender.permit(request, observation)
+        except InputError as too_large:
+            # It concerns the first input only; the others can still be sent.
+            self._planner.cut(request, 0)
+            self.fill()
+            return too_large.with_traceback(None)
+        except ConfigurationError as unusable:
+            return unusable.with_traceback(None)
+        try:
+            self._planner.cut(request, permit.tokens)
+            permit.shrink(request.tokens)
+            # For the inputs that were cut off.
+            self.fill()
+        except BaseException:
+            permit.give_back()
+            raise
+        return await self._sender.attempt(request, permit, observation)
+
+    def _task_done(self, place: _Place, _: asyncio.Task[None]) -> None:
         """Note that a task has ended, perhaps before it had begun, since any code may cancel it."""
-        del self._under_way[entry]
-        if self._awaiting is entry:
+        del self._under_way[place]
+        if self._awaiting is place:
             self._awaiting = None
         self.fill()
         if not self._under_way:
-            for drained in self._drain_waiters:
-                if not drained.done():
-                    drained.set_result(None)
-            self._drain_waiters.clear()
-        self._changed()
+            self._drained.set()
+        self.changes.set()
+
+    def _cancel_helpers(self) -> None:
+        """Cancel the tasks that help the job, but only once: they may have something to close."""
+        for task in self._helpers:
+            if not task.cancelling():
+                task.cancel()
+        self.changes.set()
 
     def _wind_down(self) -> None:
         if self._is_winding_down:
             return
         self._is_winding_down = True
-        for entry in self._under_way:
-            if entry.retry.in_flight:
-                entry.retry.is_last = True
-            elif not entry.is_done:
-                self._abandon(entry)
+        for place in self._under_way:
+            if place.request is not None and place.request.in_flight:
+                place.request.is_last = True
+            elif not place.is_done:
+                self._abandon(place)
         # For the abandoned requests.
         self.report()
-        self._changed()
+        self._cancel_helpers()
         end = self._clock.time() + self._grace
         self._set_timer(end if self._deadline is None else min(end, self._deadline))
 
@@ -358,28 +395,29 @@ class Scheduler:
         self._timer = None
         self._is_winding_down = True
         self._planner.end(DeadlineExceededError("the deadline of the call passed before all inputs were embedded"))
-        for entry in self._under_way:
-            self._abandon(entry)
+        for place in self._under_way:
+            self._abandon(place)
         self.report()
-        self._changed()
+        self._cancel_helpers()
 
-    def _abandon(self, entry: _Scheduled) -> None:
+    def _abandon(self, place: _Place) -> None:
         """Cancel a request, unless its rows are in place."""
-        retry, error = entry.retry, self._planner.job_error
-        if entry.is_done and entry.task is not None:
-            entry.task.cancel()
+        request, error = place.request, self._planner.job_error
+        if place.is_done and place.task is not None:
+            place.task.cancel()
             return
-        if retry.is_settled or entry.is_abandoned or entry.task is None or error is None:
+        if place.is_abandoned or place.task is None or error is None or (request is not None and request.is_answered):
             return
-        entry.is_abandoned = True
-        entry.task.cancel()
-        if isinstance(error, DeadlineExceededError):
-            error = retry.out_of_time("the deadline of the call passed before the answer came")
-        elif retry.last_error is not None:
-            error = retry.last_error
-        if retry.attempts and entry.request is not None:
+        place.is_abandoned = True
+        place.task.cancel()
+        if request is None or not request.attempts:
             # Without an attempt its inputs stay not tried.
-            self._planner.abandoned(entry.request, error)
+            return
+        if isinstance(error, DeadlineExceededError):
+            error = request.out_of_time("the deadline of the call passed before the answer came")
+        elif request.last_error is not None:
+            error = request.last_error
+        self._planner.abandoned(request, error)
 
     def _set_timer(self, when: float) -> None:
         self._clear_timer()

@@ -7,9 +7,7 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-import msgspec
-
-from pinecone_embed_async._calls.coalescer import Coalescer
+from pinecone_embed_async._calls.coalescer import Coalescer, JoinedCounts
 from pinecone_embed_async._calls.single_results import SingleResults, own_error
 from pinecone_embed_async._errors import ClosedError, DeadlineExceededError
 from pinecone_embed_async._results import Dimension
@@ -35,23 +33,6 @@ class SchedulerMaker(Protocol):
 
     def scheduler(self, texts: Sequence[str], results: SingleResults, deadline: float | None) -> Scheduler:
         """The scheduler of a request, from its texts, its results, and the latest deadline of its callers."""
-
-
-class JoinedCounts(msgspec.Struct):
-    """Counts of single calls and their requests.
-
-    Attributes:
-        calls: single calls answered with a vector.
-        requests: requests that answered them.
-    """
-
-    calls: int = 0
-    requests: int = 0
-
-    def add(self, calls: int) -> None:
-        """Count one request that answered `calls` calls."""
-        self.calls += calls
-        self.requests += 1
 
 
 @dataclass(slots=True, repr=False, eq=False)
@@ -101,9 +82,7 @@ class SingleCalls:
         self._loop = asyncio.get_running_loop()
         self._clock = clock
         self._joined = joined
-        self._coalescer = Coalescer(
-            clock=clock, call_soon=self._loop.call_soon, max_delay=max_delay, max_under_way=max_under_way
-        )
+        self._coalescer = Coalescer(clock=clock, loop=self._loop, max_delay=max_delay, max_under_way=max_under_way)
         self._sent: dict[SharedRequest, _SentRequest] = {}
 
     def __repr__(self) -> str:
@@ -173,7 +152,7 @@ class SingleCalls:
 
     def start(self, shared: SharedRequest, maker: SchedulerMaker, dimension: int | None) -> None:
         """Start the task of a request."""
-        results = SingleResults(shared, Dimension(dimension), self._joined.add)
+        results = SingleResults(shared, Dimension(dimension), self._joined)
         scheduler = maker.scheduler(list(shared.waiters), results, shared.deadline)
         task = self._loop.create_task(_run(scheduler), name=f"embed {len(shared.waiters)} joined inputs")
         self._sent[shared] = _SentRequest(results, scheduler, task)
@@ -202,10 +181,10 @@ class SingleCalls:
         if sent is None:
             waiter.settle(DeadlineExceededError("the deadline of the call passed before its request was sent"))
             return
-        retry = sent.scheduler.retry_of(sent.results.position_of(waiter))
+        request = sent.scheduler.request_of(sent.results.position_of(waiter))
         error = DeadlineExceededError("the deadline of the call passed before it was embedded")
-        if retry is not None:
-            error = retry.out_of_time("the deadline of the call passed before the answer came")
+        if request is not None:
+            error = request.out_of_time("the deadline of the call passed before the answer came")
         sent.results.timed_out(waiter, error)
 
     async def _leave(self, waiter: Waiter) -> None:

@@ -8,59 +8,43 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pinecone_embed_async._errors import ApiError, EmbedError, Failure, kind_of, unexpected_error
-from pinecone_embed_async._log import logger
+from pinecone_embed_async._calls.result_builder import ResultBuilder
+from pinecone_embed_async._errors import ApiError, EmbedError, Failure, unexpected_error
 from pinecone_embed_async._results import SparseVector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
-
-    from pinecone_embed_async._calls.coalescer import SharedRequest, Waiter
+    from pinecone_embed_async._calls.coalescer import JoinedCounts, SharedRequest, Waiter
     from pinecone_embed_async._planning import PlannedRequest
     from pinecone_embed_async._results import Dimension
     from pinecone_embed_async._telemetry import ObservedCall
-    from pinecone_embed_async._wire import Answer, SparseBlock
+    from pinecone_embed_async._wire import SparseBlock
 
 _NAMED_INPUT = re.compile(r"<input (\d+)>")
 
 
-class SingleResults:
-    """The results of a shared request.
+class SingleResults(ResultBuilder):
+    """The results of a shared request, delivered to its callers as soon as they are known.
 
-    It is the sink and the outcome recorder of the request. Each caller gets its own arrays, or its own error, so that none
-    keeps alive or changes those of another.
+    Each caller gets its own arrays, or its own error, so that none keeps alive or changes those of another.
 
     Args:
         shared: the request whose callers wait.
         dimension: numbers per row.
-        on_delivered: called with the number of vectors delivered from a request.
+        joined: counts of calls and requests, written to.
 
     Attributes:
         closed_by: the error with which the client was closed; `None` if it was not. Callers whose text fails from then on
             get this error, with the failure in its `failures`.
     """
 
-    def __init__(
-        self, shared: SharedRequest, dimension: Dimension, on_delivered: Callable[[int], None] = lambda _: None
-    ) -> None:
+    def __init__(self, shared: SharedRequest, dimension: Dimension, joined: JoinedCounts) -> None:
+        super().__init__(0, len(shared.waiters), dimension)
         # Shared with the request, so that callers that leave are removed here, too.
         self._waiters = list(shared.waiters.values())
-        self._dimension = dimension
-        self._on_delivered = on_delivered
-        self._rows: dict[int, NDArray[np.float32]] = {}
-        self._blocks: dict[int, SparseBlock] = {}
-        self._unsettled = len(self._waiters)
+        self._joined = joined
         self.closed_by: EmbedError | None = None
-
-    def __repr__(self) -> str:
-        return f"<SingleResults, {self._unsettled} of {len(self._waiters)} texts unsettled>"
-
-    @property
-    def dimension(self) -> int | None:
-        """Numbers per row; `None` if still unknown."""
-        return self._dimension.value
 
     @property
     def calls(self) -> tuple[ObservedCall, ...]:
@@ -68,37 +52,10 @@ class SingleResults:
         waiters = (waiter for sharing in self._waiters for waiter in sharing if waiter.outcome is None)
         return tuple(waiter.call for waiter in waiters if waiter.call is not None)
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether every text is embedded or failed."""
-        return not self._unsettled
-
-    def rows(self, request: PlannedRequest, dimension: int) -> NDArray[np.float32]:
-        """A matrix for the rows of a request, from which each caller's row is copied.
-
-        Raises:
-            ResponseError: an earlier answer had another dimension.
-        """
-        matrix: NDArray[np.float32] = np.empty((len(request.texts), dimension), np.float32)
-        if not request.is_probe:
-            self._dimension.settle(dimension)
-            self._rows[request.start] = matrix
-        return matrix
-
-    def names(self, request: PlannedRequest) -> Sequence[int] | None:
-        """The positions of its inputs; `None` if they are contiguous."""
-        return request.positions if request.holes else None
-
-    def answered(self, request: PlannedRequest, answer: Answer) -> None:
-        """Store the rows of an answer if they are sparse; dense ones are in place."""
-        if answer.sparse is not None and not request.is_probe:
-            self._blocks[request.start] = answer.sparse
-
     def embedded(self, request: PlannedRequest) -> None:
-        """Deliver the rows of a request."""
-        block = self._blocks.pop(request.start, None)
-        matrix = self._rows.pop(request.start, None)
-        sparse_row = _rows_of(block) if block is not None else None
+        """Deliver the rows of an answered request."""
+        matrix = request.matrix
+        sparse_row = None if request.sparse is None else _rows_of(request.sparse)
         delivered = 0
         for row, position in enumerate(request.positions):
             for waiter in self._waiters[position]:
@@ -109,18 +66,16 @@ class SingleResults:
                     elif matrix is not None:
                         waiter.settle(matrix[row].copy())
         # Last: if anything above raises, the request is recorded as failed instead.
-        self._unsettled -= len(request.texts)
+        super().embedded(request)
         if delivered:
-            self._on_delivered(delivered)
+            self._joined.add(delivered)
 
-    def failed(self, request: PlannedRequest, error: EmbedError) -> None:
-        """Give each caller of a finally failed request its own copy of the error."""
-        logger.warning("joined inputs %d:%d failed after %d attempts: %s", *_log_args(request, error))
-        self._unsettled -= len(request.texts)
-        self._rows.pop(request.start, None)
-        for position in request.positions:
-            for waiter in self._waiters[position]:
-                waiter.settle(self._error_of(error, position))
+    def fail(self, rows: Sequence[int], error: EmbedError) -> None:
+        """Give each caller of these texts its own copy of the error."""
+        super().fail(rows, error)
+        for row in rows:
+            for waiter in self._waiters[row]:
+                waiter.settle(self._error_of(error, row))
 
     def timed_out(self, waiter: Waiter, error: EmbedError) -> None:
         """Settle one caller with the error of its deadline."""
@@ -182,10 +137,6 @@ def _renumbered(value: Any, position: int) -> Any:
     if isinstance(value, list):
         return [_renumbered(item, position) for item in value]
     return value
-
-
-def _log_args(request: PlannedRequest, error: EmbedError) -> tuple[int, int, int, str]:
-    return request.start, request.stop, error.attempts, kind_of(error)
 
 
 def _rows_of(block: SparseBlock) -> Callable[[int], SparseVector]:

@@ -16,10 +16,10 @@ from pinecone_embed_async._threads import in_thread
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from pinecone_embed_async._calls.stream_results import StreamResults
+    from pinecone_embed_async._calls.batches import StreamBatches
     from pinecone_embed_async._clock import Clock, Timer
     from pinecone_embed_async._foreign import Neighbour
-    from pinecone_embed_async._planning import PlannedRequest, Splitter
+    from pinecone_embed_async._planning import PackedTexts, Packer
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -47,31 +47,29 @@ def check_source(source: object) -> None:
 class ReadAhead:
     """Queue of the batches that were read but not taken over by the stream, bounded together with those in its results.
 
-    A batch is a request, or the error of an item that cannot be sent, with its first item's position and its items.
+    A batch is texts for a request with their items, or an item that cannot be sent, its position and its error.
 
     Args:
-        results: the stream's results.
+        batches: those that were taken over and not delivered.
         window: most batches from reading to delivery.
 
     Attributes:
         window: most batches from reading to delivery.
         queue: the batches, oldest first.
         added: set when there are new batches, and when reading has ended.
-        taken: set when batches were taken from the results.
-        is_closed: whether nothing more is to be read.
+        taken: set when batches were delivered.
     """
 
-    def __init__(self, results: StreamResults, window: int) -> None:
-        self._results = results
+    def __init__(self, batches: StreamBatches, window: int) -> None:
+        self._batches = batches
         self.window = window
-        self.queue: deque[tuple[PlannedRequest | EmbedError, int, list[Any]]] = deque()
+        self.queue: deque[tuple[PackedTexts, list[Any]] | tuple[int, Any, EmbedError]] = deque()
         self.added = asyncio.Event()
         self.taken = asyncio.Event()
-        self.is_closed = False
 
     def __len__(self) -> int:
         """Batches read and not delivered."""
-        return len(self._results) + len(self.queue)
+        return len(self._batches) + len(self.queue)
 
     def __repr__(self) -> str:
         return f"<ReadAhead {len(self)}/{self.window}>"
@@ -81,17 +79,11 @@ class ReadAhead:
         """Whether another batch may be read now."""
         return len(self) < self.window
 
-    async def wait_for_room(self) -> bool:
-        """Wait until another batch may be read; return whether to read on."""
-        while not self.has_room and not self.is_closed:
+    async def wait_for_room(self) -> None:
+        """Wait until another batch may be read."""
+        while not self.has_room:
             self.taken.clear()
             await self.taken.wait()
-        return not self.is_closed
-
-    def close(self) -> None:
-        """Let nothing more be read."""
-        self.is_closed = True
-        self.taken.set()
 
 
 class SourceReader:
@@ -100,7 +92,7 @@ class SourceReader:
     Args:
         source: an iterable or async iterable of items.
         text: returns the input of an item; `None` if the items are inputs.
-        splitter: splits the texts into requests.
+        packer: packs the texts for requests.
         ahead: receives the batches, and says when there is room for more.
         clock: the time.
         in_thread: whether a synchronous source is pulled in a thread, because it may block.
@@ -121,7 +113,7 @@ class SourceReader:
         self,
         source: Source[Any],
         text: Callable[[Any], Any] | None,
-        splitter: Splitter,
+        packer: Packer,
         ahead: ReadAhead,
         *,
         clock: Clock,
@@ -132,7 +124,7 @@ class SourceReader:
     ) -> None:
         self._source = source
         self._text = text
-        self._splitter = splitter
+        self._packer = packer
         self._ahead = ahead
         self._clock = clock
         self._is_async = isinstance(source, AsyncIterable)
@@ -170,7 +162,7 @@ class SourceReader:
         cancellations = await Cancellations.counted()
         try:
             try:
-                await self._pull()
+                await self._pull(cancellations)
             except asyncio.CancelledError as error:
                 self.error = _reportable("the source", error)
                 if cancellations.is_callers:
@@ -193,15 +185,17 @@ class SourceReader:
             self.is_finished = True
             self._ahead.added.set()
 
-    async def _pull(self) -> None:
+    async def _pull(self, cancellations: Cancellations) -> None:
         await self._begin()
         iterator: Any = self._iterator
         ended = False
-        while not ended and await self._ahead.wait_for_room():
+        # A source may swallow its cancellation.
+        while not ended and not cancellations.is_callers:
+            await self._ahead.wait_for_room()
             if self._is_overdue:
                 self._flush()
             elif self._is_async:
-                ended = await self._take_until_full(iterator)
+                ended = await self._take_until_full(iterator, cancellations)
             else:
                 ended = await self._call_sync("the source", lambda: self._take(iterator))
             self._ahead.added.set()
@@ -251,11 +245,11 @@ class SourceReader:
 
         return await in_thread(call, self._executor) if self._in_thread else call()
 
-    async def _take_until_full(self, iterator: AsyncIterator[Any]) -> bool:
+    async def _take_until_full(self, iterator: AsyncIterator[Any], cancellations: Cancellations) -> bool:
         """Take items of an asynchronous source until a request is full; return whether the source has ended."""
         self._was_flushed = False
         async for item in iterator:
-            if self.is_finished:
+            if self.is_finished or cancellations.is_callers:
                 return True
             if not self._take((item,)):
                 self._cancel_timer()
@@ -276,17 +270,17 @@ class SourceReader:
 
     def _take(self, items: Iterable[Any]) -> bool:
         """Take items until a request is full, or one is no text; return whether they ended. May run in a thread."""
-        full = self._splitter.fill(self._texts_of(items))
+        full = self._packer.fill(self._texts_of(items))
         if full is not None:
             self._add(full)
             return False
         refused, self._refused = self._refused, None
         if refused is None:
             return True
-        position = self._splitter.position
+        position = self._packer.position
         item = self._items.pop()
-        self._add(self._splitter.skip())
-        self._ahead.queue.append((refused, position, [item]))
+        self._add(self._packer.skip())
+        self._ahead.queue.append((position, item, refused))
         return False
 
     def _texts_of(self, items: Iterable[Any]) -> Iterator[str]:
@@ -299,23 +293,23 @@ class SourceReader:
             self._items.append(item)
             if type(value) is not str or not value.isascii():
                 try:
-                    value = text_of(value, self._splitter.position)
+                    value = text_of(value, self._packer.position)
                 except InputError as error:
                     self._refused = error.with_traceback(None)
                     return
             yield value
 
-    def _add(self, request: PlannedRequest | None) -> None:
-        if request is not None:
-            count = len(request.texts)
-            self._ahead.queue.append((request, request.start, self._items[:count]))
+    def _add(self, packed: PackedTexts | None) -> None:
+        if packed is not None:
+            count = len(packed.texts)
+            self._ahead.queue.append((packed, self._items[:count]))
             del self._items[:count]
 
     def _flush(self) -> None:
         """Hand over the items read so far, although they do not fill a request."""
         self._cancel_timer()
         self._was_flushed, self._is_overdue = True, False
-        self._add(self._splitter.flush())
+        self._add(self._packer.flush())
         self._ahead.added.set()
 
     def _cancel_timer(self) -> None:

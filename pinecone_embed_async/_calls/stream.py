@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import copy
 from collections import deque
 from collections.abc import AsyncIterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, cast
 
+from pinecone_embed_async._calls.batches import EmbeddedBatch, EmbeddingsT, ItemT, StreamBatches
 from pinecone_embed_async._calls.result_builder import ResultBuilder
 from pinecone_embed_async._calls.runtime import CallObserver
 from pinecone_embed_async._calls.source import ReadAhead, SourceReader
-from pinecone_embed_async._calls.stream_results import EmbeddedBatch, EmbeddingsT, ItemT, StreamResults
 from pinecone_embed_async._errors import ClosedError, EmbedError, unexpected_error
-from pinecone_embed_async._planning import Splitter
+from pinecone_embed_async._planning import Packer
 from pinecone_embed_async._results import Dimension, all_steps, summed_up, with_outcome
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    import asyncio
+    from collections.abc import AsyncIterator
     from typing import Self
 
+    from pinecone_embed_async._cache import CallCache
+    from pinecone_embed_async._calls.batches import PendingBatch
     from pinecone_embed_async._calls.runtime import Runtime
     from pinecone_embed_async._calls.scheduler import Scheduler
     from pinecone_embed_async._calls.source import Source
-    from pinecone_embed_async._calls.stream_results import PendingBatch
     from pinecone_embed_async._options import CallOptions, StreamOptions
     from pinecone_embed_async._planning import PlannedRequest, RequestPlanner
     from pinecone_embed_async._results import Usage
-
-    LookUp = Callable[[PlannedRequest], Awaitable[None]]
-    """Looks up the inputs of a batch in the cache, and sends what is missing."""
 
 
 class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
@@ -50,29 +47,26 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
 
     def __init__(
         self,
-        batches: StreamResults,
-        planner: RequestPlanner,
-        finish: Callable[[ResultBuilder], EmbeddingsT],
-        empty: ResultBuilder,
+        batches: StreamBatches,
         ahead: ReadAhead,
-        *,
-        raises: bool,
+        reader: SourceReader,
+        planner: RequestPlanner,
+        scheduler: Scheduler,
+        runtime: Runtime,
+        options: CallOptions,
     ) -> None:
         self._batches = batches
-        self._planner = planner
-        self._finish = finish
-        self._empty = empty
         self._ahead = ahead
-        self._raises = raises
+        self._reader = reader
+        self._planner = planner
+        self._scheduler = scheduler
+        self._runtime = runtime
+        self._cache = options.parameters.cache
+        self._raises = options.raises
         self._remaining: deque[PendingBatch] | None = None
         # Errors of the whole stream; those of batches are not kept.
         self._raised: list[BaseException] = []
         self._is_exited = False
-        self._changes = asyncio.Event()
-        self._scheduler: Scheduler | None = None
-        self._reader: SourceReader | None = None
-        self._read_task: asyncio.Task[None] | None = None
-        self._feed_task: asyncio.Task[EmbedError | None] | None = None
 
     def __repr__(self) -> str:
         ahead = f"{len(self._ahead)}/{self._ahead.window} batches read ahead"
@@ -103,33 +97,26 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
                 return self._deliver(batch)
             if self._is_over():
                 self._raise_end()
-            self._changes.clear()
-            await self._changes.wait()
+            changes = self._scheduler.changes
+            changes.clear()
+            await changes.wait()
 
     @contextlib.asynccontextmanager
-    async def running(
-        self, scheduler: Scheduler, reader: SourceReader, look_up: LookUp | None = None
-    ) -> AsyncIterator[None]:
+    async def running(self) -> AsyncIterator[None]:
         """Read, look up and send while the block runs; nothing is left running, however it ends."""
-        self._scheduler, self._reader = scheduler, reader
+        scheduler, reader = self._scheduler, self._reader
         block_error: BaseException | None = None
         async with scheduler.running():
-            self._read_task = scheduler.start(reader.read(), "read")
-            self._read_task.add_done_callback(lambda _: reader.ended())
-            name, work = "take over batches", "taking over what the source gave"
-            if look_up is not None:
-                name, work = "look up batches", "looking vectors up in the cache"
-            self._feed_task = scheduler.start(self._feed(scheduler, reader, look_up), name)
-            self._feed_task.add_done_callback(lambda task: self._feed_ended(scheduler, task, work))
+            scheduler.start(reader.read(), "read").add_done_callback(lambda _: reader.ended())
+            name = "take over batches" if self._cache is None else "look up batches"
+            scheduler.start(self._feed(), name).add_done_callback(self._feed_ended)
             try:
                 yield
             except BaseException as error:  # noqa: BLE001 - raised again, unchanged, once the tasks are done
                 block_error = error
             finally:
                 self._is_exited = True
-                self._stop_reading()
                 scheduler.cancel(may_keep=block_error is None)
-                self.changed()
         if block_error is not None:
             raise block_error
         if scheduler.error is not None and not self._was_raised(scheduler.error):
@@ -137,7 +124,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         if reader.closing_error is not None:
             raise reader.closing_error
 
-    async def _feed(self, scheduler: Scheduler, reader: SourceReader, look_up: LookUp | None) -> EmbedError | None:
+    async def _feed(self) -> EmbedError | None:
         """Take over what was read until the source has ended; with a cache, look it up first.
 
         Returns:
@@ -146,77 +133,72 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         while True:
             await self._ahead.added.wait()
             self._ahead.added.clear()
-            self._take_over(scheduler)
-            while look_up is not None and (request := self._batches.next_to_look_up()) is not None:
+            self._take_over()
+            while self._cache is not None and (request := self._batches.next_to_look_up()) is not None:
                 try:
-                    await look_up(request)
+                    await self._look_up(self._cache, request)
                 except EmbedError as error:
                     return error.with_traceback(None)
-                self._take_over(scheduler)
-            if reader.is_finished and not self._ahead.queue:
+                self._take_over()
+            if self._reader.is_finished and not self._ahead.queue:
                 return None
 
-    def _take_over(self, scheduler: Scheduler) -> None:
-        """Move what was read into the results, and send it."""
+    async def _look_up(self, cache: CallCache, request: PlannedRequest) -> None:
+        """Look a batch up in the cache; what is missing is to be sent."""
+        values = await cache.values(request.texts)
+        # Read after the look-up: the first answer may have settled the type and dimension meanwhile.
+        found = self._runtime.read(cache, values, self._batches.dimension.value)
+        self._batches.looked_up(request, found)
+        if len(found.rows):
+            self._scheduler.report()
+
+    def _take_over(self) -> None:
+        """Move what was read into the batches, and send it."""
         failed = self._batches.failed_count
         while self._ahead.queue:
-            batch, start, items = self._ahead.queue.popleft()
-            if isinstance(batch, EmbedError):
-                self._batches.add_failed(start, items[0], batch)
+            read = self._ahead.queue.popleft()
+            if len(read) == 2:
+                self._batches.add(*read)
             else:
-                self._batches.add(batch, items)
+                self._batches.add_failed(*read)
         if self._batches.failed_count > failed:
             # Items that are not texts fail without a request.
-            scheduler.report()
-        scheduler.fill()
-        self.changed()
+            self._scheduler.report()
+        self._scheduler.fill()
+        self._scheduler.changes.set()
 
-    @staticmethod
-    def _feed_ended(scheduler: Scheduler, task: asyncio.Task[EmbedError | None], work: str) -> None:
+    def _feed_ended(self, task: asyncio.Task[EmbedError | None]) -> None:
         """Note that nothing more is taken over; unless the source has ended, this ends the job."""
+        work = "taking over what the source gave" if self._cache is None else "looking vectors up in the cache"
         fault = None if task.cancelled() else task.exception()
         if task.cancelled():
-            scheduler.stop(EmbedError(f"{work} was cancelled, but not by the call it belongs to"))
+            self._scheduler.stop(EmbedError(f"{work} was cancelled, but not by the call it belongs to"))
         elif fault is not None:
-            scheduler.stop(unexpected_error(fault))
+            self._scheduler.stop(unexpected_error(fault))
         elif (error := task.result()) is not None:
-            scheduler.stop(error)
-
-    def _stop_reading(self) -> None:
-        """Cancel the reading tasks, but only once: a second time would interrupt closing the source's iterator."""
-        # Also stops a source that swallows its cancellation.
-        self._ahead.close()
-        for task in (None if self._reader is None else self._reader.task, self._read_task, self._feed_task):
-            if task is not None and not task.cancelling():
-                task.cancel()
-
-    def changed(self) -> None:
-        """Wake the consumers: batches were added or settled, or the job has ended."""
-        if self._planner.job_error is not None:
-            self._stop_reading()
-        self._changes.set()
+            self._scheduler.stop(error)
 
     def _take(self) -> PendingBatch | None:
         if self._remaining is not None:
             return self._remaining.popleft() if self._remaining else None
         if self._planner.job_error is None:
-            return self._batches.take()
-        if self._scheduler is not None and self._scheduler.is_idle:
+            return self._batches.next_done()
+        if self._scheduler.is_idle:
             self._remaining = deque(self._batches.drain())
             return self._take()
         # The consumer may leave at the job's error, so batches still being embedded come first.
-        return self._batches.take(lambda batch: batch.is_complete)
+        return self._batches.next_done(only_complete=True)
 
     def _is_over(self) -> bool:
         if self._planner.job_error is not None:
             return self._remaining is not None
-        return self._reader is not None and self._reader.is_finished and not len(self._ahead)
+        return self._reader.is_finished and not len(self._ahead)
 
     def _deliver(self, batch: PendingBatch) -> EmbeddedBatch[ItemT, EmbeddingsT]:
-        embedded: EmbeddedBatch[ItemT, EmbeddingsT] = EmbeddedBatch(batch.start, batch.items, self._finish(batch.builder))
+        embedded: EmbeddedBatch[ItemT, EmbeddingsT] = EmbeddedBatch(batch.start, batch.items, self._finish(batch))
         if batch.is_complete or not self._raises:
             return embedded
-        error = batch.builder.account.first_error() or self._planner.job_error
+        error = batch.first_error() or self._planner.job_error
         if error is None:
             raise RuntimeError("a batch that is neither complete nor failed was delivered")
         if error is self._planner.job_error:
@@ -233,7 +215,11 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         return own
 
     def _job_error(self, error: EmbedError) -> EmbedError:
-        return with_outcome(copy.copy(error), self._finish(self._empty))  # type: ignore[arg-type]
+        return with_outcome(copy.copy(error), self._finish(ResultBuilder(0, 0, self._batches.dimension)))  # type: ignore[arg-type]
+
+    def _finish(self, builder: ResultBuilder) -> EmbeddingsT:
+        runtime = self._runtime
+        return cast("EmbeddingsT", all_steps(builder.finish(runtime.options.model, runtime.engine.vector_type)))
 
     def _was_raised(self, error: BaseException) -> bool:
         # By identity: foreign exceptions may define `__eq__`.
@@ -242,11 +228,11 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
     def _raise_end(self) -> None:
         job_error, scheduler, reader = self._planner.job_error, self._scheduler, self._reader
         # An exception of `progress` after the job had ended is raised as well.
-        for error in (job_error, None if scheduler is None else scheduler.error):
+        for error in (job_error, scheduler.error):
             if error is not None and not self._was_raised(error):
                 self._raised.append(error)
                 raise self._job_error(error)
-        if reader is not None and reader.error is not None and not self._was_raised(reader.error):
+        if reader.error is not None and not self._was_raised(reader.error):
             self._raised.append(reader.error)
             # If the job ended, the stream itself cancelled the reading.
             if job_error is None or not reader.was_cancelled:
@@ -261,26 +247,19 @@ async def open_stream(
     """Embed a source while the block runs; see `EmbedClient.stream`."""
     runtime.check_open()
     await runtime.describe(options)
-    parameters, cache = options.parameters, runtime.options.cache
-    dimension, window = Dimension(parameters.dimension), reading.window or 2 * runtime.options.max_concurrency
-    results = StreamResults(dimension, parameters.limits, ordered=reading.ordered, looks_up=cache is not None)
-    ahead = ReadAhead(results, window)
-    planner = runtime.planner(results.pending, results, parameters, is_single=False)
-    stream: EmbeddingStream[ItemT, Any] = EmbeddingStream(
-        results,
-        planner,
-        lambda builder: all_steps(builder.finish(runtime.options.model, runtime.engine.vector_type)),
-        ResultBuilder(0, 0, dimension),
-        ahead,
-        raises=options.raises,
+    parameters = options.parameters
+    batches = StreamBatches(
+        Dimension(parameters.dimension),
+        parameters.limits,
+        ordered=reading.ordered,
+        looks_up=parameters.cache is not None,
     )
-    subject = runtime.observed_call("stream", parameters, None)
-    observer = _StreamObserver(runtime, options, subject, results, results, None, stream)
-    scheduler = runtime.scheduler(planner, results, options, observer, options.deadline, window)
+    window = reading.window or 2 * runtime.options.max_concurrency
+    ahead = ReadAhead(batches, window)
     reader = SourceReader(
         source,
         reading.text,
-        Splitter(parameters.limits),
+        Packer(parameters.limits),
         ahead,
         clock=runtime.options.clock,
         in_thread=reading.in_thread,
@@ -288,30 +267,10 @@ async def open_stream(
         max_delay=reading.max_delay,
         neighbour=runtime.sources if isinstance(source, AsyncIterable) else None,
     )
-
-    async def look_up(request: PlannedRequest) -> None:
-        if cache is None or parameters.key_maker is None:
-            return
-        values = await cache.values(parameters.key_maker.keys_of(request.texts))
-        # Read after the look-up: the first answer may have settled the type and dimension meanwhile.
-        found = runtime.read(cache, values, dimension.value)
-        results.looked_up(request, found)
-        if len(found.rows):
-            scheduler.report()
-        scheduler.fill()
-        scheduler.notify()
-
+    observer = CallObserver(runtime, options, runtime.observed_call("stream", parameters, None), batches, None)
+    planner = runtime.planner(batches, parameters, is_single=False)
+    scheduler = runtime.scheduler(planner, options, observer, options.deadline, progress=observer.progress, window=window)
+    stream: EmbeddingStream[ItemT, Any] = EmbeddingStream(batches, ahead, reader, planner, scheduler, runtime, options)
     with runtime.observing(observer), runtime.registered(scheduler):
-        async with stream.running(scheduler, reader, None if cache is None else look_up):
+        async with stream.running():
             yield stream
-
-
-@dataclass(slots=True, repr=False, eq=False)
-class _StreamObserver(CallObserver):
-    """Wakes the consumers of a stream, too."""
-
-    _stream: EmbeddingStream[Any, Any]
-
-    def changed(self) -> None:
-        """Wake the consumers."""
-        self._stream.changed()

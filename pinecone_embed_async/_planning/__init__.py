@@ -2,10 +2,10 @@
 
 from pinecone_embed_async._planning.dedupe import Deduplicator
 from pinecone_embed_async._planning.estimate import Estimate, Estimator
-from pinecone_embed_async._planning.learned import Learned
-from pinecone_embed_async._planning.planner import OutcomeRecorder, PendingInputs, RequestPlanner, ends_job
-from pinecone_embed_async._planning.request import Load, PlannedRequest, RequestLimits, Sink, plan_request
-from pinecone_embed_async._planning.splitting import Requests, Splitter, count_requests
+from pinecone_embed_async._planning.learned import Learned, LearnedLimits
+from pinecone_embed_async._planning.planner import PendingInputs, RequestPlanner, ends_job
+from pinecone_embed_async._planning.request import Attempts, Load, PlannedRequest, RequestLimits, Results
+from pinecone_embed_async._planning.splitting import PackedTexts, Packer, PendingTexts, count_requests
 from pinecone_embed_async._planning.token_estimator import most_tokens
 from pinecone_embed_async._planning.tokens import (
     BYTES_PER_TOKEN,
@@ -21,23 +21,24 @@ __all__ = [
     "FEWEST_BYTES_PER_TOKEN",
     "MOST_BYTES_PER_TOKEN",
     "SPECIAL_TOKENS",
+    "Attempts",
     "Deduplicator",
     "Estimate",
     "Estimator",
     "Learned",
+    "LearnedLimits",
     "Load",
-    "OutcomeRecorder",
+    "PackedTexts",
+    "Packer",
     "PendingInputs",
+    "PendingTexts",
     "PlannedRequest",
     "RequestLimits",
     "RequestPlanner",
-    "Requests",
-    "Sink",
-    "Splitter",
+    "Results",
     "count_requests",
     "ends_job",
     "estimate_tokens",
     "most_tokens",
-    "plan_request",
     "utf8_length",
 ]

@@ -34,14 +34,15 @@ class Learned:
         self.accepted_bytes = 0
         self.parameters: dict[bytes, None] = {}
         self.estimator = TokenEstimator()
-        self._applied: tuple[RequestLimits, float, RequestLimits] | None = None
 
     def __repr__(self) -> str:
         return f"<Learned inputs={self.inputs}, request_bytes={self.request_bytes}, {self.estimator!r}>"
 
-    def accepted(self, request: PlannedRequest, parameters: bytes) -> None:
-        """Record that the service accepted this request with these parameters."""
-        self.accepted_bytes = max(self.accepted_bytes, request.bytes)
+    def accepted(self, request: PlannedRequest, parameters: bytes, sequence_length: int) -> None:
+        """Record that the service accepted this request with these parameters, and learn from its bill."""
+        if request.billed is not None:
+            self.estimator.learn(request.load, request.billed, sequence_length)
+        self.accepted_bytes = max(self.accepted_bytes, request.load.bytes)
         if parameters not in self.parameters:
             if len(self.parameters) >= _MOST_PARAMETERS:
                 del self.parameters[next(iter(self.parameters))]
@@ -49,29 +50,45 @@ class Learned:
 
     def too_large(self, request: PlannedRequest) -> None:
         """Record that a request was refused as too large (413)."""
+        size = request.load.bytes
         if len(request.texts) == 1:
             # This input is too large, not the requests that held it.
             self.request_bytes = None
-        elif request.bytes > self.accepted_bytes:
-            self.request_bytes = max(request.bytes // 2, self.accepted_bytes)
-        self._applied = None
+        elif size > self.accepted_bytes:
+            self.request_bytes = max(size // 2, self.accepted_bytes)
 
     def too_many(self, most: int) -> None:
         """Record that the service accepts at most `most` inputs per request."""
         self.inputs = most if self.inputs is None else min(most, self.inputs)
-        self._applied = None
 
-    def applied_to(self, limits: RequestLimits) -> RequestLimits:
-        """The tighter of `limits` and the learned ones, with the learned bytes per token."""
-        # Called for every text, so the last result is kept.
-        ratio = self.estimator.bytes_per_token
-        if (
-            self._applied is None
-            or self._applied[1] != ratio
-            or not (self._applied[0] is limits or self._applied[0] == limits)
-        ):
-            inputs = limits.inputs if self.inputs is None else min(limits.inputs, self.inputs)
-            size = limits.bytes if self.request_bytes is None else min(limits.bytes, self.request_bytes)
-            applied = RequestLimits(inputs, limits.sequence_length, limits.tokens, size, ratio)
-            self._applied = limits, ratio, applied
-        return self._applied[2]
+
+class LearnedLimits:
+    """What one request of a call may hold.
+
+    Args:
+        limits: the limits of the model, as they are known.
+        learned: what answers and refusals have taught.
+    """
+
+    def __init__(self, limits: RequestLimits, learned: Learned) -> None:
+        self._limits = limits
+        self._learned = learned
+        self._current = limits
+        self._basis: tuple[int | None, int | None, float] | None = None
+
+    def __repr__(self) -> str:
+        return f"<LearnedLimits {self.current}>"
+
+    @property
+    def current(self) -> RequestLimits:
+        """The tighter of the known limits and the learned ones, with the learned bytes per token."""
+        limits, learned = self._limits, self._learned
+        # Read for every request several times, so the last result is kept.
+        basis = learned.inputs, learned.request_bytes, learned.estimator.bytes_per_token
+        if self._basis != basis:
+            inputs, size, ratio = basis
+            inputs = limits.inputs if inputs is None else min(limits.inputs, inputs)
+            size = limits.bytes if size is None else min(limits.bytes, size)
+            self._current = RequestLimits(inputs, limits.sequence_length, limits.tokens, size, ratio)
+            self._basis = basis
+        return self._current

@@ -19,12 +19,11 @@ from pinecone_embed_async._errors import (
     ResponseError,
     TransportError,
 )
-from pinecone_embed_async._planning.request import PlannedRequest, RequestLimits, plan_request
+from pinecone_embed_async._planning.request import Load, PlannedRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pinecone_embed_async._planning.learned import Learned
+    from pinecone_embed_async._clock import Clock
+    from pinecone_embed_async._planning.learned import Learned, LearnedLimits
 
 JOB_ERRORS = (AuthenticationError, NotFoundError, RateLimitError, QuotaExceededError, ClosedError, ConfigurationError)
 """Errors that every other request of the call would meet as well. A rate limit error ends a request only after a long time
@@ -40,20 +39,10 @@ _INPUTS_LIMIT = re.compile(r"\binputs limit of ([1-9][0-9]{0,5})\b")
 """As in "Input length '101' exceeded inputs limit of 96 for model 'llama-text-embed-v2'"."""
 
 
-class OutcomeRecorder(Protocol):
-    """Records the outcome of each request's inputs."""
-
-    def embedded(self, request: PlannedRequest) -> None:
-        """Record that its inputs are embedded."""
-
-    def failed(self, request: PlannedRequest, error: EmbedError) -> None:
-        """Record that its inputs failed for good."""
-
-
 class PendingInputs(Protocol):
     """The inputs that were never sent, as requests."""
 
-    def ahead(self) -> PlannedRequest | None:
+    def peek(self) -> PlannedRequest | None:
         """The next request, without taking it; `None` if there is none now."""
 
     def take(self, tokens: int | None = None) -> PlannedRequest | None:
@@ -81,32 +70,29 @@ class RequestPlanner:
 
     Args:
         pending: the inputs that were never sent.
-        outcomes: records the outcomes of the inputs.
         limits: what one request may hold.
         learned: what answers and refusals have taught; written to.
         parameters: the call's parameters, as JSON.
         is_single: whether the call has a single input, for which a probe would decide nothing.
-        now: the current time.
+        clock: the time, for how long a refused input is not sent again.
 
     Attributes:
         unsent: inputs that failed without being sent.
-        is_sifting: whether to call `ahead` again, because every input of the last request was known to be refused.
+        is_sifting: whether to call `peek` again, because every input of the last request was known to be refused.
         job_error: the error that ended the job early; `None` if none did.
     """
 
     def __init__(
         self,
         pending: PendingInputs,
-        outcomes: OutcomeRecorder,
         *,
-        limits: Callable[[], RequestLimits],
+        limits: LearnedLimits,
         learned: Learned,
         parameters: bytes,
         is_single: bool,
-        now: Callable[[], float] = lambda: 0.0,
+        clock: Clock,
     ) -> None:
         self._pending = pending
-        self._outcomes = outcomes
         self._limits = limits
         self._learned = learned
         self._parameters = parameters
@@ -114,11 +100,10 @@ class RequestPlanner:
         self._suspended: list[tuple[PlannedRequest, InvalidRequestError]] = []
         self._probe = _Probe.SETTLED if is_single or parameters in learned.parameters else _Probe.UNNEEDED
         self._probe_request: PlannedRequest | None = None
-        self._now = now
-        # Origin of the request searched for the first refused input, and how many of its inputs are unsettled.
-        self._search: tuple[int, int] | None = None
+        self._clock = clock
+        # The request searched for the first refused input, and how many of its inputs are unsettled.
+        self._search: tuple[PlannedRequest, int] | None = None
         self._has_searched = False
-        self._halved: set[int] = set()
         self._held: list[tuple[PlannedRequest, InvalidRequestError]] = []
         self._checked: tuple[PlannedRequest, int] | None = None
         self.unsent = 0
@@ -129,16 +114,17 @@ class RequestPlanner:
         ended = f", ended by {type(self.job_error).__name__}" if self.job_error is not None else ""
         return f"<RequestPlanner {len(self._parts)} parts, {len(self._suspended)} suspended{ended}>"
 
-    def ahead(self) -> PlannedRequest | None:
+    def peek(self) -> PlannedRequest | None:
         """The next request to send, without taking it; `None` if there is none now, or the job has ended."""
         self.is_sifting = False
         if self.job_error is not None or self._probe is _Probe.UNDER_WAY:
             return None
         if self._probe is _Probe.WANTED:
-            if self._probe_request is None:
-                self._probe_request = plan_request((PROBE_TEXT,), 0, self._limits(), origin=-1, is_probe=True)
             return self._probe_request
-        request = self._parts[0] if self._parts else self._pending_ahead()
+        if self._parts:
+            request: PlannedRequest | None = self._parts[0]
+        else:
+            request = self._pending.peek() if self._search is None else None
         if request is None or self._is_checked(request):
             return request
         if self._parts:
@@ -153,9 +139,6 @@ class RequestPlanner:
             self._parts.appendleft(rest)
         return rest
 
-    def _pending_ahead(self) -> PlannedRequest | None:
-        return None if self._search is not None else self._pending.ahead()
-
     def _is_checked(self, request: PlannedRequest) -> bool:
         """Whether none of its inputs is known to be refused."""
         refusals = self._learned.refusals
@@ -169,7 +152,7 @@ class RequestPlanner:
         return True
 
     def _refusal_of(self, text: str) -> InvalidRequestError | None:
-        return self._learned.refusals.find(text, self._parameters, self._now())
+        return self._learned.refusals.find(text, self._parameters, self._clock.time())
 
     def _without_refused(self, request: PlannedRequest) -> PlannedRequest | None:
         """The request without inputs known to be refused, which fail; `None` if that leaves none."""
@@ -185,14 +168,14 @@ class RequestPlanner:
         for error, places in refused.values():
             self.unsent += len(places)
             self._close(request.origin, len(places))
-            self._outcomes.failed(request.only(places, self._limits()), error)
+            request.results.failed(request.only(places, self._limits.current), error)
         if len(kept) == len(request.texts):
             return request
-        return request.only(kept, self._limits()) if kept else None
+        return request.only(kept, self._limits.current) if kept else None
 
     def least_tokens(self, request: PlannedRequest) -> int:
         """Tokens of the smallest request that can be cut from this one, as estimated now."""
-        return request.least_tokens(self._limits())
+        return request.least_tokens(self._limits.current)
 
     def take(self, tokens: int | None = None) -> PlannedRequest | None:
         """Take the next request to send.
@@ -203,50 +186,41 @@ class RequestPlanner:
         Returns:
             The request; `None` if there is none now, its first input alone has more tokens, or the job has ended.
         """
-        request = self.ahead()
+        request = self.peek()
         if request is None:
             return None
+        if not self._parts and not request.is_probe:
+            return self._pending.take(tokens)
+        if tokens is not None and self.least_tokens(request) > tokens:
+            return None
         if request.is_probe:
-            if tokens is not None and request.tokens > tokens:
-                return None
             self._probe = _Probe.UNDER_WAY
             return request
-        if not self._parts:
-            return self._pending.take(tokens)
-        if tokens is None:
-            return self._parts.popleft()
-        head, rest = request.cut(tokens, self._limits())
-        if head is not None:
-            self._parts.popleft()
-            if rest is not None:
-                self._parts.appendleft(rest)
-        return head
+        self._parts.popleft()
+        if tokens is not None:
+            self.cut(request, tokens)
+        return request
 
     def take_first(self) -> PlannedRequest | None:
         """Take the first input of the next request alone; `None` if there is none now."""
-        request = self.ahead()
-        return None if request is None else self.take(request.least_tokens(self._limits()))
+        request = self.peek()
+        return None if request is None else self.take(self.least_tokens(request))
 
-    def cut(self, request: PlannedRequest, tokens: int) -> PlannedRequest:
-        """Cut a request that was taken and not answered; the rest comes next.
+    def estimate(self, request: PlannedRequest) -> None:
+        """Estimate a request that was not answered anew."""
+        request.estimate(self._limits.current)
 
-        Returns:
-            The first inputs with at most `tokens` together, or the first input alone if it has more.
-        """
-        limits = self._limits()
-        request = request.estimated(limits)
-        head, rest = request.cut(max(tokens, request.least_tokens(limits)), limits)
-        if head is None:
-            return request
+    def cut(self, request: PlannedRequest, tokens: int) -> None:
+        """Cut a request that was not answered to `tokens`, or to its first input if that has more; the rest comes next."""
+        rest = request.cut(tokens, self._limits.current)
         if rest is not None:
             self._parts.appendleft(rest)
-        return head
 
     def embedded(self, request: PlannedRequest) -> None:
         """Record that a request was answered and its rows are in place."""
-        self._learned.accepted(request, self._parameters)
+        self._learned.accepted(request, self._parameters, self._limits.current.sequence_length)
         if not request.is_probe:
-            self._outcomes.embedded(request)
+            request.results.embedded(request)
             self._close(request.origin, len(request.texts))
         self._settle_probe()
 
@@ -255,20 +229,20 @@ class RequestPlanner:
         if request.is_probe:
             self._probe_failed(error)
         elif self.job_error is not None:
-            self._outcomes.failed(request, error)
+            request.results.failed(request, error)
         elif ends_job(error):
-            self._outcomes.failed(request, error)
+            request.results.failed(request, error)
             self.end(error)
         elif isinstance(error, InvalidRequestError) and error.status in CONTENT_STATUSES:
             self._refused(request, error)
         else:
-            self._outcomes.failed(request, error)
+            request.results.failed(request, error)
             self._close(request.origin, len(request.texts))
 
     def abandoned(self, request: PlannedRequest, error: EmbedError) -> None:
         """Record that a request was cancelled when the job ended, after at least one attempt."""
         if not request.is_probe:
-            self._outcomes.failed(request, error)
+            request.results.failed(request, error)
 
     def end(self, error: EmbedError) -> None:
         """End the job: no more requests are planned, and inputs that were not sent stay untried."""
@@ -277,7 +251,7 @@ class RequestPlanner:
         self.job_error = error
         self._parts.clear()
         for request, refusal in (*self._suspended, *self._held):
-            self._outcomes.failed(request, refusal)
+            request.results.failed(request, refusal)
         self._suspended.clear()
         self._held.clear()
         self._search = None
@@ -291,20 +265,23 @@ class RequestPlanner:
             self._halve(request, error)
         elif most is not None and int(most[1]) < count:
             self._learned.too_many(int(most[1]))
-            self._parts.extend(request.parts(int(most[1]), self._limits()))
+            self._parts.extend(request.parts(int(most[1]), self._limits.current))
         elif self._probe is _Probe.SETTLED:
             self._isolate(request, error)
         else:
             self._suspended.append((request, error))
             if self._probe is _Probe.UNNEEDED:
                 self._probe = _Probe.WANTED
+                texts = [PROBE_TEXT]
+                load = Load.of(texts, self._limits.current)
+                self._probe_request = PlannedRequest(texts, range(1), load, request.results, is_probe=True)
 
     def _isolate(self, request: PlannedRequest, error: InvalidRequestError) -> None:
-        if self._search is not None and self._search[0] != request.origin:
+        if self._search is not None and self._search[0] is not request.origin:
             self._held.append((request, error))
             return
         if not self._is_checked(request):
-            # `ahead` removes the inputs known to be refused, which may be the whole reason.
+            # `peek` removes the inputs known to be refused, which may be the whole reason.
             self._parts.append(request)
             return
         if not self._has_searched and len(request.texts) > 1:
@@ -315,20 +292,20 @@ class RequestPlanner:
     def _halve(self, request: PlannedRequest, error: InvalidRequestError) -> None:
         count = len(request.texts)
         if count > 1:
-            self._halved.add(request.origin)
-            self._parts.extend(request.parts((count + 1) // 2, self._limits()))
+            request.origin.was_halved = True
+            self._parts.extend(request.parts((count + 1) // 2, self._limits.current))
             return
-        self._outcomes.failed(request, error)
+        request.results.failed(request, error)
         # An input that was sent alone from the start cost no search. If the parameters were never accepted, they or the
         # model may be the reason.
-        if request.origin in self._halved and self._parameters in self._learned.parameters:
-            self._learned.refusals.add(request.texts[0], self._parameters, error, self._now())
+        if request.origin.was_halved and self._parameters in self._learned.parameters:
+            self._learned.refusals.add(request.texts[0], self._parameters, error, self._clock.time())
             self._end_search()
         self._close(request.origin, 1)
 
-    def _close(self, origin: int, count: int) -> None:
+    def _close(self, origin: PlannedRequest, count: int) -> None:
         """Record that inputs of a request are settled; the search ends with the last of them, successful or not."""
-        if self._search is not None and self._search[0] == origin:
+        if self._search is not None and self._search[0] is origin:
             self._search = origin, self._search[1] - count
             if self._search[1] <= 0:
                 self._end_search()

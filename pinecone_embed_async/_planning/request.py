@@ -1,19 +1,22 @@
-"""A planned request: its limits, its inputs, and how it is cut."""
+"""A planned request: its inputs, where its rows go, how it is cut, and its attempts."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import msgspec
+
+from pinecone_embed_async._errors import DeadlineExceededError
 from pinecone_embed_async._planning.tokens import BYTES_PER_TOKEN, MOST_BYTES_PER_TOKEN, estimate_tokens, utf8_length
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from pinecone_embed_async._wire import Answer
+    from pinecone_embed_async._errors import EmbedError
+    from pinecone_embed_async._wire import Answer, SparseBlock
 
 MAX_REQUEST_TOKENS = 50_000
 """Most estimated tokens per request: the smallest documented quota per minute (dense models, `query`, Starter plan), so
@@ -48,118 +51,6 @@ class RequestLimits(NamedTuple):
         return estimate_tokens(size, self.sequence_length, self.bytes_per_token)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class PlannedRequest:
-    """A run of a call's inputs that is sent as one request.
-
-    Attributes:
-        start: position of the first input in the call.
-        texts: the inputs.
-        tokens: estimated tokens.
-        bytes: UTF-8 bytes of the texts, with their JSON overhead.
-        clipped: inputs whose estimate reaches the model's sequence length.
-        open_bytes: UTF-8 bytes of the other texts.
-        origin: start of the request that this one was split from; its own start if it was not split.
-        is_probe: whether it carries no input of the call and only asks whether the parameters are accepted.
-        holes: positions between `start` and `stop` whose inputs it does not carry.
-    """
-
-    start: int
-    texts: Sequence[str]
-    tokens: int
-    bytes: int
-    clipped: int
-    open_bytes: int
-    origin: int
-    is_probe: bool = False
-    holes: tuple[int, ...] = ()
-
-    @property
-    def stop(self) -> int:
-        """Position in the call after the last input."""
-        return self.start + len(self.texts) + len(self.holes)
-
-    @property
-    def positions(self) -> Sequence[int]:
-        """Positions in the call of its inputs."""
-        if not self.holes:
-            return range(self.start, self.stop)
-        left_out = set(self.holes)
-        return [position for position in range(self.start, self.stop) if position not in left_out]
-
-    @property
-    def runs(self) -> list[tuple[int, int]]:
-        """Start and end of each run of contiguous inputs."""
-        ends = [*self.holes, self.stop]
-        starts = [self.start, *(hole + 1 for hole in self.holes)]
-        return [(start, end) for start, end in zip(starts, ends, strict=True) if start < end]
-
-    def __repr__(self) -> str:
-        what = "probe" if self.is_probe else f"{self.start}:{self.stop}"
-        return f"<PlannedRequest {what}, about {self.tokens} tokens>"
-
-    def parts(self, count: int, limits: RequestLimits) -> list[PlannedRequest]:
-        """The same inputs in requests of at most `count` inputs, in order."""
-        whole = range(len(self.texts))
-        return [self.only(whole[begin : begin + count], limits) for begin in range(0, len(self.texts), count)]
-
-    def only(self, places: Sequence[int], limits: RequestLimits) -> PlannedRequest:
-        """A request of some of its inputs: at least one, by their indices in `texts`, ascending."""
-        first, last = places[0], places[-1]
-        if not self.holes and last - first == len(places) - 1:
-            return plan_request(self.texts[first : last + 1], self.start + first, limits, origin=self.origin)
-        own = self.positions
-        positions = [own[place] for place in places]
-        request = plan_request([self.texts[place] for place in places], positions[0], limits, origin=self.origin)
-        holes = sorted(set(range(positions[0], positions[-1])).difference(positions))
-        return replace(request, holes=tuple(holes))
-
-    def estimated(self, limits: RequestLimits) -> PlannedRequest:
-        """The same inputs with a fresh estimate, since bills may have refined the ratio."""
-        request = plan_request(self.texts, self.start, limits, origin=self.origin, is_probe=self.is_probe)
-        return replace(request, holes=self.holes) if self.holes else request
-
-    def least_tokens(self, limits: RequestLimits) -> int:
-        """Tokens of the smallest request that can be cut from it: its first input."""
-        return min(self.tokens, limits.tokens_of(utf8_length(self.texts[0])))
-
-    def fewest_tokens(self, limits: RequestLimits) -> int:
-        """Lower bound of the tokens of its first input."""
-        return estimate_tokens(utf8_length(self.texts[0]), limits.sequence_length, MOST_BYTES_PER_TOKEN)
-
-    def cut(self, tokens: int, limits: RequestLimits) -> tuple[PlannedRequest | None, PlannedRequest | None]:
-        """Split off as many of the first inputs as have at most `tokens` together.
-
-        Returns:
-            Those inputs and the rest; `None` for either if it is empty.
-        """
-        if self.tokens <= tokens:
-            return self, None
-        count = 0
-        for text in self.texts:
-            tokens -= limits.tokens_of(utf8_length(text))
-            if tokens < 0:
-                break
-            count += 1
-        if not count:
-            return None, self
-        if count == len(self.texts):
-            # The ratio learned since it was planned gives fewer tokens than its estimate.
-            return self.estimated(limits), None
-        whole = range(len(self.texts))
-        return self.only(whole[:count], limits), self.only(whole[count:], limits)
-
-
-def plan_request(
-    texts: Sequence[str], start: int, limits: RequestLimits, *, origin: int, is_probe: bool = False
-) -> PlannedRequest:
-    """A request of exactly these texts."""
-    load = Load()
-    for text in texts:
-        load.put(utf8_length(text), limits)
-    return load.request(start, texts, origin=origin, is_probe=is_probe)
-
-
 class Load:
     """Running totals of the texts gathered for one request.
 
@@ -175,6 +66,15 @@ class Load:
 
     def __init__(self) -> None:
         self.inputs = self.tokens = self.bytes = self.clipped = self.open_bytes = 0
+
+    @classmethod
+    def of(cls, texts: Iterable[str], limits: RequestLimits) -> Load:
+        """The load of exactly these texts, whether or not they fit."""
+        load = cls()
+        for text in texts:
+            size = utf8_length(text)
+            load._count(1, size, limits.tokens_of(size), limits)
+        return load
 
     def add(self, size: int, limits: RequestLimits) -> bool:
         """Add a text of `size` UTF-8 bytes if it fits; the first one always does.
@@ -192,10 +92,6 @@ class Load:
         self._count(1, size, tokens, limits)
         return True
 
-    def put(self, size: int, limits: RequestLimits) -> None:
-        """Add a text of `size` UTF-8 bytes, whether or not it fits."""
-        self._count(1, size, limits.tokens_of(size), limits)
-
     def remove(self, size: int, limits: RequestLimits) -> None:
         """Remove a text of `size` UTF-8 bytes that was added under the same limits."""
         self._count(-1, size, limits.tokens_of(size), limits)
@@ -209,23 +105,162 @@ class Load:
         else:
             self.clipped += sign
 
-    def request(self, start: int, texts: Sequence[str], *, origin: int, is_probe: bool = False) -> PlannedRequest:
-        """The request for the gathered texts."""
-        return PlannedRequest(start, texts, self.tokens, self.bytes, self.clipped, self.open_bytes, origin, is_probe)
+
+class Attempts(msgspec.Struct, eq=False, kw_only=True):
+    """The attempts to send something.
+
+    Attributes:
+        attempts: requests sent.
+        failures: failed attempts, rejections for going over a limit not counted.
+        first_sent: when the first attempt was sent; `None` before.
+        last_error: error of the last attempt.
+        in_flight: whether an attempt is on the wire or being decoded.
+        is_answered: whether an answer was taken, which nothing undoes.
+        is_last: whether no attempt may follow, because the job has ended.
+        was_retried_at_once: whether it was retried at once after an idle connection was closed.
+    """
+
+    attempts: int = 0
+    failures: int = 0
+    first_sent: float | None = None
+    last_error: EmbedError | None = None
+    in_flight: bool = False
+    is_answered: bool = False
+    is_last: bool = False
+    was_retried_at_once: bool = False
+
+    def sent(self, now: float) -> None:
+        """Record that an attempt is being sent."""
+        self.attempts += 1
+        self.in_flight = True
+        if self.first_sent is None:
+            self.first_sent = now
+
+    def out_of_time(self, message: str) -> DeadlineExceededError:
+        """The error of a request that was not answered by the deadline of the call.
+
+        Args:
+            message: what happened; the error of the last attempt is appended.
+        """
+        if self.last_error is not None:
+            message = f"{message}; the last attempt met {type(self.last_error).__name__}: {self.last_error}"
+        error = DeadlineExceededError(message)
+        error.attempts = self.attempts
+        return error
 
 
-class Sink(Protocol):
-    """Receives the rows of requests."""
+class Results(Protocol):
+    """Where the rows and the outcomes of requests go."""
 
     @property
     def dimension(self) -> int | None:
         """Numbers per row; `None` if not known yet."""
 
     def rows(self, request: PlannedRequest, dimension: int) -> NDArray[np.float32]:
-        """The matrix for its rows, shape (inputs of the request, dimension)."""
-
-    def names(self, request: PlannedRequest) -> Sequence[int] | None:
-        """Positions of its inputs in the call, for messages; `None` if they are contiguous from `start`."""
+        """The matrix for the rows of a request, shape (inputs of the request, dimension)."""
 
     def answered(self, request: PlannedRequest, answer: Answer) -> None:
-        """Take the answer once its rows are in place."""
+        """Take an answer; dense rows are in the request's matrix already."""
+
+    def embedded(self, request: PlannedRequest) -> None:
+        """Put the rows of an answered request in place, and note that its inputs are embedded."""
+
+    def failed(self, request: PlannedRequest, error: EmbedError) -> None:
+        """Note that the inputs of a request failed for good."""
+
+
+class PlannedRequest(Attempts):
+    """Inputs of a call that are sent as one request, from planning to their outcome.
+
+    Attributes:
+        texts: the inputs.
+        positions: their positions in the call, ascending; a range where they are known to be contiguous.
+        load: their size, and what they are estimated to cost.
+        results: where its rows and its outcome go.
+        parent: the request that it was split from at first; `None` if it was not split.
+        is_probe: whether it carries no input of the call and only asks whether the parameters are accepted.
+        was_halved: whether its inputs are searched for a refused one, in smaller requests.
+        body: the encoded request; `None` if it must be encoded.
+        matrix: dense rows of its answer, as far as they have arrived; `None` if none have.
+        sparse: sparse rows of its answer.
+        billed: tokens billed for its answer; `None` if not known.
+    """
+
+    texts: Sequence[str]
+    positions: Sequence[int]
+    load: Load
+    results: Results
+    parent: PlannedRequest | None = None
+    is_probe: bool = False
+    was_halved: bool = False
+    body: bytes | None = None
+    matrix: NDArray[np.float32] | None = None
+    sparse: SparseBlock | None = None
+    billed: int | None = None
+
+    def __repr__(self) -> str:
+        what = "probe" if self.is_probe else f"{self.positions[0]}:{self.positions[-1] + 1}"
+        return f"<PlannedRequest {what}, about {self.tokens} tokens>"
+
+    @property
+    def origin(self) -> PlannedRequest:
+        """The request as it was planned at first."""
+        return self.parent or self
+
+    @property
+    def tokens(self) -> int:
+        """Estimated tokens."""
+        return self.load.tokens
+
+    def parts(self, count: int, limits: RequestLimits) -> list[PlannedRequest]:
+        """The same inputs in requests of at most `count` inputs, in order."""
+        whole = range(len(self.texts))
+        return [self.only(whole[begin : begin + count], limits) for begin in range(0, len(self.texts), count)]
+
+    def only(self, places: Sequence[int], limits: RequestLimits) -> PlannedRequest:
+        """A request of some of its inputs: at least one, by their indices in `texts`, ascending."""
+        if isinstance(places, range):
+            run = slice(places.start, places.stop)
+            texts, positions = self.texts[run], self.positions[run]
+        else:
+            texts, positions = [self.texts[place] for place in places], [self.positions[place] for place in places]
+            if positions[-1] - positions[0] == len(positions) - 1:
+                positions = range(positions[0], positions[-1] + 1)
+        return PlannedRequest(texts, positions, Load.of(texts, limits), self.results, self.origin)
+
+    def estimate(self, limits: RequestLimits) -> None:
+        """Estimate it anew, since bills may have refined the ratio."""
+        self.load = Load.of(self.texts, limits)
+
+    def least_tokens(self, limits: RequestLimits) -> int:
+        """Tokens of the smallest request that can be cut from it: its first input."""
+        if len(self.texts) == 1:
+            return self.load.tokens
+        return min(self.load.tokens, limits.tokens_of(utf8_length(self.texts[0])))
+
+    def fewest_tokens(self, limits: RequestLimits) -> int:
+        """Lower bound of the tokens of its first input."""
+        return estimate_tokens(utf8_length(self.texts[0]), limits.sequence_length, MOST_BYTES_PER_TOKEN)
+
+    def cut(self, tokens: int, limits: RequestLimits) -> PlannedRequest | None:
+        """Keep as many of its first inputs as have at most `tokens` together, and at least one.
+
+        Returns:
+            A request of the others; `None` if it keeps all.
+        """
+        if self.load.tokens <= tokens:
+            return None
+        count = 0
+        for text in self.texts:
+            tokens -= limits.tokens_of(utf8_length(text))
+            if tokens < 0:
+                break
+            count += 1
+        count = max(count, 1)
+        rest = None
+        if count < len(self.texts):
+            rest = self.only(range(count, len(self.texts)), limits)
+            self.texts, self.positions, self.body = self.texts[:count], self.positions[:count], None
+        # Or else the ratio learned since it was planned gives fewer tokens than its estimate.
+        self.estimate(limits)
+        return rest

@@ -1,27 +1,41 @@
-"""Splits a run of texts into requests within the limits."""
+"""Splits texts into requests within the limits."""
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from pinecone_embed_async._planning.request import Load
+from pinecone_embed_async._planning.request import Load, PlannedRequest
 from pinecone_embed_async._planning.tokens import utf8_length
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from pinecone_embed_async._planning.request import PlannedRequest, RequestLimits
+    from pinecone_embed_async._planning.learned import LearnedLimits
+    from pinecone_embed_async._planning.request import RequestLimits, Results
 
 
-class Splitter:
-    """Packs texts, in order, into requests as large as the limits allow.
+class PackedTexts(NamedTuple):
+    """Texts that fill a request.
 
-    Args:
-        limits: what one request may hold; called for every run of texts, since refusals may tighten the limits.
+    Attributes:
+        start: position of the first of them.
+        texts: the texts.
+        load: their size and estimate.
     """
 
-    def __init__(self, limits: Callable[[], RequestLimits]) -> None:
+    start: int
+    texts: list[str]
+    load: Load
+
+
+class Packer:
+    """Packs texts, as they arrive, for requests as large as the limits allow.
+
+    Args:
+        limits: what one request may hold; read for every run of texts, since refusals may tighten them.
+    """
+
+    def __init__(self, limits: LearnedLimits) -> None:
         self._limits = limits
         self._start = 0
         self._texts: list[str] = []
@@ -36,17 +50,13 @@ class Splitter:
         """Position of the next text."""
         return self._start + len(self._texts)
 
-    def add(self, text: str) -> PlannedRequest | None:
-        """Take one more text; see `fill`."""
-        return self.fill((text,))
-
-    def fill(self, texts: Iterable[str]) -> PlannedRequest | None:
+    def fill(self, texts: Iterable[str]) -> PackedTexts | None:
         """Take texts until a request is full.
 
         Returns:
-            The full request: of the texts before the last one if that does not fit, or with it; `None` at their end.
+            The texts of the full request: those before the last one if that does not fit, or with it; `None` at their end.
         """
-        limits, full = self._limits(), None
+        limits, full = self._limits.current, None
         for text in texts:
             size = utf8_length(text)
             if not self._load.add(size, limits):
@@ -59,17 +69,17 @@ class Splitter:
                 break
         return full
 
-    def flush(self) -> PlannedRequest | None:
-        """The request of the texts gathered so far; `None` if there are none."""
+    def flush(self) -> PackedTexts | None:
+        """The texts gathered so far; `None` if there are none."""
         if not self._texts:
             return None
-        request = self._load.request(self._start, self._texts, origin=self._start)
-        self._start = request.stop
+        packed = PackedTexts(self._start, self._texts, self._load)
+        self._start += len(self._texts)
         self._texts, self._load = [], Load()
-        return request
+        return packed
 
-    def skip(self) -> PlannedRequest | None:
-        """Skip the position of one text; return the request of the texts gathered before it."""
+    def skip(self) -> PackedTexts | None:
+        """Skip the position of one text; return the texts gathered before it."""
         before = self.flush()
         self._start += 1
         return before
@@ -85,58 +95,61 @@ def count_requests(sizes: Iterable[int], limits: RequestLimits) -> int:
     return requests + (load.inputs > 0)
 
 
-class Requests:
-    """The requests for a run of texts, each planned on demand by the limits of that moment.
+class PendingTexts:
+    """The texts of a call that were never sent; each request is planned on demand, by the limits of that moment.
 
     Args:
-        texts: the texts; read only as far as the next request needs.
+        texts: all texts of the call.
         limits: what one request may hold.
+        results: where the rows and the outcomes go.
+        positions: ascending positions of the texts to send; `None` for all.
     """
 
-    def __init__(self, texts: Iterable[str], limits: Callable[[], RequestLimits]) -> None:
-        self._texts = iter(texts)
+    def __init__(
+        self, texts: Sequence[str], limits: LearnedLimits, results: Results, positions: Sequence[int] | None = None
+    ) -> None:
+        self._texts = texts
         self._limits = limits
-        self._start = 0
-        self._ahead: PlannedRequest | None = None
-        self._returned: deque[str] = deque()
-        self._is_read = False
+        self._results = results
+        self._positions = range(len(texts)) if positions is None else positions
+        self._taken = 0
+        self._next: PlannedRequest | None = None
 
-    def ahead(self) -> PlannedRequest | None:
+    def __len__(self) -> int:
+        """Texts left."""
+        return len(self._positions) - self._taken
+
+    def peek(self) -> PlannedRequest | None:
         """The next request, without taking it; `None` if there is none."""
-        if self._ahead is None and (self._returned or not self._is_read):
-            self._ahead = self._plan()
-        return self._ahead
+        if self._next is None and self._taken < len(self._positions):
+            self._next = self._plan()
+        return self._next
 
     def take(self, tokens: int | None = None) -> PlannedRequest | None:
         """Take the next request, cut to `tokens`; `None` if there is none, or its first input alone has more.
 
         The rest begins the request after it.
         """
-        head, rest = self.ahead(), None
-        if head is not None and tokens is not None:
-            head, rest = head.cut(tokens, self._limits())
-        if head is None:
+        request, limits = self.peek(), self._limits.current
+        if request is None or (tokens is not None and request.least_tokens(limits) > tokens):
             return None
-        if rest is not None:
-            self._returned.extendleft(reversed(rest.texts))
-        self._ahead = None
-        self._start = head.stop
-        return head
+        if tokens is not None:
+            request.cut(tokens, limits)
+        self._next = None
+        self._taken += len(request.texts)
+        return request
 
     def __iter__(self) -> Iterator[PlannedRequest]:
         while (request := self.take()) is not None:
             yield request
 
-    def _plan(self) -> PlannedRequest | None:
-        limits, load = self._limits(), Load()
+    def _plan(self) -> PlannedRequest:
+        limits, load, all_texts = self._limits.current, Load(), self._texts
+        positions = self._positions[self._taken : self._taken + limits.inputs]
         texts: list[str] = []
-        while len(texts) < limits.inputs:
-            text = self._returned.popleft() if self._returned else next(self._texts, None)
-            if text is None:
-                self._is_read = True
-                break
+        for position in positions:
+            text = all_texts[position]
             if not load.add(utf8_length(text), limits):
-                self._returned.appendleft(text)
                 break
             texts.append(text)
-        return load.request(self._start, texts, origin=self._start) if texts else None
+        return PlannedRequest(texts, positions[: len(texts)], load, self._results)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pinecone_embed_async._planning.tokens import BYTES_PER_TOKEN, FEWEST_BYTES_PER_TOKEN, SPECIAL_TOKENS
 
 if TYPE_CHECKING:
-    from pinecone_embed_async._planning.request import PlannedRequest
+    from pinecone_embed_async._planning.request import Load
 
 PROMPT_TOKENS = 16
 """Most tokens that a model may prepend to each input for its `input_type`, such as `query: `. A rule of thumb."""
@@ -52,13 +52,13 @@ class TokenEstimator:
         """Expected UTF-8 bytes per token."""
         return self._bytes / self._tokens if self._tokens else BYTES_PER_TOKEN
 
-    def learn(self, request: PlannedRequest, billed: int, sequence_length: int) -> None:
-        """Learn from the bill of a request; an impossible bill is ignored."""
-        if billed > most_tokens(request, sequence_length):
+    def learn(self, load: Load, billed: int, sequence_length: int) -> None:
+        """Learn from the bill of a request with this load; an impossible bill is ignored."""
+        if billed > most_tokens(load, sequence_length):
             return
-        inputs = len(request.texts) - request.clipped
-        size = request.open_bytes
-        tokens = billed - request.clipped * sequence_length - SPECIAL_TOKENS * inputs
+        inputs = load.inputs - load.clipped
+        size = load.open_bytes
+        tokens = billed - load.clipped * sequence_length - SPECIAL_TOKENS * inputs
         if tokens <= 0 or size <= 0:
             return
         if self._tokens:
@@ -75,12 +75,12 @@ class TokenEstimator:
         self.bytes_per_token = 2.0 ** (step / STEPS)
 
 
-def most_tokens(request: PlannedRequest, sequence_length: int) -> int:
-    """Most tokens that a request can have cost: every token has at least a byte, and text cut off is not billed.
+def most_tokens(load: Load, sequence_length: int) -> int:
+    """Most tokens that a request with this load can cost: a token has at least a byte, and text cut off is not billed.
 
     A higher bill is a mistake, and must not limit what is sent in the next minute.
     """
-    inputs = len(request.texts)
-    opened = inputs - request.clipped
-    whole = request.clipped * sequence_length + min(request.open_bytes, opened * sequence_length)
+    inputs = load.inputs
+    opened = inputs - load.clipped
+    whole = load.clipped * sequence_length + min(load.open_bytes, opened * sequence_length)
     return whole + inputs * (SPECIAL_TOKENS + PROMPT_TOKENS)

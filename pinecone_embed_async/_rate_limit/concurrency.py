@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pinecone_embed_async._rate_limit.quota import Priority
 
 KEPT = 5.0
 """Seconds after an interactive request during which bulk work leaves one place in flight free for the next."""
+
+
+class Budget(Protocol):
+    """A budget of failures."""
+
+    @property
+    def is_low(self) -> bool:
+        """Whether little is left of it."""
 
 
 class ConcurrencyLimiter:
@@ -25,19 +31,19 @@ class ConcurrencyLimiter:
 
     Args:
         most: maximum and initial value of the limit.
-        is_slowed: whether only one may be in flight for now; called whenever a permit may be granted.
+        budget: while it is low, only one may be in flight; `None` for no such bound.
 
     Attributes:
         in_flight: requests in flight.
     """
 
-    __slots__ = ("_bulk", "_halved_at", "_interactive_at", "_is_slowed", "_limit", "_most", "in_flight")
+    __slots__ = ("_budget", "_bulk", "_halved_at", "_interactive_at", "_limit", "_most", "in_flight")
 
-    def __init__(self, most: int, *, is_slowed: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, most: int, *, budget: Budget | None = None) -> None:
         self._most = most
         self._limit = float(most)
         self._halved_at = -math.inf
-        self._is_slowed = is_slowed
+        self._budget = budget
         # Bulk requests in flight, and when an interactive request last asked for a permit.
         self._bulk = 0
         self._interactive_at = -math.inf
@@ -49,7 +55,7 @@ class ConcurrencyLimiter:
     @property
     def limit(self) -> int:
         """Maximum of requests in flight, from 1."""
-        return 1 if self._is_slowed() else int(self._limit)
+        return 1 if self._budget is not None and self._budget.is_low else int(self._limit)
 
     def asked(self, priority: Priority, now: float) -> None:
         """Record that a request asks for a permit."""

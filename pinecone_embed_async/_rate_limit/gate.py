@@ -10,7 +10,7 @@ import os
 import secrets
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -50,6 +50,13 @@ class _LoopWaits(msgspec.Struct, eq=False):
     due: float = math.inf
     timer: Timer | None = None
     is_notified: bool = False
+
+
+class WaitObserver(Protocol):
+    """Is told of requests that have to wait for a permit."""
+
+    def waiting(self, pause: float) -> None:
+        """A request has to wait, for `pause` seconds at least because of a rejection."""
 
 
 class RateLimitGate:
@@ -101,12 +108,12 @@ class RateLimitGate:
                 self.change(lambda _, __: self._leave(request))
         return request
 
-    async def wait(self, request: PermitRequest, on_wait: Callable[[float], None] | None = None) -> Permit:
+    async def wait(self, request: PermitRequest, observer: WaitObserver | None = None) -> Permit:
         """Wait for the permit of a request.
 
         Args:
             request: the request.
-            on_wait: called if no permit is free at once, with the remaining seconds of a pause.
+            observer: told if no permit is free at once.
 
         Raises:
             asyncio.CancelledError: the caller was cancelled; it then has no permit.
@@ -119,8 +126,8 @@ class RateLimitGate:
                 request.want = request.least = min(grant.tokens, request.want)
                 self.change(lambda limiter, now: self._join(request, limiter, now))
             if request.future is not None:
-                if on_wait is not None:
-                    on_wait(self.pause_left(request.flow.key))
+                if observer is not None:
+                    observer.waiting(self.pause_left(request.flow.key))
                 await request.future
                 self.change(lambda _, __: self._leave(request))
         except BaseException:
@@ -204,6 +211,11 @@ class RateLimitGate:
             self._has_warned = True
             level("the quota that was passed could not settle a grant: %s: %s", type(error).__name__, error)
 
+    def take(self, grant: QuotaGrant) -> None:
+        """Settle a grant that came after its request had gone."""
+        if _is_grant(grant):
+            self.settle(grant, QuotaOutcome("unused", 0))
+
     def pause_left(self, key: Key | None) -> float:
         """Remaining seconds of the pause of requests with this key after a rejection."""
         with self._locked():
@@ -241,12 +253,8 @@ class RateLimitGate:
         async def acquire() -> QuotaGrant:
             return await backend.acquire(demand)
 
-        def late(grant: QuotaGrant) -> None:
-            if _is_grant(grant):
-                self.settle(grant, QuotaOutcome("unused", 0))
-
         try:
-            grant = await self._neighbour.ask(acquire(), late=late)
+            grant = await self._neighbour.ask(acquire(), late=self)
         except Exception as error:
             raise ConfigurationError(f"the quota that was passed failed: {type(error).__name__}: {error}") from error
         if not _is_grant(grant):

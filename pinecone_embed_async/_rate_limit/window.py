@@ -69,7 +69,7 @@ class Window:
 
     def settle(self, reserved: int, amount: int, now: float) -> None:
         """Count `amount` in place of what was reserved, until `length` seconds from now."""
-        self.release(reserved)
+        self.reserved -= reserved
         self.used(now)
         if amount <= 0:
             return

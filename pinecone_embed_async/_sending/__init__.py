@@ -1,12 +1,14 @@
 """Sending: attempts and retries, the transport interface, its aiohttp implementation, and a mock without sockets."""
 
 from pinecone_embed_async._sending.aiohttp_transport import AiohttpTransport, check_ssl_context
-from pinecone_embed_async._sending.attempts import Engine, EngineOptions
+from pinecone_embed_async._sending.attempts import ObservedCalls, Sender, get
 from pinecone_embed_async._sending.decode_gate import DecodeGate
 from pinecone_embed_async._sending.discovery import Discovery
 from pinecone_embed_async._sending.endpoint import ApiKey, check_api_key, check_base_url, user_agent
+from pinecone_embed_async._sending.engine import Engine, EngineOptions
 from pinecone_embed_async._sending.mock import MockResponse, MockTransport
-from pinecone_embed_async._sending.retry import RetryPolicy, RetryState
+from pinecone_embed_async._sending.network import Network, NetworkOptions
+from pinecone_embed_async._sending.retry import RetryPolicy
 from pinecone_embed_async._sending.transport import Transport, TransportRequest, TransportResponse
 
 __all__ = [
@@ -18,13 +20,17 @@ __all__ = [
     "EngineOptions",
     "MockResponse",
     "MockTransport",
+    "Network",
+    "NetworkOptions",
+    "ObservedCalls",
     "RetryPolicy",
-    "RetryState",
+    "Sender",
     "Transport",
     "TransportRequest",
     "TransportResponse",
     "check_api_key",
     "check_base_url",
     "check_ssl_context",
+    "get",
     "user_agent",
 ]

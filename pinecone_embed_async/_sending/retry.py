@@ -16,7 +16,6 @@ from pinecone_embed_async._errors import (
     ApiError,
     AuthenticationError,
     ConnectionProblem,
-    DeadlineExceededError,
     EmbedError,
     QuotaExceededError,
     RateLimitError,
@@ -28,6 +27,8 @@ from pinecone_embed_async._rate_limit import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pinecone_embed_async._planning import Attempts
 
 RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 530)})
 """520 to 529 come from content delivery networks that cannot reach the origin."""
@@ -193,108 +194,62 @@ class FirstContact(msgspec.Struct):
             error.args = (message, *error.args[1:])
 
 
-@dataclass(slots=True)
-class RetryState:
-    """State of one planned request's attempts.
+def record_failure(attempts: Attempts, error: EmbedError, contact: FirstContact | None = None) -> Verdict:
+    """Record the error of an attempt; return the verdict on it, by `contact` too."""
+    verdict = judge(error)
+    if contact is not None and contact.is_hopeless(error):
+        verdict = Verdict.FINAL
+        contact.mark_ends_job(error)
+    elif contact is not None and contact.is_unreached(error):
+        # In case the request ends with it, for whatever reason.
+        contact.mark_ends_job(error)
+    elif is_stale_connection(attempts, error):
+        verdict, attempts.was_retried_at_once = Verdict.AT_ONCE, True
+    attempts.last_error = error
+    error.attempts = attempts.attempts
+    if verdict in (Verdict.RETRY, Verdict.AT_ONCE):
+        attempts.failures += 1
+    return verdict
 
-    Attributes:
-        attempts: requests sent.
-        failures: failed attempts, rejections for going over a limit not counted.
-        first_sent: when the first attempt was sent; `None` before.
-        last_error: error of the last attempt.
-        in_flight: whether an attempt is on the wire or being decoded.
-        is_settled: whether it was answered and its rows are in place.
-        is_last: whether no attempt may follow, because the job has ended.
-        was_retried_at_once: whether it was retried at once after an idle connection was closed.
+
+def is_stale_connection(attempts: Attempts, error: EmbedError | None) -> bool:
+    """Whether an idle connection was closed, for the first time for this request: no sign of load."""
+    was_idle = isinstance(error, TransportError) and error.problem is ConnectionProblem.IDLE
+    return was_idle and not attempts.was_retried_at_once
+
+
+def final_error(
+    attempts: Attempts,
+    policy: RetryPolicy,
+    *,
+    now: float,
+    wait: float,
+    last_acceptance: float | None,
+    deadline: float | None,
+    contact: FirstContact | None = None,
+) -> EmbedError | None:
+    """The error to end with instead of waiting `wait` seconds for another attempt; `None` to go on.
+
+    Args:
+        attempts: the attempts so far.
+        policy: the bounds.
+        now: the current time.
+        wait: seconds until the next attempt would start.
+        last_acceptance: when the service last accepted any request of the client.
+        deadline: deadline of the whole call; a wait that would reach it is not started.
+        contact: how far the client has got with its service.
     """
-
-    attempts: int = 0
-    failures: int = 0
-    first_sent: float | None = None
-    last_error: EmbedError | None = None
-    in_flight: bool = False
-    is_settled: bool = False
-    is_last: bool = False
-    was_retried_at_once: bool = False
-
-    def sent(self, now: float) -> None:
-        """Record that an attempt is being sent."""
-        self.attempts += 1
-        self.in_flight = True
-        if self.first_sent is None:
-            self.first_sent = now
-
-    def failed(self, error: EmbedError, contact: FirstContact | None = None) -> Verdict:
-        """Record the error of an attempt; return the verdict on it, by `contact` too."""
-        verdict = judge(error)
-        if contact is not None and contact.is_hopeless(error):
-            verdict = Verdict.FINAL
-            contact.mark_ends_job(error)
-        elif contact is not None and contact.is_unreached(error):
-            # In case the request ends with it, for whatever reason.
-            contact.mark_ends_job(error)
-        elif self.is_stale_connection(error):
-            verdict, self.was_retried_at_once = Verdict.AT_ONCE, True
-        self.last_error = error
-        error.attempts = self.attempts
-        if verdict in (Verdict.RETRY, Verdict.AT_ONCE):
-            self.failures += 1
-        return verdict
-
-    def backoff(self, policy: RetryPolicy, verdict: Verdict, error: EmbedError, random: Callable[[], float]) -> float:
-        """Seconds to wait before the next attempt; see `RetryPolicy.backoff`."""
-        return 0.0 if verdict is Verdict.AT_ONCE else policy.backoff(self.failures, error, random)
-
-    def is_stale_connection(self, error: EmbedError | None) -> bool:
-        """Whether an idle connection was closed, for the first time for this request: no sign of load."""
-        was_idle = isinstance(error, TransportError) and error.problem is ConnectionProblem.IDLE
-        return was_idle and not self.was_retried_at_once
-
-    def final_error(
-        self,
-        policy: RetryPolicy,
-        *,
-        now: float,
-        wait: float,
-        last_acceptance: float | None,
-        deadline: float | None,
-        contact: FirstContact | None = None,
-    ) -> EmbedError | None:
-        """The error to end with instead of waiting `wait` seconds for another attempt; `None` to go on.
-
-        Args:
-            policy: the bounds.
-            now: the current time.
-            wait: seconds until the next attempt would start.
-            last_acceptance: when the service last accepted any request of the client.
-            deadline: deadline of the whole call; a wait that would reach it is not started.
-            contact: how far the client has got with its service.
-        """
-        last = self.last_error
-        if last is None or self.is_last:
-            return last
-        if self.failures >= policy.max_attempts:
-            return last
-        if deadline is not None and now + wait >= deadline:
-            return self.out_of_time(f"it would be tried again in {wait:.1f} s, after the deadline of the call")
-        since = now if self.first_sent is None else self.first_sent
-        if contact is not None and contact.is_unreached(last) and now + wait - since > UNREACHED_SECONDS:
-            return last
-        if judge(last) is Verdict.WAIT:
-            since = max(since, last_acceptance if last_acceptance is not None else since)
-        return last if now + wait - since > policy.max_elapsed else None
-
-    def out_of_time(self, message: str) -> DeadlineExceededError:
-        """The error of a request that was not answered by the deadline of the call.
-
-        Args:
-            message: what happened; the error of the last attempt is appended.
-        """
-        if self.last_error is not None:
-            message = f"{message}; the last attempt met {type(self.last_error).__name__}: {self.last_error}"
-        error = DeadlineExceededError(message)
-        error.attempts = self.attempts
-        return error
+    last = attempts.last_error
+    if last is None or attempts.is_last or attempts.failures >= policy.max_attempts:
+        return last
+    if deadline is not None and now + wait >= deadline:
+        return attempts.out_of_time(f"it would be tried again in {wait:.1f} s, after the deadline of the call")
+    since = now if attempts.first_sent is None else attempts.first_sent
+    if contact is not None and contact.is_unreached(last) and now + wait - since > UNREACHED_SECONDS:
+        return last
+    if judge(last) is Verdict.WAIT:
+        since = max(since, last_acceptance if last_acceptance is not None else since)
+    return last if now + wait - since > policy.max_elapsed else None
 
 
 class RetryBudget:

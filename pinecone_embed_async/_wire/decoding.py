@@ -20,7 +20,8 @@ import numpy as np
 
 from pinecone_embed_async._checks import one_of
 from pinecone_embed_async._errors import ConfigurationError, ResponseError
-from pinecone_embed_async._wire.judging import MOST_BYTES, Answer, WholeAnswer, has_more_rows, judge_frame
+from pinecone_embed_async._wire.judging import Answer, WholeAnswer, has_more_rows, judge_frame
+from pinecone_embed_async._wire.strict_json import MOST_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 import secrets
 import sys
@@ -16,22 +15,24 @@ import numpy as np
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from pinecone_embed_async._errors import ResponseError
+from pinecone_embed_async._wire.strict_json import (
+    DEEPEST,
+    MOST_BYTES,
+    TOO_MUCH_BESIDE,
+    check_form,
+    describe,
+    has_each_key_once,
+    occurrences,
+    pairs_of,
+    refuse_duplicates,
+)
 from pinecone_embed_async._wire.structs import DenseAnswer, DenseItem, SparseItem
-
-MOST_TOKENS = 2**53
-"""More tokens than any answer is billed, and the largest integer that every JSON parser reads the same."""
-
-MOST_BYTES = 2**20
-"""Most bytes of JSON for one embedding, and for everything beside the embeddings. 20,000 numbers, the most that an index
-takes, need half of it. Without a bound, a row of small numbers would become objects of sixteen times its size."""
-
-DEEPEST = 100
-"""Most levels of nesting; an answer has four."""
+from pinecone_embed_async._wire.usage import billed_tokens, check_usage
 
 _T = TypeVar("_T")
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -152,13 +153,13 @@ class WholeAnswer:
         self.judge()
         if not self._is_plain:
             self._check_beside()
-        _check_usage(self._top.usage)
+        check_usage(self._top.usage)
         model = None if self._top.model is UNSET else self._top.model
-        total_tokens = _total_tokens(self._top.usage)
+        billed = billed_tokens(self._top.usage)
         if self._kind == "sparse":
-            return Answer("sparse", model, total_tokens, self._sparse_block())
+            return Answer("sparse", model, billed, self._sparse_block())
         self._write_rows(rows)
-        return Answer("dense", model, total_tokens)
+        return Answer("dense", model, billed)
 
     def _next_items(self, size: int) -> list[bytes]:
         """The next items that are not read, until they have so many bytes."""
@@ -196,10 +197,10 @@ class WholeAnswer:
             self._tokens.append(tokens or [])
 
     def _check(self, text: bytes) -> None:
-        _check_form(text, levels_above=2)
-        if not _has_each_key_once(text):
+        check_form(text, levels_above=2)
+        if not has_each_key_once(text):
             known = (DenseItem if self._kind == "dense" else SparseItem).__struct_fields__
-            _refuse_duplicates(_pairs(text), known, f"$.data[{self._checked}]")
+            refuse_duplicates(pairs_of(text), known, f"$.data[{self._checked}]")
 
     def _data(self) -> bytes:
         return bytes(_DATA.decode(self._body).data)
@@ -207,12 +208,12 @@ class WholeAnswer:
     def _check_beside(self) -> None:
         data = self._data()
         if len(self._body) - len(data) > MOST_BYTES:
-            raise ResponseError(_TOO_MUCH_BESIDE)
+            raise ResponseError(TOO_MUCH_BESIDE)
         before, _, after = self._body.partition(data)
         # If `data` occurs twice, the body is checked with it.
         beside = self._body if data in after else before + b"[]" + after
-        _check_form(beside)
-        _refuse_duplicates(_pairs(beside), _Top.__struct_fields__, "$")
+        check_form(beside)
+        refuse_duplicates(pairs_of(beside), _Top.__struct_fields__, "$")
 
     def _write_rows(self, rows: RowsFor) -> None:
         # All lengths are judged before `rows` is called, which may fix the dimension for later answers.
@@ -269,7 +270,7 @@ def judge_frame(gaps: Sequence[bytes], end: bytes) -> Answer | None:
         _check_frame(frame, answer)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ResponseError):
         return None
-    return Answer("dense", None if answer.model is UNSET else answer.model, _total_tokens(answer.usage))
+    return Answer("dense", None if answer.model is UNSET else answer.model, billed_tokens(answer.usage))
 
 
 _STAND_IN_BITS = 52
@@ -278,14 +279,14 @@ _STAND_IN_BITS = 52
 
 def _check_frame(frame: bytes, answer: DenseAnswer) -> None:
     own_types = [item.vector_type for item in answer.data if item.vector_type is not UNSET]
-    _check_usage(answer.usage)
+    check_usage(answer.usage)
     if _is_plain(frame, 2 * len(answer.data), own_types, answer):
         return
-    _check_form(frame)
-    top = _pairs(frame)
-    _refuse_duplicates(top, _Top.__struct_fields__, "$")
+    check_form(frame)
+    top = pairs_of(frame)
+    refuse_duplicates(top, _Top.__struct_fields__, "$")
     for position, pairs in enumerate(dict(top)["data"]):
-        _refuse_duplicates(pairs, DenseItem.__struct_fields__, f"$.data[{position}]")
+        refuse_duplicates(pairs, DenseItem.__struct_fields__, f"$.data[{position}]")
 
 
 def has_more_rows(gaps: Sequence[bytes], end: bytes, count: int) -> bool:
@@ -330,7 +331,6 @@ _DATA = msgspec.json.Decoder(_Data)
 _DENSE = msgspec.json.Decoder(DenseAnswer)
 _DENSE_ITEMS = msgspec.json.Decoder(list[DenseItem])
 _SPARSE_ITEMS = msgspec.json.Decoder(list[SparseItem])
-_MAPPING = msgspec.json.Decoder(dict[str, Raw])
 
 
 @functools.lru_cache(maxsize=128)
@@ -345,10 +345,10 @@ def _top_of(body: bytes, count: int) -> _Top:
         return _top_decoder(count).decode(body)
     # RecursionError: nested deeper than the interpreter's stack.
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        problem = _describe(error)
+        problem = describe(error)
     got = _count_items(body)
     if got == count and len(body) <= MOST_BYTES:
-        _refuse_duplicates(_pairs(body), _Top.__struct_fields__, "$")
+        refuse_duplicates(pairs_of(body), _Top.__struct_fields__, "$")
     elif got not in (0, count):
         problem = f"the answer cannot be read: expected {count} embeddings, got {got} at `$.data`"
     # Raised here, not above: a UnicodeDecodeError holds the body, and must not be chained.
@@ -386,61 +386,12 @@ def _decode_items(decoder: msgspec.json.Decoder[list[_T]], texts: Sequence[bytes
     try:
         return decoder.decode(b"[" + b",".join(texts) + b"]")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        problem = _PLACE.sub(lambda found: f"`$.data[{start + int(found[1])}]", _describe(error))
+        problem = _PLACE.sub(lambda found: f"`$.data[{start + int(found[1])}]", describe(error))
     raise ResponseError(problem)
-
-
-def _describe(error: Exception) -> str:
-    # msgspec's messages name types and paths, never values.
-    if isinstance(error, msgspec.DecodeError):
-        return f"the answer cannot be read: {error}"
-    if isinstance(error, UnicodeDecodeError):
-        return "the answer cannot be read: it is not UTF-8"
-    return _TOO_DEEP
-
-
-_TOO_MUCH_BESIDE = "the answer has more than 1 MiB beside its embeddings"
-_TOO_DEEP = "the answer cannot be read: it is nested too deeply"
-
-
-class _TotalTokens(Struct):
-    total_tokens: int | UnsetType = UNSET
-
-
-_USAGE = msgspec.json.Decoder(_TotalTokens)
-
-
-def _total_tokens(usage: Raw | UnsetType) -> int | None:
-    """Tokens billed; `None` if the answer does not say, which is no reason to pay for it again."""
-    if usage is UNSET:
-        return None
-    try:
-        total = _USAGE.decode(usage).total_tokens
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return total if isinstance(total, int) and 0 <= total <= MOST_TOKENS else None
-
-
-def _check_usage(usage: Raw | UnsetType) -> None:
-    text = b"" if usage is UNSET else bytes(usage)
-    # A single key cannot occur twice.
-    if text.count(b'"') <= 2:
-        return
-    if len(text) > MOST_BYTES:
-        raise ResponseError(_TOO_MUCH_BESIDE)
-    _check_form(text, levels_above=1)
-    _refuse_duplicates(_pairs(text), _TotalTokens.__struct_fields__, "$.usage")
 
 
 # Checks of what msgspec skips. It silently keeps the last of several equal keys. But each known key, and each text kept,
 # accounts for two quotation marks: if there are no more than those, nothing was dropped.
-
-
-def _occurrences(text: bytes, character: bytes) -> int:
-    """Number of occurrences of a byte; numpy is five times as fast as bytes.count, but slow to start."""
-    if len(text) < 2**16:
-        return text.count(character)
-    return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord(character)))
 
 
 def _is_plain(text: bytes, marks: int, own_types: Sequence[Raw], top: _Top | DenseAnswer | None = None) -> bool:
@@ -461,57 +412,7 @@ def _is_plain(text: bytes, marks: int, own_types: Sequence[Raw], top: _Top | Den
             marks += 2
             raws += bytes(top.usage)
     return (
-        marks + raws.count(b'"') == _occurrences(text, b'"')
+        marks + raws.count(b'"') == occurrences(text, b'"')
         and raws.isascii()
         and raws.count(b"[") + raws.count(b"{") < DEEPEST - 4
     )
-
-
-def _has_each_key_once(item: bytes) -> bool:
-    """Whether no key of an item, known or not, occurs twice, by its quotation marks."""
-    values = _MAPPING.decode(item).values()
-    return sum(2 + bytes(value).count(b'"') for value in values) == item.count(b'"')
-
-
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-_STEPS = np.zeros(256, np.int8)
-_STEPS[[*b"[{"]], _STEPS[[*b"]}"]] = 1, -1
-
-
-def _check_form(text: bytes, levels_above: int = 0) -> None:
-    """Refuse JSON that msgspec has accepted but whose strings are not UTF-8, or that is nested too deeply."""
-    problem = None
-    try:
-        text.decode()
-    except UnicodeDecodeError as error:
-        problem = _describe(error)
-    if levels_above + text.count(b"[") + text.count(b"{") > DEEPEST:
-        steps = _STEPS[np.frombuffer(_STRING.sub(b"", text), np.uint8)]
-        if levels_above + steps.cumsum(dtype=np.int32).max() > DEEPEST:
-            problem = _TOO_DEEP
-    if problem is not None:
-        raise ResponseError(problem)
-
-
-class _Pairs(list[tuple[str, Any]]):
-    """A JSON object as all its pairs, including duplicate keys."""
-
-
-def _pairs(text: bytes) -> _Pairs:
-    problem = None
-    try:
-        # Numbers do not matter here, and Python refuses integers of more than 4,300 digits.
-        value = json.loads(text.decode(), object_pairs_hook=_Pairs, parse_int=str, parse_float=str)
-    except (ValueError, RecursionError):
-        problem = "the answer cannot be read: the part beside the embeddings is malformed"
-    if problem is not None:
-        raise ResponseError(problem)
-    return value if isinstance(value, _Pairs) else _Pairs()
-
-
-def _refuse_duplicates(pairs: Iterable[tuple[str, Any]], known: tuple[str, ...], path: str) -> None:
-    seen = set()
-    for key, _ in pairs:
-        if key in seen and key in known:
-            raise ResponseError(f"the key {key!r} occurs twice at `{path}`")
-        seen.add(key)

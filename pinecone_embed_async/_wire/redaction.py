@@ -33,17 +33,16 @@ class Redactor:
     Args:
         api_key: the key that the request carried.
         texts: the texts that the request carried.
-        start: position of the first of them in the call.
-        names: positions of all of them in the call, if they are not contiguous.
+        positions: their positions in the call; from 0 by default.
 
     Attributes:
         work: characters and pieces of text searched so far.
     """
 
-    def __init__(self, api_key: str, texts: Sequence[str] = (), start: int = 0, names: Sequence[int] | None = None) -> None:
+    def __init__(self, api_key: str, texts: Sequence[str] = (), positions: Sequence[int] | None = None) -> None:
         self._api_key = api_key
         self._texts = texts
-        self._names = range(start, start + len(texts)) if names is None else names
+        self._positions = range(len(texts)) if positions is None else positions
         self.work = 0
 
     def __repr__(self) -> str:
@@ -85,7 +84,7 @@ class Redactor:
             if not mark:
                 yield hidden.message[start:end]
             else:
-                yield "<api key>" if mark == _KEY else f"<input {self._names[mark - 1]}>"
+                yield "<api key>" if mark == _KEY else f"<input {self._positions[mark - 1]}>"
             start = end
 
 

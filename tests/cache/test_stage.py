@@ -24,21 +24,24 @@ from pinecone_embed_async import (
     Event,
     Finished,
     InvalidRequestError,
+    MockResponse,
+    MockTransport,
     ObservedCall,
     Progress,
     SparseEmbeddings,
     SparseVector,
     SqliteCache,
+    TransportRequest,
 )
-from pinecone_embed_async._cache import CacheStage, decode_values
+from pinecone_embed_async._cache import CacheStage
 from pinecone_embed_async._calls import ResultBuilder
-from pinecone_embed_async._clock import SystemClock
-from pinecone_embed_async._planning import RequestLimits, plan_request
+from pinecone_embed_async._planning import Load, PlannedRequest, RequestLimits
 from pinecone_embed_async._results import Dimension
 from pinecone_embed_async._wire import Answer
 from pinecone_embed_async.emulator import EmulatedModel, Emulator, FaultMix
 from tests import silence
 from tests.clients import E5, QUICK, SPARSE
+from tests.clock import FakeClock
 
 TEXTS = [f"document {number} about {number % 7} things" for number in range(40)]
 
@@ -274,17 +277,15 @@ async def test_another_service_model_parameter_or_version_has_its_own_entries(sh
 async def test_an_emulators_answers_are_never_taken_for_the_services(emulator: Emulator, shelf: Shelf) -> None:
     async with client_of(emulator, shelf) as client:
         await client.embed(TEXTS)
-    real = EmbedClient(E5, api_key="k", cache=shelf, parameters={"input_type": "passage"})
-    key_maker = real._runtime.parameters(None, None).key_maker
-    assert key_maker is not None
-    assert not set(key_maker.keys_of(TEXTS)) & set(shelf.values)
+    asked: list[str] = []
 
+    def answer(request: TransportRequest) -> MockResponse:
+        asked.extend(item["text"] for item in request.json()["inputs"])
+        return MockResponse.embeddings([[0.5] * 1024 for _ in TEXTS])
 
-async def test_a_parameter_that_makes_no_key_is_refused_before_anything_is_sent(emulator: Emulator, shelf: Shelf) -> None:
-    async with client_of(emulator, shelf) as client:
-        with pytest.raises(ConfigurationError, match="parameters"):
-            await client.embed(TEXTS, parameters={"nested": {1: "a key that is no text"}})
-    assert emulator.statistics().requests == 0
+    async with EmbedClient(E5, api_key="k", cache=shelf, transport=MockTransport(answer)) as real:
+        await real.embed(TEXTS, input_type="passage")
+    assert asked == TEXTS
 
 
 async def test_differently_spelled_addresses_are_the_same_service(emulator: Emulator, shelf: Shelf) -> None:
@@ -566,22 +567,23 @@ async def test_a_second_run_over_many_inputs_makes_no_request(cache: SqliteCache
         assert client.statistics().cache_hits == count
 
 
-async def test_the_answer_to_a_probe_is_not_cached() -> None:
-    limits = RequestLimits(inputs=2, sequence_length=8)
-    request = plan_request(["first"], 0, limits, origin=0)
-    probe = plan_request(["probe"], 0, limits, origin=-1, is_probe=True)
-    shelf = Shelf()
-    stage = CacheStage(shelf, address="a", api_version="v", model="m", clock=SystemClock())
-    writer = stage.writer(ResultBuilder(0, 1, Dimension(2)), stage.key_maker(b"{}"))
-    writer.rows(request, 2)[:] = [1, 2]
+async def test_the_answer_to_a_probe_is_not_cached(shelf: Shelf) -> None:
+    stage = CacheStage(shelf, address="http://127.0.0.1", api_version="2025-10", model="m", clock=FakeClock())
+    cache = stage.of_call(b"{}")
+    builder = ResultBuilder(0, 1, Dimension(2))
+    load = Load.of(["text"], RequestLimits(inputs=2, sequence_length=8))
+    request = PlannedRequest(["first"], range(1), load, builder)
+    probe = PlannedRequest(["probe"], range(1), load, builder, is_probe=True)
+    builder.rows(request, 2)[:] = [1, 2]
     # Its answer is decoded at the same time as the first.
-    writer.rows(probe, 2)[:] = [3, 4]
+    builder.rows(probe, 2)[:] = [3, 4]
     answer = Answer("dense", None, 1)
     for one in (probe, request):
-        writer.answered(one, answer)
-    await writer.keep(probe)
+        builder.answered(one, answer)
+    await cache.write(probe)
     assert not shelf.values
-    await writer.keep(request)
-    found = decode_values(list(shelf.values.values()), vector_type="dense", dimension=2)
+    await cache.write(request)
+    found = cache.read(await cache.values(request.texts), "dense", 2)
     assert found.dense is not None
     assert found.dense.tolist() == [[1, 2]]
+    assert len(shelf.values) == 1

@@ -6,10 +6,11 @@ import pickle
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
+import tenacity
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,17 +34,27 @@ from pinecone_embed_async._calls import (
     Waiter,
     own_error,
 )
-from pinecone_embed_async._planning import Learned, PlannedRequest, RequestLimits, RequestPlanner, Requests
+from pinecone_embed_async._planning import (
+    Learned,
+    LearnedLimits,
+    Load,
+    PendingTexts,
+    PlannedRequest,
+    RequestLimits,
+    RequestPlanner,
+)
 from pinecone_embed_async._planning.planner import PROBE_TEXT
 from pinecone_embed_async._rate_limit import Permit
 from pinecone_embed_async._results import Dimension
-from pinecone_embed_async._sending import RetryState
+from pinecone_embed_async._sending.retry import record_failure
 from pinecone_embed_async._wire import Answer, SparseBlock
 from tests.clock import FakeClock, FakeTimer, settle
 from tests.permits import permits
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
+
+    from pinecone_embed_async._sending import Sender
 
 DELAY = 0.002
 
@@ -78,9 +89,7 @@ class CoalescerBench:
 
     def __init__(self, *, max_under_way: int = 8, inputs: int = 4, size: int = 10_000) -> None:
         self.clock, self.iteration = FakeClock(), LoopIteration()
-        self.coalescer = Coalescer(
-            clock=self.clock, call_soon=self.iteration.call_soon, max_delay=DELAY, max_under_way=max_under_way
-        )
+        self.coalescer = Coalescer(clock=self.clock, loop=self.iteration, max_delay=DELAY, max_under_way=max_under_way)
         self.limits = RequestLimits(inputs=inputs, sequence_length=512, bytes=size)
         self.requests: list[SharedRequest] = []
         self.ended: set[SharedRequest] = set()
@@ -385,7 +394,8 @@ class Service:
         self.clock, self.joined = FakeClock(), JoinedCounts()
         self.limits = RequestLimits(inputs=inputs, sequence_length=512)
         self.single_calls = SingleCalls(clock=self.clock, max_delay=DELAY, max_under_way=max_under_way, joined=self.joined)
-        self.requests: list[tuple[PlannedRequest, SingleResults, RetryState, asyncio.Future[EmbedError | None]]] = []
+        self.permit_for = permits(self.clock)
+        self.requests: list[tuple[PlannedRequest, asyncio.Future[EmbedError | None]]] = []
         self.cancelled = 0
         self.learned = Learned()
 
@@ -406,31 +416,37 @@ class Service:
         return asyncio.create_task(call())
 
     def scheduler(self, texts: Sequence[str], results: SingleResults, deadline: float | None) -> Scheduler:
-        requests = Requests(texts, lambda: self.limits)
-
-        async def send(
-            request: PlannedRequest, retry: RetryState, permit: Permit, cut: Callable[[int], PlannedRequest]
-        ) -> EmbedError | None:
-            answer: asyncio.Future[EmbedError | None] = asyncio.get_running_loop().create_future()
-            retry.sent(self.clock.time())
-            self.requests.append((request, results, retry, answer))
-            try:
-                return await answer
-            except asyncio.CancelledError:
-                self.cancelled += 1
-                raise
-
+        limits = LearnedLimits(self.limits, self.learned)
         planner = RequestPlanner(
-            requests,
-            results,
-            limits=lambda: self.limits,
+            PendingTexts(texts, limits, results),
+            limits=limits,
             learned=self.learned,
             parameters=b"",
             is_single=len(texts) == 1,
+            clock=self.clock,
         )
-        return Scheduler(
-            planner, permits(self.clock), send, window=4, clock=self.clock, deadline=deadline, settled=lambda: None
-        )
+        return Scheduler(planner, cast("Sender", self), window=4, clock=self.clock, deadline=deadline)
+
+    async def permit(self, request: PlannedRequest, observation: None = None) -> Permit:
+        return await self.permit_for(request)
+
+    def observe(self, request: PlannedRequest) -> None:
+        return None
+
+    def retrying(self, request: PlannedRequest, observation: None) -> tenacity.AsyncRetrying:
+        return tenacity.AsyncRetrying(retry=tenacity.retry_never)
+
+    async def attempt(self, request: PlannedRequest, permit: Permit, observation: None) -> EmbedError | None:
+        answer: asyncio.Future[EmbedError | None] = asyncio.get_running_loop().create_future()
+        request.sent(self.clock.time())
+        self.requests.append((request, answer))
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            permit.give_back()
 
     @property
     def open(self) -> list[int]:
@@ -441,20 +457,20 @@ class Service:
 
     def answer(self, number: int, error: EmbedError | None = None) -> None:
         """Answer a request: with `error`, a refusal if there is a bad text in it, or the vectors."""
-        request, results, retry, answer = self.requests[number]
-        bad = [index for index, text in enumerate(request.texts, request.start) if text.startswith("bad")]
-        beside = request.start + len(request.texts)
+        request, answer = self.requests[number]
+        bad = [index for index, text in zip(request.positions, request.texts, strict=True) if text.startswith("bad")]
+        beside = request.positions[-1] + 1
         if error is None and bad:
             error = InvalidRequestError(
                 f"<input {bad[0]}> is bad, unlike <input {beside}>", status=400, details=[{"who": f"<input {bad[0]}>"}]
             )
         if error is None:
-            results.rows(request, 4)[:] = [vector_of(text) for text in request.texts]
-            results.answered(request, Answer("dense", None, 1, None))
-            retry.is_settled = True
-        retry.in_flight = False
+            request.results.rows(request, 4)[:] = [vector_of(text) for text in request.texts]
+            request.results.answered(request, Answer("dense", None, 1, None))
+            request.is_answered = True
+        request.in_flight = False
         if error is not None:
-            retry.failed(error)
+            record_failure(request, error)
         answer.set_result(error)
 
     async def answer_all(self) -> None:
@@ -679,7 +695,7 @@ async def test_a_deadline_ends_its_own_call_alone_and_names_the_last_failure() -
     service = Service()
     short, long = service.call("one", timeout=1), service.call("two")
     await settle()
-    service.requests[0][2].failed(ServiceError("<input 1> is slow", status=503))
+    record_failure(service.requests[0][0], ServiceError("<input 1> is slow", status=503))
     service.clock.advance(1)
     await settle()
     error = short.exception()
@@ -775,7 +791,7 @@ async def test_callers_get_an_error_for_an_unexpected_exception() -> None:
     service = Service()
     calls = [service.call(text) for text in ("one", "two")]
     await settle()
-    service.requests[0][3].set_exception(KeyError("ours"))
+    service.requests[0][1].set_exception(KeyError("ours"))
     await asyncio.wait(calls)
     errors = [call.exception() for call in calls]
     assert errors[0] is not errors[1]
@@ -789,8 +805,10 @@ def test_each_caller_gets_its_own_sparse_vector() -> None:
     bench = CoalescerBench()
     waiters = [bench.join(text) for text in ("one", "none", "two", "two")]
     bench.iteration.end()
-    results = SingleResults(bench.requests[0], Dimension(None))
-    request = next(iter(Requests(list(bench.requests[0].waiters), lambda: bench.limits)))
+    joined = JoinedCounts()
+    results = SingleResults(bench.requests[0], Dimension(None), joined)
+    texts = list(bench.requests[0].waiters)
+    request = PlannedRequest(texts, range(len(texts)), Load.of(texts, bench.limits), results)
     block = SparseBlock(
         np.array([1, 0, 2]), np.array([7, 8, 9], np.uint32), np.array([1, 2, 3], np.float32), [["a"], [], ["b", "c"]]
     )
@@ -807,6 +825,7 @@ def test_each_caller_gets_its_own_sparse_vector() -> None:
     assert vectors[2].values is not vectors[3].values
     assert vectors[2].tokens is not vectors[3].tokens
     assert results.is_settled
+    assert (joined.calls, joined.requests) == (4, 1)
 
 
 @pytest.mark.parametrize("is_failure", [False, True])

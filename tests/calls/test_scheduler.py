@@ -1,8 +1,9 @@
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+import tenacity
 
 from pinecone_embed_async import (
     AuthenticationError,
@@ -15,41 +16,62 @@ from pinecone_embed_async import (
 )
 from pinecone_embed_async._calls import GRACE_SECONDS, Scheduler
 from pinecone_embed_async._clock import Clock
-from pinecone_embed_async._planning import Learned, PlannedRequest, RequestLimits, RequestPlanner, Requests
+from pinecone_embed_async._planning import (
+    Learned,
+    LearnedLimits,
+    PendingTexts,
+    PlannedRequest,
+    RequestLimits,
+    RequestPlanner,
+)
 from pinecone_embed_async._rate_limit import ConcurrencyLimiter, Flow, LimiterOptions, Permit, RateLimitGate
-from pinecone_embed_async._sending import RetryState
+from pinecone_embed_async._sending.retry import record_failure
 from tests.clock import FakeClock, settle
-from tests.outcomes import SeenOutcomes
+from tests.outcomes import SeenOutcomes, span
 from tests.permits import acquire_permit, permits
+
+if TYPE_CHECKING:
+    from pinecone_embed_async._sending import Sender
 
 WRONG_KEY = AuthenticationError("who?", status=401)
 
 
 class Service:
-    """Sends the requests of a scheduler; a test decides when each is answered and with what."""
+    """Makes the attempts of a scheduler's requests; a test decides when each is answered and with what."""
 
-    def __init__(self) -> None:
-        self.sent: dict[int, tuple[RetryState, asyncio.Future[EmbedError | None]]] = {}
+    def __init__(self, clock: Clock) -> None:
+        self.permit_for = permits(clock)
+        self.sent: dict[int, tuple[PlannedRequest, asyncio.Future[EmbedError | None]]] = {}
         self.cancelled: list[int] = []
 
-    async def send(
-        self, request: PlannedRequest, retry: RetryState, permit: Permit, cut: Callable[[int], PlannedRequest]
-    ) -> EmbedError | None:
+    async def permit(self, request: PlannedRequest, observation: None = None) -> Permit:
+        return await self.permit_for(request)
+
+    def observe(self, request: PlannedRequest) -> None:
+        return None
+
+    async def attempt(self, request: PlannedRequest, permit: Permit, observation: None) -> EmbedError | None:
         answer: asyncio.Future[EmbedError | None] = asyncio.get_running_loop().create_future()
-        self.sent[request.start] = retry, answer
+        (start,) = request.positions
+        self.sent[start] = request, answer
         try:
             return await answer
         except asyncio.CancelledError:
-            self.cancelled.append(request.start)
+            self.cancelled.append(start)
             raise
+        finally:
+            permit.give_back()
+
+    def retrying(self, request: PlannedRequest, observation: None) -> tenacity.AsyncRetrying:
+        return tenacity.AsyncRetrying(retry=tenacity.retry_never)
 
     def put_on_the_wire(self, *starts: int) -> None:
         for start in starts:
             self.sent[start][0].sent(0)
 
     def answer(self, start: int, error: EmbedError | None = None) -> None:
-        retry, answer = self.sent[start]
-        retry.in_flight = False
+        request, answer = self.sent[start]
+        request.in_flight = False
         answer.set_result(error)
 
     @property
@@ -57,21 +79,38 @@ class Service:
         return [start for start, (_, answer) in self.sent.items() if not answer.done()]
 
 
-def scheduler_of(
-    count: int, service: Service, clock: Clock, *, settled: Callable[[], None] = lambda: None, **options: Any
-) -> tuple[Scheduler, RequestPlanner, SeenOutcomes]:
-    requests = Requests(map(str, range(count)), lambda: RequestLimits(inputs=1, sequence_length=8))
-    outcomes = SeenOutcomes(count)
+class Reporter:
+    """Counts the reports of progress, and may fail."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.reports = 0
+        self._error = error
+
+    def report(self) -> None:
+        self.reports += 1
+        if self._error is not None:
+            raise self._error
+
+
+def planner_of(count: int, limits: RequestLimits, learned: Learned, clock: Clock) -> tuple[RequestPlanner, SeenOutcomes]:
+    outcomes, learned_limits = SeenOutcomes(count), LearnedLimits(limits, learned)
     planner = RequestPlanner(
-        requests,
-        outcomes,
-        limits=lambda: RequestLimits(inputs=1, sequence_length=8),
-        learned=Learned(),
+        PendingTexts([str(number) for number in range(count)], learned_limits, outcomes),
+        limits=learned_limits,
+        learned=learned,
         parameters=b"",
         is_single=False,
+        clock=clock,
     )
+    return planner, outcomes
+
+
+def scheduler_of(
+    count: int, service: Service, clock: Clock, **options: Any
+) -> tuple[Scheduler, RequestPlanner, SeenOutcomes]:
+    planner, outcomes = planner_of(count, RequestLimits(inputs=1, sequence_length=8), Learned(), clock)
     options = {"window": 3, "deadline": None, **options}
-    return Scheduler(planner, permits(clock), service.send, clock=clock, settled=settled, **options), planner, outcomes
+    return Scheduler(planner, cast("Sender", service), clock=clock, **options), planner, outcomes
 
 
 async def finish(scheduler: Scheduler) -> None:
@@ -80,8 +119,9 @@ async def finish(scheduler: Scheduler) -> None:
 
 
 async def test_the_window_bounds_requests_under_way_and_the_next_starts_at_once() -> None:
-    service = Service()
-    scheduler, _, outcomes = scheduler_of(5, service, FakeClock())
+    clock = FakeClock()
+    service = Service(clock)
+    scheduler, _, outcomes = scheduler_of(5, service, clock)
     running = asyncio.create_task(finish(scheduler))
     await settle()
     assert service.waiting == [0, 1, 2]
@@ -97,14 +137,15 @@ async def test_the_window_bounds_requests_under_way_and_the_next_starts_at_once(
 
 
 async def test_an_error_of_the_job_gives_requests_in_flight_time_and_cancels_the_rest() -> None:
-    clock, service = FakeClock(), Service()
+    clock = FakeClock()
+    service = Service(clock)
     scheduler, planner, outcomes = scheduler_of(9, service, clock, window=4)
     running = asyncio.create_task(finish(scheduler))
     await settle()
     service.put_on_the_wire(0, 1, 3)
     service.answer(3, WRONG_KEY)
     await settle()
-    # 2 waited for a permit; 0 and 1 are on the wire.
+    # 2 was not on the wire; 0 and 1 are.
     assert service.cancelled == [2]
     assert all(service.sent[start][0].is_last for start in (0, 1))
     clock.advance(GRACE_SECONDS / 2)
@@ -120,42 +161,45 @@ async def test_an_error_of_the_job_gives_requests_in_flight_time_and_cancels_the
 
 
 async def test_requests_tried_before_the_job_ended_fail_with_their_last_error() -> None:
-    service = Service()
-    scheduler, _, outcomes = scheduler_of(3, service, FakeClock())
+    clock = FakeClock()
+    service = Service(clock)
+    scheduler, _, outcomes = scheduler_of(3, service, clock)
     running = asyncio.create_task(finish(scheduler))
     await settle()
     backing_off = service.sent[1][0]
     backing_off.sent(0)
     overloaded = ServiceError("overloaded", status=503)
-    backing_off.failed(overloaded)
+    record_failure(backing_off, overloaded)
     backing_off.in_flight = False
     service.put_on_the_wire(0)
     service.answer(0, WRONG_KEY)
     await running
-    assert [failure.error for failure in outcomes.account.failures()] == [WRONG_KEY, overloaded]
+    assert [failure.error for failure in outcomes.failures()] == [WRONG_KEY, overloaded]
     assert str(outcomes) == "ff."
 
 
 async def test_the_deadline_cancels_everything_and_names_the_last_error() -> None:
-    clock, service = FakeClock(), Service()
+    clock = FakeClock()
+    service = Service(clock)
     scheduler, planner, outcomes = scheduler_of(9, service, clock, deadline=clock.time() + 10)
     running = asyncio.create_task(finish(scheduler))
     await settle()
     service.put_on_the_wire(0, 1)
-    service.sent[1][0].failed(ServiceError("overloaded", status=503))
+    record_failure(service.sent[1][0], ServiceError("overloaded", status=503))
     clock.advance(10)
     await running
     assert str(outcomes) == "ff......."
     assert sorted(service.cancelled) == [0, 1, 2]
     assert isinstance(planner.job_error, DeadlineExceededError)
-    first, second = (failure.error for failure in outcomes.account.failures())
+    first, second = (failure.error for failure in outcomes.failures())
     assert isinstance(first, DeadlineExceededError)
     assert "the last attempt met ServiceError: 503: overloaded" in str(second)
     assert clock.pending == 0
 
 
 async def test_a_deadline_that_has_passed_sends_nothing() -> None:
-    clock, service = FakeClock(), Service()
+    clock = FakeClock()
+    service = Service(clock)
     scheduler, planner, _ = scheduler_of(9, service, clock, deadline=clock.time())
     await finish(scheduler)
     assert not service.sent
@@ -163,7 +207,8 @@ async def test_a_deadline_that_has_passed_sends_nothing() -> None:
 
 
 async def test_the_grace_period_does_not_exceed_the_deadline() -> None:
-    clock, service = FakeClock(), Service()
+    clock = FakeClock()
+    service = Service(clock)
     scheduler, planner, _ = scheduler_of(2, service, clock, deadline=clock.time() + 1)
     running = asyncio.create_task(finish(scheduler))
     await settle()
@@ -176,12 +221,13 @@ async def test_the_grace_period_does_not_exceed_the_deadline() -> None:
 
 
 async def test_rows_in_place_are_kept_when_the_deadline_comes_in_the_same_iteration() -> None:
-    clock, service = FakeClock(), Service()
+    clock = FakeClock()
+    service = Service(clock)
     scheduler, _, outcomes = scheduler_of(2, service, clock, deadline=clock.time() + 1)
     running = asyncio.create_task(finish(scheduler))
     await settle()
     service.put_on_the_wire(0, 1)
-    service.sent[0][0].is_settled = True
+    service.sent[0][0].is_answered = True
     clock.advance(1)
     service.answer(0)
     await running
@@ -189,7 +235,8 @@ async def test_rows_in_place_are_kept_when_the_deadline_comes_in_the_same_iterat
 
 
 async def test_stop_ends_the_job_and_drained_waits_for_requests_in_flight() -> None:
-    clock, service = FakeClock(), Service()
+    clock = FakeClock()
+    service = Service(clock)
     scheduler, planner, outcomes = scheduler_of(9, service, clock)
     running = asyncio.create_task(finish(scheduler))
     await settle()
@@ -207,15 +254,10 @@ async def test_stop_ends_the_job_and_drained_waits_for_requests_in_flight() -> N
     assert clock.pending == 0
 
 
-async def test_an_exception_of_settled_ends_the_job_and_gives_requests_in_flight_time() -> None:
-    calls: list[int] = []
-
-    def broken() -> None:
-        calls.append(1)
-        raise KeyError("mine")
-
-    clock, service = FakeClock(), Service()
-    scheduler, planner, outcomes = scheduler_of(9, service, clock, settled=broken)
+async def test_an_exception_of_progress_ends_the_job_and_gives_requests_in_flight_time() -> None:
+    clock, progress = FakeClock(), Reporter(KeyError("mine"))
+    service = Service(clock)
+    scheduler, planner, outcomes = scheduler_of(9, service, clock, progress=progress)
     running = asyncio.create_task(finish(scheduler))
     await settle()
     service.put_on_the_wire(0, 1)
@@ -228,12 +270,13 @@ async def test_an_exception_of_settled_ends_the_job_and_gives_requests_in_flight
     assert isinstance(scheduler.error.__cause__, KeyError)
     assert planner.job_error is scheduler.error
     assert str(outcomes) == "ee......."
-    assert calls == [1]
+    assert progress.reports == 1
     assert clock.pending == 0
 
 
 async def test_cancellation_cancels_all_requests_and_leaves_no_timer() -> None:
-    clock, service = FakeClock(), Service()
+    clock = FakeClock()
+    service = Service(clock)
     scheduler, _, _ = scheduler_of(9, service, clock, deadline=clock.time() + 1)
     running = asyncio.create_task(finish(scheduler))
     await settle()
@@ -255,6 +298,8 @@ class PacedScheduler:
         refuse: Callable[[PlannedRequest], EmbedError | None] = lambda _: None,
         concurrency: ConcurrencyLimiter | None = None,
         least_tokens: int = 2,
+        progress: Reporter | None = None,
+        attempt: Callable[[PlannedRequest], Awaitable[EmbedError | None]] | None = None,
     ) -> None:
         self.clock = FakeClock()
         self.gate = RateLimitGate(LimiterOptions(lambda _: tokens), clock=self.clock)
@@ -262,36 +307,34 @@ class PacedScheduler:
         self.refuse = refuse
         self.least_tokens = least_tokens
         self.sent: list[tuple[int, int, int]] = []
-        self.settled_calls = 0
-        self.limits = RequestLimits(inputs=4, sequence_length=8)
-        self.outcomes = SeenOutcomes(count)
-        self.planner = RequestPlanner(
-            Requests(map(str, range(count)), lambda: self.limits),
-            self.outcomes,
-            limits=lambda: self.limits,
-            learned=Learned(),
-            parameters=b"",
-            is_single=False,
-        )
+        self.progress = progress or Reporter()
+        self.learned = Learned()
+        self.outcome_of = attempt
+        self.planner, self.outcomes = planner_of(count, RequestLimits(4, sequence_length=8), self.learned, self.clock)
         self.scheduler = Scheduler(
-            self.planner, self.permit_for, self.send, window=3, clock=self.clock, deadline=None, settled=self.settled
+            self.planner, cast("Sender", self), window=3, clock=self.clock, deadline=None, progress=self.progress
         )
 
-    def settled(self) -> None:
-        self.settled_calls += 1
-
-    async def permit_for(self, request: PlannedRequest) -> Permit:
+    async def permit(self, request: PlannedRequest, observation: None = None) -> Permit:
         error = self.refuse(request)
         if error is not None:
             raise error
-        return await acquire_permit(self.gate, self.flow, request.tokens, self.least_tokens)
+        # Another attempt gets a smaller permit, as one under a quota may.
+        want = 4 if request.attempts else request.tokens
+        return await acquire_permit(self.gate, self.flow, want, self.least_tokens)
 
-    async def send(
-        self, request: PlannedRequest, retry: RetryState, permit: Permit, cut: Callable[[int], PlannedRequest]
-    ) -> EmbedError | None:
-        self.sent.append((request.start, request.stop, permit.tokens))
-        permit.accepted(None)
+    def observe(self, request: PlannedRequest) -> None:
         return None
+
+    async def attempt(self, request: PlannedRequest, permit: Permit, observation: None) -> EmbedError | None:
+        request.sent(self.clock.time())
+        self.sent.append((*span(request), permit.tokens))
+        error = None if self.outcome_of is None else await self.outcome_of(request)
+        permit.accepted(None)
+        return error
+
+    def retrying(self, request: PlannedRequest, observation: None) -> tenacity.AsyncRetrying:
+        return tenacity.AsyncRetrying(retry=tenacity.retry_if_result(lambda error: isinstance(error, ServiceError)))
 
     async def finish(self) -> None:
         running = asyncio.create_task(finish(self.scheduler))
@@ -323,7 +366,7 @@ async def test_a_first_input_with_more_tokens_than_the_permit_is_sent_alone() ->
 async def test_a_first_input_found_to_exceed_its_permit_waits_for_another() -> None:
     def learn(request: PlannedRequest) -> None:
         paced.least_tokens = paced.planner.least_tokens(request)
-        paced.limits = paced.limits._replace(bytes_per_token=0.5)
+        paced.learned.estimator.bytes_per_token = 0.5
 
     paced = PacedScheduler(2, tokens=5, refuse=learn)
     (await acquire_permit(paced.gate, paced.flow, 2, 2)).accepted(None)
@@ -337,16 +380,16 @@ async def test_a_first_input_found_to_exceed_its_permit_waits_for_another() -> N
 
 
 def too_large(*indices: int) -> Callable[[PlannedRequest], EmbedError | None]:
-    return lambda request: InputError("too large", index=request.start) if request.start in indices else None
+    return lambda request: InputError("too large", index=request.positions[0]) if request.positions[0] in indices else None
 
 
 async def test_an_input_that_can_have_no_permit_fails_and_the_others_are_embedded() -> None:
     paced = PacedScheduler(10, tokens=100, refuse=too_large(0, 1, 5))
     await paced.finish()
     assert str(paced.outcomes) == "ffeeeeeeee", "5 was never the first of a request"
-    errors = [failure.error for failure in paced.outcomes.account.failures()]
+    errors = [failure.error for failure in paced.outcomes.failures()]
     assert [error.index for error in errors if isinstance(error, InputError)] == [0, 1]
-    assert paced.settled_calls == 2 + len(paced.sent), "both are settled as well"
+    assert paced.progress.reports == 2 + len(paced.sent), "both are settled as well"
 
 
 async def test_many_inputs_that_can_have_no_permit_do_not_block_the_loop() -> None:
@@ -366,9 +409,8 @@ async def test_many_inputs_that_can_have_no_permit_do_not_block_the_loop() -> No
     assert str(paced.outcomes) == 500 * "f"
 
 
-async def test_an_exception_of_settled_for_an_input_without_a_permit_ends_the_job() -> None:
-    paced = PacedScheduler(10, tokens=100, refuse=too_large(0))
-    paced.scheduler._settled = lambda: 1 / 0  # type: ignore[assignment]
+async def test_an_exception_of_progress_for_an_input_without_a_permit_ends_the_job() -> None:
+    paced = PacedScheduler(10, tokens=100, refuse=too_large(0), progress=Reporter(ZeroDivisionError()))
     await finish(paced.scheduler)
     assert isinstance(paced.scheduler.error, EmbedError)
     assert isinstance(paced.scheduler.error.__cause__, ZeroDivisionError)
@@ -376,7 +418,7 @@ async def test_an_exception_of_settled_for_an_input_without_a_permit_ends_the_jo
 
 async def test_a_configuration_error_instead_of_a_permit_ends_the_job() -> None:
     broken = ConfigurationError("no quota")
-    paced = PacedScheduler(10, tokens=100, refuse=lambda request: broken if request.start else None)
+    paced = PacedScheduler(10, tokens=100, refuse=lambda request: broken if request.positions[0] else None)
     await paced.finish()
     assert paced.planner.job_error is broken
     assert str(paced.outcomes) == "eeeeffff.."
@@ -417,44 +459,39 @@ async def test_a_request_cancelled_while_it_waits_for_its_permit_leaves_nothing(
     assert paced.clock.pending == 0
 
 
-async def test_the_rest_of_a_request_cut_for_a_retry_is_sent_at_once() -> None:
-    paced = PacedScheduler(4, tokens=100)
-    send, cuts = paced.send, 0
+async def overloaded_at_first(request: PlannedRequest) -> EmbedError | None:
+    return ServiceError("overloaded", status=503) if request.positions[0] == 0 and request.attempts == 1 else None
 
-    async def cutting(
-        request: PlannedRequest, retry: RetryState, permit: Permit, cut: Callable[[int], PlannedRequest]
-    ) -> EmbedError | None:
-        nonlocal cuts
-        if not cuts:
-            cuts += 1
-            request = cut(4)
-            permit.shrink(request.tokens)
-        return await send(request, retry, permit, cut)
 
-    paced.scheduler._send = cutting
-    await paced.finish()
-    assert paced.sent == [(0, 2, 4), (2, 4, 4)]
+async def test_a_request_is_cut_for_another_attempt_and_the_rest_is_sent_at_once() -> None:
+    paced = PacedScheduler(4, tokens=100, attempt=overloaded_at_first)
+    await finish(paced.scheduler)
+    assert paced.sent == [(0, 4, 8), (0, 2, 4), (2, 4, 4)]
     assert str(paced.outcomes) == "eeee"
 
 
-async def test_the_rest_of_a_request_cut_for_a_retry_does_not_wait_for_the_first_part() -> None:
-    paced, second = PacedScheduler(4, tokens=100), asyncio.Event()
-    send, cuts = paced.send, 0
+async def test_the_rest_of_a_request_cut_for_another_attempt_does_not_wait_for_the_first_part() -> None:
+    rest_is_sent = asyncio.Event()
 
-    async def cutting(
-        request: PlannedRequest, retry: RetryState, permit: Permit, cut: Callable[[int], PlannedRequest]
-    ) -> EmbedError | None:
-        nonlocal cuts
-        cuts += 1
-        if cuts > 1:
-            second.set()
-            return await send(request, retry, permit, cut)
-        request = cut(4)
-        permit.shrink(request.tokens)
-        async with asyncio.timeout(20):
-            await second.wait()
-        return await send(request, retry, permit, cut)
+    async def outcome(request: PlannedRequest) -> EmbedError | None:
+        if request.positions[0]:
+            rest_is_sent.set()
+        elif request.attempts == 2:
+            async with asyncio.timeout(20):
+                await rest_is_sent.wait()
+        return await overloaded_at_first(request)
 
-    paced.scheduler._send = cutting
-    await paced.finish()
+    paced = PacedScheduler(4, tokens=100, attempt=outcome)
+    await finish(paced.scheduler)
     assert str(paced.outcomes) == "eeee"
+
+
+async def test_an_input_that_can_have_no_permit_for_another_attempt_fails_alone() -> None:
+    def refuse(request: PlannedRequest) -> EmbedError | None:
+        return InputError("too large", index=0) if request.attempts else None
+
+    paced = PacedScheduler(4, tokens=100, attempt=overloaded_at_first, refuse=refuse)
+    await finish(paced.scheduler)
+    assert paced.sent == [(0, 4, 8), (1, 4, 6)]
+    assert str(paced.outcomes) == "feee"
+    assert isinstance(paced.outcomes.first_error(), InputError)

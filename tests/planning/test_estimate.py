@@ -5,7 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pinecone_embed_async import ConfigurationError, EmbedClient, Estimate, InputError
-from pinecone_embed_async._planning import Estimator, RequestLimits, Requests, count_requests, utf8_length
+from pinecone_embed_async._planning import (
+    Estimator,
+    Learned,
+    LearnedLimits,
+    PendingTexts,
+    RequestLimits,
+    count_requests,
+    utf8_length,
+)
+from tests.outcomes import SeenOutcomes
 
 E5 = "multilingual-e5-large"
 
@@ -47,8 +56,9 @@ def test_many_requests_wait_for_the_quota_of_requests() -> None:
 
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=40), max_size=60), st.integers(1, 9), st.integers(20, 99))
 def test_requests_are_counted_as_they_are_cut(texts: list[str], inputs: int, size: int) -> None:
-    limits = RequestLimits(inputs=inputs, sequence_length=8, tokens=30, bytes=size)
-    assert count_requests(map(utf8_length, texts), limits) == len(list(Requests(texts, lambda: limits)))
+    limits = LearnedLimits(RequestLimits(inputs=inputs, sequence_length=8, tokens=30, bytes=size), Learned())
+    requests = list(PendingTexts(texts, limits, SeenOutcomes(len(texts))))
+    assert count_requests(map(utf8_length, texts), limits.current) == len(requests)
 
 
 @pytest.mark.parametrize(("ratio", "requests"), [(2.0, 5), (4.0, 3)])

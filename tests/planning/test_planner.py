@@ -16,9 +16,17 @@ from pinecone_embed_async import (
     ServiceError,
     TransportError,
 )
-from pinecone_embed_async._planning import Learned, PlannedRequest, RequestLimits, RequestPlanner, Requests
-from pinecone_embed_async._planning.refusals import MOST_REFUSALS, Refusals
-from tests.outcomes import SeenOutcomes
+from pinecone_embed_async._planning import (
+    Learned,
+    LearnedLimits,
+    PendingTexts,
+    PlannedRequest,
+    RequestLimits,
+    RequestPlanner,
+)
+from pinecone_embed_async._planning.refusals import MOST_REFUSALS, REFUSAL_SECONDS, Refusals
+from tests.clock import FakeClock
+from tests.outcomes import SeenOutcomes, span
 
 LENGTH = 64
 Judge = Callable[[PlannedRequest], EmbedError | None]
@@ -35,16 +43,17 @@ class Job:
         texts = list(texts)
         self.learned = learned or Learned()
         limits = RequestLimits(inputs=size, sequence_length=LENGTH, tokens=10**9, bytes=most)
-        self._requests = Requests(texts, lambda: self.learned.applied_to(limits))
+        learned_limits = LearnedLimits(limits, self.learned)
         self.outcomes = SeenOutcomes(len(texts))
         self.sent: list[PlannedRequest] = []
+        self.clock = FakeClock()
         self.planner = RequestPlanner(
-            self._requests,
-            self.outcomes,
-            limits=lambda: self.learned.applied_to(limits),
+            PendingTexts(texts, learned_limits, self.outcomes),
+            limits=learned_limits,
             learned=self.learned,
             parameters=b"{}",
             is_single=len(texts) == 1,
+            clock=self.clock,
         )
 
     def take(self) -> PlannedRequest:
@@ -97,7 +106,7 @@ def test_refused_inputs_are_isolated_and_all_others_embedded(
     job.run(refuses(*map(str, culprits), status=status), window=window, seed=seed)
     assert job.planner.job_error is None
     assert job.outcomes.failed_indices == culprits
-    assert job.outcomes.account.embedded_count == count - len(culprits)
+    assert job.outcomes.embedded_count == count - len(culprits)
     assert job.probes <= 1
     if status == 413:
         return
@@ -113,14 +122,14 @@ def test_requests_too_large_in_total_are_halved_without_any_input_failing(
 ) -> None:
     job = Job((str(index % 10) for index in range(count)), size=size)
     job.run(lambda request: refused(413) if len(request.texts) > 5 else None, window=window, seed=seed)
-    assert job.outcomes.account.embedded_count == count
+    assert job.outcomes.embedded_count == count
     assert job.probes == 0
 
 
 def test_later_requests_are_smaller_after_a_refusal_for_size() -> None:
     job = Job(["x" * 88] * 1000, most=9600)
-    job.run(lambda request: refused(413) if request.bytes > 5000 else None)
-    assert job.outcomes.account.embedded_count == 1000
+    job.run(lambda request: refused(413) if request.load.bytes > 5000 else None)
+    assert job.outcomes.embedded_count == 1000
     assert len(job.sent) == 1 + math.ceil(1000 / 48)
 
 
@@ -128,7 +137,7 @@ def test_an_input_limit_named_in_a_refusal_is_obeyed_and_remembered() -> None:
     message = "Input length '96' exceeded inputs limit of 40 for model 'm'"
     job = Job(str(index) for index in range(200))
     job.run(lambda request: refused(400, message) if len(request.texts) > 40 else None)
-    assert job.outcomes.account.embedded_count == 200
+    assert job.outcomes.embedded_count == 200
     assert [len(request.texts) for request in job.sent] == [96, 40, 40, 16, 40, 40, 24]
     again = Job((str(index) for index in range(80)), learned=job.learned)
     again.run(lambda _: None)
@@ -152,8 +161,8 @@ def test_refused_parameters_end_the_job_after_one_probe() -> None:
     assert job.probes == 1
     assert len(job.sent) == 4
     # Only the sent inputs are refused; the rest is not tried.
-    assert job.outcomes.account.failed_count == 3 * 96
-    assert job.outcomes.account.embedded_count == 0
+    assert job.outcomes.failed_count == 3 * 96
+    assert job.outcomes.embedded_count == 0
 
 
 def test_no_new_request_is_sent_while_the_probe_is_in_flight() -> None:
@@ -168,11 +177,11 @@ def test_no_new_request_is_sent_while_the_probe_is_in_flight() -> None:
     job.planner.embedded(probe)
     # The second is held back: the cause of the first refusal may explain it too.
     halves = job.take(), job.take()
-    assert [half.start for half in halves] == [0, 5]
+    assert [span(half) for half in halves] == [(0, 5), (5, 10)]
     assert job.planner.take() is None
     for half in halves:
         job.planner.embedded(half)
-    assert [job.take().start, job.take().start] == [10, 15]
+    assert [span(job.take()), span(job.take())] == [(10, 15), (15, 20)]
 
 
 def test_an_input_accepted_meanwhile_decides_like_the_probe() -> None:
@@ -181,7 +190,7 @@ def test_an_input_accepted_meanwhile_decides_like_the_probe() -> None:
     job.planner.failed(first, refused())
     probe = job.take()
     job.planner.embedded(second)
-    assert job.take().start == 0
+    assert span(job.take()) == (0, 5)
     job.planner.failed(probe, refused())
     assert job.planner.job_error is None
 
@@ -202,7 +211,7 @@ def test_a_probe_that_meets_a_job_error_ends_the_job() -> None:
     error = AuthenticationError("who?", status=401)
     job.planner.failed(job.take(), error)
     assert job.planner.job_error is error
-    assert [failure.error for failure in job.outcomes.account.failures()] == [refusal]
+    assert [failure.error for failure in job.outcomes.failures()] == [refusal]
 
 
 def test_no_probe_once_these_parameters_have_been_accepted() -> None:
@@ -231,13 +240,13 @@ def test_a_job_error_stops_the_job_and_keeps_later_answers(error: EmbedError) ->
     job.planner.failed(third, refused())
     assert job.planner.take() is None
     assert job.planner.job_error is error
-    assert job.outcomes.account.embedded_mask().tolist() == [False] * 10 + [True] * 10 + [False] * 20
-    assert [type(failure.error) for failure in job.outcomes.account.failures()] == [type(error), InvalidRequestError]
+    assert str(job.outcomes) == 10 * "f" + 10 * "e" + 10 * "f" + 10 * "."
+    assert [type(failure.error) for failure in job.outcomes.failures()] == [type(error), InvalidRequestError]
 
 
 def test_a_service_error_fails_only_the_inputs_of_its_request() -> None:
     job = Job((str(index) for index in range(40)), size=10)
-    job.run(lambda request: ServiceError("down", status=500) if request.start == 10 else None)
+    job.run(lambda request: ServiceError("down", status=500) if request.positions[0] == 10 else None)
     assert job.outcomes.failed_indices == list(range(10, 20))
     assert job.planner.job_error is None
 
@@ -248,7 +257,7 @@ def test_halves_not_sent_when_the_job_ended_stay_untried() -> None:
     job.planner.failed(job.take(), refused())
     job.planner.end(DeadlineExceededError("late"))
     assert job.planner.take() is None
-    assert job.outcomes.account.failed_count == 0
+    assert job.outcomes.failed_count == 0
 
 
 def test_a_cancelled_probe_fails_no_input() -> None:
@@ -268,23 +277,22 @@ def test_the_rest_of_a_cut_request_comes_next_whether_it_was_pending_or_a_part()
     job = Job((str(index) for index in range(40)), size=10, learned=job.learned)
     one = job.take().tokens // 10
     seen = [job.planner.take(3 * one), job.planner.take(one), job.planner.take(one - 1)]
-    assert [(request.start, request.stop) if request else None for request in seen] == [(10, 13), (13, 14), None]
+    assert [span(request) if request else None for request in seen] == [(10, 13), (13, 14), None]
     # Refilled, because it was never sent.
-    assert [(request.start, request.stop) for request in (job.take(), job.take())] == [(14, 24), (24, 34)]
+    assert [span(request) for request in (job.take(), job.take())] == [(14, 24), (24, 34)]
     # Its halves are parts: they keep their boundaries.
     job.planner.failed(job.sent[0], refused())
     parts = [job.planner.take(2 * one), job.planner.take(), job.planner.take()]
-    assert [(request.start, request.stop) for request in parts if request] == [(0, 2), (2, 5), (5, 10)]
-    assert all(request.origin == 0 for request in parts if request)
+    assert [span(request) for request in parts if request] == [(0, 2), (2, 5), (5, 10)]
+    assert all(request.origin is job.sent[0] for request in parts if request)
 
 
 def test_the_first_input_of_the_next_request_may_be_taken_alone() -> None:
     job = Job((str(index) for index in range(20)), size=10)
     alone = job.planner.take_first()
     assert alone is not None
-    assert (alone.start, alone.stop) == (0, 1)
-    following = job.take()
-    assert (following.start, following.stop) == (1, 11)
+    assert span(alone) == (0, 1)
+    assert span(job.take()) == (1, 11)
 
 
 def test_take_first_returns_none_when_nothing_is_left() -> None:
@@ -297,34 +305,36 @@ def test_a_request_waiting_for_a_retry_is_cut_and_the_rest_comes_next() -> None:
     job = Job((str(index) for index in range(30)), size=10)
     first = job.take()
     one = first.tokens // 10
-    head = job.planner.cut(first, 4 * one)
-    assert (head.start, head.stop, head.origin) == (0, 4, 0)
+    job.planner.cut(first, 4 * one)
+    assert (span(first), first.tokens) == ((0, 4), 4 * one)
     rest = job.take()
-    assert (rest.start, rest.stop, rest.origin) == (4, 10, 0)
-    assert job.take().start == 10
-    assert job.planner.cut(rest, 10**6) == rest
-    alone = job.planner.cut(rest, 0)
-    assert (alone.start, alone.stop) == (4, 5)
+    assert (span(rest), rest.origin) == ((4, 10), first)
+    assert span(job.take()) == (10, 20)
+    job.planner.cut(rest, 10**6)
+    assert span(rest) == (4, 10)
+    job.planner.cut(rest, 0)
+    assert span(rest) == (4, 5)
+    assert span(job.take()) == (5, 10)
 
 
 def test_the_probe_ahead_stays_the_same_and_needs_tokens_like_any_request() -> None:
     job = Job((str(index) for index in range(20)), size=10)
     job.planner.failed(job.take(), refused())
-    probe = job.planner.ahead()
+    probe = job.planner.peek()
     assert probe is not None
     assert probe.is_probe
-    assert job.planner.ahead() is probe
+    assert job.planner.peek() is probe
     assert job.planner.take(probe.tokens - 1) is None
-    assert job.planner.ahead() is probe
+    assert job.planner.peek() is probe
     assert job.planner.take_first() is probe
 
 
 def test_a_lasting_rejection_ends_the_job_and_keeps_embedded_inputs() -> None:
     job = Job((str(index) for index in range(40)), size=10)
     rejected = RateLimitError("too many", status=429)
-    job.run(lambda request: rejected if request.start == 20 else None)
+    job.run(lambda request: rejected if request.positions[0] == 20 else None)
     assert job.planner.job_error is rejected
-    assert job.outcomes.account.embedded_count == 20
+    assert job.outcomes.embedded_count == 20
     assert job.outcomes.failed_indices == list(range(20, 30))
 
 
@@ -336,19 +346,19 @@ def test_every_input_is_settled_once_however_requests_are_cut(
 ) -> None:
     job = Job((str(index) for index in range(count)), size=20)
     draws = random.Random(seed)
-    while (ahead := job.planner.ahead()) is not None:
+    while (ahead := job.planner.peek()) is not None:
         request = job.planner.take(draws.choice(rooms))
         if request is None:
-            assert job.planner.ahead() is ahead
+            assert job.planner.peek() is ahead
             request = job.planner.take_first()
         assert request is not None
         if draws.random() < 0.3:
-            request = job.planner.cut(request, draws.choice(rooms))
-        if culprits & set(range(request.start, request.stop)) and not request.is_probe:
+            job.planner.cut(request, draws.choice(rooms))
+        if culprits & set(request.positions) and not request.is_probe:
             job.planner.failed(request, refused())
         else:
             job.planner.embedded(request)
-    assert job.outcomes.account.is_settled
+    assert job.outcomes.is_settled
     assert job.outcomes.failed_indices == sorted(index for index in culprits if index < count)
 
 
@@ -372,14 +382,14 @@ def test_equal_refused_inputs_are_searched_for_once(seed: int) -> None:
     job.run(refuses_bad, window=8, seed=seed)
     assert len(job.sent) <= 130
     assert job.outcomes.failed_indices == [index for index, text in enumerate(texts) if text == "bad"]
-    assert job.outcomes.account.embedded_count == 9600 - 97
+    assert job.outcomes.embedded_count == 9600 - 97
     # A later call does not repeat the search.
     again = Job(texts, learned=job.learned)
     again.run(refuses_bad, window=8, seed=seed)
     assert len(again.sent) == 100
     assert again.planner.unsent == 97
     assert again.outcomes.failed_indices == job.outcomes.failed_indices
-    assert "not sent again" in str(again.outcomes.account.first_error())
+    assert "not sent again" in str(again.outcomes.first_error())
 
 
 def test_inputs_known_to_be_refused_are_removed_one_request_at_a_time() -> None:
@@ -387,12 +397,12 @@ def test_inputs_known_to_be_refused_are_removed_one_request_at_a_time() -> None:
     job.run(refuses_bad)
     again = Job(["bad"] * 960, learned=job.learned)
     for steps in range(1, 11):
-        assert again.planner.ahead() is None
+        assert again.planner.peek() is None
         assert again.planner.is_sifting
         assert again.planner.unsent == 96 * steps
-    assert again.planner.ahead() is None
+    assert again.planner.peek() is None
     assert not again.planner.is_sifting
-    assert len(again.outcomes.account.failures()) == 10
+    assert len(again.outcomes.failures()) == 10
 
 
 @settings(max_examples=200, deadline=None)
@@ -403,7 +413,7 @@ def test_only_inputs_refused_alone_and_their_equals_fail(texts: list[str], size:
     bad = [index for index, text in enumerate(texts) if text.startswith("bad")]
     if job.planner.job_error is None:
         assert job.outcomes.failed_indices == bad
-        assert job.outcomes.account.embedded_count == len(texts) - len(bad)
+        assert job.outcomes.embedded_count == len(texts) - len(bad)
     alone = {request.texts[0] for request in job.sent if len(request.texts) == 1}
     assert {texts[index] for index in job.outcomes.failed_indices} <= alone
 
@@ -413,7 +423,17 @@ def test_a_search_that_finds_nothing_releases_the_other_requests() -> None:
     first = job.take()
     job.planner.failed(first, refused())
     job.run(lambda _: None, window=3)
-    assert job.outcomes.account.embedded_count == 60
+    assert job.outcomes.embedded_count == 60
+
+
+def test_a_refused_input_is_sent_again_after_ten_minutes() -> None:
+    job = Job(["good", "bad"])
+    job.run(refuses_bad)
+    again = Job(["bad", "good"], learned=job.learned)
+    again.clock.advance(REFUSAL_SECONDS)
+    again.run(lambda _: None)
+    assert str(again.outcomes) == "ee"
+    assert again.planner.unsent == 0
 
 
 def test_refusals_expire_after_ten_minutes_and_beyond_ten_thousand() -> None:

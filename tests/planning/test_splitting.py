@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -6,15 +6,36 @@ from hypothesis import strategies as st
 
 from pinecone_embed_async._planning import (
     Learned,
+    LearnedLimits,
+    Load,
+    Packer,
+    PendingTexts,
+    PlannedRequest,
     RequestLimits,
-    Requests,
-    Splitter,
     estimate_tokens,
-    plan_request,
     utf8_length,
 )
+from tests.outcomes import SeenOutcomes, span
 
 TEXTS = st.lists(st.text(st.characters(codec="utf-8"), max_size=40), max_size=60)
+
+
+def pending_of(
+    texts: Sequence[str], limits: RequestLimits, *, learned: Learned | None = None, positions: Sequence[int] | None = None
+) -> PendingTexts:
+    return PendingTexts(texts, LearnedLimits(limits, learned or fixed(limits)), SeenOutcomes(len(texts)), positions)
+
+
+def fixed(limits: RequestLimits) -> Learned:
+    """What a client has learned whose estimates have the ratio of `limits`."""
+    learned = Learned()
+    learned.estimator.bytes_per_token = limits.bytes_per_token
+    return learned
+
+
+def request_of(texts: Sequence[str], limits: RequestLimits) -> PlannedRequest:
+    """One request of all texts, whether or not they fit."""
+    return PlannedRequest(texts, range(len(texts)), Load.of(texts, limits), SeenOutcomes(len(texts)))
 
 
 @given(TEXTS, st.integers(1, 9), st.integers(1, 30), st.integers(1, 400))
@@ -23,37 +44,66 @@ def test_requests_cover_all_inputs_once_in_order_within_the_limits(
 ) -> None:
     limits = RequestLimits(inputs=inputs, sequence_length=8, tokens=tokens, bytes=size)
     seen: list[str] = []
-    for request in Requests(texts, lambda: limits):
-        assert request.start == request.origin == len(seen)
+    for request in pending_of(texts, limits):
+        assert request.origin is request
+        start = len(seen)
         seen.extend(request.texts)
-        assert request.stop == len(seen)
+        assert span(request) == (start, len(seen))
         assert 1 <= len(request.texts) <= inputs
         assert request.tokens == sum(estimate_tokens(utf8_length(text), 8) for text in request.texts)
         if len(request.texts) > 1:
             assert request.tokens <= tokens
-            assert request.bytes <= size
+            assert request.load.bytes <= size
     assert seen == texts
+
+
+@given(TEXTS, st.integers(1, 9), st.data())
+def test_only_the_texts_at_the_given_positions_are_sent(texts: list[str], inputs: int, data: st.DataObject) -> None:
+    positions = [position for position in range(len(texts)) if data.draw(st.booleans())]
+    pending = pending_of(texts, RequestLimits(inputs=inputs, sequence_length=8, tokens=30), positions=positions)
+    assert len(pending) == len(positions)
+    requests = list(pending)
+    assert [position for request in requests for position in request.positions] == positions
+    assert [text for request in requests for text in request.texts] == [texts[position] for position in positions]
+    assert len(pending) == 0
 
 
 def test_a_text_over_every_limit_is_sent_alone() -> None:
     limits = RequestLimits(inputs=96, sequence_length=500, tokens=10, bytes=50)
-    first, second = Requests(["a" * 100, "b", "c"], lambda: limits)
+    first, second = pending_of(["a" * 100, "b", "c"], limits)
     assert list(first.texts) == ["a" * 100]
     assert list(second.texts) == ["b", "c"]
 
 
+def packer_of(limits: RequestLimits) -> Packer:
+    return Packer(LearnedLimits(limits, fixed(limits)))
+
+
 def test_a_request_is_full_with_its_last_input_not_with_the_one_after() -> None:
-    splitter = Splitter(lambda: RequestLimits(inputs=2, sequence_length=8))
-    assert splitter.add("a") is None
-    full = splitter.add("b")
+    packer = packer_of(RequestLimits(inputs=2, sequence_length=8))
+    assert packer.fill("a") is None
+    full = packer.fill("b")
     assert full is not None
-    assert (full.start, full.stop, len(splitter)) == (0, 2, 0)
-    assert splitter.flush() is None
+    assert (full.start, full.texts, len(packer)) == (0, ["a", "b"], 0)
+    assert packer.flush() is None
+
+
+def test_a_skipped_text_has_a_position_of_its_own_and_ends_the_request_before_it() -> None:
+    packer = packer_of(RequestLimits(inputs=4, sequence_length=8))
+    assert packer.fill("ab") is None
+    before = packer.skip()
+    assert before is not None
+    assert (before.start, before.texts) == (0, ["a", "b"])
+    assert packer.skip() is None
+    assert packer.fill("c") is None
+    after = packer.flush()
+    assert after is not None
+    assert (after.start, packer.position) == (4, 5)
 
 
 def test_limits_that_shrink_apply_to_later_requests() -> None:
     learned = Learned()
-    requests = Requests(list("abcdefg"), lambda: learned.applied_to(RequestLimits(inputs=4, sequence_length=8)))
+    requests = pending_of("abcdefg", RequestLimits(inputs=4, sequence_length=8), learned=learned)
     first = requests.take()
     assert first is not None
     assert len(first.texts) == 4
@@ -64,35 +114,52 @@ def test_limits_that_shrink_apply_to_later_requests() -> None:
 @given(TEXTS.filter(len), st.integers(1, 70))
 def test_parts_hold_the_same_inputs_in_order(texts: list[str], count: int) -> None:
     limits = RequestLimits(inputs=100, sequence_length=8, tokens=10**9, bytes=10**9)
-    (request,) = Requests(texts, lambda: limits)
+    request = request_of(texts, limits)
     parts = request.parts(count, limits)
     assert [text for part in parts for text in part.texts] == texts
+    assert [position for part in parts for position in part.positions] == list(request.positions)
     assert sum(part.tokens for part in parts) == request.tokens
-    assert sum(part.bytes for part in parts) == request.bytes
-    assert all(part.origin == request.origin and len(part.texts) <= count for part in parts)
+    assert sum(part.load.bytes for part in parts) == request.load.bytes
+    assert all(part.origin is request and len(part.texts) <= count for part in parts)
+    assert all(half.origin is request for part in parts for half in part.parts(1, limits))
+
+
+@given(TEXTS.filter(len), st.data())
+def test_some_inputs_of_a_request_keep_their_positions(texts: list[str], data: st.DataObject) -> None:
+    limits = RequestLimits(inputs=100, sequence_length=8)
+    request = request_of(texts, limits)
+    for _ in range(2):
+        count = len(request.texts)
+        places = sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1)))
+        request = request.only(places, limits)
+        assert list(request.texts) == [texts[position] for position in request.positions]
+        assert len(request.texts) == len(places)
+        first, last = request.positions[0], request.positions[-1]
+        assert isinstance(request.positions, range) == (last - first == len(places) - 1)
 
 
 def test_a_refusal_for_size_is_learned_until_a_single_input_explains_it() -> None:
     limits = RequestLimits(inputs=96, sequence_length=500, bytes=2000)
-    (request,) = Requests(["x" * 100] * 8, lambda: limits)
+    request = request_of(["x" * 100] * 8, limits)
     small, culprit = request.parts(4, limits)[0], request.parts(1, limits)[0]
     learned = Learned()
+    learned_limits = LearnedLimits(limits, learned)
     learned.too_large(request)
-    assert learned.applied_to(limits).bytes == request.bytes // 2
+    assert learned_limits.current.bytes == request.load.bytes // 2
     learned.too_large(request)
-    assert learned.applied_to(limits).bytes == request.bytes // 2
-    learned.accepted(small, b"{}")
+    assert learned_limits.current.bytes == request.load.bytes // 2
+    learned.accepted(small, b"{}", limits.sequence_length)
     learned.too_large(small)
-    assert learned.applied_to(limits).bytes == request.bytes // 2
+    assert learned_limits.current.bytes == request.load.bytes // 2
     learned.too_large(culprit)
-    assert learned.applied_to(limits).bytes == limits.bytes
+    assert learned_limits.current.bytes == limits.bytes
 
 
 def test_sets_of_parameters_are_not_remembered_without_bound() -> None:
-    (request,) = Requests(["a"], lambda: RequestLimits(inputs=1, sequence_length=8))
+    request = request_of(["a"], RequestLimits(inputs=1, sequence_length=8))
     learned = Learned()
     for number in range(1000):
-        learned.accepted(request, b"%d" % number)
+        learned.accepted(request, b"%d" % number, 8)
     assert len(learned.parameters) == 64
     assert b"999" in learned.parameters
 
@@ -103,11 +170,14 @@ def test_token_estimates_count_special_tokens_and_stop_at_the_models_length(size
 
 
 @given(TEXTS, st.integers(1, 9), st.integers(1, 30), st.integers(1, 400))
-def test_requests_and_splitter_split_texts_alike(texts: list[str], inputs: int, tokens: int, size: int) -> None:
+def test_texts_of_a_call_and_of_a_stream_are_split_alike(texts: list[str], inputs: int, tokens: int, size: int) -> None:
     limits = RequestLimits(inputs=inputs, sequence_length=8, tokens=tokens, bytes=size)
-    splitter = Splitter(lambda: limits)
-    one_by_one = [request for request in [*map(splitter.add, texts), splitter.flush()] if request is not None]
-    assert list(Requests(texts, lambda: limits)) == one_by_one
+    packer = packer_of(limits)
+    one_by_one = [packed for packed in [*(packer.fill([text]) for text in texts), packer.flush()] if packed is not None]
+    requests = list(pending_of(texts, limits))
+    assert [(span(request)[0], list(request.texts)) for request in requests] == [packed[:2] for packed in one_by_one]
+    for request, packed in zip(requests, one_by_one, strict=True):
+        assert (request.load.tokens, request.load.bytes) == (packed.load.tokens, packed.load.bytes)
 
 
 ROOM = st.integers(0, 60)
@@ -116,71 +186,64 @@ ROOM = st.integers(0, 60)
 @given(TEXTS, st.integers(1, 9), st.lists(ROOM | st.none(), max_size=100))
 def test_cut_requests_cover_all_inputs_once_in_order(texts: list[str], inputs: int, rooms: list[int | None]) -> None:
     limits = RequestLimits(inputs=inputs, sequence_length=8)
-    requests = Requests(texts, lambda: limits)
+    requests = pending_of(texts, limits)
     seen: list[str] = []
     for room in rooms:
-        ahead = requests.ahead()
+        ahead = requests.peek()
         request = requests.take(room)
         if request is None:
-            assert requests.ahead() is ahead, "it stays the next request"
+            assert requests.peek() is ahead, "it stays the next request"
             assert ahead is None or (room is not None and ahead.least_tokens(limits) > room)
             continue
-        assert request.start == len(seen)
+        assert request.positions[0] == len(seen)
         assert room is None or request.tokens <= room
         assert request.tokens == sum(limits.tokens_of(utf8_length(text)) for text in request.texts)
         seen.extend(request.texts)
     for request in requests:
-        assert request.start == len(seen)
+        assert request.positions[0] == len(seen)
         seen.extend(request.texts)
     assert seen == texts
 
 
 @given(TEXTS.filter(len), ROOM)
-def test_a_request_is_cut_to_as_many_first_inputs_as_fit(texts: list[str], room: int) -> None:
+def test_a_request_is_cut_to_as_many_first_inputs_as_fit_and_at_least_one(texts: list[str], room: int) -> None:
     limits = RequestLimits(inputs=100, sequence_length=8)
-    (request,) = Requests(texts, lambda: limits)
-    head, rest = request.cut(room, limits)
-    assert [text for part in (head, rest) if part is not None for text in part.texts] == texts
-    if head is None:
-        assert limits.tokens_of(utf8_length(texts[0])) > room
-        assert rest is request
-    else:
-        assert head.tokens <= room
-        assert head.start == 0
-        if rest is not None:
-            assert rest.start == head.stop
-            assert rest.origin == request.origin
-            assert head.tokens + limits.tokens_of(utf8_length(rest.texts[0])) > room
-            assert head.tokens + rest.tokens == request.tokens
+    request = request_of(texts, limits)
+    request.body = b"encoded"
+    before = request.tokens
+    rest = request.cut(room, limits)
+    assert [*request.texts, *(rest.texts if rest is not None else ())] == texts
+    assert request.tokens <= room or len(request.texts) == 1
+    assert span(request) == (0, len(request.texts))
+    if rest is None:
+        assert request.tokens == before
+        return
+    assert request.body is None, "it must be encoded again"
+    assert span(rest) == (len(request.texts), len(texts))
+    assert rest.origin is request.origin
+    assert request.tokens + limits.tokens_of(utf8_length(rest.texts[0])) > room
+    assert request.tokens + rest.tokens == before
 
 
 def test_a_request_that_fits_by_a_newer_ratio_is_estimated_anew() -> None:
-    request = plan_request(["a" * 40] * 4, 0, RequestLimits(inputs=96, sequence_length=2048, bytes_per_token=2.0), origin=0)
-    head, rest = request.cut(60, RequestLimits(inputs=96, sequence_length=2048, bytes_per_token=4.0))
-    assert rest is None
-    assert head is not None
-    assert head.texts == request.texts
-    assert head.tokens <= 60 < request.tokens
+    request = request_of(["a" * 40] * 4, RequestLimits(inputs=96, sequence_length=2048, bytes_per_token=2.0))
+    before = request.tokens
+    assert request.cut(60, RequestLimits(inputs=96, sequence_length=2048, bytes_per_token=4.0)) is None
+    assert len(request.texts) == 4
+    assert request.tokens <= 60 < before
 
 
-def test_the_request_ahead_stays_the_next_and_is_not_read_twice() -> None:
-    read: list[int] = []
-
-    def texts() -> Iterator[str]:
-        for number in range(6):
-            read.append(number)
-            yield str(number)
-
-    requests = Requests(texts(), lambda: RequestLimits(inputs=2, sequence_length=8))
-    ahead = requests.ahead()
-    assert requests.ahead() is ahead
-    assert read == [0, 1]
+def test_the_request_ahead_stays_the_next() -> None:
+    requests = pending_of("abcdef", RequestLimits(inputs=2, sequence_length=8))
+    ahead = requests.peek()
+    assert requests.peek() is ahead
     assert requests.take() is ahead
+    assert len(requests) == 4
 
 
 def test_the_rest_of_a_cut_request_is_refilled_with_the_next_inputs() -> None:
     limits = RequestLimits(inputs=4, sequence_length=8)
-    requests = Requests("abcdefg", lambda: limits)
+    requests = pending_of("abcdefg", limits)
     first = requests.take(3 * limits.tokens_of(1))
     second = requests.take()
     assert first is not None

@@ -9,10 +9,10 @@ from pinecone_embed_async._planning import (
     BYTES_PER_TOKEN,
     FEWEST_BYTES_PER_TOKEN,
     SPECIAL_TOKENS,
+    Load,
     RequestLimits,
     estimate_tokens,
     most_tokens,
-    plan_request,
     utf8_length,
 )
 from pinecone_embed_async._planning.token_estimator import MOST_SPREAD, TokenEstimator
@@ -22,7 +22,7 @@ LENGTH = 100
 
 def learn(estimator: TokenEstimator, texts: list[str], billed: int) -> None:
     limits = RequestLimits(inputs=96, sequence_length=LENGTH, bytes_per_token=estimator.bytes_per_token)
-    estimator.learn(plan_request(texts, 0, limits, origin=0), billed, LENGTH)
+    estimator.learn(Load.of(texts, limits), billed, LENGTH)
 
 
 def bill(texts: list[str], bytes_per_token: float) -> int:
@@ -65,7 +65,7 @@ def test_estimates_exceed_nearly_all_bills_that_vary() -> None:
         true = draw.choice([3.0, 5.0])
         limits = RequestLimits(inputs=96, sequence_length=LENGTH, bytes_per_token=estimator.bytes_per_token)
         billed = bill(texts, true)
-        too_low += step >= 50 and plan_request(texts, 0, limits, origin=0).tokens < billed
+        too_low += step >= 50 and Load.of(texts, limits).tokens < billed
         learn(estimator, texts, billed)
     assert too_low <= 0.05 * 350
 
@@ -97,10 +97,10 @@ def test_its_repr_tells_what_it_learned() -> None:
 @given(st.lists(st.text(max_size=300), min_size=1, max_size=20), st.integers(1, 400), st.floats(1.0, 8.0))
 def test_no_honest_bill_is_more_than_a_request_can_have_cost(texts: list[str], length: int, bytes_per_token: float) -> None:
     limits = RequestLimits(inputs=96, sequence_length=length, bytes_per_token=bytes_per_token)
-    request = plan_request(texts, 0, limits, origin=0)
+    load = Load.of(texts, limits)
     # A token a byte, two around each input, and `query: ` before it.
-    assert sum(min(utf8_length(text), length) + 2 + 3 for text in texts) <= most_tokens(request, length)
-    assert most_tokens(request, length) <= len(texts) * (length + 20)
+    assert sum(min(utf8_length(text), length) + 2 + 3 for text in texts) <= most_tokens(load, length)
+    assert most_tokens(load, length) <= len(texts) * (length + 20)
 
 
 @pytest.mark.parametrize("absurd", [10**6, 10**9, 10**15])

@@ -2,6 +2,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
@@ -346,12 +347,12 @@ def test_a_full_concurrency_limiter_does_not_block_another() -> None:
 
 
 def test_a_slowed_concurrency_limiter_has_one_request_in_flight() -> None:
-    is_slowed = True
-    harness, one = Harness(), flow(ConcurrencyLimiter(8, is_slowed=lambda: is_slowed))
+    budget = SimpleNamespace(is_low=True)
+    harness, one = Harness(), flow(ConcurrencyLimiter(8, budget=budget))
     for _ in range(3):
         harness.request(one)
     assert len(harness.permits) == 1
-    is_slowed = False
+    budget.is_low = False
     harness.limiter.dispatch(harness.now)
     assert len(harness.permits) == 3
 

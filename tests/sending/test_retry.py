@@ -16,8 +16,16 @@ from pinecone_embed_async import (
     TransportError,
 )
 from pinecone_embed_async._errors import ConnectionProblem
-from pinecone_embed_async._sending import RetryState
-from pinecone_embed_async._sending.retry import FirstContact, RetryBudget, Verdict, judge
+from pinecone_embed_async._planning import Attempts
+from pinecone_embed_async._sending.retry import (
+    FirstContact,
+    RetryBudget,
+    Verdict,
+    final_error,
+    is_stale_connection,
+    judge,
+    record_failure,
+)
 
 
 @pytest.mark.parametrize("status", [408, 425, 500, 502, 503, 504, *range(520, 530)])
@@ -57,10 +65,10 @@ def test_backoff_doubles_up_to_its_cap_with_full_jitter() -> None:
 def test_zero_times_mean_no_wait_and_no_retry() -> None:
     policy = RetryPolicy(max_elapsed=0, initial_backoff=0, max_backoff=0, max_retry_after=0)
     assert policy.backoff(3, ServiceError("", status=503, retry_after=7), lambda: 0.9) == 0
-    state = RetryState()
+    state = Attempts()
     state.sent(0.0)
-    state.failed(ServiceError("", status=503))
-    assert final_error(state, policy, now=0.001) is state.last_error
+    record_failure(state, ServiceError("", status=503))
+    assert ended_by(state, policy, now=0.001) is state.last_error
 
 
 def test_retry_after_is_obeyed_and_capped() -> None:
@@ -69,35 +77,36 @@ def test_retry_after_is_obeyed_and_capped() -> None:
     assert policy.backoff(1, ServiceError("", status=503, retry_after=9999), lambda: 0.0) == 120
 
 
-def final_error(
-    state: RetryState,
+def ended_by(
+    state: Attempts,
     policy: RetryPolicy,
     now: float,
     wait: float = 0,
     accepted: float | None = None,
     deadline: float | None = None,
+    contact: FirstContact | None = None,
 ) -> EmbedError | None:
-    return state.final_error(policy, now=now, wait=wait, last_acceptance=accepted, deadline=deadline)
+    return final_error(state, policy, now=now, wait=wait, last_acceptance=accepted, deadline=deadline, contact=contact)
 
 
 def test_attempts_and_time_are_both_bounded() -> None:
-    policy, state = RetryPolicy(max_attempts=2, max_elapsed=10), RetryState()
+    policy, state = RetryPolicy(max_attempts=2, max_elapsed=10), Attempts()
     state.sent(0)
-    state.failed(TransportError("first"))
-    assert final_error(state, policy, now=1) is None
-    assert final_error(state, policy, now=9, wait=2) is state.last_error
+    record_failure(state, TransportError("first"))
+    assert ended_by(state, policy, now=1) is None
+    assert ended_by(state, policy, now=9, wait=2) is state.last_error
     state.sent(1)
     last = TransportError("second")
-    state.failed(last)
-    assert final_error(state, policy, now=1) is last
+    record_failure(state, last)
+    assert ended_by(state, policy, now=1) is last
 
 
 def test_a_wait_that_reaches_the_deadline_is_not_started() -> None:
-    state = RetryState()
+    state = Attempts()
     state.sent(0)
-    state.failed(TransportError("cut"))
-    assert final_error(state, RetryPolicy(), now=1, wait=1, deadline=3) is None
-    error = final_error(state, RetryPolicy(), now=1, wait=2, deadline=3)
+    record_failure(state, TransportError("cut"))
+    assert ended_by(state, RetryPolicy(), now=1, wait=1, deadline=3) is None
+    error = ended_by(state, RetryPolicy(), now=1, wait=2, deadline=3)
     assert isinstance(error, DeadlineExceededError)
     assert str(error) == (
         "it would be tried again in 2.0 s, after the deadline of the call; the last attempt met TransportError: cut"
@@ -105,28 +114,28 @@ def test_a_wait_that_reaches_the_deadline_is_not_started() -> None:
 
 
 def test_nothing_is_retried_once_the_job_has_ended() -> None:
-    state = RetryState()
+    state = Attempts()
     state.sent(0)
-    state.failed(TransportError("cut"))
+    record_failure(state, TransportError("cut"))
     state.is_last = True
-    assert final_error(state, RetryPolicy(), now=0) is state.last_error
+    assert ended_by(state, RetryPolicy(), now=0) is state.last_error
 
 
 def test_rejections_cost_no_attempts_and_outlast_windows_in_which_others_are_accepted() -> None:
-    policy, state = RetryPolicy(max_attempts=2), RetryState()
+    policy, state = RetryPolicy(max_attempts=2), Attempts()
     for now in range(50):
         state.sent(now)
-        assert state.failed(RateLimitError("", status=429)) is Verdict.WAIT
-    assert final_error(state, policy, now=290) is None
-    assert final_error(state, policy, now=301) is state.last_error
-    assert final_error(state, policy, now=500, accepted=400) is None
+        assert record_failure(state, RateLimitError("", status=429)) is Verdict.WAIT
+    assert ended_by(state, policy, now=290) is None
+    assert ended_by(state, policy, now=301) is state.last_error
+    assert ended_by(state, policy, now=500, accepted=400) is None
 
 
 def test_the_defaults_outlast_a_minute() -> None:
-    policy, state = RetryPolicy(), RetryState()
+    policy, state = RetryPolicy(), Attempts()
     state.sent(0)
-    state.failed(RateLimitError("", status=429))
-    assert final_error(state, policy, now=60, wait=policy.max_backoff) is None
+    record_failure(state, RateLimitError("", status=429))
+    assert ended_by(state, policy, now=60, wait=policy.max_backoff) is None
 
 
 def test_the_retry_budget_is_low_below_half_and_recovers() -> None:
@@ -190,31 +199,31 @@ def reset_when_idle() -> TransportError:
 def test_a_setup_error_ends_the_job_before_the_first_answer_and_is_retried_after_it() -> None:
     contact, error = FirstContact(), setup_error()
     contact.record(error)
-    assert RetryState().failed(error, contact) is Verdict.FINAL
+    assert record_failure(Attempts(), error, contact) is Verdict.FINAL
     assert error.ends_job
     contact.record(ServiceError("", status=503))
     error = setup_error()
-    assert RetryState().failed(error, contact) is Verdict.RETRY
+    assert record_failure(Attempts(), error, contact) is Verdict.RETRY
     assert not error.ends_job
 
 
 def test_the_callers_own_policy_decides_how_long_connecting_is_tried() -> None:
-    contact, state = FirstContact(is_patient=True), RetryState()
-    assert state.failed(setup_error(), contact) is Verdict.RETRY
+    contact, state = FirstContact(is_patient=True), Attempts()
+    assert record_failure(state, setup_error(), contact) is Verdict.RETRY
     state.sent(0)
-    state.failed(unreached(), contact)
-    assert state.final_error(RetryPolicy(), now=11, wait=1, last_acceptance=None, deadline=None, contact=contact) is None
+    record_failure(state, unreached(), contact)
+    assert ended_by(state, RetryPolicy(), now=11, wait=1, contact=contact) is None
 
 
 def test_no_attempt_starts_after_ten_seconds_without_any_connection() -> None:
-    contact, state = FirstContact(), RetryState()
+    contact, state = FirstContact(), Attempts()
     state.sent(0)
     error = unreached()
     contact.record(error)
-    state.failed(error, contact)
+    record_failure(state, error, contact)
 
     def final(now: float, wait: float) -> EmbedError | None:
-        return state.final_error(RetryPolicy(), now=now, wait=wait, last_acceptance=None, deadline=None, contact=contact)
+        return ended_by(state, RetryPolicy(), now, wait, contact=contact)
 
     assert final(8, 2) is None
     assert final(8, 2.1) is error
@@ -224,11 +233,11 @@ def test_no_attempt_starts_after_ten_seconds_without_any_connection() -> None:
 
 
 def test_exhausted_attempts_without_a_connection_end_the_job() -> None:
-    contact, state, error = FirstContact(), RetryState(), unreached()
+    contact, state, error = FirstContact(), Attempts(), unreached()
     state.sent(0)
-    state.failed(error, contact)
+    record_failure(state, error, contact)
     policy = RetryPolicy(max_attempts=1)
-    assert state.final_error(policy, now=0, wait=0, last_acceptance=None, deadline=None, contact=contact) is error
+    assert ended_by(state, policy, now=0, contact=contact) is error
     assert error.ends_job
 
 
@@ -237,7 +246,7 @@ def unreadable_in_a_row(contact: FirstContact, count: int) -> list[bool]:
     for _ in range(count):
         error = ResponseError("html")
         contact.record(error)
-        RetryState().failed(error, contact)
+        record_failure(Attempts(), error, contact)
         ended.append(error.ends_job)
     return ended
 
@@ -265,16 +274,13 @@ def test_error_pages_of_a_proxy_count_neither_as_readable_nor_as_unreadable_answ
 
 
 def test_a_reset_of_an_idle_connection_is_retried_at_once_but_only_once() -> None:
-    state, policy = RetryState(), RetryPolicy()
+    state = Attempts()
     state.sent(0)
     first, second = reset_when_idle(), reset_when_idle()
-    assert state.is_stale_connection(first)
-    verdict = state.failed(first)
-    assert verdict is Verdict.AT_ONCE
-    assert state.backoff(policy, verdict, first, lambda: 1.0) == 0
+    assert is_stale_connection(state, first)
+    assert record_failure(state, first) is Verdict.AT_ONCE
     assert state.failures == 1
     state.sent(0)
-    assert not state.is_stale_connection(second)
-    verdict = state.failed(second)
-    assert verdict is Verdict.RETRY
-    assert state.backoff(policy, verdict, second, lambda: 1.0) == 1
+    assert not is_stale_connection(state, second)
+    assert record_failure(state, second) is Verdict.RETRY
+    assert RetryPolicy().backoff(state.failures, second, lambda: 1.0) == 1

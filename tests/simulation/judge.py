@@ -118,7 +118,7 @@ class Judge:
             due = client._runtime.options.gate._limiter.next_at
             if due + INSTANT < _now():
                 self.found("starves", f"a request of client {number} could go at {due}, and waits at {_now()}")
-            counted, seen = client._runtime.engine.in_flight, len(self._service.journal.active[number])
+            counted, seen = client._runtime.engine.network.in_flight, len(self._service.journal.active[number])
             if counted != seen:
                 self.found("permits", f"client {number} has {counted} in flight, {seen} are on the wire, at {_now()}")
             if self._scenario.service.bills and self._clients[number][0].quota != "backend":

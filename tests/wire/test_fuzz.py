@@ -133,7 +133,7 @@ def test_the_emulators_spoiled_bodies_are_judged_as_the_rules_say(name: FaultNam
 
 CODES = ("RESOURCE_EXHAUSTED", "UNAVAILABLE", "INVALID_ARGUMENT", "QUOTA_EXCEEDED", "NEW", "", 8)
 TEXT = "a text of some length that is not to be seen"
-REDACTOR = Redactor("pcsk_key", [TEXT], 3)
+REDACTOR = Redactor("pcsk_key", [TEXT], [3])
 # What is promised: a text is found whole, and in parts of two dozen characters or more. Spoiling may leave shorter ones.
 PARTS = [TEXT[at : at + 24] for at in range(len(TEXT) - 23)]
 RETRY_AFTER = st.text(max_size=12) | st.from_regex(r"[0-9a-zA-Z :,+-]{0,40}", fullmatch=True)

@@ -12,9 +12,9 @@ TEXT = "The patient, born in 1970, was treated for a rare disease of the left kn
 
 
 def test_texts_are_replaced_by_their_indices_and_the_key_by_its_name() -> None:
-    redactor = Redactor("pcsk_1", [TEXT, "short"], start=40)
+    redactor = Redactor("pcsk_1", [TEXT, "short"], [40, 47])
     message = redactor.clean(f"bad input '{TEXT}' with short, shorter, key pcsk_1")
-    assert message == "bad input '<input 40>' with <input 41>, shorter, key <api key>"
+    assert message == "bad input '<input 40>' with <input 47>, shorter, key <api key>"
 
 
 def test_escaped_texts_and_parts_of_texts_are_found() -> None:

@@ -1,0 +1,17 @@
+"""Totals of what a client has sent."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Counters(msgspec.Struct):
+    """Totals since the client was created."""
+
+    attempts: int = 0
+    answers: int = 0
+    retries: int = 0
+    rejections: int = 0
+    unreadable_answers: int = 0
+    inputs: int = 0
+    tokens: int = 0

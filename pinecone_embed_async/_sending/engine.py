@@ -1,0 +1,102 @@
+"""What the calls of a client share for sending."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pinecone_embed_async._errors import RateLimitError, ServiceError, TransportError
+from pinecone_embed_async._log import logger
+from pinecone_embed_async._sending.counters import Counters
+from pinecone_embed_async._sending.network import Network, NetworkOptions
+from pinecone_embed_async._sending.retry import FirstContact, RetryBudget, Verdict, backoff_after, is_stale_connection, judge
+from pinecone_embed_async._wire import Redactor, choose_decoder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pinecone_embed_async._clock import Clock
+    from pinecone_embed_async._errors import EmbedError
+    from pinecone_embed_async._planning import Attempts, PlannedRequest
+    from pinecone_embed_async._rate_limit import Permit, RateLimitGate
+    from pinecone_embed_async._sending.retry import RetryPolicy
+    from pinecone_embed_async._telemetry import HookDispatcher
+    from pinecone_embed_async._wire import VectorType
+
+OVERLOAD = frozenset({502, 503, 504})
+"""Statuses that call for fewer requests in flight, as time-outs and lost connections do. A 500 is no sign of load."""
+
+
+@dataclass(slots=True, repr=False, eq=False, kw_only=True)
+class EngineOptions(NetworkOptions):
+    """Settings of an engine; see `EmbedClient` for their meaning."""
+
+    model: str
+    vector_type: VectorType | None
+    retry: RetryPolicy
+    dispatcher: HookDispatcher | None
+    is_patient: bool
+    gate: RateLimitGate
+    clock: Clock
+    draw: Callable[[], float]
+
+
+class Engine:
+    """What the calls of a client share for sending: the network, permits, retries, and what is known of the service.
+
+    Args:
+        options: settings of the client.
+
+    Attributes:
+        options: settings of the client.
+        gate: grants the permits.
+        clock: the clock.
+        network: exchanges requests for answers.
+        counters: totals since the client was created.
+        budget: the retry budget.
+        contact: how far the client has got with its service.
+        vector_type: the model's vector type; `None` until it is known.
+        decoder_name: name of the decoder.
+    """
+
+    def __init__(self, options: EngineOptions) -> None:
+        self.options = options
+        self.gate = options.gate
+        self.clock = options.clock
+        self.counters = Counters()
+        self.budget = RetryBudget()
+        self.contact = FirstContact(is_patient=options.is_patient)
+        self.network = Network(options, self.budget, self.counters, self.clock)
+        self.vector_type = options.vector_type
+        self.decoder_name = choose_decoder(options.decoder).name
+
+    @property
+    def waiting(self) -> int:
+        """Requests waiting for a permit."""
+        return self.gate.waiting(self.network.concurrencies)
+
+    def learn_vector_type(self, vector_type: VectorType | None) -> None:
+        """Set the vector type from another source than an answer, if it is unknown."""
+        self.vector_type = self.vector_type or vector_type
+
+    def redactor(self, request: PlannedRequest | None = None) -> Redactor:
+        """A redactor for what the service says of a request."""
+        key = self.options.api_key.reveal()
+        return Redactor(key) if request is None else Redactor(key, request.texts, request.positions)
+
+    def record(self, attempts: Attempts, error: EmbedError | None) -> None:
+        """Record the outcome of an attempt in what tells how the service is doing."""
+        self.contact.record(error)
+        if not is_stale_connection(attempts, error):
+            self.budget.record(error)
+
+    def end_failed(self, permit: Permit, attempts: Attempts, error: EmbedError | None) -> None:
+        """End the permit of an attempt that the service did not accept."""
+        if isinstance(error, RateLimitError) and judge(error) is Verdict.WAIT:
+            self.counters.rejections += 1
+            pause = permit.rejected(error.message, backoff_after(error, self.options.retry, self.options.draw))
+            if pause is not None:
+                logger.info("the service's limit is reached; all requests under it pause for %.1f s", pause)
+        else:
+            is_overload = isinstance(error, TransportError) or (isinstance(error, ServiceError) and error.status in OVERLOAD)
+            permit.failed(is_overload=is_overload and not is_stale_connection(attempts, error))

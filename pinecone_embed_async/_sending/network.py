@@ -1,0 +1,301 @@
+"""One exchange with the service, and the connections of each event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, cast
+
+from pinecone_embed_async._errors import ClosedError, EmbedError, ResponseError, TransportError
+from pinecone_embed_async._foreign import Cancellations
+from pinecone_embed_async._rate_limit import ConcurrencyLimiter
+from pinecone_embed_async._sending.aiohttp_transport import AiohttpTransport
+from pinecone_embed_async._sending.decode_gate import DecodeGate
+from pinecone_embed_async._sending.transport import TransportRequest
+from pinecone_embed_async._wire import choose_decoder, error_from_response
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Mapping
+    from concurrent.futures import Executor
+
+    import aiohttp
+    from yarl import URL
+
+    from pinecone_embed_async._clock import Clock
+    from pinecone_embed_async._errors import ConnectionProblem
+    from pinecone_embed_async._sending.counters import Counters
+    from pinecone_embed_async._sending.endpoint import ApiKey
+    from pinecone_embed_async._sending.retry import RetryBudget
+    from pinecone_embed_async._sending.transport import Transport, TransportResponse
+    from pinecone_embed_async._wire import Decoder, DecoderName, Redactor
+
+ERROR_BODY_BYTES = 65_536
+"""Most bytes read of an error's body: the documented ones have fewer than 1,000."""
+
+PIECES_IN_A_ROW = 256
+"""Pieces of an answer that are processed before yielding to the event loop, however small they are."""
+
+ERROR_BODY_SECONDS = 5.0
+"""How long to wait for the body of an error, whose status is already known."""
+
+
+@dataclass(slots=True, repr=False, eq=False, kw_only=True)
+class NetworkOptions:
+    """How the service is reached; see `EmbedClient` for the meaning of each."""
+
+    base_url: URL
+    api_key: ApiKey
+    api_version: str
+    user_agent: str
+    max_concurrency: int
+    attempt_timeout: float
+    connect_timeout: float
+    max_answer_bytes: int
+    decoder: DecoderName | None
+    session: aiohttp.ClientSession | None
+    transport: Transport | None
+    ssl_context: ssl.SSLContext | None
+    executor: Executor | None
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class LoopState:
+    """What belongs to one event loop in one process.
+
+    Attributes:
+        process: id of the process.
+        transport: sends requests.
+        own: the transport, unless the caller passed one.
+        concurrency: limits the requests in flight.
+        gate: limits what is decoded at once.
+        decoder: decodes the answers.
+        exchanges: time-outs of the exchanges under way.
+        was_closed: whether the client was closed.
+    """
+
+    process: int
+    transport: Transport
+    own: AiohttpTransport | None
+    concurrency: ConcurrencyLimiter
+    gate: DecodeGate
+    decoder: Decoder
+    exchanges: dict[asyncio.Timeout, None] = field(default_factory=dict)
+    was_closed: bool = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing more can be sent."""
+        return self.was_closed or (self.own is not None and self.own.is_closed)
+
+
+class BodyReceiver(Protocol):
+    """Takes the body of an answer."""
+
+    async def take(self, piece: bytes) -> None:
+        """Take the next piece."""
+
+
+class Network:
+    """Exchanges requests for answers, by connections of the running event loop.
+
+    Args:
+        options: how the service is reached.
+        budget: the retry budget; while it is low, one request is in flight at a time.
+        counters: totals, written to.
+        clock: the clock.
+    """
+
+    def __init__(self, options: NetworkOptions, budget: RetryBudget, counters: Counters, clock: Clock) -> None:
+        self._options = options
+        self._budget = budget
+        self._counters = counters
+        self._clock = clock
+        self._states: dict[asyncio.AbstractEventLoop, LoopState] = {}
+        self._inherited: list[LoopState] = []
+        # Building it for each request takes a twentieth of a small request's time.
+        self._embed_url = options.base_url / "embed"
+
+    def __repr__(self) -> str:
+        return f"<Network to {self._options.base_url.host}, {self.in_flight} requests in flight>"
+
+    @property
+    def in_flight(self) -> int:
+        """Requests on the wire or being decoded."""
+        return sum(concurrency.in_flight for concurrency in self.concurrencies)
+
+    @property
+    def concurrencies(self) -> set[ConcurrencyLimiter]:
+        """The concurrency limiters of all event loops."""
+        return {state.concurrency for state in self._states.copy().values()}
+
+    @property
+    def concurrency(self) -> int:
+        """Current limit of requests in flight per event loop, adapted to recent outcomes."""
+        return min((limiter.limit for limiter in self.concurrencies), default=self._options.max_concurrency)
+
+    async def open(self) -> LoopState:
+        """The running loop's state, created if there is none."""
+        loop, process = asyncio.get_running_loop(), os.getpid()
+        state = self._states.get(loop)
+        if state is not None and state.process == process and not state.is_closed:
+            return state
+        # Copied, and popped with a default: other threads may clean up at the same time.
+        for other, old in self._states.copy().items():
+            if old.process == process and not other.is_closed():
+                continue
+            gone = self._states.pop(other, None)
+            if gone is not None and old.process != process:
+                # Its sockets belong to the parent process too, and closing them would write to them. They are
+                # kept unused for the lifetime of this client.
+                self._inherited.append(gone)
+        state = self._make_state(process)
+        self._states[loop] = state
+        if state.own is not None:
+            await state.own.open()
+        return state
+
+    def _make_state(self, process: int) -> LoopState:
+        options = self._options
+        own: AiohttpTransport | None = None
+        if options.transport is None:
+            own = AiohttpTransport(
+                options.base_url,
+                max_connections=options.max_concurrency,
+                connect_timeout=options.connect_timeout,
+                session=options.session,
+                ssl_context=options.ssl_context,
+                executor=options.executor,
+                clock=self._clock,
+            )
+        return LoopState(
+            process=process,
+            transport=options.transport or cast("Transport", own),
+            own=own,
+            # A shared quota refers to the limiter, so this must not keep a closed loop's leftovers alive.
+            concurrency=ConcurrencyLimiter(options.max_concurrency, budget=self._budget),
+            gate=DecodeGate(),
+            decoder=choose_decoder(options.decoder),
+        )
+
+    async def aclose(self) -> None:
+        """Close the running loop's connections; those of other loops close with their loops."""
+        state = self._states.pop(asyncio.get_running_loop(), None)
+        if state is not None and state.process == os.getpid():
+            state.was_closed = True
+            try:
+                for exchange in state.exchanges:
+                    # aiohttp does not wake a reader of a body when the connection is closed.
+                    if not exchange.expired():
+                        exchange.reschedule(0)
+            finally:
+                if state.own is not None:
+                    await state.own.aclose()
+
+    def abandon(self) -> None:
+        """Drop all connections without the loop's help, for a client that was never closed."""
+        for loop, state in self._states.copy().items():
+            if state.own is not None and state.process == os.getpid() and not loop.is_closed():
+                state.own.abandon()
+        self._states.clear()
+
+    async def post(self, state: LoopState, body: bytes, redactor: Redactor, receiver: BodyReceiver) -> EmbedError | None:
+        """Post an encoded request to `/embed`; see `_exchange`."""
+        request = TransportRequest("POST", self._embed_url, self._headers(), body)
+        return await self._exchange(state, request, redactor, receiver)
+
+    async def get(
+        self, state: LoopState, path: str, query: Mapping[str, str], redactor: Redactor, receiver: BodyReceiver
+    ) -> EmbedError | None:
+        """Get a path, which must be encoded, as a model's name may hold a slash; see `_exchange`."""
+        url = self._options.base_url.joinpath(path, encoded=True).with_query(query)
+        return await self._exchange(state, TransportRequest("GET", url, self._headers(), None), redactor, receiver)
+
+    async def _exchange(
+        self, state: LoopState, request: TransportRequest, redactor: Redactor, receiver: BodyReceiver
+    ) -> EmbedError | None:
+        """Send a request and take the answer's body piece by piece; return the error instead of raising it."""
+        if state.was_closed:
+            return ClosedError("the client was closed while the request was in flight")
+        status, is_refused = 0, False
+        headers: dict[str, str] = {}
+        start = bytearray()
+        connection: ConnectionProblem | None = None
+        cancellations = await Cancellations.counted()
+        scope = self._clock.timeout_at(self._clock.time() + self._options.attempt_timeout)
+        try:
+            async with scope as timeout:
+                # Listed, so that closing the client can end it early.
+                state.exchanges[timeout] = None
+                try:
+                    async with state.transport.send(request) as response:
+                        status = int(response.status)
+                        if 200 <= status < 300:
+                            return await self._take_answer(response, status, receiver)
+                        headers = {str(name).lower(): str(value) for name, value in response.headers.items()}
+                        is_refused = True
+                        await self._read_error_start(response, start)
+                finally:
+                    del state.exchanges[timeout]
+        except asyncio.CancelledError:
+            if cancellations.is_callers:
+                raise
+            problem = "it was cancelled, and not by the client"
+        except Exception as fault:  # noqa: BLE001 - a caller's transport may raise anything, and it may hold the key
+            problem = redactor.clean(self._problem_of(fault))
+            connection = fault.problem if isinstance(fault, TransportError) else None
+        if state.is_closed:
+            return ClosedError("the client was closed while the request was in flight")
+        if is_refused:
+            # The status is known, whatever happened to the body afterwards.
+            return error_from_response(status, headers, bytes(start), redactor=redactor, now=self._clock.wall_time())
+        if status == 200:
+            self._counters.unreadable_answers += 1
+        return TransportError(problem, problem=connection)
+
+    def _problem_of(self, fault: Exception) -> str:
+        if isinstance(fault, TransportError):
+            return fault.message
+        if isinstance(fault, TimeoutError) and not str(fault):
+            return f"no complete answer within {self._options.attempt_timeout:g} s"
+        return f"{type(fault).__name__}: {fault}"
+
+    async def _take_answer(self, response: TransportResponse, status: int, receiver: BodyReceiver) -> EmbedError | None:
+        """Take the body of an answer piece by piece; return an error if there is no usable one."""
+        limit = self._options.max_answer_bytes
+        if status != 200:
+            return ResponseError(f"the service answered HTTP {status}, which carries no embeddings")
+        if await _take_all(response, limit, receiver):
+            return None
+        return ResponseError(f"the answer is larger than max_answer_bytes ({limit})")
+
+    async def _read_error_start(self, response: TransportResponse, start: bytearray) -> None:
+        """Read the useful start of an error's body."""
+        async with self._clock.timeout_at(self._clock.time() + ERROR_BODY_SECONDS):
+            while len(start) <= ERROR_BODY_BYTES and (piece := await response.read()):
+                start += piece
+
+    def _headers(self) -> dict[str, str]:
+        return {
+            "Api-Key": self._options.api_key.reveal(),
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "X-Pinecone-Api-Version": self._options.api_version,
+            "User-Agent": self._options.user_agent,
+        }
+
+
+async def _take_all(response: TransportResponse, limit: int, receiver: BodyReceiver) -> bool:
+    """Take the whole body piece by piece; return whether it was within the limit."""
+    size = count = 0
+    while piece := await response.read():
+        size += len(piece)
+        if size > limit:
+            return False
+        await receiver.take(piece)
+        count += 1
+        if count % PIECES_IN_A_ROW == 0:
+            # If the pieces are buffered already, nothing else yields to the loop.
+            await asyncio.sleep(0)
+    return True

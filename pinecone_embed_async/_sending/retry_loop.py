@@ -1,0 +1,96 @@
+"""The tenacity loop over the attempts of a request."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import tenacity
+
+from pinecone_embed_async._sending.retry import Verdict, final_error, record_failure
+
+if TYPE_CHECKING:
+    from pinecone_embed_async._errors import EmbedError
+    from pinecone_embed_async._planning import Attempts
+    from pinecone_embed_async._sending.engine import Engine
+    from pinecone_embed_async._telemetry import RequestObservation
+
+
+class RetryLoop:
+    """Tells tenacity whether and when to make another attempt.
+
+    Args:
+        engine: what the calls of the client share.
+        attempts: the attempts, written to.
+        key: what they count for at the rate limiter; `None` if for nothing.
+        deadline: deadline of the whole call, by the clock; `None` for none.
+        observation: reports to the hooks; `None` without hooks.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        attempts: Attempts,
+        key: tuple[str, str] | None = None,
+        deadline: float | None = None,
+        observation: RequestObservation | None = None,
+    ) -> None:
+        self._engine = engine
+        self._attempts = attempts
+        self._key = key
+        self._deadline = deadline
+        self._observation = observation
+        self._verdict = Verdict.FINAL
+        self._final: EmbedError | None = None
+
+    def retrying(self) -> tenacity.AsyncRetrying:
+        """The loop, over attempts that return their error instead of raising it."""
+        return tenacity.AsyncRetrying(
+            sleep=self._sleep,
+            stop=self._stop,
+            wait=self._wait,
+            retry=self._should_retry,
+            before_sleep=self._count,
+            retry_error_callback=lambda _: self._final,
+        )
+
+    def _should_retry(self, call: tenacity.RetryCallState) -> bool:
+        if call.outcome is None or call.outcome.failed:
+            return False
+        error = call.outcome.result()
+        if error is None:
+            return False
+        self._verdict = record_failure(self._attempts, error, self._engine.contact)
+        return self._verdict is not Verdict.FINAL
+
+    def _wait(self, _: tenacity.RetryCallState) -> float:
+        last = self._attempts.last_error
+        if self._verdict is Verdict.WAIT or last is None:
+            return self._engine.gate.wait_left(self._key)
+        if self._verdict is Verdict.AT_ONCE:
+            return 0.0
+        return self._engine.options.retry.backoff(self._attempts.failures, last, self._engine.options.draw)
+
+    def _stop(self, call: tenacity.RetryCallState) -> bool:
+        self._final = final_error(
+            self._attempts,
+            self._engine.options.retry,
+            now=self._engine.clock.time(),
+            wait=call.upcoming_sleep,
+            last_acceptance=self._engine.gate.last_acceptance(self._key),
+            deadline=self._deadline,
+            contact=self._engine.contact,
+        )
+        return self._final is not None
+
+    def _count(self, call: tenacity.RetryCallState) -> None:
+        attempts = self._attempts
+        self._engine.counters.retries += 1
+        if self._observation is not None and attempts.last_error is not None:
+            # A pause is waited out in the queue for permits.
+            backoff = 0.0 if self._verdict is Verdict.WAIT else call.upcoming_sleep
+            self._observation.retried(attempts.attempts, attempts.last_error, backoff)
+
+    async def _sleep(self, delay: float) -> None:
+        # A pause is waited out in the queue for permits, which keeps the order.
+        if self._verdict is Verdict.RETRY:
+            await self._engine.clock.sleep(delay)

@@ -1,0 +1,97 @@
+"""Checks that JSON which msgspec has accepted is strict: what msgspec skips may be malformed, or have equal keys."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+from msgspec import Raw
+
+from pinecone_embed_async._errors import ResponseError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MOST_BYTES = 2**20
+"""Most bytes of JSON for one embedding, and for everything beside the embeddings. 20,000 numbers, the most that an index
+takes, need half of it. Without a bound, a row of small numbers would become objects of sixteen times its size."""
+
+DEEPEST = 100
+"""Most levels of nesting; an answer has four."""
+
+TOO_MUCH_BESIDE = "the answer has more than 1 MiB beside its embeddings"
+TOO_DEEP = "the answer cannot be read: it is nested too deeply"
+
+_MAPPING = msgspec.json.Decoder(dict[str, Raw])
+
+
+def describe(error: Exception) -> str:
+    """What is wrong with an answer that msgspec or the codec refused."""
+    # msgspec's messages name types and paths, never values.
+    if isinstance(error, msgspec.DecodeError):
+        return f"the answer cannot be read: {error}"
+    if isinstance(error, UnicodeDecodeError):
+        return "the answer cannot be read: it is not UTF-8"
+    return TOO_DEEP
+
+
+def occurrences(text: bytes, character: bytes) -> int:
+    """Number of occurrences of a byte; numpy is five times as fast as bytes.count, but slow to start."""
+    if len(text) < 2**16:
+        return text.count(character)
+    return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord(character)))
+
+
+def has_each_key_once(item: bytes) -> bool:
+    """Whether no key of an item, known or not, occurs twice, by its quotation marks."""
+    values = _MAPPING.decode(item).values()
+    return sum(2 + bytes(value).count(b'"') for value in values) == item.count(b'"')
+
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_STEPS = np.zeros(256, np.int8)
+_STEPS[[*b"[{"]], _STEPS[[*b"]}"]] = 1, -1
+
+
+def check_form(text: bytes, levels_above: int = 0) -> None:
+    """Refuse JSON that msgspec has accepted but whose strings are not UTF-8, or that is nested too deeply."""
+    problem = None
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        problem = describe(error)
+    if levels_above + text.count(b"[") + text.count(b"{") > DEEPEST:
+        steps = _STEPS[np.frombuffer(_STRING.sub(b"", text), np.uint8)]
+        if levels_above + steps.cumsum(dtype=np.int32).max() > DEEPEST:
+            problem = TOO_DEEP
+    if problem is not None:
+        raise ResponseError(problem)
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object as all its pairs, including duplicate keys."""
+
+
+def pairs_of(text: bytes) -> _Pairs:
+    """The pairs of a JSON object; none if it is something else."""
+    problem = None
+    try:
+        # Numbers do not matter here, and Python refuses integers of more than 4,300 digits.
+        value = json.loads(text.decode(), object_pairs_hook=_Pairs, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        problem = "the answer cannot be read: the part beside the embeddings is malformed"
+    if problem is not None:
+        raise ResponseError(problem)
+    return value if isinstance(value, _Pairs) else _Pairs()
+
+
+def refuse_duplicates(pairs: Iterable[tuple[str, Any]], known: tuple[str, ...], path: str) -> None:
+    """Refuse known keys that occur twice."""
+    seen = set()
+    for key, _ in pairs:
+        if key in seen and key in known:
+            raise ResponseError(f"the key {key!r} occurs twice at `{path}`")
+        seen.add(key)

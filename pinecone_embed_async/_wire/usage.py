@@ -1,0 +1,42 @@
+"""The tokens billed for an answer."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from pinecone_embed_async._errors import ResponseError
+from pinecone_embed_async._wire.strict_json import MOST_BYTES, TOO_MUCH_BESIDE, check_form, pairs_of, refuse_duplicates
+
+MOST_TOKENS = 2**53
+"""More tokens than any answer is billed, and the largest integer that every JSON parser reads the same."""
+
+
+class _TotalTokens(Struct):
+    total_tokens: int | UnsetType = UNSET
+
+
+_USAGE = msgspec.json.Decoder(_TotalTokens)
+
+
+def billed_tokens(usage: Raw | UnsetType) -> int | None:
+    """Tokens billed; `None` if the answer does not say, which is no reason to pay for it again."""
+    if usage is UNSET:
+        return None
+    try:
+        total = _USAGE.decode(usage).total_tokens
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return total if isinstance(total, int) and 0 <= total <= MOST_TOKENS else None
+
+
+def check_usage(usage: Raw | UnsetType) -> None:
+    """Refuse usage that is no strict JSON."""
+    text = b"" if usage is UNSET else bytes(usage)
+    # A single key cannot occur twice.
+    if text.count(b'"') <= 2:
+        return
+    if len(text) > MOST_BYTES:
+        raise ResponseError(TOO_MUCH_BESIDE)
+    check_form(text, levels_above=1)
+    refuse_duplicates(pairs_of(text), _TotalTokens.__struct_fields__, "$.usage")
