@@ -11,13 +11,14 @@ from msgspec.structs import replace
 
 from pinecone_embed_async._jobs._duplicates import NO_COPIES, Copies, TextDigests
 from pinecone_embed_async._jobs._errors import JobChangedError, OutputError, SourceError
+from pinecone_embed_async._jobs._exports import fitting_rows
 from pinecone_embed_async._jobs._files import PARTIAL_SUFFIX, file_errors, open_own
 from pinecone_embed_async._jobs._fingerprint import Fingerprint, InputPrint, has_grown
 from pinecone_embed_async._jobs._folder import OutputFolder, Portion, held_folder
 from pinecone_embed_async._jobs._inputs import InputFile
 from pinecone_embed_async._jobs._job import Job
 from pinecone_embed_async._jobs._kept import KeptColumns, KeptTypes, check_kept_names, kept_of
-from pinecone_embed_async._jobs._layouts import Layout, check_layout, fitting_rows
+from pinecone_embed_async._jobs._layouts import Layout, check_layout
 from pinecone_embed_async._jobs._ledger import JobLedger, choose_portion, occupied
 from pinecone_embed_async._jobs._rowset import RowSet
 from pinecone_embed_async._jobs._sources import BadRow, Columns, Row, StandardInput, read_all_rows, read_bytes

@@ -11,10 +11,11 @@ import pyarrow as pa
 from pyarrow import ipc, parquet
 
 from pinecone_embed_async._jobs._errors import OutputError
+from pinecone_embed_async._jobs._exports import documents_of, vectors_of, with_terms
 from pinecone_embed_async._jobs._files import replacing
 from pinecone_embed_async._jobs._journal import Span
 from pinecone_embed_async._jobs._kept import VECTOR_COLUMNS, conformed, joined, with_kept
-from pinecone_embed_async._jobs._layouts import Layout, LayoutName, documents_of, vectors_of, with_terms
+from pinecone_embed_async._jobs._layouts import Layout, LayoutName
 from pinecone_embed_async._jobs._rowset import RowNumbers, are_among
 
 BYTES_PER_GROUP = 8 * 2**20
