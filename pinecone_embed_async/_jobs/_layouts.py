@@ -2,7 +2,8 @@
 
 The service's page on importing data (https://docs.pinecone.io/guides/index-data/import-data) says: a directory for each
 namespace, `__default__` for the default one; in it JSON lines for a document index, and for a legacy vector index
-(https://docs.pinecone.io/guides/legacy/vectors-api/import-vectors) Parquet files with the columns that `_exports.vectors_of` gives.
+(https://docs.pinecone.io/guides/legacy/vectors-api/import-vectors) Parquet files with the columns
+that `_exports.vectors_of` gives.
 """
 
 import re

@@ -70,6 +70,11 @@ class Segment:
         """The row numbers of all tables, sorted as far as whole tables go; int64."""
         return np.concatenate([np.empty(0, np.int64), *(table["row"].to_numpy() for table in self._tables)])
 
+    def ids_before(self, stop: int) -> Iterator[str]:
+        """The ids of the rows with numbers below `stop`."""
+        for table in self._tables:
+            yield from _ids_before(table, stop)
+
     def sorted_groups(self, schema: Any) -> Iterator[Any]:
         """The rows in the order of their numbers, as tables of `BYTES_PER_GROUP` bytes, about.
 
@@ -204,6 +209,25 @@ def part_rows(path: Path) -> Iterator[RowNumbers]:
                 yield batch.column(0).to_numpy()
     except (OSError, pa.ArrowException, KeyError) as error:
         raise _unreadable(path, error) from error
+
+
+def part_ids(path: Path, stop: int) -> Iterator[str]:
+    """The ids of the rows of a part with numbers below `stop`.
+
+    Raises:
+        OutputError: It is no part of a job, or damaged.
+    """
+    try:
+        with parquet.ParquetFile(path) as part:
+            for batch in part.iter_batches(65536, columns=["row", "id"]):
+                yield from _ids_before(batch, stop)
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _ids_before(rows: Any, stop: int) -> list[str]:
+    ids: list[str] = rows.filter(pa.array(rows.column("row").to_numpy() < stop)).column("id").to_pylist()
+    return ids
 
 
 def part_vectors(path: Path, rows: RowNumbers) -> Iterator[Any]:
