@@ -135,7 +135,7 @@ OnBadRow = Annotated[
     typer.Option(
         "--on-bad-row",
         help="What to do with a row that cannot be embedded: no such field, not text, not JSON, not UTF-8. skip leaves "
-        "it out, and lists it in _failures.jsonl.",
+        "it out, and lists it in _failures.jsonl (of one file in FILE.failures.jsonl).",
     ),
 ]
 NoBlank = Annotated[
