@@ -52,9 +52,11 @@ class Segment:
 
     def __init__(self, path: Path, spans: Sequence[Span]) -> None:
         self._tables: list[Any] = []
+        self._mapped: mmap.mmap | None = None
         if spans:
             with path.open("rb") as file:
-                buffer = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            buffer = pa.py_buffer(self._mapped)
             for start, length in spans:
                 with ipc.open_stream(buffer.slice(start, length)) as reader:
                     self._tables.append(reader.read_all())
@@ -97,6 +99,9 @@ class Segment:
                 yield together.slice(int(places[0]), len(places))
             else:
                 yield together.combine_chunks().take(pa.array(places))
+            if self._mapped is not None:
+                # What was read in place counts as memory of this process otherwise, up to the size of a part.
+                self._mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def write_part(path: Path, segment: Segment, schema: Any) -> None:

@@ -624,23 +624,24 @@ def test_rows_with_one_id_are_counted_or_refused(tmp_path: Path, service: Servic
 def test_ids_of_added_rows_are_compared_with_those_that_are_there(
     tmp_path: Path, service: Service, monkeypatch: pytest.MonkeyPatch, *, is_stopped: bool
 ) -> None:
-    def rows(*keys: int) -> None:
+    source, columns = tmp_path / "in.jsonl", Columns(id="key")
+
+    def write(*keys: int) -> None:
         source.write_text("".join(f'{{"text": "text {key}", "key": "k{key}"}}\n' for key in keys))
 
-    source, columns = tmp_path / "in.jsonl", Columns(id="key")
-    rows(0, 0, 1, 2)
+    write(0, 0, 1, 2)
     with monkeypatch.context() as patched:
         if is_stopped:
             # The rows stay in the journal.
             patched.setattr(_store.Store, "finish_segment", lambda _: None)
         run(source, service, columns=columns)
     assert bool(list((tmp_path / "out").glob("_journal-*"))) == is_stopped
-    rows(2, 3, 1)
+    write(2, 3, 1)
     with pytest.raises(SourceError, match="2 rows have the id of an earlier row, and --unique-ids was given"):
         run(source, service, columns=columns, append=True, unique_ids=True)
     with opened(source, columns=columns, append=True) as job:
         assert job.take_warnings() == ["2 rows have the id of an earlier row; --unique-ids makes this an error"]
-    rows(4, 5)
+    write(4, 5)
     run(source, service, columns=columns, append=True, unique_ids=True)
     # What is there of this very input does not count.
     assert run(source, service, columns=columns, append=True, unique_ids=True).take_warnings() == []
