@@ -1,5 +1,6 @@
 """The commands and their options; what they do is in the modules beside this one."""
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +10,10 @@ import typer
 from typer.exceptions import TyperException
 
 from pinecone_embed_async import ConfigurationError, EmbedError, SqliteCache, __version__
-from pinecone_embed_async._jobs._inputs import find_inputs, passed_over
+from pinecone_embed_async._jobs._inputs import find_inputs
 from pinecone_embed_async._jobs._layouts import DEFAULT_NAMESPACE, LayoutName
 from pinecone_embed_async.cli._arguments import (
+    about_passed_over,
     check_seconds,
     check_service,
     layout_of,
@@ -82,7 +84,7 @@ app = typer.Typer(
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status; every error becomes one line on standard error."""
     try:
-        return int(app(args=list(arguments), prog_name=PROGRAM, standalone_mode=False) or 0)
+        return _run(arguments)
     except (Stopped, KeyboardInterrupt) as stop:
         status, message = status_of_stop(stop), "stopped; nothing was written"
     except TyperException as error:
@@ -99,6 +101,16 @@ def run(arguments: Sequence[str]) -> int:
     if arguments[:1] == ("embed",) and "--json" in arguments:
         print_end(status, message)
     return int(status)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    # Help and version are printed by Typer and not by a command. To a standard output that is closed nobody wants them.
+    if sys.stdout is not None and not {"-h", "--help", "--version"}.isdisjoint(arguments):
+        # A reader that went away has what it wanted.
+        with contextlib.suppress(BrokenPipeError), writing_result():
+            return int(app(args=list(arguments), prog_name=PROGRAM, standalone_mode=False) or 0)
+        return 0
+    return int(app(args=list(arguments), prog_name=PROGRAM, standalone_mode=False) or 0)
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - typer's signature
@@ -214,6 +226,7 @@ def embed(
     # Before anything is written: a job would be remembered as one that cannot be.
     check_service(settings)
     check_settings(settings)
+    warnings = about_passed_over(inputs, input_format, path)
     if not _embed.is_folder(out):
         given = {
             "--keep": keep,
@@ -228,6 +241,8 @@ def embed(
             if value:
                 raise ConfigurationError(f"{name} is for jobs; give --out a folder")
         files = find_inputs(inputs, format=input_format, delimiter=delimiter)
+        for warning in warnings:
+            print_error(warning)
         rows = _embed.RowChoice(columns=columns, skip_bad_rows=on_bad_row is BadRows.SKIP, unique_ids=unique_ids)
         return _embed.embed_to_file(files, out=path, rows=rows, settings=settings)
     if overwrite + append + retry_failures > 1:
@@ -243,8 +258,7 @@ def embed(
         layout=layout_of(layout, namespace, vector_field),
         most_tokens=max_tokens,
     )
-    over = () if input_format is not None else tuple(passed_over(inputs, leave_out=path))
-    job = _job.JobSettings(columns=columns, options=options, events=events, passed_over=over)
+    job = _job.JobSettings(columns=columns, options=options, events=events, warnings=warnings)
     return _job.embed_to_folder(files, out=path, job=job, settings=settings)
 
 
@@ -295,6 +309,8 @@ def estimate(
     columns = Columns(text=text_source(text_field, text), no_blank=no_blank)
     check_settings(settings)
     files = find_inputs(inputs, format=input_format, delimiter=delimiter)
+    for warning in about_passed_over(inputs, input_format):
+        print_error(warning)
     with writing_result():
         return _estimate.print_estimate(files, columns, settings, as_json=as_json, skip_bad_rows=on_bad_row is BadRows.SKIP)
 

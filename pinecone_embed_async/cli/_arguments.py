@@ -5,18 +5,22 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 
 from pinecone_embed_async import ConfigurationError, EmbedError, Quota
 from pinecone_embed_async._jobs._errors import OutputError
+from pinecone_embed_async._jobs._inputs import InputFormat, passed_over
 from pinecone_embed_async._jobs._layouts import DEFAULT_NAMESPACE, Layout, LayoutName
 from pinecone_embed_async._jobs._templates import FieldText, TextSource, parse_template
 from pinecone_embed_async._models import PLANS
 from pinecone_embed_async._rate_limit import PlanName
 from pinecone_embed_async.cli._connection import Settings
 from pinecone_embed_async.cli._statuses import KeyMissingError
+
+_NAMED = 10
 
 
 @contextlib.contextmanager
@@ -35,6 +39,21 @@ def writing_result() -> Iterator[None]:
         raise
     except OSError as error:
         raise OutputError(f"standard output cannot be written: {error.strerror or error}", errno=error.errno) from None
+
+
+def about_passed_over(names: Sequence[str], given: InputFormat | None, out: Path | None = None) -> list[str]:
+    """A warning about the files in folders that are not read, if there are any.
+
+    Args:
+        names: The inputs.
+        given: `--format`, with which every file is read.
+        out: The output, which is not read either.
+    """
+    over = [] if given is not None else passed_over(names, leave_out=out)
+    if not over:
+        return []
+    more = f" and {len(over) - _NAMED:,} more" if len(over) > _NAMED else ""
+    return [f"passed over, for their formats are unknown: {', '.join(over[:_NAMED])}{more}"]
 
 
 def text_source(field: str | None, template: str | None) -> TextSource:

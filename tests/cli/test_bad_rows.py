@@ -1,4 +1,4 @@
-"""Rows that cannot be embedded, and ids that come twice, of one output file and of an estimate."""
+"""What is left out of one output file and of an estimate: rows that cannot be embedded, files that are not read."""
 
 import json
 from pathlib import Path
@@ -91,3 +91,15 @@ def test_an_estimate_takes_blank_texts_as_embedding_does(tmp_path: Path, capsys:
     assert cli("estimate", str(source), "--no-blank", *SKIP, "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["inputs"], told["skipped"]) == (2, 1)
+
+
+@pytest.mark.parametrize("command", [("embed", "--out", "out.jsonl", *SMALL), ("estimate",)])
+def test_files_of_a_folder_that_are_not_read_are_named(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    Path("in/a.txt").write_text("a\n")
+    Path("in/b.pdf").touch()
+    assert cli(*command, "in") == 0
+    assert "passed over, for their formats are unknown: in/b.pdf\n" in capsys.readouterr().err

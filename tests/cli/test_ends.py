@@ -161,6 +161,9 @@ def test_a_job_works_with_its_standard_streams_closed(tmp_path: Path, closed: st
         ("embed - --format txt --out out --emulator -q <&-", 5, "standard input: it is closed"),
         ("models >&-", 1, "standard output, where the result goes, is closed"),
         ("models >/dev/full", 7, "standard output cannot be written: No space left on device"),
+        ("--version >/dev/full", 7, "standard output cannot be written: No space left on device"),
+        ("embed --help >/dev/full", 7, "standard output cannot be written: No space left on device"),
+        ("estimate in.txt >/dev/full", 7, "standard output cannot be written: No space left on device"),
         ("estimate in.txt >&-", 1, "standard output, where the result goes, is closed"),
     ],
 )

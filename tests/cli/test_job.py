@@ -104,7 +104,7 @@ async def test_a_job_that_leaves_out_bad_rows_and_is_killed_ends_with_the_files_
     source.write_bytes(b"\n".join(lines))
     options = (*SMALL, "--on-bad-row", "skip", "--layout", layout)
     assert await run(emulator, source, "--out", undisturbed, *options) == (0, "", "")
-    await killed_again_and_again(source, killed, 20 if layout == "table" else 7, emulator, *options)
+    await killed_again_and_again(source, killed, 20, emulator, *options)
     where = "." if layout == "table" else "_table"
     assert_same_table(table_of(killed / where), table_of(undisturbed / where))
     assert table_of(killed / where)["row"].to_pylist() == [n for n in range(6_000) if n % 50 != 7]
