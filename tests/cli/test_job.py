@@ -94,7 +94,7 @@ async def test_a_job_killed_twenty_times_ends_with_the_table_of_an_undisturbed_r
     assert_same_table(table_of(killed), table_of(undisturbed))
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(360)
 @pytest.mark.parametrize("layout", ["table", "documents", "vectors"])
 async def test_a_job_that_leaves_out_bad_rows_and_is_killed_ends_with_the_files_of_an_undisturbed_run(
     tmp_path: Path, emulator: Emulator, layout: str
