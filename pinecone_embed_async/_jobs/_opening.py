@@ -142,11 +142,9 @@ def open_job(
 ) -> Iterator[Job]:
     """Open the job of a folder, or begin one; the folder is held while the block runs.
 
-    Inputs that are not known yet are read once, to be checked.
-
     Args:
         path: The folder.
-        files: The input.
+        files: The input; read once to be checked, unless it is known.
         columns: The fields taken from each record.
         take_fingerprint: Takes the fingerprint of the job.
         options: What is done with the job.
@@ -181,13 +179,12 @@ def open_job(
         remembered.save(portion)
         ledger = JobLedger(portion, store.done, store.failed, store.skipped, retry_failures=chosen.retry_failures)
         _check_skipped(ledger, path, chosen)
-        is_deduped = chosen.dedupe and not ledger.is_settled
         job = Job(
             store,
             ledger,
             source.read,
             KeptColumns(columns.keep, checked.kept, is_settled=source.can_be_checked),
-            copies=_choose_copies(ledger, source.read(portion.first_row)) if is_deduped else NO_COPIES,
+            copies=_choose_copies(ledger, source) if chosen.dedupe else NO_COPIES,
             folder=path,
             remember=remembered.save,
             skip_bad_rows=chosen.skip_bad_rows,
@@ -280,9 +277,11 @@ class _Remembered:
             self._saved = now_there
 
 
-def _choose_copies(ledger: JobLedger, rows: Iterable[Row | BadRow]) -> Copies:
+def _choose_copies(ledger: JobLedger, source: _Input) -> Copies:
+    if ledger.is_settled:
+        return NO_COPIES
     digests = TextDigests()
-    for row in rows:
+    for row in source.read(ledger.portion.first_row):
         if isinstance(row, BadRow):
             digests.add_none()
         else:
