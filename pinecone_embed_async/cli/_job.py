@@ -126,7 +126,9 @@ class _Run:
             return self._end(status_of(error), f"{error}; what is done is kept: {_CURED}")
         except EmbedError as error:
             message = advice_on(error, self._settings.model, KNOWN_MODELS)
-            return self._end(status_of(error), f"{message}; {_KEPT}")
+            status = status_of(error)
+            kept = f"what is done is kept: {_CURED}" if status is ExitStatus.NOTHING_POSSIBLE else _KEPT
+            return self._end(status, f"{message}; {kept}")
         except Exception as error:  # noqa: BLE001 - a person at a terminal gets one line, and a program its end
             return self._end(status_of(error), f"unexpected {type(error).__name__}: {error}; what is done is kept: {_CURED}")
         return self._end(*self._outcome())

@@ -310,6 +310,7 @@ async def test_rows_that_met_a_wrong_key_are_missing_and_not_failed(
         assert await asyncio.to_thread(cli, "embed", str(source), "--out", str(out), "-q") == 3
     err = capsys.readouterr().err
     assert "401" in err
+    assert "once this is put right, the same command goes on" in err
     assert "wrong-key" not in err
     assert await in_thread(emulator, source, "--out", out, "-q") == 0
     assert table_of(out)["row"].to_pylist() == list(range(20))
