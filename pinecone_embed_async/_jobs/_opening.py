@@ -9,15 +9,17 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from pinecone_embed_async._jobs._checking import RowCheck
 from pinecone_embed_async._jobs._duplicates import NO_COPIES, Copies, TextDigests
 from pinecone_embed_async._jobs._errors import JobChangedError, OutputError, SourceError
+from pinecone_embed_async._jobs._exports import fitting_rows
 from pinecone_embed_async._jobs._files import PARTIAL_SUFFIX, file_errors, open_own
 from pinecone_embed_async._jobs._fingerprint import Fingerprint, InputPrint, has_grown
 from pinecone_embed_async._jobs._folder import OutputFolder, Portion, held_folder
 from pinecone_embed_async._jobs._inputs import InputFile
 from pinecone_embed_async._jobs._job import Job
 from pinecone_embed_async._jobs._kept import KeptColumns, KeptTypes, check_kept_names, kept_of
-from pinecone_embed_async._jobs._layouts import Layout, check_layout, fitting_rows
+from pinecone_embed_async._jobs._layouts import Layout, check_layout
 from pinecone_embed_async._jobs._ledger import JobLedger, choose_portion, occupied
 from pinecone_embed_async._jobs._rowset import RowSet
 from pinecone_embed_async._jobs._sources import BadRow, Columns, Row, StandardInput, read_all_rows, read_bytes
@@ -25,8 +27,6 @@ from pinecone_embed_async._jobs._store import Store
 
 TakeFingerprint = Callable[[Sequence[InputFile], Iterable[InputPrint]], Fingerprint]
 """Takes the fingerprint of a job, given its files and what is known of them."""
-
-_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,50 +74,51 @@ class _Checked:
     warnings: tuple[str, ...] = ()
 
 
-def _check(rows: Iterable[Row | BadRow], columns: Columns, before: Any, options: Options) -> _Checked:
-    """Read all rows before anything is spent: find those that cannot be embedded, count, and determine the types.
-
-    Raises:
-        SourceError: Rows cannot be embedded, or have one id, and must not.
-    """
-    types = KeptTypes(columns.keep, before)
-    ids = TextDigests()
-    bad: list[BadRow] = []
-    count = bad_count = 0
-    for row in rows:
-        count += 1
-        if isinstance(row, BadRow):
-            bad_count += 1
-            if len(bad) < _NAMED:
-                bad.append(row)
-            continue
-        types.show(row)
-        if columns.id is not None:
-            ids.add(row.id)
-    if bad and not options.skip_bad_rows:
-        raise SourceError(refusal_of(bad, bad_count))
-    warnings = types.mixed()
-    repeated = ids.repeated()
-    if repeated:
-        told = f"{repeated:,} {'row has' if repeated == 1 else 'rows have'} the id of an earlier row"
-        if options.unique_ids:
-            raise SourceError(f"{told}, and --unique-ids was given")
-        warnings.append(f"{told}; --unique-ids makes this an error")
-    return _Checked(count, types.schema(), tuple(warnings))
-
-
-def refusal_of(bad: Sequence[BadRow], count: int) -> str:
-    """The message about rows that cannot be embedded.
+class _Input:
+    """The input of a run.
 
     Args:
-        bad: The first of them.
-        count: How many there are.
+        files: Its files.
+        columns: The fields taken from each record.
+        fingerprint: Its fingerprint, with the states of the files.
+        options: What the run does.
     """
-    cure = "--on-bad-row skip leaves such rows out"
-    if count == 1:
-        return f"{bad[0]}; {cure}"
-    more = f"; and {count - len(bad):,} more" if count > len(bad) else ""
-    return f"{count:,} rows cannot be embedded: {'; '.join(map(str, bad))}{more}; {cure}"
+
+    def __init__(self, files: Sequence[InputFile], columns: Columns, fingerprint: Fingerprint, options: Options) -> None:
+        self._files = files
+        self._columns = columns
+        self._stamps = fingerprint.stamps()
+        self._options = options
+
+    @property
+    def can_be_checked(self) -> bool:
+        """Whether it can be read before it is embedded: standard input can be read once only."""
+        return all(file.path is not None for file in self._files)
+
+    def read(self, first_row: int, source: StandardInput | None = None) -> Iterator[Row | BadRow]:
+        """Read its rows; the first has the number `first_row`."""
+        rows = read_all_rows(self._files, self._columns, first_row=first_row, stamps=self._stamps, source=source)
+        layout = self._options.layout
+        return rows if layout is None else fitting_rows(rows, layout, self._columns.keep)
+
+    def check(self, first_row: int = 0, before: Any = None, earlier_ids: Iterable[str] = ()) -> _Checked:
+        """Read all rows before anything is spent: find those that cannot be embedded, count, and determine the types.
+
+        Args:
+            first_row: The number of the first.
+            before: The kept columns that there are already.
+            earlier_ids: The ids of the rows that are there already.
+
+        Raises:
+            SourceError: Rows cannot be embedded, or have one id, and must not.
+        """
+        types = KeptTypes(self._columns.keep, before)
+        has_ids = self._columns.id is not None
+        rows = RowCheck(has_ids=has_ids, earlier_ids=earlier_ids if has_ids else ())
+        for row in rows.embeddable(self.read(first_row)):
+            types.show(row)
+        told = rows.warnings(skip_bad_rows=self._options.skip_bad_rows, unique_ids=self._options.unique_ids)
+        return _Checked(rows.rows, types.schema(), (*types.mixed(), *told))
 
 
 def _check_whose(folder: OutputFolder, path: Path, *, known: bool) -> None:
@@ -141,11 +142,9 @@ def open_job(
 ) -> Iterator[Job]:
     """Open the job of a folder, or begin one; the folder is held while the block runs.
 
-    Inputs that are not known yet are read once, to be checked.
-
     Args:
         path: The folder.
-        files: The input.
+        files: The input; read once to be checked, unless it is known.
         columns: The fields taken from each record.
         take_fingerprint: Takes the fingerprint of the job.
         options: What is done with the job.
@@ -164,40 +163,28 @@ def open_job(
         if chosen.saves_standard_input:
             files = [stack.enter_context(_readable_again(file, path)) for file in files]
         now = take_fingerprint(files, [each for portion in before for each in portion.fingerprint.inputs])
-
-        def read(first_row: int, source: StandardInput | None = None) -> Iterator[Row | BadRow]:
-            rows = read_all_rows(files, columns, first_row=first_row, stamps=now.stamps(), source=source)
-            return rows if chosen.layout is None else fitting_rows(rows, chosen.layout, columns.keep)
-
-        can_be_checked = all(file.path is not None for file in files)
+        source = _Input(files, columns, now, chosen)
         # Before the folder is cleared, so that an unreadable input does not cost the old output.
-        checked = _check(read(0), columns, None, chosen) if chosen.overwrite and can_be_checked else None
+        checked = source.check() if chosen.overwrite and source.can_be_checked else None
         if chosen.overwrite:
             folder.clear()
             folder.lay_out(chosen.layout)
         store = stack.enter_context(Store(folder))
         place, portions = _portion_of(store, before, now, files, path, chosen)
-        portion = portions[place]
-        kept = None if store.schema is None else kept_of(store.schema)
-        is_known = checked is not None or (portion.rows is not None and kept is not None and not chosen.unique_ids)
-        checked = checked or _Checked(portion.rows, kept)
-        if can_be_checked and not is_known:
-            checked = _check(read(portion.first_row), columns, kept, chosen)
+        checked = checked or _checked(source, store, portions[place], chosen)
         store.unify_parts(checked.kept)
         remembered = _Remembered(folder, before, portions, place)
-        portion = replace(portion, rows=checked.rows)
+        portion = replace(portions[place], rows=checked.rows)
         # After the check, so that an input corrected after a failed check is not another job's.
         remembered.save(portion)
         ledger = JobLedger(portion, store.done, store.failed, store.skipped, retry_failures=chosen.retry_failures)
         _check_skipped(ledger, path, chosen)
-        copies = _choose_copies(ledger, read(portion.first_row)) if chosen.dedupe and not ledger.is_settled else NO_COPIES
-        kept_columns = KeptColumns(columns.keep, checked.kept, is_settled=can_be_checked)
         job = Job(
             store,
             ledger,
-            read,
-            kept_columns,
-            copies=copies,
+            source.read,
+            KeptColumns(columns.keep, checked.kept, is_settled=source.can_be_checked),
+            copies=_choose_copies(ledger, source) if chosen.dedupe else NO_COPIES,
             folder=path,
             remember=remembered.save,
             skip_bad_rows=chosen.skip_bad_rows,
@@ -205,6 +192,15 @@ def open_job(
         )
         job.warnings += checked.warnings
         yield job
+
+
+def _checked(source: _Input, store: Store, portion: Portion, options: Options) -> _Checked:
+    """Check the input, unless it is known from an earlier run, or cannot be read twice."""
+    kept = None if store.schema is None else kept_of(store.schema)
+    is_known = portion.rows is not None and kept is not None and not options.unique_ids
+    if is_known or not source.can_be_checked:
+        return _Checked(portion.rows, kept)
+    return source.check(portion.first_row, kept, store.ids_before(portion.first_row))
 
 
 def _check_options(path: Path, columns: Columns, options: Options) -> None:
@@ -281,9 +277,11 @@ class _Remembered:
             self._saved = now_there
 
 
-def _choose_copies(ledger: JobLedger, rows: Iterable[Row | BadRow]) -> Copies:
+def _choose_copies(ledger: JobLedger, source: _Input) -> Copies:
+    if ledger.is_settled:
+        return NO_COPIES
     digests = TextDigests()
-    for row in rows:
+    for row in source.read(ledger.portion.first_row):
         if isinstance(row, BadRow):
             digests.add_none()
         else:

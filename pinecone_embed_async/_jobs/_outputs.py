@@ -13,10 +13,10 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from pinecone_embed_async._jobs._errors import OutputError
-from pinecone_embed_async._jobs._failures import cause_of, failure_line
+from pinecone_embed_async._jobs._failures import cause_of, failure_line, skipped_row
 from pinecone_embed_async._jobs._files import PARTIAL_SUFFIX, file_errors, replacing
 from pinecone_embed_async._jobs._inputs import InputFile
-from pinecone_embed_async._jobs._sources import Row
+from pinecone_embed_async._jobs._sources import BadRow, Row
 from pinecone_embed_async._jobs._table import Embeddings, RowIndices, vector_columns
 from pinecone_embed_async._results import DenseEmbeddings
 
@@ -97,23 +97,33 @@ def check_space(path: Path, rows: int, dimension: int | None) -> None:
         raise OutputError(f"{path}: it will have {needed:,} bytes at least, and there is space for {free:,}")
 
 
-def write_output(path: Path, rows: Sequence[Row], embeddings: Embeddings) -> None:
+def write_output(path: Path, rows: Sequence[Row], embeddings: Embeddings, *, skipped: Sequence[BadRow] = ()) -> None:
     """Write embeddings, and beside them what is not embedded, in the format of the suffix of `path`.
 
     Row i of `embeddings` belongs to `rows[i]`. `.jsonl` and Parquet hold the rows that are embedded, in order; in `.npy` the
-    others are NaN, so that row i stays row i. Both files are written beside their targets, synced and then renamed: a file
-    of an earlier run is replaced by a whole one or stays. If all is embedded, a failures file of an earlier run is removed.
+    others are NaN, and so are the skipped ones, so that row i of the input stays row i. Both files are written beside their
+    targets, synced and then renamed: a file of an earlier run is replaced by a whole one or stays. If all is embedded, a
+    failures file of an earlier run is removed.
+
+    Args:
+        path: The output.
+        rows: The rows that were to be embedded.
+        embeddings: Their embeddings.
+        skipped: The rows between them that cannot be embedded.
 
     Raises:
         OutputError: The file system refused, or sparse embeddings were to go to `.npy`.
     """
-    complete = bool(embeddings.embedded.all())
-    write = _WRITERS[output_format(path)]
+    complete = bool(embeddings.embedded.all()) and not skipped
+    written_as = output_format(path)
     with replacing(path, follow=True) as file:
-        write(file, rows, embeddings, np.flatnonzero(embeddings.embedded))
+        if written_as is OutputFormat.NPY:
+            _write_npy(file, rows, embeddings, len(rows) + len(skipped))
+        else:
+            _WRITERS[written_as](file, rows, embeddings, np.flatnonzero(embeddings.embedded))
         if not complete:
             with replacing(failures_path(path), private=True, follow=True) as failures_file:
-                _write_failures(failures_file, rows, embeddings)
+                _write_failures(failures_file, rows, embeddings, skipped)
     if complete:
         with file_errors(failures_path(path)):
             failures_path(path).unlink(missing_ok=True)
@@ -134,10 +144,14 @@ def _write_jsonl(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings, ke
         file.write(encode(record) + b"\n")
 
 
-def _write_npy(file: BinaryIO, _rows: Sequence[Row], embeddings: Embeddings, _kept: RowIndices) -> None:
+def _write_npy(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings, count: int) -> None:
     if not isinstance(embeddings, DenseEmbeddings):
         raise OutputError("a .npy file holds dense vectors only; write sparse ones to .parquet or .jsonl")
-    np.save(file, embeddings.vectors, allow_pickle=False)
+    vectors = embeddings.vectors
+    if count > len(rows):
+        vectors = np.full((count, vectors.shape[1]), np.nan, np.float32)
+        vectors[[row.number for row in rows]] = embeddings.vectors
+    np.save(file, vectors, allow_pickle=False)
 
 
 def _write_parquet(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings, kept: RowIndices) -> None:
@@ -157,16 +171,16 @@ def _write_parquet(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings, 
             writer.close()
 
 
-def _write_failures(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings) -> None:
+def _write_failures(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings, skipped: Sequence[BadRow]) -> None:
     causes = {index: failure.error for failure in embeddings.failures for index in failure.indices}
     for index in np.flatnonzero(~embeddings.embedded).tolist():
         error = causes.get(index)
         cause = (None, "not tried: the run ended before") if error is None else cause_of(error)
         file.write(failure_line(rows[index], *cause))
+    file.writelines(failure_line(row, *cause) for row, cause in map(skipped_row, skipped))
 
 
 _WRITERS: dict[OutputFormat, Callable[[BinaryIO, Sequence[Row], Embeddings, RowIndices], None]] = {
     OutputFormat.JSONL: _write_jsonl,
-    OutputFormat.NPY: _write_npy,
     OutputFormat.PARQUET: _write_parquet,
 }

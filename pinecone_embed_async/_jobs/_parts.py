@@ -11,10 +11,11 @@ import pyarrow as pa
 from pyarrow import ipc, parquet
 
 from pinecone_embed_async._jobs._errors import OutputError
+from pinecone_embed_async._jobs._exports import documents_of, vectors_of, with_terms
 from pinecone_embed_async._jobs._files import replacing
 from pinecone_embed_async._jobs._journal import Span
 from pinecone_embed_async._jobs._kept import VECTOR_COLUMNS, conformed, joined, with_kept
-from pinecone_embed_async._jobs._layouts import Layout, LayoutName, documents_of, vectors_of, with_terms
+from pinecone_embed_async._jobs._layouts import Layout, LayoutName
 from pinecone_embed_async._jobs._rowset import RowNumbers, are_among
 
 BYTES_PER_GROUP = 8 * 2**20
@@ -51,9 +52,11 @@ class Segment:
 
     def __init__(self, path: Path, spans: Sequence[Span]) -> None:
         self._tables: list[Any] = []
+        self._mapped: mmap.mmap | None = None
         if spans:
             with path.open("rb") as file:
-                buffer = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            buffer = pa.py_buffer(self._mapped)
             for start, length in spans:
                 with ipc.open_stream(buffer.slice(start, length)) as reader:
                     self._tables.append(reader.read_all())
@@ -68,6 +71,11 @@ class Segment:
     def row_numbers(self) -> RowNumbers:
         """The row numbers of all tables, sorted as far as whole tables go; int64."""
         return np.concatenate([np.empty(0, np.int64), *(table["row"].to_numpy() for table in self._tables)])
+
+    def ids_before(self, stop: int) -> Iterator[str]:
+        """The ids of the rows with numbers below `stop`."""
+        for table in self._tables:
+            yield from _ids_before(table, stop)
 
     def sorted_groups(self, schema: Any) -> Iterator[Any]:
         """The rows in the order of their numbers, as tables of `BYTES_PER_GROUP` bytes, about.
@@ -91,6 +99,9 @@ class Segment:
                 yield together.slice(int(places[0]), len(places))
             else:
                 yield together.combine_chunks().take(pa.array(places))
+            if self._mapped is not None:
+                # What was read in place counts as memory of this process otherwise, up to the size of a part.
+                self._mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def write_part(path: Path, segment: Segment, schema: Any) -> None:
@@ -203,6 +214,25 @@ def part_rows(path: Path) -> Iterator[RowNumbers]:
                 yield batch.column(0).to_numpy()
     except (OSError, pa.ArrowException, KeyError) as error:
         raise _unreadable(path, error) from error
+
+
+def part_ids(path: Path, stop: int) -> Iterator[str]:
+    """The ids of the rows of a part with numbers below `stop`.
+
+    Raises:
+        OutputError: It is no part of a job, or damaged.
+    """
+    try:
+        with parquet.ParquetFile(path) as part:
+            for batch in part.iter_batches(65536, columns=["row", "id"]):
+                yield from _ids_before(batch, stop)
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _ids_before(rows: Any, stop: int) -> list[str]:
+    ids: list[str] = rows.filter(pa.array(rows.column("row").to_numpy() < stop)).column("id").to_pylist()
+    return ids
 
 
 def part_vectors(path: Path, rows: RowNumbers) -> Iterator[Any]:

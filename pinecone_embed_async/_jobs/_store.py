@@ -13,6 +13,7 @@ from pinecone_embed_async._jobs._parts import (
     Segment,
     encode_batch,
     export_part,
+    part_ids,
     part_rows,
     part_schema,
     part_size,
@@ -280,6 +281,18 @@ class Store:
         """
         for number in self._folder.parts():
             yield from part_vectors(self._folder.part_path(number), rows)
+
+    def ids_before(self, stop: int) -> Iterator[str]:
+        """The ids of the embedded rows with numbers below `stop`.
+
+        Raises:
+            OutputError: A part cannot be read.
+        """
+        if not stop:
+            return
+        for number in self._folder.parts():
+            yield from part_ids(self._folder.part_path(number), stop)
+        yield from _segment(self._journal.path, self._journal.spans).ids_before(stop)
 
     def causes(self, rows: RowSet) -> dict[int, Cause]:
         """Why some rows failed, those among `rows` that did.

@@ -1,7 +1,8 @@
 """The command line `pinecone-embed`.
 
 `cli` is the whole of it as a plain function; `main` is what the installed script calls. Typer, rich and pyarrow come with
-the extra `cli` and are imported when a command runs, so that without them there is one clear line instead of a traceback.
+the extra `cli` and are imported when a command needs them, so that without them there is one clear line instead of a
+traceback.
 """
 
 import contextlib
@@ -12,8 +13,7 @@ import sys
 
 from pinecone_embed_async.cli._output import print_error
 from pinecone_embed_async.cli._signals import Stopped, status_of_stop, stoppable
-
-_EXTRA = ("pyarrow", "rich", "typer")
+from pinecone_embed_async.cli._statuses import missing_extra
 
 
 def cli(*arguments: str) -> int:
@@ -26,9 +26,10 @@ def cli(*arguments: str) -> int:
         # A dependency of it may be missing, and this function reports that.
         from pinecone_embed_async.cli._app import run  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in _EXTRA:
+        message = missing_extra(error)
+        if message is None:
             raise
-        print_error(f"the command line needs {error.name}; install it with: pip install 'pinecone-embed-async[cli]'")
+        print_error(message)
         return 1
     return run(arguments)
 

@@ -1,56 +1,71 @@
 """The commands and their options; what they do is in the modules beside this one."""
 
 import contextlib
-import math
-import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated
 
-import msgspec
 import typer
 from typer.exceptions import TyperException
 
-from pinecone_embed_async import ConfigurationError, EmbedError, Quota, SqliteCache, __version__
-from pinecone_embed_async._jobs._errors import OutputError
-from pinecone_embed_async._jobs._inputs import find_inputs, passed_over
-from pinecone_embed_async._jobs._layouts import DEFAULT_NAMESPACE, Layout, LayoutName
-from pinecone_embed_async._jobs._opening import Options
-from pinecone_embed_async._jobs._outputs import output_format
-from pinecone_embed_async._jobs._sources import Columns
-from pinecone_embed_async._jobs._templates import FieldText, TextSource, parse_template
-from pinecone_embed_async._models import PLANS
-from pinecone_embed_async._rate_limit import PlanName
-from pinecone_embed_async.cli import _demo, _embed, _estimate, _job, _models, _serve
+from pinecone_embed_async import ConfigurationError, EmbedError, SqliteCache, __version__
+from pinecone_embed_async._jobs._inputs import find_inputs
+from pinecone_embed_async._jobs._layouts import DEFAULT_NAMESPACE, LayoutName
+from pinecone_embed_async.cli._arguments import (
+    about_passed_over,
+    check_seconds,
+    check_service,
+    layout_of,
+    parameters_of,
+    quota_of,
+    text_source,
+    writing_result,
+)
 from pinecone_embed_async.cli._connection import Settings, check_settings
 from pinecone_embed_async.cli._options import (
+    DEFAULT_QUERY,
     AllowHttp,
+    Append,
     BadRows,
     BaseUrl,
     BatchSize,
+    CacheFile,
     Concurrency,
     DecoderOption,
     Dedupe,
     Delimiter,
     Dimension,
+    Events,
     Format,
+    IdField,
     Inputs,
     InputType,
+    Keep,
+    LayoutOption,
     Model,
+    MostTokens,
+    Namespace,
+    NoBlank,
+    OnBadRow,
+    Out,
+    Overwrite,
     Parameter,
     Price,
     Quiet,
     QuotaOption,
+    RetryFailures,
     Text,
     TextField,
+    Timeout,
     Truncate,
+    UniqueIds,
+    VectorField,
     WithEmulator,
 )
 from pinecone_embed_async.cli._output import PROGRAM, print_end, print_error
 from pinecone_embed_async.cli._signals import Stopped, status_of_stop
-from pinecone_embed_async.cli._statuses import KeyMissingError, status_of
-from pinecone_embed_async.emulator import Emulator, ServiceQuota, parse_fault
+from pinecone_embed_async.cli._statuses import missing_extra, status_of
 
 _DEFAULT_MODEL = "multilingual-e5-large"
 _SIGNALS = 128
@@ -69,7 +84,7 @@ app = typer.Typer(
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status; every error becomes one line on standard error."""
     try:
-        return int(app(args=list(arguments), prog_name=PROGRAM, standalone_mode=False) or 0)
+        return _run(arguments)
     except (Stopped, KeyboardInterrupt) as stop:
         status, message = status_of_stop(stop), "stopped; nothing was written"
     except TyperException as error:
@@ -79,13 +94,23 @@ def run(arguments: Sequence[str]) -> int:
     except EmbedError as error:
         status, message = status_of(error), str(error)
     except Exception as error:  # noqa: BLE001 - a person at a terminal gets one line, whatever the error
-        status, message = status_of(error), f"unexpected {type(error).__name__}: {error}"
+        status, message = status_of(error), missing_extra(error) or f"unexpected {type(error).__name__}: {error}"
     if status < _SIGNALS or not {"-q", "--quiet"} & set(arguments):
         print_error(message)
     # What gets here has ended no run that could tell its end itself.
     if arguments[:1] == ("embed",) and "--json" in arguments:
         print_end(status, message)
     return int(status)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    # Help and version are printed by Typer and not by a command. To a standard output that is closed nobody wants them.
+    if sys.stdout is not None and not {"-h", "--help", "--version"}.isdisjoint(arguments):
+        # A reader that went away has what it wanted.
+        with contextlib.suppress(BrokenPipeError), writing_result():
+            return int(app(args=list(arguments), prog_name=PROGRAM, standalone_mode=False) or 0)
+        return 0
+    return int(app(args=list(arguments), prog_name=PROGRAM, standalone_mode=False) or 0)
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - typer's signature
@@ -113,67 +138,22 @@ def _root(
 def embed(
     inputs: Inputs,
     *,
-    out: Annotated[
-        str,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FOLDER|FILE",
-            help="A folder for Parquet parts (a name without a suffix, or with / behind it), or one file .jsonl, .npy or "
-            ".parquet.",
-        ),
-    ],
+    out: Out,
     input_format: Format = None,
     text_field: TextField = None,
     text: Text = None,
-    id_field: Annotated[
-        str | None,
-        typer.Option(
-            "--id-field",
-            metavar="NAME",
-            help="The field or column with the id. Default: the row's number from 0.",
-        ),
-    ] = None,
+    id_field: IdField = None,
     delimiter: Delimiter = None,
-    on_bad_row: Annotated[
-        BadRows,
-        typer.Option(
-            "--on-bad-row",
-            help="What to do with a row that cannot be embedded: no such field, not text, not JSON, not UTF-8. skip leaves "
-            "it out, and lists it in _failures.jsonl.",
-        ),
-    ] = BadRows.FAIL,
-    no_blank: Annotated[
-        bool, typer.Option("--no-blank", help="A text without a visible character is a row that cannot be embedded.")
-    ] = False,
-    unique_ids: Annotated[bool, typer.Option("--unique-ids", help="Two rows with one id are an error.")] = False,
-    layout: Annotated[
-        LayoutName,
-        typer.Option(
-            "--layout",
-            help="What the folder holds: a table; or files for an index to import, JSON lines of documents or Parquet of "
-            "vectors, beside the table.",
-        ),
-    ] = LayoutName.TABLE,
-    namespace: Annotated[
-        str, typer.Option("--namespace", metavar="NAME", help="The index's namespace, of --layout documents or vectors.")
-    ] = DEFAULT_NAMESPACE,
-    vector_field: Annotated[
-        str, typer.Option("--vector-field", metavar="NAME", help="The vector's field, of --layout documents.")
-    ] = "vector",
-    keep: Annotated[
-        list[str] | None,
-        typer.Option("--keep", metavar="NAME", help="A field to carry along into the folder's table; may be repeated."),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Remove the job that is in the folder and begin anew.")
-    ] = False,
-    append: Annotated[
-        bool, typer.Option("--append", help="Add the rows of another input to the table in the folder.")
-    ] = False,
-    retry_failures: Annotated[
-        bool, typer.Option("--retry-failures", help="Embed just the rows that failed before.")
-    ] = False,
+    on_bad_row: OnBadRow = BadRows.FAIL,
+    no_blank: NoBlank = False,
+    unique_ids: UniqueIds = False,
+    layout: LayoutOption = LayoutName.TABLE,
+    namespace: Namespace = DEFAULT_NAMESPACE,
+    vector_field: VectorField = "vector",
+    keep: Keep = None,
+    overwrite: Overwrite = False,
+    append: Append = False,
+    retry_failures: RetryFailures = False,
     model: Model = _DEFAULT_MODEL,
     input_type: InputType = "passage",
     dimension: Dimension = None,
@@ -184,32 +164,14 @@ def embed(
     batch_size: BatchSize = None,
     decoder: DecoderOption = None,
     dedupe: Dedupe = False,
-    timeout: Annotated[
-        float | None,
-        typer.Option("--timeout", metavar="SECONDS", help="Give up on what is not embedded by then. Default: never."),
-    ] = None,
-    max_tokens: Annotated[
-        int | None,
-        typer.Option(
-            "--max-tokens", min=1, metavar="N", help="Begin no request that would make this run cost more, by its estimate."
-        ),
-    ] = None,
+    timeout: Timeout = None,
+    max_tokens: MostTokens = None,
     price: Price = None,
-    cache: Annotated[
-        Path | None,
-        typer.Option(
-            "--cache",
-            metavar="FILE",
-            help="Keep vectors in this file, and take from it those that were paid for before.",
-        ),
-    ] = None,
+    cache: CacheFile = None,
     base_url: BaseUrl = None,
     allow_http: AllowHttp = False,
     emulator: WithEmulator = False,
-    events: Annotated[
-        bool,
-        typer.Option("--json", help="Tell the progress of a job as JSON objects on standard output, one a line."),
-    ] = False,
+    events: Events = False,
     quiet: Quiet = False,
 ) -> int:
     """Embed the rows of files into a folder of Parquet parts, or into one file.
@@ -231,13 +193,17 @@ def embed(
       pinecone-embed embed notes.txt --out notes.parquet --emulator
       zcat log.gz | pinecone-embed embed - --format txt --out log.npy
     """  # noqa: D301 - \b is typer's mark for lines to keep
+    from pinecone_embed_async._jobs._opening import Options
+    from pinecone_embed_async._jobs._sources import Columns
+    from pinecone_embed_async.cli import _embed, _job
+
     if events and sys.stdout is None:
         raise ConfigurationError("--json writes to standard output, which is closed")
-    _check_seconds(timeout, "--timeout")
+    check_seconds(timeout, "--timeout")
     settings = Settings(
         model=model,
-        parameters=_parameters(parameter or [], input_type=input_type, dimension=dimension, truncate=truncate),
-        quota=_quota(quota),
+        parameters=parameters_of(parameter or [], input_type=input_type, dimension=dimension, truncate=truncate),
+        quota=quota_of(quota),
         concurrency=concurrency,
         batch_size=batch_size,
         decoder=decoder,
@@ -255,20 +221,19 @@ def embed(
             raise ConfigurationError("--cache is of no use with --emulator: each has another address, and so other vectors")
         # Found out now, not when all inputs are read.
         SqliteCache(cache)
-    columns = Columns(text=_text_source(text_field, text), id=id_field, keep=tuple(keep or ()), no_blank=no_blank)
+    columns = Columns(text=text_source(text_field, text), id=id_field, keep=tuple(keep or ()), no_blank=no_blank)
     path = Path(out)
     # Before anything is written: a job would be remembered as one that cannot be.
-    _check_service(settings)
+    check_service(settings)
     check_settings(settings)
-    if not _is_folder(out):
+    warnings = about_passed_over(inputs, input_format, path)
+    if not _embed.is_folder(out):
         given = {
             "--keep": keep,
             "--overwrite": overwrite,
             "--append": append,
             "--retry-failures": retry_failures,
             "--json": events,
-            "--on-bad-row": on_bad_row is BadRows.SKIP,
-            "--unique-ids": unique_ids,
             "--layout": layout is not LayoutName.TABLE,
             "--max-tokens": max_tokens,
         }
@@ -276,7 +241,10 @@ def embed(
             if value:
                 raise ConfigurationError(f"{name} is for jobs; give --out a folder")
         files = find_inputs(inputs, format=input_format, delimiter=delimiter)
-        return _embed.embed_to_file(files, out=path, columns=columns, settings=settings)
+        for warning in warnings:
+            print_error(warning)
+        rows = _embed.RowChoice(columns=columns, skip_bad_rows=on_bad_row is BadRows.SKIP, unique_ids=unique_ids)
+        return _embed.embed_to_file(files, out=path, rows=rows, settings=settings)
     if overwrite + append + retry_failures > 1:
         raise ConfigurationError("--overwrite, --append and --retry-failures exclude one another")
     files = find_inputs(inputs, format=input_format, leave_out=path, delimiter=delimiter)
@@ -287,11 +255,10 @@ def embed(
         dedupe=dedupe,
         skip_bad_rows=on_bad_row is BadRows.SKIP,
         unique_ids=unique_ids,
-        layout=_layout(layout, namespace, vector_field),
+        layout=layout_of(layout, namespace, vector_field),
         most_tokens=max_tokens,
     )
-    over = () if input_format is not None else tuple(passed_over(inputs, leave_out=path))
-    job = _job.JobSettings(columns=columns, options=options, events=events, passed_over=over)
+    job = _job.JobSettings(columns=columns, options=options, events=events, warnings=warnings)
     return _job.embed_to_folder(files, out=path, job=job, settings=settings)
 
 
@@ -312,6 +279,8 @@ def estimate(
         bool, typer.Option("--dedupe", help="Count equal texts once, as `embed --dedupe` sends them.")
     ] = False,
     delimiter: Delimiter = None,
+    on_bad_row: OnBadRow = BadRows.FAIL,
+    no_blank: NoBlank = False,
     price: Price = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> int:
@@ -327,17 +296,23 @@ def estimate(
       pinecone-embed estimate docs.jsonl --text-field body
       pinecone-embed estimate corpus/ --text '{title}\\n{body}' --dedupe --json
     """  # noqa: D301 - \b is typer's mark for lines to keep
+    from pinecone_embed_async._jobs._sources import Columns
+    from pinecone_embed_async.cli import _estimate
+
     settings = Settings(
         model=model,
-        parameters=_parameters(parameter or [], input_type=input_type, dimension=dimension, truncate=truncate),
+        parameters=parameters_of(parameter or [], input_type=input_type, dimension=dimension, truncate=truncate),
         batch_size=batch_size,
         dedupe=dedupe,
+        price=price,
     )
-    columns = Columns(text=_text_source(text_field, text))
+    columns = Columns(text=text_source(text_field, text), no_blank=no_blank)
     check_settings(settings)
     files = find_inputs(inputs, format=input_format, delimiter=delimiter)
-    with _standard_output():
-        return _estimate.print_estimate(files, columns, settings, as_json=as_json, price=price)
+    for warning in about_passed_over(inputs, input_format):
+        print_error(warning)
+    with writing_result():
+        return _estimate.print_estimate(files, columns, settings, as_json=as_json, skip_bad_rows=on_bad_row is BadRows.SKIP)
 
 
 @app.command()
@@ -352,22 +327,24 @@ def models(
 
     Those that this version knows, without a key; with --live those that the service has now.
     """
+    from pinecone_embed_async.cli import _models
+
     settings = Settings(model=_DEFAULT_MODEL, base_url=base_url, allow_http=allow_http, emulator=emulator)
     if live:
-        _check_service(settings)
-        with _standard_output():
+        check_service(settings)
+        with writing_result():
             _models.print_live(settings)
     elif base_url or allow_http or emulator:
         raise ConfigurationError("--base-url, --allow-http and --emulator say whom --live asks; add --live")
     else:
-        with _standard_output():
+        with writing_result():
             _models.print_known()
     return 0
 
 
 @app.command()
 def demo(
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="What to look for.")] = _demo.DEFAULT_QUERY,
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="What to look for.")] = DEFAULT_QUERY,
     *,
     top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="How many docstrings to answer.")] = 5,
     model: Model = _DEFAULT_MODEL,
@@ -380,6 +357,8 @@ def demo(
 
     Against a local emulator: no account, no key, no network. Its vectors know words and parts of words, not their meaning.
     """
+    from pinecone_embed_async.cli import _demo
+
     return _demo.run_demo(query, top=top, settings=Settings(model=model, concurrency=concurrency, quiet=quiet))
 
 
@@ -419,7 +398,10 @@ def serve_emulator(
     It answers /embed and /models like the real service and prints the two lines that point clients at it, as `export`
     commands.
     """
-    _check_seconds(window, "--window")
+    from pinecone_embed_async.cli import _serve
+    from pinecone_embed_async.emulator import Emulator, ServiceQuota, parse_fault
+
+    check_seconds(window, "--window")
     rule = None if reject is None else (lambda text: reject in text)
     quota = ServiceQuota(
         tokens_per_window=quota_tokens,
@@ -437,87 +419,3 @@ def serve_emulator(
     except OSError as error:
         print_error(f"cannot listen on {host} port {port}: {error.strerror or error}")
         return 1
-
-
-@contextlib.contextmanager
-def _standard_output() -> Iterator[None]:
-    """Where a result is printed, its errors as errors of the command."""
-    if sys.stdout is None:
-        raise EmbedError("standard output, where the result goes, is closed")
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(f"standard output cannot be written: {error.strerror or error}", errno=error.errno) from None
-
-
-def _text_source(field: str | None, template: str | None) -> TextSource:
-    if template is None:
-        return FieldText(field or "text")
-    if field is not None:
-        raise ConfigurationError("--text and --text-field both say what to embed; give one")
-    return parse_template(template)
-
-
-def _layout(name: LayoutName, namespace: str, vector_field: str) -> Layout | None:
-    if name is not LayoutName.TABLE:
-        return Layout(name, namespace, vector_field)
-    if (namespace, vector_field) != (DEFAULT_NAMESPACE, "vector"):
-        raise ConfigurationError("--namespace and --vector-field are for --layout documents or vectors")
-    return None
-
-
-def _is_folder(out: str) -> bool:
-    path = Path(out)
-    if out.endswith("/") or path.is_dir() or not path.suffix:
-        return True
-    try:
-        output_format(path)
-    except OutputError as error:
-        raise ConfigurationError(str(error)) from None
-    return False
-
-
-def _check_service(settings: Settings) -> None:
-    if settings.emulator:
-        if settings.base_url or settings.allow_http:
-            raise ConfigurationError("--emulator is a service of its own; leave out --base-url and --allow-http")
-    elif not os.environ.get("PINECONE_API_KEY"):
-        raise KeyMissingError("no API key: set the environment variable PINECONE_API_KEY, or use --emulator")
-
-
-def _quota(given: str | None) -> Quota | PlanName | None:
-    if given is None:
-        return None
-    if given in PLANS:
-        return cast("PlanName", given)
-    tokens = given.replace(",", "").replace("_", "")
-    if not tokens.isascii() or not tokens.isdigit() or not int(tokens):
-        raise ConfigurationError(f"--quota must be one of {', '.join(PLANS)}, or tokens a minute, got {given!r}")
-    return Quota(int(tokens))
-
-
-def _check_seconds(seconds: float | None, name: str) -> None:
-    if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
-        raise ConfigurationError(f"{name} must be a number of seconds > 0, got {seconds}")
-
-
-def _parameters(given: Sequence[str], **named: Any) -> dict[str, Any]:
-    parameters = {name: value for name, value in named.items() if value is not None}
-    for item in given:
-        key, separator, value = item.partition("=")
-        if not separator or not key:
-            raise ConfigurationError(f"--parameter {item}: write KEY=JSON")
-        if key in named:
-            raise ConfigurationError(f"--parameter {key}: use --{key.replace('_', '-')}")
-        if key in parameters:
-            raise ConfigurationError(f"--parameter {key}: given twice")
-        try:
-            parameters[key] = msgspec.json.decode(value)
-        except msgspec.MsgspecError:
-            raise ConfigurationError(
-                f"""--parameter {item}: the value is not JSON; text is written --parameter '{key}="{value}"'"""
-            ) from None
-    return parameters

@@ -16,8 +16,6 @@ from pinecone_embed_async.cli._progress import Summary
 from pinecone_embed_async.cli._run import embed_texts
 from pinecone_embed_async.cli._signals import run_until_stopped
 
-DEFAULT_QUERY = "parse a date in ISO 8601 format"
-
 
 def run_demo(query: str, *, top: int, settings: Settings) -> int:
     """Embed the standard library's docstrings with an emulator and print the nearest to `query`.

@@ -4,10 +4,13 @@ Files are read before the event loop starts and written after it has ended, so f
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pinecone_embed_async import ConfigurationError, EmbedClient, EmbedError
+from pinecone_embed_async._jobs._checking import RowCheck
+from pinecone_embed_async._jobs._errors import OutputError
 from pinecone_embed_async._jobs._inputs import InputFile
 from pinecone_embed_async._jobs._ledger import is_about_rows
 from pinecone_embed_async._jobs._outputs import (
@@ -18,7 +21,7 @@ from pinecone_embed_async._jobs._outputs import (
     output_format,
     write_output,
 )
-from pinecone_embed_async._jobs._sources import Columns, read_rows
+from pinecone_embed_async._jobs._sources import BadRow, Columns, read_all_rows
 from pinecone_embed_async._models import KNOWN_MODELS, expected_dimension
 from pinecone_embed_async.cli._connection import Settings, connected
 from pinecone_embed_async.cli._figures import priced
@@ -28,10 +31,44 @@ from pinecone_embed_async.cli._signals import run_until_stopped
 from pinecone_embed_async.cli._statuses import ExitStatus, advice_on, status_of
 
 
-def embed_to_file(files: Sequence[InputFile], *, out: Path, columns: Columns, settings: Settings) -> int:
-    """Embed the rows of `files` into the one file `out` and return the exit status: 0 only if every row is embedded.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowChoice:
+    """What is taken from the inputs.
+
+    Attributes:
+        columns: The fields taken from each record.
+        skip_bad_rows: Whether rows that cannot be embedded are left out; else they are an error.
+        unique_ids: Whether two rows with one id are an error.
+    """
+
+    columns: Columns
+    skip_bad_rows: bool = False
+    unique_ids: bool = False
+
+
+def is_folder(out: str) -> bool:
+    """Whether `--out` names the folder of a job; else it is one file.
+
+    Raises:
+        ConfigurationError: Its suffix names no format that can be written.
+    """
+    path = Path(out)
+    if out.endswith("/") or path.is_dir() or not path.suffix:
+        return True
+    try:
+        output_format(path)
+    except OutputError as error:
+        raise ConfigurationError(str(error)) from None
+    return False
+
+
+def embed_to_file(files: Sequence[InputFile], *, out: Path, rows: RowChoice, settings: Settings) -> int:
+    """Embed the rows of `files` into the one file `out` and return the exit status.
 
     Everything is held in memory until the end. If no row is embedded, nothing is written, and what `out` held before stays.
+
+    Returns:
+        0 only if every row is embedded, except those that are left out on request.
 
     Raises:
         EmbedError: Of any kind; nothing was written.
@@ -42,17 +79,22 @@ def embed_to_file(files: Sequence[InputFile], *, out: Path, columns: Columns, se
     if is_for_dense and known is not None and known.vector_type == "sparse":
         raise _no_place_for_sparse(settings.model)
     check_output(out, files)
-    rows = list(read_rows(files, columns))
-    check_space(out, len(rows), expected_dimension(settings.model, settings.parameters))
-    outcome = run_until_stopped(_embed([row.text for row in rows], settings, ask_first=is_for_dense and known is None))
+    read = list(read_all_rows(files, rows.columns))
+    check = RowCheck(has_ids=rows.columns.id is not None)
+    chosen = list(check.embeddable(read))
+    for warning in check.warnings(skip_bad_rows=rows.skip_bad_rows, unique_ids=rows.unique_ids):
+        print_error(warning)
+    check_space(out, len(read), expected_dimension(settings.model, settings.parameters))
+    outcome = run_until_stopped(_embed([row.text for row in chosen], settings, ask_first=is_for_dense and known is None))
     summary = outcome.summary
     if not settings.quiet:
-        print_line(f"{summary}{priced(summary.tokens, settings.price)}")
+        skipped = f"; {check.bad:,} skipped" if check.bad else ""
+        print_line(f"{summary}{priced(summary.tokens, settings.price)}{skipped}")
     if outcome.error is not None and not summary.embedded:
         why = advice_on(outcome.error, settings.model, KNOWN_MODELS)
         print_error(f"nothing was embedded, so {out} is not written: {why}")
         return status_of(outcome.error)
-    write_output(out, rows, outcome.embeddings)
+    write_output(out, chosen, outcome.embeddings, skipped=[row for row in read if isinstance(row, BadRow)])
     if outcome.error is not None:
         missing = "NaN in" if is_for_dense else "missing from"
         print_error(

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from pinecone_embed_async import Estimate
+from pinecone_embed_async._jobs._checking import RowCheck
 from pinecone_embed_async._jobs._inputs import InputFile
-from pinecone_embed_async._jobs._sources import Columns, read_rows
+from pinecone_embed_async._jobs._sources import Columns, read_all_rows
 from pinecone_embed_async._models import KNOWN_MODELS, tokens_per_minute
 from pinecone_embed_async.cli._connection import Settings, unconnected
 from pinecone_embed_async.cli._figures import duration
@@ -19,19 +20,22 @@ from pinecone_embed_async.cli._output import is_terminal
 
 
 def print_estimate(
-    files: Sequence[InputFile], columns: Columns, settings: Settings, *, as_json: bool, price: float | None
+    files: Sequence[InputFile], columns: Columns, settings: Settings, *, as_json: bool, skip_bad_rows: bool
 ) -> int:
     """Read the rows of `files`, print what embedding them will cost, and return the exit status.
 
     Raises:
-        EmbedError: A row cannot be read.
+        EmbedError: An input cannot be read, or holds rows that cannot be embedded and are not to be left out.
     """
-    texts = (row.text for row in read_rows(files, columns))
+    check = RowCheck()
+    texts = (row.text for row in check.embeddable(read_all_rows(files, columns)))
     estimate = unconnected(settings).estimate(texts, dedupe=settings.dedupe)
+    check.warnings(skip_bad_rows=skip_bad_rows, unique_ids=False)
     if as_json:
-        print(json.dumps({"model": settings.model, **_fields(estimate, settings), **_price(estimate, price)}))  # noqa: T201 - the command's result
+        fields = {"model": settings.model, **_fields(estimate, settings), **_price(estimate, settings.price)}
+        print(json.dumps({**fields, "skipped": check.bad}))  # noqa: T201 - the command's result
     else:
-        _print_table(estimate, settings, price)
+        _print_table(estimate, settings, skipped=check.bad)
     return 0
 
 
@@ -54,7 +58,7 @@ def _fields(estimate: Estimate, settings: Settings) -> dict[str, Any]:
     return {**fields, "plans": plans}
 
 
-def _print_table(estimate: Estimate, settings: Settings, price: float | None) -> None:
+def _print_table(estimate: Estimate, settings: Settings, *, skipped: int) -> None:
     unsent = "not sent" if settings.dedupe else "--dedupe would not send them"
     console = Console(width=None if is_terminal(sys.stdout) else 100, highlight=False)
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -69,6 +73,9 @@ def _print_table(estimate: Estimate, settings: Settings, price: float | None) ->
         ("requests", f"{estimate.requests:,}"),
     ):
         table.add_row(name, value)
+    if skipped:
+        table.add_row("rows left out", f"{skipped:,}")
+    price = settings.price
     if price is not None:
         low, amount, high = (tokens * price / 1e6 for tokens in (estimate.tokens_low, estimate.tokens, estimate.tokens_high))
         table.add_row("price, about", f"{amount:,.2f} ({low:,.2f} to {high:,.2f})")

@@ -25,7 +25,6 @@ from pinecone_embed_async.cli._signals import Stopped, run_until_stopped, status
 from pinecone_embed_async.cli._statuses import ExitStatus, advice_on, status_of
 
 _EVENT_INTERVAL = 1.0
-_NAMED = 10
 _SIGNALS = 128
 _KEPT = "what is done is kept, and the same command goes on with the rest"
 _CURED = "once this is put right, the same command goes on"
@@ -39,13 +38,13 @@ class JobSettings:
         columns: The fields taken from each record.
         options: What is done with the job of the folder.
         events: Whether progress goes to standard output as JSON lines.
-        passed_over: Names of files that are not read.
+        warnings: What is worth a warning before it begins, a sentence each.
     """
 
     columns: Columns
     options: Options
     events: bool = False
-    passed_over: tuple[str, ...] = ()
+    warnings: Sequence[str] = ()
 
 
 def embed_to_folder(files: Sequence[InputFile], *, out: Path, job: JobSettings, settings: Settings) -> int:
@@ -72,7 +71,7 @@ def embed_to_folder(files: Sequence[InputFile], *, out: Path, job: JobSettings, 
             layout=job.options.layout,
         )
 
-    for message in _about_passed_over(job.passed_over):
+    for message in job.warnings:
         output.warn(message)
     # First, for the process takes as long to start as the input to be checked.
     with (
@@ -80,13 +79,6 @@ def embed_to_folder(files: Sequence[InputFile], *, out: Path, job: JobSettings, 
         open_job(out, files, job.columns, fingerprint, job.options) as opened,
     ):
         return _Run(opened, out, settings, output, process).carry_out()
-
-
-def _about_passed_over(names: Sequence[str]) -> list[str]:
-    if not names:
-        return []
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return [f"passed over, for their formats are unknown: {', '.join(names[:_NAMED])}{more}"]
 
 
 class _Run:
@@ -134,7 +126,9 @@ class _Run:
             return self._end(status_of(error), f"{error}; what is done is kept: {_CURED}")
         except EmbedError as error:
             message = advice_on(error, self._settings.model, KNOWN_MODELS)
-            return self._end(status_of(error), f"{message}; {_KEPT}")
+            status = status_of(error)
+            kept = f"what is done is kept: {_CURED}" if status is ExitStatus.NOTHING_POSSIBLE else _KEPT
+            return self._end(status, f"{message}; {kept}")
         except Exception as error:  # noqa: BLE001 - a person at a terminal gets one line, and a program its end
             return self._end(status_of(error), f"unexpected {type(error).__name__}: {error}; what is done is kept: {_CURED}")
         return self._end(*self._outcome())

@@ -1,11 +1,15 @@
 """The options that commands share: their types, names and help."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pinecone_embed_async._jobs._inputs import InputFormat
+from pinecone_embed_async._jobs._layouts import LayoutName
+
+DEFAULT_QUERY = "parse a date in ISO 8601 format"
 
 
 class BadRows(StrEnum):
@@ -108,3 +112,76 @@ Price = Annotated[
     typer.Option("--price-per-million", min=0, metavar="PRICE", help="What a million tokens cost, to be told the price."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary; errors are still told.")]
+Out = Annotated[
+    str,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="FOLDER|FILE",
+        help="A folder for Parquet parts (a name without a suffix, or with / behind it), or one file .jsonl, .npy or "
+        ".parquet.",
+    ),
+]
+IdField = Annotated[
+    str | None,
+    typer.Option(
+        "--id-field",
+        metavar="NAME",
+        help="The field or column with the id. Default: the row's number from 0.",
+    ),
+]
+OnBadRow = Annotated[
+    BadRows,
+    typer.Option(
+        "--on-bad-row",
+        help="What to do with a row that cannot be embedded: no such field, not text, not JSON, not UTF-8. skip leaves "
+        "it out, and lists it in _failures.jsonl (of one file in FILE.failures.jsonl).",
+    ),
+]
+NoBlank = Annotated[
+    bool, typer.Option("--no-blank", help="A text without a visible character is a row that cannot be embedded.")
+]
+UniqueIds = Annotated[bool, typer.Option("--unique-ids", help="Two rows with one id are an error.")]
+LayoutOption = Annotated[
+    LayoutName,
+    typer.Option(
+        "--layout",
+        help="What the folder holds: a table; or files for an index to import, JSON lines of documents or Parquet of "
+        "vectors, beside the table.",
+    ),
+]
+Namespace = Annotated[
+    str, typer.Option("--namespace", metavar="NAME", help="The index's namespace, of --layout documents or vectors.")
+]
+VectorField = Annotated[
+    str, typer.Option("--vector-field", metavar="NAME", help="The vector's field, of --layout documents.")
+]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option("--keep", metavar="NAME", help="A field to carry along into the folder's table; may be repeated."),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Remove the job that is in the folder and begin anew.")]
+Append = Annotated[bool, typer.Option("--append", help="Add the rows of another input to the table in the folder.")]
+RetryFailures = Annotated[bool, typer.Option("--retry-failures", help="Embed just the rows that failed before.")]
+Timeout = Annotated[
+    float | None,
+    typer.Option("--timeout", metavar="SECONDS", help="Give up on what is not embedded by then. Default: never."),
+]
+MostTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--max-tokens", min=1, metavar="N", help="Begin no request that would make this run cost more, by its estimate."
+    ),
+]
+CacheFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        metavar="FILE",
+        help="Keep vectors in this file, and take from it those that were paid for before.",
+    ),
+]
+Events = Annotated[
+    bool,
+    typer.Option("--json", help="Tell the progress of a job as JSON objects on standard output, one a line."),
+]

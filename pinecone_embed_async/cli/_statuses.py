@@ -40,6 +40,7 @@ class KeyMissingError(EmbedError):
     """There is no API key."""
 
 
+_EXTRA = ("pyarrow", "rich", "typer")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -63,6 +64,16 @@ def status_of(error: BaseException) -> ExitStatus:
             return ExitStatus.DISK_FULL
         case _:
             return ExitStatus.FAILED
+
+
+def missing_extra(error: BaseException) -> str | None:
+    """What to do if the error is that a package of the extra `cli` is missing; `None` if it is another."""
+    if not isinstance(error, ModuleNotFoundError) or error.name is None:
+        return None
+    name = error.name.partition(".")[0]
+    if name not in _EXTRA:
+        return None
+    return f"the command line needs {name}; install it with: pip install 'pinecone-embed-async[cli]'"
 
 
 def advice_on(error: EmbedError, model: str, known: Iterable[str]) -> str:

@@ -1,9 +1,11 @@
 """How a command ends: signals, closed and full standard streams, errors of the service, and what may follow."""
 
 import asyncio
+import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -13,13 +15,19 @@ import pytest
 
 from pinecone_embed_async.cli import cli
 from pinecone_embed_async.emulator import Emulator
-from tests.cli.program import PROGRAM, ROOT, in_thread, run, start, table_of, write_texts
+from tests.cli.program import PROGRAM, ROOT, children_of, in_thread, run, start, table_of, write_texts
+from tests.processes import environment_of
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def events_of(out: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.splitlines()]
+
+
+def journal_of(out: Path) -> bytes:
+    path = out / "_journal-00000.log"
+    return path.read_bytes() if path.exists() else b""
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -30,7 +38,7 @@ async def test_a_signal_stops_a_job_which_keeps_what_is_done_and_says_so(
     emulator.latency = lambda request: 0 if request.number <= 2 else 60
     process = await start(emulator, source, "--out", out, "--json")
     await emulator.wait_for_answers(2)
-    while not list(out.glob("_journal-*")) or not (out / "_journal-00000.log").stat().st_size:  # noqa: ASYNC110 - another process's
+    while not journal_of(out):  # noqa: ASYNC110 - another process's
         await asyncio.sleep(0.01)
     process.send_signal(number)
     printed, err = await process.communicate()
@@ -56,6 +64,58 @@ async def test_a_signal_that_was_ignored_at_the_start_stays_ignored(
     emulator.release()
     await process.communicate()
     assert process.returncode == 0
+
+
+# As a container does: a process 1 that has no handler for a signal does not get it.
+AS_PROCESS_1 = ("unshare", "--map-root-user", "--pid", "--fork", "--kill-child")
+CAN_BE_PROCESS_1 = (
+    shutil.which("unshare") is not None and subprocess.run([*AS_PROCESS_1, "true"], check=False).returncode == 0
+)
+
+
+async def start_as_process_1(
+    emulator: Emulator, *arguments: object, first: bytes = b""
+) -> tuple[asyncio.subprocess.Process, int]:
+    """The command line, and its process number out here."""
+    process = await asyncio.create_subprocess_exec(
+        *(*AS_PROCESS_1, *PROGRAM, "embed", *map(str, arguments)),
+        env={**environment_of(emulator), "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    process.stdin.write(first)
+    await emulator.wait_for_requests(1)
+    [inner] = children_of(process.pid)
+    return process, inner
+
+
+@pytest.mark.skipif(not CAN_BE_PROCESS_1, reason="namespaces of processes are not allowed here")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_process_1_of_a_container_is_stopped_like_any_other(
+    tmp_path: Path, emulator: Emulator, number: signal.Signals
+) -> None:
+    source, out = write_texts(tmp_path / "in.txt", 100), tmp_path / "out"
+    emulator.hold()
+    process, inner = await start_as_process_1(emulator, source, "--out", out, "--json")
+    os.kill(inner, number)
+    printed, err = await process.communicate()
+    emulator.release()
+    assert process.returncode == 128 + number
+    assert b"stopped; what is done is kept" in err
+    assert events_of(printed.decode())[-1]["status"] == 128 + number
+
+
+@pytest.mark.skipif(not CAN_BE_PROCESS_1, reason="namespaces of processes are not allowed here")
+async def test_process_1_that_waits_for_standard_input_ends_at_the_second_signal(tmp_path: Path, emulator: Emulator) -> None:
+    options = ("--out", tmp_path / "out", "--batch-size", 1, "-q")
+    process, inner = await start_as_process_1(emulator, "-", "--format", "txt", *options, first=b"a line\n")
+    while process.returncode is None:
+        os.kill(inner, signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), 0.3)
+    assert process.returncode == 128 + signal.SIGTERM
 
 
 async def test_a_signal_before_anything_is_sent_ends_with_an_event_too(tmp_path: Path, emulator: Emulator) -> None:
@@ -101,6 +161,9 @@ def test_a_job_works_with_its_standard_streams_closed(tmp_path: Path, closed: st
         ("embed - --format txt --out out --emulator -q <&-", 5, "standard input: it is closed"),
         ("models >&-", 1, "standard output, where the result goes, is closed"),
         ("models >/dev/full", 7, "standard output cannot be written: No space left on device"),
+        ("--version >/dev/full", 7, "standard output cannot be written: No space left on device"),
+        ("embed --help >/dev/full", 7, "standard output cannot be written: No space left on device"),
+        ("estimate in.txt >/dev/full", 7, "standard output cannot be written: No space left on device"),
         ("estimate in.txt >&-", 1, "standard output, where the result goes, is closed"),
     ],
 )

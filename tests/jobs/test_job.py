@@ -620,6 +620,34 @@ def test_rows_with_one_id_are_counted_or_refused(tmp_path: Path, service: Servic
     assert service.sent == ["text 1"]
 
 
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_ids_of_added_rows_are_compared_with_those_that_are_there(
+    tmp_path: Path, service: Service, monkeypatch: pytest.MonkeyPatch, *, is_stopped: bool
+) -> None:
+    source, columns = tmp_path / "in.jsonl", Columns(id="key")
+
+    def write(*keys: int) -> None:
+        source.write_text("".join(f'{{"text": "text {key}", "key": "k{key}"}}\n' for key in keys))
+
+    write(0, 0, 1, 2)
+    with monkeypatch.context() as patched:
+        if is_stopped:
+            # The rows stay in the journal.
+            patched.setattr(_store.Store, "finish_segment", lambda _: None)
+        run(source, service, columns=columns)
+    assert bool(list((tmp_path / "out").glob("_journal-*"))) == is_stopped
+    write(2, 3, 1)
+    with pytest.raises(SourceError, match="2 rows have the id of an earlier row, and --unique-ids was given"):
+        run(source, service, columns=columns, append=True, unique_ids=True)
+    with opened(source, columns=columns, append=True) as job:
+        assert job.take_warnings() == ["2 rows have the id of an earlier row; --unique-ids makes this an error"]
+    write(4, 5)
+    run(source, service, columns=columns, append=True, unique_ids=True)
+    # What is there of this very input does not count.
+    assert run(source, service, columns=columns, append=True, unique_ids=True).take_warnings() == []
+    assert len(table_of(source)) == 6
+
+
 def test_what_a_job_is_made_from_is_written_once(source: Path, service: Service) -> None:
     states: list[int] = []
     service.before_batch = lambda: states.append((source.parent / "out" / "_job.json").stat().st_ino)

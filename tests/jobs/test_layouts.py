@@ -11,8 +11,9 @@ from pyarrow import parquet
 from pinecone_embed_async import AuthenticationError, ConfigurationError
 from pinecone_embed_async._jobs import _store
 from pinecone_embed_async._jobs._errors import JobChangedError, SourceError
+from pinecone_embed_async._jobs._exports import documents_of, vectors_of, with_terms
 from pinecone_embed_async._jobs._kept import json_field
-from pinecone_embed_async._jobs._layouts import Layout, LayoutName, documents_of, vectors_of, with_terms
+from pinecone_embed_async._jobs._layouts import Layout, LayoutName
 from pinecone_embed_async._jobs._sources import Columns
 from tests.jobs.by_hand import Service, run
 

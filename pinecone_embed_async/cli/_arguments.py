@@ -1,0 +1,150 @@
+"""What the options of a command say: checked, and as the modules behind the commands take it."""
+
+import contextlib
+import math
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+from pinecone_embed_async import ConfigurationError, EmbedError, Quota
+from pinecone_embed_async._jobs._errors import OutputError
+from pinecone_embed_async._jobs._inputs import InputFormat, passed_over
+from pinecone_embed_async._jobs._layouts import DEFAULT_NAMESPACE, Layout, LayoutName
+from pinecone_embed_async._jobs._templates import FieldText, TextSource, parse_template
+from pinecone_embed_async._models import PLANS
+from pinecone_embed_async._rate_limit import PlanName
+from pinecone_embed_async.cli._connection import Settings
+from pinecone_embed_async.cli._statuses import KeyMissingError
+
+_NAMED = 10
+
+
+@contextlib.contextmanager
+def writing_result() -> Iterator[None]:
+    """Where a result is printed; errors of standard output become errors of the command.
+
+    Raises:
+        EmbedError: It is closed, or cannot be written.
+    """
+    if sys.stdout is None:
+        raise EmbedError("standard output, where the result goes, is closed")
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"standard output cannot be written: {error.strerror or error}", errno=error.errno) from None
+
+
+def about_passed_over(names: Sequence[str], given: InputFormat | None, out: Path | None = None) -> list[str]:
+    """A warning about the files in folders that are not read, if there are any.
+
+    Args:
+        names: The inputs.
+        given: `--format`, with which every file is read.
+        out: The output, which is not read either.
+    """
+    over = [] if given is not None else passed_over(names, leave_out=out)
+    if not over:
+        return []
+    more = f" and {len(over) - _NAMED:,} more" if len(over) > _NAMED else ""
+    return [f"passed over, for their formats are unknown: {', '.join(over[:_NAMED])}{more}"]
+
+
+def text_source(field: str | None, template: str | None) -> TextSource:
+    """Where the text comes from, of `--text-field` and `--text`.
+
+    Raises:
+        ConfigurationError: Both are given, or the template cannot be meant.
+    """
+    if template is None:
+        return FieldText(field or "text")
+    if field is not None:
+        raise ConfigurationError("--text and --text-field both say what to embed; give one")
+    return parse_template(template)
+
+
+def layout_of(name: LayoutName, namespace: str, vector_field: str) -> Layout | None:
+    """What is written beside the table; `None` for nothing.
+
+    Raises:
+        ConfigurationError: Options of a layout are given without one.
+    """
+    if name is not LayoutName.TABLE:
+        return Layout(name, namespace, vector_field)
+    if (namespace, vector_field) != (DEFAULT_NAMESPACE, "vector"):
+        raise ConfigurationError("--namespace and --vector-field are for --layout documents or vectors")
+    return None
+
+
+def check_service(settings: Settings) -> None:
+    """Check that there is a service to ask, and a key for it.
+
+    Raises:
+        ConfigurationError: The options name two services.
+        KeyMissingError: There is no key.
+    """
+    if settings.emulator:
+        if settings.base_url or settings.allow_http:
+            raise ConfigurationError("--emulator is a service of its own; leave out --base-url and --allow-http")
+    elif not os.environ.get("PINECONE_API_KEY"):
+        raise KeyMissingError("no API key: set the environment variable PINECONE_API_KEY, or use --emulator")
+
+
+def quota_of(given: str | None) -> Quota | PlanName | None:
+    """The quota of `--quota`: a plan's name, or tokens a minute.
+
+    Raises:
+        ConfigurationError: It is neither.
+    """
+    if given is None:
+        return None
+    if given in PLANS:
+        return cast("PlanName", given)
+    tokens = given.replace(",", "").replace("_", "")
+    if not tokens.isascii() or not tokens.isdigit() or not int(tokens):
+        raise ConfigurationError(f"--quota must be one of {', '.join(PLANS)}, or tokens a minute, got {given!r}")
+    return Quota(int(tokens))
+
+
+def check_seconds(seconds: float | None, name: str) -> None:
+    """Check that a length of time is one, in seconds.
+
+    Raises:
+        ConfigurationError: It is not above 0, or not finite.
+    """
+    if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
+        raise ConfigurationError(f"{name} must be a number of seconds > 0, got {seconds}")
+
+
+def parameters_of(given: Sequence[str], **named: Any) -> dict[str, Any]:
+    """The model's parameters.
+
+    Args:
+        given: Of `--parameter`, `KEY=JSON` each.
+        **named: Those with options of their own; `None` if not given.
+
+    Raises:
+        ConfigurationError: One is not of this form, or given twice.
+    """
+    parameters = {name: value for name, value in named.items() if value is not None}
+    for item in given:
+        key, separator, value = item.partition("=")
+        if not separator or not key:
+            raise ConfigurationError(f"--parameter {item}: write KEY=JSON")
+        if key in named:
+            raise ConfigurationError(f"--parameter {key}: use --{key.replace('_', '-')}")
+        if key in parameters:
+            raise ConfigurationError(f"--parameter {key}: given twice")
+        try:
+            parameters[key] = msgspec.json.decode(value)
+        except msgspec.MsgspecError:
+            raise ConfigurationError(
+                f"""--parameter {item}: the value is not JSON; text is written --parameter '{key}="{value}"'"""
+            ) from None
+    return parameters
