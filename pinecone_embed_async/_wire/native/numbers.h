@@ -161,18 +161,21 @@ __attribute__((target("avx2,bmi,bmi2"), always_inline)) static inline const uint
     const uint8_t *at, text_t text, float *value) {
     if (text.end - at < BEHIND || at - text.begin < BEFORE)
         return read_any_number(at, text, value);
-    const bool is_negative = *at == '-';
-    const uint8_t *const first = at + is_negative;
-    const unsigned whole = first[0] - (unsigned)'0';
-    if (whole > 9 || first[1] != '.')
-        return read_any_number(at, text, value);
     const __m256i zeros = _mm256_set1_epi8('0'), ten = _mm256_set1_epi8(10);
-    __m256i bytes = _mm256_sub_epi8(_mm256_loadu_si256((const __m256i *)(first + 2)), zeros);
+    __m256i bytes = _mm256_sub_epi8(_mm256_loadu_si256((const __m256i *)at), zeros);
+    /* A bit for each byte that is no digit: the sign, the point and what is behind the number. */
     const uint32_t others = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_max_epu8(bytes, ten), bytes));
-    const unsigned count = _tzcnt_u32(others);
-    const uint8_t *const next = first + 2 + (count & 31);
-    if (count - 1 > 23 || (*next != ',' && *next != ']'))
+    const unsigned is_negative = others & 1;
+    const uint32_t unsigned_others = others & ~UINT32_C(1);
+    const unsigned length = _tzcnt_u32(_blsr_u32(unsigned_others));
+    const uint8_t *const next = at + (length & 31);
+    const unsigned count = length - 2 - is_negative;
+    /* One branch: the sign of a number cannot be predicted. */
+    const bool is_plain = (_tzcnt_u32(unsigned_others) == 1 + is_negative) & ((*at == '-') | !is_negative) &
+                          (at[1 + is_negative] == '.') & (count - 1 <= 23) & ((*next == ',') | (*next == ']'));
+    if (__builtin_expect(!is_plain, 0))
         return read_any_number(at, text, value);
+    const unsigned whole = at[is_negative] - (unsigned)'0';
     const __m256i mask = _mm256_loadu_si256((const __m256i *)(last_bytes + count));
     bytes = _mm256_and_si256(_mm256_sub_epi8(_mm256_loadu_si256((const __m256i *)(next - 32)), zeros), mask);
     /* Two, four and eight digits each. */
