@@ -1,7 +1,8 @@
 """Decodes the rows of dense answers without the interpreter's lock; in C, see the folder `native`."""
 
-from collections.abc import Buffer
 from typing import Final
+
+from typing_extensions import Buffer
 
 READ: Final[int]
 """The piece has been read, or as much of it as was asked for."""
@@ -27,6 +28,10 @@ class RowReader:
 
     def accept(self) -> None:
         """Count the kept row as done."""
+
+    @property
+    def count(self) -> int:
+        """Rows wanted."""
 
     @property
     def row(self) -> int:

@@ -179,6 +179,10 @@ static PyObject *get_row(PyObject *object, void *Py_UNUSED(closure)) {
     return row;
 }
 
+static PyObject *get_count(PyObject *object, void *Py_UNUSED(closure)) {
+    return PyLong_FromSize_t(((reader_t *)object)->rows.count);
+}
+
 static PyObject *get_is_portable(PyObject *object, void *Py_UNUSED(closure)) {
     return PyBool_FromLong(((reader_t *)object)->rows.is_portable);
 }
@@ -236,6 +240,7 @@ static PyMethodDef reader_methods[] = {
 };
 
 static PyGetSetDef reader_attributes[] = {
+    {"count", get_count, NULL, NULL, NULL},
     {"row", get_row, NULL, NULL, NULL},
     {"is_portable", get_is_portable, NULL, NULL, NULL},
     {"gaps", get_gaps, NULL, NULL, NULL},

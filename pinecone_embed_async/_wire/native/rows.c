@@ -96,8 +96,10 @@ static rows_outcome_t finish_kept(rows_t *rows, text_t piece, size_t *position, 
         /* The closing bracket belongs to what is beside the rows, too. */
         *position += end ? length - 1 : length;
         rows->is_kept_whole = end != NULL;
-        if (rows->kept.length - BEFORE > rows->longest + 1)
+        if (rows->kept.length - BEFORE > rows->longest + 1) {
+            *position += end != NULL;
             return ROWS_TOO_LONG;
+        }
         if (!end)
             return ROWS_READ;
     }
