@@ -173,8 +173,8 @@ def _with_msgspec(row: bytes) -> NDArray[np.float64]:
 class StreamingDecoder:
     """Decodes one answer as it arrives: `add` its pieces, `decode` now and then, `finish`.
 
-    What `Rows` takes for a row is one only where the frame has the placeholders in their places: strings and unknown keys may
-    have brackets too.
+    What `Rows` takes for a row is one only where the frame has the placeholders in their places: strings and unknown keys
+    may have brackets too.
 
     A piece is freed once its rows are in the caller's matrix. If the body is needed after all, the rows are encoded as JSON
     again, which decodes to the same float32 numbers.
@@ -203,8 +203,8 @@ class StreamingDecoder:
         self._vector_type = vector_type
         self._dimension = dimension
         self._rows = rows
-        self._rows_of = rows_of
-        self._placed = rows_of(count, self._make_matrix)
+        self._new_rows = lambda: rows_of(count, self._make_matrix)
+        self._placed = self._new_rows()
         self._pieces: list[bytes] = []
         self._small = bytearray()
         self._next = self._position = 0
@@ -274,7 +274,7 @@ class StreamingDecoder:
         """Refuse the answer, and free everything."""
         self._refusal, self._is_usual, self.undecoded = refusal, False, 0
         self._small, self._pieces, self._body = bytearray(), [], b""
-        self._placed = self._rows_of(self._count, self._make_matrix)
+        self._placed = self._new_rows()
 
     @overload
     def finish(self) -> Answer: ...
@@ -299,6 +299,9 @@ class StreamingDecoder:
             answer = self._finish_usual()
             if answer is not None:
                 return answer
+            if not self._is_in_place:
+                # The pieces are the body.
+                self._placed = self._new_rows()
             body = self.body()
             self._pieces = []
             self._whole = WholeAnswer(body, count=self._count, vector_type=self._vector_type, dimension=self._dimension)
@@ -349,7 +352,7 @@ class StreamingDecoder:
     def _finish_usual(self) -> Answer | None:
         """The answer, if all its rows are in their places and the rest is not unusual; else `None`."""
         placed = self._placed
-        if not self._is_usual or placed.row != self._count or placed.matrix is None:
+        if not self._is_usual or placed.row != self._count or placed.matrix is None or placed.bytes_behind > MOST_BYTES:
             return None
         answer = judge_frame(placed.gaps, placed.rest)
         if answer is None or not placed.is_finite:

@@ -1,8 +1,8 @@
 """Cuts answers that arrive in pieces into rows, which are written to their places, and the bytes between them.
 
-The first `[` of a dense answer opens `data`, and each of the next `count` ones opens a row, which ends at the next `]`. Whether
-that holds is judged later, by the bytes between the rows. Two classes do the same: one cuts and lets a library convert each
-row, the other is the native module.
+The first `[` of a dense answer opens `data`, and each of the next `count` ones opens a row, which ends at the next `]`.
+Whether that holds is judged later, by the bytes between the rows. Two classes do the same: one cuts and lets a library
+convert each row, the other is the native module.
 """
 
 from __future__ import annotations
