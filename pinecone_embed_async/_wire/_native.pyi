@@ -1,6 +1,6 @@
 """Decodes the rows of dense answers without the interpreter's lock; in C, see the folder `native`."""
 
-from typing import Final
+from typing import Final, Self
 
 from typing_extensions import Buffer
 
@@ -17,7 +17,7 @@ class RowReader:
     One thread at a time may use it; any use meanwhile raises `RuntimeError`. `read` runs without the interpreter's lock.
     """
 
-    def __new__(cls, count: int, longest: int, *, portable: bool = False) -> RowReader:
+    def __new__(cls, count: int, longest: int, *, portable: bool = False) -> Self:
         """A reader of `count` rows of up to `longest` bytes; `portable` forgoes the processor's special instructions."""
 
     def read(self, piece: Buffer, position: int, most: int, /) -> tuple[int, int]:

@@ -118,6 +118,7 @@ const uint8_t *read_any_number(const uint8_t *at, text_t text, float *value) {
     if (at == start || (*start == '0' && at - start > 1))
         return NULL;
     int64_t exponent = digits.dropped;
+    const uint8_t *const whole_end = at;
     if (*at == '.') {
         start = ++at;
         const int64_t dropped = digits.dropped;
@@ -142,7 +143,8 @@ const uint8_t *read_any_number(const uint8_t *at, text_t text, float *value) {
     /* It is below 10^top, and at least a tenth of it. */
     const int64_t top = exponent + digits.count;
     if (digits.value == 0 || top <= -46) {
-        *value = with_sign(0, is_negative);
+        /* -0 is an integer, which has no sign. */
+        *value = with_sign(0, is_negative && at != whole_end);
         return at;
     }
     if (top > GREATEST_POWER + 1)
