@@ -17,9 +17,9 @@ import numpy as np
 from pinecone_embed_async import _checks, _models
 from pinecone_embed_async._cache import LOOKED_UP_AT_ONCE, READ_AT_ONCE, CacheStage
 from pinecone_embed_async._calls import (
-    BatchLookUps,
     EmbeddingStream,
     JoinedCounts,
+    ReadAhead,
     ResultBuilder,
     Scheduler,
     SingleCalls,
@@ -987,13 +987,14 @@ class EmbedClient(Generic[EmbeddingsT]):
             job = await self._with_discovery(checked, input_type, parameters)
             dimension = Dimension(job.dimension)
             batches = StreamResults(dimension, job.limits, ordered=ordered, looks_up=job.key_maker is not None)
+            ahead = ReadAhead(batches, window)
             planner = self._planner(job, batches.pending, batches, is_single=False)
             stream: EmbeddingStream[ItemT, EmbeddingsT] = EmbeddingStream(
                 batches,
                 planner,
                 lambda builder: cast("EmbeddingsT", all_steps(builder.finish(self._model, self._engine.vector_type))),
                 ResultBuilder(0, 0, dimension),
-                window=window,
+                ahead,
                 raises=raises,
             )
             report = self._reporter(progress, batches, batches, None)
@@ -1009,35 +1010,22 @@ class EmbedClient(Generic[EmbeddingsT]):
                 calls=_calls_of(observation),
             )
 
-            look_ups: BatchLookUps | None = None
-
-            def on_batches(failed: int) -> None:
-                if failed:
-                    # Items that are not texts fail without a request.
-                    scheduler.report()
-                if look_ups is None:
-                    scheduler.fill()
-                else:
-                    look_ups.notify()
-                stream.changed()
-
             reader = SourceReader(
                 source,
                 text,
                 Splitter(job.limits),
-                batches,
+                ahead,
                 clock=self._clock,
                 in_thread=in_thread,
                 executor=self._executor,
                 max_delay=max_delay,
-                on_batches=on_batches,
                 neighbour=self._sources if isinstance(source, AsyncIterable) else None,
             )
+            look_up = None
             if self._cache is not None and job.key_maker is not None:
                 look_up = self._batch_look_up(self._cache, job.key_maker, batches, dimension, scheduler)
-                look_ups = BatchLookUps(reader, batches, look_up)
             with observation or contextlib.nullcontext(), self._registered(scheduler):
-                async with stream.running(scheduler, reader, look_ups):
+                async with stream.running(scheduler, reader, look_up):
                     yield stream
 
         return opened()

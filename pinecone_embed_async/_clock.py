@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from time import monotonic
+from time import time as wall_time
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -40,13 +41,9 @@ class Clock(Protocol):
 class SystemClock:
     """The system's monotonic clock, which is the same in all threads and event loops."""
 
-    def time(self) -> float:
-        """Seconds of the monotonic clock."""
-        return time.monotonic()
-
-    def wall_time(self) -> float:
-        """Seconds since the epoch."""
-        return time.time()
+    # The functions themselves: every step of a request asks for the time.
+    time = staticmethod(monotonic)
+    wall_time = staticmethod(wall_time)
 
     async def sleep(self, delay: float) -> None:
         """Suspend the caller for `delay` seconds."""
@@ -54,8 +51,8 @@ class SystemClock:
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
         """Call `callback` from the running loop once the clock has reached `when`."""
-        return asyncio.get_running_loop().call_later(max(0.0, when - time.monotonic()), callback)
+        return asyncio.get_running_loop().call_later(max(0.0, when - monotonic()), callback)
 
     def timeout_at(self, when: float | None) -> asyncio.Timeout:
         """A scope that ends with a `TimeoutError` once the clock has reached `when`; never if that is `None`."""
-        return asyncio.timeout(None if when is None else when - time.monotonic())
+        return asyncio.timeout(None if when is None else when - monotonic())

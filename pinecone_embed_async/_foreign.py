@@ -153,20 +153,24 @@ class Neighbour:
             late(task.result())
 
 
-async def until_done(task: asyncio.Task[Any]) -> None:
-    """Wait for a cancelled task to end, however often the caller is cancelled meanwhile.
+async def until_done(future: asyncio.Future[Any]) -> None:
+    """Wait for a task or future to end, however often the caller is cancelled meanwhile; its outcome is not looked at.
 
     Raises:
         asyncio.CancelledError: the caller was cancelled.
     """
     cancellation: asyncio.CancelledError | None = None
-    while not task.done():
+    while not future.done():
         try:
-            await asyncio.wait([task])
+            await asyncio.wait([future])
         except asyncio.CancelledError as error:
             cancellation = error
     if cancellation is not None:
-        raise cancellation
+        try:
+            raise cancellation
+        finally:
+            # Its traceback holds this frame: a reference cycle.
+            del cancellation
 
 
 def _wake(ended: asyncio.Future[None], _: object = None) -> None:

@@ -6,7 +6,8 @@ import asyncio
 import re
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from itertools import islice
+from typing import Any
 
 from pinecone_embed_async._errors import Failure, InputError, name_positions
 
@@ -48,21 +49,9 @@ class ReadInputs:
             self.faults.setdefault(fault, []).append(len(self.texts))
         self.texts.append(text)
 
-    def add_plain(self, values: tuple[str, ...]) -> None:
-        """Add the next inputs, all of type `str` exactly."""
-        start = len(self.texts)
-        self.texts += values
-        if all(map(str.isascii, values)):
-            return
-        for position, text in enumerate(values, start):
-            fault = "" if text.isascii() else _surrogates_in(text)
-            if fault:
-                self.faults.setdefault(fault, []).append(position)
-                self.texts[position] = ""
-
     def error(self) -> InputError | None:
         """The error that counts the invalid inputs and names the first few; `None` if all are valid."""
-        return _error_of(self.failures(), len(self.texts)) if self.faults else None
+        return _error_of(self.faults, len(self.texts))
 
 
 def _failures_of(faults: Mapping[str, list[int]]) -> tuple[Failure, ...]:
@@ -72,12 +61,12 @@ def _failures_of(faults: Mapping[str, list[int]]) -> tuple[Failure, ...]:
     )
 
 
-def _error_of(failures: tuple[Failure, ...], count: int) -> InputError | None:
-    if not failures:
+def _error_of(faults: Mapping[str, list[int]], count: int) -> InputError | None:
+    if not faults:
         return None
+    failures = _failures_of(faults)
     positions = sorted(position for failure in failures for position in failure.indices)
-    first = min(failures, key=lambda failure: failure.indices[0]).error
-    message = first.message
+    message = min(failures, key=lambda failure: failure.indices[0]).error.message
     if len(positions) > 1:
         message = f"{len(positions):,} of {count:,} inputs are no texts: {name_positions(positions)}; {message}"
     error = InputError(message, index=positions[0])
@@ -132,29 +121,21 @@ def is_missing(value: object) -> bool:
 
 def _read(value: object) -> tuple[str, str]:
     """The text of an input, and what is wrong with it; one of the two is empty."""
-    if type(value) is str:
-        text = value
-    else:
+    if type(value) is not str:
         value = plain(value)
         if isinstance(value, Mapping):
             if "text" not in value:
                 return "", 'is a mapping without "text"'
-            inner = plain(value["text"])
-            if not isinstance(inner, str):
-                missing = f", which {_MISSING}" if is_missing(inner) else "; it must be a str"
-                return "", f'has "text" of type {type(inner).__name__}{missing}'
-            text = inner
-        elif isinstance(value, str):
-            text = value
+            value = plain(value["text"])
+            if not isinstance(value, str):
+                missing = f", which {_MISSING}" if is_missing(value) else "; it must be a str"
+                return "", f'has "text" of type {type(value).__name__}{missing}'
         elif is_missing(value):
             return "", _MISSING
-        else:
+        elif not isinstance(value, str):
             return "", f'is of type {type(value).__name__}; it must be a str or a mapping with "text"'
-    if not text.isascii():
-        fault = _surrogates_in(text)
-        if fault:
-            return "", fault
-    return text, ""
+    fault = "" if value.isascii() else _surrogates_in(value)
+    return ("", fault) if fault else (value, "")
 
 
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
@@ -213,7 +194,7 @@ def iter_texts(inputs: Input | Iterable[Input]) -> Iterator[str]:
         else:
             yield text
         count += 1
-    error = _error_of(_failures_of(faults), count)
+    error = _error_of(faults, count)
     if error is not None:
         raise error
 
@@ -225,34 +206,31 @@ async def read_inputs(inputs: Inputs) -> ReadInputs:
         InputError: texts cannot be read from them.
     """
     read = ReadInputs()
-    texts, add = read.texts, read.add
+    iterator: Any = None
+    values: Any = None
     value: Any = None
     try:
         _check_inputs(inputs)
         if isinstance(inputs, AsyncIterable):
             async for value in inputs:
-                add(value)
-                if len(texts) % SLICE == 0:
+                read.add(value)
+                if len(read.texts) % SLICE == 0:
                     # An async iterable may never suspend.
                     await asyncio.sleep(0)
-        elif type(inputs) is list or type(inputs) is tuple:
-            # A copy, since the caller may change a list while other tasks run.
-            inputs = tuple(inputs)
-            for start in range(0, len(inputs), SLICE):
-                values = inputs[start : start + SLICE]
-                if set(map(type, values)) == {str}:
-                    read.add_plain(cast("tuple[str, ...]", values))
-                else:
-                    for value in values:
-                        add(value)
+            return read
+        if isinstance(inputs, (str, Mapping)):
+            inputs = (inputs,)
+        # A list is copied, since the caller may change it while other tasks run.
+        iterator = iter(tuple(inputs) if isinstance(inputs, list) else inputs)
+        while values := tuple(islice(iterator, SLICE)):
+            if set(map(type, values)) == {str} and all(map(str.isascii, values)):
+                read.texts += values
+            else:
+                for value in values:
+                    read.add(value)
+            if len(values) == SLICE:
                 await asyncio.sleep(0)
-        else:
-            for value in (inputs,) if isinstance(inputs, (str, Mapping)) else inputs:
-                add(value)
-                if len(texts) % SLICE == 0:
-                    await asyncio.sleep(0)
         return read
     finally:
         # Error reports that include the locals of frames must show no texts.
-        del inputs, texts, add, read, value
-        values = ()
+        del inputs, read, iterator, values, value

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 from typing import TYPE_CHECKING, TypeVar
+
+from pinecone_embed_async._foreign import until_done
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,13 +25,10 @@ async def in_thread(work: Callable[[], ResultT], executor: Executor | None = Non
     context = contextvars.copy_context()
     future = asyncio.get_running_loop().run_in_executor(executor, context.run, work)
     try:
-        return await asyncio.shield(future)
+        await until_done(future)
     except asyncio.CancelledError:
-        while not future.done():
-            # A second cancellation must not leave the work running unnoticed either.
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([future])
         if not future.cancelled():
             # Retrieving the exception keeps asyncio from warning that nobody did.
             future.exception()
         raise
+    return future.result()

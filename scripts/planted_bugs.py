@@ -186,8 +186,9 @@ BUGS = (
     _bug(
         "a source of bad items is read past its window",
         "_calls/source.py",
-        "            self._ready.append((refusal, position, [item]))\n            return True\n",
-        "            self._ready.append((refusal, position, [item]))\n            return False\n",
+        "        self._ahead.queue.append((refused, position, [item]))\n        return False\n",
+        "        self._ahead.queue.append((refused, position, [item]))\n"
+        "        return False if self._is_async else self._take(items)\n",
     ),
     _bug(
         "`max_delay` is begun anew by each item",
@@ -197,9 +198,9 @@ BUGS = (
     ),
     _bug(
         "failures of bad items are missing from `progress`",
-        "_client.py",
-        "                if failed:\n",
-        "                if failed < 0:\n",
+        "_calls/stream.py",
+        "        if self._batches.failed_count > failed:\n",
+        "        if self._batches.failed_count < failed:\n",
     ),
     _bug(
         "who is cancelled at the gate for decodes does not hand it on",

@@ -16,13 +16,13 @@ import pinecone_embed_async.emulator
 from pinecone_embed_async import EmbedError
 from pinecone_embed_async.emulator import Emulator
 from tests.index import Index
-from tests.pages import BLOCK, DOCS, PAGES, RAY, ROOT, TUTORIAL, blocks_of
+from tests.pages import BLOCK, DOCS, JOBS_TO_INDEX, PAGES, RAY, ROOT, TUTORIAL, blocks_of
 from tests.processes import environment_of, run_program
 
 BLOCKS = [
     pytest.param(block, id=f"{path.name}-{number}")
     for path in PAGES
-    if path != TUTORIAL
+    if path not in {TUTORIAL, JOBS_TO_INDEX}
     for number, block in enumerate(blocks_of(path.read_text()))
     if RAY not in block
 ]

@@ -20,11 +20,12 @@ from pinecone_embed_async import (
     SparseEmbeddings,
     TransportError,
     Usage,
-    _results,
 )
 from pinecone_embed_async._calls import ResultBuilder
 from pinecone_embed_async._planning import Deduplicator, RequestLimits, plan_request
-from pinecone_embed_async._results import SPREAD_BYTES, SPREAD_TERMS, DenseRows, Dimension, SparseRows, all_steps
+from pinecone_embed_async._results import SPREAD_BYTES, DenseRows, Dimension, SparseRows, all_steps
+from pinecone_embed_async._results import sparse as sparse_results
+from pinecone_embed_async._results.sparse import SPREAD_TERMS
 from pinecone_embed_async._wire import SparseBlock
 
 
@@ -219,7 +220,7 @@ def table(rows: SparseEmbeddings, vocabulary: NDArray[Any]) -> NDArray[np.float6
 def test_scores_between_results_are_those_of_the_dense_tables(
     most: int, sizes: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_results, "_PRODUCTS", most)
+    monkeypatch.setattr(sparse_results, "_PRODUCTS", most)
     for seed in range(4):
         left, right = drawn(seed, sizes[0]), drawn(seed % 2 + 2, sizes[1])
         vocabulary = np.union1d(left.vocabulary, right.vocabulary)
@@ -288,7 +289,7 @@ def test_sparse_rows_are_spread_whatever_is_equal(data: st.DataObject) -> None:
     positions = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=30))
     result = sparse_of([np.array(row, np.uint32) for row in rows], with_tokens=data.draw(st.booleans()))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_results, "SPREAD_TERMS", data.draw(st.integers(1, 20)))
+        patch.setattr(sparse_results, "SPREAD_TERMS", data.draw(st.integers(1, 20)))
         spread_out = result.spread(np.array(positions, np.intp))
     assert [vector.indices.tolist() for vector in spread_out] == [rows[position] for position in positions]
     assert [vector.values.tolist() for vector in spread_out] == [result[position].values.tolist() for position in positions]

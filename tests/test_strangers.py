@@ -169,7 +169,13 @@ async def test_tasks_of_a_stream_that_somebody_cancels_are_no_silent_end(emulato
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("the source", "raised CancelledError"), ("read", "raised CancelledError"), ("embed", "")]
+    ("name", "told"),
+    [
+        ("the source", "raised CancelledError"),
+        ("read", "raised CancelledError"),
+        ("take over batches", "taking over what the source gave was cancelled"),
+        ("embed", ""),
+    ],
 )
 async def test_tasks_of_a_stream_that_are_cancelled_before_they_begin_are_no_hang(
     emulator: Emulator, name: str, told: str

@@ -29,7 +29,7 @@ from benchmarks.tables import Table, number
 from pinecone_embed_async import EmbedClient
 from pinecone_embed_async._jobs._fingerprint import Fingerprint, take_fingerprint
 from pinecone_embed_async._jobs._inputs import find_inputs
-from pinecone_embed_async._jobs._job import open_job
+from pinecone_embed_async._jobs._opening import open_job
 from pinecone_embed_async._jobs._sources import Columns
 from pinecone_embed_async._wire import DECODERS
 from pinecone_embed_async.cli._connection import Settings as ClientSettings
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from benchmarks.settings import Settings
     from pinecone_embed_async._jobs._fingerprint import InputPrint
+    from pinecone_embed_async._jobs._inputs import InputFile
     from pinecone_embed_async._jobs._job import Job, JobProgress
     from pinecone_embed_async._jobs._sources import Row
     from pinecone_embed_async._wire import DecoderName
@@ -93,10 +94,10 @@ def measure_here(kind: str, decoder: DecoderName, url: str, source: Path) -> dic
     os.environ["PINECONE_API_KEY"] = API_KEY
     files, columns = find_inputs([str(source)]), Columns(id="id", keep=("year",))
 
-    def fingerprint(known: Iterable[InputPrint]) -> Fingerprint:
+    def fingerprint(given: Sequence[InputFile], known: Iterable[InputPrint]) -> Fingerprint:
         parameters = MAIN_LOAD.parameters
         return take_fingerprint(
-            files, columns, service=url, api_version="", model=MAIN_LOAD.model, parameters=parameters, known=known
+            given, columns, service=url, api_version="", model=MAIN_LOAD.model, parameters=parameters, known=known
         )
 
     with tempfile.TemporaryDirectory(dir=source.parent) as out:

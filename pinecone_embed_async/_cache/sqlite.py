@@ -52,6 +52,12 @@ CREATE TABLE vectors (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, value BL
 """
 _PUT = "INSERT INTO vectors (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 
+_BUSY = 5
+_LOCKED = (_BUSY, 6)
+_CORRUPTED = (11, 26)
+"""Primary codes: another process has a lock; the file is malformed, or no database. As numbers, since only programs with a
+cache should pay for importing `sqlite3`. Source: "Result and Error Codes" in SQLite's documentation."""
+
 ResultT = TypeVar("ResultT")
 
 
@@ -157,6 +163,7 @@ class SqliteCache:
         """Write all waiting puts in one transaction, unless an earlier put has already written this one."""
         if not put.is_done:
             puts: list[_Put] = []
+            # Not by its length: after `aclose`, the thread of the old connection may still take from it, too.
             with contextlib.suppress(IndexError):
                 while True:
                     puts.append(self._waiting.popleft())
@@ -170,7 +177,7 @@ class SqliteCache:
             self._with_file(writer, lambda file: _write(file, puts))
         except Exception as error:  # noqa: BLE001 - raised to the caller of each put
             problem = error
-        if problem is not None and len(puts) > 1 and not _is_locked(problem):
+        if problem is not None and len(puts) > 1 and _code_of(problem) not in _LOCKED:
             # One put may be unwritable, which must not fail the others.
             for put in puts:
                 self._write(writer, [put])
@@ -180,18 +187,17 @@ class SqliteCache:
             put.is_done = True
 
     def _with_file(self, access: _Access, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
-        import sqlite3  # noqa: PLC0415 - only programs with a cache should pay for importing it
-
         problem = ""
         for _ in range(2):
             with access.lock:
                 access.backoff.check(time.monotonic(), self._path)
                 try:
                     result = work(self._opened(access))
-                except sqlite3.DatabaseError as error:
-                    if _is_locked(error):
+                except Exception as error:
+                    code = _code_of(error)
+                    if code in _LOCKED:
                         access.backoff.failed(time.monotonic())
-                    if problem or not _is_corruption(error):
+                    if problem or code not in _CORRUPTED:
                         raise
                     problem = str(error)
                 else:
@@ -292,7 +298,8 @@ class _Access:
     __slots__ = ("backoff", "connection", "executor", "file", "lock")
 
     def __init__(self) -> None:
-        self.executor = _new_executor()
+        # The thread starts with the first work, and ends when the executor is no longer referenced.
+        self.executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pinecone-embed-cache")
         self.lock = threading.Lock()
         self.connection: sqlite3.Connection | None = None
         self.file: tuple[int, int] | None = None
@@ -336,13 +343,8 @@ class _Put:
         self.error: Exception | None = None
 
 
-def _new_executor() -> ThreadPoolExecutor:
-    # The thread starts with the first work, and ends when the executor is no longer referenced.
-    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="pinecone-embed-cache")
-
-
 def _connect(path: Path) -> sqlite3.Connection:
-    import sqlite3  # noqa: PLC0415 - as above
+    import sqlite3  # noqa: PLC0415 - only programs with a cache should pay for importing it
 
     # Used in one thread at a time, but closed in another.
     return sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False)
@@ -412,30 +414,16 @@ def _transaction(file: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _is_corruption(error: sqlite3.DatabaseError) -> bool:
-    """Whether SQLite reports that the file is not a database, or a corrupted one.
-
-    Source: "Result and Error Codes" in its documentation; the low byte is the primary code.
-    """
-    import sqlite3  # noqa: PLC0415 - as above
-
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-
-def _is_locked(error: Exception) -> bool:
-    """Whether another process's lock caused the error."""
-    import sqlite3  # noqa: PLC0415 - as above
-
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return isinstance(error, sqlite3.OperationalError) and code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+def _code_of(error: Exception) -> int:
+    """SQLite's primary code of an error; 0 if it is none of SQLite's."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def _locked(message: str) -> sqlite3.OperationalError:
     import sqlite3  # noqa: PLC0415 - as above
 
     error = sqlite3.OperationalError(message)
-    error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    error.sqlite_errorcode = _BUSY
     return error
 
 

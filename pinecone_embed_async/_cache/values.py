@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pinecone_embed_async._results import flat_positions
 from pinecone_embed_async._wire import SparseBlock
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._wire import VectorType
 
 _WORD = np.dtype("<u4")
+_NUMBER = np.dtype("<f4")
 _HEAD = 2
 _DENSE_MARK = int.from_bytes(b"PED1", "little")
 _SPARSE_MARK = int.from_bytes(b"PES1", "little")
@@ -68,7 +70,7 @@ def encode_dense(matrix: NDArray[np.float32]) -> list[bytes]:
     words = np.empty((len(matrix), _HEAD + matrix.shape[1]), _WORD)
     words[:, 0] = _DENSE_MARK
     words[:, 1] = 0
-    words[:, _HEAD:] = np.ascontiguousarray(matrix, np.dtype("<f4")).view(_WORD)
+    words[:, _HEAD:] = np.ascontiguousarray(matrix, _NUMBER).view(_WORD)
     words[:, 1] = -words.sum(axis=1, dtype=np.uint32)
     return [row.tobytes() for row in words]
 
@@ -76,7 +78,7 @@ def encode_dense(matrix: NDArray[np.float32]) -> list[bytes]:
 def encode_sparse(block: SparseBlock) -> list[bytes]:
     """A value for each row of a sparse answer, without its tokens, which are parts of the text."""
     values = []
-    numbers = block.values.astype(np.dtype("<f4")).view(_WORD)
+    numbers = block.values.astype(_NUMBER).view(_WORD)
     start = 0
     for length in block.lengths.tolist():
         stop = start + length
@@ -115,16 +117,52 @@ def decode_values(values: Sequence[Any], vector_type: VectorType | None, dimensi
             whole[row] = taken
         else:
             refused[DAMAGED] += 1
-    if not whole:
-        return Found(len(values), np.empty(0, np.intp), refused=refused)
-    kind = vector_type or _MARKS[next(iter(whole.values()))[:4]]
+    kind = vector_type or next((_MARKS[value[:4]] for value in whole.values()), None)
     alike = {row: value for row, value in whole.items() if _MARKS[value[:4]] == kind}
     refused[OF_ANOTHER_KIND] += len(whole) - len(alike)
-    if kind == "sparse":
-        return _decode_sparse(len(values), alike, refused)
-    if dimension is None:
-        dimension = next((_dimension_of(value) for value in alike.values()), 0)
-    return _decode_dense(len(values), alike, dimension, refused)
+    if kind == "dense":
+        dimension = dimension or next(map(_dimension_of, alike.values()), 0)
+        # A vector without numbers is invalid.
+        fitting = {row: value for row, value in alike.items() if _dimension_of(value) == dimension > 0}
+        refused[OF_ANOTHER_DIMENSION] += len(alike) - len(fitting)
+    else:
+        fitting = {row: value for row, value in alike.items() if len(value) >= 4 * _HEAD and len(value) % 8 == 0}
+        refused[DAMAGED] += len(alike) - len(fitting)
+    if not fitting:
+        return Found(len(values), np.empty(0, np.intp), refused=refused)
+    return _decode(len(values), fitting, refused, is_dense=kind == "dense")
+
+
+def _decode(count: int, values: Mapping[int, bytes], refused: Counter[str], *, is_dense: bool) -> Found:
+    """The vectors of values that have a size for their vector type."""
+    rows = np.array(list(values), np.intp)
+    words = np.frombuffer(b"".join(values.values()), _WORD)
+    sizes = np.array([len(value) // 4 for value in values.values()], np.int64)
+    starts = np.cumsum(sizes) - sizes
+    terms = (sizes - _HEAD) // (1 if is_dense else 2)
+    if is_dense:
+        numbers = words.reshape(len(rows), -1)[:, _HEAD:].view(_NUMBER)
+        is_finite = np.isfinite(numbers).all(axis=1)
+    else:
+        numbers = words[flat_positions(starts + _HEAD + terms, terms)].view(_NUMBER)
+        is_finite = np.bincount(np.repeat(np.arange(len(rows)), terms), ~np.isfinite(numbers), len(rows)) == 0
+    is_whole = np.add.reduceat(words, starts, dtype=np.uint32) == 0
+    is_good = is_whole & is_finite
+    refused[DAMAGED] += int(np.count_nonzero(~is_whole))
+    refused[NOT_FINITE] += int(np.count_nonzero(is_whole & ~is_finite))
+    if not is_good.any():
+        return Found(count, rows[is_good], refused=refused)
+    if is_dense:
+        return Found(count, rows[is_good], dense=numbers[is_good].astype(np.float32, copy=False), refused=refused)
+    indices = words[flat_positions(starts + _HEAD, terms)]
+    kept = np.repeat(is_good, terms)
+    block = SparseBlock(
+        terms[is_good],
+        indices[kept].astype(np.uint32, copy=False),
+        numbers[kept].astype(np.float32, copy=False),
+        None,
+    )
+    return Found(count, rows[is_good], sparse=block, refused=refused)
 
 
 def _bytes_of(value: object) -> bytes | None:
@@ -139,60 +177,3 @@ def _bytes_of(value: object) -> bytes | None:
 
 def _dimension_of(value: bytes) -> int:
     return len(value) // 4 - _HEAD
-
-
-def _decode_dense(count: int, values: Mapping[int, bytes], dimension: int, refused: Counter[str]) -> Found:
-    # A vector without numbers is invalid.
-    fitting = [row for row, value in values.items() if _dimension_of(value) == dimension > 0]
-    refused[OF_ANOTHER_DIMENSION] += len(values) - len(fitting)
-    found = np.asarray(fitting, np.intp)
-    if not fitting:
-        return Found(count, found, refused=refused)
-    words = np.frombuffer(b"".join([values[row] for row in fitting]), _WORD).reshape(len(fitting), -1)
-    is_whole = words.sum(axis=1, dtype=np.uint32) == 0
-    vectors = words[:, _HEAD:].view(np.dtype("<f4"))
-    is_finite = np.isfinite(vectors).all(axis=1)
-    refused[DAMAGED] += int((~is_whole).sum())
-    refused[NOT_FINITE] += int((is_whole & ~is_finite).sum())
-    is_good = is_whole & is_finite
-    if not is_good.all():
-        vectors, found = vectors[is_good], found[is_good]
-    if not len(found):
-        return Found(count, found, refused=refused)
-    return Found(count, found, dense=vectors.astype(np.float32, copy=False), refused=refused)
-
-
-def _decode_sparse(count: int, values: Mapping[int, bytes], refused: Counter[str]) -> Found:
-    fitting = [row for row, value in values.items() if len(value) >= 4 * _HEAD and len(value) % 8 == 0]
-    refused[DAMAGED] += len(values) - len(fitting)
-    found = np.asarray(fitting, np.intp)
-    if not fitting:
-        return Found(count, found, refused=refused)
-    words = np.frombuffer(b"".join([values[row] for row in fitting]), _WORD)
-    sizes = np.fromiter((len(values[row]) // 4 for row in fitting), np.int64, len(fitting))
-    starts = np.cumsum(sizes) - sizes
-    is_whole = np.add.reduceat(words, starts, dtype=np.uint32) == 0
-    refused[DAMAGED] += int((~is_whole).sum())
-    found, sizes, starts = found[is_whole], sizes[is_whole], starts[is_whole]
-    if not len(found):
-        return Found(count, found, refused=refused)
-    block = _block_of(words, starts, (sizes - _HEAD) // 2)
-    is_bad = np.zeros(len(found), np.bool_)
-    is_bad[np.repeat(np.arange(len(found)), block.lengths)[~np.isfinite(block.values)]] = True
-    if is_bad.any():
-        refused[NOT_FINITE] += int(is_bad.sum())
-        found, starts, sizes = found[~is_bad], starts[~is_bad], sizes[~is_bad]
-        if not len(found):
-            return Found(count, found, refused=refused)
-        block = _block_of(words, starts, (sizes - _HEAD) // 2)
-    return Found(count, found, sparse=block, refused=refused)
-
-
-def _block_of(words: NDArray[np.uint32], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> SparseBlock:
-    """The rows whose heads begin at `starts` in the words."""
-    # Position of each index in the words; a row's values follow its indices, one row length further on.
-    ends = np.cumsum(lengths)
-    at = np.arange(ends[-1]) + np.repeat(starts + _HEAD - (ends - lengths), lengths)
-    indices = words[at].astype(np.uint32, copy=False)
-    numbers = words[at + np.repeat(lengths, lengths)].view(np.dtype("<f4")).astype(np.float32, copy=False)
-    return SparseBlock(lengths, indices, numbers, None)

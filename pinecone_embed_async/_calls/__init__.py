@@ -2,23 +2,22 @@
 
 from pinecone_embed_async._calls.coalescer import Coalescer, SharedRequest, Waiter
 from pinecone_embed_async._calls.embed_one import JoinedCounts, SingleCalls
-from pinecone_embed_async._calls.look_ups import BatchLookUps
 from pinecone_embed_async._calls.outcomes import Outcomes
 from pinecone_embed_async._calls.result_builder import ResultBuilder
 from pinecone_embed_async._calls.scheduler import GRACE_SECONDS, Scheduler
 from pinecone_embed_async._calls.single_results import SingleResults, own_error
-from pinecone_embed_async._calls.source import Source, SourceReader, check_source
+from pinecone_embed_async._calls.source import ReadAhead, Source, SourceReader, check_source
 from pinecone_embed_async._calls.stream import EmbeddingStream
 from pinecone_embed_async._calls.stream_results import EmbeddedBatch, StreamResults
 
 __all__ = [
     "GRACE_SECONDS",
-    "BatchLookUps",
     "Coalescer",
     "EmbeddedBatch",
     "EmbeddingStream",
     "JoinedCounts",
     "Outcomes",
+    "ReadAhead",
     "ResultBuilder",
     "Scheduler",
     "SharedRequest",

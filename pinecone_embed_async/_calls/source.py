@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pinecone_embed_async._errors import EmbedError, InputError
@@ -43,6 +44,56 @@ def check_source(source: object) -> None:
         raise InputError(f"the source is of type {type(source).__name__}; it must be an iterable or an async iterable")
 
 
+class ReadAhead:
+    """Queue of the batches that were read but not taken over by the stream, bounded together with those in its results.
+
+    A batch is a request, or the error of an item that cannot be sent, with its first item's position and its items.
+
+    Args:
+        results: the stream's results.
+        window: most batches from reading to delivery.
+
+    Attributes:
+        window: most batches from reading to delivery.
+        queue: the batches, oldest first.
+        added: set when there are new batches, and when reading has ended.
+        taken: set when batches were taken from the results.
+        is_closed: whether nothing more is to be read.
+    """
+
+    def __init__(self, results: StreamResults, window: int) -> None:
+        self._results = results
+        self.window = window
+        self.queue: deque[tuple[PlannedRequest | EmbedError, int, list[Any]]] = deque()
+        self.added = asyncio.Event()
+        self.taken = asyncio.Event()
+        self.is_closed = False
+
+    def __len__(self) -> int:
+        """Batches read and not delivered."""
+        return len(self._results) + len(self.queue)
+
+    def __repr__(self) -> str:
+        return f"<ReadAhead {len(self)}/{self.window}>"
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another batch may be read now."""
+        return len(self) < self.window
+
+    async def wait_for_room(self) -> bool:
+        """Wait until another batch may be read; return whether to read on."""
+        while not self.has_room and not self.is_closed:
+            self.taken.clear()
+            await self.taken.wait()
+        return not self.is_closed
+
+    def close(self) -> None:
+        """Let nothing more be read."""
+        self.is_closed = True
+        self.taken.set()
+
+
 class SourceReader:
     """Pulls items from a source and splits them into batches.
 
@@ -50,13 +101,12 @@ class SourceReader:
         source: an iterable or async iterable of items.
         text: returns the input of an item; `None` if the items are inputs.
         splitter: splits the texts into requests.
-        batches: receives the batches.
+        ahead: receives the batches, and says when there is room for more.
         clock: the time.
         in_thread: whether a synchronous source is pulled in a thread, because it may block.
         executor: executor of the thread; `None` for the event loop's own.
         max_delay: maximum seconds that an item of an asynchronous source waits for others to share a request, longer only
             while the window is full.
-        on_batches: called in the event loop when there are new batches, with the number of failed items in them.
         neighbour: awaits an asynchronous source; `None` for a synchronous one, which cannot be left running.
 
     Attributes:
@@ -72,33 +122,29 @@ class SourceReader:
         source: Source[Any],
         text: Callable[[Any], Any] | None,
         splitter: Splitter,
-        batches: StreamResults,
+        ahead: ReadAhead,
         *,
         clock: Clock,
         in_thread: bool,
         executor: Executor | None,
         max_delay: float,
-        on_batches: Callable[[int], None],
         neighbour: Neighbour | None = None,
     ) -> None:
         self._source = source
         self._text = text
         self._splitter = splitter
-        self._batches = batches
+        self._ahead = ahead
         self._clock = clock
         self._is_async = isinstance(source, AsyncIterable)
         self._in_thread = in_thread and not self._is_async
         self._executor = executor
         self._max_delay = max_delay
-        self._on_batches = on_batches
         self._neighbour = neighbour
         self.task: asyncio.Task[None] | None = None
         self._iterator: AsyncIterator[Any] | Iterator[Any] | None = None
-        self._position = 0
         self._items: list[Any] = []
-        self._ready: list[tuple[PlannedRequest | EmbedError, int, list[Any]]] = []
+        self._refused: InputError | None = None
         self._timer: Timer | None = None
-        self._has_room: Callable[[], bool] = lambda: True
         self._was_flushed = False
         self._is_overdue = False
         self.is_finished = False
@@ -106,18 +152,12 @@ class SourceReader:
         self.was_cancelled = False
         self.closing_error: Exception | None = None
 
-    async def read(self, wait_for_room: Callable[[], Awaitable[bool]], has_room: Callable[[], bool]) -> None:
-        """Read the source to its end, and close its iterator, also when cancelled.
-
-        Args:
-            wait_for_room: waits until the window has room for a request; returns whether to read on.
-            has_room: whether the window has room now.
-        """
-        self._has_room = has_room
+    async def read(self) -> None:
+        """Read the source to its end, and close its iterator, also when cancelled."""
         if self._neighbour is None:
-            await self._read(wait_for_room)
+            await self._read()
             return
-        self.task = asyncio.create_task(self._read(wait_for_room), name="the source")
+        self.task = asyncio.create_task(self._read(), name="the source")
         try:
             with contextlib.suppress(StrayCancellationError):
                 await self._neighbour.ask(self.task)
@@ -126,11 +166,11 @@ class SourceReader:
             self.ended()
             self._cancel_timer()
 
-    async def _read(self, wait_for_room: Callable[[], Awaitable[bool]]) -> None:
+    async def _read(self) -> None:
         cancellations = await Cancellations.counted()
         try:
             try:
-                await self._pull(wait_for_room)
+                await self._pull()
             except asyncio.CancelledError as error:
                 self.error = _reportable("the source", error)
                 if cancellations.is_callers:
@@ -143,7 +183,7 @@ class SourceReader:
         finally:
             self.is_finished = True
             self._cancel_timer()
-            self._on_batches(0)
+            self._ahead.added.set()
             await self._close()
 
     def ended(self) -> None:
@@ -151,19 +191,20 @@ class SourceReader:
         if not self.is_finished:
             self.error, self.was_cancelled = _reportable("the source", asyncio.CancelledError()), True
             self.is_finished = True
-            self._on_batches(0)
+            self._ahead.added.set()
 
-    async def _pull(self, wait_for_room: Callable[[], Awaitable[bool]]) -> None:
+    async def _pull(self) -> None:
         await self._begin()
-        iterator, ended = self._iterator, False
-        while not ended and await wait_for_room():
+        iterator: Any = self._iterator
+        ended = False
+        while not ended and await self._ahead.wait_for_room():
             if self._is_overdue:
                 self._flush()
             elif self._is_async:
-                ended = await self._fill_request_async(iterator)
+                ended = await self._take_until_full(iterator)
             else:
-                ended = await self._call_sync("the source", lambda: self._fill_request(iterator))
-            self._hand_over()
+                ended = await self._call_sync("the source", lambda: self._take(iterator))
+            self._ahead.added.set()
             # A source that never suspends must not block the loop.
             await asyncio.sleep(0)
 
@@ -190,9 +231,7 @@ class SourceReader:
             if hasattr(iterator, "aclose"):
                 await iterator.aclose()
             elif hasattr(iterator, "close") and (iterator is not self._source or hasattr(iterator, "gi_frame")):
-                # A generator still running in a thread cannot be closed.
-                with contextlib.suppress(ValueError):
-                    await self._call_sync("closing the source", iterator.close)
+                await self._call_sync("closing the source", iterator.close)
         except asyncio.CancelledError as error:
             if cancellations.is_callers:
                 raise
@@ -212,16 +251,13 @@ class SourceReader:
 
         return await in_thread(call, self._executor) if self._in_thread else call()
 
-    def _fill_request(self, iterator: Any) -> bool:
-        """Pull until a request is full; returns whether the source has ended."""
-        return all(not self._add_item(item) for item in iterator)
-
-    async def _fill_request_async(self, iterator: Any) -> bool:
+    async def _take_until_full(self, iterator: AsyncIterator[Any]) -> bool:
+        """Take items of an asynchronous source until a request is full; return whether the source has ended."""
         self._was_flushed = False
         async for item in iterator:
             if self.is_finished:
                 return True
-            if self._add_item(item):
+            if not self._take((item,)):
                 self._cancel_timer()
                 return False
             if self._timer is None:
@@ -233,58 +269,54 @@ class SourceReader:
 
     def _on_timer(self) -> None:
         self._timer = None
-        if self._has_room():
+        if self._ahead.has_room:
             self._flush()
         else:
             self._is_overdue = True
 
-    def _add_item(self, item: Any) -> bool:
-        """Add one item; returns whether it filled a request. May run in a thread."""
-        position = self._position
-        self._position += 1
-        refusal: InputError | None = None
-        try:
-            value = item if self._text is None else self._text(item)
-        except MISLEADING as error:
-            raise _reportable("the function `text`", error) from error
-        try:
-            text = text_of(value, position)
-        except InputError as error:
-            refusal = error.with_traceback(None)
-        if refusal is not None:
-            self._add_request(self._splitter.skip())
-            self._ready.append((refusal, position, [item]))
+    def _take(self, items: Iterable[Any]) -> bool:
+        """Take items until a request is full, or one is no text; return whether they ended. May run in a thread."""
+        full = self._splitter.fill(self._texts_of(items))
+        if full is not None:
+            self._add(full)
+            return False
+        refused, self._refused = self._refused, None
+        if refused is None:
             return True
-        self._items.append(item)
-        full = self._splitter.add(text)
-        self._add_request(full)
-        return full is not None
+        position = self._splitter.position
+        item = self._items.pop()
+        self._add(self._splitter.skip())
+        self._ahead.queue.append((refused, position, [item]))
+        return False
 
-    def _add_request(self, request: PlannedRequest | None) -> None:
+    def _texts_of(self, items: Iterable[Any]) -> Iterator[str]:
+        """Yield the texts of items, until one has none."""
+        for item in items:
+            try:
+                value = item if self._text is None else self._text(item)
+            except MISLEADING as error:
+                raise _reportable("the function `text`", error) from error
+            self._items.append(item)
+            if type(value) is not str or not value.isascii():
+                try:
+                    value = text_of(value, self._splitter.position)
+                except InputError as error:
+                    self._refused = error.with_traceback(None)
+                    return
+            yield value
+
+    def _add(self, request: PlannedRequest | None) -> None:
         if request is not None:
             count = len(request.texts)
-            self._ready.append((request, request.start, self._items[:count]))
+            self._ahead.queue.append((request, request.start, self._items[:count]))
             del self._items[:count]
 
     def _flush(self) -> None:
         """Hand over the items read so far, although they do not fill a request."""
         self._cancel_timer()
         self._was_flushed, self._is_overdue = True, False
-        self._add_request(self._splitter.flush())
-        self._hand_over()
-
-    def _hand_over(self) -> None:
-        if not self._ready:
-            return
-        failed = 0
-        for batch, start, items in self._ready:
-            if isinstance(batch, EmbedError):
-                self._batches.add_failed(start, items[0], batch)
-                failed += 1
-            else:
-                self._batches.add(batch, items)
-        self._ready.clear()
-        self._on_batches(failed)
+        self._add(self._splitter.flush())
+        self._ahead.added.set()
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

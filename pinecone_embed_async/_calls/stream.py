@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import functools
 from collections import deque
 from typing import TYPE_CHECKING, Generic
 
@@ -14,16 +13,18 @@ from pinecone_embed_async._errors import ClosedError, EmbedError, unexpected_err
 from pinecone_embed_async._results import summed_up, with_outcome
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from typing import Self
 
-    from pinecone_embed_async._calls.look_ups import BatchLookUps
     from pinecone_embed_async._calls.result_builder import ResultBuilder
     from pinecone_embed_async._calls.scheduler import Scheduler
-    from pinecone_embed_async._calls.source import SourceReader
+    from pinecone_embed_async._calls.source import ReadAhead, SourceReader
     from pinecone_embed_async._calls.stream_results import PendingBatch, StreamResults
-    from pinecone_embed_async._planning import RequestPlanner
+    from pinecone_embed_async._planning import PlannedRequest, RequestPlanner
     from pinecone_embed_async._results import Usage
+
+    LookUp = Callable[[PlannedRequest], Awaitable[None]]
+    """Looks up the inputs of a batch in the cache, and sends what is missing."""
 
 
 class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
@@ -46,29 +47,28 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         planner: RequestPlanner,
         finish: Callable[[ResultBuilder], EmbeddingsT],
         empty: ResultBuilder,
+        ahead: ReadAhead,
         *,
-        window: int,
         raises: bool,
     ) -> None:
         self._batches = batches
         self._planner = planner
         self._finish = finish
         self._empty = empty
-        self._window = window
+        self._ahead = ahead
         self._raises = raises
         self._remaining: deque[PendingBatch] | None = None
         # Errors of the whole stream; those of batches are not kept.
         self._raised: list[BaseException] = []
         self._is_exited = False
         self._changes = asyncio.Event()
-        self._batch_taken = asyncio.Event()
         self._scheduler: Scheduler | None = None
         self._reader: SourceReader | None = None
         self._read_task: asyncio.Task[None] | None = None
-        self._look_up_task: asyncio.Task[EmbedError | None] | None = None
+        self._feed_task: asyncio.Task[EmbedError | None] | None = None
 
     def __repr__(self) -> str:
-        ahead = f"{len(self._batches)}/{self._window} batches read ahead"
+        ahead = f"{len(self._ahead)}/{self._ahead.window} batches read ahead"
         return f"<EmbeddingStream {self._batches.embedded_count} embedded, {ahead}>"
 
     @property
@@ -92,7 +92,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
                 raise ClosedError("the stream was left: iterate inside its `async with` block")
             batch = self._take()
             if batch is not None:
-                self._batch_taken.set()
+                self._ahead.taken.set()
                 return self._deliver(batch)
             if self._is_over():
                 self._raise_end()
@@ -101,17 +101,19 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
 
     @contextlib.asynccontextmanager
     async def running(
-        self, scheduler: Scheduler, reader: SourceReader, look_ups: BatchLookUps | None = None
+        self, scheduler: Scheduler, reader: SourceReader, look_up: LookUp | None = None
     ) -> AsyncIterator[None]:
         """Read, look up and send while the block runs; nothing is left running, however it ends."""
         self._scheduler, self._reader = scheduler, reader
         block_error: BaseException | None = None
         async with scheduler.running():
-            self._read_task = scheduler.start(reader.read(self._wait_for_room, self._has_room), "read")
+            self._read_task = scheduler.start(reader.read(), "read")
             self._read_task.add_done_callback(lambda _: reader.ended())
-            if look_ups is not None:
-                self._look_up_task = scheduler.start(look_ups.run(), "look up batches")
-                self._look_up_task.add_done_callback(functools.partial(self._look_ups_ended, scheduler))
+            name, work = "take over batches", "taking over what the source gave"
+            if look_up is not None:
+                name, work = "look up batches", "looking vectors up in the cache"
+            self._feed_task = scheduler.start(self._feed(scheduler, reader, look_up), name)
+            self._feed_task.add_done_callback(lambda task: self._feed_ended(scheduler, task, work))
             try:
                 yield
             except BaseException as error:  # noqa: BLE001 - raised again, unchanged, once the tasks are done
@@ -128,12 +130,46 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         if reader.closing_error is not None:
             raise reader.closing_error
 
+    async def _feed(self, scheduler: Scheduler, reader: SourceReader, look_up: LookUp | None) -> EmbedError | None:
+        """Take over what was read until the source has ended; with a cache, look it up first.
+
+        Returns:
+            The error that ends the job, if the cache is misconfigured.
+        """
+        while True:
+            await self._ahead.added.wait()
+            self._ahead.added.clear()
+            self._take_over(scheduler)
+            while look_up is not None and (request := self._batches.next_to_look_up()) is not None:
+                try:
+                    await look_up(request)
+                except EmbedError as error:
+                    return error.with_traceback(None)
+                self._take_over(scheduler)
+            if reader.is_finished and not self._ahead.queue:
+                return None
+
+    def _take_over(self, scheduler: Scheduler) -> None:
+        """Move what was read into the results, and send it."""
+        failed = self._batches.failed_count
+        while self._ahead.queue:
+            batch, start, items = self._ahead.queue.popleft()
+            if isinstance(batch, EmbedError):
+                self._batches.add_failed(start, items[0], batch)
+            else:
+                self._batches.add(batch, items)
+        if self._batches.failed_count > failed:
+            # Items that are not texts fail without a request.
+            scheduler.report()
+        scheduler.fill()
+        self.changed()
+
     @staticmethod
-    def _look_ups_ended(scheduler: Scheduler, task: asyncio.Task[EmbedError | None]) -> None:
-        """Note that the look-ups have ended; unless they succeeded, this ends the job."""
+    def _feed_ended(scheduler: Scheduler, task: asyncio.Task[EmbedError | None], work: str) -> None:
+        """Note that nothing more is taken over; unless the source has ended, this ends the job."""
         fault = None if task.cancelled() else task.exception()
         if task.cancelled():
-            scheduler.stop(EmbedError("looking vectors up in the cache was cancelled, but not by the call it belongs to"))
+            scheduler.stop(EmbedError(f"{work} was cancelled, but not by the call it belongs to"))
         elif fault is not None:
             scheduler.stop(unexpected_error(fault))
         elif (error := task.result()) is not None:
@@ -141,7 +177,9 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
 
     def _stop_reading(self) -> None:
         """Cancel the reading tasks, but only once: a second time would interrupt closing the source's iterator."""
-        for task in (None if self._reader is None else self._reader.task, self._read_task, self._look_up_task):
+        # Also stops a source that swallows its cancellation.
+        self._ahead.close()
+        for task in (None if self._reader is None else self._reader.task, self._read_task, self._feed_task):
             if task is not None and not task.cancelling():
                 task.cancel()
 
@@ -150,16 +188,6 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         if self._planner.job_error is not None:
             self._stop_reading()
         self._changes.set()
-
-    def _has_room(self) -> bool:
-        return len(self._batches) < self._window
-
-    async def _wait_for_room(self) -> bool:
-        while not self._has_room() and self._planner.job_error is None:
-            self._batch_taken.clear()
-            await self._batch_taken.wait()
-        # Also stops a source that swallows its cancellation.
-        return self._planner.job_error is None
 
     def _take(self) -> PendingBatch | None:
         if self._remaining is not None:
@@ -175,7 +203,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
     def _is_over(self) -> bool:
         if self._planner.job_error is not None:
             return self._remaining is not None
-        return self._reader is not None and self._reader.is_finished and not len(self._batches)
+        return self._reader is not None and self._reader.is_finished and not len(self._ahead)
 
     def _deliver(self, batch: PendingBatch) -> EmbeddedBatch[ItemT, EmbeddingsT]:
         embedded: EmbeddedBatch[ItemT, EmbeddingsT] = EmbeddedBatch(batch.start, batch.items, self._finish(batch.builder))

@@ -3,7 +3,8 @@
 from pinecone_embed_async._jobs._errors import JobChangedError, JobError, OutputError, SourceError
 from pinecone_embed_async._jobs._fingerprint import Fingerprint, InputPrint, take_fingerprint
 from pinecone_embed_async._jobs._inputs import InputFile, InputFormat, find_inputs
-from pinecone_embed_async._jobs._job import Job, JobProgress, open_job
+from pinecone_embed_async._jobs._job import Job, JobProgress
+from pinecone_embed_async._jobs._opening import Options, open_job
 from pinecone_embed_async._jobs._outputs import (
     OutputFormat,
     check_output,
@@ -29,6 +30,7 @@ __all__ = [
     "JobChangedError",
     "JobError",
     "JobProgress",
+    "Options",
     "OutputError",
     "OutputFormat",
     "Row",

@@ -13,10 +13,10 @@ from pyarrow import ipc
 
 from pinecone_embed_async._jobs._duplicates import Copies
 from pinecone_embed_async._jobs._failures import Cause, FailedRow
-from pinecone_embed_async._jobs._files import PARTIAL_SUFFIX, file_errors
+from pinecone_embed_async._jobs._files import PARTIAL_SUFFIX, file_errors, open_own
 from pinecone_embed_async._jobs._recorder import Piece
 from pinecone_embed_async._jobs._rowset import RowNumbers, RowSet, are_among
-from pinecone_embed_async._jobs._sources import Row
+from pinecone_embed_async._jobs._sources import BadRow, Row
 from pinecone_embed_async._jobs._store import Store
 from pinecone_embed_async._jobs._table import Embeddings, embeddings_of
 from pinecone_embed_async._results import DenseEmbeddings, Usage
@@ -24,7 +24,7 @@ from pinecone_embed_async._results import DenseEmbeddings, Usage
 _ROWS_PER_PIECE = 512
 
 
-def copied_rows(store: Store, folder: Path, rows: Iterable[Row], copies: Copies) -> Iterator[Piece]:
+def copied_rows(store: Store, folder: Path, rows: Iterable[Row | BadRow], copies: Copies) -> Iterator[Piece]:
     """Make copies: a row is embedded as its source is, or failed for the same cause; without either it stays missing.
 
     The sources' embeddings are gathered into a file first, for a table cannot be read in the order of the copies.
@@ -54,14 +54,14 @@ def copied_rows(store: Store, folder: Path, rows: Iterable[Row], copies: Copies)
             yield _piece(pairs, vectors, causes)
 
 
-def _paired(rows: Iterable[Row], copies: Copies) -> Iterator[tuple[Row, int]]:
+def _paired(rows: Iterable[Row | BadRow], copies: Copies) -> Iterator[tuple[Row, int]]:
     """The rows that are copies, each with the number of its source."""
     given = iter(rows)
     for start in range(0, len(copies.rows), _ROWS_PER_PIECE):
         stretch = slice(start, start + _ROWS_PER_PIECE)
         for number, source in zip(copies.rows[stretch].tolist(), copies.sources[stretch].tolist(), strict=True):
             # All of them exist: they were seen when the copies were chosen.
-            yield next(row for row in given if row.number == number), source
+            yield next(row for row in given if row.number == number and isinstance(row, Row)), source
 
 
 def _piece(pairs: Sequence[tuple[Row, int]], vectors: "_Vectors", causes: dict[int, Cause]) -> Piece:
@@ -115,6 +115,8 @@ def _gathered(tables: Iterable[Any], path: Path) -> Iterator[_Vectors]:
     with contextlib.ExitStack() as stack:
         with file_errors(path):
             stack.callback(path.unlink, missing_ok=True)
+            # It holds embeddings alone, but whoever may not read the texts need not read them either.
+            open_own(path, "xb").close()
             writer: Any = None
             with contextlib.ExitStack() as writing:
                 for table in tables:

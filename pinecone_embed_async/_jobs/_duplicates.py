@@ -1,6 +1,7 @@
 """Which rows hold equal texts: one of each is sent, the others are its copies. Plain decisions, no files."""
 
 import hashlib
+import secrets
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +47,15 @@ class TextDigests:
     def add(self, text: str) -> None:
         """Add the text of the next row."""
         self._digests += hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest()
+
+    def add_none(self) -> None:
+        """Add a row that has no text, and so no copies."""
+        self._digests += secrets.token_bytes(_DIGEST_BYTES)
+
+    def repeated(self) -> int:
+        """How many rows have a text that an earlier one has."""
+        halves = np.frombuffer(self._digests, np.uint64).reshape(-1, 2)
+        return len(halves) - len(np.unique(halves, axis=0)) if len(halves) else 0
 
     def copies(
         self, first_row: int, *, done: npt.NDArray[np.bool_], failed: npt.NDArray[np.bool_], wanted: npt.NDArray[np.bool_]

@@ -12,7 +12,19 @@ class SourceError(JobError):
 
 
 class OutputError(JobError):
-    """The output cannot be written: no such folder, no permission, no space, or the wrong format."""
+    """The output cannot be written: no such folder, no permission, no space, or the wrong format.
+
+    Attributes:
+        errno: The file system's number for the error; `None` if it is none of its.
+    """
+
+    def __init__(self, message: str, *, errno: int | None = None) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+
+class TokensSpentError(JobError):
+    """The run has cost as many tokens as it may."""
 
 
 class JobChangedError(JobError):

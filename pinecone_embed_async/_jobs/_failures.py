@@ -11,9 +11,9 @@ import msgspec
 import numpy as np
 
 from pinecone_embed_async._errors import EmbedError
-from pinecone_embed_async._jobs._files import file_errors, replacing
+from pinecone_embed_async._jobs._files import file_errors, open_own, replacing
 from pinecone_embed_async._jobs._rowset import RowSet
-from pinecone_embed_async._jobs._sources import Row
+from pinecone_embed_async._jobs._sources import BadRow, Row
 
 
 class Cause(NamedTuple):
@@ -24,10 +24,19 @@ class Cause(NamedTuple):
 
 
 class FailedRow(NamedTuple):
-    """A row that failed, and why."""
+    """A row that failed or was skipped, and why."""
 
-    row: Row
+    row: Row | BadRow
     cause: Cause
+
+
+SKIPPED = "SkippedRow"
+"""In the place of an error's class: the row cannot be embedded, and was not sent."""
+
+
+def skipped_row(row: BadRow) -> FailedRow:
+    """A row that cannot be embedded, as the file of failures has it: without its content."""
+    return FailedRow(row, Cause(SKIPPED, row.reason))
 
 
 def cause_of(error: EmbedError) -> Cause:
@@ -37,14 +46,16 @@ def cause_of(error: EmbedError) -> Cause:
 
 class _Line(msgspec.Struct):
     row: int
+    error: str | None = None
 
 
-class _CauseLine(_Line):
+class _CauseLine(msgspec.Struct):
+    row: int
     error: str
     message: str
 
 
-def failure_line(row: Row, error: str | None, message: str) -> bytes:
+def failure_line(row: Row | BadRow, error: str | None, message: str) -> bytes:
     """One line about a row that is not embedded: id, row, input, line, the error's class and message.
 
     Args:
@@ -52,7 +63,8 @@ def failure_line(row: Row, error: str | None, message: str) -> bytes:
         error: The error's class; `None` if the row was not tried.
         message: Why it is not embedded.
     """
-    record = {"id": row.id, "row": row.number, "input": row.source, "line": row.line, "error": error, "message": message}
+    row_id = row.id if isinstance(row, Row) else None
+    record = {"id": row_id, "row": row.number, "input": row.source, "line": row.line, "error": error, "message": message}
     return msgspec.json.encode(record) + b"\n"
 
 
@@ -66,25 +78,27 @@ class FailuresFile:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def read_rows(self) -> RowSet:
-        """The numbers of the rows in the file. A line left by an interrupted write is cut off.
+    def read_rows(self) -> tuple[RowSet, RowSet]:
+        """The numbers of the rows that failed, and of those that were skipped. A line cut short is removed.
 
         Raises:
             OutputError: The file system refused.
         """
-        numbers = np.array(self._row_numbers(), np.int64)
-        rows = RowSet()
-        rows.add(numbers[numbers >= 0])
-        return rows
+        failed, skipped = RowSet(), RowSet()
+        numbers, are_skipped = (np.array(each, np.int64) for each in self._row_numbers())
+        failed.add(numbers[(numbers >= 0) & (are_skipped == 0)])
+        skipped.add(numbers[(numbers >= 0) & (are_skipped == 1)])
+        return failed, skipped
 
-    def _row_numbers(self) -> "array[int]":
-        numbers = array("q")
+    def _row_numbers(self) -> "tuple[array[int], array[int]]":
+        numbers, skipped = array("q"), array("b")
         with file_errors(self._path):
             if self._path.exists():
-                with self._path.open("r+b") as file:
+                with open_own(self._path, "r+b") as file:
                     for line in _whole_lines(file):
-                        numbers.append(-1 if line is None else line)
-        return numbers
+                        numbers.append(-1 if line is None else line.row)
+                        skipped.append(line is not None and line.error == SKIPPED)
+        return numbers, skipped
 
     def causes(self, rows: RowSet) -> dict[int, Cause]:
         """Why some rows failed, those among `rows` that are in the file; the last cause where there are several.
@@ -112,7 +126,7 @@ class FailuresFile:
         """
         lines = b"".join(failure_line(row, *cause) for row, cause in failed)
         if lines:
-            with file_errors(self._path), self._path.open("ab") as file:
+            with file_errors(self._path), open_own(self._path, "ab") as file:
                 file.write(lines)
                 file.flush()
                 fsync(file.fileno())
@@ -123,7 +137,7 @@ class FailuresFile:
         Raises:
             OutputError: The file system refused.
         """
-        numbers = np.array(self._row_numbers(), np.int64)
+        numbers = np.array(self._row_numbers()[0], np.int64)
         if not numbers.size:
             return
         last = np.zeros(len(numbers), np.bool_)
@@ -136,12 +150,16 @@ class FailuresFile:
             with file_errors(self._path):
                 self._path.unlink()
             return
-        with file_errors(self._path), self._path.open("rb") as file, replacing(self._path, prefix="_failures-") as target:
+        with (
+            file_errors(self._path),
+            self._path.open("rb") as file,
+            replacing(self._path, prefix="_failures-", private=True) as target,
+        ):
             target.writelines(line for line, kept in zip(file, keep, strict=True) if kept)
 
 
-def _whole_lines(file: BinaryIO) -> Iterator[int | None]:
-    # The row of each line, `None` for one that was edited into something else.
+def _whole_lines(file: BinaryIO) -> Iterator[_Line | None]:
+    # What each line is about, `None` for one that was edited into something else.
     decoder = msgspec.json.Decoder(_Line)
     end = 0
     for line in file:
@@ -150,6 +168,6 @@ def _whole_lines(file: BinaryIO) -> Iterator[int | None]:
             return
         end += len(line)
         try:
-            yield decoder.decode(line).row
+            yield decoder.decode(line)
         except msgspec.MsgspecError:
             yield None

@@ -2,15 +2,16 @@
 
 import hashlib
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from pinecone_embed_async._jobs._errors import SourceError
-from pinecone_embed_async._jobs._inputs import InputFile
-from pinecone_embed_async._jobs._sources import Columns, Stamp, stamp_of
+from pinecone_embed_async._jobs._inputs import STANDARD_INPUT_NAME, InputFile
+from pinecone_embed_async._jobs._layouts import Layout
+from pinecone_embed_async._jobs._sources import Columns, Stamp, opened, stamp_of
 from pinecone_embed_async._jobs._templates import FieldText
 
 
@@ -49,6 +50,7 @@ class Fingerprint(msgspec.Struct, frozen=True):
         text: The field or the template.
         id: The field of the id.
         keep: The kept columns.
+        layout: The files beside the table, for an index to import; `None` if there are none.
     """
 
     inputs: tuple[InputPrint, ...]
@@ -59,6 +61,7 @@ class Fingerprint(msgspec.Struct, frozen=True):
     text: str
     id: str | None
     keep: tuple[str, ...]
+    layout: Layout | None = None
 
     def stamps(self) -> dict[str, Stamp]:
         """The states that the files were in, by name."""
@@ -74,6 +77,7 @@ def take_fingerprint(
     model: str,
     parameters: Mapping[str, Any],
     known: Iterable[InputPrint] = (),
+    layout: Layout | None = None,
 ) -> Fingerprint:
     """Take the fingerprint of a job; the files are read through, at about a gigabyte a second.
 
@@ -85,6 +89,7 @@ def take_fingerprint(
         model: The model's name.
         parameters: The model's parameters.
         known: Prints of earlier runs; a file with the size and the time of one of them is not read.
+        layout: The files beside the table.
 
     Raises:
         SourceError: A file cannot be read, or not more than once.
@@ -100,15 +105,15 @@ def take_fingerprint(
         text=f"the field {text.field!r}" if isinstance(text, FieldText) else f"the template {str(text)!r}",
         id=columns.id,
         keep=columns.keep,
+        layout=layout,
     )
 
 
 def _input_print(file: InputFile, earlier: Mapping[tuple[str, Stamp], str | None]) -> InputPrint:
-    format_name = f"{file.format}.{file.compression}" if file.compression else str(file.format)
     if file.path is None:
-        return InputPrint(file.name, format_name, None)
+        return InputPrint(file.name, file.format_name, None)
     stamp, digest = _digest(file.path, file.name, earlier)
-    return InputPrint(file.name, format_name, digest, stamp.size, stamp.modified)
+    return InputPrint(file.name, file.format_name, digest, stamp.size, stamp.modified)
 
 
 def _digest(path: Path, name: str, earlier: Mapping[tuple[str, Stamp], str | None]) -> tuple[Stamp, str]:
@@ -136,6 +141,7 @@ _NAMES = {
     "text": "the text",
     "id": "the id",
     "keep": "the kept columns",
+    "layout": "the layout",
 }
 
 
@@ -153,19 +159,66 @@ def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
     return found
 
 
-def input_differences(before: Fingerprint, now: Fingerprint) -> list[str]:
-    """List what changed of the input, a phrase each; nothing if the files hold the same, whatever their names."""
+def is_piped(each: InputPrint) -> bool:
+    """Whether it is that of standard input."""
+    return each.name == STANDARD_INPUT_NAME
+
+
+def input_differences(before: Fingerprint, now: Fingerprint, *, exactly: bool = False) -> list[str]:
+    """List what changed of the input, a phrase each; nothing if the files hold the same, whatever their names.
+
+    Args:
+        before: The earlier one.
+        now: The present one.
+        exactly: Whether standard input whose content is not known counts as changed.
+    """
     if len(before.inputs) != len(now.inputs):
         return [f"the input (was {len(before.inputs)} files, now {len(now.inputs)})"]
     return [
         f"the input {current.name} (it holds something else than {earlier.name} did)"
         for earlier, current in zip(before.inputs, now.inputs, strict=True)
-        if (earlier.digest, earlier.format) != (current.digest, current.format)
+        if earlier.format != current.format or not _same_content(earlier, current, exactly=exactly)
     ]
+
+
+def _same_content(earlier: InputPrint, current: InputPrint, *, exactly: bool) -> bool:
+    if earlier.digest is None or current.digest is None:
+        return not exactly and is_piped(earlier) and is_piped(current)
+    return earlier.digest == current.digest
+
+
+_GROWING = ("txt", "jsonl", "csv", "tsv")
+
+
+def has_grown(before: Fingerprint, now: Fingerprint, files: Sequence[InputFile]) -> bool:
+    """Whether the last file holds what it held before and more rows behind it, and the others what they held.
+
+    Raises:
+        SourceError: It cannot be read.
+    """
+    if len(before.inputs) != len(now.inputs) or not files or files[-1].path is None:
+        return False
+    earlier, current = before.inputs[-1], now.inputs[-1]
+    pairs = zip(before.inputs[:-1], now.inputs[:-1], strict=True)
+    if any(one.format != other.format or one.digest != other.digest for one, other in pairs):
+        return False
+    if earlier.format != current.format or earlier.format.partition("(")[0] not in _GROWING or not earlier.size:
+        return False
+    if current.size is None or current.size <= earlier.size:
+        return False
+    with opened(files[-1]) as file:
+        digest, left, last = hashlib.blake2b(digest_size=16), earlier.size, b""
+        while left and (piece := file.read(min(left, 2**20))):
+            digest.update(piece)
+            left, last = left - len(piece), piece
+        # Otherwise its last row is another one now.
+        return digest.hexdigest() == earlier.digest and (last.endswith(b"\n") or file.read(1) == b"\n")
 
 
 def _short(value: Any) -> str:
     if value is None:
         return "not given"
+    if isinstance(value, Layout):
+        return f"{value.name} of {value.namespace}, {value.vector_field}"
     text = ", ".join(value) if isinstance(value, tuple) else str(value)
     return f"{text[:80]}…" if len(text) > 80 else text or "none"

@@ -11,12 +11,13 @@ from typing import BinaryIO
 import msgspec
 
 from pinecone_embed_async._jobs._errors import OutputError
-from pinecone_embed_async._jobs._files import PARTIAL_SUFFIX, file_errors, replacing, sync_folder
+from pinecone_embed_async._jobs._files import PARTIAL_SUFFIX, file_errors, open_own, replacing, sync_folder
 from pinecone_embed_async._jobs._fingerprint import Fingerprint
+from pinecone_embed_async._jobs._layouts import DEFAULT_NAMESPACE, Layout
 
 _PART = re.compile(r"part-(\d{5,})\.parquet")
 _SEGMENT = re.compile(r"_journal-(\d{5,})\.log")
-_FORMAT = 1
+_FORMATS = (1, 2)
 
 
 class Portion(msgspec.Struct, frozen=True):
@@ -33,9 +34,10 @@ class Portion(msgspec.Struct, frozen=True):
     rows: int | None = None
 
 
-class _State(msgspec.Struct):
+class _State(msgspec.Struct, omit_defaults=True):
     portions: tuple[Portion, ...]
-    format: int = _FORMAT
+    # The least that can go on with it: the first one knows no layouts.
+    format: int
 
 
 class OutputFolder:
@@ -47,10 +49,42 @@ class OutputFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.layout: Layout | None = None
+
+    def lay_out(self, layout: Layout | None) -> None:
+        """Keep the table in a folder of its own from now on, and beside it what an index imports, if that is wanted.
+
+        Raises:
+            OutputError: The folders cannot be made.
+        """
+        if self.layout not in {None, layout}:
+            self._remove_folders()
+        self.layout = layout
+        for folder in () if layout is None else (self._table, self._exports):
+            with file_errors(folder):
+                folder.mkdir(exist_ok=True)
+
+    def _remove_folders(self) -> None:
+        # Those that hold nothing any more: another job may have its own.
+        for folder in (self._table, self._exports):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+    @property
+    def _table(self) -> Path:
+        return self.path if self.layout is None else self.path / "_table"
+
+    @property
+    def _exports(self) -> Path:
+        return self.path / (DEFAULT_NAMESPACE if self.layout is None else self.layout.namespace)
+
+    def export_path(self, number: int) -> Path:
+        """The file for an index with the rows of a part."""
+        return self._exports / f"part-{number:05}{'' if self.layout is None else self.layout.suffix}"
 
     def part_path(self, number: int) -> Path:
         """The file of a part."""
-        return self.path / f"part-{number:05}.parquet"
+        return self._table / f"part-{number:05}.parquet"
 
     def segment_path(self, number: int) -> Path:
         """The file of a segment of the journal; it becomes the part of the same number."""
@@ -71,7 +105,7 @@ class OutputFolder:
         Raises:
             OutputError: The folder cannot be read.
         """
-        return self._numbers(_PART)
+        return self._numbers(_PART, self._table)
 
     def segments(self) -> list[int]:
         """The numbers of the journal's segments, ascending.
@@ -79,14 +113,12 @@ class OutputFolder:
         Raises:
             OutputError: The folder cannot be read.
         """
-        return self._numbers(_SEGMENT)
+        return self._numbers(_SEGMENT, self.path)
 
-    def _numbers(self, pattern: re.Pattern[str]) -> list[int]:
-        return sorted(int(match[1]) for name in self._names() if (match := pattern.fullmatch(name)))
-
-    def _names(self) -> list[str]:
-        with file_errors(self.path):
-            return os.listdir(self.path)  # noqa: PTH208 - only the names are of use
+    @staticmethod
+    def _numbers(pattern: re.Pattern[str], folder: Path) -> list[int]:
+        names = _names_in(folder) if folder.is_dir() else []
+        return sorted(int(match[1]) for name in names if (match := pattern.fullmatch(name)))
 
     def portions(self) -> tuple[Portion, ...]:
         """The job's saved portions, in the order of the rows; empty if there is no job here.
@@ -96,14 +128,15 @@ class OutputFolder:
         """
         with file_errors(self._state_path):
             try:
-                content = self._state_path.read_bytes()
+                with open_own(self._state_path, "rb") as file:
+                    content = file.read()
             except FileNotFoundError:
                 return ()
         try:
             state = msgspec.json.decode(content, type=_State)
         except msgspec.MsgspecError as error:
             raise OutputError(f"{self._state_path}: it cannot be read: {error}; --overwrite begins anew") from None
-        if state.format != _FORMAT:
+        if state.format not in _FORMATS:
             raise OutputError(f"{self._state_path}: it is of another version of this program; --overwrite begins anew")
         return state.portions
 
@@ -113,8 +146,9 @@ class OutputFolder:
         Raises:
             OutputError: The file system refused.
         """
-        with replacing(self._state_path, prefix="_job-") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(_State(portions))) + b"\n")
+        state = _State(portions, 1 + any(each.fingerprint.layout is not None for each in portions))
+        with replacing(self._state_path, prefix="_job-", private=True) as file:
+            file.write(msgspec.json.format(msgspec.json.encode(state)) + b"\n")
 
     def strangers(self) -> list[str]:
         """Files that no job writes and that would be read as part of the table.
@@ -122,7 +156,9 @@ class OutputFolder:
         Raises:
             OutputError: The folder cannot be read.
         """
-        return sorted(name for name in self._names() if not name.startswith(("_", ".")) and not _PART.fullmatch(name))
+        own = {None if self.layout is None else self.layout.namespace}
+        names = [name for name in _names_in(self.path) if not name.startswith(("_", ".")) and name not in own]
+        return sorted(name for name in names if self.layout is not None or not _PART.fullmatch(name))
 
     def holds_rows(self) -> bool:
         """Whether there are parts, or segments of the journal that are not empty.
@@ -145,9 +181,12 @@ class OutputFolder:
                 self._state_path,
                 self.failures_path,
                 *map(self.segment_path, self.segments()),
+                *([] if self.layout is None else map(self.export_path, self.parts())),
                 *map(self.part_path, self.parts()),
             ):
                 path.unlink(missing_ok=True)
+            if self.layout is not None:
+                self._remove_folders()
             sync_folder(self.path)
 
     def remove_segment(self, number: int) -> None:
@@ -166,10 +205,16 @@ class OutputFolder:
         Raises:
             OutputError: The file system refused.
         """
-        for name in self._names():
-            if name.startswith("_") and name.endswith(PARTIAL_SUFFIX):
-                with file_errors(self.path / name):
-                    (self.path / name).unlink(missing_ok=True)
+        for folder in {self.path, self._table, self._exports}:
+            for name in _names_in(folder) if folder.is_dir() else ():
+                if name.startswith("_") and name.endswith(PARTIAL_SUFFIX):
+                    with file_errors(folder / name):
+                        (folder / name).unlink(missing_ok=True)
+
+
+def _names_in(folder: Path) -> list[str]:
+    with file_errors(folder):
+        return os.listdir(folder)  # noqa: PTH208 - only the names are of use
 
 
 @contextlib.contextmanager
@@ -182,12 +227,14 @@ def held_folder(path: Path) -> Iterator[OutputFolder]:
     with file_errors(path):
         if path.exists() and not path.is_dir():
             raise OutputError(f"{path}: it is a file; a job writes to a folder")
+        if not path.resolve().parent.is_dir():
+            raise OutputError(f"{path}: there is no folder {path.parent} to make it in; make that first: mkdir -p")
         path.mkdir(exist_ok=True)
     lock = path / "_lock"
     with contextlib.ExitStack() as stack:
         with file_errors(lock):
             # Never removed: a process that waits for the lock of a removed file would lock nothing.
-            file: BinaryIO = stack.enter_context(lock.open("a+b"))
+            file: BinaryIO = stack.enter_context(open_own(lock, "a+b"))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

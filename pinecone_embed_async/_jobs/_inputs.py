@@ -13,7 +13,7 @@ from pinecone_embed_async._jobs._errors import SourceError
 STANDARD_INPUT = "-"
 STANDARD_INPUT_NAME = "standard input"
 
-_READABLE = "name files .txt, .jsonl, .csv or .parquet, with .gz or .zst behind it if compressed, or give --format"
+_READABLE = "name files .txt, .jsonl, .ndjson, .csv, .tsv or .parquet, with .gz or .zst behind it, or give --format"
 
 
 class InputFormat(StrEnum):
@@ -22,6 +22,7 @@ class InputFormat(StrEnum):
     TXT = "txt"
     JSONL = "jsonl"
     CSV = "csv"
+    TSV = "tsv"
     PARQUET = "parquet"
 
 
@@ -33,20 +34,32 @@ class Compression(StrEnum):
     ZSTD = "zst"
 
 
+_ALIASES = {"ndjson": "jsonl"}
+_DELIMITERS = {InputFormat.CSV: ",", InputFormat.TSV: "\t"}
+
+
 class InputFile(NamedTuple):
     """One file to read.
 
     Attributes:
-        name: What messages call it: the name as given, or as found in a folder.
+        name: What messages call it: the name as given, or as found in a folder; bytes that are not UTF-8 are escaped.
         path: Where it is; `None` for standard input.
         format: How it is read.
         compression: How it is compressed.
+        delimiter: What stands between the fields of a `.csv` or `.tsv` file.
     """
 
     name: str
     path: Path | None
     format: InputFormat
     compression: Compression = Compression.NONE
+    delimiter: str = ","
+
+    @property
+    def format_name(self) -> str:
+        """Everything about how it is read, in a word: another one makes other rows of the same bytes."""
+        delimiter = "" if self.delimiter == _DELIMITERS.get(self.format, ",") else f"({self.delimiter})"
+        return f"{self.format}{delimiter}" + (f".{self.compression}" if self.compression else "")
 
 
 def find_inputs(
@@ -54,6 +67,7 @@ def find_inputs(
     *,
     format: InputFormat | None = None,  # noqa: A002 - it is the option's name
     leave_out: Path | None = None,
+    delimiter: str | None = None,
 ) -> list[InputFile]:
     """Find the files that the given names stand for, in the given order.
 
@@ -65,9 +79,10 @@ def find_inputs(
         names: Files, folders, patterns, and `-` for standard input.
         format: The format of every file; by default that of its suffix.
         leave_out: A folder that is skipped inside the given ones: the output.
+        delimiter: What stands between the fields of `.csv` and `.tsv` files; by default a comma and a tab.
 
     Raises:
-        ConfigurationError: A format is unknown, or standard input is named twice.
+        ConfigurationError: A format is unknown, standard input is named twice, or the delimiter cannot be one.
         SourceError: A folder or a pattern stands for nothing.
     """
     found: list[InputFile] = []
@@ -76,7 +91,27 @@ def find_inputs(
         found.extend(_found(name, format, out))
     if sum(file.path is None for file in found) > 1:
         raise ConfigurationError("standard input is named twice; it can be read once")
-    return found
+    return found if delimiter is None else _delimited(found, delimiter)
+
+
+def _delimited(files: list[InputFile], given: str) -> list[InputFile]:
+    delimiter = "\t" if given == r"\t" else given
+    if len(delimiter) != 1 or delimiter in '\r\n"':
+        raise ConfigurationError(f"--delimiter must be one character, no quote and no end of a line, got {given!r}")
+    if not any(file.format in _DELIMITERS for file in files):
+        raise ConfigurationError("--delimiter is for .csv and .tsv, and no input is one")
+    return [file._replace(delimiter=delimiter) if file.format in _DELIMITERS else file for file in files]
+
+
+def passed_over(names: Iterable[str], *, leave_out: Path | None = None) -> list[str]:
+    """The files in the given folders that `find_inputs` does not read, for their formats are unknown."""
+    out = None if leave_out is None else leave_out.resolve()
+    folders = [Path(name) for name in names if name != STANDARD_INPUT and Path(name).is_dir()]
+    return [_shown(file) for folder in folders for file in _files_within(folder, out) if _format_of(file) is None]
+
+
+def _shown(path: str | Path) -> str:
+    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def _found(name: str, given: InputFormat | None, out: Path | None) -> Iterator[InputFile]:
@@ -118,7 +153,8 @@ def _format_of(path: Path) -> tuple[InputFormat, Compression] | None:
     *_, inner, outer = ("", "", *(suffix.lower().removeprefix(".") for suffix in path.suffixes))
     compression = _compression_of(path)
     try:
-        return InputFormat(inner if compression else outer), compression
+        suffix = inner if compression else outer
+        return InputFormat(_ALIASES.get(suffix, suffix)), compression
     except ValueError:
         return None
 
@@ -129,10 +165,10 @@ def _compression_of(path: Path) -> Compression:
 
 
 def _input_file(name: str, given: InputFormat | None) -> InputFile:
-    shown, path = (STANDARD_INPUT_NAME, None) if name == STANDARD_INPUT else (name, Path(name))
-    if given is not None:
-        return InputFile(shown, path, given, Compression.NONE if path is None else _compression_of(path))
+    shown, path = (STANDARD_INPUT_NAME, None) if name == STANDARD_INPUT else (_shown(name), Path(name))
     found = None if path is None else _format_of(path)
+    if given is not None:
+        found = given, Compression.NONE if path is None else _compression_of(path)
     if found is None:
         raise ConfigurationError(f"{shown}: the format is unknown; {_READABLE}")
-    return InputFile(shown, path, *found)
+    return InputFile(shown, path, *found, _DELIMITERS.get(found[0], ","))

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
 
+from pinecone_embed_async._jobs._files import open_own
+
 _MAGIC = b"PEJ1"
 _HEADER = struct.Struct("<4sIQ")
 _ALIGNMENT = 8
@@ -57,7 +59,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: BinaryIO = path.open("ab", buffering=0)
+        self._file: BinaryIO = open_own(path, "ab", buffering=0)
         try:
             self.found = scan(path)
             if self._file.tell() > self.found.end:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from pinecone_embed_async._errors import DeadlineExceededError, EmbedError
 from pinecone_embed_async._jobs._duplicates import Copies, TextDigests
 from pinecone_embed_async._jobs._errors import JobChangedError
-from pinecone_embed_async._jobs._fingerprint import Fingerprint, differences, input_differences
+from pinecone_embed_async._jobs._fingerprint import Fingerprint, differences, input_differences, is_piped
 from pinecone_embed_async._jobs._folder import Portion
 from pinecone_embed_async._jobs._rowset import RowSet
 from pinecone_embed_async._planning import ends_job
@@ -29,25 +29,41 @@ class Counts:
         done: Rows embedded, for good, by earlier runs too.
         failed: Rows that failed.
         total: Rows of the input; `None` while that is not known.
+        skipped: Rows that cannot be embedded and were left out.
     """
 
     done: int
     failed: int
     total: int | None
+    skipped: int = 0
 
     @property
     def missing(self) -> int | None:
-        """Rows neither done nor failed; `None` while the total is not known."""
-        return None if self.total is None else self.total - self.done - self.failed
+        """Rows that are none of these; `None` while the total is not known."""
+        return None if self.total is None else self.total - self.done - self.failed - self.skipped
 
 
-def choose_portion(portions: Sequence[Portion], now: Fingerprint, *, append: bool) -> tuple[tuple[Portion, ...], int]:
+def occupied(portions: Sequence[Portion], rows: RowSet) -> tuple[Portion, ...]:
+    """The portions up to the last one with a row: what nothing was done of is nobody's.
+
+    Args:
+        portions: The output's portions.
+        rows: The rows that are embedded or failed.
+    """
+    stop = rows.stop()
+    return tuple(portion for portion in portions if portion.first_row < stop)
+
+
+def choose_portion(
+    portions: Sequence[Portion], now: Fingerprint, *, append: bool, grown: bool = False
+) -> tuple[tuple[Portion, ...], int]:
     """Decide which portion of an output a run resumes, or that it begins another.
 
     Args:
         portions: The output's portions.
         now: The run's fingerprint.
         append: Whether another input may be added after the existing ones.
+        grown: Whether the input is that of the last portion and more behind it.
 
     Returns:
         The portions, including a new one, and the position of the run's own.
@@ -58,23 +74,47 @@ def choose_portion(portions: Sequence[Portion], now: Fingerprint, *, append: boo
     if not portions:
         return (Portion(now, 0),), 0
     changes = differences(portions[-1].fingerprint, now)
-    same = [place for place, each in enumerate(portions) if not input_differences(each.fingerprint, now)]
+    # What is to be added must be known to be what was added before.
+    same = [place for place, each in enumerate(portions) if not input_differences(each.fingerprint, now, exactly=append)]
     if not changes and same:
-        place = same[-1]
+        place = next((place for place in same if portions[place].rows is None), same[-1])
         # The files may have been moved or touched; the newer stamps save reading them next time.
-        return (*portions[:place], replace(portions[place], fingerprint=now), *portions[place + 1 :]), place
+        resumed = replace(portions[place], fingerprint=_with_known_digests(now, portions[place].fingerprint))
+        return (*portions[:place], resumed, *portions[place + 1 :]), place
+    last = portions[-1]
     if not append:
-        changes += [] if same else input_differences(portions[-1].fingerprint, now)
-        raise JobChangedError(
-            f"it belongs to another job; what changed: {'; '.join(changes)}. --overwrite begins anew"
-            + ("" if same else ", --append adds the rows of the new input")
-        )
+        raise JobChangedError(_refusal(last, now, changes, has_same=bool(same), grown=grown and not changes))
     if changes:
         raise JobChangedError(f"--append adds rows of another input, but more than that changed: {'; '.join(changes)}")
-    last = portions[-1]
+    if grown:
+        return (*portions[:-1], replace(last, fingerprint=now, rows=None)), len(portions) - 1
     if last.rows is None:
-        raise JobChangedError("its earlier input is not read to the end yet; finish that job before adding to it")
+        raise JobChangedError(
+            "its earlier input is not read to the end yet; finish that job before adding to it, by the same command "
+            "without --append"
+        )
+    if any(each.digest is None for each in last.fingerprint.inputs) and any(is_piped(each) for each in now.inputs):
+        raise JobChangedError(
+            "what of standard input it was made from is not known, so not either whether this is the same again; save this "
+            "input to a file and --append that"
+        )
     return (*portions, Portion(now, last.first_row + last.rows)), len(portions)
+
+
+def _with_known_digests(now: Fingerprint, before: Fingerprint) -> Fingerprint:
+    pairs = zip(now.inputs, before.inputs, strict=True)
+    # Standard input that was read to its end before.
+    return replace(now, inputs=tuple(earlier if each.digest is None else each for each, earlier in pairs))
+
+
+def _refusal(last: Portion, now: Fingerprint, changes: list[str], *, has_same: bool, grown: bool) -> str:
+    if grown:
+        done = "" if last.rows is None else f"its first {last.rows:,} rows are this job's; "
+        return f"the input {now.inputs[-1].name} has grown: {done}--append adds the rows behind them alone"
+    changes += [] if has_same else input_differences(last.fingerprint, now)
+    return f"it belongs to another job; what changed: {'; '.join(changes)}. --overwrite begins anew" + (
+        "" if has_same else ", --append adds the rows of the new input"
+    )
 
 
 class JobLedger:
@@ -86,19 +126,24 @@ class JobLedger:
         portion: The portion.
         done: The rows of the whole output that are embedded.
         failed: The rows of the whole output that failed and are not done.
+        skipped: The rows of the whole output that cannot be embedded and were left out.
         retry_failures: Whether this run embeds the failed rows and only those.
     """
 
-    def __init__(self, portion: Portion, done: RowSet, failed: RowSet, *, retry_failures: bool = False) -> None:
+    def __init__(
+        self, portion: Portion, done: RowSet, failed: RowSet, skipped: RowSet | None = None, *, retry_failures: bool = False
+    ) -> None:
         self.portion = portion
         self.done = done
         self._failed = failed
+        self._skipped = skipped or RowSet()
         self._retried = failed.copy() if retry_failures else None
         self._left_out = done.copy()
         self._left_out.update(failed)
         self._stop_of_retried = failed.stop()
         self._done_count = self._count(done)
         self._failed_count = self._count(failed)
+        self._skipped_count = self._count(self._skipped)
 
     def _count(self, rows: RowSet) -> int:
         first = self.portion.first_row
@@ -137,13 +182,30 @@ class JobLedger:
         """Note rows that failed."""
         self._failed_count += self._failed.add(rows)
 
-    def note_end(self, stop: int) -> None:
-        """Note that the input ends before the row `stop`."""
-        self.portion = replace(self.portion, rows=stop - self.portion.first_row)
+    def note_skipped(self, rows: npt.ArrayLike) -> None:
+        """Note rows that cannot be embedded and are left out."""
+        self._skipped_count += self._skipped.add(rows)
+
+    def is_skipped(self, row: int) -> bool:
+        """Whether the row is left out already."""
+        return row in self._skipped
+
+    def note_end(self, stop: int, digest: str | None = None) -> None:
+        """Note that the input ends before the row `stop`.
+
+        Args:
+            stop: The number after its last row.
+            digest: The digest of standard input, if it was that.
+        """
+        print_ = self.portion.fingerprint
+        if digest is not None:
+            inputs = tuple(replace(each, digest=digest) if each.digest is None else each for each in print_.inputs)
+            print_ = replace(print_, inputs=inputs)
+        self.portion = replace(self.portion, rows=stop - self.portion.first_row, fingerprint=print_)
 
     def counts(self) -> Counts:
         """How far the portion has come."""
-        return Counts(self._done_count, self._failed_count, self.portion.rows)
+        return Counts(self._done_count, self._failed_count, self.portion.rows, self._skipped_count)
 
     @property
     def is_settled(self) -> bool:

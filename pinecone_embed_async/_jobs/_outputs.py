@@ -109,10 +109,10 @@ def write_output(path: Path, rows: Sequence[Row], embeddings: Embeddings) -> Non
     """
     complete = bool(embeddings.embedded.all())
     write = _WRITERS[output_format(path)]
-    with replacing(path) as file:
+    with replacing(path, follow=True) as file:
         write(file, rows, embeddings, np.flatnonzero(embeddings.embedded))
         if not complete:
-            with replacing(failures_path(path)) as failures_file:
+            with replacing(failures_path(path), private=True, follow=True) as failures_file:
                 _write_failures(failures_file, rows, embeddings)
     if complete:
         with file_errors(failures_path(path)):

@@ -2,7 +2,7 @@
 
 import contextlib
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from pyarrow import ipc, parquet
 from pinecone_embed_async._jobs._errors import OutputError
 from pinecone_embed_async._jobs._files import replacing
 from pinecone_embed_async._jobs._journal import Span
+from pinecone_embed_async._jobs._kept import VECTOR_COLUMNS, conformed, joined, with_kept
+from pinecone_embed_async._jobs._layouts import Layout, LayoutName, documents_of, vectors_of, with_terms
 from pinecone_embed_async._jobs._rowset import RowNumbers, are_among
-from pinecone_embed_async._jobs._table import VECTOR_COLUMNS
 
 BYTES_PER_GROUP = 8 * 2**20
 """Size of a part's row groups, about; each is assembled and encoded in one go, so it stays in the processor's
@@ -61,15 +62,19 @@ class Segment:
 
     @property
     def schema(self) -> Any:
-        """The columns; `None` if there are no rows."""
-        return self._tables[0].schema if self._tables else None
+        """The columns that hold the values of all tables; `None` if there are no rows."""
+        return joined([table.schema for table in self._tables]) if self._tables else None
 
     def row_numbers(self) -> RowNumbers:
         """The row numbers of all tables, sorted as far as whole tables go; int64."""
         return np.concatenate([np.empty(0, np.int64), *(table["row"].to_numpy() for table in self._tables)])
 
-    def sorted_groups(self) -> Iterator[Any]:
-        """The rows in the order of their numbers, as tables of `BYTES_PER_GROUP` bytes, about."""
+    def sorted_groups(self, schema: Any) -> Iterator[Any]:
+        """The rows in the order of their numbers, as tables of `BYTES_PER_GROUP` bytes, about.
+
+        Args:
+            schema: Has the kept columns as the whole output has them.
+        """
         order = np.argsort(self.row_numbers(), kind="stable")
         first_rows = np.cumsum([0, *(table.num_rows for table in self._tables)])
         bytes_per_row = max(1, sum(table.nbytes for table in self._tables) // max(1, len(order)))
@@ -78,7 +83,8 @@ class Segment:
             wanted = order[start : start + rows_per_group]
             # Only tables from the first to the last with rows of this group are concatenated.
             low, high = np.searchsorted(first_rows, [wanted.min(), wanted.max()], side="right")
-            together = pa.concat_tables(self._tables[low - 1 : high], promote_options="default")
+            tables = [conformed(table, with_kept(table.schema, schema)) for table in self._tables[low - 1 : high]]
+            together = pa.concat_tables(tables, promote_options="default")
             places = wanted - first_rows[low - 1]
             if (np.diff(places) == 1).all():
                 # Nothing is copied.
@@ -87,17 +93,40 @@ class Segment:
                 yield together.combine_chunks().take(pa.array(places))
 
 
-def write_part(path: Path, segment: Segment) -> None:
-    """Write a part, whole or not at all.
+def write_part(path: Path, segment: Segment, schema: Any) -> None:
+    """Write a segment as a part, whole or not at all.
+
+    Args:
+        path: The part.
+        segment: The rows.
+        schema: Has the kept columns as the whole output has them.
 
     Raises:
         OutputError: The file system refused.
     """
+    _write(path, segment.sorted_groups(schema))
+
+
+def rewrite_part(path: Path, schema: Any) -> None:
+    """Write a part again with the kept columns of a schema that holds all its values.
+
+    Raises:
+        OutputError: The file system refused, and the part is as it was; or it is damaged.
+    """
+    try:
+        with parquet.ParquetFile(path) as part:
+            groups = (part.read_row_group(group) for group in range(part.num_row_groups))
+            _write(path, (conformed(group, with_kept(group.schema, schema)) for group in groups))
+    except pa.ArrowException as error:
+        raise _unreadable(path, error) from error
+
+
+def _write(path: Path, groups: Iterable[Any]) -> None:
     with replacing(path, prefix="_part-") as file, contextlib.ExitStack() as stack:
         # Arrow's own file: its writes do not need the interpreter's lock, which the event loop would wait for.
         own = stack.enter_context(pa.OSFile(file.name, "wb"))
         writer: Any = None
-        for group in segment.sorted_groups():
+        for group in groups:
             if writer is None:
                 writer = stack.enter_context(_writer(own, group.schema))
             writer.write_table(group)
@@ -111,6 +140,55 @@ def _writer(file: Any, schema: Any) -> Any:
     return parquet.ParquetWriter(
         file, schema, use_dictionary=flat, write_statistics=["row", *flat], compression={**others, **leaves}
     )
+
+
+def write_empty_part(path: Path, empty: Any) -> None:
+    """Write a part without rows.
+
+    Raises:
+        OutputError: The file system refused.
+    """
+    _write(path, [empty])
+
+
+def export_part(path: Path, target: Path, layout: Layout) -> int:
+    """Write the rows of a part as an index imports them, whole or not at all; returns how many had to be left out.
+
+    Raises:
+        OutputError: The file system refused, or the part is damaged.
+    """
+    left_out = 0
+    try:
+        with contextlib.ExitStack() as stack:
+            part = stack.enter_context(parquet.ParquetFile(path))
+            file = stack.enter_context(replacing(target, prefix="_export-"))
+            writer: Any = None
+            for batch in part.iter_batches(LEAST_ROWS_PER_GROUP):
+                whole = pa.Table.from_batches([batch], part.schema_arrow)
+                table = with_terms(whole)
+                left_out += whole.num_rows - table.num_rows
+                if layout.name is LayoutName.DOCUMENTS:
+                    file.write(documents_of(table, layout.vector_field))
+                    continue
+                vectors = vectors_of(table)
+                if writer is None:
+                    writer = stack.enter_context(parquet.ParquetWriter(file, vectors.schema, use_dictionary=False))
+                writer.write_table(vectors)
+    except pa.ArrowException as error:
+        raise _unreadable(path, error) from error
+    return left_out
+
+
+def part_size(path: Path) -> int:
+    """The number of rows of a part.
+
+    Raises:
+        OutputError: It is no part of a job, or damaged.
+    """
+    try:
+        return int(parquet.read_metadata(path).num_rows)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
 
 
 def part_rows(path: Path) -> Iterator[RowNumbers]:

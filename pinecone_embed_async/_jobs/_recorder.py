@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from pinecone_embed_async._jobs._failures import FailedRow, cause_of
+from pinecone_embed_async._jobs._kept import KeptColumns
 from pinecone_embed_async._jobs._ledger import is_about_rows
 from pinecone_embed_async._jobs._rowset import RowNumbers
 from pinecone_embed_async._jobs._sources import Row
@@ -64,7 +65,7 @@ class Recorder:
 
     Args:
         store: The store to write to.
-        kept: Returns the types of the kept columns, known with the first piece.
+        kept: The kept columns, widened to what comes.
         recorded: Called in the loop after a group is on the disk, with the rows embedded and the rows failed.
         group_seconds: How long a piece may wait to be synced.
         group_bytes: Bytes of vectors after which it does not wait.
@@ -73,7 +74,7 @@ class Recorder:
     def __init__(
         self,
         store: Store,
-        kept: Callable[[], Any],
+        kept: KeptColumns,
         recorded: Callable[[RowNumbers, RowNumbers], None],
         *,
         group_seconds: float = GROUP_SECONDS,
@@ -147,15 +148,26 @@ class Recorder:
                 group, self._gathered, self._size = self._gathered, [], 0
                 self._full.clear()
                 self._room.set()
-                self._recorded(*await asyncio.to_thread(self._write, group))
+                if await asyncio.to_thread(self._widen, group):
+                    # It would be written with the old columns.
+                    if self._part is not None:
+                        await self._part
+                    self._recorded(*await asyncio.to_thread(self._write, group))
+                    # After the rows are safe, for they are paid for.
+                    await asyncio.to_thread(self._store.unify_parts, self._kept.schema)
+                else:
+                    self._recorded(*await asyncio.to_thread(self._write, group))
                 if self._store.is_full:
                     await self._begin_part()
         finally:
             # Wakes an `add` that waits for room, so that it sees the error.
             self._room.set()
 
+    def _widen(self, group: Sequence[Piece]) -> bool:
+        return self._kept.take_in(row for piece in group for row in piece.rows)
+
     def _write(self, group: Sequence[Piece]) -> tuple[RowNumbers, RowNumbers]:
-        tables = embedded_tables([(piece.rows, piece.embeddings) for piece in group], self._kept())
+        tables = embedded_tables([(piece.rows, piece.embeddings) for piece in group], self._kept.schema)
         failed = [each for piece in group for each in piece.failed]
         self._store.add([table for table in tables if table.num_rows], failed)
         embedded = np.concatenate([np.empty(0, np.int64), *(table["row"].to_numpy() for table in tables)])

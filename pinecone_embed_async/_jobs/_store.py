@@ -8,7 +8,19 @@ from pinecone_embed_async._jobs._failures import Cause, FailedRow, FailuresFile
 from pinecone_embed_async._jobs._files import file_errors
 from pinecone_embed_async._jobs._folder import OutputFolder
 from pinecone_embed_async._jobs._journal import Journal, Span
-from pinecone_embed_async._jobs._parts import Segment, encode_batch, part_rows, part_schema, part_vectors, write_part
+from pinecone_embed_async._jobs._kept import joined, kept_of, same_columns, with_kept
+from pinecone_embed_async._jobs._parts import (
+    Segment,
+    encode_batch,
+    export_part,
+    part_rows,
+    part_schema,
+    part_size,
+    part_vectors,
+    rewrite_part,
+    write_empty_part,
+    write_part,
+)
 from pinecone_embed_async._jobs._rowset import RowNumbers, RowSet
 from pinecone_embed_async._jobs._table import check_same_vectors
 
@@ -38,6 +50,7 @@ class Store:
     Attributes:
         done: The rows that are embedded, for good, when it was opened.
         failed: The rows that failed and were not embedded since, when it was opened.
+        skipped: The rows that cannot be embedded and were left out, when it was opened.
         schema: The columns of the table; `None` as long as there are no rows.
         warnings: The damage found, a sentence each.
 
@@ -58,12 +71,19 @@ class Store:
         self._failures = FailuresFile(folder.failures_path)
         self._finished: dict[int, Sequence[Span]] = {}
         self._size_before = 0
+        self._placeholder: Path | None = None
         self.done = RowSet()
         self.schema: Any = None
         self.warnings: list[str] = []
         self._read_parts()
         self._number, self._journal, self._rows = self._open_journal()
-        self.failed = self._failures.read_rows()
+        try:
+            # A run that made the columns wider was killed before all parts had them.
+            self.unify_parts()
+            self.failed, self.skipped = self._failures.read_rows()
+        except BaseException:
+            self._journal.close()
+            raise
         self.failed.subtract(self.done)
 
     def __enter__(self) -> Self:
@@ -75,15 +95,20 @@ class Store:
             self._folder.remove_segment(self._number)
 
     def _read_parts(self) -> None:
-        parts = self._folder.parts()
-        for number in parts:
+        for number in self._folder.parts():
             path = self._folder.part_path(number)
+            if not part_size(path):
+                self._placeholder = path
+                continue
             for rows in part_rows(path):
                 self.done.add(rows)
             with file_errors(path):
                 self._size_before += path.stat().st_size
-        if parts:
-            self.schema = part_schema(self._folder.part_path(parts[0]))
+            self._join(part_schema(path))
+
+    def _join(self, schema: Any) -> None:
+        if schema is not None:
+            self.schema = schema if self.schema is None else joined([self.schema, schema])
 
     def _open_journal(self) -> tuple[int, Journal, int]:
         parts = self._folder.parts()
@@ -97,9 +122,12 @@ class Store:
             with self._opened(number) as journal:
                 self._take_over(journal)
                 self._finished[number] = journal.spans
-            self.write_part(number)
         journal = self._opened(last)
-        return last, journal, self._take_over(journal)
+        rows = self._take_over(journal)
+        # Once the columns of all of them are known.
+        for number in segments:
+            self.write_part(number)
+        return last, journal, rows
 
     def _opened(self, number: int) -> Journal:
         path = self._folder.segment_path(number)
@@ -115,9 +143,42 @@ class Store:
         segment = _segment(journal.path, journal.found.spans)
         rows = segment.row_numbers()
         self.done.add(rows)
-        if self.schema is None:
-            self.schema = segment.schema
+        self._join(segment.schema)
         return len(rows)
+
+    def unify_parts(self, kept: Any = None) -> None:
+        """Write the parts again whose kept columns are not those of the whole table, one at a time.
+
+        No part may be written meanwhile. After a kill the parts left are written when the folder is opened again.
+
+        Args:
+            kept: The kept columns from now on, if they change; they hold all the values that are there.
+
+        Raises:
+            OutputError: The file system refused.
+        """
+        if self.schema is None:
+            return
+        if kept is not None:
+            self.schema = with_kept(self.schema, kept)
+        for number in self._folder.parts():
+            path = self._folder.part_path(number)
+            if path == self._placeholder:
+                continue
+            if not same_columns(kept_of(part_schema(path)), kept_of(self.schema)):
+                # Made again from the new part, also after a kill in between.
+                self._folder.export_path(number).unlink(missing_ok=True)
+                rewrite_part(path, self.schema)
+            self._export(number)
+
+    def _export(self, number: int) -> None:
+        layout, path = self._folder.layout, self._folder.export_path(number)
+        if layout is not None and not path.exists():
+            left_out = export_part(self._folder.part_path(number), path, layout)
+            if left_out:
+                self.warnings.append(
+                    f"{path}: {left_out:,} rows without terms are in the table alone, for an index refuses them"
+                )
 
     def add(self, tables: Sequence[Any], failed: Sequence[FailedRow]) -> None:
         """Write embedded and failed rows and sync them: after this they count.
@@ -127,10 +188,9 @@ class Store:
             ResponseError: The vectors are of another kind or dimension than the earlier ones.
         """
         if tables:
-            if self.schema is None:
-                self.schema = tables[0].schema
             for table in tables:
-                check_same_vectors(self.schema, table.schema)
+                check_same_vectors(self.schema or table.schema, table.schema)
+                self._join(table.schema)
             with file_errors(self._journal.path):
                 for table in tables:
                     # A record for each request, so that a damaged one costs no more than that.
@@ -140,6 +200,11 @@ class Store:
                 self._journal.sync()
         if failed:
             self._failures.append(failed)
+
+    @property
+    def has_placeholder(self) -> bool:
+        """Whether there is a part without rows."""
+        return self._placeholder is not None
 
     @property
     def has_rows(self) -> bool:
@@ -178,9 +243,31 @@ class Store:
         # The positions of its records are known, which saves scanning and checksumming them again.
         segment = _segment(self._folder.segment_path(number), self._finished[number])
         if segment.schema is not None:
-            write_part(self._folder.part_path(number), segment)
+            write_part(self._folder.part_path(number), segment, self.schema)
+            self._export(number)
+            self._remove_placeholder()
         self._folder.remove_segment(number)
         del self._finished[number]
+
+    def write_placeholder(self, empty: Any) -> None:
+        """Write a part without rows, so that there is a table, if there is none; the next part replaces it.
+
+        Args:
+            empty: A table without rows.
+
+        Raises:
+            OutputError: The file system refused.
+        """
+        if self.schema is None and self._placeholder is None:
+            path = self._folder.part_path(self._number)
+            write_empty_part(path, empty)
+            self._placeholder = path
+
+    def _remove_placeholder(self) -> None:
+        if self._placeholder is not None:
+            with file_errors(self._placeholder):
+                self._placeholder.unlink(missing_ok=True)
+            self._placeholder = None
 
     def vectors(self, rows: RowNumbers) -> Iterator[Any]:
         """The embeddings of some rows, those of them that are in a part, as tables of `row` and the embeddings' columns.
@@ -201,6 +288,16 @@ class Store:
             OutputError: The file system refused.
         """
         return self._failures.causes(rows)
+
+    def forget_skipped(self) -> None:
+        """Remove all rows that were left out; there are no failures beside them.
+
+        Raises:
+            OutputError: The file system refused.
+        """
+        with file_errors(self._folder.failures_path):
+            self._folder.failures_path.unlink(missing_ok=True)
+        self.skipped = RowSet()
 
     def forget_failures(self, done: RowSet) -> None:
         """Remove the rows that are done now from the file of failures.

@@ -1,7 +1,8 @@
 r"""Which text of a record is embedded: one field, or a template such as `{title}\n{body}`."""
 
+import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,15 @@ _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\", "{{": "{", "}}": "}"}
 
 
 class RecordError(Exception):
-    """A record lacks what is needed of it; the caller, who knows its file and line, adds them."""
+    """A record cannot be embedded; the caller, who knows its file and line, adds them.
+
+    Attributes:
+        reason: Why, without anything of the record.
+    """
+
+    def __init__(self, reason: str, more: str = "") -> None:
+        super().__init__(reason + more)
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +109,7 @@ def parse_template(template: str) -> TemplateText:
 
 
 def field_of(record: Mapping[str, Any], name: str) -> Any:
-    """Return a field of a record.
+    """Return a field of a record: that of exactly this name, else the one that its dots lead to, item by item.
 
     Raises:
         RecordError: There is none of this name.
@@ -108,7 +117,54 @@ def field_of(record: Mapping[str, Any], name: str) -> Any:
     try:
         return record[name]
     except KeyError:
-        raise RecordError(f"no field {name!r}; it has {names_shown(list(record))}") from None
+        found = _nested(record, name) if "." in name else _NOTHING
+        if found is _NOTHING:
+            names = list(record)
+            raise RecordError(f"no field {name!r}", f"{meant(name, names)}; it has {names_shown(names)}") from None
+        return found
+
+
+_NOTHING = object()
+
+
+def _nested(record: Mapping[str, Any], name: str) -> Any:
+    # The longest field that it may begin with, so that a name with dots in it wins.
+    for place in reversed([place for place, character in enumerate(name) if character == "."]):
+        inner, rest = item_of(record, name[:place]), name[place + 1 :]
+        if inner is not _NOTHING:
+            found = item_of(inner, rest)
+            if found is _NOTHING and "." in rest and _is_record(inner):
+                found = _nested(inner, rest)
+            if found is not _NOTHING:
+                return found
+    return _NOTHING
+
+
+def item_of(record: Any, name: str) -> Any:
+    """An item of an object, or of a struct of Arrow; never an attribute."""
+    if not _is_record(record):
+        return _NOTHING
+    try:
+        return record[name]
+    except KeyError:
+        return _NOTHING
+
+
+def _is_record(value: Any) -> bool:
+    # Arrow's scalars of structs are mappings, too, but a null one has no items.
+    return isinstance(value, Mapping) and getattr(value, "is_valid", True)
+
+
+def beginnings(name: str) -> list[str]:
+    """The fields that a name with dots may lie in, the name itself first, then the longest."""
+    parts = name.split(".")
+    return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+
+
+def meant(name: str, names: Sequence[str]) -> str:
+    """Which of some names was perhaps meant, for a message; empty if none is like it."""
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def names_shown(names: list[str]) -> str:

@@ -76,8 +76,7 @@ class Estimator:
         dedupe: bool,
         bytes_per_token: float = BYTES_PER_TOKEN,
     ) -> None:
-        self._limits = limits
-        self._bytes_per_token = bytes_per_token
+        self._limits = limits._replace(bytes_per_token=bytes_per_token)
         self._vector_type = vector_type
         self._input_type = input_type
         self._dedupe = dedupe
@@ -93,19 +92,18 @@ class Estimator:
 
     def result(self) -> Estimate:
         """The estimate for the texts added."""
-        sizes = np.frombuffer(self._sizes, np.int64) if self._sizes else np.empty(0, np.int64)
-        hashes = np.frombuffer(self._hashes, np.int64) if self._hashes else np.empty(0, np.int64)
+        sizes, hashes, limits = np.array(self._sizes), np.array(self._hashes), self._limits
         first = np.sort(np.unique(hashes, return_index=True)[1])
         sent = sizes[first] if self._dedupe else sizes
-        tokens = self._tokens(sent, self._bytes_per_token)
-        requests = count_requests(sent.tolist(), self._limits)
+        tokens = self._tokens(sent, limits.bytes_per_token)
+        requests = count_requests(sent.tolist(), limits)
         return Estimate(
             inputs=len(sizes),
             duplicates=len(sizes) - len(first),
-            over_length=int(np.count_nonzero(sizes / self._bytes_per_token + SPECIAL_TOKENS > self._limits.sequence_length)),
+            over_length=int(np.count_nonzero(sizes / limits.bytes_per_token + SPECIAL_TOKENS > limits.sequence_length)),
             tokens=tokens,
-            tokens_low=self._tokens(sent, max(self._bytes_per_token, MOST_BYTES_PER_TOKEN)),
-            tokens_high=self._tokens(sent, min(self._bytes_per_token, FEWEST_BYTES_PER_TOKEN)),
+            tokens_low=self._tokens(sent, max(limits.bytes_per_token, MOST_BYTES_PER_TOKEN)),
+            tokens_high=self._tokens(sent, min(limits.bytes_per_token, FEWEST_BYTES_PER_TOKEN)),
             requests=requests,
             seconds={plan: self._seconds(plan, tokens, requests) for plan in PLANS},
         )

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import deque
-from itertools import accumulate, islice
 from typing import TYPE_CHECKING
 
-from pinecone_embed_async._planning.request import INPUT_OVERHEAD, Load, PlannedRequest, RequestLimits
-from pinecone_embed_async._planning.tokens import estimate_tokens, utf8_length
+from pinecone_embed_async._planning.request import Load
+from pinecone_embed_async._planning.tokens import utf8_length
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from pinecone_embed_async._planning.request import PlannedRequest, RequestLimits
 
 
 class Splitter:
     """Packs texts, in order, into requests as large as the limits allow.
 
     Args:
-        limits: what one request may hold; called for every text, since refusals may tighten the limits.
+        limits: what one request may hold; called for every run of texts, since refusals may tighten the limits.
     """
 
     def __init__(self, limits: Callable[[], RequestLimits]) -> None:
@@ -31,20 +31,32 @@ class Splitter:
         """Texts gathered for the next request."""
         return len(self._texts)
 
+    @property
+    def position(self) -> int:
+        """Position of the next text."""
+        return self._start + len(self._texts)
+
     def add(self, text: str) -> PlannedRequest | None:
-        """Take one more text.
+        """Take one more text; see `fill`."""
+        return self.fill((text,))
+
+    def fill(self, texts: Iterable[str]) -> PlannedRequest | None:
+        """Take texts until a request is full.
 
         Returns:
-            A full request, if there is one: of the texts before this one if it does not fit, or with it.
+            The full request: of the texts before the last one if that does not fit, or with it; `None` at their end.
         """
-        limits = self._limits()
-        full = None
-        if not self._load.add(utf8_length(text), limits):
-            full = self.flush()
-            self._load.add(utf8_length(text), limits)
-        self._texts.append(text)
-        if full is None and len(self._texts) >= limits.inputs:
-            full = self.flush()
+        limits, full = self._limits(), None
+        for text in texts:
+            size = utf8_length(text)
+            if not self._load.add(size, limits):
+                full = self.flush()
+                self._load.add(size, limits)
+            self._texts.append(text)
+            if full is None and len(self._texts) >= limits.inputs:
+                full = self.flush()
+            if full is not None:
+                break
         return full
 
     def flush(self) -> PlannedRequest | None:
@@ -91,7 +103,7 @@ class Requests:
 
     def ahead(self) -> PlannedRequest | None:
         """The next request, without taking it; `None` if there is none."""
-        if self._ahead is None:
+        if self._ahead is None and (self._returned or not self._is_read):
             self._ahead = self._plan()
         return self._ahead
 
@@ -100,18 +112,15 @@ class Requests:
 
         The rest begins the request after it.
         """
-        request = self.ahead()
-        if request is None:
+        head, rest = self.ahead(), None
+        if head is not None and tokens is not None:
+            head, rest = head.cut(tokens, self._limits())
+        if head is None:
             return None
-        head: PlannedRequest | None = request
-        if tokens is not None:
-            head, rest = request.cut(tokens, self._limits())
-            if head is None:
-                return None
-            if rest is not None:
-                self._returned.extendleft(reversed(rest.texts))
+        if rest is not None:
+            self._returned.extendleft(reversed(rest.texts))
         self._ahead = None
-        self._start += 0 if head is None else len(head.texts)
+        self._start = head.stop
         return head
 
     def __iter__(self) -> Iterator[PlannedRequest]:
@@ -119,30 +128,15 @@ class Requests:
             yield request
 
     def _plan(self) -> PlannedRequest | None:
-        """Plan the same request as a `Splitter`, without its work per text."""
-        if self._is_read and not self._returned:
-            return None
-        limits = self._limits()
-        self._returned.extend(islice(self._texts, max(0, limits.inputs - len(self._returned))))
-        if not self._returned:
-            self._is_read = True
-            return None
-        texts = list(islice(self._returned, limits.inputs))
-        sizes = [len(text) if text.isascii() else len(text.encode()) for text in texts]
-        most, ratio = limits.sequence_length, limits.bytes_per_token
-        tokens = [estimate_tokens(size, most, ratio) for size in sizes]
-        sums = list(accumulate(tokens))
-        whole = list(accumulate(size + INPUT_OVERHEAD for size in sizes))
-        fitting = max(1, min(bisect_right(sums, limits.tokens), bisect_right(whole, limits.bytes)))
-        for _ in range(fitting):
-            self._returned.popleft()
-        opened = [size for size, count in zip(sizes[:fitting], tokens, strict=False) if count < most]
-        return PlannedRequest(
-            self._start,
-            texts[:fitting],
-            tokens=sums[fitting - 1],
-            bytes=whole[fitting - 1],
-            clipped=fitting - len(opened),
-            open_bytes=sum(opened),
-            origin=self._start,
-        )
+        limits, load = self._limits(), Load()
+        texts: list[str] = []
+        while len(texts) < limits.inputs:
+            text = self._returned.popleft() if self._returned else next(self._texts, None)
+            if text is None:
+                self._is_read = True
+                break
+            if not load.add(utf8_length(text), limits):
+                self._returned.appendleft(text)
+                break
+            texts.append(text)
+        return load.request(self._start, texts, origin=self._start) if texts else None

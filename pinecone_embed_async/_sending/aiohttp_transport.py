@@ -60,6 +60,9 @@ class AiohttpTransport:
         executor: runs the creation of a context; `None` for the event loop's own.
         clock: measures the connect time-out; `None` for the system's.
 
+    Attributes:
+        proxy: the proxy; `None` without one.
+
     Raises:
         ConfigurationError: the session is closed or of another event loop, or the environment names a proxy that
             aiohttp does not support.
@@ -77,29 +80,32 @@ class AiohttpTransport:
         clock: Clock | None = None,
     ) -> None:
         check_ssl_context(ssl_context)
-        self._proxy = proxy_for(base_url)
-        self._is_secure = base_url.scheme == "https"
-        self._tls = ssl_context
+        proxy = proxy_for(base_url)
+        # True stands for no context at all, as in aiohttp.
+        self._tls: ssl.SSLContext | bool | None = ssl_context if base_url.scheme == "https" else True
         self._tls_lock = asyncio.Lock()
         self._executor = executor
-        self._is_own = session is None
+        is_own = session is None
         if session is None:
             inner: aiohttp.BaseConnector = aiohttp.TCPConnector(limit=max_connections)
             trace_configs: list[aiohttp.TraceConfig] = []
         else:
             inner, trace_configs = _connections_of(session), session.trace_configs
-        self._connections = Connections(inner, is_own=self._is_own)
-        self._connect_timeout = connect_timeout
-        self._clock = clock or SystemClock()
+        self._connections = Connections(
+            inner, is_own=is_own, url=base_url, proxy=proxy, timeout=connect_timeout, clock=clock or SystemClock()
+        )
         # Only the connections of a caller's session are used: its headers, cookies, netrc and redirects could leak the key.
         self._session = aiohttp.ClientSession(
             connector=self._connections,
-            connector_owner=self._is_own,
+            connector_owner=is_own,
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=trace_configs,
             read_bufsize=READ_BUFFER_BYTES,
             timeout=aiohttp.ClientTimeout(total=None),
         )
+        self.proxy = proxy
+        self._proxy_url = None if proxy is None else proxy.url
+        self._proxy_headers = None if proxy is None else proxy.headers
         self._closer = _close_with_loop(self._session)
 
     def __repr__(self) -> str:
@@ -113,7 +119,8 @@ class AiohttpTransport:
     async def open(self) -> None:
         """Let the event loop's shut-down close the session if nobody else does, and create the TLS context."""
         await anext(self._closer)
-        await self._tls_of_requests()
+        if self._tls is None:
+            await self._tls_of_requests()
 
     async def aclose(self) -> None:
         """Close the session."""
@@ -128,26 +135,7 @@ class AiohttpTransport:
 
     def send(self, request: TransportRequest) -> _Exchange:
         """See `Transport.send`."""
-        return _Exchange(self, request, self._connecting(request), self._proxy)
-
-    def _connecting(self, request: TransportRequest) -> Connecting:
-        return Connecting(request.url, self._proxy, self._connect_timeout, self._clock)
-
-    async def begin(self, request: TransportRequest) -> aiohttp.ClientResponse:
-        """Send a request; return its response once that begins."""
-        proxy = self._proxy
-        return await self._session.request(
-            request.method,
-            request.url,
-            data=request.body,
-            headers=request.headers,
-            allow_redirects=False,
-            raise_for_status=False,
-            auto_decompress=True,
-            ssl=await self._tls_of_requests() if self._is_secure else True,
-            proxy=None if proxy is None else proxy.url,
-            proxy_headers=None if proxy is None else self._proxy_headers(proxy),
-        )
+        return _Exchange(self, request)
 
     async def _tls_of_requests(self) -> ssl.SSLContext | bool:
         """The TLS context for requests: never the connector's, since a caller's may verify nothing.
@@ -155,54 +143,65 @@ class AiohttpTransport:
         Created on first use, not on import, so that `SSL_CERT_FILE` may be set until then; in a thread, since reading all
         authorities takes 50 ms.
         """
-        if not self._is_secure:
-            return True
-        if self._tls is None:
-            async with self._tls_lock:
-                if self._tls is None:
-                    self._tls = await in_thread(_default_context, self._executor)
+        async with self._tls_lock:
+            if self._tls is None:
+                self._tls = await in_thread(_default_context, self._executor)
         return self._tls
 
-    @staticmethod
-    def _proxy_headers(proxy: Proxy) -> dict[str, str] | None:
-        # A new dict each time: aiohttp adds to it.
-        return None if proxy.authorization is None else {"Proxy-Authorization": proxy.authorization}
+    async def begin(self, request: TransportRequest, connecting: Connecting) -> aiohttp.ClientResponse:
+        """Send a request; return its response once that begins.
+
+        Raises:
+            TransportError: there is none.
+        """
+        token = CONNECTING.set(connecting)
+        try:
+            return await self._session.request(
+                request.method,
+                request.url,
+                data=request.body,
+                headers=request.headers,
+                allow_redirects=False,
+                ssl=self._tls or await self._tls_of_requests(),
+                proxy=self._proxy_url,
+                proxy_headers=self._proxy_headers,
+            )
+        except _FAULTS as fault:
+            problem, connection = self._failed(fault, connecting)
+        finally:
+            CONNECTING.reset(token)
+        # Not chained: aiohttp's errors hold the request's headers.
+        raise TransportError(problem, problem=connection)
+
+    def _failed(self, fault: Exception, connecting: Connecting) -> tuple[str, ConnectionProblem | None]:
+        """What failed before there was an answer, and what is known of the connection."""
+        if isinstance(fault, aiohttp.ConnectionTimeoutError):
+            return self._connections.overdue(connecting), ConnectionProblem.UNREACHED
+        problem = _described(fault, self.proxy)
+        if not connecting.is_done:
+            kind = ConnectionProblem.SETUP if _is_setup(fault) else ConnectionProblem.UNREACHED
+            # A session closed meanwhile is not a network problem.
+            return problem, kind if isinstance(fault, (aiohttp.ClientError, OSError)) else None
+        if connecting.idle > IDLE_SECONDS and isinstance(fault, aiohttp.ClientConnectionError) and _is_before_answer(fault):
+            self._connections.was_reset()
+            return f"{problem} (a connection that had been idle)", ConnectionProblem.IDLE
+        return problem, None
 
 
 class _Exchange:
     """A request in flight, then its response."""
 
-    __slots__ = ("_connecting", "_proxy", "_request", "_response", "_transport")
+    __slots__ = ("_connecting", "_request", "_response", "_transport", "headers", "status")
 
-    def __init__(
-        self, transport: AiohttpTransport, request: TransportRequest, connecting: Connecting, proxy: Proxy | None
-    ) -> None:
+    def __init__(self, transport: AiohttpTransport, request: TransportRequest) -> None:
         self._transport = transport
         self._request = request
-        self._response: aiohttp.ClientResponse
-        self._connecting = connecting
-        self._proxy = proxy
-
-    @property
-    def status(self) -> int:
-        return self._response.status
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return self._response.headers
+        self._connecting = Connecting()
 
     async def __aenter__(self) -> Self:
-        problem, connection = None, None
-        token = CONNECTING.set(self._connecting)
-        try:
-            self._response = await self._transport.begin(self._request)
-        except _FAULTS as fault:
-            problem, connection = self._described(fault)
-        finally:
-            CONNECTING.reset(token)
-        if problem is not None:
-            # Not chained: aiohttp's errors hold the request's headers.
-            raise TransportError(problem, problem=connection)
+        response = self._response = await self._transport.begin(self._request, self._connecting)
+        self.status: int = response.status
+        self.headers: Mapping[str, str] = response.headers
         return self
 
     async def __aexit__(
@@ -213,33 +212,18 @@ class _Exchange:
         await self._response.__aexit__(kind, error, traceback)
 
     async def read(self) -> bytes:
-        problem = None
         content = self._response.content
         try:
-            # Not `readany`, which copies everything buffered into one piece. A chunk of the transfer encoding may be empty
-            # at its end.
-            piece, _ = await content.readchunk()
+            piece = b""
+            # A chunk of the transfer encoding may be empty at its end.
             while not piece and not content.at_eof():
+                # Not `readany`, which copies everything buffered into one piece.
                 piece, _ = await content.readchunk()
+            return piece
         except _FAULTS as fault:
-            problem = _described(fault, self._proxy)
-        if problem is not None:
-            raise TransportError(problem)
-        return piece
-
-    def _described(self, fault: Exception) -> tuple[str, ConnectionProblem | None]:
-        """What failed before there was an answer, and what is known of the connection."""
-        connecting = self._connecting
-        if isinstance(fault, aiohttp.ConnectionTimeoutError):
-            return connecting.overdue, ConnectionProblem.UNREACHED
-        if not connecting.is_done:
-            kind = ConnectionProblem.SETUP if _is_setup(fault) else ConnectionProblem.UNREACHED
-            # A session closed meanwhile is not a network problem.
-            return _described(fault, self._proxy), kind if isinstance(fault, (aiohttp.ClientError, OSError)) else None
-        if connecting.idle > IDLE_SECONDS and isinstance(fault, aiohttp.ClientConnectionError) and _is_before_answer(fault):
-            connecting.was_reset()
-            return f"{_described(fault, self._proxy)} (a connection that had been idle)", ConnectionProblem.IDLE
-        return _described(fault, self._proxy), None
+            problem = _described(fault, self._transport.proxy)
+        # Not chained, as in `begin`.
+        raise TransportError(problem)
 
 
 def _described(fault: Exception, proxy: Proxy | None) -> str:

@@ -26,6 +26,12 @@ class DecodeGate:
         self._is_busy = False
         self._waiting: dict[Priority, deque[asyncio.Future[None]]] = {"interactive": deque(), "bulk": deque()}
         self._in_a_row = 0
+        # Contexts hold nothing of one answer, so they are made once.
+        self._passing = {
+            (priority, is_small): _Passing(self, priority, is_small)
+            for priority in self._waiting
+            for is_small in (False, True)
+        }
 
     def __repr__(self) -> str:
         waiting = sum(map(len, self._waiting.values()))
@@ -38,7 +44,7 @@ class DecodeGate:
             priority: priority of the answer.
             is_small: whether it decodes so fast that no yield to the loop is needed afterwards.
         """
-        return _Passing(self, priority, is_small)
+        return self._passing[priority, is_small]
 
     async def enter(self, priority: Priority) -> None:
         """Wait for the gate.

@@ -41,18 +41,18 @@ class Proxy:
 
     Attributes:
         url: the address, without credentials.
-        authorization: the `Proxy-Authorization` header; `None` without credentials.
+        headers: what a request to it carries: `Proxy-Authorization`, if there are credentials.
     """
 
-    __slots__ = ("authorization", "url")
+    __slots__ = ("headers", "url")
 
     def __init__(self, url: URL) -> None:
         self.url = url.with_user(None)
-        self.authorization: str | None = None
+        self.headers: dict[str, str] = {}
         if url.user is not None or url.password is not None:
             credentials = f"{url.user or ''}:{url.password or ''}"
             # Source: RFC 7617, 2.
-            self.authorization = f"Basic {base64.b64encode(credentials.encode()).decode()}"
+            self.headers["Proxy-Authorization"] = f"Basic {base64.b64encode(credentials.encode()).decode()}"
 
     def __repr__(self) -> str:
         return f"<Proxy {self.name}>"
@@ -138,13 +138,17 @@ def check_base_url(text: str, *, allow_http: bool) -> URL:
     return url
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
+def ip_address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that a host is; `None` for a name."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host)
     except ValueError:
-        return False
+        return None
+
+
+def _is_loopback(host: str) -> bool:
+    address = ip_address_of(host)
+    return host == "localhost" if address is None else address.is_loopback
 
 
 def check_api_key(value: str) -> ApiKey:

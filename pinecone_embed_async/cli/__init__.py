@@ -10,7 +10,8 @@ import logging
 import os
 import sys
 
-from pinecone_embed_async.cli._output import INTERRUPTED, print_error
+from pinecone_embed_async.cli._output import print_error
+from pinecone_embed_async.cli._signals import Stopped, status_of_stop, stoppable
 
 _EXTRA = ("pyarrow", "rich", "typer")
 
@@ -19,7 +20,7 @@ def cli(*arguments: str) -> int:
     """Run one command, `cli("embed", "docs.txt", "--out", "docs.parquet")` say.
 
     Returns:
-        The exit status: 0, 1 after an error, 2 after misuse, 130 after Ctrl-C.
+        The exit status, as docs/command-line.md lists them.
     """
     try:
         # A dependency of it may be missing, and this function reports that.
@@ -34,6 +35,7 @@ def cli(*arguments: str) -> int:
 
 def main() -> None:
     """Run the command that the process was started with, and exit with its status."""
+    _open_standard_descriptors()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A docstring or an id may hold what the terminal's encoding does not.
@@ -41,14 +43,34 @@ def main() -> None:
     # Log lines of the client and asyncio would come between those of the progress; the closing line says what failed.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
-        status = cli(*sys.argv[1:])
-    except KeyboardInterrupt:
-        # Ctrl-C while the imports of a command are still running.
-        status = INTERRUPTED
+        with stoppable():
+            status = cli(*sys.argv[1:])
+    except (Stopped, KeyboardInterrupt) as stop:
+        # A signal while the imports of a command are still running.
+        status = status_of_stop(stop)
+    sys.exit(_flushed(status))
+
+
+def _open_standard_descriptors() -> None:
+    # The next file or socket that is opened would become standard input or output.
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _flushed(status: int) -> int:
+    """Flush standard output, and return the exit status, which may be another if that fails."""
     try:
-        sys.stdout.flush()
-    except (BrokenPipeError, AttributeError):
-        # The reader went away; the interpreter would complain about it once more when it closes the stream.
-        with contextlib.suppress(OSError, AttributeError):
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        # The interpreter would complain about it once more when it closes the stream.
+        with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(status)
+        # A reader that went away has what it wanted.
+        if not isinstance(error, BrokenPipeError):
+            print_error(f"standard output cannot be written: {error.strerror or error}")
+            return status or 1
+    return status

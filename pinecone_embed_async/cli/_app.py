@@ -1,8 +1,10 @@
 """The commands and their options; what they do is in the modules beside this one."""
 
+import contextlib
 import math
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -12,7 +14,9 @@ from typer.exceptions import TyperException
 
 from pinecone_embed_async import ConfigurationError, EmbedError, Quota, SqliteCache, __version__
 from pinecone_embed_async._jobs._errors import OutputError
-from pinecone_embed_async._jobs._inputs import InputFormat, find_inputs
+from pinecone_embed_async._jobs._inputs import find_inputs, passed_over
+from pinecone_embed_async._jobs._layouts import DEFAULT_NAMESPACE, Layout, LayoutName
+from pinecone_embed_async._jobs._opening import Options
 from pinecone_embed_async._jobs._outputs import output_format
 from pinecone_embed_async._jobs._sources import Columns
 from pinecone_embed_async._jobs._templates import FieldText, TextSource, parse_template
@@ -20,10 +24,36 @@ from pinecone_embed_async._models import PLANS
 from pinecone_embed_async._rate_limit import PlanName
 from pinecone_embed_async.cli import _demo, _embed, _estimate, _job, _models, _serve
 from pinecone_embed_async.cli._connection import Settings, check_settings
-from pinecone_embed_async.cli._output import PROGRAM, print_error
+from pinecone_embed_async.cli._options import (
+    AllowHttp,
+    BadRows,
+    BaseUrl,
+    BatchSize,
+    Concurrency,
+    DecoderOption,
+    Dedupe,
+    Delimiter,
+    Dimension,
+    Format,
+    Inputs,
+    InputType,
+    Model,
+    Parameter,
+    Price,
+    Quiet,
+    QuotaOption,
+    Text,
+    TextField,
+    Truncate,
+    WithEmulator,
+)
+from pinecone_embed_async.cli._output import PROGRAM, print_end, print_error
+from pinecone_embed_async.cli._signals import Stopped, status_of_stop
+from pinecone_embed_async.cli._statuses import KeyMissingError, status_of
 from pinecone_embed_async.emulator import Emulator, ServiceQuota, parse_fault
 
 _DEFAULT_MODEL = "multilingual-e5-large"
+_SIGNALS = 128
 
 app = typer.Typer(
     name=PROGRAM,
@@ -39,22 +69,23 @@ app = typer.Typer(
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status; every error becomes one line on standard error."""
     try:
-        status = app(args=list(arguments), prog_name=PROGRAM, standalone_mode=False)
+        return int(app(args=list(arguments), prog_name=PROGRAM, standalone_mode=False) or 0)
+    except (Stopped, KeyboardInterrupt) as stop:
+        status, message = status_of_stop(stop), "stopped; nothing was written"
     except TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else PROGRAM
-        print_error(f"{error.format_message().rstrip('.')} (see {command} --help)")
-        return error.exit_code
-    except ConfigurationError as error:
-        print_error(str(error))
-        return 2
+        status, message = error.exit_code, f"{error.format_message().rstrip('.')} (see {command} --help)"
     except EmbedError as error:
-        print_error(str(error))
-        return 1
+        status, message = status_of(error), str(error)
     except Exception as error:  # noqa: BLE001 - a person at a terminal gets one line, whatever the error
-        print_error(f"unexpected {type(error).__name__}: {error}")
-        return 1
-    return status or 0
+        status, message = status_of(error), f"unexpected {type(error).__name__}: {error}"
+    if status < _SIGNALS or not {"-q", "--quiet"} & set(arguments):
+        print_error(message)
+    # What gets here has ended no run that could tell its end itself.
+    if arguments[:1] == ("embed",) and "--json" in arguments:
+        print_end(status, message)
+    return int(status)
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - typer's signature
@@ -76,93 +107,6 @@ def _root(
         print(context.get_help())  # noqa: T201 - the help is the answer to no command
         raise typer.Exit(2)
     return 0
-
-
-Inputs = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="INPUT",
-        help="Files .txt, .jsonl, .csv or .parquet, each also .gz or .zst; folders and quoted patterns; - for standard "
-        "input. They are read in this order.",
-    ),
-]
-Format = Annotated[
-    InputFormat | None,
-    typer.Option("--format", "-f", help="How to read every INPUT, whatever its name; needed for standard input."),
-]
-TextField = Annotated[
-    str | None, typer.Option("--text-field", metavar="NAME", help="The field or column to embed. Default: text.")
-]
-Text = Annotated[
-    str | None,
-    typer.Option(
-        "--text",
-        metavar="TEMPLATE",
-        help=r"The text put together from fields, '{title}\n{body}' say; {{ and }} stand for braces.",
-    ),
-]
-InputType = Annotated[str, typer.Option("--input-type", metavar="TYPE", help="What the texts are: passage or query.")]
-Dimension = Annotated[
-    int | None,
-    typer.Option("--dimension", min=1, metavar="N", help="Numbers per vector, where the model has a choice."),
-]
-Truncate = Annotated[
-    str | None,
-    typer.Option(
-        "--truncate",
-        metavar="END|START|NONE",
-        help="Where a text over the model's length is cut; NONE: it fails.",
-    ),
-]
-Parameter = Annotated[
-    list[str] | None,
-    typer.Option("--parameter", "-p", metavar="KEY=JSON", help="Another parameter of the model; may be repeated."),
-]
-BatchSize = Annotated[
-    int | None,
-    typer.Option("--batch-size", min=1, metavar="N", help="Inputs per request at most. Default: the model's limit."),
-]
-Model = Annotated[
-    str,
-    typer.Option("--model", "-m", metavar="NAME", help="The model; `pinecone-embed models` lists those known."),
-]
-Concurrency = Annotated[
-    int | None,
-    typer.Option("--concurrency", min=1, metavar="N", help="Requests in flight at most. Default: 8."),
-]
-DecoderOption = Annotated[
-    str | None,
-    typer.Option(
-        "--decoder", metavar="msgspec|simdjson", help="What reads the answers. Default: the faster one that is installed."
-    ),
-]
-QuotaOption = Annotated[
-    str | None,
-    typer.Option(
-        "--quota",
-        metavar="PLAN|TOKENS",
-        help="What paces the requests: starter, builder, standard or enterprise, or tokens a minute. Default: learned from "
-        "the service's rejections.",
-    ),
-]
-BaseUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--base-url",
-        metavar="URL",
-        help="The service's address. Default: PINECONE_CONTROLLER_HOST, else https://api.pinecone.io.",
-    ),
-]
-AllowHttp = Annotated[
-    bool,
-    typer.Option("--allow-http", help="Let the address be plain HTTP to another machine: the key goes unencrypted."),
-]
-WithEmulator = Annotated[
-    bool,
-    typer.Option("--emulator", help="Ask a local emulator of the command's own instead of the service; needs no key."),
-]
-Dedupe = Annotated[bool, typer.Option("--dedupe", help="Send equal texts once; every row gets its embedding.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary; errors are still told.")]
 
 
 @app.command()
@@ -190,6 +134,33 @@ def embed(
             help="The field or column with the id. Default: the row's number from 0.",
         ),
     ] = None,
+    delimiter: Delimiter = None,
+    on_bad_row: Annotated[
+        BadRows,
+        typer.Option(
+            "--on-bad-row",
+            help="What to do with a row that cannot be embedded: no such field, not text, not JSON, not UTF-8. skip leaves "
+            "it out, and lists it in _failures.jsonl.",
+        ),
+    ] = BadRows.FAIL,
+    no_blank: Annotated[
+        bool, typer.Option("--no-blank", help="A text without a visible character is a row that cannot be embedded.")
+    ] = False,
+    unique_ids: Annotated[bool, typer.Option("--unique-ids", help="Two rows with one id are an error.")] = False,
+    layout: Annotated[
+        LayoutName,
+        typer.Option(
+            "--layout",
+            help="What the folder holds: a table; or files for an index to import, JSON lines of documents or Parquet of "
+            "vectors, beside the table.",
+        ),
+    ] = LayoutName.TABLE,
+    namespace: Annotated[
+        str, typer.Option("--namespace", metavar="NAME", help="The index's namespace, of --layout documents or vectors.")
+    ] = DEFAULT_NAMESPACE,
+    vector_field: Annotated[
+        str, typer.Option("--vector-field", metavar="NAME", help="The vector's field, of --layout documents.")
+    ] = "vector",
     keep: Annotated[
         list[str] | None,
         typer.Option("--keep", metavar="NAME", help="A field to carry along into the folder's table; may be repeated."),
@@ -217,6 +188,13 @@ def embed(
         float | None,
         typer.Option("--timeout", metavar="SECONDS", help="Give up on what is not embedded by then. Default: never."),
     ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--max-tokens", min=1, metavar="N", help="Begin no request that would make this run cost more, by its estimate."
+        ),
+    ] = None,
+    price: Price = None,
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -244,7 +222,7 @@ def embed(
     end. After Ctrl-C, or if nothing could be embedded, the old file is still there. Rows that are not embedded are listed
     with their causes in FILE.failures.jsonl and left out of the output (in .npy they are NaN).
 
-    The exit status is 1 if any row is not embedded.
+    The exit status is 0 only if every row is embedded, except those that --on-bad-row skip leaves out.
 
     \b
     Examples:
@@ -253,6 +231,8 @@ def embed(
       pinecone-embed embed notes.txt --out notes.parquet --emulator
       zcat log.gz | pinecone-embed embed - --format txt --out log.npy
     """  # noqa: D301 - \b is typer's mark for lines to keep
+    if events and sys.stdout is None:
+        raise ConfigurationError("--json writes to standard output, which is closed")
     _check_seconds(timeout, "--timeout")
     settings = Settings(
         model=model,
@@ -268,13 +248,14 @@ def embed(
         dedupe=dedupe,
         cache=cache,
         quiet=quiet,
+        price=price,
     )
     if cache is not None:
         if emulator:
             raise ConfigurationError("--cache is of no use with --emulator: each has another address, and so other vectors")
         # Found out now, not when all inputs are read.
         SqliteCache(cache)
-    columns = Columns(text=_text_source(text_field, text), id=id_field, keep=tuple(keep or ()))
+    columns = Columns(text=_text_source(text_field, text), id=id_field, keep=tuple(keep or ()), no_blank=no_blank)
     path = Path(out)
     # Before anything is written: a job would be remembered as one that cannot be.
     _check_service(settings)
@@ -286,16 +267,31 @@ def embed(
             "--append": append,
             "--retry-failures": retry_failures,
             "--json": events,
+            "--on-bad-row": on_bad_row is BadRows.SKIP,
+            "--unique-ids": unique_ids,
+            "--layout": layout is not LayoutName.TABLE,
+            "--max-tokens": max_tokens,
         }
         for name, value in given.items():
             if value:
                 raise ConfigurationError(f"{name} is for jobs; give --out a folder")
-        files = find_inputs(inputs, format=input_format)
+        files = find_inputs(inputs, format=input_format, delimiter=delimiter)
         return _embed.embed_to_file(files, out=path, columns=columns, settings=settings)
     if overwrite + append + retry_failures > 1:
         raise ConfigurationError("--overwrite, --append and --retry-failures exclude one another")
-    files = find_inputs(inputs, format=input_format, leave_out=path)
-    job = _job.JobSettings(columns=columns, overwrite=overwrite, append=append, retry_failures=retry_failures, events=events)
+    files = find_inputs(inputs, format=input_format, leave_out=path, delimiter=delimiter)
+    options = Options(
+        overwrite=overwrite,
+        append=append,
+        retry_failures=retry_failures,
+        dedupe=dedupe,
+        skip_bad_rows=on_bad_row is BadRows.SKIP,
+        unique_ids=unique_ids,
+        layout=_layout(layout, namespace, vector_field),
+        most_tokens=max_tokens,
+    )
+    over = () if input_format is not None else tuple(passed_over(inputs, leave_out=path))
+    job = _job.JobSettings(columns=columns, options=options, events=events, passed_over=over)
     return _job.embed_to_folder(files, out=path, job=job, settings=settings)
 
 
@@ -315,6 +311,8 @@ def estimate(
     dedupe: Annotated[
         bool, typer.Option("--dedupe", help="Count equal texts once, as `embed --dedupe` sends them.")
     ] = False,
+    delimiter: Delimiter = None,
+    price: Price = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> int:
     """Tell what embedding the rows of files will cost, without a request and without a key.
@@ -337,7 +335,9 @@ def estimate(
     )
     columns = Columns(text=_text_source(text_field, text))
     check_settings(settings)
-    return _estimate.print_estimate(find_inputs(inputs, format=input_format), columns, settings, as_json=as_json)
+    files = find_inputs(inputs, format=input_format, delimiter=delimiter)
+    with _standard_output():
+        return _estimate.print_estimate(files, columns, settings, as_json=as_json, price=price)
 
 
 @app.command()
@@ -355,11 +355,13 @@ def models(
     settings = Settings(model=_DEFAULT_MODEL, base_url=base_url, allow_http=allow_http, emulator=emulator)
     if live:
         _check_service(settings)
-        _models.print_live(settings)
+        with _standard_output():
+            _models.print_live(settings)
     elif base_url or allow_http or emulator:
         raise ConfigurationError("--base-url, --allow-http and --emulator say whom --live asks; add --live")
     else:
-        _models.print_known()
+        with _standard_output():
+            _models.print_known()
     return 0
 
 
@@ -437,12 +439,34 @@ def serve_emulator(
         return 1
 
 
+@contextlib.contextmanager
+def _standard_output() -> Iterator[None]:
+    """Where a result is printed, its errors as errors of the command."""
+    if sys.stdout is None:
+        raise EmbedError("standard output, where the result goes, is closed")
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"standard output cannot be written: {error.strerror or error}", errno=error.errno) from None
+
+
 def _text_source(field: str | None, template: str | None) -> TextSource:
     if template is None:
         return FieldText(field or "text")
     if field is not None:
         raise ConfigurationError("--text and --text-field both say what to embed; give one")
     return parse_template(template)
+
+
+def _layout(name: LayoutName, namespace: str, vector_field: str) -> Layout | None:
+    if name is not LayoutName.TABLE:
+        return Layout(name, namespace, vector_field)
+    if (namespace, vector_field) != (DEFAULT_NAMESPACE, "vector"):
+        raise ConfigurationError("--namespace and --vector-field are for --layout documents or vectors")
+    return None
 
 
 def _is_folder(out: str) -> bool:
@@ -461,7 +485,7 @@ def _check_service(settings: Settings) -> None:
         if settings.base_url or settings.allow_http:
             raise ConfigurationError("--emulator is a service of its own; leave out --base-url and --allow-http")
     elif not os.environ.get("PINECONE_API_KEY"):
-        raise EmbedError("no API key: set the environment variable PINECONE_API_KEY, or use --emulator")
+        raise KeyMissingError("no API key: set the environment variable PINECONE_API_KEY, or use --emulator")
 
 
 def _quota(given: str | None) -> Quota | PlanName | None:

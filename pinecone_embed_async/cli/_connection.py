@@ -32,6 +32,7 @@ class Settings:
         dedupe: Whether equal texts are sent once.
         cache: The file of cached vectors; `None` for none.
         quiet: Whether nothing is shown.
+        price: What a million tokens cost; `None` if that is not known.
     """
 
     model: str
@@ -47,6 +48,7 @@ class Settings:
     dedupe: bool = False
     cache: Path | None = None
     quiet: bool = False
+    price: float | None = None
 
 
 def service_named(settings: Settings) -> tuple[str, str]:

@@ -1,6 +1,5 @@
 """`pinecone-embed demo`: real text, a query, the nearest docstrings."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,6 +14,7 @@ from pinecone_embed_async.cli._docstrings import Docstring, read_docstrings
 from pinecone_embed_async.cli._output import print_line, printable
 from pinecone_embed_async.cli._progress import Summary
 from pinecone_embed_async.cli._run import embed_texts
+from pinecone_embed_async.cli._signals import run_until_stopped
 
 DEFAULT_QUERY = "parse a date in ISO 8601 format"
 
@@ -32,7 +32,7 @@ def run_demo(query: str, *, top: int, settings: Settings) -> int:
     if not settings.quiet:
         print_line(f"{len(docstrings):,} docstrings of Python's standard library, against a local emulator")
     settings = replace(settings, emulator=True, parameters={"input_type": "passage"})
-    scores, summary = asyncio.run(_scores(query, docstrings, settings))
+    scores, summary = run_until_stopped(_scores(query, docstrings, settings))
     if not settings.quiet:
         print_line(str(summary))
     _print_nearest(query, _nearest(scores, top), docstrings)

@@ -3,13 +3,13 @@
 Files are read before the event loop starts and written after it has ended, so file access never delays the requests.
 """
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pinecone_embed_async import ConfigurationError, EmbedClient, EmbedError
 from pinecone_embed_async._jobs._inputs import InputFile
+from pinecone_embed_async._jobs._ledger import is_about_rows
 from pinecone_embed_async._jobs._outputs import (
     OutputFormat,
     check_output,
@@ -21,12 +21,15 @@ from pinecone_embed_async._jobs._outputs import (
 from pinecone_embed_async._jobs._sources import Columns, read_rows
 from pinecone_embed_async._models import KNOWN_MODELS, expected_dimension
 from pinecone_embed_async.cli._connection import Settings, connected
+from pinecone_embed_async.cli._figures import priced
 from pinecone_embed_async.cli._output import print_error, print_line
 from pinecone_embed_async.cli._run import Outcome, embed_texts
+from pinecone_embed_async.cli._signals import run_until_stopped
+from pinecone_embed_async.cli._statuses import ExitStatus, advice_on, status_of
 
 
 def embed_to_file(files: Sequence[InputFile], *, out: Path, columns: Columns, settings: Settings) -> int:
-    """Embed the rows of `files` into the one file `out` and return the exit status: 1 if any row is not embedded.
+    """Embed the rows of `files` into the one file `out` and return the exit status: 0 only if every row is embedded.
 
     Everything is held in memory until the end. If no row is embedded, nothing is written, and what `out` held before stays.
 
@@ -41,13 +44,14 @@ def embed_to_file(files: Sequence[InputFile], *, out: Path, columns: Columns, se
     check_output(out, files)
     rows = list(read_rows(files, columns))
     check_space(out, len(rows), expected_dimension(settings.model, settings.parameters))
-    outcome = asyncio.run(_embed([row.text for row in rows], settings, ask_first=is_for_dense and known is None))
+    outcome = run_until_stopped(_embed([row.text for row in rows], settings, ask_first=is_for_dense and known is None))
     summary = outcome.summary
     if not settings.quiet:
-        print_line(str(summary))
+        print_line(f"{summary}{priced(summary.tokens, settings.price)}")
     if outcome.error is not None and not summary.embedded:
-        print_error(f"nothing was embedded, so {out} is not written: {outcome.error}")
-        return 1
+        why = advice_on(outcome.error, settings.model, KNOWN_MODELS)
+        print_error(f"nothing was embedded, so {out} is not written: {why}")
+        return status_of(outcome.error)
     write_output(out, rows, outcome.embeddings)
     if outcome.error is not None:
         missing = "NaN in" if is_for_dense else "missing from"
@@ -55,8 +59,8 @@ def embed_to_file(files: Sequence[InputFile], *, out: Path, columns: Columns, se
             f"{summary.inputs - summary.embedded:,} of {summary.inputs:,} rows are {missing} {out}, "
             f"see {failures_path(out)}: {outcome.error}"
         )
-        return 1
-    return 0
+        return ExitStatus.FAILED if is_about_rows(outcome.error) else status_of(outcome.error)
+    return ExitStatus.DONE
 
 
 async def _embed(texts: Sequence[str], settings: Settings, *, ask_first: bool) -> Outcome:

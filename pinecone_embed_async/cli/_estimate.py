@@ -14,10 +14,13 @@ from pinecone_embed_async._jobs._inputs import InputFile
 from pinecone_embed_async._jobs._sources import Columns, read_rows
 from pinecone_embed_async._models import KNOWN_MODELS, tokens_per_minute
 from pinecone_embed_async.cli._connection import Settings, unconnected
-from pinecone_embed_async.cli._progress import duration
+from pinecone_embed_async.cli._figures import duration
+from pinecone_embed_async.cli._output import is_terminal
 
 
-def print_estimate(files: Sequence[InputFile], columns: Columns, settings: Settings, *, as_json: bool) -> int:
+def print_estimate(
+    files: Sequence[InputFile], columns: Columns, settings: Settings, *, as_json: bool, price: float | None
+) -> int:
     """Read the rows of `files`, print what embedding them will cost, and return the exit status.
 
     Raises:
@@ -26,10 +29,17 @@ def print_estimate(files: Sequence[InputFile], columns: Columns, settings: Setti
     texts = (row.text for row in read_rows(files, columns))
     estimate = unconnected(settings).estimate(texts, dedupe=settings.dedupe)
     if as_json:
-        print(json.dumps({"model": settings.model, **_fields(estimate, settings)}))  # noqa: T201 - the command's result
+        print(json.dumps({"model": settings.model, **_fields(estimate, settings), **_price(estimate, price)}))  # noqa: T201 - the command's result
     else:
-        _print_table(estimate, settings)
+        _print_table(estimate, settings, price)
     return 0
+
+
+def _price(estimate: Estimate, price: float | None) -> dict[str, float]:
+    if price is None:
+        return {}
+    amounts = {"": estimate.tokens, "_low": estimate.tokens_low, "_high": estimate.tokens_high}
+    return {f"price{suffix}": tokens * price / 1e6 for suffix, tokens in amounts.items()}
 
 
 def _quota(plan: str, settings: Settings) -> int:
@@ -44,9 +54,9 @@ def _fields(estimate: Estimate, settings: Settings) -> dict[str, Any]:
     return {**fields, "plans": plans}
 
 
-def _print_table(estimate: Estimate, settings: Settings) -> None:
+def _print_table(estimate: Estimate, settings: Settings, price: float | None) -> None:
     unsent = "not sent" if settings.dedupe else "--dedupe would not send them"
-    console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+    console = Console(width=None if is_terminal(sys.stdout) else 100, highlight=False)
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
@@ -59,6 +69,9 @@ def _print_table(estimate: Estimate, settings: Settings) -> None:
         ("requests", f"{estimate.requests:,}"),
     ):
         table.add_row(name, value)
+    if price is not None:
+        low, amount, high = (tokens * price / 1e6 for tokens in (estimate.tokens_low, estimate.tokens, estimate.tokens_high))
+        table.add_row("price, about", f"{amount:,.2f} ({low:,.2f} to {high:,.2f})")
     console.print(table)
     plans = Table(box=None, pad_edge=False)
     plans.add_column("plan", no_wrap=True)

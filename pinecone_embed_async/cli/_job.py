@@ -1,30 +1,34 @@
 """`pinecone-embed embed` into a folder: a job that can be resumed, with its progress and its closing summary."""
 
 import asyncio
-import contextlib
-import json
-import signal
-import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pinecone_embed_async import ConfigurationError, DeadlineExceededError, EmbedError
-from pinecone_embed_async._jobs._errors import JobError
+from pinecone_embed_async import DeadlineExceededError, EmbedError
+from pinecone_embed_async._jobs._errors import JobError, OutputError, TokensSpentError
 from pinecone_embed_async._jobs._fingerprint import Fingerprint, InputPrint, take_fingerprint
 from pinecone_embed_async._jobs._inputs import InputFile
-from pinecone_embed_async._jobs._job import Job, JobProgress, open_job
-from pinecone_embed_async._jobs._recorder import Batch
-from pinecone_embed_async._jobs._sources import Columns, Row
+from pinecone_embed_async._jobs._job import Job, JobProgress
+from pinecone_embed_async._jobs._opening import Options, open_job
+from pinecone_embed_async._jobs._sources import Columns
+from pinecone_embed_async._models import KNOWN_MODELS
 from pinecone_embed_async.cli._connection import Settings, service_named
 from pinecone_embed_async.cli._embedding_process import EmbeddingProcess
-from pinecone_embed_async.cli._output import INTERRUPTED, print_error, print_line, without_key
-from pinecone_embed_async.cli._progress import Advance, Display, counted, pace, showing, standard_display, waited, with_quota
+from pinecone_embed_async.cli._figures import Advance, counted, pace, priced, waited, with_quota
+from pinecone_embed_async.cli._output import print_error, print_event, print_line, without_key
+from pinecone_embed_async.cli._progress import Display, showing, standard_display
+from pinecone_embed_async.cli._signals import Stopped, run_until_stopped, status_of_stop
+from pinecone_embed_async.cli._statuses import ExitStatus, advice_on, status_of
 
 _EVENT_INTERVAL = 1.0
+_NAMED = 10
+_SIGNALS = 128
+_KEPT = "what is done is kept, and the same command goes on with the rest"
+_CURED = "once this is put right, the same command goes on"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,61 +37,56 @@ class JobSettings:
 
     Attributes:
         columns: The fields taken from each record.
-        overwrite: Whether an existing job in the folder is removed.
-        append: Whether the rows of another input are added.
-        retry_failures: Whether the failed rows, and only those, are embedded.
+        options: What is done with the job of the folder.
         events: Whether progress goes to standard output as JSON lines.
+        passed_over: Names of files that are not read.
     """
 
     columns: Columns
-    overwrite: bool = False
-    append: bool = False
-    retry_failures: bool = False
+    options: Options
     events: bool = False
+    passed_over: tuple[str, ...] = ()
 
 
 def embed_to_folder(files: Sequence[InputFile], *, out: Path, job: JobSettings, settings: Settings) -> int:
     """Embed the rows of `files` into the folder `out`, resuming where an earlier run ended.
 
     Returns:
-        The exit status: 0 if every row is embedded, 1 if any failed, 130 after Ctrl-C.
+        The exit status, as docs/command-line.md lists them.
 
     Raises:
         EmbedError: The job could not start; nothing was sent.
     """
-    output = _Events() if job.events else _Lines(quiet=settings.quiet)
+    output = _Events() if job.events else _Lines(quiet=settings.quiet, price=settings.price)
 
-    def fingerprint(known: Iterable[InputPrint]) -> Fingerprint:
+    def fingerprint(given: Sequence[InputFile], known: Iterable[InputPrint]) -> Fingerprint:
         service, api_version = service_named(settings)
         return take_fingerprint(
-            files,
+            given,
             job.columns,
             service=service,
             api_version=api_version,
             model=settings.model,
             parameters=settings.parameters,
             known=known,
+            layout=job.options.layout,
         )
 
-    try:
-        # First, for it takes as long to start as the input to be checked.
-        with (
-            EmbeddingProcess(settings) as process,
-            open_job(
-                out,
-                files,
-                job.columns,
-                fingerprint,
-                overwrite=job.overwrite,
-                append=job.append,
-                retry_failures=job.retry_failures,
-                dedupe=settings.dedupe,
-            ) as opened,
-        ):
-            return _Run(opened, out, settings, output, process).carry_out()
-    except EmbedError as error:
-        output.end(2 if isinstance(error, ConfigurationError) else 1, str(error), None, 0.0)
-        raise
+    for message in _about_passed_over(job.passed_over):
+        output.warn(message)
+    # First, for the process takes as long to start as the input to be checked.
+    with (
+        EmbeddingProcess(settings) as process,
+        open_job(out, files, job.columns, fingerprint, job.options) as opened,
+    ):
+        return _Run(opened, out, settings, output, process).carry_out()
+
+
+def _about_passed_over(names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return [f"passed over, for their formats are unknown: {', '.join(names[:_NAMED])}{more}"]
 
 
 class _Run:
@@ -114,6 +113,7 @@ class _Run:
             requests=progress.requests,
             tokens=progress.tokens,
             retries=0 if statistics is None else statistics.retries,
+            skipped=counts.skipped,
         )
 
     def _with_quota(self, advance: Advance) -> Advance:
@@ -121,42 +121,53 @@ class _Run:
 
     def carry_out(self) -> int:
         """Run the job, report how it ended, and return the exit status."""
-        for warning in self._job.warnings:
-            self._output.warn(warning)
+        self._warn()
         self._output.start(self._out, self._before)
         try:
-            with _handler_kept():
-                asyncio.run(self._embed())
-        except KeyboardInterrupt:
-            return self._end(INTERRUPTED, "stopped; what is done is kept, and the same command goes on with the rest")
+            run_until_stopped(self._embed())
+        except (Stopped, KeyboardInterrupt) as stop:
+            status = status_of_stop(stop)
+            return self._end(status, f"stopped; {_KEPT}")
+        except TokensSpentError as error:
+            return self._end(status_of(error), f"{error}; {_KEPT}")
         except JobError as error:
-            return self._end(1, f"{error}; what is done is kept: once this is put right, the same command goes on")
+            return self._end(status_of(error), f"{error}; what is done is kept: {_CURED}")
         except EmbedError as error:
-            return self._end(1, f"{error}; what is done is kept, and the same command goes on with the rest")
-        failed = self._job.progress().counts.failed
-        if failed:
-            return self._end(
-                1,
-                f"{counted(failed, 'row')} failed, see {self._out / '_failures.jsonl'}; "
-                "--retry-failures tries just those again",
-            )
-        return self._end(0, None)
+            message = advice_on(error, self._settings.model, KNOWN_MODELS)
+            return self._end(status_of(error), f"{message}; {_KEPT}")
+        except Exception as error:  # noqa: BLE001 - a person at a terminal gets one line, and a program its end
+            return self._end(status_of(error), f"unexpected {type(error).__name__}: {error}; what is done is kept: {_CURED}")
+        return self._end(*self._outcome())
+
+    def _outcome(self) -> tuple[int, str | None]:
+        counts = self._job.progress().counts
+        if counts.failed:
+            where = self._out / "_failures.jsonl"
+            told = f"{counted(counts.failed, 'row')} failed, see {where}; --retry-failures tries just those again"
+            return ExitStatus.FAILED, told
+        if counts.missing:
+            told = f"{counted(counts.missing, 'row')} of the input are not embedded yet"
+            return ExitStatus.FAILED, f"{told}; the same command without --retry-failures goes on with them"
+        return ExitStatus.DONE, None
+
+    def _warn(self) -> None:
+        for warning in self._job.take_warnings():
+            self._output.warn(warning)
 
     def _end(self, status: int, message: str | None) -> int:
+        self._warn()
         now = self._with_quota(self._advance(self._job.progress()))
         self._output.end(status, message, (self._before, now), time.perf_counter() - self._started)
-        if message is not None and not (status == INTERRUPTED and self._settings.quiet):
+        if message is not None and not (status > _SIGNALS and self._settings.quiet):
             print_error(message)
-        return status
+        return int(status)
 
     async def _embed(self) -> None:
         with showing(self._output.display(self._before), self._before, self._with_quota) as reporter:
             self._started = time.perf_counter()
             try:
                 async with asyncio.timeout(self._settings.timeout) as limit:
-                    await self._job.run(
-                        lambda rows: _stream(self._process, rows), lambda progress: reporter(self._advance(progress))
-                    )
+                    await self._job.run(self._process.stream, lambda progress: reporter(self._advance(progress)))
             except TimeoutError:
                 # A `TimeoutError` of the operating system does not get here: the client wraps it.
                 if not limit.expired():
@@ -164,33 +175,12 @@ class _Run:
                 raise DeadlineExceededError("the time given with --timeout is over") from None
 
 
-@contextlib.contextmanager
-def _handler_kept() -> Iterator[None]:
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, handler)
-
-
-@contextlib.asynccontextmanager
-async def _stream(process: EmbeddingProcess, rows: Iterable[Row]) -> AsyncIterator[AsyncIterator[Batch]]:
-    async with process.stream(rows) as batches:
-        try:
-            yield batches
-        except asyncio.CancelledError:
-            # The stream ends once its thread has read what it waits for, a typed line perhaps.
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGINT, signal.SIG_DFL)
-            raise
-
-
 class _Lines:
     """Output for a person: a bar or lines on standard error, and a closing line."""
 
-    def __init__(self, *, quiet: bool) -> None:
+    def __init__(self, *, quiet: bool, price: float | None) -> None:
         self._quiet = quiet
+        self._price = price
 
     def start(self, _out: Path, before: Advance) -> None:
         if before.done and not self._quiet:
@@ -205,18 +195,19 @@ class _Lines:
     def display(self, before: Advance) -> Display | None:
         return None if self._quiet else standard_display(before)
 
-    def end(self, _status: int, _message: str | None, advances: tuple[Advance, Advance] | None, seconds: float) -> None:
-        if advances is None or self._quiet:
+    def end(self, _status: int, _message: str | None, advances: tuple[Advance, Advance], seconds: float) -> None:
+        if self._quiet:
             return
         before, now = advances
         total = "" if now.total is None else f" of {now.total:,}"
+        skipped = f", {now.skipped:,} skipped" if now.skipped else ""
         copied = before.duplicates - now.duplicates
         copies = f", {copied:,} as copies" if before.duplicates else ""
         print_line(
             f"{now.done:,}{total} rows embedded, {now.done - before.done:,} of them in this run{copies}; "
-            f"{now.failed:,} failed; {counted(now.requests, 'request')}, {counted(now.tokens, 'token')}, "
+            f"{now.failed:,} failed{skipped}; {counted(now.requests, 'request')}, {counted(now.tokens, 'token')}, "
             f"{counted(now.retries, 'retry', 'retries')}, {seconds:.1f} s{waited(now.waited)}, "
-            f"{pace(before, now, seconds).inputs:,.0f} inputs/s"
+            f"{pace(before, now, seconds).inputs:,.0f} inputs/s{priced(now.tokens, self._price)}"
         )
 
 
@@ -254,19 +245,20 @@ class _Events:
             **more,
         )
 
-    def end(self, status: int, message: str | None, advances: tuple[Advance, Advance] | None, seconds: float) -> None:
-        more: dict[str, Any] = {"status": status, "message": None if message is None else without_key(message)}
-        if advances is None:
-            self._print("end", **more)
-        else:
-            before, now = advances
-            self.advance("end", before, now, seconds, seconds=round(seconds, 3), **more)
+    def end(self, status: int, message: str | None, advances: tuple[Advance, Advance], seconds: float) -> None:
+        before, now = advances
+        told = None if message is None else without_key(message)
+        self.advance("end", before, now, seconds, seconds=round(seconds, 3), status=int(status), message=told)
 
     def _print(self, event: str, **fields: Any) -> None:
         # Progress comes from a thread of its own.
         with self._lock:
-            sys.stdout.write(f"{json.dumps({'event': event, **fields})}\n")
-            sys.stdout.flush()
+            try:
+                print_event(event, **fields)
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or error
+                number = getattr(error, "errno", None)
+                raise OutputError(f"standard output cannot be written: {reason}", errno=number) from None
 
 
 class _EventDisplay:

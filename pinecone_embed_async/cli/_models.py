@@ -1,6 +1,5 @@
 """`pinecone-embed models`: the table of models and their limits."""
 
-import asyncio
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -10,7 +9,8 @@ from rich.text import Text
 
 from pinecone_embed_async._models import KNOWN_MODELS
 from pinecone_embed_async.cli._connection import Settings, connected
-from pinecone_embed_async.cli._output import printable
+from pinecone_embed_async.cli._output import is_terminal, printable
+from pinecone_embed_async.cli._signals import run_until_stopped
 
 # Where no terminal sets the width, nothing is wrapped or cut.
 _WIDTH_OF_A_FILE = 500
@@ -36,7 +36,7 @@ def print_live(settings: Settings) -> None:
     Raises:
         EmbedError: The service did not answer, or with an error.
     """
-    asyncio.run(_print_live(settings))
+    run_until_stopped(_print_live(settings))
 
 
 async def _print_live(settings: Settings) -> None:
@@ -64,7 +64,7 @@ def _print_table(rows: Iterable[Sequence[str]]) -> None:
     table.add_column("inputs per request", justify="right")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE, highlight=False).print(table)
+    Console(width=None if is_terminal(sys.stdout) else _WIDTH_OF_A_FILE, highlight=False).print(table)
 
 
 def _dimensions(default: int | None, supported: Iterable[object]) -> str:

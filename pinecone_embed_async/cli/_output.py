@@ -1,13 +1,13 @@
 """Output of the command line: one safe line at a time. Needs only the standard library."""
 
+import contextlib
+import json
 import os
 import sys
 import unicodedata
+from typing import Any, TextIO
 
 PROGRAM = "pinecone-embed"
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C: 128 plus the number of the signal, as in shells."""
 
 
 def printable(text: str) -> str:
@@ -20,15 +20,39 @@ def printable(text: str) -> str:
 
 
 def print_line(text: str) -> None:
-    """Write one line to standard error, where everything but a command's result goes."""
+    """Write one line to standard error, where everything but a command's result goes; if that is possible."""
     if sys.stderr is not None:
-        sys.stderr.write(f"{printable(text)}\n")
-        sys.stderr.flush()
+        # The terminal may be gone, after SIGHUP it is.
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"{printable(text)}\n")
+            sys.stderr.flush()
 
 
 def print_error(message: str) -> None:
     """Write one line about an error, without the API key, whatever the message says."""
     print_line(f"{PROGRAM}: {without_key(message)}")
+
+
+def print_event(event: str, **fields: Any) -> None:
+    """Write an event as one line of JSON to standard output.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    if sys.stdout is not None:
+        sys.stdout.write(f"{json.dumps({'event': event, **fields})}\n")
+        sys.stdout.flush()
+
+
+def print_end(status: int, message: str | None) -> None:
+    """Write the last event of a run that could not begin; if that is possible."""
+    with contextlib.suppress(OSError, ValueError):
+        print_event("end", status=status, message=None if message is None else without_key(message))
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a standard stream is a terminal; it may be closed."""
+    return stream is not None and stream.isatty()
 
 
 def without_key(message: str) -> str:

@@ -9,19 +9,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
-from rich.progress import Progress as Bar
-from rich.table import Column
-from rich.text import Text
 
-from pinecone_embed_async import EmbedClient, Progress, Statistics
-from pinecone_embed_async.cli._output import print_line
+from pinecone_embed_async import EmbedClient
+from pinecone_embed_async.cli._bar import BarDisplay
+from pinecone_embed_async.cli._figures import Advance, counted, duration, of_quota, pace, settled, waited, with_quota
+from pinecone_embed_async.cli._output import is_terminal, print_line
 
-_BAR_INTERVAL = 0.1
 _LINE_INTERVAL = 5.0
 
 
@@ -55,59 +52,6 @@ class Summary:
             f"{some}{counted(self.inputs, 'input')}, {counted(self.requests, 'request')}, {counted(self.tokens, 'token')}, "
             f"{counted(self.retries, 'retry', 'retries')}, {self.seconds:.1f} s{waited(self.waited)}{rate}"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Advance:
-    """How far a run has come.
-
-    Attributes:
-        done: Inputs embedded.
-        failed: Inputs that failed.
-        total: Inputs of the run; `None` while that is not known.
-        duplicates: Inputs that are not sent, for another has the same text, and are not copied yet.
-        requests: Requests answered.
-        tokens: Tokens billed.
-        retries: Requests sent again.
-        quota: The quota's tokens a minute; `None` while that is not known.
-        is_waiting: Whether requests wait for the quota now.
-        waited: Seconds in which requests waited for the quota.
-    """
-
-    done: int
-    failed: int
-    total: int | None
-    duplicates: int = 0
-    requests: int = 0
-    tokens: int = 0
-    retries: int = 0
-    quota: int | None = None
-    is_waiting: bool = False
-    waited: float = 0.0
-
-
-def with_quota(advance: Advance, statistics: Statistics | None) -> Advance:
-    """Add a client's quota to an advance; may be called from any thread."""
-    quotas = () if statistics is None else statistics.quotas
-    limits = [quota.limit * 60 / quota.window for quota in quotas if quota.limit is not None]
-    return replace(
-        advance,
-        quota=round(sum(limits)) if limits else None,
-        is_waiting=any(quota.is_waiting for quota in quotas),
-        waited=round(sum(quota.waited for quota in quotas), 1),
-    )
-
-
-def advance_of(progress: Progress) -> Advance:
-    """How far a call of the client has come."""
-    return Advance(
-        progress.done,
-        progress.failed,
-        progress.total,
-        requests=progress.requests,
-        tokens=progress.tokens,
-        retries=progress.retries,
-    )
 
 
 class Display(Protocol):
@@ -186,85 +130,8 @@ def standard_display(start: Advance) -> Display:
     """A bar on a terminal, else a line every few seconds. Rates are of what comes after `start`."""
     console = Console(stderr=True, soft_wrap=False)
     # Not the console's opinion, which FORCE_COLOR changes: a bar does not belong in a log file.
-    on_terminal = sys.stderr is not None and sys.stderr.isatty() and not console.is_dumb_terminal
-    return _BarDisplay(console, start) if on_terminal else _LineDisplay(start)
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """The pace of a run.
-
-    Attributes:
-        inputs: Inputs a second.
-        tokens: Tokens a minute.
-        left: Seconds until all is sent and answered; `None` while that is not known.
-    """
-
-    inputs: float
-    tokens: float
-    left: float | None
-
-
-def pace(start: Advance, now: Advance, seconds: float) -> Pace:
-    """The pace since `start`, `seconds` ago."""
-    settled = now.done + now.failed
-    rate = max(0, settled - start.done - start.failed) / max(seconds, 1e-9)
-    # Copying takes next to no time.
-    left = None if now.total is None or not rate else max(0, now.total - now.duplicates - settled) / rate
-    return Pace(rate, 60 * (now.tokens - start.tokens) / max(seconds, 1e-9), left)
-
-
-class _BarDisplay:
-    interval = _BAR_INTERVAL
-
-    def __init__(self, console: Console, start: Advance) -> None:
-        self._bar = Bar(
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[settled]}"),
-            _RateColumn(table_column=Column(no_wrap=True)),
-            TextColumn("{task.fields[tokens]}"),
-            TextColumn("{task.fields[retries]}"),
-            TextColumn("{task.fields[failed]}"),
-            TextColumn("{task.fields[waiting]}"),
-            TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True)),
-            console=console,
-            auto_refresh=False,
-            transient=True,
-            expand=True,
-        )
-        self._start = start
-        self._started = time.monotonic()
-        self._task = self._bar.add_task("", total=start.total, completed=start.done + start.failed, **self._fields(start))
-        self._bar.start()
-
-    def _fields(self, progress: Advance) -> dict[str, Any]:
-        speed = pace(self._start, progress, time.monotonic() - self._started)
-        return {
-            "settled": _settled(progress),
-            "tokens": f"{counted(progress.tokens, 'token')}, {speed.tokens:,.0f}{_of_quota(progress)}/min",
-            "waiting": "waiting for the quota" if progress.is_waiting else "",
-            "retries": counted(progress.retries, "retry", "retries"),
-            "failed": f"{progress.failed:,} failed" if progress.failed else "",
-            "left": "" if speed.left is None else f"{duration(speed.left)} left",
-        }
-
-    def show(self, progress: Advance) -> None:
-        self._bar.update(
-            self._task,
-            total=progress.total,
-            completed=progress.done + progress.failed,
-            refresh=True,
-            **self._fields(progress),
-        )
-
-    def close(self) -> None:
-        self._bar.stop()
-
-
-class _RateColumn(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("– inputs/s" if speed is None else f"{speed:,.0f} inputs/s")
+    on_terminal = is_terminal(sys.stderr) and not console.is_dumb_terminal
+    return BarDisplay(console, start) if on_terminal else _LineDisplay(start)
 
 
 class _LineDisplay:
@@ -280,40 +147,9 @@ class _LineDisplay:
         left = "" if speed.left is None else f", {duration(speed.left)} left"
         waiting = ", waiting for the quota" if progress.is_waiting else ""
         print_line(
-            f"{_settled(progress)} inputs{failed}, {speed.inputs:,.0f} inputs/s, {counted(progress.tokens, 'token')}, "
-            f"{speed.tokens:,.0f}{_of_quota(progress)} tokens/min, {counted(progress.retries, 'retry', 'retries')}"
+            f"{settled(progress)} inputs{failed}, {speed.inputs:,.0f} inputs/s, {counted(progress.tokens, 'token')}, "
+            f"{speed.tokens:,.0f}{of_quota(progress)} tokens/min, {counted(progress.retries, 'retry', 'retries')}"
             f"{waiting}{left}"
         )
 
     def close(self) -> None: ...
-
-
-def _of_quota(progress: Advance) -> str:
-    return "" if progress.quota is None else f" of {progress.quota:,}"
-
-
-def waited(seconds: float) -> str:
-    """A summary's note on the time spent waiting for the quota; empty if there was hardly any."""
-    return f" ({duration(seconds)} waiting for the quota)" if seconds >= 1 else ""
-
-
-def _settled(progress: Advance) -> str:
-    settled = f"{progress.done + progress.failed:,}"
-    return settled if progress.total is None else f"{settled}/{progress.total:,}"
-
-
-def counted(number: int, singular: str, plural: str | None = None) -> str:
-    """A number and what it counts."""
-    return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"
-
-
-def duration(seconds: float) -> str:
-    """A length of time, the coarser the longer."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, whole = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes} min {whole} s" if whole else f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:,} h {minutes} min" if minutes else f"{hours:,} h"

@@ -7,7 +7,8 @@ from typing import Any
 
 from pinecone_embed_async import DenseEmbeddings, EmbedClient, EmbedError, SparseEmbeddings
 from pinecone_embed_async.cli._connection import Settings
-from pinecone_embed_async.cli._progress import Summary, advance_of, reporting
+from pinecone_embed_async.cli._figures import advance_of
+from pinecone_embed_async.cli._progress import Summary, reporting
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import asyncio
 
 from pinecone_embed_async.cli._output import print_line
+from pinecone_embed_async.cli._signals import Stopped, run_until_stopped
 from pinecone_embed_async.emulator import Emulator
 
 
@@ -13,8 +14,8 @@ def serve(emulator: Emulator) -> int:
         OSError: The address cannot be bound.
     """
     try:
-        asyncio.run(_serve(emulator))
-    except KeyboardInterrupt:
+        run_until_stopped(_serve(emulator))
+    except (Stopped, KeyboardInterrupt):
         print_line("stopped")
     return 0
 

@@ -450,6 +450,27 @@ async def test_an_error_of_closing_the_source_is_raised_unless_the_block_raised(
         assert library_tasks() == []
 
 
+async def test_a_value_error_of_closing_the_source_is_raised_like_any_other(emulator: Emulator) -> None:
+    class Rows:
+        def __iter__(self) -> Iterator[str]:
+            return self.Open()
+
+        class Open:
+            def __iter__(self) -> Iterator[str]:
+                return self
+
+            def __next__(self) -> str:
+                raise StopIteration
+
+            def close(self) -> None:
+                raise ValueError("rows are left in the buffer")
+
+    async with dense_client(emulator) as client:
+        with pytest.raises(ValueError, match="rows are left"):
+            async with client.stream(Rows(), **Passage) as batches:
+                assert [batch async for batch in batches] == []
+
+
 async def test_a_source_that_swallows_its_cancellation_is_left_all_the_same(emulator: Emulator) -> None:
     closed = False
 

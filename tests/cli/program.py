@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import dataset
 
 from pinecone_embed_async.cli import cli
 from pinecone_embed_async.emulator import Emulator
@@ -64,3 +66,7 @@ async def in_thread(emulator: Emulator, *arguments: object) -> int:
 def write_texts(path: Path, count: int) -> Path:
     path.write_text("".join(f"text number {number}\n" for number in range(count)))
     return path
+
+
+def table_of(folder: Path) -> pa.Table:
+    return dataset.dataset(folder, format="parquet").to_table().sort_by("row")

@@ -86,7 +86,7 @@ def test_input_that_cannot_be_read_is_one_line_with_file_and_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes, said: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
-    assert embed(tmp_path / name, "--out", tmp_path / "out.npy") == 1
+    assert embed(tmp_path / name, "--out", tmp_path / "out.npy") == 5
     err = capsys.readouterr().err
     assert said in err
     assert err.count("\n") == 1
@@ -129,10 +129,10 @@ def test_misuse_is_one_line_and_status_2(
     assert not Path("out.npy").exists()
 
 
-def test_a_missing_file_or_key_is_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert embed(tmp_path / "none.txt", "--out", tmp_path / "out.npy") == 1
+def test_a_missing_file_and_a_missing_key_have_their_statuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert embed(tmp_path / "none.txt", "--out", tmp_path / "out.npy") == 5
     (tmp_path / "in.txt").write_text("a\n")
-    assert cli("embed", str(tmp_path / "in.txt"), "--out", str(tmp_path / "out.npy")) == 1
+    assert cli("embed", str(tmp_path / "in.txt"), "--out", str(tmp_path / "out.npy")) == 3
     assert "PINECONE_API_KEY" in capsys.readouterr().err
 
 
@@ -213,7 +213,7 @@ async def test_a_run_that_embeds_nothing_writes_nothing(
     out.write_bytes(b"as before")
     monkeypatch.setenv("PINECONE_CONTROLLER_HOST", emulator.url)
     monkeypatch.setenv("PINECONE_API_KEY", "wrong")
-    assert await asyncio.to_thread(cli, "embed", str(texts), "--out", str(out), "--quiet") == 1
+    assert await asyncio.to_thread(cli, "embed", str(texts), "--out", str(out), "--quiet") == 3
     assert f"nothing was embedded, so {out} is not written: " in capsys.readouterr().err
     assert out.read_bytes() == b"as before"
 
@@ -224,7 +224,7 @@ async def test_a_run_that_embeds_nothing_writes_nothing(
         (replace(SPARSE, name="new-sparse"), 2, "new-sparse gives sparse vectors and a .npy file holds dense ones"),
         (replace(DENSE, name="new-dense"), 0, ""),
         # The service does not know it either, which the request finds out.
-        (None, 1, "nothing was embedded"),
+        (None, 3, "nothing was embedded"),
     ],
 )
 async def test_a_model_not_known_by_name_is_asked_about_before_its_vectors_go_into_a_table_of_numbers(

@@ -24,11 +24,7 @@ from pinecone_embed_async._jobs._journal import scan
 from pinecone_embed_async.cli import cli
 from pinecone_embed_async.cli._docstrings import read_docstrings
 from pinecone_embed_async.emulator import EmbedRequest, Emulator
-from tests.cli.program import children_of, ended, in_thread, run, start, write_texts
-
-
-def table_of(folder: Path) -> pa.Table:
-    return dataset.dataset(folder, format="parquet").to_table().sort_by("row")
+from tests.cli.program import children_of, ended, in_thread, run, start, table_of, write_texts
 
 
 def assert_same_table(left: pa.Table, right: pa.Table) -> None:
@@ -44,7 +40,8 @@ def assert_same_table(left: pa.Table, right: pa.Table) -> None:
 async def killed_again_and_again(source: Path, out: Path, times: int, emulator: Emulator, *options: object) -> None:
     """Kill a job at random moments, start it again each time, and see that no more was sent again than had to be."""
     rng = random.Random(20)
-    different = len(set(source.read_text().splitlines())) if "--dedupe" in options else len(source.read_text().splitlines())
+    lines = [line for line in source.read_bytes().splitlines() if line != b"\xff"]
+    different = len(set(lines)) if "--dedupe" in options else len(lines)
     emulator.reset_statistics()
     sent: list[tuple[float, int]] = []
 
@@ -77,9 +74,10 @@ async def killed_again_and_again(source: Path, out: Path, times: int, emulator: 
     assert await run(emulator, source, "--out", out, *options) == (0, "", "")
     assert kills >= times * 3 // 4
     answered = emulator.statistics().answered
-    assert len(answered) == len(set(source.read_text().splitlines()))
+    assert len(answered) == len(set(lines))
     assert sum(answered.values()) - different <= allowed < times * different
-    assert {path.name for path in out.iterdir() if not path.name.startswith("part-")} == {"_job.json", "_lock"}
+    left = {path.name for path in out.iterdir() if not path.name.startswith("part-")}
+    assert left - {"_failures.jsonl", "_table", "__default__"} == {"_job.json", "_lock"}
 
 
 SMALL = ("--model", "llama-text-embed-v2", "--dimension", 384, "--batch-size", 16, "--concurrency", 4, "--quiet")
@@ -94,6 +92,37 @@ async def test_a_job_killed_twenty_times_ends_with_the_table_of_an_undisturbed_r
     await killed_again_and_again(source, killed, 20, emulator, *SMALL)
     assert table_of(killed)["row"].to_pylist() == list(range(6_000))
     assert_same_table(table_of(killed), table_of(undisturbed))
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("layout", ["table", "documents", "vectors"])
+async def test_a_job_that_leaves_out_bad_rows_and_is_killed_ends_with_the_files_of_an_undisturbed_run(
+    tmp_path: Path, emulator: Emulator, layout: str
+) -> None:
+    source, undisturbed, killed = tmp_path / "in.txt", tmp_path / "undisturbed", tmp_path / "killed"
+    lines = [b"\xff" if number % 50 == 7 else b"text number %d" % number for number in range(6_000)]
+    source.write_bytes(b"\n".join(lines))
+    options = (*SMALL, "--on-bad-row", "skip", "--layout", layout)
+    assert await run(emulator, source, "--out", undisturbed, *options) == (0, "", "")
+    await killed_again_and_again(source, killed, 20 if layout == "table" else 7, emulator, *options)
+    where = "." if layout == "table" else "_table"
+    assert_same_table(table_of(killed / where), table_of(undisturbed / where))
+    assert table_of(killed / where)["row"].to_pylist() == [n for n in range(6_000) if n % 50 != 7]
+    told = [json.loads(line)["row"] for line in (killed / "_failures.jsonl").read_text().splitlines()]
+    assert sorted(told) == list(range(7, 6_000, 50))
+    if layout == "documents":
+        found = [sorted(rows_of(folder, "jsonl")) for folder in (killed, undisturbed)]
+        assert found[0] == found[1]
+        assert len(found[0]) == 6_000 - 120
+    elif layout == "vectors":
+        tables = [dataset.dataset(folder / "__default__", format="parquet").to_table() for folder in (killed, undisturbed)]
+        ids = [table["id"].to_pylist() for table in tables]
+        assert sorted(ids[0]) == sorted(ids[1])
+        assert len(ids[0]) == 6_000 - 120
+
+
+def rows_of(folder: Path, suffix: str) -> list[str]:
+    return [line for file in (folder / "__default__").glob(f"*.{suffix}") for line in file.read_text().splitlines()]
 
 
 @pytest.mark.timeout(120)
@@ -208,7 +237,7 @@ async def test_a_disk_that_is_full_ends_the_run_and_nothing_done_is_lost(tmp_pat
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**22, resource.RLIM_INFINITY))
 
     status, _, err = await run(emulator, source, "--out", out, "-q", preexec_fn=limit)
-    assert status == 1
+    assert status == 7
     assert "_journal-00000.log: File too large; what is done is kept: once this is put right, the same" in err
     assert err.count("\n") == 1
     sent = emulator.statistics().answered
@@ -278,7 +307,7 @@ async def test_rows_that_met_a_wrong_key_are_missing_and_not_failed(
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PINECONE_CONTROLLER_HOST", emulator.url)
         patched.setenv("PINECONE_API_KEY", "wrong-key")
-        assert await asyncio.to_thread(cli, "embed", str(source), "--out", str(out), "-q") == 1
+        assert await asyncio.to_thread(cli, "embed", str(source), "--out", str(out), "-q") == 3
     err = capsys.readouterr().err
     assert "401" in err
     assert "wrong-key" not in err
@@ -291,7 +320,7 @@ async def test_a_time_limit_keeps_what_is_done(
 ) -> None:
     source, out = write_texts(tmp_path / "in.txt", 20), tmp_path / "out"
     emulator.latency = 60
-    assert await in_thread(emulator, source, "--out", out, "-q", "--timeout", 0.2) == 1
+    assert await in_thread(emulator, source, "--out", out, "-q", "--timeout", 0.2) == 6
     assert "the time given with --timeout is over; what is done is kept" in capsys.readouterr().err
 
 
@@ -322,7 +351,7 @@ async def test_a_pipe_is_refused_because_a_job_reads_its_input_more_than_once(
 ) -> None:
     pipe = tmp_path / "in.txt"
     os.mkfifo(pipe)
-    assert await in_thread(emulator, pipe, "--out", tmp_path / "out") == 1
+    assert await in_thread(emulator, pipe, "--out", tmp_path / "out") == 5
     err = capsys.readouterr().err
     assert f"{pipe}: it is no regular file, and a job reads its input more than once" in err
     # One file out: it is read once, so a pipe will do.
@@ -353,7 +382,7 @@ async def test_a_row_that_cannot_be_read_ends_the_run_once_it_comes_and_what_cam
     command = ("-", "--format", text_format, "--out", out, "--quiet")
     process = await start(emulator, *command, stdin=asyncio.subprocess.PIPE)
     _, err = await process.communicate(given % wrong)
-    assert (process.returncode, err.count(b"\n")) == (1, 1)
+    assert (process.returncode, err.count(b"\n")) == (5, 1)
     assert said in err.decode()
     assert b"what is done is kept: once this is put right, the same command goes on" in err
     before = table_of(out)["row"].to_pylist()
@@ -436,7 +465,7 @@ async def test_a_source_that_changes_or_disappears_under_way_ends_the_run_and_wh
             second.write_bytes(b"other\n")
         emulator.release()
         _, err = await process.communicate()
-        assert process.returncode == 1
+        assert process.returncode == 5
         assert re.search(rb"2\.txt: (it changed while the job was under way|No such file)", err), err
         assert table_of(out)["row"].to_pylist() == list(range(1_000))
         second.write_bytes(content)

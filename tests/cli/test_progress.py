@@ -5,25 +5,37 @@ import json
 import os
 import pty
 import re
+import signal
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from pinecone_embed_async import EmbedClient, Quota
-from pinecone_embed_async.cli._progress import Advance, Pace, Summary, duration, pace, showing, standard_display, with_quota
+from pinecone_embed_async.cli._bar import bar, figures, fitted
+from pinecone_embed_async.cli._figures import Advance, Pace, duration, pace, with_quota
+from pinecone_embed_async.cli._progress import Summary, showing, standard_display
 from pinecone_embed_async.emulator import Emulator
 from tests.cli.program import PROGRAM, ROOT, in_thread, write_texts
 from tests.processes import environment_of
 
 
-async def on_a_terminal(emulator: Emulator, *arguments: object, given: bytes | None = None) -> list[str]:
+async def on_a_terminal(
+    emulator: Emulator,
+    *arguments: object,
+    given: bytes | None = None,
+    stop_after: int | None = None,
+    status: int = 0,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> list[str]:
     """Run `embed` with a terminal as its standard error; gives what was drawn there, a picture of the line at a time."""
     ours, theirs = pty.openpty()
     process = await asyncio.create_subprocess_exec(
         *(*PROGRAM, "embed", *map(str, arguments)),
-        env={**environment_of(emulator), "PYTHONPATH": str(ROOT), "COLUMNS": "160", "TERM": "xterm"},
+        env={**environment_of(emulator), "PYTHONPATH": str(ROOT), "COLUMNS": "160", "TERM": "xterm", **environment},
         stdin=None if given is None else asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=theirs,
@@ -41,10 +53,13 @@ async def on_a_terminal(emulator: Emulator, *arguments: object, given: bytes | N
 
     drawing = threading.Thread(target=draw)
     drawing.start()
+    if stop_after is not None:
+        await emulator.wait_for_answers(stop_after)
+        process.send_signal(signal.SIGINT)
     await process.communicate(given)
     drawing.join()
     os.close(ours)
-    assert process.returncode == 0
+    assert process.returncode == status
     return re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn.decode()))
 
 
@@ -57,7 +72,7 @@ async def test_a_bar_tells_how_far_a_run_is_and_how_long_it_takes(tmp_path: Path
         emulator, source, "--out", tmp_path / out, "--batch-size", 20, "--concurrency", 4
     )
     shape = re.compile(
-        r"━.* ([\d,]+)/2,000 +[\d,]+ inputs/s +[\d,]+ tokens, [\d,]+/min +1 retry +(\d+ s) left *$",
+        r"\d+%  ([\d,]+)/2,000  [\d,]+ inputs/s  \d+ s left  [\d,]+ tokens, [\d,]+/min  1 retry  ━*─*$",
     )
     found = [match for picture in pictures if (match := shape.match(picture))]
     assert len(found) > 5, pictures
@@ -72,10 +87,66 @@ async def test_a_bar_without_a_known_end_tells_how_far_it_is(tmp_path: Path, emu
     given = write_texts(tmp_path / "in.txt", 2_000).read_bytes()
     command = ("-", "--format", "txt", "--out", tmp_path / "out", "--batch-size", 20, "--concurrency", 4)
     *pictures, summary, _ = await on_a_terminal(emulator, *command, given=given)
-    shape = re.compile(r"━.* ([\d,]+) +[\d,]+ inputs/s +[\d,]+ tokens, [\d,]+/min +0 retries *$")
+    shape = re.compile(r"[\d,]+  [\d,]+ inputs/s  [\d,]+ tokens, [\d,]+/min  0 retries *$")
     assert len([picture for picture in pictures if shape.match(picture)]) > 5, pictures
     assert not any("left" in picture for picture in pictures)
     assert summary.startswith("2,000 of 2,000 rows embedded, 2,000 of them in this run; 0 failed; 100 requests")
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+@pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}])
+async def test_a_bar_fits_its_terminal_and_tells_the_most_important_figures(
+    tmp_path: Path, emulator: Emulator, width: int, environment: dict[str, str]
+) -> None:
+    emulator.latency = 0.1
+    source = write_texts(tmp_path / "in.txt", 1_000)
+    *pictures, _, _ = await on_a_terminal(
+        *(emulator, source, "--out", tmp_path / "out", "--batch-size", 20, "--concurrency", 4),
+        environment={"COLUMNS": str(width), **environment},
+    )
+    drawn = [picture for picture in pictures if "%" in picture]
+    assert len(drawn) > 5
+    assert all(len(picture.rstrip()) < width for picture in drawn)
+    assert all(re.match(r"\d+%  [\d,]+/1,000  [\d,]+ inputs/s", picture) for picture in drawn)
+    # What has no room is left out as a whole.
+    assert any("tokens" in picture for picture in drawn) == (width >= 80)
+    assert any("retries" in picture for picture in drawn) == (width >= 80)
+    assert any("━" in picture for picture in drawn) == (width > 80)
+
+
+async def test_nothing_of_a_bar_is_left_after_ctrl_c(tmp_path: Path, emulator: Emulator) -> None:
+    emulator.latency = 0.2
+    source = write_texts(tmp_path / "in.txt", 2_000)
+    command = (emulator, source, "--out", tmp_path / "out", "--batch-size", 20, "--concurrency", 2)
+    *_, summary, error, last = await on_a_terminal(*command, stop_after=6, status=130)
+    assert re.match(r"[\d,]+ of 2,000 rows embedded", summary)
+    assert error.startswith("pinecone-embed: stopped; what is done is kept")
+    assert last == ""
+
+
+async def test_on_a_terminal_that_cannot_draw_there_are_lines(tmp_path: Path, emulator: Emulator) -> None:
+    source = write_texts(tmp_path / "in.txt", 50)
+    said = await on_a_terminal(emulator, source, "--out", tmp_path / "out", environment={"TERM": "dumb"})
+    assert re.match(r"50 of 50 rows embedded", said[0])
+
+
+def test_figures_are_left_out_from_the_last_on_and_the_first_is_cut() -> None:
+    told = figures(
+        Advance(300, 2, 1_000, tokens=5_000, retries=1, quota=250_000, is_waiting=True, skipped=1), Pace(10.0, 3_000.0, 80.0)
+    )
+    assert told == [
+        *("30%", "303/1,000", "10 inputs/s", "1 min 20 s left", "2 failed", "waiting for the quota"),
+        *("5,000 tokens, 3,000 of 250,000/min", "1 retry", "1 skipped"),
+    ]
+    assert fitted(told, 200) == "  ".join(told)
+    assert fitted(told, 30) == "30%  303/1,000  10 inputs/s"
+    assert fitted(told, 2) == "30"
+    assert figures(Advance(0, 0, None), Pace(0.0, 0.0, None)) == ["0", "0 inputs/s", "0 tokens, 0/min", "0 retries"]
+
+
+def test_a_bar_is_as_wide_as_there_is_room_or_not_there() -> None:
+    assert bar(0.25, 8) == ("━━", "──────")
+    assert (bar(1.5, 8), bar(0.5, 7), bar(None, 50)) == (("━" * 8, ""), ("", ""), ("", ""))
 
 
 async def test_quiet_means_that_nothing_is_drawn(tmp_path: Path, emulator: Emulator) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pinecone_embed_async.cli._slots import ALIGNMENT, BYTES_PER_SLOT, SLOTS, Slots
+from tests.disk import full_disk
 
 
 @contextlib.contextmanager
@@ -78,13 +78,8 @@ def test_what_does_not_fit_into_a_slot_is_not_taken() -> None:
 
 def test_memory_that_cannot_be_had_leaves_no_descriptor_behind() -> None:
     before = len(list(Path("/dev/fd").iterdir()))
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (BYTES_PER_SLOT, hard))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            Slots.new()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with full_disk(BYTES_PER_SLOT), pytest.raises(OSError, match="File too large"):
+        Slots.new()
     assert len(list(Path("/dev/fd").iterdir())) == before
 
 

@@ -1,17 +1,18 @@
 """Whole jobs in this process, against the emulator or a stream made by hand."""
 
 import asyncio
-import contextlib
+import io
 import json
 import os
+import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from pyarrow import dataset
+from pyarrow import dataset, parquet
 
 from pinecone_embed_async import (
     AuthenticationError,
@@ -19,65 +20,23 @@ from pinecone_embed_async import (
     DenseEmbeddings,
     EmbedError,
     Failure,
-    InvalidRequestError,
     RateLimitError,
     TransportError,
     Usage,
 )
-from pinecone_embed_async._jobs._errors import JobChangedError, OutputError, SourceError
+from pinecone_embed_async._jobs import _store
+from pinecone_embed_async._jobs._budget import TokenBudget
+from pinecone_embed_async._jobs._errors import JobChangedError, OutputError, SourceError, TokensSpentError
 from pinecone_embed_async._jobs._fingerprint import Fingerprint, take_fingerprint
 from pinecone_embed_async._jobs._folder import held_folder
-from pinecone_embed_async._jobs._inputs import find_inputs
-from pinecone_embed_async._jobs._job import Job, JobProgress, open_job
+from pinecone_embed_async._jobs._inputs import InputFormat, find_inputs
+from pinecone_embed_async._jobs._job import Job, JobProgress
+from pinecone_embed_async._jobs._ledger import Counts
+from pinecone_embed_async._jobs._opening import Options, open_job
+from pinecone_embed_async._jobs._parts import rewrite_part
 from pinecone_embed_async._jobs._recorder import Batch, piece_of
 from pinecone_embed_async._jobs._sources import Columns, Row
-
-PER_REQUEST = 4
-
-
-class Service:
-    """Embeds rows by hand: the vector of a row is its text's number, twice. Remembers what it was sent."""
-
-    def __init__(self) -> None:
-        self.sent: list[str] = []
-        self.refused: Callable[[str], bool] = lambda _: False
-        self.fails_after: int | None = None
-        self.before_batch: Callable[[], None] = lambda: None
-
-    @contextlib.asynccontextmanager
-    async def stream(self, rows: Iterable[Row]) -> AsyncIterator[AsyncIterator[Batch]]:
-        yield self._batches(rows)
-
-    async def _batches(self, rows: Iterable[Row]) -> AsyncIterator[Batch]:
-        pending: list[Row] = []
-        error: EmbedError | None = None
-        iterator = iter(rows)
-        while error is None:
-            try:
-                pending.append(next(iterator))
-            except StopIteration:
-                break
-            except EmbedError as raised:
-                error = raised
-            if len(pending) == PER_REQUEST:
-                yield self._answer(pending)
-                pending = []
-            if self.fails_after is not None and len(self.sent) >= self.fails_after:
-                raise AuthenticationError("bad key", status=401)
-        if pending:
-            yield self._answer(pending)
-        if error is not None:
-            raise error
-
-    def _answer(self, rows: list[Row]) -> Batch:
-        self.before_batch()
-        self.sent += [row.text for row in rows]
-        refused = [place for place, row in enumerate(rows) if self.refused(row.text)]
-        embedded = np.array([place not in refused for place in range(len(rows))])
-        vectors = np.array([[float(row.text.split()[-1])] * 2 for row in rows], np.float32)
-        failures = tuple(Failure([place], InvalidRequestError("refused", status=400)) for place in refused)
-        usage = Usage(total_tokens=len(rows), requests=1)
-        return Batch(rows, DenseEmbeddings(vectors, model="m", usage=usage, failures=failures, embedded=embedded))
+from tests.jobs.by_hand import Service, expected, names_in, opened, run, table_of, texts
 
 
 @pytest.fixture
@@ -88,42 +47,6 @@ def service() -> Service:
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     return texts(tmp_path / "in.txt", range(10))
-
-
-def texts(path: Path, numbers: Iterable[int]) -> Path:
-    path.write_text("".join(f"text {number}\n" for number in numbers))
-    return path
-
-
-def opened(
-    source: Path, *, columns: Columns | None = None, model: str = "m", **options: Any
-) -> contextlib.AbstractContextManager[Job]:
-    files, chosen = find_inputs([str(source)]), columns or Columns()
-
-    def fingerprint(known: Any) -> Fingerprint:
-        return take_fingerprint(files, chosen, service="s", api_version="v", model=model, parameters={}, known=known)
-
-    return open_job(source.parent / "out", files, chosen, fingerprint, **options)
-
-
-def run(source: Path, service: Service, **options: Any) -> Job:
-    with opened(source, **options) as job:
-        asyncio.run(job.run(service.stream, lambda _: None))
-    return job
-
-
-def table_of(source: Path) -> dict[int, list[float]]:
-    read = dataset.dataset(source.parent / "out", format="parquet").to_table().to_pylist()
-    assert len({row["row"] for row in read}) == len(read)
-    return {row["row"]: row["vector"] for row in read}
-
-
-def expected(*numbers: int) -> dict[int, list[float]]:
-    return {number: [float(number)] * 2 for number in numbers}
-
-
-def names_in(source: Path) -> list[str]:
-    return sorted(path.name for path in (source.parent / "out").iterdir())
 
 
 def test_a_job_leaves_a_part_and_what_it_was_made_from(source: Path, service: Service) -> None:
@@ -332,18 +255,369 @@ def test_an_output_that_cannot_be_written_is_told() -> None:
         folder.chmod(0o700)
 
 
-def test_a_kept_field_that_does_not_fit_later_is_told_before_anything_is_sent(tmp_path: Path, service: Service) -> None:
-    source = tmp_path / "in.jsonl"
-    columns = Columns(keep=("year",))
-    source.write_text('{"text": "text 0", "year": 1}\n{"text": "text 1", "year": null}\n')
-    run(source, service, columns=columns)
+def kept_of(source: Path, name: str) -> list[Any]:
+    """A kept column in the order of the rows; all parts must have one type of it."""
+    parts = sorted((source.parent / "out").glob("part-*.parquet"))
+    assert len({str(parquet.read_schema(part).field(name)) for part in parts}) == 1
+    read = dataset.dataset(source.parent / "out", format="parquet").to_table().sort_by("row")
+    found: list[Any] = read[name].to_pylist()
+    return found
+
+
+def records(path: Path, years: Sequence[str], first: int = 0) -> Path:
+    path.write_text("".join(f'{{"text": "text {first + place}", "year": {year}}}\n' for place, year in enumerate(years)))
+    return path
+
+
+YEAR = Columns(keep=("year",))
+
+
+@pytest.mark.parametrize(
+    ("years", "kept"),
+    [
+        (["9007199254740993", "1.5"], ["9007199254740993", "1.5"]),
+        (["9007199254740992", "1.5"], [9007199254740992.0, 1.5]),
+        (["-9007199254740993", "0.5", "null"], ["-9007199254740993", "0.5", None]),
+        (["18446744073709551616", "1"], ["18446744073709551616", "1"]),
+        (["true", "1"], ["true", "1"]),
+        (['"a"', "1"], ['"a"', "1"]),
+        (["[1]", '{"a": 1.0}', '"x"'], ["[1]", '{"a":1.0}', '"x"']),
+    ],
+)
+def test_values_that_no_type_holds_unchanged_become_json_text_and_nothing_is_paid_for_twice(
+    tmp_path: Path, service: Service, years: list[str], kept: list[Any]
+) -> None:
+    source = records(tmp_path / "in.jsonl", years)
+    for _ in range(2):
+        run(source, service, columns=YEAR)
+    assert kept_of(source, "year") == kept
+    assert len(service.sent) == len(years)
+
+
+def test_a_column_becomes_json_text_when_an_added_input_does_not_fit_and_every_part_with_it(
+    tmp_path: Path, service: Service
+) -> None:
+    source = records(tmp_path / "in.jsonl", ["1", "null"])
+    run(source, service, columns=YEAR)
+    records(source, ["2"], 2)
+    run(source, service, columns=YEAR, append=True)
+    assert kept_of(source, "year") == [1, None, 2]
+    records(source, ['"x"'], 3)
+    with opened(source, columns=YEAR, append=True) as job:
+        [warning] = job.take_warnings()
+        assert warning == ("the kept column 'year' becomes JSON text, for no type holds all its values (int64, string)")
+        asyncio.run(job.run(service.stream, lambda _: None))
+    assert kept_of(source, "year") == ["1", None, "2", '"x"']
+    assert service.sent == [f"text {number}" for number in range(4)]
+
+
+def test_parts_left_by_a_kill_while_a_column_became_json_text_are_written_again(
+    tmp_path: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = records(tmp_path / "in.jsonl", ["1"])
+    run(source, service, columns=YEAR)
+    for number in (1, 2):
+        records(source, [str(number + 1)], number)
+        run(source, service, columns=YEAR, append=True)
+    records(source, ['"x"'], 3)
+    written: list[Path] = []
+
+    def killed_at_the_second(path: Path, schema: Any) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+        rewrite_part(path, schema)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(_store, "rewrite_part", killed_at_the_second)
+        run(source, service, columns=YEAR, append=True)
+    run(source, service, columns=YEAR, append=True)
+    assert kept_of(source, "year") == ["1", "2", "3", '"x"']
+    assert len(service.sent) == 4
+
+
+def piped(content: str, tmp_path: Path, service: Service, **options: Any) -> Job:
+    """Run a job of standard input."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+        files = find_inputs(["-"], format=InputFormat.JSONL)
+
+        def fingerprint(given: Any, known: Any) -> Fingerprint:
+            return take_fingerprint(given, YEAR, service="s", api_version="v", model="m", parameters={}, known=known)
+
+        with open_job(tmp_path / "out", files, YEAR, fingerprint, Options(**options)) as job:
+            asyncio.run(job.run(service.stream, lambda _: None))
+        return job
+
+
+def lines_of(years: Iterable[Any], first: int = 0) -> str:
+    return "".join(json.dumps({"text": f"text {first + place}", "year": year}) + "\n" for place, year in enumerate(years))
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_value_behind_the_first_thousand_rows_of_standard_input_makes_the_column_json_text(
+    tmp_path: Path, service: Service, resumed: bool
+) -> None:
+    years = [*range(1500), "x", 1.5, None]
+    given = lines_of(years)
+    if resumed:
+        service.fails_after = 1200
+        with pytest.raises(AuthenticationError):
+            piped(given, tmp_path, service)
+        service.fails_after = None
+    job = piped(given, tmp_path, service)
+    assert len(list((tmp_path / "out").glob("part-*"))) == 1 + resumed
+    assert kept_of(tmp_path / "in", "year") == [None if year is None else json.dumps(year) for year in years]
+    assert service.sent == [f"text {number}" for number in range(1503)]
+    assert ["becomes JSON text" in warning for warning in job.take_warnings()] == [True]
+
+
+def test_standard_input_is_added_to_a_job_of_standard_input(tmp_path: Path, service: Service) -> None:
+    piped(lines_of([1, 2]), tmp_path, service)
+    for first, rows in ((2, 3), (5, 2), (7, 1)):
+        # The same again is the same, also after its end.
+        for _ in range(2):
+            piped(lines_of(range(rows), first), tmp_path, service, append=True)
+    assert service.sent == [f"text {number}" for number in range(8)]
+    assert sorted(table_of(tmp_path / "in")) == list(range(8))
+
+
+def test_an_addition_of_standard_input_that_ended_early_goes_on(tmp_path: Path, service: Service) -> None:
+    piped(lines_of([1, 2]), tmp_path, service)
+    service.fails_after = 6
+    with pytest.raises(AuthenticationError):
+        piped(lines_of(range(8), 2), tmp_path, service, append=True)
+    service.fails_after = None
+    piped(lines_of(range(8), 2), tmp_path, service, append=True)
+    assert service.sent == [f"text {number}" for number in range(10)]
+
+
+def test_standard_input_that_holds_something_else_is_not_taken_for_done(tmp_path: Path, service: Service) -> None:
+    piped(lines_of([1, 2]), tmp_path, service)
+    for other in (lines_of([1, 2, 3]), lines_of([1, 3]), ""):
+        with pytest.raises(JobChangedError, match=r"standard input holds something else .*--append adds"):
+            piped(other, tmp_path, service)
+    piped(lines_of([1, 2]), tmp_path, service)
+    assert len(service.sent) == 2
+
+
+def test_a_file_that_has_grown_is_recognised_and_its_tail_is_added(source: Path, service: Service) -> None:
+    run(source, service)
+    texts(source, range(12))
+    with pytest.raises(JobChangedError, match="has grown: its first 10 rows are this job's; --append adds the rows"):
+        run(source, service)
+    for _ in range(2):
+        run(source, service, append=True)
+        run(source, service)
+    texts(source, range(15))
+    run(source, service, append=True)
+    assert service.sent == [f"text {number}" for number in range(15)]
+    assert table_of(source) == expected(*range(15))
+
+
+@pytest.mark.parametrize("changed", ["text 0\ntext 1\ntext 22\n", "text 0\ntext 7\ntext 2\ntext 3\n"])
+def test_a_file_whose_last_row_has_grown_is_another_input(tmp_path: Path, service: Service, changed: str) -> None:
+    source = tmp_path / "in.txt"
+    source.write_text("text 0\ntext 1\ntext 2")
+    run(source, service)
+    source.write_text(changed)
+    with pytest.raises(JobChangedError, match="holds something else"):
+        run(source, service)
+
+
+@pytest.mark.parametrize("wrong", [{"model": "wrong"}, {"columns": Columns(keep=("text",))}])
+def test_a_folder_that_nothing_was_embedded_in_is_nobodys(source: Path, service: Service, wrong: dict[str, Any]) -> None:
+    service.fails_after = 0
+    with pytest.raises(AuthenticationError):
+        run(source, service, **wrong)
+    service.fails_after = None
+    run(source, service)
+    assert table_of(source) == expected(*range(10))
+
+
+def test_an_addition_that_nothing_was_embedded_of_leaves_no_gap(source: Path, service: Service) -> None:
+    run(source, service)
     service.sent.clear()
-    source.write_text('{"text": "text 2", "year": "x"}\n')
-    with pytest.raises(SourceError, match=r"in\.jsonl:1: the kept field 'year' is text, which does not fit"):
-        run(source, service, columns=columns, append=True)
+    texts(source, range(90, 99))
+    service.fails_after = 0
+    with pytest.raises(AuthenticationError):
+        run(source, service, append=True)
+    service.fails_after = None
+    texts(source, [10])
+    run(source, service, append=True)
+    assert table_of(source) == expected(*range(11))
+
+
+def test_failures_can_only_be_tried_again_where_a_job_is(source: Path, service: Service) -> None:
+    with pytest.raises(OutputError, match="there is no job here whose failures could be tried again"):
+        run(source, service, retry_failures=True)
+    assert not (source.parent / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["_lock", "_failures.jsonl", "_job.json", "_journal-00000.log", "part-00000.parquet"])
+def test_a_link_in_the_place_of_a_file_of_the_job_is_refused_and_its_target_stays(
+    source: Path, service: Service, name: str
+) -> None:
+    out, target = source.parent / "out", source.parent / "precious"
+    out.mkdir()
+    target.write_text("precious")
+    (out / name).symlink_to(target)
+    service.refused = lambda text: text == "text 3"
+    with pytest.raises(OutputError, match=f"{name}: (it is a symbolic link|this part cannot be read)|holds a table"):
+        run(source, service)
+    assert target.read_text() == "precious"
+
+
+def test_what_holds_texts_is_its_owners_and_parts_follow_the_umask(source: Path, service: Service) -> None:
+    modes: dict[str, int] = {}
+
+    def look() -> None:
+        modes.update({path.name: path.stat().st_mode & 0o777 for path in (source.parent / "out").iterdir()})
+
+    service.before_batch = look
+    service.refused = lambda text: text == "text 3"
+    before = os.umask(0o027)
+    try:
+        run(source, service)
+    finally:
+        os.umask(before)
+    look()
+    assert modes.pop("part-00000.parquet") == 0o640
+    assert set(modes) == {"_lock", "_job.json", "_journal-00000.log", "_failures.jsonl"}
+    assert set(modes.values()) == {0o600}
+
+
+def test_an_empty_input_makes_an_empty_table_which_the_next_rows_replace(tmp_path: Path, service: Service) -> None:
+    source = tmp_path / "in.txt"
+    source.touch()
+    for _ in range(2):
+        run(source, service, model="multilingual-e5-large")
+        read = dataset.dataset(tmp_path / "out", format="parquet").to_table()
+        assert (read.num_rows, str(read.schema.field("vector").type)) == (0, "fixed_size_list<element: float>[1024]")
+    texts(source, range(3))
+    run(source, service, model="multilingual-e5-large")
+    assert table_of(source) == expected(*range(3))
+
+
+BAD = '{"text": "text 0"}\n{"text": null}\n{"body": "secret"}\nnot json secret\n{"text": "text 4"}\n'
+
+
+def test_all_rows_that_cannot_be_embedded_are_counted_and_the_first_named(tmp_path: Path, service: Service) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text(BAD * 5)
+    with pytest.raises(SourceError) as raised:
+        run(source, service)
+    assert str(raised.value).startswith("15 rows cannot be embedded: ")
+    assert str(raised.value).count("in.jsonl:") == 10
+    assert str(raised.value).endswith("; and 5 more; --on-bad-row skip leaves such rows out")
     assert service.sent == []
-    read = dataset.dataset(source.parent / "out", format="parquet").to_table()
-    assert read["year"].to_pylist() == [1, None]
+
+
+def test_rows_that_cannot_be_embedded_are_left_out_on_request_and_listed_without_their_content(
+    tmp_path: Path, service: Service
+) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text(BAD)
+    for retry in (False, True, False):
+        job = run(source, service, skip_bad_rows=True, retry_failures=retry)
+        assert job.progress().counts == Counts(2, 0, 5, 3)
+    assert service.sent == ["text 0", "text 4"]
+    assert table_of(source) == expected(0, 4)
+    told = (tmp_path / "out" / "_failures.jsonl").read_text()
+    assert "secret" not in told
+    assert [(each["row"], each["line"], each["error"]) for each in map(json.loads, told.splitlines())] == [
+        (number, number + 1, "SkippedRow") for number in (1, 2, 3)
+    ]
+    with pytest.raises(SourceError, match="3 rows of this job cannot be embedded and were left out"):
+        run(source, service)
+
+
+def test_an_input_of_bad_rows_alone_is_left_out_whole_and_is_nobodys(tmp_path: Path, service: Service) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"text": null}\n')
+    job = run(source, service, skip_bad_rows=True)
+    assert job.progress().counts == Counts(0, 0, 1, 1)
+    assert dataset.dataset(tmp_path / "out", format="parquet").to_table().num_rows == 0
+    source.write_text('{"text": "text 0"}\n')
+    run(source, service)
+    assert table_of(source) == expected(0)
+    assert not (tmp_path / "out" / "_failures.jsonl").exists()
+
+
+def test_added_rows_that_are_all_left_out_keep_their_numbers(tmp_path: Path, service: Service) -> None:
+    source = texts(tmp_path / "in.jsonl", [])
+    source.write_text('{"text": "text 0"}\n')
+    run(source, service)
+    for bad, good in (("null", 3), ("5", 4)):
+        source.write_text(f'{{"text": {bad}}}\n')
+        for _ in range(2):
+            assert run(source, service, append=True, skip_bad_rows=True).progress().counts == Counts(0, 0, 1, 1)
+        source.write_text(f'{{"text": "text {good}"}}\n')
+        run(source, service, append=True)
+    assert table_of(source) == {0: [0.0] * 2, 2: [3.0] * 2, 4: [4.0] * 2}
+
+
+def test_bad_rows_of_standard_input_are_left_out_as_they_come(tmp_path: Path, service: Service) -> None:
+    given = BAD.replace('"text 0"', '"text 0", "year": 1').replace('"text 4"', '"text 4", "year": 1')
+    for _ in range(2):
+        job = piped(given, tmp_path, service, skip_bad_rows=True)
+        assert job.progress().counts == Counts(2, 0, 5, 3)
+    assert service.sent == ["text 0", "text 4"]
+
+
+def test_copies_go_past_rows_that_cannot_be_embedded(tmp_path: Path, service: Service) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text(BAD + BAD)
+    run(source, service, skip_bad_rows=True, dedupe=True)
+    assert service.sent == ["text 0", "text 4"]
+    assert table_of(source) == {0: [0.0] * 2, 4: [4.0] * 2, 5: [0.0] * 2, 9: [4.0] * 2}
+
+
+def test_a_run_begins_no_row_that_would_cost_more_than_it_may_and_the_next_goes_on(tmp_path: Path, service: Service) -> None:
+    # Four tokens a row, by estimate; the service bills one.
+    source = texts(tmp_path / "in.txt", range(10, 90))
+    ends = []
+    for _ in range(100):
+        try:
+            run(source, service, most_tokens=40)
+        except TokensSpentError as error:
+            ends.append(str(error))
+        else:
+            break
+    assert service.sent == [f"text {number}" for number in range(10, 90)]
+    # At least the ten that the estimate allows, more as the bills turn out to be lower.
+    assert 2 <= len(ends) <= 7
+    assert ends[0].startswith("--max-tokens is reached: ")
+    bills = [int(end.split(": ")[1].split()[0]) for end in ends]
+    assert all(10 <= bill <= 40 for bill in bills)
+    assert len(table_of(source)) == 80
+
+
+def test_a_budget_counts_what_is_billed_and_what_is_under_way() -> None:
+    budget = TokenBudget(100, sequence_length=20)
+    # 38 bytes are 11 tokens.
+    text = "x" * 38
+    assert [budget.begins(text) for _ in range(4)] == [True] * 4
+    budget.settle([text, text], 60)
+    assert budget.begins(text)
+    assert not budget.is_spent
+    # Billed 60, under way 33; the longest text counts 20.
+    assert not budget.begins("x" * 1000)
+    assert budget.is_spent
+    assert not budget.begins("x")
+
+
+def test_rows_with_one_id_are_counted_or_refused(tmp_path: Path, service: Service) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text("".join(f'{{"text": "text {number}", "key": "k{number % 3}"}}\n' for number in range(5)))
+    columns = Columns(id="key")
+    with pytest.raises(SourceError, match="2 rows have the id of an earlier row, and --unique-ids was given"):
+        run(source, service, columns=columns, unique_ids=True)
+    with opened(source, columns=columns) as job:
+        assert job.take_warnings() == ["2 rows have the id of an earlier row; --unique-ids makes this an error"]
+    source.write_text('{"text": "text 1", "key": "k1"}\n')
+    run(source, service, columns=columns, unique_ids=True)
+    assert service.sent == ["text 1"]
 
 
 def test_what_a_job_is_made_from_is_written_once(source: Path, service: Service) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pinecone_embed_async import ConfigurationError, EmbedClient, Estimate, InputError
-from pinecone_embed_async._planning import RequestLimits, Requests, count_requests, utf8_length
+from pinecone_embed_async._planning import Estimator, RequestLimits, Requests, count_requests, utf8_length
 
 E5 = "multilingual-e5-large"
 
@@ -49,6 +49,14 @@ def test_many_requests_wait_for_the_quota_of_requests() -> None:
 def test_requests_are_counted_as_they_are_cut(texts: list[str], inputs: int, size: int) -> None:
     limits = RequestLimits(inputs=inputs, sequence_length=8, tokens=30, bytes=size)
     assert count_requests(map(utf8_length, texts), limits) == len(list(Requests(texts, lambda: limits)))
+
+
+@pytest.mark.parametrize(("ratio", "requests"), [(2.0, 5), (4.0, 3)])
+def test_requests_are_counted_by_the_learned_ratio(ratio: float, requests: int) -> None:
+    limits = RequestLimits(inputs=96, sequence_length=500, tokens=50)
+    estimator = Estimator(limits, "dense", "passage", dedupe=False, bytes_per_token=ratio)
+    estimator.add(["x" * 40] * 10)
+    assert estimator.result().requests == requests
 
 
 @pytest.mark.parametrize("inputs", [[], "one", {"text": "one"}, iter(["one", {"text": "two"}])])

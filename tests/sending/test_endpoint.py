@@ -71,7 +71,7 @@ def test_the_environments_proxy_is_used_for_https_only(monkeypatch: pytest.Monke
     monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
     proxy = proxy_for(SERVICE)
     assert proxy is not None
-    assert (str(proxy.url), proxy.authorization) == ("http://proxy.example:3128", None)
+    assert (str(proxy.url), proxy.headers) == ("http://proxy.example:3128", {})
     assert proxy_for(check_base_url("http://localhost:1", allow_http=False)) is None
     monkeypatch.setenv("https_proxy", "socks5://proxy.example")
     with pytest.raises(ConfigurationError, match="https_proxy names a proxy of scheme socks5"):
@@ -104,7 +104,7 @@ def test_a_proxys_credentials_are_kept_apart_from_its_address(monkeypatch: pytes
     proxy = proxy_for(SERVICE)
     assert proxy is not None
     assert proxy.url.user is None
-    assert proxy.authorization == "Basic dXNAZXI6cGEjc3M="
+    assert proxy.headers == {"Proxy-Authorization": "Basic dXNAZXI6cGEjc3M="}
     assert repr(proxy) == "<Proxy proxy.example:3128>"
 
 

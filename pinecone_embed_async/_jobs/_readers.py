@@ -1,0 +1,279 @@
+"""Records from the bytes of an input: lines of text, JSON lines, CSV and Parquet, plain or compressed.
+
+Everything is read as a stream: at most a line, a record of a CSV file or a batch of a Parquet file is held at once. A record
+that cannot be read is yielded as the error about it, so that the caller may go on behind it; what spoils a whole file is
+raised.
+"""
+
+import codecs
+import contextlib
+import csv
+import gzip
+import io
+import json
+import os
+import re
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO, NoReturn, Protocol, cast
+
+import msgspec
+import pyarrow as pa
+from pyarrow import parquet
+
+from pinecone_embed_async._jobs._errors import SourceError
+from pinecone_embed_async._jobs._inputs import Compression, InputFile, InputFormat
+from pinecone_embed_async._jobs._templates import RecordError, beginnings, kind_of, meant, names_shown
+
+LINE = "text"
+"""The one field of a line of text."""
+
+UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowException)
+"""What file systems, decompressors and the Parquet reader raise; a `SourceError` is none of these."""
+
+Record = Mapping[str, Any]
+Found = Iterator[tuple[int, Record | RecordError]]
+
+_PARQUET_BATCH = 1024
+
+
+class Wanted(Protocol):
+    """Which fields are taken."""
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Every needed field, each once."""
+
+    @property
+    def python_fields(self) -> frozenset[str]:
+        """Those of which Python values are needed; the others stay as they are in the file."""
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what an error says."""
+    return str(getattr(error, "strerror", None) or error).split("\n", 1)[0]
+
+
+def read_txt(raw: BinaryIO, file: InputFile, wanted: Wanted) -> Found:
+    """Read lines of text, each a record with one field."""
+    for name in wanted.fields:
+        if name != LINE:
+            raise SourceError(f"{file.name}: lines of text have no fields but {LINE!r}, so no {name!r}")
+    for number, line in _raw_lines(raw, file):
+        try:
+            yield number, {LINE: line.decode().removesuffix("\n").removesuffix("\r")}
+        except UnicodeDecodeError as error:
+            yield number, _not_utf8(error)
+
+
+def read_jsonl(raw: BinaryIO, file: InputFile, _wanted: Wanted) -> Found:
+    """Read a JSON object a line; blank lines are passed over."""
+    decode = msgspec.json.Decoder().decode
+    for number, line in _raw_lines(raw, file):
+        if line.isspace():
+            continue
+        try:
+            record = decode(line)
+        except (UnicodeDecodeError, msgspec.MsgspecError, RecursionError) as error:
+            if number == 1 and line.strip() in {b"{", b"["}:
+                raise _whole_document(file, number) from None
+            yield number, _json_fault(line, error)
+            continue
+        if isinstance(record, dict):
+            yield number, record
+            continue
+        if number == 1 and isinstance(record, list):
+            raise _whole_document(file, number)
+        yield number, RecordError(f"not a JSON object but {kind_of(record)}")
+
+
+def _whole_document(file: InputFile, number: int) -> SourceError:
+    return SourceError(
+        f"{file.name}:{number}: not JSON lines but one JSON document over several lines, or a list; write an object a "
+        "line: jq -c '.[]' of a list, jq -c . of objects"
+    )
+
+
+def _json_fault(line: bytes, error: Exception) -> RecordError:
+    """What is wrong with a line of JSON: msgspec calls some of it cut off that is something else."""
+    if isinstance(error, RecursionError):
+        return RecordError("not JSON that can be read: it is nested too deeply")
+
+    def refuse(name: str) -> NoReturn:
+        raise RecordError(f"not JSON: it has no {name}; write null")
+
+    try:
+        json.loads(line, parse_constant=refuse)
+    except RecordError as refused:
+        return refused
+    except UnicodeDecodeError as fault:
+        return _not_utf8(fault)
+    except json.JSONDecodeError as fault:
+        if fault.pos >= len(fault.doc.rstrip()):
+            return RecordError("not JSON: the line ends in the middle of it")
+        return RecordError(f"not JSON: {fault.msg.lower()} at character {fault.pos + 1}")
+    except ValueError:
+        return RecordError("not JSON that can be read: a number is out of range")
+    if re.search(rb"\\u[dD][89a-fA-F]", line):
+        return RecordError("not JSON that can be read: half of a surrogate pair (\\ud800 to \\udfff) is no text")
+    return RecordError("not JSON that can be read: a number is out of range")
+
+
+def read_csv(raw: BinaryIO, file: InputFile, wanted: Wanted) -> Found:
+    """Read a header and records; blank lines are passed over."""
+    # The standard library's limit of 128 KiB a field is for hostile input; a document may be longer.
+    csv.field_size_limit(2**31 - 1)
+    # Decoded so that a byte that is not UTF-8 spoils its record, not what comes behind it.
+    lines = (line.decode(errors="surrogateescape") for _, line in _raw_lines(raw, file))
+    reader = csv.reader(lines, strict=True, delimiter=file.delimiter)
+    header: list[str] | None = None
+    places: list[tuple[str, int]] = []
+    before = 0
+    while True:
+        number = before + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            before = reader.line_num
+            fault = RecordError(f"not CSV: {error}")
+            if header is None:
+                raise SourceError(f"{file.name}:{number}: {fault}") from None
+            yield number, fault
+            continue
+        before = reader.line_num
+        if not fields:
+            continue
+        if header is None:
+            header = fields
+            places = [(name, _column(header, name, f"{file.name}:{number}")) for name in wanted.fields]
+            continue
+        record = {name: fields[place] for name, place in places} if len(fields) == len(header) else None
+        yield (
+            number,
+            (_undecoded(fields) if record is None or not "".join(fields).isascii() else None)
+            or (record or RecordError(f"{len(fields)} fields, but the header has {len(header)}")),
+        )
+    if header is None:
+        raise SourceError(f"{file.name}: no header; a CSV file begins with the names of its columns")
+
+
+def _undecoded(fields: list[str]) -> RecordError | None:
+    try:
+        "\n".join(fields).encode()
+    except UnicodeEncodeError as error:
+        return RecordError(f"not UTF-8 (byte 0x{ord(error.object[error.start]) & 0xFF:02x})")
+    return None
+
+
+def _column(header: list[str], name: str, where: str) -> int:
+    match header.count(name):
+        case 0:
+            raise SourceError(f"{where}: no column {name!r}{meant(name, header)}; the header has {names_shown(header)}")
+        case 1:
+            return header.index(name)
+        case count:
+            raise SourceError(f"{where}: {count} columns are named {name!r}")
+
+
+def read_parquet(raw: BinaryIO, file: InputFile, wanted: Wanted) -> Found:
+    """Read the rows of a table."""
+    try:
+        with contextlib.ExitStack() as stack:
+            seekable = raw
+            if file.path is None or file.compression:
+                # A Parquet file is read from its end. On disk, since in memory it would have no bound.
+                seekable = stack.enter_context(tempfile.TemporaryFile())
+                shutil.copyfileobj(_decompressed(raw, file.compression), seekable)
+                seekable.seek(0)
+            table = stack.enter_context(parquet.ParquetFile(seekable))
+            names = table.schema_arrow.names
+            columns = {name: _parquet_column(file, names, name) for name in wanted.fields}
+            as_python = {columns[name] for name in wanted.python_fields}
+            number = 0
+            for batch in table.iter_batches(_PARQUET_BATCH, columns=list(dict.fromkeys(columns.values()))):
+                values = [
+                    # Kept columns stay as they are: not every value has an equal in Python.
+                    column.to_pylist() if name in as_python else list(column)
+                    for name, column in zip(batch.schema.names, batch.columns, strict=True)
+                ]
+                for row in zip(*values, strict=True):
+                    number += 1
+                    yield number, dict(zip(batch.schema.names, row, strict=True))
+    except pa.ArrowException as error:
+        raise SourceError(f"{file.name}: not a Parquet file that can be read: {reason_of(error)}") from error
+
+
+def _parquet_column(file: InputFile, names: list[str], name: str) -> str:
+    """The column that a field is, or lies in."""
+    found = next((column for column in beginnings(name) if names.count(column) == 1), None)
+    if found is None:
+        raise SourceError(f"{file.name}: no one column {name!r}{meant(name, names)}; it has {names_shown(names)}")
+    return found
+
+
+READERS: dict[InputFormat, Callable[[BinaryIO, InputFile, Wanted], Found]] = {
+    InputFormat.TXT: read_txt,
+    InputFormat.JSONL: read_jsonl,
+    InputFormat.CSV: read_csv,
+    InputFormat.TSV: read_csv,
+    InputFormat.PARQUET: read_parquet,
+}
+
+
+def _decompressed(raw: BinaryIO, compression: Compression) -> BinaryIO:
+    match compression:
+        case Compression.GZIP:
+            return cast("BinaryIO", gzip.GzipFile(fileobj=raw))
+        case Compression.ZSTD:
+            # It closes its source, and the file is checked after that.
+            own = os.fdopen(os.dup(raw.fileno()), "rb")
+            return io.BufferedReader(pa.CompressedInputStream(own, "zstd"), 2**18)
+        case Compression.NONE:
+            return raw
+
+
+def _not_utf8(error: UnicodeDecodeError) -> RecordError:
+    return RecordError(f"not UTF-8 (byte 0x{error.object[error.start]:02x})")
+
+
+def _raw_lines(raw: BinaryIO, file: InputFile) -> Iterator[tuple[int, bytes]]:
+    # Split at line feeds only: U+2028 within a text splits nothing.
+    number = 0
+    try:
+        for number, line in enumerate(_decompressed(raw, file.compression), start=1):
+            if number > 1:
+                yield number, line
+                continue
+            _check_beginning(line, file)
+            first = line.removeprefix(codecs.BOM_UTF8)
+            if first:
+                yield number, first
+    except UNREADABLE as error:
+        raise SourceError(f"{file.name}:{number + 1}: {reason_of(error)}") from error
+
+
+_BEGINNINGS = (
+    (codecs.BOM_UTF16_LE, "it is UTF-16, and must be UTF-8: iconv -f UTF-16 -t UTF-8"),
+    (codecs.BOM_UTF16_BE, "it is UTF-16, and must be UTF-8: iconv -f UTF-16 -t UTF-8"),
+    (b"\x1f\x8b", "it is compressed by gzip; let its name end in .gz"),
+    (b"\x28\xb5\x2f\xfd", "it is compressed by Zstandard; let its name end in .zst"),
+    (b"PAR1", "it is a Parquet file; let its name end in .parquet, or give --format parquet"),
+)
+
+
+def _check_beginning(line: bytes, file: InputFile) -> None:
+    """See from the first line that the file is of another kind than it is read as.
+
+    Raises:
+        SourceError: It is.
+    """
+    given = " (of standard input: decompress it before)" if file.path is None else ""
+    for beginning, what in _BEGINNINGS:
+        if line.startswith(beginning):
+            raise SourceError(f"{file.name}: {what}{given}")
+    if not line.endswith(b"\n") and b"\r" in line.rstrip(b"\r"):
+        raise SourceError(f"{file.name}: its lines end with CR alone, and must end with LF: tr '\\r' '\\n'")

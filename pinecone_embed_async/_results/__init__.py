@@ -1,0 +1,20 @@
+"""Results of a call: float32 rows or compressed sparse rows, with usage and failures."""
+
+from pinecone_embed_async._results.dense import DenseEmbeddings, DenseRows, Dimension
+from pinecone_embed_async._results.embeddings import SPREAD_BYTES, Usage, all_steps, summed_up, with_outcome
+from pinecone_embed_async._results.sparse import SparseEmbeddings, SparseRows, SparseVector, flat_positions
+
+__all__ = [
+    "SPREAD_BYTES",
+    "DenseEmbeddings",
+    "DenseRows",
+    "Dimension",
+    "SparseEmbeddings",
+    "SparseRows",
+    "SparseVector",
+    "Usage",
+    "all_steps",
+    "flat_positions",
+    "summed_up",
+    "with_outcome",
+]

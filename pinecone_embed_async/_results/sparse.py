@@ -1,0 +1,365 @@
+"""Sparse results: compressed rows."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pinecone_embed_async._errors import ConfigurationError, name_positions
+from pinecone_embed_async._log import logger
+from pinecone_embed_async._results.embeddings import SPREAD_BYTES, Embeddings, Usage, all_steps
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from pinecone_embed_async._errors import Failure
+    from pinecone_embed_async._wire import SparseBlock
+
+SPREAD_TERMS = SPREAD_BYTES // 8
+"""Terms copied per step, of an index and a value each."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SparseVector:
+    """One sparse vector.
+
+    Attributes:
+        indices: uint32, shape (terms,).
+        values: float32, shape (terms,).
+        tokens: the terms as text, where the service sent them.
+    """
+
+    indices: NDArray[np.uint32]
+    values: NDArray[np.float32]
+    tokens: list[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __repr__(self) -> str:
+        return f"<SparseVector of {len(self)} terms>"
+
+
+class SparseEmbeddings(Embeddings):
+    """Sparse vectors in compressed rows: row i is `indptr[i]` to `indptr[i + 1]` of the flat arrays.
+
+    ```python
+    async with EmbedClient("pinecone-sparse-english-v0") as sparse_client:
+        passages = await sparse_client.embed(texts, input_type="passage")
+        for row, vector in enumerate(passages):
+            print(texts[row], vector.indices, vector.values)
+    ```
+
+    Attributes:
+        indptr: int64, shape (inputs + 1,).
+        indices: uint32, shape (terms,).
+        values: float32, shape (terms,).
+        tokens: a list of tokens for each row, parallel to its indices; `None` if the service sent none.
+        model: the call's model.
+        usage: usage of the call.
+        failures: the failed inputs, grouped by cause.
+        embedded: bool, shape (inputs,): which rows were answered; the others are empty.
+    """
+
+    __slots__ = ("indices", "indptr", "tokens", "values")
+
+    def __init__(
+        self,
+        indptr: NDArray[np.int64],
+        indices: NDArray[np.uint32],
+        values: NDArray[np.float32],
+        *,
+        model: str,
+        usage: Usage,
+        tokens: list[list[str]] | None = None,
+        failures: tuple[Failure, ...] = (),
+        embedded: NDArray[np.bool_] | None = None,
+    ) -> None:
+        super().__init__(len(indptr) - 1, model, usage, failures, embedded)
+        self.indptr = indptr
+        self.indices = indices
+        self.values = values
+        self.tokens = tokens
+
+    def __getitem__(self, row: int) -> SparseVector:
+        """The vector of one input; its arrays are views."""
+        row = range(len(self))[operator.index(row)]
+        start, stop = int(self.indptr[row]), int(self.indptr[row + 1])
+        return SparseVector(
+            self.indices[start:stop],
+            self.values[start:stop],
+            None if self.tokens is None else self.tokens[row],
+        )
+
+    def __iter__(self) -> Iterator[SparseVector]:
+        return (self[row] for row in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"<SparseEmbeddings {len(self)} rows, {len(self.indices)} terms, {self._summary()}>"
+
+    def to_records(
+        self, ids: Iterable[str], metadata: Iterable[Mapping[str, Any] | None] | None = None
+    ) -> list[dict[str, Any]]:
+        """Records as the official SDK's `upsert` takes them: `id`, `sparse_values` and, if passed, `metadata`.
+
+        Rows that are not embedded are left out. So are rows without terms, for example of an empty text: an index refuses
+        them, together with the other records of the upsert. A logged warning counts them; `without_terms` lists them.
+
+        Args:
+            ids: an id for each input, in their order, whatever labels a series of pandas has.
+            metadata: a mapping or `None` for each input, in their order.
+
+        Raises:
+            ConfigurationError: there are not as many ids or metadata as inputs, they have no order, or an id is no text or
+                empty. Also a `ValueError`.
+        """
+        records = []
+        for row, record in self._records(ids, metadata):
+            vector = self[row]
+            if not len(vector):
+                continue
+            sparse_values = {"indices": vector.indices.tolist(), "values": vector.values.tolist()}
+            records.append({**record, "sparse_values": sparse_values})
+        empty = self.without_terms.tolist()
+        if empty:
+            logger.warning(
+                "%d of %d rows have no terms and are left out of the records, for an index refuses them: rows %s",
+                len(empty),
+                len(self),
+                name_positions(empty),
+            )
+        return records
+
+    @property
+    def without_terms(self) -> NDArray[np.intp]:
+        """Positions of the inputs embedded without any term of the model."""
+        return np.flatnonzero(self.embedded & (np.diff(self.indptr) == 0))
+
+    def spread(self, positions: NDArray[np.intp]) -> SparseEmbeddings:
+        """A result of which row i is row `positions[i]` of this one; every row of this one must occur."""
+        return all_steps(self.spread_in_steps(positions))
+
+    def spread_in_steps(self, positions: NDArray[np.intp]) -> Generator[None, None, SparseEmbeddings]:
+        """Like `spread`, in small steps.
+
+        Args:
+            positions: intp, shape (inputs,).
+        """
+        indptr = _ends(np.diff(self.indptr)[positions])
+        indices, values = np.empty(indptr[-1], np.uint32), np.empty(indptr[-1], np.float32)
+        tokens: list[list[str]] | None = None if self.tokens is None else []
+        # A row counts one more than its terms, since many rows may have none.
+        for start, stop in _spans(indptr + np.arange(len(indptr)), SPREAD_TERMS):
+            rows, span = positions[start:stop], slice(indptr[start], indptr[stop])
+            taken = flat_positions(self.indptr[rows], np.diff(indptr[start : stop + 1]))
+            indices[span] = self.indices[taken]
+            values[span] = self.values[taken]
+            if tokens is not None and self.tokens is not None:
+                tokens += [self.tokens[row] for row in rows.tolist()]
+            yield
+        return SparseEmbeddings(
+            indptr,
+            indices,
+            values,
+            model=self.model,
+            usage=self.usage,
+            tokens=tokens,
+            failures=self._spread_failures(positions),
+            embedded=self.embedded[positions],
+        )
+
+    def dot(self, other: SparseEmbeddings | SparseVector) -> NDArray[np.float32]:
+        """Scores between the rows of this result and those of another: the dot product over common terms.
+
+        ```python
+        async with EmbedClient("pinecone-sparse-english-v0") as sparse_client:
+            passages = await sparse_client.embed(texts, input_type="passage")
+            query = await sparse_client.embed_one(texts[0], input_type="query")
+            print(passages.dot(query).argmax())
+        ```
+
+        Args:
+            other: a result of the same model, or one vector of `embed_one`.
+
+        Returns:
+            Float32, shape (inputs, inputs of the other), or (inputs,) for one vector; NaN where a row is not embedded. Other
+            memory use is bounded.
+
+        Raises:
+            ConfigurationError: `other` is of another model, whose indices are other terms.
+        """
+        if isinstance(other, SparseVector):
+            indptr = np.array([0, len(other)], np.int64)
+            alone = SparseEmbeddings(indptr, other.indices, other.values, model=self.model, usage=Usage())
+            scores: NDArray[np.float32] = self.dot(alone)[:, 0]
+            return scores
+        if not isinstance(other, SparseEmbeddings):
+            raise ConfigurationError(f"other must be SparseEmbeddings or a SparseVector, got {type(other).__name__}")
+        if other.model != self.model:
+            raise ConfigurationError(
+                f"other must be of model {self.model!r}, got {other.model!r}, whose indices are other terms"
+            )
+        products = _products(self, other)
+        products[~self.embedded] = np.nan
+        products[:, ~other.embedded] = np.nan
+        return products
+
+    @property
+    def vocabulary(self) -> NDArray[np.uint32]:
+        """The distinct indices, ascending: uint32."""
+        return np.unique(self.indices)
+
+    def compressed(
+        self, vocabulary: NDArray[np.uint32] | Sequence[int]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """The rows over a given vocabulary: column j stands for `vocabulary[j]`.
+
+        Only results over the same vocabulary may be multiplied. Terms outside it are left out; products with a result whose
+        own vocabulary it is are still exact.
+
+        Args:
+            vocabulary: distinct indices: `vocabulary` of a result, or of several by `numpy.union1d`.
+
+        Returns:
+            `indptr`, int64 (inputs + 1,); columns, int64 (terms,); and values, float32 (terms,).
+
+        Raises:
+            ConfigurationError: it holds a value that is not an index, or a duplicate.
+        """
+        try:
+            wanted = np.asarray(vocabulary)
+        except ValueError:
+            raise ConfigurationError("vocabulary must be one row of integers, got rows of several lengths") from None
+        if wanted.ndim != 1 or (len(wanted) and wanted.dtype.kind not in "ui"):
+            raise ConfigurationError(f"vocabulary must be one row of integers, got {wanted.dtype} of shape {wanted.shape}")
+        ascending, order = np.unique(wanted.astype(np.int64), return_index=True)
+        if len(ascending) < len(wanted) or (len(wanted) and not 0 <= ascending[0] <= ascending[-1] < 2**32):
+            raise ConfigurationError("vocabulary must hold indices from 0 to 4294967295, each once")
+        kept = np.isin(self.indices, ascending)
+        columns = order[np.searchsorted(ascending, self.indices[kept])]
+        return _ends(kept)[self.indptr], columns, self.values[kept]
+
+    def to_scipy(self, vocabulary: NDArray[np.uint32] | Sequence[int] | None = None) -> Any:
+        """A `scipy.sparse.csr_array` of shape (inputs, 2**32), sharing the values.
+
+        A product of two, `a @ b.T`, needs 32 GiB for the columns alone: use `dot`, or one vocabulary for both.
+
+        Args:
+            vocabulary: see `compressed`; its length is then the number of columns.
+
+        Raises:
+            ModuleNotFoundError: SciPy is not installed.
+            ConfigurationError: the vocabulary holds a value that is not an index, or a duplicate.
+        """
+        from scipy import sparse  # noqa: PLC0415 - optional, and imported only where it is used
+
+        if vocabulary is None:
+            columns = self.indices.astype(np.int64)
+            return sparse.csr_array((self.values, columns, self.indptr), shape=(len(self), 2**32))
+        indptr, columns, values = self.compressed(vocabulary)
+        return sparse.csr_array((values, columns, indptr), shape=(len(self), len(vocabulary)))
+
+
+_PRODUCTS = 2**21
+"""Most products of single terms, and scores, in memory at a time."""
+
+
+def _products(left: SparseEmbeddings, right: SparseEmbeddings) -> NDArray[np.float32]:
+    """The products of all rows, summed in float64."""
+    products = np.zeros((len(left), len(right)), np.float32)
+    # The right result by terms: which rows have each term.
+    order = np.argsort(right.indices, kind="stable")
+    terms, values = right.indices[order], right.values[order].astype(np.float64)
+    rows = np.repeat(np.arange(len(right)), np.diff(right.indptr))[order]
+    first = np.searchsorted(terms, left.indices, side="left")
+    met = np.searchsorted(terms, left.indices, side="right") - first
+    work = _ends(met)[left.indptr] + len(right) * np.arange(len(left) + 1)
+    for start, stop in _spans(work, _PRODUCTS):
+        span = slice(left.indptr[start], left.indptr[stop])
+        # Pair each term of these rows with each row of the right result that has it.
+        at = flat_positions(first[span], met[span])
+        own_rows = np.repeat(np.arange(stop - start), np.diff(left.indptr[start : stop + 1]))
+        places = np.repeat(own_rows, met[span]) * len(right) + rows[at]
+        weights = np.repeat(left.values[span].astype(np.float64), met[span]) * values[at]
+        scores = np.bincount(places, weights, (stop - start) * len(right))
+        products[start:stop] = scores.reshape(stop - start, len(right))
+    return products
+
+
+def _ends(lengths: NDArray[Any]) -> NDArray[np.int64]:
+    """The ends of runs of these lengths, one after the other, behind a 0."""
+    ends = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=ends[1:])
+    return ends
+
+
+def _spans(work: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
+    """Start and stop of runs of rows, each of at most `most` units of work or of one row.
+
+    Args:
+        work: int64, shape (rows + 1,): units of work before each row, and of all rows.
+        most: units of work per run.
+    """
+    start = 0
+    while start < len(work) - 1:
+        stop = max(start + 1, int(np.searchsorted(work, work[start] + most, side="right")) - 1)
+        yield start, stop
+        start = stop
+
+
+def flat_positions(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The positions `starts[i]` to `starts[i] + lengths[i]` of each row i, one row after the other."""
+    ends = np.cumsum(lengths)
+    positions: NDArray[np.int64] = np.arange(lengths.sum()) + np.repeat(starts - (ends - lengths), lengths)
+    return positions
+
+
+class SparseRows:
+    """Collects sparse rows by their positions.
+
+    Args:
+        count: inputs of the call.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._blocks: dict[int, tuple[NDArray[np.intp], SparseBlock]] = {}
+
+    def put(self, positions: NDArray[np.intp], block: SparseBlock) -> None:
+        """Add the rows of the inputs at `positions`, ascending and not empty."""
+        self._blocks[int(positions[0])] = positions, block
+
+    def finish(
+        self, *, model: str, usage: Usage, failures: tuple[Failure, ...], embedded: NDArray[np.bool_]
+    ) -> Generator[None, None, SparseEmbeddings]:
+        """Build the result in small steps; rows that are not embedded are empty."""
+        lengths = np.zeros(self._count, np.int64)
+        for positions, block in self._blocks.values():
+            lengths[positions] = block.lengths
+        indptr = _ends(lengths)
+        indices, values = np.empty(indptr[-1], np.uint32), np.empty(indptr[-1], np.float32)
+        tokens: dict[int, list[str]] = {}
+        copied = 0
+        for positions, block in self._blocks.values():
+            at = flat_positions(indptr[positions], block.lengths)
+            indices[at], values[at] = block.indices, block.values
+            tokens.update(zip(positions.tolist(), block.tokens or (), strict=False))
+            copied += len(at)
+            if copied > SPREAD_TERMS:
+                copied = 0
+                yield
+        return SparseEmbeddings(
+            indptr,
+            indices,
+            values,
+            model=model,
+            usage=usage,
+            tokens=[tokens.get(row, []) for row in range(self._count)] if tokens else None,
+            failures=failures,
+            embedded=embedded,
+        )

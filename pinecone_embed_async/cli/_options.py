@@ -1,0 +1,110 @@
+"""The options that commands share: their types, names and help."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from pinecone_embed_async._jobs._inputs import InputFormat
+
+
+class BadRows(StrEnum):
+    """What is done with rows that cannot be embedded."""
+
+    FAIL = "fail"
+    SKIP = "skip"
+
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUT",
+        help="Files .txt, .jsonl, .ndjson, .csv, .tsv or .parquet, each also .gz or .zst; folders and quoted patterns; "
+        "- for standard input. They are read in this order.",
+    ),
+]
+Format = Annotated[
+    InputFormat | None,
+    typer.Option("--format", "-f", help="How to read every INPUT, whatever its name; needed for standard input."),
+]
+TextField = Annotated[
+    str | None, typer.Option("--text-field", metavar="NAME", help="The field or column to embed. Default: text.")
+]
+Text = Annotated[
+    str | None,
+    typer.Option(
+        "--text",
+        metavar="TEMPLATE",
+        help=r"The text put together from fields, '{title}\n{body}' say; {{ and }} stand for braces.",
+    ),
+]
+InputType = Annotated[str, typer.Option("--input-type", metavar="TYPE", help="What the texts are: passage or query.")]
+Dimension = Annotated[
+    int | None,
+    typer.Option("--dimension", min=1, metavar="N", help="Numbers per vector, where the model has a choice."),
+]
+Truncate = Annotated[
+    str | None,
+    typer.Option(
+        "--truncate",
+        metavar="END|START|NONE",
+        help="Where a text over the model's length is cut; NONE: it fails.",
+    ),
+]
+Parameter = Annotated[
+    list[str] | None,
+    typer.Option("--parameter", "-p", metavar="KEY=JSON", help="Another parameter of the model; may be repeated."),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", min=1, metavar="N", help="Inputs per request at most. Default: the model's limit."),
+]
+Model = Annotated[
+    str,
+    typer.Option("--model", "-m", metavar="NAME", help="The model; `pinecone-embed models` lists those known."),
+]
+Concurrency = Annotated[
+    int | None,
+    typer.Option("--concurrency", min=1, metavar="N", help="Requests in flight at most. Default: 8."),
+]
+DecoderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--decoder", metavar="msgspec|simdjson", help="What reads the answers. Default: the faster one that is installed."
+    ),
+]
+QuotaOption = Annotated[
+    str | None,
+    typer.Option(
+        "--quota",
+        metavar="PLAN|TOKENS",
+        help="What paces the requests: starter, builder, standard or enterprise, or tokens a minute. Default: learned from "
+        "the service's rejections.",
+    ),
+]
+BaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--base-url",
+        metavar="URL",
+        help="The service's address. Default: PINECONE_CONTROLLER_HOST, else https://api.pinecone.io.",
+    ),
+]
+AllowHttp = Annotated[
+    bool,
+    typer.Option("--allow-http", help="Let the address be plain HTTP to another machine: the key goes unencrypted."),
+]
+WithEmulator = Annotated[
+    bool,
+    typer.Option("--emulator", help="Ask a local emulator of the command's own instead of the service; needs no key."),
+]
+Delimiter = Annotated[
+    str | None,
+    typer.Option("--delimiter", metavar="C", help=r"What stands between fields. Default: a comma, in .tsv a tab ('\t')."),
+]
+Dedupe = Annotated[bool, typer.Option("--dedupe", help="Send equal texts once; every row gets its embedding.")]
+Price = Annotated[
+    float | None,
+    typer.Option("--price-per-million", min=0, metavar="PRICE", help="What a million tokens cost, to be told the price."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary; errors are still told.")]

@@ -1,0 +1,73 @@
+"""Exit statuses: what a scheduler can act on, decided from the error that ended a run. Plain decisions."""
+
+import difflib
+import errno
+from collections.abc import Iterable
+from enum import IntEnum
+
+from pinecone_embed_async import (
+    AuthenticationError,
+    ConfigurationError,
+    DeadlineExceededError,
+    EmbedError,
+    InvalidRequestError,
+    NotFoundError,
+    QuotaExceededError,
+    ResponseError,
+    TransportError,
+)
+from pinecone_embed_async._jobs._errors import OutputError, SourceError, TokensSpentError
+
+
+class ExitStatus(IntEnum):
+    """How a command ended; 128 + n stands beside these for the signal n."""
+
+    DONE = 0
+    FAILED = 1
+    MISUSE = 2
+    NOTHING_POSSIBLE = 3
+    """The key, the model or the address is wrong: no request can succeed."""
+    QUOTA_SPENT = 4
+    """The month's quota is used up."""
+    UNREADABLE = 5
+    """The input cannot be read, or holds rows that cannot be embedded."""
+    LIMIT = 6
+    """Stopped by `--timeout` or `--max-tokens`."""
+    DISK_FULL = 7
+
+
+class KeyMissingError(EmbedError):
+    """There is no API key."""
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def status_of(error: BaseException) -> ExitStatus:
+    """The exit status for the error that ended a command."""
+    match error:
+        case ConfigurationError():
+            return ExitStatus.MISUSE
+        case KeyMissingError() | AuthenticationError() | NotFoundError() | InvalidRequestError():
+            # With `on_error="return"` such an error leaves a call only if every request meets it.
+            return ExitStatus.NOTHING_POSSIBLE
+        case TransportError() | ResponseError() if error.ends_job:
+            return ExitStatus.NOTHING_POSSIBLE
+        case QuotaExceededError():
+            return ExitStatus.QUOTA_SPENT
+        case SourceError():
+            return ExitStatus.UNREADABLE
+        case DeadlineExceededError() | TokensSpentError():
+            return ExitStatus.LIMIT
+        case OutputError() | OSError() if error.errno in _FULL:
+            return ExitStatus.DISK_FULL
+        case _:
+            return ExitStatus.FAILED
+
+
+def advice_on(error: EmbedError, model: str, known: Iterable[str]) -> str:
+    """What an error says, and which model was perhaps meant if the service does not know the one given."""
+    near = difflib.get_close_matches(model, list(known), n=1, cutoff=0.5)
+    if isinstance(error, NotFoundError) and near and near[0] != model:
+        return f"{error}; did you mean --model {near[0]}?"
+    return str(error)
