@@ -20,8 +20,8 @@ class RowReader:
     def __new__(cls, count: int, longest: int, *, portable: bool = False) -> Self:
         """A reader of `count` rows of up to `longest` bytes; `portable` forgoes the processor's special instructions."""
 
-    def read(self, piece: Buffer, position: int, most: int, /) -> tuple[int, int]:
-        """Read a piece from a position on; no row is started `most` bytes behind it. The outcome, and where it has got to."""
+    def read(self, piece: bytes, position: int, most: int, /) -> tuple[int, int]:
+        """Read a piece from a position on; no row is started `most` bytes behind it. Returns outcome and new position."""
 
     def attach(self, matrix: Buffer, /) -> None:
         """Write the rows to this float32 matrix (count, dimension), which is kept alive."""

@@ -5,6 +5,9 @@
 
 #include "rows.h"
 
+/* Shorter pieces are read with the lock: taking it back may mean waiting for another thread's turn to end. */
+enum { SHORT = 16384 };
+
 typedef struct {
     PyObject_HEAD
     rows_t rows;
@@ -35,8 +38,9 @@ static PyObject *reader_new(PyTypeObject *type, PyObject *arguments, PyObject *k
     int is_portable = 0;
     if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "nn|$p:RowReader", names, &count, &longest, &is_portable))
         return NULL;
-    if (count < 1 || longest < 1 || longest > PY_SSIZE_T_MAX / 4) {
-        PyErr_SetString(PyExc_ValueError, "count and longest must be integers of at least 1");
+    if (count < 1 || longest < 1 || longest > INT32_MAX) {
+        PyErr_Format(PyExc_ValueError, "count and longest must be at least 1, longest at most %d, got %zd and %zd", INT32_MAX, count,
+                     longest);
         return NULL;
     }
     reader_t *self = (reader_t *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
@@ -94,36 +98,36 @@ static bool grow(buffer_t *buffer, size_t missing) {
 
 static PyObject *reader_read(PyObject *object, PyObject *arguments) {
     reader_t *const self = (reader_t *)object;
-    Py_buffer piece;
+    PyObject *piece;
     Py_ssize_t given, most;
-    if (!PyArg_ParseTuple(arguments, "y*nn:read", &piece, &given, &most))
+    /* `bytes` alone: nobody can change them meanwhile, and the arguments keep them alive. */
+    if (!PyArg_ParseTuple(arguments, "Snn:read", &piece, &given, &most))
         return NULL;
-    PyObject *result = NULL;
-    if (given < 0 || given > piece.len || most < 0)
-        PyErr_Format(PyExc_ValueError, "position must be within the piece and most at least 0, got %zd and %zd", given, most);
-    else if (enter(self)) {
-        const text_t text = {piece.buf, (const uint8_t *)piece.buf + piece.len};
-        size_t position = (size_t)given, missing = 0;
-        const size_t stop = position + (size_t)most;
-        rows_outcome_t outcome;
-        bool has_memory = true;
-        do {
-            PyThreadState *const state = PyEval_SaveThread();
-            outcome = rows_read(&self->rows, text, &position, stop, &missing);
+    const Py_ssize_t length = PyBytes_Size(piece);
+    if (given < 0 || given > length || most < 0)
+        return PyErr_Format(PyExc_ValueError, "position must be within the piece and most at least 0, got %zd and %zd", given, most);
+    if (!enter(self))
+        return NULL;
+    const uint8_t *const bytes = (const uint8_t *)PyBytes_AsString(piece);
+    const text_t text = {bytes, bytes + length};
+    size_t position = (size_t)given, missing = 0;
+    const size_t stop = position + (size_t)most;
+    rows_outcome_t outcome;
+    bool has_memory = true;
+    do {
+        PyThreadState *const state = length - given > SHORT ? PyEval_SaveThread() : NULL;
+        outcome = rows_read(&self->rows, text, &position, stop, &missing);
+        if (state)
             PyEval_RestoreThread(state);
-            if (outcome == ROWS_BESIDE_FULL)
-                has_memory = grow(&self->rows.beside, missing);
-            else if (outcome == ROWS_KEPT_FULL)
-                has_memory = grow(&self->rows.kept, missing);
-            else
-                break;
-        } while (has_memory);
-        leave(self);
-        if (has_memory)
-            result = Py_BuildValue("in", (int)outcome, (Py_ssize_t)position);
-    }
-    PyBuffer_Release(&piece);
-    return result;
+        if (outcome == ROWS_BESIDE_FULL)
+            has_memory = grow(&self->rows.beside, missing);
+        else if (outcome == ROWS_KEPT_FULL)
+            has_memory = grow(&self->rows.kept, missing);
+        else
+            break;
+    } while (has_memory);
+    leave(self);
+    return has_memory ? Py_BuildValue("in", (int)outcome, (Py_ssize_t)position) : NULL;
 }
 
 static PyObject *reader_attach(PyObject *object, PyObject *matrix) {
@@ -136,7 +140,8 @@ static PyObject *reader_attach(PyObject *object, PyObject *matrix) {
         PyErr_SetString(PyExc_ValueError, "a RowReader must have one matrix, it has it already");
     else if (PyObject_GetBuffer(matrix, &view, PyBUF_CONTIG | PyBUF_FORMAT) == 0) {
         const bool is_right = view.ndim == 2 && view.format && strcmp(view.format, "f") == 0 && view.itemsize == 4 &&
-                              (size_t)view.shape[0] == self->rows.count && view.shape[1] > 0;
+                              (uintptr_t)view.buf % _Alignof(float) == 0 && (size_t)view.shape[0] == self->rows.count &&
+                              view.shape[1] > 0;
         if (is_right) {
             self->matrix = view;
             self->rows.matrix = view.buf;
