@@ -8,7 +8,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests start some three hundred interpreters, each of which would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types unit unit-programs unit-cluster unit-others test-long simulate fuzz planted-bugs coverage docs help-page picture dist bench bench-docs clean
+NATIVE := pinecone_embed_async/_wire/native
+
+.PHONY: demo test lint types unit unit-programs unit-cluster unit-others test-long simulate fuzz fuzz-native numbers planted-bugs coverage docs help-page picture dist bench bench-docs clean
 
 demo: $(VENV)/.cli
 	$(BIN)/pinecone-embed demo
@@ -67,6 +69,20 @@ simulate: $(VENV)/.dev
 BODIES ?= 100000
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.wire --bodies $(BODIES) --start $(START)
+
+# The native module's rows under clang's coverage-guided fuzzer and sanitizers. Takes five minutes.
+CLANG ?= clang
+INPUTS ?= 10000000
+fuzz-native: $(VENV)/.dev
+	mkdir -p build/fuzz/corpus
+	$(BIN)/python -m tests.wire.odd_bodies build/fuzz/corpus
+	$(CLANG) -std=c11 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o build/fuzz/native \
+		tests/wire/native_fuzz.c $(NATIVE)/numbers.c $(NATIVE)/rows.c -lm
+	build/fuzz/native -runs=$(INPUTS) -max_len=600 -artifact_prefix=build/fuzz/ build/fuzz/corpus
+
+# A hundred million random numbers, bit by bit. Takes ten minutes.
+numbers: $(VENV)/.dev
+	$(BIN)/pytest --quiet --timeout=3600 -m long tests/wire/test_numbers.py
 
 # Whether the simulation and the tests find bugs that are planted on purpose. Takes half an hour.
 planted-bugs: $(VENV)/.dev

@@ -2,7 +2,8 @@
 
 from typing import Final, Self
 
-from typing_extensions import Buffer
+import numpy as np
+from numpy.typing import NDArray
 
 READ: Final[int]
 """The piece has been read, or as much of it as was asked for."""
@@ -23,7 +24,7 @@ class RowReader:
     def read(self, piece: bytes, position: int, most: int, /) -> tuple[int, int]:
         """Read a piece from a position on; no row is started `most` bytes behind it. Returns outcome and new position."""
 
-    def attach(self, matrix: Buffer, /) -> None:
+    def attach(self, matrix: NDArray[np.float32], /) -> None:
         """Write the rows to this float32 matrix (count, dimension), which is kept alive."""
 
     def accept(self) -> None:

@@ -203,7 +203,7 @@ class StreamingDecoder:
         self._vector_type = vector_type
         self._dimension = dimension
         self._rows = rows
-        self._new_rows = lambda: rows_of(count, self._make_matrix)
+        self._rows_of = rows_of
         self._placed = self._new_rows()
         self._pieces: list[bytes] = []
         self._small = bytearray()
@@ -221,6 +221,9 @@ class StreamingDecoder:
     def __repr__(self) -> str:
         state = f"{self._placed.row} of {self._count} rows" if self._is_usual else "unusual"
         return f"<StreamingDecoder {state}, {self.undecoded} bytes undecoded>"
+
+    def _new_rows(self) -> Rows:
+        return self._rows_of(self._count, self._make_matrix)
 
     @property
     def left(self) -> int:

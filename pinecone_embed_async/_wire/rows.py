@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pinecone_embed_async._wire._native import RowReader
+    from pinecone_embed_async._wire import _native
 
     Convert = Callable[[bytes], NDArray[np.float64]]
     """Reads a JSON array of numbers; raises one of `_UNREADABLE` for anything else."""
@@ -206,7 +206,7 @@ class NativeRows:
         too_long: its outcome for a row of too many bytes.
     """
 
-    def __init__(self, reader: RowReader, make: MatrixFor, convert: Convert, *, odd: int, too_long: int) -> None:
+    def __init__(self, reader: _native.RowReader, make: MatrixFor, convert: Convert, *, odd: int, too_long: int) -> None:
         self._reader = reader
         self._make = make
         self._convert = convert

@@ -91,17 +91,19 @@ def check() -> None:
 
 def misuse(reader_type: type) -> None:
     """Call it as the package never does."""
-    for arguments in ((0, 1), (1, 0), (-1, 1), (1, 2**40), (2**62, 1), ("1", 1)):
+    sizes: list[tuple[object, ...]] = [(0, 1), (1, 0), (-1, 1), (1, 2**40), (2**62, 1), ("1", 1)]
+    for arguments in sizes:
         raises(reader_type, *arguments)
     reader = reader_type(2, 10)
-    for arguments in (
+    pieces: list[tuple[object, ...]] = [
         (b"ab", 3, 1),
         (b"ab", -1, 1),
         (b"ab", 0, -1),
         (bytearray(b"ab"), 0, 1),
         ("ab", 0, 1),
         (b"ab", 2**63, 1),
-    ):
+    ]
+    for arguments in pieces:
         raises(reader.read, *arguments)
     whole = np.zeros((2, 3), np.float32)
     misaligned = np.frombuffer(bytearray(25), np.uint8)[1:].view(np.float32).reshape(2, 3)
