@@ -103,7 +103,8 @@ help-page: $(VENV)/.dev
 picture: $(VENV)/.dev
 	$(BIN)/python scripts/draw_job.py docs/job.svg
 
-# The wheel is tried in an environment of its own that holds nothing but what the wheel asks for.
+# The wheel is tried in an environment of its own that holds nothing but what the wheel asks for; one for a platform must
+# have the native module.
 dist: $(VENV)/.dev
 	rm -rf dist $(VENV)-dist
 	$(BIN)/python -m build --no-isolation --outdir dist .
@@ -114,12 +115,15 @@ dist: $(VENV)/.dev
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
+# What the package is built from.
+BUILT_FROM := pyproject.toml setup.py constraints.txt $(wildcard $(NATIVE)/*.[ch])
+
 # A dev install has everything that the command line needs.
-$(VENV)/.cli: $(BIN)/python pyproject.toml constraints.txt
+$(VENV)/.cli: $(BIN)/python $(BUILT_FROM)
 	$(BIN)/pip install --quiet --editable ".[cli,fast]"
 	touch $@
 
-$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
+$(VENV)/.dev: $(BIN)/python $(BUILT_FROM)
 	$(BIN)/pip install --quiet --editable ".[dev,bench]"
 	touch $@ $(VENV)/.cli
 

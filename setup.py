@@ -3,6 +3,7 @@
 import os
 import sys
 import sysconfig
+from pathlib import Path
 
 from setuptools import Extension, setup
 
@@ -22,7 +23,14 @@ NATIVE = Extension(
 
 IS_MADE_FOR = os.name == "posix" and sys.maxsize > 2**32 and sys.byteorder == "little"
 
+# Beside the package it would be taken for an installed distribution by whatever runs in this folder, pytest among them.
+METADATA = Path("build")
+METADATA.mkdir(exist_ok=True)
+
 setup(
     ext_modules=[NATIVE] if IS_MADE_FOR else [],
-    options={"bdist_wheel": {"py_limited_api": "cp311"}} if IS_MADE_FOR and LIMITED else {},
+    options={
+        "egg_info": {"egg_base": str(METADATA)},
+        "bdist_wheel": {"py_limited_api": "cp311" if IS_MADE_FOR and LIMITED else ""},
+    },
 )

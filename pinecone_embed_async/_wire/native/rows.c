@@ -130,7 +130,9 @@ rows_outcome_t rows_read(rows_t *rows, text_t piece, size_t *position, size_t st
         const bool is_row = opening != NULL && rows->is_in_data;
         const uint8_t *const end = is_row ? memchr(opening, ']', (size_t)(piece.end - opening)) : NULL;
         const size_t before = opening ? (size_t)(opening - at) : left;
-        if (is_row && end && (size_t)(end - opening) > rows->longest)
+        const size_t length = is_row ? (size_t)((end ? end + 1 : piece.end) - opening) : 0;
+        /* Both brackets are counted, also where a row has not ended. */
+        if (length > rows->longest + 1)
             return ROWS_TOO_LONG;
         if (!has_room(&rows->beside, before + 1, missing))
             return ROWS_BESIDE_FULL;
@@ -143,7 +145,6 @@ rows_outcome_t rows_read(rows_t *rows, text_t piece, size_t *position, size_t st
             rows->ends[rows->row++] = rows->beside.length;
             at = end;
         } else {
-            const size_t length = (size_t)((end ? end + 1 : piece.end) - opening);
             if (!has_room_to_keep(rows, length, missing))
                 return ROWS_KEPT_FULL;
             append(&rows->beside, at, before);
