@@ -110,7 +110,7 @@ class Competitor:
         return cast("AbstractAsyncContextManager[Embed]", embedder)
 
 
-MSGSPEC, SIMDJSON = "msgspec", "simdjson"
+MSGSPEC, SIMDJSON, NATIVE = "msgspec", "simdjson", "native"
 HAND_MSGSPEC, HAND_SIMDJSON = "hand-msgspec", "hand-simdjson"
 OFFICIAL, BASETEN, FLOOR = "official", "baseten", "floor"
 
@@ -118,6 +118,9 @@ COMPETITORS = {
     competitor.name: competitor
     for competitor in (
         Competitor(MSGSPEC, "EmbedClient (msgspec)", "client", (("decoder", "msgspec"),)),
+        Competitor(
+            NATIVE, "EmbedClient (native)", "client", (("decoder", "native"),), ("pinecone_embed_async._wire._native",)
+        ),
         Competitor(SIMDJSON, "EmbedClient [fast] (simdjson)", "client", (("decoder", "simdjson"),), ("simdjson",)),
         Competitor(
             "simdjson-uvloop",

@@ -29,7 +29,7 @@ from pinecone_embed_async._log import logger
 from pinecone_embed_async._planning import most_tokens
 from pinecone_embed_async._rate_limit import ConcurrencyLimiter, Flow, RateLimitGate
 from pinecone_embed_async._sending.aiohttp_transport import AiohttpTransport
-from pinecone_embed_async._sending.decode_gate import DecodeGate
+from pinecone_embed_async._sending.decode_gate import DecodeGate, DecodeThread
 from pinecone_embed_async._sending.retry import FirstContact, RetryBudget, RetryPolicy, RetryState, Verdict, judge
 from pinecone_embed_async._sending.transport import TransportRequest
 from pinecone_embed_async._telemetry import ObservedRequest, RequestObservation, Waiting
@@ -61,6 +61,9 @@ OVERLOAD = frozenset({502, 503, 504})
 SMALL = 8
 """The rest of an answer is small if it is less than one in so many parts of a slice: it then decodes in less than a fifth
 of a millisecond, and the event loop is not yielded for it."""
+
+AT_ONCE = 2**16
+"""Bytes that are decoded at once if they are the last of an answer: it takes 50 microseconds, as going to the thread does."""
 
 PIECES_IN_A_ROW = 256
 """Pieces of an answer that are processed before yielding to the event loop, however small they are."""
@@ -116,6 +119,8 @@ class _LoopState:
     concurrency: ConcurrencyLimiter
     gate: DecodeGate
     decoder: Decoder
+    thread: DecodeThread | None
+    """For a decoder that releases the interpreter's lock."""
     exchanges: dict[asyncio.Timeout, None] = field(default_factory=dict)
     was_closed: bool = False
 
@@ -235,6 +240,7 @@ class Engine:
                 executor=options.executor,
                 clock=self._clock,
             )
+        decoder = choose_decoder(options.decoder)
         return _LoopState(
             process=process,
             transport=options.transport or cast("Transport", own),
@@ -242,7 +248,8 @@ class Engine:
             # A shared quota refers to the limiter, so this must not keep a closed loop's leftovers alive.
             concurrency=ConcurrencyLimiter(options.max_concurrency, is_slowed=lambda: budget.is_low),
             gate=DecodeGate(),
-            decoder=choose_decoder(options.decoder),
+            decoder=decoder,
+            thread=DecodeThread(options.executor) if decoder.releases_lock else None,
         )
 
     async def aclose(self) -> None:
@@ -256,8 +263,12 @@ class Engine:
                     if not exchange.expired():
                         exchange.reschedule(0)
             finally:
-                if state.own is not None:
-                    await state.own.aclose()
+                try:
+                    if state.own is not None:
+                        await state.own.aclose()
+                finally:
+                    if state.thread is not None:
+                        await state.thread.aclose()
 
     def abandon(self) -> None:
         """Drop all connections without the loop's help, for a client that was never closed."""
@@ -648,7 +659,7 @@ class Engine:
             dimension=sink.dimension,
             rows=lambda dimension: sink.rows(request, dimension),
         )
-        return _Decoding(decoder, state.gate, sender.limiter_flow.priority, state.decoder.slice_bytes)
+        return _Decoding(decoder, state.gate, sender.limiter_flow.priority, state.decoder.slice_bytes, state.thread)
 
     async def _settle(
         self, sending: _Sending, sender: Sender, decoding: _Decoding
@@ -657,7 +668,7 @@ class Engine:
         request, sink, decoder = sending.request, sender.sink, decoding.decoder
         invalid: EmbedError | None = None
         answer: Answer | None = None
-        await decoding.catch_up()
+        await decoding.catch_up(to_end=True)
         is_small = decoder.left * SMALL < decoding.slice_bytes
         while answer is None and invalid is None:
             async with decoding.gate.passing(decoding.priority, is_small=is_small):
@@ -801,23 +812,32 @@ def _report_retry(observation: RequestObservation | None, retry: RetryState, ver
 
 @dataclass(slots=True, repr=False, eq=False)
 class _Decoding:
-    """Decodes an answer while it arrives, slice by slice through the decode gate."""
+    """Decodes an answer while it arrives, slice by slice through the decode gate, beside the loop if there is a thread."""
 
     decoder: StreamingDecoder
     gate: DecodeGate
     priority: Priority
     slice_bytes: int
+    thread: DecodeThread | None
 
     async def take(self, piece: bytes) -> None:
         """Take the next piece of the body."""
         self.decoder.add(piece)
         await self.catch_up()
 
-    async def catch_up(self) -> None:
-        """Decode until less than a slice is left."""
-        while self.decoder.undecoded >= self.slice_bytes:
-            async with self.gate.passing(self.priority):
-                self.decoder.decode(self.slice_bytes)
+    async def catch_up(self, *, to_end: bool = False) -> None:
+        """Decode until less than a slice is left; `to_end` until there is so little that a thread is not worth it."""
+        least = AT_ONCE if to_end and self.thread is not None else self.slice_bytes
+        while self.decoder.undecoded >= least:
+            if self.thread is None:
+                async with self.gate.passing(self.priority):
+                    self.decoder.decode(self.slice_bytes)
+            else:
+                async with self.gate.passing(self.priority, is_small=True):
+                    # The matrix belongs to the loop's thread: the first row is decoded here.
+                    while self.decoder.undecoded and not self.decoder.has_matrix:
+                        self.decoder.decode(1)
+                    await self.thread.decode(self.decoder, self.slice_bytes)
 
 
 async def _take_all(response: TransportResponse, limit: int, take: Callable[[bytes], Awaitable[None]]) -> bool:

@@ -37,6 +37,9 @@ DecoderName = Literal["native", "msgspec", "simdjson"]
 SMALL_PIECE, JOINED = 2**12, 2**16
 """Pieces smaller than the first are joined until they reach the second: a list of them would take many times their size."""
 
+LONGEST_STEP = 2**18
+"""Most bytes that are decoded in one go: so many of them may be left to decode once a decoder is stopped."""
+
 LONGEST_END = 2**16
 """Bytes after the last row that trigger a check for surplus rows: usually there is only usage."""
 
@@ -50,6 +53,8 @@ class Decoder(Protocol):
     name: DecoderName
     slice_bytes: int
     """Bytes of an answer that it decodes in about a millisecond and a half; see docs/benchmarks.md."""
+    releases_lock: bool
+    """Whether a thread that decodes leaves the interpreter's lock to others."""
 
     def begin(self, *, count: int, vector_type: VectorType | None, dimension: int | None, rows: RowsFor) -> StreamingDecoder:
         """Start decoding an answer.
@@ -97,7 +102,8 @@ class NativeDecoder:
     """
 
     name: DecoderName = "native"
-    slice_bytes = 2**21
+    slice_bytes = 2**20
+    releases_lock = True
 
     def __init__(self, *, portable: bool = False) -> None:
         from pinecone_embed_async._wire import _native  # noqa: PLC0415 - optional, and imported only where it is used
@@ -118,6 +124,7 @@ class SimdjsonDecoder:
 
     name: DecoderName = "simdjson"
     slice_bytes = 2**20
+    releases_lock = False
 
     def __init__(self) -> None:
         import simdjson  # noqa: PLC0415 - optional, and imported only where it is used
@@ -144,6 +151,7 @@ class MsgspecDecoder:
 
     name: DecoderName = "msgspec"
     slice_bytes = 2**19
+    releases_lock = False
 
     def begin(self, *, count: int, vector_type: VectorType | None, dimension: int | None, rows: RowsFor) -> StreamingDecoder:
         """See `Decoder.begin`."""
@@ -212,6 +220,7 @@ class StreamingDecoder:
         self._is_in_place = vector_type == "dense" and dimension is not None
         self._is_usual = vector_type != "sparse"
         self._is_end_checked = False
+        self._is_stopped = False
         self._body: bytes | None = None
         self._refusal: str | None = None
         self._whole: WholeAnswer | None = None
@@ -224,6 +233,11 @@ class StreamingDecoder:
 
     def _new_rows(self) -> Rows:
         return self._rows_of(self._count, self._make_matrix)
+
+    @property
+    def has_matrix(self) -> bool:
+        """Whether `decode` needs the caller's matrix no more: it has it, or the answer is unusual."""
+        return self._placed.matrix is not None or not self._is_usual
 
     @property
     def left(self) -> int:
@@ -260,12 +274,16 @@ class StreamingDecoder:
             most: bytes after which no further row is started.
         """
         self._join_small()
-        while self.undecoded and most > 0:
-            most -= self._decode_in_piece(most)
+        while self.undecoded and most > 0 and not self._is_stopped:
+            most -= self._decode_in_piece(min(most, LONGEST_STEP))
             if not self._is_end_checked and self._placed.bytes_behind > LONGEST_END:
                 self._check_surplus()
             if not self._is_usual:
                 self.undecoded = 0
+
+    def stop(self) -> None:
+        """End a `decode` that runs in another thread after the step that it is at; nothing more is decoded."""
+        self._is_stopped = True
 
     def _check_surplus(self) -> None:
         """Refuse the answer if it has surplus rows; checked once."""
