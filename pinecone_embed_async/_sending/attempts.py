@@ -63,7 +63,7 @@ SMALL = 8
 of a millisecond, and the event loop is not yielded for it."""
 
 AT_ONCE = 2**16
-"""Bytes that are decoded at once if they are the last of an answer: it takes 50 microseconds, as going to the thread does."""
+"""Bytes that are decoded at once if they are the last of an answer: it takes 50 microseconds, and so does the thread."""
 
 PIECES_IN_A_ROW = 256
 """Pieces of an answer that are processed before yielding to the event loop, however small they are."""
