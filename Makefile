@@ -120,7 +120,7 @@ BUILT_FROM := pyproject.toml setup.py constraints.txt $(wildcard $(NATIVE)/*.[ch
 
 # A dev install has everything that the command line needs.
 $(VENV)/.cli: $(BIN)/python $(BUILT_FROM)
-	$(BIN)/pip install --quiet --editable ".[cli,fast]"
+	$(BIN)/pip install --quiet --editable ".[cli]"
 	touch $@
 
 $(VENV)/.dev: $(BIN)/python $(BUILT_FROM)

@@ -16,7 +16,7 @@ from pinecone_embed_async import EmbedClient, EmbedError
 from pinecone_embed_async.cli import cli
 from pinecone_embed_async.emulator import Emulator
 
-EXTRAS = ("typer", "rich", "pyarrow", "simdjson")
+EXTRAS = ("typer", "rich", "pyarrow")
 # A wheel for one platform has the native module; one for any has not.
 IS_FOR_ANY = "Root-Is-Purelib: true" in (importlib.metadata.distribution("pinecone-embed-async").read_text("WHEEL") or "")
 DECODER = "msgspec" if IS_FOR_ANY else "native"

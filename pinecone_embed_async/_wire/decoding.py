@@ -1,10 +1,9 @@
 """Decodes dense answers while they arrive: row after row into the caller's float32 matrix, the rest at the end.
 
-Numbers make up nearly all of an answer. So its rows are cut out, converted by one of three decoders and written to their
+Numbers make up nearly all of an answer. So its rows are cut out, converted by one of two decoders and written to their
 places, see `rows`. The rest, the frame, is an answer with a placeholder number for each row, a few kilobytes at most, and is
 judged by the same rules as an answer decoded whole. The decoders give bit-equal rows: the package's own native module, where
-it could be built; simdjson, which creates no Python object per number; and msgspec, which is always available. Any unusual
-answer is judged whole by msgspec once it is complete, item by item.
+it could be built, and msgspec. Any unusual answer is judged whole by msgspec once it is complete, item by item.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import importlib.util
 import math
 import struct
 import sys
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, overload
+from typing import TYPE_CHECKING, Literal, Protocol, cast, overload
 
 import msgspec
 import numpy as np
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._wire.rows import MatrixFor, Rows
     from pinecone_embed_async._wire.structs import VectorType
 
-DecoderName = Literal["native", "msgspec", "simdjson"]
+DecoderName = Literal["native", "msgspec"]
 
 SMALL_PIECE, JOINED = 2**12, 2**16
 """Pieces smaller than the first are joined until they reach the second: a list of them would take many times their size."""
@@ -69,7 +68,7 @@ class Decoder(Protocol):
 
 
 def choose_decoder(name: DecoderName | None) -> Decoder:
-    """The decoder of that name; without a name the fastest there is: native, then simdjson, then msgspec.
+    """The decoder of that name; without a name the fastest there is: native, then msgspec.
 
     Raises:
         ConfigurationError: the name is unknown, or the decoder is not installed.
@@ -77,21 +76,17 @@ def choose_decoder(name: DecoderName | None) -> Decoder:
     if name is not None:
         name = cast("DecoderName", one_of("decoder", name, tuple(DECODERS)))
         if name not in installed_decoders():
-            raise ConfigurationError(_CURES[name])
+            raise ConfigurationError(
+                'decoder="native" needs a package built with a C compiler, GCC or Clang, on a 64-bit little-endian machine'
+            )
         return DECODERS[name]()
     return DECODERS[next(name for name in DECODERS if name in installed_decoders())]()
 
 
 def installed_decoders() -> tuple[DecoderName, ...]:
     """The decoders that can be chosen here, the fastest first."""
-    needed = {"native": "pinecone_embed_async._wire._native", "simdjson": "simdjson", "msgspec": "msgspec"}
-    return tuple(name for name in DECODERS if importlib.util.find_spec(needed[name]))
-
-
-_CURES = {
-    "native": 'decoder="native" needs a package built with a C compiler, GCC or Clang, on a 64-bit little-endian machine',
-    "simdjson": 'decoder="simdjson" needs pip install "pinecone-embed-async[fast]"',
-}
+    is_built = importlib.util.find_spec("pinecone_embed_async._wire._native") is not None
+    return tuple(name for name in DECODERS if is_built or name != "native")
 
 
 class NativeDecoder:
@@ -119,33 +114,6 @@ class NativeDecoder:
         return StreamingDecoder(self._rows, count=count, vector_type=vector_type, dimension=dimension, rows=rows)
 
 
-class SimdjsonDecoder:
-    """Decodes with simdjson; one parser, whose memory is reused for every row."""
-
-    name: DecoderName = "simdjson"
-    slice_bytes = 2**20
-    releases_lock = False
-
-    def __init__(self) -> None:
-        import simdjson  # noqa: PLC0415 - optional, and imported only where it is used
-
-        parse, from_buffer = simdjson.Parser().parse, np.frombuffer
-
-        def convert(row: bytes) -> NDArray[np.float64]:
-            array: Any = parse(row)
-            return from_buffer(array.as_buffer(of_type="d"))
-
-        self._convert = convert
-
-    def begin(self, *, count: int, vector_type: VectorType | None, dimension: int | None, rows: RowsFor) -> StreamingDecoder:
-        """See `Decoder.begin`."""
-
-        def converted(count: int, make: MatrixFor) -> Rows:
-            return ConvertedRows(self._convert, count, make)
-
-        return StreamingDecoder(converted, count=count, vector_type=vector_type, dimension=dimension, rows=rows)
-
-
 class MsgspecDecoder:
     """Decodes with msgspec; each row's list of floats is freed before the next is created."""
 
@@ -164,7 +132,6 @@ class MsgspecDecoder:
 
 DECODERS: Mapping[DecoderName, Callable[[], Decoder]] = {
     "native": NativeDecoder,
-    "simdjson": SimdjsonDecoder,
     "msgspec": MsgspecDecoder,
 }
 """All decoders, the fastest first."""

@@ -21,7 +21,7 @@ def decoder_of(name: str) -> Decoder:
     """The decoder of that name; skips the test if it is not installed."""
     plain = cast("DecoderName", name.partition(",")[0])
     if plain not in installed_decoders():
-        pytest.skip(f"the decoder {plain!r} is not installed: the native one needs a C compiler, simdjson the extra `fast`")
+        pytest.skip(f"the decoder {plain!r} is not installed: it needs a C compiler")
     if name == PORTABLE:
         return NativeDecoder(portable=True)
     return choose_decoder(plain)
