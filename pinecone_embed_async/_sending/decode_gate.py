@@ -130,13 +130,20 @@ class DecodeThread:
         executor = self._executor
         if executor is None:
             executor = self._own = self._own or ThreadPoolExecutor(1, "pinecone-embed-decode")
-        future = asyncio.get_running_loop().run_in_executor(executor, decoder.decode, most)
+        work = executor.submit(decoder.decode, most)
+        future = asyncio.wrap_future(work)
         try:
             await asyncio.wait((future,))
         except asyncio.CancelledError:
             decoder.stop()
+            # Ends it at once if it has not begun: all threads of a caller's executor may be busy.
+            work.cancel()
             await until_done(future)
             raise
+        finally:
+            if future.done() and not future.cancelled():
+                # Retrieving the exception keeps asyncio from warning that nobody did.
+                future.exception()
         future.result()
 
     async def aclose(self) -> None:

@@ -129,6 +129,22 @@ async def test_a_cancelled_call_waits_for_the_step_that_is_under_way_and_nothing
 
 
 @NEEDS_NATIVE
+async def test_a_cancelled_call_does_not_wait_for_a_thread_that_has_not_begun_its_work() -> None:
+    decoder, matrix = begun()
+    with HeldExecutor() as executor:
+        other = executor.submit(lambda: None)
+        assert executor.started.wait(30)
+        decoding = asyncio.create_task(DecodeThread(executor).decode(decoder, len(BODY)))
+        await settle()
+        decoding.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await decoding
+        assert not other.done()
+        executor.held.set()
+    assert (matrix[1:] == 0).all()
+
+
+@NEEDS_NATIVE
 async def test_nothing_is_written_after_a_call_that_was_cancelled_at_any_moment() -> None:
     decoder, matrix = begun()
     thread = DecodeThread()
