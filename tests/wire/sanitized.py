@@ -72,7 +72,7 @@ def check() -> None:
     matrix = np.zeros((1, 1), np.float32)
     for portable in (False, True):
         decoder = NativeDecoder(portable=portable)
-        assert_read_right(decoder, numbers)
+        assert_read_right(decoder, numbers, 4)
         for body in corpus(20):
             assert_same_at_every_cut(decoder, msgspec, body)
         for length in range(5):

@@ -21,6 +21,7 @@ from tests.wire.numbers import (
     random_texts,
     read_numbers,
     spellings,
+    twice_halfway,
 )
 from tests.wire.reading import DECODERS, NEEDS_NATIVE, PORTABLE, decode, decoder_of
 
@@ -52,35 +53,39 @@ def million() -> list[str]:
 
 
 def test_every_half_precision_value_is_read_in_every_spelling(native: Decoder, half_texts: list[str]) -> None:
-    assert_read_right(native, half_texts)
+    assert_read_right(native, half_texts, ROW)
     values = half_precision().astype(np.float32)
     exact = [repr(float(value)) for value in values]
-    assert read_numbers(native, exact).tobytes() == values.tobytes()
+    assert read_numbers(native, exact, ROW).tobytes() == values.tobytes()
 
 
 def test_a_million_random_numbers_are_read_to_the_last_bit(native: Decoder, million: list[str]) -> None:
-    assert_read_right(native, million)
+    assert_read_right(native, million, 8)
 
 
 def test_every_decoder_reads_random_numbers_to_the_last_bit(decoder: Decoder, million: list[str]) -> None:
-    assert_read_right(decoder, million[:60_000])
+    assert_read_right(decoder, million[:60_000], 8)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(100))
 def test_a_hundred_million_random_numbers_are_read_to_the_last_bit(native: Decoder, seed: int) -> None:
-    assert_read_right(native, list(random_texts(1_000_000, np.random.default_rng(1000 + seed))))
+    assert_read_right(native, list(random_texts(1_000_000, np.random.default_rng(1000 + seed))), 8)
 
 
 def test_numbers_near_halfway_are_rounded_as_by_way_of_a_double(decoder: Decoder) -> None:
     assert_read_right(decoder, list(near_halfway(20_000, Random(16))))
 
 
+def test_numbers_halfway_between_doubles_and_almost_between_floats_are_rounded_twice(decoder: Decoder) -> None:
+    assert_read_right(decoder, list(twice_halfway()))
+
+
 def test_hard_cases_are_read_to_the_last_bit(decoder: Decoder) -> None:
     texts = [text for number in HARD for text in (number, "-" + number.removeprefix("-"))]
     assert_read_right(decoder, texts)
     # Among ordinary numbers, and at the end of a piece, where the next bytes must not be looked at.
-    assert_read_right(decoder, [text for number in texts for text in (number, "0.5")])
+    assert_read_right(decoder, [text for number in texts for text in (number, "0.5")], 2)
     for text in texts:
         matrix = np.zeros((1, 1), np.float32)
         body = answer_with([text])
@@ -93,7 +98,7 @@ def test_hard_cases_are_read_to_the_last_bit(decoder: Decoder) -> None:
 @pytest.mark.parametrize("text", REFUSED)
 def test_numbers_beyond_float32s_range_are_refused(decoder: Decoder, text: str, sign: str) -> None:
     with pytest.raises(ResponseError, match=r"range (- )?at `\$\.data\[0\]\.values\[1\]`"):
-        read_numbers(decoder, ["0.5", sign + text])
+        read_numbers(decoder, ["0.5", sign + text], 2)
 
 
 @NEEDS_NATIVE
