@@ -8,7 +8,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests start some three hundred interpreters, each of which would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types unit unit-programs unit-cluster unit-others test-long simulate fuzz planted-bugs drawn-faults coverage docs help-page picture dist bench bench-docs clean
+NATIVE := pinecone_embed_async/_wire/native
+
+.PHONY: demo test lint types unit unit-programs unit-cluster unit-others test-long simulate fuzz fuzz-native numbers planted-bugs drawn-faults coverage docs help-page picture dist bench bench-docs clean
 
 demo: $(VENV)/.cli
 	$(BIN)/pinecone-embed demo
@@ -68,6 +70,20 @@ BODIES ?= 100000
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.wire --bodies $(BODIES) --start $(START)
 
+# The native module's rows under clang's coverage-guided fuzzer and sanitizers. Takes five minutes.
+CLANG ?= clang
+INPUTS ?= 10000000
+fuzz-native: $(VENV)/.dev
+	mkdir -p build/fuzz/corpus
+	$(BIN)/python -m tests.wire.odd_bodies build/fuzz/corpus
+	$(CLANG) -std=c11 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o build/fuzz/native \
+		tests/wire/native_fuzz.c $(NATIVE)/numbers.c $(NATIVE)/rows.c -lm
+	build/fuzz/native -runs=$(INPUTS) -max_len=600 -artifact_prefix=build/fuzz/ build/fuzz/corpus
+
+# A hundred million random numbers, bit by bit. Takes ten minutes.
+numbers: $(VENV)/.dev
+	$(BIN)/pytest --quiet --timeout=3600 -m long tests/wire/test_numbers.py
+
 # Whether the simulation and the tests find bugs that are planted on purpose. Takes half an hour.
 planted-bugs: $(VENV)/.dev
 	$(BIN)/python scripts/planted_bugs.py
@@ -93,7 +109,8 @@ help-page: $(VENV)/.dev
 picture: $(VENV)/.dev
 	$(BIN)/python scripts/draw_job.py docs/job.svg
 
-# The wheel is tried in an environment of its own that holds nothing but what the wheel asks for.
+# The wheel is tried in an environment of its own that holds nothing but what the wheel asks for; one for a platform must
+# have the native module.
 dist: $(VENV)/.dev
 	rm -rf dist $(VENV)-dist
 	$(BIN)/python -m build --no-isolation --outdir dist .
@@ -104,12 +121,15 @@ dist: $(VENV)/.dev
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
+# What the package is built from.
+BUILT_FROM := pyproject.toml setup.py constraints.txt $(wildcard $(NATIVE)/*.[ch])
+
 # A dev install has everything that the command line needs.
-$(VENV)/.cli: $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --editable ".[cli,fast]"
+$(VENV)/.cli: $(BIN)/python $(BUILT_FROM)
+	$(BIN)/pip install --quiet --editable ".[cli]"
 	touch $@
 
-$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
+$(VENV)/.dev: $(BIN)/python $(BUILT_FROM)
 	$(BIN)/pip install --quiet --editable ".[dev,bench]"
 	touch $@ $(VENV)/.cli
 

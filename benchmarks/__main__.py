@@ -3,7 +3,7 @@
     python -m benchmarks                              everything, as `make bench` does
     python -m benchmarks --quick                      everything with a tenth of the inputs and two rounds: to try it
     python -m benchmarks throughput decoding          two of the suites
-    python -m benchmarks throughput --only simdjson,baseten,official --loads dense-2048-half
+    python -m benchmarks throughput --only native,baseten,official --loads dense-2048-half
     python -m benchmarks --against CHECKOUT           this code beside that of another checkout, in paired rounds
     python -m benchmarks --write-docs FILE            no measuring: plots and tables of docs/ from a run's JSON
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from itertools import cycle, islice, permutations
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.competitors import MSGSPEC, SIMDJSON
+from benchmarks.competitors import MSGSPEC, NATIVE
 from benchmarks.figures import percentile, ratios
 from benchmarks.harness import ROOT, run_competitor, running_server
 from benchmarks.settings import LOADS, MAIN_LOAD, job_of
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ROUNDS = 18
 """Three times each order of three."""
 
-OWN = (MSGSPEC, SIMDJSON)
+OWN = (MSGSPEC, NATIVE)
 """The competitors that are the package."""
 
 NEW, OLD, AGAIN = "new", "old", "old again"

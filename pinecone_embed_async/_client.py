@@ -79,7 +79,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             close it. By default aiohttp handles connections, TLS and proxies.
         source_tag: name of the calling integration, for the `User-Agent` header.
         allow_http: allow plain HTTP to other machines, which exposes the key and the inputs.
-        decoder: `"msgspec"`, or `"simdjson"` with the extra `fast`; defaults to the faster one installed.
+        decoder: `"native"`, where the package was built with a C compiler, or `"msgspec"`; defaults to the faster one.
         max_delay: maximum seconds that a call of `embed_one` waits for others to share its request while another such
             request with the same parameters is under way; otherwise it does not wait.
         hooks: functions called with the events of calls and requests; see `Hook`.
@@ -90,8 +90,8 @@ class EmbedClient(Generic[EmbeddingsT]):
         clock: source of time and timers; defaults to the system's. `clock`, `transport`, `draw` and `executor` are a
             client's only external inputs, so that a simulation can replace them all.
         draw: uniform random numbers from [0, 1), for jitter.
-        executor: threads in which a stream pulls a blocking source and the trusted authorities are read; defaults to the
-            event loop's own.
+        executor: threads in which a stream pulls a blocking source, the trusted authorities are read and big answers are
+            decoded; defaults to the event loop's own, and one of the client's for answers.
 
     Raises:
         ConfigurationError: an argument is invalid; nothing was sent.

@@ -49,7 +49,7 @@ class Statistics:
             of all clients that share it.
         waited: seconds that requests spent waiting for the quota.
         bytes_per_token: UTF-8 bytes of text per token, estimated from the bills so far.
-        decoder: `"msgspec"` or `"simdjson"`.
+        decoder: `"native"` or `"msgspec"`.
         joined: calls of `embed_one` answered with a vector.
         joined_requests: requests that answered them.
         cache_hits: inputs found in the cache.

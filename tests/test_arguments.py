@@ -208,7 +208,7 @@ async def test_a_demand_and_an_outcome_take_numbers_of_numpy() -> None:
         (lambda: QuotaDemand("m", "", 0, 1), "tokens must be an integer ≥ 1, got 0"),
         (lambda: QuotaOutcome("accepted", -1), "tokens must be an integer ≥ 0, got -1"),
         (lambda: client_with(quota=5), "quota must be the name of a plan, a Quota or a SharedQuota, got int"),
-        (lambda: client_with(decoder="json"), 'decoder must be "msgspec" or "simdjson", got \'json\''),
+        (lambda: client_with(decoder="json"), 'decoder must be "native" or "msgspec", got \'json\''),
         (lambda: client_with(hooks=5), "hooks must be functions in a list, got int"),
         (lambda: RetryPolicy(max_attempts=True), "max_attempts must be an integer ≥ 1, got True"),
         (lambda: RetryPolicy(initial_backoff=-0.5), "initial_backoff must be a number of seconds ≥ 0, got -0.5"),

@@ -1,8 +1,10 @@
 """What is in the wheel and the sdist, and what they say of themselves; `make dist` tries the wheel."""
 
 import email
+import os
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tomllib
 import zipfile
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from pinecone_embed_async import __version__
+from pinecone_embed_async._wire import installed_decoders
 
 ROOT = Path(__file__).parent.parent
 
@@ -44,16 +47,46 @@ def test_the_wheel_holds_the_package_and_no_tests_or_docs(wheel: zipfile.ZipFile
     package = ROOT / "pinecone_embed_async"
     assert names >= modules_under(package) | {"pinecone_embed_async/py.typed"}
     assert {name.partition("/")[0] for name in names}.isdisjoint({"tests", "benchmarks", "docs", "scripts"})
-    assert not [name for name in names if not name.endswith((".py", "/py.typed"))]
+    assert not [name for name in names if not name.endswith((".py", ".pyi", ".so", "/py.typed"))]
+
+
+def test_the_wheel_holds_the_native_module_where_it_can_be_built(wheel: zipfile.ZipFile) -> None:
+    built = [name for name in wheel.namelist() if name.endswith(".so")]
+    if "native" not in installed_decoders():
+        assert not built
+        return
+    is_limited = not sysconfig.get_config_var("Py_GIL_DISABLED")
+    ending = ".abi3.so" if is_limited else sysconfig.get_config_var("EXT_SUFFIX")
+    assert built == [f"pinecone_embed_async/_wire/_native{ending}"]
+    # One for all later versions of Python.
+    assert not is_limited or "-cp311-abi3-" in str(wheel.filename)
+
+
+@pytest.mark.parametrize("compiler", ["/nonexistent/cc", "false"])
+def test_without_a_compiler_the_package_is_built_without_the_native_module(
+    built: Path, tmp_path: Path, compiler: str
+) -> None:
+    (sdist,) = built.glob("*.tar.gz")
+    command = (sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(sdist))
+    environment = {**os.environ, "CC": compiler}
+    subprocess.run(command, check=True, capture_output=True, env=environment)
+    (path,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(path).namelist()
+    assert "pinecone_embed_async/_wire/decoding.py" in names
+    assert not [name for name in names if name.endswith(".so")]
 
 
 def test_the_sdist_holds_what_is_needed_to_test_and_document_it(built: Path) -> None:
     (path,) = built.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    expected = modules_under(ROOT / "tests") | modules_under(ROOT / "scripts")
+    in_c = {path.relative_to(ROOT).as_posix() for path in ROOT.rglob("pinecone_embed_async/**/*.[ch]")}
+    expected = modules_under(ROOT / "tests") | modules_under(ROOT / "scripts") | in_c | {"setup.py", "pyproject.toml"}
+    assert len(in_c) >= 5
     assert names >= expected | {"Makefile", "constraints.txt", "mkdocs.yml", "docs/job.svg", "CHANGELOG.md", "LICENSE"}
-    assert not [name for name in names if name.startswith((".venv", "site/", "dist/", ".git/"))]
+    assert not [
+        name for name in names if name.startswith((".venv", "site/", "dist/", ".git/")) or name.endswith((".so", ".o"))
+    ]
 
 
 def test_the_metadata_are_complete(metadata: Message) -> None:

@@ -110,7 +110,8 @@ class Competitor:
         return cast("AbstractAsyncContextManager[Embed]", embedder)
 
 
-MSGSPEC, SIMDJSON = "msgspec", "simdjson"
+MSGSPEC, NATIVE = "msgspec", "native"
+MODULE = "pinecone_embed_async._wire._native"
 HAND_MSGSPEC, HAND_SIMDJSON = "hand-msgspec", "hand-simdjson"
 OFFICIAL, BASETEN, FLOOR = "official", "baseten", "floor"
 
@@ -118,13 +119,13 @@ COMPETITORS = {
     competitor.name: competitor
     for competitor in (
         Competitor(MSGSPEC, "EmbedClient (msgspec)", "client", (("decoder", "msgspec"),)),
-        Competitor(SIMDJSON, "EmbedClient [fast] (simdjson)", "client", (("decoder", "simdjson"),), ("simdjson",)),
+        Competitor(NATIVE, "EmbedClient (native)", "client", (("decoder", "native"),), (MODULE,)),
         Competitor(
-            "simdjson-uvloop",
-            "EmbedClient [fast] on uvloop",
+            "native-uvloop",
+            "EmbedClient (native) on uvloop",
             "client",
-            (("decoder", "simdjson"),),
-            ("simdjson", "uvloop"),
+            (("decoder", "native"),),
+            (MODULE, "uvloop"),
             loop="uvloop",
         ),
         Competitor(HAND_MSGSPEC, "by hand: aiohttp + msgspec", "hand", (("decoder", "msgspec"),)),

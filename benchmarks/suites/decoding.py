@@ -19,7 +19,7 @@ from benchmarks.seeded import MAX_BATCH, dense_vectors
 from benchmarks.server import Service
 from benchmarks.settings import MAIN_LOAD
 from benchmarks.tables import Table, number
-from pinecone_embed_async._wire import DECODERS, choose_decoder
+from pinecone_embed_async._wire import choose_decoder, installed_decoders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -54,10 +54,9 @@ def as_it_arrives(decoder: Decoder, body: bytes, rows: npt.NDArray[np.float32]) 
 def ways() -> dict[str, Callable[[bytes, npt.NDArray[np.float32]], None]]:
     """Return what is measured, by title."""
     found: dict[str, Any] = {}
-    for name in DECODERS:
-        if name == "msgspec" or importlib.util.find_spec("simdjson"):
-            decoder = choose_decoder(name)
-            found[f"EmbedClient's {name} decoder"] = lambda body, rows, decoder=decoder: as_it_arrives(decoder, body, rows)
+    for name in installed_decoders():
+        decoder = choose_decoder(name)
+        found[f"EmbedClient's {name} decoder"] = lambda body, rows, decoder=decoder: as_it_arrives(decoder, body, rows)
     found["msgspec, whole, to float32"] = with_msgspec(MAIN_LOAD.dimension)
     if importlib.util.find_spec("simdjson"):
         found["simdjson, whole, to float32"] = with_simdjson()

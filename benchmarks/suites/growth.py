@@ -6,7 +6,7 @@ import statistics
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.competitors import HAND_MSGSPEC, HAND_SIMDJSON, MSGSPEC, OFFICIAL, SIMDJSON
+from benchmarks.competitors import HAND_MSGSPEC, HAND_SIMDJSON, MSGSPEC, NATIVE, OFFICIAL
 from benchmarks.harness import run_competitor, running_server
 from benchmarks.settings import MAIN_LOAD, job_of
 from benchmarks.suites.throughput import run_rounds
@@ -21,8 +21,8 @@ FEW, MANY = 10_000, 1_000_000
 FEW_REPEATS = 3
 """Before the large count, and as many after it."""
 KEPT = 100_000
-MEASURED = (MSGSPEC, SIMDJSON)
-COMPARED = (MSGSPEC, SIMDJSON, HAND_MSGSPEC, HAND_SIMDJSON, OFFICIAL)
+MEASURED = (MSGSPEC, NATIVE)
+COMPARED = (MSGSPEC, NATIVE, HAND_MSGSPEC, HAND_SIMDJSON, OFFICIAL)
 
 
 def measure_growth(settings: Settings) -> dict[str, Any] | None:

@@ -9,7 +9,6 @@ of the input, is told apart.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import os
 import statistics
@@ -31,7 +30,7 @@ from pinecone_embed_async._jobs._fingerprint import Fingerprint, take_fingerprin
 from pinecone_embed_async._jobs._inputs import find_inputs
 from pinecone_embed_async._jobs._opening import open_job
 from pinecone_embed_async._jobs._sources import Columns
-from pinecone_embed_async._wire import DECODERS
+from pinecone_embed_async._wire import installed_decoders
 from pinecone_embed_async.cli._connection import Settings as ClientSettings
 from pinecone_embed_async.cli._embedding_process import EmbeddingProcess
 
@@ -121,7 +120,7 @@ def _measured(kind: str, decoder: str, url: str, source: Path) -> dict[str, floa
 def measure(settings: Settings) -> dict[str, Any]:
     """Measure both alternately, with each decoder that is installed, and sum up."""
     inputs = settings.scaled(INPUTS)
-    decoders = [name for name in DECODERS if name == "msgspec" or importlib.util.find_spec("simdjson")]
+    decoders = installed_decoders()
     figures: dict[str, dict[str, list[dict[str, float]]]] = {name: {"stream": [], "job": []} for name in decoders}
     with tempfile.TemporaryDirectory() as folder, running_server(MAIN_LOAD) as server:
         source = Path(folder) / "in.jsonl"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.competitors import API_KEY, MSGSPEC, SIMDJSON
+from benchmarks.competitors import API_KEY, MSGSPEC, NATIVE
 from benchmarks.harness import BenchmarkError, run_module, running_server
 from benchmarks.measure import peak_memory
 from benchmarks.seeded import NUMBER_WIDTH, PERIOD, dense_vectors
@@ -34,7 +34,7 @@ def measure(settings: Settings) -> dict[str, Any] | None:
     """Stream each length in a process of its own."""
     runs = []
     with running_server(MAIN_LOAD) as server:
-        for competitor in settings.competitors(MAIN_LOAD, (MSGSPEC, SIMDJSON)):
+        for competitor in settings.competitors(MAIN_LOAD, (MSGSPEC, NATIVE)):
             for length in map(settings.scaled, LENGTHS):
                 arguments = [server.url, str(length), competitor.name]
                 said = run_module("suites.streaming", arguments, limit=60 + length / SLOWEST, who="streaming")

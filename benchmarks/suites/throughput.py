@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.competitors import BASETEN, FLOOR, HAND_MSGSPEC, HAND_SIMDJSON, MSGSPEC, OFFICIAL, SIMDJSON
+from benchmarks.competitors import BASETEN, FLOOR, HAND_MSGSPEC, HAND_SIMDJSON, MSGSPEC, NATIVE, OFFICIAL
 from benchmarks.figures import difference, medians, ratio
 from benchmarks.harness import run_competitor, running_server
 from benchmarks.settings import LOADS, MAIN_LOAD, job_of
@@ -86,7 +86,7 @@ def measure(settings: Settings) -> dict[str, Any]:
     return {"loads": loads, "left_out": settings.left_out()}
 
 
-SHORT = (MSGSPEC, SIMDJSON, OFFICIAL, BASETEN, "json")
+SHORT = (MSGSPEC, NATIVE, OFFICIAL, BASETEN, "json")
 """Who is in the short table."""
 
 

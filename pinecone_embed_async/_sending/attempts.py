@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pinecone_embed_async._planning import LearnedLimits, PlannedRequest
     from pinecone_embed_async._rate_limit import ConcurrencyLimiter, Permit, Priority
-    from pinecone_embed_async._sending.decode_gate import DecodeGate
+    from pinecone_embed_async._sending.decode_gate import DecodeGate, DecodeThread
     from pinecone_embed_async._sending.engine import Engine
     from pinecone_embed_async._sending.network import LoopState
     from pinecone_embed_async._telemetry import ObservedCall
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 SMALL = 8
 """The rest of an answer is small if it is less than one in so many parts of a slice: it then decodes in less than a fifth
 of a millisecond, and the event loop is not yielded for it."""
+
+AT_ONCE = 2**16
+"""Bytes that are decoded at once if they are the last of an answer: it takes 50 microseconds, and so does the thread."""
 
 
 async def get(engine: Engine, path: str, query: Mapping[str, str], *, is_tried_once: bool = False) -> bytes:
@@ -244,7 +247,7 @@ class Sender:
             dimension=results.dimension,
             rows=lambda dimension: results.rows(request, dimension),
         )
-        return _Decoding(decoder, state.gate, self._priority, state.decoder.slice_bytes)
+        return _Decoding(decoder, state.gate, self._priority, state.decoder.slice_bytes, state.thread)
 
     async def _settle(
         self, request: PlannedRequest, decoding: _Decoding, redactor: Redactor, observation: RequestObservation | None
@@ -253,7 +256,7 @@ class Sender:
         counters, decoder = self._engine.counters, decoding.decoder
         invalid: EmbedError | None = None
         answer: Answer | None = None
-        await decoding.catch_up()
+        await decoding.catch_up(to_end=True)
         is_small = decoder.left * SMALL < decoding.slice_bytes
         while answer is None and invalid is None:
             async with decoding.gate.passing(decoding.priority, is_small=is_small):
@@ -277,23 +280,32 @@ class Sender:
 
 
 class _Decoding(msgspec.Struct, eq=False):
-    """Decodes an answer while it arrives, slice by slice through the decode gate."""
+    """Decodes an answer while it arrives, slice by slice through the decode gate, beside the loop if there is a thread."""
 
     decoder: StreamingDecoder
     gate: DecodeGate
     priority: Priority
     slice_bytes: int
+    thread: DecodeThread | None
 
     async def take(self, piece: bytes) -> None:
         """Take the next piece of the body."""
         self.decoder.add(piece)
         await self.catch_up()
 
-    async def catch_up(self) -> None:
-        """Decode until less than a slice is left."""
-        while self.decoder.undecoded >= self.slice_bytes:
-            async with self.gate.passing(self.priority):
-                self.decoder.decode(self.slice_bytes)
+    async def catch_up(self, *, to_end: bool = False) -> None:
+        """Decode until less than a slice is left; `to_end` until there is so little that a thread is not worth it."""
+        least = AT_ONCE if to_end and self.thread is not None else self.slice_bytes
+        while self.decoder.undecoded >= least:
+            if self.thread is None:
+                async with self.gate.passing(self.priority):
+                    self.decoder.decode(self.slice_bytes)
+            else:
+                async with self.gate.passing(self.priority, is_small=True):
+                    # The matrix belongs to the loop's thread: the first row is decoded here.
+                    while self.decoder.undecoded and not self.decoder.has_matrix:
+                        self.decoder.decode(1)
+                    await self.thread.decode(self.decoder, self.slice_bytes)
 
 
 class _WholeBody:

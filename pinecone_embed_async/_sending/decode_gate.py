@@ -1,15 +1,21 @@
-"""The gate that admits one decode at a time."""
+"""The gate that admits one decode at a time, and the thread for big ones."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from pinecone_embed_async._foreign import until_done
+from pinecone_embed_async._threads import in_thread
+
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
     from types import TracebackType
 
     from pinecone_embed_async._rate_limit import Priority
+    from pinecone_embed_async._wire import StreamingDecoder
 
 MOST_IN_A_ROW = 8
 """Consecutive interactive answers that are decoded before a waiting bulk one."""
@@ -96,3 +102,56 @@ class _Passing:
                 await asyncio.sleep(0)
         finally:
             self._gate.leave()
+
+
+class DecodeThread:
+    """Decodes beside the event loop, in a thread that starts with the first big answer.
+
+    Args:
+        executor: runs it instead of a thread of its own; `None` for none.
+    """
+
+    def __init__(self, executor: Executor | None = None) -> None:
+        self._executor = executor
+        self._own: ThreadPoolExecutor | None = None
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"<DecodeThread {'closed' if self._is_closed else 'idle' if self._own is None else 'running'}>"
+
+    async def decode(self, decoder: StreamingDecoder, most: int) -> None:
+        """Decode up to `most` bytes. A caller that is cancelled waits for the step that is under way.
+
+        Once the thread is closed, it is done at once, on the loop.
+        """
+        if self._is_closed:
+            decoder.decode(most)
+            return
+        executor = self._executor
+        if executor is None:
+            executor = self._own = self._own or ThreadPoolExecutor(1, "pinecone-embed-decode")
+        work = executor.submit(decoder.decode, most)
+        future = asyncio.wrap_future(work)
+        try:
+            await asyncio.wait((future,))
+        except asyncio.CancelledError:
+            decoder.stop()
+            # Ends it at once if it has not begun: all threads of a caller's executor may be busy.
+            work.cancel()
+            await until_done(future)
+            raise
+        finally:
+            if future.done() and not future.cancelled():
+                # Retrieving the exception keeps asyncio from warning that nobody did.
+                future.exception()
+        future.result()
+
+    async def aclose(self) -> None:
+        """End the thread, after what it is decoding."""
+        self._is_closed = True
+        own, self._own = self._own, None
+        if own is not None:
+            try:
+                await in_thread(lambda: None, own)
+            finally:
+                own.shutdown()

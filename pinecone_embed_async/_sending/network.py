@@ -11,7 +11,7 @@ from pinecone_embed_async._errors import ClosedError, EmbedError, ResponseError,
 from pinecone_embed_async._foreign import Cancellations
 from pinecone_embed_async._rate_limit import ConcurrencyLimiter
 from pinecone_embed_async._sending.aiohttp_transport import AiohttpTransport
-from pinecone_embed_async._sending.decode_gate import DecodeGate
+from pinecone_embed_async._sending.decode_gate import DecodeGate, DecodeThread
 from pinecone_embed_async._sending.transport import TransportRequest
 from pinecone_embed_async._wire import choose_decoder, error_from_response
 
@@ -71,6 +71,7 @@ class LoopState:
         concurrency: limits the requests in flight.
         gate: limits what is decoded at once.
         decoder: decodes the answers.
+        thread: where big answers are decoded, by a decoder that releases the interpreter's lock; `None` for other decoders.
         exchanges: time-outs of the exchanges under way.
         was_closed: whether the client was closed.
     """
@@ -81,6 +82,7 @@ class LoopState:
     concurrency: ConcurrencyLimiter
     gate: DecodeGate
     decoder: Decoder
+    thread: DecodeThread | None
     exchanges: dict[asyncio.Timeout, None] = field(default_factory=dict)
     was_closed: bool = False
 
@@ -169,6 +171,7 @@ class Network:
                 executor=options.executor,
                 clock=self._clock,
             )
+        decoder = choose_decoder(options.decoder)
         return LoopState(
             process=process,
             transport=options.transport or cast("Transport", own),
@@ -176,7 +179,8 @@ class Network:
             # A shared quota refers to the limiter, so this must not keep a closed loop's leftovers alive.
             concurrency=ConcurrencyLimiter(options.max_concurrency, budget=self._budget),
             gate=DecodeGate(),
-            decoder=choose_decoder(options.decoder),
+            decoder=decoder,
+            thread=DecodeThread(options.executor) if decoder.releases_lock else None,
         )
 
     async def aclose(self) -> None:
@@ -190,8 +194,12 @@ class Network:
                     if not exchange.expired():
                         exchange.reschedule(0)
             finally:
-                if state.own is not None:
-                    await state.own.aclose()
+                try:
+                    if state.own is not None:
+                        await state.own.aclose()
+                finally:
+                    if state.thread is not None:
+                        await state.thread.aclose()
 
     def abandon(self) -> None:
         """Drop all connections without the loop's help, for a client that was never closed."""

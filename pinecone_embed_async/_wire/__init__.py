@@ -1,6 +1,13 @@
 """The wire format: encodes requests, and decodes and validates answers and errors."""
 
-from pinecone_embed_async._wire.decoding import DECODERS, Decoder, DecoderName, StreamingDecoder, choose_decoder
+from pinecone_embed_async._wire.decoding import (
+    DECODERS,
+    Decoder,
+    DecoderName,
+    StreamingDecoder,
+    choose_decoder,
+    installed_decoders,
+)
 from pinecone_embed_async._wire.errors import error_from_envelope, error_from_response, parse_retry_after
 from pinecone_embed_async._wire.judging import Answer, SparseBlock
 from pinecone_embed_async._wire.redaction import Redactor
@@ -32,5 +39,6 @@ __all__ = [
     "encode_request",
     "error_from_envelope",
     "error_from_response",
+    "installed_decoders",
     "parse_retry_after",
 ]

@@ -1,10 +1,9 @@
 """Decodes dense answers while they arrive: row after row into the caller's float32 matrix, the rest at the end.
 
-Numbers make up nearly all of an answer. So each row is cut out, converted by one of two decoders and written to its place.
-The rest, the frame, is an answer with a placeholder number for each row, a few kilobytes at most, and is judged by the
-same rules as an answer decoded whole. The two decoders return bit-equal rows: msgspec, which is always available, and
-simdjson, which creates no Python object per number. Any unusual answer is judged whole by msgspec once it is complete, item
-by item.
+Numbers make up nearly all of an answer. So its rows are cut out, converted by one of two decoders and written to their
+places, see `rows`. The rest, the frame, is an answer with a placeholder number for each row, a few kilobytes at most, and is
+judged by the same rules as an answer decoded whole. The decoders give bit-equal rows: the package's own native module, where
+it could be built, and msgspec. Any unusual answer is judged whole by msgspec once it is complete, item by item.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import importlib.util
 import math
 import struct
 import sys
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, overload
+from typing import TYPE_CHECKING, Literal, Protocol, cast, overload
 
 import msgspec
 import numpy as np
@@ -21,6 +20,7 @@ import numpy as np
 from pinecone_embed_async._checks import one_of
 from pinecone_embed_async._errors import ConfigurationError, ResponseError
 from pinecone_embed_async._wire.judging import Answer, WholeAnswer, has_more_rows, judge_frame
+from pinecone_embed_async._wire.rows import ConvertedRows, NativeRows
 from pinecone_embed_async._wire.strict_json import MOST_BYTES
 
 if TYPE_CHECKING:
@@ -29,24 +29,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pinecone_embed_async._wire.judging import RowsFor
+    from pinecone_embed_async._wire.rows import MatrixFor, Rows
     from pinecone_embed_async._wire.structs import VectorType
 
-    Convert = Callable[[bytes], NDArray[np.float64]]
-    """Reads a JSON array of numbers; raises one of `_UNREADABLE` for anything else."""
-
-DecoderName = Literal["msgspec", "simdjson"]
+DecoderName = Literal["native", "msgspec"]
 
 SMALL_PIECE, JOINED = 2**12, 2**16
 """Pieces smaller than the first are joined until they reach the second: a list of them would take many times their size."""
+
+LONGEST_STEP = 2**18
+"""Most bytes that are decoded in one go: so many of them may be left to decode once a decoder is stopped."""
 
 LONGEST_END = 2**16
 """Bytes after the last row that trigger a check for surplus rows: usually there is only usage."""
 
 LONGEST_ROW = 20_000
 """Longest first row by which memory for all is allocated; no index takes more. Longer rows are judged whole."""
-
-_UNREADABLE = (msgspec.DecodeError, ResponseError, ValueError, TypeError, RuntimeError)
-"""Errors of an invalid row. `ResponseError`: the sink expects another dimension."""
 
 
 class Decoder(Protocol):
@@ -55,6 +53,8 @@ class Decoder(Protocol):
     name: DecoderName
     slice_bytes: int
     """Bytes of an answer that it decodes in about a millisecond and a half; see docs/benchmarks.md."""
+    releases_lock: bool
+    """Whether a thread that decodes leaves the interpreter's lock to others."""
 
     def begin(self, *, count: int, vector_type: VectorType | None, dimension: int | None, rows: RowsFor) -> StreamingDecoder:
         """Start decoding an answer.
@@ -69,17 +69,50 @@ class Decoder(Protocol):
 
 
 def choose_decoder(name: DecoderName | None) -> Decoder:
-    """The decoder of that name; without a name simdjson if it is installed, else msgspec.
+    """The decoder of that name; without a name the fastest there is: native, then msgspec.
 
     Raises:
         ConfigurationError: the name is unknown, or the decoder is not installed.
     """
-    if name is None:
-        name = "simdjson" if importlib.util.find_spec("simdjson") else "msgspec"
-    name = cast("DecoderName", one_of("decoder", name, tuple(DECODERS)))
-    if name == "simdjson" and not importlib.util.find_spec("simdjson"):
-        raise ConfigurationError('decoder="simdjson" needs pip install "pinecone-embed-async[fast]"')
-    return DECODERS[name]()
+    if name is not None:
+        name = cast("DecoderName", one_of("decoder", name, tuple(DECODERS)))
+        if name not in installed_decoders():
+            raise ConfigurationError(
+                'decoder="native" needs a package built with a C compiler, GCC or Clang, on a 64-bit little-endian machine'
+            )
+        return DECODERS[name]()
+    return DECODERS[next(name for name in DECODERS if name in installed_decoders())]()
+
+
+def installed_decoders() -> tuple[DecoderName, ...]:
+    """The decoders that can be chosen here, the fastest first."""
+    is_built = importlib.util.find_spec("pinecone_embed_async._wire._native") is not None
+    return tuple(name for name in DECODERS if is_built or name != "native")
+
+
+class NativeDecoder:
+    """Decodes with the native module, a whole piece at a time, without the interpreter's lock.
+
+    Args:
+        portable: forgo the processor's special instructions.
+    """
+
+    name: DecoderName = "native"
+    slice_bytes = 2**20
+    releases_lock = True
+
+    def __init__(self, *, portable: bool = False) -> None:
+        from pinecone_embed_async._wire import _native  # noqa: PLC0415 - optional, and imported only where it is used
+
+        def rows(count: int, make: MatrixFor) -> Rows:
+            reader = _native.RowReader(count, MOST_BYTES, portable=portable)
+            return NativeRows(reader, make, _with_msgspec, odd=_native.ODD, too_long=_native.TOO_LONG)
+
+        self._rows = rows
+
+    def begin(self, *, count: int, vector_type: VectorType | None, dimension: int | None, rows: RowsFor) -> StreamingDecoder:
+        """See `Decoder.begin`."""
+        return StreamingDecoder(self._rows, count=count, vector_type=vector_type, dimension=dimension, rows=rows)
 
 
 class MsgspecDecoder:
@@ -87,38 +120,22 @@ class MsgspecDecoder:
 
     name: DecoderName = "msgspec"
     slice_bytes = 2**19
+    releases_lock = False
 
     def begin(self, *, count: int, vector_type: VectorType | None, dimension: int | None, rows: RowsFor) -> StreamingDecoder:
         """See `Decoder.begin`."""
-        return StreamingDecoder(_with_msgspec, count=count, vector_type=vector_type, dimension=dimension, rows=rows)
 
+        def converted(count: int, make: MatrixFor) -> Rows:
+            return ConvertedRows(_with_msgspec, count, make)
 
-class SimdjsonDecoder:
-    """Decodes with simdjson; one parser, whose memory is reused for every row."""
-
-    name: DecoderName = "simdjson"
-    slice_bytes = 2**20
-
-    def __init__(self) -> None:
-        import simdjson  # noqa: PLC0415 - optional, and imported only where it is used
-
-        parse, from_buffer = simdjson.Parser().parse, np.frombuffer
-
-        def convert(row: bytes) -> NDArray[np.float64]:
-            array: Any = parse(row)
-            return from_buffer(array.as_buffer(of_type="d"))
-
-        self._convert = convert
-
-    def begin(self, *, count: int, vector_type: VectorType | None, dimension: int | None, rows: RowsFor) -> StreamingDecoder:
-        """See `Decoder.begin`."""
-        return StreamingDecoder(self._convert, count=count, vector_type=vector_type, dimension=dimension, rows=rows)
+        return StreamingDecoder(converted, count=count, vector_type=vector_type, dimension=dimension, rows=rows)
 
 
 DECODERS: Mapping[DecoderName, Callable[[], Decoder]] = {
+    "native": NativeDecoder,
     "msgspec": MsgspecDecoder,
-    "simdjson": SimdjsonDecoder,
 }
+"""All decoders, the fastest first."""
 
 _list_of_floats = msgspec.json.Decoder(list[float]).decode
 
@@ -132,15 +149,14 @@ def _with_msgspec(row: bytes) -> NDArray[np.float64]:
 class StreamingDecoder:
     """Decodes one answer as it arrives: `add` its pieces, `decode` now and then, `finish`.
 
-    The first `[` of a dense answer opens `data`, and each of the next `count` ones opens a row, which ends at the next `]`.
-    Where that does not hold, because of strings or unknown keys, a row is not an array of numbers or the frame does not
-    have the placeholders in their places.
+    What `Rows` takes for a row is one only where the frame has the placeholders in their places: strings and unknown keys
+    may have brackets too.
 
     A piece is freed once its rows are in the caller's matrix. If the body is needed after all, the rows are encoded as JSON
     again, which decodes to the same float32 numbers.
 
     Args:
-        convert: converts a row.
+        rows_of: takes the count and what makes the matrix; returns what cuts out the rows and places them.
         count: inputs of the request.
         vector_type: expected vector type; `None` if the answer decides.
         dimension: expected numbers per row; `None` if the answer decides.
@@ -151,38 +167,45 @@ class StreamingDecoder:
     """
 
     def __init__(
-        self, convert: Convert, *, count: int, vector_type: VectorType | None, dimension: int | None, rows: RowsFor
+        self,
+        rows_of: Callable[[int, MatrixFor], Rows],
+        *,
+        count: int,
+        vector_type: VectorType | None,
+        dimension: int | None,
+        rows: RowsFor,
     ) -> None:
-        self._convert = convert
         self._count = count
         self._vector_type = vector_type
         self._dimension = dimension
         self._rows = rows
+        self._rows_of = rows_of
+        self._placed = self._new_rows()
         self._pieces: list[bytes] = []
         self._small = bytearray()
         self._next = self._position = 0
-        # The bytes before each row; the parts so far of the next such gap, and of a row that ends in a later piece.
-        self._gaps: list[bytes] = []
-        self._gap: list[bytes] = []
-        self._partial: list[bytes] = []
-        self._partial_bytes = 0
-        # -1 before `data`.
-        self._row = -1
-        self._matrix: NDArray[np.float32] | None = None
         # The first answer fixes the dimension for all others, so it must be judged before its dimension is passed on.
         self._is_in_place = vector_type == "dense" and dimension is not None
         self._is_usual = vector_type != "sparse"
+        self._is_end_checked = False
+        self._is_stopped = False
         self._body: bytes | None = None
-        # Bytes after the last row, until they are checked for surplus rows.
-        self._bytes_after = 0
         self._refusal: str | None = None
         self._whole: WholeAnswer | None = None
         self._size = 0
         self.undecoded = 0
 
     def __repr__(self) -> str:
-        state = f"{max(self._row, 0)} of {self._count} rows" if self._is_usual else "unusual"
+        state = f"{self._placed.row} of {self._count} rows" if self._is_usual else "unusual"
         return f"<StreamingDecoder {state}, {self.undecoded} bytes undecoded>"
+
+    def _new_rows(self) -> Rows:
+        return self._rows_of(self._count, self._make_matrix)
+
+    @property
+    def has_matrix(self) -> bool:
+        """Whether `decode` needs the caller's matrix no more: it has it, or the answer is unusual."""
+        return self._placed.matrix is not None or not self._is_usual
 
     @property
     def left(self) -> int:
@@ -219,25 +242,28 @@ class StreamingDecoder:
             most: bytes after which no further row is started.
         """
         self._join_small()
-        # A number beyond float32's range silently becomes an infinity, which is found at the end.
-        with np.errstate(over="ignore"):
-            while self.undecoded and most > 0:
-                most -= self._decode_in_piece(most)
-                if self._bytes_after > LONGEST_END:
-                    self._check_surplus()
-                if not self._is_usual:
-                    self.undecoded = 0
+        while self.undecoded and most > 0 and not self._is_stopped:
+            most -= self._decode_in_piece(min(most, LONGEST_STEP))
+            if not self._is_end_checked and self._placed.bytes_behind > LONGEST_END:
+                self._check_surplus()
+            if not self._is_usual:
+                self.undecoded = 0
+
+    def stop(self) -> None:
+        """End a `decode` that runs in another thread after the step that it is at; nothing more is decoded."""
+        self._is_stopped = True
 
     def _check_surplus(self) -> None:
         """Refuse the answer if it has surplus rows; checked once."""
-        self._bytes_after = -sys.maxsize
-        if has_more_rows(self._gaps, b"".join(self._gap), self._count):
+        self._is_end_checked = True
+        if has_more_rows(self._placed.gaps, self._placed.rest, self._count):
             self._refuse(f"expected {self._count} embeddings, got more at `$.data`")
 
     def _refuse(self, refusal: str) -> None:
         """Refuse the answer, and free everything."""
         self._refusal, self._is_usual, self.undecoded = refusal, False, 0
-        self._small, self._pieces, self._gap, self._partial, self._body = bytearray(), [], [], [], b""
+        self._small, self._pieces, self._body = bytearray(), [], b""
+        self._placed = self._new_rows()
 
     @overload
     def finish(self) -> Answer: ...
@@ -262,6 +288,9 @@ class StreamingDecoder:
             answer = self._finish_usual()
             if answer is not None:
                 return answer
+            if not self._is_in_place:
+                # The pieces are the body.
+                self._placed = self._new_rows()
             body = self.body()
             self._pieces = []
             self._whole = WholeAnswer(body, count=self._count, vector_type=self._vector_type, dimension=self._dimension)
@@ -276,31 +305,24 @@ class StreamingDecoder:
             self._join_small()
             if self._is_in_place:
                 rest = [piece[self._position :] for piece in self._pieces[self._next : self._next + 1]]
-                parts = [*self._encode_rows(), *self._gap, *self._partial, *rest, *self._pieces[self._next + 1 :]]
+                placed = self._placed
+                parts = [*self._encode_rows(), placed.rest, placed.kept, *rest, *self._pieces[self._next + 1 :]]
             else:
                 parts = self._pieces
             self._body = b"".join(parts)
         return self._body
 
     def _encode_rows(self) -> Iterator[bytes]:
-        if self._matrix is not None:
-            for gap, row in zip(self._gaps, self._matrix, strict=False):
+        if self._placed.matrix is not None:
+            for gap, row in zip(self._placed.gaps, self._placed.matrix, strict=False):
                 yield gap
                 yield _numbers(row)
 
     def _decode_in_piece(self, most: int) -> int:
         """Process a piece, for at least one row or to its end; return the number of bytes."""
         piece, start = self._pieces[self._next], self._position
-        if self._partial:
-            position = self._end_row(piece, start)
-        elif self._row < 0:
-            position = self._find_data(piece, start)
-        elif self._row < self._count:
-            position = self._decode_rows(piece, start, min(len(piece), start + most))
-        else:
-            self._gap.append(piece[start:])
-            position = len(piece)
-            self._bytes_after += position - start
+        position = self._placed.read(piece, start, most)
+        self._is_usual = self._placed.is_usual
         if position == len(piece):
             if self._is_in_place:
                 self._pieces[self._next] = b""
@@ -310,75 +332,6 @@ class StreamingDecoder:
         self.undecoded -= position - start
         return position - start
 
-    def _find_data(self, piece: bytes, position: int) -> int:
-        opening = piece.find(b"[", position)
-        after = opening + 1 or len(piece)
-        self._gap.append(piece[position:after])
-        if opening >= 0:
-            self._row = 0
-        return after
-
-    def _decode_rows(self, piece: bytes, position: int, stop: int) -> int:
-        """Write the whole rows of a piece to their places, and keep the start of the next."""
-        find, convert, gaps = piece.find, self._convert, self._gaps
-        row, count, matrix = self._row, self._count, self._matrix
-        # The brackets around a row belong to the gaps.
-        while position < stop and row < count:
-            opening = find(b"[", position)
-            if opening < 0:
-                self._gap.append(piece[position:])
-                position = len(piece)
-                break
-            end = find(b"]", opening)
-            if end < 0:
-                self._gap.append(piece[position:opening])
-                self._partial.append(piece[opening:])
-                self._partial_bytes = len(piece) - opening
-                position = len(piece)
-                break
-            if end - opening > MOST_BYTES:
-                self._is_usual = False
-                break
-            try:
-                values = convert(piece[opening : end + 1])
-                length = len(values)
-                if matrix is None:
-                    matrix = self._matrix = self._make_matrix(length)
-            except _UNREADABLE:
-                self._is_usual = False
-                break
-            # Checked here, because numpy would broadcast a single number to the whole row.
-            if not length or length != matrix.shape[1]:
-                self._is_usual = False
-                break
-            matrix[row] = values
-            gap = piece[position : opening + 1]
-            if self._gap:
-                gap = b"".join([*self._gap, gap])
-                self._gap.clear()
-            gaps.append(gap)
-            row += 1
-            position = end
-        self._row = row
-        return position
-
-    def _end_row(self, piece: bytes, position: int) -> int:
-        """Write a row that started in an earlier piece, if it ends in this one."""
-        end = piece.find(b"]", position)
-        if end < 0:
-            self._partial.append(piece[position:])
-            self._partial_bytes += len(piece) - position
-            if self._partial_bytes > MOST_BYTES:
-                self._is_usual = False
-            return len(piece)
-        partial, self._partial = self._partial, []
-        row = b"".join([*partial, piece[position : end + 1]])
-        self._decode_rows(row, 0, 1)
-        if not self._is_usual:
-            self._partial = partial
-            return position
-        return end
-
     def _make_matrix(self, length: int) -> NDArray[np.float32]:
         if self._dimension is None and length > LONGEST_ROW:
             raise ValueError
@@ -387,13 +340,14 @@ class StreamingDecoder:
 
     def _finish_usual(self) -> Answer | None:
         """The answer, if all its rows are in their places and the rest is not unusual; else `None`."""
-        if not self._is_usual or self._partial or self._row != self._count or self._matrix is None:
+        placed = self._placed
+        if not self._is_usual or placed.row != self._count or placed.matrix is None or placed.bytes_behind > MOST_BYTES:
             return None
-        answer = judge_frame(self._gaps, b"".join(self._gap))
-        if answer is None or not np.isfinite(self._matrix).all():
+        answer = judge_frame(placed.gaps, placed.rest)
+        if answer is None or not placed.is_finite:
             return None
         if not self._is_in_place:
-            self._rows(self._matrix.shape[1])[:] = self._matrix
+            self._rows(placed.matrix.shape[1])[:] = placed.matrix
         return answer
 
 

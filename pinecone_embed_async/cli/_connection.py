@@ -24,7 +24,7 @@ class Settings:
         quota: Limits, or the name of a plan; learned if `None`.
         concurrency: Requests in flight at most.
         batch_size: Inputs per request at most.
-        decoder: The decoder of answers, `"msgspec"` or `"simdjson"`; checked by the client.
+        decoder: The decoder of answers, `"native"` or `"msgspec"`; checked by the client.
         base_url: The service's address.
         allow_http: Whether the address may be plain HTTP to another machine.
         emulator: Whether an emulator beside the client answers, without a key.

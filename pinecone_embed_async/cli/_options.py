@@ -74,7 +74,7 @@ Concurrency = Annotated[
 DecoderOption = Annotated[
     str | None,
     typer.Option(
-        "--decoder", metavar="msgspec|simdjson", help="What reads the answers. Default: the faster one that is installed."
+        "--decoder", metavar="native|msgspec", help="What reads the answers. Default: the faster one that is installed."
     ),
 ]
 QuotaOption = Annotated[

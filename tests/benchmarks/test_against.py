@@ -76,7 +76,7 @@ def test_a_checkout_whose_code_fails_ends_the_run(checkout: Path) -> None:
         (("--against", "no-such-folder"), "--against must be a checkout of this project, got no-such-folder"),
         (("decoding", "--against", "."), "unknown 'decoding'; suites with --against: throughput, single"),
         (("--against", ".", "--plots", "."), "--plots draws nothing"),
-        (("--against", ".", "--only", "official"), "--only: with --against there are msgspec, simdjson"),
+        (("--against", ".", "--only", "official"), "--only: with --against there are msgspec, native"),
     ],
 )
 def test_misuse_is_told_at_once(arguments: tuple[str, ...], said: str) -> None:

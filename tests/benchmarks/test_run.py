@@ -21,7 +21,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.timeout(180)
 def test_a_small_run_measures_compares_and_draws(tmp_path: Path) -> None:
-    names = ["simdjson", "official", "floor"]
+    names = ["native", "official", "floor"]
     suites = ["throughput", "decoding", "filling", "redacting"]
     process = run(
         *suites,
@@ -56,7 +56,7 @@ def test_everybody_can_still_be_measured(tmp_path: Path) -> None:
     [
         (("nothing",), "unknown 'nothing'"),
         (("throughput", "--only", "nobody"), "unknown 'nobody'"),
-        (("decoding", "--only", "simdjson"), "none of which is chosen"),
+        (("decoding", "--only", "native"), "none of which is chosen"),
         (("single", "--loads", "sparse-half"), "not chosen"),
         (("--scale", "0"), "--scale"),
         (("--json", "no-such-folder/run.json"), "no folder"),

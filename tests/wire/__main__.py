@@ -1,4 +1,4 @@
-"""Bodies from seeds: compares both decoders with the standard library.
+"""Bodies from seeds: compares all decoders with the standard library.
 
     python -m tests.wire --bodies 100000 --start 0
 

@@ -1,4 +1,4 @@
-"""Draws valid and odd bodies, and compares the results of both decoders with those of `json`."""
+"""Draws valid and odd bodies, and compares the results of all decoders with those of `json`."""
 
 import json
 from random import Random
@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pinecone_embed_async import ResponseError
-from pinecone_embed_async._wire import DECODERS, Answer, Decoder, VectorType, choose_decoder
+from pinecone_embed_async._wire import Answer, Decoder, VectorType
 from tests.wire.reading import decode as read_with
+from tests.wire.reading import installed
 from tests.wire.spelling import (
     STRINGS,
     Contents,
@@ -24,7 +25,7 @@ from tests.wire.spelling import (
 )
 
 # The same decoders throughout: what one body leaves behind must not change how the next is read.
-LASTING = {name: choose_decoder(name) for name in DECODERS}
+LASTING = installed()
 
 
 def number(draws: Random) -> float:
@@ -173,7 +174,7 @@ def expected(body: bytes, **asked: Any) -> Contents | None:
 
 
 def check(body: bytes, **asked: Any) -> bool:
-    """Both decoders read what the standard library reads, and refuse what the rules refuse; returns whether it was read.
+    """All decoders read what the standard library reads, and refuse what the rules refuse; returns whether it was read.
 
     The same if the body comes in pieces, cut anywhere.
     """

@@ -1,8 +1,35 @@
-"""Reads a body with a decoder, in one piece or in many."""
+"""The decoders that are tested, and what reads a body with one, in one piece or in many."""
 
-from typing import Any
+from typing import Any, cast
 
-from pinecone_embed_async._wire import Answer, Decoder
+import pytest
+
+from pinecone_embed_async._wire import DECODERS as NAMES
+from pinecone_embed_async._wire import Answer, Decoder, DecoderName, choose_decoder, installed_decoders
+from pinecone_embed_async._wire.decoding import NativeDecoder
+
+PORTABLE = "native, portable"
+DECODERS = (*NAMES, PORTABLE)
+"""All of them, and the native one without the processor's special instructions."""
+
+NEEDS_NATIVE = pytest.mark.skipif(
+    "native" not in installed_decoders(), reason="the native module is not built: it needs a C compiler"
+)
+
+
+def decoder_of(name: str) -> Decoder:
+    """The decoder of that name; skips the test if it is not installed."""
+    plain = cast("DecoderName", name.partition(",")[0])
+    if plain not in installed_decoders():
+        pytest.skip(f"the decoder {plain!r} is not installed: it needs a C compiler")
+    if name == PORTABLE:
+        return NativeDecoder(portable=True)
+    return choose_decoder(plain)
+
+
+def installed() -> dict[str, Decoder]:
+    """All decoders that are installed."""
+    return {name: decoder_of(name) for name in DECODERS if name.partition(",")[0] in installed_decoders()}
 
 
 def decode(decoder: Decoder, body: bytes, *, cuts: tuple[int, ...] = (), most: int | None = None, **asked: Any) -> Answer:

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from pinecone_embed_async import EmbedClient, MockResponse, MockTransport, ResponseError
-from pinecone_embed_async._wire import DECODERS, Decoder, StreamingDecoder, choose_decoder
-from tests.wire.reading import decode
+from pinecone_embed_async._wire import Decoder, StreamingDecoder
+from tests.wire.reading import DECODERS, decode, decoder_of
 
 ROWS = np.array([[0.5, -1, 2e-3], [7, 0, -0.0], [1e-45, 3.4e38, 9]], np.float32)
 BODY = json.dumps(
@@ -26,9 +26,9 @@ BODY = json.dumps(
 ).encode()
 
 
-@pytest.fixture(params=sorted(DECODERS))
+@pytest.fixture(params=DECODERS)
 def decoder(request: pytest.FixtureRequest) -> Decoder:
-    return choose_decoder(request.param)
+    return decoder_of(request.param)
 
 
 class Rows:

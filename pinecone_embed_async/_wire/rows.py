@@ -1,0 +1,276 @@
+"""Cuts answers that arrive in pieces into rows, which are written to their places, and the bytes between them.
+
+The first `[` of a dense answer opens `data`, and each of the next `count` ones opens a row, which ends at the next `]`.
+Whether that holds is judged later, by the bytes between the rows. Two classes do the same: one cuts and lets a library
+convert each row, the other is the native module.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+import numpy as np
+
+from pinecone_embed_async._errors import ResponseError
+from pinecone_embed_async._wire.judging import MOST_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from pinecone_embed_async._wire import _native
+
+    Convert = Callable[[bytes], NDArray[np.float64]]
+    """Reads a JSON array of numbers; raises one of `_UNREADABLE` for anything else."""
+
+    MatrixFor = Callable[[int], NDArray[np.float32]]
+    """Takes the length of the first row; returns the matrix to write to; raises one of `_UNREADABLE` if it must not be."""
+
+_UNREADABLE = (msgspec.DecodeError, ResponseError, ValueError, TypeError, RuntimeError)
+"""Errors of an invalid row. `ResponseError`: the sink expects another dimension."""
+
+
+class Rows(Protocol):
+    """The rows of an answer, as far as they have arrived."""
+
+    is_usual: bool
+    """Whether every row so far is an array of numbers of the right length; nothing more is read otherwise."""
+    matrix: NDArray[np.float32] | None
+    """(count, dimension), `None` before the first row."""
+
+    @property
+    def row(self) -> int:
+        """Number of rows in their places."""
+
+    @property
+    def gaps(self) -> list[bytes]:
+        """The bytes before each row in its place; the brackets around rows belong to them."""
+
+    @property
+    def rest(self) -> bytes:
+        """The bytes after the last of them, without those of `kept`."""
+
+    @property
+    def kept(self) -> bytes:
+        """A row that has not ended, or is unusual, from its opening bracket on."""
+
+    @property
+    def bytes_behind(self) -> int:
+        """Bytes after the last row of all; 0 before it is in its place."""
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all numbers in their places are; one beyond float32's range silently becomes an infinity."""
+
+    def read(self, piece: bytes, position: int, most: int) -> int:
+        """Place the rows of a piece, and keep the start of one that does not end in it.
+
+        Args:
+            piece: the next piece, or one that has been read in part.
+            position: where to go on in it.
+            most: bytes after which no further row is started.
+
+        Returns:
+            The position up to which it has been read.
+        """
+
+
+class ConvertedRows:
+    """Cuts out each row and lets a library convert it.
+
+    Args:
+        convert: converts a row.
+        count: expected number of rows.
+        make: makes the matrix.
+    """
+
+    def __init__(self, convert: Convert, count: int, make: MatrixFor) -> None:
+        self._convert = convert
+        self._count = count
+        self._make = make
+        self._is_in_data = False
+        # The parts so far of the next gap, and of a row that ends in a later piece.
+        self._gap: list[bytes] = []
+        self._partial: list[bytes] = []
+        self._partial_bytes = 0
+        self.is_usual = True
+        self.matrix: NDArray[np.float32] | None = None
+        self.row = 0
+        self.gaps: list[bytes] = []
+        self.bytes_behind = 0
+
+    @property
+    def rest(self) -> bytes:
+        """See `Rows`."""
+        return b"".join(self._gap)
+
+    @property
+    def kept(self) -> bytes:
+        """See `Rows`."""
+        return b"".join(self._partial)
+
+    @property
+    def is_finite(self) -> bool:
+        """See `Rows`."""
+        return self.matrix is None or bool(np.isfinite(self.matrix).all())
+
+    def read(self, piece: bytes, position: int, most: int) -> int:
+        """See `Rows`."""
+        with np.errstate(over="ignore"):
+            if self._partial:
+                return self._end_row(piece, position)
+            if not self._is_in_data:
+                return self._find_data(piece, position)
+            if self.row < self._count:
+                return self._place_rows(piece, position, min(len(piece), position + most))
+        self._gap.append(piece[position:])
+        self.bytes_behind += len(piece) - position
+        return len(piece)
+
+    def _find_data(self, piece: bytes, position: int) -> int:
+        opening = piece.find(b"[", position)
+        after = opening + 1 or len(piece)
+        self._gap.append(piece[position:after])
+        self._is_in_data = opening >= 0
+        return after
+
+    def _place_rows(self, piece: bytes, position: int, stop: int) -> int:
+        """Write the whole rows of a piece to their places, and keep the start of the next."""
+        find, convert, gaps = piece.find, self._convert, self.gaps
+        row, count, matrix = self.row, self._count, self.matrix
+        while position < stop and row < count:
+            opening = find(b"[", position)
+            if opening < 0:
+                self._gap.append(piece[position:])
+                position = len(piece)
+                break
+            end = find(b"]", opening)
+            if end < 0:
+                self._gap.append(piece[position:opening])
+                self._partial.append(piece[opening:])
+                self._partial_bytes = len(piece) - opening
+                position = len(piece)
+                break
+            if end - opening > MOST_BYTES:
+                self.is_usual = False
+                break
+            try:
+                values = convert(piece[opening : end + 1])
+                if matrix is None:
+                    matrix = self.matrix = self._make(len(values))
+                _place(matrix, row, values)
+            except _UNREADABLE:
+                self.is_usual = False
+                break
+            gap = piece[position : opening + 1]
+            if self._gap:
+                gap = b"".join([*self._gap, gap])
+                self._gap.clear()
+            gaps.append(gap)
+            row += 1
+            position = end
+        self.row = row
+        return position
+
+    def _end_row(self, piece: bytes, position: int) -> int:
+        """Write a row that started in an earlier piece, if it ends in this one."""
+        end = piece.find(b"]", position)
+        if end < 0:
+            self._partial.append(piece[position:])
+            self._partial_bytes += len(piece) - position
+            if self._partial_bytes > MOST_BYTES:
+                self.is_usual = False
+            return len(piece)
+        partial, self._partial = self._partial, []
+        row = b"".join([*partial, piece[position : end + 1]])
+        self._place_rows(row, 0, 1)
+        if not self.is_usual:
+            self._partial = partial
+            return position
+        return end
+
+
+class NativeRows:
+    """Lets the native module cut out the rows and convert them.
+
+    `read` may be called in a thread: while the module works, it has not the interpreter's lock, and other use of this object
+    raises `RuntimeError`.
+
+    Args:
+        reader: the native module's part.
+        make: makes the matrix.
+        convert: converts a row with a number that the module leaves to others: one of very many digits, or out of range.
+        odd: the module's outcome for such a row, and for the first one.
+        too_long: its outcome for a row of too many bytes.
+    """
+
+    def __init__(self, reader: _native.RowReader, make: MatrixFor, convert: Convert, *, odd: int, too_long: int) -> None:
+        self._reader = reader
+        self._make = make
+        self._convert = convert
+        self._odd = odd
+        self._too_long = too_long
+        self.is_usual = True
+        self.is_finite = True
+        self.matrix: NDArray[np.float32] | None = None
+
+    @property
+    def row(self) -> int:
+        """See `Rows`."""
+        return self._reader.row
+
+    @property
+    def gaps(self) -> list[bytes]:
+        """See `Rows`."""
+        return self._reader.gaps
+
+    @property
+    def rest(self) -> bytes:
+        """See `Rows`."""
+        return self._reader.rest
+
+    @property
+    def kept(self) -> bytes:
+        """See `Rows`."""
+        return self._reader.kept
+
+    @property
+    def bytes_behind(self) -> int:
+        """See `Rows`."""
+        return self._reader.rest_length if self._reader.row == self._reader.count else 0
+
+    def read(self, piece: bytes, position: int, most: int) -> int:
+        """See `Rows`."""
+        outcome, position = self._reader.read(piece, position, most)
+        try:
+            if outcome == self._odd:
+                matrix = self.matrix
+                if matrix is None:
+                    matrix = self.matrix = self._make(self._reader.kept.count(b",") + 1)
+                    self._reader.attach(matrix)
+                    outcome, position = self._reader.read(piece, position, 0)
+                if outcome == self._odd:
+                    self._place(matrix)
+            self.is_usual = outcome != self._too_long
+        except _UNREADABLE:
+            self.is_usual = False
+            # The kept row's closing bracket, where the module stops, is part of `kept`.
+            return position + 1
+        return position
+
+    def _place(self, matrix: NDArray[np.float32]) -> None:
+        """Convert the kept row, which is odd, and write it to its place."""
+        row = self._reader.row
+        with np.errstate(over="ignore"):
+            _place(matrix, row, self._convert(self._reader.kept))
+        self.is_finite &= bool(np.isfinite(matrix[row]).all())
+        self._reader.accept()
+
+
+def _place(matrix: NDArray[np.float32], row: int, values: NDArray[np.float64]) -> None:
+    # Checked here, because numpy would broadcast a single number to the whole row.
+    if not len(values) or len(values) != matrix.shape[1]:
+        raise ValueError(f"expected {matrix.shape[1]} numbers, got {len(values)}")
+    matrix[row] = values
