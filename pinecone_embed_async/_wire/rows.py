@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from pinecone_embed_async._errors import ResponseError
-from pinecone_embed_async._wire.judging import MOST_BYTES
+from pinecone_embed_async._wire.strict_json import MOST_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
