@@ -212,6 +212,10 @@ class PlannedRequest(Attempts):
         """Estimated tokens."""
         return self.load.tokens
 
+    def rows(self, dimension: int) -> NDArray[np.float32]:
+        """The matrix that its answer is written to; see `Results.rows`."""
+        return self.results.rows(self, dimension)
+
     def parts(self, count: int, limits: RequestLimits) -> list[PlannedRequest]:
         """The same inputs in requests of at most `count` inputs, in order."""
         whole = range(len(self.texts))

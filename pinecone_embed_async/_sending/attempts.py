@@ -240,12 +240,11 @@ class Sender:
             self._engine.counters.unreadable_answers += 1
 
     def _decoding(self, state: LoopState, request: PlannedRequest) -> _Decoding:
-        results = request.results
         decoder = state.decoder.begin(
             count=len(request.texts),
             vector_type=self._engine.vector_type,
-            dimension=results.dimension,
-            rows=lambda dimension: results.rows(request, dimension),
+            dimension=request.results.dimension,
+            rows=request,
         )
         return _Decoding(decoder, state.gate, self._priority, state.decoder.slice_bytes, state.thread)
 

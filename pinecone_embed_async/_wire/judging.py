@@ -8,7 +8,7 @@ import secrets
 import sys
 from array import array
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -32,14 +32,22 @@ from pinecone_embed_async._wire.usage import billed_tokens, check_usage
 _T = TypeVar("_T")
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from pinecone_embed_async._wire.structs import VectorType
 
-    RowsFor = Callable[[int], NDArray[np.float32]]
-    """Takes the dimension; returns the float32 matrix (inputs of the request, dimension) to write the rows into."""
+
+class RowSource(Protocol):
+    """Has the matrix that the rows of an answer are written to."""
+
+    def rows(self, dimension: int) -> NDArray[np.float32]:
+        """The matrix, float32 of shape (inputs of the request, dimension).
+
+        Raises:
+            ResponseError: an earlier answer had another dimension.
+        """
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -144,7 +152,7 @@ class WholeAnswer:
                 if self._is_plain or _is_plain(self._data(), self._marks, self._raws):
                     self._checked = self._count
 
-    def finish(self, rows: RowsFor) -> Answer:
+    def finish(self, rows: RowSource) -> Answer:
         """Judge the remaining items and the answer as a whole.
 
         Args:
@@ -215,7 +223,7 @@ class WholeAnswer:
         check_form(beside)
         refuse_duplicates(pairs_of(beside), _Top.__struct_fields__, "$")
 
-    def _write_rows(self, rows: RowsFor) -> None:
+    def _write_rows(self, rows: RowSource) -> None:
         # All lengths are judged before `rows` is called, which may fix the dimension for later answers.
         wanted = self._lengths[0] if self._dimension is None else self._dimension
         for position, length in enumerate(self._lengths):
@@ -224,7 +232,7 @@ class WholeAnswer:
         if wanted == 0:
             raise ResponseError("the rows are empty at `$.data[0].values`")
         values = self._finite_values("values")
-        rows(wanted)[:] = values.reshape(self._count, wanted)
+        rows.rows(wanted)[:] = values.reshape(self._count, wanted)
 
     def _sparse_block(self) -> SparseBlock:
         values, indices = self._finite_values("sparse_values"), np.frombuffer(self._indices, np.uint32)

@@ -7,6 +7,7 @@ convert each row, the other is the native module.
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -16,20 +17,19 @@ from pinecone_embed_async._errors import ResponseError
 from pinecone_embed_async._wire.strict_json import MOST_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from pinecone_embed_async._wire import _native
 
-    Convert = Callable[[bytes], NDArray[np.float64]]
-    """Reads a JSON array of numbers; raises one of `_UNREADABLE` for anything else."""
-
-    MatrixFor = Callable[[int], NDArray[np.float32]]
-    """Takes the length of the first row; returns the matrix to write to; raises one of `_UNREADABLE` if it must not be."""
-
 _UNREADABLE = (msgspec.DecodeError, ResponseError, ValueError, TypeError, RuntimeError)
 """Errors of an invalid row. `ResponseError`: the sink expects another dimension."""
+
+
+class MatrixMaker(Protocol):
+    """Makes the matrix that rows are written to."""
+
+    def make_matrix(self, length: int) -> NDArray[np.float32]:
+        """The matrix for rows of `length` numbers; raises one of `_UNREADABLE` if it must not be."""
 
 
 class Rows(Protocol):
@@ -81,15 +81,13 @@ class ConvertedRows:
     """Cuts out each row and lets a library convert it.
 
     Args:
-        convert: converts a row.
         count: expected number of rows.
-        make: makes the matrix.
+        maker: makes the matrix.
     """
 
-    def __init__(self, convert: Convert, count: int, make: MatrixFor) -> None:
-        self._convert = convert
+    def __init__(self, count: int, maker: MatrixMaker) -> None:
         self._count = count
-        self._make = make
+        self._maker = maker
         self._is_in_data = False
         # The parts so far of the next gap, and of a row that ends in a later piece.
         self._gap: list[bytes] = []
@@ -138,7 +136,7 @@ class ConvertedRows:
 
     def _place_rows(self, piece: bytes, position: int, stop: int) -> int:
         """Write the whole rows of a piece to their places, and keep the start of the next."""
-        find, convert, gaps = piece.find, self._convert, self.gaps
+        find, gaps = piece.find, self.gaps
         row, count, matrix = self.row, self._count, self.matrix
         while position < stop and row < count:
             opening = find(b"[", position)
@@ -157,9 +155,9 @@ class ConvertedRows:
                 self.is_usual = False
                 break
             try:
-                values = convert(piece[opening : end + 1])
+                values = floats_of(piece[opening : end + 1])
                 if matrix is None:
-                    matrix = self.matrix = self._make(len(values))
+                    matrix = self.matrix = self._maker.make_matrix(len(values))
                 _place(matrix, row, values)
             except _UNREADABLE:
                 self.is_usual = False
@@ -200,16 +198,14 @@ class NativeRows:
 
     Args:
         reader: the native module's part.
-        make: makes the matrix.
-        convert: converts a row with a number that the module leaves to others: one of very many digits, or out of range.
+        maker: makes the matrix.
         odd: the module's outcome for such a row, and for the first one.
         too_long: its outcome for a row of too many bytes.
     """
 
-    def __init__(self, reader: _native.RowReader, make: MatrixFor, convert: Convert, *, odd: int, too_long: int) -> None:
+    def __init__(self, reader: _native.RowReader, maker: MatrixMaker, *, odd: int, too_long: int) -> None:
         self._reader = reader
-        self._make = make
-        self._convert = convert
+        self._maker = maker
         self._odd = odd
         self._too_long = too_long
         self.is_usual = True
@@ -248,7 +244,7 @@ class NativeRows:
             if outcome == self._odd:
                 matrix = self.matrix
                 if matrix is None:
-                    matrix = self.matrix = self._make(self._reader.kept.count(b",") + 1)
+                    matrix = self.matrix = self._maker.make_matrix(self._reader.kept.count(b",") + 1)
                     self._reader.attach(matrix)
                     outcome, position = self._reader.read(piece, position, 0)
                 if outcome == self._odd:
@@ -264,7 +260,7 @@ class NativeRows:
         """Convert the kept row, which is odd, and write it to its place."""
         row = self._reader.row
         with np.errstate(over="ignore"):
-            _place(matrix, row, self._convert(self._reader.kept))
+            _place(matrix, row, floats_of(self._reader.kept))
         self.is_finite &= bool(np.isfinite(matrix[row]).all())
         self._reader.accept()
 
@@ -274,3 +270,13 @@ def _place(matrix: NDArray[np.float32], row: int, values: NDArray[np.float64]) -
     if not len(values) or len(values) != matrix.shape[1]:
         raise ValueError(f"expected {matrix.shape[1]} numbers, got {len(values)}")
     matrix[row] = values
+
+
+_list_of_floats = msgspec.json.Decoder(list[float]).decode
+
+
+def floats_of(row: bytes) -> NDArray[np.float64]:
+    """The numbers of a JSON array; raises one of `_UNREADABLE` for anything else."""
+    values = _list_of_floats(row)
+    # With 1024 values, three times as fast as np.fromiter and four times as fast as np.array.
+    return np.frombuffer(struct.pack(f"{len(values)}d", *values))

@@ -21,7 +21,7 @@ from pinecone_embed_async import DenseEmbeddings, EmbedClient, MockResponse, Moc
 from pinecone_embed_async._sending.decode_gate import DecodeThread
 from pinecone_embed_async._wire import StreamingDecoder, choose_decoder
 from tests.clock import settle
-from tests.wire.reading import NEEDS_NATIVE
+from tests.wire.reading import NEEDS_NATIVE, RowsOf
 
 ROOT = Path(__file__).parents[2]
 ROWS = np.random.default_rng(3).standard_normal((96, 1024)).astype(np.float32)
@@ -101,7 +101,7 @@ def begun() -> tuple[StreamingDecoder, NDArray[np.float32]]:
     """A decoder that has the whole body and has placed the first row."""
     matrix = np.zeros(ROWS.shape, np.float32)
     decoder = choose_decoder("native").begin(
-        count=len(ROWS), vector_type="dense", dimension=ROWS.shape[1], rows=lambda _: matrix
+        count=len(ROWS), vector_type="dense", dimension=ROWS.shape[1], rows=RowsOf(lambda _: matrix)
     )
     decoder.add(BODY)
     while not decoder.has_matrix:

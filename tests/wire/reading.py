@@ -1,8 +1,11 @@
 """The decoders that are tested, and what reads a body with one, in one piece or in many."""
 
+from collections.abc import Callable
 from typing import Any, cast
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pinecone_embed_async._wire import DECODERS as NAMES
 from pinecone_embed_async._wire import Answer, Decoder, DecoderName, choose_decoder, installed_decoders
@@ -32,6 +35,16 @@ def installed() -> dict[str, Decoder]:
     return {name: decoder_of(name) for name in DECODERS if name.partition(",")[0] in installed_decoders()}
 
 
+class RowsOf:
+    """Asks a function for the matrix."""
+
+    def __init__(self, rows: Callable[[int], NDArray[np.float32]]) -> None:
+        self._rows = rows
+
+    def rows(self, dimension: int) -> NDArray[np.float32]:
+        return self._rows(dimension)
+
+
 def decode(decoder: Decoder, body: bytes, *, cuts: tuple[int, ...] = (), most: int | None = None, **asked: Any) -> Answer:
     """Read a body.
 
@@ -42,7 +55,7 @@ def decode(decoder: Decoder, body: bytes, *, cuts: tuple[int, ...] = (), most: i
         most: bytes to decode after each piece; `None` for none before the end.
         asked: what `begin` takes.
     """
-    reading = decoder.begin(**asked)
+    reading = decoder.begin(**{**asked, "rows": RowsOf(asked["rows"])})
     for begin, end in zip((0, *cuts), (*cuts, len(body)), strict=True):
         reading.add(body[begin:end])
         if most is not None:

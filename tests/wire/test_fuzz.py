@@ -18,6 +18,7 @@ from pinecone_embed_async.emulator._answers import _sparse_item, dense_items
 from pinecone_embed_async.emulator._spoiling import spoil
 from tests.wire.__main__ import compare
 from tests.wire.bodies import LASTING, answer_of, asked_of, check, decode
+from tests.wire.reading import RowsOf
 from tests.wire.spelling import STRINGS, Token, parse, read_answer, spell, spoil_bytes, spoil_tree, tree_of, write
 
 pytestmark = pytest.mark.fuzz
@@ -83,7 +84,7 @@ def test_a_spoiled_answer_of_the_emulator_is_read_right_or_refused_and_spoils_no
                 count=asked["count"],
                 vector_type="dense",
                 dimension=None,
-                rows=lambda dimension: np.zeros((asked["count"], dimension), np.float32),
+                rows=RowsOf(lambda dimension: np.zeros((asked["count"], dimension), np.float32)),
             )
             reading.add(body)
             reading.decode()
