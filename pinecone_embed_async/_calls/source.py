@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._calls.batches import StreamBatches
     from pinecone_embed_async._clock import Clock, Timer
     from pinecone_embed_async._foreign import Neighbour
+    from pinecone_embed_async._options import StreamOptions
     from pinecone_embed_async._planning import PackedTexts, Packer
 
 ItemT = TypeVar("ItemT")
@@ -91,14 +92,11 @@ class SourceReader:
 
     Args:
         source: an iterable or async iterable of items.
-        text: returns the input of an item; `None` if the items are inputs.
+        options: how items are read: their texts, in a thread or not, and how long they wait for others.
         packer: packs the texts for requests.
         ahead: receives the batches, and says when there is room for more.
         clock: the time.
-        in_thread: whether a synchronous source is pulled in a thread, because it may block.
         executor: executor of the thread; `None` for the event loop's own.
-        max_delay: maximum seconds that an item of an asynchronous source waits for others to share a request, longer only
-            while the window is full.
         neighbour: awaits an asynchronous source; `None` for a synchronous one, which cannot be left running.
 
     Attributes:
@@ -112,25 +110,23 @@ class SourceReader:
     def __init__(
         self,
         source: Source[Any],
-        text: Callable[[Any], Any] | None,
+        options: StreamOptions,
         packer: Packer,
         ahead: ReadAhead,
         *,
         clock: Clock,
-        in_thread: bool,
         executor: Executor | None,
-        max_delay: float,
         neighbour: Neighbour | None = None,
     ) -> None:
         self._source = source
-        self._text = text
+        self._text = options.text
         self._packer = packer
         self._ahead = ahead
         self._clock = clock
         self._is_async = isinstance(source, AsyncIterable)
-        self._in_thread = in_thread and not self._is_async
+        self._in_thread = options.in_thread and not self._is_async
         self._executor = executor
-        self._max_delay = max_delay
+        self._max_delay = options.max_delay
         self._neighbour = neighbour
         self.task: asyncio.Task[None] | None = None
         self._iterator: AsyncIterator[Any] | Iterator[Any] | None = None

@@ -258,13 +258,11 @@ async def open_stream(
     ahead = ReadAhead(batches, window)
     reader = SourceReader(
         source,
-        reading.text,
+        reading,
         Packer(parameters.limits),
         ahead,
         clock=runtime.options.clock,
-        in_thread=reading.in_thread,
         executor=runtime.options.executor,
-        max_delay=reading.max_delay,
         neighbour=runtime.sources if isinstance(source, AsyncIterable) else None,
     )
     observer = CallObserver(runtime, options, runtime.observed_call("stream", parameters, None), batches, None)
