@@ -171,7 +171,7 @@ class Parameters(msgspec.Struct, eq=False):
 
     Attributes:
         values: the parameters.
-        encoded: their JSON.
+        encoded: the model and the parameters, as JSON.
         model_limits: what one request may hold, as far as the model is known.
         limits: what one request may hold, by what answers have taught as well.
         dimension: numbers per vector; `None` if unknown.

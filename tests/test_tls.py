@@ -266,6 +266,6 @@ async def test_a_server_that_speaks_no_tls_that_is_known_here_ends_a_job_at_once
 
     server = await asyncio.start_server(handle, "localhost", 0)
     async with server, client_of(f"https://localhost:{server.sockets[0].getsockname()[1]}") as client:
-        with pytest.raises(TransportError, match="TLS failed; check that the host, its port and the proxy speak it"):
+        with pytest.raises(TransportError, match="TLS failed; check that the host, its port and the proxy speak TLS"):
             await client.embed("text")
         assert client.statistics().attempts == 1

@@ -43,7 +43,7 @@ class JoinedCounts(msgspec.Struct):
         self.requests += 1
 
 
-class RequestSender(Protocol):
+class RequestStarter(Protocol):
     """Sends shared requests."""
 
     def send(self, shared: SharedRequest, /) -> None:
@@ -122,7 +122,7 @@ class SharedRequest:
 
     __slots__ = ("_limits", "_load", "_sender", "callers", "due", "is_closed", "key", "waiters")
 
-    def __init__(self, key: Hashable, due: float, limits: RequestLimits, sender: RequestSender) -> None:
+    def __init__(self, key: Hashable, due: float, limits: RequestLimits, sender: RequestStarter) -> None:
         self._load = Load()
         self._limits = limits
         self._sender = sender
@@ -235,7 +235,7 @@ class Coalescer:
         text: str,
         limits: RequestLimits,
         *,
-        sender: RequestSender,
+        sender: RequestStarter,
         woken: Wakeable,
         deadline: float | None = None,
         call: ObservedCall | None = None,

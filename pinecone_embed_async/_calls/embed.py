@@ -131,7 +131,7 @@ class _Call:
     Attributes:
         texts: the inputs, each once with `dedupe`.
         builder: builds the result.
-        positions: with `dedupe`, for each input the position of its text; else `None`.
+        positions: for each input the position of its text; `None` if they are the same.
         usable: positions of the valid texts.
     """
 
@@ -162,7 +162,9 @@ class _Call:
             return result
         error = planner.job_error or builder.first_error()
         if error is None and not result.failures:
-            raise with_outcome(EmbedError("the call ended before all inputs were tried, for an unknown reason"), result)
+            raise with_outcome(
+                EmbedError("every input was to be embedded or to fail, and some were not tried; please report it"), result
+            )
         if error is not None and options.raises:
             raise with_outcome(error, result) if planner.job_error is not None else summed_up(error, result)
         return result

@@ -99,7 +99,7 @@ class _SingleCall:
             limits=options.parameters.limits.current,
             dimension=options.parameters.dimension,
             deadline=options.deadline,
-            maker=_SharedRequests(self._runtime, options),
+            maker=_SharedSchedulers(self._runtime, options),
             observed=self.subject,
         )
         if isinstance(outcome, BaseException):
@@ -112,7 +112,7 @@ class _SingleCall:
 
 
 @dataclass(slots=True, repr=False, eq=False)
-class _SharedRequests:
+class _SharedSchedulers:
     """Makes the schedulers of shared requests, with the options of one of their calls, but without its text."""
 
     _runtime: Runtime

@@ -225,7 +225,7 @@ class Runtime:
         return found
 
     def planner(self, pending: PendingInputs, parameters: Parameters, *, is_single: bool) -> RequestPlanner:
-        """Plans the requests of a call."""
+        """The planner of a call's requests."""
         return RequestPlanner(
             pending,
             limits=parameters.limits,
@@ -245,7 +245,7 @@ class Runtime:
         progress: ProgressReporter | None = None,
         window: int | None = None,
     ) -> Scheduler:
-        """Runs the requests of a call.
+        """The scheduler of a call's requests.
 
         Args:
             planner: plans the requests.

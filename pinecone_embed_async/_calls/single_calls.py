@@ -121,7 +121,7 @@ class SingleCalls:
             asyncio.CancelledError: the caller was cancelled.
         """
         woken = self._loop.create_future()
-        sender = _Sender(self, maker, dimension)
+        sender = _Starter(self, maker, dimension)
         # Before any await, so that calls of the same loop iteration share a request.
         waiter = self._coalescer.join(key, text, limits, sender=sender, woken=woken, deadline=deadline, call=observed)
         # Error reports that include the locals of frames must show no texts.
@@ -207,15 +207,15 @@ class SingleCalls:
 
 
 @dataclass(slots=True, repr=False, eq=False)
-class _Sender:
-    """Sends a request in the way of its first caller."""
+class _Starter:
+    """Starts a shared request with the options of its first caller."""
 
     single_calls: SingleCalls
     maker: SchedulerMaker
     dimension: int | None
 
     def send(self, shared: SharedRequest) -> None:
-        """See `coalescer.Sender`."""
+        """See `coalescer.RequestStarter`."""
         self.single_calls.start(shared, self.maker, self.dimension)
 
 

@@ -46,7 +46,7 @@ def check_source(source: object) -> None:
 
 
 class ReadAhead:
-    """Queue of the batches that were read but not taken over by the stream, bounded together with those in its results.
+    """Queue of the batches that were read but not taken over by the stream, bounded with those it has taken over.
 
     A batch is texts for a request with their items, or an item that cannot be sent, its position and its error.
 

@@ -72,7 +72,7 @@ class RequestPlanner:
         pending: the inputs that were never sent.
         limits: what one request may hold.
         learned: what answers and refusals have taught; written to.
-        parameters: the call's parameters, as JSON.
+        parameters: model and parameters, as JSON.
         is_single: whether the call has a single input, for which a probe would decide nothing.
         clock: the time, for how long a refused input is not sent again.
 

@@ -116,7 +116,7 @@ class Attempts(msgspec.Struct, eq=False, kw_only=True):
         last_error: error of the last attempt.
         in_flight: whether an attempt is on the wire or being decoded.
         is_answered: whether an answer was taken, which nothing undoes.
-        is_last: whether no attempt may follow, because the job has ended.
+        is_last: whether no attempt may follow, because the job has ended or one was asked for.
         was_retried_at_once: whether it was retried at once after an idle connection was closed.
     """
 
@@ -177,9 +177,9 @@ class PlannedRequest(Attempts):
         positions: their positions in the call, ascending; a range where they are known to be contiguous.
         load: their size, and what they are estimated to cost.
         results: where its rows and its outcome go.
-        parent: the request that it was split from at first; `None` if it was not split.
+        parent: the request as it was planned at first; `None` if this is that one.
         is_probe: whether it carries no input of the call and only asks whether the parameters are accepted.
-        was_halved: whether its inputs are searched for a refused one, in smaller requests.
+        was_halved: whether its inputs were searched for a refused one; known of a request as it was planned at first.
         body: the encoded request; `None` if it must be encoded.
         matrix: dense rows of its answer, as far as they have arrived; `None` if none have.
         sparse: sparse rows of its answer.
@@ -242,9 +242,10 @@ class PlannedRequest(Attempts):
             return self.load.tokens
         return min(self.load.tokens, limits.tokens_of(utf8_length(self.texts[0])))
 
-    def fewest_tokens(self, limits: RequestLimits) -> int:
-        """Lower bound of the tokens of its first input."""
-        return estimate_tokens(utf8_length(self.texts[0]), limits.sequence_length, MOST_BYTES_PER_TOKEN)
+    def certain_tokens(self, limits: RequestLimits) -> int:
+        """Tokens that its first input has at least, whatever its language."""
+        most = max(MOST_BYTES_PER_TOKEN, limits.bytes_per_token)
+        return estimate_tokens(utf8_length(self.texts[0]), limits.sequence_length, most)
 
     def cut(self, tokens: int, limits: RequestLimits) -> PlannedRequest | None:
         """Keep as many of its first inputs as have at most `tokens` together, and at least one.
@@ -265,6 +266,6 @@ class PlannedRequest(Attempts):
         if count < len(self.texts):
             rest = self.only(range(count, len(self.texts)), limits)
             self.texts, self.positions, self.body = self.texts[:count], self.positions[:count], None
-        # Or else the ratio learned since it was planned gives fewer tokens than its estimate.
+        # If it keeps all, the ratio learned since it was planned gives fewer tokens than its estimate.
         self.estimate(limits)
         return rest

@@ -231,7 +231,7 @@ def _described(fault: Exception, proxy: Proxy | None) -> str:
     if isinstance(fault, aiohttp.ClientHttpProxyError):
         name = "the proxy" if proxy is None else f"the proxy {proxy.name}"
         if fault.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
-            return f"{name} answered HTTP 407: it wants a user and a password, or others; check the variable HTTPS_PROXY"
+            return f"{name} answered HTTP 407: it takes other credentials, or wants some; check the variable HTTPS_PROXY"
         return f"{name} answered HTTP {fault.status} to the request for a connection to the service"
     if isinstance(fault, aiohttp.ClientResponseError):
         return f"{type(fault).__name__}: {fault.message}"
@@ -244,7 +244,7 @@ def _described(fault: Exception, proxy: Proxy | None) -> str:
         reason = str(fault.os_error) or type(fault.os_error).__name__
         what = f"cannot connect to {fault.host}:{fault.port} ({reason})"
         if isinstance(fault, aiohttp.ClientConnectorSSLError):
-            return f"{what}: TLS failed; check that the host, its port and the proxy speak it, and in which version"
+            return f"{what}: TLS failed; check that the host, its port and the proxy speak TLS 1.2 or later"
         if isinstance(fault, aiohttp.ClientConnectorDNSError):
             return f"{what}: the host's address was not found; check base_url, the proxy and DNS"
         return f"{what}: check the host, the proxy and the network"
@@ -292,9 +292,13 @@ def _default_context() -> ssl.SSLContext:
 
 def _connections_of(session: aiohttp.ClientSession) -> aiohttp.BaseConnector:
     if session.closed or session.connector is None:
-        raise ConfigurationError("the session that was passed to the client is closed")
+        raise ConfigurationError(
+            "the session passed to the client must be open, and is closed: keep it open while the client is used"
+        )
     if session.connector._loop is not asyncio.get_running_loop():  # noqa: SLF001 - there is no public name for it
-        raise ConfigurationError("the session that was passed to the client belongs to another loop")
+        raise ConfigurationError(
+            "the session passed to the client must belong to the running event loop: make it in that loop"
+        )
     return session.connector
 
 

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from pinecone_embed_async._telemetry import ObservedCall
     from pinecone_embed_async._wire import Answer, Redactor, StreamingDecoder
 
-SMALL = 8
+SMALL_PART = 8
 """The rest of an answer is small if it is less than one in so many parts of a slice: it then decodes in less than a fifth
 of a millisecond, and the event loop is not yielded for it."""
 
-AT_ONCE = 2**16
+DECODED_AT_ONCE = 2**16
 """Bytes that are decoded at once if they are the last of an answer: it takes 50 microseconds, and so does the thread."""
 
 
@@ -66,7 +66,7 @@ async def get(engine: Engine, path: str, query: Mapping[str, str], *, is_tried_o
             if is_answered:
                 permit.accepted(0)
             else:
-                engine.end_failed(permit, attempts, error)
+                engine.end_unaccepted(permit, attempts, error)
         return error
 
     error: EmbedError | None = await RetryLoop(engine, attempts).retrying()(attempt)
@@ -84,7 +84,7 @@ class ObservedCalls(Protocol):
 
 
 class Sender:
-    """Makes the attempts of the requests of one call or stream; returns errors, and raises nothing but `CancelledError`.
+    """Makes the attempts of the requests of one call or stream, whose errors it returns.
 
     Args:
         engine: what the calls of the client share.
@@ -144,10 +144,10 @@ class Sender:
         gate, key, limits = self._engine.gate, self._key, self._limits.current
         state = await self._engine.network.open()
         limit = gate.known_limit(key)
-        if limit is not None and request.fewest_tokens(limits) > limit:
+        if limit is not None and request.certain_tokens(limits) > limit:
             position = request.positions[0]
             raise InputError(
-                f"input {position} has about {request.least_tokens(limits)} tokens, and the quota {limit} in a whole"
+                f"input {position} has about {request.least_tokens(limits)} tokens, and the quota allows {limit} in a whole"
                 " window, so it can never be sent: split it",
                 index=position,
             )
@@ -225,7 +225,7 @@ class Sender:
     def _end_permit(self, permit: Permit, request: PlannedRequest, answer: Answer | None, error: EmbedError | None) -> None:
         """End the permit of an attempt according to its outcome."""
         if answer is None and not isinstance(error, ResponseError):
-            self._engine.end_failed(permit, request, error)
+            self._engine.end_unaccepted(permit, request, error)
             return
         # The service accepted the request even if its answer cannot be read.
         billed = None if answer is None else answer.total_tokens
@@ -256,7 +256,7 @@ class Sender:
         invalid: EmbedError | None = None
         answer: Answer | None = None
         await decoding.catch_up(to_end=True)
-        is_small = decoder.left * SMALL < decoding.slice_bytes
+        is_small = decoder.left * SMALL_PART < decoding.slice_bytes
         while answer is None and invalid is None:
             async with decoding.gate.passing(decoding.priority, is_small=is_small):
                 try:
@@ -294,7 +294,7 @@ class _Decoding(msgspec.Struct, eq=False):
 
     async def catch_up(self, *, to_end: bool = False) -> None:
         """Decode until less than a slice is left; `to_end` until there is so little that a thread is not worth it."""
-        least = AT_ONCE if to_end and self.thread is not None else self.slice_bytes
+        least = DECODED_AT_ONCE if to_end and self.thread is not None else self.slice_bytes
         while self.decoder.undecoded >= least:
             if self.thread is None:
                 async with self.gate.passing(self.priority):

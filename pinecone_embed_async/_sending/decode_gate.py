@@ -108,7 +108,7 @@ class DecodeThread:
     """Decodes beside the event loop, in a thread that starts with the first big answer.
 
     Args:
-        executor: runs it instead of a thread of its own; `None` for none.
+        executor: where to decode; `None` for a thread of its own.
     """
 
     def __init__(self, executor: Executor | None = None) -> None:

@@ -15,7 +15,7 @@ from pinecone_embed_async._version import __version__
 _OTHER_SCHEMES = ("socks", "socks4", "socks4a", "socks5", "socks5h")
 
 _NO_PROXY_URL = (
-    "{} must be an address such as http://user:password@host:3128, and is none; in the user and the password, special"
+    "{} must be an address such as http://user:password@host:3128; in the user and the password, special"
     " characters must be escaped: # is %23, / is %2F, ? is %3F, @ is %40"
 )
 
@@ -86,7 +86,7 @@ def proxy_for(url: URL) -> Proxy | None:
         elif not proxy.host or not proxy.port or proxy.path not in ("", "/") or proxy.query_string or proxy.fragment:
             problem = _NO_PROXY_URL.format(source)
         elif ":" in (proxy.user or ""):
-            problem = f"{source} has a user with a colon, which HTTP's basic authentication cannot carry"
+            problem = f"{source} must name a user without a colon: HTTP's basic authentication cannot carry one"
     except ValueError:
         problem = _NO_PROXY_URL.format(source)
     if problem is not None:
@@ -120,7 +120,7 @@ def check_base_url(text: str, *, allow_http: bool) -> URL:
     try:
         url = URL(text if "://" in text else f"https://{text}")
     except ValueError:
-        problem = "base_url is not a URL"
+        problem = "base_url must be an http or https URL with a host"
     if problem is None:
         if url.scheme not in ("http", "https") or not url.host:
             problem = "base_url must be an http or https URL with a host"
@@ -158,7 +158,7 @@ def check_api_key(value: str) -> ApiKey:
         ConfigurationError: it is empty, or has a character that a header cannot carry; the message does not show it.
     """
     if not value:
-        raise ConfigurationError("the API key is empty")
+        raise ConfigurationError("the API key must not be empty: set PINECONE_API_KEY or pass api_key")
     for position, character in enumerate(value):
         if not "!" <= character <= "~":
             raise ConfigurationError(

@@ -90,7 +90,7 @@ class Engine:
         if not is_stale_connection(attempts, error):
             self.budget.record(error)
 
-    def end_failed(self, permit: Permit, attempts: Attempts, error: EmbedError | None) -> None:
+    def end_unaccepted(self, permit: Permit, attempts: Attempts, error: EmbedError | None) -> None:
         """End the permit of an attempt that the service did not accept."""
         if isinstance(error, RateLimitError) and judge(error) is Verdict.WAIT:
             self.counters.rejections += 1

@@ -28,7 +28,7 @@ class MockResponse:
         headers: headers of the response.
 
     Raises:
-        ConfigurationError: an argument cannot work.
+        ConfigurationError: an argument is invalid.
     """
 
     def __init__(

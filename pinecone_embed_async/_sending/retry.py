@@ -110,7 +110,7 @@ class RetryPolicy:
             object.__setattr__(self, name, _checks.seconds(name, getattr(self, name), may_be_0=True))
 
     def backoff(self, failures: int, error: EmbedError, random: Callable[[], float]) -> float:
-        """Seconds to wait after the `failures`-th failure in a row.
+        """Seconds to wait after the `failures`-th failure.
 
         Full jitter. A wait that the service asks for is extended by up to `initial_backoff`, so that requests rejected
         together are not retried together.
@@ -235,7 +235,7 @@ def final_error(
         policy: the bounds.
         now: the current time.
         wait: seconds until the next attempt would start.
-        last_acceptance: when the service last accepted any request of the client.
+        last_acceptance: when the service last accepted a request under the same limit.
         deadline: deadline of the whole call; a wait that would reach it is not started.
         contact: how far the client has got with its service.
     """

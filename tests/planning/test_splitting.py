@@ -250,3 +250,11 @@ def test_the_rest_of_a_cut_request_is_refilled_with_the_next_inputs() -> None:
     assert second is not None
     assert "".join(first.texts) == "abc"
     assert "".join(second.texts) == "defg"
+
+
+@pytest.mark.parametrize(("learned", "expected"), [(2.0, 102), (12.0, 52)])
+def test_the_tokens_an_input_has_for_certain_are_never_over_its_estimate(learned: float, expected: int) -> None:
+    limits = RequestLimits(inputs=96, sequence_length=2048, bytes_per_token=learned)
+    request = PlannedRequest(["a" * 600], range(1), Load.of(["a" * 600], limits), SeenOutcomes(1))
+    assert request.certain_tokens(limits) == expected
+    assert request.certain_tokens(limits) <= request.least_tokens(limits)
