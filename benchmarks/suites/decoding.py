@@ -41,6 +41,17 @@ def full_body() -> bytes:
     return b"".join(pieces[1:])
 
 
+class _Matrix:
+    """Has the matrix that rows are written to."""
+
+    def __init__(self, matrix: npt.NDArray[np.float32]) -> None:
+        self._matrix = matrix
+
+    def rows(self, _: int) -> npt.NDArray[np.float32]:
+        """The matrix, for any dimension."""
+        return self._matrix
+
+
 def as_it_arrives(decoder: Decoder, body: bytes, rows: npt.NDArray[np.float32]) -> None:
     """Decode with one of the client's decoders, fed as the client feeds it."""
     stream = decoder.begin(count=MAX_BATCH, vector_type="dense", dimension=MAIN_LOAD.dimension, rows=_Matrix(rows))
@@ -104,14 +115,3 @@ def tables(part: Mapping[str, Any]) -> list[Table]:
 
 if __name__ == "__main__":
     print(json.dumps(measure_here(int(sys.argv[1]))))
-
-
-class _Matrix:
-    """Has the matrix that rows are written to."""
-
-    def __init__(self, matrix: npt.NDArray[np.float32]) -> None:
-        self._matrix = matrix
-
-    def rows(self, _: int) -> npt.NDArray[np.float32]:
-        """The matrix, for any dimension."""
-        return self._matrix

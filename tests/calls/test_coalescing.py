@@ -34,6 +34,7 @@ from pinecone_embed_async._calls import (
     Waiter,
     own_error,
 )
+from pinecone_embed_async._errors import unexpected_error
 from pinecone_embed_async._planning import (
     Learned,
     LearnedLimits,
@@ -432,6 +433,9 @@ class Service:
 
     def observe(self, request: PlannedRequest) -> None:
         return None
+
+    def unexpected(self, request: PlannedRequest, fault: Exception) -> EmbedError:
+        return unexpected_error(fault)
 
     def retrying(self, request: PlannedRequest, observation: None) -> tenacity.AsyncRetrying:
         return tenacity.AsyncRetrying(retry=tenacity.retry_never)

@@ -16,6 +16,7 @@ from pinecone_embed_async import (
 )
 from pinecone_embed_async._calls import GRACE_SECONDS, Scheduler
 from pinecone_embed_async._clock import Clock
+from pinecone_embed_async._errors import unexpected_error
 from pinecone_embed_async._planning import (
     Learned,
     LearnedLimits,
@@ -49,6 +50,9 @@ class Service:
 
     def observe(self, request: PlannedRequest) -> None:
         return None
+
+    def unexpected(self, request: PlannedRequest, fault: Exception) -> EmbedError:
+        return unexpected_error(fault)
 
     async def attempt(self, request: PlannedRequest, permit: Permit, observation: None) -> EmbedError | None:
         answer: asyncio.Future[EmbedError | None] = asyncio.get_running_loop().create_future()
@@ -325,6 +329,9 @@ class PacedScheduler:
 
     def observe(self, request: PlannedRequest) -> None:
         return None
+
+    def unexpected(self, request: PlannedRequest, fault: Exception) -> EmbedError:
+        return unexpected_error(fault)
 
     async def attempt(self, request: PlannedRequest, permit: Permit, observation: None) -> EmbedError | None:
         request.sent(self.clock.time())

@@ -55,7 +55,7 @@ def decode(decoder: Decoder, body: bytes, *, cuts: tuple[int, ...] = (), most: i
         most: bytes to decode after each piece; `None` for none before the end.
         asked: what `begin` takes.
     """
-    reading = decoder.begin(**{**asked, "rows": RowsOf(asked["rows"])})
+    reading = decoder.begin(**{**asked, "rows": RowsOf(asked["rows"]) if callable(asked["rows"]) else asked["rows"]})
     for begin, end in zip((0, *cuts), (*cuts, len(body)), strict=True):
         reading.add(body[begin:end])
         if most is not None:

@@ -38,7 +38,7 @@ class Rows:
         self.matrix: NDArray[np.float32] = np.zeros((0, 0), np.float32)
         self.asked: list[int] = []
 
-    def __call__(self, dimension: int) -> NDArray[np.float32]:
+    def rows(self, dimension: int) -> NDArray[np.float32]:
         self.asked.append(dimension)
         if not self.matrix.size:
             self.matrix = np.zeros((len(ROWS), dimension), np.float32)
