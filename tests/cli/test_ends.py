@@ -72,6 +72,10 @@ CAN_BE_PROCESS_1 = (
     shutil.which("unshare") is not None and subprocess.run([*AS_PROCESS_1, "true"], check=False).returncode == 0
 )
 
+NOT_PROCESS_1 = (
+    "only a program that may make a namespace of processes (`unshare --pid`) can be process 1 without a container"
+)
+
 
 async def start_as_process_1(
     emulator: Emulator, *arguments: object, first: bytes = b""
@@ -91,7 +95,7 @@ async def start_as_process_1(
     return process, inner
 
 
-@pytest.mark.skipif(not CAN_BE_PROCESS_1, reason="namespaces of processes are not allowed here")
+@pytest.mark.skipif(not CAN_BE_PROCESS_1, reason=NOT_PROCESS_1)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_process_1_of_a_container_is_stopped_like_any_other(
     tmp_path: Path, emulator: Emulator, number: signal.Signals
@@ -107,7 +111,7 @@ async def test_process_1_of_a_container_is_stopped_like_any_other(
     assert events_of(printed.decode())[-1]["status"] == 128 + number
 
 
-@pytest.mark.skipif(not CAN_BE_PROCESS_1, reason="namespaces of processes are not allowed here")
+@pytest.mark.skipif(not CAN_BE_PROCESS_1, reason=NOT_PROCESS_1)
 async def test_process_1_that_waits_for_standard_input_ends_at_the_second_signal(tmp_path: Path, emulator: Emulator) -> None:
     options = ("--out", tmp_path / "out", "--batch-size", 1, "-q")
     process, inner = await start_as_process_1(emulator, "-", "--format", "txt", *options, first=b"a line\n")

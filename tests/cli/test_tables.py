@@ -2,7 +2,6 @@
 
 import json
 import re
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -46,9 +45,6 @@ def nearest(scores: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> list[t
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: "-".join(sorted(imported_by(block))))
 async def test_a_reader_finds_what_the_page_says(block: str, folder: Path, emulator: Emulator) -> None:
-    missing = [name for name in imported_by(block) if find_spec(name) is None]
-    if missing:
-        pytest.skip(f"{', '.join(missing)} is not installed")
     if '"sparse"' in block:
         rows = table_of(folder / "sparse").to_pylist()
         query = dict(zip(rows[7]["indices"], rows[7]["values"], strict=True))

@@ -28,7 +28,7 @@ def file_memory() -> int:
     return int(line.split()[1]) * 1024
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc, which only Linux has")
 def test_a_segment_that_is_written_is_not_held_in_memory_as_a_whole(tmp_path: Path) -> None:
     path, size = tmp_path / "_journal-00000.log", 64 * 2**20
     spans: list[Span] = []

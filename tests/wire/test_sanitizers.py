@@ -14,5 +14,5 @@ def test_the_sanitizers_find_nothing_in_the_native_module(tmp_path: Path) -> Non
     command = (sys.executable, "-m", "tests.wire.sanitized", str(tmp_path))
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if run.returncode == NO_SANITIZERS:
-        pytest.skip("this machine has no gcc with AddressSanitizer and UndefinedBehaviorSanitizer")
+        pytest.skip("needs a gcc with AddressSanitizer and UndefinedBehaviorSanitizer, and this machine has none")
     assert run.returncode == 0, run.stderr[-4000:]
