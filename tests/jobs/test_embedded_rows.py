@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ def rows_of(texts: Iterable[str]) -> Iterator[Row]:
 
 async def test_every_row_comes_back_once_with_the_vector_of_its_text(emulator: Emulator) -> None:
     texts = [f"text number {number}" for number in range(1_000)]
-    vectors = {}
+    vectors: dict[int, Any] = {}
     async with dense_client(emulator, parameters={"input_type": "passage"}, max_batch_size=8) as client:
         expected = await client.embed(texts)
         emulator.latency = lambda request: 0.02 * (request.number % 3)
