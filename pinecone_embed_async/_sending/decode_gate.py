@@ -1,4 +1,4 @@
-"""The gate that admits one decode at a time, and the thread for big ones."""
+"""The gate that admits few decodes at a time, and the thread for big ones."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ MOST_IN_A_ROW = 8
 
 
 class DecodeGate:
-    """Admits one decode at a time, and yields to the event loop before the next.
+    """Admits few decodes at a time, and yields to the event loop before the next.
 
     A bare `sleep(0)` would not do: tasks whose answers are ready in the same loop iteration would decode one after another
     in the next.
+
+    Args:
+        places: decodes at a time.
     """
 
-    def __init__(self) -> None:
-        self._is_busy = False
+    def __init__(self, places: int = 1) -> None:
+        self._free = places
         self._waiting: dict[Priority, deque[asyncio.Future[None]]] = {"interactive": deque(), "bulk": deque()}
         self._in_a_row = 0
         # Contexts hold nothing of one answer, so they are made once.
@@ -41,10 +44,10 @@ class DecodeGate:
 
     def __repr__(self) -> str:
         waiting = sum(map(len, self._waiting.values()))
-        return f"<DecodeGate {'busy' if self._is_busy else 'free'}, {waiting} waiting>"
+        return f"<DecodeGate {self._free} free, {waiting} waiting>"
 
     def passing(self, priority: Priority, *, is_small: bool = False) -> _Passing:
-        """A context in which nothing else decodes; interactive answers enter before bulk ones.
+        """A context in which to decode; interactive answers enter before bulk ones.
 
         Args:
             priority: priority of the answer.
@@ -58,8 +61,8 @@ class DecodeGate:
         Raises:
             asyncio.CancelledError: the caller was cancelled, and does not hold the gate.
         """
-        if not self._is_busy:
-            self._is_busy = True
+        if self._free:
+            self._free -= 1
             return
         future = asyncio.get_running_loop().create_future()
         self._waiting[priority].append(future)
@@ -80,7 +83,7 @@ class DecodeGate:
                 self._in_a_row = self._in_a_row + 1 if is_interactive else 0
                 future.set_result(None)
                 return
-        self._is_busy = False
+        self._free += 1
 
 
 class _Passing:

@@ -178,7 +178,8 @@ class Network:
             own=own,
             # A shared quota refers to the limiter, so this must not keep a closed loop's leftovers alive.
             concurrency=ConcurrencyLimiter(options.max_concurrency, budget=self._budget),
-            gate=DecodeGate(),
+            # Two for a thread: the next decode begins without waiting for the loop.
+            gate=DecodeGate(2 if decoder.releases_lock else 1),
             decoder=decoder,
             thread=DecodeThread(options.executor) if decoder.releases_lock else None,
         )
