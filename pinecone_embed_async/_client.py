@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast
 from pinecone_embed_async import _calls, _checks
 from pinecone_embed_async._calls import Runtime
 from pinecone_embed_async._inputs import iter_texts
-from pinecone_embed_async._options import StreamOptions, client_options, model_name
+from pinecone_embed_async._options import DEFAULT_API_VERSION, StreamOptions, client_options, model_name
 
 if TYPE_CHECKING:
     import ssl
@@ -58,7 +58,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         api_key: the API key; defaults to `PINECONE_API_KEY` from the environment.
         base_url: URL of the API; defaults to `PINECONE_CONTROLLER_HOST` from the environment, else Pinecone's. Plain HTTP
             only to this machine.
-        api_version: the `X-Pinecone-Api-Version` header.
+        api_version: version of the API that is asked for, in the header `X-Pinecone-Api-Version`; defaults to 2026-07.
         parameters: model parameters for every call; a call's own are merged over them, key by key.
         quota: paces requests so that few are rejected: the name of a plan (`"starter"`, `"builder"`, `"standard"`,
             `"enterprise"`), a custom `Quota`, or a `SharedQuota` for several clients. By default the limits are learned from
@@ -108,7 +108,7 @@ class EmbedClient(Generic[EmbeddingsT]):
     @overload
     def __init__(
         self: EmbedClient[SparseEmbeddings],
-        model: Literal["pinecone-sparse-english-v0"],
+        model: Literal["pinecone-sparse-english-v0", "pinecone-sparse-multilingual-v0"],
         *,
         vector_type: Literal["sparse"] | None = None,
         **options: Unpack[ClientArguments],
@@ -140,7 +140,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         vector_type: str | None = None,
         api_key: str | None = None,
         base_url: str | None = None,
-        api_version: str = "2025-10",
+        api_version: str = DEFAULT_API_VERSION,
         parameters: Mapping[str, Any] | None = None,
         quota: Quota | PlanName | SharedQuota | QuotaBackend | None = None,
         retry: RetryPolicy | None = None,

@@ -5,6 +5,7 @@ An unknown model is not an error: new models appear at the service first, so any
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ class KnownModel:
         required: parameters that requests must have.
         ranges: least and greatest values of numeric parameters; `None` for no bound.
         is_described: whether this comes from the service rather than from this package.
+        is_documented: whether the documentation has its limits and parameters; else the service is asked for them.
     """
 
     name: str
@@ -48,6 +50,7 @@ class KnownModel:
     required: tuple[str, ...] = ("input_type",)
     ranges: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
     is_described: bool = False
+    is_documented: bool = True
 
     def check(self, parameters: Mapping[str, Any]) -> None:
         """Check `parameters` against those known for the model; other keys are left to the service.
@@ -122,8 +125,32 @@ KNOWN_MODELS: Mapping[str, KnownModel] = {
                 "return_tokens": (True, False),
             },
         ),
+        # Its name and kind are in the official SDK 10.2, its limits and parameters nowhere: what an unknown model is taken
+        # to have, and no parameter is checked, until the service describes it.
+        KnownModel(
+            "pinecone-sparse-multilingual-v0",
+            "sparse",
+            dimension=0,
+            max_batch_size=DEFAULT_MAX_BATCH_SIZE,
+            max_sequence_length=DEFAULT_MAX_SEQUENCE_LENGTH,
+            required=(),
+            is_documented=False,
+        ),
     )
 }
+
+
+def is_documented(model: str) -> bool:
+    """Whether the model's limits and parameters are known without asking the service."""
+    known = KNOWN_MODELS.get(model)
+    return known is not None and known.is_documented
+
+
+def nearest_known(model: str) -> str | None:
+    """The known model whose name is nearest to one that the service does not know; `None` if none is near."""
+    near = difflib.get_close_matches(model, KNOWN_MODELS, n=1, cutoff=0.5)
+    # A known name is no slip of the pen: what is wrong is the address, or the project has no access to the model.
+    return near[0] if near and model not in KNOWN_MODELS else None
 
 
 def described_model(info: ModelInfo) -> KnownModel:

@@ -89,7 +89,10 @@ if TYPE_CHECKING:
 
 
 DEFAULT_BASE_URL = "https://api.pinecone.io"
-"""Source: `servers` in the reference of the inference API, 2025-10."""
+"""Source: `servers` in the reference of the inference API, 2025-10 to 2026-07."""
+
+DEFAULT_API_VERSION = "2026-07"
+"""The newest version of the inference API that is published, and the one that the official SDK 10.2 asks for."""
 
 
 @dataclass(slots=True, repr=False, eq=False, kw_only=True)
@@ -131,8 +134,6 @@ def client_options(model: str, vector_type: str | None, **given: Unpack[ClientAr
     )
     batch, tag, look_up = given["max_batch_size"], given["source_tag"], given["look_up_model"]
     clock, retry, version = given["clock"] or SystemClock(), given["retry"], _api_version(given["api_version"])
-    if look_up is None:
-        look_up = model not in _models.KNOWN_MODELS
     kind = _models.vector_type_of(model, vector_type)
     return ClientOptions(
         model=model,
@@ -158,7 +159,7 @@ def client_options(model: str, vector_type: str | None, **given: Unpack[ClientAr
         max_batch_size=None if batch is None else _checks.whole("max_batch_size", batch),
         max_delay=_checks.seconds("max_delay", given["max_delay"]),
         cache=_cache_stage(given["cache"], base_url, version, model, clock),
-        should_look_up_model=model not in _models.KNOWN_MODELS
+        should_look_up_model=not _models.is_documented(model)
         if look_up is None
         else _checks.truth("look_up_model", look_up),
         clock=clock,
@@ -293,7 +294,7 @@ def model_name(argument: str, value: object) -> str:
 def _api_version(value: object) -> str:
     version = _checks.text("api_version", value)
     if not version or not version.isascii() or not version.isprintable() or " " in version:
-        raise ConfigurationError("api_version must be a date such as 2025-10")
+        raise ConfigurationError(f"api_version must be a date such as {DEFAULT_API_VERSION}, got {_checks.short(version)}")
     return version
 
 

@@ -15,7 +15,7 @@ from pinecone_embed_async import _models
 from pinecone_embed_async._calls.coalescer import JoinedCounts
 from pinecone_embed_async._calls.scheduler import Scheduler
 from pinecone_embed_async._calls.single_calls import SingleCalls
-from pinecone_embed_async._errors import ClosedError
+from pinecone_embed_async._errors import ClosedError, NotFoundError
 from pinecone_embed_async._foreign import Neighbour
 from pinecone_embed_async._options import call_options, check_parameters
 from pinecone_embed_async._planning import Estimator, Learned, RequestPlanner
@@ -307,8 +307,13 @@ class Runtime:
     async def describe_model(self, name: str | None = None, *, is_tried_once: bool = False) -> ModelInfo:
         """See `EmbedClient.describe_model`; without retries if `is_tried_once`."""
         self.check_open()
-        path = f"models/{quote(self.options.model if name is None else name, safe='')}"
-        return decode_model(await get(self.engine, path, {}, is_tried_once=is_tried_once))
+        name = self.options.model if name is None else name
+        try:
+            body = await get(self.engine, f"models/{quote(name, safe='')}", {}, is_tried_once=is_tried_once)
+        except NotFoundError as error:
+            error.suggest(_models.nearest_known(name))
+            raise
+        return decode_model(body)
 
     def statistics(self) -> Statistics:
         """See `EmbedClient.statistics`."""

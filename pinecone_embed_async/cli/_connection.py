@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from pinecone_embed_async import EmbedClient, Quota, SqliteCache
-from pinecone_embed_async._options import DEFAULT_BASE_URL
+from pinecone_embed_async._options import DEFAULT_API_VERSION, DEFAULT_BASE_URL
 from pinecone_embed_async._rate_limit import PlanName
-
-_API_VERSION = "2025-10"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +50,16 @@ class Settings:
 
 
 def service_named(settings: Settings) -> tuple[str, str]:
-    """The address of the service and the version of its API, as the fingerprint of a job has them."""
+    """The address of the service and the version of its API, for the fingerprint of a job."""
     if settings.emulator:
-        return "an emulator in this process", _API_VERSION
+        return "an emulator in this process", DEFAULT_API_VERSION
+    return address_of(settings), DEFAULT_API_VERSION
+
+
+def address_of(settings: Settings) -> str:
+    """The address of the service, if it is not an emulator."""
     address = settings.base_url or os.environ.get("PINECONE_CONTROLLER_HOST") or DEFAULT_BASE_URL
-    return (address if "://" in address else f"https://{address}").rstrip("/"), _API_VERSION
+    return (address if "://" in address else f"https://{address}").rstrip("/")
 
 
 @contextlib.asynccontextmanager
@@ -100,7 +103,6 @@ def _client(settings: Settings, **options: Any) -> EmbedClient[Any]:
         options["max_concurrency"] = settings.concurrency
     return EmbedClient(
         settings.model,
-        api_version=_API_VERSION,
         parameters=settings.parameters,
         quota=settings.quota,
         max_batch_size=settings.batch_size,

@@ -37,6 +37,7 @@ def a_client_knows_by_the_name_what_it_gives() -> None:
     assert_type(EmbedClient("multilingual-e5-large"), EmbedClient[DenseEmbeddings])
     assert_type(EmbedClient("llama-text-embed-v2"), EmbedClient[DenseEmbeddings])
     assert_type(EmbedClient("pinecone-sparse-english-v0"), EmbedClient[SparseEmbeddings])
+    assert_type(EmbedClient("pinecone-sparse-multilingual-v0"), EmbedClient[SparseEmbeddings])
 
 
 def a_client_of_another_model_is_told(name: str) -> None:
