@@ -116,6 +116,7 @@ def test_input_that_cannot_be_read_is_one_line_with_file_and_line(
         ("demo", "--model", "pinecone-sparse-english-v0"),
         ("emulator", "--fault", "nonsense"),
         ("models", "--emulator"),
+        ("check", "--emulator", "--base-url", "https://else.where"),
         ("nonsense",),
     ],
 )
@@ -254,6 +255,7 @@ def test_models_are_listed_known_and_live(capsys: pytest.CaptureFixture[str]) ->
         out = capsys.readouterr().out
         assert "multilingual-e5-large" in out
         assert "2048" in out
+        assert "pinecone-sparse-multilingual-v0" in out
 
 
 def test_the_demo_finds_docstrings_with_the_words_of_the_query(capsys: pytest.CaptureFixture[str]) -> None:
@@ -269,7 +271,7 @@ def test_the_demo_finds_docstrings_with_the_words_of_the_query(capsys: pytest.Ca
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli("--version") == 0
     assert __version__ in capsys.readouterr().out
-    for command in ("embed", "estimate", "models", "emulator", "demo"):
+    for command in ("embed", "estimate", "models", "check", "emulator", "demo"):
         assert cli(command, "--help") == 0
         assert "--help" in capsys.readouterr().out
 
