@@ -66,8 +66,8 @@ def check(settings: Settings, *, is_agreed: bool, as_json: bool) -> int:
     else:
         _print_table(findings)
     counts = Counter(finding.verdict for finding in findings)
-    told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict)
-    print_line(f"{told}; {len(probes)} requests, {tokens:,} tokens billed")
+    hold, differ, unknown = (counts[verdict] for verdict in (Verdict.HOLDS, Verdict.DIFFERS, Verdict.UNKNOWN))
+    print_line(f"{hold} hold, {differ} differ, {unknown} not seen; {len(probes)} requests, {tokens:,} tokens billed")
     return _status(counts)
 
 
@@ -83,7 +83,7 @@ def _is_wanted() -> bool:
     Raises:
         ConfigurationError: Standard input is no terminal.
     """
-    if not is_terminal(sys.stdin):
+    if not is_terminal(sys.stdin) or sys.stderr is None:
         raise ConfigurationError("check asks before it sends anything, and standard input is no terminal; give --yes")
     sys.stderr.write("go on? [y/N] ")
     sys.stderr.flush()

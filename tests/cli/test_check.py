@@ -66,7 +66,7 @@ def test_a_dry_run_asks_nobody_and_prints_a_table(capsys: pytest.CaptureFixture[
     assert len(rows) == 1 + len(ASSUMPTIONS)
     assert all(row.endswith("holds") for row in rows[1:])
     assert rows[0].split() == ["assumption", "expected", "seen"]
-    assert f"{len(ASSUMPTIONS)} holds, 0 differs, 0 not seen; " in told.err
+    assert f"{len(ASSUMPTIONS)} hold, 0 differ, 0 not seen; " in told.err
 
 
 class Terminal(io.StringIO):
