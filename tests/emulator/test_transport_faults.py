@@ -172,7 +172,7 @@ async def test_refusals_for_quotas_have_their_codes(
 async def test_a_rejection_names_the_input_type_of_its_request(
     emulator: Emulator, ask: Asking, parameters: dict[str, Any], named: str
 ) -> None:
-    emulator.inject("rate_limited")
+    emulator.inject("rate_limited", when=lambda request: request.input_type == named)
     reply = await ask.embed("a", parameters=parameters)
     assert f"and input type '{named}' for" in reply.message
 
