@@ -119,7 +119,7 @@ class EmbedClient(Generic[EmbeddingsT]):
     ) -> None: ...
     @overload
     def __init__(
-        self: EmbedClient[DenseEmbeddings | SparseEmbeddings], model: str, **options: Unpack[_options.UnknownArguments]
+        self: EmbedClient[DenseEmbeddings | SparseEmbeddings], model: str, **options: Unpack[_options.OtherArguments]
     ) -> None: ...
     def __init__(
         self,

@@ -97,26 +97,34 @@ if TYPE_CHECKING:
         vector_type: Literal["sparse"] | None
         truncate: Literal["END", "NONE"] | None
 
-    class OtherArguments(ClientArguments, total=False):
-        """Those for any other model."""
-
-        dimension: int | None
-        truncate: str | None
-
-    class OtherDenseArguments(OtherArguments, total=False):
+    class OtherDenseArguments(ClientArguments, total=False):
         """Those for another model that is said to be dense."""
 
         vector_type: Required[Literal["dense"]]
+        dimension: int | None
+        truncate: str | None
 
-    class OtherSparseArguments(OtherArguments, total=False):
+    class OtherSparseArguments(ClientArguments, total=False):
         """Those for another model that is said to be sparse."""
 
         vector_type: Required[Literal["sparse"]]
+        truncate: str | None
 
-    class UnknownArguments(OtherArguments, total=False):
-        """Those for another model of which nothing is said."""
+    class OtherArguments(ClientArguments, total=False):
+        """Those for another model of which nothing is said.
+
+        Without `dimension`, or a known model with a dimension that it does not take would count as such a model.
+        """
 
         vector_type: None
+        truncate: str | None
+
+    class EveryArgument(ClientArguments, total=False):
+        """Those that there are."""
+
+        vector_type: str | None
+        dimension: int | None
+        truncate: str | None
 
     class OneArguments(TypedDict, total=False):
         """Keyword arguments of `EmbedClient.embed_one`."""
@@ -161,7 +169,7 @@ class ClientOptions(EngineOptions):
         return RequestLimits(inputs=inputs, sequence_length=length)
 
 
-def client_options(model: str, vector_type: str | None, **given: Unpack[OtherArguments]) -> ClientOptions:
+def client_options(model: str, **given: Unpack[EveryArgument]) -> ClientOptions:
     """Check the options of a client.
 
     Raises:
@@ -182,7 +190,7 @@ def client_options(model: str, vector_type: str | None, **given: Unpack[OtherArg
     clock, retry, version = given["clock"] or SystemClock(), given["retry"], _api_version(given["api_version"])
     if look_up is None:
         look_up = model not in _models.KNOWN_MODELS
-    kind = _models.vector_type_of(model, vector_type)
+    kind = _models.vector_type_of(model, given["vector_type"])
     return ClientOptions(
         model=model,
         api_key=check_api_key(key),

@@ -14,7 +14,7 @@ import numpy as np
 from pinecone_embed_async._checks import as_text, short
 from pinecone_embed_async._errors import ConfigurationError, EmbedError, Failure, name_positions
 from pinecone_embed_async._inputs import is_missing, is_table, plain
-from pinecone_embed_async._results.tables import NAME, pandas_series
+from pinecone_embed_async._results.tables import pandas_series
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -124,7 +124,7 @@ class Embeddings:
         self,
         ids: Iterable[str],
         *,
-        field: str = NAME,
+        field: str = "vector",
         fields: Iterable[Mapping[str, Any] | None] | None = None,
     ) -> list[dict[str, Any]]:
         """Documents as the official SDK's `documents.batch_upsert` takes them: `_id`, the vector, and further fields.

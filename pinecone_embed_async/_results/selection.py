@@ -72,14 +72,11 @@ def _as_array(given: object) -> NDArray[Any]:
     Raises:
         TypeError: it is none.
     """
-    if isinstance(given, (tuple, str, bytes, bool)) or not isinstance(given, (Sequence, np.ndarray)):
-        if isinstance(given, tuple) or not hasattr(given, "__array__"):
+    if not hasattr(given, "__array__"):
+        if not isinstance(given, Sequence) or isinstance(given, (tuple, str, bytes)):
             cure = ": pass a list" if isinstance(given, Iterable) and not isinstance(given, (str, bytes)) else ""
-            got = short(given) if isinstance(given, bool) else f"a {type(given).__name__}"
-            raise _no_rows(f"{got}{cure}")
-    elif isinstance(given, Sequence) and not hasattr(given, "__array__"):
-        kinds = {isinstance(value, (bool, np.bool_)) for value in given}
-        if len(kinds) > 1:
+            raise _no_rows(f"{short(given) if isinstance(given, bool) else f'a {type(given).__name__}'}{cure}")
+        if len({isinstance(value, (bool, np.bool_)) for value in given}) > 1:
             raise _no_rows("a mix of bools and others")
     try:
         array = np.asarray(given)

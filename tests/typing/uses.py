@@ -56,8 +56,12 @@ def parameters_are_those_of_the_model(name: str) -> None:
     assert_type(EmbedClient("multilingual-e5-large", truncate="NONE"), EmbedClient[DenseEmbeddings])
     assert_type(EmbedClient("pinecone-sparse-english-v0", truncate="END"), EmbedClient[SparseEmbeddings])
     assert_type(EmbedClient(name, vector_type="dense", dimension=100, truncate="MIDDLE"), EmbedClient[DenseEmbeddings])
-    assert_type(EmbedClient(name, dimension=100), EmbedClient[DenseEmbeddings | SparseEmbeddings])
-    EmbedClient("llama-text-embed-v2", dimension="512")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    assert_type(EmbedClient(name, truncate="MIDDLE"), EmbedClient[DenseEmbeddings | SparseEmbeddings])
+    assert_type(EmbedClient(name, parameters={"dimension": 100}), EmbedClient[DenseEmbeddings | SparseEmbeddings])
+    EmbedClient("multilingual-e5-large", dimension=512)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    EmbedClient("llama-text-embed-v2", dimension=500)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    EmbedClient("pinecone-sparse-english-v0", dimension=512)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    EmbedClient("llama-text-embed-v2", dimension="512")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     EmbedClient("pinecone-sparse-english-v0", truncate=5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
