@@ -211,7 +211,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             inputs: a text, a mapping with `text`, or an iterable or async iterable of those. Texts of any length are sent
                 whole; the service cuts them according to `truncate`.
             input_type: `"passage"` or `"query"`; short for that key of `parameters`.
-            dimension: numbers per vector; the same.
+            dimension: numbers per vector, for models that offer several; the same.
             truncate: `"END"`, `"START"` or `"NONE"`; the same.
             parameters: of the model, merged over the client's.
             timeout: seconds for the whole call.
@@ -282,7 +282,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         Args:
             text: a text, or a mapping with `text`.
             input_type: `"passage"` or `"query"`; short for that key of `parameters`.
-            dimension: numbers per vector; the same.
+            dimension: numbers per vector, for models that offer several; the same.
             truncate: `"END"`, `"START"` or `"NONE"`; the same.
             parameters: of the model, merged over the client's.
             timeout: seconds for this call.
@@ -347,7 +347,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             window: maximum number of requests read ahead, completed ones that were not taken included; defaults to
                 `2 * max_concurrency`.
             input_type: `"passage"` or `"query"`; short for that key of `parameters`.
-            dimension: numbers per vector; the same.
+            dimension: numbers per vector, for models that offer several; the same.
             truncate: `"END"`, `"START"` or `"NONE"`; the same.
             parameters: of the model, merged over the client's.
             timeout: seconds for the whole stream.

@@ -65,6 +65,21 @@ except asyncio.CancelledError:
 """,
         None,
     ),
+    "cancellation of a stream": (
+        """
+async def read():
+    async with client.stream(TEXTS, progress=True) as batches:
+        async for batch in batches:
+            pass
+reading = asyncio.create_task(read())
+while client.statistics().answers < 3:
+    await asyncio.sleep(0.01)
+reading.cancel()
+await asyncio.wait([reading])
+print(reading.cancelled())
+""",
+        None,
+    ),
     "deadline": (
         """
 try:

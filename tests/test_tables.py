@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
 from pinecone_embed_async import ConfigurationError, DenseEmbeddings, SparseEmbeddings, Usage
+from tests.index import Index
 
 EMBEDDED = np.array([True, False, True, True])
 IDS = ["a", "b", "c", "d"]
@@ -164,6 +166,7 @@ def test_only_the_package_that_is_asked_for_is_imported() -> None:
     pytest.importorskip("polars")
     code = """
 import sys
+from collections.abc import Callable
 import numpy as np
 from pinecone_embed_async import DenseEmbeddings, Usage
 result = DenseEmbeddings(np.ones((2, 3), np.float32), model="m", usage=Usage())
@@ -220,3 +223,18 @@ def test_documents_that_an_index_would_refuse_are_refused(arguments: dict[str, A
     for result in (dense(), sparse()):
         with pytest.raises(ConfigurationError, match=message):
             result.to_documents(**{"ids": IDS, **arguments})
+
+
+@pytest.mark.parametrize("make", [dense, sparse])
+async def test_the_official_sdk_takes_the_documents(make: Callable[[], Any]) -> None:
+    pinecone = pytest.importorskip("pinecone")
+    documents = make().to_documents(IDS, field="embedding", fields=[{"title": name} for name in IDS])
+    async with (
+        Index() as server,
+        pinecone.AsyncPinecone(api_key="k") as client,
+        await client.index(host=server.url) as index,
+    ):
+        answer = await index.documents.batch_upsert(namespace="n", documents=documents, show_progress=False)
+    assert not answer.has_errors
+    assert list(server.documents.values()) == documents
+    assert len(documents) == (3 if make is dense else 2)
