@@ -3,6 +3,7 @@
 import re
 import sys
 import threading
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -204,6 +205,14 @@ async def test_without_rich_and_tqdm_it_is_an_error_before_anything_is_sent(
             client.stream(["a"], progress=True)
         assert emulator.statistics().requests == 0
         assert (await client.embed(["a"], progress=False)).embedded.all()
+
+
+async def test_a_package_that_was_made_by_hand_is_installed(
+    client: EmbedClient[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "rich", ModuleType("rich"))
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    assert (await client.embed(["a"], input_type="passage", progress=True)).embedded.all()
 
 
 @pytest.mark.parametrize("nothing", [None, False, np.False_])

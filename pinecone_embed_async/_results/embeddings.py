@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass
 from itertools import islice
@@ -64,7 +65,7 @@ class Usage:
         )
 
 
-class Embeddings:
+class Embeddings(ABC):
     """Common base of dense and sparse results."""
 
     __slots__ = ("embedded", "failures", "model", "usage")
@@ -162,17 +163,17 @@ class Embeddings:
         """
         return pandas_series(self._cells(), self.embedded, index)
 
+    @abstractmethod
     def _plain_row(self, row: int) -> Any:
         """A row of Python's numbers, as an index takes it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _storable_rows(self) -> NDArray[np.intp]:
         """The rows that an index takes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _cells(self) -> Iterable[object]:
         """The rows as arrays."""
-        raise NotImplementedError
 
     def _causes(self) -> NDArray[np.intp]:
         """For each input its failure's index in `failures`, or -1."""
