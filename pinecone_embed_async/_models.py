@@ -269,22 +269,41 @@ def checked_parameters(parameters: object) -> dict[str, Any]:
     return checked
 
 
-def merge_parameters(client: Mapping[str, Any], call: object, input_type: object) -> dict[str, Any]:
-    """Merge a call's parameters over the client's, key by key; `input_type` is short for that key.
+Given = tuple[Any, Any, Any, Any]
+"""Parameters as a call gives them: `parameters`, and the arguments that are short for its keys, in the order of `SHORT`."""
+
+SHORT = ("input_type", "dimension", "truncate")
+
+
+def merge_parameters(model: str, client: Mapping[str, Any], given: Given) -> dict[str, Any]:
+    """Merge a call's parameters over the client's, key by key.
+
+    Args:
+        model: name of the model.
+        client: parameters of the client.
+        given: those of the call, of which `None` is none.
 
     Raises:
-        ConfigurationError: `input_type` is given twice with different values or is not a text, or as `checked_parameters`.
+        ConfigurationError: one is given twice with different values, is of the wrong type, or is an argument for a parameter
+            that the model is known not to have; or as `checked_parameters`.
     """
-    own = checked_parameters(call)
-    merged = {**client, **own}
-    if input_type is not None:
-        kind = _checks.text("input_type", input_type)
-        if own.get("input_type", kind) != kind:
+    own = checked_parameters(given[0])
+    known = KNOWN_MODELS.get(model)
+    for name, argument in zip(SHORT, given[1:], strict=True):
+        if argument is None:
+            continue
+        is_number = name == "dimension"
+        value = _checks.whole(name, _checks.parameter(name, argument)) if is_number else _checks.text(name, argument)
+        if own.get(name, value) != value:
             raise ConfigurationError(
-                f"input_type is given twice: {_checks.short(kind)} and, in parameters, {_checks.short(own['input_type'])}"
+                f"{name} is given twice: {_checks.short(value)} and, in parameters, {_checks.short(own[name])}"
             )
-        merged["input_type"] = kind
-    return merged
+        if known is not None and name not in known.choices:
+            raise ConfigurationError(
+                f"model {model!r} takes no {name}; if the service does by now, pass parameters={{{name!r}: {value!r}}}"
+            )
+        own[name] = value
+    return {**client, **own}
 
 
 def vector_type_of(model: str, vector_type: object) -> VectorType | None:

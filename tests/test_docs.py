@@ -32,7 +32,10 @@ BLOCKS = [
 async def test_a_block_runs_as_printed(block: str, emulator: Emulator, tmp_path: Path) -> None:
     async with Index() as index:
         await run_program(emulator, block, tmp_path, {"PINECONE_INDEX_HOST": index.url})
-    if "upsert" in block:
+    if "batch_upsert" in block:
+        assert len(index.documents) == 1000
+        assert all(document.keys() == {"_id", "embedding", "body"} for document in index.documents.values())
+    elif "upsert" in block:
         assert len(index.vectors) == 1000
         # Four tasks, and the SDK makes three requests of 96 records.
         assert index.max_in_flight <= 4 * 3

@@ -56,7 +56,8 @@ async def embed(
     subject = runtime.observed_call("embed", options.parameters, count)
     observer = CallObserver(runtime, options, subject, call.builder, count)
     with runtime.observing(observer):
-        return await call.run(observer)
+        async with observer.showing():
+            return await call.run(observer)
 
 
 async def _read_until(runtime: Runtime, inputs: Inputs, deadline: float | None) -> ReadInputs:

@@ -270,5 +270,5 @@ async def open_stream(
     scheduler = runtime.scheduler(planner, options, observer, options.deadline, progress=observer.progress, window=window)
     stream: EmbeddingStream[ItemT, Any] = EmbeddingStream(batches, ahead, reader, planner, scheduler, runtime, options)
     with runtime.observing(observer), runtime.registered(scheduler):
-        async with stream.running():
+        async with observer.showing(), stream.running():
             yield stream

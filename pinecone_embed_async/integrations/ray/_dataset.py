@@ -199,7 +199,7 @@ def add_vectors(
     input_type: str | None = None,
     parameters: Mapping[str, Any] | None = None,
     api_key: str | None = None,
-    quota: Quota | PlanName | ClusterQuota | None = None,
+    quota: Quota | int | PlanName | ClusterQuota | None = None,
     max_concurrency: int = 16,
     actors: int | tuple[int, int] = 2,
     num_cpus: float = 0.1,
