@@ -4,7 +4,7 @@
     python -m benchmarks.job_growth 10000 100000
 
 Each job is a process of its own against the benchmarks' server, which answers at once. A million rows need 10 GB of disk for
-some minutes. The memory is that of the process and of those that it starts: of each the peak of what is resident, in sum.
+some minutes. The memory is the peak of what is resident.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pyarrow import dataset
 
@@ -26,19 +25,9 @@ from benchmarks.harness import BenchmarkError, describe_machine, running_server
 from benchmarks.seeded import texts
 from benchmarks.settings import MAIN_LOAD
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 ROWS = (10_000, 100_000, 1_000_000)
 INTERVAL = 0.1
 """Seconds between two looks at the memory; peaks are kept by the system."""
-
-
-def _processes(first: int) -> Iterator[int]:
-    """A process and those that it has started."""
-    yield first
-    for task in Path(f"/proc/{first}/task").iterdir():
-        yield from map(int, (task / "children").read_text().split())
 
 
 def _peak_of(process: int) -> float:
@@ -61,10 +50,10 @@ def measure(rows: int, url: str, folder: Path) -> dict[str, float]:
             env={**os.environ, "PINECONE_API_KEY": API_KEY},
             stdout=events,
         )
-    peaks: dict[int, float] = {}
+    peak = 0.0
     while job.poll() is None:
         try:
-            peaks.update({process: _peak_of(process) for process in _processes(job.pid)})
+            peak = _peak_of(job.pid)
         except (OSError, ValueError):
             # It has just ended.
             continue
@@ -72,7 +61,7 @@ def measure(rows: int, url: str, folder: Path) -> dict[str, float]:
     end = json.loads((folder / "events").read_text().splitlines()[-1])
     if job.returncode or dataset.dataset(out, format="parquet").count_rows() != rows:
         raise BenchmarkError(f"the job of {rows:,} rows ended with status {job.returncode}: {end['message']}")
-    return {"rows_per_second": rows / end["seconds"], "peak_mib": sum(peaks.values())}
+    return {"rows_per_second": rows / end["seconds"], "peak_mib": peak}
 
 
 def main() -> None:

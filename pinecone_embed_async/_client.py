@@ -357,7 +357,8 @@ class EmbedClient(Generic[EmbeddingsT]):
             progress: called in the event loop after each settled request. An exception that it raises ends the stream, as
                 the cause of an `EmbedError` raised after everything that was embedded. `True` shows a bar; see `embed`.
             in_thread: pull a synchronous source in a thread, because it may block.
-            max_delay: maximum seconds that an item of an asynchronous source waits for others to share its request.
+            max_delay: maximum seconds that an item of an asynchronous source, or of one in a thread, waits for others
+                to share its request.
 
         Returns:
             An async context manager over an `EmbeddingStream`, an async iterator of `EmbeddedBatch`.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -28,11 +27,10 @@ from benchmarks.tables import Table, number
 from pinecone_embed_async import EmbedClient
 from pinecone_embed_async._jobs._fingerprint import Fingerprint, take_fingerprint
 from pinecone_embed_async._jobs._inputs import find_inputs
+from pinecone_embed_async._jobs._job import embedded_rows
 from pinecone_embed_async._jobs._opening import open_job
 from pinecone_embed_async._jobs._sources import Columns
 from pinecone_embed_async._wire import installed_decoders
-from pinecone_embed_async.cli._connection import Settings as ClientSettings
-from pinecone_embed_async.cli._embedding_process import EmbeddingProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -79,9 +77,8 @@ async def measure_job(url: str, decoder: DecoderName, job: Job) -> float:
 
     def report(_progress: JobProgress) -> None: ...
 
-    settings = ClientSettings(model=MAIN_LOAD.model, parameters=MAIN_LOAD.parameters, base_url=url, decoder=decoder)
-    with EmbeddingProcess(settings) as process:
-        await job.run(lambda rows: process.stream(clocked(rows)), report)
+    async with _client(url, decoder) as client:
+        await job.run(lambda rows: embedded_rows(client, clocked(rows)), report)
         return time.perf_counter() - started
 
 
@@ -90,7 +87,6 @@ def measure_here(kind: str, decoder: DecoderName, url: str, source: Path) -> dic
     if kind == "stream":
         inputs = [json.loads(line)["text"] for line in source.read_text().splitlines()]
         return {"seconds": asyncio.run(measure_stream(url, decoder, inputs))}
-    os.environ["PINECONE_API_KEY"] = API_KEY
     files, columns = find_inputs([str(source)]), Columns(id="id", keep=("year",))
 
     def fingerprint(given: Sequence[InputFile], known: Iterable[InputPrint]) -> Fingerprint:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import threading
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,6 +30,8 @@ ResultT = TypeVar("ResultT")
 MISLEADING = (StopIteration, StopAsyncIteration, asyncio.CancelledError)
 """Exceptions that, passed on unchanged, would look like the end of the stream or the caller's own cancellation."""
 Source = Iterable[ItemT] | AsyncIterable[ItemT]
+
+_END = object()
 
 
 def check_source(source: object) -> None:
@@ -119,12 +123,14 @@ class SourceReader:
         neighbour: Neighbour | None = None,
     ) -> None:
         self._source = source
-        self._text = options.text
         self._packer = packer
         self._ahead = ahead
         self._clock = clock
         self._is_async = isinstance(source, AsyncIterable)
         self._in_thread = options.in_thread and not self._is_async
+        # Held by the thread that reads, except while other people's code runs; the loop may flush then.
+        self._gathering = threading.Lock()
+        self._text = self._unlocked(options.text) if options.text is not None and self._in_thread else options.text
         self._executor = executor
         self._max_delay = options.max_delay
         self._neighbour = neighbour
@@ -192,6 +198,10 @@ class SourceReader:
                 self._flush()
             elif self._is_async:
                 ended = await self._take_until_full(iterator, cancellations)
+            elif self._in_thread:
+                self._start_timer()
+                ended = await self._call_sync("the source", lambda: self._take_in_thread(iterator))
+                self._cancel_timer()
             else:
                 ended = await self._call_sync("the source", lambda: self._take(iterator))
             self._ahead.added.set()
@@ -251,18 +261,45 @@ class SourceReader:
                 self._cancel_timer()
                 return False
             if self._timer is None:
-                self._timer = self._clock.call_at(self._clock.time() + self._max_delay, self._on_timer)
+                self._start_timer()
             if self._was_flushed:
                 # The flushed request may have filled the window, so wait for room before the next item.
                 return False
         return True
 
+    def _start_timer(self) -> None:
+        self._timer = self._clock.call_at(self._clock.time() + self._max_delay, self._on_timer)
+
     def _on_timer(self) -> None:
         self._timer = None
-        if self._ahead.has_room:
-            self._flush()
-        else:
+        if not self._ahead.has_room:
             self._is_overdue = True
+        elif self._gathering.acquire(blocking=False):
+            self._flush()
+            self._gathering.release()
+        if self._in_thread:
+            # What the thread reads next must not wait longer either.
+            self._start_timer()
+
+    def _take_in_thread(self, iterator: Iterator[Any]) -> bool:
+        with self._gathering:
+            return self._take(self._waited_for(iterator))
+
+    def _waited_for(self, iterator: Iterator[Any]) -> Iterator[Any]:
+        following = self._unlocked(next)
+        while (item := following(iterator, _END)) is not _END:
+            yield item
+
+    def _unlocked(self, foreign: Callable[..., ResultT]) -> Callable[..., ResultT]:
+        @functools.wraps(foreign)
+        def call(*arguments: Any) -> ResultT:
+            self._gathering.release()
+            try:
+                return foreign(*arguments)
+            finally:
+                self._gathering.acquire()
+
+        return call
 
     def _take(self, items: Iterable[Any]) -> bool:
         """Take items until a request is full, or one is no text; return whether they ended. May run in a thread."""

@@ -8,11 +8,14 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from pinecone_embed_async._calls import EmbeddedBatch, EmbeddingStream
+from pinecone_embed_async._client import EmbedClient
 from pinecone_embed_async._errors import EmbedError
 from pinecone_embed_async._jobs._budget import TokenBudget
 from pinecone_embed_async._jobs._copier import copied_rows
@@ -22,16 +25,19 @@ from pinecone_embed_async._jobs._failures import skipped_row
 from pinecone_embed_async._jobs._folder import Portion
 from pinecone_embed_async._jobs._kept import KeptColumns
 from pinecone_embed_async._jobs._ledger import Counts, JobLedger
-from pinecone_embed_async._jobs._recorder import Batch, Piece, Recorder, piece_of
+from pinecone_embed_async._jobs._recorder import Piece, Recorder, piece_of
 from pinecone_embed_async._jobs._rowset import RowNumbers
 from pinecone_embed_async._jobs._sources import BadRow, Row, StandardInput
 from pinecone_embed_async._jobs._store import Store
-from pinecone_embed_async._jobs._table import embedded_tables
+from pinecone_embed_async._jobs._table import Embeddings, embedded_tables
 from pinecone_embed_async._models import KNOWN_MODELS, expected_dimension
 from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings, Usage
 
-Stream = Callable[[Iterable[Row]], AbstractAsyncContextManager[AsyncIterator[Batch]]]
+Stream = Callable[[Iterable[Row]], AbstractAsyncContextManager[AsyncIterator[EmbeddedBatch[Row, Embeddings]]]]
 """Embeds the texts of rows and yields them by requests, as completed; pulls the rows in a thread."""
+
+PATIENCE = 0.05
+"""Seconds after which the rows of a slow pipe are sent, although the next is not there yet."""
 
 # Standard input cannot be read twice: its first rows determine the types of the kept columns, so that few tables are
 # written again because of a later one.
@@ -39,6 +45,13 @@ _SAMPLE = 1000
 
 # Tokens of an input of a model that is not known, the most that a known one takes.
 _LONGEST = max(model.max_sequence_length for model in KNOWN_MODELS.values())
+
+
+def embedded_rows(
+    client: EmbedClient[Any], rows: Iterable[Row]
+) -> AbstractAsyncContextManager[EmbeddingStream[Row, Embeddings]]:
+    """A `Stream` of a client."""
+    return client.stream(rows, text=attrgetter("text"), ordered=False, on_error="return", in_thread=True, max_delay=PATIENCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +167,7 @@ class Job:
                     self._requests += batch.embeddings.usage.requests
                     self._tokens += batch.embeddings.usage.total_tokens
                     if self._budget is not None:
-                        self._budget.settle([row.text for row in batch.rows], batch.embeddings.usage.total_tokens)
+                        self._budget.settle([row.text for row in batch.items], batch.embeddings.usage.total_tokens)
                     await recorder.add(piece_of(batch))
                     await self._record_skipped(recorder)
             await self._record_skipped(recorder)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pinecone_embed_async._calls import EmbeddedBatch
 from pinecone_embed_async._jobs._failures import FailedRow, cause_of
 from pinecone_embed_async._jobs._kept import KeptColumns
 from pinecone_embed_async._jobs._ledger import is_about_rows
@@ -18,18 +19,6 @@ from pinecone_embed_async._results import DenseEmbeddings
 
 GROUP_SECONDS = 0.05
 GROUP_BYTES = 16 * 2**20
-
-
-class Batch(NamedTuple):
-    """A batch of a stream: the rows of one request and their outcome.
-
-    Attributes:
-        rows: The rows.
-        embeddings: Row i belongs to `rows[i]`; failures have positions in `rows`.
-    """
-
-    rows: Sequence[Row]
-    embeddings: Embeddings
 
 
 class Piece(NamedTuple):
@@ -46,15 +35,15 @@ class Piece(NamedTuple):
     failed: Sequence[FailedRow]
 
 
-def piece_of(batch: Batch) -> Piece:
+def piece_of(batch: EmbeddedBatch[Row, Embeddings]) -> Piece:
     """The piece to write of a batch; rows with an error of the whole job count as not tried."""
     failed = [
-        FailedRow(batch.rows[index], cause_of(failure.error))
+        FailedRow(batch.items[index], cause_of(failure.error))
         for failure in batch.embeddings.failures
         if is_about_rows(failure.error)
         for index in failure.indices
     ]
-    return Piece(batch.rows, batch.embeddings, failed)
+    return Piece(batch.items, batch.embeddings, failed)
 
 
 class Recorder:

@@ -70,10 +70,23 @@ class Load:
     @classmethod
     def of(cls, texts: Iterable[str], limits: RequestLimits) -> Load:
         """The load of exactly these texts, whether or not they fit."""
-        load = cls()
-        for text in texts:
-            size = utf8_length(text)
-            load._count(1, size, limits.tokens_of(size), limits)
+        load, most, ratio = cls(), limits.sequence_length, limits.bytes_per_token
+        sizes = [utf8_length(text) for text in texts]
+        estimates = [estimate_tokens(size, most, ratio) for size in sizes]
+        load.inputs, load.tokens, load.clipped = len(sizes), sum(estimates), estimates.count(most)
+        load.bytes = sum(sizes) + INPUT_OVERHEAD * len(sizes)
+        load.open_bytes = sum(size for size, tokens in zip(sizes, estimates, strict=True) if tokens < most)
+        return load
+
+    @classmethod
+    def of_fitting(cls, texts: Sequence[str], limits: RequestLimits) -> Load:
+        """The load of the first of these texts, at most `limits.inputs`, that fit; the first one always does."""
+        load = cls.of(texts, limits)
+        if load.inputs > 1 and (load.tokens > limits.tokens or load.bytes > limits.bytes):
+            load = cls()
+            for text in texts:
+                if not load.add(utf8_length(text), limits):
+                    break
         return load
 
     def add(self, size: int, limits: RequestLimits) -> bool:

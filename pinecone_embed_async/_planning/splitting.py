@@ -144,12 +144,8 @@ class PendingTexts:
             yield request
 
     def _plan(self) -> PlannedRequest:
-        limits, load, all_texts = self._limits.current, Load(), self._texts
+        limits, all_texts = self._limits.current, self._texts
         positions = self._positions[self._taken : self._taken + limits.inputs]
-        texts: list[str] = []
-        for position in positions:
-            text = all_texts[position]
-            if not load.add(utf8_length(text), limits):
-                break
-            texts.append(text)
-        return PlannedRequest(texts, positions[: len(texts)], load, self._results)
+        texts = [all_texts[position] for position in positions]
+        load = Load.of_fitting(texts, limits)
+        return PlannedRequest(texts[: load.inputs], positions[: load.inputs], load, self._results)

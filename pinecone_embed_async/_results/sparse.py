@@ -410,10 +410,14 @@ class SparseRows:
         tokens: dict[int, list[str]] = {}
         copied = 0
         for positions, block in self._blocks.values():
-            at = flat_positions(indptr[positions], block.lengths)
+            terms = len(block.indices)
+            start = indptr[positions[0]]
+            at: slice | NDArray[np.int64] = slice(start, start + terms)
+            if positions[-1] - positions[0] >= len(positions):
+                at = flat_positions(indptr[positions], block.lengths)
             indices[at], values[at] = block.indices, block.values
             tokens.update(zip(positions.tolist(), block.tokens or (), strict=False))
-            copied += len(at)
+            copied += terms
             if copied > SPREAD_TERMS:
                 copied = 0
                 yield

@@ -90,6 +90,10 @@ class Answer:
 _READ_AT_ONCE = 2**16
 """Bytes of items that are objects at a time: little memory, and enough that the calls for them cost little."""
 
+_SMALL = 2**18
+"""Bytes of a sparse answer whose items are all objects at a time: one pass over it instead of two. A request of 96 short
+texts is answered with about 130 KiB."""
+
 
 class WholeAnswer:
     """Judges a complete answer some items at a time, so that only their objects exist at a time.
@@ -108,7 +112,8 @@ class WholeAnswer:
         self._body = body
         self._count = count
         self._dimension = dimension
-        self._top = _top_of(body, count)
+        small = None if vector_type == "dense" or len(body) > _SMALL else _sparse_of(body, count)
+        self._top = small or _top_of(body, count)
         self._kind = _kind_of(self._top.vector_type, vector_type)
         # Number of items read, and of items checked key by key.
         self._read = self._checked = 0
@@ -121,6 +126,13 @@ class WholeAnswer:
         self._values = array("f")
         self._indices = array("I")
         self._tokens: list[list[str]] = []
+        if small is not None:
+            self._read_sparse(small.data)
+            # Their objects are many times the body.
+            small.data = []
+            self._note_read(count)
+            if not self.is_done:
+                self._top = _top_of(body, count)
 
     @property
     def is_done(self) -> bool:
@@ -146,11 +158,7 @@ class WholeAnswer:
                 self._read_dense(_decode_items(_DENSE_ITEMS, texts, self._read))
             else:
                 self._read_sparse(_decode_items(_SPARSE_ITEMS, texts, self._read))
-            self._read += len(texts)
-            if self._read == self._count:
-                self._is_plain = _is_plain(self._body, self._marks, self._raws, self._top)
-                if self._is_plain or _is_plain(self._data(), self._marks, self._raws):
-                    self._checked = self._count
+            self._note_read(len(texts))
 
     def finish(self, rows: RowSource) -> Answer:
         """Judge the remaining items and the answer as a whole.
@@ -203,6 +211,13 @@ class WholeAnswer:
             self._values.fromlist(values)
             self._indices.fromlist(indices)
             self._tokens.append(tokens or [])
+
+    def _note_read(self, items: int) -> None:
+        self._read += items
+        if self._read == self._count:
+            self._is_plain = _is_plain(self._body, self._marks, self._raws, self._top)
+            if self._is_plain or _is_plain(self._data(), self._marks, self._raws):
+                self._checked = self._count
 
     def _check(self, text: bytes) -> None:
         check_form(text, levels_above=2)
@@ -334,10 +349,15 @@ class _Top(Struct):
     usage: Raw | UnsetType = UNSET
 
 
+class _SparseTop(_Top):
+    data: list[SparseItem]
+
+
 _ITEMS = msgspec.json.Decoder(_Items)
 _DATA = msgspec.json.Decoder(_Data)
 _DENSE = msgspec.json.Decoder(DenseAnswer)
 _DENSE_ITEMS = msgspec.json.Decoder(list[DenseItem])
+_SPARSE = msgspec.json.Decoder(_SparseTop)
 _SPARSE_ITEMS = msgspec.json.Decoder(list[SparseItem])
 
 
@@ -361,6 +381,15 @@ def _top_of(body: bytes, count: int) -> _Top:
         problem = f"the answer cannot be read: expected {count} embeddings, got {got} at `$.data`"
     # Raised here, not above: a UnicodeDecodeError holds the body, and must not be chained.
     raise ResponseError(problem)
+
+
+def _sparse_of(body: bytes, count: int) -> _SparseTop | None:
+    """A sparse answer with all its items; `None` if it is something else, which `_top_of` then names."""
+    try:
+        top = _SPARSE.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return top if top.vector_type == "sparse" and len(top.data) == count else None
 
 
 _MANY_BRACES = 10_000

@@ -65,7 +65,7 @@ async def connected(settings: Settings) -> AsyncIterator[EmbedClient[Any]]:
     async with contextlib.AsyncExitStack() as stack:
         where: dict[str, Any] = {"base_url": settings.base_url}
         if settings.emulator:
-            # The process that embeds a job has no other use for it, and importing it takes a tenth of a second.
+            # Nothing else here uses it, and importing it takes a tenth of a second.
             from pinecone_embed_async.emulator import Emulator  # noqa: PLC0415
 
             # The records would not be read.

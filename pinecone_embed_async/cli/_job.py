@@ -1,23 +1,24 @@
 """`pinecone-embed embed` into a folder: a job that can be resumed, with its progress and its closing summary."""
 
 import asyncio
+import contextlib
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pinecone_embed_async import DeadlineExceededError, EmbedError
+from pinecone_embed_async import DeadlineExceededError, EmbedClient, EmbeddedBatch, EmbedError, Statistics
 from pinecone_embed_async._jobs._errors import JobError, OutputError, TokensSpentError
 from pinecone_embed_async._jobs._fingerprint import Fingerprint, InputPrint, take_fingerprint
 from pinecone_embed_async._jobs._inputs import InputFile
-from pinecone_embed_async._jobs._job import Job, JobProgress
+from pinecone_embed_async._jobs._job import Job, JobProgress, embedded_rows
 from pinecone_embed_async._jobs._opening import Options, open_job
-from pinecone_embed_async._jobs._sources import Columns
+from pinecone_embed_async._jobs._sources import Columns, Row
+from pinecone_embed_async._jobs._table import Embeddings
 from pinecone_embed_async._models import KNOWN_MODELS
-from pinecone_embed_async.cli._connection import Settings, service_named
-from pinecone_embed_async.cli._embedding_process import EmbeddingProcess
+from pinecone_embed_async.cli._connection import Settings, connected, service_named
 from pinecone_embed_async.cli._figures import Advance, counted, pace, priced, waited, with_quota
 from pinecone_embed_async.cli._output import print_error, print_event, print_line, without_key
 from pinecone_embed_async.cli._progress import Display, showing, standard_display
@@ -73,30 +74,24 @@ def embed_to_folder(files: Sequence[InputFile], *, out: Path, job: JobSettings, 
 
     for message in job.warnings:
         output.warn(message)
-    # First, for the process takes as long to start as the input to be checked.
-    with (
-        EmbeddingProcess(settings) as process,
-        open_job(out, files, job.columns, fingerprint, job.options) as opened,
-    ):
-        return _Run(opened, out, settings, output, process).carry_out()
+    with open_job(out, files, job.columns, fingerprint, job.options) as opened:
+        return _Run(opened, out, settings, output).carry_out()
 
 
 class _Run:
     """One run of an open job."""
 
-    def __init__(
-        self, job: Job, out: Path, settings: Settings, output: "_Lines | _Events", process: EmbeddingProcess
-    ) -> None:
+    def __init__(self, job: Job, out: Path, settings: Settings, output: "_Lines | _Events") -> None:
         self._job = job
         self._out = out
         self._settings = settings
         self._output = output
-        self._process = process
+        self._client: EmbedClient[Any] | None = None
         self._before = self._advance(job.progress())
         self._started = time.perf_counter()
 
     def _advance(self, progress: JobProgress) -> Advance:
-        counts, statistics = progress.counts, self._process.statistics
+        counts, statistics = progress.counts, self._statistics()
         return Advance(
             counts.done,
             counts.failed,
@@ -109,7 +104,10 @@ class _Run:
         )
 
     def _with_quota(self, advance: Advance) -> Advance:
-        return with_quota(advance, self._process.statistics)
+        return with_quota(advance, self._statistics())
+
+    def _statistics(self) -> Statistics | None:
+        return None if self._client is None else self._client.statistics()
 
     def carry_out(self) -> int:
         """Run the job, report how it ended, and return the exit status."""
@@ -161,12 +159,17 @@ class _Run:
             self._started = time.perf_counter()
             try:
                 async with asyncio.timeout(self._settings.timeout) as limit:
-                    await self._job.run(self._process.stream, lambda progress: reporter(self._advance(progress)))
+                    await self._job.run(self._stream, lambda progress: reporter(self._advance(progress)))
             except TimeoutError:
                 # A `TimeoutError` of the operating system does not get here: the client wraps it.
                 if not limit.expired():
                     raise
                 raise DeadlineExceededError("the time given with --timeout is over") from None
+
+    @contextlib.asynccontextmanager
+    async def _stream(self, rows: Iterable[Row]) -> AsyncIterator[AsyncIterator[EmbeddedBatch[Row, Embeddings]]]:
+        async with connected(self._settings) as self._client, embedded_rows(self._client, rows) as batches:
+            yield batches
 
 
 class _Lines:

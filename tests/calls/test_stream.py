@@ -395,6 +395,42 @@ async def test_a_slow_async_source_does_not_wait_for_a_full_request(emulator: Em
     assert clock.pending == 0
 
 
+@pytest.mark.parametrize("where", ["source", "text"])
+async def test_a_source_that_blocks_in_a_thread_does_not_hold_back_what_it_has_yielded(
+    emulator: Emulator, where: str
+) -> None:
+    clock = FakeClock()
+    reached, more = threading.Event(), threading.Event()
+
+    def block() -> None:
+        reached.set()
+        assert more.wait(30)
+
+    def source() -> Iterator[str]:
+        yield from ("one", "two")
+        if where == "source":
+            block()
+        yield "three"
+
+    def text(item: str) -> str:
+        if where == "text" and item == "three":
+            block()
+        return item
+
+    async with (
+        dense_client(emulator, clock=clock) as client,
+        client.stream(source(), text=text, in_thread=True, max_delay=0.5, **Passage) as batches,
+    ):
+        assert await asyncio.to_thread(reached.wait, 30)
+        assert client.statistics().in_flight == 0
+        clock.advance(0.5)
+        assert (await anext(batches)).items == ["one", "two"]
+        clock.advance(0.5)
+        more.set()
+        assert [batch.items async for batch in batches] == [["three"]]
+    assert clock.pending == 0
+
+
 async def test_a_slow_async_source_is_not_read_further_ahead_than_the_window_either(emulator: Emulator) -> None:
     clock, source, gate = FakeClock(), Source(9), asyncio.Semaphore(0)
 

@@ -1,7 +1,6 @@
 """The command line in a process of its own, or in a thread of this one; and files for it to read."""
 
 import asyncio
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -38,21 +37,6 @@ def children_of(process: int) -> list[int]:
     """The processes that a process has started and that are still there."""
     tasks = Path(f"/proc/{process}/task")
     return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
-
-
-async def ended(process: int) -> None:
-    """Wait for the end of a process that another one has started."""
-    try:
-        descriptor = os.pidfd_open(process)
-    except ProcessLookupError:
-        return
-    told, loop = asyncio.Event(), asyncio.get_running_loop()
-    loop.add_reader(descriptor, told.set)
-    try:
-        await told.wait()
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
 
 
 async def in_thread(emulator: Emulator, *arguments: object) -> int:

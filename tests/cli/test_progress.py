@@ -180,7 +180,6 @@ async def test_programs_are_told_every_second(
         assert (event["event"], event["total"], event["failed"], event["retries"]) == ("progress", 60, 0, 0)
         assert event["requests"] * 10 == event["done"]
         assert set(event) == set(end) - {"seconds", "status", "message"}
-    # The process that embeds may take longer to start than the first second.
     assert all(
         (event["inputs_per_second"], event["tokens_per_minute"], event["seconds_left"]) == (0, 0, None)
         for event in between
@@ -209,7 +208,7 @@ async def test_a_run_under_a_quota_tells_how_much_of_it_is_used(
     assert await in_thread(emulator, source, "--out", tmp_path / "out", "--json", "--quota", "250,000") == 0
     _, *between, end = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     quotas = [event["quota"] for event in (*between, end)]
-    # Not told before the process that embeds has started.
+    # Not told before the client is open.
     known = quotas.index(250_000)
     assert quotas == [None] * known + [250_000] * (len(quotas) - known)
     assert all(event["done"] == 0 for event in between[:known])

@@ -9,15 +9,25 @@ from typing import Any
 import numpy as np
 from pyarrow import dataset
 
-from pinecone_embed_async import AuthenticationError, DenseEmbeddings, EmbedError, Failure, InvalidRequestError, Usage
+from pinecone_embed_async import (
+    AuthenticationError,
+    DenseEmbeddings,
+    EmbeddedBatch,
+    EmbedError,
+    Failure,
+    InvalidRequestError,
+    Usage,
+)
 from pinecone_embed_async._jobs._fingerprint import Fingerprint, take_fingerprint
 from pinecone_embed_async._jobs._inputs import find_inputs
 from pinecone_embed_async._jobs._job import Job
 from pinecone_embed_async._jobs._opening import Options, open_job
-from pinecone_embed_async._jobs._recorder import Batch
 from pinecone_embed_async._jobs._sources import Columns, Row
+from pinecone_embed_async._jobs._table import Embeddings
 
 PER_REQUEST = 4
+
+Batch = EmbeddedBatch[Row, Embeddings]
 
 
 class Service:
@@ -62,7 +72,7 @@ class Service:
         vectors = np.array([[float(row.text.split()[-1])] * 2 for row in rows], np.float32)
         failures = tuple(Failure([place], InvalidRequestError("refused", status=400)) for place in refused)
         usage = Usage(total_tokens=len(rows), requests=1)
-        return Batch(rows, DenseEmbeddings(vectors, model="m", usage=usage, failures=failures, embedded=embedded))
+        return EmbeddedBatch(0, rows, DenseEmbeddings(vectors, model="m", usage=usage, failures=failures, embedded=embedded))
 
 
 def texts(path: Path, numbers: Iterable[int]) -> Path:

@@ -18,6 +18,7 @@ from pinecone_embed_async import (
     AuthenticationError,
     DeadlineExceededError,
     DenseEmbeddings,
+    EmbeddedBatch,
     EmbedError,
     Failure,
     RateLimitError,
@@ -34,7 +35,7 @@ from pinecone_embed_async._jobs._job import Job, JobProgress
 from pinecone_embed_async._jobs._ledger import Counts
 from pinecone_embed_async._jobs._opening import Options, open_job
 from pinecone_embed_async._jobs._parts import rewrite_part
-from pinecone_embed_async._jobs._recorder import Batch, piece_of
+from pinecone_embed_async._jobs._recorder import piece_of
 from pinecone_embed_async._jobs._sources import Columns, Row
 from tests.jobs.by_hand import Service, expected, names_in, opened, run, table_of, texts
 
@@ -781,4 +782,4 @@ def test_rows_that_met_an_error_of_the_whole_job_do_not_count_as_failed(error: E
         failures=(Failure([0], error),),
         embedded=np.array([False]),
     )
-    assert piece_of(Batch([Row("0", "text", "in.txt", 1, 0)], nothing)).failed == []
+    assert piece_of(EmbeddedBatch(0, [Row("0", "text", "in.txt", 1, 0)], nothing)).failed == []
