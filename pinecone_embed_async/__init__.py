@@ -41,6 +41,7 @@ from pinecone_embed_async._sending import (
     TransportResponse,
 )
 from pinecone_embed_async._statistics import Progress, Statistics
+from pinecone_embed_async._sync import SyncEmbedClient, SyncEmbeddingStream
 from pinecone_embed_async._telemetry import (
     ErrorKind,
     Event,
@@ -103,6 +104,8 @@ __all__ = [
     "SqliteCache",
     "Started",
     "Statistics",
+    "SyncEmbedClient",
+    "SyncEmbeddingStream",
     "TokenStatistics",
     "Transport",
     "TransportError",

@@ -164,6 +164,13 @@ class EmbedClient(Generic[EmbeddingsT]):
     def __reduce__(self) -> NoReturn:
         raise TypeError("an EmbedClient cannot be pickled: it holds connections and a key; make one in each process")
 
+    if not TYPE_CHECKING:  # type checkers know better
+
+        def __enter__(self) -> NoReturn:
+            raise TypeError("an EmbedClient is asynchronous: write `async with`, or use a SyncEmbedClient")
+
+        def __exit__(self, *_: object) -> None: ...
+
     async def __aenter__(self) -> Self:
         await self._runtime.open()
         return self

@@ -30,13 +30,14 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterable, Mapping
     from concurrent.futures import Executor
-    from typing import Literal, Required, TypedDict, Unpack
+    from typing import Generic, Literal, Required, TypedDict, TypeVar, Unpack
 
     import aiohttp
     from yarl import URL
 
     from pinecone_embed_async._cache import Cache, CallCache
     from pinecone_embed_async._clock import Clock
+    from pinecone_embed_async._inputs import Input
     from pinecone_embed_async._planning import Learned
     from pinecone_embed_async._rate_limit import PlanName, Priority, QuotaBackend
     from pinecone_embed_async._sending import Transport
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from pinecone_embed_async._statistics.progress_bar import ProgressBar
     from pinecone_embed_async._telemetry import Hook
     from pinecone_embed_async._wire import DecoderName, VectorType
+
+    ItemT = TypeVar("ItemT")
 
     E5 = Literal["multilingual-e5-large"]
     Llama = Literal["llama-text-embed-v2"]
@@ -135,6 +138,34 @@ if TYPE_CHECKING:
         parameters: Mapping[str, Any] | None
         timeout: float | None
         priority: Priority
+
+    class EstimateArguments(TypedDict, total=False):
+        """Keyword arguments of `EmbedClient.estimate`."""
+
+        input_type: str | None
+        dimension: int | None
+        truncate: str | None
+        parameters: Mapping[str, Any] | None
+        dedupe: bool
+
+    class EmbedArguments(EstimateArguments, total=False):
+        """Keyword arguments of `EmbedClient.embed`."""
+
+        timeout: float | None
+        on_error: Literal["raise", "return"]
+        priority: Priority
+        progress: Callable[[Progress], None] | bool | None
+
+    class StreamArguments(OneArguments, Generic[ItemT], total=False):
+        """Keyword arguments of `EmbedClient.stream`."""
+
+        text: Callable[[ItemT], Input] | None
+        ordered: bool
+        window: int | None
+        on_error: Literal["raise", "return"]
+        progress: Callable[[Progress], None] | bool | None
+        in_thread: bool
+        max_delay: float
 
     class CallArguments(TypedDict, total=False):
         """Keyword arguments of every call but those about parameters; `embed_one` has the first two."""
