@@ -168,6 +168,7 @@ class QuotaFile:
     # Opening.
 
     def _open(self, quota: str) -> None:
+        self._check_kind()
         is_used, boot = self._locks.has_members, boot_id()
         if self._locks.boot != boot:
             if is_used:
@@ -184,22 +185,26 @@ class QuotaFile:
             self._locks.enter(self.member)
 
     def _create_file(self) -> None:
-        """Create the file, readable by its owner only, before it has content; SQLite gives its two others the same mode.
-
-        Raises:
-            ConfigurationError: there is a link or something else in its place.
-        """
+        """Create the file, readable by its owner only, before it has content; SQLite gives its two others the same mode."""
         # An existing file is not opened: closing it would release the locks of this process's other connections.
         with contextlib.suppress(FileExistsError):
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
-        mode = self._path.lstat().st_mode
-        if not stat.S_ISREG(mode):
-            kind = "a symbolic link" if stat.S_ISLNK(mode) else "no regular file"
-            raise ConfigurationError(f"{str(self._path)!r} is {kind}; remove it, or name another file for the quota")
-        if mode & 0o077:
-            self._path.chmod(stat.S_IMODE(mode) & 0o700)
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         found = self._path.stat()
         self._identity = found.st_dev, found.st_ino
+        if found.st_mode & 0o077:
+            self._path.chmod(stat.S_IMODE(found.st_mode) & 0o700)
+
+    def _check_kind(self) -> None:
+        """Check that there is a file in the place of the file, if anything.
+
+        Raises:
+            ConfigurationError: there is a link, or something else.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            mode = self._path.lstat().st_mode
+            if not stat.S_ISREG(mode):
+                kind = "a symbolic link" if stat.S_ISLNK(mode) else "no regular file"
+                raise ConfigurationError(f"{str(self._path)!r} is {kind}; remove it, or name another file for the quota")
 
     def _remove_void(self) -> None:
         """Remove a file of another boot. It need not be intact, as nothing was synced.

@@ -142,7 +142,7 @@ class QuotaLedger:
         opens: nothing is granted before this time.
 
     Attributes:
-        at: time of the last step.
+        at: time of the last step; minus infinity before the first.
     """
 
     def __init__(self, options: LimiterOptions, opens: float = -math.inf) -> None:
@@ -155,7 +155,7 @@ class QuotaLedger:
         self._options = options
         self._limiter = Limiter(options)
         self._limiter.hold(opens)
-        self.at = opens
+        self.at = -math.inf
 
     def __repr__(self) -> str:
         return f"<QuotaLedger of {len(self._members)} members, {self._limiter!r}>"
