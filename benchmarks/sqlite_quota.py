@@ -255,12 +255,9 @@ def figures(
     """The figures of a run."""
     log = service.log
     began = log[0][0]
-    # The service's windows, from its first request on; the last ones of the processes are not whole.
-    whole = [began + number * window for number in range(windows)]
-    used = [
-        sum(tokens for at, _, tokens, is_accepted in log if is_accepted and start <= at < start + window) / TOKENS
-        for start in whole
-    ]
+    # The service's windows, from its first request on, but for the last, which is not whole.
+    starts = [began + number * window for number in range(windows - 1)]
+    used = [used_between(log, service.quota.kind, window, start, start + window) for start in starts]
     edges = [ready, *sorted(deaths.values()), ready + windows * window]
     shares = []
     for start, end in itertools.pairwise(edges):
@@ -271,13 +268,29 @@ def figures(
         "windows": windows,
         "window": window,
         "requests": len(log),
-        "used": sum(used[: windows - 1]) / (windows - 1),
-        "least_used": min(used[: windows - 1]),
+        "used": sum(used) / len(used),
+        "least_used": min(used),
         "most_arrived": most_within(log, window) / TOKENS,
         "rejected": sum(not is_accepted for *_, is_accepted in log) / len(log),
         "jain": min(shares),
         "deaths": len(deaths),
     }
+
+
+def used_between(
+    log: Sequence[tuple[float, int, int, bool]], kind: str, window: float, start: float, end: float
+) -> float:
+    """The share of the quota that was used from one time to another, a window or more later, as the service counts it.
+
+    Of fixed windows it is what was accepted in them; of a sliding one, how full it was on the average. That was empty at
+    first, so its first window counts from its end.
+    """
+    accepted = [(at, tokens) for at, _, tokens, is_accepted in log if is_accepted]
+    if kind == "fixed":
+        return sum(tokens for at, tokens in accepted if start <= at < end) / TOKENS * window / (end - start)
+    start, end = start + window, end + window
+    filled = sum(tokens * max(0.0, min(at + window, end) - max(at, start)) for at, tokens in accepted)
+    return filled / (end - start) / TOKENS
 
 
 def most_within(log: Sequence[tuple[float, int, int, bool]], window: float) -> int:

@@ -249,29 +249,29 @@ class QuotaFile:
         Raises:
             ConfigurationError: they differ, and other processes use it.
         """
-        opens = 0.0
+        self._opens = 0.0
         found = self._execute("SELECT version, quota, window, opens FROM terms")
-        if found:
+        ((last,),) = self._execute("SELECT max(at) FROM steps")
+        # Where the boot has no id, a time to come shows that it was another one.
+        if found and (is_used or last is None or last <= boot_time()):
             version, has, window, opens = found[0]
             if (version, has) == (__version__, quota):
                 self._opens = opens
                 return
             if is_used:
-                differs = (
-                    f"the quota {has}, not {quota}" if version == __version__ else f"version {version}, not {__version__}"
-                )
+                differs = f"the quota {has}, not {quota}" if version == __version__ else f"version {version}, not {__version__}"
                 raise ConfigurationError(
                     f"{str(self._path)!r} is in use by other processes with {differs}; end them, or name another file"
                 )
-            # What was used is not known under the new terms, so it counts as all until a window has passed.
-            died = self._execute("SELECT 1 FROM members LIMIT 1")
-            last = self._execute("SELECT max(at) FROM steps")[0][0]
-            used_at = boot_time() if died else last
-            opens = 0.0 if used_at is None else max(opens, used_at + max(window, self._options.window))
+            # What was used is not known under the new terms, so it counts as all until a window has passed. What a member
+            # that died held may have been sent just now.
+            used_at = boot_time() if self._execute("SELECT 1 FROM members LIMIT 1") else last
+            if used_at is not None:
+                self._opens = max(opens, used_at + max(window, self._options.window))
         for table in ("terms", "members", "steps", "state"):
             self._execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own
-        self._execute("INSERT INTO terms VALUES (1, ?, ?, ?, ?)", (__version__, quota, self._options.window, opens))
-        self._opens = opens
+        terms = (__version__, quota, self._options.window, self._opens)
+        self._execute("INSERT INTO terms VALUES (1, ?, ?, ?, ?)", terms)
         self._locks.steps = 0
 
     # Steps.
