@@ -277,9 +277,7 @@ def figures(
     }
 
 
-def used_between(
-    log: Sequence[tuple[float, int, int, bool]], kind: str, window: float, start: float, end: float
-) -> float:
+def used_between(log: Sequence[tuple[float, int, int, bool]], kind: str, window: float, start: float, end: float) -> float:
     """The share of the quota that was used from one time to another, a window or more later, as the service counts it.
 
     Of fixed windows it is what was accepted in them; of a sliding one, how full it was on the average. That was empty at

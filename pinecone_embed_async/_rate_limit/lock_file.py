@@ -31,6 +31,8 @@ TICKET_SECONDS = 1.0
 """A ticket that is older stands in nobody's way any more: its process was stopped while it waited, or has the file's own
 lock, which is then what decides."""
 
+_TICKET_LASTS = int(TICKET_SECONDS * 1e9)
+
 POLL_SECONDS = 0.0005
 """How often to look whether it is one's turn: a step takes about as long."""
 
@@ -148,19 +150,15 @@ class LockFile:
         while not self._lock(ticket):
             ticket += 1
         try:
-            while self._is_locked(_TICKETS + time.monotonic_ns() - int(TICKET_SECONDS * 1e9), ticket):
+            while (first := _TICKETS + time.monotonic_ns() - _TICKET_LASTS) < ticket and self._is_locked(first, ticket):
                 time.sleep(POLL_SECONDS)
             yield
         finally:
             self._unlock(ticket)
 
-    def enter(self, member: int) -> None:
-        """Mark a member as alive for as long as this file is open here."""
-        self._lock(_MEMBERS + member)
-
-    def leave(self, member: int) -> None:
-        """Mark a member as gone."""
-        self._unlock(_MEMBERS + member)
+    def enter(self, member: int) -> bool:
+        """Mark a member as alive for as long as this file is open here; returns whether there was none of that number."""
+        return self._lock(_MEMBERS + member)
 
     def is_alive(self, member: int) -> bool:
         """Whether a member is alive, other than the one here."""

@@ -176,7 +176,8 @@ class QuotaClerk:
                 self._fail(error)
             if self._is_closing:
                 self._leave()
-            is_over = self._is_closed or idle >= LINGER_SECONDS or not threading.main_thread().is_alive()
+            is_idle = idle >= LINGER_SECONDS and not self._unwritten
+            is_over = self._is_closed or is_idle or not threading.main_thread().is_alive()
             with self._lock:
                 if is_over and self._posted.empty():
                     self._thread = None
@@ -214,7 +215,10 @@ class QuotaClerk:
     def _write(self) -> None:
         is_wanted = bool(self._waits or self._looks)
         is_to_write = bool(self._unwritten) and (is_wanted or self._is_closing or time.monotonic() >= self._again_at)
-        if self._is_closed or not (is_wanted or is_to_write):
+        if self._is_closed:
+            self._refuse()
+            return
+        if not (is_wanted or is_to_write):
             return
         file = self._file = self._file or QuotaFile(self._path, self._quota)
         if is_to_write:
@@ -274,9 +278,14 @@ class QuotaClerk:
             except Exception as error:  # noqa: BLE001 - the lock is gone in any case, which tells the others
                 logger.warning("the quota %s could not be left in order: %s: %s", self._path, type(error).__name__, error)
                 file.close()
+        self._refuse()
+
+    def _refuse(self) -> None:
         waits = [*self._waits.values(), *self._looks]
-        self._waits, self._looks, self._unwritten = {}, [], []
+        self._waits, self._looks = {}, []
         self._resolve(waits, ClosedError("the quota was closed"))
+        # What ends after that was counted when it was left.
+        self._unwritten = []
 
 
 def _set(future: asyncio.Future[Any], value: object) -> None:

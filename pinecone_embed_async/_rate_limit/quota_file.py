@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pickle
 import stat
@@ -89,10 +90,10 @@ class QuotaFile:
         try:
             with self._locks.opening(time.monotonic() + LOCK_SECONDS), self._explained():
                 self._open(msgspec.json.encode(quota).decode())
+            self.step(())
         except BaseException:
             self.close()
             raise
-        self.step(())
 
     def __repr__(self) -> str:
         return f"<QuotaFile {str(self._path)!r}, member {self.member} after step {self._number}>"
@@ -119,7 +120,7 @@ class QuotaFile:
 
     def seconds_left(self) -> float:
         """Seconds until a permit may be granted if nothing happens before, from 0; infinite if that takes entries."""
-        return max(0.0, self.ledger.next_at - boot_time())
+        return math.inf if self._ledger is None else max(0.0, self._ledger.next_at - boot_time())
 
     def statistics(self) -> tuple[TokenStatistics, ...]:
         """Limits and usage of each model and input type, as of now."""
@@ -139,6 +140,7 @@ class QuotaFile:
             sqlite3.Error: it cannot be written, as the disk is full, or is locked for too long.
         """
         until = time.monotonic() + LOCK_SECONDS
+        self._has_dead()
         # Before it is this one's turn, as it may take longer than the step itself.
         self.catch_up()
         try:
@@ -180,9 +182,17 @@ class QuotaFile:
         self._prepare()
         with self._transaction(time.monotonic() + LOCK_SECONDS):
             self._agree(quota, is_used=is_used)
-            # The lock before the commit: a member without one counts as dead.
-            (self.member,) = self._execute("INSERT INTO members DEFAULT VALUES RETURNING id")[0]
-            self._locks.enter(self.member)
+            self.member = self._enter()
+
+    def _enter(self) -> int:
+        """The number of a new member."""
+        while True:
+            ((member,),) = self._execute("INSERT INTO members DEFAULT VALUES RETURNING id")
+            # Locked before it is committed: a member without a lock counts as dead. One of a file that was removed may still
+            # have the number.
+            if self._locks.enter(member):
+                return int(member)
+            self._execute("DELETE FROM members WHERE id = ?", (member,))
 
     def _create_file(self) -> None:
         """Create the file, readable by its owner only, before it has content; SQLite gives its two others the same mode."""
@@ -259,7 +269,9 @@ class QuotaFile:
                 self._opens = opens
                 return
             if is_used:
-                differs = f"the quota {has}, not {quota}" if version == __version__ else f"version {version}, not {__version__}"
+                differs = (
+                    f"the quota {has}, not {quota}" if version == __version__ else f"version {version}, not {__version__}"
+                )
                 raise ConfigurationError(
                     f"{str(self._path)!r} is in use by other processes with {differs}; end them, or name another file"
                 )

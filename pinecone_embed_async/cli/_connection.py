@@ -116,6 +116,22 @@ async def _shared_quota(path: Path, quota: Quota | PlanName | None) -> AsyncIter
         yield shared
 
 
+def check_files(settings: Settings) -> None:
+    """Check the files that the client would use, as far as possible without opening them.
+
+    Raises:
+        ConfigurationError: They cannot be.
+    """
+    if settings.cache is not None:
+        if settings.emulator:
+            raise ConfigurationError("--cache is of no use with --emulator: each has another address, and so other vectors")
+        SqliteCache(settings.cache)
+    if settings.quota_file is not None:
+        if settings.emulator:
+            raise ConfigurationError("--quota-file is of no use with --emulator: each is a service of its own")
+        SqliteQuota(settings.quota_file, settings.quota)
+
+
 def _client(settings: Settings, **options: Any) -> EmbedClient[Any]:
     if settings.concurrency is not None:
         options["max_concurrency"] = settings.concurrency

@@ -350,7 +350,17 @@ async def test_jobs_with_one_quota_file_stay_within_it_together(texts: Path, tmp
     quota = ServiceQuota(tokens_per_window=800, window=60.0)
     async with Emulator(quota=quota) as emulator:
         file = str(tmp_path / "quota.db")
-        program = (sys.executable, "-m", "pinecone_embed_async.cli", "embed", "--quiet", "--quota", "800", "--quota-file", file)
+        program = (
+            sys.executable,
+            "-m",
+            "pinecone_embed_async.cli",
+            "embed",
+            "--quiet",
+            "--quota",
+            "800",
+            "--quota-file",
+            file,
+        )
         folders = [tmp_path / "first", tmp_path / "second"]
         processes = [
             await asyncio.create_subprocess_exec(

@@ -2,9 +2,13 @@
 
 import heapq
 import itertools
+import os
 import pickle
 import random
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -219,6 +223,34 @@ def test_ledgers_restored_from_their_state_decide_as_those_that_have_seen_every_
             second = QuotaLedger.load(second.dump(), options)
             assert second.members == first.members
             assert second.statistics(step.at) == QuotaLedger.load(first.dump(), options).statistics(step.at)
+
+
+def decisions(seed: int) -> list[object]:
+    """What follows from random work."""
+    work, ledger = Work(seed), QuotaLedger(limiter_options(Quota(10_000)))
+    decided: list[object] = []
+    for _ in range(400):
+        step = work.step()
+        result = ledger.apply(step)
+        work.took(step.member, result.taken)
+        decided.append((result.granted, result.taken, ledger.next_at))
+    return decided
+
+
+def test_a_process_whose_hashes_are_others_decides_the_same() -> None:
+    code = f"from {__name__} import decisions; print(decisions(1))"
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            cwd=Path(__file__).parent.parent.parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert said[0] == said[1] == f"{decisions(1)}\n"
 
 
 class Harm:

@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import copy
+import fcntl
 import logging
 import os
 import pickle
+import random
 import signal
 import sqlite3
 import stat
@@ -26,7 +28,7 @@ from pinecone_embed_async import (
     QuotaOutcome,
     SqliteQuota,
 )
-from pinecone_embed_async._rate_limit import quota_file
+from pinecone_embed_async._rate_limit import lock_file, quota_file
 from pinecone_embed_async._rate_limit.lock_file import LockFile
 from tests.disk import full_disk
 
@@ -258,7 +260,9 @@ async def killed(process: asyncio.subprocess.Process) -> None:
 
 
 async def test_what_a_killed_process_may_have_sent_counts_for_a_window(path: Path, quota: SqliteQuota) -> None:
-    process = await started(path, "grant = await quota.acquire(demand)\nprint(grant.tokens, flush=True)\nawait asyncio.sleep(99)")
+    process = await started(
+        path, "grant = await quota.acquire(demand)\nprint(grant.tokens, flush=True)\nawait asyncio.sleep(99)"
+    )
     assert await line_of(process) == "100"
     waiting = asyncio.create_task(quota.acquire(demand()))
     await until_waiting(quota)
@@ -300,6 +304,47 @@ async def test_what_a_killed_process_waited_for_is_nobodys(path: Path, quota: Sq
     assert (await waiting).tokens == 100
 
 
+async def test_kills_at_any_moment_leave_a_whole_file_and_all_of_the_quota(path: Path, quota: SqliteQuota) -> None:
+    draw = random.Random(5)
+    body = """
+print("begins", flush=True)
+async def work():
+    while True:
+        quota.settle(await quota.acquire(QuotaDemand("m", "passage", 30, 10)), QuotaOutcome("unused", 0))
+async with asyncio.TaskGroup() as group:
+    for _ in range(3):
+        group.create_task(work())
+"""
+
+    async def live_and_die() -> None:
+        process = await started(path, body)
+        assert await line_of(process) == "begins"
+        await asyncio.sleep(draw.uniform(0, 0.3))
+        await killed(process)
+
+    async def work() -> int:
+        done = 0
+        while True:
+            try:
+                grant = await quota.acquire(demand(30, least=10))
+            except asyncio.CancelledError:
+                return done
+            assert 10 <= grant.tokens <= 30
+            quota.settle(grant, UNUSED)
+            done += 1
+
+    beside = asyncio.create_task(work())
+    for _ in range(3):
+        await asyncio.gather(*(live_and_die() for _ in range(4)))
+    beside.cancel()
+    assert await beside > 100
+    async with asyncio.timeout(WINDOW + 2):
+        assert (await quota.acquire(demand())).tokens == 100
+    with contextlib.closing(sqlite3.connect(path)) as file:
+        assert file.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert len(file.execute("SELECT id FROM members").fetchall()) == 1
+
+
 async def test_a_parent_that_dies_is_missed_although_its_child_lives_on(path: Path, quota: SqliteQuota) -> None:
     body = """
 import os, time
@@ -322,7 +367,7 @@ await asyncio.sleep(99)
         os.kill(child, signal.SIGKILL)
 
 
-async def test_a_forked_child_is_a_process_of_its_own(path: Path, quota: SqliteQuota) -> None:
+async def test_a_forked_child_is_a_process_of_its_own(path: Path) -> None:
     body = """
 import os
 grant = await quota.acquire(demand)
@@ -344,24 +389,24 @@ await asyncio.sleep(0)
 quota.settle(grant, QuotaOutcome("accepted", 50))
 await quota.aclose()
 """
-    process = await started(path, body, window=WINDOW)
+    process = await started(path, body, window=60.0)
     assert await line_of(process) == "0"
     out, err = await process.communicate()
     assert (out, err, process.returncode) == (b"", b"", 0)
-    used = {of.input_type: of.used for of in await quota.statistics()}
-    assert used["passage"] == 50
+    async with SqliteQuota(path, Quota(100, None, None, 60.0)) as quota:
+        used = {of.input_type: of.used for of in await quota.statistics()}
+    assert used == {"passage": 50, "query": 70}
 
 
-async def test_an_interpreter_ends_at_once_and_writes_what_has_ended(path: Path, quota: SqliteQuota) -> None:
-    lasting = 60.0
+async def test_an_interpreter_ends_at_once_and_writes_what_has_ended(path: Path) -> None:
     body = 'quota.settle(await quota.acquire(demand), QuotaOutcome("accepted", 30))\nprint("done", flush=True)'
-    process = await started(path.with_name("another.db"), body, window=lasting)
+    process = await started(path, body, window=60.0)
     assert await line_of(process) == "done"
     begun = time.monotonic()
     out, err = await process.communicate()
     assert (out, err, process.returncode) == (b"", b"", 0)
     assert time.monotonic() - begun < 2
-    async with SqliteQuota(path.with_name("another.db"), Quota(100, None, None, lasting)) as again:
+    async with SqliteQuota(path, Quota(100, None, None, 60.0)) as again:
         assert await used_of(again) == 30
 
 
@@ -378,7 +423,7 @@ async def test_an_interpreter_ends_although_a_request_waits(path: Path, quota: S
 
 
 async def test_a_lock_that_is_not_given_up_is_an_error(
-    path: Path, quota: SqliteQuota, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    path: Path, quota: SqliteQuota, other: SqliteQuota, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     grant = await quota.acquire(demand(40))
     monkeypatch.setattr(quota_file, "LOCK_SECONDS", 0.2)
@@ -390,8 +435,8 @@ async def test_a_lock_that_is_not_given_up_is_an_error(
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             await quota.acquire(demand())
         holder.execute("ROLLBACK")
-    # What has ended meanwhile is not lost.
-    assert (await quota.acquire(demand(90))).tokens == 90
+    # What has ended meanwhile is not lost, even if nobody asks here any more.
+    assert (await other.acquire(demand(90))).tokens == 90
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
@@ -400,18 +445,30 @@ async def test_the_lock_is_waited_for_five_seconds() -> None:
 
 
 async def test_a_process_that_is_stopped_while_it_waits_its_turn_does_not_stop_the_others(
-    path: Path, quota: SqliteQuota
+    path: Path, quota: SqliteQuota, other: SqliteQuota
 ) -> None:
     quota.settle(await quota.acquire(demand()), UNUSED)
     stopped = LockFile(path.with_name("quota.db-lock"))
     with contextlib.closing(stopped), stopped.turn():
         begun = time.monotonic()
-        await quota.acquire(demand())
+        # More than one is behind it.
+        grants = await asyncio.gather(quota.acquire(demand(50)), other.acquire(demand(50)))
+        assert [grant.tokens for grant in grants] == [50, 50]
         assert 0.5 < time.monotonic() - begun < 2
 
 
+def tickets(file: LockFile, start: int = 2**62, end: int = 2**63 - 1) -> int:
+    """The number of those who wait for their turn or have it: locked bytes."""
+    if start >= end:
+        return 0
+    asked = lock_file._flock(fcntl.F_WRLCK, start, end - start)
+    kind, _, found, *_ = lock_file._FLOCK.unpack(fcntl.fcntl(file._file, fcntl.F_OFD_GETLK, asked))
+    return 0 if kind == fcntl.F_UNLCK else 1 + tickets(file, start, found) + tickets(file, found + 1, end)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="reads the locks as Linux has them")
 def test_turns_are_taken_in_order(path: Path) -> None:
-    files = [LockFile(path) for _ in range(6)]
+    *files, looking = [LockFile(path) for _ in range(7)]
     order: list[int] = []
     ready = [threading.Event() for _ in files]
 
@@ -426,12 +483,12 @@ def test_turns_are_taken_in_order(path: Path) -> None:
             thread.start()
             ready[number].wait()
             # Its ticket is a locked byte.
-            while not LockFile(path)._is_locked(2**62, 2**63 - 1) or time.sleep(0.01):
-                pass
+            while tickets(looking) <= number:
+                time.sleep(0.01)
     for thread in threads:
         thread.join()
     assert order == [1, 2, 3, 4, 5]
-    for file in files:
+    for file in (*files, looking):
         file.close()
 
 
@@ -457,6 +514,19 @@ async def test_a_file_of_another_boot_is_void(path: Path) -> None:
     async with SqliteQuota(path, QUOTA) as later:
         assert (await later.acquire(demand())).tokens == 100
     lock.close()
+
+
+async def test_without_an_id_of_the_boot_a_time_to_come_shows_that_it_was_another_one(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quota_file, "boot_id", lambda: "?")
+    lasting = Quota(100, requests_per_second=None, requests_per_minute=None, window=60.0)
+    async with SqliteQuota(path, lasting) as quota:
+        quota.settle(await quota.acquire(demand()), QuotaOutcome("accepted", 100))
+    now = lock_file.boot_time()
+    monkeypatch.setattr(quota_file, "boot_time", lambda: now / 2)
+    async with SqliteQuota(path, lasting) as quota:
+        assert (await quota.acquire(demand())).tokens == 100
 
 
 def make_database(path: Path) -> None:
@@ -520,7 +590,9 @@ async def test_another_quota_is_refused_while_others_use_the_file_and_taken_afte
         assert WINDOW - 0.1 < time.monotonic() - begun < WINDOW + 1
 
 
-async def test_another_version_of_the_package_is_refused(path: Path, quota: SqliteQuota, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_another_version_of_the_package_is_refused(
+    path: Path, quota: SqliteQuota, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await quota.acquire(demand())
     monkeypatch.setattr(quota_file, "__version__", "99.0")
     async with SqliteQuota(path, QUOTA) as other:
@@ -548,6 +620,17 @@ async def test_a_file_that_is_removed_is_an_error_for_those_who_wait_and_then_a_
         file.unlink()
     with pytest.raises(ConfigurationError, match="removed or replaced"):
         await waiting
+    assert (await quota.acquire(demand())).tokens == 100
+
+
+async def test_that_a_file_is_removed_is_noticed_although_nobody_waits(path: Path, quota: SqliteQuota) -> None:
+    grant = await quota.acquire(demand(10))
+    path.unlink()
+    await asyncio.sleep(quota_file.CHECK_SECONDS)
+    with pytest.raises(ConfigurationError, match="removed or replaced"):
+        await quota.acquire(demand(10))
+    # Of a file that is there no more.
+    quota.settle(grant, UNUSED)
     assert (await quota.acquire(demand())).tokens == 100
 
 
@@ -582,7 +665,8 @@ async def test_arguments_are_checked(path: Path, quota: SqliteQuota) -> None:
 
 async def test_it_can_be_pickled_and_copied_and_names_its_file(path: Path, quota: SqliteQuota) -> None:
     await quota.acquire(demand())
-    for again in (pickle.loads(pickle.dumps(quota)), copy.deepcopy(quota)):
+    restored = pickle.loads(pickle.dumps(quota))  # noqa: S301 - our own
+    for again in (restored, copy.deepcopy(quota)):
         assert repr(again) == repr(quota) == f"<SqliteQuota {str(path)!r} {QUOTA!r}>"
         assert await used_of(again) == 100
         await again.aclose()
