@@ -27,7 +27,7 @@ class SqliteQuota:
     """One quota that several processes of a machine share: workers of a service, several jobs, a job beside a service.
 
     ```python
-    quota = SqliteQuota("/var/lib/search/quota.db", "standard")
+    quota = SqliteQuota("quota.db", "standard")
     client = EmbedClient("multilingual-e5-large", quota=quota)
     ```
 
