@@ -14,6 +14,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
+
 from pinecone_embed_async._errors import ClosedError, ConfigurationError
 from pinecone_embed_async._log import logger
 from pinecone_embed_async._rate_limit.gate import warn_of_guess
@@ -119,7 +121,11 @@ class QuotaClerk:
         return self._process == os.getpid()
 
     def ask(self, demand: QuotaDemand) -> Wait:
-        """Ask for a permit. Must be called in an event loop."""
+        """Ask for a permit. Must be called in an event loop.
+
+        Raises:
+            ConfigurationError: the demand cannot be written.
+        """
         with self._lock:
             flow = self._flows.pop(demand.flow, None)
             if flow is None:
@@ -129,6 +135,7 @@ class QuotaClerk:
             self._flows[demand.flow] = flow
         number = next(self._numbers)
         asked = Ask(number, demand.model, demand.input_type, demand.tokens, demand.least, demand.priority, flow)
+        _check_writable("demand", asked)
         return self._waiting(Wait(number, asked))
 
     def look(self) -> Wait:
@@ -136,7 +143,12 @@ class QuotaClerk:
         return self._waiting(Wait(next(self._numbers)))
 
     def end(self, entry: End) -> None:
-        """Enter the end of a request, some time soon. An end in a forked child is not its parent's."""
+        """Enter the end of a request, some time soon. An end in a forked child is not its parent's.
+
+        Raises:
+            ConfigurationError: it cannot be written.
+        """
+        _check_writable("outcome", entry)
         if self.is_own:
             self._post(entry)
 
@@ -256,8 +268,9 @@ class QuotaClerk:
         waits, self._waits = self._waits, {}
         looks, self._looks = self._looks, []
         ended = [entry for entry in self._unwritten if isinstance(entry, End)]
-        # Their requests may be in the file from before.
-        self._unwritten = [*ended, *(End(number, "unused") for number in waits)]
+        unasked = {entry.number for entry in self._unwritten if isinstance(entry, Ask)}
+        # Those that were asked for before are in the file.
+        self._unwritten = [*ended, *(End(number, "unused") for number in waits.keys() - unasked)]
         self._again_at = time.monotonic() + RETRY_SECONDS
         if isinstance(error, ConfigurationError) and self._file is not None:
             # It is not that file any more; to others this process is dead, and what it held counts.
@@ -286,6 +299,14 @@ class QuotaClerk:
         self._resolve(waits, ClosedError("the quota was closed"))
         # What ends after that was counted when it was left.
         self._unwritten = []
+
+
+def _check_writable(name: str, entry: Entry) -> None:
+    """Reject what cannot be written, which would keep everything else of the process from being written."""
+    try:
+        msgspec.msgpack.encode(entry)
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise ConfigurationError(f"{name} must have texts that are Unicode and numbers below 2**64: {error}") from None
 
 
 def _set(future: asyncio.Future[Any], value: object) -> None:

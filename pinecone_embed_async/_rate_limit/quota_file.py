@@ -56,8 +56,10 @@ _STEP = msgspec.msgpack.Decoder(Step)
 _GRANTED = msgspec.msgpack.Decoder(list[Grant])
 _ENCODER = msgspec.msgpack.Encoder()
 
+_BUSY = 5
 _CORRUPTED = (11, 26)
-"""Primary codes: the file is malformed, or no database. Source: "Result and Error Codes" in SQLite's documentation."""
+"""Primary codes: another process has a lock; the file is malformed, or no database. Source: "Result and Error Codes" in
+SQLite's documentation."""
 
 
 class QuotaFile:
@@ -395,9 +397,15 @@ class QuotaFile:
         except (msgspec.MsgspecError, pickle.UnpicklingError) as error:
             raise ConfigurationError(self._corrupted(error)) from error
         except Exception as error:
-            if int(getattr(error, "sqlite_errorcode", 0)) & 0xFF in _CORRUPTED:
+            code = int(getattr(error, "sqlite_errorcode", 0))
+            if code & 0xFF in _CORRUPTED:
                 raise ConfigurationError(self._corrupted(error)) from error
-            raise
+            if not code:
+                raise
+            what = f"another process has locked it for {LOCK_SECONDS:g} s" if code & 0xFF == _BUSY else str(error)
+            explained: Any = type(error)(f"{str(self._path)!r}: {what}")
+            explained.sqlite_errorcode = code
+            raise explained from error
 
     def _corrupted(self, error: Exception) -> str:
         return (

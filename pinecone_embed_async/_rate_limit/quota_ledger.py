@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -13,6 +14,7 @@ from pinecone_embed_async._rate_limit.backoff import Backoff
 from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter
 from pinecone_embed_async._rate_limit.limiter import Limiter
 from pinecone_embed_async._rate_limit.permit import Flow, PermitRequest
+from pinecone_embed_async._rate_limit.quota import LimiterOptions
 from pinecone_embed_async._rate_limit.rejections import NamedLimit  # noqa: TC001 - msgspec reads it
 from pinecone_embed_async._rate_limit.shared_quota import (
     INITIAL_PAUSE,
@@ -23,7 +25,9 @@ from pinecone_embed_async._rate_limit.shared_quota import (
 )
 
 if TYPE_CHECKING:
-    from pinecone_embed_async._rate_limit.quota import Key, LimiterOptions, Priority
+    from collections.abc import Mapping
+
+    from pinecone_embed_async._rate_limit.quota import Key, Priority
     from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
 
 
@@ -202,7 +206,7 @@ class QuotaLedger:
     def dump(self) -> bytes:
         """The whole state."""
         target = io.BytesIO()
-        _Writer(target, self._options).dump(self)
+        _Writer(target, protocol=5).dump(self)
         return target.getvalue()
 
     @staticmethod
@@ -284,19 +288,18 @@ class QuotaLedger:
         return self._flows.setdefault(name, Flow(self._concurrency, key, priority))
 
 
-_OPTIONS = "options"
 _BUILT_IN = {("collections", "deque"), ("collections", "OrderedDict")}
 
 
+def _own_options() -> None:
+    """Stands in a pickle for the options, which hold a function; whoever reads it has some."""
+
+
 class _Writer(pickle.Pickler):
-    """Pickles a ledger, but for the options, which hold a function."""
+    """Pickles a ledger, but for the options."""
 
-    def __init__(self, target: io.BytesIO, options: LimiterOptions) -> None:
-        super().__init__(target, protocol=5)
-        self._options = options
-
-    def persistent_id(self, obj: object) -> str | None:
-        return _OPTIONS if obj is self._options else None
+    # Looked up by the pickler itself, while a method would be called for every number of every window.
+    dispatch_table: Mapping[type, Any] = MappingProxyType({LimiterOptions: lambda _: (_own_options, ())})
 
 
 class _Reader(pickle.Unpickler):
@@ -306,14 +309,11 @@ class _Reader(pickle.Unpickler):
         super().__init__(source)
         self._options = options
 
-    def persistent_load(self, pid: object) -> LimiterOptions:
-        if pid != _OPTIONS:
-            raise pickle.UnpicklingError("the state refers to something unknown")
-        return self._options
-
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         if (module_name, global_name) in _BUILT_IN:
             return super().find_class(module_name, global_name)
+        if (module_name, global_name) == (__name__, _own_options.__name__):
+            return lambda: self._options
         folder = __name__.rpartition(".")[0]
         if module_name.startswith(f"{folder}.") and "." not in global_name:
             found = super().find_class(module_name, global_name)

@@ -97,6 +97,9 @@ class SqliteQuota:
         except BaseException:
             # Not only cancellation: the garbage collector closes a coroutine whose event loop was closed.
             clerk.end(End(wait.number, "unused"))
+            if wait.future.done() and not wait.future.cancelled():
+                # Retrieving its exception keeps asyncio from warning that nobody did.
+                wait.future.exception()
             raise
         return QuotaGrant(tokens, (clerk, wait.number))
 
@@ -107,7 +110,8 @@ class SqliteQuota:
         billed for one window.
 
         Raises:
-            ConfigurationError: `grant` was not returned by `acquire`, or `outcome` is not a QuotaOutcome.
+            ConfigurationError: `grant` was not returned by `acquire`, or `outcome` is not a QuotaOutcome or cannot be
+                written.
         """
         _checks.instance("grant", grant, QuotaGrant)
         _checks.instance("outcome", outcome, QuotaOutcome)

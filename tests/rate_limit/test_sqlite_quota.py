@@ -436,7 +436,7 @@ async def test_a_lock_that_is_not_given_up_is_an_error(
     monkeypatch.setattr(quota_file, "LOCK_SECONDS", 0.2)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as holder:
         holder.execute("BEGIN IMMEDIATE")
-        with pytest.raises(sqlite3.OperationalError, match="locked"):
+        with pytest.raises(sqlite3.OperationalError, match=r"quota.db': another process has locked it for 0.2 s"):
             await quota.acquire(demand())
         quota.settle(grant, QuotaOutcome("accepted", 10))
         with pytest.raises(sqlite3.OperationalError, match="locked"):
@@ -670,6 +670,20 @@ async def test_arguments_are_checked(path: Path, quota: SqliteQuota) -> None:
         quota.settle(grant, "accepted")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="another ticket"):
         quota.settle(QuotaGrant(100), UNUSED)
+
+
+async def test_what_cannot_be_written_is_an_error_for_itself_alone(quota: SqliteQuota) -> None:
+    waiting = [asyncio.create_task(quota.acquire(demand(60))), asyncio.create_task(quota.acquire(demand(40)))]
+    with pytest.raises(ConfigurationError, match="Unicode"):
+        await quota.acquire(QuotaDemand("\ud800", "passage", 1, 1))
+    with pytest.raises(ConfigurationError, match=r"numbers below 2\*\*64"):
+        await quota.acquire(demand(2**70))
+    grants = await asyncio.gather(*waiting)
+    with pytest.raises(ConfigurationError, match=r"numbers below 2\*\*64"):
+        quota.settle(grants[0], QuotaOutcome("accepted", 2**70))
+    for grant in grants:
+        quota.settle(grant, UNUSED)
+    assert (await quota.acquire(demand())).tokens == 100
 
 
 async def test_it_can_be_pickled_and_copied_and_names_its_file(path: Path, quota: SqliteQuota) -> None:
