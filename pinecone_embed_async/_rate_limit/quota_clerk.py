@@ -72,6 +72,12 @@ class Wait:
             return False
         return True
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether it ended with an error from the thread, which then expects no end."""
+        # Retrieving the exception also keeps asyncio from warning that nobody did.
+        return self.future.done() and not self.future.cancelled() and self.future.exception() is not None
+
 
 _Item = Wait | End | Literal["close"]
 
@@ -112,8 +118,9 @@ class QuotaClerk:
 
     def __del__(self) -> None:
         # The thread has ended, as it would hold a reference. Absent if the constructor failed.
-        if getattr(self, "_file", None) is not None and self._file is not None and self.is_own:
-            self._file.close()
+        file: QuotaFile | None = getattr(self, "_file", None)
+        if file is not None and self.is_own:
+            file.close()
 
     @property
     def is_own(self) -> bool:
@@ -225,11 +232,10 @@ class QuotaClerk:
                     self._unwritten.append(item.ask)
 
     def _write(self) -> None:
-        is_wanted = bool(self._waits or self._looks)
-        is_to_write = bool(self._unwritten) and (is_wanted or self._is_closing or time.monotonic() >= self._again_at)
         if self._is_closed:
             self._refuse()
-            return
+        is_wanted = bool(self._waits or self._looks)
+        is_to_write = bool(self._unwritten) and (is_wanted or self._is_closing or time.monotonic() >= self._again_at)
         if not (is_wanted or is_to_write):
             return
         file = self._file = self._file or QuotaFile(self._path, self._quota)
@@ -275,9 +281,11 @@ class QuotaClerk:
         if isinstance(error, ConfigurationError) and self._file is not None:
             # It is not that file any more; to others this process is dead, and what it held counts.
             self._file.close()
-            self._file, self._unwritten = None, []
+            self._file = None
+        if self._file is None:
+            self._unwritten = []
         self._resolve([*waits.values(), *looks], error)
-        if ended:
+        if self._unwritten:
             level = logger.debug if self._has_warned else logger.warning
             self._has_warned = True
             level("the quota %s could not be written, and is tried again: %s: %s", self._path, type(error).__name__, error)

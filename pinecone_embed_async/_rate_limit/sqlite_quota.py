@@ -96,10 +96,8 @@ class SqliteQuota:
             tokens: int = await wait.future
         except BaseException:
             # Not only cancellation: the garbage collector closes a coroutine whose event loop was closed.
-            clerk.end(End(wait.number, "unused"))
-            if wait.future.done() and not wait.future.cancelled():
-                # Retrieving its exception keeps asyncio from warning that nobody did.
-                wait.future.exception()
+            if not wait.has_failed:
+                clerk.end(End(wait.number, "unused"))
             raise
         return QuotaGrant(tokens, (clerk, wait.number))
 
