@@ -28,7 +28,7 @@ from pinecone_embed_async import (
     QuotaOutcome,
     SqliteQuota,
 )
-from pinecone_embed_async._rate_limit import lock_file, quota_file
+from pinecone_embed_async._rate_limit import lock_file, quota_clerk, quota_file, quota_ledger
 from pinecone_embed_async._rate_limit.lock_file import LockFile
 from tests.disk import full_disk
 from tests.processes import without_slow_steps
@@ -167,6 +167,17 @@ async def test_a_limit_that_one_is_told_holds_for_all(path: Path) -> None:
         (known,) = await other.statistics()
         assert (known.limit, known.source) == (50, "named")
     assert b"Request failed" not in path.read_bytes()
+
+
+async def test_any_number_of_flows_is_served(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quota_clerk, "FLOWS_NUMBERED", 8)
+    monkeypatch.setattr(quota_ledger, "MOST_FLOWS", 8)
+    async with SqliteQuota(path, PLENTY) as quota:
+        for _ in range(2):
+            grants = await asyncio.gather(*(quota.acquire(demand(10, flow=number)) for number in range(50)))
+            for grant in grants:
+                quota.settle(grant, UNUSED)
+        assert await used_of(quota) == 0
 
 
 async def test_loops_and_threads_share_one_object(path: Path) -> None:
@@ -445,6 +456,21 @@ async def test_a_lock_that_is_not_given_up_is_an_error(
     # What has ended meanwhile is not lost, even if nobody asks here any more.
     assert (await other.acquire(demand(90))).tokens == 90
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+async def test_a_file_that_is_locked_when_it_is_closed_is_left_to_the_others(
+    path: Path, quota: SqliteQuota, other: SqliteQuota, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await quota.acquire(demand())
+    await other.statistics()
+    monkeypatch.setattr(quota_file, "LOCK_SECONDS", 0.1)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        await quota.aclose()
+        holder.execute("ROLLBACK")
+    assert "could not be left in order" in caplog.text
+    # It is taken for dead, which it is.
+    assert (await other.acquire(demand())).tokens == 100
 
 
 async def test_the_lock_is_waited_for_five_seconds() -> None:
