@@ -351,7 +351,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--window", type=float, default=6.0, help="seconds of the service's window (default 6)")
     parser.add_argument("--windows", type=int, default=20, help="how many of them (default 20)")
     parser.add_argument("--kind", choices=("fixed", "sliding"), default="fixed", help="of window (default fixed)")
-    parser.add_argument("--rate", type=float, default=220.0, help="acquisitions a second of the second part (default 220)")
+    parser.add_argument("--rate", type=float, default=240.0, help="acquisitions a second of the second part (default 240)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of death (default 0)")
     parser.add_argument("--json", metavar="FILE", help="write all figures there, too")
     for name, kind in (("--work", int), ("--acquire", float), ("--path", str), ("--seconds", float), ("--port", int)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import stat
 import struct
@@ -68,8 +69,7 @@ class LockFile:
         self._is_open = True
         found = os.fstat(self._file)
         self._identity = found.st_dev, found.st_ino
-        # A child that was forked has the same description: it would keep the locks when its parent dies.
-        os.register_at_fork(after_in_child=_Closing(self))
+        _to_close_in_children().add(self)
         header = os.pread(self._file, HEADER.size, 0)
         if not stat.S_ISREG(found.st_mode) or (header and not header.startswith(MARK)):
             self.close()
@@ -221,13 +221,15 @@ def _flock(kind: int, start: int, length: int) -> bytes:
     return _FLOCK.pack(*fields)
 
 
-class _Closing:
-    """Closes a lock file in a forked child, unless it is gone."""
+@functools.cache
+def _to_close_in_children() -> weakref.WeakSet[LockFile]:
+    """The lock files of this process: a forked child closes them, or it would keep their locks when its parent dies."""
+    # One set for all, as what is registered for a fork cannot be taken back.
+    files: weakref.WeakSet[LockFile] = weakref.WeakSet()
 
-    def __init__(self, file: LockFile) -> None:
-        self._file = weakref.ref(file)
-
-    def __call__(self) -> None:
-        file = self._file()
-        if file is not None:
+    def close() -> None:
+        for file in [*files]:
             file.close()
+
+    os.register_at_fork(after_in_child=close)
+    return files
