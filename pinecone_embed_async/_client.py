@@ -61,8 +61,8 @@ class EmbedClient(Generic[EmbeddingsT]):
         api_version: the `X-Pinecone-Api-Version` header.
         parameters: model parameters for every call; a call's own are merged over them, key by key.
         quota: paces requests so that few are rejected: the name of a plan (`"starter"`, `"builder"`, `"standard"`,
-            `"enterprise"`), a custom `Quota`, or a `SharedQuota` for several clients. By default the limits are learned from
-            rejections.
+            `"enterprise"`), a custom `Quota`, a `SharedQuota` for several clients, or a `SqliteQuota` for several
+            processes. By default the limits are learned from rejections.
         retry: how often and how long a request is retried. The default is `RetryPolicy()`, with which a failure to connect
             before the service's first answer ends the job early; see docs/faults.md.
         max_concurrency: maximum number of requests in flight.

@@ -65,13 +65,12 @@ class LockFile:
                 raise
             raise ConfigurationError(f"{str(path)!r} is a symbolic link; remove it") from None
         self._path = path
-        self._process = os.getpid()
         self._is_open = True
         found = os.fstat(self._file)
         self._identity = found.st_dev, found.st_ino
         _to_close_in_children().add(self)
-        header = os.pread(self._file, HEADER.size, 0)
-        if not stat.S_ISREG(found.st_mode) or (header and not header.startswith(MARK)):
+        header = os.pread(self._file, HEADER.size, 0) if stat.S_ISREG(found.st_mode) else b"no file"
+        if header and not header.startswith(MARK):
             self.close()
             raise ConfigurationError(f"{str(path)!r} is not the lock of a quota; remove it, or name another file")
 

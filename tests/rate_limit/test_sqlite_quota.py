@@ -595,6 +595,7 @@ async def make_quota(path: Path) -> None:
         (lambda path: path.with_name("quota.db-lock").symlink_to(path.with_name("elsewhere")), "symbolic link"),
         (lambda path: path.with_name("quota.db-lock").write_text("a note"), "not the lock of a quota"),
         (os.mkfifo, "no regular file"),
+        (lambda path: os.mkfifo(path.with_name("quota.db-lock")), "not the lock of a quota"),
     ],
 )
 async def test_a_file_that_is_no_quota_is_refused_and_left_alone(
