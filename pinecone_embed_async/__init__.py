@@ -29,6 +29,7 @@ from pinecone_embed_async._rate_limit import (
     QuotaGrant,
     QuotaOutcome,
     SharedQuota,
+    SqliteQuota,
     TokenStatistics,
 )
 from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings, SparseVector, Usage
@@ -102,6 +103,7 @@ __all__ = [
     "SparseEmbeddings",
     "SparseVector",
     "SqliteCache",
+    "SqliteQuota",
     "Started",
     "Statistics",
     "SyncEmbedClient",

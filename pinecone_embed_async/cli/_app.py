@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from pinecone_embed_async import ConfigurationError, EmbedError, SqliteCache, __version__
+from pinecone_embed_async import ConfigurationError, EmbedError, __version__
 from pinecone_embed_async._jobs._inputs import find_inputs
 from pinecone_embed_async._jobs._layouts import DEFAULT_NAMESPACE, LayoutName
 from pinecone_embed_async.cli._arguments import (
@@ -22,7 +22,7 @@ from pinecone_embed_async.cli._arguments import (
     text_source,
     writing_result,
 )
-from pinecone_embed_async.cli._connection import Settings, check_settings, unconnected
+from pinecone_embed_async.cli._connection import Settings, check_files, check_settings, unconnected
 from pinecone_embed_async.cli._options import (
     DEFAULT_QUERY,
     AllowHttp,
@@ -53,6 +53,7 @@ from pinecone_embed_async.cli._options import (
     Parameter,
     Price,
     Quiet,
+    QuotaFile,
     QuotaOption,
     RetryFailures,
     Text,
@@ -160,6 +161,7 @@ def embed(
     truncate: Truncate = None,
     parameter: Parameter = None,
     quota: QuotaOption = None,
+    quota_file: QuotaFile = None,
     concurrency: Concurrency = None,
     batch_size: BatchSize = None,
     decoder: DecoderOption = None,
@@ -204,6 +206,7 @@ def embed(
         model=model,
         parameters=parameters_of(parameter or [], input_type=input_type, dimension=dimension, truncate=truncate),
         quota=quota_of(quota),
+        quota_file=quota_file,
         concurrency=concurrency,
         batch_size=batch_size,
         decoder=decoder,
@@ -216,11 +219,8 @@ def embed(
         quiet=quiet,
         price=price,
     )
-    if cache is not None:
-        if emulator:
-            raise ConfigurationError("--cache is of no use with --emulator: each has another address, and so other vectors")
-        # Found out now, not when all inputs are read.
-        SqliteCache(cache)
+    # Found out now, not when all inputs are read.
+    check_files(settings)
     columns = Columns(text=text_source(text_field, text), id=id_field, keep=tuple(keep or ()), no_blank=no_blank)
     path = Path(out)
     # Before anything is written: a job would be remembered as one that cannot be.

@@ -25,6 +25,7 @@ from pinecone_embed_async import (
     SharedQuota,
     SparseEmbeddings,
     SparseVector,
+    SqliteQuota,
     Statistics,
     TokenStatistics,
     Usage,
@@ -74,7 +75,8 @@ def quotas_are_of_five_kinds(backend: QuotaBackend) -> None:
     EmbedClient("multilingual-e5-large", quota=backend)
     EmbedClient("multilingual-e5-large", quota="gold")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
     shared: QuotaBackend = SharedQuota(250_000)
-    del shared
+    in_a_file: QuotaBackend = SqliteQuota("quota.db", Quota(500_000))
+    del shared, in_a_file
 
 
 async def dense_results_have_vectors(client: EmbedClient[DenseEmbeddings]) -> None:
