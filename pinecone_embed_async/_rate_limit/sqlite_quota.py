@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pinecone_embed_async import _checks
 from pinecone_embed_async._errors import ConfigurationError
@@ -61,7 +61,7 @@ class SqliteQuota:
         if self._path.is_dir() or not self._path.parent.is_dir():
             raise ConfigurationError(f"the quota needs a file in a folder that exists, got {str(self._path)!r}")
         tokens = _checks.as_integer(quota)
-        self._quota = quota if tokens is None else Quota(tokens)
+        self._quota = cast("Quota | PlanName | None", quota) if tokens is None else Quota(tokens)
         # By process, as an object is inherited by forked children.
         self._clerks: dict[int, QuotaClerk] = {}
 
