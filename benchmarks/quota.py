@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.competitors import API_KEY, API_VERSION
+from benchmarks.competitors import API_KEY
 from benchmarks.emulated import running_emulator
 from benchmarks.harness import BenchmarkError, describe_machine, run_module
 from benchmarks.seeded import MAX_BATCH
@@ -113,9 +113,7 @@ async def run_official(url: str, texts: list[str], window: float, *, under_tenac
     usual, scale = RetryConfig(), window / MINUTE
     retries = RetryConfig(backoff_factor=usual.backoff_factor * scale, max_wait=usual.max_wait * scale)
     semaphore = asyncio.Semaphore(CONCURRENCY)
-    # The emulator knows the documented version of the API, and this SDK asks for a later one.
-    version = {"X-Pinecone-Api-Version": API_VERSION}
-    async with AsyncPinecone(api_key=API_KEY, host=url, retry_config=retries, additional_headers=version) as client:
+    async with AsyncPinecone(api_key=API_KEY, host=url, retry_config=retries) as client:
 
         async def embed(batch: list[str]) -> int:
             parameters = {"input_type": "passage", "dimension": DIMENSION}

@@ -29,6 +29,7 @@ from pinecone_embed_async._rate_limit import (
     QuotaGrant,
     QuotaOutcome,
     SharedQuota,
+    SqliteQuota,
     TokenStatistics,
 )
 from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings, SparseVector, Usage
@@ -41,6 +42,7 @@ from pinecone_embed_async._sending import (
     TransportResponse,
 )
 from pinecone_embed_async._statistics import Progress, Statistics
+from pinecone_embed_async._sync import SyncEmbedClient, SyncEmbeddingStream
 from pinecone_embed_async._telemetry import (
     ErrorKind,
     Event,
@@ -101,8 +103,11 @@ __all__ = [
     "SparseEmbeddings",
     "SparseVector",
     "SqliteCache",
+    "SqliteQuota",
     "Started",
     "Statistics",
+    "SyncEmbedClient",
+    "SyncEmbeddingStream",
     "TokenStatistics",
     "Transport",
     "TransportError",

@@ -135,23 +135,28 @@ def instance(name: str, value: object, kind: type) -> None:
         raise ConfigurationError(f"{name} must be a {kind.__name__}, got {type(value).__name__}")
 
 
-def function(name: str, value: object) -> None:
+def function(name: str, value: object, otherwise: str = "") -> None:
     """Reject an argument that is not callable.
+
+    Args:
+        name: name of the argument.
+        value: value passed.
+        otherwise: what else it may be, for the message.
 
     Raises:
         ConfigurationError: it is not callable.
     """
     if not callable(value):
-        raise ConfigurationError(f"{name} must be a function, got {short(value)}")
+        raise ConfigurationError(f"{name} must be a function{otherwise}, got {short(value)}")
 
 
-def callback(name: str, value: object) -> None:
-    """Reject an argument that is not callable, or a coroutine function, which nobody would await.
+def callback(name: str, value: object, otherwise: str = "") -> None:
+    """Reject an argument that is not callable, or a coroutine function, which nobody would await; see `function`.
 
     Raises:
         ConfigurationError: it is not callable, or a coroutine function.
     """
-    function(name, value)
+    function(name, value, otherwise)
     if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
         raise ConfigurationError(f"{name} must be a function that is called, not awaited, got a coroutine function")
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast, overload
 
-from pinecone_embed_async import _calls, _checks
+from pinecone_embed_async import _calls, _checks, _options
 from pinecone_embed_async._calls import Runtime
-from pinecone_embed_async._inputs import iter_texts
-from pinecone_embed_async._options import StreamOptions, client_options, model_name
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterable, Mapping
     from concurrent.futures import Executor
     from contextlib import AbstractAsyncContextManager
-    from types import TracebackType
     from typing import Self, Unpack
 
     import aiohttp
@@ -26,7 +23,6 @@ if TYPE_CHECKING:
     from pinecone_embed_async._calls import EmbeddingStream, Source
     from pinecone_embed_async._clock import Clock
     from pinecone_embed_async._inputs import Input, Inputs
-    from pinecone_embed_async._options import ClientArguments, OneArguments
     from pinecone_embed_async._planning import Estimate
     from pinecone_embed_async._rate_limit import PlanName, Priority, Quota, QuotaBackend, SharedQuota
     from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings, SparseVector
@@ -58,11 +54,15 @@ class EmbedClient(Generic[EmbeddingsT]):
         api_key: the API key; defaults to `PINECONE_API_KEY` from the environment.
         base_url: URL of the API; defaults to `PINECONE_CONTROLLER_HOST` from the environment, else Pinecone's. Plain HTTP
             only to this machine.
-        api_version: the `X-Pinecone-Api-Version` header.
+        api_version: version of the API that is asked for, in the header `X-Pinecone-Api-Version`; defaults to 2026-07.
         parameters: model parameters for every call; a call's own are merged over them, key by key.
+        input_type: `"passage"` or `"query"`; like `dimension` and `truncate` short for that key of `parameters`.
+        dimension: numbers per vector, for models that offer several: 384, 512, 768, 1024 or 2048 of `llama-text-embed-v2`.
+        truncate: what the service does with texts that are too long: `"END"` and, for `llama-text-embed-v2`, `"START"` cut
+            there; `"NONE"` refuses them.
         quota: paces requests so that few are rejected: the name of a plan (`"starter"`, `"builder"`, `"standard"`,
-            `"enterprise"`), a custom `Quota`, or a `SharedQuota` for several clients. By default the limits are learned from
-            rejections.
+            `"enterprise"`), tokens per minute or a `Quota`, a `SharedQuota` for several clients, or a `SqliteQuota` for
+            several processes. By default the limits are learned from rejections.
         retry: how often and how long a request is retried. The default is `RetryPolicy()`, with which a failure to connect
             before the service's first answer ends the job early; see docs/faults.md.
         max_concurrency: maximum number of requests in flight.
@@ -99,39 +99,27 @@ class EmbedClient(Generic[EmbeddingsT]):
 
     @overload
     def __init__(
-        self: EmbedClient[DenseEmbeddings],
-        model: Literal["multilingual-e5-large", "llama-text-embed-v2"],
-        *,
-        vector_type: Literal["dense"] | None = None,
-        **options: Unpack[ClientArguments],
+        self: EmbedClient[DenseEmbeddings], model: _options.E5, **options: Unpack[_options.E5Arguments]
     ) -> None: ...
     @overload
     def __init__(
-        self: EmbedClient[SparseEmbeddings],
-        model: Literal["pinecone-sparse-english-v0"],
-        *,
-        vector_type: Literal["sparse"] | None = None,
-        **options: Unpack[ClientArguments],
+        self: EmbedClient[DenseEmbeddings], model: _options.Llama, **options: Unpack[_options.LlamaArguments]
     ) -> None: ...
     @overload
     def __init__(
-        self: EmbedClient[DenseEmbeddings], model: str, *, vector_type: Literal["dense"], **options: Unpack[ClientArguments]
+        self: EmbedClient[SparseEmbeddings], model: _options.Sparse, **options: Unpack[_options.SparseArguments]
     ) -> None: ...
     @overload
     def __init__(
-        self: EmbedClient[SparseEmbeddings],
-        model: str,
-        *,
-        vector_type: Literal["sparse"],
-        **options: Unpack[ClientArguments],
+        self: EmbedClient[DenseEmbeddings], model: str, **options: Unpack[_options.OtherDenseArguments]
     ) -> None: ...
     @overload
     def __init__(
-        self: EmbedClient[DenseEmbeddings | SparseEmbeddings],
-        model: str,
-        *,
-        vector_type: None = None,
-        **options: Unpack[ClientArguments],
+        self: EmbedClient[SparseEmbeddings], model: str, **options: Unpack[_options.OtherSparseArguments]
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: EmbedClient[DenseEmbeddings | SparseEmbeddings], model: str, **options: Unpack[_options.OtherArguments]
     ) -> None: ...
     def __init__(
         self,
@@ -140,9 +128,12 @@ class EmbedClient(Generic[EmbeddingsT]):
         vector_type: str | None = None,
         api_key: str | None = None,
         base_url: str | None = None,
-        api_version: str = "2025-10",
+        api_version: str = _options.DEFAULT_API_VERSION,
         parameters: Mapping[str, Any] | None = None,
-        quota: Quota | PlanName | SharedQuota | QuotaBackend | None = None,
+        input_type: str | None = None,
+        dimension: int | None = None,
+        truncate: str | None = None,
+        quota: Quota | int | PlanName | SharedQuota | QuotaBackend | None = None,
         retry: RetryPolicy | None = None,
         max_concurrency: int = 8,
         max_batch_size: int | None = None,
@@ -163,35 +154,9 @@ class EmbedClient(Generic[EmbeddingsT]):
         draw: Callable[[], float] = random.random,
         executor: Executor | None = None,
     ) -> None:
-        options = client_options(
-            model,
-            vector_type,
-            api_key=api_key,
-            base_url=base_url,
-            api_version=api_version,
-            parameters=parameters,
-            quota=quota,
-            retry=retry,
-            max_concurrency=max_concurrency,
-            max_batch_size=max_batch_size,
-            attempt_timeout=attempt_timeout,
-            connect_timeout=connect_timeout,
-            max_answer_bytes=max_answer_bytes,
-            session=session,
-            ssl_context=ssl_context,
-            transport=transport,
-            source_tag=source_tag,
-            allow_http=allow_http,
-            decoder=decoder,
-            max_delay=max_delay,
-            hooks=hooks,
-            cache=cache,
-            look_up_model=look_up_model,
-            clock=clock,
-            draw=draw,
-            executor=executor,
-        )
-        self._runtime = Runtime(options)
+        arguments = locals()
+        del arguments["self"]
+        self._runtime = Runtime(_options.client_options(**arguments))
 
     def __repr__(self) -> str:
         return f"<EmbedClient {self._runtime!r}>"
@@ -199,13 +164,18 @@ class EmbedClient(Generic[EmbeddingsT]):
     def __reduce__(self) -> NoReturn:
         raise TypeError("an EmbedClient cannot be pickled: it holds connections and a key; make one in each process")
 
+    if not TYPE_CHECKING:  # type checkers know better
+
+        def __enter__(self) -> NoReturn:
+            raise TypeError("an EmbedClient is asynchronous: write `async with`, or use a SyncEmbedClient")
+
+        def __exit__(self, *_: object) -> None: ...
+
     async def __aenter__(self) -> Self:
         await self._runtime.open()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -225,12 +195,14 @@ class EmbedClient(Generic[EmbeddingsT]):
         inputs: Inputs,
         *,
         input_type: str | None = None,
+        dimension: int | None = None,
+        truncate: str | None = None,
         parameters: Mapping[str, Any] | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - the error carries what was embedded
         on_error: Literal["raise", "return"] = "raise",
         priority: Priority = "bulk",
         dedupe: bool = False,
-        progress: Callable[[Progress], None] | None = None,
+        progress: Callable[[Progress], None] | bool | None = None,
     ) -> EmbeddingsT:
         """Embed any number of inputs; row i of the result belongs to input i.
 
@@ -246,6 +218,8 @@ class EmbedClient(Generic[EmbeddingsT]):
             inputs: a text, a mapping with `text`, or an iterable or async iterable of those. Texts of any length are sent
                 whole; the service cuts them according to `truncate`.
             input_type: `"passage"` or `"query"`; short for that key of `parameters`.
+            dimension: numbers per vector, for models that offer several; the same.
+            truncate: `"END"`, `"START"` or `"NONE"`; the same.
             parameters: of the model, merged over the client's.
             timeout: seconds for the whole call.
             on_error: `"raise"` raises once all other inputs are settled, with the successful embeddings in the error's
@@ -255,14 +229,15 @@ class EmbedClient(Generic[EmbeddingsT]):
                 of one priority share evenly.
             dedupe: send equal texts once; every input still has its own row.
             progress: called in the event loop after each settled request. An exception that it raises ends the call, as the
-                cause of an `EmbedError` with what was embedded.
+                cause of an `EmbedError` with what was embedded. `True` shows a bar in a terminal or a notebook, with rich or
+                tqdm.
 
         Returns:
             `DenseEmbeddings` with float32 vectors of shape (inputs, dimension), or `SparseEmbeddings`.
 
         Raises:
             InputError: inputs are not texts (the error counts them), or have no order; nothing was sent.
-            ConfigurationError: the parameters are invalid; nothing was sent.
+            ConfigurationError: an option is invalid; nothing was sent.
             ApiError: the service refused inputs, or failed in every attempt that the policy allows.
             TransportError: the connection failed in every attempt.
             ResponseError: the answer could not be read in any attempt.
@@ -270,9 +245,8 @@ class EmbedClient(Generic[EmbeddingsT]):
             ClosedError: the client is closed.
         """
         try:
-            options = self._runtime.call(
-                input_type, parameters, timeout=timeout, priority=priority, on_error=on_error, progress=progress
-            )
+            given = parameters, input_type, dimension, truncate
+            options = self._runtime.call(given, timeout=timeout, priority=priority, on_error=on_error, progress=progress)
             call = _calls.embed(self._runtime, inputs, options, dedupe=_checks.truth("dedupe", dedupe))
         finally:
             # Error reports that include the locals of frames must show no texts.
@@ -281,21 +255,23 @@ class EmbedClient(Generic[EmbeddingsT]):
 
     @overload
     async def embed_one(
-        self: EmbedClient[DenseEmbeddings], text: Input, **options: Unpack[OneArguments]
+        self: EmbedClient[DenseEmbeddings], text: Input, **options: Unpack[_options.OneArguments]
     ) -> NDArray[np.float32]: ...
     @overload
     async def embed_one(
-        self: EmbedClient[SparseEmbeddings], text: Input, **options: Unpack[OneArguments]
+        self: EmbedClient[SparseEmbeddings], text: Input, **options: Unpack[_options.OneArguments]
     ) -> SparseVector: ...
     @overload
     async def embed_one(
-        self: EmbedClient[DenseEmbeddings | SparseEmbeddings], text: Input, **options: Unpack[OneArguments]
+        self: EmbedClient[DenseEmbeddings | SparseEmbeddings], text: Input, **options: Unpack[_options.OneArguments]
     ) -> NDArray[np.float32] | SparseVector: ...
     async def embed_one(
         self,
         text: Input,
         *,
         input_type: str | None = None,
+        dimension: int | None = None,
+        truncate: str | None = None,
         parameters: Mapping[str, Any] | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - it ends this call alone, not the shared request
         priority: Priority = "interactive",
@@ -313,6 +289,8 @@ class EmbedClient(Generic[EmbeddingsT]):
         Args:
             text: a text, or a mapping with `text`.
             input_type: `"passage"` or `"query"`; short for that key of `parameters`.
+            dimension: numbers per vector, for models that offer several; the same.
+            truncate: `"END"`, `"START"` or `"NONE"`; the same.
             parameters: of the model, merged over the client's.
             timeout: seconds for this call.
             priority: `"interactive"` or `"bulk"`; see `embed`. Calls with different priorities share no request.
@@ -330,7 +308,8 @@ class EmbedClient(Generic[EmbeddingsT]):
             ClosedError: the client is closed.
         """
         try:
-            options = self._runtime.call(input_type, parameters, timeout=timeout, priority=priority)
+            given = parameters, input_type, dimension, truncate
+            options = self._runtime.call(given, timeout=timeout, priority=priority)
             call = _calls.embed_one(self._runtime, text, options)
         finally:
             # As above.
@@ -345,11 +324,13 @@ class EmbedClient(Generic[EmbeddingsT]):
         ordered: bool = True,
         window: int | None = None,
         input_type: str | None = None,
+        dimension: int | None = None,
+        truncate: str | None = None,
         parameters: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         on_error: Literal["raise", "return"] = "raise",
         priority: Priority = "bulk",
-        progress: Callable[[Progress], None] | None = None,
+        progress: Callable[[Progress], None] | bool | None = None,
         in_thread: bool = False,
         max_delay: float = 0.5,
     ) -> AbstractAsyncContextManager[EmbeddingStream[ItemT, EmbeddingsT]]:
@@ -373,16 +354,17 @@ class EmbedClient(Generic[EmbeddingsT]):
             window: maximum number of requests read ahead, completed ones that were not taken included; defaults to
                 `2 * max_concurrency`.
             input_type: `"passage"` or `"query"`; short for that key of `parameters`.
+            dimension: numbers per vector, for models that offer several; the same.
+            truncate: `"END"`, `"START"` or `"NONE"`; the same.
             parameters: of the model, merged over the client's.
             timeout: seconds for the whole stream.
             on_error: `"raise"` raises the error of a batch in its place; `"return"` yields the batch, failed rows NaN
                 (sparse: empty), with the causes in `failures`.
             priority: `"interactive"` or `"bulk"`; see `embed`.
             progress: called in the event loop after each settled request. An exception that it raises ends the stream, as
-                the cause of an `EmbedError` raised after everything that was embedded.
+                the cause of an `EmbedError` raised after everything that was embedded. `True` shows a bar; see `embed`.
             in_thread: pull a synchronous source in a thread, because it may block.
-            max_delay: maximum seconds that an item of an asynchronous source, or of one in a thread, waits for others
-                to share its request.
+            max_delay: maximum seconds that an item of an asynchronous source, or of one in a thread, waits for others.
 
         Returns:
             An async context manager over an `EmbeddingStream`, an async iterator of `EmbeddedBatch`.
@@ -393,10 +375,9 @@ class EmbedClient(Generic[EmbeddingsT]):
             ClosedError: the client is closed.
         """
         _calls.check_source(source)
-        options = self._runtime.call(
-            input_type, parameters, timeout=timeout, priority=priority, on_error=on_error, progress=progress
-        )
-        reading = StreamOptions(text, ordered, window, in_thread, max_delay)
+        given = parameters, input_type, dimension, truncate
+        options = self._runtime.call(given, timeout=timeout, priority=priority, on_error=on_error, progress=progress)
+        reading = _options.StreamOptions(text, ordered, window, in_thread, max_delay)
         return _calls.open_stream(self._runtime, source, options, reading)
 
     def estimate(
@@ -404,6 +385,8 @@ class EmbedClient(Generic[EmbeddingsT]):
         inputs: Input | Iterable[Input],
         *,
         input_type: str | None = None,
+        dimension: int | None = None,
+        truncate: str | None = None,
         parameters: Mapping[str, Any] | None = None,
         dedupe: bool = False,
     ) -> Estimate:
@@ -417,6 +400,8 @@ class EmbedClient(Generic[EmbeddingsT]):
         Args:
             inputs: as for `embed`; an iterable is read to its end and need not fit into memory.
             input_type: `"passage"` or `"query"`, which have separate quotas.
+            dimension: as for `embed`; like `truncate` it changes no figure.
+            truncate: as for `embed`.
             parameters: of the model, merged over the client's.
             dedupe: count equal texts once.
 
@@ -424,10 +409,8 @@ class EmbedClient(Generic[EmbeddingsT]):
             InputError: an input is not a text.
             ConfigurationError: the parameters are invalid.
         """
-        checked = self._runtime.parameters(parameters, input_type)
-        estimator = self._runtime.estimator(checked, dedupe=_checks.truth("dedupe", dedupe))
-        estimator.add(iter_texts(inputs))
-        return estimator.result()
+        given = parameters, input_type, dimension, truncate
+        return self._runtime.estimate(inputs, given, dedupe=_checks.truth("dedupe", dedupe))
 
     async def list_models(self) -> list[ModelInfo]:
         """List the embedding models that the service offers.
@@ -448,4 +431,4 @@ class EmbedClient(Generic[EmbeddingsT]):
             NotFoundError: the service does not know the model.
             EmbedError: the request failed, or the answer could not be read.
         """
-        return await self._runtime.describe_model(None if name is None else model_name("name", name))
+        return await self._runtime.describe_model(None if name is None else _options.model_name("name", name))

@@ -186,7 +186,19 @@ class InvalidRequestError(ApiError):
 
 
 class NotFoundError(ApiError):
-    """The service does not know the model or the path (404)."""
+    """The service does not know the model or the path (404).
+
+    Attributes:
+        nearest: the known model whose name is nearest to the one that was not found; `None` if none is near.
+    """
+
+    nearest: str | None = None
+
+    def suggest(self, nearest: str | None) -> None:
+        """Name the model that was perhaps meant, in the message too."""
+        self.nearest = nearest
+        if nearest is not None:
+            self.args = (f"{self.message.removesuffix('.')}; did you mean {nearest!r}?", *self.args[1:])
 
 
 class RateLimitError(ApiError):

@@ -5,6 +5,7 @@ An unknown model is not an error: new models appear at the service first, so any
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ class KnownModel:
         required: parameters that requests must have.
         ranges: least and greatest values of numeric parameters; `None` for no bound.
         is_described: whether this comes from the service rather than from this package.
+        is_documented: whether the documentation has its limits and parameters; else the service is asked for them.
     """
 
     name: str
@@ -48,6 +50,7 @@ class KnownModel:
     required: tuple[str, ...] = ("input_type",)
     ranges: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
     is_described: bool = False
+    is_documented: bool = True
 
     def check(self, parameters: Mapping[str, Any]) -> None:
         """Check `parameters` against those known for the model; other keys are left to the service.
@@ -122,8 +125,32 @@ KNOWN_MODELS: Mapping[str, KnownModel] = {
                 "return_tokens": (True, False),
             },
         ),
+        # Its name and kind are in the official SDK 10.2, its limits and parameters nowhere: what an unknown model is taken
+        # to have, and no parameter is checked, until the service describes it.
+        KnownModel(
+            "pinecone-sparse-multilingual-v0",
+            "sparse",
+            dimension=0,
+            max_batch_size=DEFAULT_MAX_BATCH_SIZE,
+            max_sequence_length=DEFAULT_MAX_SEQUENCE_LENGTH,
+            required=(),
+            is_documented=False,
+        ),
     )
 }
+
+
+def is_documented(model: str) -> bool:
+    """Whether the model's limits and parameters are known without asking the service."""
+    known = KNOWN_MODELS.get(model)
+    return known is not None and known.is_documented
+
+
+def nearest_known(model: str) -> str | None:
+    """The known model whose name is nearest to one that the service does not know; `None` if none is near."""
+    near = difflib.get_close_matches(model, KNOWN_MODELS, n=1, cutoff=0.5)
+    # A known name is no slip of the pen: what is wrong is the address, or the project has no access to the model.
+    return near[0] if near and model not in KNOWN_MODELS else None
 
 
 def described_model(info: ModelInfo) -> KnownModel:
@@ -242,22 +269,41 @@ def checked_parameters(parameters: object) -> dict[str, Any]:
     return checked
 
 
-def merge_parameters(client: Mapping[str, Any], call: object, input_type: object) -> dict[str, Any]:
-    """Merge a call's parameters over the client's, key by key; `input_type` is short for that key.
+Given = tuple[Any, Any, Any, Any]
+"""Parameters as a call gives them: `parameters`, and the arguments that are short for its keys, in the order of `SHORT`."""
+
+SHORT = ("input_type", "dimension", "truncate")
+
+
+def merge_parameters(model: str, client: Mapping[str, Any], given: Given) -> dict[str, Any]:
+    """Merge a call's parameters over the client's, key by key.
+
+    Args:
+        model: name of the model.
+        client: parameters of the client.
+        given: those of the call, of which `None` is none.
 
     Raises:
-        ConfigurationError: `input_type` is given twice with different values or is not a text, or as `checked_parameters`.
+        ConfigurationError: one is given twice with different values, is of the wrong type, or is an argument for a parameter
+            that the model is known not to have; or as `checked_parameters`.
     """
-    own = checked_parameters(call)
-    merged = {**client, **own}
-    if input_type is not None:
-        kind = _checks.text("input_type", input_type)
-        if own.get("input_type", kind) != kind:
+    own = checked_parameters(given[0])
+    known = KNOWN_MODELS.get(model)
+    for name, argument in zip(SHORT, given[1:], strict=True):
+        if argument is None:
+            continue
+        is_number = name == "dimension"
+        value = _checks.whole(name, _checks.parameter(name, argument)) if is_number else _checks.text(name, argument)
+        if own.get(name, value) != value:
             raise ConfigurationError(
-                f"input_type is given twice: {_checks.short(kind)} and, in parameters, {_checks.short(own['input_type'])}"
+                f"{name} is given twice: {_checks.short(value)} and, in parameters, {_checks.short(own[name])}"
             )
-        merged["input_type"] = kind
-    return merged
+        if known is not None and name not in known.choices:
+            raise ConfigurationError(
+                f"model {model!r} takes no {name}; if the service does by now, pass parameters={{{name!r}: {value!r}}}"
+            )
+        own[name] = value
+    return {**client, **own}
 
 
 def vector_type_of(model: str, vector_type: object) -> VectorType | None:

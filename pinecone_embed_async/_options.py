@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
+import numpy as np
 
 from pinecone_embed_async import _checks, _models
 from pinecone_embed_async._cache import CacheStage
@@ -29,28 +30,37 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterable, Mapping
     from concurrent.futures import Executor
-    from typing import TypedDict, Unpack
+    from typing import Generic, Literal, Required, TypedDict, TypeVar, Unpack
 
     import aiohttp
     from yarl import URL
 
     from pinecone_embed_async._cache import Cache, CallCache
     from pinecone_embed_async._clock import Clock
+    from pinecone_embed_async._inputs import Input
     from pinecone_embed_async._planning import Learned
     from pinecone_embed_async._rate_limit import PlanName, Priority, QuotaBackend
     from pinecone_embed_async._sending import Transport
     from pinecone_embed_async._statistics import Progress
+    from pinecone_embed_async._statistics.progress_bar import ProgressBar
     from pinecone_embed_async._telemetry import Hook
     from pinecone_embed_async._wire import DecoderName, VectorType
 
+    ItemT = TypeVar("ItemT")
+
+    E5 = Literal["multilingual-e5-large"]
+    Llama = Literal["llama-text-embed-v2"]
+    Sparse = Literal["pinecone-sparse-english-v0", "pinecone-sparse-multilingual-v0"]
+
     class ClientArguments(TypedDict, total=False):
-        """Keyword arguments of `EmbedClient`."""
+        """Keyword arguments of `EmbedClient`, whatever the model."""
 
         api_key: str | None
         base_url: str | None
         api_version: str
         parameters: Mapping[str, Any] | None
-        quota: Quota | PlanName | SharedQuota | QuotaBackend | None
+        input_type: str | None
+        quota: Quota | int | PlanName | SharedQuota | QuotaBackend | None
         retry: RetryPolicy | None
         max_concurrency: int
         max_batch_size: int | None
@@ -71,13 +81,91 @@ if TYPE_CHECKING:
         draw: Callable[[], float]
         executor: Executor | None
 
+    class E5Arguments(ClientArguments, total=False):
+        """Those for `multilingual-e5-large`."""
+
+        vector_type: Literal["dense"] | None
+        truncate: Literal["END", "NONE"] | None
+
+    class LlamaArguments(ClientArguments, total=False):
+        """Those for `llama-text-embed-v2`."""
+
+        vector_type: Literal["dense"] | None
+        dimension: Literal[384, 512, 768, 1024, 2048] | None
+        truncate: Literal["END", "START", "NONE"] | None
+
+    class SparseArguments(ClientArguments, total=False):
+        """Those for Pinecone's own sparse models."""
+
+        vector_type: Literal["sparse"] | None
+        truncate: Literal["END", "NONE"] | None
+
+    class OtherDenseArguments(ClientArguments, total=False):
+        """Those for another model that is said to be dense."""
+
+        vector_type: Required[Literal["dense"]]
+        dimension: int | None
+        truncate: str | None
+
+    class OtherSparseArguments(ClientArguments, total=False):
+        """Those for another model that is said to be sparse."""
+
+        vector_type: Required[Literal["sparse"]]
+        truncate: str | None
+
+    class OtherArguments(ClientArguments, total=False):
+        """Those for another model of which nothing is said.
+
+        Without `dimension`, or a known model with a dimension that it does not take would count as such a model.
+        """
+
+        vector_type: None
+        truncate: str | None
+
+    class EveryArgument(ClientArguments, total=False):
+        """Those that there are."""
+
+        vector_type: str | None
+        dimension: int | None
+        truncate: str | None
+
     class OneArguments(TypedDict, total=False):
         """Keyword arguments of `EmbedClient.embed_one`."""
 
         input_type: str | None
+        dimension: int | None
+        truncate: str | None
         parameters: Mapping[str, Any] | None
         timeout: float | None
         priority: Priority
+
+    class EstimateArguments(TypedDict, total=False):
+        """Keyword arguments of `EmbedClient.estimate`."""
+
+        input_type: str | None
+        dimension: int | None
+        truncate: str | None
+        parameters: Mapping[str, Any] | None
+        dedupe: bool
+
+    class EmbedArguments(EstimateArguments, total=False):
+        """Keyword arguments of `EmbedClient.embed`."""
+
+        timeout: float | None
+        on_error: Literal["raise", "return"]
+        priority: Priority
+        progress: Callable[[Progress], None] | bool | None
+
+    class StreamArguments(OneArguments, Generic[ItemT], total=False):
+        """Keyword arguments of `EmbedClient.stream`."""
+
+        text: Callable[[ItemT], Input] | None
+        ordered: bool
+        window: int | None
+        on_error: Literal["raise", "return"]
+        progress: Callable[[Progress], None] | bool | None
+        in_thread: bool
+        max_delay: float
 
     class CallArguments(TypedDict, total=False):
         """Keyword arguments of every call but those about parameters; `embed_one` has the first two."""
@@ -85,11 +173,14 @@ if TYPE_CHECKING:
         timeout: float | None
         priority: str
         on_error: str
-        progress: Callable[[Progress], None] | None
+        progress: Callable[[Progress], None] | bool | None
 
 
 DEFAULT_BASE_URL = "https://api.pinecone.io"
-"""Source: `servers` in the reference of the inference API, 2025-10."""
+"""Source: `servers` in the reference of the inference API, 2025-10 to 2026-07."""
+
+DEFAULT_API_VERSION = "2026-07"
+"""The newest version of the inference API that is published, and the one that the official SDK 10.2 asks for."""
 
 
 @dataclass(slots=True, repr=False, eq=False, kw_only=True)
@@ -112,7 +203,7 @@ class ClientOptions(EngineOptions):
         return RequestLimits(inputs=inputs, sequence_length=length)
 
 
-def client_options(model: str, vector_type: str | None, **given: Unpack[ClientArguments]) -> ClientOptions:
+def client_options(model: str, **given: Unpack[EveryArgument]) -> ClientOptions:
     """Check the options of a client.
 
     Raises:
@@ -131,9 +222,7 @@ def client_options(model: str, vector_type: str | None, **given: Unpack[ClientAr
     )
     batch, tag, look_up = given["max_batch_size"], given["source_tag"], given["look_up_model"]
     clock, retry, version = given["clock"] or SystemClock(), given["retry"], _api_version(given["api_version"])
-    if look_up is None:
-        look_up = model not in _models.KNOWN_MODELS
-    kind = _models.vector_type_of(model, vector_type)
+    kind = _models.vector_type_of(model, given["vector_type"])
     return ClientOptions(
         model=model,
         api_key=check_api_key(key),
@@ -153,12 +242,14 @@ def client_options(model: str, vector_type: str | None, **given: Unpack[ClientAr
         dispatcher=dispatcher_of(given["hooks"]),
         ssl_context=given["ssl_context"],
         executor=given["executor"],
-        parameters=_models.checked_parameters(given["parameters"]),
+        parameters=_models.merge_parameters(
+            model, {}, (given["parameters"], given["input_type"], given["dimension"], given["truncate"])
+        ),
         gate=_gate_of(given["quota"], kind, clock),
         max_batch_size=None if batch is None else _checks.whole("max_batch_size", batch),
         max_delay=_checks.seconds("max_delay", given["max_delay"]),
         cache=_cache_stage(given["cache"], base_url, version, model, clock),
-        should_look_up_model=model not in _models.KNOWN_MODELS
+        should_look_up_model=not _models.is_documented(model)
         if look_up is None
         else _checks.truth("look_up_model", look_up),
         clock=clock,
@@ -190,8 +281,7 @@ def check_parameters(
     options: ClientOptions,
     known: _models.KnownModel | None,
     learned: Learned,
-    given: object,
-    input_type: object,
+    given: _models.Given,
     *,
     is_final: bool,
 ) -> Parameters:
@@ -202,13 +292,12 @@ def check_parameters(
         known: description of the model; `None` if there is none.
         learned: what answers have taught.
         given: parameters of the call.
-        input_type: short for that key of the parameters.
         is_final: whether the service will not describe the model any more; until then `known` may be outdated.
 
     Raises:
         ConfigurationError: they are invalid.
     """
-    merged = _models.merge_parameters(options.parameters, given, input_type)
+    merged = _models.merge_parameters(options.model, options.parameters, given)
     if known is not None and is_final:
         known.check(merged)
     problem = None
@@ -233,6 +322,7 @@ class CallOptions(msgspec.Struct, eq=False):
         priority: priority of its requests.
         raises: whether it raises the error of failed inputs.
         progress: is called with its progress; `None` if nobody asks.
+        bar: the same if it is to be shown; `None` otherwise.
     """
 
     parameters: Parameters
@@ -240,6 +330,7 @@ class CallOptions(msgspec.Struct, eq=False):
     priority: Priority
     raises: bool
     progress: Callable[[Progress], None] | None
+    bar: ProgressBar | None
 
 
 def call_options(parameters: Parameters, now: float, **given: Unpack[CallArguments]) -> CallOptions:
@@ -248,16 +339,31 @@ def call_options(parameters: Parameters, now: float, **given: Unpack[CallArgumen
     Raises:
         ConfigurationError: one is invalid.
     """
-    timeout, progress = given["timeout"], given.get("progress")
-    if progress is not None:
-        _checks.callback("progress", progress)
+    timeout = given["timeout"]
+    progress, bar = _progress(given.get("progress"))
     return CallOptions(
         parameters,
         None if timeout is None else now + _checks.seconds("timeout", timeout),
         cast("Priority", _checks.one_of("priority", given["priority"], ("interactive", "bulk"))),
         _checks.one_of("on_error", given.get("on_error", "raise"), ("raise", "return")) == "raise",
         progress,
+        bar,
     )
+
+
+def _progress(given: object) -> tuple[Callable[[Progress], None] | None, ProgressBar | None]:
+    """The function to call with the progress, and the bar that it is."""
+    if given is None:
+        return None, None
+    if not isinstance(given, (bool, np.bool_)):
+        _checks.callback("progress", given, ", or True for a bar")
+        return cast("Callable[[Progress], None]", given), None
+    if not given:
+        return None, None
+    from pinecone_embed_async._statistics.progress_bar import ProgressBar  # noqa: PLC0415 - few calls need it
+
+    bar = ProgressBar()
+    return bar, bar
 
 
 class StreamOptions(msgspec.Struct, eq=False):
@@ -293,12 +399,12 @@ def model_name(argument: str, value: object) -> str:
 def _api_version(value: object) -> str:
     version = _checks.text("api_version", value)
     if not version or not version.isascii() or not version.isprintable() or " " in version:
-        raise ConfigurationError("api_version must be a date such as 2025-10")
+        raise ConfigurationError(f"api_version must be a date such as {DEFAULT_API_VERSION}, got {_checks.short(version)}")
     return version
 
 
 def _gate_of(
-    quota: Quota | str | SharedQuota | QuotaBackend | None, vector_type: VectorType | None, clock: Clock
+    quota: Quota | int | str | SharedQuota | QuotaBackend | None, vector_type: VectorType | None, clock: Clock
 ) -> RateLimitGate:
     """The rate limit gate of a quota.
 
@@ -307,12 +413,10 @@ def _gate_of(
     """
     if isinstance(quota, SharedQuota):
         return quota.gate
-    if quota is None or isinstance(quota, (str, Quota)):
-        return RateLimitGate(limiter_options(quota, vector_type), clock=clock)
     is_backend = all(callable(getattr(quota, name, None)) for name in ("acquire", "settle"))
     if is_backend and not isinstance(quota, type):
-        return RateLimitGate(LimiterOptions(), clock=clock, backend=quota)
-    raise ConfigurationError(f"quota must be the name of a plan, a Quota or a SharedQuota, got {type(quota).__name__}")
+        return RateLimitGate(LimiterOptions(), clock=clock, backend=cast("QuotaBackend", quota))
+    return RateLimitGate(limiter_options(quota, vector_type), clock=clock)
 
 
 def _cache_stage(cache: Cache | None, base_url: URL, api_version: str, model: str, clock: Clock) -> CacheStage | None:

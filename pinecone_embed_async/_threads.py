@@ -1,15 +1,19 @@
-"""Runs blocking work in a thread, and always waits for it."""
+"""Threads: for blocking work, which is always waited for, and for an event loop of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-from typing import TYPE_CHECKING, TypeVar
+import os
+import threading
+import weakref
+from concurrent.futures import Future, wait
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pinecone_embed_async._foreign import until_done
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
     from concurrent.futures import Executor
 
 ResultT = TypeVar("ResultT")
@@ -32,3 +36,136 @@ async def in_thread(work: Callable[[], ResultT], executor: Executor | None = Non
             future.exception()
         raise
     return future.result()
+
+
+class LoopThread:
+    """Runs coroutines in an event loop of its own, until it is closed or collected.
+
+    Args:
+        name: the thread's name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.process = os.getpid()
+        started: Future[asyncio.AbstractEventLoop] = Future()
+        # A daemon, or the interpreter would wait for it before it runs the finalizer that ends it.
+        self._thread = threading.Thread(target=_run, args=(started,), name=name, daemon=True)
+        self._thread.start()
+        self._loop = started.result()
+        self._calls: set[Future[Any]] = set()
+        self._end = weakref.finalize(self, _stop, self._loop, self._thread, self.process)
+
+    def __repr__(self) -> str:
+        return f"<LoopThread {self._thread.name!r}>"
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the caller is in that very thread, which must not wait for itself."""
+        return threading.current_thread() is self._thread
+
+    def run(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
+        """Run a coroutine there and wait for its result; an interruption of the caller cancels it.
+
+        Raises:
+            RuntimeError: called in that very thread, which would wait for itself.
+        """
+        future = self.call(work)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def call(self, work: Coroutine[Any, Any, ResultT]) -> Future[ResultT]:
+        """Run a coroutine there, whose result the caller is going to wait for.
+
+        Raises:
+            RuntimeError: called in that very thread, which would wait for itself.
+        """
+        if self.is_here:
+            work.close()
+            raise RuntimeError("a blocking call was made in the event loop that is to carry it out")
+        future = self.submit(work)
+        self._calls.add(future)
+        future.add_done_callback(self._calls.discard)
+        return future
+
+    def end_calls(self, last: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine that ends the calls, and wait until they have ended.
+
+        Raises:
+            RuntimeError: called in that very thread, which would wait for itself.
+        """
+        calls = self._calls.copy()
+        self.run(last)
+        wait(calls)
+
+    def submit(self, work: Coroutine[Any, Any, ResultT]) -> Future[ResultT]:
+        """Run a coroutine there, without waiting; to cancel the future cancels it.
+
+        Raises:
+            RuntimeError: the loop was closed.
+        """
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:
+            work.close()
+            raise
+
+    def close(self) -> None:
+        """End the loop, with the tasks, generators and sessions that belong to it, and wait for the thread."""
+        self._end()
+
+
+class OwnLoopThread:
+    """The loop thread of one object: started when it is first needed, and anew after a fork or a close.
+
+    Args:
+        name: the thread's name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self._thread: LoopThread | None = None
+
+    def __repr__(self) -> str:
+        return f"<OwnLoopThread {self._name!r}>"
+
+    def get(self) -> LoopThread:
+        """The thread."""
+        with self._lock:
+            # A thread does not survive a fork.
+            if self._thread is None or self._thread.process != os.getpid():
+                self._thread = LoopThread(self._name)
+            return self._thread
+
+    def close(self, last: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine that ends the calls, wait until they have ended, and end the thread.
+
+        Raises:
+            RuntimeError: called in that very thread, which would wait for itself.
+        """
+        thread = self.get()
+        thread.end_calls(last)
+        with self._lock:
+            self._thread = None
+        thread.close()
+
+
+def _run(started: Future[asyncio.AbstractEventLoop]) -> None:
+    # Closing the runner cancels what is left and closes the loop's asynchronous generators.
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        asyncio.set_event_loop(loop)
+        loop.call_soon(started.set_result, loop)
+        loop.run_forever()
+
+
+def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread, process: int) -> None:
+    # In a forked child the thread does not exist, and the loop's pipe is the parent's.
+    if process != os.getpid() or loop.is_closed():
+        return
+    loop.call_soon_threadsafe(loop.stop)
+    if threading.current_thread() is not thread:
+        thread.join()

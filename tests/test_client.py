@@ -1,4 +1,5 @@
 import asyncio
+import pickle
 import random
 from collections.abc import AsyncIterator
 from typing import Any
@@ -237,6 +238,57 @@ async def test_models_are_listed_and_described(client: EmbedClient[DenseEmbeddin
     assert (await client.describe_model()).default_dimension == 1024
     with pytest.raises(NotFoundError):
         await client.describe_model("no such/model")
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("multilingual-e5-lage", E5),
+        ("llama-text-embed", "llama-text-embed-v2"),
+        ("pinecone-sparse-multilingual", "pinecone-sparse-multilingual-v0"),
+        ("gpt-4", None),
+    ],
+)
+async def test_a_model_that_is_not_found_is_named_with_the_nearest_that_is_known(
+    emulator: Emulator, client: EmbedClient[DenseEmbeddings], name: str, nearest: str | None
+) -> None:
+    said = f"Model {name} not found; did you mean {nearest!r}?" if nearest else f"Model {name} not found."
+    async with EmbedClient(name, api_key=emulator.api_key, base_url=emulator.url) as misspelt:
+        for call in (
+            lambda: misspelt.embed(["a", "b"], input_type="query"),
+            lambda: misspelt.embed_one("a", input_type="query"),
+            misspelt.describe_model,
+            lambda: client.describe_model(name),
+        ):
+            with pytest.raises(NotFoundError) as caught:
+                await call()
+            assert (caught.value.message, caught.value.nearest) == (said, nearest)
+            assert f"404 NOT_FOUND: {said}" in str(caught.value)
+            copied = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - it is its own
+            assert (str(copied), copied.nearest) == (str(caught.value), nearest)
+
+
+async def test_a_known_model_that_is_not_found_is_no_slip_of_the_pen() -> None:
+    async with Emulator() as emulator:
+        emulator.inject("status=404")
+        async with EmbedClient(E5, api_key=emulator.api_key, base_url=emulator.url) as client:
+            with pytest.raises(NotFoundError) as caught:
+                await client.embed("a", input_type="query")
+    assert caught.value.nearest is None
+
+
+async def test_a_model_known_by_name_alone_gives_sparse_vectors_and_is_looked_up(emulator: Emulator) -> None:
+    name = "pinecone-sparse-multilingual-v0"
+    async with EmbedClient(name, api_key=emulator.api_key, base_url=emulator.url) as client:
+        assert client.estimate(["x" * 10_000], input_type="query").tokens == 2048
+        rows = await client.embed(["a text", "another"], input_type="passage")
+        assert isinstance(rows, SparseEmbeddings)
+        assert emulator.statistics().model_requests == 1
+        assert client.estimate(["x" * 10_000], input_type="query").tokens == 512
+        with pytest.raises(ConfigurationError, match="the service describes it so"):
+            await client.embed("a")
+    with pytest.raises(ConfigurationError, match="vector_type must be 'sparse'"):
+        EmbedClient(name, vector_type="dense", api_key="k")
 
 
 async def test_the_first_answer_sets_the_dimension_of_an_unknown_model() -> None:

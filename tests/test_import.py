@@ -10,15 +10,19 @@ from statistics import median
 import pytest
 
 OPTIONAL = (
+    "IPython",
     "langchain_core",
     "langchain",
     "opentelemetry",
+    "pandas",
     "pinecone",
+    "polars",
     "pydantic",
     "pyarrow",
     "pytest",
     "ray",
     "rich",
+    "tqdm",
     "typer",
 )
 

@@ -42,5 +42,5 @@ async def test_requests_go_to_pinecone_with_the_documented_headers_and_body(monk
     assert isinstance(headers, dict)
     assert headers["Api-Key"] == "pcsk_1"
     assert headers["Content-Type"] == "application/json"
-    assert headers["X-Pinecone-Api-Version"] == "2025-10"
+    assert headers["X-Pinecone-Api-Version"] == "2026-07"
     assert sent["allow_redirects"] is False

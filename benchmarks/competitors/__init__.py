@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Embed = Callable[[list[str]], Awaitable["Result"]]
 
 API_KEY = "benchmark"
-API_VERSION = "2025-10"
+API_VERSION = "2026-07"
 HEADERS = {"Api-Key": API_KEY, "X-Pinecone-Api-Version": API_VERSION, "Content-Type": "application/json"}
 """Of a request that is made by hand."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from pinecone_embed_async._wire import generation_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -14,14 +16,15 @@ class KeyMaker:
 
     Args:
         address: address of the service, so that answers of one (an emulator, say) are never taken for another's.
-        api_version: version of its API.
+        api_version: version of its API; versions of one generation have the same keys.
         model: the model's name in requests.
         parameters: the model's parameters, as JSON with sorted names.
     """
 
     def __init__(self, address: str, api_version: str, model: str, parameters: bytes) -> None:
         self._common = hashlib.sha256()
-        for part in (b"pinecone-embed-async 1", address.encode(), api_version.encode(), model.encode(), parameters):
+        generation = generation_of(api_version)
+        for part in (b"pinecone-embed-async 1", address.encode(), generation.encode(), model.encode(), parameters):
             # Prefixed with its length, so that no two sets of parts collide.
             self._common.update(len(part).to_bytes(8, "little"))
             self._common.update(part)

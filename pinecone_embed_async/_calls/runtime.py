@@ -15,8 +15,9 @@ from pinecone_embed_async import _models
 from pinecone_embed_async._calls.coalescer import JoinedCounts
 from pinecone_embed_async._calls.scheduler import Scheduler
 from pinecone_embed_async._calls.single_calls import SingleCalls
-from pinecone_embed_async._errors import ClosedError
+from pinecone_embed_async._errors import ClosedError, NotFoundError
 from pinecone_embed_async._foreign import Neighbour
+from pinecone_embed_async._inputs import iter_texts
 from pinecone_embed_async._options import call_options, check_parameters
 from pinecone_embed_async._planning import Estimator, Learned, RequestPlanner
 from pinecone_embed_async._sending import Discovery, Engine, Sender, get
@@ -25,21 +26,24 @@ from pinecone_embed_async._telemetry import CallObservation, ObservedCall
 from pinecone_embed_async._wire import decode_model, decode_models
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
     from typing import Any, Unpack
 
     from pinecone_embed_async._cache import CallCache, Found
     from pinecone_embed_async._calls.batches import StreamBatches
     from pinecone_embed_async._calls.result_builder import ResultBuilder
     from pinecone_embed_async._calls.scheduler import ProgressReporter
+    from pinecone_embed_async._inputs import Input
     from pinecone_embed_async._options import CallArguments, CallOptions, ClientOptions, Parameters
-    from pinecone_embed_async._planning import PendingInputs
+    from pinecone_embed_async._planning import Estimate, PendingInputs
     from pinecone_embed_async._sending import ObservedCalls
     from pinecone_embed_async._telemetry import ObservableCall, Operation
     from pinecone_embed_async._wire import ModelInfo
 
 MOST_REMEMBERED = 16
-"""Most input types whose checked parameters are kept. The service knows two."""
+"""Most combinations of input type, dimension and truncation whose checked parameters are kept. A program has few."""
+
+_PLAIN = {str, int, type(None)}
 
 
 class Runtime:
@@ -65,7 +69,7 @@ class Runtime:
         self.discovery = Discovery(is_wanted=options.should_look_up_model, clock=clock)
         self._joined = JoinedCounts()
         self._is_closed = False
-        self._usual: dict[str | None, Parameters] = {}
+        self._usual: dict[tuple[Any, ...], Parameters] = {}
         self._schedulers: dict[Scheduler, None] = {}
         # Waits for foreign code before a scheduler exists.
         self._scopes: dict[asyncio.Timeout, asyncio.AbstractEventLoop] = {}
@@ -160,9 +164,7 @@ class Runtime:
 
     # The options of a call.
 
-    def call(
-        self, input_type: str | None, parameters: Mapping[str, Any] | None, **others: Unpack[CallArguments]
-    ) -> CallOptions:
+    def call(self, given: _models.Given, **others: Unpack[CallArguments]) -> CallOptions:
         """Check the options of a call that starts now.
 
         Raises:
@@ -170,22 +172,23 @@ class Runtime:
             ConfigurationError: one is invalid.
         """
         self.check_open()
-        return call_options(self.parameters(parameters, input_type), self.options.clock.time(), **others)
+        return call_options(self.parameters(given), self.options.clock.time(), **others)
 
-    def parameters(self, given: Mapping[str, Any] | None, input_type: str | None) -> Parameters:
+    def parameters(self, given: _models.Given) -> Parameters:
         """Check the parameters of a call.
 
         Raises:
             ConfigurationError: they are invalid.
         """
-        is_usual = given is None and (input_type is None or type(input_type) is str)
-        if is_usual and input_type in self._usual:
-            return self._usual[input_type]
+        usual, short = self._usual, given[1:]
+        is_usual = given[0] is None and {*map(type, short)} <= _PLAIN
+        if is_usual and short in usual:
+            return usual[short]
         is_final = self.discovery.is_done
         known = self.discovery.model or _models.KNOWN_MODELS.get(self.options.model)
-        checked = check_parameters(self.options, known, self.learned, given, input_type, is_final=is_final)
-        if is_usual and is_final and len(self._usual) < MOST_REMEMBERED:
-            self._usual[input_type] = checked
+        checked = check_parameters(self.options, known, self.learned, given, is_final=is_final)
+        if is_usual and is_final and len(usual) < MOST_REMEMBERED:
+            usual[short] = checked
         return checked
 
     async def describe(self, options: CallOptions) -> None:
@@ -204,23 +207,26 @@ class Runtime:
         self.check_open()
         if self.discovery.model is not None:
             self.engine.learn_vector_type(self.discovery.model.vector_type)
-        options.parameters = self.parameters(options.parameters.values, None)
+        options.parameters = self.parameters((options.parameters.values, None, None, None))
 
-    def estimator(self, parameters: Parameters, *, dedupe: bool) -> Estimator:
-        """An estimator for texts with these parameters."""
-        return Estimator(
+    def estimate(self, inputs: Input | Iterable[Input], given: _models.Given, *, dedupe: bool) -> Estimate:
+        """See `EmbedClient.estimate`."""
+        parameters = self.parameters(given)
+        estimator = Estimator(
             parameters.model_limits,
             self.engine.vector_type,
             parameters.values.get("input_type"),
             dedupe=dedupe,
             bytes_per_token=self.learned.estimator.expected,
         )
+        estimator.add(iter_texts(inputs))
+        return estimator.result()
 
     # The requests of a call, and what the cache has.
 
-    def read(self, cache: CallCache, values: Sequence[Any], dimension: int | None) -> Found:
+    def decode(self, cache: CallCache, values: Sequence[Any], dimension: int | None) -> Found:
         """Read values of the cache, which may tell the vector type."""
-        found = cache.read(values, self.engine.vector_type, dimension)
+        found = cache.decode(values, self.engine.vector_type, dimension)
         self.engine.learn_vector_type(found.vector_type)
         return found
 
@@ -307,8 +313,13 @@ class Runtime:
     async def describe_model(self, name: str | None = None, *, is_tried_once: bool = False) -> ModelInfo:
         """See `EmbedClient.describe_model`; without retries if `is_tried_once`."""
         self.check_open()
-        path = f"models/{quote(self.options.model if name is None else name, safe='')}"
-        return decode_model(await get(self.engine, path, {}, is_tried_once=is_tried_once))
+        name = self.options.model if name is None else name
+        try:
+            body = await get(self.engine, f"models/{quote(name, safe='')}", {}, is_tried_once=is_tried_once)
+        except NotFoundError as error:
+            error.suggest(_models.nearest_known(name))
+            raise
+        return decode_model(body)
 
     def statistics(self) -> Statistics:
         """See `EmbedClient.statistics`."""
@@ -348,6 +359,11 @@ class CallObserver:
     _results: ResultBuilder | StreamBatches
     _total: int | None
     """Inputs of the call; `None` if unknown."""
+
+    def showing(self) -> contextlib.AbstractAsyncContextManager[object]:
+        """Show the bar of the progress while the block runs, if there is to be one."""
+        bar = self._options.bar
+        return _UNOBSERVED if bar is None else bar.shown(self._total)
 
     def report(self) -> None:
         """Call `progress`."""

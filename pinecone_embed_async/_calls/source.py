@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import threading
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
@@ -91,6 +90,21 @@ class ReadAhead:
             await self.taken.wait()
 
 
+class _Released:
+    """A context without a lock that is held around it; not a generator's, for each item enters it."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        self._lock.release()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.acquire()
+
+
 class SourceReader:
     """Pulls items from a source and splits them into batches.
 
@@ -130,7 +144,8 @@ class SourceReader:
         self._in_thread = options.in_thread and not self._is_async
         # Held by the thread that reads, except while other people's code runs; the loop may flush then.
         self._gathering = threading.Lock()
-        self._text = self._unlocked(options.text) if options.text is not None and self._in_thread else options.text
+        self._released = _Released(self._gathering)
+        self._text = options.text
         self._executor = executor
         self._max_delay = options.max_delay
         self._neighbour = neighbour
@@ -286,20 +301,16 @@ class SourceReader:
             return self._take(self._waited_for(iterator))
 
     def _waited_for(self, iterator: Iterator[Any]) -> Iterator[Any]:
-        following = self._unlocked(next)
-        while (item := following(iterator, _END)) is not _END:
+        while True:
+            with self._released:
+                item = next(iterator, _END)
+            if item is _END:
+                return
             yield item
 
-    def _unlocked(self, foreign: Callable[..., ResultT]) -> Callable[..., ResultT]:
-        @functools.wraps(foreign)
-        def call(*arguments: Any) -> ResultT:
-            self._gathering.release()
-            try:
-                return foreign(*arguments)
-            finally:
-                self._gathering.acquire()
-
-        return call
+    def _text_in_thread(self, item: Any) -> Any:
+        with self._released:
+            return item if self._text is None else self._text(item)
 
     def _take(self, items: Iterable[Any]) -> bool:
         """Take items until a request is full, or one is no text; return whether they ended. May run in a thread."""
@@ -318,9 +329,10 @@ class SourceReader:
 
     def _texts_of(self, items: Iterable[Any]) -> Iterator[str]:
         """Yield the texts of items, until one has none."""
+        text = self._text if self._text is None or not self._in_thread else self._text_in_thread
         for item in items:
             try:
-                value = item if self._text is None else self._text(item)
+                value = item if text is None else text(item)
             except MISLEADING as error:
                 raise _reportable("the function `text`", error) from error
             self._items.append(item)

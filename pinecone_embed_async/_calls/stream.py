@@ -6,7 +6,7 @@ import contextlib
 import copy
 from collections import deque
 from collections.abc import AsyncIterable
-from typing import TYPE_CHECKING, Any, Generic, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, cast
 
 from pinecone_embed_async._calls.batches import EmbeddedBatch, EmbeddingsT, ItemT, StreamBatches
 from pinecone_embed_async._calls.result_builder import ResultBuilder
@@ -19,6 +19,7 @@ from pinecone_embed_async._results import Dimension, all_steps, summed_up, with_
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncIterator
+    from types import TracebackType
     from typing import Self
 
     from pinecone_embed_async._cache import CallCache
@@ -145,9 +146,9 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
 
     async def _look_up(self, cache: CallCache, request: PlannedRequest) -> None:
         """Look a batch up in the cache; what is missing is to be sent."""
-        values = await cache.values(request.texts)
+        values = await cache.look_up(request.texts)
         # Read after the look-up: the first answer may have settled the type and dimension meanwhile.
-        found = self._runtime.read(cache, values, self._batches.dimension.value)
+        found = self._runtime.decode(cache, values, self._batches.dimension.value)
         self._batches.looked_up(request, found)
         if len(found.rows):
             self._scheduler.report()
@@ -240,11 +241,47 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         raise StopAsyncIteration
 
 
+class StreamContext(contextlib.AbstractAsyncContextManager["EmbeddingStream[ItemT, EmbeddingsT]", None]):
+    """The context of a stream; it says what to write where it is used otherwise."""
+
+    def __init__(self, context: contextlib.AbstractAsyncContextManager[EmbeddingStream[ItemT, EmbeddingsT]]) -> None:
+        self._context = context
+
+    async def __aenter__(self) -> EmbeddingStream[ItemT, EmbeddingsT]:
+        return await self._context.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._context.__aexit__(kind, error, traceback)
+
+    if not TYPE_CHECKING:  # type checkers know better
+
+        def __aiter__(self) -> NoReturn:
+            raise TypeError(f"a stream is entered before it is iterated: {_ENTERED}")
+
+        def __iter__(self) -> NoReturn:
+            raise TypeError(f"a stream is asynchronous: {_ENTERED}; without `async`, use a SyncEmbedClient")
+
+        __enter__ = __iter__
+
+        def __exit__(self, *_: object) -> None: ...
+
+
+_ENTERED = "write `async with client.stream(...) as batches:` and in it `async for batch in batches:`"
+
+
+def open_stream(
+    runtime: Runtime, source: Source[ItemT], options: CallOptions, reading: StreamOptions
+) -> StreamContext[ItemT, Any]:
+    """Embed a source while the block of the context runs; see `EmbedClient.stream`."""
+    return StreamContext(_opened(runtime, source, options, reading))
+
+
 @contextlib.asynccontextmanager
-async def open_stream(
+async def _opened(
     runtime: Runtime, source: Source[ItemT], options: CallOptions, reading: StreamOptions
 ) -> AsyncIterator[EmbeddingStream[ItemT, Any]]:
-    """Embed a source while the block runs; see `EmbedClient.stream`."""
     runtime.check_open()
     await runtime.describe(options)
     parameters = options.parameters
@@ -270,5 +307,5 @@ async def open_stream(
     scheduler = runtime.scheduler(planner, options, observer, options.deadline, progress=observer.progress, window=window)
     stream: EmbeddingStream[ItemT, Any] = EmbeddingStream(batches, ahead, reader, planner, scheduler, runtime, options)
     with runtime.observing(observer), runtime.registered(scheduler):
-        async with stream.running():
+        async with observer.showing(), stream.running():
             yield stream

@@ -13,6 +13,7 @@ from pinecone_embed_async._jobs._inputs import STANDARD_INPUT_NAME, InputFile
 from pinecone_embed_async._jobs._layouts import Layout
 from pinecone_embed_async._jobs._sources import Columns, Stamp, opened, stamp_of
 from pinecone_embed_async._jobs._templates import FieldText
+from pinecone_embed_async._wire import generation_of
 
 
 class InputPrint(msgspec.Struct, frozen=True):
@@ -44,7 +45,7 @@ class Fingerprint(msgspec.Struct, frozen=True):
     Attributes:
         inputs: The files, in order.
         service: The address.
-        api_version: The version of the API.
+        api_version: The generation of the API, named by its first version.
         model: The model's name.
         parameters: The model's parameters, the dimension among them.
         text: The field or the template.
@@ -99,7 +100,7 @@ def take_fingerprint(
     return Fingerprint(
         inputs=tuple([_input_print(file, earlier) for file in files]),
         service=service,
-        api_version=api_version,
+        api_version=generation_of(api_version),
         model=model,
         parameters=dict(parameters),
         text=f"the field {text.field!r}" if isinstance(text, FieldText) else f"the template {str(text)!r}",

@@ -53,6 +53,8 @@ class RowSet:
 
     def discard(self, rows: npt.ArrayLike) -> int:
         """Remove rows, and return how many of them were in it."""
+        if not self._count:
+            return 0
         numbers: RowNumbers = np.unique(np.asarray(rows, np.int64))
         numbers = numbers[(numbers >> 3) < len(self._bits)]
         view = np.frombuffer(self._bits, np.uint8)

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pinecone_embed_async._errors import ResponseError
 from pinecone_embed_async._jobs._kept import kept_array
 from pinecone_embed_async._jobs._sources import Row
-from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings, Usage
+from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings, Usage, dense_arrow, list_offsets
 
 Embeddings = DenseEmbeddings | SparseEmbeddings
 RowIndices = npt.NDArray[np.intp]
@@ -22,33 +22,15 @@ def vector_columns(embeddings: Embeddings, rows: RowIndices) -> dict[str, Any]:
     Dense: `vector`, a fixed-size list of float32. Sparse: `indices` (uint32), `values` (float32), and `tokens` where the
     service sent them, each a list.
     """
-    return _dense_columns(embeddings, rows) if isinstance(embeddings, DenseEmbeddings) else _sparse_columns(embeddings, rows)
-
-
-def _dense_columns(embeddings: DenseEmbeddings, rows: RowIndices) -> dict[str, Any]:
     # Without a copy if all of them are taken.
-    vectors = embeddings.vectors if len(rows) == len(embeddings) else embeddings.vectors[rows]
-    dimension = vectors.shape[1]
-    if not dimension:
-        # Nothing was embedded, by a model of unknown dimension; Arrow has no lists of the fixed size 0.
-        return {"vector": pa.array([], pa.list_(pa.float32()))}
-    return {"vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dimension)}
-
-
-def _sparse_columns(embeddings: SparseEmbeddings, rows: RowIndices) -> dict[str, Any]:
-    starts, ends = embeddings.indptr[rows], embeddings.indptr[rows + 1]
-    offsets = pa.array(np.concatenate(([0], np.cumsum(ends - starts))).astype(np.int32))
-    runs = [np.arange(start, end, dtype=np.intp) for start, end in zip(starts, ends, strict=True)]
-    taken = np.concatenate([np.empty(0, np.intp), *runs])
-    columns = {
-        "indices": pa.ListArray.from_arrays(offsets, pa.array(embeddings.indices[taken])),
-        "values": pa.ListArray.from_arrays(offsets, pa.array(embeddings.values[taken])),
-    }
-    if embeddings.tokens is not None:
-        texts = [token for index in rows.tolist() for token in embeddings.tokens[index]]
-        tokens = pa.array(texts, pa.string())
-        columns["tokens"] = pa.ListArray.from_arrays(offsets, tokens)
-    return columns
+    chosen = embeddings if len(rows) == len(embeddings) else embeddings[rows]
+    if isinstance(chosen, DenseEmbeddings):
+        return {"vector": dense_arrow(chosen.vectors)}
+    terms: dict[str, Any] = {"indices": pa.array(chosen.indices), "values": pa.array(chosen.values)}
+    if chosen.tokens is not None:
+        terms["tokens"] = pa.array([token for row in chosen.tokens for token in row], pa.string())
+    offsets = list_offsets(chosen.indptr)
+    return {name: pa.ListArray.from_arrays(offsets, flat) for name, flat in terms.items()}
 
 
 def embeddings_of(table: Any) -> Embeddings:

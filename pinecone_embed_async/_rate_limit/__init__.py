@@ -18,6 +18,7 @@ from pinecone_embed_async._rate_limit.quota import (
 )
 from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit, named_limit
 from pinecone_embed_async._rate_limit.shared_quota import SharedQuota
+from pinecone_embed_async._rate_limit.sqlite_quota import SqliteQuota
 from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "QuotaOutcome",
     "RateLimitGate",
     "SharedQuota",
+    "SqliteQuota",
     "TokenStatistics",
     "limiter_options",
     "named_limit",

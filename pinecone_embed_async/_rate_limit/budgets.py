@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -64,6 +64,10 @@ class Budgets(OrderedDict[Key, Budget]):
 
     def __repr__(self) -> str:
         return f"<Budgets of {len(self)}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default would call the class without its argument.
+        return type(self), (self._options,), None, None, iter(self.items())
 
     def __missing__(self, key: Key) -> Budget:
         options = self._options

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from bisect import bisect_left, insort
 from collections import deque
@@ -114,7 +113,8 @@ class FairQueue:
         # The same at earlier times, from the beginning of the memory on.
         self._marks: deque[tuple[float, dict[Priority, float]]] = deque([(-math.inf, self._served.copy())])
         self._memory = memory
-        self._numbers = itertools.count()
+        # A plain number rather than `itertools.count`, as the queue of a quota in a file is pickled.
+        self._listed = 0
 
     def __repr__(self) -> str:
         return f"<FairQueue {len(self)} waiting>"
@@ -137,7 +137,7 @@ class FairQueue:
             group = self._groups.get(flow.group)
             if group is None:
                 group = self._groups[flow.group] = _Group(flow.priority)
-            group.enlist(flow, next(self._numbers), self._least(flow))
+            self._enlist(group, flow)
 
     def remove(self, request: PermitRequest) -> bool:
         """Remove a request; returns whether it was waiting."""
@@ -180,7 +180,7 @@ class FairQueue:
         self._forfeit_lead(heads[:place], head)
         self._note_passed_over(group, now)
         if flow.waiting:
-            group.enlist(flow, next(self._numbers), self._least(flow))
+            self._enlist(group, flow)
         elif not group.flows:
             del self._groups[flow.group]
 
@@ -198,6 +198,10 @@ class FairQueue:
             return False
         own, group = self._groups.get(absent.group), self._groups[flow.group]
         return (absent.had if own is None else own.had(absent)) < group.had(flow)
+
+    def _enlist(self, group: _Group, flow: Flow) -> None:
+        self._listed += 1
+        group.enlist(flow, self._listed, self._least(flow))
 
     def _least(self, flow: Flow) -> float:
         """What a flow that is listed now counts as having had at least."""

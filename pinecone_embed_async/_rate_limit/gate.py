@@ -148,14 +148,7 @@ class RateLimitGate:
         """End a permit; see `Permit`."""
         found = self.change(lambda limiter, now: limiter.accepted(permit, billed, now))
         if found is not None and permit.key is not None:
-            model, input_type = permit.key
-            logger.warning(
-                "the service rejects requests for %s%s without naming a limit; assuming %d tokens per window, which is "
-                "a guess. If you know the limit, pass it as quota=",
-                model,
-                f" ({input_type})" if input_type else "",
-                found,
-            )
+            warn_of_guess(permit.key, found)
         self._settle(permit, "accepted", permit.tokens if billed is None else billed)
 
     def failed(self, permit: Permit, *, is_overload: bool) -> None:
@@ -368,6 +361,18 @@ class RateLimitGate:
                 self._loops.clear()
                 self._limiter.forget_requests(self._clock.time())
                 self._process = process
+
+
+def warn_of_guess(key: Key, tokens: int) -> None:
+    """Log that a limit was found by trial."""
+    model, input_type = key
+    logger.warning(
+        "the service rejects requests for %s%s without naming a limit; assuming %d tokens per window, which is "
+        "a guess. If you know the limit, pass it as quota=",
+        model,
+        f" ({input_type})" if input_type else "",
+        tokens,
+    )
 
 
 def _is_grant(grant: object) -> bool:

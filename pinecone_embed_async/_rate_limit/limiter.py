@@ -100,6 +100,10 @@ class Limiter:
         for key in were_short | self._short:
             self.tokens(key).waits(now, is_waiting=key in self._short)
 
+    def hold(self, until: float) -> None:
+        """Grant nothing before a time."""
+        self._second.paused_until = max(self._second.paused_until, until)
+
     def forget_requests(self, now: float) -> None:
         """Forget waiting requests and those in flight; the latter stay counted, and their ends are ignored."""
         for request in [*self._queue]:

@@ -75,11 +75,11 @@ class LimiterOptions(msgspec.Struct, frozen=True):
     window: float = QUOTA_WINDOW
 
 
-def limiter_options(quota: Quota | str | None, vector_type: VectorType | None = None) -> LimiterOptions:
+def limiter_options(quota: object, vector_type: VectorType | None = None) -> LimiterOptions:
     """The limiter options of a quota.
 
     Args:
-        quota: limits, the name of a plan, or `None` to learn everything.
+        quota: limits, tokens per minute, the name of a plan, or `None` to learn everything.
         vector_type: vector type of models that are not known by name.
 
     Raises:
@@ -91,7 +91,9 @@ def limiter_options(quota: Quota | str | None, vector_type: VectorType | None = 
         plan = quota
         if plan not in PLANS:
             plans = ", ".join(f'"{name}"' for name in PLANS)
-            raise ConfigurationError(f"quota must be {plans}, a Quota or a SharedQuota, got {_checks.short(quota)}")
+            raise ConfigurationError(
+                f"quota must be {plans}, a number of tokens per minute, a Quota or a SharedQuota, got {_checks.short(quota)}"
+            )
 
         def tokens(key: Key) -> int:
             known = KNOWN_MODELS.get(key[0])
@@ -99,8 +101,13 @@ def limiter_options(quota: Quota | str | None, vector_type: VectorType | None = 
 
         rates = Quota()
         return LimiterOptions(tokens, rates.requests_per_second, rates.requests_per_minute, rates.window)
+    if _checks.as_integer(quota) is not None:
+        quota = Quota(_checks.whole("quota", quota))
     if not isinstance(quota, Quota):
-        raise ConfigurationError(f"quota must be the name of a plan, a Quota or a SharedQuota, got {type(quota).__name__}")
+        raise ConfigurationError(
+            "quota must be the name of a plan, a number of tokens per minute, a Quota or a SharedQuota, "
+            f"got {type(quota).__name__}"
+        )
     given = quota.tokens_per_minute
     return LimiterOptions(lambda _: given, quota.requests_per_second, quota.requests_per_minute, quota.window)
 

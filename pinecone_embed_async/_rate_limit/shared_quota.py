@@ -52,7 +52,7 @@ class SharedQuota:
     server for several processes can be built around a `SharedQuota`.
 
     Args:
-        quota: limits, the name of a plan, or `None` to learn everything from the service's rejections.
+        quota: limits, tokens per minute, the name of a plan, or `None` to learn everything from the service's rejections.
         clock: clock; the system's by default.
         draw: draws uniformly from [0, 1), for jitter.
 
@@ -62,7 +62,7 @@ class SharedQuota:
 
     def __init__(
         self,
-        quota: Quota | PlanName | None = None,
+        quota: Quota | int | PlanName | None = None,
         *,
         clock: Clock | None = None,
         draw: Callable[[], float] = random.random,

@@ -3,6 +3,7 @@
 from pinecone_embed_async._results.dense import DenseEmbeddings, DenseRows, Dimension
 from pinecone_embed_async._results.embeddings import SPREAD_BYTES, Usage, all_steps, summed_up, with_outcome
 from pinecone_embed_async._results.sparse import SparseEmbeddings, SparseRows, SparseVector, flat_positions
+from pinecone_embed_async._results.tables import dense_arrow, list_offsets
 
 __all__ = [
     "SPREAD_BYTES",
@@ -14,7 +15,9 @@ __all__ = [
     "SparseVector",
     "Usage",
     "all_steps",
+    "dense_arrow",
     "flat_positions",
+    "list_offsets",
     "summed_up",
     "with_outcome",
 ]

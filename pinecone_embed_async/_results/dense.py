@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import operator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import numpy as np
 
 from pinecone_embed_async._errors import ResponseError
 from pinecone_embed_async._results.embeddings import SPREAD_BYTES, Embeddings
+from pinecone_embed_async._results.selection import selected
+from pinecone_embed_async._results.tables import dense_arrow, dense_polars
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Mapping
+    from collections.abc import Generator, Iterable, Iterator
 
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
 
     from pinecone_embed_async._errors import Failure
     from pinecone_embed_async._results.embeddings import Usage
+    from pinecone_embed_async._results.selection import Rows
 
 
 class DenseEmbeddings(Embeddings):
@@ -27,37 +29,68 @@ class DenseEmbeddings(Embeddings):
     query = await client.embed_one(texts[0], input_type="query")
     scores = passages.vectors @ query
     records = passages.to_records([f"id-{row}" for row in range(len(passages))])
+    good = passages[scores > 0.5]
     ```
+
+    `result[i]` is the vector of one input. `result[2:5]`, `result[mask]` and `result[[0, 2]]` are results of these inputs; a
+    slice shares the memory, a mask or positions copy. `numpy.asarray(result)` is `vectors`.
 
     Attributes:
         vectors: float32, shape (inputs, dimension); row i belongs to input i, NaN where it is not embedded.
         model: the call's model.
-        usage: usage of the call.
-        failures: the failed inputs, grouped by cause.
+        usage: usage of the call; `None` for a selection of its rows, since a bill cannot be divided.
+        failures: the failed inputs, grouped by cause; of a selection, those in it, at their positions there.
         embedded: bool, shape (inputs,): which rows hold a vector.
     """
 
     __slots__ = ("vectors",)
+
+    _RECORD_FIELD: ClassVar[str] = "values"
 
     def __init__(
         self,
         vectors: NDArray[np.float32],
         *,
         model: str,
-        usage: Usage,
+        usage: Usage | None,
         failures: tuple[Failure, ...] = (),
         embedded: NDArray[np.bool_] | None = None,
     ) -> None:
         super().__init__(len(vectors), model, usage, failures, embedded)
         self.vectors = vectors
 
-    def __getitem__(self, row: int) -> NDArray[np.float32]:
-        """The vector of one input: float32, shape (dimension,), a view of `vectors`."""
-        vector: NDArray[np.float32] = self.vectors[operator.index(row)]
-        return vector
+    @overload
+    def __getitem__(self, rows: int | np.integer[Any]) -> NDArray[np.float32]: ...
+    @overload
+    def __getitem__(self, rows: Rows) -> DenseEmbeddings: ...
+    def __getitem__(self, rows: int | np.integer[Any] | Rows) -> NDArray[np.float32] | DenseEmbeddings:
+        """The vector of one input, float32 of shape (dimension,), a view; or a result of several of the inputs.
+
+        Args:
+            rows: a position; or a slice, a mask of one bool for each input, or positions. A series counts by position,
+                whatever its labels are.
+
+        Raises:
+            IndexError: a position is out of range, or a mask is not as long as the result.
+            TypeError: it is no index.
+        """
+        chosen = selected(rows, len(self))
+        if isinstance(chosen, int):
+            vector: NDArray[np.float32] = self.vectors[chosen]
+            return vector
+        return self._taken(chosen, self.vectors[chosen], None)
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         return iter(self.vectors)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:  # noqa: FBT001 - NumPy's protocol
+        return np.array(self.vectors, dtype, copy=copy)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Inputs, and numbers per vector."""
+        count, dimension = self.vectors.shape
+        return count, dimension
 
     def spread(self, positions: NDArray[np.intp], vectors: NDArray[np.float32] | None = None) -> DenseEmbeddings:
         """A result of which row i is row `positions[i]` of this one; every row of this one must occur.
@@ -66,33 +99,53 @@ class DenseEmbeddings(Embeddings):
             positions: intp, shape (inputs,).
             vectors: the rows of the new result, if they exist already.
         """
+        return self._taken(positions, self.vectors[positions] if vectors is None else vectors, self.usage)
+
+    def _taken(self, rows: slice | NDArray[np.intp], vectors: NDArray[np.float32], usage: Usage | None) -> DenseEmbeddings:
         return DenseEmbeddings(
-            self.vectors[positions] if vectors is None else vectors,
-            model=self.model,
-            usage=self.usage,
-            failures=self._spread_failures(positions),
-            embedded=self.embedded[positions],
+            vectors, model=self.model, usage=usage, failures=self._failures_of(rows), embedded=self.embedded[rows]
         )
 
     def __repr__(self) -> str:
         return f"<DenseEmbeddings {self.vectors.shape} float32, {self._summary()}>"
 
-    def to_records(
-        self, ids: Iterable[str], metadata: Iterable[Mapping[str, Any] | None] | None = None
-    ) -> list[dict[str, Any]]:
-        """Records as the official SDK's `upsert` takes them: `id`, `values` and, if passed, `metadata`.
+    def to_list(self) -> list[list[float] | None]:
+        """The vectors as lists of Python's floats; `None` for an input that is not embedded."""
+        vectors: list[list[float] | None] = self.vectors.tolist()
+        for row in np.flatnonzero(~self.embedded).tolist():
+            vectors[row] = None
+        return vectors
 
-        Rows that are not embedded are left out.
+    def to_arrow(self) -> Any:
+        """A `pyarrow.FixedSizeListArray` of float32, (inputs, dimension); null for an input that is not embedded.
 
-        Args:
-            ids: an id for each input, in their order, whatever labels a series of pandas has.
-            metadata: a mapping or `None` for each input, in their order.
+        It shares the memory of `vectors`, unless those are every second row, say. Where nothing was embedded by a model of
+        unknown dimension it is a `ListArray` of nulls.
 
         Raises:
-            ConfigurationError: there are not as many ids or metadata as inputs, they have no order, or an id is no text or
-                empty. Also a `ValueError`.
+            ModuleNotFoundError: pyarrow is not installed.
         """
-        return [{**record, "values": self.vectors[row].tolist()} for row, record in self._records(ids, metadata)]
+        return dense_arrow(self.vectors, self.embedded)
+
+    def to_polars(self) -> Any:
+        """A `polars.Series` named `vector` of dtype `Array(Float32, dimension)`; null for an input that is not embedded.
+
+        Where nothing was embedded by a model of unknown dimension its dtype is `List(Float32)`.
+
+        Raises:
+            ModuleNotFoundError: polars is not installed.
+        """
+        return dense_polars(self.vectors, self.embedded)
+
+    def _plain_row(self, row: int) -> list[float]:
+        numbers: list[float] = self.vectors[row].tolist()
+        return numbers
+
+    def _storable_rows(self) -> NDArray[np.intp]:
+        return np.flatnonzero(self.embedded)
+
+    def _cells(self) -> Iterable[object]:
+        return self.vectors
 
 
 class Dimension:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass
 from itertools import islice
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
+from pinecone_embed_async._checks import as_text, short
 from pinecone_embed_async._errors import ConfigurationError, EmbedError, Failure, name_positions
 from pinecone_embed_async._inputs import is_missing, is_table, plain
+from pinecone_embed_async._results.tables import pandas_series
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator
+    from typing import TypeAlias
 
     from numpy.typing import NDArray
+
+    MaybeNone: TypeAlias = Any
+    """`None` of what only a selection lacks: as a plain `None`, type checkers would ask every caller of `embed` to check."""
 
 StepsT = TypeVar("StepsT")
 
@@ -58,16 +65,24 @@ class Usage:
         )
 
 
-class Embeddings:
+class Embeddings(ABC):
     """Common base of dense and sparse results."""
 
     __slots__ = ("embedded", "failures", "model", "usage")
 
+    _RECORD_FIELD: ClassVar[str]
+    """A record's field of the vector."""
+
     def __init__(
-        self, count: int, model: str, usage: Usage, failures: tuple[Failure, ...], embedded: NDArray[np.bool_] | None
+        self,
+        count: int,
+        model: str,
+        usage: Usage | None,
+        failures: tuple[Failure, ...],
+        embedded: NDArray[np.bool_] | None,
     ) -> None:
         self.model = model
-        self.usage = usage
+        self.usage: Usage | MaybeNone = usage
         self.failures = failures
         self.embedded: NDArray[np.bool_] = np.ones(count, np.bool_) if embedded is None else embedded
 
@@ -79,6 +94,87 @@ class Embeddings:
         """Positions of the inputs that were neither embedded nor failed, because the job ended first."""
         return np.flatnonzero(~self.embedded & (self._causes() < 0))
 
+    def to_records(
+        self, ids: Iterable[str], metadata: Iterable[Mapping[str, Any] | None] | None = None
+    ) -> list[dict[str, Any]]:
+        """Records as the official SDK's `upsert` takes them: `id`, `values` or `sparse_values` and, if passed, `metadata`.
+
+        Rows that are not embedded are left out. So are sparse rows without terms, for example of an empty text: an index
+        refuses them, together with the other records of the upsert. A logged warning counts them, and `without_terms` lists
+        them.
+
+        Args:
+            ids: an id for each input, in their order, whatever labels a series of pandas has.
+            metadata: a mapping or `None` for each input, in their order.
+
+        Raises:
+            ConfigurationError: there are not as many ids or metadata as inputs, they have no order, or an id is no text or
+                empty. Also a `ValueError`.
+        """
+        names = _ids(ids, len(self))
+        given = [None] * len(self) if metadata is None else _one_each("metadata", metadata, len(self))
+        extras = [_mapping("metadata", value, row) for row, value in enumerate(given)]
+        return [
+            {"id": names[row]}
+            | ({} if extras[row] is None else {"metadata": extras[row]})
+            | {self._RECORD_FIELD: self._plain_row(row)}
+            for row in self._storable_rows().tolist()
+        ]
+
+    def to_documents(
+        self,
+        ids: Iterable[str],
+        *,
+        field: str = "vector",
+        fields: Iterable[Mapping[str, Any] | None] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Documents as the official SDK's `documents.batch_upsert` takes them: `_id`, the vector, and further fields.
+
+        A dense vector is a list of floats; a sparse one `{"indices": [...], "values": [...]}`. Rows are left out as by
+        `to_records`.
+
+        Args:
+            ids: an id for each input, in their order, whatever labels a series of pandas has.
+            field: name of the vector's field in the index.
+            fields: a mapping of further fields or `None` for each input, in their order. Missing values (`None`, NaN) are
+                left out.
+
+        Raises:
+            ConfigurationError: as for `to_records`; or a field's name is empty, begins with `_` or `$`, or is that of the
+                vector. Also a `ValueError`.
+        """
+        name, names = _field_name("field", field), _ids(ids, len(self))
+        given = [None] * len(self) if fields is None else _one_each("fields", fields, len(self))
+        extras = [_document_fields(value, row, name) for row, value in enumerate(given)]
+        return [{"_id": names[row], name: self._plain_row(row), **extras[row]} for row in self._storable_rows().tolist()]
+
+    def to_pandas(self, index: Any = None) -> Any:
+        """A `pandas.Series` named `vector` with a vector for each input, and `None` for those that are not embedded.
+
+        A dense vector is a float32 array of shape (dimension,), a sparse one `{"indices": ..., "values": ...}` with a uint32
+        and a float32 array, all of them views of the result. `numpy.stack(series)` is the matrix again.
+
+        Args:
+            index: labels of the rows, in the order of the inputs; 0, 1, … by default. pandas assigns columns by label, so
+                pass `df.index` for `df["vector"] = result.to_pandas(df.index)`.
+
+        Raises:
+            ModuleNotFoundError: pandas is not installed.
+        """
+        return pandas_series(self._cells(), self.embedded, index)
+
+    @abstractmethod
+    def _plain_row(self, row: int) -> Any:
+        """A row of Python's numbers, as an index takes it."""
+
+    @abstractmethod
+    def _storable_rows(self) -> NDArray[np.intp]:
+        """The rows that an index takes."""
+
+    @abstractmethod
+    def _cells(self) -> Iterable[object]:
+        """The rows as arrays."""
+
     def _causes(self) -> NDArray[np.intp]:
         """For each input its failure's index in `failures`, or -1."""
         causes = np.full(len(self), -1, np.intp)
@@ -86,31 +182,26 @@ class Embeddings:
             causes[np.asarray(failure.indices, dtype=np.intp)] = number
         return causes
 
-    def _spread_failures(self, positions: NDArray[np.intp]) -> tuple[Failure, ...]:
-        """The failures of a result of which row i is row `positions[i]` of this one."""
-        causes = self._causes()[positions]
-        spread: dict[int, list[int]] = {}
+    def _failures_of(self, rows: slice | NDArray[np.intp]) -> tuple[Failure, ...]:
+        """The failures of a result that has these rows of this one."""
+        if not self.failures:
+            return ()
+        causes = self._causes()[rows]
+        found: dict[int, list[int]] = {}
         for row in np.flatnonzero(causes >= 0).tolist():
-            spread.setdefault(int(causes[row]), []).append(row)
-        return tuple(Failure(rows, self.failures[number].error) for number, rows in spread.items())
+            found.setdefault(int(causes[row]), []).append(row)
+        return tuple(Failure(positions, self.failures[number].error) for number, positions in found.items())
 
     def _summary(self) -> str:
-        missing = len(self) - int(self.embedded.sum())
-        tail = f", missing={missing}" if missing else ""
-        return f"model={self.model!r}, tokens={self.usage.total_tokens}, requests={self.usage.requests}{tail}"
+        usage, missing = self.usage, len(self) - int(self.embedded.sum())
+        bill = "usage=None" if usage is None else f"tokens={usage.total_tokens}, requests={usage.requests}"
+        failed = sum(len(failure.indices) for failure in self.failures)
+        counts = {"missing": missing, "failed": failed}
+        return f"model={self.model!r}, {bill}" + "".join(f", {name}={count}" for name, count in counts.items() if count)
 
-    def _records(
-        self, ids: Iterable[str], metadata: Iterable[Mapping[str, Any] | None] | None
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The rows with a vector, each with its record, which has no vector yet."""
-        names = [_record_id(value, row) for row, value in enumerate(_one_each("ids", ids, len(self)))]
-        given = [None] * len(self) if metadata is None else _one_each("metadata", metadata, len(self))
-        extras = [_record_metadata(value, row) for row, value in enumerate(given)]
-        for row in np.flatnonzero(self.embedded).tolist():
-            record: dict[str, Any] = {"id": names[row]}
-            if extras[row] is not None:
-                record["metadata"] = extras[row]
-            yield row, record
+
+def _ids(given: object, count: int) -> list[str]:
+    return [_record_id(value, row) for row, value in enumerate(_one_each("ids", given, count))]
 
 
 def _one_each(name: str, given: object, count: int) -> list[Any]:
@@ -149,13 +240,36 @@ def _record_id(value: object, row: int) -> str:
     )
 
 
-def _record_metadata(value: object, row: int) -> dict[str, Any] | None:
+def _mapping(name: str, value: object, row: int) -> dict[str, Any] | None:
     given = plain(value)
     if given is None or isinstance(given, Mapping):
         return None if given is None else dict(given)
-    raise ConfigurationError(
-        f"metadata must be a mapping or None for each input, got {type(given).__name__} for input {row}"
-    )
+    raise ConfigurationError(f"{name} must be a mapping or None for each input, got {type(given).__name__} for input {row}")
+
+
+def _field_name(argument: str, value: object) -> str:
+    """Check the name of a document's field. Source of the rule: the service's page on importing documents.
+
+    Raises:
+        ConfigurationError: it cannot be one.
+    """
+    name = as_text(value)
+    if not name or name.startswith(("_", "$")):
+        raise ConfigurationError(f"{argument} must be the name of a field, not beginning with _ or $, got {short(value)}")
+    return name
+
+
+def _document_fields(value: object, row: int, vector: str) -> dict[str, Any]:
+    found = {}
+    for given, content in (_mapping("fields", value, row) or {}).items():
+        name = _field_name(f"fields of input {row}: each", given)
+        if name == vector:
+            raise ConfigurationError(
+                f"fields of input {row} have {name!r}, which is the field of the vector: pass another field="
+            )
+        if not is_missing(content):
+            found[name] = content
+    return found
 
 
 def with_outcome(error: EmbedError, partial: Embeddings) -> EmbedError:

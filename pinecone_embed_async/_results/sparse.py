@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, overload
 
 import numpy as np
 
 from pinecone_embed_async._errors import ConfigurationError, name_positions
 from pinecone_embed_async._log import logger
 from pinecone_embed_async._results.embeddings import SPREAD_BYTES, Embeddings, Usage, all_steps
+from pinecone_embed_async._results.selection import selected
+from pinecone_embed_async._results.tables import not_installed, sparse_arrow, sparse_polars
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
 
     from pinecone_embed_async._errors import Failure
+    from pinecone_embed_async._results.selection import Rows
     from pinecone_embed_async._wire import SparseBlock
 
 SPREAD_TERMS = SPREAD_BYTES // 8
@@ -55,18 +57,23 @@ class SparseEmbeddings(Embeddings):
             print(texts[row], vector.indices, vector.values)
     ```
 
+    `result[i]` is the vector of one input. `result[2:5]`, `result[mask]` and `result[[0, 2]]` are results of these inputs; a
+    slice without a step shares the memory of the terms, anything else copies.
+
     Attributes:
         indptr: int64, shape (inputs + 1,).
         indices: uint32, shape (terms,).
         values: float32, shape (terms,).
         tokens: a list of tokens for each row, parallel to its indices; `None` if the service sent none.
         model: the call's model.
-        usage: usage of the call.
-        failures: the failed inputs, grouped by cause.
+        usage: usage of the call; `None` for a selection of its rows, since a bill cannot be divided.
+        failures: the failed inputs, grouped by cause; of a selection, those in it, at their positions there.
         embedded: bool, shape (inputs,): which rows were answered; the others are empty.
     """
 
     __slots__ = ("indices", "indptr", "tokens", "values")
+
+    _RECORD_FIELD: ClassVar[str] = "sparse_values"
 
     def __init__(
         self,
@@ -75,7 +82,7 @@ class SparseEmbeddings(Embeddings):
         values: NDArray[np.float32],
         *,
         model: str,
-        usage: Usage,
+        usage: Usage | None,
         tokens: list[list[str]] | None = None,
         failures: tuple[Failure, ...] = (),
         embedded: NDArray[np.bool_] | None = None,
@@ -86,45 +93,96 @@ class SparseEmbeddings(Embeddings):
         self.values = values
         self.tokens = tokens
 
-    def __getitem__(self, row: int) -> SparseVector:
-        """The vector of one input; its arrays are views."""
-        row = range(len(self))[operator.index(row)]
-        start, stop = int(self.indptr[row]), int(self.indptr[row + 1])
-        return SparseVector(
-            self.indices[start:stop],
-            self.values[start:stop],
-            None if self.tokens is None else self.tokens[row],
+    @overload
+    def __getitem__(self, rows: int | np.integer[Any]) -> SparseVector: ...
+    @overload
+    def __getitem__(self, rows: Rows) -> SparseEmbeddings: ...
+    def __getitem__(self, rows: int | np.integer[Any] | Rows) -> SparseVector | SparseEmbeddings:
+        """The vector of one input, whose arrays are views; or a result of several of the inputs.
+
+        Args:
+            rows: a position; or a slice, a mask of one bool for each input, or positions. A series counts by position,
+                whatever its labels are.
+
+        Raises:
+            IndexError: a position is out of range, or a mask is not as long as the result.
+            TypeError: it is no index.
+        """
+        chosen = selected(rows, len(self))
+        if isinstance(chosen, int):
+            terms = slice(self.indptr[chosen], self.indptr[chosen + 1])
+            tokens = None if self.tokens is None else self.tokens[chosen]
+            return SparseVector(self.indices[terms], self.values[terms], tokens)
+        if isinstance(chosen, slice):
+            start, stop, step = chosen.indices(len(self))
+            if step == 1:
+                return self._part(start, max(start, stop))
+            chosen = np.arange(start, stop, step)
+        picked = self.spread(chosen)
+        picked.usage = None
+        return picked
+
+    def _part(self, start: int, stop: int) -> SparseEmbeddings:
+        rows, ends = slice(start, stop), self.indptr[start : stop + 1]
+        terms = slice(ends[0], ends[-1])
+        return SparseEmbeddings(
+            ends - ends[0],
+            self.indices[terms],
+            self.values[terms],
+            model=self.model,
+            usage=None,
+            tokens=None if self.tokens is None else self.tokens[rows],
+            failures=self._failures_of(rows),
+            embedded=self.embedded[rows],
         )
 
     def __iter__(self) -> Iterator[SparseVector]:
         return (self[row] for row in range(len(self)))
 
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NoReturn:  # noqa: FBT001 - as dense ones
+        raise TypeError(
+            f"a sparse result is no array, which would have {len(self):,} rows of 2**32 numbers: "
+            "use its indices and values, dot(), or to_scipy(vocabulary).toarray()"
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Inputs, and 2**32: a column for each index that there may be, as `to_scipy` has them."""
+        return len(self), 2**32
+
     def __repr__(self) -> str:
         return f"<SparseEmbeddings {len(self)} rows, {len(self.indices)} terms, {self._summary()}>"
 
-    def to_records(
-        self, ids: Iterable[str], metadata: Iterable[Mapping[str, Any] | None] | None = None
-    ) -> list[dict[str, Any]]:
-        """Records as the official SDK's `upsert` takes them: `id`, `sparse_values` and, if passed, `metadata`.
+    def to_list(self) -> list[dict[str, list[Any]] | None]:
+        """The vectors as `{"indices": [...], "values": [...]}` of Python's numbers; `None` for one that is not embedded."""
+        return [self._plain_row(row) if is_there else None for row, is_there in enumerate(self.embedded.tolist())]
 
-        Rows that are not embedded are left out. So are rows without terms, for example of an empty text: an index refuses
-        them, together with the other records of the upsert. A logged warning counts them; `without_terms` lists them.
+    def to_arrow(self) -> Any:
+        """A `pyarrow.StructArray` of `indices`, a list of uint32, and `values`, one of float32; null where not embedded.
 
-        Args:
-            ids: an id for each input, in their order, whatever labels a series of pandas has.
-            metadata: a mapping or `None` for each input, in their order.
+        It shares the memory of the terms. `tokens` are not part of it.
 
         Raises:
-            ConfigurationError: there are not as many ids or metadata as inputs, they have no order, or an id is no text or
-                empty. Also a `ValueError`.
+            ModuleNotFoundError: pyarrow is not installed.
+            ConfigurationError: there are more than 2**31 - 1 terms.
         """
-        records = []
-        for row, record in self._records(ids, metadata):
-            vector = self[row]
-            if not len(vector):
-                continue
-            sparse_values = {"indices": vector.indices.tolist(), "values": vector.values.tolist()}
-            records.append({**record, "sparse_values": sparse_values})
+        return sparse_arrow(self.indptr, self.indices, self.values, self.embedded)
+
+    def to_polars(self) -> Any:
+        """A `polars.Series` named `vector` of structs of `indices`, `List(UInt32)`, and `values`, `List(Float32)`.
+
+        Null where not embedded. `tokens` are not part of it.
+
+        Raises:
+            ModuleNotFoundError: polars is not installed.
+        """
+        return sparse_polars(self.indptr, self.indices, self.values, self.embedded)
+
+    def _plain_row(self, row: int) -> dict[str, list[Any]]:
+        terms = slice(self.indptr[row], self.indptr[row + 1])
+        return {"indices": self.indices[terms].tolist(), "values": self.values[terms].tolist()}
+
+    def _storable_rows(self) -> NDArray[np.intp]:
         empty = self.without_terms.tolist()
         if empty:
             logger.warning(
@@ -133,7 +191,10 @@ class SparseEmbeddings(Embeddings):
                 len(self),
                 name_positions(empty),
             )
-        return records
+        return np.flatnonzero(self.embedded & (np.diff(self.indptr) > 0))
+
+    def _cells(self) -> Iterable[object]:
+        return ({"indices": vector.indices, "values": vector.values} for vector in self)
 
     @property
     def without_terms(self) -> NDArray[np.intp]:
@@ -169,7 +230,7 @@ class SparseEmbeddings(Embeddings):
             model=self.model,
             usage=self.usage,
             tokens=tokens,
-            failures=self._spread_failures(positions),
+            failures=self._failures_of(positions),
             embedded=self.embedded[positions],
         )
 
@@ -256,7 +317,10 @@ class SparseEmbeddings(Embeddings):
             ModuleNotFoundError: SciPy is not installed.
             ConfigurationError: the vocabulary holds a value that is not an index, or a duplicate.
         """
-        from scipy import sparse  # noqa: PLC0415 - optional, and imported only where it is used
+        try:
+            from scipy import sparse  # noqa: PLC0415 - optional, and imported only where it is used
+        except ModuleNotFoundError as missing:
+            raise not_installed("to_scipy", "scipy") from missing
 
         if vocabulary is None:
             columns = self.indices.astype(np.int64)

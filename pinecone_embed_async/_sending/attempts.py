@@ -6,8 +6,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from pinecone_embed_async._errors import ConfigurationError, EmbedError, InputError, ResponseError, kind_of, unexpected_error
+from pinecone_embed_async._errors import (
+    ConfigurationError,
+    EmbedError,
+    InputError,
+    NotFoundError,
+    ResponseError,
+    kind_of,
+    unexpected_error,
+)
 from pinecone_embed_async._log import logger
+from pinecone_embed_async._models import nearest_known
 from pinecone_embed_async._planning import Attempts, most_tokens
 from pinecone_embed_async._rate_limit import Flow
 from pinecone_embed_async._sending.retry_loop import RetryLoop
@@ -213,6 +222,8 @@ class Sender:
                 permit.give_back()
         if was_sent:
             self._note(request, error)
+        if isinstance(error, NotFoundError):
+            error.suggest(nearest_known(engine.options.model))
         # Its traceback would keep frames alive, and with them texts and bodies.
         return None if error is None else error.with_traceback(None)
 

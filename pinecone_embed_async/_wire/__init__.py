@@ -1,4 +1,4 @@
-"""The wire format: encodes requests, and decodes and validates answers and errors."""
+"""The wire format: encodes requests, decodes and validates answers and errors; the API's generations."""
 
 from pinecone_embed_async._wire.decoding import (
     DECODERS,
@@ -9,6 +9,7 @@ from pinecone_embed_async._wire.decoding import (
     installed_decoders,
 )
 from pinecone_embed_async._wire.errors import error_from_envelope, error_from_response, parse_retry_after
+from pinecone_embed_async._wire.generations import generation_of
 from pinecone_embed_async._wire.judging import Answer, SparseBlock
 from pinecone_embed_async._wire.redaction import Redactor
 from pinecone_embed_async._wire.structs import (
@@ -39,6 +40,7 @@ __all__ = [
     "encode_request",
     "error_from_envelope",
     "error_from_response",
+    "generation_of",
     "installed_decoders",
     "parse_retry_after",
 ]

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pinecone_embed_async._wire.judging import RowSource
-    from pinecone_embed_async._wire.rows import MatrixMaker, Rows
+    from pinecone_embed_async._wire.rows import MatrixMaker, Rows, RowSource
     from pinecone_embed_async._wire.structs import VectorType
 
 DecoderName = Literal["native", "msgspec"]

@@ -8,7 +8,7 @@ import secrets
 import sys
 from array import array
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -36,18 +36,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pinecone_embed_async._wire.rows import RowSource
     from pinecone_embed_async._wire.structs import VectorType
-
-
-class RowSource(Protocol):
-    """Has the matrix that the rows of an answer are written to."""
-
-    def rows(self, dimension: int) -> NDArray[np.float32]:
-        """The matrix, float32 of shape (inputs of the request, dimension).
-
-        Raises:
-            ResponseError: an earlier answer had another dimension.
-        """
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -25,6 +25,17 @@ _UNREADABLE = (msgspec.DecodeError, ResponseError, ValueError, TypeError, Runtim
 """Errors of an invalid row. `ResponseError`: the sink expects another dimension."""
 
 
+class RowSource(Protocol):
+    """Has the matrix that the rows of an answer are written to."""
+
+    def rows(self, dimension: int) -> NDArray[np.float32]:
+        """The matrix, float32 of shape (inputs of the request, dimension).
+
+        Raises:
+            ResponseError: an earlier answer had another dimension.
+        """
+
+
 class MatrixMaker(Protocol):
     """Makes the matrix that rows are written to."""
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from pinecone_embed_async import ConfigurationError, EmbedError, SqliteCache, __version__
+from pinecone_embed_async import ConfigurationError, EmbedError, __version__
 from pinecone_embed_async._jobs._inputs import find_inputs
 from pinecone_embed_async._jobs._layouts import DEFAULT_NAMESPACE, LayoutName
 from pinecone_embed_async.cli._arguments import (
@@ -22,7 +22,7 @@ from pinecone_embed_async.cli._arguments import (
     text_source,
     writing_result,
 )
-from pinecone_embed_async.cli._connection import Settings, check_settings
+from pinecone_embed_async.cli._connection import Settings, check_files, check_settings, unconnected
 from pinecone_embed_async.cli._options import (
     DEFAULT_QUERY,
     AllowHttp,
@@ -53,6 +53,7 @@ from pinecone_embed_async.cli._options import (
     Parameter,
     Price,
     Quiet,
+    QuotaFile,
     QuotaOption,
     RetryFailures,
     Text,
@@ -160,6 +161,7 @@ def embed(
     truncate: Truncate = None,
     parameter: Parameter = None,
     quota: QuotaOption = None,
+    quota_file: QuotaFile = None,
     concurrency: Concurrency = None,
     batch_size: BatchSize = None,
     decoder: DecoderOption = None,
@@ -204,6 +206,7 @@ def embed(
         model=model,
         parameters=parameters_of(parameter or [], input_type=input_type, dimension=dimension, truncate=truncate),
         quota=quota_of(quota),
+        quota_file=quota_file,
         concurrency=concurrency,
         batch_size=batch_size,
         decoder=decoder,
@@ -216,11 +219,8 @@ def embed(
         quiet=quiet,
         price=price,
     )
-    if cache is not None:
-        if emulator:
-            raise ConfigurationError("--cache is of no use with --emulator: each has another address, and so other vectors")
-        # Found out now, not when all inputs are read.
-        SqliteCache(cache)
+    # Found out now, not when all inputs are read.
+    check_files(settings)
     columns = Columns(text=text_source(text_field, text), id=id_field, keep=tuple(keep or ()), no_blank=no_blank)
     path = Path(out)
     # Before anything is written: a job would be remembered as one that cannot be.
@@ -340,6 +340,38 @@ def models(
         with writing_result():
             _models.print_known()
     return 0
+
+
+@app.command()
+def check(
+    *,
+    base_url: BaseUrl = None,
+    allow_http: AllowHttp = False,
+    emulator: WithEmulator = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Send the requests without asking.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+) -> int:
+    """Compare a service with what this package takes it to be.
+
+    The client and the emulator are built on assumptions: limits, errors and their texts, fields, numbers. Each is put to
+    the service and printed with what is expected, what was seen, and whether it holds.
+
+    It says first how many requests that takes and how many tokens at most, and asks. --emulator is a dry run that costs
+    nothing. The exit status is 0 only if every assumption holds.
+
+    \b
+    Examples:
+      pinecone-embed check --emulator
+      pinecone-embed check --yes --json
+    """  # noqa: D301 - \b is typer's mark for lines to keep
+    from pinecone_embed_async.cli import _check
+
+    settings = Settings(model=_DEFAULT_MODEL, base_url=base_url, allow_http=allow_http, emulator=emulator)
+    check_service(settings)
+    # Its address and its key are checked.
+    unconnected(settings)
+    with writing_result():
+        return _check.check(settings, is_agreed=yes, as_json=as_json)
 
 
 @app.command()

@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from pinecone_embed_async import EmbedClient, Quota, SqliteCache
-from pinecone_embed_async._options import DEFAULT_BASE_URL
+from pinecone_embed_async import ConfigurationError, EmbedClient, EmbedError, Quota, SqliteCache, SqliteQuota
+from pinecone_embed_async._options import DEFAULT_API_VERSION, DEFAULT_BASE_URL
 from pinecone_embed_async._rate_limit import PlanName
-
-_API_VERSION = "2025-10"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +20,7 @@ class Settings:
         model: The name of the model.
         parameters: The model's parameters, `input_type` among them.
         quota: Limits, or the name of a plan; learned if `None`.
+        quota_file: The file in which processes share the quota; `None` for a quota of its own.
         concurrency: Requests in flight at most.
         batch_size: Inputs per request at most.
         decoder: The decoder of answers, `"native"` or `"msgspec"`; checked by the client.
@@ -38,6 +37,7 @@ class Settings:
     model: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     quota: Quota | PlanName | None = None
+    quota_file: Path | None = None
     concurrency: int | None = None
     batch_size: int | None = None
     decoder: str | None = None
@@ -52,11 +52,16 @@ class Settings:
 
 
 def service_named(settings: Settings) -> tuple[str, str]:
-    """The address of the service and the version of its API, as the fingerprint of a job has them."""
+    """The address of the service and the version of its API, for the fingerprint of a job."""
     if settings.emulator:
-        return "an emulator in this process", _API_VERSION
+        return "an emulator in this process", DEFAULT_API_VERSION
+    return address_of(settings), DEFAULT_API_VERSION
+
+
+def address_of(settings: Settings) -> str:
+    """The address of the service, if it is not an emulator."""
     address = settings.base_url or os.environ.get("PINECONE_CONTROLLER_HOST") or DEFAULT_BASE_URL
-    return (address if "://" in address else f"https://{address}").rstrip("/"), _API_VERSION
+    return (address if "://" in address else f"https://{address}").rstrip("/")
 
 
 @contextlib.asynccontextmanager
@@ -73,6 +78,8 @@ async def connected(settings: Settings) -> AsyncIterator[EmbedClient[Any]]:
             where = {"base_url": emulator.url, "api_key": emulator.api_key}
         if settings.cache is not None:
             where["cache"] = await stack.enter_async_context(SqliteCache(settings.cache))
+        if settings.quota_file is not None:
+            where["quota"] = await stack.enter_async_context(_shared_quota(settings.quota_file, settings.quota))
         yield await stack.enter_async_context(_client(settings, **where))
 
 
@@ -95,14 +102,46 @@ def check_settings(settings: Settings) -> None:
     unconnected(settings).estimate(())
 
 
+@contextlib.asynccontextmanager
+async def _shared_quota(path: Path, quota: Quota | PlanName | None) -> AsyncIterator[SqliteQuota]:
+    """Open a quota's file now, so that what is wrong with it is told before anything is read.
+
+    Raises:
+        ConfigurationError: It cannot be used.
+    """
+    async with SqliteQuota(path, quota) as shared:
+        try:
+            await shared.statistics()
+        except EmbedError:
+            raise
+        except Exception as error:
+            raise ConfigurationError(f"--quota-file {str(path)!r} cannot be used: {error}") from error
+        yield shared
+
+
+def check_files(settings: Settings) -> None:
+    """Check the files that the client would use, as far as possible without opening them.
+
+    Raises:
+        ConfigurationError: They cannot be.
+    """
+    if settings.cache is not None:
+        if settings.emulator:
+            raise ConfigurationError("--cache is of no use with --emulator: each has another address, and so other vectors")
+        SqliteCache(settings.cache)
+    if settings.quota_file is not None:
+        if settings.emulator:
+            raise ConfigurationError("--quota-file is of no use with --emulator: each is a service of its own")
+        SqliteQuota(settings.quota_file, settings.quota)
+
+
 def _client(settings: Settings, **options: Any) -> EmbedClient[Any]:
     if settings.concurrency is not None:
         options["max_concurrency"] = settings.concurrency
+    options.setdefault("quota", settings.quota)
     return EmbedClient(
         settings.model,
-        api_version=_API_VERSION,
         parameters=settings.parameters,
-        quota=settings.quota,
         max_batch_size=settings.batch_size,
         # The client checks it.
         decoder=cast("Any", settings.decoder),

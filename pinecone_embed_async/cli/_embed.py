@@ -28,7 +28,7 @@ from pinecone_embed_async.cli._figures import priced
 from pinecone_embed_async.cli._output import print_error, print_line
 from pinecone_embed_async.cli._run import Outcome, embed_texts
 from pinecone_embed_async.cli._signals import run_until_stopped
-from pinecone_embed_async.cli._statuses import ExitStatus, advice_on, status_of
+from pinecone_embed_async.cli._statuses import ExitStatus, status_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +91,7 @@ def embed_to_file(files: Sequence[InputFile], *, out: Path, rows: RowChoice, set
         skipped = f"; {check.bad:,} skipped" if check.bad else ""
         print_line(f"{summary}{priced(summary.tokens, settings.price)}{skipped}")
     if outcome.error is not None and not summary.embedded:
-        why = advice_on(outcome.error, settings.model, KNOWN_MODELS)
-        print_error(f"nothing was embedded, so {out} is not written: {why}")
+        print_error(f"nothing was embedded, so {out} is not written: {outcome.error}")
         return status_of(outcome.error)
     write_output(out, chosen, outcome.embeddings, skipped=[row for row in read if isinstance(row, BadRow)])
     if outcome.error is not None:

@@ -17,13 +17,12 @@ from pinecone_embed_async._jobs._job import Job, JobProgress, embedded_rows
 from pinecone_embed_async._jobs._opening import Options, open_job
 from pinecone_embed_async._jobs._sources import Columns, Row
 from pinecone_embed_async._jobs._table import Embeddings
-from pinecone_embed_async._models import KNOWN_MODELS
 from pinecone_embed_async.cli._connection import Settings, connected, service_named
 from pinecone_embed_async.cli._figures import Advance, counted, pace, priced, waited, with_quota
 from pinecone_embed_async.cli._output import print_error, print_event, print_line, without_key
 from pinecone_embed_async.cli._progress import Display, showing, standard_display
 from pinecone_embed_async.cli._signals import Stopped, run_until_stopped, status_of_stop
-from pinecone_embed_async.cli._statuses import ExitStatus, advice_on, status_of
+from pinecone_embed_async.cli._statuses import ExitStatus, status_of
 
 _EVENT_INTERVAL = 1.0
 _SIGNALS = 128
@@ -123,10 +122,9 @@ class _Run:
         except JobError as error:
             return self._end(status_of(error), f"{error}; what is done is kept: {_CURED}")
         except EmbedError as error:
-            message = advice_on(error, self._settings.model, KNOWN_MODELS)
             status = status_of(error)
             kept = f"what is done is kept: {_CURED}" if status is ExitStatus.NOTHING_POSSIBLE else _KEPT
-            return self._end(status, f"{message}; {kept}")
+            return self._end(status, f"{error}; {kept}")
         except Exception as error:  # noqa: BLE001 - a person at a terminal gets one line, and a program its end
             return self._end(status_of(error), f"unexpected {type(error).__name__}: {error}; what is done is kept: {_CURED}")
         return self._end(*self._outcome())

@@ -23,8 +23,8 @@ def print_known() -> None:
             model.name,
             model.vector_type or "",
             _dimensions(model.dimension, model.choices.get("dimension", ())),
-            str(model.max_sequence_length),
-            str(model.max_batch_size),
+            _number(model.max_sequence_length if model.is_documented else None),
+            _number(model.max_batch_size if model.is_documented else None),
         )
         for model in KNOWN_MODELS.values()
     )

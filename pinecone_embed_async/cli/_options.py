@@ -86,6 +86,14 @@ QuotaOption = Annotated[
         "the service's rejections.",
     ),
 ]
+QuotaFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--quota-file",
+        metavar="FILE",
+        help="Share the quota with all processes of this machine that name the same file: other jobs, or a service.",
+    ),
+]
 BaseUrl = Annotated[
     str | None,
     typer.Option(

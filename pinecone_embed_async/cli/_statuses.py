@@ -1,8 +1,6 @@
 """Exit statuses: what a scheduler can act on, decided from the error that ended a run. Plain decisions."""
 
-import difflib
 import errno
-from collections.abc import Iterable
 from enum import IntEnum
 
 from pinecone_embed_async import (
@@ -34,6 +32,8 @@ class ExitStatus(IntEnum):
     LIMIT = 6
     """Stopped by `--timeout` or `--max-tokens`."""
     DISK_FULL = 7
+    DIFFERS = 8
+    """The service differs from what it is taken to be."""
 
 
 class KeyMissingError(EmbedError):
@@ -74,11 +74,3 @@ def missing_extra(error: BaseException) -> str | None:
     if name not in _EXTRA:
         return None
     return f"the command line needs {name}; install it with: pip install 'pinecone-embed-async[cli]'"
-
-
-def advice_on(error: EmbedError, model: str, known: Iterable[str]) -> str:
-    """What an error says, and which model was perhaps meant if the service does not know the one given."""
-    near = difflib.get_close_matches(model, list(known), n=1, cutoff=0.5)
-    if isinstance(error, NotFoundError) and near and near[0] != model:
-        return f"{error}; did you mean --model {near[0]}?"
-    return str(error)

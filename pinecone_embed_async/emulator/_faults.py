@@ -123,8 +123,8 @@ _KINDS: dict[FaultName, _Kind] = {
         "answers status VALUE: CODE[,json|html|empty|cut[,RETRY_AFTER]]", billed=False, value="status", default="503"
     ),
     _N.RATE_LIMITED: _Kind(
-        "answers 429 with the text of the minute's tokens and Retry-After VALUE (seconds, date, date+SECONDS, negative, "
-        "huge, rubbish, or any text)",
+        "answers 429 with the text of the minute's tokens of its input type and Retry-After VALUE (seconds, date, "
+        "date+SECONDS, negative, huge, rubbish, or any text)",
         billed=False,
         value="retry_after",
     ),

@@ -167,6 +167,15 @@ def _truncate(*allowed: str) -> Parameter:
     return Parameter("truncate", "one_of", "string", allowed_values=allowed, default="END")
 
 
+def _of_sparse_models() -> tuple[Parameter, ...]:
+    return (
+        _input_type(),
+        _truncate("END", "NONE"),
+        Parameter("return_tokens", "any", "boolean", default=False),
+        Parameter("max_tokens_per_sequence", "numeric_range", "integer", minimum=1, maximum=2048, default=512),
+    )
+
+
 # Names, lengths, dimensions and parameters. Source: the table "Models" of the service's documentation (2025-10).
 MODELS: tuple[EmulatedModel, ...] = (
     EmulatedModel(
@@ -206,12 +215,17 @@ MODELS: tuple[EmulatedModel, ...] = (
         max_sequence_length=512,
         provider_name="Pinecone",
         supported_metrics=("dotproduct",),
-        parameters=(
-            _input_type(),
-            _truncate("END", "NONE"),
-            Parameter("return_tokens", "any", "boolean", default=False),
-            Parameter("max_tokens_per_sequence", "numeric_range", "integer", minimum=1, maximum=2048, default=512),
-        ),
+        parameters=_of_sparse_models(),
+    ),
+    # Only its name is public (in the official SDK 10.2): the rest is that of the English one.
+    EmulatedModel(
+        name="pinecone-sparse-multilingual-v0",
+        short_description="A sparse model for keyword and hybrid search in many languages.",
+        vector_type="sparse",
+        max_sequence_length=512,
+        provider_name="Pinecone",
+        supported_metrics=("dotproduct",),
+        parameters=_of_sparse_models(),
     ),
     EmulatedModel(
         name="bge-reranker-v2-m3",

@@ -21,12 +21,14 @@ class EmbedRequest:
         model: The model's name as sent.
         inputs: The texts as sent.
         vector_type: The model's vector type; `None` for an unknown model.
+        input_type: The input type as sent; `passage` if none was.
     """
 
     number: int
     model: str = ""
     inputs: tuple[str, ...] = ()
     vector_type: Literal["dense", "sparse"] | None = None
+    input_type: str = "passage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,13 @@ class EmbedBody:
     model: str
     inputs: tuple[str, ...]
     parameters: dict[str, Any]
+
+    def seen_as(self, number: int, vector_type: Literal["dense", "sparse"] | None) -> EmbedRequest:
+        """The request as predicates, fault sources and tests see it."""
+        input_type = self.parameters.get("input_type")
+        return EmbedRequest(
+            number, self.model, self.inputs, vector_type, input_type if isinstance(input_type, str) else "passage"
+        )
 
 
 def read_body(body: bytes) -> EmbedBody:

@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import math
 import random
+import re
 import time
 from typing import TYPE_CHECKING, Self
 from urllib.parse import unquote
@@ -37,8 +38,11 @@ if TYPE_CHECKING:
     Latency = float | tuple[float, float] | Callable[[EmbedRequest], float]
     """Seconds by which an answer is delayed: a constant, a range to draw from evenly, or a function of the request."""
 
-API_VERSIONS = ("2025-04", "2025-10")
-"""Versions of the API with the same `/embed`. Source: the reference, which covers both."""
+OLDEST_API_VERSION = "2025-04"
+"""The first version of the API with this `/embed`. Source: the references of 2025-04 to 2026-07, which agree about it."""
+
+# A version is named by its year and month. Source: "API versioning" of the service's documentation.
+_API_VERSION = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])", re.ASCII)
 
 DEFAULT_API_KEY = "emulator-key"
 
@@ -337,7 +341,8 @@ class Emulator:
         version = request.headers.get("X-Pinecone-Api-Version")
         if version is None:
             raise ServiceRefusal.invalid("Bad request. The header X-Pinecone-Api-Version is required.")
-        if version not in API_VERSIONS:
+        # Later ones than those published are taken: what is built today must not end with the next version.
+        if not _API_VERSION.fullmatch(version) or version < OLDEST_API_VERSION:
             raise ServiceRefusal.invalid(f"Bad request. Unknown API version {version[:20]!r}.")
 
     async def _embed(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -381,7 +386,7 @@ class Emulator:
         self._numbers += 1
         if isinstance(body, EmbedBody):
             model = self._models.get(body.model)
-            seen = EmbedRequest(self._numbers, body.model, body.inputs, model.vector_type if model else None)
+            seen = body.seen_as(self._numbers, model.vector_type if model else None)
         else:
             seen = EmbedRequest(self._numbers)
         self._in_flight[seen.number] = request.transport

@@ -158,7 +158,7 @@ def _refusal(fault: Fault, seen: EmbedRequest) -> web.Response:
         case FaultName.STATUS:
             return _status(fault)
         case FaultName.RATE_LIMITED:
-            return _too_many(fault, tokens_per_minute_text(250_000, seen.model, "passage"))
+            return _too_many(fault, tokens_per_minute_text(250_000, seen.model, seen.input_type))
         case FaultName.RATE_LIMITED_WITHOUT_TEXT:
             return _too_many(fault, "")
         case FaultName.REQUEST_RATE_LIMITED:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.embeddings import Embeddings
 
 from pinecone_embed_async import EmbedClient
-from pinecone_embed_async.integrations._loop_thread import LoopThread
+from pinecone_embed_async._threads import OwnLoopThread
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -61,8 +59,7 @@ class AsyncPineconeEmbeddings(Embeddings):
         self.client: EmbedClient[DenseEmbeddings] = EmbedClient(model, vector_type="dense", **options)
         self._document_input_type = document_input_type
         self._query_input_type = query_input_type
-        self._lock = threading.Lock()
-        self._thread: LoopThread | None = None
+        self._thread = OwnLoopThread("pinecone-embeddings")
 
     def __repr__(self) -> str:
         """Show what it is, without the key."""
@@ -108,11 +105,11 @@ class AsyncPineconeEmbeddings(Embeddings):
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed documents, and wait for it; see `aembed_documents`."""
-        return self._own_thread().run(self.aembed_documents(texts))
+        return self._thread.get().run(self.aembed_documents(texts))
 
     def embed_query(self, text: str) -> list[float]:
         """Embed a query, and wait for it; see `aembed_query`."""
-        return self._own_thread().run(self.aembed_query(text))
+        return self._thread.get().run(self.aembed_query(text))
 
     async def aclose(self) -> None:
         """End the calls that run in this event loop and in the thread, and close their connections."""
@@ -121,18 +118,7 @@ class AsyncPineconeEmbeddings(Embeddings):
 
     def close(self) -> None:
         """End the calls of the blocking methods, and close their connections. Those of other event loops close with them."""
-        thread = self._own_thread()
-        thread.run(self.client.aclose())
-        with self._lock:
-            self._thread = None
-        thread.close()
-
-    def _own_thread(self) -> LoopThread:
-        with self._lock:
-            # A thread does not survive a fork.
-            if self._thread is None or self._thread.process != os.getpid():
-                self._thread = LoopThread("pinecone-embeddings")
-            return self._thread
+        self._thread.close(self.client.aclose())
 
 
 async def _as_lists(vectors: NDArray[np.float32]) -> list[list[float]]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from pinecone_embed_async._threads import LoopThread
 from pinecone_embed_async.emulator import Emulator
-from pinecone_embed_async.integrations._loop_thread import LoopThread
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -1,5 +1,6 @@
 from itertools import combinations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,17 +16,24 @@ def test_a_key_is_a_digest_that_is_the_same_in_every_process() -> None:
     assert key.hex() == "690508a4a4198e959fea1cdf5d394c152fe1c548f18415feda70e872d2a708c1"
 
 
+@pytest.mark.parametrize("version", ["2026-04", "2026-07"])
+def test_versions_that_differ_in_nothing_but_the_version_have_the_same_keys(version: str) -> None:
+    address, _, model, parameters = PARTS
+    assert KeyMaker(address, version, model, parameters).keys_of(["a text"]) == KeyMaker(*PARTS).keys_of(["a text"])
+
+
 def test_every_part_changes_the_key() -> None:
     address, version, model, parameters = PARTS
     makers = [
         KeyMaker(*PARTS),
         KeyMaker("http://127.0.0.1:40123", version, model, parameters),
         KeyMaker(address, "2025-04", model, parameters),
+        KeyMaker(address, "2026-10", model, parameters),
         KeyMaker(address, version, "llama-text-embed-v2", parameters),
         KeyMaker(address, version, model, b'{"input_type":"query"}'),
     ]
     keys = [key for maker in makers for key in maker.keys_of(["one", "two", ""])]
-    assert len(set(keys)) == len(keys) == 15
+    assert len(set(keys)) == len(keys) == 18
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=9))

@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 from pinecone_embed_async import __version__
 from pinecone_embed_async.cli import cli
-from pinecone_embed_async.emulator import EmulatedModel, Emulator
+from pinecone_embed_async.emulator import EmulatedModel, Emulator, ServiceQuota
 from pinecone_embed_async.emulator._models import MODELS
 from tests.processes import environment_of
 
@@ -116,6 +116,7 @@ def test_input_that_cannot_be_read_is_one_line_with_file_and_line(
         ("demo", "--model", "pinecone-sparse-english-v0"),
         ("emulator", "--fault", "nonsense"),
         ("models", "--emulator"),
+        ("check", "--emulator", "--base-url", "https://else.where"),
         ("nonsense",),
     ],
 )
@@ -254,6 +255,7 @@ def test_models_are_listed_known_and_live(capsys: pytest.CaptureFixture[str]) ->
         out = capsys.readouterr().out
         assert "multilingual-e5-large" in out
         assert "2048" in out
+        assert "pinecone-sparse-multilingual-v0" in out
 
 
 def test_the_demo_finds_docstrings_with_the_words_of_the_query(capsys: pytest.CaptureFixture[str]) -> None:
@@ -269,7 +271,7 @@ def test_the_demo_finds_docstrings_with_the_words_of_the_query(capsys: pytest.Ca
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli("--version") == 0
     assert __version__ in capsys.readouterr().out
-    for command in ("embed", "estimate", "models", "emulator", "demo"):
+    for command in ("embed", "estimate", "models", "check", "emulator", "demo"):
         assert cli(command, "--help") == 0
         assert "--help" in capsys.readouterr().out
 
@@ -343,3 +345,51 @@ def test_a_cache_that_cannot_be_is_told_before_anything_is_read(
     assert "folder that exists" in capsys.readouterr().err
     assert cli(*out, "--cache", str(tmp_path / "vectors.cache"), "--emulator") == 2
     assert "--emulator" in capsys.readouterr().err
+
+
+async def test_jobs_with_one_quota_file_stay_within_it_together(texts: Path, tmp_path: Path) -> None:
+    # As many tokens as the emulator counts for one job, so that the second one has to wait.
+    quota = ServiceQuota(tokens_per_window=800, window=60.0)
+    async with Emulator(quota=quota) as emulator:
+        file = str(tmp_path / "quota.db")
+        program = (
+            sys.executable,
+            "-m",
+            "pinecone_embed_async.cli",
+            "embed",
+            "--quiet",
+            "--quota",
+            "800",
+            "--quota-file",
+            file,
+        )
+        folders = [tmp_path / "first", tmp_path / "second"]
+        processes = [
+            await asyncio.create_subprocess_exec(
+                *(*program, str(texts), "--out", str(folder), "--timeout", "5"), env=environment_of(emulator)
+            )
+            for folder in folders
+        ]
+        ends = [await process.wait() for process in processes]
+        statistics = emulator.statistics()
+        assert statistics.by_status.get(429, 0) == 0
+        # Each embeds a part, and the time is over before there is more.
+        assert statistics.tokens_billed > 700
+        assert set(ends) == {6}
+
+
+def test_a_quota_file_that_cannot_be_is_told_before_anything_is_read(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PINECONE_API_KEY", "k")
+    out = ("embed", str(texts), "--out", str(tmp_path / "out.npy"))
+    assert cli(*out, "--quota-file", str(tmp_path / "missing" / "quota.db")) == 2
+    assert "folder that exists" in capsys.readouterr().err
+    assert cli(*out, "--quota-file", str(tmp_path / "quota.db"), "--emulator") == 2
+    assert "--emulator" in capsys.readouterr().err
+    (tmp_path / "notes.db").write_text("a note, and not a short one " * 9)
+    assert cli(*out, "--quota-file", str(tmp_path / "notes.db"), "--base-url", "http://127.0.0.1:9") == 2
+    assert "another program" in capsys.readouterr().err
+    job = ("embed", str(texts), "--out", str(tmp_path / "folder"), "--base-url", "http://127.0.0.1:9")
+    assert cli(*job, "--quota-file", str(tmp_path / "notes.db")) == 2
+    assert "another program" in capsys.readouterr().err

@@ -194,7 +194,7 @@ async def test_a_wrong_model_is_said_with_the_nearest_and_the_corrected_command_
 ) -> None:
     source, out = write_texts(tmp_path / "in.txt", 5), tmp_path / "out"
     assert await in_thread(emulator, source, "--out", out, "-q", "--model", "multilingual-e5-lage") == 3
-    assert "did you mean --model multilingual-e5-large?" in capsys.readouterr().err
+    assert "did you mean 'multilingual-e5-large'?" in capsys.readouterr().err
     assert await in_thread(emulator, source, "--out", out, "-q", "--base-url", "http://127.0.0.1:9", "--timeout", 1) in {
         3,
         6,

@@ -97,7 +97,14 @@ async def test_a_reranking_model_does_not_embed(ask: Asking) -> None:
         ({"Api_Key": "another"}, 401, "UNAUTHENTICATED"),
         ({"X_Pinecone_Api_Version": None}, 400, "INVALID_ARGUMENT"),
         ({"X_Pinecone_Api_Version": "2019-01"}, 400, "INVALID_ARGUMENT"),
-        ({"X_Pinecone_Api_Version": "2025-04"}, 200, ""),
+        *(
+            ({"X_Pinecone_Api_Version": version}, 200, "")
+            for version in ("2025-04", "2025-10", "2026-04", "2026-07", "2031-12")
+        ),
+        *(
+            ({"X_Pinecone_Api_Version": version}, 400, "INVALID_ARGUMENT")
+            for version in ("2025-03", "2024-10", "2026-13", "2026-00", "2026-7", "2026-07-01", "unstable", "", "٢٠٢٦-٠٧")
+        ),
         ({"Content_Type": "text/plain"}, 400, "INVALID_ARGUMENT"),
         ({"Content_Type": None}, 400, "INVALID_ARGUMENT"),
         ({"Content_Type": "application/json; charset=utf-8"}, 200, ""),
@@ -158,10 +165,10 @@ async def test_models_are_listed_and_filtered(ask: Asking) -> None:
         reply = await ask.get(f"/models{query}")
         return {model["model"] for model in reply.json["models"]}
 
-    assert len(await names("")) == 4
-    assert await names("?type=embed") == {E5, LLAMA, SPARSE}
+    assert len(await names("")) == 5
+    assert await names("?type=embed") == {E5, LLAMA, SPARSE, "pinecone-sparse-multilingual-v0"}
     assert await names("?type=rerank") == {"bge-reranker-v2-m3"}
-    assert await names("?type=embed&vector_type=sparse") == {SPARSE}
+    assert await names("?type=embed&vector_type=sparse") == {SPARSE, "pinecone-sparse-multilingual-v0"}
     assert (await ask.get("/models?type=chat")).code == "INVALID_ARGUMENT"
 
 

@@ -4,7 +4,7 @@ import asyncio
 import email.utils
 import gzip
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
@@ -163,6 +163,18 @@ async def test_refusals_for_quotas_have_their_codes(
     assert bool(reply.message) == bool(text)
     assert "Retry-After" not in reply.headers
     assert emulator.statistics().answered == {}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [({"input_type": "query"}, "query"), ({"input_type": "passage"}, "passage"), ({"input_type": None}, "passage")],
+)
+async def test_a_rejection_names_the_input_type_of_its_request(
+    emulator: Emulator, ask: Asking, parameters: dict[str, Any], named: str
+) -> None:
+    emulator.inject("rate_limited", when=lambda request: request.input_type == named)
+    reply = await ask.embed("a", parameters=parameters)
+    assert f"and input type '{named}' for" in reply.message
 
 
 @pytest.mark.parametrize(

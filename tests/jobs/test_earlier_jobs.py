@@ -5,12 +5,16 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import dataset
 
+from pinecone_embed_async import DenseEmbeddings, EmbedClient, MockResponse, MockTransport, SparseEmbeddings, SqliteCache
 from pinecone_embed_async.cli import cli
+from pinecone_embed_async.emulator import Emulator
 
 FIXTURES = Path(__file__).parent / "fixtures"
 DENSE = ("--model", "llama-text-embed-v2", "--dimension", "384", "--batch-size", "2", "-q")
@@ -37,6 +41,7 @@ def table_of(folder: Path) -> pa.Table:
         ("appended-half", ["more.jsonl"], (*DENSE, *KEPT, "--append"), 18),
         ("piped", [], (*DENSE, *KEPT), 6),
         ("piped-half", [], (*DENSE, *KEPT), 16),
+        ("half-2025-10", ["in.jsonl"], (*DENSE, *KEPT[:6]), 16),
     ],
 )
 def test_a_half_done_job_of_an_earlier_version_goes_on(
@@ -91,3 +96,35 @@ def test_vectors_that_an_earlier_version_has_paid_for_are_taken_from_its_cache(
     monkeypatch.setenv("PINECONE_API_KEY", "unused")
     assert cli("embed", "in.txt", "--out", "out", "--cache", "vectors.cache", *DENSE) == 0
     assert table_of(Path("out"))["row"].to_pylist() == list(range(8))
+
+
+@pytest.mark.parametrize("version", [None, "2025-10", "2026-04", "2026-07"])
+@pytest.mark.parametrize(
+    ("model", "parameters"), [("llama-text-embed-v2", {"dimension": 384}), ("pinecone-sparse-english-v0", {})]
+)
+async def test_a_client_of_the_same_generation_sends_no_text_that_an_earlier_version_has_cached(
+    at: Path, emulator: Emulator, version: str | None, model: str, parameters: dict[str, int]
+) -> None:
+    folder = at / "cached-2025-10"
+    texts, address = (folder / "in.txt").read_text().splitlines(), (folder / "address").read_text().strip()
+    sent = MockTransport(lambda _: MockResponse.error(403, "FORBIDDEN", "nothing is to be sent"))
+    options: dict[str, Any] = {"parameters": {"input_type": "passage", **parameters}}
+    given = {} if version is None else {"api_version": version}
+    async with SqliteCache(folder / "vectors.cache") as cache:
+        settings: dict[str, Any] = {"api_key": "any", "base_url": address, "transport": sent, "cache": cache, **given}
+        async with EmbedClient(model, **settings, **options) as client:
+            cached = await client.embed(texts)
+            await client.embed_one(texts[0])
+            assert client.statistics().cache_hits == len(texts) + 1
+        assert not sent.requests
+    # What is cached is what would be answered today.
+    async with EmbedClient(model, api_key=emulator.api_key, base_url=emulator.url, **options) as client:
+        answered = await client.embed(texts)
+    if isinstance(answered, DenseEmbeddings):
+        assert isinstance(cached, DenseEmbeddings)
+        np.testing.assert_array_equal(cached.vectors, answered.vectors)
+    else:
+        assert isinstance(cached, SparseEmbeddings)
+        for one, other in zip(cached, answered, strict=True):
+            np.testing.assert_array_equal(one.indices, other.indices)
+            np.testing.assert_array_equal(one.values, other.values)

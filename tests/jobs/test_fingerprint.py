@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pinecone_embed_async._jobs._errors import JobChangedError
-from pinecone_embed_async._jobs._fingerprint import Fingerprint, take_fingerprint
+from pinecone_embed_async._jobs._fingerprint import Fingerprint, differences, take_fingerprint
 from pinecone_embed_async._jobs._folder import Portion
 from pinecone_embed_async._jobs._inputs import find_inputs
 from pinecone_embed_async._jobs._ledger import JobLedger, choose_portion
@@ -63,6 +63,12 @@ def test_any_change_is_refused_and_named(tmp_path: Path, change: dict[str, Any],
     if "content" not in change:
         with pytest.raises(JobChangedError, match=f"more than that changed: {said}"):
             choose_portion([Portion(before, 0, 1)], print_of(tmp_path / "a.txt", **change), append=True)
+
+
+def test_versions_that_differ_in_nothing_but_the_version_are_the_same_job(tmp_path: Path) -> None:
+    earlier = print_of(tmp_path / "a.txt", api_version="2025-10")
+    for version, changes in (("2026-04", 0), ("2026-07", 0), ("2025-04", 1), ("2026-10", 1)):
+        assert len(differences(earlier, print_of(tmp_path / "a.txt", api_version=version))) == changes
 
 
 def test_another_input_is_added_behind_those_that_are_read(tmp_path: Path) -> None:

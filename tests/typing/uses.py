@@ -25,6 +25,7 @@ from pinecone_embed_async import (
     SharedQuota,
     SparseEmbeddings,
     SparseVector,
+    SqliteQuota,
     Statistics,
     TokenStatistics,
     Usage,
@@ -37,6 +38,7 @@ def a_client_knows_by_the_name_what_it_gives() -> None:
     assert_type(EmbedClient("multilingual-e5-large"), EmbedClient[DenseEmbeddings])
     assert_type(EmbedClient("llama-text-embed-v2"), EmbedClient[DenseEmbeddings])
     assert_type(EmbedClient("pinecone-sparse-english-v0"), EmbedClient[SparseEmbeddings])
+    assert_type(EmbedClient("pinecone-sparse-multilingual-v0"), EmbedClient[SparseEmbeddings])
 
 
 def a_client_of_another_model_is_told(name: str) -> None:
@@ -50,14 +52,31 @@ def options_are_checked() -> None:
     EmbedClient("multilingual-e5-large", concurrency=8)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 
 
-def quotas_are_of_four_kinds(backend: QuotaBackend) -> None:
+def parameters_are_those_of_the_model(name: str) -> None:
+    options = EmbedClient("llama-text-embed-v2", dimension=512, truncate="START", input_type="query")
+    assert_type(options, EmbedClient[DenseEmbeddings])
+    assert_type(EmbedClient("multilingual-e5-large", truncate="NONE"), EmbedClient[DenseEmbeddings])
+    assert_type(EmbedClient("pinecone-sparse-english-v0", truncate="END"), EmbedClient[SparseEmbeddings])
+    assert_type(EmbedClient(name, vector_type="dense", dimension=100, truncate="MIDDLE"), EmbedClient[DenseEmbeddings])
+    assert_type(EmbedClient(name, truncate="MIDDLE"), EmbedClient[DenseEmbeddings | SparseEmbeddings])
+    assert_type(EmbedClient(name, parameters={"dimension": 100}), EmbedClient[DenseEmbeddings | SparseEmbeddings])
+    EmbedClient("multilingual-e5-large", dimension=512)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    EmbedClient("llama-text-embed-v2", dimension=500)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    EmbedClient("pinecone-sparse-english-v0", dimension=512)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    EmbedClient("llama-text-embed-v2", dimension="512")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    EmbedClient("pinecone-sparse-english-v0", truncate=5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+def quotas_are_of_five_kinds(backend: QuotaBackend) -> None:
     EmbedClient("multilingual-e5-large", quota="standard")
+    EmbedClient("multilingual-e5-large", quota=250_000)
     EmbedClient("multilingual-e5-large", quota=Quota(tokens_per_minute=500_000))
     EmbedClient("multilingual-e5-large", quota=SharedQuota("enterprise"))
     EmbedClient("multilingual-e5-large", quota=backend)
     EmbedClient("multilingual-e5-large", quota="gold")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
-    shared: QuotaBackend = SharedQuota()
-    del shared
+    shared: QuotaBackend = SharedQuota(250_000)
+    in_a_file: QuotaBackend = SqliteQuota("quota.db", Quota(500_000))
+    del shared, in_a_file
 
 
 async def dense_results_have_vectors(client: EmbedClient[DenseEmbeddings]) -> None:
@@ -66,11 +85,42 @@ async def dense_results_have_vectors(client: EmbedClient[DenseEmbeddings]) -> No
     assert_type(result.vectors, NDArray[np.float32])
     assert_type(result.embedded, NDArray[np.bool_])
     assert_type(result[0], NDArray[np.float32])
-    assert_type(result.usage, Usage)
+    assert_type(result.usage.total_tokens, int | Any)
+    assert_type(result.shape, tuple[int, int])
     assert_type(result.failures, tuple[Failure, ...])
     assert_type(result.to_records(["1", "2"]), list[dict[str, Any]])
     assert_type([row for row in result], list[NDArray[np.float32]])  # noqa: C416 - the rows' type is the point
     assert_type(await client.embed_one("a", input_type="query"), NDArray[np.float32])
+
+
+async def parts_of_a_result_are_results(client: EmbedClient[DenseEmbeddings], other: EmbedClient[SparseEmbeddings]) -> None:
+    dense, sparse = await client.embed(["a", "b"]), await other.embed(["a", "b"])
+    assert_type(dense[np.int64(1)], NDArray[np.float32])
+    assert_type(sparse[-1], SparseVector)
+    mask = dense.vectors[:, 0] > 0
+    for picked in (
+        dense[1:],
+        dense[[0, 1]],
+        dense[[True, False]],
+        dense[range(2)],
+        dense[mask],
+        dense[np.flatnonzero(mask)],
+    ):
+        assert_type(picked, DenseEmbeddings)
+    for rows in (sparse[1:], sparse[[0, 1]], sparse[[True, False]], sparse[mask], sparse[np.flatnonzero(mask)]):
+        assert_type(rows, SparseEmbeddings)
+    dense["a"]  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    dense[1, 2]  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+async def results_become_what_other_tools_take(client: EmbedClient[DenseEmbeddings | SparseEmbeddings]) -> None:
+    result = await client.embed(["a"], dimension=512, truncate="END")
+    assert_type(result.to_documents(["1"], field="terms", fields=[{"year": 1990}, None]), list[dict[str, Any]])
+    if isinstance(result, DenseEmbeddings):
+        assert_type(result.to_list(), list[list[float] | None])
+        assert_type(np.asarray(result).shape, tuple[Any, ...])
+    else:
+        assert_type(result.to_list(), list[dict[str, list[Any]] | None])
 
 
 async def sparse_results_have_compressed_rows(client: EmbedClient[SparseEmbeddings]) -> None:
@@ -137,6 +187,11 @@ async def the_rest_of_a_client_is_typed(client: EmbedClient[DenseEmbeddings]) ->
         assert_type(progress.total, int | None)
 
     await client.embed(["a"], input_type="passage", progress=show, dedupe=True, priority="interactive")
+    await client.embed(["a"], progress=True)
+    client.stream(["a"], progress=False)
+    await client.embed(["a"], progress="yes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await client.embed_one("a", dimension=512, truncate="NONE")
+    client.estimate(["a"], dimension=512, truncate="NONE")
     assert_type(await client.list_models(), list[ModelInfo])
     assert_type(await client.describe_model(), ModelInfo)
     assert_type(client.estimate(["a"], input_type="passage"), Estimate)

@@ -20,7 +20,7 @@ from pinecone_embed_async._jobs._table import vector_columns
 from pinecone_embed_async._planning import ends_job
 from pinecone_embed_async._results import DenseEmbeddings
 from pinecone_embed_async._sending import ApiKey, check_api_key
-from pinecone_embed_async.integrations._loop_thread import LoopThread
+from pinecone_embed_async._threads import LoopThread
 from pinecone_embed_async.integrations.ray._quota import ClusterQuota
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def add_vectors(
     input_type: str | None = None,
     parameters: Mapping[str, Any] | None = None,
     api_key: str | None = None,
-    quota: Quota | PlanName | ClusterQuota | None = None,
+    quota: Quota | int | PlanName | ClusterQuota | None = None,
     max_concurrency: int = 16,
     actors: int | tuple[int, int] = 2,
     num_cpus: float = 0.1,

@@ -77,7 +77,7 @@ class ClusterQuota:
 
     def __init__(
         self,
-        quota: Quota | PlanName | None = None,
+        quota: Quota | int | PlanName | None = None,
         *,
         name: str = "quota",
         namespace: str = "pinecone_embed_async",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Terms:
     """Settings of a cluster's quota; see `ClusterQuota`."""
 
-    quota: Quota | PlanName | None
+    quota: Quota | int | PlanName | None
     lease: float
     idle: float
 

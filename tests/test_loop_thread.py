@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from pinecone_embed_async.integrations._loop_thread import LoopThread
+from pinecone_embed_async._threads import LoopThread
 
 
 async def name_of_thread() -> str:

@@ -1,0 +1,234 @@
+"""A file beside the quota's: whose turn it is, who is alive, which boot, and how many steps there are."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import functools
+import os
+import stat
+import struct
+import sys
+import time
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pinecone_embed_async._errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HEADER = struct.Struct("<4s36sQ")
+"""A mark, the boot's id, and the number of the last step."""
+
+MARK = b"PEQ\x01"
+
+_MEMBERS, _TICKETS = 2**32, 2**62
+"""Where the bytes of members and of tickets begin. Locks need no content under them; byte 0 is locked to open the file."""
+
+TICKET_SECONDS = 1.0
+"""A ticket that is older stands in nobody's way any more: its process was stopped while it waited, or has the file's own
+lock, which is then what decides."""
+
+_TICKET_LASTS = int(TICKET_SECONDS * 1e9)
+
+POLL_SECONDS = 0.0005
+"""How often to look whether it is one's turn: a step takes about as long."""
+
+_IS_DARWIN = sys.platform == "darwin"
+_FLOCK = struct.Struct("qqihh" if _IS_DARWIN else "hhqqi4x")
+"""C's `struct flock`: type, whence, start, length, process; on macOS start, length, process, type, whence."""
+
+_HAS_LOCKS = hasattr(fcntl, "F_OFD_SETLK")
+
+
+class LockFile:
+    """A file whose bytes are locked, by open file description: the system releases the locks of a killed process.
+
+    Args:
+        path: path of the file; it is made if it is missing.
+
+    Raises:
+        ConfigurationError: it is a link, no regular file, another program's, or the system lacks such locks.
+        OSError: it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not _HAS_LOCKS:
+            raise ConfigurationError("SqliteQuota needs locks of open file descriptions, which Linux and macOS have")
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise ConfigurationError(f"{str(path)!r} is a symbolic link; remove it") from None
+        self._path = path
+        self._is_open = True
+        found = os.fstat(self._file)
+        self._identity = found.st_dev, found.st_ino
+        _to_close_in_children().add(self)
+        header = os.pread(self._file, HEADER.size, 0) if stat.S_ISREG(found.st_mode) else b"no file"
+        if header and not header.startswith(MARK):
+            self.close()
+            raise ConfigurationError(f"{str(path)!r} is not the lock of a quota; remove it, or name another file")
+
+    def __repr__(self) -> str:
+        return f"<LockFile {str(self._path)!r}>"
+
+    def __del__(self) -> None:
+        # Absent if the constructor failed.
+        if getattr(self, "_is_open", False):
+            self.close()
+
+    def close(self) -> None:
+        """Close the file, which releases its locks unless it is a forked child that closes it."""
+        if self._is_open:
+            self._is_open = False
+            os.close(self._file)
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether it is still the file of its path."""
+        with contextlib.suppress(FileNotFoundError):
+            found = self._path.stat()
+            return (found.st_dev, found.st_ino) == self._identity
+        return False
+
+    @property
+    def boot(self) -> str:
+        """The id of the boot that the quota's file belongs to; empty for a new file."""
+        header = os.pread(self._file, HEADER.size, 0)
+        if len(header) < HEADER.size:
+            return ""
+        _, boot, _ = HEADER.unpack(header)
+        return bytes(boot).rstrip(b"\0").decode(errors="replace")
+
+    def begin(self, boot: str) -> None:
+        """Make it the file of a boot."""
+        os.pwrite(self._file, HEADER.pack(MARK, boot.encode()[:36], 0), 0)
+
+    @property
+    def steps(self) -> int:
+        """The number of the last step: a hint, as a process may be killed between a step and this."""
+        (number,) = struct.unpack("<Q", os.pread(self._file, 8, HEADER.size - 8))
+        return int(number)
+
+    @steps.setter
+    def steps(self, number: int) -> None:
+        os.pwrite(self._file, struct.pack("<Q", number), HEADER.size - 8)
+
+    @contextlib.contextmanager
+    def opening(self, until: float) -> Iterator[None]:
+        """Let one process at a time open the quota's file.
+
+        Args:
+            until: when to give up, by `time.monotonic`.
+
+        Raises:
+            TimeoutError: another process takes too long.
+        """
+        while not self._lock(0):
+            if time.monotonic() >= until:
+                raise TimeoutError(f"{str(self._path)!r} is locked by another process")
+            time.sleep(POLL_SECONDS)
+        try:
+            yield
+        finally:
+            self._unlock(0)
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait until all who came before have had their turn.
+
+        A ticket is a locked byte whose position is the time: its owner has its turn once no byte before it is locked. This
+        is an order, not exclusion: of two processes that come within microseconds both may go on, to SQLite's own lock.
+        """
+        ticket = _TICKETS + time.monotonic_ns()
+        while not self._lock(ticket):
+            ticket += 1
+        try:
+            while (first := _TICKETS + time.monotonic_ns() - _TICKET_LASTS) < ticket and self._is_locked(first, ticket):
+                time.sleep(POLL_SECONDS)
+            yield
+        finally:
+            self._unlock(ticket)
+
+    def enter(self, member: int) -> bool:
+        """Mark a member as alive for as long as this file is open here; returns whether there was none of that number."""
+        return self._lock(_MEMBERS + member)
+
+    def is_alive(self, member: int) -> bool:
+        """Whether a member is alive, other than the one here."""
+        return self._is_locked(_MEMBERS + member, _MEMBERS + member + 1)
+
+    @property
+    def has_members(self) -> bool:
+        """Whether any member is alive, other than the one here."""
+        return self._is_locked(_MEMBERS, _TICKETS)
+
+    def _lock(self, at: int) -> bool:
+        try:
+            fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK, at, 1))
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
+
+    def _unlock(self, at: int) -> None:
+        fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, _flock(fcntl.F_UNLCK, at, 1))
+
+    def _is_locked(self, start: int, end: int) -> bool:
+        """Whether another open file locks a byte from `start` to before `end`."""
+        found = _FLOCK.unpack(fcntl.fcntl(self._file, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK, start, end - start)))
+        return bool(found[3 if _IS_DARWIN else 0] != fcntl.F_UNLCK)
+
+
+def boot_id() -> str:
+    """Identifies the boot of the machine. On macOS, which has no id, its time; elsewhere, where neither is known, `"?"`.
+
+    Source: random(4) and proc(5) for Linux, sysctl(3) for macOS.
+    """
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    if _IS_DARWIN:
+        return _darwin_boot_time()
+    return "?"
+
+
+def boot_time() -> float:
+    """Seconds since the machine was started, the same in all processes; those in which it slept count.
+
+    Where the system has no such clock (`CLOCK_BOOTTIME`), that of `time.monotonic`.
+    """
+    return time.clock_gettime(_CLOCK)
+
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def _darwin_boot_time() -> str:
+    import subprocess  # noqa: PLC0415 - only for macOS, and only once
+
+    # Its seconds alone: the rest changes as the clock is corrected.
+    found = subprocess.run(["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "?"
+
+
+def _flock(kind: int, start: int, length: int) -> bytes:
+    fields = (start, length, 0, kind, os.SEEK_SET) if _IS_DARWIN else (kind, os.SEEK_SET, start, length, 0)
+    return _FLOCK.pack(*fields)
+
+
+@functools.cache
+def _to_close_in_children() -> weakref.WeakSet[LockFile]:
+    """The lock files of this process: a forked child closes them, or it would keep their locks when its parent dies."""
+    # One set for all, as what is registered for a fork cannot be taken back.
+    files: weakref.WeakSet[LockFile] = weakref.WeakSet()
+
+    def close() -> None:
+        for file in [*files]:
+            file.close()
+
+    os.register_at_fork(after_in_child=close)
+    return files

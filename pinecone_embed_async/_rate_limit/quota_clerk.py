@@ -1,0 +1,325 @@
+"""Uses the file of a shared quota for one process, in a thread, while event loops wait for the outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import itertools
+import math
+import os
+import queue
+import random
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from pinecone_embed_async._errors import ClosedError, ConfigurationError
+from pinecone_embed_async._log import logger
+from pinecone_embed_async._rate_limit.gate import warn_of_guess
+from pinecone_embed_async._rate_limit.quota_file import QuotaFile
+from pinecone_embed_async._rate_limit.quota_ledger import Ask, End, Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable
+    from pathlib import Path
+
+    from pinecone_embed_async._rate_limit.quota import PlanName, Quota, QuotaDemand
+    from pinecone_embed_async._rate_limit.quota_ledger import StepResult
+
+POLL_SECONDS = 0.01
+"""How often a process whose requests wait looks at a number in a file, to see whether others have given it permits."""
+
+JITTER_SECONDS = 0.002
+"""Most that a process lets others go first when tokens come free: one of them grants what can be granted, to all."""
+
+LINGER_SECONDS = 1.0
+"""How long the thread waits for more to do before it ends."""
+
+GLANCE_SECONDS = 0.05
+"""How often it looks meanwhile whether the interpreter is about to end."""
+
+RETRY_SECONDS = 1.0
+"""How long after an error it tries again to write what has ended, if nothing else is to be written."""
+
+FLOWS_NUMBERED = 1024
+"""Flows that keep their number, the last used ones."""
+
+
+class Wait:
+    """Somebody who waits for a permit, or for the statistics.
+
+    Attributes:
+        number: the number of the request in this process.
+        ask: what is asked for; `None` for the statistics.
+        future: gets the tokens granted, or the statistics.
+    """
+
+    __slots__ = ("ask", "future", "number")
+
+    def __init__(self, number: int, ask: Ask | None = None) -> None:
+        self.number = number
+        self.ask = ask
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def resolve(self, value: object) -> bool:
+        """Wake whoever waits, from another thread; returns whether the event loop is still there."""
+        try:
+            self.future.get_loop().call_soon_threadsafe(_set, self.future, value)
+        except RuntimeError:
+            return False
+        return True
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it ended with an error from the thread, which then expects no end."""
+        # Retrieving the exception also keeps asyncio from warning that nobody did.
+        return self.future.done() and not self.future.cancelled() and self.future.exception() is not None
+
+
+_Item = Wait | End | Literal["close"]
+
+
+class QuotaClerk:
+    """Keeps the books of one process in the file: what its requests ask for, and how they end.
+
+    Everything goes through one queue to one thread, which enters what has gathered in one step. While requests wait, it also
+    looks now and then what others have entered. The thread ends when nobody has waited for a while.
+
+    Args:
+        path: path of the file.
+        quota: the quota.
+    """
+
+    def __init__(self, path: Path, quota: Quota | PlanName | None) -> None:
+        self._path = path
+        self._quota = quota
+        self._process = os.getpid()
+        self._numbers = itertools.count()
+        self._flows: dict[Hashable, int] = {}
+        # Anyone may put, a garbage collection in the middle of another `put` included.
+        self._posted: queue.SimpleQueue[_Item] = queue.SimpleQueue()
+        # Held for moments only; reentrant for the same reason.
+        self._lock = threading.RLock()
+        self._thread: threading.Thread | None = None
+        # What follows is the thread's own.
+        self._file: QuotaFile | None = None
+        self._waits: dict[int, Wait] = {}
+        self._looks: list[Wait] = []
+        self._unwritten: list[Entry] = []
+        self._again_at = -math.inf
+        self._has_warned = False
+        self._is_closing = self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"<QuotaClerk of {str(self._path)!r}, {len(self._waits)} waiting>"
+
+    def __del__(self) -> None:
+        # The thread has ended, as it would hold a reference. Absent if the constructor failed.
+        file: QuotaFile | None = getattr(self, "_file", None)
+        if file is not None and self.is_own:
+            file.close()
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it was made in this process, not in a parent that was forked."""
+        return self._process == os.getpid()
+
+    def ask(self, demand: QuotaDemand) -> Wait:
+        """Ask for a permit. Must be called in an event loop.
+
+        Raises:
+            ConfigurationError: the demand cannot be written.
+        """
+        with self._lock:
+            flow = self._flows.pop(demand.flow, None)
+            if flow is None:
+                flow = next(self._numbers)
+                if len(self._flows) >= FLOWS_NUMBERED:
+                    del self._flows[next(iter(self._flows))]
+            self._flows[demand.flow] = flow
+        number = next(self._numbers)
+        asked = Ask(number, demand.model, demand.input_type, demand.tokens, demand.least, demand.priority, flow)
+        _check_writable("demand", asked)
+        return self._waiting(Wait(number, asked))
+
+    def look(self) -> Wait:
+        """Ask for the statistics. Must be called in an event loop."""
+        return self._waiting(Wait(next(self._numbers)))
+
+    def end(self, entry: End) -> None:
+        """Enter the end of a request, some time soon. An end in a forked child is not its parent's.
+
+        Raises:
+            ConfigurationError: it cannot be written.
+        """
+        _check_writable("outcome", entry)
+        if self.is_own:
+            self._post(entry)
+
+    def close(self) -> None:
+        """Write everything, leave and close the file; blocks until that is done."""
+        self._post("close")
+        thread = self._thread
+        if thread is not None:
+            thread.join()
+
+    def _waiting(self, wait: Wait) -> Wait:
+        self._post(wait)
+        return wait
+
+    def _post(self, item: _Item) -> None:
+        self._posted.put(item)
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="pinecone-embed-quota")
+                try:
+                    self._thread.start()
+                except RuntimeError:
+                    # The interpreter is ending. The lock of this process ends with it, which tells the others.
+                    self._thread = None
+
+    # All methods below run in the thread.
+
+    def _work(self) -> None:
+        idle = 0.0
+        while True:
+            items = self._take(self._patience())
+            idle = 0.0 if items or self._waits else idle + GLANCE_SECONDS
+            try:
+                self._accept(items)
+                self._write()
+            except Exception as error:  # noqa: BLE001 - raised to those who wait
+                self._fail(error)
+            if self._is_closing:
+                self._leave()
+            is_idle = idle >= LINGER_SECONDS and not self._unwritten
+            is_over = self._is_closed or is_idle or not threading.main_thread().is_alive()
+            with self._lock:
+                if is_over and self._posted.empty():
+                    self._thread = None
+                    return
+
+    def _patience(self) -> float:
+        """Seconds to wait for something to do."""
+        if not self._waits or self._file is None:
+            return GLANCE_SECONDS
+        return min(POLL_SECONDS, self._file.seconds_left() + random.random() * JITTER_SECONDS)
+
+    def _take(self, patience: float) -> list[_Item]:
+        items: list[_Item] = []
+        with contextlib.suppress(queue.Empty):
+            items.append(self._posted.get(timeout=patience))
+            while True:
+                items.append(self._posted.get_nowait())
+        return items
+
+    def _accept(self, items: list[_Item]) -> None:
+        """Note what was posted; what belongs together is entered together."""
+        for item in items:
+            if item == "close":
+                self._is_closing = True
+            elif isinstance(item, End):
+                self._waits.pop(item.number, None)
+                self._unwritten.append(item)
+            elif isinstance(item, Wait):
+                if item.ask is None:
+                    self._looks.append(item)
+                else:
+                    self._waits[item.number] = item
+                    self._unwritten.append(item.ask)
+
+    def _write(self) -> None:
+        if self._is_closed:
+            self._refuse()
+        is_wanted = bool(self._waits or self._looks)
+        is_to_write = bool(self._unwritten) and (is_wanted or self._is_closing or time.monotonic() >= self._again_at)
+        if not (is_wanted or is_to_write):
+            return
+        file = self._file = self._file or QuotaFile(self._path, self._quota)
+        if is_to_write:
+            result = file.step(self._unwritten)
+            self._unwritten = []
+            self._deliver(result)
+        else:
+            if file.has_news or self._looks:
+                file.catch_up()
+            if file.is_due:
+                self._deliver(file.step(()))
+        if self._looks:
+            looks, self._looks = self._looks, []
+            self._resolve(looks, file.statistics())
+
+    def _deliver(self, result: StepResult) -> None:
+        for key, found in result.found:
+            warn_of_guess(key, found)
+        for number, tokens in result.taken:
+            wait = self._waits.pop(number, None)
+            if wait is not None:
+                self._resolve([wait], tokens)
+
+    def _resolve(self, waits: Iterable[Wait], value: object) -> None:
+        for wait in waits:
+            # One object would collect everybody's tracebacks.
+            own = copy.copy(value) if isinstance(value, Exception) else value
+            if not wait.resolve(own):
+                # Its event loop was closed.
+                self._unwritten.append(End(wait.number, "unused"))
+
+    def _fail(self, error: Exception) -> None:
+        """Raise an error to all who wait, those that have come meanwhile included; what has ended is written later."""
+        self._accept(self._take(0))
+        waits, self._waits = self._waits, {}
+        looks, self._looks = self._looks, []
+        ended = [entry for entry in self._unwritten if isinstance(entry, End)]
+        unasked = {entry.number for entry in self._unwritten if isinstance(entry, Ask)}
+        # Those that were asked for before are in the file.
+        self._unwritten = [*ended, *(End(number, "unused") for number in waits.keys() - unasked)]
+        self._again_at = time.monotonic() + RETRY_SECONDS
+        if isinstance(error, ConfigurationError) and self._file is not None:
+            # It is not that file any more; to others this process is dead, and what it held counts.
+            self._file.close()
+            self._file = None
+        if self._file is None:
+            self._unwritten = []
+        self._resolve([*waits.values(), *looks], error)
+        if self._unwritten:
+            level = logger.debug if self._has_warned else logger.warning
+            self._has_warned = True
+            level("the quota %s could not be written, and is tried again: %s: %s", self._path, type(error).__name__, error)
+
+    def _leave(self) -> None:
+        self._is_closed, self._is_closing = True, False
+        file, self._file = self._file, None
+        if file is not None:
+            try:
+                file.leave()
+            except Exception as error:  # noqa: BLE001 - the lock is gone in any case, which tells the others
+                logger.warning("the quota %s could not be left in order: %s: %s", self._path, type(error).__name__, error)
+                file.close()
+        self._refuse()
+
+    def _refuse(self) -> None:
+        waits = [*self._waits.values(), *self._looks]
+        self._waits, self._looks = {}, []
+        self._resolve(waits, ClosedError("the quota was closed"))
+        # What ends after that was counted when it was left.
+        self._unwritten = []
+
+
+def _check_writable(name: str, entry: Entry) -> None:
+    """Reject what cannot be written, which would keep everything else of the process from being written."""
+    try:
+        msgspec.msgpack.encode(entry)
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise ConfigurationError(f"{name} must have texts that are Unicode and numbers below 2**64: {error}") from None
+
+
+def _set(future: asyncio.Future[Any], value: object) -> None:
+    if not future.done():
+        if isinstance(value, Exception):
+            future.set_exception(value)
+        else:
+            future.set_result(value)

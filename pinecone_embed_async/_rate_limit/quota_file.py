@@ -1,0 +1,433 @@
+"""The file of a quota that several processes share: the steps of its ledger, in an SQLite database."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import pickle
+import stat
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pinecone_embed_async._errors import ConfigurationError
+from pinecone_embed_async._rate_limit.lock_file import LockFile, boot_id, boot_time
+from pinecone_embed_async._rate_limit.quota import limiter_options
+from pinecone_embed_async._rate_limit.quota_ledger import Entry, Gone, Grant, QuotaLedger, Step, StepResult
+from pinecone_embed_async._version import __version__
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from pinecone_embed_async._rate_limit.quota import PlanName, Quota
+    from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
+
+APPLICATION_ID = int.from_bytes(b"PEQ\x01", "big")
+"""Distinguishes this package's quotas from other files. Source: `PRAGMA application_id` in SQLite's documentation."""
+
+SCHEMA_VERSION = 1
+
+LOCK_SECONDS = 5.0
+"""How long to wait for the lock of another process before that is an error: a step takes about a millisecond."""
+
+STEPS_KEPT = 256
+"""Steps after which the whole state is stored, and as many again that are kept for processes that have fallen behind: a
+process that comes has at most twice as many to apply, about ten milliseconds."""
+
+CHECK_SECONDS = 0.1
+"""How often to look for processes that have died, and for the file's removal."""
+
+_CREATE = (
+    """
+    CREATE TABLE terms (id INTEGER PRIMARY KEY CHECK (id = 1), version TEXT NOT NULL, quota TEXT NOT NULL,
+        window REAL NOT NULL, opens REAL NOT NULL) STRICT
+    """,
+    "CREATE TABLE members (id INTEGER PRIMARY KEY AUTOINCREMENT) STRICT",
+    "CREATE TABLE steps (number INTEGER PRIMARY KEY, at REAL NOT NULL, step BLOB NOT NULL, granted BLOB NOT NULL) STRICT",
+    "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL, ledger BLOB NOT NULL) STRICT",
+)
+_NEW_STEPS = "SELECT number, step, granted FROM steps WHERE number > ? ORDER BY number"
+
+_STEP = msgspec.msgpack.Decoder(Step)
+_GRANTED = msgspec.msgpack.Decoder(list[Grant])
+_ENCODER = msgspec.msgpack.Encoder()
+
+_BUSY = 5
+_CORRUPTED = (11, 26)
+"""Primary codes: another process has a lock; the file is malformed, or no database. Source: "Result and Error Codes" in
+SQLite's documentation."""
+
+
+class QuotaFile:
+    """A member's access to the file, and its own copy of the ledger. Used in one thread at a time; its methods block.
+
+    Each step is one transaction: read the steps of others, apply them, apply one's own, write it. A process that is killed
+    leaves a whole step or none. What a step led to is stored with it and compared when others apply it.
+
+    Nothing is synced to the disk: after a crash of the machine the file is void anyway.
+
+    Args:
+        path: path of the file; the locks are in another beside it, with `-lock` appended.
+        quota: the quota that it must hold, or gets.
+
+    Raises:
+        ConfigurationError: the file is another program's or corrupted, or its quota or package version is another one while
+            processes use it.
+        sqlite3.Error: it cannot be opened, or is locked for too long.
+        OSError: the same.
+    """
+
+    def __init__(self, path: Path, quota: Quota | PlanName | None) -> None:
+        self._path = path
+        self._options = limiter_options(quota)
+        self._ledger: QuotaLedger | None = None
+        self._number = 0
+        self._checked_at = time.monotonic()
+        self._connection: sqlite3.Connection | None = None
+        self._locks = LockFile(_beside(path, "-lock"))
+        try:
+            with self._locks.opening(time.monotonic() + LOCK_SECONDS), self._explained():
+                self._open(msgspec.json.encode(quota).decode())
+            self.step(())
+        except BaseException:
+            self.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"<QuotaFile {str(self._path)!r}, member {self.member} after step {self._number}>"
+
+    @property
+    def ledger(self) -> QuotaLedger:
+        """The ledger as of the last step that was read."""
+        if self._ledger is None:
+            self.catch_up()
+        assert self._ledger is not None  # noqa: S101 - for the type checker
+        return self._ledger
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there may be steps that were not read; seldom asks the database."""
+        # What is counted beside the database may be missing a step of a process that was killed.
+        return self._ledger is None or self._locks.steps != self._number or self._is_to_check()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a step without entries would do something: take permits, grant some that are due, or bury the dead."""
+        ledger = self.ledger
+        return ledger.has_untaken(self.member) or ledger.next_at <= boot_time() or self._has_dead()
+
+    def seconds_left(self) -> float:
+        """Seconds until a permit may be granted if nothing happens before, from 0; infinite if that takes entries."""
+        return math.inf if self._ledger is None else max(0.0, self._ledger.next_at - boot_time())
+
+    def statistics(self) -> tuple[TokenStatistics, ...]:
+        """Limits and usage of each model and input type, as of now."""
+        # Of a copy: looking drops what has expired by now, and the next step may still be of an earlier time.
+        return QuotaLedger.load(self.ledger.dump(), self._options).statistics(boot_time())
+
+    def catch_up(self) -> None:
+        """Apply the steps of others. Waits for no lock."""
+        with self._explained():
+            self._read()
+
+    def step(self, entries: Sequence[Entry]) -> StepResult:
+        """Enter something in the ledger, for all processes.
+
+        Raises:
+            ConfigurationError: the file was removed, is corrupted, or was written by a package that decides differently.
+            sqlite3.Error: it cannot be written, as the disk is full, or is locked for too long.
+        """
+        until = time.monotonic() + LOCK_SECONDS
+        self._has_dead()
+        # Before it is this one's turn, as it may take longer than the step itself.
+        self.catch_up()
+        try:
+            with self._explained(), self._locks.turn():
+                with self._transaction(until):
+                    self._read()
+                    result = self._append(entries)
+                self._locks.steps = self._number
+        except BaseException:
+            # It may have been applied here, and is not in the file.
+            self._ledger = None
+            raise
+        return result
+
+    def leave(self) -> None:
+        """End the membership: what is waited for is withdrawn, what is held may have been sent."""
+        self.step([Gone(self.member)])
+        self.close()
+
+    def close(self) -> None:
+        """Close the file. Without `leave` before, the member counts as dead."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+        self._locks.close()
+
+    # Opening.
+
+    def _open(self, quota: str) -> None:
+        self._check_kind()
+        is_used, boot = self._locks.has_members, boot_id()
+        if self._locks.boot != boot:
+            if is_used:
+                raise ConfigurationError(f"{str(self._path)!r} is in use by processes that know another boot of the machine")
+            self._remove_void()
+            self._locks.begin(boot)
+        self._create_file()
+        self._connection = _connect(self._path)
+        self._prepare()
+        with self._transaction(time.monotonic() + LOCK_SECONDS):
+            self._agree(quota, is_used=is_used)
+            self.member = self._enter()
+
+    def _enter(self) -> int:
+        """The number of a new member."""
+        while True:
+            ((member,),) = self._execute("INSERT INTO members DEFAULT VALUES RETURNING id")
+            # Locked before it is committed: a member without a lock counts as dead. One of a file that was removed may still
+            # have the number.
+            if self._locks.enter(member):
+                return int(member)
+            self._execute("DELETE FROM members WHERE id = ?", (member,))
+
+    def _create_file(self) -> None:
+        """Create the file, readable by its owner only, before it has content; SQLite gives its two others the same mode."""
+        # An existing file is not opened: closing it would release the locks of this process's other connections.
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        found = self._path.stat()
+        self._identity = found.st_dev, found.st_ino
+        if found.st_mode & 0o077:
+            self._path.chmod(stat.S_IMODE(found.st_mode) & 0o700)
+
+    def _check_kind(self) -> None:
+        """Check that there is a file in the place of the file, if anything.
+
+        Raises:
+            ConfigurationError: there is a link, or something else.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            mode = self._path.lstat().st_mode
+            if not stat.S_ISREG(mode):
+                kind = "a symbolic link" if stat.S_ISLNK(mode) else "no regular file"
+                raise ConfigurationError(f"{str(self._path)!r} is {kind}; remove it, or name another file for the quota")
+
+    def _remove_void(self) -> None:
+        """Remove a file of another boot. It need not be intact, as nothing was synced.
+
+        Raises:
+            ConfigurationError: it is another program's.
+        """
+        # Nobody has it open, this process included.
+        with contextlib.suppress(FileNotFoundError), open(self._path, "rb", opener=_no_link) as file:
+            # Source: "Database File Format" in SQLite's documentation, 1.3: the application id is at offset 68.
+            header = file.read(100)
+            if header and int.from_bytes(header[68:72], "big") != APPLICATION_ID:
+                raise ConfigurationError(_foreign(self._path))
+        for suffix in ("-wal", "-shm", ""):
+            _beside(self._path, suffix).unlink(missing_ok=True)
+
+    def _prepare(self) -> None:
+        """Create the tables if the file is new. Another program's file is left unchanged.
+
+        Raises:
+            ConfigurationError: it is not a quota of this version.
+        """
+        is_empty = not self._execute("SELECT 1 FROM sqlite_schema")
+        if is_empty and self._pragma("application_id") in (0, APPLICATION_ID):
+            # First, and not into the log: `_remove_void` looks for it.
+            self._execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            # Readers then do not wait for writers. The setting is stored in the file.
+            self._execute("PRAGMA journal_mode = WAL")
+            with self._transaction(time.monotonic() + LOCK_SECONDS):
+                for statement in _CREATE:
+                    self._execute(statement)
+                self._execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        if self._pragma("application_id") != APPLICATION_ID:
+            raise ConfigurationError(_foreign(self._path))
+        if self._pragma("user_version") != SCHEMA_VERSION:
+            raise ConfigurationError(f"{str(self._path)!r} is a quota of another version of this package; name another file")
+        self._execute("PRAGMA synchronous = OFF")
+
+    def _agree(self, quota: str, *, is_used: bool) -> None:
+        """Take the terms of the file, or give it those wanted if nobody uses it.
+
+        Raises:
+            ConfigurationError: they differ, and other processes use it.
+        """
+        self._opens = 0.0
+        found = self._execute("SELECT version, quota, window, opens FROM terms")
+        ((last,),) = self._execute("SELECT max(at) FROM steps")
+        # Where the boot has no id, a time to come shows that it was another one.
+        if found and (is_used or last is None or last <= boot_time()):
+            version, has, window, opens = found[0]
+            if (version, has) == (__version__, quota):
+                self._opens = opens
+                return
+            if is_used:
+                differs = (
+                    f"the quota {has}, not {quota}" if version == __version__ else f"version {version}, not {__version__}"
+                )
+                raise ConfigurationError(
+                    f"{str(self._path)!r} is in use by other processes with {differs}; end them, or name another file"
+                )
+            # What was used is not known under the new terms, so it counts as all until a window has passed. What a member
+            # that died held may have been sent just now.
+            used_at = boot_time() if self._execute("SELECT 1 FROM members LIMIT 1") else last
+            if used_at is not None:
+                self._opens = max(opens, used_at + max(window, self._options.window))
+        for table in ("terms", "members", "steps", "state"):
+            self._execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own
+        terms = (__version__, quota, self._options.window, self._opens)
+        self._execute("INSERT INTO terms VALUES (1, ?, ?, ?, ?)", terms)
+        self._locks.steps = 0
+
+    # Steps.
+
+    def _append(self, entries: Sequence[Entry]) -> StepResult:
+        ledger = self.ledger
+        now = max(boot_time(), ledger.at)
+        dead = self._dead()
+        if not (entries or dead or ledger.has_untaken(self.member) or ledger.next_at <= now):
+            return StepResult([], [], [])
+        step = Step(self.member, now, (*map(Gone, dead), *entries))
+        result = ledger.apply(step)
+        self._number += 1
+        self._execute(
+            "INSERT INTO steps VALUES (?, ?, ?, ?)",
+            (self._number, now, _ENCODER.encode(step), _ENCODER.encode(result.granted)),
+        )
+        for entry in step.entries:
+            if isinstance(entry, Gone):
+                self._execute("DELETE FROM members WHERE id = ?", (entry.member,))
+        if self._number % STEPS_KEPT == 0:
+            self._execute("INSERT OR REPLACE INTO state VALUES (1, ?, ?)", (self._number, ledger.dump()))
+            self._execute("DELETE FROM steps WHERE number <= ?", (self._number - STEPS_KEPT,))
+        return result
+
+    def _read(self) -> None:
+        """Apply the steps that others have written."""
+        rows = [] if self._ledger is None else self._execute(_NEW_STEPS, (self._number,))
+        if self._ledger is None or (rows and rows[0][0] != self._number + 1):
+            self._ledger, self._number = None, 0
+            ledger = self._load()
+            rows = self._execute(_NEW_STEPS, (self._number,))
+        else:
+            ledger = self._ledger
+        for number, step, granted in rows:
+            # On an error what is applied by halves is forgotten.
+            self._ledger = None
+            if ledger.apply(_STEP.decode(step)).granted != _GRANTED.decode(granted) or number != self._number + 1:
+                raise ConfigurationError(
+                    f"{str(self._path)!r} was written by a package that decides differently; use one version in all "
+                    "processes, or name another file"
+                )
+            self._number = number
+        self._ledger = ledger
+
+    def _load(self) -> QuotaLedger:
+        """The stored ledger, and its number; a new one if there is none."""
+        found = self._execute("SELECT number, ledger FROM state")
+        if not found:
+            return QuotaLedger(self._options, self._opens)
+        self._number, state = found[0]
+        return QuotaLedger.load(state, self._options)
+
+    def _has_dead(self) -> bool:
+        """Whether another member that waits or holds something has died; looked at now and then only.
+
+        Raises:
+            ConfigurationError: the file was removed or replaced.
+        """
+        if not self._is_to_check():
+            return False
+        self._checked_at = time.monotonic()
+        self._check_in_place()
+        return any(not self._locks.is_alive(member) for member in self.ledger.members if member != self.member)
+
+    def _is_to_check(self) -> bool:
+        return time.monotonic() >= self._checked_at + CHECK_SECONDS
+
+    def _check_in_place(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            found = self._path.stat()
+            if (found.st_dev, found.st_ino) == self._identity and self._locks.is_in_place:
+                return
+        raise ConfigurationError(f"{str(self._path)!r} was removed or replaced while it was in use")
+
+    def _dead(self) -> list[int]:
+        """The members that died, those that neither wait nor hold anything included."""
+        members = [member for (member,) in self._execute("SELECT id FROM members")]
+        return [member for member in members if member != self.member and not self._locks.is_alive(member)]
+
+    # SQLite.
+
+    def _execute(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        if self._connection is None:
+            raise ConfigurationError(f"{str(self._path)!r} is closed")
+        return self._connection.execute(statement, values).fetchall()
+
+    def _pragma(self, name: str) -> int:
+        return int(self._execute(f"PRAGMA {name}")[0][0])
+
+    @contextlib.contextmanager
+    def _transaction(self, until: float) -> Iterator[None]:
+        """A write transaction: committed at the end of the block, or rolled back."""
+        self._execute(f"PRAGMA busy_timeout = {max(1, int((until - time.monotonic()) * 1000))}")
+        self._execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._execute("COMMIT")
+        except BaseException:
+            if self._connection is not None and self._connection.in_transaction:
+                self._execute("ROLLBACK")
+            raise
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Raise errors of content as what they are, with their cure."""
+        try:
+            yield
+        except (msgspec.MsgspecError, pickle.UnpicklingError) as error:
+            raise ConfigurationError(self._corrupted(error)) from error
+        except Exception as error:
+            code = int(getattr(error, "sqlite_errorcode", 0))
+            if code & 0xFF in _CORRUPTED:
+                raise ConfigurationError(self._corrupted(error)) from error
+            if not code:
+                raise
+            what = f"another process has locked it for {LOCK_SECONDS:g} s" if code & 0xFF == _BUSY else str(error)
+            explained: Any = type(error)(f"{str(self._path)!r}: {what}")
+            explained.sqlite_errorcode = code
+            raise explained from error
+
+    def _corrupted(self, error: Exception) -> str:
+        return (
+            f"{str(self._path)!r} is no quota, or corrupted ({error}); name another file, or remove it while no process "
+            "uses it"
+        )
+
+
+def _foreign(path: Path) -> str:
+    return f"{str(path)!r} is a file of another program; name another file for the quota"
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _no_link(name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    import sqlite3  # noqa: PLC0415 - only programs with such a quota should pay for importing it
+
+    # Used in one thread at a time, but not always in the same one.
+    return sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False)

@@ -1,0 +1,323 @@
+"""The ledger of a quota that several processes share: a limiter, driven by numbered steps that all of them apply alike."""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from pinecone_embed_async._rate_limit.backoff import Backoff
+from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter
+from pinecone_embed_async._rate_limit.limiter import Limiter
+from pinecone_embed_async._rate_limit.permit import Flow, PermitRequest
+from pinecone_embed_async._rate_limit.quota import LimiterOptions
+from pinecone_embed_async._rate_limit.rejections import NamedLimit  # noqa: TC001 - msgspec reads it
+from pinecone_embed_async._rate_limit.shared_quota import (
+    INITIAL_PAUSE,
+    LONGEST_ASKED_PAUSE,
+    LONGEST_PAUSE,
+    MOST_FLOWS,
+    NO_LIMIT,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pinecone_embed_async._rate_limit.quota import Key, Priority
+    from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
+
+
+class Ask(msgspec.Struct, frozen=True, array_like=True, tag="ask"):
+    """A member asks for a permit.
+
+    Attributes:
+        number: the member's number of the request.
+        model: name of the model.
+        input_type: `""` if the request carries none.
+        tokens: estimated tokens of the whole request.
+        least: tokens of the smallest request that can be cut off it.
+        priority: interactive requests go before bulk ones.
+        flow: the member's number of the flow.
+    """
+
+    number: int
+    model: str
+    input_type: str
+    tokens: int
+    least: int
+    priority: Literal["interactive", "bulk"]
+    flow: int
+
+
+class End(msgspec.Struct, frozen=True, array_like=True, tag="end"):
+    """A member's request has ended, or is withdrawn. It has no effect if the request is not known (any more).
+
+    Attributes:
+        number: the member's number of the request.
+        kind: as in `QuotaOutcome`.
+        tokens: tokens billed if it was accepted.
+        named: the limit that a rejection named.
+        retry_after: seconds that a rejection asked to wait.
+        draw: a random number from [0, 1), for the jitter of a pause: the same in all processes.
+    """
+
+    number: int
+    kind: Literal["accepted", "rejected", "failed", "unused"]
+    tokens: int = 0
+    named: NamedLimit | None = None
+    retry_after: float | None = None
+    draw: float = 0.0
+
+
+class Gone(msgspec.Struct, frozen=True, array_like=True, tag="gone"):
+    """A member has ended. What it waited for is withdrawn, what it never took comes back, the rest may have been sent.
+
+    Attributes:
+        member: its number.
+    """
+
+    member: int
+
+
+Entry = Ask | End | Gone
+
+
+class Step(msgspec.Struct, frozen=True, array_like=True):
+    """What a member enters in the ledger at once.
+
+    Attributes:
+        member: its number.
+        at: time in seconds; never earlier than that of the step before.
+        entries: in their order.
+    """
+
+    member: int
+    at: float
+    entries: tuple[Entry, ...] = ()
+
+
+Grant = tuple[int, int, int]
+"""A member, its number of the request, and the tokens granted."""
+
+
+class StepResult(msgspec.Struct, frozen=True):
+    """What follows from a step.
+
+    Attributes:
+        granted: permits granted by it, to whichever members.
+        taken: number and tokens of the permits that the member of the step takes with it: until then they are not sent.
+        found: limits that no rejection named, found by trial, the first time for each model and input type.
+    """
+
+    granted: list[Grant]
+    taken: list[tuple[int, int]]
+    found: list[tuple[Key, int]]
+
+
+class _Request(PermitRequest):
+    """A member's request.
+
+    Attributes:
+        member: the member's number.
+        number: the member's number of the request.
+        is_taken: whether the member has learned of its permit, so that it may have been sent.
+    """
+
+    member: int = 0
+    number: int = 0
+    is_taken: bool = False
+
+
+class QuotaLedger:
+    """A `Limiter` for several processes, the members. Plain synchronous code with the time passed in.
+
+    Each process applies the same steps in the same order to a ledger of its own and so comes to the same decisions. Nothing
+    in it depends on the process: no clock, no randomness, no order of hashes.
+
+    A granted permit is first reserved; the member takes it with its next step. If the member dies before, it cannot have
+    sent anything, so the permit comes back at once. If it dies later, the permit counts as billed for one window.
+
+    Args:
+        options: the known figures of the quota.
+        opens: nothing is granted before this time.
+
+    Attributes:
+        at: time of the last step; minus infinity before the first.
+    """
+
+    def __init__(self, options: LimiterOptions, opens: float = -math.inf) -> None:
+        # First, and before the limiter: what a flow and its requests refer to each other by can be pickled only from there.
+        self._flows: dict[tuple[int, int, Key, Priority], Flow] = {}
+        self._members: dict[int, dict[int, _Request]] = {}
+        self._untaken: dict[int, list[_Request]] = {}
+        # No limit of requests in flight: each client has its own.
+        self._concurrency = ConcurrencyLimiter(NO_LIMIT)
+        self._options = options
+        self._limiter = Limiter(options)
+        self._limiter.hold(opens)
+        self.at = -math.inf
+
+    def __repr__(self) -> str:
+        return f"<QuotaLedger of {len(self._members)} members, {self._limiter!r}>"
+
+    @property
+    def members(self) -> list[int]:
+        """The members that wait for permits or hold some."""
+        return [*self._members]
+
+    @property
+    def next_at(self) -> float:
+        """When a permit may next be granted if nothing happens before; infinite if that takes an entry."""
+        return self._limiter.next_at
+
+    def has_untaken(self, member: int) -> bool:
+        """Whether permits were granted to a member that it has not taken yet."""
+        return member in self._untaken
+
+    def statistics(self, now: float) -> tuple[TokenStatistics, ...]:
+        """Limits and usage of each model and input type with requests so far."""
+        return tuple(self._limiter.statistics(now))
+
+    def apply(self, step: Step) -> StepResult:
+        """Apply a step."""
+        self.at = step.at
+        found: list[tuple[Key, int]] = []
+        for entry in step.entries:
+            if isinstance(entry, Ask):
+                self._ask(step, entry)
+            elif isinstance(entry, Gone):
+                self._gone(entry.member)
+            else:
+                found += self._end(step.member, entry)
+        self._limiter.dispatch(self.at)
+        granted = self._granted()
+        taken = []
+        for request in self._untaken.pop(step.member, ()):
+            # It may have ended since it was granted.
+            if request.number in self._members.get(step.member, ()) and request.permit is not None:
+                request.is_taken = True
+                taken.append((request.number, request.permit.tokens))
+        return StepResult(granted, taken, found)
+
+    def dump(self) -> bytes:
+        """The whole state."""
+        target = io.BytesIO()
+        _Writer(target, protocol=5).dump(self)
+        return target.getvalue()
+
+    @staticmethod
+    def load(state: bytes, options: LimiterOptions) -> QuotaLedger:
+        """The ledger of a state, with the options that it was made with.
+
+        Raises:
+            pickle.UnpicklingError: it is no state of a ledger.
+        """
+        try:
+            ledger = _Reader(io.BytesIO(state), options).load()
+        except Exception as error:
+            # Damaged, it raises anything.
+            raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from error
+        if not isinstance(ledger, QuotaLedger):
+            raise pickle.UnpicklingError(f"a ledger is wanted, got a {type(ledger).__name__}")
+        return ledger
+
+    def _granted(self) -> list[Grant]:
+        granted = []
+        for request in self._limiter.granted:
+            # What a member that is gone was granted meanwhile has been given back.
+            if isinstance(request, _Request) and request.permit is not None and request.member in self._members:
+                self._untaken.setdefault(request.member, []).append(request)
+                granted.append((request.member, request.number, request.permit.tokens))
+        self._limiter.granted.clear()
+        return granted
+
+    def _ask(self, step: Step, entry: Ask) -> None:
+        key: Key = (entry.model, entry.input_type)
+        flow = self._flow((step.member, entry.flow, key, entry.priority))
+        # It is ended by the ledger itself, so there is no gate.
+        no_gate: Any = None
+        request = _Request(flow, entry.tokens, entry.least, no_gate, member=step.member, number=entry.number)
+        self._members.setdefault(step.member, {})[entry.number] = request
+        self._limiter.enqueue(request, self.at)
+
+    def _end(self, member: int, entry: End) -> list[tuple[Key, int]]:
+        requests = self._members.get(member, {})
+        request = requests.pop(entry.number, None)
+        if request is None:
+            return []
+        if not requests:
+            del self._members[member]
+        limiter, permit = self._limiter, request.permit
+        if permit is None:
+            limiter.withdraw(request, self.at)
+        elif entry.kind == "accepted":
+            found = limiter.accepted(permit, entry.tokens, self.at)
+            if found is not None and permit.key is not None:
+                return [(permit.key, found)]
+        elif entry.kind == "rejected":
+            backoff = Backoff(INITIAL_PAUSE, LONGEST_PAUSE, lambda: entry.draw, entry.retry_after, LONGEST_ASKED_PAUSE)
+            limiter.rejected(permit, entry.named, backoff, self.at)
+        elif entry.kind == "failed":
+            limiter.failed(permit, self.at, is_overload=False)
+        else:
+            limiter.give_back(permit, self.at)
+        return []
+
+    def _gone(self, member: int) -> None:
+        requests = self._members.pop(member, {}).values()
+        self._untaken.pop(member, None)
+        # The waiting ones first, lest they are granted what comes back.
+        for request in sorted(requests, key=lambda request: request.permit is not None):
+            if request.permit is None:
+                self._limiter.withdraw(request, self.at)
+            elif request.is_taken:
+                self._limiter.failed(request.permit, self.at, is_overload=False)
+            else:
+                self._limiter.give_back(request.permit, self.at)
+        self._flows = {name: flow for name, flow in self._flows.items() if name[0] != member}
+
+    def _flow(self, name: tuple[int, int, Key, Priority]) -> Flow:
+        if name not in self._flows and len(self._flows) >= MOST_FLOWS:
+            # A forgotten flow still serves its requests in flight.
+            self._flows = {name: flow for name, flow in self._flows.items() if flow.waiting}
+        _, _, key, priority = name
+        return self._flows.setdefault(name, Flow(self._concurrency, key, priority))
+
+
+_BUILT_IN = {("collections", "deque"), ("collections", "OrderedDict")}
+
+
+def _own_options() -> None:
+    """Stands in a pickle for the options, which hold a function; whoever reads it has some."""
+
+
+class _Writer(pickle.Pickler):
+    """Pickles a ledger, but for the options."""
+
+    # Looked up by the pickler itself, while a method would be called for every number of every window.
+    dispatch_table: Mapping[type, Any] = MappingProxyType({LimiterOptions: lambda _: (_own_options, ())})
+
+
+class _Reader(pickle.Unpickler):
+    """Reads a pickled ledger: of all classes only those of this folder, and two containers."""
+
+    def __init__(self, source: io.BytesIO, options: LimiterOptions) -> None:
+        super().__init__(source)
+        self._options = options
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        if (module_name, global_name) in _BUILT_IN:
+            return super().find_class(module_name, global_name)
+        if (module_name, global_name) == (__name__, _own_options.__name__):
+            return lambda: self._options
+        folder = __name__.rpartition(".")[0]
+        if module_name.startswith(f"{folder}.") and "." not in global_name:
+            found = super().find_class(module_name, global_name)
+            # What a module has imported is not its own.
+            if isinstance(found, type) and found.__module__ == module_name:
+                return found
+        raise pickle.UnpicklingError(f"a ledger has no {module_name}.{global_name}")

@@ -1,0 +1,146 @@
+"""A quota that several processes of a machine share, in a file."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from pinecone_embed_async import _checks
+from pinecone_embed_async._errors import ConfigurationError
+from pinecone_embed_async._rate_limit.quota import Quota, QuotaDemand, QuotaGrant, QuotaOutcome, limiter_options
+from pinecone_embed_async._rate_limit.quota_clerk import QuotaClerk
+from pinecone_embed_async._rate_limit.quota_ledger import End
+from pinecone_embed_async._rate_limit.rejections import named_limit
+from pinecone_embed_async._threads import in_thread
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from pinecone_embed_async._rate_limit.quota import PlanName
+    from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
+
+
+class SqliteQuota:
+    """One quota that several processes of a machine share: workers of a service, several jobs, a job beside a service.
+
+    ```python
+    quota = SqliteQuota("quota.db", "standard")
+    client = EmbedClient("multilingual-e5-large", quota=quota)
+    ```
+
+    All work of all processes waits in one queue, as with `SharedQuota`: interactive work goes before bulk work, calls of one
+    priority share evenly, and what one process learns from a rejection applies to all. One object serves any number of
+    clients, event loops and threads of its process; after a fork the child is a process of its own. Pickled, it is opened
+    anew where it is restored.
+
+    If a process dies, what it was granted and had not learned of comes back at once; the rest, which it may have sent,
+    counts as used for one window. The file is void once the machine was started anew. It needs a local file system, Linux
+    or macOS, and the same `quota` and version of this package in all processes; while none uses it, it takes others, and
+    grants nothing until a window after its last use. It is readable by its owner only, and holds no texts.
+
+    The file is opened on first use, in a thread, and again after `aclose`.
+
+    Args:
+        path: path of the file, in a folder that exists; up to three more are beside it, with `-lock`, `-wal` and `-shm`
+            appended.
+        quota: limits, tokens per minute, the name of a plan, or `None` to learn everything from the service's rejections.
+
+    Raises:
+        ConfigurationError: `quota` is none of these, the folder does not exist, or the path cannot be a file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], quota: Quota | int | PlanName | None = None) -> None:
+        if not isinstance(path, (str, os.PathLike)) or "\0" in str(path):
+            raise ConfigurationError(f"path must be a path of a file, got {_checks.short(path)}")
+        limiter_options(quota)
+        # Not another file once the working directory is another.
+        self._path = Path(path).absolute()
+        if self._path.is_dir() or not self._path.parent.is_dir():
+            raise ConfigurationError(f"the quota needs a file in a folder that exists, got {str(self._path)!r}")
+        tokens = _checks.as_integer(quota)
+        self._quota = cast("Quota | PlanName | None", quota) if tokens is None else Quota(tokens)
+        # By process, as an object is inherited by forked children.
+        self._clerks: dict[int, QuotaClerk] = {}
+
+    def __repr__(self) -> str:
+        return f"<SqliteQuota {str(self._path)!r} {self._quota!r}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SqliteQuota, (self._path, self._quota)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def acquire(self, demand: QuotaDemand) -> QuotaGrant:
+        """Wait for the right to send a request.
+
+        Raises:
+            asyncio.CancelledError: the caller was cancelled; it then has no grant.
+            ClosedError: the quota was closed meanwhile.
+            ConfigurationError: `demand` is not a QuotaDemand; the file is another program's, a link, corrupted or removed;
+                or other processes use it with another quota or version of this package.
+            sqlite3.Error: the file cannot be written: the disk is full, or another process has locked it for five seconds.
+            OSError: the same.
+        """
+        _checks.instance("demand", demand, QuotaDemand)
+        clerk = self._own()
+        wait = clerk.ask(demand)
+        try:
+            tokens: int = await wait.future
+        except BaseException:
+            # Not only cancellation: the garbage collector closes a coroutine whose event loop was closed.
+            if not wait.has_failed:
+                clerk.end(End(wait.number, "unused"))
+            raise
+        return QuotaGrant(tokens, (clerk, wait.number))
+
+    def settle(self, grant: QuotaGrant, outcome: QuotaOutcome) -> None:
+        """Report the outcome of a request: exactly once for each grant, in the process of its `acquire`.
+
+        A thread writes it, in order, and by `aclose` at the latest. If the process is killed before, the request counts as
+        billed for one window.
+
+        Raises:
+            ConfigurationError: `grant` was not returned by `acquire`, or `outcome` is not a QuotaOutcome or cannot be
+                written.
+        """
+        _checks.instance("grant", grant, QuotaGrant)
+        _checks.instance("outcome", outcome, QuotaOutcome)
+        match grant.ticket:
+            case QuotaClerk() as clerk, int() as number:
+                kind, named = outcome.kind, None
+                if kind == "rejected":
+                    # Not the message: the file holds nothing that the service says.
+                    named = named_limit(outcome.message)
+                clerk.end(End(number, kind, outcome.tokens, named, outcome.retry_after, random.random()))
+            case _:
+                raise ConfigurationError("grant must be one that acquire of this quota gave, got one with another ticket")
+
+    async def statistics(self) -> tuple[TokenStatistics, ...]:
+        """Limits and usage of each model and input type, by all processes.
+
+        Raises:
+            ClosedError, ConfigurationError, sqlite3.Error, OSError: as `acquire`.
+        """
+        statistics: tuple[TokenStatistics, ...] = await self._own().look().future
+        return statistics
+
+    async def aclose(self) -> None:
+        """Write what is not written yet, and close the file; what still waits fails with `ClosedError`."""
+        clerk = self._clerks.pop(os.getpid(), None)
+        if clerk is not None:
+            await in_thread(clerk.close)
+
+    def _own(self) -> QuotaClerk:
+        """The clerk of this process."""
+        # A parent's is kept: SQLite forbids using or closing its connection in a forked child.
+        process = os.getpid()
+        return self._clerks.get(process) or self._clerks.setdefault(process, QuotaClerk(self._path, self._quota))

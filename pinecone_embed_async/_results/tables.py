@@ -1,0 +1,142 @@
+"""Results as columns of Arrow, pandas and polars, each imported only where it is asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pinecone_embed_async._errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+NAME = "vector"
+"""Name of a column, as in the tables of a job."""
+
+MOST_TERMS = 2**31 - 1
+"""Most terms of an Arrow list column, whose offsets are int32. Source: the Arrow columnar format."""
+
+
+def not_installed(method: str, package: str) -> ModuleNotFoundError:
+    """The error of a method whose package is not installed."""
+    return ModuleNotFoundError(f"{method} needs {package}, which is not installed: pip install {package}", name=package)
+
+
+def dense_arrow(vectors: NDArray[np.float32], embedded: NDArray[np.bool_] | None = None) -> Any:
+    """Vectors as an Arrow array of fixed-size lists, which shares their memory where they are contiguous.
+
+    Args:
+        vectors: float32, shape (rows, dimension).
+        embedded: bool, shape (rows,): the others are null; all of them by default.
+    """
+    try:
+        import pyarrow as pa  # noqa: PLC0415 - optional, and imported only where it is used
+    except ModuleNotFoundError as missing:
+        raise not_installed("to_arrow", "pyarrow") from missing
+    count, dimension = vectors.shape
+    if not dimension:
+        # Nothing was embedded, by a model of unknown dimension; Arrow has no lists of the fixed size 0.
+        return pa.nulls(count, pa.list_(pa.float32()))
+    mask = None if embedded is None or embedded.all() else pa.array(~embedded)
+    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dimension, mask=mask)
+
+
+def list_offsets(indptr: NDArray[np.int64]) -> Any:
+    """The offsets of Arrow lists, int32, shape (rows + 1,).
+
+    Raises:
+        ConfigurationError: there are more terms than a column takes.
+    """
+    import pyarrow as pa  # noqa: PLC0415 - as above
+
+    if indptr[-1] > MOST_TERMS:
+        raise ConfigurationError(
+            f"an Arrow column must have at most {MOST_TERMS:,} terms, got {int(indptr[-1]):,}: convert parts of it"
+        )
+    return pa.array(indptr.astype(np.int32))
+
+
+def sparse_arrow(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.uint32],
+    values: NDArray[np.float32],
+    embedded: NDArray[np.bool_],
+) -> Any:
+    """Compressed rows as an Arrow array of structs with the lists `indices` and `values`; null where not embedded.
+
+    Raises:
+        ConfigurationError: there are more terms than a column takes.
+    """
+    try:
+        import pyarrow as pa  # noqa: PLC0415 - as above
+    except ModuleNotFoundError as missing:
+        raise not_installed("to_arrow", "pyarrow") from missing
+    offsets = list_offsets(indptr)
+    columns = [pa.ListArray.from_arrays(offsets, pa.array(terms)) for terms in (indices, values)]
+    mask = None if embedded.all() else pa.array(~embedded)
+    return pa.StructArray.from_arrays(columns, ["indices", "values"], mask=mask)
+
+
+def pandas_series(cells: Iterable[object], embedded: NDArray[np.bool_], index: object) -> Any:
+    """A series of pandas of Python objects; `None` where not embedded.
+
+    Args:
+        cells: one for each row.
+        embedded: bool, shape (rows,).
+        index: labels of the rows; 0, 1, … by default.
+    """
+    try:
+        import pandas as pd  # noqa: PLC0415 - as above
+    except ModuleNotFoundError as missing:
+        raise not_installed("to_pandas", "pandas") from missing
+    column = np.empty(len(embedded), object)
+    # One by one: assigned at once, vectors of one length would be taken for a matrix.
+    for row, cell in enumerate(cells):
+        column[row] = cell
+    column[~embedded] = None
+    return pd.Series(column, index=index, name=NAME, dtype="object")
+
+
+def dense_polars(vectors: NDArray[np.float32], embedded: NDArray[np.bool_]) -> Any:
+    """Vectors as a series of polars of arrays of float32; null where not embedded."""
+    try:
+        import polars as pl  # noqa: PLC0415 - as above
+    except ModuleNotFoundError as missing:
+        raise not_installed("to_polars", "polars") from missing
+    count, dimension = vectors.shape
+    if not dimension or not count:
+        kind = pl.Array(pl.Float32, dimension) if dimension else pl.List(pl.Float32)
+        return pl.Series(NAME, [None] * count, dtype=kind)
+    return _with_nulls(pl.Series(NAME, np.ascontiguousarray(vectors)), embedded)
+
+
+def sparse_polars(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.uint32],
+    values: NDArray[np.float32],
+    embedded: NDArray[np.bool_],
+) -> Any:
+    """Compressed rows as a series of polars of structs with the lists `indices` and `values`; null where not embedded."""
+    try:
+        import polars as pl  # noqa: PLC0415 - as above
+    except ModuleNotFoundError as missing:
+        raise not_installed("to_polars", "polars") from missing
+    # Grouped in polars: a series made for each row would take a hundred times as long.
+    rows = pl.Series("row", np.arange(len(embedded)))
+    terms = {"row": np.repeat(rows.to_numpy(), np.diff(indptr)), "indices": indices, "values": values}
+    lists = pl.DataFrame(terms).group_by("row", maintain_order=True).all()
+    table = rows.to_frame().join(lists, on="row", how="left", maintain_order="left").drop("row")
+    empty = [pl.lit(pl.Series([[]], dtype=kind)) for kind in table.dtypes]
+    filled = [pl.col(name).fill_null(none) for name, none in zip(table.columns, empty, strict=True)]
+    return _with_nulls(table.select(filled).to_struct(NAME), embedded)
+
+
+def _with_nulls(series: Any, embedded: NDArray[np.bool_]) -> Any:
+    if embedded.all():
+        return series
+    import polars as pl  # noqa: PLC0415 - as above
+
+    return pl.select(pl.when(pl.Series(embedded)).then(series).alias(NAME)).to_series()

@@ -1,0 +1,206 @@
+"""The bar of `progress=True`, in a terminal or a notebook.
+
+A thread draws it from the latest counts, so a terminal that takes nothing, stopped with Ctrl-S say, stops no event loop.
+rich and tqdm are imported in that thread, where one of them is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import os
+import sys
+import threading
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from pinecone_embed_async._errors import ConfigurationError
+from pinecone_embed_async._log import logger
+from pinecone_embed_async._statistics.counts import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+Place = Literal["terminal", "notebook"]
+
+INTERVAL = 0.1
+"""Seconds between two drawings."""
+
+LAST_DRAWING = 1.0
+"""Most seconds that a call waits for the last drawing, which a terminal that takes nothing would hold up for good."""
+
+
+class ProgressBar:
+    """Shows the progress of a call that it is called with. Nothing is drawn where there is no terminal and no notebook.
+
+    Raises:
+        ConfigurationError: neither rich nor tqdm is installed.
+    """
+
+    def __init__(self) -> None:
+        installed = [name for name in ("rich", "tqdm") if _is_installed(name)]
+        if not installed:
+            raise ConfigurationError(
+                "progress=True needs rich or tqdm, and neither is installed: pip install rich, or pass a function"
+            )
+        self._library = installed[0]
+        self._place = _place()
+        self._latest = Progress(0, 0, None, 0, 0, 0)
+
+    def __repr__(self) -> str:
+        return f"<ProgressBar {self._library}, {self._place or 'nowhere'}>"
+
+    def __call__(self, progress: Progress) -> None:
+        """Note the progress, for the next drawing."""
+        self._latest = progress
+
+    @contextlib.asynccontextmanager
+    async def shown(self, total: int | None) -> AsyncIterator[None]:
+        """Draw it while the block runs, and a last time at its end, however that comes.
+
+        Args:
+            total: inputs of the call; `None` if unknown.
+        """
+        if self._place is None:
+            yield
+            return
+        self._latest = Progress(0, 0, total, 0, 0, 0)
+        loop, is_over, is_drawn = asyncio.get_running_loop(), threading.Event(), asyncio.Event()
+
+        def draw() -> None:
+            try:
+                self._draw(total, is_over)
+            except Exception as fault:  # noqa: BLE001 - no bar is a reason to end a call
+                logger.warning("the progress bar ended: %s", type(fault).__name__)
+            # The loop may be closed, if a terminal has held this up.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(is_drawn.set)
+
+        # In the caller's context, by which a notebook knows the cell.
+        context = contextvars.copy_context()
+        thread = threading.Thread(target=context.run, args=(draw,), name="progress bar", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_DRAWING):
+                    await is_drawn.wait()
+                thread.join()
+
+    def _draw(self, total: int | None, is_over: threading.Event) -> None:
+        display = _display(self._library, self._place, total)
+        try:
+            while not is_over.wait(INTERVAL):
+                display.show(self._latest)
+        finally:
+            display.close(self._latest)
+
+
+class Display(Protocol):
+    """Draws a bar."""
+
+    def show(self, progress: Progress) -> None:
+        """Draw it."""
+
+    def close(self, progress: Progress) -> None:
+        """Draw it a last time."""
+
+
+def _display(library: str, place: Place | None, total: int | None) -> Display:
+    if library == "tqdm":
+        return _TqdmBar(total)
+    return _RichBar(total, in_notebook=place == "notebook")
+
+
+class _RichBar:
+    def __init__(self, total: int | None, *, in_notebook: bool) -> None:
+        from rich import progress  # noqa: PLC0415 - optional, and imported only where it is used
+        from rich.console import Console  # noqa: PLC0415 - as above
+
+        self._bar = progress.Progress(
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[note]}"),
+            progress.TimeRemainingColumn(),
+            # Its own line alone: what else is written meanwhile is not its business.
+            console=Console(stderr=True),
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._task = self._bar.add_task("", total=total, note="")
+        self._handle: Any = None
+        if in_notebook:
+            from IPython.display import display  # noqa: PLC0415 - as above
+
+            # rich's own way would need ipywidgets.
+            self._handle = display(self._bar, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            self._bar.start()
+
+    def show(self, progress: Progress) -> None:
+        self._bar.update(self._task, completed=progress.done + progress.failed, note=_note(progress))
+        if self._handle is None:
+            self._bar.refresh()
+        else:
+            self._handle.update(self._bar)
+
+    def close(self, progress: Progress) -> None:
+        if progress.total is None:
+            # It is no longer under way.
+            self._bar.update(self._task, total=progress.done + progress.failed)
+        try:
+            self.show(progress)
+        finally:
+            if self._handle is None:
+                self._bar.stop()
+
+
+class _TqdmBar:
+    def __init__(self, total: int | None) -> None:
+        from tqdm import tqdm  # noqa: PLC0415 - as above
+
+        # Without the thread that tqdm would start and keep.
+        kind: Any = type("tqdm", (tqdm,), {"monitor_interval": 0})
+        self._bar = kind(total=total, file=sys.stderr, unit=" inputs", dynamic_ncols=True)
+
+    def show(self, progress: Progress) -> None:
+        self._bar.n = progress.done + progress.failed
+        self._bar.set_postfix_str(_note(progress))
+
+    def close(self, progress: Progress) -> None:
+        try:
+            self.show(progress)
+        finally:
+            self._bar.close()
+
+
+def _note(progress: Progress) -> str:
+    failed = f", {progress.failed:,} failed" if progress.failed else ""
+    return f"{progress.tokens:,} tokens{failed}"
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ValueError:
+        # It is imported, and was made by hand.
+        return name in sys.modules
+
+
+def _place() -> Place | None:
+    """Where a bar can be drawn; `None` if nowhere, since it does not belong in a log file."""
+    # Not imported here: where there is a notebook it is.
+    ipython: Any = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if hasattr(ipython, "get_ipython") else None
+    if getattr(shell, "kernel", None) is not None:
+        return "notebook"
+    try:
+        is_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    except (AttributeError, ValueError):
+        # There is no standard error, or it is closed.
+        return None
+    return "terminal" if is_terminal else None

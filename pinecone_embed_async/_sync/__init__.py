@@ -1,0 +1,6 @@
+"""The client for code that is not asynchronous."""
+
+from pinecone_embed_async._sync.client import SyncEmbedClient
+from pinecone_embed_async._sync.stream import SyncEmbeddingStream
+
+__all__ = ["SyncEmbedClient", "SyncEmbeddingStream"]
