@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import asyncio
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -75,3 +77,27 @@ async def test_a_cancelled_waiter_does_not_block_the_gate(leaves_first: bool) ->
     with pytest.raises(asyncio.CancelledError):
         await cancelled
     await asyncio.wait_for(gate.enter("interactive"), 1)
+
+
+async def test_a_gate_of_two_places_admits_two_at_a_time_and_interactive_ones_first() -> None:
+    gate, seen = DecodeGate(2), list[str]()
+    leave = [asyncio.Event() for _ in range(4)]
+    priorities: list[Priority] = ["bulk", "bulk", "bulk", "interactive"]
+
+    async def decode(number: int, priority: Priority) -> None:
+        async with gate.passing(priority, is_small=True):
+            seen.append(f"{priority} {number}")
+            await leave[number].wait()
+
+    async with asyncio.TaskGroup() as group:
+        for number, priority in enumerate(priorities):
+            group.create_task(decode(number, priority))
+        await settle()
+        assert seen == ["bulk 0", "bulk 1"]
+        leave[1].set()
+        await settle()
+        assert seen == ["bulk 0", "bulk 1", "interactive 3"]
+        for event in leave:
+            event.set()
+    assert seen[-1] == "bulk 2"
+    assert repr(gate) == "<DecodeGate 2 free, 0 waiting>"
