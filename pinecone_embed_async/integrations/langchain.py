@@ -12,18 +12,13 @@ from pydantic import SecretStr
 from pinecone_embed_async import ConfigurationError, EmbedClient
 from pinecone_embed_async._models import KNOWN_MODELS
 from pinecone_embed_async._threads import OwnLoopThread
+from pinecone_embed_async.integrations._rows import as_lists
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from pinecone_embed_async import DenseEmbeddings
-
-ROWS_AT_ONCE = 96
-"""Rows that become lists before the event loop runs again: those of one answer."""
 
 NAMES = {
     "pinecone_api_key": "api_key",
@@ -126,7 +121,7 @@ class AsyncPineconeEmbeddings(Embeddings):
             EmbedError: as `EmbedClient.embed`; what did succeed is in its `partial`.
         """
         result = await self.client.embed(texts, parameters=self._document_parameters, progress=self._shows_progress)
-        return await _as_lists(result.vectors)
+        return await as_lists(result.vectors)
 
     async def aembed_query(self, text: str) -> list[float]:
         """Embed a query, in one request with concurrent ones.
@@ -183,11 +178,3 @@ def _parameters(input_type: str | None, name: str, given: Mapping[str, Any] | No
         raise ConfigurationError(f"{name} must be a mapping of parameters, got {type(given).__name__}")
     own = {} if input_type is None else {"input_type": input_type}
     return {**own, **(given or {})}
-
-
-async def _as_lists(vectors: NDArray[np.float32]) -> list[list[float]]:
-    lists: list[list[float]] = []
-    for start in range(0, len(vectors), ROWS_AT_ONCE):
-        lists += vectors[start : start + ROWS_AT_ONCE].tolist()
-        await asyncio.sleep(0)
-    return lists
