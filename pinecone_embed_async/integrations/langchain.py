@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.embeddings import Embeddings
-from pydantic import SecretStr
 
 from pinecone_embed_async import ConfigurationError, EmbedClient
 from pinecone_embed_async._models import KNOWN_MODELS
@@ -165,7 +164,8 @@ def _as_ours(model: str, options: dict[str, Any]) -> dict[str, Any]:
         if own in given:
             raise ConfigurationError(f"{given[own]} and {name} are two names for one option: pass one of them")
         given[own] = name
-        ours[own] = value.get_secret_value() if own == "api_key" and isinstance(value, SecretStr) else value
+        # A key may be a `SecretStr`.
+        ours[own] = getattr(value, "get_secret_value", lambda value=value: value)() if own == "api_key" else value
     known = KNOWN_MODELS.get(model)
     if known is not None and "dimension" not in known.choices and ours.get("dimension") == known.dimension:
         # langchain-pinecone has the dimension of a model that has only one, and sends none.
