@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from pinecone_embed_async._clock import Clock, Timer
+    from pinecone_embed_async._errors import DeadlineExceededError
     from pinecone_embed_async._rate_limit.backoff import Backoff
     from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter
+    from pinecone_embed_async._rate_limit.known_pause import KnownPause
     from pinecone_embed_async._rate_limit.quota import Key, LimiterOptions, QuotaBackend
     from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
 
@@ -92,15 +94,19 @@ class RateLimitGate:
         with self._locked():
             return self._limiter.waiting(concurrencies)
 
-    def request(self, flow: Flow, want: int, least: int) -> PermitRequest:
+    def request(
+        self, flow: Flow, want: int, least: int, *, deadline: float | None = None, certain: int = 0
+    ) -> PermitRequest:
         """Request a permit; unless it was granted at once, `wait` must be awaited next.
 
         Args:
             flow: the flow of the request.
             want: tokens of the whole request.
             least: tokens of the smallest request that can be cut off it.
+            deadline: clock time from which on a permit is of no use; `None` for none.
+            certain: tokens that the smallest request has at least, however wrong the estimates are.
         """
-        request = PermitRequest(flow, want, least, self)
+        request = PermitRequest(flow, want, least, self, math.inf if deadline is None else deadline, certain)
         if self._backend is None or flow.key is None:
             self.change(lambda limiter, now: self._join(request, limiter, now))
             if request.permit is not None and request.future is not None:
@@ -118,6 +124,7 @@ class RateLimitGate:
         Raises:
             asyncio.CancelledError: the caller was cancelled; it then has no permit.
             ConfigurationError: the quota back end failed.
+            DeadlineExceededError: there surely is no permit before the deadline.
         """
         try:
             if self._backend is not None and request.flow.key is not None:
@@ -136,6 +143,10 @@ class RateLimitGate:
             if request.grant is not None:
                 self.settle(request.grant, QuotaOutcome("unused", 0))
             raise
+        if request.pause is not None:
+            if request.grant is not None:
+                self.settle(request.grant, QuotaOutcome("unused", 0))
+            raise request.pause.error(self._clock.time())
         if request.permit is None:
             raise RuntimeError("a request was woken without a permit")
         return request.permit
@@ -159,7 +170,7 @@ class RateLimitGate:
     def rejected(self, permit: Permit, message: str, backoff: Backoff) -> float | None:
         """End a permit; see `Permit`."""
         if permit.grant is None:
-            return self.change(lambda limiter, now: limiter.rejected(permit, named_limit(message), backoff, now))
+            return self.change(lambda limiter, now: limiter.rejected(permit, named_limit(message), backoff, now, message))
         # The quota back end decides about pauses.
         self.change(lambda limiter, now: limiter.failed(permit, now, is_overload=False))
         self._settle(permit, "rejected", permit.tokens, message, backoff.retry_after)
@@ -213,6 +224,20 @@ class RateLimitGate:
         """Remaining seconds of the pause of requests with this key after a rejection."""
         with self._locked():
             return self._limiter.pause_left(key, self._clock.time())
+
+    def known_pause(self, key: Key | None) -> KnownPause:
+        """The pause of requests with this key after a rejection, perhaps a past one."""
+        with self._locked():
+            return self._limiter.known_pause(key, self._clock.time())
+
+    def too_late(self, key: Key | None, certain: int, deadline: float | None) -> DeadlineExceededError | None:
+        """The error of a request of at least so many tokens that surely gets no permit before its deadline, if it is one."""
+        if deadline is None:
+            return None
+        now = self._clock.time()
+        with self._locked():
+            pause = self._limiter.known_pause(key, now, certain)
+        return pause.error(now) if pause.until > now and pause.until >= deadline else None
 
     def wait_left(self, key: Key | None) -> float:
         """Seconds until a request with this key may be sent at the earliest, by pauses and request limits."""
@@ -273,7 +298,7 @@ class RateLimitGate:
 
     def _join(self, request: PermitRequest, limiter: Limiter, now: float) -> None:
         limiter.enqueue(request, now)
-        if request.permit is None:
+        if request.permit is None and request.pause is None:
             loop = asyncio.get_running_loop()
             request.future = loop.create_future()
             self._loops.setdefault(loop, _LoopWaits()).requests.add(request)
