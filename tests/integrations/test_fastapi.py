@@ -63,7 +63,9 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def serving(emulator: Emulator, files: Path, app: str, workers: int = 1) -> AsyncIterator[tuple[Server, httpx.AsyncClient]]:
+async def serving(
+    emulator: Emulator, files: Path, app: str, workers: int = 1
+) -> AsyncIterator[tuple[Server, httpx.AsyncClient]]:
     """Serve an app; it must end well, and have complained of nothing."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "error", "-m", "uvicorn", app, "--port", "0", "--workers", str(workers)),
@@ -156,7 +158,7 @@ async def test_several_workers_share_a_quota(emulator: Emulator, files: Path) ->
             (figures,) = await quota.statistics()
         assert (figures.input_type, figures.source) == ("query", "given")
         # What all workers were billed.
-        assert figures.used >= emulator.statistics().billed_tokens
+        assert figures.used >= emulator.statistics().tokens_billed
 
 
 async def test_calls_are_traced_below_the_request_they_are_made_in(emulator: Emulator, files: Path) -> None:

@@ -290,7 +290,9 @@ class Judge:
         if ended >= deadline - INSTANT:
             return
         if error.retry_after is None or ended + error.retry_after < deadline - INSTANT:
-            self.found("failed early", f"call {call.number} at {ended}, deadline {deadline}, can go in {error.retry_after} s")
+            self.found(
+                "failed early", f"call {call.number} at {ended}, deadline {deadline}, can go in {error.retry_after} s"
+            )
         limiter = self._limiter_of(plan.client)
         like = [one for one in self._service.journal.exchanges if self._limiter_of(one.client) == limiter]
         is_given = self._scenario.clients[plan.client].quota in ("given", "shared")
