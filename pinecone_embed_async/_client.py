@@ -61,8 +61,8 @@ class EmbedClient(Generic[EmbeddingsT]):
         truncate: what the service does with texts that are too long: `"END"` and, for `llama-text-embed-v2`, `"START"` cut
             there; `"NONE"` refuses them.
         quota: paces requests so that few are rejected: the name of a plan (`"starter"`, `"builder"`, `"standard"`,
-            `"enterprise"`), tokens per minute or a `Quota`, a `SharedQuota` for several clients, or a `SqliteQuota` for several
-            processes. By default the limits are learned from rejections.
+            `"enterprise"`), tokens per minute or a `Quota`, a `SharedQuota` for several clients, or a `SqliteQuota` for
+            several processes. By default the limits are learned from rejections.
         retry: how often and how long a request is retried. The default is `RetryPolicy()`, with which a failure to connect
             before the service's first answer ends the job early; see docs/faults.md.
         max_concurrency: maximum number of requests in flight.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import random
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pinecone_embed_async import _checks
 from pinecone_embed_async._errors import ConfigurationError
-from pinecone_embed_async._rate_limit.quota import QuotaDemand, QuotaGrant, QuotaOutcome, limiter_options
+from pinecone_embed_async._rate_limit.quota import Quota, QuotaDemand, QuotaGrant, QuotaOutcome, limiter_options
 from pinecone_embed_async._rate_limit.quota_clerk import QuotaClerk
 from pinecone_embed_async._rate_limit.quota_ledger import End
 from pinecone_embed_async._rate_limit.rejections import named_limit
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from pinecone_embed_async._rate_limit.quota import PlanName, Quota
+    from pinecone_embed_async._rate_limit.quota import PlanName
     from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
 
 
@@ -46,13 +46,13 @@ class SqliteQuota:
     Args:
         path: path of the file, in a folder that exists; up to three more are beside it, with `-lock`, `-wal` and `-shm`
             appended.
-        quota: limits, the name of a plan, or `None` to learn everything from the service's rejections.
+        quota: limits, tokens per minute, the name of a plan, or `None` to learn everything from the service's rejections.
 
     Raises:
         ConfigurationError: `quota` is none of these, the folder does not exist, or the path cannot be a file.
     """
 
-    def __init__(self, path: str | os.PathLike[str], quota: Quota | PlanName | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str], quota: Quota | int | PlanName | None = None) -> None:
         if not isinstance(path, (str, os.PathLike)) or "\0" in str(path):
             raise ConfigurationError(f"path must be a path of a file, got {_checks.short(path)}")
         limiter_options(quota)
@@ -60,7 +60,8 @@ class SqliteQuota:
         self._path = Path(path).absolute()
         if self._path.is_dir() or not self._path.parent.is_dir():
             raise ConfigurationError(f"the quota needs a file in a folder that exists, got {str(self._path)!r}")
-        self._quota = quota
+        tokens = _checks.as_integer(quota)
+        self._quota = cast("Quota | PlanName | None", quota) if tokens is None else Quota(tokens)
         # By process, as an object is inherited by forked children.
         self._clerks: dict[int, QuotaClerk] = {}
 

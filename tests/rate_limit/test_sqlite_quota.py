@@ -627,6 +627,12 @@ async def test_another_quota_is_refused_while_others_use_the_file_and_taken_afte
         assert WINDOW - 0.1 < time.monotonic() - begun < WINDOW + 1
 
 
+async def test_a_number_is_the_quota_of_so_many_tokens_per_minute(path: Path) -> None:
+    async with SqliteQuota(path, 600) as quota, SqliteQuota(path, Quota(600)) as other:
+        quota.settle(await quota.acquire(demand(500)), QuotaOutcome("accepted", 500))
+        assert (await other.acquire(demand(500, least=1))).tokens == 100
+
+
 async def test_another_version_of_the_package_is_refused(
     path: Path, quota: SqliteQuota, monkeypatch: pytest.MonkeyPatch
 ) -> None:
