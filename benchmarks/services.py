@@ -3,10 +3,10 @@
     python -m benchmarks.services
     python -m benchmarks.services --rounds 3 --json services.json
 
-The service (`benchmarks/service_app.py`, served by uvicorn) and the emulator, which answers after 100 ms, are processes of their own.
-Searches come at random moments, at a fixed rate, whether those before them are answered or not. Rounds with and without the job
-alternate, so that drift affects both alike. Exit status 1 if a bound does not hold, 2 for misuse. `docs/benchmarks.md` says what
-the figures mean.
+The service (`benchmarks/service_app.py`, served by uvicorn) and the emulator, which answers after 100 ms, are processes of
+their own. Searches come at random moments, at a fixed rate, whether those before them are answered or not. Rounds with and
+without the job alternate, so that drift affects both alike. Exit status 1 if a bound does not hold, 2 for misuse.
+`docs/benchmarks.md` says what the figures mean.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -105,10 +106,11 @@ class Process:
 
     async def tell(self, line: str) -> int:
         """Tell it something; returns the number that it answers."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{line}\n".encode())
-        return int(await self._process.stdout.readline())
+        to, said = self._process.stdin, self._process.stdout
+        if to is None or said is None:
+            raise BenchmarkError("a process was started without pipes")
+        to.write(f"{line}\n".encode())
+        return int(await said.readline())
 
 
 async def search(session: aiohttp.ClientSession, number: int) -> tuple[float, int, str | None]:
@@ -183,7 +185,7 @@ async def measure_pause(count: int) -> dict[str, Any]:
         async def one_after_the_other() -> list[tuple[float, int, str | None]]:
             return [await search(session, number) for number in numbers]
 
-        answers = sum(await asyncio.gather(*(one_after_the_other() for _ in range(CROWD))), [])
+        answers = [*itertools.chain(*await asyncio.gather(*(one_after_the_other() for _ in range(CROWD))))]
         took = time.perf_counter() - began
         requests = await emulator.tell("count") - before
     seconds = [each for each, _, _ in answers]
@@ -230,10 +232,10 @@ def report(beside: dict[str, Any], pause: dict[str, Any]) -> str:
     alone, with_job = statistics.median(beside["alone_p99"]), statistics.median(beside["beside_p99"])
     return (
         f"searches alone: median {1e3 * beside['alone_median']:.0f} ms, p99 {1e3 * alone:.0f} ms; beside a job: median"
-        f" {1e3 * beside['beside_median']:.0f} ms, p99 {1e3 * with_job:.0f} ms, {beside['ratio']:.2f} times as long (median of"
-        f" {beside['rounds']} pairs); the job embeds {beside['passages_per_second']:,.0f} passages/s\n"
+        f" {1e3 * beside['beside_median']:.0f} ms, p99 {1e3 * with_job:.0f} ms, {beside['ratio']:.2f} times as long (median"
+        f" of {beside['rounds']} pairs); the job embeds {beside['passages_per_second']:,.0f} passages/s\n"
         f"in a pause of {PAUSE:.0f} s, deadline {DEADLINE} s: {pause['unavailable']} of {pause['searches']} answers are 503,"
-        f" {pause['with_retry_after']} with Retry-After (at least {pause['least_retry_after']} s), {pause['requests']} requests;"
+        f" {pause['with_retry_after']} with Retry-After (at least {pause['least_retry_after']} s), {pause['requests']} sent;"
         f" median {1e3 * pause['median']:.1f} ms, p99 {1e3 * pause['p99']:.1f} ms, {pause['per_second']:.0f} a second"
     )
 

@@ -1,4 +1,4 @@
-"""Calls whose deadline comes before a known pause ends, against the emulator: they fail at once, and say when to come again."""
+"""Calls whose deadline comes before a known pause ends: they fail at once, and say when to come again."""
 
 import asyncio
 import copy
@@ -75,22 +75,22 @@ async def test_the_call_that_is_told_to_wait_too_long_fails_at_once(
     assert_says_when_to_come_again(caught.value)
 
 
-@pytest.mark.parametrize("timeout", [0.2, PATIENT])
+@pytest.mark.parametrize("lasts", [0.2, PATIENT])
 async def test_later_calls_fail_at_once_without_a_request(
-    emulator: Emulator, client: EmbedClient[DenseEmbeddings], timeout: float
+    emulator: Emulator, client: EmbedClient[DenseEmbeddings], lasts: float
 ) -> None:
     await pause(emulator, client)
     before, begun = sent(emulator), time.monotonic()
     with pytest.raises(DeadlineExceededError, match=r"nothing can be sent for \d+\.\d s") as one:
-        await client.embed_one("text", timeout=timeout)
+        await client.embed_one("text", timeout=lasts)
     with pytest.raises(DeadlineExceededError) as many:
-        await client.embed(["text", "another"], timeout=timeout)
+        await client.embed(["text", "another"], timeout=lasts)
     with pytest.raises(DeadlineExceededError) as stream:
-        async with client.stream(["text", "another"], timeout=timeout) as batches:
+        async with client.stream(["text", "another"], timeout=lasts) as batches:
             async for _ in batches:
                 pass
-    kept = await client.embed(["text"], timeout=timeout, on_error="return")
-    assert time.monotonic() - begun < (timeout if timeout == PATIENT else 4 * timeout)
+    kept = await client.embed(["text"], timeout=lasts, on_error="return")
+    assert time.monotonic() - begun < (lasts if lasts == PATIENT else 4 * lasts)
     assert sent(emulator) == before
     for caught in (one, many, stream):
         assert_says_when_to_come_again(caught.value)
@@ -195,14 +195,16 @@ async def test_a_given_quota_that_is_used_up_for_longer_than_the_call_lasts(emul
 
 async def test_clients_that_share_a_quota_know_of_each_others_pauses(emulator: Emulator) -> None:
     quota = SharedQuota()
-    async with dense_client(emulator, quota=quota, parameters={"input_type": "query"}) as one:
-        async with dense_client(emulator, quota=quota, parameters={"input_type": "query"}) as other:
-            await pause(emulator, one)
-            before = sent(emulator)
-            with pytest.raises(DeadlineExceededError) as caught:
-                await other.embed_one("text", timeout=PATIENT)
-            assert sent(emulator) == before
-            assert_says_when_to_come_again(caught.value)
+    async with (
+        dense_client(emulator, quota=quota, parameters={"input_type": "query"}) as one,
+        dense_client(emulator, quota=quota, parameters={"input_type": "query"}) as other,
+    ):
+        await pause(emulator, one)
+        before = sent(emulator)
+        with pytest.raises(DeadlineExceededError) as caught:
+            await other.embed_one("text", timeout=PATIENT)
+        assert sent(emulator) == before
+        assert_says_when_to_come_again(caught.value)
 
 
 async def test_a_deadline_that_passes_for_another_reason_knows_of_no_time(emulator: Emulator) -> None:

@@ -302,7 +302,7 @@ class Scheduler:
         return None
 
     def _come_too_late(self, error: DeadlineExceededError) -> None:
-        """End the job, as nothing more can be sent before its deadline; of a stream that looks inputs up, only the next request."""
+        """End the job, as nothing can be sent before its deadline; while a stream looks inputs up, only the next request."""
         if self._cache is not None and self._helpers:
             self._fail_next(error)
         else:

@@ -85,7 +85,12 @@ async def serving(
     finally:
         await server.stop()
         await reading
-    assert not re.search("Traceback|ERROR|Warning", server.said), server.said
+    # With several workers, uvicorn's first process leaves its socket to the end of the interpreter.
+    own = re.compile(
+        rf"^.*<socket.socket fd=\d+, .* laddr=\('127.0.0.1', {server.url.rpartition(':')[2]}\)>$\n", re.MULTILINE
+    )
+    said = own.sub("", server.said)
+    assert not re.search("Traceback|ERROR|Warning", said), said
 
 
 async def searches(browser: httpx.AsyncClient, count: int, name: str = "text") -> list[httpx.Response]:
@@ -165,8 +170,10 @@ async def test_calls_are_traced_below_the_request_they_are_made_in(emulator: Emu
     async with serving(emulator, files, "traces:app") as (server, browser):
         assert (await browser.get("/search", params={"q": "text"})).status_code == 200
     spans = [json.loads(found) for found in re.findall(r"^\{$.*?^\}$", server.said, re.MULTILINE | re.DOTALL)]
-    by_name = {span["name"]: span for span in spans}
-    request = by_name["GET /search"]
-    call = by_name["embeddings multilingual-e5-large"]
-    assert call["parent_id"] == request["context"]["span_id"]
-    assert by_name["embeddings request"]["parent_id"] == call["context"]["span_id"]
+    names: dict[str, str] = {span["context"]["span_id"]: span["name"] for span in spans}
+    parents = {names[span["context"]["span_id"]]: names.get(span["parent_id"]) for span in spans}
+    assert parents["embeddings request"] == "embeddings multilingual-e5-large"
+    above: list[str | None] = ["embeddings multilingual-e5-large"]
+    while above[-1] is not None:
+        above.append(parents[above[-1]])
+    assert above[-2] == "GET /search"
