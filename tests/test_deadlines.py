@@ -17,10 +17,14 @@ from pinecone_embed_async import (
     EmbedClient,
     EmbedError,
     Quota,
+    QuotaDemand,
+    QuotaGrant,
+    QuotaOutcome,
     RateLimitError,
     RetryPolicy,
     SharedQuota,
     SqliteCache,
+    SqliteQuota,
 )
 from pinecone_embed_async.emulator import Emulator
 from tests.clients import dense_client
@@ -205,6 +209,81 @@ async def test_clients_that_share_a_quota_know_of_each_others_pauses(emulator: E
             await other.embed_one("text", timeout=PATIENT)
         assert sent(emulator) == before
         assert_says_when_to_come_again(caught.value)
+
+
+async def test_processes_that_share_a_quota_know_of_each_others_pauses(emulator: Emulator, tmp_path: Path) -> None:
+    path = tmp_path / "quota.db"
+    async with (
+        SqliteQuota(path) as quota,
+        SqliteQuota(path) as another,
+        dense_client(emulator, quota=quota, parameters={"input_type": "query"}) as one,
+        dense_client(emulator, quota=another, parameters={"input_type": "query"}) as other,
+    ):
+        emulator.inject(f"rate_limited={ASKED:.0f}")
+        with pytest.raises(DeadlineExceededError) as first:
+            await one.embed(["first"], timeout=PATIENT)
+        assert_says_when_to_come_again(first.value)
+        before, begun = sent(emulator), time.monotonic()
+        for call in (other.embed_one("text", timeout=PATIENT), other.embed(["text"], timeout=PATIENT)):
+            with pytest.raises(DeadlineExceededError, match="nothing can be sent for") as caught:
+                await call
+            assert caught.value.retry_after == pytest.approx(ASKED, abs=5)
+        patient = asyncio.create_task(other.embed_one("patient"))
+        shared = asyncio.create_task(other.embed_one("another", timeout=PATIENT))
+        with pytest.raises(DeadlineExceededError):
+            await shared
+        assert time.monotonic() - begun < PATIENT / 2
+        assert not patient.done()
+        patient.cancel()
+        await asyncio.wait([patient])
+        assert sent(emulator) == before
+        # What was given up waits for nothing any more.
+        assert [figures.waiting for figures in await quota.statistics()] == [0]
+
+
+class PausedQuota:
+    """A back end that grants nothing, and says for how long if it is asked for less."""
+
+    def __init__(self) -> None:
+        self.asked: list[float | None] = []
+
+    async def acquire(self, demand: QuotaDemand) -> QuotaGrant:
+        self.asked.append(demand.within)
+        if demand.within is not None and demand.within < ASKED:
+            raise DeadlineExceededError("paused", retry_after=ASKED)
+        return await asyncio.get_running_loop().create_future()
+
+    def settle(self, grant: QuotaGrant, outcome: QuotaOutcome) -> None:
+        raise AssertionError
+
+
+async def test_a_quota_of_ones_own_may_know_of_pauses(emulator: Emulator) -> None:
+    quota = PausedQuota()
+    async with dense_client(emulator, quota=quota, parameters={"input_type": "query"}) as client:
+        calls = [
+            asyncio.create_task(client.embed_one(text, timeout=lasts)) for text, lasts in (("a", 5), ("b", 50), ("c", None))
+        ]
+        with pytest.raises(DeadlineExceededError, match="paused") as caught:
+            await calls[0]
+        assert caught.value.retry_after == ASKED
+        await settle()
+        assert [call.done() for call in calls] == [True, False, False]
+        asked = [0 if within is None else round(within) for within in quota.asked]
+        assert asked == [5, 50]
+        for call in calls[1:]:
+            call.cancel()
+        await asyncio.wait(calls)
+
+
+async def test_a_quota_that_is_asked_directly_knows_of_its_pause() -> None:
+    quota = SharedQuota()
+    grant = await quota.acquire(QuotaDemand("model", "query", 10, 1))
+    quota.settle(grant, QuotaOutcome("rejected", 10, "too many tokens", retry_after=ASKED))
+    with pytest.raises(DeadlineExceededError) as caught:
+        await quota.acquire(QuotaDemand("model", "query", 10, 1, within=5.0))
+    assert str(caught.value.__cause__) == "429: too many tokens"
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(quota.acquire(QuotaDemand("model", "query", 10, 1, within=50.0)), 0.05)
 
 
 async def test_a_deadline_that_passes_for_another_reason_knows_of_no_time(emulator: Emulator) -> None:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 import msgspec
 
 from pinecone_embed_async._checks import short
-from pinecone_embed_async._errors import ConfigurationError
+from pinecone_embed_async._errors import ConfigurationError, DeadlineExceededError
 from pinecone_embed_async._foreign import Neighbour
 from pinecone_embed_async._log import logger
+from pinecone_embed_async._rate_limit.known_pause import KnownPause
 from pinecone_embed_async._rate_limit.limiter import Limiter
 from pinecone_embed_async._rate_limit.permit import Flow, Permit, PermitRequest
 from pinecone_embed_async._rate_limit.quota import QuotaDemand, QuotaGrant, QuotaOutcome
@@ -28,10 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from pinecone_embed_async._clock import Clock, Timer
-    from pinecone_embed_async._errors import DeadlineExceededError
     from pinecone_embed_async._rate_limit.backoff import Backoff
     from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter
-    from pinecone_embed_async._rate_limit.known_pause import KnownPause
     from pinecone_embed_async._rate_limit.quota import Key, LimiterOptions, QuotaBackend
     from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
 
@@ -95,7 +94,14 @@ class RateLimitGate:
             return self._limiter.waiting(concurrencies)
 
     def request(
-        self, flow: Flow, want: int, least: int, *, deadline: float | None = None, certain: int = 0
+        self,
+        flow: Flow,
+        want: int,
+        least: int,
+        *,
+        deadline: float | None = None,
+        within: float | None = None,
+        certain: int = 0,
     ) -> PermitRequest:
         """Request a permit; unless it was granted at once, `wait` must be awaited next.
 
@@ -104,8 +110,11 @@ class RateLimitGate:
             want: tokens of the whole request.
             least: tokens of the smallest request that can be cut off it.
             deadline: clock time from which on a permit is of no use; `None` for none.
+            within: the same, as seconds from now.
             certain: tokens that the smallest request has at least, however wrong the estimates are.
         """
+        if within is not None:
+            deadline = self._clock.time() + within
         request = PermitRequest(flow, want, least, self, math.inf if deadline is None else deadline, certain)
         if self._backend is None or flow.key is None:
             self.change(lambda limiter, now: self._join(request, limiter, now))
@@ -266,7 +275,8 @@ class RateLimitGate:
         flow, want = request.flow, request.want
         # Not its id, which another flow may get once this one is gone.
         flow.name = flow.name or f"{self._name}-{next(self._numbers)}"
-        demand = QuotaDemand(*key, want, min(request.least, want), flow.priority, flow.name)
+        within = None if math.isinf(request.deadline) else max(0.0, request.deadline - self._clock.time())
+        demand = QuotaDemand(*key, want, min(request.least, want), flow.priority, flow.name, within)
 
         async def acquire() -> QuotaGrant:
             return await backend.acquire(demand)
@@ -274,6 +284,9 @@ class RateLimitGate:
         try:
             grant = await self._neighbour.ask(acquire(), late=self)
         except Exception as error:
+            if within is not None and isinstance(error, DeadlineExceededError):
+                request.pause = KnownPause(max(request.deadline, self._clock.time() + (error.retry_after or 0.0)))
+                raise
             raise ConfigurationError(f"the quota that was passed failed: {type(error).__name__}: {error}") from error
         if not _is_grant(grant):
             got = f"tokens={short(grant.tokens)}" if isinstance(grant, QuotaGrant) else f"a {type(grant).__name__}"
