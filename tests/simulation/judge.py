@@ -295,7 +295,7 @@ class Judge:
             )
         limiter = self._limiter_of(plan.client)
         like = [one for one in self._service.journal.exchanges if self._limiter_of(one.client) == limiter]
-        is_given = self._scenario.clients[plan.client].quota in ("given", "shared")
+        is_given = self._scenario.clients[plan.client].quota != "none"
         if not is_given and not any(one.rejection is not None and self._end_of(one) <= ended + INSTANT for one in like):
             self.found("failed early", f"call {call.number} at {ended}, and nothing had been rejected")
         if error.__cause__ is not None:
