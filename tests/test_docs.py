@@ -16,13 +16,13 @@ import pinecone_embed_async.emulator
 from pinecone_embed_async import EmbedError
 from pinecone_embed_async.emulator import Emulator
 from tests.index import Index
-from tests.pages import BLOCK, DOCS, JOBS_TO_INDEX, PAGES, RAY, ROOT, TABLES, TUTORIAL, blocks_of
+from tests.pages import BLOCK, DOCS, FASTAPI, JOBS_TO_INDEX, PAGES, RAY, ROOT, TABLES, TUTORIAL, blocks_of
 from tests.processes import environment_of, run_program
 
 BLOCKS = [
     pytest.param(block, id=f"{path.name}-{number}")
     for path in PAGES
-    if path not in {TUTORIAL, JOBS_TO_INDEX, TABLES}
+    if path not in {TUTORIAL, JOBS_TO_INDEX, TABLES, FASTAPI}
     for number, block in enumerate(blocks_of(path.read_text()))
     if RAY not in block
 ]
