@@ -76,11 +76,11 @@ class _SingleCall:
         with self._runtime.single_calls().expect(self._key):
             try:
                 async with self._runtime.interruptible(self._options.deadline):
-                    value = await cache.value(self._text)
+                    value = await cache.look_up_one(self._text)
             except TimeoutError:
                 # Joining a request after the deadline raises the right error.
                 return None
-            found = self._runtime.read(cache, [value], self._options.parameters.dimension)
+            found = self._runtime.decode(cache, [value], self._options.parameters.dimension)
         self._is_cached = found.vector_type is not None
         if found.dense is not None:
             vector: NDArray[np.float32] = found.dense[0].copy()

@@ -225,9 +225,9 @@ class Runtime:
 
     # The requests of a call, and what the cache has.
 
-    def read(self, cache: CallCache, values: Sequence[Any], dimension: int | None) -> Found:
+    def decode(self, cache: CallCache, values: Sequence[Any], dimension: int | None) -> Found:
         """Read values of the cache, which may tell the vector type."""
-        found = cache.read(values, self.engine.vector_type, dimension)
+        found = cache.decode(values, self.engine.vector_type, dimension)
         self.engine.learn_vector_type(found.vector_type)
         return found
 

@@ -302,11 +302,15 @@ class Sender:
                     counters.inputs += 0 if request.is_probe else len(request.texts)
                     counters.tokens += answer.total_tokens or 0
                     if observation is not None:
-                        observation.answered(answer.total_tokens)
+                        observation.answered(answer.total_tokens, self._named(answer.model, redactor))
                     request.results.answered(request, answer)
         if invalid is not None:
             return None, error_from_envelope(decoder.body(), redactor=redactor) or invalid
         return answer, None
+
+    def _named(self, model: str | None, redactor: Redactor) -> str | None:
+        """The model that an answer names, without secrets, for the hooks."""
+        return model if model in {None, self._engine.options.model} else redactor.clean(model)
 
 
 class _Decoding(msgspec.Struct, eq=False):
