@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.competitors import FLOOR
 from benchmarks.settings import MAIN_LOAD
 
 if TYPE_CHECKING:
@@ -13,6 +14,15 @@ if TYPE_CHECKING:
 
 OURS = ("EmbedClient", "embed")
 """How the titles of what is this client's begin."""
+
+
+LOADS = {
+    "dense-1024-half": "1024 dimensions",
+    "dense-2048-half": "2048 dimensions",
+    "dense-1024-full": "1024 dimensions, numbers in full precision",
+    "sparse-half": "sparse vectors",
+}
+"""What is sent in each load, in plain words."""
 
 
 @dataclass(frozen=True)
@@ -24,21 +34,21 @@ class Bars:
         title: Above it.
         axis: What the length of a bar means.
         bars: Title and length of each, with the lowest and the highest of the rounds.
-        is_logarithmic: Whether lengths differ so much that their logarithms are drawn.
+        floor: What nobody on aiohttp can beat, drawn as a line; `None` for no line.
     """
 
     file: str
     title: str
     axis: str
     bars: tuple[tuple[str, float, float, float], ...]
-    is_logarithmic: bool = False
+    floor: float | None = None
 
 
 _THROUGHPUT = (
-    ("speed", "inputs_per_second", 1.0, "inputs a second; more is better", False),
-    ("cpu", "cpu_us_per_input", 1.0, "µs of CPU for an input; less is better", True),
-    ("lag", "lag_p99_ms", 1.0, "event-loop lag, p99, ms; less is better", True),
-    ("memory", "memory_bytes", 1e-6, "MB of memory, results included; less is better", True),
+    ("speed", "inputs_per_second", 1.0, "Inputs a second", "more is better"),
+    ("cpu", "cpu_us_per_input", 1.0, "µs of CPU for an input", "less is better"),
+    ("lag", "lag_p99_ms", 1.0, "Event-loop lag, p99, ms", "less is better"),
+    ("memory", "memory_bytes", 1e-6, "MB of memory, results included", "less is better"),
 )
 
 
@@ -46,9 +56,10 @@ def plots_of(suites: Mapping[str, Any]) -> list[Bars]:
     """Return what there is to draw in a run."""
     found: list[Bars] = []
     for name, load in (suites.get("throughput") or {"loads": {}})["loads"].items():
-        for short, figure, scale, axis, is_logarithmic in _THROUGHPUT:
+        for short, figure, scale, what, better in _THROUGHPUT:
             if name != MAIN_LOAD.name and short != "speed":
                 continue
+            competitors = load["competitors"]
             bars = tuple(
                 (
                     entry["title"],
@@ -56,18 +67,22 @@ def plots_of(suites: Mapping[str, Any]) -> list[Bars]:
                     scale * min(one[figure] for one in entry["rounds"]),
                     scale * max(one[figure] for one in entry["rounds"]),
                 )
-                for entry in load["competitors"].values()
+                for competitor, entry in competitors.items()
+                if competitor != FLOOR
             )
+            # The floor keeps no results, so its memory is no measure.
+            has_floor = FLOOR in competitors and short != "memory"
+            floor = scale * competitors[FLOOR]["median"][figure] if has_floor else None
             file = f"{short}.svg" if name == MAIN_LOAD.name else f"{short}-{name}.svg"
-            found.append(Bars(file, name, axis, bars, is_logarithmic))
+            found.append(Bars(file, f"{what}: {LOADS.get(name, name)}", better, bars, floor))
     ways = (suites.get("single") or {"ways": {}})["ways"]
     if ways:
         bars = tuple((name, figures["p50"], figures["p50"], figures["p99"]) for name, figures in ways.items())
-        found.append(Bars("single.svg", "a single text", "ms, p50 with a line to p99; less is better", bars))
+        found.append(Bars("single.svg", "A single text, ms", "p50 with a line to p99; less is better", bars))
     decoders = (suites.get("decoding") or {"ms_per_body": {}})["ms_per_body"]
     if decoders:
         bars = tuple((title, taken, taken, taken) for title, taken in decoders.items())
-        found.append(Bars("decoding.svg", "decoding alone", "ms for a full answer; less is better", bars))
+        found.append(Bars("decoding.svg", "Decoding alone, ms for a full answer", "less is better", bars))
     return found
 
 
@@ -76,38 +91,59 @@ def draw(plots: list[Bars], folder: Path) -> list[Path]:
     import matplotlib as mpl  # noqa: PLC0415 - only for plots, and slow to import
 
     # The same picture for the same figures, to the byte; text stays text.
-    mpl.rcParams.update({"svg.hashsalt": "benchmarks", "svg.fonttype": "none", "font.size": 9})
+    mpl.rcParams.update({"svg.hashsalt": "benchmarks", "svg.fonttype": "none", "font.size": 10})
     from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for plot in plots:
-        figure = Figure(figsize=(7.5, 0.8 + 0.3 * len(plot.bars)), layout="constrained")
+        # As wide as a phone, and white in the dark too.
+        figure = Figure(figsize=(4.4, 0.9 + 0.42 * len(plot.bars)), layout="constrained", facecolor="white")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         bars = plot.bars[::-1]
-        titles = [title for title, *_ in bars]
+        places = range(len(bars))
         lengths = [length for _, length, _, _ in bars]
         errors = [
             [max(0.0, length - low) for _, length, low, _ in bars],
             [max(0.0, high - length) for _, length, _, high in bars],
         ]
-        colours = ["#2a6f97" if title.startswith(OURS) else "#b5b5b5" for title in titles]
-        axes.barh(titles, lengths, xerr=errors, color=colours, error_kw={"elinewidth": 0.8, "ecolor": "#444444"})
-        if plot.is_logarithmic:
-            axes.set_xscale("log")
-        for place, length in enumerate(lengths):
+        colours = ["#2a6f97" if title.startswith(OURS) else "#b5b5b5" for title, *_ in bars]
+        axes.barh(places, lengths, 0.42, xerr=errors, color=colours, error_kw={"elinewidth": 0.8, "ecolor": "#444444"})
+        for place, (title, length, _, high) in enumerate(bars):
+            # Above its bar, for beside it there is no room on a phone.
+            axes.annotate(title, (0, place + 0.24), xytext=(1, 1), textcoords="offset points", fontsize=8)
             axes.annotate(
                 f"{length:,.0f}" if length >= 100 else f"{length:,.2g}" if length < 1 else f"{length:,.1f}",
-                (length, place),
-                xytext=(4, 5),
+                (max(length, high), place),
+                xytext=(4, 0),
                 textcoords="offset points",
-                fontsize=7,
+                fontsize=8,
                 va="center",
             )
-        axes.set_xlabel(plot.axis)
-        axes.set_title(plot.title, fontsize=9)
+        longest = max(high for *_, high in bars)
+        reach = longest if plot.floor is None else max(longest, plot.floor)
+        if plot.floor is not None:
+            is_behind = plot.floor > reach / 2
+            axes.axvline(plot.floor, color="#c1121f", linewidth=1, linestyle="--", zorder=0)
+            axes.annotate(
+                "received and thrown away",
+                (plot.floor, -0.62),
+                xytext=(-3 if is_behind else 3, 0),
+                textcoords="offset points",
+                ha="right" if is_behind else "left",
+                fontsize=7,
+            )
+        axes.set_xlim(0, 1.18 * reach)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+        axes.set_ylim(-0.75, len(bars) - 0.2)
+        axes.set_yticks([])
+        axes.tick_params(labelsize=8)
+        axes.set_xlabel(plot.axis, fontsize=9)
+        axes.set_title(plot.title, fontsize=10, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
         file = folder / plot.file
         figure.savefig(file, metadata={"Date": None})

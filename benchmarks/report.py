@@ -98,7 +98,7 @@ def filled(text: str, report: Mapping[str, Any]) -> str:
         parts[load] = table.markdown()
     main = (report["suites"].get("throughput") or {"loads": {}})["loads"].get(MAIN_LOAD.name)
     if main is not None:
-        parts["short"] = throughput.short_table(main).markdown()
+        parts["short"] = throughput.short_line(main)
     pieces = text.split("<!-- benchmarks: ")
     written = [pieces[0]]
     place = 1

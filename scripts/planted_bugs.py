@@ -141,9 +141,15 @@ BUGS = (
     ),
     _bug(
         "passages and queries under one limit",
-        "_sending/attempts.py",
-        'engine.options.model, str(parameters.get("input_type", ""))',
-        'engine.options.model, "passage"',
+        "_sending/engine.py",
+        'self.options.model, str(parameters.get("input_type", ""))',
+        'self.options.model, "passage"',
+    ),
+    _bug(
+        "a call fails though a pause ends in time for it",
+        "_rate_limit/limiter.py",
+        "pause.until >= request.deadline else None",
+        "pause.until + 5 >= request.deadline else None",
     ),
     _bug(
         "a second rejection of a burst that shortens the pause",

@@ -86,8 +86,8 @@ def measure(settings: Settings) -> dict[str, Any]:
     return {"loads": loads, "left_out": settings.left_out()}
 
 
-SHORT = (MSGSPEC, NATIVE, OFFICIAL, BASETEN, "json")
-"""Who is in the short table."""
+SHORT = {OFFICIAL: "the official SDK", BASETEN: "`baseten-performance-client`"}
+"""Whom the sentence in README compares with."""
 
 
 def tables(part: Mapping[str, Any]) -> list[Table]:
@@ -129,25 +129,15 @@ def tables(part: Mapping[str, Any]) -> list[Table]:
     return shown
 
 
-def short_table(load: Mapping[str, Any]) -> Table:
-    """Return the short table of a load."""
-    rows = []
-    for name in SHORT:
-        entry = load["competitors"].get(name)
-        if entry is not None:
-            median, compared = entry["median"], entry["compared"].get(OFFICIAL)
-            rows.append(
-                (
-                    entry["title"],
-                    number(median["inputs_per_second"], 0),
-                    number(None if compared is None else 1 / compared["time"], 2),
-                    number(median["cpu_us_per_input"], 1),
-                    number(median["lag_p99_ms"], 1),
-                    number(median["memory_bytes"] / 1e6, 0),
-                )
-            )
-    job = load["job"]
-    header = ("client", "inputs/s", "× SDK", "CPU µs/input", "event-loop lag p99, ms", "memory, MB")
-    return Table(
-        f"{job['inputs']:,} inputs at 1024 dimensions, {job['concurrency']} requests in flight", header, tuple(rows)
-    )
+def short_line(load: Mapping[str, Any]) -> str:
+    """Return the client's speed and CPU beside those of others, in one sentence; of others that were measured."""
+    competitors = load["competitors"]
+    own = competitors.get(NATIVE) or competitors[MSGSPEC]
+    speed, cpu = own["median"]["inputs_per_second"], own["median"]["cpu_us_per_input"]
+    others = [
+        f"{number(1 / own['compared'][name]['time'], 2)} times the rate of {title}, for "
+        f"{100 * cpu / competitors[name]['median']['cpu_us_per_input']:.0f}% of its CPU"
+        for name, title in SHORT.items()
+        if name in own["compared"] and name in competitors
+    ]
+    return f"{speed:,.0f} inputs/s on two cores: {'; '.join(others)}."

@@ -73,7 +73,7 @@ class CacheStage:
         """The cache for calls with these parameters, as JSON with sorted names."""
         return CallCache(self, KeyMaker(*self._common, parameters))
 
-    def read(self, values: Sequence[Any], vector_type: VectorType | None, dimension: int | None) -> Found:
+    def decode(self, values: Sequence[Any], vector_type: VectorType | None, dimension: int | None) -> Found:
         """Decode the values of the cache; unusable ones are logged, and count as misses.
 
         Args:
@@ -89,7 +89,7 @@ class CacheStage:
         self.misses += found.count - len(found.rows)
         return found
 
-    async def value(self, key: bytes) -> Any:
+    async def look_up_one(self, key: bytes) -> Any:
         """The cache's value of one key, looked up together with those requested in the same loop iteration.
 
         A cancelled caller leaves; the look-up is cancelled when the last caller leaves.
@@ -127,7 +127,7 @@ class CacheStage:
             self._close_look_up(loop, look_up)
         keys = list(dict.fromkeys(look_up.keys))
         try:
-            look_up.values = dict(zip(keys, await self.values(keys), strict=True))
+            look_up.values = dict(zip(keys, await self.look_up(keys), strict=True))
         except ConfigurationError as error:
             look_up.error = error.with_traceback(None)
 
@@ -158,7 +158,7 @@ class CacheStage:
                 self._writes_again_at = now + WRITE_PAUSE_SECONDS
             self._report("write vectors to", _shown(error), SENT_AGAIN)
 
-    async def values(self, keys: list[bytes]) -> Sequence[Any]:
+    async def look_up(self, keys: list[bytes]) -> Sequence[Any]:
         """The cache's values of some keys, unchecked; `None` for all if it fails.
 
         Raises:
@@ -239,22 +239,22 @@ class CallCache:
         self._stage = stage
         self._maker = maker
 
-    async def value(self, text: str) -> Any:
-        """The cache's value of one text, unchecked; see `CacheStage.value`."""
+    async def look_up_one(self, text: str) -> Any:
+        """The cache's value of one text, unchecked; see `CacheStage.look_up_one`."""
         (key,) = self._maker.keys_of([text])
         del text
-        return await self._stage.value(key)
+        return await self._stage.look_up_one(key)
 
-    async def values(self, texts: Sequence[str]) -> Sequence[Any]:
-        """The cache's values of some texts, unchecked; see `CacheStage.values`."""
+    async def look_up(self, texts: Sequence[str]) -> Sequence[Any]:
+        """The cache's values of some texts, unchecked; see `CacheStage.look_up`."""
         keys = self._maker.keys_of(texts)
         # Error reports that include the locals of frames must show no texts.
         del texts
-        return await self._stage.values(keys)
+        return await self._stage.look_up(keys)
 
-    def read(self, values: Sequence[Any], vector_type: VectorType | None, dimension: int | None) -> Found:
-        """Decode values; see `CacheStage.read`."""
-        return self._stage.read(values, vector_type, dimension)
+    def decode(self, values: Sequence[Any], vector_type: VectorType | None, dimension: int | None) -> Found:
+        """Decode values; see `CacheStage.decode`."""
+        return self._stage.decode(values, vector_type, dimension)
 
     async def write(self, request: PlannedRequest, until: float | None = None) -> None:
         """Write the rows of an answered request; give up at `until` by the clock.

@@ -190,9 +190,9 @@ class _Call:
             for start in starts:
                 rows = usable[start : start + LOOKED_UP_AT_ONCE]
                 try:
-                    values = await cache.values([self.texts[row] for row in rows.tolist()])
+                    values = await cache.look_up([self.texts[row] for row in rows.tolist()])
                     for at in range(0, len(values), READ_AT_ONCE):
-                        found = self._runtime.read(cache, values[at : at + READ_AT_ONCE], builder.dimension)
+                        found = self._runtime.decode(cache, values[at : at + READ_AT_ONCE], builder.dimension)
                         builder.found(found, rows[found.rows + at])
                         is_missing[found.rows + start + at] = False
                         await asyncio.sleep(0)

@@ -146,9 +146,9 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
 
     async def _look_up(self, cache: CallCache, request: PlannedRequest) -> None:
         """Look a batch up in the cache; what is missing is to be sent."""
-        values = await cache.values(request.texts)
+        values = await cache.look_up(request.texts)
         # Read after the look-up: the first answer may have settled the type and dimension meanwhile.
-        found = self._runtime.read(cache, values, self._batches.dimension.value)
+        found = self._runtime.decode(cache, values, self._batches.dimension.value)
         self._batches.looked_up(request, found)
         if len(found.rows):
             self._scheduler.report()
