@@ -1,6 +1,6 @@
 # One command for a person and for CI. Everything is installed into .venv, at the versions in constraints.txt.
 # The newest Python in PATH that the tests run on; one that does not start, as a version manager's stand-in may not, is passed over.
-PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
+PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2> /dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
