@@ -94,6 +94,7 @@ def test_the_reference_says_what_its_examples_begin_with() -> None:
     assert all(f"`{line.strip()}`" in said for line in OPENING.splitlines() if "import *" in line or "Client" in line)
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="from 3.13 on `python -m asyncio` reads lines from a terminal only")
 async def test_the_tutorial_prints_what_it_says_when_it_is_copied_line_by_line(tmp_path: Path) -> None:
     blocks = BLOCK.findall(TUTORIAL.read_text())
     lines = "".join(code for language, code in blocks if language == "python")
