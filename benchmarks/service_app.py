@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from pinecone_embed_async import EmbedClient, EmbedError, Quota
+from pinecone_embed_async import EmbedClient, EmbedError, Progress, Quota
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -69,7 +69,12 @@ async def end() -> dict[str, int]:
 async def _job(state: Any) -> None:
     for number in itertools.count():
         texts = [f"passage {number} {index} of a text of some words" for index in range(BULK)]
-        state.done += len(await state.client.embed(texts, input_type="passage"))
+        before = state.done
+
+        def count(progress: Progress, before: int = before) -> None:
+            state.done = before + progress.done
+
+        await state.client.embed(texts, input_type="passage", progress=count)
 
 
 async def _stop(of: FastAPI) -> None:
