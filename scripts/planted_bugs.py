@@ -197,8 +197,8 @@ BUGS = (
     _bug(
         "`max_delay` is begun anew by each item",
         "_calls/source.py",
-        "            if self._timer is None:\n                self._timer =",
-        "            self._cancel_timer()\n            if self._timer is None:\n                self._timer =",
+        "            if self._timer is None:\n                self._start_timer()\n            if self._was_flushed",
+        "            self._cancel_timer()\n            self._start_timer()\n            if self._was_flushed",
     ),
     _bug(
         "failures of bad items are missing from `progress`",
