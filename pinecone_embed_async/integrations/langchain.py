@@ -87,7 +87,7 @@ class AsyncPineconeEmbeddings(Embeddings):
         for parameters in (self._document_parameters, self._query_parameters):
             # What cannot work is said here, not at the first call.
             self.client.estimate([], parameters=parameters)
-        self._thread = OwnLoopThread("pinecone-embeddings")
+        self._thread = OwnLoopThread("pinecone-embeddings", self, self.client)
 
     def __repr__(self) -> str:
         """Show what it is, without the key."""
@@ -146,7 +146,7 @@ class AsyncPineconeEmbeddings(Embeddings):
 
     def close(self) -> None:
         """End the calls of the blocking methods, and close their connections. Those of other event loops close with them."""
-        self._thread.close(self.client.aclose())
+        self._thread.close()
 
 
 def _as_ours(model: str, options: dict[str, Any]) -> dict[str, Any]:

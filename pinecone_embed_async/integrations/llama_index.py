@@ -83,7 +83,7 @@ class AsyncPineconeEmbedding(BaseEmbedding):
         for input_type in (self.text_input_type, self.query_input_type):
             # What cannot work is said here, not at the first call.
             self._client.estimate([], input_type=input_type)
-        self._thread = OwnLoopThread("pinecone-embedding")
+        self._thread = OwnLoopThread("pinecone-embedding", self, self._client)
 
     def __repr__(self) -> str:
         """Show what it is, without the key."""
@@ -232,7 +232,7 @@ class AsyncPineconeEmbedding(BaseEmbedding):
 
     def close(self) -> None:
         """End the calls of the blocking methods, and close their connections. Those of other event loops close with them."""
-        self._thread.close(self._client.aclose())
+        self._thread.close()
 
 
 def _remade(cls: type[AsyncPineconeEmbedding], arguments: dict[str, Any]) -> AsyncPineconeEmbedding:
