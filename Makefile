@@ -1,5 +1,7 @@
 # One command for a person and for CI. Everything is installed into .venv, at the versions in constraints.txt.
-PYTHON ?= python3.11
+# The newest Python in PATH that the tests run on; one that does not start, as a version manager's stand-in may not, is passed over.
+PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2> /dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 # The build back end is pinned by it too.
@@ -10,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 NATIVE := pinecone_embed_async/_wire/native
 
-.PHONY: demo test lint types unit unit-programs unit-cluster unit-others test-long simulate fuzz fuzz-native numbers planted-bugs drawn-faults coverage docs help-page picture dist bench bench-docs clean
+.PHONY: demo test test-pythons lint types unit unit-programs unit-cluster unit-others test-long simulate fuzz fuzz-native numbers planted-bugs drawn-faults coverage docs help-page picture dist bench bench-docs clean
 
 demo: $(VENV)/.cli
 	$(BIN)/pinecone-embed demo
@@ -23,9 +25,14 @@ test: lint
 	$(MAKE) $(BESIDE) unit-cluster types
 	$(MAKE) $(BESIDE) unit-others unit-programs
 
+# The tests on each declared Python that is in PATH, the lowest declared versions, other event loops. Takes about half an hour.
+test-pythons: $(VENV)/.dev
+	$(BIN)/nox
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
@@ -117,11 +124,12 @@ picture: $(VENV)/.dev
 dist: $(VENV)/.dev
 	rm -rf dist $(VENV)-dist
 	$(BIN)/python -m build --no-isolation --outdir dist .
-	$(PYTHON) -m venv $(VENV)-dist
+	$(BIN)/python -m venv $(VENV)-dist
 	$(VENV)-dist/bin/pip install --quiet dist/*.whl
 	cd dist && ../$(VENV)-dist/bin/python -I ../scripts/smoke.py
 
 $(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "make needs Python 3.11, 3.12 or 3.13: put one in PATH, or say which with PYTHON=" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 # What the package is built from.

@@ -73,7 +73,11 @@ class EmbedError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         # The default would call the class with `args` alone, but subclasses take more. The other attributes are set
         # afterwards, because an error may be the cause of one of its own failures.
-        return _restore, (type(self), self.args), self.__dict__
+        state = dict(self.__dict__)
+        if isinstance(self.__cause__, EmbedError):
+            # Another library's may be one that cannot be pickled.
+            state["__cause__"] = self.__cause__
+        return _restore, (type(self), self.args), state
 
 
 def _restore(cls: type[EmbedError], args: tuple[Any, ...]) -> EmbedError:
@@ -103,7 +107,18 @@ class ClosedError(EmbedError):
 
 
 class DeadlineExceededError(EmbedError, TimeoutError):
-    """The `timeout` of the whole call ran out."""
+    """The `timeout` of the whole call ran out, or would run out before a known pause ends.
+
+    `__cause__` is what the last attempt met, or the rejection that began the pause; `None` if neither is known.
+
+    Attributes:
+        retry_after: seconds, from when the error was raised, until the service is asked again at the earliest: the rest of a
+            pause that a rejection began, or until a given quota has room. `None` if nothing is known to be in the way.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class ConnectionProblem(Enum):
@@ -202,7 +217,12 @@ class NotFoundError(ApiError):
 
 
 class RateLimitError(ApiError):
-    """Over a rate limit on tokens or requests (429); passes with time."""
+    """Over a rate limit on tokens or requests (429); passes with time.
+
+    Attributes:
+        retry_after: seconds, from when the error was raised, after which another request may be accepted: what the service
+            asked for, or longer if the client itself would have waited longer. `None` if neither is known.
+    """
 
 
 class QuotaExceededError(ApiError):

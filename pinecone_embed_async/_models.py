@@ -298,7 +298,7 @@ def merge_parameters(model: str, client: Mapping[str, Any], given: Given) -> dic
             raise ConfigurationError(
                 f"{name} is given twice: {_checks.short(value)} and, in parameters, {_checks.short(own[name])}"
             )
-        if known is not None and name not in known.choices:
+        if known is not None and known.is_documented and name not in known.choices:
             raise ConfigurationError(
                 f"model {model!r} takes no {name}; if the service does by now, pass parameters={{{name!r}: {value!r}}}"
             )

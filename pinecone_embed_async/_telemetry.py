@@ -135,6 +135,8 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
         attempts: for a request, how often it was sent; for a call, requests that were answered.
         waited: for a request, seconds spent waiting for permits, including before it started.
         backed_off: for a request, seconds spent waiting after failures.
+        response_model: for a request, the model's name in its last answer; `None` if it was not answered, or the answer
+            names none.
     """
 
     subject: ObservedCall | ObservedRequest
@@ -146,6 +148,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 0
     waited: float = 0.0
     backed_off: float = 0.0
+    response_model: str | None = None
 
 
 class Finished(Ended, frozen=True, kw_only=True):
@@ -266,7 +269,8 @@ class CallObservation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        seconds, totals = self._clock.time() - self._started, self._totals(error is None)
+        seconds = self._clock.time() - self._started
+        totals: dict[str, Any] = {**self._totals(error is None)}
         if error is None:
             self._dispatcher.dispatch(Finished(subject=self.subject, seconds=seconds, **totals))
         else:
@@ -290,6 +294,7 @@ class RequestObservation:
         self._backed_off = 0.0
         self._waited = waited
         self._tokens = 0
+        self._response_model: str | None = None
         self._started = clock.time()
         dispatcher.dispatch(Started(subject))
 
@@ -306,9 +311,10 @@ class RequestObservation:
         self._backed_off += backoff
         self._dispatcher.dispatch(Retried(self._subject, attempts, ErrorKind.of(error), backoff))
 
-    def answered(self, tokens: int | None) -> None:
-        """Record the tokens billed for an answer."""
+    def answered(self, tokens: int | None, model: str | None) -> None:
+        """Record the tokens billed for an answer, and the model that it names."""
         self._tokens += tokens or 0
+        self._response_model = model
 
     def ended(self, request: PlannedRequest, error: EmbedError | asyncio.CancelledError | None) -> None:
         """Report that it has ended.
@@ -329,6 +335,7 @@ class RequestObservation:
             "attempts": request.attempts,
             "waited": self._waited,
             "backed_off": self._backed_off,
+            "response_model": self._response_model,
         }
         if error is None:
             self._dispatcher.dispatch(Finished(**figures))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import os
 import threading
 import weakref
 from concurrent.futures import Future, wait
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pinecone_embed_async._foreign import until_done
 
@@ -117,17 +118,31 @@ class LoopThread:
         self._end()
 
 
+class Closable(Protocol):
+    """A client whose calls and connections belong to the loops that it is used in."""
+
+    async def aclose(self) -> None:
+        """End the calls of the running loop, and close its connections."""
+
+
 class OwnLoopThread:
     """The loop thread of one object: started when it is first needed, and anew after a fork or a close.
 
+    It ends with the object, and closes the client before that: only the thread may close its connections, and garbage in a
+    cycle is collected in any order.
+
     Args:
         name: the thread's name.
+        owner: the object.
+        client: its client, which must not refer to it.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, owner: object, client: Closable) -> None:
         self._name = name
+        self._client = client
         self._lock = threading.Lock()
         self._thread: LoopThread | None = None
+        weakref.finalize(owner, self._drop)
 
     def __repr__(self) -> str:
         return f"<OwnLoopThread {self._name!r}>"
@@ -140,17 +155,29 @@ class OwnLoopThread:
                 self._thread = LoopThread(self._name)
             return self._thread
 
-    def close(self, last: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine that ends the calls, wait until they have ended, and end the thread.
+    def close(self) -> None:
+        """Close the client there, wait until the calls have ended, and end the thread.
 
         Raises:
             RuntimeError: called in that very thread, which would wait for itself.
         """
         thread = self.get()
-        thread.end_calls(last)
+        thread.end_calls(self._client.aclose())
         with self._lock:
             self._thread = None
         thread.close()
+
+    def _drop(self) -> None:
+        thread, self._thread = self._thread, None
+        if thread is None or thread.process != os.getpid():
+            return
+        # At the end of the interpreter the thread may have ended, and closed what belongs to its loop.
+        with contextlib.suppress(RuntimeError):
+            if thread.is_here:
+                thread.submit(self._client.aclose()).add_done_callback(lambda _: thread.close())
+            else:
+                thread.end_calls(self._client.aclose())
+                thread.close()
 
 
 def _run(started: Future[asyncio.AbstractEventLoop]) -> None:

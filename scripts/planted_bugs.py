@@ -141,9 +141,15 @@ BUGS = (
     ),
     _bug(
         "passages and queries under one limit",
-        "_sending/attempts.py",
-        'engine.options.model, str(parameters.get("input_type", ""))',
-        'engine.options.model, "passage"',
+        "_sending/engine.py",
+        'self.options.model, str(parameters.get("input_type", ""))',
+        'self.options.model, "passage"',
+    ),
+    _bug(
+        "a call fails though a pause ends in time for it",
+        "_rate_limit/limiter.py",
+        "pause.until >= request.deadline else None",
+        "pause.until + 5 >= request.deadline else None",
     ),
     _bug(
         "a second rejection of a burst that shortens the pause",
@@ -191,8 +197,8 @@ BUGS = (
     _bug(
         "`max_delay` is begun anew by each item",
         "_calls/source.py",
-        "            if self._timer is None:\n                self._timer =",
-        "            self._cancel_timer()\n            if self._timer is None:\n                self._timer =",
+        "            if self._timer is None:\n                self._start_timer()\n            if self._was_flushed",
+        "            self._cancel_timer()\n            self._start_timer()\n            if self._was_flushed",
     ),
     _bug(
         "failures of bad items are missing from `progress`",

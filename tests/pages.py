@@ -10,6 +10,8 @@ JOBS_TO_INDEX = DOCS / "jobs-to-index.md"
 """Its blocks run on a job, in `tests/cli/test_layouts.py`."""
 TABLES = DOCS / "tables.md"
 """Its blocks read a job's table, in `tests/cli/test_tables.py` and `tests/integrations/ray/test_docs.py`."""
+FASTAPI = DOCS / "fastapi.md"
+"""Its blocks are files that uvicorn serves, in `tests/integrations/test_fastapi.py`."""
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("**/*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

@@ -158,6 +158,7 @@ OTHERS: list[tuple[Callable[..., Any], str, list[Any]]] = [
     (lambda value: QuotaDemand(**{**DEMAND, "least": value}), "least", [*NO_NUMBERS, 1.5, 11]),
     (lambda value: QuotaDemand(**DEMAND, priority=value), "priority", [*NO_TEXTS, None, "high", np.array(["bulk"])]),
     (lambda value: QuotaDemand(**DEMAND, flow=value), "flow", [[], {}, ([],), np.array([1])]),
+    (lambda value: QuotaDemand(**DEMAND, within=value), "within", [-1, "8", math.nan, [], True]),
     (lambda value: QuotaOutcome(**{**OUTCOME, "kind": value}), "kind", [*NO_TEXTS, None, "lost"]),
     (lambda value: QuotaOutcome(**{**OUTCOME, "tokens": value}), "tokens", [*NO_NUMBERS[1:], 1.5]),
     (lambda value: QuotaOutcome(**OUTCOME, message=value), "message", [*NO_TEXTS, None]),

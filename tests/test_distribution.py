@@ -100,10 +100,10 @@ def test_the_metadata_are_complete(metadata: Message) -> None:
     assert {"Typing :: Typed", "Framework :: AsyncIO", "Programming Language :: Python :: 3 :: Only"} <= set(classifiers)
 
 
-def test_only_the_python_that_the_tests_run_on_is_declared(metadata: Message) -> None:
+def test_the_pythons_that_the_tests_run_on_are_declared(metadata: Message) -> None:
     prefix = "Programming Language :: Python :: 3."
     declared = {name.removeprefix(prefix) for name in metadata.get_all("Classifier") or [] if name.startswith(prefix)}
-    assert declared == {"11"}
+    assert declared == {"11", "12", "13"}
     assert metadata["Requires-Python"] == ">=3.11"
 
 

@@ -16,13 +16,13 @@ import pinecone_embed_async.emulator
 from pinecone_embed_async import EmbedError
 from pinecone_embed_async.emulator import Emulator
 from tests.index import Index
-from tests.pages import BLOCK, DOCS, JOBS_TO_INDEX, PAGES, RAY, ROOT, TABLES, TUTORIAL, blocks_of
+from tests.pages import BLOCK, DOCS, FASTAPI, JOBS_TO_INDEX, PAGES, RAY, ROOT, TABLES, TUTORIAL, blocks_of
 from tests.processes import environment_of, run_program
 
 BLOCKS = [
     pytest.param(block, id=f"{path.name}-{number}")
     for path in PAGES
-    if path not in {TUTORIAL, JOBS_TO_INDEX, TABLES}
+    if path not in {TUTORIAL, JOBS_TO_INDEX, TABLES, FASTAPI}
     for number, block in enumerate(blocks_of(path.read_text()))
     if RAY not in block
 ]
@@ -94,6 +94,7 @@ def test_the_reference_says_what_its_examples_begin_with() -> None:
     assert all(f"`{line.strip()}`" in said for line in OPENING.splitlines() if "import *" in line or "Client" in line)
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="from 3.13 on `python -m asyncio` reads lines from a terminal only")
 async def test_the_tutorial_prints_what_it_says_when_it_is_copied_line_by_line(tmp_path: Path) -> None:
     blocks = BLOCK.findall(TUTORIAL.read_text())
     lines = "".join(code for language, code in blocks if language == "python")

@@ -13,6 +13,7 @@ OPTIONAL = (
     "IPython",
     "langchain_core",
     "langchain",
+    "llama_index",
     "opentelemetry",
     "pandas",
     "pinecone",

@@ -100,6 +100,7 @@ async def test_a_call_and_its_requests_begin_and_end(emulator: Emulator) -> None
     ends = [event for event in hook if isinstance(event, Finished) and isinstance(event.subject, ObservedRequest)]
     assert sum(event.tokens for event in ends) == result.usage.total_tokens
     assert [(event.embedded, event.attempts, event.backed_off) for event in ends] == [(2, 1, 0.0), (1, 1, 0.0)]
+    assert [event.response_model for event in ends] == [E5, E5]
     assert 0 < ends[0].seconds <= end.seconds
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._calls.runtime import Runtime
     from pinecone_embed_async._calls.scheduler import Scheduler
     from pinecone_embed_async._calls.single_results import SingleResults
+    from pinecone_embed_async._errors import DeadlineExceededError
     from pinecone_embed_async._inputs import Input
     from pinecone_embed_async._options import CallOptions
     from pinecone_embed_async._telemetry import ObservedCall
@@ -88,11 +89,22 @@ class _SingleCall:
             return SparseVector(found.sparse.indices.copy(), found.sparse.values.copy())
         return None
 
+    def _too_late(self) -> DeadlineExceededError | None:
+        """The error of this call if it surely cannot be sent before its deadline."""
+        engine, parameters, deadline = self._runtime.engine, self._options.parameters, self._options.deadline
+        if deadline is None:
+            return None
+        certain = parameters.limits.current.certain_tokens_of(self._text)
+        return engine.gate.too_late(engine.key(parameters.values), certain, deadline)
+
     async def join(self) -> NDArray[np.float32] | SparseVector:
         """Embed the text in a request shared with other calls."""
         # The client may have been closed while the text was looked up.
         self._runtime.check_open()
         options = self._options
+        late = self._too_late()
+        if late is not None:
+            raise late
         outcome = await self._runtime.single_calls().call(
             self._text,
             key=self._key,

@@ -33,10 +33,11 @@ if TYPE_CHECKING:
     from pinecone_embed_async._calls.batches import StreamBatches
     from pinecone_embed_async._calls.result_builder import ResultBuilder
     from pinecone_embed_async._calls.scheduler import ProgressReporter
+    from pinecone_embed_async._errors import DeadlineExceededError
     from pinecone_embed_async._inputs import Input
     from pinecone_embed_async._options import CallArguments, CallOptions, ClientOptions, Parameters
     from pinecone_embed_async._planning import Estimate, PendingInputs
-    from pinecone_embed_async._sending import ObservedCalls
+    from pinecone_embed_async._sending import Callers
     from pinecone_embed_async._telemetry import ObservableCall, Operation
     from pinecone_embed_async._wire import ModelInfo
 
@@ -245,7 +246,7 @@ class Runtime:
         self,
         planner: RequestPlanner,
         options: CallOptions,
-        observed: ObservedCalls,
+        callers: Callers,
         deadline: float | None,
         *,
         progress: ProgressReporter | None = None,
@@ -256,7 +257,7 @@ class Runtime:
         Args:
             planner: plans the requests.
             options: options of the call.
-            observed: the calls that the requests are sent for.
+            callers: the calls that the requests are sent for.
             deadline: deadline of the requests, by the clock; `None` for none.
             progress: reports the progress.
             window: maximum number of requests under way.
@@ -268,7 +269,7 @@ class Runtime:
             parameters.limits,
             deadline=deadline,
             priority=options.priority,
-            observed=observed,
+            callers=callers,
         )
         return Scheduler(
             planner,
@@ -383,6 +384,15 @@ class CallObserver:
     def calls(self) -> tuple[ObservedCall, ...]:
         """This call alone; none without hooks."""
         return () if self.subject is None else (self.subject,)
+
+    @property
+    def next_deadline(self) -> float | None:
+        """Its deadline, by the clock; `None` for none."""
+        return self._options.deadline
+
+    def come_too_late(self, until: float, error: DeadlineExceededError) -> bool:  # noqa: ARG002 - as `Callers` has it
+        """Whether it ends, because its deadline is not after `until`."""
+        return self._options.deadline is not None and self._options.deadline <= until
 
     def totals(self, is_well: bool) -> dict[str, int]:  # noqa: ARG002, FBT001 - as `ObservableCall` has it
         """The totals reported to the hooks."""

@@ -191,6 +191,10 @@ class Scheduler:
         self.changes.set()
         self.report()
 
+    def out_of_time(self, message: str) -> DeadlineExceededError:
+        """See `Sender.out_of_time`."""
+        return self._sender.out_of_time(message)
+
     def stop(self, error: EmbedError) -> None:
         """End the job: nothing more is sent, and requests in flight get the grace period."""
         self._planner.end(error)
@@ -277,6 +281,10 @@ class Scheduler:
             least_tokens = planner.least_tokens(ahead)
             try:
                 permit = await self._sender.permit(ahead)
+            except DeadlineExceededError as late:
+                self._come_too_late(late.with_traceback(None))
+                await asyncio.sleep(0)
+                continue
             except Exception as fault:  # noqa: BLE001 - it concerns this request alone
                 self._fail_next(fault.with_traceback(None) if isinstance(fault, EmbedError) else unexpected_error(fault))
                 # Many requests in a row may fail like this.
@@ -292,6 +300,13 @@ class Scheduler:
                 return request, permit
             permit.give_back()
         return None
+
+    def _come_too_late(self, error: DeadlineExceededError) -> None:
+        """End the job, as nothing can be sent before its deadline; while a stream looks inputs up, only the next request."""
+        if self._cache is not None and self._helpers:
+            self._fail_next(error)
+        else:
+            self.stop(error)
 
     def _fail_next(self, error: EmbedError) -> None:
         """Fail the next request, for which there is no permit, or only its first input if the error is about that."""
@@ -347,6 +362,8 @@ class Scheduler:
             self._planner.cut(request, 0)
             self.fill()
             return too_large.with_traceback(None)
+        except DeadlineExceededError as late:
+            return request.out_of_time(late.message, late.retry_after)
         except ConfigurationError as unusable:
             return unusable.with_traceback(None)
         try:
@@ -394,7 +411,7 @@ class Scheduler:
     def _expire(self) -> None:
         self._timer = None
         self._is_winding_down = True
-        self._planner.end(DeadlineExceededError("the deadline of the call passed before all inputs were embedded"))
+        self._planner.end(self.out_of_time("the deadline of the call passed before all inputs were embedded"))
         for place in self._under_way:
             self._abandon(place)
         self.report()
@@ -414,7 +431,7 @@ class Scheduler:
             # Without an attempt its inputs stay not tried.
             return
         if isinstance(error, DeadlineExceededError):
-            error = request.out_of_time("the deadline of the call passed before the answer came")
+            error = request.out_of_time(error.message, error.retry_after)
         elif request.last_error is not None:
             error = request.last_error
         self._planner.abandoned(request, error)

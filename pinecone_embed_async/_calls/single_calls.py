@@ -182,9 +182,9 @@ class SingleCalls:
             waiter.settle(DeadlineExceededError("the deadline of the call passed before its request was sent"))
             return
         request = sent.scheduler.request_of(sent.results.position_of(waiter))
-        error = DeadlineExceededError("the deadline of the call passed before it was embedded")
+        error = sent.scheduler.out_of_time("the deadline of the call passed before it was embedded")
         if request is not None:
-            error = request.out_of_time("the deadline of the call passed before the answer came")
+            error = request.out_of_time("the deadline of the call passed before the answer came", error.retry_after)
         sent.results.timed_out(waiter, error)
 
     async def _leave(self, waiter: Waiter) -> None:

@@ -13,9 +13,10 @@ from pinecone_embed_async._errors import ApiError, EmbedError, Failure, unexpect
 from pinecone_embed_async._results import SparseVector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pinecone_embed_async._calls.coalescer import JoinedCounts, SharedRequest, Waiter
+    from pinecone_embed_async._errors import DeadlineExceededError
     from pinecone_embed_async._planning import PlannedRequest
     from pinecone_embed_async._results import Dimension
     from pinecone_embed_async._telemetry import ObservedCall
@@ -49,8 +50,23 @@ class SingleResults(ResultBuilder):
     @property
     def calls(self) -> tuple[ObservedCall, ...]:
         """The calls that still wait, as the hooks know them."""
-        waiters = (waiter for sharing in self._waiters for waiter in sharing if waiter.outcome is None)
-        return tuple(waiter.call for waiter in waiters if waiter.call is not None)
+        return tuple(waiter.call for waiter in self._waiting() if waiter.call is not None)
+
+    @property
+    def next_deadline(self) -> float | None:
+        """The earliest deadline of the calls that still wait, by the clock; `None` if none of them has one."""
+        return min((waiter.deadline for waiter in self._waiting() if waiter.deadline is not None), default=None)
+
+    def come_too_late(self, until: float, error: DeadlineExceededError) -> bool:
+        """End the calls whose deadline is not after `until`; returns whether none is left."""
+        for position, waiters in enumerate(self._waiters):
+            for waiter in waiters:
+                if waiter.deadline is not None and waiter.deadline <= until:
+                    waiter.settle(own_error(error, position, is_failure=error.attempts > 0))
+        return next(self._waiting(), None) is None
+
+    def _waiting(self) -> Iterator[Waiter]:
+        return (waiter for sharing in self._waiters for waiter in sharing if waiter.outcome is None)
 
     def embedded(self, request: PlannedRequest) -> None:
         """Deliver the rows of an answered request."""
@@ -118,7 +134,8 @@ def own_error(error: EmbedError, position: int, *, is_failure: bool) -> EmbedErr
     """
     own = copy.copy(error)
     own.partial = own.batch = None
-    own.__cause__ = copy.copy(error.__cause__)
+    cause = error.__cause__
+    own.__cause__ = own_error(cause, position, is_failure=False) if isinstance(cause, EmbedError) else copy.copy(cause)
     own.args = (_renumbered(error.message, position), *error.args[1:])
     own.failures = (Failure((0,), own),) if is_failure else ()
     if isinstance(own, ApiError):

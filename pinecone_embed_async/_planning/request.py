@@ -50,6 +50,10 @@ class RequestLimits(NamedTuple):
         """Estimated tokens of an input of `size` UTF-8 bytes."""
         return estimate_tokens(size, self.sequence_length, self.bytes_per_token)
 
+    def certain_tokens_of(self, text: str) -> int:
+        """Tokens that an input has at least, whatever its language."""
+        return estimate_tokens(utf8_length(text), self.sequence_length, max(MOST_BYTES_PER_TOKEN, self.bytes_per_token))
+
 
 class Load:
     """Running totals of the texts gathered for one request.
@@ -149,15 +153,17 @@ class Attempts(msgspec.Struct, eq=False, kw_only=True):
         if self.first_sent is None:
             self.first_sent = now
 
-    def out_of_time(self, message: str) -> DeadlineExceededError:
+    def out_of_time(self, message: str, retry_after: float | None) -> DeadlineExceededError:
         """The error of a request that was not answered by the deadline of the call.
 
         Args:
-            message: what happened; the error of the last attempt is appended.
+            message: what happened; the error of the last attempt is appended, and is the cause.
+            retry_after: seconds until the service is asked again at the earliest; `None` if not known.
         """
         if self.last_error is not None:
             message = f"{message}; the last attempt met {type(self.last_error).__name__}: {self.last_error}"
-        error = DeadlineExceededError(message)
+        error = DeadlineExceededError(message, retry_after=retry_after)
+        error.__cause__ = self.last_error
         error.attempts = self.attempts
         return error
 
@@ -257,8 +263,7 @@ class PlannedRequest(Attempts):
 
     def certain_tokens(self, limits: RequestLimits) -> int:
         """Tokens that its first input has at least, whatever its language."""
-        most = max(MOST_BYTES_PER_TOKEN, limits.bytes_per_token)
-        return estimate_tokens(utf8_length(self.texts[0]), limits.sequence_length, most)
+        return limits.certain_tokens_of(self.texts[0])
 
     def cut(self, tokens: int, limits: RequestLimits) -> PlannedRequest | None:
         """Keep as many of its first inputs as have at most `tokens` together, and at least one.

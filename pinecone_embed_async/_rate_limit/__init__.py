@@ -6,6 +6,7 @@ from pinecone_embed_async._rate_limit.gate import RateLimitGate
 from pinecone_embed_async._rate_limit.limiter import Limiter
 from pinecone_embed_async._rate_limit.permit import Flow, Permit, PermitRequest
 from pinecone_embed_async._rate_limit.quota import (
+    Key,
     LimiterOptions,
     PlanName,
     Priority,
@@ -25,6 +26,7 @@ __all__ = [
     "Backoff",
     "ConcurrencyLimiter",
     "Flow",
+    "Key",
     "LimitKind",
     "Limiter",
     "LimiterOptions",

@@ -33,12 +33,14 @@ class Budget(msgspec.Struct, eq=False):
         demand: demand of interactive calls.
         waiting: number of requests waiting for a permit.
         permits: the last permits granted: time and flow.
+        rejection: message of the rejection that began the last pause; empty before.
     """
 
     limit: TokenLimit
     demand: Demand
     waiting: int = 0
     permits: deque[tuple[float, Flow]] = msgspec.field(default_factory=lambda: deque(maxlen=PERMITS_KEPT))
+    rejection: str = ""
 
     def is_idle(self, now: float) -> bool:
         """Whether it can be dropped at no cost but what was learned: nothing would be lost or sent too early."""

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 import msgspec
 
 from pinecone_embed_async._checks import short
-from pinecone_embed_async._errors import ConfigurationError
+from pinecone_embed_async._errors import ConfigurationError, DeadlineExceededError
 from pinecone_embed_async._foreign import Neighbour
 from pinecone_embed_async._log import logger
+from pinecone_embed_async._rate_limit.known_pause import KnownPause
 from pinecone_embed_async._rate_limit.limiter import Limiter
 from pinecone_embed_async._rate_limit.permit import Flow, Permit, PermitRequest
 from pinecone_embed_async._rate_limit.quota import QuotaDemand, QuotaGrant, QuotaOutcome
@@ -92,15 +93,29 @@ class RateLimitGate:
         with self._locked():
             return self._limiter.waiting(concurrencies)
 
-    def request(self, flow: Flow, want: int, least: int) -> PermitRequest:
+    def request(
+        self,
+        flow: Flow,
+        want: int,
+        least: int,
+        *,
+        deadline: float | None = None,
+        within: float | None = None,
+        certain: int = 0,
+    ) -> PermitRequest:
         """Request a permit; unless it was granted at once, `wait` must be awaited next.
 
         Args:
             flow: the flow of the request.
             want: tokens of the whole request.
             least: tokens of the smallest request that can be cut off it.
+            deadline: clock time from which on a permit is of no use; `None` for none.
+            within: the same, as seconds from now.
+            certain: tokens that the smallest request has at least, however wrong the estimates are.
         """
-        request = PermitRequest(flow, want, least, self)
+        if within is not None:
+            deadline = self._clock.time() + within
+        request = PermitRequest(flow, want, least, self, math.inf if deadline is None else deadline, certain)
         if self._backend is None or flow.key is None:
             self.change(lambda limiter, now: self._join(request, limiter, now))
             if request.permit is not None and request.future is not None:
@@ -118,6 +133,7 @@ class RateLimitGate:
         Raises:
             asyncio.CancelledError: the caller was cancelled; it then has no permit.
             ConfigurationError: the quota back end failed.
+            DeadlineExceededError: there surely is no permit before the deadline.
         """
         try:
             if self._backend is not None and request.flow.key is not None:
@@ -136,6 +152,10 @@ class RateLimitGate:
             if request.grant is not None:
                 self.settle(request.grant, QuotaOutcome("unused", 0))
             raise
+        if request.pause is not None:
+            if request.grant is not None:
+                self.settle(request.grant, QuotaOutcome("unused", 0))
+            raise request.pause.error(self._clock.time())
         if request.permit is None:
             raise RuntimeError("a request was woken without a permit")
         return request.permit
@@ -159,7 +179,7 @@ class RateLimitGate:
     def rejected(self, permit: Permit, message: str, backoff: Backoff) -> float | None:
         """End a permit; see `Permit`."""
         if permit.grant is None:
-            return self.change(lambda limiter, now: limiter.rejected(permit, named_limit(message), backoff, now))
+            return self.change(lambda limiter, now: limiter.rejected(permit, named_limit(message), backoff, now, message))
         # The quota back end decides about pauses.
         self.change(lambda limiter, now: limiter.failed(permit, now, is_overload=False))
         self._settle(permit, "rejected", permit.tokens, message, backoff.retry_after)
@@ -214,6 +234,20 @@ class RateLimitGate:
         with self._locked():
             return self._limiter.pause_left(key, self._clock.time())
 
+    def known_pause(self, key: Key | None) -> KnownPause:
+        """The pause of requests with this key after a rejection, perhaps a past one."""
+        with self._locked():
+            return self._limiter.known_pause(key, self._clock.time())
+
+    def too_late(self, key: Key | None, certain: int, deadline: float | None) -> DeadlineExceededError | None:
+        """The error of a request of at least so many tokens that surely gets no permit before its deadline, if it is one."""
+        if deadline is None:
+            return None
+        now = self._clock.time()
+        with self._locked():
+            pause = self._limiter.known_pause(key, now, certain)
+        return pause.error(now) if pause.until > now and pause.until >= deadline else None
+
     def wait_left(self, key: Key | None) -> float:
         """Seconds until a request with this key may be sent at the earliest, by pauses and request limits."""
         with self._locked():
@@ -241,7 +275,8 @@ class RateLimitGate:
         flow, want = request.flow, request.want
         # Not its id, which another flow may get once this one is gone.
         flow.name = flow.name or f"{self._name}-{next(self._numbers)}"
-        demand = QuotaDemand(*key, want, min(request.least, want), flow.priority, flow.name)
+        within = None if math.isinf(request.deadline) else max(0.0, request.deadline - self._clock.time())
+        demand = QuotaDemand(*key, want, min(request.least, want), flow.priority, flow.name, within)
 
         async def acquire() -> QuotaGrant:
             return await backend.acquire(demand)
@@ -249,6 +284,9 @@ class RateLimitGate:
         try:
             grant = await self._neighbour.ask(acquire(), late=self)
         except Exception as error:
+            if within is not None and isinstance(error, DeadlineExceededError):
+                request.pause = KnownPause(max(request.deadline, self._clock.time() + (error.retry_after or 0.0)))
+                raise
             raise ConfigurationError(f"the quota that was passed failed: {type(error).__name__}: {error}") from error
         if not _is_grant(grant):
             got = f"tokens={short(grant.tokens)}" if isinstance(grant, QuotaGrant) else f"a {type(grant).__name__}"
@@ -273,7 +311,7 @@ class RateLimitGate:
 
     def _join(self, request: PermitRequest, limiter: Limiter, now: float) -> None:
         limiter.enqueue(request, now)
-        if request.permit is None:
+        if request.permit is None and request.pause is None:
             loop = asyncio.get_running_loop()
             request.future = loop.create_future()
             self._loops.setdefault(loop, _LoopWaits()).requests.add(request)

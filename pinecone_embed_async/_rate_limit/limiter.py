@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pinecone_embed_async._rate_limit.budgets import KEYS_KEPT, Budget, Budgets
 from pinecone_embed_async._rate_limit.fair_queue import FairQueue, Head
 from pinecone_embed_async._rate_limit.forecast import KEPT_AT_MOST
+from pinecone_embed_async._rate_limit.known_pause import KnownPause
 from pinecone_embed_async._rate_limit.permit import Flow, Permit, PermitRequest
 from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit
 from pinecone_embed_async._rate_limit.request_limit import RequestLimit
@@ -38,7 +39,7 @@ class Limiter:
         options: the known figures of the quota.
 
     Attributes:
-        granted: requests that have been granted their permits, until whoever wakes them takes them out.
+        granted: requests that have been granted their permits, or were dismissed, until whoever wakes them takes them out.
         next_at: when a permit may next be granted if nothing happens before; infinite if that takes responses.
     """
 
@@ -67,8 +68,11 @@ class Limiter:
         return sum(request.flow.concurrency in concurrencies for request in self._queue)
 
     def enqueue(self, request: PermitRequest, now: float) -> None:
-        """Queue a request; its permit may be granted at once."""
+        """Queue a request; its permit may be granted at once. It is dismissed if it surely comes too late."""
         flow, key = request.flow, request.key
+        request.pause = self._pause_of(request, now)
+        if request.pause is not None:
+            return
         flow.concurrency.asked(flow.priority, now)
         if key is not None:
             budget = self._budgets.touch(key, now)
@@ -181,7 +185,9 @@ class Limiter:
             self.tokens(permit.key).failed(permit, permit.tokens, now)
         self.dispatch(now)
 
-    def rejected(self, permit: Permit, named: NamedLimit | None, backoff: Backoff, now: float) -> float | None:
+    def rejected(
+        self, permit: Permit, named: NamedLimit | None, backoff: Backoff, now: float, message: str = ""
+    ) -> float | None:
         """Record that the service rejected a request because of a limit, and so did not count it.
 
         Args:
@@ -189,6 +195,7 @@ class Limiter:
             named: the limit named in the rejection.
             backoff: how long to pause by the number of bursts of rejections without an acceptance.
             now: the time.
+            message: the rejection's message, for the errors of those that do not wait for the end of the pause.
 
         Returns:
             Seconds of the pause that this rejection starts; `None` if it starts none or one is in progress.
@@ -197,28 +204,56 @@ class Limiter:
             return None
         was_paused = self.pause_left(permit.key, now) > 0
         self._count_request(now)
-        limit = None if permit.key is None else self.tokens(permit.key)
-        if limit is not None and (named is None or named.kind is LimitKind.TOKENS):
-            limit.rejected(permit, None if named is None else named.limit, backoff, now)
-            paused_until = limit.paused_until
+        budget = None if permit.key is None else self._budgets[permit.key]
+        if budget is not None and (named is None or named.kind is LimitKind.TOKENS):
+            before = budget.limit.paused_until
+            budget.limit.rejected(permit, None if named is None else named.limit, backoff, now)
+            paused_until = budget.limit.paused_until
+            if paused_until > before:
+                budget.rejection = message
         else:
-            if limit is not None:
-                limit.failed(permit, 0, now)
+            if budget is not None:
+                budget.limit.failed(permit, 0, now)
             kind, figure = (None, None) if named is None else (named.kind, named.limit)
             requests = self._minute if kind is LimitKind.REQUESTS_PER_MINUTE else self._second
+            before = requests.paused_until
             requests.rejected(None if kind is LimitKind.TOKENS else figure, backoff.seconds(1), now)
             permit.flow.concurrency.overloaded(permit.at, now)
             paused_until = requests.paused_until
+            if paused_until > before:
+                requests.rejection = message
+        if paused_until > before:
+            for request in [*self._queue]:
+                self._dismiss_if_late(request, now)
         self.dispatch(now)
         return None if was_paused or paused_until <= now else paused_until - now
 
     def pause_left(self, key: Key | None, now: float) -> float:
         """Remaining seconds of the pause of requests with this key after a rejection."""
-        until = max(self._second.paused_until, self._minute.paused_until)
+        return max(0.0, self.known_pause(key, now).until - now)
+
+    def known_pause(self, key: Key | None, now: float, certain: int = 0) -> KnownPause:
+        """The pause of requests with this key after a rejection; with `certain` also until given limits have room.
+
+        Args:
+            key: model and input type.
+            now: the time.
+            certain: tokens that the request has at least; 0 for pauses alone.
+        """
         budget = None if key is None else self._budgets.get(key)
+        pauses = [(limit.paused_until, limit.rejection) for limit in (self._second, self._minute)]
         if budget is not None:
-            until = max(until, budget.limit.paused_until)
-        return max(0.0, until - now)
+            pauses.append((budget.limit.paused_until, budget.rejection))
+        until, rejection = max(pauses)
+        if certain > 0:
+            full = max(self._second.full_until(now), self._minute.full_until(now))
+            given = None if key is None else self._options.tokens(key)
+            # A request may exceed a lower limit that a rejection named, to probe it, and with that the given one.
+            if budget is not None and given is not None and budget.limit.known >= given:
+                full = max(full, budget.limit.window.full_until(certain, given, now))
+            if full > until:
+                return KnownPause(full)
+        return KnownPause(until, rejection)
 
     def wait_left(self, key: Key | None, now: float) -> float:
         """Seconds until the next request with this key may be sent at the earliest, by pauses and request limits."""
@@ -268,7 +303,8 @@ class Limiter:
                 self._grant(head.request, room, now)
                 self._queue.serve(heads, place, room, now)
                 return True
-        return False
+        # Not `any`: of all of them.
+        return True in [self._dismiss_if_late(head.request, now) for head in heads]
 
     def _room(self, head: Head, requests_at: float, now: float) -> int | None:
         """The tokens that the request next in line may have; `None` if it has to wait."""
@@ -346,6 +382,22 @@ class Limiter:
         request.permit = Permit(flow, key, tokens, now, is_probe, request.gate, request.grant)
         self._open.add(request.permit)
         self.granted.append(request)
+
+    def _pause_of(self, request: PermitRequest, now: float) -> KnownPause | None:
+        """The pause in which the deadline of a request comes; `None` if it may get a permit in time."""
+        if math.isinf(request.deadline):
+            return None
+        pause = self.known_pause(request.key, now, max(1, request.certain))
+        return pause if pause.until > now and pause.until >= request.deadline else None
+
+    def _dismiss_if_late(self, request: PermitRequest, now: float) -> bool:
+        """Remove a request that surely gets no permit before its deadline; returns whether it is one."""
+        request.pause = self._pause_of(request, now)
+        if request.pause is None:
+            return False
+        self._remove(request)
+        self.granted.append(request)
+        return True
 
     def _remove(self, request: PermitRequest) -> None:
         """Remove a request from the queue if it waits there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     from pinecone_embed_async._rate_limit.backoff import Backoff
     from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter
+    from pinecone_embed_async._rate_limit.known_pause import KnownPause
     from pinecone_embed_async._rate_limit.quota import Key, Priority, QuotaGrant
 
 
@@ -59,18 +61,24 @@ class PermitRequest(msgspec.Struct, eq=False):
         want: estimated tokens of the whole request.
         least: tokens of the smallest request that can be cut off it.
         gate: the gate that it waits at.
+        deadline: time from which on a permit is of no use.
+        certain: tokens that the smallest request has at least, however wrong the estimates are.
         grant: the quota back end's grant; its tokens then count there.
-        future: resolved once it has its permit; `None` if nobody waits for that.
+        future: resolved once it has its permit, or is dismissed; `None` if nobody waits for that.
         permit: its permit; `None` before.
+        pause: why it was dismissed: it surely gets no permit before its deadline; `None` if it was not.
     """
 
     flow: Flow
     want: int
     least: int
     gate: PermitGate
+    deadline: float = math.inf
+    certain: int = 0
     grant: QuotaGrant | None = None
     future: asyncio.Future[None] | None = None
     permit: Permit | None = None
+    pause: KnownPause | None = None
 
     @property
     def key(self) -> Key | None:

@@ -123,10 +123,12 @@ class QuotaDemand:
         least: tokens of the smallest request that can be cut off it.
         priority: interactive requests go before bulk ones.
         flow: requests of one flow are served in their order; flows share evenly.
+        within: seconds after which a grant is of no use; `None` for no end. A back end that knows of a pause which outlasts
+            them may raise a `DeadlineExceededError` with the `retry_after` of that pause.
 
     Raises:
         ConfigurationError: the tokens are not integers from 1, the smallest part is larger than the whole, the priority is
-            unknown, or the flow cannot be hashed.
+            unknown, the flow cannot be hashed, or `within` is not a number of seconds from 0.
     """
 
     model: str
@@ -135,6 +137,7 @@ class QuotaDemand:
     least: int
     priority: Priority = "bulk"
     flow: Hashable = None
+    within: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("model", "input_type"):
@@ -148,6 +151,8 @@ class QuotaDemand:
             hash(self.flow)
         except TypeError:
             raise ConfigurationError(f"flow must be hashable, such as a text, got {type(self.flow).__name__}") from None
+        if self.within is not None:
+            object.__setattr__(self, "within", _checks.seconds("within", self.within, may_be_0=True))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -199,6 +204,7 @@ class QuotaBackend(Protocol):
 
         Raises:
             asyncio.CancelledError: the caller was cancelled; it then has no grant.
+            DeadlineExceededError: there surely is none `within` the time that the demand gives; it need not find out.
         """
 
     def settle(self, grant: QuotaGrant, outcome: QuotaOutcome) -> None:

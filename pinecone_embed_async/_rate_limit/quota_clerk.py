@@ -19,6 +19,7 @@ import msgspec
 from pinecone_embed_async._errors import ClosedError, ConfigurationError
 from pinecone_embed_async._log import logger
 from pinecone_embed_async._rate_limit.gate import warn_of_guess
+from pinecone_embed_async._rate_limit.lock_file import boot_time
 from pinecone_embed_async._rate_limit.quota_file import QuotaFile
 from pinecone_embed_async._rate_limit.quota_ledger import Ask, End, Entry
 
@@ -54,14 +55,16 @@ class Wait:
     Attributes:
         number: the number of the request in this process.
         ask: what is asked for; `None` for the statistics.
+        deadline: time from which on a permit is of no use, by `boot_time`.
         future: gets the tokens granted, or the statistics.
     """
 
-    __slots__ = ("ask", "future", "number")
+    __slots__ = ("ask", "deadline", "future", "number")
 
-    def __init__(self, number: int, ask: Ask | None = None) -> None:
+    def __init__(self, number: int, ask: Ask | None = None, within: float | None = None) -> None:
         self.number = number
         self.ask = ask
+        self.deadline = math.inf if within is None else boot_time() + within
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     def resolve(self, value: object) -> bool:
@@ -143,7 +146,7 @@ class QuotaClerk:
         number = next(self._numbers)
         asked = Ask(number, demand.model, demand.input_type, demand.tokens, demand.least, demand.priority, flow)
         _check_writable("demand", asked)
-        return self._waiting(Wait(number, asked))
+        return self._waiting(Wait(number, asked, demand.within))
 
     def look(self) -> Wait:
         """Ask for the statistics. Must be called in an event loop."""
@@ -248,9 +251,19 @@ class QuotaClerk:
                 file.catch_up()
             if file.is_due:
                 self._deliver(file.step(()))
+        self._dismiss_late(file)
         if self._looks:
             looks, self._looks = self._looks, []
             self._resolve(looks, file.statistics())
+
+    def _dismiss_late(self, file: QuotaFile) -> None:
+        """Fail those whose deadline comes before the end of a pause; the file is told with the next step."""
+        for wait in [wait for wait in self._waits.values() if not math.isinf(wait.deadline)]:
+            error = None if wait.ask is None else file.too_late((wait.ask.model, wait.ask.input_type), wait.deadline)
+            if error is not None:
+                del self._waits[wait.number]
+                self._unwritten.append(End(wait.number, "unused"))
+                self._resolve([wait], error)
 
     def _deliver(self, result: StepResult) -> None:
         for key, found in result.found:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from pinecone_embed_async._rate_limit.quota import PlanName, Quota
+    from pinecone_embed_async._errors import DeadlineExceededError
+    from pinecone_embed_async._rate_limit.quota import Key, PlanName, Quota
     from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
 
 APPLICATION_ID = int.from_bytes(b"PEQ\x01", "big")
@@ -123,6 +124,12 @@ class QuotaFile:
     def seconds_left(self) -> float:
         """Seconds until a permit may be granted if nothing happens before, from 0; infinite if that takes entries."""
         return math.inf if self._ledger is None else max(0.0, self._ledger.next_at - boot_time())
+
+    def too_late(self, key: Key, deadline: float) -> DeadlineExceededError | None:
+        """The error of a request that gets no permit before its deadline, by `boot_time`, if it is known to be one."""
+        now = boot_time()
+        pause = self.ledger.known_pause(key, now)
+        return pause.error(now) if pause.until > now and pause.until >= deadline else None
 
     def statistics(self) -> tuple[TokenStatistics, ...]:
         """Limits and usage of each model and input type, as of now."""

@@ -27,6 +27,7 @@ from pinecone_embed_async._rate_limit.shared_quota import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pinecone_embed_async._rate_limit.known_pause import KnownPause
     from pinecone_embed_async._rate_limit.quota import Key, Priority
     from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
 
@@ -177,6 +178,10 @@ class QuotaLedger:
     def has_untaken(self, member: int) -> bool:
         """Whether permits were granted to a member that it has not taken yet."""
         return member in self._untaken
+
+    def known_pause(self, key: Key, now: float) -> KnownPause:
+        """The pause of requests with this key after a rejection, perhaps a past one."""
+        return self._limiter.known_pause(key, now)
 
     def statistics(self, now: float) -> tuple[TokenStatistics, ...]:
         """Limits and usage of each model and input type with requests so far."""

@@ -21,9 +21,10 @@ class RequestLimit:
     Attributes:
         window: requests that count now.
         paused_until: end of the pause; nothing is sent before it.
+        rejection: message of the rejection that began the pause; empty before.
     """
 
-    __slots__ = ("_given", "_holds_for", "_holds_until", "_named", "paused_until", "window")
+    __slots__ = ("_given", "_holds_for", "_holds_until", "_named", "paused_until", "rejection", "window")
 
     def __init__(self, length: float, given: int | None) -> None:
         self.window = Window(length)
@@ -31,6 +32,7 @@ class RequestLimit:
         self._named = math.inf
         self._holds_for = 0.0
         self._holds_until = self.paused_until = -math.inf
+        self.rejection = ""
 
     def free_at(self, now: float) -> float:
         """The time at which one more request fits: at most `now` if it does already, infinite if it takes responses."""
@@ -38,6 +40,10 @@ class RequestLimit:
         if now < self._holds_until:
             free_at = max(free_at, min(self.window.fits_at(1, self._named, now), self._holds_until))
         return free_at
+
+    def full_until(self, now: float) -> float:
+        """Until when one more request surely exceeds the given limit; -infinity if it may fit."""
+        return self.window.full_until(1, self._given, now)
 
     def rejected(self, limit: int | None, pause: float, now: float) -> None:
         """Record a rejection, the limit that it named if any, and the seconds to pause."""

@@ -87,10 +87,11 @@ class SharedQuota:
 
         Raises:
             asyncio.CancelledError: the caller was cancelled; it then has no grant.
+            DeadlineExceededError: there surely is none `within` the time that the demand gives.
             ConfigurationError: `demand` is not a QuotaDemand.
         """
         _checks.instance("demand", demand, QuotaDemand)
-        request = self.gate.request(self._flow(demand), demand.tokens, demand.least)
+        request = self.gate.request(self._flow(demand), demand.tokens, demand.least, within=demand.within)
         permit = request.permit or await self.gate.wait(request)
         return QuotaGrant(permit.tokens, permit)
 

@@ -111,6 +111,16 @@ class Window:
                 return entry.end
         return math.inf
 
+    def full_until(self, amount: int, limit: float, now: float) -> float:
+        """Until when `amount` more surely exceeds `limit`, whatever becomes of what is reserved; -infinity if it may fit."""
+        self.used(now)
+        over, until = self.settled + amount - limit, -math.inf
+        for entry in self._log:
+            if over <= 0:
+                break
+            over, until = over - entry.amount, entry.end
+        return until
+
     def kept(self, forecast: Forecast, now: float) -> float:
         """The amount to keep free now so that forecast demand fits as it comes, given what comes free by then."""
         self.used(now)

@@ -1,7 +1,7 @@
 """Sending: attempts and retries, the transport interface, its aiohttp implementation, and a mock without sockets."""
 
 from pinecone_embed_async._sending.aiohttp_transport import AiohttpTransport, check_ssl_context
-from pinecone_embed_async._sending.attempts import ObservedCalls, Sender, get
+from pinecone_embed_async._sending.attempts import Callers, Sender, get
 from pinecone_embed_async._sending.decode_gate import DecodeGate
 from pinecone_embed_async._sending.discovery import Discovery
 from pinecone_embed_async._sending.endpoint import ApiKey, check_api_key, check_base_url, user_agent
@@ -14,6 +14,7 @@ from pinecone_embed_async._sending.transport import Transport, TransportRequest,
 __all__ = [
     "AiohttpTransport",
     "ApiKey",
+    "Callers",
     "DecodeGate",
     "Discovery",
     "Engine",
@@ -22,7 +23,6 @@ __all__ = [
     "MockTransport",
     "Network",
     "NetworkOptions",
-    "ObservedCalls",
     "RetryPolicy",
     "Sender",
     "Transport",

@@ -8,6 +8,7 @@ import msgspec
 
 from pinecone_embed_async._errors import (
     ConfigurationError,
+    DeadlineExceededError,
     EmbedError,
     InputError,
     NotFoundError,
@@ -84,12 +85,19 @@ async def get(engine: Engine, path: str, query: Mapping[str, str], *, is_tried_o
     return bytes(body.content)
 
 
-class ObservedCalls(Protocol):
+class Callers(Protocol):
     """The calls that requests are sent for."""
 
     @property
     def calls(self) -> tuple[ObservedCall, ...]:
         """Those that have not ended, as the hooks know them."""
+
+    @property
+    def next_deadline(self) -> float | None:
+        """The earliest deadline of those that have not ended, by the clock; `None` if none of them has one."""
+
+    def come_too_late(self, until: float, error: DeadlineExceededError) -> bool:
+        """End the calls whose deadline is not after `until`; returns whether none is left."""
 
 
 class Sender:
@@ -101,7 +109,7 @@ class Sender:
         limits: what one request may hold.
         deadline: deadline of the whole call, by the clock; `None` for none.
         priority: priority of the call.
-        observed: the calls that the requests are sent for; `None` without hooks.
+        callers: the calls that the requests are sent for.
     """
 
     def __init__(
@@ -112,17 +120,17 @@ class Sender:
         *,
         deadline: float | None,
         priority: Priority,
-        observed: ObservedCalls | None = None,
+        callers: Callers,
     ) -> None:
         self._engine = engine
         self._parameters = parameters
         self._limits = limits
         self._deadline = deadline
         self._priority: Priority = priority
-        self._key = engine.options.model, str(parameters.get("input_type", ""))
+        self._key = engine.key(parameters)
         self._flow: Flow | None = None
         self._dispatcher = engine.options.dispatcher
-        self._observed = observed
+        self._callers = callers
         # A request is planned with its first permit, so until then it is the call that waits.
         self._waited = 0.0
 
@@ -136,6 +144,7 @@ class Sender:
         Raises:
             InputError: the first input has more tokens than the whole quota.
             ConfigurationError: the session passed to the client, or the quota, cannot be used.
+            DeadlineExceededError: there surely is none before the deadline of the last caller.
         """
         if self._dispatcher is None:
             return await self._permit(request, None)
@@ -152,18 +161,29 @@ class Sender:
     async def _permit(self, request: PlannedRequest, observation: RequestObservation | None) -> Permit:
         gate, key, limits = self._engine.gate, self._key, self._limits.current
         state = await self._engine.network.open()
-        limit = gate.known_limit(key)
-        if limit is not None and request.certain_tokens(limits) > limit:
+        limit, certain = gate.known_limit(key), request.certain_tokens(limits)
+        if limit is not None and certain > limit:
             position = request.positions[0]
             raise InputError(
                 f"input {position} has about {request.least_tokens(limits)} tokens, and the quota allows {limit} in a whole"
                 " window, so it can never be sent: split it",
                 index=position,
             )
-        waiting = gate.request(self._flow_under(state.concurrency), request.tokens, request.least_tokens(limits))
-        if waiting.permit is not None:
-            return waiting.permit
-        return await gate.wait(waiting, None if self._dispatcher is None else observation or self)
+        flow, least = self._flow_under(state.concurrency), request.least_tokens(limits)
+        while True:
+            deadline = self._callers.next_deadline
+            waiting = gate.request(flow, request.tokens, least, deadline=deadline, certain=certain)
+            if waiting.permit is not None:
+                return waiting.permit
+            try:
+                return await gate.wait(waiting, None if self._dispatcher is None else observation or self)
+            except DeadlineExceededError as error:
+                if waiting.pause is None or self._callers.come_too_late(waiting.pause.until, error.with_traceback(None)):
+                    raise
+
+    def out_of_time(self, message: str) -> DeadlineExceededError:
+        """The error of a call whose deadline has passed, with what is known of how long it would still have to wait."""
+        return self._engine.gate.known_pause(self._key).error(self._engine.clock.time(), message)
 
     def _flow_under(self, concurrency: ConcurrencyLimiter) -> Flow:
         """The flow under a concurrency limiter; a new one if the client was reopened meanwhile."""
@@ -173,16 +193,16 @@ class Sender:
 
     def waiting(self, pause: float) -> None:
         """Report to the hooks that the next request has to wait for its permit."""
-        if self._dispatcher is not None and self._observed is not None:
-            for call in self._observed.calls:
+        if self._dispatcher is not None:
+            for call in self._callers.calls:
                 self._dispatcher.dispatch(Waiting(call, pause))
 
     def observe(self, request: PlannedRequest) -> RequestObservation | None:
         """Report a request that is about to be sent to the hooks; `None` without hooks."""
-        if self._dispatcher is None or self._observed is None:
+        if self._dispatcher is None:
             return None
         waited, self._waited = self._waited, 0.0
-        subject = ObservedRequest(self._observed.calls, len(request.texts), request.tokens, request.is_probe)
+        subject = ObservedRequest(self._callers.calls, len(request.texts), request.tokens, request.is_probe)
         return RequestObservation(self._dispatcher, self._engine.clock, subject, waited)
 
     def retrying(self, request: PlannedRequest, observation: RequestObservation | None) -> tenacity.AsyncRetrying:
@@ -282,11 +302,15 @@ class Sender:
                     counters.inputs += 0 if request.is_probe else len(request.texts)
                     counters.tokens += answer.total_tokens or 0
                     if observation is not None:
-                        observation.answered(answer.total_tokens)
+                        observation.answered(answer.total_tokens, self._named(answer.model, redactor))
                     request.results.answered(request, answer)
         if invalid is not None:
             return None, error_from_envelope(decoder.body(), redactor=redactor) or invalid
         return answer, None
+
+    def _named(self, model: str | None, redactor: Redactor) -> str | None:
+        """The model that an answer names, without secrets, for the hooks."""
+        return model if model in {None, self._engine.options.model} else redactor.clean(model)
 
 
 class _Decoding(msgspec.Struct, eq=False):

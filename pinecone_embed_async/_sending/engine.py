@@ -13,12 +13,13 @@ from pinecone_embed_async._sending.retry import FirstContact, RetryBudget, Verdi
 from pinecone_embed_async._wire import Redactor, choose_decoder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
     from pinecone_embed_async._clock import Clock
     from pinecone_embed_async._errors import EmbedError
     from pinecone_embed_async._planning import Attempts, PlannedRequest
-    from pinecone_embed_async._rate_limit import Permit, RateLimitGate
+    from pinecone_embed_async._rate_limit import Key, Permit, RateLimitGate
     from pinecone_embed_async._sending.retry import RetryPolicy
     from pinecone_embed_async._telemetry import HookDispatcher
     from pinecone_embed_async._wire import VectorType
@@ -74,6 +75,10 @@ class Engine:
     def waiting(self) -> int:
         """Requests waiting for a permit."""
         return self.gate.waiting(self.network.concurrencies)
+
+    def key(self, parameters: Mapping[str, Any]) -> Key:
+        """What requests with these parameters count for at the rate limiter."""
+        return self.options.model, str(parameters.get("input_type", ""))
 
     def learn_vector_type(self, vector_type: VectorType | None) -> None:
         """Set the vector type from another source than an answer, if it is unknown."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, cast
@@ -205,7 +206,13 @@ class Network:
     def abandon(self) -> None:
         """Drop all connections without the loop's help, for a client that was never closed."""
         for loop, state in self._states.copy().items():
-            if state.own is not None and state.process == os.getpid() and not loop.is_closed():
+            if state.own is None or state.process != os.getpid() or loop.is_closed():
+                continue
+            if loop.is_running() and loop is not asyncio._get_running_loop():  # noqa: SLF001 - the public one raises
+                # It runs in another thread, which alone may touch its connections; if it ends first, they end with it.
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(state.own.abandon)
+            else:
                 state.own.abandon()
         self._states.clear()
 

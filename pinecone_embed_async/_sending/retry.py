@@ -243,7 +243,10 @@ def final_error(
     if last is None or attempts.is_last or attempts.failures >= policy.max_attempts:
         return last
     if deadline is not None and now + wait >= deadline:
-        return attempts.out_of_time(f"it would be tried again in {wait:.1f} s, after the deadline of the call")
+        # A back-off of its own is no reason for others to wait.
+        is_asked = judge(last) is Verdict.WAIT or (isinstance(last, ApiError) and last.retry_after is not None)
+        message = f"it would be tried again in {wait:.1f} s, after the deadline of the call"
+        return attempts.out_of_time(message, wait if is_asked and wait > 0 else None)
     since = now if attempts.first_sent is None else attempts.first_sent
     if contact is not None and contact.is_unreached(last) and now + wait - since > UNREACHED_SECONDS:
         return last

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import tenacity
 
+from pinecone_embed_async._errors import RateLimitError
 from pinecone_embed_async._sending.retry import Verdict, final_error, record_failure
 
 if TYPE_CHECKING:
@@ -80,6 +81,9 @@ class RetryLoop:
             deadline=self._deadline,
             contact=self._engine.contact,
         )
+        if isinstance(self._final, RateLimitError):
+            # The client may wait longer than it was asked to, and mostly was not asked.
+            self._final.retry_after = max(self._final.retry_after or 0.0, call.upcoming_sleep) or None
         return self._final is not None
 
     def _count(self, call: tenacity.RetryCallState) -> None:

@@ -81,7 +81,7 @@ class SyncEmbedClient(Generic[EmbeddingsT]):
     ) -> None: ...
     def __init__(self, model: str, **options: Any) -> None:
         self._client: EmbedClient[Any] = EmbedClient(model, **options)
-        self._thread = OwnLoopThread("pinecone-embed")
+        self._thread = OwnLoopThread("pinecone-embed", self, self._client)
         self._is_closed = False
 
     def __repr__(self) -> str:
@@ -109,7 +109,7 @@ class SyncEmbedClient(Generic[EmbeddingsT]):
         """
         if not self._is_closed:
             self._is_closed = True
-            self._thread.close(self._client.aclose())
+            self._thread.close()
 
     def statistics(self) -> Statistics:
         """Counts since the client was created; may be called from any thread."""
@@ -199,7 +199,7 @@ class SyncEmbedClient(Generic[EmbeddingsT]):
         if not isinstance(source, AsyncIterable) and not options.get("in_thread"):
             own = CallersSource(source, options.get("max_delay", 0.5))
         given: Source[Any] = source if own is None else own.items()
-        return SyncEmbeddingStream(self._thread.get(), self._client.stream(given, **cast("Any", options)), own)
+        return SyncEmbeddingStream(self, self._thread.get(), self._client.stream(given, **cast("Any", options)), own)
 
     def estimate(self, inputs: Input | Iterable[Input], **options: Unpack[_options.EstimateArguments]) -> Estimate:
         """Estimate the cost of embedding `inputs`, without a request; as `EmbedClient.estimate`."""

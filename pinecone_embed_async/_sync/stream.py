@@ -40,10 +40,13 @@ class SyncEmbeddingStream(Generic[ItemT, EmbeddingsT]):
 
     def __init__(
         self,
+        client: object,
         thread: LoopThread,
         stream: AbstractAsyncContextManager[EmbeddingStream[ItemT, EmbeddingsT]],
         source: CallersSource | None,
     ) -> None:
+        # As long as the stream lives, the client does.
+        self._client = client
         self._thread = thread
         self._source = source
         # Pulls of the source, and each call that has ended.

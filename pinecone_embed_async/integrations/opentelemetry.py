@@ -3,8 +3,8 @@
 Names are those of the semantic conventions for generative AI, where these have any; this package's own begin with
 `pinecone.embed.`. No span, event or metric holds an input, a message of the service or the key.
 
-Source: "Semantic conventions for generative client AI spans" (Embeddings) and "... metrics" of the OpenTelemetry project, at
-status Development; "General attributes" for `server.address`, `server.port` and `error.type`, "HTTP" for the rest.
+Source: "Semantic conventions for generative AI client embeddings" in OpenTelemetry's repository semantic-conventions-genai,
+v0.1.0, at status Development; "Semantic conventions" 1.45 for `server.*`, `error.type` and `http.*`.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ SCOPE = "pinecone_embed_async"
 """The instrumentation scope of everything here."""
 
 DURATION_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
-"""Seconds. Source: `gen_ai.client.operation.duration` in the conventions."""
+"""Seconds. Source: `gen_ai.client.embeddings.duration` in the conventions."""
 
 TOKEN_BUCKETS = tuple(4**power for power in range(14))
-"""Tokens, 1 to 67,108,864. Source: `gen_ai.client.token.usage` in the conventions."""
+"""Tokens, 1 to 67,108,864. Source: `gen_ai.client.embeddings.operation.input_tokens` in the conventions."""
 
 
 class OpenTelemetryHook:
@@ -62,15 +62,15 @@ class OpenTelemetryHook:
         self._tracer = trace.get_tracer(SCOPE, __version__, tracer_provider)
         meter = metrics.get_meter(SCOPE, __version__, meter_provider)
         self._duration = meter.create_histogram(
-            "gen_ai.client.operation.duration",
+            "gen_ai.client.embeddings.duration",
             unit="s",
-            description="GenAI operation duration.",
+            description="GenAI client embeddings operation duration.",
             explicit_bucket_boundaries_advisory=DURATION_BUCKETS,
         )
         self._tokens = meter.create_histogram(
-            "gen_ai.client.token.usage",
+            "gen_ai.client.embeddings.operation.input_tokens",
             unit="{token}",
-            description="Number of input and output tokens used.",
+            description="The number of input tokens used per embeddings operation.",
             explicit_bucket_boundaries_advisory=TOKEN_BUCKETS,
         )
         self._retries = meter.create_counter(
@@ -83,6 +83,7 @@ class OpenTelemetryHook:
             explicit_bucket_boundaries_advisory=DURATION_BUCKETS,
         )
         self._spans: dict[ObservedCall | ObservedRequest, Span] = {}
+        self._answered: dict[ObservedCall, dict[str, str]] = {}
 
     def __repr__(self) -> str:
         """Show the number of open spans."""
@@ -141,8 +142,9 @@ class OpenTelemetryHook:
         self._spans[request].add_event("retry", attributes)
 
     def _end_call(self, event: Finished | Failed, call: ObservedCall) -> None:
-        span = self._spans.pop(call)
-        attributes = {
+        span, answered = self._spans.pop(call), self._answered.pop(call, {})
+        attributes: dict[str, Any] = {
+            **answered,
             "pinecone.embed.embedded": event.embedded,
             "pinecone.embed.failed": event.failed,
             "pinecone.embed.cached": event.cached,
@@ -151,11 +153,17 @@ class OpenTelemetryHook:
             # The request of a single text is shared: its tokens are on its own span.
             attributes |= {"gen_ai.usage.input_tokens": event.tokens, "pinecone.embed.requests": event.attempts}
         error = _end(span, event, attributes)
-        self._duration.record(event.seconds, {**_common(call), **error}, trace.set_span_in_context(span))
+        self._duration.record(event.seconds, {**_common(call), **answered, **error}, trace.set_span_in_context(span))
 
     def _end_request(self, event: Finished | Failed, request: ObservedRequest) -> None:
         span = self._spans.pop(request)
+        answered: dict[str, str] = {}
+        if event.response_model is not None:
+            answered["gen_ai.response.model"] = event.response_model
+            # A request ends before the calls that it answers; a caller may have left since.
+            self._answered.update({call: answered for call in request.calls if call in self._spans})
         attributes: dict[str, Any] = {
+            **answered,
             "pinecone.embed.tokens": event.tokens,
             "pinecone.embed.waited": event.waited,
             "pinecone.embed.backed_off": event.backed_off,
@@ -169,7 +177,7 @@ class OpenTelemetryHook:
             return
         common, context = _common(request.calls[0]), trace.set_span_in_context(span)
         if event.tokens:
-            self._tokens.record(event.tokens, {**common, "gen_ai.token.type": "input"}, context)
+            self._tokens.record(event.tokens, {**common, **answered}, context)
         for reason, seconds in (("limit", event.waited), ("backoff", event.backed_off)):
             if seconds:
                 self._waiting.record(seconds, {**common, "pinecone.embed.wait.reason": reason}, context)

@@ -431,6 +431,9 @@ class Service:
     async def permit(self, request: PlannedRequest, observation: None = None) -> Permit:
         return await self.permit_for(request)
 
+    def out_of_time(self, message: str) -> DeadlineExceededError:
+        return DeadlineExceededError(message)
+
     def observe(self, request: PlannedRequest) -> None:
         return None
 

@@ -11,14 +11,27 @@ import pytest
 from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_tests.integration_tests import EmbeddingsIntegrationTests
 from langchain_tests.unit_tests import EmbeddingsUnitTests
+from pydantic import SecretStr
 
-from pinecone_embed_async import AuthenticationError, ClosedError, ConfigurationError, RetryPolicy, SqliteCache
+from pinecone_embed_async import (
+    AuthenticationError,
+    ClosedError,
+    ConfigurationError,
+    EmbedError,
+    RetryPolicy,
+    SqliteCache,
+)
 from pinecone_embed_async.emulator import Emulator
-from pinecone_embed_async.integrations.langchain import AsyncPineconeEmbeddings
+from pinecone_embed_async.integrations.langchain import CURES, AsyncPineconeEmbeddings
 from pinecone_embed_async.integrations.pytest_plugin import LocalEmulator
 from tests.processes import run_program
+from tests.terminal import drawn_by
 
 E5 = "multilingual-e5-large"
+
+
+def made(**options: Any) -> AsyncPineconeEmbeddings:
+    return AsyncPineconeEmbeddings(**{"model": E5, **options})
 
 
 @pytest.fixture(autouse=True)
@@ -118,11 +131,92 @@ def test_input_types_may_be_others_or_none(local: LocalEmulator) -> None:
     ):
         assert usual.embed_query("a") == reversed_.embed_documents(["a"])[0]
         assert reversed_.embed_query("a") == usual.embed_documents(["a"])[0]
+    with pytest.raises(ConfigurationError, match="requires input_type"):
+        AsyncPineconeEmbeddings(E5, document_input_type=None)
+    with AsyncPineconeEmbeddings("no-types", document_input_type=None, query_input_type=None, look_up_model=False) as bare:
+        assert bare._query_parameters == bare._document_parameters == {}
+
+
+@pytest.mark.parametrize("name", ["pinecone_api_key", "api_key"])
+@pytest.mark.parametrize("wrapped", [str, SecretStr])
+def test_the_key_has_two_names_and_may_be_a_secret(local: LocalEmulator, name: str, wrapped: type[Any]) -> None:
+    with made(**{name: wrapped(local.api_key)}) as embeddings:
+        assert len(embeddings.embed_query("a")) == 1024
     with (
-        AsyncPineconeEmbeddings(E5, document_input_type=None, query_input_type=None) as bare,
-        pytest.raises(ConfigurationError, match="requires input_type"),
+        made(retry=RetryPolicy(max_attempts=1), **{name: wrapped("pcsk_wrong")}) as embeddings,
+        pytest.raises(AuthenticationError) as raised,
     ):
-        bare.embed_query("a")
+        embeddings.embed_query("a")
+    assert "pcsk_wrong" not in f"{raised.value!r}{embeddings!r}{vars(embeddings)}"
+
+
+@pytest.mark.parametrize("name", ["chunk_size", "batch_size", "max_batch_size"])
+def test_the_size_of_a_batch_has_three_names(local: LocalEmulator, name: str) -> None:
+    texts = [f"text number {number}" for number in range(10)]
+    with made(**{name: 4}) as embeddings:
+        rows = embeddings.embed_documents(texts)
+    assert local.statistics().requests == 3
+    # One for another service's limit is cut to this service's.
+    with made(**{name: 1000}) as embeddings:
+        assert embeddings.embed_documents(texts * 10) == rows * 10
+    assert local.statistics().requests == 5
+
+
+@pytest.mark.parametrize("name", ["dimension", "dimensions"])
+def test_so_has_the_dimension_and_one_that_a_model_has_anyway_is_taken(local: LocalEmulator, name: str) -> None:
+    with made(model="llama-text-embed-v2", **{name: 512}) as embeddings:
+        assert len(embeddings.embed_query("a")) == 512
+    with made(**{name: 1024}) as embeddings:
+        assert len(embeddings.embed_query("a")) == 1024
+    with pytest.raises(ConfigurationError, match="takes no dimension"):
+        made(**{name: 512})
+
+
+def test_parameters_of_documents_and_queries_are_those_of_langchain_pinecone(local: LocalEmulator) -> None:
+    params = {"input_type": "query", "truncate": "END"}
+    with (
+        AsyncPineconeEmbeddings(E5) as usual,
+        AsyncPineconeEmbeddings(E5, query_params=params, document_params=params) as given,
+        AsyncPineconeEmbeddings(E5, document_params={"truncate": "NONE"}) as strict,
+    ):
+        assert usual.embed_query("a") == given.embed_query("a") == given.embed_documents(["a"])[0]
+        assert strict.embed_documents(["a"]) == usual.embed_documents(["a"])
+        with pytest.raises(EmbedError):
+            strict.embed_documents(["word " * 5000])
+        assert len(strict.embed_query("word " * 5000)) == 1024
+
+
+@pytest.mark.parametrize("name", ["document_params", "query_params"])
+def test_parameters_that_cannot_work_are_refused_at_once(name: str) -> None:
+    for value in ({"truncate": "MIDDLE"}, {"input_type": "text"}, 5, ["input_type"]):
+        with pytest.raises(ConfigurationError):
+            made(api_key="k", **{name: value})
+
+
+def test_two_names_for_one_option_are_refused_without_its_value() -> None:
+    pairs = [("api_key", "pinecone_api_key"), ("chunk_size", "batch_size"), ("dimension", "dimensions")]
+    for first, second in pairs:
+        with pytest.raises(ConfigurationError, match=f"{first} and {second} are two names for one option") as raised:
+            made(**{first: "pcsk_value", second: "pcsk_value"})
+        assert "pcsk" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", CURES)
+def test_what_could_mean_several_things_is_refused_with_a_cure(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name} is no option of AsyncPineconeEmbeddings: pass ") as raised:
+        made(api_key="k", **{name: "pcsk_value"})
+    assert "pcsk" not in str(raised.value)
+
+
+async def test_a_bar_is_shown_where_it_is_asked_for(emulator: Emulator) -> None:
+    code = """
+from pinecone_embed_async.integrations.langchain import AsyncPineconeEmbeddings
+with AsyncPineconeEmbeddings("multilingual-e5-large", show_progress_bar={shown}) as embeddings:
+    embeddings.embed_documents(["a", "b"])
+"""
+    shown, _ = await drawn_by(emulator, code.format(shown=True))
+    assert "2/2" in shown
+    assert await drawn_by(emulator, code.format(shown=False)) == ("", "")
 
 
 def test_options_are_those_of_the_client_and_errors_its_own(local: LocalEmulator, tmp_path: Any) -> None:

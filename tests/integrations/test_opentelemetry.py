@@ -2,20 +2,29 @@
 
 import asyncio
 import itertools
+import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
+from opentelemetry.semconv._incubating.attributes.gen_ai_attributes import GenAiOperationNameValues
+from opentelemetry.semconv.attributes import error_attributes, http_attributes, server_attributes
 from opentelemetry.trace import SpanKind, StatusCode
 
-from pinecone_embed_async import ConfigurationError, DenseEmbeddings, EmbedClient, EmbedError
+from pinecone_embed_async import ConfigurationError, DenseEmbeddings, EmbedClient, EmbedError, SqliteCache
 from pinecone_embed_async.emulator import Emulator, FaultMix
 from pinecone_embed_async.integrations.opentelemetry import DURATION_BUCKETS, TOKEN_BUCKETS, OpenTelemetryHook
 from tests.clients import E5, QUICK
+from tests.pages import DOCS
+from tests.service import Service
 
 
 class Watched:
@@ -85,6 +94,7 @@ async def test_a_call_is_a_span_after_the_conventions_and_its_requests_are_child
     assert call.status.status_code is StatusCode.UNSET
     assert attributes(call) == {
         **common(emulator),
+        "gen_ai.response.model": E5,
         "gen_ai.embeddings.dimension.count": 1024,
         "gen_ai.usage.input_tokens": result.usage.total_tokens,
         "pinecone.embed.method": "embed",
@@ -182,16 +192,62 @@ async def test_duration_and_billed_tokens_are_the_metrics_of_the_conventions(emu
         with pytest.raises(EmbedError):
             await client.embed(["bad", "c"])
     points = watched.points()
-    well, failed = sorted(points["gen_ai.client.operation.duration"], key=lambda point: len(point.attributes))
-    assert dict(well.attributes) == common(emulator)
-    assert dict(failed.attributes) == {**common(emulator), "error.type": "InvalidRequestError"}
+    well, failed = sorted(points["gen_ai.client.embeddings.duration"], key=lambda point: len(point.attributes))
+    answered = {**common(emulator), "gen_ai.response.model": E5}
+    assert dict(well.attributes) == answered
+    assert dict(failed.attributes) == {**answered, "error.type": "InvalidRequestError"}
     assert well.count == failed.count == 1
     assert well.sum > 0
     assert well.explicit_bounds == DURATION_BUCKETS
-    (tokens,) = points["gen_ai.client.token.usage"]
-    assert dict(tokens.attributes) == {**common(emulator), "gen_ai.token.type": "input"}
+    (tokens,) = points["gen_ai.client.embeddings.operation.input_tokens"]
+    assert dict(tokens.attributes) == answered
     assert tokens.sum == emulator.statistics().tokens_billed > result.usage.total_tokens
     assert tokens.explicit_bounds == TOKEN_BUCKETS
+
+
+async def test_the_model_that_answered_is_told_of_every_call_and_request(emulator: Emulator, watched: Watched) -> None:
+    async with client_of(emulator, watched, max_batch_size=2) as client:
+        await client.embed(["a", "b", "c"])
+        await asyncio.gather(*(client.embed_one(f"text {number}") for number in range(3)))
+        async with client.stream(["a", "b"]) as batches:
+            assert [len(batch) async for batch in batches] == [2]
+    assert len(watched.calls()) == 5
+    assert {attributes(span).get("gen_ai.response.model") for span in watched.spans} == {E5}
+
+
+async def test_what_was_not_answered_names_no_model(emulator: Emulator, watched: Watched, tmp_path: Path) -> None:
+    async with client_of(emulator, watched, cache=SqliteCache(tmp_path / "vectors.cache")) as client:
+        await client.embed("a")
+        emulator.faults = "status=503"
+        await client.embed("a")
+        await client.embed_one("a")
+        with pytest.raises(EmbedError):
+            await client.embed("b")
+    cached = [attributes(call) for call in watched.calls() if attributes(call)["pinecone.embed.cached"]]
+    failed = [attributes(span) for span in watched.spans if "error.type" in attributes(span)]
+    assert len(cached) == len(failed) == 2
+    assert all("gen_ai.response.model" not in found for found in cached + failed)
+
+
+async def test_a_service_that_answers_with_another_model_is_told_of_but_its_name_shows_no_secret(watched: Watched) -> None:
+    text, key = "a text that is nobody's business", "pcsk_a-key-of-the-hook"
+    data = [{"values": [1.0], "vector_type": "dense"}]
+
+    def answer(model: str) -> Callable[[], web.Response]:
+        return lambda: web.json_response(
+            {"model": model, "vector_type": "dense", "data": data, "usage": {"total_tokens": 1}}
+        )
+
+    async with Service(answer("one-number-2"), answer(f"{text} {key}"), answer(key)) as service:
+        client: EmbedClient[DenseEmbeddings] = EmbedClient(
+            "one-number", api_key=key, base_url=service.url, vector_type="dense", look_up_model=False, hooks=[watched.hook]
+        )
+        async with client:
+            for _ in range(3):
+                await client.embed(text)
+    told = [attributes(span)["gen_ai.response.model"] for span in watched.spans if span.name == "embeddings one-number"]
+    assert told == ["one-number-2", "<input 0> <api key>", "<api key>"]
+    assert {span.attributes["gen_ai.request.model"] for span in watched.spans if span.attributes} == {"one-number"}
 
 
 async def test_errors_are_told_by_kind(emulator: Emulator, watched: Watched) -> None:
@@ -241,6 +297,35 @@ async def test_nothing_that_is_exported_holds_a_text_or_the_key(watched: Watched
     assert watched.spans
     for word in ("nobody", "harmless", "pcsk", "secret"):
         assert word not in exported
+
+
+EXPORTED = re.compile(r"(?:gen_ai|server|error|http|pinecone\.embed)\.[\w.]+")
+
+
+async def test_the_page_has_every_span_attribute_and_metric_and_no_other(watched: Watched) -> None:
+    async with (
+        Emulator(reject=lambda text: text == "bad") as emulator,
+        client_of(emulator, watched, max_concurrency=1) as client,
+    ):
+        emulator.inject("status=503")
+        emulator.inject("rate_limited=0.02")
+        await client.embed("a")
+        await client.embed_one("b")
+        with pytest.raises(EmbedError):
+            await client.embed(["bad", "c"])
+    points = watched.points()
+    found = {key for span in watched.spans for key in attributes(span)}
+    found |= {key for span in watched.spans for event in span.events for key in event.attributes or {}}
+    found |= {key for metric in points.values() for point in metric for key in point.attributes}
+    page = (DOCS / "observability.md").read_text().partition("### Spans")[2]
+    rows = [row for row in page.splitlines() if row.startswith("|")]
+    assert set(EXPORTED.findall("\n".join(rows))) == found | set(points)
+    assert {event.name for span in watched.spans for event in span.events} == {"retry", "waiting"}
+    # What is not this package's own is a name of the conventions.
+    theirs = {name for name in found if not name.startswith("pinecone.embed.")}
+    modules = (gen_ai_attributes, error_attributes, http_attributes, server_attributes)
+    assert theirs <= {value for module in modules for value in vars(module).values() if isinstance(value, str)}
+    assert attributes(watched.calls()[0])["gen_ai.operation.name"] == GenAiOperationNameValues.EMBEDDINGS.value
 
 
 async def test_without_a_provider_of_the_program_it_does_nothing(emulator: Emulator) -> None:

@@ -281,6 +281,28 @@ class Judge:
         found: list[float] = row.tolist()
         return found == values
 
+    def _check_early(self, call: Call, caller: Caller) -> None:
+        """Check that a call fails before its deadline, without an attempt, only if nothing could be sent until then."""
+        error, plan, ended = caller.outcome, call.plan, _end(caller)
+        if plan.timeout is None or not isinstance(error, DeadlineExceededError) or error.attempts:
+            return
+        deadline = caller.began + plan.timeout
+        if ended >= deadline - INSTANT:
+            return
+        if error.retry_after is None or ended + error.retry_after < deadline - INSTANT:
+            self.found(
+                "failed early", f"call {call.number} at {ended}, deadline {deadline}, can go in {error.retry_after} s"
+            )
+        limiter = self._limiter_of(plan.client)
+        like = [one for one in self._service.journal.exchanges if self._limiter_of(one.client) == limiter]
+        is_given = self._scenario.clients[plan.client].quota != "none"
+        if not is_given and not any(one.rejection is not None and self._end_of(one) <= ended + INSTANT for one in like):
+            self.found("failed early", f"call {call.number} at {ended}, and nothing had been rejected")
+        if error.__cause__ is not None:
+            for one in like:
+                if one.input_type == plan.input_type and ended + INSTANT < one.sent < deadline - INSTANT:
+                    self.found("failed early", f"call {call.number} at {ended}, and {one.number} went at {one.sent}")
+
     def _check_ended(self, call: Call, caller: Caller) -> bool:
         """Whether a call ended with a result or an error of its own, in its time."""
         error, plan = caller.outcome, call.plan
@@ -304,6 +326,7 @@ class Judge:
             return
         if plan.timeout is not None and ended > caller.began + plan.timeout + patience:
             self.found("deadline", f"call {call.number} took {ended - caller.began} s, not {plan.timeout}")
+        self._check_early(call, caller)
         closed_at = self._scenario.clients[plan.client].closed_at
         if closed_at is not None and ended > max(closed_at, caller.began) + GRACE + patience:
             self.found("closing", f"call {call.number} ended at {ended}, its client was closed at {closed_at}")

@@ -5,7 +5,7 @@ import pytest
 from pinecone_embed_async.emulator import Emulator
 from tests import clients
 from tests.clients import E5, SPARSE
-from tests.sync.test_same import MAKERS, MODULES
+from tests.sync.modules import MAKERS, MODULES
 from tests.sync.twin import Twin
 
 

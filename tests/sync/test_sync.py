@@ -205,6 +205,36 @@ def test_a_source_is_pulled_in_the_thread_that_iterates(local: LocalEmulator) ->
     database.close()
 
 
+async def test_one_that_is_dropped_leaves_its_connections_to_the_thread_that_they_belong_to(emulator: Emulator) -> None:
+    code = """
+import gc, threading
+from pinecone_embed_async import SyncEmbedClient
+
+for number in range(6):
+    client = SyncEmbedClient("multilingual-e5-large", input_type="query")
+    print(len(client.embed_one("a")))
+    if number % 2:
+        # As an error does whose traceback refers to the error.
+        cycle = [client, client._client, client._thread]
+        cycle.append(cycle)
+        del cycle
+    del client
+    gc.collect()
+print([thread.name for thread in threading.enumerate()])
+"""
+    # In development mode asyncio complains where another thread touches them, and Python of sockets that are left open.
+    assert await run_program(emulator, code) == 6 * "1024\n" + "['MainThread']\n"
+
+
+def test_a_stream_keeps_its_client(local: LocalEmulator) -> None:
+    stream = sync_client(local).stream(iter(TEXTS))
+    gc.collect()
+    assert sum(len(batch) for batch in stream) == 1_000
+    del stream
+    gc.collect()
+    assert own_threads() == []
+
+
 def test_a_stream_that_is_left_early_or_dropped_closes_its_source_and_sends_no_more(local: LocalEmulator) -> None:
     closed: list[str] = []
 

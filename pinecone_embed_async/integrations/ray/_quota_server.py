@@ -115,7 +115,7 @@ class QuotaServer:
         request = _PermitRequest(asyncio.timeout(None))
         self._leases.add(worker, number, request)
         try:
-            grant = await self._wait(request, replace(demand, flow=(worker, demand.flow)))
+            grant = await self._wait(request, replace(demand, flow=(worker, demand.flow), within=None))
         except BaseException:
             self._leases.remove(worker, number)
             raise

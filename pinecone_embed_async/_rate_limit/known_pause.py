@@ -1,0 +1,33 @@
+"""What is known for certain of how long nothing can be sent."""
+
+from __future__ import annotations
+
+import msgspec
+
+from pinecone_embed_async._errors import DeadlineExceededError, RateLimitError
+
+
+class KnownPause(msgspec.Struct, frozen=True):
+    """Until when a request surely gets no permit, whatever happens before.
+
+    Attributes:
+        until: time; in the past if nothing is known to be in the way.
+        rejection: message of the rejection that began it; empty if there was none, or it had no text.
+    """
+
+    until: float
+    rejection: str = ""
+
+    def error(self, now: float, message: str = "") -> DeadlineExceededError:
+        """The error of a call whose deadline has passed, or comes before the end of the pause.
+
+        Args:
+            now: the time.
+            message: what happened, if it is not the pause.
+        """
+        left = self.until - now
+        known = message or f"nothing can be sent for {left:.1f} s, and the deadline of the call is earlier"
+        error = DeadlineExceededError(known, retry_after=left if left > 0 else None)
+        if left > 0 and self.rejection:
+            error.__cause__ = RateLimitError(self.rejection, status=429, retry_after=left)
+        return error

@@ -1,0 +1,239 @@
+"""Pinecone's hosted models as a `BaseEmbedding` of LlamaIndex. Needs the extra `llama-index`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from llama_index.core.base.embeddings.base import BaseEmbedding, dispatcher
+from llama_index.core.bridge.pydantic import Field, PrivateAttr, SecretStr
+from llama_index.core.callbacks.schema import CBEventType, EventPayload
+from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
+
+from pinecone_embed_async import EmbedClient
+from pinecone_embed_async._threads import OwnLoopThread
+from pinecone_embed_async.integrations._rows import as_lists
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+    from typing import Self
+
+    from pinecone_embed_async import DenseEmbeddings
+
+
+class AsyncPineconeEmbedding(BaseEmbedding):
+    """Embeds texts and queries with one of Pinecone's hosted dense models.
+
+    The asynchronous methods run in the caller's event loop; concurrent queries share a request. Their blocking twins run in
+    an event loop in a thread of its own, so that they work with or without a running loop; they block a running one, as
+    every blocking call does. The texts of a batch go to the client as a whole, which sends as many requests at a time as
+    the quota and `max_concurrency` allow.
+
+    Copies have the same options. What is pickled, or dumped by `to_dict`, has no key: it is `PINECONE_API_KEY` where that is
+    read. Fields are dumped; fields and options are pickled.
+
+    Close it with `aclose`, `close`, `async with` or `with`. If it is not closed, it ends with the event loops that used it,
+    and with the interpreter.
+
+    Args:
+        model_name: name of the hosted model.
+        api_key: the key, a text or a `SecretStr`; `PINECONE_API_KEY` without.
+        options: the fields below and those of `BaseEmbedding`; and options of `EmbedClient`, such as `quota`.
+
+    Attributes:
+        model_name: as above; cannot be changed, nor can the following five.
+        text_input_type: the `input_type` of texts; `None` for models that take none.
+        query_input_type: the `input_type` of queries; `None` for models that take none.
+        dimension: numbers per vector, for models that have a choice.
+        truncate: what becomes of a text that is too long; the model's default without.
+        embed_batch_size: most texts in one request, and not, as elsewhere, in one call.
+
+    Raises:
+        ConfigurationError: an argument cannot work, a sparse model say.
+    """
+
+    model_name: str = Field(description="The name of the hosted model.", frozen=True)
+    text_input_type: str | None = Field(default="passage", description="The input_type of texts.", frozen=True)
+    query_input_type: str | None = Field(default="query", description="The input_type of queries.", frozen=True)
+    dimension: int | None = Field(default=None, description="Numbers per vector.", frozen=True)
+    truncate: str | None = Field(default=None, description="What becomes of a text that is too long.", frozen=True)
+    embed_batch_size: int = Field(default=96, description="Most texts in one request.", gt=0, le=2048, frozen=True)
+
+    _options: dict[str, Any] = PrivateAttr()
+    _client: EmbedClient[DenseEmbeddings] = PrivateAttr()
+    _thread: OwnLoopThread = PrivateAttr()
+
+    def __init__(self, model_name: str, *, api_key: str | SecretStr | None = None, **options: Any) -> None:
+        fields = {name: options.pop(name) for name in type(self).model_fields if name in options}
+        super().__init__(model_name=model_name, **fields)
+        # A repr of it, in a report of an error say, shows no key.
+        key = SecretStr(api_key) if isinstance(api_key, str) else api_key
+        self._options = {**options, "api_key": key}
+        self._client = EmbedClient(
+            self.model_name,
+            vector_type="dense",
+            api_key=key.get_secret_value() if isinstance(key, SecretStr) else key,
+            dimension=self.dimension,
+            truncate=self.truncate,
+            max_batch_size=self.embed_batch_size,
+            **options,
+        )
+        for input_type in (self.text_input_type, self.query_input_type):
+            # What cannot work is said here, not at the first call.
+            self._client.estimate([], input_type=input_type)
+        self._thread = OwnLoopThread("pinecone-embedding", self, self._client)
+
+    def __repr__(self) -> str:
+        """Show what it is, without the key."""
+        return f"<AsyncPineconeEmbedding {self.model_name!r}>"
+
+    def __str__(self) -> str:
+        """The same; the base class shows every field."""
+        return repr(self)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name of the class in what is dumped."""
+        return "AsyncPineconeEmbedding"
+
+    @property
+    def client(self) -> EmbedClient[DenseEmbeddings]:
+        """The underlying client; for `statistics()`, say."""
+        return self._client
+
+    def __copy__(self) -> Self:
+        """One with the same options, and connections of its own."""
+        return type(self)(**self._fields(), **self._options)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """The same: a cache, hooks and a quota are shared."""
+        return self.__copy__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle fields and options without the key, and without what LlamaIndex does not dump either.
+
+        An option that cannot be pickled is an error, where LlamaIndex would leave it out.
+        """
+        fields = {name: value for name, value in self._fields().items() if not type(self).model_fields[name].exclude}
+        options = {name: value for name, value in self._options.items() if name != "api_key"}
+        return _remade, (type(self), {**fields, **options})
+
+    def _fields(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in type(self).model_fields}
+
+    def __enter__(self) -> Self:
+        """Return itself; it is open already."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        """Return itself; it is open already."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close."""
+        await self.aclose()
+
+    def get_text_embedding_batch(
+        self,
+        texts: list[str],
+        show_progress: bool = False,  # noqa: FBT001, FBT002 - as the base class has it
+        **kwargs: Any,  # noqa: ARG002 - the same
+    ) -> list[list[float]]:
+        """Embed texts in one call of the client; list i of the result belongs to text i.
+
+        Args:
+            texts: the texts, any number.
+            show_progress: show a bar of the client's own; not with an `embeddings_cache`.
+            kwargs: not used.
+
+        Raises:
+            EmbedError: as `EmbedClient.embed`; what did succeed is in its `partial`.
+        """
+        if not texts:
+            return []
+        with self._reported(texts) as embeddings:
+            if self.rate_limiter is not None:
+                self.rate_limiter.acquire()
+            if self.embeddings_cache is not None:
+                embeddings.extend(self._get_text_embeddings_cached(texts))
+            else:
+                embeddings.extend(self._thread.get().run(self._embed(texts, shows_progress=show_progress)))
+        return embeddings
+
+    async def aget_text_embedding_batch(
+        self,
+        texts: list[str],
+        show_progress: bool = False,  # noqa: FBT001, FBT002 - as the base class has it
+        **kwargs: Any,  # noqa: ARG002 - the same
+    ) -> list[list[float]]:
+        """Embed texts in one call of the client; see `get_text_embedding_batch`."""
+        if not texts:
+            return []
+        with self._reported(texts) as embeddings:
+            if self.rate_limiter is not None:
+                await self.rate_limiter.async_acquire()
+            if self.embeddings_cache is not None:
+                embeddings.extend(await self._aget_text_embeddings_cached(texts))
+            else:
+                embeddings.extend(await self._embed(texts, shows_progress=show_progress))
+        return embeddings
+
+    @contextlib.contextmanager
+    def _reported(self, texts: list[str]) -> Iterator[list[list[float]]]:
+        """Report a batch, whose embeddings the block adds, to LlamaIndex's instrumentation and callbacks."""
+        embeddings: list[list[float]] = []
+        payload = self.to_payload()
+        dispatcher.event(EmbeddingStartEvent(model_dict=payload))
+        with self.callback_manager.event(CBEventType.EMBEDDING, payload={EventPayload.SERIALIZED: payload}) as event:
+            yield embeddings
+            event.on_end(payload={EventPayload.CHUNKS: texts, EventPayload.EMBEDDINGS: embeddings})
+        dispatcher.event(EmbeddingEndEvent(chunks=texts, embeddings=embeddings))
+
+    async def _embed(self, texts: list[str], *, shows_progress: bool = False) -> list[list[float]]:
+        result = await self._client.embed(texts, input_type=self.text_input_type, progress=shows_progress)
+        return await as_lists(result.vectors)
+
+    async def _embed_one(self, text: str, input_type: str | None) -> list[float]:
+        vector: list[float] = (await self._client.embed_one(text, input_type=input_type)).tolist()
+        return vector
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return await self._embed_one(query, self.query_input_type)
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self._thread.get().run(self._embed_one(query, self.query_input_type))
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return await self._embed_one(text, self.text_input_type)
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._thread.get().run(self._embed_one(text, self.text_input_type))
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return await self._embed(texts)
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return self._thread.get().run(self._embed(texts))
+
+    async def aclose(self) -> None:
+        """End the calls that run in this event loop and in the thread, and close their connections."""
+        await self._client.aclose()
+        await asyncio.to_thread(self.close)
+
+    def close(self) -> None:
+        """End the calls of the blocking methods, and close their connections. Those of other event loops close with them."""
+        self._thread.close()
+
+
+def _remade(cls: type[AsyncPineconeEmbedding], arguments: dict[str, Any]) -> AsyncPineconeEmbedding:
+    return cls(**arguments)

@@ -1,0 +1,47 @@
+"""Check a commit's message: a subject of at most 72 characters that says what, then, if there is a body, an empty line.
+
+python scripts/commit_message.py .git/COMMIT_EDITMSG
+"""
+
+import sys
+from pathlib import Path
+
+LONGEST = 72
+"""Characters; `git log --oneline` and GitHub cut what is longer."""
+NOT_OURS = ("fixup! ", "squash! ", "amend! ", "Merge ", "Revert ")
+"""What git writes itself, with another commit's subject in it."""
+
+
+def faults_of(message: str) -> list[str]:
+    """What is wrong with a message, as git hands it to the hook: comments, and a diff after the scissors, still in it."""
+    written, _, _ = message.partition("# ------------------------ >8 ------------------------")
+    lines = [line.rstrip() for line in written.splitlines() if not line.startswith("#")]
+    while lines and not lines[0]:
+        del lines[0]
+    if not lines:
+        return []  # git itself refuses it
+    subject, *rest = lines
+    if subject.startswith(NOT_OURS):
+        return []
+    faults = []
+    if len(subject) > LONGEST:
+        faults.append(
+            f"the subject must have at most {LONGEST} characters, got {len(subject)}; the reasons belong in the body"
+        )
+    if subject.endswith("."):
+        faults.append("the subject must not end with a full stop")
+    if rest and rest[0]:
+        faults.append("the subject must be followed by an empty line")
+    return faults
+
+
+def main() -> None:
+    """Print what is wrong; the exit status is 1 if anything is."""
+    faults = faults_of(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    for fault in faults:
+        print(f"commit message: {fault}", file=sys.stderr)
+    sys.exit(bool(faults))
+
+
+if __name__ == "__main__":
+    main()
