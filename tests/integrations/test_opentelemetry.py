@@ -157,7 +157,7 @@ async def test_a_request_that_calls_share_is_the_child_of_one_and_linked_to_the_
 
 async def test_retries_and_waits_are_events_of_the_request_and_metrics(emulator: Emulator, watched: Watched) -> None:
     emulator.inject("status=503", times=2)
-    emulator.inject("rate_limited=0.02")
+    emulator.inject("rate_limited=0.3")
     async with client_of(emulator, watched, max_concurrency=1) as client:
         await client.embed("a")
     (request,) = watched.requests()
@@ -308,7 +308,7 @@ async def test_the_page_has_every_span_attribute_and_metric_and_no_other(watched
         client_of(emulator, watched, max_concurrency=1) as client,
     ):
         emulator.inject("status=503")
-        emulator.inject("rate_limited=0.02")
+        emulator.inject("rate_limited=0.3")
         await client.embed("a")
         await client.embed_one("b")
         with pytest.raises(EmbedError):
