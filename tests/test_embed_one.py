@@ -557,6 +557,7 @@ class TakingTurns:
         self._values.update(entries)
 
 
+@pytest.mark.lazy_tasks
 @pytest.mark.parametrize("turns", [None, (0, 0), (0, 1), (0, 30), (1, 0), (30, 30)])
 async def test_callers_that_ask_again_at_once_share_one_request_a_round(turns: tuple[int, int] | None) -> None:
     rounds, callers = 12, 64

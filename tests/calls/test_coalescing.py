@@ -573,6 +573,7 @@ async def test_a_bad_text_fails_its_caller_alone_with_an_error_that_names_no_oth
     await service.assert_clean()
 
 
+@pytest.mark.lazy_tasks
 async def test_good_texts_do_not_wait_until_the_bad_one_is_found() -> None:
     service = Service()
     service.learned.parameters[b""] = None
@@ -624,6 +625,7 @@ async def test_each_caller_gets_its_own_copy_of_an_error_of_the_whole_request() 
     await service.assert_clean()
 
 
+@pytest.mark.lazy_tasks
 async def test_callers_whose_texts_were_not_tried_get_the_error_of_the_job() -> None:
     service = Service(inputs=8)
     service.learned.parameters[b""] = None
@@ -771,6 +773,7 @@ async def test_stopping_gives_requests_in_flight_the_grace_period_and_ends_the_r
     await service.assert_clean()
 
 
+@pytest.mark.lazy_tasks
 async def test_stopping_before_the_requests_task_has_started() -> None:
     service = Service(inputs=1)
     call = service.call("one")

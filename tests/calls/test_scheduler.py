@@ -125,6 +125,7 @@ async def finish(scheduler: Scheduler) -> None:
         pass
 
 
+@pytest.mark.lazy_tasks
 async def test_the_window_bounds_requests_under_way_and_the_next_starts_at_once() -> None:
     clock = FakeClock()
     service = Service(clock)
@@ -360,6 +361,7 @@ class PacedScheduler:
         return sum(quota.used for quota in self.gate.statistics())
 
 
+@pytest.mark.lazy_tasks
 async def test_a_request_is_cut_to_its_permit_and_the_rest_comes_next_in_order() -> None:
     paced = PacedScheduler(10, tokens=13)
     await paced.finish()
@@ -473,6 +475,7 @@ async def overloaded_at_first(request: PlannedRequest) -> EmbedError | None:
     return ServiceError("overloaded", status=503) if request.positions[0] == 0 and request.attempts == 1 else None
 
 
+@pytest.mark.lazy_tasks
 async def test_a_request_is_cut_for_another_attempt_and_the_rest_is_sent_at_once() -> None:
     paced = PacedScheduler(4, tokens=100, attempt=overloaded_at_first)
     await finish(paced.scheduler)
