@@ -373,9 +373,9 @@ async def test_jobs_with_one_quota_file_stay_within_it_together(texts: Path, tmp
         ends = [await process.wait() for process in processes]
         statistics = emulator.statistics()
         assert statistics.by_status.get(429, 0) == 0
-        # Each embeds a part, and the time is over before there is more.
+        # The time is over before there is more: for both, or for the one that had started later.
         assert statistics.tokens_billed > 700
-        assert set(ends) == {6}
+        assert sorted(ends) in ([6, 6], [0, 6])
 
 
 def test_a_quota_file_that_cannot_be_is_told_before_anything_is_read(
