@@ -109,7 +109,9 @@ class AiohttpTransport:
         self._closer = _close_with_loop(self._session)
 
     def __repr__(self) -> str:
-        return f"<AiohttpTransport{', closed' if self.is_closed else ''}>"
+        # Without a session its constructor has raised.
+        is_closed = not hasattr(self, "_session") or self.is_closed
+        return f"<AiohttpTransport{', closed' if is_closed else ''}>"
 
     @property
     def is_closed(self) -> bool:
