@@ -1,6 +1,7 @@
 """The notebook of the docs, and a bar in a notebook, in kernels of their own."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,8 @@ from pinecone_embed_async.emulator import Emulator
 from tests.pages import DOCS, ROOT
 from tests.processes import environment_of
 
-nbclient = pytest.importorskip("nbclient")
-nbformat = pytest.importorskip("nbformat")
-pytest.importorskip("ipykernel")
+nbclient = import_module("nbclient")
+nbformat = import_module("nbformat")
 
 NOTEBOOK = DOCS / "notebook.ipynb"
 
@@ -35,7 +35,6 @@ def shown(cell: Any) -> str:
 
 @pytest.fixture
 async def cells(emulator: Emulator, tmp_path: Path) -> list[Any]:
-    pytest.importorskip("matplotlib")
     return await run(nbformat.read(NOTEBOOK, 4), emulator, tmp_path)
 
 
@@ -72,8 +71,6 @@ CALLS = [
 
 @pytest.mark.parametrize("library", ["rich", "tqdm"])
 async def test_each_call_has_its_own_bar_below_its_cell(library: str, emulator: Emulator, tmp_path: Path) -> None:
-    if library == "tqdm":
-        pytest.importorskip("tqdm")
     emulator.latency = 0.1
     emulator.reject = lambda text: text == "bad"
     opening = OPENING.format(missing="tqdm" if library == "rich" else "rich")

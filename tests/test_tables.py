@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ PARTS = [slice(None), slice(1, 3), slice(None, None, -2), slice(0, 0), slice(1, 
 
 @pytest.mark.parametrize("rows", PARTS, ids=str)
 def test_columns_of_arrow_say_the_same_as_lists(rows: slice) -> None:
-    pa = pytest.importorskip("pyarrow")
+    pa = import_module("pyarrow")
     column = dense()[rows].to_arrow()
     assert column.type == pa.list_(pa.float32(), 2)
     assert column.to_pylist() == DENSE_LIST[rows]
@@ -60,7 +61,6 @@ def test_columns_of_arrow_say_the_same_as_lists(rows: slice) -> None:
 
 
 def test_columns_of_arrow_share_the_memory() -> None:
-    pytest.importorskip("pyarrow")
     for rows in (slice(None), slice(2, 4)):
         vectors = dense()[rows]
         assert vectors.to_arrow().flatten().to_numpy().size
@@ -71,7 +71,6 @@ def test_columns_of_arrow_share_the_memory() -> None:
 
 
 def test_more_terms_than_a_column_of_arrow_takes_are_refused() -> None:
-    pytest.importorskip("pyarrow")
     large = sparse()
     large.indptr = large.indptr * 2**31
     with pytest.raises(ConfigurationError, match="at most 2,147,483,647 terms, got 6,442,450,944: convert parts"):
@@ -80,7 +79,7 @@ def test_more_terms_than_a_column_of_arrow_takes_are_refused() -> None:
 
 @pytest.mark.parametrize("rows", PARTS, ids=str)
 def test_series_of_polars_say_the_same_as_lists(rows: slice) -> None:
-    pl = pytest.importorskip("polars")
+    pl = import_module("polars")
     series = dense()[rows].to_polars()
     assert (series.name, series.dtype) == ("vector", pl.Array(pl.Float32, 2))
     assert series.to_list() == DENSE_LIST[rows]
@@ -94,7 +93,6 @@ def test_series_of_polars_say_the_same_as_lists(rows: slice) -> None:
 
 @pytest.mark.parametrize("rows", PARTS, ids=str)
 def test_series_of_pandas_have_arrays_and_none(rows: slice) -> None:
-    pytest.importorskip("pandas")
     series = dense()[rows].to_pandas()
     assert (series.name, str(series.dtype)) == ("vector", "object")
     assert [cell if cell is None else cell.tolist() for cell in series] == DENSE_LIST[rows]
@@ -105,7 +103,6 @@ def test_series_of_pandas_have_arrays_and_none(rows: slice) -> None:
 
 
 def test_series_of_pandas_share_the_memory_and_stack_to_the_matrix_again() -> None:
-    pytest.importorskip("pandas")
     result = dense()[2:]
     series = result.to_pandas()
     assert all(np.shares_memory(cell, result.vectors) for cell in series)
@@ -113,7 +110,7 @@ def test_series_of_pandas_share_the_memory_and_stack_to_the_matrix_again() -> No
 
 
 def test_a_filtered_frame_gets_each_vector_in_its_row() -> None:
-    pandas = pytest.importorskip("pandas")
+    pandas = import_module("pandas")
     frame = pandas.DataFrame({"id": IDS}).iloc[[3, 1, 0, 2]]
     frame["vector"] = dense().to_pandas(frame.index)
     assert [None if cell is None else cell[0] for cell in frame["vector"]] == [1, None, np.float32(0.1), 5]
@@ -122,7 +119,7 @@ def test_a_filtered_frame_gets_each_vector_in_its_row() -> None:
 
 
 def test_columns_of_a_model_of_unknown_dimension_are_missing() -> None:
-    pa, pl = pytest.importorskip("pyarrow"), pytest.importorskip("polars")
+    pa, pl = import_module("pyarrow"), import_module("polars")
     nothing = DenseEmbeddings(np.empty((2, 0), np.float32), model="m", usage=Usage(), embedded=np.zeros(2, np.bool_))
     assert nothing.to_list() == [None, None]
     assert nothing.to_arrow().to_pylist() == [None, None]
@@ -133,7 +130,7 @@ def test_columns_of_a_model_of_unknown_dimension_are_missing() -> None:
 
 
 def test_a_column_goes_to_a_file_and_back(tmp_path: Any) -> None:
-    pa = pytest.importorskip("pyarrow")
+    pa = import_module("pyarrow")
     from pyarrow import parquet  # noqa: PLC0415 - where it is installed
 
     both: list[Any] = [dense(), sparse()]
@@ -163,7 +160,6 @@ def test_scipy_is_named_as_well_if_it_is_not_installed(monkeypatch: pytest.Monke
 
 
 def test_only_the_package_that_is_asked_for_is_imported() -> None:
-    pytest.importorskip("polars")
     code = """
 import sys
 from collections.abc import Callable
@@ -227,7 +223,7 @@ def test_documents_that_an_index_would_refuse_are_refused(arguments: dict[str, A
 
 @pytest.mark.parametrize("make", [dense, sparse])
 async def test_the_official_sdk_takes_the_documents(make: Callable[[], Any]) -> None:
-    pinecone = pytest.importorskip("pinecone")
+    pinecone = import_module("pinecone")
     documents = make().to_documents(IDS, field="embedding", fields=[{"title": name} for name in IDS])
     async with (
         Index() as server,
