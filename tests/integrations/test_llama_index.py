@@ -11,9 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("llama_index.core", reason="needs the extra `llama-index`")
-
 from llama_index.core import Document, Settings, VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding, dispatcher
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
