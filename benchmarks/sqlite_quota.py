@@ -100,7 +100,7 @@ class Arrivals:
             self._came.notify_all()
         await asyncio.sleep(self._random.uniform(*LATENCY) / 2)
         answer = {"number": request["number"], "refusal": "" if refusal is None else refusal.message}
-        with contextlib.suppress(ConnectionError):
+        if not writer.transport.is_closing():
             writer.write(json.dumps(answer).encode() + b"\n")
 
 
