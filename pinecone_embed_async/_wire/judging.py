@@ -77,6 +77,10 @@ class Answer:
     sparse: SparseBlock | None = None
 
 
+_FIRST_PLACEHOLDER = secrets.randbits(52)
+"""Placeholder of the first row. It is random and never leaves the process, so that no answer can hold it elsewhere; counted up
+by the number of rows, it is still exact as a float, which has 53 bits."""
+
 _READ_AT_ONCE = 2**16
 """Bytes of items that are objects at a time: little memory, and enough that the calls for them cost little."""
 
@@ -269,10 +273,8 @@ def judge_frame(gaps: Sequence[bytes], end: bytes) -> Answer | None:
         The answer; `None` if anything is wrong with it, which `WholeAnswer` then names.
     """
     deciding = gaps[:2] if len(set(gaps[1:])) == 1 else gaps
-    # A placeholder in each array shows that each array is where it should be. It is random, so that an answer cannot hold it
-    # elsewhere, and exact as a float.
-    first = secrets.randbits(_STAND_IN_BITS)
-    numbers = range(first, first + len(deciding))
+    # A placeholder in each array shows that each array is where it should be.
+    numbers = range(_FIRST_PLACEHOLDER, _FIRST_PLACEHOLDER + len(deciding))
     frame = b"".join([b"%b%d" % pair for pair in zip(deciding, numbers, strict=True)]) + end
     if len(frame) > MOST_BYTES:
         return None
@@ -284,10 +286,6 @@ def judge_frame(gaps: Sequence[bytes], end: bytes) -> Answer | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ResponseError):
         return None
     return Answer("dense", None if answer.model is UNSET else answer.model, billed_tokens(answer.usage))
-
-
-_STAND_IN_BITS = 52
-"""Bits of a placeholder: counted up by the number of rows, it still fits a float's 53."""
 
 
 def _check_frame(frame: bytes, answer: DenseAnswer) -> None:

@@ -127,12 +127,12 @@ class ConvertedRows:
 
     def read(self, piece: bytes, position: int, most: int) -> int:
         """See `Rows`."""
-        with np.errstate(over="ignore"):
-            if self._partial:
-                return self._end_row(piece, position)
-            if not self._is_in_data:
-                return self._find_data(piece, position)
-            if self.row < self._count:
+        if self._partial:
+            return self._end_row(piece, position)
+        if not self._is_in_data:
+            return self._find_data(piece, position)
+        if self.row < self._count:
+            with np.errstate(over="ignore"):
                 return self._place_rows(piece, position, min(len(piece), position + most))
         self._gap.append(piece[position:])
         self.bytes_behind += len(piece) - position
@@ -194,7 +194,8 @@ class ConvertedRows:
             return len(piece)
         partial, self._partial = self._partial, []
         row = b"".join([*partial, piece[position : end + 1]])
-        self._place_rows(row, 0, 1)
+        with np.errstate(over="ignore"):
+            self._place_rows(row, 0, 1)
         if not self.is_usual:
             self._partial = partial
             return position
