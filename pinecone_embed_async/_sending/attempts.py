@@ -37,12 +37,17 @@ if TYPE_CHECKING:
     from pinecone_embed_async._telemetry import ObservedCall
     from pinecone_embed_async._wire import Answer, Redactor, StreamingDecoder
 
-SMALL_PART = 8
-"""The rest of an answer is small if it is less than one in so many parts of a slice: it then decodes in less than a fifth
-of a millisecond, and the event loop is not yielded for it."""
+SLICE_BYTES = 2**19
+"""Bytes of an answer that msgspec decodes in about a millisecond and a half, after which the event loop is yielded; see
+docs/benchmarks.md."""
 
-DECODED_AT_ONCE = 2**16
-"""Bytes that are decoded at once if they are the last of an answer: it takes 50 microseconds, and so does the thread."""
+SMALL_BYTES = 2**16
+"""Fewer bytes than this take either decoder less than a fifth of a millisecond: the event loop is not yielded for them, and
+handing them to the thread would take as long."""
+
+THREAD_BYTES = 2**21
+"""Bytes of an incomplete answer that are handed to the decode thread. Most answers are smaller, and handed over once they
+are complete: each time, the loop and the thread wait for the interpreter's lock."""
 
 
 async def get(engine: Engine, path: str, query: Mapping[str, str], *, is_tried_once: bool = False) -> bytes:
@@ -277,7 +282,7 @@ class Sender:
             dimension=request.results.dimension,
             rows=request,
         )
-        return _Decoding(decoder, state.gate, self._priority, state.decoder.slice_bytes, state.thread)
+        return _Decoding(decoder, state.gate, self._priority, state.thread)
 
     async def _settle(
         self, request: PlannedRequest, decoding: _Decoding, redactor: Redactor, observation: RequestObservation | None
@@ -287,11 +292,11 @@ class Sender:
         invalid: EmbedError | None = None
         answer: Answer | None = None
         await decoding.catch_up(to_end=True)
-        is_small = decoder.left * SMALL_PART < decoding.slice_bytes
+        is_small = decoder.left < SMALL_BYTES
         while answer is None and invalid is None:
             async with decoding.gate.passing(decoding.priority, is_small=is_small):
                 try:
-                    answer = decoder.finish(decoding.slice_bytes)
+                    answer = decoder.finish(SLICE_BYTES)
                 except ResponseError as error:
                     invalid = error
                 if answer is not None:
@@ -314,12 +319,11 @@ class Sender:
 
 
 class _Decoding(msgspec.Struct, eq=False):
-    """Decodes an answer while it arrives, slice by slice through the decode gate, beside the loop if there is a thread."""
+    """Decodes an answer while it arrives: in the thread if there is one, else slice by slice through the decode gate."""
 
     decoder: StreamingDecoder
     gate: DecodeGate
     priority: Priority
-    slice_bytes: int
     thread: DecodeThread | None
 
     async def take(self, piece: bytes) -> None:
@@ -328,18 +332,19 @@ class _Decoding(msgspec.Struct, eq=False):
         await self.catch_up()
 
     async def catch_up(self, *, to_end: bool = False) -> None:
-        """Decode until less than a slice is left; `to_end` until there is so little that a thread is not worth it."""
-        least = DECODED_AT_ONCE if to_end and self.thread is not None else self.slice_bytes
-        while self.decoder.undecoded >= least:
-            if self.thread is None:
+        """Decode until too little is left to decode it now; `to_end`, because nothing more comes, in the thread."""
+        decoder, thread = self.decoder, self.thread
+        if thread is None:
+            while decoder.undecoded >= SLICE_BYTES:
                 async with self.gate.passing(self.priority):
-                    self.decoder.decode(self.slice_bytes)
-            else:
-                async with self.gate.passing(self.priority, is_small=True):
-                    # The matrix belongs to the loop's thread: the first row is decoded here.
-                    while self.decoder.undecoded and not self.decoder.has_matrix:
-                        self.decoder.decode(1)
-                    await self.thread.decode(self.decoder, self.slice_bytes)
+                    decoder.decode(SLICE_BYTES)
+            return
+        while decoder.undecoded >= (SMALL_BYTES if to_end else THREAD_BYTES):
+            async with self.gate.passing(self.priority, is_small=True):
+                # The matrix belongs to the loop's thread, and the first row tells its dimension.
+                while decoder.undecoded and not decoder.has_matrix:
+                    decoder.decode(1)
+                await thread.decode(decoder, THREAD_BYTES)
 
 
 class _WholeBody:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 READ: Final[int]
-"""The piece has been read, or as much of it as was asked for."""
+"""The pieces have been read, or as much of them as was asked for."""
 ODD: Final[int]
 """A whole row is kept that the caller must place: there is no matrix yet, or it is not plain."""
 TOO_LONG: Final[int]
@@ -15,14 +15,22 @@ TOO_LONG: Final[int]
 class RowReader:
     """Cuts an answer into its rows, which it writes to their places, and the bytes between them.
 
-    One thread at a time may use it; any use meanwhile raises `RuntimeError`. `read` runs without the interpreter's lock.
+    One thread at a time may use it, but for `stop`; any other use meanwhile raises `RuntimeError`. `read` runs without the
+    interpreter's lock.
     """
 
     def __new__(cls, count: int, longest: int, *, portable: bool = False) -> Self:
         """A reader of `count` rows of up to `longest` bytes; `portable` forgoes the processor's special instructions."""
 
-    def read(self, piece: bytes, position: int, most: int, /) -> tuple[int, int]:
-        """Read a piece from a position on; no row is started `most` bytes behind it. Returns outcome and new position."""
+    def read(self, pieces: tuple[bytes, ...], position: int, most: int, /) -> tuple[int, int, int]:
+        """Read pieces, the first from a position on; no row is started once `most` bytes are read.
+
+        Returns:
+            The outcome, the number of pieces read whole, and the position in the next one.
+        """
+
+    def stop(self) -> None:
+        """End a `read` in another thread within 256 KiB; later ones read no more than that."""
 
     def attach(self, matrix: NDArray[np.float32], /) -> None:
         """Write the rows to this float32 matrix (count, dimension), which is kept alive."""

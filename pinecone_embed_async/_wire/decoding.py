@@ -35,9 +35,6 @@ DecoderName = Literal["native", "msgspec"]
 SMALL_PIECE, JOINED = 2**12, 2**16
 """Pieces smaller than the first are joined until they reach the second: a list of them would take many times their size."""
 
-LONGEST_STEP = 2**18
-"""Most bytes that are decoded in one go: so many of them may be left to decode once a decoder is stopped."""
-
 LONGEST_END = 2**16
 """Bytes after the last row that trigger a check for surplus rows: usually there is only usage."""
 
@@ -49,8 +46,6 @@ class Decoder(Protocol):
     """Decodes bodies of HTTP 200 responses."""
 
     name: DecoderName
-    slice_bytes: int
-    """Bytes of an answer that it decodes in about a millisecond and a half; see docs/benchmarks.md."""
     releases_lock: bool
     """Whether a thread that decodes leaves the interpreter's lock to others."""
 
@@ -98,7 +93,6 @@ class NativeDecoder:
     """
 
     name: DecoderName = "native"
-    slice_bytes = 2**20
     releases_lock = True
 
     def __init__(self, *, portable: bool = False) -> None:
@@ -123,7 +117,6 @@ class MsgspecDecoder:
     """Decodes with msgspec; each row's list of floats is freed before the next is created."""
 
     name: DecoderName = "msgspec"
-    slice_bytes = 2**19
     releases_lock = False
 
     def begin(
@@ -248,15 +241,16 @@ class StreamingDecoder:
         """
         self._join_small()
         while self.undecoded and most > 0 and not self._is_stopped:
-            most -= self._decode_in_piece(min(most, LONGEST_STEP))
+            most -= self._decode_pieces(most)
             if not self._is_end_checked and self._placed.bytes_behind > LONGEST_END:
                 self._check_surplus()
             if not self._is_usual:
                 self.undecoded = 0
 
     def stop(self) -> None:
-        """End a `decode` that runs in another thread after the step that it is at; nothing more is decoded."""
+        """End a `decode` that runs in another thread within 256 KiB; nothing more is decoded."""
         self._is_stopped = True
+        self._placed.stop()
 
     def _check_surplus(self) -> None:
         """Refuse the answer if it has surplus rows; checked once."""
@@ -323,19 +317,17 @@ class StreamingDecoder:
                 yield gap
                 yield _numbers(row)
 
-    def _decode_in_piece(self, most: int) -> int:
-        """Process a piece, for at least one row or to its end; return the number of bytes."""
-        piece, start = self._pieces[self._next], self._position
-        position = self._placed.read(piece, start, most)
+    def _decode_pieces(self, most: int) -> int:
+        """Process pieces, for at least one row or to the end of one; return the number of bytes."""
+        pieces, start = tuple(self._pieces[self._next :]), self._position
+        done, self._position = self._placed.read(pieces, start, most)
         self._is_usual = self._placed.is_usual
-        if position == len(piece):
-            if self._is_in_place:
-                self._pieces[self._next] = b""
-            self._next, self._position = self._next + 1, 0
-        else:
-            self._position = position
-        self.undecoded -= position - start
-        return position - start
+        size = sum(map(len, pieces[:done])) + self._position - start
+        if self._is_in_place:
+            self._pieces[self._next : self._next + done] = [b""] * done
+        self._next += done
+        self.undecoded -= size
+        return size
 
     def make_matrix(self, length: int) -> NDArray[np.float32]:
         if self._dimension is None and length > LONGEST_ROW:

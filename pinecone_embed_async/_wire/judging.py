@@ -78,8 +78,8 @@ class Answer:
 
 
 _FIRST_PLACEHOLDER = secrets.randbits(52)
-"""Placeholder of the first row. It is random and never leaves the process, so that no answer can hold it elsewhere; counted up
-by the number of rows, it is still exact as a float, which has 53 bits."""
+"""Placeholder of the first row. It is random and never leaves the process, so no answer can hold it elsewhere. Counted up by
+the number of rows, it is still exact as a float, which has 53 bits."""
 
 _READ_AT_ONCE = 2**16
 """Bytes of items that are objects at a time: little memory, and enough that the calls for them cost little."""

@@ -75,17 +75,20 @@ class Rows(Protocol):
     def is_finite(self) -> bool:
         """Whether all numbers in their places are; one beyond float32's range silently becomes an infinity."""
 
-    def read(self, piece: bytes, position: int, most: int) -> int:
-        """Place the rows of a piece, and keep the start of one that does not end in it.
+    def read(self, pieces: tuple[bytes, ...], position: int, most: int) -> tuple[int, int]:
+        """Place the rows of the next pieces, and keep the start of one that does not end in them.
 
         Args:
-            piece: the next piece, or one that has been read in part.
+            pieces: the next pieces, at least one; the first may have been read in part.
             position: where to go on in it.
             most: bytes after which no further row is started.
 
         Returns:
-            The position up to which it has been read.
+            The number of pieces read whole, and the position in the one after them.
         """
+
+    def stop(self) -> None:
+        """End a `read` that runs in another thread."""
 
 
 class ConvertedRows:
@@ -125,8 +128,16 @@ class ConvertedRows:
         """See `Rows`."""
         return self.matrix is None or bool(np.isfinite(self.matrix).all())
 
-    def read(self, piece: bytes, position: int, most: int) -> int:
-        """See `Rows`."""
+    def read(self, pieces: tuple[bytes, ...], position: int, most: int) -> tuple[int, int]:
+        """See `Rows`; at most one piece is read."""
+        piece = pieces[0]
+        position = self._read(piece, position, most)
+        return (1, 0) if position == len(piece) else (0, position)
+
+    def stop(self) -> None:
+        """See `Rows`; it is not read in threads, as it holds the interpreter's lock."""
+
+    def _read(self, piece: bytes, position: int, most: int) -> int:
         if self._partial:
             return self._end_row(piece, position)
         if not self._is_in_data:
@@ -249,24 +260,26 @@ class NativeRows:
         """See `Rows`."""
         return self._reader.rest_length if self._reader.row == self._reader.count else 0
 
-    def read(self, piece: bytes, position: int, most: int) -> int:
+    def read(self, pieces: tuple[bytes, ...], position: int, most: int) -> tuple[int, int]:
         """See `Rows`."""
-        outcome, position = self._reader.read(piece, position, most)
+        outcome, done, position = self._reader.read(pieces, position, most)
         try:
-            if outcome == self._odd:
-                matrix = self.matrix
-                if matrix is None:
-                    matrix = self.matrix = self._maker.make_matrix(self._reader.kept.count(b",") + 1)
-                    self._reader.attach(matrix)
-                    outcome, position = self._reader.read(piece, position, 0)
-                if outcome == self._odd:
-                    self._place(matrix)
+            if outcome == self._odd and self.matrix is None:
+                # The row is decoded by the next call, perhaps in a thread: the first write to new memory takes long.
+                self.matrix = self._maker.make_matrix(self._reader.kept.count(b",") + 1)
+                self._reader.attach(self.matrix)
+            elif outcome == self._odd and self.matrix is not None:
+                self._place(self.matrix)
             self.is_usual = outcome != self._too_long
         except _UNREADABLE:
             self.is_usual = False
             # The kept row's closing bracket, where the module stops, is part of `kept`.
-            return position + 1
-        return position
+            return done, position + 1
+        return done, position
+
+    def stop(self) -> None:
+        """See `Rows`."""
+        self._reader.stop()
 
     def _place(self, matrix: NDArray[np.float32]) -> None:
         """Convert the kept row, which is odd, and write it to its place."""

@@ -264,7 +264,7 @@ def test_a_reader_is_used_by_one_thread_at_a_time() -> None:
     piece = b"[" + b" " * 2**27
     reader = _native.RowReader(1, 100)
     refused = list[str]()
-    thread = threading.Thread(target=lambda: reader.read(piece, 0, 2**40))
+    thread = threading.Thread(target=lambda: reader.read((piece,), 0, 2**40))
     thread.start()
     while thread.is_alive():
         try:
@@ -277,6 +277,23 @@ def test_a_reader_is_used_by_one_thread_at_a_time() -> None:
 
 
 @NEEDS_NATIVE
+def test_a_reader_that_is_stopped_reads_no_further_than_a_step() -> None:
+    from pinecone_embed_async._wire import _native  # noqa: PLC0415 - it may not be built
+
+    count, step = 2**17, 2**18
+    reader = _native.RowReader(count, 100)
+    reader.attach(np.zeros((count, 1), np.float32))
+    rows = b"[" + b"[1]," * count
+    reader.stop()
+    outcome, done, position = reader.read((rows, rows), 0, 2**40)
+    assert (outcome, done) == (_native.READ, 0)
+    assert step <= position < step + 4
+    # The row that begins within the step is read whole, and a later call goes on behind it.
+    assert reader.row == step // 4 + 1
+    assert reader.read((rows,), position, 2**40) == (_native.READ, 1, 0)
+
+
+@NEEDS_NATIVE
 def test_readers_leave_no_memory_behind() -> None:
     from pinecone_embed_async._wire import _native  # noqa: PLC0415 - it may not be built
 
@@ -284,11 +301,11 @@ def test_readers_leave_no_memory_behind() -> None:
         matrix = np.zeros((2, 2), np.float32)
         for body in (b"x[[1,2],y[3,4]]", b"[[1,2", b"[[1,x]", b"[[1,2],[" + b"1" * 200):
             reader = _native.RowReader(2, 100)
-            reader.read(body, 0, 1)
+            reader.read((body,), 0, 1)
             reader.attach(matrix)
-            reader.read(body, 1, 1000)
+            reader.read((body,), 1, 1000)
             _ = (reader.gaps, reader.rest, reader.kept)
-            for wrong in ((b"", 5, 5), (b"", 0, -1)):
+            for wrong in (((b"",), 5, 5), ((b"",), 0, -1), ((), 0, 1)):
                 with pytest.raises(ValueError, match="position"):
                     reader.read(*wrong)
 

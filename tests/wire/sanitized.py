@@ -79,8 +79,8 @@ def check() -> None:
             for characters in product(b'-+.eE05 ],["', repeat=length):
                 reader = _native.RowReader(1, 100, portable=portable)
                 reader.attach(matrix)
-                reader.read(b"[[" + bytes(characters), 0, 1000)
-                reader.read(b"]", 0, 1000)
+                reader.read((b"[[" + bytes(characters),), 0, 1000)
+                reader.read((b"]",), 0, 1000)
     for seed in range(1000):
         body, asked = body_of(seed)
         check_body(body, **asked)
@@ -94,12 +94,15 @@ def misuse(reader_type: type) -> None:
         raises(reader_type, *arguments)
     reader = reader_type(2, 10)
     pieces: list[tuple[object, ...]] = [
-        (b"ab", 3, 1),
-        (b"ab", -1, 1),
-        (b"ab", 0, -1),
-        (bytearray(b"ab"), 0, 1),
-        ("ab", 0, 1),
-        (b"ab", 2**63, 1),
+        ((b"ab",), 3, 1),
+        ((b"ab",), -1, 1),
+        ((b"ab",), 0, -1),
+        ((b"ab", bytearray(b"ab")), 0, 1),
+        (("ab",), 0, 1),
+        ((b"ab",), 2**63, 1),
+        ([b"ab"], 0, 1),
+        (b"ab", 0, 1),
+        ((), 0, 1),
     ]
     for arguments in pieces:
         raises(reader.read, *arguments)
@@ -119,17 +122,17 @@ def misuse(reader_type: type) -> None:
     ):
         raises(reader.attach, matrix)
     raises(reader.accept)
-    reader.read(b"[[1,2,3", 0, sys.maxsize)
+    reader.read((b"[[1", b",2,3"), 0, sys.maxsize)
     raises(reader.accept)
-    reader.read(b",[[", 0, sys.maxsize)
+    reader.read((b",[[",), 0, sys.maxsize)
     reader.attach(whole)
     raises(reader.attach, whole)
     # A row that is whole but odd is asked about again and again, until it is accepted.
     for _ in range(3):
-        reader.read(b"]", 0, sys.maxsize)
+        reader.read((b"]",), 0, sys.maxsize)
     reader.accept()
-    reader.read(b"][" + b"1" * 20, 0, sys.maxsize)
-    reader.read(b"1" * 20 + b"]", 0, sys.maxsize)
+    reader.read((b"][" + b"1" * 20,), 0, sys.maxsize)
+    reader.read((b"1" * 20 + b"]",), 0, sys.maxsize)
     _ = (reader.row, reader.gaps, reader.rest, reader.rest_length, reader.kept, reader.count, reader.is_portable)
 
 

@@ -115,7 +115,7 @@ def test_the_native_module_reads_what_is_a_number_and_nothing_else(portable: boo
             text = bytes(characters)
             reader = _native.RowReader(1, 100, portable=portable)
             reader.attach(matrix)
-            outcome, _ = reader.read(b"%b[[%b]%b" % (padding, text, padding), 0, 1000)
+            outcome, *_ = reader.read((b"%b[[%b]%b" % (padding, text, padding),), 0, 1000)
             is_number = GRAMMAR.fullmatch(text.strip(b" ")) is not None
             if outcome == _native.READ:
                 assert is_number, text
@@ -137,5 +137,5 @@ def test_ordinary_numbers_are_left_to_no_other_decoder(portable: bool, half_text
         reader = _native.RowReader(count, 2**20, portable=portable)
         reader.attach(np.zeros((count, ROW), np.float32))
         rows = (",".join(texts[at * ROW : (at + 1) * ROW]) for at in range(count))
-        assert reader.read(answer_with(rows), 0, 2**40)[0] == _native.READ
+        assert reader.read((answer_with(rows),), 0, 2**40)[0] == _native.READ
         assert reader.row == count

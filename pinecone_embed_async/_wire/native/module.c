@@ -3,10 +3,15 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <stdlib.h>
+
 #include "rows.h"
 
-/* Shorter pieces are read with the lock: taking it back may mean waiting for another thread's turn to end. */
+/* So few bytes are read with the lock: taking it back may mean waiting for another thread's turn to end. */
 enum { SHORT = 16384 };
+
+/* Most bytes that are read once a reader is stopped. */
+enum { STEP = 262144 };
 
 typedef struct {
     PyObject_HEAD
@@ -15,6 +20,8 @@ typedef struct {
     Py_buffer matrix;
     /* Set while a thread is in a method: `read` runs without the interpreter's lock. */
     bool is_busy;
+    /* Set by another thread to end a `read`. */
+    bool is_stopped;
 } reader_t;
 
 static bool enter(reader_t *self) {
@@ -77,57 +84,93 @@ static void reader_dealloc(PyObject *object) {
     PyObject_GC_UnTrack(object);
     reader_clear(object);
     PyMem_Free(self->rows.ends);
-    PyMem_Free(self->rows.beside.bytes);
-    PyMem_Free(self->rows.kept.bytes);
+    free(self->rows.beside.bytes);
+    free(self->rows.kept.bytes);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
     Py_DECREF(type);
 }
 
-/* Make room for `missing` more bytes, and as many again as there are, so that what is copied stays linear. */
+/* Make room for `missing` more bytes, and as many again as there are, so that what is copied stays linear. It needs no lock. */
 static bool grow(buffer_t *buffer, size_t missing) {
     const size_t capacity = buffer->capacity + missing + (buffer->capacity < 1024 ? 1024 : buffer->capacity / 2);
-    uint8_t *const bytes = PyMem_Realloc(buffer->bytes, capacity);
-    if (bytes == NULL) {
-        PyErr_NoMemory();
+    uint8_t *const bytes = realloc(buffer->bytes, capacity);
+    if (bytes == NULL)
         return false;
-    }
     buffer->bytes = bytes;
     buffer->capacity = capacity;
     return true;
 }
 
+/* Where a `read` is: the piece, and the position in it. */
+typedef struct {
+    size_t piece, position;
+} place_t;
+
+/* Read pieces until their end, or until `most` bytes are read; false without memory. */
+static bool read_pieces(reader_t *self, const text_t *pieces, size_t count, size_t most, place_t *place, rows_outcome_t *outcome) {
+    rows_t *const rows = &self->rows;
+    do {
+        const text_t text = pieces[place->piece];
+        const size_t start = place->position, stop = start + (most < STEP ? most : STEP);
+        size_t missing;
+        *outcome = rows_read(rows, text, &place->position, stop, &missing);
+        while (*outcome == ROWS_BESIDE_FULL || *outcome == ROWS_KEPT_FULL) {
+            if (!grow(*outcome == ROWS_KEPT_FULL ? &rows->kept : &rows->beside, missing))
+                return false;
+            *outcome = rows_read(rows, text, &place->position, stop, &missing);
+        }
+        const size_t length = place->position - start;
+        most -= length < most ? length : most;
+        if (*outcome == ROWS_READ && place->position == (size_t)(text.end - text.begin))
+            *place = (place_t){place->piece + 1, 0};
+    } while (*outcome == ROWS_READ && place->piece < count && most > 0 && !__atomic_load_n(&self->is_stopped, __ATOMIC_RELAXED));
+    return true;
+}
+
 static PyObject *reader_read(PyObject *object, PyObject *arguments) {
     reader_t *const self = (reader_t *)object;
-    PyObject *piece;
-    Py_ssize_t given, most;
-    /* `bytes` alone: nobody can change them meanwhile, and the arguments keep them alive. */
-    if (!PyArg_ParseTuple(arguments, "Snn:read", &piece, &given, &most))
+    PyObject *pieces;
+    Py_ssize_t position, most;
+    /* A tuple of `bytes` alone: nobody can change them meanwhile, and the arguments keep them alive. */
+    if (!PyArg_ParseTuple(arguments, "O!nn:read", &PyTuple_Type, &pieces, &position, &most))
         return NULL;
-    const Py_ssize_t length = PyBytes_Size(piece);
-    if (given < 0 || given > length || most < 0)
-        return PyErr_Format(PyExc_ValueError, "position must be within the piece and most at least 0, got %zd and %zd", given, most);
+    const Py_ssize_t count = PyTuple_Size(pieces);
+    Py_ssize_t total = 0;
+    text_t *const texts = PyMem_Calloc((size_t)count + 1, sizeof *texts);
+    if (texts == NULL)
+        return PyErr_NoMemory();
+    PyObject *result = NULL;
+    for (Py_ssize_t index = 0; index < count; index++) {
+        char *bytes;
+        Py_ssize_t length;
+        if (PyBytes_AsStringAndSize(PyTuple_GetItem(pieces, index), &bytes, &length) < 0)
+            goto end;
+        texts[index] = (text_t){(const uint8_t *)bytes, (const uint8_t *)bytes + length};
+        total += length;
+    }
+    if (count == 0 || position < 0 || position > texts[0].end - texts[0].begin || most < 0) {
+        PyErr_Format(PyExc_ValueError, "position must be within the first of the pieces and most at least 0, got %zd and %zd", position,
+                     most);
+        goto end;
+    }
     if (!enter(self))
-        return NULL;
-    const uint8_t *const bytes = (const uint8_t *)PyBytes_AsString(piece);
-    const text_t text = {bytes, bytes + length};
-    size_t position = (size_t)given, missing = 0;
-    const size_t stop = position + (size_t)most;
+        goto end;
+    place_t place = {0, (size_t)position};
     rows_outcome_t outcome;
-    bool has_memory = true;
-    do {
-        PyThreadState *const state = length - given > SHORT ? PyEval_SaveThread() : NULL;
-        outcome = rows_read(&self->rows, text, &position, stop, &missing);
-        if (state)
-            PyEval_RestoreThread(state);
-        if (outcome == ROWS_BESIDE_FULL)
-            has_memory = grow(&self->rows.beside, missing);
-        else if (outcome == ROWS_KEPT_FULL)
-            has_memory = grow(&self->rows.kept, missing);
-        else
-            break;
-    } while (has_memory);
+    PyThreadState *const state = total - position > SHORT && most > SHORT ? PyEval_SaveThread() : NULL;
+    const bool has_memory = read_pieces(self, texts, (size_t)count, (size_t)most, &place, &outcome);
+    if (state)
+        PyEval_RestoreThread(state);
     leave(self);
-    return has_memory ? Py_BuildValue("in", (int)outcome, (Py_ssize_t)position) : NULL;
+    result = has_memory ? Py_BuildValue("inn", (int)outcome, (Py_ssize_t)place.piece, (Py_ssize_t)place.position) : PyErr_NoMemory();
+end:
+    PyMem_Free(texts);
+    return result;
+}
+
+static PyObject *reader_stop(PyObject *object, PyObject *Py_UNUSED(none)) {
+    __atomic_store_n(&((reader_t *)object)->is_stopped, true, __ATOMIC_RELAXED);
+    return Py_NewRef(Py_None);
 }
 
 static PyObject *reader_attach(PyObject *object, PyObject *matrix) {
@@ -166,7 +209,8 @@ static PyObject *reader_accept(PyObject *object, PyObject *Py_UNUSED(none)) {
     else if (self->rows.beside.length < self->rows.beside.capacity || grow(&self->rows.beside, 1)) {
         rows_accept_kept(&self->rows);
         result = Py_NewRef(Py_None);
-    }
+    } else
+        PyErr_NoMemory();
     leave(self);
     return result;
 }
@@ -239,6 +283,7 @@ static PyObject *get_kept(PyObject *object, void *Py_UNUSED(closure)) {
 
 static PyMethodDef reader_methods[] = {
     {"read", reader_read, METH_VARARGS, NULL},
+    {"stop", reader_stop, METH_NOARGS, NULL},
     {"attach", reader_attach, METH_O, NULL},
     {"accept", reader_accept, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
