@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.competitors import BASETEN, FLOOR, HAND_MSGSPEC, HAND_SIMDJSON, MSGSPEC, NATIVE, OFFICIAL
 from benchmarks.settings import MAIN_LOAD
 from benchmarks.suites.caching import GOAL as CACHE_GOAL
+from benchmarks.suites.decoding import SIMDJSON, own_title
 from benchmarks.suites.filling import GOAL as FILL_GOAL
 from benchmarks.suites.jobs import GOAL as JOB_GOAL
 from benchmarks.suites.single import BARE, bare_name
@@ -15,6 +16,9 @@ from benchmarks.tables import Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+
+LARGER_LOADS = ("dense-2048-half", "dense-1024-full")
 
 
 @dataclass(frozen=True)
@@ -67,24 +71,37 @@ def _cache_goals(suites: Mapping[str, Any]) -> list[Goal]:
     return found
 
 
+def _decoding_goals(part: Mapping[str, Any]) -> Iterator[Goal]:
+    taken = part["ms_per_body"]
+    own, other = taken.get(own_title(NATIVE)), taken.get(SIMDJSON)
+    if own is not None and other is not None:
+        yield Goal("decoding alone, time against pysimdjson", NATIVE, own / other, 0.6)
+    if NATIVE in part["two_threads"]:
+        yield Goal("decoding alone, two threads against one", NATIVE, part["two_threads"][NATIVE], 1.7, is_most=False)
+
+
+def _throughput_goals(loads: Mapping[str, Any], default_decode: float | None) -> Iterator[Goal]:
+    if MAIN_LOAD.name in loads:
+        yield from _throughput(loads[MAIN_LOAD.name]["competitors"], default_decode)
+    for name in LARGER_LOADS:
+        if (time := _compared(loads.get(name, {}).get("competitors", {}), NATIVE, BASETEN, "time")) is not None:
+            yield Goal(f"inputs/s against baseten embed, {name}", NATIVE, 1 / time, 1.4, is_most=False)
+
+
 def goals(suites: Mapping[str, Any]) -> list[Goal]:
     """Return the goals of which a run has measured the figures."""
-    found: list[Goal] = []
-    main = (suites.get("throughput") or {"loads": {}})["loads"].get(MAIN_LOAD.name)
-    if main is not None:
-        default_decode = (suites.get("decoding") or {"ms_per_body": {}})["ms_per_body"].get("EmbedClient's msgspec decoder")
-        found += _throughput(main["competitors"], default_decode)
-    for entry in (suites.get("memory") or {"competitors": {}})["competitors"].values():
-        if entry["title"].startswith("EmbedClient"):
-            found.append(
-                Goal(
-                    "peak memory beside results, imports, inputs",
-                    entry["title"],
-                    entry["over_result_bytes"] / 1e6,
-                    64,
-                    unit=" MB",
-                )
-            )
+    decoding = suites.get("decoding") or {"ms_per_body": {}, "two_threads": {}}
+    default_decode = decoding["ms_per_body"].get(own_title(MSGSPEC))
+    found = [
+        *_throughput_goals((suites.get("throughput") or {"loads": {}})["loads"], default_decode),
+        *_decoding_goals(decoding),
+    ]
+    memory = (suites.get("memory") or {"competitors": {}})["competitors"].values()
+    found += [
+        Goal("peak memory beside results, imports, inputs", entry["title"], entry["over_result_bytes"] / 1e6, 32, unit=" MB")
+        for entry in memory
+        if entry["title"].startswith("EmbedClient")
+    ]
     ways = (suites.get("single") or {"ways": {}})["ways"]
     for decoder in (MSGSPEC, NATIVE):
         if f"embed_one ({decoder})" in ways:
@@ -101,10 +118,14 @@ def goals(suites: Mapping[str, Any]) -> list[Goal]:
     return found + _cache_goals(suites)
 
 
+def _compared(competitors: Mapping[str, Any], name: str, base: str, figure: str) -> float | None:
+    found: float | None = competitors.get(name, {}).get("compared", {}).get(base, {}).get(figure)
+    return found
+
+
 def _throughput(competitors: Mapping[str, Any], default_decode: float | None) -> Iterator[Goal]:
     def compared(name: str, base: str, figure: str) -> float | None:
-        found: float | None = competitors.get(name, {}).get("compared", {}).get(base, {}).get(figure)
-        return found
+        return _compared(competitors, name, base, figure)
 
     for name, hand, least, aim in ((MSGSPEC, HAND_MSGSPEC, 1.5, None), (NATIVE, HAND_SIMDJSON, 4.5, None)):
         if (time := compared(name, hand, "time")) is not None:
@@ -121,6 +142,8 @@ def _throughput(competitors: Mapping[str, Any], default_decode: float | None) ->
         yield Goal("inputs/s against baseten embed", NATIVE, 1 / time, 1.5, is_most=False)
     if (cpu := compared(NATIVE, BASETEN, "cpu")) is not None:
         yield Goal("CPU per input against baseten embed", NATIVE, cpu, 0.55)
+    if (time := compared(NATIVE, FLOOR, "time")) is not None:
+        yield Goal("inputs/s against the floor", NATIVE, 1 / time, 0.32, is_most=False)
 
 
 def table(found: list[Goal]) -> Table:

@@ -1,4 +1,7 @@
-"""Decoding alone: milliseconds per body, in this process, without a server; the client's decoders and bare libraries."""
+"""Decoding alone: milliseconds per body, in one process without a server; the client's decoders and bare libraries.
+
+The client's decoders are measured in two threads as well, which decode as many bodies each as one thread does before.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import json
 import statistics
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +27,7 @@ from pinecone_embed_async._sending.attempts import SLICE_BYTES, THREAD_BYTES
 from pinecone_embed_async._wire import choose_decoder, installed_decoders
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
     from pinecone_embed_async._wire import Decoder
 
 REPEATS = 40
+SIMDJSON = "simdjson, whole, to float32"
+BODIES = 8
+"""Bodies that each of two threads decodes at a time: enough for their start not to count."""
 PIECE = 128 * 1024
 """Bytes in which aiohttp hands over a body, at most."""
 
@@ -53,6 +60,11 @@ class _Matrix:
         return self._matrix
 
 
+def own_title(name: str) -> str:
+    """The title of one of the client's decoders."""
+    return f"EmbedClient's {name} decoder"
+
+
 def as_it_arrives(decoder: Decoder, body: bytes, rows: npt.NDArray[np.float32]) -> None:
     """Decode with one of the client's decoders, fed as the client feeds it."""
     most = THREAD_BYTES if decoder.releases_lock else SLICE_BYTES
@@ -69,10 +81,10 @@ def ways() -> dict[str, Callable[[bytes, npt.NDArray[np.float32]], None]]:
     found: dict[str, Any] = {}
     for name in installed_decoders():
         decoder = choose_decoder(name)
-        found[f"EmbedClient's {name} decoder"] = lambda body, rows, decoder=decoder: as_it_arrives(decoder, body, rows)
+        found[own_title(name)] = lambda body, rows, decoder=decoder: as_it_arrives(decoder, body, rows)
     found["msgspec, whole, to float32"] = with_msgspec(MAIN_LOAD.dimension)
     if importlib.util.find_spec("simdjson"):
-        found["simdjson, whole, to float32"] = with_simdjson()
+        found[SIMDJSON] = with_simdjson()
     found["json, to float32"] = with_json()
     lists = msgspec.json.Decoder(dict[str, Any]).decode
     found["msgspec, to lists"] = lambda body, _: lists(body)
@@ -84,8 +96,29 @@ def ways() -> dict[str, Callable[[bytes, npt.NDArray[np.float32]], None]]:
     return found
 
 
-def measure_here(repeats: int) -> dict[str, float]:
-    """Measure everything in turn in this process; medians in milliseconds."""
+def speed_ups(body: bytes, repeats: int) -> dict[str, float]:
+    """How many times as many bodies a second two threads decode as one, with each of the client's decoders; medians."""
+    found: dict[str, list[float]] = {}
+    matrices = [np.zeros((MAX_BATCH, MAIN_LOAD.dimension), np.float32) for _ in range(2)]
+    with ThreadPoolExecutor(2) as executor:
+        for name in installed_decoders() * repeats:
+            decoder = choose_decoder(name)
+
+            def decode(rows: npt.NDArray[np.float32], decoder: Decoder = decoder) -> None:
+                for _ in range(BODIES):
+                    as_it_arrives(decoder, body, rows)
+
+            def seconds(given: Sequence[npt.NDArray[np.float32]], decode: Callable[..., None] = decode) -> float:
+                started = time.perf_counter()
+                list(executor.map(decode, given))
+                return time.perf_counter() - started
+
+            found.setdefault(name, []).append(2 * seconds(matrices[:1]) / seconds(matrices))
+    return {name: statistics.median(ratios) for name, ratios in found.items()}
+
+
+def measure_here(repeats: int) -> dict[str, Any]:
+    """Measure everything in turn in this process; medians, in milliseconds and as ratios."""
     body = full_body()
     expected = dense_vectors(MAIN_LOAD)[:MAX_BATCH]
     measured = ways()
@@ -99,20 +132,26 @@ def measure_here(repeats: int) -> dict[str, float]:
             if not repeat and "lists" not in title and not np.array_equal(rows, expected):
                 raise ValueError(f"{title} must return the server's rows, got others")
     # The first is a warm-up.
-    return {title: statistics.median(islice(times, 1, None)) for title, times in taken.items()}
+    taken_once = {title: statistics.median(islice(times, 1, None)) for title, times in taken.items()}
+    return {"ms_per_body": taken_once, "two_threads": speed_ups(body, max(1, repeats // 4))}
 
 
 def measure(settings: Settings) -> dict[str, Any]:
     """Measure in a process of its own."""
     repeats = max(3, round(REPEATS * min(1.0, settings.scale)))
     said = run_module("suites.decoding", [str(repeats)], limit=300, who="decoding")
-    return {"repeats": repeats, "ms_per_body": json.loads(said.splitlines()[-1])}
+    return {"repeats": repeats, **json.loads(said.splitlines()[-1])}
 
 
 def tables(part: Mapping[str, Any]) -> list[Table]:
     """Return the table of decoders."""
-    rows = tuple((title, number(taken, 2)) for title, taken in part["ms_per_body"].items())
-    return [Table(f"Decoding alone, {MAX_BATCH} × {MAIN_LOAD.dimension} half-precision numbers", ("way", "ms/body"), rows)]
+    speed_up = {own_title(name): ratio for name, ratio in part["two_threads"].items()}
+    rows = tuple(
+        (title, number(taken, 2), number(speed_up[title], 2) if title in speed_up else "–")
+        for title, taken in part["ms_per_body"].items()
+    )
+    head = ("way", "ms/body", "two threads, × one")
+    return [Table(f"Decoding alone, {MAX_BATCH} × {MAIN_LOAD.dimension} half-precision numbers", head, rows)]
 
 
 if __name__ == "__main__":
