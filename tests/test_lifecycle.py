@@ -20,8 +20,10 @@ from pinecone_embed_async import (
     SharedQuota,
 )
 from pinecone_embed_async.emulator import Emulator
+from tests.clients import dense_client
 from tests.clock import settle
 from tests.processes import run_with_client
+from tests.wire.reading import NEEDS_NATIVE
 
 ONCE = """
 async def once():
@@ -206,3 +208,28 @@ def test_key_and_address_come_from_the_environment(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PINECONE_CONTROLLER_HOST", "http://elsewhere.example")
     with pytest.raises(ConfigurationError, match="plain HTTP"):
         EmbedClient("m")
+
+
+@pytest.mark.parametrize("decoder", ["msgspec", pytest.param("native", marks=NEEDS_NATIVE)])
+async def test_calls_leave_nothing_to_the_garbage_collector(emulator: Emulator, decoder: str) -> None:
+    texts = [str(number) for number in range(200)]
+    async with dense_client(emulator, decoder=decoder, parameters={"input_type": "passage"}) as client:
+
+        async def use() -> None:
+            await client.embed(texts)
+            await client.embed([*texts, *texts], dedupe=True)
+            await client.embed_one("a")
+            async with client.stream(texts) as batches:
+                async for _ in batches:
+                    pass
+
+        await use()
+        gc.collect()
+        gc.disable()
+        try:
+            await use()
+            left = gc.collect()
+        finally:
+            gc.enable()
+    # A result in a cycle would keep its vectors until the collector runs, which may take long.
+    assert left == 0

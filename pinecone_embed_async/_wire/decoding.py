@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pinecone_embed_async._wire.rows import MatrixMaker, Rows, RowSource
+    from pinecone_embed_async._wire.rows import Rows, RowSource
     from pinecone_embed_async._wire.structs import VectorType
 
 DecoderName = Literal["native", "msgspec"]
@@ -107,10 +107,10 @@ class NativeDecoder:
         """See `Decoder.begin`."""
         return StreamingDecoder(self, count=count, vector_type=vector_type, dimension=dimension, rows=rows)
 
-    def rows(self, count: int, maker: MatrixMaker) -> Rows:
+    def rows(self, count: int) -> Rows:
         """See `RowsDecoder`."""
         reader = self._native.RowReader(count, MOST_BYTES, portable=self._portable)
-        return NativeRows(reader, maker, odd=self._native.ODD, too_long=self._native.TOO_LONG)
+        return NativeRows(reader, odd=self._native.ODD, too_long=self._native.TOO_LONG)
 
 
 class MsgspecDecoder:
@@ -125,9 +125,9 @@ class MsgspecDecoder:
         """See `Decoder.begin`."""
         return StreamingDecoder(self, count=count, vector_type=vector_type, dimension=dimension, rows=rows)
 
-    def rows(self, count: int, maker: MatrixMaker) -> Rows:
+    def rows(self, count: int) -> Rows:
         """See `RowsDecoder`."""
-        return ConvertedRows(count, maker)
+        return ConvertedRows(count)
 
 
 DECODERS: Mapping[DecoderName, Callable[[], Decoder]] = {
@@ -140,7 +140,7 @@ DECODERS: Mapping[DecoderName, Callable[[], Decoder]] = {
 class RowsDecoder(Protocol):
     """Decodes the rows of an answer."""
 
-    def rows(self, count: int, maker: MatrixMaker) -> Rows:
+    def rows(self, count: int) -> Rows:
         """The rows of one answer of `count` inputs, none of which has arrived."""
 
 
@@ -198,7 +198,7 @@ class StreamingDecoder:
         return f"<StreamingDecoder {state}, {self.undecoded} bytes undecoded>"
 
     def _new_rows(self) -> Rows:
-        return self._decoder.rows(self._count, self)
+        return self._decoder.rows(self._count)
 
     @property
     def has_matrix(self) -> bool:
@@ -320,7 +320,7 @@ class StreamingDecoder:
     def _decode_pieces(self, most: int) -> int:
         """Process pieces, for at least one row or to the end of one; return the number of bytes."""
         pieces, start = tuple(self._pieces[self._next :]), self._position
-        done, self._position = self._placed.read(pieces, start, most)
+        done, self._position = self._placed.read(pieces, start, most, self)
         self._is_usual = self._placed.is_usual
         size = sum(map(len, pieces[:done])) + self._position - start
         if self._is_in_place:

@@ -75,13 +75,14 @@ class Rows(Protocol):
     def is_finite(self) -> bool:
         """Whether all numbers in their places are; one beyond float32's range silently becomes an infinity."""
 
-    def read(self, pieces: tuple[bytes, ...], position: int, most: int) -> tuple[int, int]:
+    def read(self, pieces: tuple[bytes, ...], position: int, most: int, maker: MatrixMaker) -> tuple[int, int]:
         """Place the rows of the next pieces, and keep the start of one that does not end in them.
 
         Args:
             pieces: the next pieces, at least one; the first may have been read in part.
             position: where to go on in it.
             most: bytes after which no further row is started.
+            maker: makes the matrix. It is not kept, or the two would keep each other alive, and with them the result.
 
         Returns:
             The number of pieces read whole, and the position in the one after them.
@@ -96,12 +97,10 @@ class ConvertedRows:
 
     Args:
         count: expected number of rows.
-        maker: makes the matrix.
     """
 
-    def __init__(self, count: int, maker: MatrixMaker) -> None:
+    def __init__(self, count: int) -> None:
         self._count = count
-        self._maker = maker
         self._is_in_data = False
         # The parts so far of the next gap, and of a row that ends in a later piece.
         self._gap: list[bytes] = []
@@ -128,23 +127,23 @@ class ConvertedRows:
         """See `Rows`."""
         return self.matrix is None or bool(np.isfinite(self.matrix).all())
 
-    def read(self, pieces: tuple[bytes, ...], position: int, most: int) -> tuple[int, int]:
+    def read(self, pieces: tuple[bytes, ...], position: int, most: int, maker: MatrixMaker) -> tuple[int, int]:
         """See `Rows`; at most one piece is read."""
         piece = pieces[0]
-        position = self._read(piece, position, most)
+        position = self._read(piece, position, most, maker)
         return (1, 0) if position == len(piece) else (0, position)
 
     def stop(self) -> None:
         """See `Rows`; it is not read in threads, as it holds the interpreter's lock."""
 
-    def _read(self, piece: bytes, position: int, most: int) -> int:
+    def _read(self, piece: bytes, position: int, most: int, maker: MatrixMaker) -> int:
         if self._partial:
-            return self._end_row(piece, position)
+            return self._end_row(piece, position, maker)
         if not self._is_in_data:
             return self._find_data(piece, position)
         if self.row < self._count:
             with np.errstate(over="ignore"):
-                return self._place_rows(piece, position, min(len(piece), position + most))
+                return self._place_rows(piece, position, min(len(piece), position + most), maker)
         self._gap.append(piece[position:])
         self.bytes_behind += len(piece) - position
         return len(piece)
@@ -156,7 +155,7 @@ class ConvertedRows:
         self._is_in_data = opening >= 0
         return after
 
-    def _place_rows(self, piece: bytes, position: int, stop: int) -> int:
+    def _place_rows(self, piece: bytes, position: int, stop: int, maker: MatrixMaker) -> int:
         """Write the whole rows of a piece to their places, and keep the start of the next."""
         find, gaps = piece.find, self.gaps
         row, count, matrix = self.row, self._count, self.matrix
@@ -179,7 +178,7 @@ class ConvertedRows:
             try:
                 values = floats_of(piece[opening : end + 1])
                 if matrix is None:
-                    matrix = self.matrix = self._maker.make_matrix(len(values))
+                    matrix = self.matrix = maker.make_matrix(len(values))
                 _place(matrix, row, values)
             except _UNREADABLE:
                 self.is_usual = False
@@ -194,7 +193,7 @@ class ConvertedRows:
         self.row = row
         return position
 
-    def _end_row(self, piece: bytes, position: int) -> int:
+    def _end_row(self, piece: bytes, position: int, maker: MatrixMaker) -> int:
         """Write a row that started in an earlier piece, if it ends in this one."""
         end = piece.find(b"]", position)
         if end < 0:
@@ -206,7 +205,7 @@ class ConvertedRows:
         partial, self._partial = self._partial, []
         row = b"".join([*partial, piece[position : end + 1]])
         with np.errstate(over="ignore"):
-            self._place_rows(row, 0, 1)
+            self._place_rows(row, 0, 1, maker)
         if not self.is_usual:
             self._partial = partial
             return position
@@ -221,14 +220,12 @@ class NativeRows:
 
     Args:
         reader: the native module's part.
-        maker: makes the matrix.
         odd: the module's outcome for such a row, and for the first one.
         too_long: its outcome for a row of too many bytes.
     """
 
-    def __init__(self, reader: _native.RowReader, maker: MatrixMaker, *, odd: int, too_long: int) -> None:
+    def __init__(self, reader: _native.RowReader, *, odd: int, too_long: int) -> None:
         self._reader = reader
-        self._maker = maker
         self._odd = odd
         self._too_long = too_long
         self.is_usual = True
@@ -260,13 +257,13 @@ class NativeRows:
         """See `Rows`."""
         return self._reader.rest_length if self._reader.row == self._reader.count else 0
 
-    def read(self, pieces: tuple[bytes, ...], position: int, most: int) -> tuple[int, int]:
+    def read(self, pieces: tuple[bytes, ...], position: int, most: int, maker: MatrixMaker) -> tuple[int, int]:
         """See `Rows`."""
         outcome, done, position = self._reader.read(pieces, position, most)
         try:
             if outcome == self._odd and self.matrix is None:
                 # The row is decoded by the next call, perhaps in a thread: the first write to new memory takes long.
-                self.matrix = self._maker.make_matrix(self._reader.kept.count(b",") + 1)
+                self.matrix = maker.make_matrix(self._reader.kept.count(b",") + 1)
                 self._reader.attach(self.matrix)
             elif outcome == self._odd and self.matrix is not None:
                 self._place(self.matrix)
