@@ -105,7 +105,7 @@ def one_of(name: str, value: object, choices: tuple[str, ...]) -> str:
     Raises:
         ConfigurationError: it is none of them.
     """
-    plain = as_text(value)
+    plain = value if type(value) is str else as_text(value)
     if plain not in choices:
         named = " or ".join(f'"{choice}"' for choice in choices)
         raise ConfigurationError(f"{name} must be {named}, got {short(value)}")
@@ -118,11 +118,13 @@ def truth(name: str, value: object) -> bool:
     Raises:
         ConfigurationError: it is neither.
     """
+    if isinstance(value, bool):
+        return value
     if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
         value = getattr(value, "item", lambda: None)()
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"{name} must be True or False, got {short(value)}")
-    return value
+        if isinstance(value, bool):
+            return value
+    raise ConfigurationError(f"{name} must be True or False, got {short(value)}")
 
 
 def instance(name: str, value: object, kind: type) -> None:

@@ -40,7 +40,7 @@ class ReadInputs:
 
     def failures(self) -> tuple[Failure, ...]:
         """The invalid inputs, by what is wrong with them."""
-        return _failures_of(self.faults)
+        return _failures_of(self.faults) if self.faults else ()
 
     def add(self, value: object) -> None:
         """Add the next input."""
@@ -51,7 +51,7 @@ class ReadInputs:
 
     def error(self) -> InputError | None:
         """The error that counts the invalid inputs and names the first few; `None` if all are valid."""
-        return _error_of(self.faults, len(self.texts))
+        return _error_of(self.faults, len(self.texts)) if self.faults else None
 
 
 def _failures_of(faults: Mapping[str, list[int]]) -> tuple[Failure, ...]:
@@ -61,9 +61,7 @@ def _failures_of(faults: Mapping[str, list[int]]) -> tuple[Failure, ...]:
     )
 
 
-def _error_of(faults: Mapping[str, list[int]], count: int) -> InputError | None:
-    if not faults:
-        return None
+def _error_of(faults: Mapping[str, list[int]], count: int) -> InputError:
     failures = _failures_of(faults)
     positions = sorted(position for failure in failures for position in failure.indices)
     message = min(failures, key=lambda failure: failure.indices[0]).error.message
@@ -194,9 +192,8 @@ def iter_texts(inputs: Input | Iterable[Input]) -> Iterator[str]:
         else:
             yield text
         count += 1
-    error = _error_of(faults, count)
-    if error is not None:
-        raise error
+    if faults:
+        raise _error_of(faults, count)
 
 
 async def read_inputs(inputs: Inputs) -> ReadInputs:

@@ -40,8 +40,7 @@ async def embed(
     read: ReadInputs | None = None
     try:
         read = await _read_until(runtime, inputs, options.deadline)
-        problem = read.error() if options.raises else None
-        if problem is not None:
+        if options.raises and (problem := read.error()) is not None:
             raise problem
         call = await _gathered(runtime, options, read, dedupe=dedupe)
     finally:

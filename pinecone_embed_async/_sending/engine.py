@@ -92,7 +92,7 @@ class Engine:
     def record(self, attempts: Attempts, error: EmbedError | None) -> None:
         """Record the outcome of an attempt in what tells how the service is doing."""
         self.contact.record(error)
-        if not is_stale_connection(attempts, error):
+        if error is None or not is_stale_connection(attempts, error):
             self.budget.record(error)
 
     def end_unaccepted(self, permit: Permit, attempts: Attempts, error: EmbedError | None) -> None:

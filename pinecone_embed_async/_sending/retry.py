@@ -162,15 +162,14 @@ class FirstContact(msgspec.Struct):
 
     def record(self, error: EmbedError | None) -> None:
         """Record the error of an attempt; `None` for an answer that was read."""
-        if isinstance(error, TransportError):
+        if error is None or (isinstance(error, ApiError) and error.code is not None):
+            self.is_connected = self.is_answered = self.is_understood = True
+            self.unreadable = 0
+        elif isinstance(error, TransportError):
             self.is_connected |= error.problem not in (ConnectionProblem.SETUP, ConnectionProblem.UNREACHED)
-        elif isinstance(error, ResponseError):
+        elif isinstance(error, (ApiError, ResponseError)):
             self.answered()
-            self.unreadable += 1
-        elif error is None or isinstance(error, ApiError):
-            self.answered()
-            if error is None or error.code is not None:
-                self.is_understood, self.unreadable = True, 0
+            self.unreadable += isinstance(error, ResponseError)
 
     def is_hopeless(self, error: EmbedError) -> bool:
         """Whether every other request would meet this error as well."""
