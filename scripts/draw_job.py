@@ -30,7 +30,8 @@ COLUMNS = 64
 """A picture that wide can be read on a phone."""
 ARGUMENTS = ("embed", "docs.jsonl", "--text-field", "body", "--id-field", "id", "--out", "vectors")
 
-# What rich writes by default, without the font that it fetches from another host, and as wide as its text is as large as a page's.
+# What rich writes by default, without the font that it fetches from another host, and with a width at which the text is
+# as large as a page's.
 SVG = """<svg class="rich-terminal" width="640" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg" role="img">
 <title>A job that is stopped with Ctrl-C and goes on</title>
 <style>
