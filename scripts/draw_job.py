@@ -26,11 +26,13 @@ from rich.text import Text
 from pinecone_embed_async.cli._docstrings import read_docstrings
 from pinecone_embed_async.emulator import Emulator
 
-COLUMNS = 126
+COLUMNS = 64
+"""A picture that wide can be read on a phone."""
 ARGUMENTS = ("embed", "docs.jsonl", "--text-field", "body", "--id-field", "id", "--out", "vectors")
 
-# What rich writes by default, without the font that it fetches from another host.
-SVG = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg" role="img">
+# What rich writes by default, without the font that it fetches from another host, and with a width at which the text is
+# as large as a page's.
+SVG = """<svg class="rich-terminal" width="640" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg" role="img">
 <title>A job that is stopped with Ctrl-C and goes on</title>
 <style>
 .{unique_id}-matrix {{ font-family: ui-monospace, Menlo, Consolas, monospace; font-size: {char_height}px;
@@ -70,6 +72,8 @@ def draw(runs: tuple[Run, Run]) -> str:
         console.print(Text.assemble(("$ ", "bold green"), " ".join(("pinecone-embed", *ARGUMENTS))))
         console.print(Text.from_ansi(frame))
         console.print(Text.from_ansi(last))
+    # The last line loses its descenders otherwise.
+    console.print()
     drawn = console.export_svg(title="", theme=SVG_EXPORT_THEME, code_format=SVG, unique_id="job")
     return "".join(f"{line.rstrip()}\n" for line in drawn.splitlines() if line.strip())
 
@@ -110,7 +114,7 @@ async def run(folder: str, emulator: Emulator, is_late: Callable[[int], bool], *
     written, frame = "", ""
     while more := await asyncio.to_thread(read, ours):
         written += more
-        bars = [part for part in re.split(r"[\r\n]", written) if "inputs/s" in part and "/min" in part]
+        bars = [part for part in re.split(r"[\r\n]", written) if "inputs/s" in part and "━" in part]
         shown = re.search(r"([\d,]+)/[\d,]+", Text.from_ansi(bars[-2]).plain) if len(bars) > 1 else None
         if not frame and shown is not None and is_late(int(shown[1].replace(",", ""))):
             # The one before the last is there as a whole.

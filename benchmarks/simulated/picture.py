@@ -39,8 +39,9 @@ def draw(file: Path) -> None:
     # The same picture for the same figures, to the byte; text stays text.
     with mpl.rc_context({"svg.hashsalt": "quota", "svg.fonttype": "none", "font.size": 8}):
         cases = {case.title: case for case in must_hold()}
-        figure = Figure(figsize=(8.4, 6.4), layout="constrained")
-        for number, (title, axes) in enumerate(zip(SHOWN, figure.subplots(3, 2, sharex=True).flat, strict=True)):
+        # As wide as a phone, and white in the dark too.
+        figure = Figure(figsize=(4.4, 8.4), layout="constrained", facecolor="white")
+        for number, (title, axes) in enumerate(zip(SHOWN, figure.subplots(len(SHOWN), sharex=True), strict=True)):
             _draw_case(axes, cases[title], legend=number == 0)
         figure.supxlabel("minutes")
         figure.supylabel("tokens accepted in the last minute")
@@ -68,7 +69,7 @@ def _draw_case(axes: Axes, case: Case, *, legend: bool) -> None:
         linestyle="none",
         label="a request rejected",
     )
-    axes.set_title(f"{case.title}: {result.used:.0%} used, {result.rejected:.1%} rejected", fontsize=8)
+    axes.set_title(f"{case.title}:\n{result.used:.0%} used, {result.rejected:.1%} rejected", fontsize=8, loc="left")
     axes.set_ylim(-0.1 * case.terms.tokens, 1.15 * case.terms.tokens)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value / 1000:,.0f}k")
     axes.spines[["top", "right"]].set_visible(False)
