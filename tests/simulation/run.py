@@ -86,6 +86,8 @@ def run(scenario: Scenario) -> Outcome:
         logger.setLevel(level)
         logger.propagate = propagates
         logger.removeHandler(log)
+    for bug in service.journal.bugs:
+        judge.found("service breaks", bug)
     trace = service.journal.trace
     digest = hashlib.sha256("\n".join([*trace, *log.lines]).encode()).hexdigest()[:16]
     return Outcome(scenario, judge.violations, digest, trace, len(service.journal.exchanges), seconds)

@@ -133,12 +133,14 @@ class Journal:
         active: exchanges under way, by client.
         most_active: the most at once, by client.
         tenants: tokens of other tenants' requests that were accepted.
+        bugs: exceptions of the service's own, which clients take for a transport's.
     """
 
     exchanges: list[Exchange] = field(default_factory=list)
     trace: list[str] = field(default_factory=list)
     active: dict[int, dict[Exchange | int, None]] = field(default_factory=dict)
     most_active: dict[int, int] = field(default_factory=dict)
+    bugs: list[str] = field(default_factory=list)
 
 
 class Service:
@@ -363,7 +365,11 @@ class _Context:
     async def __aenter__(self) -> Self:
         try:
             self._reply = await (self._get() if self._exchange is None else self._embed(self._exchange))
-        except BaseException as error:
+        except (TransportError, asyncio.CancelledError) as error:
+            self._close(type(error).__name__)
+            raise
+        except Exception as error:
+            self._service.journal.bugs.append(f"{type(error).__name__}: {error}")
             self._close(type(error).__name__)
             raise
         self._pieces = iter(self._cut(self._reply.body))

@@ -27,6 +27,7 @@ from pinecone_embed_async import (
     SparseVector,
     SqliteQuota,
     Statistics,
+    SyncEmbedClient,
     TokenStatistics,
     Usage,
 )
@@ -39,6 +40,13 @@ def a_client_knows_by_the_name_what_it_gives() -> None:
     assert_type(EmbedClient("llama-text-embed-v2"), EmbedClient[DenseEmbeddings])
     assert_type(EmbedClient("pinecone-sparse-english-v0"), EmbedClient[SparseEmbeddings])
     assert_type(EmbedClient("pinecone-sparse-multilingual-v0"), EmbedClient[SparseEmbeddings])
+
+
+def the_blocking_client_knows_the_same() -> None:
+    assert_type(SyncEmbedClient("multilingual-e5-large"), SyncEmbedClient[DenseEmbeddings])
+    assert_type(SyncEmbedClient("llama-text-embed-v2", dimension=512), SyncEmbedClient[DenseEmbeddings])
+    assert_type(SyncEmbedClient("pinecone-sparse-english-v0"), SyncEmbedClient[SparseEmbeddings])
+    SyncEmbedClient("llama-text-embed-v2", dimension=500)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 
 
 def a_client_of_another_model_is_told(name: str) -> None:
