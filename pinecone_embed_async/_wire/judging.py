@@ -233,7 +233,7 @@ class WholeAnswer:
         wanted = self._lengths[0] if self._dimension is None else self._dimension
         for position, length in enumerate(self._lengths):
             if length != wanted:
-                raise ResponseError(f"expected {wanted} numbers a row, got {length} at `$.data[{position}].values`")
+                raise ResponseError(f"expected {wanted} numbers per row, got {length} at `$.data[{position}].values`")
         if wanted == 0:
             raise ResponseError("the rows are empty at `$.data[0].values`")
         values = self._finite_values("values")

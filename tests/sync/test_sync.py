@@ -68,7 +68,7 @@ def test_a_call_from_the_clients_own_thread_is_refused_for_it_would_wait_for_its
         with pytest.raises(EmbedError) as caught:
             client.embed(TEXTS, progress=lambda _: client.embed("again"))  # type: ignore[arg-type]
         assert isinstance(caught.value.__cause__, RuntimeError)
-        assert "in the event loop that is to carry it out" in str(caught.value.__cause__)
+        assert "in the event loop that runs it" in str(caught.value.__cause__)
         assert caught.value.partial is not None
 
 
