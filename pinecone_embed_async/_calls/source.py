@@ -41,9 +41,7 @@ def check_source(source: object) -> None:
     """
     check_iterable("the source", source)
     if isinstance(source, (str, bytes, bytearray, memoryview, Mapping)):
-        raise InputError(
-            f"the source must be an iterable of inputs, got a single {type(source).__name__}: put it in a list"
-        )
+        raise InputError(f"the source must be an iterable of inputs, got a single {type(source).__name__}: put it in a list")
     if not isinstance(source, (Iterable, AsyncIterable)):
         raise InputError(f"the source must be an iterable or an async iterable, got {type(source).__name__}")
 

@@ -594,7 +594,7 @@ async def make_quota(path: Path) -> None:
         (lambda path: path.symlink_to(path.with_name("elsewhere")), "symbolic link"),
         (lambda path: path.with_name("quota.db-lock").symlink_to(path.with_name("elsewhere")), "symbolic link"),
         (lambda path: path.with_name("quota.db-lock").write_text("a note"), "not the lock of a quota"),
-        (os.mkfifo, "no regular file"),
+        (os.mkfifo, "not a regular file"),
         (lambda path: os.mkfifo(path.with_name("quota.db-lock")), "not the lock of a quota"),
     ],
 )

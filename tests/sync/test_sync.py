@@ -250,7 +250,7 @@ def test_a_stream_that_is_left_early_or_dropped_closes_its_source_and_sends_no_m
         with client.stream(texts("left")) as batches:
             assert len(next(batches)) == 96
         assert closed == ["left"]
-        with pytest.raises(ClosedError, match="the stream was closed"):
+        with pytest.raises(ClosedError, match="the stream is closed"):
             next(batches)
         with pytest.raises(ZeroDivisionError), client.stream(texts("failed")) as batches:
             assert len(next(batches)) / 0
