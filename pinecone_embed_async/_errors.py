@@ -91,7 +91,7 @@ class ConfigurationError(EmbedError, ValueError):
 
 
 class InputError(EmbedError, ValueError):
-    """An input is not a text that can be embedded; nothing was sent.
+    """An input is not a text that can be embedded, or exceeds the whole quota; the input was not sent.
 
     Attributes:
         index: position of the invalid input; `None` if the error is not about a single input.

@@ -36,7 +36,7 @@ class ReadInputs:
     faults: dict[str, list[int]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        return f"<ReadInputs {len(self.texts)} inputs, {sum(map(len, self.faults.values()))} of them no texts>"
+        return f"<ReadInputs {len(self.texts)} inputs, {sum(map(len, self.faults.values()))} of them invalid>"
 
     def failures(self) -> tuple[Failure, ...]:
         """The invalid inputs, grouped by what is wrong with them."""
@@ -173,7 +173,7 @@ def _check_inputs(inputs: object) -> None:
         )
     if not isinstance(inputs, (str, Iterable, AsyncIterable)) or isinstance(inputs, (bytes, bytearray, memoryview)):
         kind = type(inputs).__name__
-        raise InputError(f'inputs are of type {kind}; they must be a str, a mapping with "text", or an iterable of those')
+        raise InputError(f'inputs must be a str, a mapping with "text", or an iterable of those, got {kind}')
 
 
 def iter_texts(inputs: Input | Iterable[Input]) -> Iterator[str]:

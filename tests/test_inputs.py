@@ -60,7 +60,7 @@ async def test_what_is_no_text_is_refused_with_its_index(bad: object) -> None:
 
 @pytest.mark.parametrize("bad", [b"bytes", 5, None])
 async def test_inputs_that_are_no_iterable_of_texts_are_refused(bad: object) -> None:
-    with pytest.raises(InputError, match="inputs are of type"):
+    with pytest.raises(InputError, match="inputs must be a str"):
         await read_texts(bad)  # type: ignore[arg-type]
 
 

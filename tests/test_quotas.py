@@ -405,7 +405,7 @@ async def test_another_quota_that_fails_ends_the_job_with_everything_embedded_in
     cluster = Broken(tokens=1000)
     async with emulator_of() as emulator, client_of(emulator, quota=cluster) as client:
         with pytest.raises(
-            ConfigurationError, match="the quota that was passed failed: ConnectionError: the cluster is"
+            ConfigurationError, match="the quota passed to the client failed: ConnectionError: the cluster is"
         ) as ended:
             await client.embed(texts(50))
         assert embedded_rows(ended.value) == 20

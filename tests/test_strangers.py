@@ -388,7 +388,7 @@ async def test_a_back_end_that_fails_is_an_error_of_the_job(
     emulator: Emulator, acquire: Callable[[QuotaDemand], Any]
 ) -> None:
     async with dense_client(emulator, quota=Backend(acquire), **OPTIONS) as client, asyncio.timeout(10):
-        with pytest.raises(ConfigurationError, match=r"quota that was passed failed|acquire must return") as caught:
+        with pytest.raises(ConfigurationError, match=r"quota passed to the client failed|acquire must return") as caught:
             await client.embed(TEXTS)
         assert caught.value.partial is not None
         with pytest.raises(ConfigurationError):

@@ -86,7 +86,7 @@ class Head(NamedTuple):
 
     @property
     def has_aged(self) -> bool:
-        """Whether it is bulk work that goes before interactive requests."""
+        """Whether this is aged bulk work, which goes before interactive requests."""
         return self.rank == 0
 
 

@@ -75,7 +75,7 @@ class RateLimitGate:
         self._backend = backend
         # Together they give flows names that are unique among all clients of the back end.
         self._name, self._numbers = secrets.token_hex(8), itertools.count()
-        self._neighbour = Neighbour("the quota that was passed", clock)
+        self._neighbour = Neighbour("the quota passed to the client", clock)
         self._has_warned = False
         self._process = os.getpid()
         # One lock per process, because in a forked child the parent's lock may be held for ever. It is reentrant because the
@@ -222,7 +222,7 @@ class RateLimitGate:
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the request already has its outcome
             level = logger.debug if self._has_warned else logger.warning
             self._has_warned = True
-            level("the quota that was passed could not settle a grant: %s: %s", type(error).__name__, error)
+            level("the quota passed to the client could not settle a grant: %s: %s", type(error).__name__, error)
 
     def take(self, grant: QuotaGrant) -> None:
         """Settle a grant whose request is gone."""
@@ -287,12 +287,12 @@ class RateLimitGate:
             if within is not None and isinstance(error, DeadlineExceededError):
                 request.pause = KnownPause(max(request.deadline, self._clock.time() + (error.retry_after or 0.0)))
                 raise
-            raise ConfigurationError(f"the quota that was passed failed: {type(error).__name__}: {error}") from error
+            raise ConfigurationError(f"the quota passed to the client failed: {type(error).__name__}: {error}") from error
         if not _is_grant(grant):
             got = f"tokens={short(grant.tokens)}" if isinstance(grant, QuotaGrant) else f"a {type(grant).__name__}"
             raise ConfigurationError(
                 f"acquire must return a QuotaGrant whose tokens are an integer ≥ 1, got {got}: "
-                "let the quota that was passed wait until it can return one"
+                "let the quota passed to the client wait until it can return one"
             )
         return grant
 

@@ -224,7 +224,7 @@ def _flock(kind: int, start: int, length: int) -> bytes:
 @functools.cache
 def _to_close_in_children() -> weakref.WeakSet[LockFile]:
     """The lock files of this process. A forked child closes them, or it would hold their locks after its parent has died."""
-    # One set for all, as what is registered for a fork cannot be taken back.
+    # One set for all files, because a function registered for forks cannot be unregistered.
     files: weakref.WeakSet[LockFile] = weakref.WeakSet()
 
     def close() -> None:

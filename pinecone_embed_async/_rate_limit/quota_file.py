@@ -133,7 +133,7 @@ class QuotaFile:
 
     def statistics(self) -> tuple[TokenStatistics, ...]:
         """Limits and usage of each model and input type, as of now."""
-        # Of a copy: looking drops what has expired by now, and the next step may still be of an earlier time.
+        # From a copy, because `statistics` drops expired entries, and the next step may have an earlier time.
         return QuotaLedger.load(self.ledger.dump(), self._options).statistics(boot_time())
 
     def catch_up(self) -> None:
@@ -183,7 +183,7 @@ class QuotaFile:
         is_used, boot = self._locks.has_members, boot_id()
         if self._locks.boot != boot:
             if is_used:
-                raise ConfigurationError(f"{str(self._path)!r} is in use by processes that know another boot of the machine")
+                raise ConfigurationError(f"{str(self._path)!r} is in use by processes that see another boot of the machine")
             self._remove_void()
             self._locks.begin(boot)
         self._create_file()

@@ -202,7 +202,7 @@ def record_failure(attempts: Attempts, error: EmbedError, contact: FirstContact 
         verdict = Verdict.FINAL
         contact.mark_ends_job(error)
     elif contact is not None and contact.is_unreached(error):
-        # In case the request ends with it, for whatever reason.
+        # Marked now, in case this is the last error of the request.
         contact.mark_ends_job(error)
     elif is_stale_connection(attempts, error):
         verdict, attempts.was_retried_at_once = Verdict.AT_ONCE, True

@@ -1,4 +1,4 @@
-"""The bar of `progress=True`, in a terminal or a notebook.
+"""The progress bar of `progress=True`, in a terminal or a notebook.
 
 A thread draws the bar from the latest counts, so that a blocked terminal, for example after Ctrl-S, does not block the event
 loop. rich or tqdm is imported only on use, in that thread.
@@ -187,13 +187,13 @@ def _is_installed(name: str) -> bool:
     try:
         return find_spec(name) is not None
     except ValueError:
-        # `__spec__` is missing: a module in `sys.modules` that was made by hand.
+        # A module in `sys.modules` without a `__spec__`, such as one that a test made.
         return name in sys.modules
 
 
 def _place() -> Place | None:
-    """Where a bar can be drawn; `None` if nowhere, since it does not belong in a log file."""
-    # Not imported here: where there is a notebook it is.
+    """Where the bar can be drawn; `None` if nowhere, because it does not belong in a log file."""
+    # Not imported here, because in a notebook it is already imported.
     ipython: Any = sys.modules.get("IPython")
     shell = ipython.get_ipython() if hasattr(ipython, "get_ipython") else None
     if getattr(shell, "kernel", None) is not None:

@@ -158,7 +158,7 @@ def encode_request(model: str, texts: Sequence[str], parameters: Mapping[str, An
 
 
 def encode_parameters(parameters: Mapping[str, Any]) -> bytes:
-    """The parameters as JSON, independent of the order of their names.
+    """The parameters as JSON with sorted names.
 
     Raises:
         TypeError: a parameter's value cannot be encoded as JSON.
