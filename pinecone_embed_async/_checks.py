@@ -1,4 +1,4 @@
-"""Checks of arguments: converts other libraries' numbers and texts to Python's own, and rejects invalid values."""
+"""Argument validation: rejects invalid values, and converts numbers and texts of other libraries to Python's own."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 from pinecone_embed_async._errors import ConfigurationError
 
 SHOWN = 60
-"""Most characters of a value shown in a message."""
+"""Maximum number of characters of a value in a message."""
 
 
 def short(value: object) -> str:
-    """A value's repr, for messages."""
+    """The `repr` of a value, cut to `SHOWN` characters, for messages."""
     try:
         text = repr(value)
     except Exception:  # noqa: BLE001 - a foreign repr may raise anything
@@ -51,16 +51,16 @@ def as_text(value: object) -> str | None:
 
 
 def whole(name: str, value: object, otherwise: str = "", *, least: int = 1) -> int:
-    """Check an argument that must be an integer.
+    """Validate an argument that must be an integer.
 
     Args:
         name: name of the argument.
         value: value passed.
-        otherwise: what else it may be, for the message.
+        otherwise: other allowed types, for the message.
         least: smallest allowed value.
 
     Raises:
-        ConfigurationError: it is not an integer, or smaller.
+        ConfigurationError: the value is not an integer, or too small.
     """
     number = as_integer(value)
     if number is None or number < least:
@@ -69,10 +69,10 @@ def whole(name: str, value: object, otherwise: str = "", *, least: int = 1) -> i
 
 
 def seconds(name: str, value: object, *, may_be_0: bool = False) -> float:
-    """Check an argument that must be a number of seconds.
+    """Validate an argument that must be a number of seconds.
 
     Raises:
-        ConfigurationError: it is not a number, or not over 0.
+        ConfigurationError: the value is not a finite number, is negative, or is 0 without `may_be_0`.
     """
     number = as_float(value)
     if number is None or number < 0 or (number == 0 and not may_be_0):
@@ -82,28 +82,28 @@ def seconds(name: str, value: object, *, may_be_0: bool = False) -> float:
 
 
 def text(name: str, value: object, *, least: int = 0) -> str:
-    """Check an argument that must be a text; the message does not show it, since it may be a misplaced secret.
+    """Validate an argument that must be a text; the message does not show it, because it may be a misplaced secret.
 
     Args:
         name: name of the argument.
         value: value passed.
-        least: 1 if it must not be empty.
+        least: minimum length: 1 if it must not be empty.
 
     Raises:
-        ConfigurationError: it is not a text, or empty.
+        ConfigurationError: the value is not a text, or too short.
     """
     plain = as_text(value)
     if plain is None or len(plain) < least:
-        filled, got = (" that is not empty", "an empty one") if plain is not None else ("", type(value).__name__)
+        filled, got = (" that is not empty", "an empty text") if plain is not None else ("", type(value).__name__)
         raise ConfigurationError(f"{name} must be a str{filled}, got {got}")
     return plain
 
 
 def one_of(name: str, value: object, choices: tuple[str, ...]) -> str:
-    """Check an argument that must be one of some texts.
+    """Validate an argument that must be one of `choices`.
 
     Raises:
-        ConfigurationError: it is none of them.
+        ConfigurationError: the value is none of them.
     """
     plain = value if type(value) is str else as_text(value)
     if plain not in choices:
@@ -113,10 +113,10 @@ def one_of(name: str, value: object, choices: tuple[str, ...]) -> str:
 
 
 def truth(name: str, value: object) -> bool:
-    """Check an argument that must be true or false.
+    """Validate an argument that must be true or false.
 
     Raises:
-        ConfigurationError: it is neither.
+        ConfigurationError: the value is not a bool.
     """
     if isinstance(value, bool):
         return value
@@ -131,7 +131,7 @@ def instance(name: str, value: object, kind: type) -> None:
     """Reject an argument that is not an instance of a class.
 
     Raises:
-        ConfigurationError: it is not an instance of the class.
+        ConfigurationError: the value is not an instance of the class.
     """
     if not isinstance(value, kind):
         raise ConfigurationError(f"{name} must be a {kind.__name__}, got {type(value).__name__}")
@@ -143,31 +143,31 @@ def function(name: str, value: object, otherwise: str = "") -> None:
     Args:
         name: name of the argument.
         value: value passed.
-        otherwise: what else it may be, for the message.
+        otherwise: other allowed types, for the message.
 
     Raises:
-        ConfigurationError: it is not callable.
+        ConfigurationError: the value is not callable.
     """
     if not callable(value):
         raise ConfigurationError(f"{name} must be a function{otherwise}, got {short(value)}")
 
 
 def callback(name: str, value: object, otherwise: str = "") -> None:
-    """Reject an argument that is not callable, or a coroutine function, which nobody would await; see `function`.
+    """Reject an argument that is not callable, or is a coroutine function, whose result would never be awaited.
 
     Raises:
-        ConfigurationError: it is not callable, or a coroutine function.
+        ConfigurationError: the value is not callable, or is a coroutine function.
     """
     function(name, value, otherwise)
     if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
-        raise ConfigurationError(f"{name} must be a function that is called, not awaited, got a coroutine function")
+        raise ConfigurationError(f"{name} must be a plain function, which is not awaited, got a coroutine function")
 
 
 def methods(name: str, value: object, required: tuple[str, ...], example: str) -> None:
     """Reject an argument that lacks required methods, or is a class rather than an instance.
 
     Raises:
-        ConfigurationError: a method is missing, or it is a class.
+        ConfigurationError: the value lacks a method, or is a class.
     """
     missing = [method for method in required if not callable(getattr(value, method, None))]
     if missing or isinstance(value, type):
@@ -176,10 +176,10 @@ def methods(name: str, value: object, required: tuple[str, ...], example: str) -
 
 
 def parameter(name: str, value: Any) -> Any:
-    """A model parameter's value, with values from NumPy and enums as Python's own.
+    """The value of a model parameter, with values from NumPy and enums converted to Python's own.
 
     Raises:
-        ConfigurationError: a number is not finite, which JSON cannot express and would encode as `null`.
+        ConfigurationError: a number is not finite; msgspec would encode it as `null`, since JSON has no such numbers.
     """
     kind = type(value)
     if kind is str or kind is int or kind is bool or value is None:

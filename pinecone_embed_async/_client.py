@@ -38,9 +38,9 @@ ItemT = TypeVar("ItemT")
 class EmbedClient(Generic[EmbeddingsT]):
     """Embeds texts with one of Pinecone's hosted models.
 
-    Many tasks may use one client; they share its connections and its limit of requests in flight.
-    It opens with `async with`, or at the first call, and can be used again in another event loop and after a fork.
-    Each event loop has its own connections and its own limit of requests in flight.
+    Any number of tasks may use one client. They share its connections and its limit on requests in flight.
+    Open it with `async with`, or let the first call open it. It can be used again in another event loop and after a fork;
+    each event loop has its own connections and its own limit on requests in flight.
 
     ```python
     async with EmbedClient("multilingual-e5-large", quota="standard") as client:
@@ -49,49 +49,49 @@ class EmbedClient(Generic[EmbeddingsT]):
     ```
 
     Args:
-        model: name of the hosted model. The service decides about unknown names.
+        model: name of the hosted model. A name that this package does not know is left to the service.
         vector_type: `"dense"` or `"sparse"`, for models that this package does not know by name.
         api_key: the API key; defaults to `PINECONE_API_KEY` from the environment.
         base_url: URL of the API; defaults to `PINECONE_CONTROLLER_HOST` from the environment, else Pinecone's. Plain HTTP
-            only to this machine.
-        api_version: version of the API that is asked for, in the header `X-Pinecone-Api-Version`; defaults to 2026-07.
-        parameters: model parameters for every call; a call's own are merged over them, key by key.
-        input_type: `"passage"` or `"query"`; like `dimension` and `truncate` short for that key of `parameters`.
-        dimension: numbers per vector, for models that offer several: 384, 512, 768, 1024 or 2048 of `llama-text-embed-v2`.
-        truncate: what the service does with texts that are too long: `"END"` and, for `llama-text-embed-v2`, `"START"` cut
-            there; `"NONE"` refuses them.
-        quota: paces requests so that few are rejected: the name of a plan (`"starter"`, `"builder"`, `"standard"`,
-            `"enterprise"`), tokens per minute or a `Quota`, a `SharedQuota` for several clients, or a `SqliteQuota` for
-            several processes. By default the limits are learned from rejections.
-        retry: how often and how long a request is retried. The default is `RetryPolicy()`, with which a failure to connect
-            before the service's first answer ends the job early; see docs/faults.md.
+            is allowed only to this machine; see `allow_http`.
+        api_version: API version to request, sent in the header `X-Pinecone-Api-Version`; defaults to 2026-07.
+        parameters: model parameters for every call; those of a call override them key by key.
+        input_type: `"passage"` or `"query"`. Like `dimension` and `truncate`, a shorthand for that key of `parameters`.
+        dimension: numbers per vector, for models with a choice: 384, 512, 768, 1024 or 2048 for `llama-text-embed-v2`.
+        truncate: what the service does with texts that are too long: `"END"` cuts off the end, `"START"` (only
+            `llama-text-embed-v2`) the start, `"NONE"` refuses them.
+        quota: paces requests to stay under a rate limit: the name of a plan (`"starter"`, `"builder"`, `"standard"`,
+            `"enterprise"`), tokens per minute, a `Quota`, a `SharedQuota` for several clients, or a `SqliteQuota` for
+            several processes. By default the client learns the limits from rejections.
+        retry: how often and how long a request is retried. The default is `RetryPolicy()`, but without a policy of your own
+            a failure to connect before the service's first answer ends the job early; see docs/faults.md.
         max_concurrency: maximum number of requests in flight.
         max_batch_size: maximum number of inputs per request; defaults to the model's limit.
-        attempt_timeout: seconds for one attempt, from the connection to the last byte.
-        connect_timeout: seconds to establish a connection, name resolution, proxy and TLS included.
-        max_answer_bytes: maximum size of an answer, decompressed; a single embedding may take 1 MiB of it.
-        session: an aiohttp session whose connections and trace configurations are used; its headers, cookies and other
-            settings, TLS included, are not. The client never closes it.
-        ssl_context: the trusted authorities, also with `session`; for example `ssl.create_default_context(cafile=...)`.
-            It must verify certificates and host names. Defaults to the system's authorities, or those in the file named
-            by the environment variable `SSL_CERT_FILE`.
-        transport: carries the requests instead of aiohttp; for example a `MockTransport` in tests. The client does not
-            close it. By default aiohttp handles connections, TLS and proxies.
+        attempt_timeout: seconds for one attempt, from connecting to the last byte of the answer.
+        connect_timeout: seconds to establish a connection, including name resolution, proxy and TLS.
+        max_answer_bytes: maximum size of an answer after decompression. A single embedding may take at most 1 MiB.
+        session: an aiohttp session to take connections and trace configurations from. Its other settings, such as headers,
+            cookies and TLS, are not used. The client never closes it.
+        ssl_context: the trusted certificate authorities, for example `ssl.create_default_context(cafile=...)`; applies to
+            `session` too. It must verify certificates and host names. Defaults to the system's authorities, or those in the
+            file named by the environment variable `SSL_CERT_FILE`.
+        transport: sends the requests in place of aiohttp, which by default handles connections, TLS and proxies; for
+            example a `MockTransport` in tests. The client does not close it.
         source_tag: name of the calling integration, for the `User-Agent` header.
         allow_http: allow plain HTTP to other machines, which exposes the key and the inputs.
-        decoder: `"native"`, where the package was built with a C compiler, or `"msgspec"`; defaults to the faster one.
-        max_delay: maximum seconds that a call of `embed_one` waits for others to share its request while another such
-            request with the same parameters is under way; otherwise it does not wait.
+        decoder: `"native"`, if the package was built with a C compiler, or `"msgspec"`; defaults to the faster one there is.
+        max_delay: maximum seconds that a call of `embed_one` waits for others to share its request. It waits only while
+            another such request with the same parameters is under way.
         hooks: functions called with the events of calls and requests; see `Hook`.
-        cache: stores vectors, so that equal texts are not paid for again; for example `SqliteCache`. The client does not
+        cache: stores vectors, so that you pay for equal texts only once; for example a `SqliteCache`. The client does not
             close it.
-        look_up_model: ask the service for the model's limits and parameters before the first call, which costs one `GET`.
-            By default this is done for models that this package does not know by name.
-        clock: source of time and timers; defaults to the system's. `clock`, `transport`, `draw` and `executor` are a
-            client's only external inputs, so that a simulation can replace them all.
-        draw: uniform random numbers from [0, 1), for jitter.
-        executor: threads in which a stream pulls a blocking source, the trusted authorities are read and big answers are
-            decoded; defaults to the event loop's own, and one of the client's for answers.
+        look_up_model: ask the service for the model's limits and parameters before the first call, with one `GET`. By
+            default only for models whose limits and parameters this package does not know.
+        clock: source of time and timers; defaults to the system's. `clock`, `transport`, `draw` and `executor` are the only
+            external inputs of a client, so a simulation can replace them all.
+        draw: returns uniform random numbers from [0, 1), for jitter.
+        executor: runs blocking work: pulls a stream's blocking source, reads the certificate authorities and decodes large
+            answers. Defaults to the event loop's executor, and for decoding to one of the client's own.
 
     Raises:
         ConfigurationError: an argument is invalid; nothing was sent.
@@ -164,7 +164,7 @@ class EmbedClient(Generic[EmbeddingsT]):
     def __reduce__(self) -> NoReturn:
         raise TypeError("an EmbedClient cannot be pickled: it holds connections and a key; make one in each process")
 
-    if not TYPE_CHECKING:  # type checkers know better
+    if not TYPE_CHECKING:  # a type checker reports the missing methods itself
 
         def __enter__(self) -> NoReturn:
             raise TypeError("an EmbedClient is asynchronous: write `async with`, or use a SyncEmbedClient")
@@ -181,8 +181,8 @@ class EmbedClient(Generic[EmbeddingsT]):
     async def aclose(self) -> None:
         """End the running calls and close the connections.
 
-        Requests in flight have a few seconds to be answered; their calls raise `ClosedError` with what was embedded.
-        Later calls raise it, too, until the client is entered again.
+        Requests in flight get a few seconds to complete. Their calls then raise `ClosedError` with what was embedded.
+        Later calls raise it too, until the client is entered again.
         """
         await self._runtime.aclose()
 
@@ -217,28 +217,28 @@ class EmbedClient(Generic[EmbeddingsT]):
         Args:
             inputs: a text, a mapping with `text`, or an iterable or async iterable of those. Texts of any length are sent
                 whole; the service cuts them according to `truncate`.
-            input_type: `"passage"` or `"query"`; short for that key of `parameters`.
-            dimension: numbers per vector, for models that offer several; the same.
-            truncate: `"END"`, `"START"` or `"NONE"`; the same.
-            parameters: of the model, merged over the client's.
+            input_type: `"passage"` or `"query"`. Like the next two, a shorthand for that key of `parameters`.
+            dimension: numbers per vector, for models with a choice.
+            truncate: `"END"`, `"START"` or `"NONE"`.
+            parameters: model parameters; they override the client's key by key.
             timeout: seconds for the whole call.
-            on_error: `"raise"` raises once all other inputs are settled, with the successful embeddings in the error's
-                `partial`; `"return"` returns them, failed rows NaN (sparse: empty), with the causes in `failures`. This
-                includes inputs that are not texts, such as missing values.
-            priority: `"interactive"` requests go before `"bulk"` ones, of which one is still sent every few seconds; calls
-                of one priority share evenly.
+            on_error: `"raise"` raises once every input has succeeded or failed, with the successful embeddings in the
+                error's `partial`. `"return"` returns them: failed rows are NaN (sparse: empty), and `failures` has the
+                causes. With `"return"`, inputs that are not texts, such as missing values, fail like the others.
+            priority: `"interactive"` requests go before `"bulk"` ones, but a bulk request is still sent every few seconds.
+                Calls of one priority share the quota evenly.
             dedupe: send equal texts once; every input still has its own row.
-            progress: called in the event loop after each settled request. An exception that it raises ends the call, as the
-                cause of an `EmbedError` with what was embedded. `True` shows a bar in a terminal or a notebook, with rich or
-                tqdm.
+            progress: called in the event loop after each request that succeeds or fails for good. If it raises an
+                exception, the call ends with an `EmbedError` that has this cause and what was embedded. `True` shows a
+                progress bar in a terminal or a notebook, with rich or tqdm.
 
         Returns:
             `DenseEmbeddings` with float32 vectors of shape (inputs, dimension), or `SparseEmbeddings`.
 
         Raises:
-            InputError: inputs are not texts (the error counts them), or have no order; nothing was sent.
+            InputError: some inputs are not texts (the error counts them), or the inputs have no order; nothing was sent.
             ConfigurationError: an option is invalid; nothing was sent.
-            ApiError: the service refused inputs, or failed in every attempt that the policy allows.
+            ApiError: the service refused inputs, or failed in every attempt that the retry policy allows.
             TransportError: the connection failed in every attempt.
             ResponseError: the answer could not be read in any attempt.
             DeadlineExceededError: `timeout` ran out.
@@ -249,7 +249,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             options = self._runtime.call(given, timeout=timeout, priority=priority, on_error=on_error, progress=progress)
             call = _calls.embed(self._runtime, inputs, options, dedupe=_checks.truth("dedupe", dedupe))
         finally:
-            # Error reports that include the locals of frames must show no texts.
+            # Error reports that include local variables must not show the texts.
             del inputs
         return cast("EmbeddingsT", await call)
 
@@ -278,7 +278,7 @@ class EmbedClient(Generic[EmbeddingsT]):
     ) -> NDArray[np.float32] | SparseVector:
         """Embed one text, in a request shared with concurrent calls that have the same parameters.
 
-        A call is sent at once if no such request is under way. Otherwise it waits for others until the request is full,
+        The text is sent at once if no such request is under way. Otherwise it waits for others until the request is full,
         `max_delay` has passed, or the request under way is answered. Equal texts are sent once. The failure or
         cancellation of one call does not affect the others.
 
@@ -288,20 +288,20 @@ class EmbedClient(Generic[EmbeddingsT]):
 
         Args:
             text: a text, or a mapping with `text`.
-            input_type: `"passage"` or `"query"`; short for that key of `parameters`.
-            dimension: numbers per vector, for models that offer several; the same.
-            truncate: `"END"`, `"START"` or `"NONE"`; the same.
-            parameters: of the model, merged over the client's.
+            input_type: `"passage"` or `"query"`. Like the next two, a shorthand for that key of `parameters`.
+            dimension: numbers per vector, for models with a choice.
+            truncate: `"END"`, `"START"` or `"NONE"`.
+            parameters: model parameters; they override the client's key by key.
             timeout: seconds for this call.
-            priority: `"interactive"` or `"bulk"`; see `embed`. Calls with different priorities share no request.
+            priority: `"interactive"` or `"bulk"`; see `embed`. Calls of different priority never share a request.
 
         Returns:
-            Float32 of shape (dimension,), or a `SparseVector`; the arrays are the caller's own.
+            Float32 of shape (dimension,), or a `SparseVector`; each call gets its own copy.
 
         Raises:
             InputError: `text` is not a text; nothing was sent.
             ConfigurationError: the parameters are invalid; nothing was sent.
-            ApiError: the service refused the text, or failed in every attempt that the policy allows.
+            ApiError: the service refused the text, or failed in every attempt that the retry policy allows.
             TransportError: the connection failed in every attempt.
             ResponseError: the answer could not be read in any attempt.
             DeadlineExceededError: `timeout` ran out.
@@ -343,28 +343,30 @@ class EmbedClient(Generic[EmbeddingsT]):
                 print(batch.items[0]["id"], batch.vectors.shape)
         ```
 
-        The source is read only as fast as batches are taken. Leaving the block cancels the running tasks, waits for them,
-        and closes the source's iterator.
+        The source is read only as fast as you take batches. Leaving the block cancels the running tasks, waits for them to
+        end, and closes the source's iterator.
 
         Args:
-            source: an iterable or async iterable of items. It is pulled in the event loop.
+            source: an iterable or async iterable of items. It is read in the event loop.
             text: returns the input of an item; by default the items are inputs. An item whose input is not a text fails
                 alone, with an `InputError`.
             ordered: yield batches in the source's order; otherwise as they complete.
-            window: maximum number of requests read ahead, completed ones that were not taken included; defaults to
-                `2 * max_concurrency`.
-            input_type: `"passage"` or `"query"`; short for that key of `parameters`.
-            dimension: numbers per vector, for models that offer several; the same.
-            truncate: `"END"`, `"START"` or `"NONE"`; the same.
-            parameters: of the model, merged over the client's.
+            window: maximum number of requests read ahead, including completed ones that you have not taken yet; defaults
+                to `2 * max_concurrency`.
+            input_type: `"passage"` or `"query"`. Like the next two, a shorthand for that key of `parameters`.
+            dimension: numbers per vector, for models with a choice.
+            truncate: `"END"`, `"START"` or `"NONE"`.
+            parameters: model parameters; they override the client's key by key.
             timeout: seconds for the whole stream.
-            on_error: `"raise"` raises the error of a batch in its place; `"return"` yields the batch, failed rows NaN
-                (sparse: empty), with the causes in `failures`.
+            on_error: `"raise"` raises the error of a batch in its place; `"return"` yields the batch: failed rows are NaN
+                (sparse: empty), and `failures` has the causes.
             priority: `"interactive"` or `"bulk"`; see `embed`.
-            progress: called in the event loop after each settled request. An exception that it raises ends the stream, as
-                the cause of an `EmbedError` raised after everything that was embedded. `True` shows a bar; see `embed`.
-            in_thread: pull a synchronous source in a thread, because it may block.
-            max_delay: maximum seconds that an item of an asynchronous source, or of one in a thread, waits for others.
+            progress: called in the event loop after each request that succeeds or fails for good. If it raises an
+                exception, the stream yields everything embedded so far and then raises an `EmbedError` with this cause.
+                `True` shows a progress bar; see `embed`.
+            in_thread: read a synchronous source in a thread, because it may block.
+            max_delay: maximum seconds that an item waits for others to fill its request, if the source is asynchronous or
+                read in a thread.
 
         Returns:
             An async context manager over an `EmbeddingStream`, an async iterator of `EmbeddedBatch`.
@@ -398,11 +400,11 @@ class EmbedClient(Generic[EmbeddingsT]):
         ```
 
         Args:
-            inputs: as for `embed`; an iterable is read to its end and need not fit into memory.
+            inputs: as for `embed`, but not asynchronous; an iterable is read to its end and need not fit into memory.
             input_type: `"passage"` or `"query"`, which have separate quotas.
-            dimension: as for `embed`; like `truncate` it changes no figure.
-            truncate: as for `embed`.
-            parameters: of the model, merged over the client's.
+            dimension: as for `embed`; does not change the estimate.
+            truncate: as for `embed`; does not change the estimate.
+            parameters: model parameters; they override the client's key by key.
             dedupe: count equal texts once.
 
         Raises:

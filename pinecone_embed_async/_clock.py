@@ -1,4 +1,4 @@
-"""The clock for everything that waits: passed in, so that tests can control time."""
+"""The clock that all waiting code uses; tests pass their own to control time."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Timer(Protocol):
     """A scheduled callback that can be cancelled."""
 
     def cancel(self) -> None:
-        """Cancel it; does nothing if it has already run."""
+        """Cancel the callback; does nothing if it has already run."""
 
 
 class Clock(Protocol):
-    """The time, and ways to wait. All times are in seconds."""
+    """Tells the time and waits. All times are in seconds."""
 
     def time(self) -> float:
         """Seconds since some fixed moment; never goes backwards."""
@@ -35,13 +35,13 @@ class Clock(Protocol):
         """Call `callback` once `time()` has reached `when`."""
 
     def timeout_at(self, when: float | None) -> AbstractAsyncContextManager[asyncio.Timeout]:
-        """A scope that ends with a `TimeoutError` once `time()` has reached `when`; never if that is `None`."""
+        """A scope that ends with a `TimeoutError` once `time()` reaches `when`; never if `when` is `None`."""
 
 
 class SystemClock:
     """The system's monotonic clock, which is the same in all threads and event loops."""
 
-    # The functions themselves: every step of a request asks for the time.
+    # Bound directly, without a method around them, because every step of a request reads the clock.
     time = staticmethod(monotonic)
     wall_time = staticmethod(wall_time)
 
@@ -54,5 +54,5 @@ class SystemClock:
         return asyncio.get_running_loop().call_later(max(0.0, when - monotonic()), callback)
 
     def timeout_at(self, when: float | None) -> asyncio.Timeout:
-        """A scope that ends with a `TimeoutError` once the clock has reached `when`; never if that is `None`."""
+        """A scope that ends with a `TimeoutError` once the clock reaches `when`; never if `when` is `None`."""
         return asyncio.timeout(None if when is None else when - monotonic())

@@ -1,4 +1,4 @@
-"""The error tree: every error this package raises on purpose derives from `EmbedError`."""
+"""The exceptions of this package; all that it raises on purpose derive from `EmbedError`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Inputs that failed, and why.
+    """Inputs that failed for the same reason.
 
     Attributes:
         indices: positions of the inputs in the call, ascending.
-        error: the cause, the same for all of them.
+        error: the cause.
     """
 
     indices: Sequence[int]
@@ -39,16 +39,16 @@ class EmbedError(Exception):
     ```
 
     Attributes:
-        partial: the `DenseEmbeddings` or `SparseEmbeddings` that succeeded, in the shape of the whole call, with NaN
-            rows (sparse: empty rows) for the rest; `None` if the error came before anything could be sent.
+        partial: what was embedded, as `DenseEmbeddings` or `SparseEmbeddings` with a row for every input of the call; the
+            other rows are NaN (sparse: empty). `None` if the error came before anything could be sent.
         failures: the failed inputs, grouped by cause.
-        attempts: requests sent for the inputs that the error is about; 0 if none was.
+        attempts: how often requests with the failed inputs were sent; 0 if never.
         batch: for a stream, the `EmbeddedBatch` that `partial` and `failures` belong to; else `None`.
     """
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        # `Any`, because the result types hold errors and cannot be imported here.
+        # `Any`, because the result types import this module.
         self.partial: Any = None
         self.failures: tuple[Failure, ...] = ()
         self.attempts = 0
@@ -71,11 +71,11 @@ class EmbedError(Exception):
         return own
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The default would call the class with `args` alone, but subclasses take more. The other attributes are set
-        # afterwards, because an error may be the cause of one of its own failures.
+        # The default would call the class with `args` alone, but subclasses take more arguments. The other attributes are
+        # set afterwards, because an error may be the cause of one of its own failures.
         state = dict(self.__dict__)
         if isinstance(self.__cause__, EmbedError):
-            # Another library's may be one that cannot be pickled.
+            # A cause from another library may not be picklable.
             state["__cause__"] = self.__cause__
         return _restore, (type(self), self.args), state
 
@@ -91,10 +91,10 @@ class ConfigurationError(EmbedError, ValueError):
 
 
 class InputError(EmbedError, ValueError):
-    """An input is not a text that can be embedded; nothing was sent.
+    """An input is not a text that can be embedded, or exceeds the whole quota; the input was not sent.
 
     Attributes:
-        index: position of the invalid input; `None` if the inputs as a whole are invalid.
+        index: position of the invalid input; `None` if the error is not about a single input.
     """
 
     def __init__(self, message: str, *, index: int | None = None) -> None:
@@ -109,11 +109,11 @@ class ClosedError(EmbedError):
 class DeadlineExceededError(EmbedError, TimeoutError):
     """The `timeout` of the whole call ran out, or would run out before a known pause ends.
 
-    `__cause__` is what the last attempt met, or the rejection that began the pause; `None` if neither is known.
+    `__cause__` is the error of the last attempt, or the rejection that started the pause; `None` if neither is known.
 
     Attributes:
-        retry_after: seconds, from when the error was raised, until the service is asked again at the earliest: the rest of a
-            pause that a rejection began, or until a given quota has room. `None` if nothing is known to be in the way.
+        retry_after: seconds from when the error was raised until a request can be sent at the earliest: until the pause
+            after a rejection ends, or a given quota has room. `None` if nothing is known to prevent a request.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
@@ -125,11 +125,11 @@ class ConnectionProblem(Enum):
     """How a connection failed, as far as known."""
 
     SETUP = auto()
-    """The certificate, the TLS version or the proxy's authentication: every other connection would fail as well."""
+    """The certificate, the TLS version or the proxy's authentication failed; every other connection would fail too."""
     UNREACHED = auto()
     """No connection could be made, for another reason."""
     IDLE = auto()
-    """It had been idle, and was closed before a byte of the answer arrived, most likely before the request was sent."""
+    """A reused idle connection was closed before a byte of the answer arrived, most likely before the request was sent."""
 
 
 class TransportError(EmbedError):
@@ -137,7 +137,7 @@ class TransportError(EmbedError):
 
     Attributes:
         problem: how the connection failed; `None` in other cases.
-        ends_job: whether it ended the job, because every other request would have met it as well.
+        ends_job: whether it ended the job, because every other request would have failed in the same way.
     """
 
     def __init__(self, message: str, *, problem: ConnectionProblem | None = None) -> None:
@@ -150,7 +150,7 @@ class ResponseError(EmbedError):
     """An answer that cannot be read or does not match the request.
 
     Attributes:
-        ends_job: whether it ended the job, because no answer has been readable since the client was created.
+        ends_job: whether it ended the job, because the client has not been able to read any answer so far.
     """
 
     def __init__(self, message: str) -> None:
@@ -164,9 +164,9 @@ class ApiError(EmbedError):
     Attributes:
         status: HTTP status, or the status in the envelope if that came with HTTP 200.
         code: the service's code, such as `"INVALID_ARGUMENT"`; `None` if the body held no error envelope.
-        details: further details, of any JSON type; `None` without any.
-        request_id: the service's id of the request, for its support; `None` if it sent none.
-        retry_after: seconds to wait that the service asked for; `None` if it did not, or the value was invalid.
+        details: further details, of any JSON type; `None` if there are none.
+        request_id: the service's id of the request, to give to its support; `None` if it sent none.
+        retry_after: seconds to wait, as the service requested; `None` if it did not, or the value was invalid.
     """
 
     def __init__(
@@ -204,24 +204,24 @@ class NotFoundError(ApiError):
     """The service does not know the model or the path (404).
 
     Attributes:
-        nearest: the known model whose name is nearest to the one that was not found; `None` if none is near.
+        nearest: the known model with the most similar name; `None` if no name is similar.
     """
 
     nearest: str | None = None
 
     def suggest(self, nearest: str | None) -> None:
-        """Name the model that was perhaps meant, in the message too."""
+        """Set `nearest` and add it to the message."""
         self.nearest = nearest
         if nearest is not None:
             self.args = (f"{self.message.removesuffix('.')}; did you mean {nearest!r}?", *self.args[1:])
 
 
 class RateLimitError(ApiError):
-    """Over a rate limit on tokens or requests (429); passes with time.
+    """Over a rate limit on tokens or requests (429); clears up with time.
 
     Attributes:
-        retry_after: seconds, from when the error was raised, after which another request may be accepted: what the service
-            asked for, or longer if the client itself would have waited longer. `None` if neither is known.
+        retry_after: seconds from when the error was raised until another request may be accepted: what the service asked
+            for, or longer if the client would have waited longer. `None` if neither is known.
     """
 
 
@@ -234,14 +234,14 @@ class ServiceError(ApiError):
 
 
 def kind_of(error: EmbedError) -> str:
-    """The kind of an error without its message, which may be too long for a line of a log."""
+    """The class, status and code of an error, for logs; its message may be too long for a log line."""
     if not isinstance(error, ApiError):
         return type(error).__name__
     return f"{type(error).__name__} {error.status}{f' {error.code}' if error.code else ''}"
 
 
 NAMED = 10
-"""Most inputs that a message names by position; it counts the rest."""
+"""Maximum number of positions listed in a message; the rest is counted."""
 
 
 def name_positions(positions: Sequence[int]) -> str:
@@ -258,21 +258,21 @@ class Cleaner(Protocol):
 
 
 def unexpected_error(fault: BaseException, redactor: Cleaner | None = None) -> EmbedError:
-    """The error for inputs whose request ended with an unexpected exception, such as a bug of this package.
+    """The error for inputs whose request ended with an unexpected exception, such as a bug in this package.
 
-    The exception itself holds frames, and through them texts and keys. So the cause is a new exception of the same type,
-    holding only what may be shown.
+    The exception's frames hold texts and keys. So the cause of the error is a new exception of the same type, which holds
+    only what may be shown.
 
     Args:
-        fault: the exception.
+        fault: the unexpected exception.
         redactor: removes secrets from its message; without it the message is not shown.
     """
     kind = type(fault)
     place = _place_of(fault)
     message = _message_of(fault, redactor)
     error = EmbedError(
-        f"the request was to end with an answer or an error of the service, and ended with {kind.__name__}{message}{place};"
-        " only its inputs fail. Unless it came from code that was passed to the client, please report it"
+        f"the request must end with an answer or an error of the service, but ended with {kind.__name__}{message}{place};"
+        " only its inputs fail. Unless it came from code that you passed to the client, please report it as a bug"
     )
     shown = f"{message[2:]}{place}".strip()
     is_plain = getattr(builtins, kind.__name__, None) is kind and not issubclass(kind, BaseExceptionGroup)
@@ -287,13 +287,13 @@ def _message_of(fault: BaseException, redactor: Cleaner | None) -> str:
         return ""
     try:
         message = redactor.clean(str(fault))
-    except Exception:  # noqa: BLE001 - a foreign exception, whose message is not needed
+    except Exception:  # noqa: BLE001 - the `__str__` of a foreign exception may raise anything
         return ""
     return f": {message}" if message else ""
 
 
 def _place_of(fault: BaseException) -> str:
-    """Where in this package it was raised; empty if unknown."""
+    """The innermost line of this package in the traceback; empty if there is none."""
     package = Path(__file__).parent
     for frame, line in reversed(list(traceback.walk_tb(fault.__traceback__))):
         path = Path(frame.f_code.co_filename)

@@ -1,4 +1,4 @@
-"""Awaits foreign asynchronous code: attributes cancellations, and enforces an end."""
+"""Awaits foreign asynchronous code: tells whose cancellation it was, and abandons code that does not end."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ ResultT = TypeVar("ResultT")
 LateT_contra = TypeVar("LateT_contra", contravariant=True)
 
 PATIENCE_SECONDS = 1.0
-"""How long cancelled code may take to end: rolling back a transaction or releasing a connection takes less, and a caller
-with a deadline waits no longer for code that swallows its cancellation."""
+"""How long cancelled code may take to end. It is enough to roll back a transaction or release a connection, and limits how
+long a caller waits past its deadline for code that swallows its cancellation."""
 
 
 class StrayCancellationError(Exception):
-    """Foreign code was cancelled, and not by the caller."""
+    """Foreign code was cancelled, but not by the caller."""
 
 
 class Cancellations:
@@ -30,7 +30,7 @@ class Cancellations:
 
     Attributes:
         task: the task that awaits the code.
-        before: cancellation requests delivered to it before the code was called.
+        before: number of the task's cancellation requests before the code was called.
     """
 
     __slots__ = ("before", "task")
@@ -44,25 +44,25 @@ class Cancellations:
         """Count the running task's cancellations before it awaits foreign code.
 
         Raises:
-            asyncio.CancelledError: the caller's cancellation had been requested, and was not delivered yet.
+            asyncio.CancelledError: the caller's cancellation was already requested but not delivered yet.
         """
         task = asyncio.current_task()
         if task is not None and task.cancelling():
-            # An earlier request is the caller's too; it is delivered at the next await.
+            # A pending request is the caller's; the next await delivers it.
             await asyncio.sleep(0)
         return cls(task)
 
     @property
     def is_callers(self) -> bool:
-        """Whether the caller has been cancelled since."""
+        """Whether the caller has been cancelled since the count."""
         return self.task is None or self.task.cancelling() > self.before
 
 
 class LateResults(Protocol[LateT_contra]):
-    """Takes results that arrive after their caller has gone."""
+    """Receives results that arrive after their caller has left."""
 
     def take(self, result: LateT_contra, /) -> None:
-        """Take one."""
+        """Receive one result."""
 
 
 class Neighbour:
@@ -84,7 +84,7 @@ class Neighbour:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether a task that was left behind has not ended yet."""
+        """Whether an abandoned task is still running."""
         return bool(self._left)
 
     async def ask(
@@ -94,32 +94,32 @@ class Neighbour:
         until: float | None = None,
         late: LateResults[ResultT] | None = None,
     ) -> ResultT:
-        """Await `work`, at most until a given time. Work that swallows its cancellation is left behind with a warning.
+        """Await `work`, at most until a given time. Work that swallows its cancellation is abandoned with a warning.
 
         Args:
-            work: a coroutine, or a task, which the caller may have cancelled already.
-            until: when to abandon it, by the clock; `None` for never.
-            late: takes a result that arrives after it was abandoned; `None` if nobody needs it.
+            work: a coroutine or a task; the caller may already have cancelled the task.
+            until: clock time at which to cancel the work; `None` for never.
+            late: receives a result that arrives after the work was abandoned; `None` to drop it.
 
         Raises:
-            StrayCancellationError: it was cancelled, and not by the caller.
-            TimeoutError: it did not end in time.
+            StrayCancellationError: the work was cancelled, but not by the caller.
+            TimeoutError: the work did not end in time.
             asyncio.CancelledError: the caller was cancelled.
         """
         task = work if isinstance(work, asyncio.Task) else asyncio.get_running_loop().create_task(work, name=self._name)
-        # Error reports that include the locals of frames must show no texts.
+        # Error reports that include local variables must not show the texts.
         del work
         cancellation = await self._wait(task, until)
         if not task.done():
             if not task.cancelling():
-                # A second cancellation would only disturb its clean-up.
+                # A second cancellation would only disturb the clean-up.
                 task.cancel()
             end = self._clock.time() + PATIENCE_SECONDS
-            # However often the caller is cancelled: its deadline and its own caller may both cancel it.
+            # The caller may be cancelled several times, for example by its deadline and by its own caller.
             while not task.done() and self._clock.time() < end:
                 cancellation = await self._wait(task, end) or cancellation
         if not task.done():
-            logger.warning("%s did not end within %g s of being cancelled, and is left behind", self._name, PATIENCE_SECONDS)
+            logger.warning("%s did not end within %g s of being cancelled; it is left running", self._name, PATIENCE_SECONDS)
             self._left.add(task)
             task.add_done_callback(functools.partial(self._finish_left, late))
         elif cancellation is not None:
@@ -128,18 +128,18 @@ class Neighbour:
             try:
                 raise cancellation
             finally:
-                # Its traceback holds this frame: a reference cycle.
+                # Its traceback refers to this frame: a reference cycle.
                 del cancellation
         if not task.done():
             raise TimeoutError(f"{self._name} took too long")
         if task.cancelled():
             if until is not None and self._clock.time() >= until:
                 raise TimeoutError(f"{self._name} took too long")
-            raise StrayCancellationError("it was cancelled, and not by its caller")
+            raise StrayCancellationError("it was cancelled, but not by its caller")
         return task.result()
 
     async def _wait(self, task: asyncio.Task[Any], until: float | None) -> asyncio.CancelledError | None:
-        """Wait for a task to end, a time, or the caller's cancellation, which is returned."""
+        """Wait until a task ends, a time comes, or the caller is cancelled; return the caller's cancellation."""
         ended = asyncio.get_running_loop().create_future()
         wake = functools.partial(_wake, ended)
         task.add_done_callback(wake)
@@ -156,13 +156,13 @@ class Neighbour:
 
     def _finish_left(self, late: LateResults[ResultT] | None, task: asyncio.Task[ResultT]) -> None:
         self._left.discard(task)
-        # Retrieving its exception keeps asyncio from warning that nobody did.
+        # Reading the exception keeps asyncio from warning that it was never retrieved.
         if not task.cancelled() and task.exception() is None and late is not None:
             late.take(task.result())
 
 
 async def until_done(future: asyncio.Future[Any]) -> None:
-    """Wait for a task or future to end, however often the caller is cancelled meanwhile; its outcome is not looked at.
+    """Wait for a task or future to end, even if the caller is cancelled meanwhile; ignore its outcome.
 
     Raises:
         asyncio.CancelledError: the caller was cancelled.
@@ -177,7 +177,7 @@ async def until_done(future: asyncio.Future[Any]) -> None:
         try:
             raise cancellation
         finally:
-            # Its traceback holds this frame: a reference cycle.
+            # Its traceback refers to this frame: a reference cycle.
             del cancellation
 
 

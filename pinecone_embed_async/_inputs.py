@@ -1,4 +1,4 @@
-"""Reads a call's inputs: converts them to plain strings, or reports which ones are invalid."""
+"""Reads the inputs of a call: converts them to plain strings, and reports invalid ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Input = str | Mapping[str, Any]
 """One input: a text, or a mapping with the text under `"text"` (other keys are not sent)."""
 
 Inputs = Input | Iterable[Input] | AsyncIterable[Input]
-"""A call's inputs: one, or any iterable or async iterable of them."""
+"""The inputs of a call: a single one, or any iterable or async iterable of them."""
 
 SLICE = 1024
 """Inputs checked before yielding to the loop: about 0.3 ms of work on the machine in docs/benchmarks.md."""
@@ -25,21 +25,21 @@ _MISSING = "is a missing value: leave missing values out, or fill them"
 
 @dataclass(slots=True, repr=False)
 class ReadInputs:
-    """A call's inputs, read.
+    """The inputs of a call as texts.
 
     Attributes:
         texts: a text for each input; empty for invalid inputs.
-        faults: positions of the invalid inputs, ascending, by what is wrong with them.
+        faults: ascending positions of the invalid inputs, by what is wrong with them.
     """
 
     texts: list[str] = field(default_factory=list)
     faults: dict[str, list[int]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        return f"<ReadInputs {len(self.texts)} inputs, {sum(map(len, self.faults.values()))} of them no texts>"
+        return f"<ReadInputs {len(self.texts)} inputs, {sum(map(len, self.faults.values()))} of them invalid>"
 
     def failures(self) -> tuple[Failure, ...]:
-        """The invalid inputs, by what is wrong with them."""
+        """The invalid inputs, grouped by what is wrong with them."""
         return _failures_of(self.faults) if self.faults else ()
 
     def add(self, value: object) -> None:
@@ -50,7 +50,7 @@ class ReadInputs:
         self.texts.append(text)
 
     def error(self) -> InputError | None:
-        """The error that counts the invalid inputs and names the first few; `None` if all are valid."""
+        """An error that counts the invalid inputs and lists the first few; `None` if all are valid."""
         return _error_of(self.faults, len(self.texts)) if self.faults else None
 
 
@@ -66,7 +66,7 @@ def _error_of(faults: Mapping[str, list[int]], count: int) -> InputError:
     positions = sorted(position for failure in failures for position in failure.indices)
     message = min(failures, key=lambda failure: failure.indices[0]).error.message
     if len(positions) > 1:
-        message = f"{len(positions):,} of {count:,} inputs are no texts: {name_positions(positions)}; {message}"
+        message = f"{len(positions):,} of {count:,} inputs are not texts: {name_positions(positions)}; {message}"
     error = InputError(message, index=positions[0])
     error.failures = failures
     return error
@@ -76,7 +76,7 @@ def text_of(value: object, index: int) -> str:
     """The text of one input as a plain `str`.
 
     Raises:
-        InputError: it is neither a text nor a mapping with one, or cannot be encoded as UTF-8.
+        InputError: the value is neither a text nor a mapping with one, or the text cannot be encoded as UTF-8.
     """
     text, fault = _read(value)
     if fault:
@@ -85,10 +85,10 @@ def text_of(value: object, index: int) -> str:
 
 
 def check_iterable(name: str, value: object) -> None:
-    """Reject an iterable that does not iterate over its texts.
+    """Reject a table, because iterating over one does not give its texts.
 
     Raises:
-        InputError: it is a table, which iterates over its columns or their names.
+        InputError: the value is a table, which iterates over its columns or their names.
     """
     if is_table(value):
         kind = type(value).__name__
@@ -96,12 +96,12 @@ def check_iterable(name: str, value: object) -> None:
 
 
 def is_table(value: object) -> bool:
-    """Whether a value is a table of pandas, Polars, Arrow or the like; by its attributes, as none may be installed."""
+    """Whether a value is a table of pandas, Polars, Arrow or the like, judged by its attributes, without importing them."""
     return not isinstance(value, (str, list, tuple, type)) and hasattr(value, "columns") and hasattr(value, "shape")
 
 
 def plain(value: object) -> object:
-    """A text or an Arrow scalar as Python's own type; any other value unchanged."""
+    """The value of a text or an Arrow scalar as Python's own type; any other value unchanged."""
     if isinstance(value, str):
         # Not `str(value)`, which returns the name of an enum member.
         return str.__str__(value)
@@ -113,7 +113,7 @@ def is_missing(value: object) -> bool:
     """Whether a value is missing: `None`, NaN, or their equivalents in pandas."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
-    # NaN is the only number unequal to itself; of NumPy's floats, only the 64-bit ones are instances of float.
+    # Only NaN is unequal to itself. NumPy's float64 is a subclass of `float`, its smaller floats are not.
     return (isinstance(value, float) or type(value).__name__ in ("float16", "float32")) and value != value  # noqa: PLR0124
 
 
@@ -152,14 +152,14 @@ def _surrogates_in(text: str) -> str:
     if pair is None:
         position = lone.start() if lone is not None else 0
         return (
-            f"has a lone surrogate at character {position}, which UTF-8 cannot write; "
+            f"has a lone surrogate at character {position}, which UTF-8 cannot encode; "
             "decode the source with errors='replace', for example"
         )
     replace = "" if lone is None else ", 'replace'"
     tail = "" if lone is None else f", which also replaces the lone surrogate at character {lone.start()}"
     return (
-        f"has a surrogate pair at character {pair.start()}: one character, an emoji perhaps, in two halves, which UTF-8 "
-        f"cannot write; join them with text.encode('utf-16', 'surrogatepass').decode('utf-16'{replace}){tail}"
+        f"has a surrogate pair at character {pair.start()}: one character, such as an emoji, in two halves, which UTF-8 "
+        f"cannot encode; join them with text.encode('utf-16', 'surrogatepass').decode('utf-16'{replace}){tail}"
     )
 
 
@@ -167,22 +167,22 @@ def _check_inputs(inputs: object) -> None:
     check_iterable("inputs", inputs)
     if isinstance(inputs, (set, frozenset)):
         raise InputError(
-            f"inputs must have an order, for row i belongs to input i, got a {type(inputs).__name__}: pass a list"
+            f"inputs must have an order, because row i belongs to input i, got a {type(inputs).__name__}: pass a list"
         )
     if not isinstance(inputs, (str, Iterable, AsyncIterable)) or isinstance(inputs, (bytes, bytearray, memoryview)):
         kind = type(inputs).__name__
-        raise InputError(f'inputs are of type {kind}; they must be a str, a mapping with "text", or an iterable of those')
+        raise InputError(f'inputs must be a str, a mapping with "text", or an iterable of those, got {kind}')
 
 
 def iter_texts(inputs: Input | Iterable[Input]) -> Iterator[str]:
     """Iterate over the checked texts of `inputs`.
 
     Raises:
-        InputError: at the end, if some inputs are invalid.
+        InputError: some inputs are invalid; raised at the end.
     """
     _check_inputs(inputs)
     if isinstance(inputs, AsyncIterable):
-        raise InputError("inputs must be an iterable that is not asynchronous: read it into a list")
+        raise InputError("inputs must be a synchronous iterable, got an asynchronous one: read it into a list")
     faults: dict[str, list[int]] = {}
     count = 0
     for value in (inputs,) if isinstance(inputs, (str, Mapping)) else inputs:
@@ -197,10 +197,10 @@ def iter_texts(inputs: Input | Iterable[Input]) -> Iterator[str]:
 
 
 async def read_inputs(inputs: Inputs) -> ReadInputs:
-    """Read all `inputs` in order and check each; yields to the loop every `SLICE` inputs.
+    """Read and check all `inputs` in order; yields to the event loop every `SLICE` inputs.
 
     Raises:
-        InputError: texts cannot be read from them.
+        InputError: `inputs` cannot be iterated over as texts. Invalid single inputs are noted in the result instead.
     """
     read = ReadInputs()
     iterator: Any = None
@@ -217,7 +217,7 @@ async def read_inputs(inputs: Inputs) -> ReadInputs:
             return read
         if isinstance(inputs, (str, Mapping)):
             inputs = (inputs,)
-        # A list is copied, since the caller may change it while other tasks run.
+        # Copy a list, because the caller may change it while other tasks run.
         iterator = iter(tuple(inputs) if isinstance(inputs, list) else inputs)
         while values := tuple(islice(iterator, SLICE)):
             if set(map(type, values)) == {str} and all(map(str.isascii, values)):
@@ -229,5 +229,5 @@ async def read_inputs(inputs: Inputs) -> ReadInputs:
                 await asyncio.sleep(0)
         return read
     finally:
-        # Error reports that include the locals of frames must show no texts.
+        # Error reports that include local variables must not show the texts.
         del inputs, read, iterator, values, value

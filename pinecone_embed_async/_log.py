@@ -3,5 +3,5 @@
 import logging
 
 logger = logging.getLogger("pinecone_embed_async")
-# So that a program that has set up no logging is not written to by Python's handler of last resort.
+# Without a handler, Python would print warnings to stderr in programs that have not set up logging.
 logger.addHandler(logging.NullHandler())

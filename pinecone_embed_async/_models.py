@@ -1,6 +1,6 @@
-"""Models known to this package, and checks of their parameters.
+"""Models known to this package, and validation of their parameters.
 
-An unknown model is not an error: new models appear at the service first, so anything unknown here is left to the service.
+New models appear at the service first, so unknown models, parameters and values are not errors here: the service decides.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 DEFAULT_MAX_BATCH_SIZE = 96
-"""Inputs per request of an unknown model: the limit of every model documented so far."""
+"""Maximum number of inputs per request to an unknown model: the limit of every model documented so far."""
 
 DEFAULT_MAX_SEQUENCE_LENGTH = 2048
-"""Tokens per input of an unknown model: the largest limit of the models documented so far."""
+"""Maximum number of tokens per input of an unknown model: the largest limit of the models documented so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +31,14 @@ class KnownModel:
     Attributes:
         name: the model's name in requests.
         vector_type: `"dense"` or `"sparse"`; `None` if the service does not say.
-        dimension: numbers per vector unless the `dimension` parameter says otherwise; 0 for sparse models.
-        max_batch_size: inputs per request.
-        max_sequence_length: tokens per input.
+        dimension: numbers per vector without a `dimension` parameter; 0 for sparse models.
+        max_batch_size: maximum number of inputs per request.
+        max_sequence_length: maximum number of tokens per input.
         choices: allowed values of parameters with a closed set of values.
-        required: parameters that requests must have.
-        ranges: least and greatest values of numeric parameters; `None` for no bound.
-        is_described: whether this comes from the service rather than from this package.
-        is_documented: whether the documentation has its limits and parameters; else the service is asked for them.
+        required: parameters that every request must have.
+        ranges: smallest and largest values of numeric parameters; `None` for no bound.
+        is_described: whether the data comes from the service rather than from this package.
+        is_documented: whether its limits and parameters are documented; if not, the client asks the service for them.
     """
 
     name: str
@@ -53,7 +53,7 @@ class KnownModel:
     is_documented: bool = True
 
     def check(self, parameters: Mapping[str, Any]) -> None:
-        """Check `parameters` against those known for the model; other keys are left to the service.
+        """Validate `parameters` that are known for the model; the service decides about other keys.
 
         Raises:
             ConfigurationError: a required parameter is missing, or a value is not allowed.
@@ -67,24 +67,24 @@ class KnownModel:
             if name in parameters and not _is_one_of(parameters[name], allowed_values):
                 named = ", ".join(map(repr, _without_twins(allowed_values)))
                 got = _checks.short(parameters[name])
-                raise ConfigurationError(f"model {self.name!r} takes {name} as one of {named}, got {got}{self._source}")
+                raise ConfigurationError(f"model {self.name!r}: {name} must be one of {named}, got {got}{self._source}")
         for name, (least, most) in self.ranges.items():
             value = parameters.get(name, least)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
-                # Left to the service, like every unknown value.
+                # The service decides, as for every unknown value.
                 continue
             if (least is not None and value < least) or (most is not None and value > most):
                 raise ConfigurationError(
-                    f"model {self.name!r} takes {name} from {'any' if least is None else f'{least:g}'} to "
-                    f"{'any' if most is None else f'{most:g}'}, got {_checks.short(value)}{self._source}"
+                    f"model {self.name!r}: {name} must be from {'-∞' if least is None else f'{least:g}'} to "
+                    f"{'∞' if most is None else f'{most:g}'}, got {_checks.short(value)}{self._source}"
                 )
 
     @property
     def _source(self) -> str:
-        return " (the service describes it so; look_up_model=False leaves it to the service)" if self.is_described else ""
+        return " (from the service's description; look_up_model=False skips this check)" if self.is_described else ""
 
     def sequence_length(self, parameters: Mapping[str, Any]) -> int:
-        """Most tokens of an input that are embedded and billed with these parameters."""
+        """Maximum number of tokens of an input that are embedded and billed with these parameters."""
         longer = parameters.get("max_tokens_per_sequence")
         return longer if isinstance(longer, int) and longer > 0 else self.max_sequence_length
 
@@ -125,8 +125,8 @@ KNOWN_MODELS: Mapping[str, KnownModel] = {
                 "return_tokens": (True, False),
             },
         ),
-        # Its name and kind are in the official SDK 10.2, its limits and parameters nowhere: what an unknown model is taken
-        # to have, and no parameter is checked, until the service describes it.
+        # The official SDK 10.2 has its name and kind. Its limits and parameters are published nowhere, so until the service
+        # describes it, it has the limits of an unknown model and its parameters are not checked.
         KnownModel(
             "pinecone-sparse-multilingual-v0",
             "sparse",
@@ -147,16 +147,16 @@ def is_documented(model: str) -> bool:
 
 
 def nearest_known(model: str) -> str | None:
-    """The known model whose name is nearest to one that the service does not know; `None` if none is near."""
+    """The known model whose name is most similar to one that the service does not know; `None` if no name is similar."""
     near = difflib.get_close_matches(model, KNOWN_MODELS, n=1, cutoff=0.5)
-    # A known name is no slip of the pen: what is wrong is the address, or the project has no access to the model.
+    # A known name has no typo: either the address is wrong, or the project has no access to the model.
     return near[0] if near and model not in KNOWN_MODELS else None
 
 
 def described_model(info: ModelInfo) -> KnownModel:
-    """A model as the service describes it; missing and implausible values stay open.
+    """A model as the service describes it, with defaults for missing and implausible values.
 
-    The dimension is ignored: the answers show it, and a wrong description must not make them invalid.
+    The dimension is ignored: answers show it, and a wrong description must not make them invalid.
     """
     choices: dict[str, tuple[str | int | bool, ...]] = {}
     ranges: dict[str, tuple[float | None, float | None]] = {}
@@ -187,7 +187,7 @@ def _without_twins(values: tuple[str | int | bool, ...]) -> list[str | int | boo
 
 
 def _either_number(values: tuple[str | int | float | bool, ...]) -> tuple[str | int | bool, ...]:
-    """The values, whole numbers both as int and as float, which JSON does not distinguish."""
+    """The values, with each whole number both as int and as float, because JSON does not distinguish them."""
     either: list[Any] = []
     for value in values:
         either.append(value)
@@ -199,7 +199,7 @@ def _either_number(values: tuple[str | int | float | bool, ...]) -> tuple[str | 
 
 
 MOST_OF_ANYTHING = 2**31 - 1
-"""Larger figures in a description are implausible, and do not fit where they are used."""
+"""Largest plausible number in a description; larger ones would overflow where they are used."""
 
 
 def _positive(value: int | None, otherwise: int) -> int:
@@ -207,10 +207,10 @@ def _positive(value: int | None, otherwise: int) -> int:
 
 
 QUOTA_WINDOW = 60.0
-"""Seconds over which the service's quotas count. Source: limits of the service's documentation (2025-10)."""
+"""Seconds over which the service counts a quota. Source: the limits in the service's documentation (2025-10)."""
 
 REQUESTS_PER_MINUTE = 2_000
-"""Inference requests of a project per minute, under every plan. Source: the same."""
+"""Inference requests per minute and project, in every plan. Source: the same."""
 
 PLANS: Mapping[str, Mapping[tuple[VectorType, str], int]] = {
     "starter": {
@@ -238,7 +238,7 @@ PLANS: Mapping[str, Mapping[tuple[VectorType, str], int]] = {
         ("sparse", "query"): 3_000_000,
     },
 }
-"""Tokens per minute for each model, by vector type and input type. Source: the same."""
+"""Tokens per minute and model, by plan, vector type and input type. Source: the same."""
 
 
 def tokens_per_minute(plan: str, vector_type: VectorType | None, input_type: object) -> int:
@@ -248,10 +248,10 @@ def tokens_per_minute(plan: str, vector_type: VectorType | None, input_type: obj
 
 
 def checked_parameters(parameters: object) -> dict[str, Any]:
-    """Parameters with plain values.
+    """Parameters with values converted to Python's own types.
 
     Raises:
-        ConfigurationError: they are not a mapping, a name is not a text, or a value has no JSON form.
+        ConfigurationError: they are not a mapping, a name is not a text, or a value cannot be encoded as JSON.
     """
     if parameters is None:
         return {}
@@ -265,12 +265,12 @@ def checked_parameters(parameters: object) -> dict[str, Any]:
         try:
             checked[name] = _checks.parameter(name, value)
         except RecursionError:
-            raise ConfigurationError(f"the parameters have no JSON form: {name} is nested too deeply") from None
+            raise ConfigurationError(f"the parameters cannot be encoded as JSON: {name} is nested too deeply") from None
     return checked
 
 
 Given = tuple[Any, Any, Any, Any]
-"""Parameters as a call gives them: `parameters`, and the arguments that are short for its keys, in the order of `SHORT`."""
+"""Parameters as passed to a call: `parameters`, and the shorthand arguments for its keys in the order of `SHORT`."""
 
 SHORT = ("input_type", "dimension", "truncate")
 
@@ -281,11 +281,11 @@ def merge_parameters(model: str, client: Mapping[str, Any], given: Given) -> dic
     Args:
         model: name of the model.
         client: parameters of the client.
-        given: those of the call, of which `None` is none.
+        given: parameters of the call; `None` for each that was not passed.
 
     Raises:
-        ConfigurationError: one is given twice with different values, is of the wrong type, or is an argument for a parameter
-            that the model is known not to have; or as `checked_parameters`.
+        ConfigurationError: a parameter is passed twice with different values, has the wrong type, or is a shorthand for a
+            parameter that the model is known not to have; or as for `checked_parameters`.
     """
     own = checked_parameters(given[0])
     known = KNOWN_MODELS.get(model)
@@ -296,18 +296,18 @@ def merge_parameters(model: str, client: Mapping[str, Any], given: Given) -> dic
         value = _checks.whole(name, _checks.parameter(name, argument)) if is_number else _checks.text(name, argument)
         if own.get(name, value) != value:
             raise ConfigurationError(
-                f"{name} is given twice: {_checks.short(value)} and, in parameters, {_checks.short(own[name])}"
+                f"{name} is passed twice: {_checks.short(value)} and, in parameters, {_checks.short(own[name])}"
             )
         if known is not None and known.is_documented and name not in known.choices:
             raise ConfigurationError(
-                f"model {model!r} takes no {name}; if the service does by now, pass parameters={{{name!r}: {value!r}}}"
+                f"model {model!r} takes no {name}; if the service now accepts it, pass parameters={{{name!r}: {value!r}}}"
             )
         own[name] = value
     return {**client, **own}
 
 
 def vector_type_of(model: str, vector_type: object) -> VectorType | None:
-    """A model's vector type: the known one, else the caller's, else `None`.
+    """The vector type of a model: the known one, else the one passed, else `None`.
 
     Raises:
         ConfigurationError: `vector_type` is neither `"dense"` nor `"sparse"`, or contradicts a known model.
@@ -323,7 +323,7 @@ def vector_type_of(model: str, vector_type: object) -> VectorType | None:
 
 
 def expected_dimension(model: str, parameters: Mapping[str, Any]) -> int | None:
-    """Numbers per dense vector with these parameters; `None` if unknown before an answer."""
+    """Numbers per dense vector with these parameters; `None` if only an answer can show it."""
     requested = parameters.get("dimension")
     if isinstance(requested, int) and not isinstance(requested, bool) and requested > 0:
         return requested
@@ -332,5 +332,5 @@ def expected_dimension(model: str, parameters: Mapping[str, Any]) -> int | None:
 
 
 def _is_one_of(value: Any, allowed: tuple[str | int | bool, ...]) -> bool:
-    # Types are compared too: `True == 1` and `1.0 == 1`, but the service distinguishes them.
+    # Types are compared too: in Python `True == 1` and `1.0 == 1`, but the service distinguishes them.
     return any(type(value) is type(choice) and value == choice for choice in allowed)

@@ -1,4 +1,4 @@
-"""The options of a client, a call and a stream, and every check of them."""
+"""The options of a client, a call and a stream, and their validation."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     Sparse = Literal["pinecone-sparse-english-v0", "pinecone-sparse-multilingual-v0"]
 
     class ClientArguments(TypedDict, total=False):
-        """Keyword arguments of `EmbedClient`, whatever the model."""
+        """Keyword arguments of `EmbedClient` for every model."""
 
         api_key: str | None
         base_url: str | None
@@ -82,48 +82,48 @@ if TYPE_CHECKING:
         executor: Executor | None
 
     class E5Arguments(ClientArguments, total=False):
-        """Those for `multilingual-e5-large`."""
+        """Keyword arguments of `EmbedClient` for `multilingual-e5-large`."""
 
         vector_type: Literal["dense"] | None
         truncate: Literal["END", "NONE"] | None
 
     class LlamaArguments(ClientArguments, total=False):
-        """Those for `llama-text-embed-v2`."""
+        """Keyword arguments of `EmbedClient` for `llama-text-embed-v2`."""
 
         vector_type: Literal["dense"] | None
         dimension: Literal[384, 512, 768, 1024, 2048] | None
         truncate: Literal["END", "START", "NONE"] | None
 
     class SparseArguments(ClientArguments, total=False):
-        """Those for Pinecone's own sparse models."""
+        """Keyword arguments of `EmbedClient` for Pinecone's own sparse models."""
 
         vector_type: Literal["sparse"] | None
         truncate: Literal["END", "NONE"] | None
 
     class OtherDenseArguments(ClientArguments, total=False):
-        """Those for another model that is said to be dense."""
+        """Keyword arguments of `EmbedClient` for another model with `vector_type="dense"`."""
 
         vector_type: Required[Literal["dense"]]
         dimension: int | None
         truncate: str | None
 
     class OtherSparseArguments(ClientArguments, total=False):
-        """Those for another model that is said to be sparse."""
+        """Keyword arguments of `EmbedClient` for another model with `vector_type="sparse"`."""
 
         vector_type: Required[Literal["sparse"]]
         truncate: str | None
 
     class OtherArguments(ClientArguments, total=False):
-        """Those for another model of which nothing is said.
+        """Keyword arguments of `EmbedClient` for another model without `vector_type`.
 
-        Without `dimension`, or a known model with a dimension that it does not take would count as such a model.
+        There is no `dimension` here: with it, a known model with an invalid dimension would match this overload.
         """
 
         vector_type: None
         truncate: str | None
 
     class EveryArgument(ClientArguments, total=False):
-        """Those that there are."""
+        """All keyword arguments of `EmbedClient`, before they are checked."""
 
         vector_type: str | None
         dimension: int | None
@@ -168,7 +168,7 @@ if TYPE_CHECKING:
         max_delay: float
 
     class CallArguments(TypedDict, total=False):
-        """Keyword arguments of every call but those about parameters; `embed_one` has the first two."""
+        """Keyword arguments of every call, except model parameters; `embed_one` has the first two."""
 
         timeout: float | None
         priority: str
@@ -180,12 +180,12 @@ DEFAULT_BASE_URL = "https://api.pinecone.io"
 """Source: `servers` in the reference of the inference API, 2025-10 to 2026-07."""
 
 DEFAULT_API_VERSION = "2026-07"
-"""The newest version of the inference API that is published, and the one that the official SDK 10.2 asks for."""
+"""The newest published version of the inference API, which the official SDK 10.2 requests too."""
 
 
 @dataclass(slots=True, repr=False, eq=False, kw_only=True)
 class ClientOptions(EngineOptions):
-    """Checked options of a client, with the parts made from them; see `EmbedClient` for their meaning."""
+    """Validated options of a client, and the objects built from them; see `EmbedClient` for their meaning."""
 
     parameters: Mapping[str, Any]
     max_batch_size: int | None
@@ -194,20 +194,20 @@ class ClientOptions(EngineOptions):
     should_look_up_model: bool
 
     def limits(self, known: _models.KnownModel | None, parameters: Mapping[str, Any]) -> RequestLimits:
-        """What one request may hold for a model with these parameters."""
+        """The limits of one request to a model with these parameters."""
         inputs = _models.DEFAULT_MAX_BATCH_SIZE if known is None else known.max_batch_size
         length = _models.DEFAULT_MAX_SEQUENCE_LENGTH if known is None else known.sequence_length(parameters)
         if self.max_batch_size is not None:
-            # A known model accepts no larger batches.
+            # The service refuses larger batches for a known model.
             inputs = self.max_batch_size if known is None else min(inputs, self.max_batch_size)
         return RequestLimits(inputs=inputs, sequence_length=length)
 
 
 def client_options(model: str, **given: Unpack[EveryArgument]) -> ClientOptions:
-    """Check the options of a client.
+    """Validate the options of a client.
 
     Raises:
-        ConfigurationError: one is invalid.
+        ConfigurationError: an option is invalid.
     """
     model = model_name("model", model)
     _check_parts(given)
@@ -258,15 +258,15 @@ def client_options(model: str, **given: Unpack[EveryArgument]) -> ClientOptions:
 
 
 class Parameters(msgspec.Struct, eq=False):
-    """The checked parameters of a model, and what follows from them for requests.
+    """Validated model parameters, and the request settings that follow from them.
 
     Attributes:
         values: the parameters.
         encoded: the model and the parameters, as JSON.
-        model_limits: what one request may hold, as far as the model is known.
-        limits: what one request may hold, by what answers have taught as well.
+        model_limits: limits of one request, from what is known about the model.
+        limits: `model_limits`, adjusted by what was learned from answers.
         dimension: numbers per vector; `None` if unknown.
-        cache: the cache, as calls with these parameters use it; `None` without one.
+        cache: the cache for calls with these parameters; `None` without one.
     """
 
     values: dict[str, Any]
@@ -285,17 +285,17 @@ def check_parameters(
     *,
     is_final: bool,
 ) -> Parameters:
-    """Merge the parameters of a call over the client's, and check them.
+    """Merge the parameters of a call over the client's, and validate the result.
 
     Args:
         options: the client's options.
         known: description of the model; `None` if there is none.
-        learned: what answers have taught.
+        learned: what was learned from answers.
         given: parameters of the call.
-        is_final: whether the service will not describe the model any more; until then `known` may be outdated.
+        is_final: whether `known` is final; `False` while the service's description of the model is still to come.
 
     Raises:
-        ConfigurationError: they are invalid.
+        ConfigurationError: the parameters are invalid.
     """
     merged = _models.merge_parameters(options.model, options.parameters, given)
     if known is not None and is_final:
@@ -307,22 +307,22 @@ def check_parameters(
     except (TypeError, ValueError, RecursionError) as error:
         problem = str(error)
     if problem is not None:
-        raise ConfigurationError(f"the parameters have no JSON form: {problem}")
+        raise ConfigurationError(f"the parameters cannot be encoded as JSON: {problem}")
     dimension = _models.expected_dimension(options.model, merged)
     limits = options.limits(known, merged)
     return Parameters(merged, encoded, limits, LearnedLimits(limits, learned), dimension, cache)
 
 
 class CallOptions(msgspec.Struct, eq=False):
-    """Checked options of one call or stream.
+    """Validated options of one call or stream.
 
     Attributes:
         parameters: the model's parameters.
-        deadline: deadline by the clock; `None` for none.
+        deadline: clock time at which the call ends; `None` without a `timeout`.
         priority: priority of its requests.
         raises: whether it raises the error of failed inputs.
-        progress: is called with its progress; `None` if nobody asks.
-        bar: the same if it is to be shown; `None` otherwise.
+        progress: called with the progress; `None` if none was passed.
+        bar: `progress` itself if it is a progress bar; else `None`.
     """
 
     parameters: Parameters
@@ -334,10 +334,10 @@ class CallOptions(msgspec.Struct, eq=False):
 
 
 def call_options(parameters: Parameters, now: float, **given: Unpack[CallArguments]) -> CallOptions:
-    """Check the other options of a call that starts `now`.
+    """Validate the options of a call that starts `now`, except model parameters.
 
     Raises:
-        ConfigurationError: one is invalid.
+        ConfigurationError: an option is invalid.
     """
     timeout = given["timeout"]
     progress, bar = _progress(given.get("progress"))
@@ -352,7 +352,7 @@ def call_options(parameters: Parameters, now: float, **given: Unpack[CallArgumen
 
 
 def _progress(given: object) -> tuple[Callable[[Progress], None] | None, ProgressBar | None]:
-    """The function to call with the progress, and the bar that it is."""
+    """The function to call with the progress, and the same object if it is a progress bar."""
     if given is None:
         return None, None
     if not isinstance(given, (bool, np.bool_)):
@@ -367,7 +367,7 @@ def _progress(given: object) -> tuple[Callable[[Progress], None] | None, Progres
 
 
 class StreamOptions(msgspec.Struct, eq=False):
-    """Options of a stream alone, checked when it is made; see `EmbedClient.stream` for their meaning."""
+    """Options that only a stream has, validated on creation; see `EmbedClient.stream` for their meaning."""
 
     text: Callable[[Any], Any] | None
     ordered: bool
@@ -384,13 +384,13 @@ class StreamOptions(msgspec.Struct, eq=False):
 
 
 def model_name(argument: str, value: object) -> str:
-    """Check the name of a model.
+    """Validate the name of a model.
 
     Raises:
-        ConfigurationError: it cannot be one.
+        ConfigurationError: no model can have this name.
     """
     name = _checks.as_text(value)
-    # Dots alone would make another path of the API; a URL cannot hold surrogates.
+    # In a URL, `.` and `..` would lead to another path of the API, and surrogates cannot be encoded.
     if not name or name in (".", "..") or not name.isprintable():
         raise ConfigurationError(f"{argument} must be the name of a hosted model, got {_checks.short(value)}")
     return name
@@ -406,7 +406,7 @@ def _api_version(value: object) -> str:
 def _gate_of(
     quota: Quota | int | str | SharedQuota | QuotaBackend | None, vector_type: VectorType | None, clock: Clock
 ) -> RateLimitGate:
-    """The rate limit gate of a quota.
+    """The rate limit gate for a quota.
 
     Raises:
         ConfigurationError: `quota` is not a quota.
@@ -427,7 +427,7 @@ def _cache_stage(cache: Cache | None, base_url: URL, api_version: str, model: st
 
 
 def _check_parts(given: ClientArguments) -> None:
-    """Refuse parts that cannot replace the client's own."""
+    """Reject objects that cannot be used in place of the client's own."""
     parts: Mapping[str, object] = given
     retry, session, transport = given["retry"], given["session"], given["transport"]
     if retry is not None and not isinstance(retry, RetryPolicy):

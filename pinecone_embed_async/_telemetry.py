@@ -1,4 +1,4 @@
-"""Events for the hooks of a client: frozen records of what starts, waits, is retried and ends. Nothing without hooks."""
+"""Events for the hooks of a client: frozen records of starts, waits, retries and ends. Costs nothing without hooks."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Operation = Literal["embed", "embed_one", "stream"]
 
 
 class ObservedCall(msgspec.Struct, frozen=True, eq=False):
-    """A call of `embed` or `embed_one`, or a stream. All its events share this object, which equals no other.
+    """A call of `embed` or `embed_one`, or a stream. All events of a call share one object, which equals no other.
 
     Attributes:
         operation: which method was called.
-        model: the model's name in its requests.
-        server_address: the host of the service.
-        server_port: its port.
-        inputs: inputs of the call (distinct ones with `dedupe`); `None` for a stream, which does not know.
+        model: the model's name in requests.
+        server_address: host of the service.
+        server_port: port of the service.
+        inputs: number of inputs (distinct ones with `dedupe`); `None` for a stream, whose length is unknown.
         input_type: `"passage"`, `"query"`, or another value passed; `None` if none was.
         dimension: numbers per vector, if known before the first answer; else `None`.
     """
@@ -47,13 +47,13 @@ class ObservedCall(msgspec.Struct, frozen=True, eq=False):
 
 
 class ObservedRequest(msgspec.Struct, frozen=True, eq=False):
-    """A request, with all its attempts. All its events share this object, which equals no other.
+    """A request with all its attempts. All events of a request share one object, which equals no other.
 
     Attributes:
-        calls: the calls that it is sent for: one, or all the calls of `embed_one` that share it.
-        inputs: texts in it; a later attempt may be cut to fewer, and the rest goes into another request.
+        calls: the calls for which it is sent: a single one, or all the calls of `embed_one` that share it.
+        inputs: number of texts; a later attempt may be cut to fewer, and the rest goes into another request.
         estimated_tokens: estimate of the tokens billed.
-        is_probe: whether it carries no input and only asks whether the parameters are accepted.
+        is_probe: whether it has no input of the call and only tests whether the parameters are accepted.
     """
 
     calls: tuple[ObservedCall, ...]
@@ -66,8 +66,8 @@ class ErrorKind(msgspec.Struct, frozen=True):
     """The kind of an error, without its message.
 
     Attributes:
-        name: the class, such as `"RateLimitError"` or `"CancelledError"`.
-        status: the HTTP status; `None` if the service answered none.
+        name: name of the class, such as `"RateLimitError"` or `"CancelledError"`.
+        status: the HTTP status; `None` without an answer of the service.
         code: the service's code, such as `"RESOURCE_EXHAUSTED"`; `None` if it gave none.
     """
 
@@ -84,7 +84,7 @@ class ErrorKind(msgspec.Struct, frozen=True):
 
 
 class Started(msgspec.Struct, frozen=True):
-    """A call has started: its inputs are read and checked. Or a request has its permit and is about to be sent.
+    """A call has started, after its inputs were read and checked; or a request has its permit and is about to be sent.
 
     Attributes:
         subject: the call or the request.
@@ -94,10 +94,10 @@ class Started(msgspec.Struct, frozen=True):
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """A request has to wait for its permit: for the quota, the end of a pause, or a request in flight to end.
+    """A request has to wait for its permit: for the quota, the end of a pause, or the end of a request in flight.
 
     Attributes:
-        subject: the call whose next request waits, which is cut to its permit; or the request, for another attempt.
+        subject: the call whose next request waits for its first permit; or the request, if it waits for another attempt.
         pause: remaining seconds of the pause after a rejection; 0 if there is none.
     """
 
@@ -110,10 +110,10 @@ class Retried(msgspec.Struct, frozen=True):
 
     Attributes:
         subject: the request.
-        attempt: the attempt that failed, from 1.
-        error: its error.
-        backoff: seconds until it requests another permit. After a rejection for a limit it waits in the queue with all
-            others: see `Waiting`.
+        attempt: number of the failed attempt, from 1.
+        error: the error of the attempt.
+        backoff: seconds until the request asks for another permit; 0 after a rejection for a rate limit, when it waits in
+            the queue with all others: see `Waiting`.
     """
 
     subject: ObservedRequest
@@ -127,16 +127,15 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         subject: the call or the request.
-        seconds: time since it started.
-        embedded: inputs embedded, including those from the cache.
-        failed: inputs not embedded; 0 for a stream that was left early.
-        cached: for a call, inputs whose vectors came from the cache.
-        tokens: billed tokens, as far as the answers say; 0 for a call of `embed_one`, whose request has them.
-        attempts: for a request, how often it was sent; for a call, requests that were answered.
-        waited: for a request, seconds spent waiting for permits, including before it started.
+        seconds: time since the start.
+        embedded: number of inputs embedded, including those from the cache.
+        failed: number of inputs not embedded; 0 for a stream that was left early.
+        cached: for a call, number of inputs whose vectors came from the cache.
+        tokens: tokens billed, as reported by the answers; 0 for a call of `embed_one`, whose request has them.
+        attempts: for a request, how often it was sent; for a call, the number of requests answered.
+        waited: for a request, seconds spent waiting for permits, including the wait before it started.
         backed_off: for a request, seconds spent waiting after failures.
-        response_model: for a request, the model's name in its last answer; `None` if it was not answered, or the answer
-            names none.
+        response_model: for a request, the model's name in its last answer; `None` if there was no answer, or it names none.
     """
 
     subject: ObservedCall | ObservedRequest
@@ -152,14 +151,14 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Finished(Ended, frozen=True, kw_only=True):
-    """A call or a request has ended well; a call with `on_error="return"` also if some of its inputs failed."""
+    """A call or a request has succeeded; with `on_error="return"`, a call succeeds even if some of its inputs failed."""
 
 
 class Failed(Ended, frozen=True, kw_only=True):
     """A call or a request has ended with an error, or was cancelled.
 
     Attributes:
-        error: its error; `"CancelledError"` if it was cancelled, for example a request by its call's deadline.
+        error: the error; `"CancelledError"` after a cancellation, for example of a request by its call's deadline.
     """
 
     error: ErrorKind
@@ -172,9 +171,9 @@ Event = Started | Waiting | Retried | Finished | Failed
 class Hook(Protocol):
     """A subscriber: any function or callable object that takes one event.
 
-    It is called in the event loop, in the context of the call or request, and must not block. Errors it raises are logged
-    and go no further. For each call and request it gets one `Started` first and one `Finished` or `Failed` last. Events
-    hold no inputs, no vectors and no key.
+    It is called in the event loop, in the context of the call or request, and must not block. Exceptions that it raises are
+    logged and have no other effect. For each call and request, the first event is `Started` and the last is `Finished` or
+    `Failed`. Events hold no inputs, no vectors and no key.
     """
 
     def __call__(self, event: Event, /) -> object:
@@ -201,11 +200,11 @@ class HookDispatcher:
             try:
                 hook(event)
             # A CancelledError from the hook must not pass for a cancellation of the call.
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a hook's error must break nothing
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a hook's error must not affect the call
                 self._log(number, type(error).__name__, type(event).__name__)
 
     def _log(self, number: int, raised: str, event: str) -> None:
-        """Log a hook's error without its message, which may hold anything; as a warning only once for each hook."""
+        """Log a hook's error without its message, which may hold secrets; as a warning only once per hook."""
         if number in self._warned:
             logger.debug("hook %d raised %s at %s", number, raised, event)
         else:
@@ -214,17 +213,17 @@ class HookDispatcher:
 
 
 def dispatcher_of(hooks: Iterable[Hook]) -> HookDispatcher | None:
-    """A dispatcher for `hooks`; `None` if there are none, so that they cost nothing.
+    """A dispatcher for `hooks`; `None` without hooks, so that events cost nothing.
 
     Raises:
-        ConfigurationError: one of them cannot be called, or is a coroutine function, which would not be awaited.
+        ConfigurationError: a hook is not callable, or is a coroutine function, which would not be awaited.
     """
     if not isinstance(hooks, Iterable):
-        raise ConfigurationError(f"hooks must be functions in a list, got {type(hooks).__name__}")
+        raise ConfigurationError(f"hooks must be a list of functions, got {type(hooks).__name__}")
     checked = tuple(hooks)
     for hook in checked:
         if not callable(hook) or inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(type(hook).__call__):
-            raise ConfigurationError(f"a hook must be a function of one event, not a coroutine function, got {short(hook)}")
+            raise ConfigurationError(f"a hook must be a plain function that takes one event, got {short(hook)}")
     return HookDispatcher(checked) if checked else None
 
 
@@ -233,10 +232,10 @@ class ObservableCall(Protocol):
 
     @property
     def subject(self) -> ObservedCall | None:
-        """The call as the hooks know it; `None` without hooks."""
+        """The call as hooks see it; `None` without hooks."""
 
     def totals(self, is_well: bool, /) -> dict[str, int]:  # noqa: FBT001 - it is called with one argument
-        """Its totals, as fields of `Ended`; takes whether it ended well."""
+        """The totals of the call, as fields of `Ended`; `is_well` says whether it succeeded."""
 
 
 class CallObservation:
@@ -245,8 +244,8 @@ class CallObservation:
     Args:
         dispatcher: the hooks.
         clock: the clock.
-        subject: the call as the hooks know it.
-        call: the call, which gives its totals.
+        subject: the call as hooks see it.
+        call: the call, which reports its totals.
     """
 
     def __init__(self, dispatcher: HookDispatcher, clock: Clock, subject: ObservedCall, call: ObservableCall) -> None:
@@ -258,7 +257,7 @@ class CallObservation:
 
     @property
     def calls(self) -> tuple[ObservedCall]:
-        """The call, as the only one that its requests are sent for."""
+        """The calls for which its requests are sent: only this one."""
         return (self.subject,)
 
     def __enter__(self) -> Self:
@@ -299,15 +298,15 @@ class RequestObservation:
         dispatcher.dispatch(Started(subject))
 
     def waiting(self, pause: float) -> None:
-        """Report that it has to wait for another permit."""
+        """Report that the request has to wait for another permit."""
         self._dispatcher.dispatch(Waiting(self._subject, pause))
 
     def waited(self, seconds: float) -> None:
-        """Add what it waited for another permit."""
+        """Add the time that the request waited for another permit."""
         self._waited += seconds
 
     def retried(self, attempts: int, error: EmbedError, backoff: float) -> None:
-        """Report that attempt number `attempts` failed, and that another follows after `backoff` seconds."""
+        """Report that attempt number `attempts` failed and another one follows after `backoff` seconds."""
         self._backed_off += backoff
         self._dispatcher.dispatch(Retried(self._subject, attempts, ErrorKind.of(error), backoff))
 
@@ -317,14 +316,14 @@ class RequestObservation:
         self._response_model = model
 
     def ended(self, request: PlannedRequest, error: EmbedError | asyncio.CancelledError | None) -> None:
-        """Report that it has ended.
+        """Report that the request has ended.
 
         Args:
-            request: the request, which may have been cut since.
-            error: the error it ended with; `None` if it was answered.
+            request: the request, which may have been cut since it started.
+            error: the error of the request; `None` if it was answered.
         """
         count = 0 if request.is_probe else len(request.texts)
-        # Its rows count even if the caller is cancelled at the moment of the answer.
+        # An answered request counts as embedded even if its caller is cancelled at that moment.
         embedded = count if request.is_answered else 0
         figures: dict[str, Any] = {
             "subject": self._subject,

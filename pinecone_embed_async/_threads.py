@@ -1,4 +1,4 @@
-"""Threads: for blocking work, which is always waited for, and for an event loop of its own."""
+"""Runs blocking work in a thread, and an event loop in a thread of its own."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ ResultT = TypeVar("ResultT")
 
 
 async def in_thread(work: Callable[[], ResultT], executor: Executor | None = None) -> ResultT:
-    """Run `work` in a thread; a cancelled caller still waits for the thread, which cannot be cancelled.
+    """Run `work` in a thread. A cancelled caller still waits for it, because a thread cannot be cancelled.
 
     Args:
         work: the blocking function.
-        executor: runs the work; `None` for the event loop's own.
+        executor: runs the work; `None` for the event loop's default executor.
     """
     context = contextvars.copy_context()
     future = asyncio.get_running_loop().run_in_executor(executor, context.run, work)
@@ -33,14 +33,14 @@ async def in_thread(work: Callable[[], ResultT], executor: Executor | None = Non
         await until_done(future)
     except asyncio.CancelledError:
         if not future.cancelled():
-            # Retrieving the exception keeps asyncio from warning that nobody did.
+            # Reading the exception keeps asyncio from warning that it was never retrieved.
             future.exception()
         raise
     return future.result()
 
 
 class LoopThread:
-    """Runs coroutines in an event loop of its own, until it is closed or collected.
+    """Runs coroutines in an event loop in its own thread, until it is closed or garbage-collected.
 
     Args:
         name: the thread's name.
@@ -49,7 +49,7 @@ class LoopThread:
     def __init__(self, name: str) -> None:
         self.process = os.getpid()
         started: Future[asyncio.AbstractEventLoop] = Future()
-        # A daemon, or the interpreter would wait for it before it runs the finalizer that ends it.
+        # A daemon, because the interpreter waits for other threads before it runs the finalizer that ends this one.
         self._thread = threading.Thread(target=_run, args=(started,), name=name, daemon=True)
         self._thread.start()
         self._loop = started.result()
@@ -61,14 +61,14 @@ class LoopThread:
 
     @property
     def is_here(self) -> bool:
-        """Whether the caller is in that very thread, which must not wait for itself."""
+        """Whether the caller is in the loop's thread, which must not wait for itself."""
         return threading.current_thread() is self._thread
 
     def run(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
-        """Run a coroutine there and wait for its result; an interruption of the caller cancels it.
+        """Run a coroutine in the loop and wait for its result; interrupting the caller cancels the coroutine.
 
         Raises:
-            RuntimeError: called in that very thread, which would wait for itself.
+            RuntimeError: called from the loop's own thread, which would wait for itself.
         """
         future = self.call(work)
         try:
@@ -78,14 +78,14 @@ class LoopThread:
             raise
 
     def call(self, work: Coroutine[Any, Any, ResultT]) -> Future[ResultT]:
-        """Run a coroutine there, whose result the caller is going to wait for.
+        """Run a coroutine in the loop; the caller must wait for its result.
 
         Raises:
-            RuntimeError: called in that very thread, which would wait for itself.
+            RuntimeError: called from the loop's own thread, which would wait for itself.
         """
         if self.is_here:
             work.close()
-            raise RuntimeError("a blocking call was made in the event loop that is to carry it out")
+            raise RuntimeError("a blocking call must not be made in the event loop that runs it: it would wait for itself")
         future = self.submit(work)
         self._calls.add(future)
         future.add_done_callback(self._calls.discard)
@@ -95,14 +95,14 @@ class LoopThread:
         """Run a coroutine that ends the calls, and wait until they have ended.
 
         Raises:
-            RuntimeError: called in that very thread, which would wait for itself.
+            RuntimeError: called from the loop's own thread, which would wait for itself.
         """
         calls = self._calls.copy()
         self.run(last)
         wait(calls)
 
     def submit(self, work: Coroutine[Any, Any, ResultT]) -> Future[ResultT]:
-        """Run a coroutine there, without waiting; to cancel the future cancels it.
+        """Run a coroutine in the loop without waiting for it; cancelling the future cancels the coroutine.
 
         Raises:
             RuntimeError: the loop was closed.
@@ -114,27 +114,27 @@ class LoopThread:
             raise
 
     def close(self) -> None:
-        """End the loop, with the tasks, generators and sessions that belong to it, and wait for the thread."""
+        """End the loop with its tasks, generators and sessions, and wait for the thread."""
         self._end()
 
 
 class Closable(Protocol):
-    """A client whose calls and connections belong to the loops that it is used in."""
+    """A client whose calls and connections belong to the event loops that use it."""
 
     async def aclose(self) -> None:
         """End the calls of the running loop, and close its connections."""
 
 
 class OwnLoopThread:
-    """The loop thread of one object: started when it is first needed, and anew after a fork or a close.
+    """The loop thread of one object: started on first use, and again after a fork or a close.
 
-    It ends with the object, and closes the client before that: only the thread may close its connections, and garbage in a
-    cycle is collected in any order.
+    It ends when the object is collected, and closes the client first: only the loop's thread may close its connections, and
+    the client may be collected before the object if both are in a reference cycle.
 
     Args:
         name: the thread's name.
         owner: the object.
-        client: its client, which must not refer to it.
+        client: the object's client, which must not refer to the object.
     """
 
     def __init__(self, name: str, owner: object, client: Closable) -> None:
@@ -156,10 +156,10 @@ class OwnLoopThread:
             return self._thread
 
     def close(self) -> None:
-        """Close the client there, wait until the calls have ended, and end the thread.
+        """Close the client in the loop, wait until its calls have ended, and end the thread.
 
         Raises:
-            RuntimeError: called in that very thread, which would wait for itself.
+            RuntimeError: called from the loop's own thread, which would wait for itself.
         """
         thread = self.get()
         thread.end_calls(self._client.aclose())
@@ -171,7 +171,7 @@ class OwnLoopThread:
         thread, self._thread = self._thread, None
         if thread is None or thread.process != os.getpid():
             return
-        # At the end of the interpreter the thread may have ended, and closed what belongs to its loop.
+        # At interpreter exit the thread may already have ended and closed its loop.
         with contextlib.suppress(RuntimeError):
             if thread.is_here:
                 thread.submit(self._client.aclose()).add_done_callback(lambda _: thread.close())
@@ -181,7 +181,7 @@ class OwnLoopThread:
 
 
 def _run(started: Future[asyncio.AbstractEventLoop]) -> None:
-    # Closing the runner cancels what is left and closes the loop's asynchronous generators.
+    # Closing the runner cancels the remaining tasks and closes the loop's asynchronous generators.
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
         asyncio.set_event_loop(loop)
@@ -190,7 +190,7 @@ def _run(started: Future[asyncio.AbstractEventLoop]) -> None:
 
 
 def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread, process: int) -> None:
-    # In a forked child the thread does not exist, and the loop's pipe is the parent's.
+    # In a forked child the thread does not exist, and the loop's wake-up pipe belongs to the parent.
     if process != os.getpid() or loop.is_closed():
         return
     loop.call_soon_threadsafe(loop.stop)

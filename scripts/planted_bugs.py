@@ -172,7 +172,7 @@ BUGS = (
     _bug(
         "the rest of a cut request waits for its first part",
         "_calls/scheduler.py",
-        "            # For the inputs that were cut off.\n            self.fill()\n",
+        "            # Send the inputs that were cut off.\n            self.fill()\n",
         "",
     ),
     _bug(

@@ -216,8 +216,8 @@ async def test_a_demand_and_an_outcome_take_numbers_of_numpy() -> None:
         (lambda: client_with(api_version=None), "api_version must be a str, got NoneType"),
         (lambda: client_with(parameters=5), "parameters must be a mapping, got 5"),
         (lambda: client_with(vector_type="thick"), 'vector_type must be "dense" or "sparse", got \'thick\''),
-        (lambda: SqliteCache(5), "path must be a path of a file, got 5"),  # type: ignore[arg-type]
-        (lambda: SqliteCache("a\0b"), "path must be a path of a file, got 'a\\x00b'"),
+        (lambda: SqliteCache(5), "path must be the path of a file, got 5"),  # type: ignore[arg-type]
+        (lambda: SqliteCache("a\0b"), "path must be the path of a file, got 'a\\x00b'"),
         (lambda: MockTransport(5), "handler must be a function, got 5"),  # type: ignore[arg-type]
         (lambda: SharedQuota(draw=5), "draw must be a function, got 5"),  # type: ignore[arg-type]
         (lambda: SharedQuota(clock=5), "clock must have time and call_at, as Clock has, got int"),  # type: ignore[arg-type]
@@ -230,7 +230,7 @@ async def test_a_demand_and_an_outcome_take_numbers_of_numpy() -> None:
             "quota must be the name of a plan, a number of tokens per minute, a Quota or a SharedQuota, got list",
         ),
         (lambda: client_with(decoder="json"), 'decoder must be "native" or "msgspec", got \'json\''),
-        (lambda: client_with(hooks=5), "hooks must be functions in a list, got int"),
+        (lambda: client_with(hooks=5), "hooks must be a list of functions, got int"),
         (lambda: RetryPolicy(max_attempts=True), "max_attempts must be an integer ≥ 1, got True"),
         (lambda: RetryPolicy(initial_backoff=-0.5), "initial_backoff must be a number of seconds ≥ 0, got -0.5"),
         (lambda: RetryPolicy(max_elapsed=math.nan), "max_elapsed must be a number of seconds ≥ 0, got nan"),

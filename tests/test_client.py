@@ -285,7 +285,7 @@ async def test_a_model_known_by_name_alone_gives_sparse_vectors_and_is_looked_up
         assert isinstance(rows, SparseEmbeddings)
         assert emulator.statistics().model_requests == 1
         assert client.estimate(["x" * 10_000], input_type="query").tokens == 512
-        with pytest.raises(ConfigurationError, match="the service describes it so"):
+        with pytest.raises(ConfigurationError, match="from the service's description"):
             await client.embed("a")
     with pytest.raises(ConfigurationError, match="vector_type must be 'sparse'"):
         EmbedClient(name, vector_type="dense", api_key="k")

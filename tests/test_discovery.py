@@ -72,7 +72,7 @@ async def test_if_the_one_who_asks_is_cancelled_the_next_one_asks() -> None:
         first.cancel()
         await second
         assert first.cancelled()
-        with pytest.raises(ConfigurationError, match="the service describes it so"):
+        with pytest.raises(ConfigurationError, match="from the service's description"):
             await client.embed_one("c", input_type="document")
 
 
@@ -80,10 +80,10 @@ async def test_parameters_are_checked_before_anything_is_embedded() -> None:
     async with Emulator(models=[NEW]) as emulator:
         for parameters, message in (
             ({}, 'requires input_type: pass input_type="query" or input_type="passage"'),
-            ({"input_type": "document"}, "takes input_type as one of 'query', 'passage'"),
-            ({"input_type": "query", "dimension": 9}, "takes dimension as one of 8, 16, got 9"),
-            ({"input_type": "query", "strength": 3}, "takes strength from 0 to 2, got 3"),
-            ({"input_type": "query", "strength": -0.5}, "takes strength from 0 to 2"),
+            ({"input_type": "document"}, "input_type must be one of 'query', 'passage'"),
+            ({"input_type": "query", "dimension": 9}, "dimension must be one of 8, 16, got 9"),
+            ({"input_type": "query", "strength": 3}, "strength must be from 0 to 2, got 3"),
+            ({"input_type": "query", "strength": -0.5}, "strength must be from 0 to 2"),
         ):
             async with client_of(emulator) as client:
                 with pytest.raises(ConfigurationError, match=message) as caught:

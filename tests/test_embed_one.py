@@ -233,7 +233,7 @@ async def test_parameters_that_the_service_refuses_are_found_by_one_probe(emulat
     async with dense_client(emulator) as client:
         outcomes = await gathered([client.embed_one(str(number), input_type="query") for number in range(50)])
     assert emulator.statistics().requests == 2
-    assert all("it is the parameters or the model" in error.__notes__[0] for error in outcomes)
+    assert all("the cause is the parameters or the model" in error.__notes__[0] for error in outcomes)
     assert len({id(error.__notes__) for error in outcomes}) == 50
 
 
@@ -349,7 +349,7 @@ async def test_a_deadline_before_the_next_attempt_is_not_waited_for() -> None:
         errors = await gathered(calls)
     for error in errors:
         assert isinstance(error, DeadlineExceededError)
-        assert "after the deadline of the call; the last attempt met ServiceError" in str(error)
+        assert "after the deadline of the call; the last attempt failed with ServiceError" in str(error)
 
 
 async def test_closing_ends_calls_after_those_in_flight_had_their_time(emulator: Emulator) -> None:

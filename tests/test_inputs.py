@@ -60,7 +60,7 @@ async def test_what_is_no_text_is_refused_with_its_index(bad: object) -> None:
 
 @pytest.mark.parametrize("bad", [b"bytes", 5, None])
 async def test_inputs_that_are_no_iterable_of_texts_are_refused(bad: object) -> None:
-    with pytest.raises(InputError, match="inputs are of type"):
+    with pytest.raises(InputError, match="inputs must be a str"):
         await read_texts(bad)  # type: ignore[arg-type]
 
 
@@ -135,11 +135,11 @@ async def test_missing_values_are_all_counted_and_the_first_ten_named() -> None:
         texts[row] = NAN
     with pytest.raises(InputError) as caught:
         await read_texts(texts)
-    message = "12 of 1,000 inputs are no texts: 5, 15, 25, 35, 45, 55, 65, 75, 85, 95 and 2 more; input 5 is a missing value"
+    message = "12 of 1,000 inputs are not texts: 5, 15, 25, 35, 45, 55, 65, 75, 85, 95 and 2 more; input 5 is a missing"
     assert str(caught.value).startswith(message)
     assert caught.value.index == 5
     assert [list(failure.indices) for failure in caught.value.failures] == [list(range(5, 125, 10))]
-    with pytest.raises(InputError, match=r"^12 of 1,000 inputs are no texts: 5, 15"):
+    with pytest.raises(InputError, match=r"^12 of 1,000 inputs are not texts: 5, 15"):
         list(iter_texts(texts))
 
 
@@ -177,7 +177,7 @@ async def test_a_table_is_refused_with_the_cure() -> None:
 @pytest.mark.parametrize("kind", [set, frozenset])
 async def test_a_set_is_refused_for_it_has_no_order(kind: Any) -> None:
     with pytest.raises(
-        InputError, match=r"must have an order, for row i belongs to input i, got a (frozen)?set: pass a list"
+        InputError, match=r"must have an order, because row i belongs to input i, got a (frozen)?set: pass a list"
     ):
         await read_texts(kind(["a", "b"]))
 

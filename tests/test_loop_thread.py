@@ -26,7 +26,7 @@ def test_a_blocking_call_in_that_very_thread_is_refused_for_it_would_wait_for_it
     async def block() -> str:
         return thread.run(name_of_thread())
 
-    with pytest.raises(RuntimeError, match="in the event loop that is to carry it out"):
+    with pytest.raises(RuntimeError, match="in the event loop that runs it"):
         thread.run(block())
     thread.close()
 

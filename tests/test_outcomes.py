@@ -97,7 +97,7 @@ async def test_parameters_that_the_service_refuses_fail_the_job_not_its_inputs(e
     assert emulator.statistics().requests <= 5
     assert caught.value.partial is not None
     assert len(caught.value.partial.not_tried) >= 460
-    assert "it is the parameters or the model" in caught.value.__notes__[0]
+    assert "the cause is the parameters or the model" in caught.value.__notes__[0]
 
 
 async def test_a_probe_is_counted_in_what_was_billed_and_not_in_the_rows(emulator: Emulator) -> None:
@@ -225,7 +225,7 @@ async def test_a_deadline_before_the_next_attempt_is_not_waited_for() -> None:
     clock = FakeClock()
     async with Service(last=status(503, Retry_After="60")) as service:
         async with service.client(clock=clock, draw=lambda: 0.0) as client:
-            with pytest.raises(DeadlineExceededError, match=r"tried again in 60\.0 s.*met ServiceError: 503"):
+            with pytest.raises(DeadlineExceededError, match=r"would start in 60\.0 s.*failed with ServiceError: 503"):
                 await client.embed("a", timeout=30)
         assert clock.slept == []
 

@@ -56,7 +56,7 @@ async def test_arguments_of_the_client_hold_for_every_call_unless_it_has_its_own
 async def test_an_argument_and_a_parameter_that_say_different_things_are_an_error(name: str) -> None:
     sent: list[dict[str, Any]] = []
     other = {"input_type": "passage", "dimension": 512, "truncate": "END"}[name]
-    said = f"{name} is given twice: {ARGUMENTS[name]!r} and, in parameters, {other!r}"
+    said = f"{name} is passed twice: {ARGUMENTS[name]!r} and, in parameters, {other!r}"
     with pytest.raises(ConfigurationError, match=said):
         await every_call(recording(sent), **{"input_type": "query", name: ARGUMENTS[name]}, parameters={name: other})
     with pytest.raises(ConfigurationError, match=said):
@@ -67,12 +67,12 @@ async def test_an_argument_and_a_parameter_that_say_different_things_are_an_erro
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dimension": 500}, r"takes dimension as one of 384, 512, 768, 1024, 2048, got 500"),
+        ({"dimension": 500}, r"dimension must be one of 384, 512, 768, 1024, 2048, got 500"),
         ({"dimension": 0}, "dimension must be an integer ≥ 1, got 0"),
         ({"dimension": "512"}, "dimension must be an integer ≥ 1, got '512'"),
         ({"dimension": 512.5}, "dimension must be an integer ≥ 1, got 512.5"),
         ({"dimension": True}, "dimension must be an integer ≥ 1, got True"),
-        ({"truncate": "MIDDLE"}, "takes truncate as one of 'END', 'START', 'NONE', got 'MIDDLE'"),
+        ({"truncate": "MIDDLE"}, "truncate must be one of 'END', 'START', 'NONE', got 'MIDDLE'"),
         ({"truncate": 5}, "truncate must be a str, got int"),
     ],
 )
@@ -90,7 +90,7 @@ async def test_a_value_that_the_model_does_not_take_is_refused_before_anything_i
 @pytest.mark.parametrize("model", [E5, SPARSE])
 async def test_a_model_that_is_known_to_have_one_dimension_takes_no_other_unless_it_is_a_parameter(model: str) -> None:
     sent: list[dict[str, Any]] = []
-    said = f"model '{model}' takes no dimension; if the service does by now, pass parameters=" + r"\{'dimension': 512\}"
+    said = f"model '{model}' takes no dimension; if the service now accepts it, pass parameters=" + r"\{'dimension': 512\}"
     with pytest.raises(ConfigurationError, match=said):
         recording(sent, model, dimension=512)
     with pytest.raises(ConfigurationError, match=said):

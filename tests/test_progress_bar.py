@@ -197,7 +197,7 @@ async def test_without_rich_and_tqdm_it_is_an_error_before_anything_is_sent(
 ) -> None:
     for name in ("rich", "tqdm"):
         monkeypatch.setitem(sys.modules, name, None)
-    said = "progress=True needs rich or tqdm, and neither is installed: pip install rich, or pass a function"
+    said = "progress=True needs rich or tqdm, but neither is installed: pip install rich, or pass a function"
     async with dense_client(emulator, input_type="passage") as client:
         with pytest.raises(ConfigurationError, match=said):
             await client.embed(["a"], progress=True)

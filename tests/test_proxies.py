@@ -92,7 +92,7 @@ async def test_a_proxy_that_is_silent_is_waited_for_no_longer_than_for_a_connect
                 await client.embed("a")
     assert str(caught.value) == (
         f"no connection within 0.05 s (connect_timeout), while connecting through the proxy {proxy}, which had not opened"
-        " the way to service.example:443"
+        " the tunnel to service.example:443"
     )
     assert len(asked) == 1
 
@@ -101,6 +101,6 @@ async def test_a_proxy_that_wants_a_password_ends_a_job_at_once(monkeypatch: pyt
     async with proxy_that_says(b"HTTP/1.1 407 no\r\nContent-Length: 0\r\n\r\n") as (proxy, asked):
         monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy}")
         async with client_of(retry=None, max_batch_size=1) as client:
-            with pytest.raises(TransportError, match="check the variable HTTPS_PROXY"):
+            with pytest.raises(TransportError, match="check the environment variable HTTPS_PROXY"):
                 await client.embed([f"text {number}" for number in range(120)])
     assert len(asked) <= 8

@@ -262,7 +262,7 @@ async def test_an_input_that_no_window_holds_is_an_error_before_anything_is_sent
         assert failure.indices == range(3, 4)
         assert isinstance(failure.error, InputError)
         assert failure.error.index == 3
-        assert "and the quota allows 100 in a whole window" in str(failure.error)
+        assert "but the quota allows only 100 in a whole window" in str(failure.error)
         assert np.isnan(result.vectors).any(axis=1).tolist() == [False] * 3 + [True] + [False] * 4
         assert "river" not in log.tokens()
         assert rejected(emulator) == 0
@@ -405,7 +405,7 @@ async def test_another_quota_that_fails_ends_the_job_with_everything_embedded_in
     cluster = Broken(tokens=1000)
     async with emulator_of() as emulator, client_of(emulator, quota=cluster) as client:
         with pytest.raises(
-            ConfigurationError, match="the quota that was passed failed: ConnectionError: the cluster is"
+            ConfigurationError, match="the quota passed to the client failed: ConnectionError: the cluster is"
         ) as ended:
             await client.embed(texts(50))
         assert embedded_rows(ended.value) == 20
@@ -444,7 +444,7 @@ async def test_a_session_that_is_closed_during_a_backoff_ends_the_call_with_an_e
             while not client.statistics().retries:  # noqa: ASYNC110 - it has no event
                 await asyncio.sleep(0.001)
             await session.close()
-            with pytest.raises(ConfigurationError, match="the session passed to the client must be open, and is closed"):
+            with pytest.raises(ConfigurationError, match="the session passed to the client must be open, but is closed"):
                 await job
 
 

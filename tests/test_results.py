@@ -56,9 +56,9 @@ def test_records_leave_out_what_is_not_embedded() -> None:
     ]
     dense = DenseEmbeddings(np.ones((1, 2), np.float32), model="m", usage=Usage())
     assert dense.to_records(["a"]) == [{"id": "a", "values": [1.0, 1.0]}]
-    with pytest.raises(ValueError, match="as many ids"):
+    with pytest.raises(ValueError, match="ids must have one value for each of the"):
         dense.to_records([])
-    with pytest.raises(ValueError, match="as many metadata"):
+    with pytest.raises(ValueError, match="metadata must have one value for each of the"):
         dense.to_records(["a"], metadata=[])
 
 
@@ -76,7 +76,7 @@ def test_inputs_neither_embedded_nor_failed_are_not_tried() -> None:
 def test_an_answer_of_another_dimension_than_the_earlier_ones_is_refused() -> None:
     rows = DenseRows(2, Dimension(None))
     rows.rows(0, 1, 3)
-    with pytest.raises(ResponseError, match="expected 3 numbers a row"):
+    with pytest.raises(ResponseError, match="expected 3 numbers per row"):
         rows.rows(1, 2, 4)
 
 
@@ -145,19 +145,19 @@ def test_a_series_of_pandas_that_was_filtered_or_shuffled_is_taken_by_position()
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        ({0: "a", 1: "b"}, "ids must be an iterable with one for each input, in their order, got a dict"),
+        ({0: "a", 1: "b"}, "ids must be an iterable with one value for each input, in order, got a dict"),
         ({"a", "b"}, "got a set: pass a list, which has an order"),
         ("ab", "got a str: pass a list"),
         (b"ab", "got a bytes: pass a list"),
         (5, "got a int: pass a list"),
-        (["a"], "2 embeddings need as many ids, got 1"),
-        (["a", "b", "c"], "2 embeddings need as many ids, got 3"),
-        (Endless(), "2 embeddings need as many ids, got more"),
+        (["a"], "ids must have one value for each of the 2 inputs, got 1"),
+        (["a", "b", "c"], "ids must have one value for each of the 2 inputs, got 3"),
+        (Endless(), "ids must have one value for each of the 2 inputs, got more"),
         ([1, 2], r"got int for input 0: pass map\(str, ids\)"),
         (["a", np.int64(2)], r"got int64 for input 1: pass map\(str, ids\)"),
         (["a", float("nan")], "got a missing value, float for input 1"),
         (["a", None], "got a missing value, NoneType for input 1"),
-        (["a", ""], "got an empty one for input 1"),
+        (["a", ""], "got an empty text for input 1"),
         (["a", b"b"], "got bytes for input 1"),
     ],
 )
@@ -171,8 +171,8 @@ def test_ids_that_cannot_be_the_inputs_are_refused(ids: Any, message: str) -> No
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"a": 1, "b": 2}, "metadata must be an iterable with one for each input, in their order, got a dict"),
-        ([{}], "2 embeddings need as many metadata, got 1"),
+        ({"a": 1, "b": 2}, "metadata must be an iterable with one value for each input, in order, got a dict"),
+        ([{}], "metadata must have one value for each of the 2 inputs, got 1"),
         ([{}, 5], "metadata must be a mapping or None for each input, got int for input 1"),
         ("ab", "got a str: pass a list"),
     ],
@@ -192,7 +192,7 @@ def test_rows_without_terms_are_left_out_of_records_and_told(caplog: pytest.LogC
     )
     assert [record["id"] for record in rows.to_records(["a", "b", "c", "d"])] == ["a", "d"]
     assert rows.without_terms.tolist() == [1]
-    assert "1 of 4 rows have no terms and are left out of the records, for an index refuses them: rows 1" in caplog.text
+    assert "1 of 4 rows have no terms and are left out of the records, because an index refuses them: rows 1" in caplog.text
 
 
 def drawn(seed: int, rows: int, *, columns: int = 50) -> SparseEmbeddings:

@@ -213,7 +213,7 @@ def test_what_is_no_index_is_refused_with_a_cure(make: Callable[[], Any], index:
 
 def test_an_empty_result_has_no_rows_and_empty_parts() -> None:
     nothing = dense()[:0]
-    with pytest.raises(IndexError, match="the result has no rows, got row 0"):
+    with pytest.raises(IndexError, match="an empty result has no row 0"):
         nothing[0]
     for part in (nothing[1:], nothing[[]], nothing[np.empty(0, np.bool_)], sparse()[[]], sparse()[5:2]):
         assert len(part) == 0
@@ -235,7 +235,7 @@ def test_a_dense_result_is_an_array_at_once_and_without_a_copy() -> None:
 
 @pytest.mark.parametrize("ask", [np.asarray, np.array, lambda result: np.asarray(result, np.float32)])
 def test_a_sparse_result_is_no_array_and_says_what_to_use(ask: Callable[[Any], Any]) -> None:
-    with pytest.raises(TypeError, match=r"7 rows of 2\*\*32 numbers: use its indices and values, dot\(\), or to_scipy"):
+    with pytest.raises(TypeError, match=r"7 rows of 2\*\*32 numbers; use its indices and values, dot\(\), or to_scipy"):
         ask(sparse())
 
 

@@ -73,7 +73,7 @@ def test_columns_of_arrow_share_the_memory() -> None:
 def test_more_terms_than_a_column_of_arrow_takes_are_refused() -> None:
     large = sparse()
     large.indptr = large.indptr * 2**31
-    with pytest.raises(ConfigurationError, match="at most 2,147,483,647 terms, got 6,442,450,944: convert parts"):
+    with pytest.raises(ConfigurationError, match="at most 2,147,483,647 terms, got 6,442,450,944: convert slices"):
         large.to_arrow()
 
 
@@ -201,12 +201,12 @@ def test_sparse_documents_leave_out_rows_without_terms_and_tell(caplog: pytest.L
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"ids": ["a"]}, "4 embeddings need as many ids, got 1"),
+        ({"ids": ["a"]}, "ids must have one value for each of the 4 inputs, got 1"),
         ({"ids": [1, 2, 3, 4]}, r"got int for input 0: pass map\(str, ids\)"),
-        ({"fields": [{}]}, "4 embeddings need as many fields, got 1"),
-        ({"fields": {"a": 1}}, "fields must be an iterable with one for each input, in their order, got a dict"),
+        ({"fields": [{}]}, "fields must have one value for each of the 4 inputs, got 1"),
+        ({"fields": {"a": 1}}, "fields must be an iterable with one value for each input, in order, got a dict"),
         ({"fields": [{}, 5, {}, {}]}, "fields must be a mapping or None for each input, got int for input 1"),
-        ({"fields": [{}, {}, {"vector": 1}, {}]}, "fields of input 2 have 'vector', which is the field of the vector"),
+        ({"fields": [{}, {}, {"vector": 1}, {}]}, "fields of input 2 must not have 'vector', which is the vector's field"),
         ({"fields": [{"_id": "x"}, {}, {}, {}]}, "fields of input 0: each must be the name of a field, .* got '_id'"),
         ({"fields": [{5: "x"}, {}, {}, {}]}, "fields of input 0: each must be the name of a field, .* got 5"),
         ({"field": "_id"}, "field must be the name of a field, not beginning with _ or"),

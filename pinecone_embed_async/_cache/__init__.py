@@ -1,4 +1,4 @@
-"""The cache: its protocol, its SQLite file, and the stage that looks vectors up and writes them."""
+"""The cache: its protocol, the SQLite cache, and the stage that looks vectors up and writes them."""
 
 from pinecone_embed_async._cache.keys import KeyMaker
 from pinecone_embed_async._cache.protocol import Cache

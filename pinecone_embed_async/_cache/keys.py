@@ -15,8 +15,8 @@ class KeyMaker:
     """Makes the keys of texts that are embedded with the same settings.
 
     Args:
-        address: address of the service, so that answers of one (an emulator, say) are never taken for another's.
-        api_version: version of its API; versions of one generation have the same keys.
+        address: address of the service, so that answers of one service, such as an emulator, never pass for another's.
+        api_version: API version; versions of one generation have the same keys.
         model: the model's name in requests.
         parameters: the model's parameters, as JSON with sorted names.
     """
@@ -25,7 +25,7 @@ class KeyMaker:
         self._common = hashlib.sha256()
         generation = generation_of(api_version)
         for part in (b"pinecone-embed-async 1", address.encode(), generation.encode(), model.encode(), parameters):
-            # Prefixed with its length, so that no two sets of parts collide.
+            # Each part is prefixed with its length, so that different parts never give the same bytes.
             self._common.update(len(part).to_bytes(8, "little"))
             self._common.update(part)
 
@@ -33,7 +33,7 @@ class KeyMaker:
         return "<KeyMaker>"
 
     def keys_of(self, texts: Iterable[str]) -> list[bytes]:
-        """A SHA-256 digest for each text, 32 bytes."""
+        """The key of each text, a SHA-256 digest of 32 bytes."""
         keys = []
         copy = self._common.copy
         for text in texts:

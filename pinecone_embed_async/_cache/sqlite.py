@@ -32,20 +32,20 @@ APPLICATION_ID = int.from_bytes(b"PEA\x01", "big")
 SCHEMA_VERSION = 1
 
 LOCK_SECONDS = 0.1
-"""How long to wait for another process's lock: a write takes milliseconds, and calls wait for it."""
+"""How long to wait for the lock of another process: calls wait too, and a write takes only milliseconds."""
 
 LONGEST_BACKOFF_SECONDS = 5.0
-"""Longest pause after a lock timed out; for so long nothing is stored even if the lock is free again."""
+"""Longest pause after a lock timed out; during the pause nothing is stored, even if the lock is free again."""
 
 POLL_SECONDS = 0.005
-"""How often to try the folder's lock, for which no system offers a wait with a time-out."""
+"""How often to try the folder's lock, because no system offers a wait for it with a time-out."""
 
 PAGE_BYTES = 16_384
 """Bytes per page. Three rows of 1024 numbers fit into one: reading them all takes two thirds of the time that it takes
 from pages of 4 KiB, of which each row needs two."""
 
 _AT_ONCE = 512
-"""Keys queried in one statement; SQLite allows 32,766."""
+"""Maximum number of keys in one statement; SQLite allows 32,766."""
 
 _CREATE = """
 CREATE TABLE vectors (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, value BLOB NOT NULL) STRICT
@@ -55,8 +55,9 @@ _PUT = "INSERT INTO vectors (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDA
 _BUSY = 5
 _LOCKED = (_BUSY, 6)
 _CORRUPTED = (11, 26)
-"""Primary codes: another process has a lock; the file is malformed, or no database. As numbers, since only programs with a
-cache should pay for importing `sqlite3`. Source: "Result and Error Codes" in SQLite's documentation."""
+"""SQLite's primary result codes for a lock of another process (`_BUSY`) and for a malformed file or one that is not a
+database (`_CORRUPTED`). They are numbers because only programs with a cache should pay for importing `sqlite3`. Source:
+"Result and Error Codes" in SQLite's documentation."""
 
 ResultT = TypeVar("ResultT")
 
@@ -64,12 +65,12 @@ ResultT = TypeVar("ResultT")
 class SqliteCache:
     """Stores vectors in a file, for any number of clients, threads and processes on this machine.
 
-    The file holds SHA-256 digests and float32 vectors, no texts, and is readable by its owner only. It grows without bound;
-    delete it to clear the cache. A corrupted file is reported with a warning and renamed, and a new one is created. The
-    file is opened on first use, and again after `aclose`.
+    The file holds SHA-256 digests and float32 vectors but no texts, and only its owner can read it. It grows without limit;
+    delete it to clear the cache. If the file is corrupted, a warning is logged, the file is renamed, and a new one is
+    created. The file is opened on first use, and again after `aclose`.
 
     Args:
-        path: path of the file; while it is open, there are two more beside it, with `-wal` and `-shm` appended.
+        path: path of the file; while it is open, two more files are beside it, with `-wal` and `-shm` appended.
 
     Raises:
         ConfigurationError: the folder of the file does not exist, or the path cannot be a file.
@@ -77,10 +78,10 @@ class SqliteCache:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         if not isinstance(path, (str, os.PathLike)) or "\0" in str(path):
-            raise ConfigurationError(f"path must be a path of a file, got {short(path)}")
+            raise ConfigurationError(f"path must be the path of a file, got {short(path)}")
         self._path = Path(path)
         if self._path.is_dir() or not self._path.parent.is_dir():
-            raise ConfigurationError(f"the cache needs a file in a folder that exists, got {str(self._path)!r}")
+            raise ConfigurationError(f"path must be a file in an existing folder, got {str(self._path)!r}")
         self._process = os.getpid()
         # Separate connections, so that look-ups do not queue behind writes.
         self._reader, self._writer = _Access(), _Access()
@@ -112,9 +113,9 @@ class SqliteCache:
         """See `Cache.get_many`.
 
         Raises:
-            ConfigurationError: the file is a database of another program, or of a later version of this one; or `keys`
+            ConfigurationError: the file is a database of another program or of a later version of this package, or `keys`
                 is not a sequence of bytes.
-            sqlite3.Error: the file cannot be read, for another reason than corruption.
+            sqlite3.Error: the file cannot be read, for a reason other than corruption.
         """
         if not isinstance(keys, Sequence) or isinstance(keys, (str, bytes)):
             raise ConfigurationError(f"keys must be a sequence of bytes, got {short(keys)}")
@@ -125,9 +126,9 @@ class SqliteCache:
         """See `Cache.put_many`.
 
         Raises:
-            ConfigurationError: the file is a database of another program, or of a later version of this one; or
+            ConfigurationError: the file is a database of another program or of a later version of this package, or
                 `entries` is not a mapping of bytes to bytes.
-            sqlite3.Error: the file cannot be written, for another reason than corruption.
+            sqlite3.Error: the file cannot be written, for a reason other than corruption.
         """
         if not isinstance(entries, Mapping):
             raise ConfigurationError(f"entries must be a mapping of bytes to bytes, got {short(entries)}")
@@ -140,14 +141,14 @@ class SqliteCache:
         old = self._own()
         self._reader, self._writer = _Access(), _Access()
         try:
-            # A single piece of work, so that a cancellation cannot split it.
+            # Both in one piece of work, so that a cancellation cannot close only one of them.
             await in_thread(lambda: _close(*old), old.writer.executor)
         finally:
             for access in old:
                 access.executor.shutdown()
 
     def _own(self) -> _Accesses:
-        """The file accesses of this process, new ones after a fork."""
+        """The file accesses of this process; new ones after a fork."""
         if self._process != os.getpid():
             # SQLite forbids using or closing a connection in a forked child, and the threads stayed in the parent.
             self._inherited += [self._reader, self._writer]
@@ -163,7 +164,7 @@ class SqliteCache:
         """Write all waiting puts in one transaction, unless an earlier put has already written this one."""
         if not put.is_done:
             puts: list[_Put] = []
-            # Not by its length: after `aclose`, the thread of the old connection may still take from it, too.
+            # Not by the length of the queue, because after `aclose` the thread of the old connection may still take from it.
             with contextlib.suppress(IndexError):
                 while True:
                     puts.append(self._waiting.popleft())
@@ -178,7 +179,7 @@ class SqliteCache:
         except Exception as error:  # noqa: BLE001 - raised to the caller of each put
             problem = error
         if problem is not None and len(puts) > 1 and _code_of(problem) not in _LOCKED:
-            # One put may be unwritable, which must not fail the others.
+            # One unwritable put must not fail the others.
             for put in puts:
                 self._write(writer, [put])
             return
@@ -204,12 +205,12 @@ class SqliteCache:
                     access.backoff.succeeded()
                     return result
             self._set_aside(access, problem)
-        raise RuntimeError("the file was neither used nor set aside")
+        raise RuntimeError("the file was neither used nor set aside; please report this bug")
 
     def _opened(self, access: _Access) -> sqlite3.Connection:
         if access.connection is not None:
             return access.connection
-        # Creating a file takes more than one transaction, and it must not be set aside meanwhile.
+        # Creating a file takes more than one transaction, and nothing must set it aside meanwhile.
         with self._opening, _locked_folder(self._path.parent):
             self._create_file()
             access.file = self._identity()
@@ -224,19 +225,19 @@ class SqliteCache:
 
     def _create_file(self) -> None:
         """Create the file, readable by its owner only, before it has content; SQLite gives its two others the same mode."""
-        # An existing file is not opened: closing it would release the locks of this process's other connections.
+        # An existing file is not opened, because closing it would release the locks of this process's other connections.
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
     def _identity(self) -> tuple[int, int] | None:
-        """Device and inode, which distinguish the file from another of the same name."""
+        """Device and inode, which distinguish the file from another file of the same name."""
         with contextlib.suppress(FileNotFoundError):
             found = self._path.stat()
             return found.st_dev, found.st_ino
         return None
 
     def _set_aside(self, access: _Access, problem: str) -> None:
-        """Rename a corrupted file, unless another thread or process has done so already."""
+        """Rename a corrupted file, unless another thread or process has already done so."""
         # Always in this order, to avoid deadlock; nothing uses the file meanwhile.
         with self._reader.lock, self._writer.lock, self._opening, _locked_folder(self._path.parent):
             broken = access.file
@@ -257,7 +258,7 @@ class SqliteCache:
 
 
 class _Backoff:
-    """When to try a lock again after it timed out."""
+    """Decides when to try a lock again after it timed out."""
 
     __slots__ = ("_again_at", "_pause")
 
@@ -269,10 +270,10 @@ class _Backoff:
         """Check that the lock may be tried now.
 
         Raises:
-            sqlite3.OperationalError: it may not yet.
+            sqlite3.OperationalError: the lock must not be tried yet.
         """
         if now < self._again_at:
-            raise _locked(f"{str(path)!r} is locked by another process, and is tried again in {self._again_at - now:.1f} s")
+            raise _locked(f"{str(path)!r} is locked by another process; the next try is in {self._again_at - now:.1f} s")
 
     def failed(self, now: float) -> None:
         """Record that the lock timed out."""
@@ -280,15 +281,15 @@ class _Backoff:
         self._pause = min(2 * self._pause, LONGEST_BACKOFF_SECONDS)
 
     def succeeded(self) -> None:
-        """Record that the lock was acquired, or not needed."""
+        """Record that the lock was acquired or not needed."""
         self._pause = LOCK_SECONDS
 
 
 class _Access:
-    """An access to the file: a connection, used in one thread at a time.
+    """An access to the file: a connection that one thread at a time uses.
 
     Attributes:
-        executor: runs the work in a thread of its own, so that waiting does not block the loop's threads.
+        executor: runs the work in a thread of its own, so that waiting does not block the event loop's threads.
         lock: held while the connection is in use.
         connection: the connection; `None` while it is closed.
         file: device and inode of the opened file.
@@ -298,7 +299,7 @@ class _Access:
     __slots__ = ("backoff", "connection", "executor", "file", "lock")
 
     def __init__(self) -> None:
-        # The thread starts with the first work, and ends when the executor is no longer referenced.
+        # The thread starts with the first piece of work, and ends when the executor is no longer referenced.
         self.executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pinecone-embed-cache")
         self.lock = threading.Lock()
         self.connection: sqlite3.Connection | None = None
@@ -322,7 +323,7 @@ def _close(reader: _Access, writer: _Access) -> None:
     try:
         reader.executor.submit(reader.close).result()
     finally:
-        # Last, since it may still have to move the log into the file.
+        # The writer last, because it may still have to copy the WAL into the file.
         writer.close()
 
 
@@ -331,7 +332,7 @@ class _Put:
 
     Attributes:
         entries: the values by key.
-        is_done: whether they were written, or failed.
+        is_done: whether they were written or failed.
         error: why they failed; `None` if they did not.
     """
 
@@ -346,7 +347,7 @@ class _Put:
 def _connect(path: Path) -> sqlite3.Connection:
     import sqlite3  # noqa: PLC0415 - only programs with a cache should pay for importing it
 
-    # Used in one thread at a time, but closed in another.
+    # Only one thread at a time uses it, but another one closes it.
     return sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False)
 
 
@@ -358,7 +359,7 @@ def _prepare(file: sqlite3.Connection, path: Path) -> None:
     """
     if _pragma(file, "application_id") == 0 and _is_empty(file):
         file.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-        # Readers then do not wait for writers. The setting is stored in the file.
+        # In WAL mode readers do not wait for writers. The setting is stored in the file.
         file.execute("PRAGMA journal_mode = WAL")
         with _transaction(file):
             file.execute(_CREATE)
@@ -368,7 +369,7 @@ def _prepare(file: sqlite3.Connection, path: Path) -> None:
         raise ConfigurationError(f"{str(path)!r} is a database of another program; name another file for the cache")
     if _pragma(file, "user_version") != SCHEMA_VERSION:
         raise ConfigurationError(f"{str(path)!r} is a cache of another version of this package; name another file")
-    # A power failure then loses whole transactions only, which cost nothing but requests.
+    # A power failure can then lose only whole transactions, whose vectors are requested again.
     file.execute("PRAGMA synchronous = NORMAL")
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
@@ -389,7 +390,7 @@ def _read(file: sqlite3.Connection, keys: Sequence[bytes]) -> list[bytes | None]
     for start in range(0, len(keys), _AT_ONCE):
         batch = keys[start : start + _AT_ONCE]
         marks = ",".join("?" * len(batch))
-        # By id, so that rows are read in the order in which the file stores them.
+        # By id, so that rows are read in the order in which they are stored.
         statement = f"SELECT key, value FROM vectors WHERE id IN (SELECT id FROM vectors WHERE key IN ({marks}))"  # noqa: S608
         found.update(file.execute(statement, batch))
     return [found.get(key) for key in keys]
@@ -415,7 +416,7 @@ def _transaction(file: sqlite3.Connection) -> Iterator[None]:
 
 
 def _code_of(error: Exception) -> int:
-    """SQLite's primary code of an error; 0 if it is none of SQLite's."""
+    """SQLite's primary result code of an error; 0 for other errors."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 

@@ -1,4 +1,4 @@
-"""The cache stage: looks vectors up before planning, and writes new ones after embedding."""
+"""The cache stage: looks vectors up before requests are planned, and writes new ones after they are answered."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ if TYPE_CHECKING:
     from pinecone_embed_async._wire import VectorType
 
 LOOKED_UP_AT_ONCE = 1024
-"""Texts per look-up in the cache: bounded, and enough to make the round trip negligible."""
+"""Maximum number of texts per look-up: enough to make the round trip negligible."""
 
 SENT_INSTEAD = "the service is asked instead"
 SENT_AGAIN = "the service is asked instead when they are needed again"
 
 READ_AT_ONCE = 256
-"""Texts whose vectors are checked and copied before yielding to the event loop: 1 MiB of vectors of 1024 numbers, which
-takes half as long as decoding an answer."""
+"""Number of texts whose vectors are checked and copied before yielding to the event loop: with 1024 numbers per vector
+1 MiB, which takes half as long as decoding an answer."""
 
 WRITE_SECONDS = 5.0
-"""How long a write may take: a file's transaction takes milliseconds, and a cluster's cache answers sooner or is as good as
-gone. Equal to the wait for requests in flight once a job has ended."""
+"""Maximum time of a write: a transaction of a file takes milliseconds, and a cluster's cache that takes longer is as good as
+gone. It equals the grace period of requests in flight once a job has ended."""
 
 WRITE_PAUSE_SECONDS = 60.0
-"""How long nothing is written after a write took too long, since every request in flight would wait as long again."""
+"""How long nothing is written after a write took too long, because otherwise every request in flight would wait as long."""
 
 
 class CacheStage:
-    """A cache as one client uses it: its failures are logged, and cost nothing but requests.
+    """The cache of one client; failures of the cache are logged, and the service is asked instead.
 
     Args:
         cache: the cache.
         address: address of the service, for the keys.
-        api_version: version of its API.
+        api_version: API version.
         model: the model's name in requests.
         clock: the clock.
 
     Attributes:
-        hits: texts whose vectors were found.
-        misses: texts whose vectors were looked up and not found.
+        hits: number of texts whose vectors were found.
+        misses: number of texts whose vectors were looked up but not found.
     """
 
     def __init__(self, cache: Cache, *, address: str, api_version: str, model: str, clock: Clock) -> None:
@@ -74,10 +74,10 @@ class CacheStage:
         return CallCache(self, KeyMaker(*self._common, parameters))
 
     def decode(self, values: Sequence[Any], vector_type: VectorType | None, dimension: int | None) -> Found:
-        """Decode the values of the cache; unusable ones are logged, and count as misses.
+        """Decode values of the cache; unusable ones are logged and count as misses.
 
         Args:
-            values: the cache's values.
+            values: the values, not yet checked.
             vector_type: expected vector type; `None` for any.
             dimension: expected numbers per dense vector; `None` for any.
         """
@@ -90,9 +90,9 @@ class CacheStage:
         return found
 
     async def look_up_one(self, key: bytes) -> Any:
-        """The cache's value of one key, looked up together with those requested in the same loop iteration.
+        """The value of one key, looked up together with the keys requested in the same event loop iteration.
 
-        A cancelled caller leaves; the look-up is cancelled when the last caller leaves.
+        A cancelled caller leaves; when the last caller leaves, the look-up is cancelled.
 
         Raises:
             ConfigurationError: the cache cannot work as configured.
@@ -110,12 +110,12 @@ class CacheStage:
         finally:
             look_up.waiting -= 1
             if not look_up.waiting and not task.done():
-                # Later callers need another look-up.
+                # Later callers need a new look-up.
                 self._close_look_up(loop, look_up)
                 task.cancel()
                 await until_done(task)
         if look_up.error is not None:
-            # Copied, so that each caller has its own traceback.
+            # A copy, so that each caller has its own traceback.
             raise copy.copy(look_up.error)
         return look_up.values.get(key)
 
@@ -147,34 +147,34 @@ class CacheStage:
         try:
             await self._neighbour.ask(_put(self._cache, entries), until=end if until is None else min(until, end))
         except ConfigurationError:
-            # The look-up raises it.
+            # The look-ups raise it.
             pass
         except asyncio.CancelledError:
             self._report("write vectors to", "the call was cancelled", SENT_AGAIN)
             raise
-        except Exception as error:  # noqa: BLE001 - a cache may raise anything, and is never a reason to fail
+        except Exception as error:  # noqa: BLE001 - a cache may raise anything, which must not fail the call
             now = self._clock.time()
             if now >= end:
                 self._writes_again_at = now + WRITE_PAUSE_SECONDS
             self._report("write vectors to", _shown(error), SENT_AGAIN)
 
     async def look_up(self, keys: list[bytes]) -> Sequence[Any]:
-        """The cache's values of some keys, unchecked; `None` for all if it fails.
+        """The unchecked values of some keys; `None` for all if the cache fails.
 
         Raises:
             ConfigurationError: the cache cannot work as configured.
         """
         if self._neighbour.is_stuck:
-            self._report("look vectors up in", "an operation that was left behind has not ended", SENT_INSTEAD)
+            self._report("look vectors up in", "an abandoned operation is still running", SENT_INSTEAD)
             return [None] * len(keys)
         try:
             values = await self._neighbour.ask(_get(self._cache, keys))
             if isinstance(values, Sequence) and not isinstance(values, (str, bytes, bytearray, memoryview)):
-                # Copied, so that nothing depends on the cache's own class any more.
+                # A copy, so that nothing depends on the cache's own class any more.
                 taken = list(values)
                 if len(taken) == len(keys):
                     return taken
-                problem = f"get_many returned {len(taken)} values for {len(keys)} keys"
+                problem = f"get_many must return a value for each of the {len(keys)} keys, got {len(taken)}"
             else:
                 problem = f"get_many must return a sequence with a value or None for each key, got {type(values).__name__}"
         except ConfigurationError:
@@ -188,7 +188,7 @@ class CacheStage:
         self._log(action, "could not %s the cache (%s); %s", action, problem, consequence)
 
     def _log(self, cause: str, message: str, *args: object) -> None:
-        """Log a message, as a warning only once for each cause: it may recur with every request."""
+        """Log a message; as a warning only once for each cause, because it may recur with every request."""
         level = logger.debug if cause in self._warned else logger.warning
         self._warned.add(cause)
         level(message, *args)
@@ -207,14 +207,14 @@ def _shown(error: Exception) -> str:
 
 
 class _SharedLookUp:
-    """The single look-ups of one iteration of the event loop.
+    """The single look-ups of one event loop iteration.
 
     Attributes:
         keys: keys requested.
-        waiting: callers waiting for it.
+        waiting: number of callers waiting for the look-up.
         task: the task that looks them up.
         values: values found.
-        error: error to raise to the callers.
+        error: error to raise in the callers.
     """
 
     __slots__ = ("error", "keys", "task", "values", "waiting")
@@ -228,10 +228,10 @@ class _SharedLookUp:
 
 
 class CallCache:
-    """The cache as calls with equal parameters use it.
+    """The cache for calls with equal parameters.
 
     Args:
-        stage: the cache.
+        stage: the cache stage of the client.
         maker: makes the keys.
     """
 
@@ -240,15 +240,15 @@ class CallCache:
         self._maker = maker
 
     async def look_up_one(self, text: str) -> Any:
-        """The cache's value of one text, unchecked; see `CacheStage.look_up_one`."""
+        """The unchecked value of one text; see `CacheStage.look_up_one`."""
         (key,) = self._maker.keys_of([text])
         del text
         return await self._stage.look_up_one(key)
 
     async def look_up(self, texts: Sequence[str]) -> Sequence[Any]:
-        """The cache's values of some texts, unchecked; see `CacheStage.look_up`."""
+        """The unchecked values of some texts; see `CacheStage.look_up`."""
         keys = self._maker.keys_of(texts)
-        # Error reports that include the locals of frames must show no texts.
+        # Error reports that include local variables must not show the texts.
         del texts
         return await self._stage.look_up(keys)
 
@@ -259,8 +259,8 @@ class CallCache:
     async def write(self, request: PlannedRequest, until: float | None = None) -> None:
         """Write the rows of an answered request; give up at `until` by the clock.
 
-        They are encoded before anything is awaited, so the caller may have the result meanwhile. An answer with tokens is
-        not written, since tokens are parts of the texts.
+        The rows are encoded before anything is awaited, so the caller may already use the result. An answer with tokens is
+        not written, because tokens are parts of the texts.
         """
         sparse, matrix = request.sparse, request.matrix
         if request.is_probe or (sparse is not None and sparse.tokens is not None):

@@ -1,8 +1,8 @@
 """Encodes vectors as bytes, and decodes them.
 
-A value is a run of little-endian words of four bytes: a mark, a check word and the vector, which is float32 numbers, or
-uint32 indices followed by as many float32 values. The check word makes the sum of all words 0 modulo 2**32, which is
-quick to verify for thousands of values at once. A damaged value counts as a miss.
+A value is a sequence of little-endian words of four bytes: a mark, a check word and the vector. A dense vector is its
+float32 numbers, a sparse one its uint32 indices followed by as many float32 values. The check word makes the sum of all
+words 0 modulo 2**32, which is quick to verify for thousands of values at once. A damaged value counts as a miss.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Found:
     """The vectors found in a cache for some texts.
 
     Attributes:
-        count: texts looked up.
-        rows: int (found,), ascending: indices of the texts found.
-        dense: float32 (found, dimension), if they are dense.
-        sparse: the rows, if they are sparse.
+        count: number of texts looked up.
+        rows: ascending indices of the texts found: intp, shape (found,).
+        dense: the vectors if they are dense: float32, shape (found, dimension).
+        sparse: the vectors if they are sparse.
         refused: number of unusable values by reason.
     """
 
@@ -59,14 +59,14 @@ class Found:
 
     @property
     def missing(self) -> NDArray[np.intp]:
-        """Int, ascending: indices of the texts not found."""
+        """Ascending indices of the texts not found: intp."""
         missing = np.ones(self.count, np.bool_)
         missing[self.rows] = False
         return np.flatnonzero(missing)
 
 
 def encode_dense(matrix: NDArray[np.float32]) -> list[bytes]:
-    """A value for each row of a float32 matrix."""
+    """Encode each row of a float32 matrix as a value."""
     words = np.empty((len(matrix), _HEAD + matrix.shape[1]), _WORD)
     words[:, 0] = _DENSE_MARK
     words[:, 1] = 0
@@ -76,7 +76,7 @@ def encode_dense(matrix: NDArray[np.float32]) -> list[bytes]:
 
 
 def encode_sparse(block: SparseBlock) -> list[bytes]:
-    """A value for each row of a sparse answer, without its tokens, which are parts of the text."""
+    """Encode each row of a sparse answer as a value, without its tokens, which are parts of the text."""
     values = []
     numbers = block.values.astype(_NUMBER).view(_WORD)
     start = 0
@@ -98,7 +98,7 @@ NOT_FINITE = "hold numbers that are not finite"
 
 
 def decode_values(values: Sequence[Any], vector_type: VectorType | None, dimension: int | None) -> Found:
-    """The vectors that are whole, finite and of the expected vector type and dimension.
+    """Decode the values that are undamaged, finite and of the expected vector type and dimension.
 
     Args:
         values: unchecked values from a cache; `None` for missing ones.
@@ -134,7 +134,7 @@ def decode_values(values: Sequence[Any], vector_type: VectorType | None, dimensi
 
 
 def _decode(count: int, values: Mapping[int, bytes], refused: Counter[str], *, is_dense: bool) -> Found:
-    """The vectors of values that have a size for their vector type."""
+    """Decode values whose size fits their vector type."""
     rows = np.array(list(values), np.intp)
     words = np.frombuffer(b"".join(values.values()), _WORD)
     sizes = np.array([len(value) // 4 for value in values.values()], np.int64)
@@ -166,10 +166,10 @@ def _decode(count: int, values: Mapping[int, bytes], refused: Counter[str], *, i
 
 
 def _bytes_of(value: object) -> bytes | None:
-    """A bytes-like value as `bytes`, since its class may slice and compare in its own way; `None` if it is none."""
+    """A bytes-like value as `bytes`, because its own class may slice and compare differently; `None` for anything else."""
     try:
         view = memoryview(value)  # type: ignore[arg-type]
-        # The bytes of an array of objects are their addresses.
+        # The bytes of an array of objects are only addresses.
         return None if "O" in view.format else view.tobytes()
     except Exception:  # noqa: BLE001 - a foreign class may raise anything from its buffer
         return None

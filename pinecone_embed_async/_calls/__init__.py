@@ -1,4 +1,4 @@
-"""The ways to call, what calls share, the scheduler that runs requests, and the builder of results."""
+"""The kinds of calls, their shared runtime, the scheduler that runs requests, and the builder of results."""
 
 from pinecone_embed_async._calls.batches import EmbeddedBatch, StreamBatches
 from pinecone_embed_async._calls.coalescer import Coalescer, JoinedCounts, SharedRequest, Waiter

@@ -1,4 +1,4 @@
-"""The batches of a stream from reading to delivery. Plain synchronous code."""
+"""The batches of a stream, from reading to delivery. Plain synchronous code."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class EmbeddedBatch(Generic[ItemT, EmbeddingsT]):
     """Some of a stream's items, with their embeddings.
 
     Attributes:
-        start: position in the stream of the first item.
+        start: position of the first item in the stream.
         items: items of the source, in its order.
-        embeddings: a row for each item.
+        embeddings: the result, with one row per item.
     """
 
     start: int
@@ -53,13 +53,13 @@ class EmbeddedBatch(Generic[ItemT, EmbeddingsT]):
 
     @property
     def usage(self: EmbeddedBatch[Any, Any]) -> Usage:
-        """Usage billed for it."""
+        """Usage billed for the batch."""
         usage: Usage = self.embeddings.usage
         return usage
 
     @property
     def failures(self: EmbeddedBatch[Any, Any]) -> tuple[Failure, ...]:
-        """The items that failed, each group with its cause; indices are rows of this batch."""
+        """The failed items, grouped by cause; indices are rows of this batch."""
         failures: tuple[Failure, ...] = self.embeddings.failures
         return failures
 
@@ -68,8 +68,8 @@ class PendingBatch(ResultBuilder):
     """A batch of a stream that was read but not delivered yet.
 
     Args:
-        batches: the stream's batches, which count what becomes of this one.
-        start: position in the stream of the first item.
+        batches: the stream's batches, which count the outcomes of this one.
+        start: position of the first item in the stream.
         items: items of the source.
 
     Attributes:
@@ -82,34 +82,34 @@ class PendingBatch(ResultBuilder):
         self.items = items
 
     def answered(self, request: PlannedRequest, answer: Answer) -> None:
-        """Add the usage of an answer, to that of the stream too."""
+        """Add the usage of an answer to the batch and to the stream."""
         super().answered(request, answer)
         self._batches.usage = self._batches.usage.plus(answer.total_tokens)
 
     def embedded(self, request: PlannedRequest) -> None:
-        """Put the rows of an answered request in place."""
+        """Store the rows of an answered request."""
         super().embedded(request)
         self._batches.count(self, embedded=len(request.texts))
 
     def fail(self, rows: Sequence[int], error: EmbedError) -> None:
-        """Note that the items of these rows failed."""
+        """Record the failure of the items of these rows."""
         super().fail(rows, error)
         self._batches.count(self, failed=len(rows))
 
     def found(self, found: Found, rows: NDArray[np.intp]) -> None:
-        """Add the vectors found in the cache, for the items of these rows."""
+        """Add vectors found in the cache for the items of these rows."""
         super().found(found, rows)
         self._batches.cached_count += len(rows)
         self._batches.count(self, embedded=len(rows))
 
 
 class StreamBatches:
-    """The batches of a stream from reading to delivery, and its inputs that were never sent.
+    """The batches of a stream, from reading to delivery, and its inputs that are not sent yet.
 
     Args:
         dimension: numbers per row.
         limits: limits of one request.
-        ordered: whether batches are delivered in the order of the source, or else as they complete.
+        ordered: whether batches are delivered in the order of the source rather than as they complete.
         looks_up: whether batches are looked up in the cache before they are sent.
 
     Attributes:
@@ -138,11 +138,11 @@ class StreamBatches:
         return f"<StreamBatches {len(self)} read ahead, {len(self._done)} done>"
 
     def __len__(self) -> int:
-        """Number of batches read but not delivered."""
+        """Number of batches that were read but not delivered."""
         return len(self._batches)
 
     def count(self, batch: PendingBatch, *, embedded: int = 0, failed: int = 0) -> None:
-        """Count items of a batch that are settled now."""
+        """Count items of a batch that have been embedded or have failed."""
         self.embedded_count += embedded
         self.failed_count += failed
         if not self._ordered and batch.is_settled:
@@ -161,11 +161,11 @@ class StreamBatches:
         batch.fail([0], error)
 
     def next_to_look_up(self) -> PlannedRequest | None:
-        """The next batch to look up, as a request; `None` if there is none now."""
+        """The request of the next batch to look up in the cache; `None` if there is none now."""
         return self._to_look_up.popleft() if self._to_look_up else None
 
     def looked_up(self, request: PlannedRequest, found: Found) -> None:
-        """Add the rows of a batch found in the cache; the missing ones are to be sent."""
+        """Add the rows of a batch found in the cache, and queue the missing ones for sending."""
         batch = self._batches.get(request.positions[0])
         if batch is None:
             # The job has ended meanwhile.
@@ -179,11 +179,11 @@ class StreamBatches:
         self._to_send.append(request)
 
     def peek(self) -> PlannedRequest | None:
-        """The next request to send, without taking it; `None` if there is none now."""
+        """The next request to send, which stays in the queue; `None` if there is none now."""
         return self._to_send[0] if self._to_send else None
 
     def take(self, tokens: int | None = None) -> PlannedRequest | None:
-        """Take the next request to send, cut to `tokens`; `None` if there is none now, or its first input has more."""
+        """Take the next request to send, cut to `tokens`; `None` if there is none now, or its first input exceeds that."""
         request, limits = self.peek(), self._limits.current
         if request is None or (tokens is not None and request.least_tokens(limits) > tokens):
             return None
@@ -196,7 +196,7 @@ class StreamBatches:
         """Take the next batch to deliver; `None` if there is none now.
 
         Args:
-            only_complete: whether it must be fully embedded.
+            only_complete: whether to take only a batch that is fully embedded.
         """
         batch = next(iter(self._batches.values() if self._ordered else self._done), None)
         if batch is None or not batch.is_settled or (only_complete and not batch.is_complete):
@@ -207,7 +207,7 @@ class StreamBatches:
         return batch
 
     def drain(self) -> list[PendingBatch]:
-        """Take the remaining batches of an ended job, complete ones first; untried ones are dropped."""
+        """Take the remaining batches of an ended job, complete ones first; drop those that were never tried."""
         remaining = list(self._batches.values())
         for container in (self._batches, self._done, self._to_send, self._to_look_up):
             container.clear()

@@ -1,4 +1,4 @@
-"""Which single calls share a request, and when it is sent. Plain synchronous code: clock, loop and sending are passed in."""
+"""Decides which single calls share a request, and when to send it. Synchronous: clock, loop and sender are passed in."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Vector = np.ndarray | SparseVector
 
 
 class JoinedCounts(msgspec.Struct):
-    """Counts of single calls and their requests.
+    """Counts of single calls and their shared requests.
 
     Attributes:
         calls: single calls answered with a vector.
@@ -38,7 +38,7 @@ class JoinedCounts(msgspec.Struct):
     requests: int = 0
 
     def add(self, calls: int) -> None:
-        """Count one request that answered `calls` calls."""
+        """Add one request, which answered `calls` calls."""
         self.calls += calls
         self.requests += 1
 
@@ -47,11 +47,11 @@ class RequestStarter(Protocol):
     """Sends shared requests."""
 
     def send(self, shared: SharedRequest, /) -> None:
-        """Send one; `Coalescer.ended` must be called when it has ended."""
+        """Start sending a request; the starter must call `Coalescer.ended` when it has ended."""
 
 
 class EventLoop(Protocol):
-    """What is needed of an event loop."""
+    """The part of an event loop that the coalescer uses."""
 
     def call_soon(self, callback: Callable[[], None], /) -> Timer:
         """Call a function at the end of the current iteration."""
@@ -61,20 +61,20 @@ class Wakeable(Protocol):
     """A future that a caller awaits."""
 
     def done(self) -> bool:
-        """Whether it has its result, or was cancelled."""
+        """Whether it has a result or was cancelled."""
 
     def set_result(self, result: None, /) -> None:
         """Wake the caller."""
 
 
 class Waiter:
-    """A caller that waits for its text in a shared request.
+    """A caller that waits for the vector of its text.
 
     Args:
-        shared: the request.
+        shared: the request that the caller shares.
         text: text to embed.
-        woken: done once `outcome` is set.
-        deadline: deadline of the caller, by the clock; `None` for none.
+        woken: future that is done once `outcome` is set.
+        deadline: clock time by which the caller needs its vector; `None` for no deadline.
         call: identifies the caller to the hooks; `None` without hooks.
 
     Attributes:
@@ -102,7 +102,7 @@ class Waiter:
         return f"<Waiter, {'waiting' if self.outcome is None else type(self.outcome).__name__}>"
 
     def settle(self, outcome: NDArray[np.float32] | SparseVector | BaseException) -> None:
-        """Set the outcome and wake the caller; only the first outcome counts."""
+        """Set the outcome and wake the caller; later outcomes are ignored."""
         if self.outcome is None:
             self.outcome = outcome
             if not self._woken.done():
@@ -113,11 +113,11 @@ class SharedRequest:
     """A request shared by single calls. Equal texts share a position in it.
 
     Attributes:
-        key: what the calls must have in common.
-        due: latest time to send it, by the clock, unless too many are under way.
+        key: the key that all its calls have in common.
+        due: clock time at which to send it at the latest, unless too many requests are under way.
         waiters: the callers of each text, in the order of the texts in the request.
         callers: number of callers that have not left.
-        is_closed: whether it takes no more callers, because it was sent or cancelled.
+        is_closed: whether it accepts no more callers, because it was sent or cancelled.
     """
 
     __slots__ = ("_limits", "_load", "_sender", "callers", "due", "is_closed", "key", "waiters")
@@ -144,10 +144,10 @@ class SharedRequest:
         deadline: float | None,
         call: ObservedCall | None = None,
     ) -> Waiter | None:
-        """Add a caller; `None` if its text does not fit."""
+        """Add a caller; return `None` if its text does not fit."""
         if text not in self.waiters:
             if limits.bytes_per_token != self._limits.bytes_per_token:
-                # A text must count the same when it is removed as when it was added.
+                # A text must have the same size when it is added and when it is removed.
                 limits = limits._replace(bytes_per_token=self._limits.bytes_per_token)
             if not self._load.add(utf8_length(text), limits):
                 return None
@@ -158,7 +158,7 @@ class SharedRequest:
         return waiter
 
     def remove(self, waiter: Waiter) -> None:
-        """Remove a caller, and its text if no other caller wants it and the request is not closed."""
+        """Remove a caller, and also its text if nobody else waits for it and the request is still open."""
         sharing = self.waiters[waiter.text]
         sharing.remove(waiter)
         self.callers -= 1
@@ -167,13 +167,13 @@ class SharedRequest:
             self._load.remove(utf8_length(waiter.text), self._limits)
 
     def send(self) -> None:
-        """Close and send it."""
+        """Close the request and send it."""
         self.is_closed = True
         self._sender.send(self)
 
     @property
     def deadline(self) -> float | None:
-        """The latest deadline of its callers; `None` if one of them has none."""
+        """The latest deadline of the callers; `None` if one of them has none."""
         latest = 0.0
         for sharing in self.waiters.values():
             for waiter in sharing:
@@ -184,18 +184,18 @@ class SharedRequest:
 
 
 class Coalescer:
-    """Collects single calls into shared requests, one for each key at a time, and decides when to send them.
+    """Collects single calls into shared requests and decides when to send them.
 
-    A request is sent when it is full. Otherwise it is sent at the end of an event loop iteration, so that calls made in the
-    same iteration share it: at once if no other request of its key is under way and no caller is expected, else when its
-    oldest caller has waited `max_delay`. While `max_under_way` requests of its key are under way it stays open: it would
-    only wait for a permit, and can collect more calls meanwhile.
+    There is at most one open request per key. It is sent as soon as it is full. Otherwise it is sent at the end of an event
+    loop iteration, so that all calls of the iteration share it: of the current iteration if no request of its key is under
+    way and no caller is expected, else once its oldest caller has waited `max_delay`. While `max_under_way` requests of its
+    key are under way, it stays open, because it would only wait for a permit and can collect more calls meanwhile.
 
     Args:
-        clock: the time, and one timer for all requests.
-        loop: calls functions at the end of its iteration.
-        max_delay: seconds.
-        max_under_way: requests of one key under way, at which only full ones are sent.
+        clock: tells the time, and runs one timer for all requests.
+        loop: calls functions at the end of an iteration.
+        max_delay: maximum seconds that a caller waits for others.
+        max_under_way: number of requests per key under way from which on only full requests are sent.
     """
 
     def __init__(self, *, clock: Clock, loop: EventLoop, max_delay: float, max_under_way: int) -> None:
@@ -214,7 +214,7 @@ class Coalescer:
 
     @contextlib.contextmanager
     def expect(self, key: Hashable) -> Iterator[None]:
-        """Expect a caller while the block runs, because its text is being looked up in the cache."""
+        """Expect another caller while the block runs, because its text is being looked up in the cache."""
         self._expected[key] += 1
         try:
             yield
@@ -222,7 +222,7 @@ class Coalescer:
             self._decrement(self._expected, key)
 
     def _decrement(self, counter: Counter[Hashable], key: Hashable) -> None:
-        """Count one less, after which a request may be due."""
+        """Decrease a counter, and check whether a request is now due."""
         counter[key] -= 1
         if not counter[key]:
             del counter[key]
@@ -246,10 +246,10 @@ class Coalescer:
             key: callers with equal keys may share a request.
             text: text to embed.
             limits: limits of one request.
-            sender: sends a request; the one of its first caller is used.
-            woken: done once the outcome is set.
-            deadline: deadline of the caller, by the clock.
-            call: identifies the caller to the hooks.
+            sender: sends the request if this is its first caller.
+            woken: future that is done once the outcome is set.
+            deadline: clock time by which the caller needs its vector; `None` for no deadline.
+            call: identifies the caller to the hooks; `None` without hooks.
         """
         shared = self._pending.get(key)
         waiter = None if shared is None else shared.add(text, limits, woken, deadline, call)
@@ -258,14 +258,14 @@ class Coalescer:
         while shared is None or waiter is None:
             shared = self._pending[key] = SharedRequest(key, self._clock.time() + self._max_delay, limits, sender)
             self._check_soon()
-            # The first text fits whatever its size.
+            # The first text of a request always fits.
             waiter = shared.add(text, limits, woken, deadline, call)
         if len(shared.waiters) >= limits.inputs:
             self._send(shared)
         return waiter
 
     def leave(self, waiter: Waiter) -> None:
-        """Remove a caller, with or without an outcome."""
+        """Remove a caller, whether or not it has an outcome."""
         shared = waiter.shared
         shared.remove(waiter)
         if not shared.callers and not shared.is_closed:
@@ -273,11 +273,11 @@ class Coalescer:
             self._cancel_timers_if_idle()
 
     def ended(self, shared: SharedRequest) -> None:
-        """Note that a request has ended."""
+        """Record that a request has ended."""
         self._decrement(self._under_way, shared.key)
 
     def cancel_pending(self) -> list[Waiter]:
-        """Drop the requests that were not sent, and return their callers."""
+        """Drop the requests that are not sent yet, and return their callers."""
         requests = list(self._pending.values())
         self._pending.clear()
         self._cancel_timers_if_idle()
@@ -297,7 +297,7 @@ class Coalescer:
 
     def _send_due(self) -> None:
         self._cancel_check()
-        # A second reading of the clock could find a request due that was neither sent nor given a timer.
+        # Read the clock only once: with a second reading, a request could be due but neither sent nor given a timer.
         now = self._clock.time()
         for shared in list(self._pending.values()):
             under_way = self._under_way[shared.key]
@@ -307,7 +307,7 @@ class Coalescer:
         self._set_timer()
 
     def _set_timer(self) -> None:
-        """Set one timer for the earliest request that waits for its time; none if there is none."""
+        """Set one timer for the earliest time at which a pending request is due, if there is any."""
         due = [shared.due for shared in self._pending.values() if self._under_way[shared.key] < self._max_under_way]
         self._cancel_timer()
         if due:

@@ -1,4 +1,4 @@
-"""A call of `embed`: reads all inputs, takes what the cache has, sends the rest, and builds the result."""
+"""A call of `embed`: reads all inputs, takes rows from the cache, sends the rest, and builds the result."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ async def embed(
             raise problem
         call = await _gathered(runtime, options, read, dedupe=dedupe)
     finally:
-        # Error reports that include the locals of frames must show no texts.
+        # Error reports that include local variables must not show the texts.
         del inputs
         read = None
-    # Reading an async iterable may take a while.
+    # The client may have been closed while an async iterable was read.
     runtime.check_open()
     if call.texts:
         await runtime.describe(options)
@@ -63,7 +63,7 @@ async def _read_until(runtime: Runtime, inputs: Inputs, deadline: float | None) 
     """Read the inputs until the deadline, or until the client is closed."""
     problem: EmbedError | None = None
     if type(inputs) is str:
-        # Nothing blocks, and setting up the scope takes longer than reading one text.
+        # No scope with a time-out: reading one text cannot block and takes less time than setting up the scope.
         read = ReadInputs()
         read.add(inputs)
         return read
@@ -74,10 +74,10 @@ async def _read_until(runtime: Runtime, inputs: Inputs, deadline: float | None) 
                 return await runtime.sources.ask(read_inputs(inputs))
             return await read_inputs(inputs)
     except InputError as error:
-        # A traceback would keep frames, and so texts, alive.
+        # The traceback would keep frames alive, and with them the texts.
         problem = error.with_traceback(None)
     except TimeoutError:
-        # The source's own time-outs are the caller's to handle.
+        # A time-out inside the source is the caller's to handle.
         if not scope.expired():
             raise
         problem = DeadlineExceededError("the deadline of the call passed while its inputs were read")
@@ -95,11 +95,11 @@ async def _read_until(runtime: Runtime, inputs: Inputs, deadline: float | None) 
 
 
 async def _gathered(runtime: Runtime, options: CallOptions, read: ReadInputs, *, dedupe: bool) -> _Call:
-    """The call for the inputs read; with `dedupe`, equal ones share a row."""
+    """The call for the inputs read; with `dedupe`, equal inputs share a row."""
     texts, failures, positions = read.texts, read.failures(), None
     room = len(texts)
     if dedupe:
-        # Inputs with the same fault share one row, too.
+        # Inputs with the same fault share a row too.
         keys: list[str | int] = [*texts]
         for number, failure in enumerate(failures):
             for index in failure.indices:
@@ -126,12 +126,12 @@ async def _gathered(runtime: Runtime, options: CallOptions, read: ReadInputs, *,
 
 @dataclass(slots=True, repr=False, eq=False)
 class _Call:
-    """The inputs of a call, read and checked.
+    """The checked inputs of a call.
 
     Attributes:
-        texts: the inputs, each once with `dedupe`.
+        texts: the inputs; with `dedupe`, without duplicates.
         builder: builds the result.
-        positions: for each input the position of its text; `None` if they are the same.
+        positions: for each input, the position of its text; `None` if each input has its own text.
         usable: positions of the valid texts.
     """
 
@@ -155,22 +155,22 @@ class _Call:
         vector_type = runtime.engine.vector_type
         result = await _run_in_slices(builder.finish(runtime.options.model, vector_type, self.positions))
         if scheduler.error is not None:
-            # Raised with `on_error="return"` as well, which covers failed inputs only.
+            # Raised even with `on_error="return"`, which covers only failed inputs.
             raise with_outcome(scheduler.error, result)
         if builder.is_complete:
-            # The last answer may have come after the job had ended; then nothing is missing.
+            # The last answer may arrive after the job has ended; then nothing is missing.
             return result
         error = planner.job_error or builder.first_error()
         if error is None and not result.failures:
             raise with_outcome(
-                EmbedError("every input was to be embedded or to fail, and some were not tried; please report it"), result
+                EmbedError("every input must be embedded or fail, but some were not tried; please report this bug"), result
             )
         if error is not None and options.raises:
             raise with_outcome(error, result) if planner.job_error is not None else summed_up(error, result)
         return result
 
     async def _unsettled(self) -> Sequence[int]:
-        """The positions of the valid texts that the cache does not have."""
+        """The positions of the valid texts that are not in the cache."""
         cache = self._options.parameters.cache
         if cache is None:
             return self.usable
@@ -179,7 +179,7 @@ class _Call:
         return missing
 
     async def _look_up(self, cache: CallCache) -> Sequence[int]:
-        """Take the cached rows, and return the positions of the other texts."""
+        """Take the cached rows, and return the positions of the texts without one."""
         builder, usable = self.builder, np.asarray(self.usable, np.intp)
         is_missing = np.ones(len(usable), np.bool_)
         starts = iter(range(0, len(usable), LOOKED_UP_AT_ONCE))
@@ -196,18 +196,18 @@ class _Call:
                         is_missing[found.rows + start + at] = False
                         await asyncio.sleep(0)
                 except EmbedError as error:
-                    # Not raised here: Python 3.11's task groups leave the caller marked as cancelled when a task fails.
+                    # Not raised here: in Python 3.11, a task group whose task fails leaves its caller marked as cancelled.
                     problems.append(error.with_traceback(None))
                     return
 
         with contextlib.suppress(TimeoutError):
             async with self._runtime.interruptible(self._options.deadline), asyncio.TaskGroup() as group:
-                # The cache looks up one part while the rows of another are copied.
+                # Two tasks: the cache looks up one part while the rows of another are copied.
                 for _ in range(2):
                     group.create_task(look_up_parts(), name="look up inputs")
         if problems:
             raise problems[0]
-        # After the deadline, the scheduler reports it for everything that was not looked up.
+        # If the deadline has passed, the scheduler reports that for all texts that were not looked up.
         missing: list[int] = usable[is_missing].tolist()
         return self.usable if is_missing.all() else missing
 

@@ -1,4 +1,4 @@
-"""A call of `embed_one`: takes its vector from the cache, or from a request shared with other calls."""
+"""A call of `embed_one`: gets its vector from the cache, or from a request shared with other calls."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ async def embed_one(runtime: Runtime, text: Input, options: CallOptions) -> NDAr
         await runtime.describe(options)
         call = _SingleCall(runtime, options, text, runtime.observed_call("embed_one", options.parameters, 1))
     except InputError as error:
-        # A traceback would keep frames, and so texts, alive.
+        # The traceback would keep frames alive, and with them the texts.
         problem = error.with_traceback(None)
     finally:
-        # Error reports that include the locals of frames must show no texts.
+        # Error reports that include local variables must not show the texts.
         del text
     if problem is not None:
         raise problem
@@ -50,7 +50,7 @@ class _SingleCall:
     """One call of `embed_one` with its checked text.
 
     Attributes:
-        subject: the call as the hooks know it; `None` without hooks.
+        subject: the call as hooks see it; `None` without hooks.
     """
 
     _runtime: Runtime
@@ -61,7 +61,7 @@ class _SingleCall:
 
     @property
     def _key(self) -> Hashable:
-        """Calls with equal keys may share a request."""
+        """The key of the call; calls with equal keys may share a request."""
         return self._options.parameters.encoded, self._options.priority
 
     def totals(self, is_well: bool) -> dict[str, int]:  # noqa: FBT001 - as `ObservableCall` has it
@@ -78,7 +78,7 @@ class _SingleCall:
                 async with self._runtime.interruptible(self._options.deadline):
                     value = await cache.look_up_one(self._text)
             except TimeoutError:
-                # Joining a request after the deadline raises the right error.
+                # If the deadline has passed, joining a request raises the right error.
                 return None
             found = self._runtime.decode(cache, [value], self._options.parameters.dimension)
         self._is_cached = found.vector_type is not None
@@ -90,7 +90,7 @@ class _SingleCall:
         return None
 
     def _too_late(self) -> DeadlineExceededError | None:
-        """The error of this call if it surely cannot be sent before its deadline."""
+        """The error of this call if it certainly cannot be sent before its deadline; else `None`."""
         engine, parameters, deadline = self._runtime.engine, self._options.parameters, self._options.deadline
         if deadline is None:
             return None
@@ -118,14 +118,14 @@ class _SingleCall:
             try:
                 raise outcome
             finally:
-                # The error's traceback holds this frame: a reference cycle.
+                # The error's traceback refers to this frame: a reference cycle.
                 del outcome
         return outcome
 
 
 @dataclass(slots=True, repr=False, eq=False)
 class _SharedSchedulers:
-    """Makes the schedulers of shared requests, with the options of one of their calls, but without its text."""
+    """Makes the schedulers of shared requests with the options of one of their calls, without keeping its text."""
 
     _runtime: Runtime
     _options: CallOptions

@@ -1,4 +1,4 @@
-"""Builds the result of a range of inputs: rows, usage, and the outcome of each input."""
+"""Builds the result of a range of inputs: the rows, the usage, and the outcome of each input."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _NOT_TRIED, _EMBEDDED, _FAILED = 0, 1, 2
 class ResultBuilder:
     """Builds the result of a contiguous range of inputs from answers, cached rows and failures.
 
-    Each input is embedded, failed, or not tried.
+    Each input ends up embedded, failed, or not tried.
 
     Args:
         start: position of the first input in the call.
         count: number of inputs.
-        dimension: numbers per row; several builders may share it.
-        room: number of rows after spreading; `None` if the rows will not be spread.
+        dimension: numbers per row; several builders may share the object.
+        room: number of rows of the result if equal inputs share a row; `None` if each input has its own.
 
     Attributes:
         start: position of the first input in the call.
@@ -77,7 +77,7 @@ class ResultBuilder:
         return self.embedded_count == len(self._outcomes)
 
     def rows(self, request: PlannedRequest, dimension: int) -> NDArray[np.float32]:
-        """The matrix that an answer is written to: the rows of its inputs, or one of its own if they are not contiguous.
+        """The matrix to write an answer to: the rows of its inputs, or a new matrix if these are not contiguous.
 
         Raises:
             ResponseError: an earlier answer had another dimension.
@@ -98,7 +98,7 @@ class ResultBuilder:
         self.usage = self.usage.plus(answer.total_tokens)
 
     def embedded(self, request: PlannedRequest) -> None:
-        """Put the rows of an answered request in place."""
+        """Store the rows of an answered request."""
         rows = self._rows_of(request)
         if request.sparse is not None:
             self._sparse.put(np.array(request.positions, np.intp) - self.start, request.sparse)
@@ -108,7 +108,7 @@ class ResultBuilder:
         self.embedded_count += len(request.texts)
 
     def failed(self, request: PlannedRequest, error: EmbedError) -> None:
-        """Note that a request failed for good."""
+        """Record that a request failed for good."""
         first, last = request.positions[0], request.positions[-1]
         logger.warning("inputs %d:%d failed after %d attempts: %s", first, last + 1, error.attempts, kind_of(error))
         rows: Sequence[int] = range(first - self.start, last + 1 - self.start)
@@ -117,13 +117,13 @@ class ResultBuilder:
         self.fail(rows, error)
 
     def fail(self, rows: Sequence[int], error: EmbedError) -> None:
-        """Note that the inputs of these rows failed."""
+        """Record the failure of the inputs of these rows."""
         self._outcomes[np.asarray(rows, np.intp)] = _FAILED
         self.failed_count += len(rows)
         self._failures.append(Failure(rows, error))
 
     def found(self, found: Found, rows: NDArray[np.intp]) -> None:
-        """Add the vectors found in the cache, for the inputs of these rows.
+        """Add vectors found in the cache for the inputs of these rows.
 
         Raises:
             ResponseError: earlier rows had another dimension.
@@ -137,11 +137,11 @@ class ResultBuilder:
         self.cached_count += len(rows)
 
     def failures(self) -> tuple[Failure, ...]:
-        """The failures, sorted by the first input of each."""
+        """The failures, sorted by their first input."""
         return tuple(sorted(self._failures, key=lambda failure: failure.indices[0]))
 
     def first_error(self) -> EmbedError | None:
-        """The error of the lowest failed input; `None` if none failed."""
+        """The error of the first failed input; `None` if none failed."""
         failures = self.failures()
         return failures[0].error if failures else None
 
@@ -153,7 +153,7 @@ class ResultBuilder:
         Args:
             model: name of the model.
             vector_type: type of the rows.
-            positions: for each row of the result, the row to copy; `None` if nothing is to be spread.
+            positions: for each row of the result, the row to copy; `None` if each input has its own row.
         """
         failures, embedded = self.failures(), self._outcomes == _EMBEDDED
         if vector_type == "sparse":

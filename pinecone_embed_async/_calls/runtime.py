@@ -1,4 +1,4 @@
-"""What the calls of a client share, and what closing it ends."""
+"""The state that the calls of a client share, and its opening and closing."""
 
 from __future__ import annotations
 
@@ -42,13 +42,14 @@ if TYPE_CHECKING:
     from pinecone_embed_async._wire import ModelInfo
 
 MOST_REMEMBERED = 16
-"""Most combinations of input type, dimension and truncation whose checked parameters are kept. A program has few."""
+"""Maximum number of parameter combinations (input type, dimension, truncation) whose validation is cached; programs use
+few."""
 
 _PLAIN = {str, int, type(None)}
 
 
 class Runtime:
-    """What the calls of a client share.
+    """The state that the calls of a client share.
 
     Args:
         options: the client's options.
@@ -56,8 +57,8 @@ class Runtime:
     Attributes:
         options: the client's options.
         engine: sends the requests.
-        sources: awaits asynchronous sources; one for the client's lifetime, since it holds the tasks of those left running.
-        learned: what answers have taught about requests.
+        sources: awaits asynchronous sources; lives as long as the client, because it keeps the tasks of abandoned sources.
+        learned: request limits learned from answers.
         discovery: the service's description of the model.
     """
 
@@ -72,7 +73,7 @@ class Runtime:
         self._is_closed = False
         self._usual: dict[tuple[Any, ...], Parameters] = {}
         self._schedulers: dict[Scheduler, None] = {}
-        # Waits for foreign code before a scheduler exists.
+        # Scopes that wait for foreign code before there is a scheduler.
         self._scopes: dict[asyncio.Timeout, asyncio.AbstractEventLoop] = {}
         self._single_calls: dict[tuple[int, asyncio.AbstractEventLoop], SingleCalls] = {}
 
@@ -81,7 +82,7 @@ class Runtime:
         return f"{self.options.model!r}, {self.engine.network.in_flight} in flight{state}"
 
     def __del__(self) -> None:
-        # Missing if the constructor failed.
+        # There is no engine if the constructor failed.
         engine = getattr(self, "engine", None)
         if engine is not None:
             engine.network.abandon()
@@ -89,12 +90,12 @@ class Runtime:
     # Opening and closing.
 
     async def open(self) -> None:
-        """Let calls begin, again after a close, and open the connections."""
+        """Allow calls, also after a close, and open the connections."""
         self._is_closed = False
         await self.engine.network.open()
 
     def check_open(self) -> None:
-        """Raise the error of a call of a closed client.
+        """Raise an error if the client is closed.
 
         Raises:
             ClosedError: the client is closed.
@@ -106,7 +107,7 @@ class Runtime:
         """End the running calls of this event loop, and close its connections."""
         self._is_closed = True
         loop = asyncio.get_running_loop()
-        # A copy, because other threads may add theirs meanwhile.
+        # A copy, because other threads may add schedulers meanwhile.
         schedulers = [scheduler for scheduler in self._schedulers.copy() if scheduler.loop is loop]
         single_calls = self._single_calls.get((os.getpid(), loop))
         for scope in [scope for scope, place in list(self._scopes.items()) if place is loop]:
@@ -121,7 +122,7 @@ class Runtime:
             for scheduler in schedulers:
                 await scheduler.drained()
         finally:
-            # Also if waiting for them is cancelled.
+            # Even if waiting for the calls is cancelled.
             await self.engine.network.aclose()
 
     @contextlib.asynccontextmanager
@@ -129,7 +130,7 @@ class Runtime:
         """A scope for awaiting foreign code until the deadline, or until the client is closed.
 
         Raises:
-            TimeoutError: either came first.
+            TimeoutError: the deadline passed, or the client was closed.
         """
         async with self.options.clock.timeout_at(deadline) as scope:
             self._scopes[scope] = asyncio.get_running_loop()
@@ -140,7 +141,7 @@ class Runtime:
 
     @contextlib.contextmanager
     def registered(self, scheduler: Scheduler) -> Iterator[None]:
-        """Let `aclose` stop the scheduler while the block runs."""
+        """Make `aclose` stop the scheduler while the block runs."""
         self._schedulers[scheduler] = None
         try:
             yield
@@ -148,7 +149,7 @@ class Runtime:
             del self._schedulers[scheduler]
 
     def single_calls(self) -> SingleCalls:
-        """The single calls of the running loop; their tasks are of no use in another loop or process."""
+        """The single calls of the running event loop and process, which cannot use the tasks of another one."""
         place = os.getpid(), asyncio.get_running_loop()
         single_calls = self._single_calls.get(place)
         if single_calls is None:
@@ -166,20 +167,20 @@ class Runtime:
     # The options of a call.
 
     def call(self, given: _models.Given, **others: Unpack[CallArguments]) -> CallOptions:
-        """Check the options of a call that starts now.
+        """Validate the options of a call that starts now.
 
         Raises:
             ClosedError: the client is closed.
-            ConfigurationError: one is invalid.
+            ConfigurationError: an option is invalid.
         """
         self.check_open()
         return call_options(self.parameters(given), self.options.clock.time(), **others)
 
     def parameters(self, given: _models.Given) -> Parameters:
-        """Check the parameters of a call.
+        """Validate the parameters of a call.
 
         Raises:
-            ConfigurationError: they are invalid.
+            ConfigurationError: the parameters are invalid.
         """
         usual, short = self._usual, given[1:]
         is_usual = given[0] is None and {*map(type, short)} <= _PLAIN
@@ -193,11 +194,11 @@ class Runtime:
         return checked
 
     async def describe(self, options: CallOptions) -> None:
-        """Adapt a call's options to the service's description of the model, which is fetched once.
+        """Fetch the service's description of the model, once per client, and adapt a call's options to it.
 
         Raises:
             ClosedError: the client was closed meanwhile.
-            ConfigurationError: the described model does not take the parameters.
+            ConfigurationError: the described model does not accept the parameters.
         """
         if self.discovery.is_done:
             return
@@ -223,10 +224,10 @@ class Runtime:
         estimator.add(iter_texts(inputs))
         return estimator.result()
 
-    # The requests of a call, and what the cache has.
+    # The requests and cache entries of a call.
 
     def decode(self, cache: CallCache, values: Sequence[Any], dimension: int | None) -> Found:
-        """Read values of the cache, which may tell the vector type."""
+        """Decode cached values, and learn the vector type from them if it is unknown."""
         found = cache.decode(values, self.engine.vector_type, dimension)
         self.engine.learn_vector_type(found.vector_type)
         return found
@@ -258,7 +259,7 @@ class Runtime:
             planner: plans the requests.
             options: options of the call.
             callers: the calls that the requests are sent for.
-            deadline: deadline of the requests, by the clock; `None` for none.
+            deadline: clock time at which the requests end; `None` for no deadline.
             progress: reports the progress.
             window: maximum number of requests under way.
         """
@@ -282,7 +283,7 @@ class Runtime:
         )
 
     def observed_call(self, operation: Operation, parameters: Parameters, inputs: int | None) -> ObservedCall | None:
-        """A call as the hooks know it; `None` without hooks."""
+        """A call as hooks see it; `None` without hooks."""
         options = self.options
         if options.dispatcher is None:
             return None
@@ -351,7 +352,7 @@ class CallObserver:
     """Reports the progress of a call to its caller, and its totals to the hooks.
 
     Attributes:
-        subject: the call as the hooks know it; `None` without hooks.
+        subject: the call as hooks see it; `None` without hooks.
     """
 
     _runtime: Runtime
@@ -359,10 +360,10 @@ class CallObserver:
     subject: ObservedCall | None
     _results: ResultBuilder | StreamBatches
     _total: int | None
-    """Inputs of the call; `None` if unknown."""
+    """Number of inputs of the call; `None` if unknown."""
 
     def showing(self) -> contextlib.AbstractAsyncContextManager[object]:
-        """Show the bar of the progress while the block runs, if there is to be one."""
+        """Show the progress bar while the block runs, if the caller asked for one."""
         bar = self._options.bar
         return _UNOBSERVED if bar is None else bar.shown(self._total)
 
@@ -377,21 +378,21 @@ class CallObserver:
 
     @property
     def progress(self) -> CallObserver | None:
-        """Itself, if somebody asks for the progress."""
+        """This object if the caller asked for the progress; else `None`."""
         return None if self._options.progress is None else self
 
     @property
     def calls(self) -> tuple[ObservedCall, ...]:
-        """This call alone; none without hooks."""
+        """This call only; empty without hooks."""
         return () if self.subject is None else (self.subject,)
 
     @property
     def next_deadline(self) -> float | None:
-        """Its deadline, by the clock; `None` for none."""
+        """The deadline of the call, by the clock; `None` if it has none."""
         return self._options.deadline
 
     def come_too_late(self, until: float, error: DeadlineExceededError) -> bool:  # noqa: ARG002 - as `Callers` has it
-        """Whether it ends, because its deadline is not after `until`."""
+        """Whether the call ends, because its deadline is not after `until`."""
         return self._options.deadline is not None and self._options.deadline <= until
 
     def totals(self, is_well: bool) -> dict[str, int]:  # noqa: ARG002, FBT001 - as `ObservableCall` has it

@@ -32,27 +32,27 @@ if TYPE_CHECKING:
 ResultT = TypeVar("ResultT")
 
 GRACE_SECONDS = 5.0
-"""How long requests in flight may take after an error has ended the job: long enough for nearly every answer, short
-enough for a caller that waits for the error."""
+"""How long requests in flight may take after an error has ended the job: long enough for nearly every answer, short enough
+for a caller waiting for the error."""
 
-NOT_BY_THE_CALL = "the request was cancelled, but not by the call it belongs to"
+NOT_BY_THE_CALL = "the request was cancelled, but not by its own call"
 
 
 class ProgressReporter(Protocol):
     """Reports the progress of a call."""
 
     def report(self) -> None:
-        """Report it, after a request or when inputs are settled without one; an exception that it raises ends the job."""
+        """Report the progress, after each request and after inputs that fail without one. An exception ends the job."""
 
 
 class _Place(msgspec.Struct, eq=False):
-    """One of the places for requests under way.
+    """A slot for one request under way.
 
     Attributes:
-        request: its request; `None` while it waits for a permit, with which the request is planned.
+        request: its request; `None` while it waits for a permit, because the permit decides what the request holds.
         task: runs the request.
-        is_abandoned: whether its outcome was recorded before its task ended, or is of no interest any more.
-        is_done: whether its outcome is recorded; at most its answer is still being cached.
+        is_abandoned: whether to ignore what its task does, because the outcome was recorded earlier or is not needed.
+        is_done: whether its outcome is recorded; its answer may still be being cached.
     """
 
     request: PlannedRequest | None = None
@@ -67,17 +67,17 @@ class Scheduler:
     Args:
         planner: plans the requests and records their outcomes.
         sender: makes the attempts.
-        window: maximum number of requests under way, those that wait for another attempt included.
-        clock: the time.
-        deadline: deadline of the job, by the clock; `None` for none.
-        progress: told after each request; not again once it has raised an exception.
-        cache: writes the answers to the cache once their rows are in place; `None` without a cache.
+        window: maximum number of requests under way, including those that wait for another attempt.
+        clock: tells the time.
+        deadline: clock time at which the job ends; `None` for no deadline.
+        progress: called after each request, until it raises an exception.
+        cache: writes the answers to the cache after their rows are stored; `None` without a cache.
         grace: seconds that requests in flight may take after an error has ended the job.
 
     Attributes:
         loop: the event loop in which it runs.
-        changes: set when a request or the job has ended in any way; whoever waits for it clears it.
-        error: the error that ended the job because `progress` raised, with the exception as its cause; `None` otherwise.
+        changes: set when a request or the job has ended in any way; the task that waits for it clears it.
+        error: the error that ended the job because `progress` raised an exception, which is its cause; else `None`.
     """
 
     def __init__(
@@ -100,14 +100,14 @@ class Scheduler:
         self._progress = progress
         self._cache = cache
         self._grace = grace
-        # Dicts for their order, so that ending them all is deterministic.
+        # A dict, which unlike a set keeps its order, so that requests end in the same order in every simulation.
         self._under_way: dict[_Place, None] = {}
         self._helpers: dict[asyncio.Task[Any], None] = {}
-        # The one that waits for a permit: one at a time, since the next request is unknown until this one is cut.
+        # The slot that waits for a permit: only one at a time, because the next request is unknown until this one is cut.
         self._awaiting: _Place | None = None
         self._group: asyncio.TaskGroup | None = None
         self._timer: Timer | None = None
-        # When everything under way is cancelled: the deadline, or the end of the grace period.
+        # When to cancel everything under way: at the deadline, or at the end of the grace period.
         self._end = deadline
         self._is_winding_down = False
         self._is_exited = False
@@ -122,7 +122,7 @@ class Scheduler:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Send requests while the block runs, and wait at its end until all tasks are done.
+        """Send requests while the block runs, and at its end wait until all tasks are done.
 
         Raises:
             asyncio.CancelledError: the caller was cancelled.
@@ -137,7 +137,7 @@ class Scheduler:
                     yield
                     await self.drained()
                 except BaseException:
-                    # From now on cancellations come from the group, not from outside.
+                    # From now on the task group cancels the tasks, not code outside.
                     self._is_exited = True
                     raise
         finally:
@@ -151,17 +151,17 @@ class Scheduler:
 
     @property
     def job_error(self) -> EmbedError | None:
-        """The error that ended the job early; `None` if none did."""
+        """The error that ended the job early; `None` if there is none."""
         return self._planner.job_error
 
     def request_of(self, position: int) -> PlannedRequest | None:
-        """The request under way that carries an input; `None` if there is none."""
+        """The request under way with the input at `position`; `None` if there is none."""
         requests = (place.request for place in self._under_way)
         carrying = (request for request in requests if request is not None and not request.is_probe)
         return next((request for request in carrying if position in request.positions), None)
 
     def start(self, work: Coroutine[Any, Any, ResultT], name: str) -> asyncio.Task[ResultT]:
-        """Start a task that helps the job, and is cancelled once the job has ended; only while it is running."""
+        """Start a helper task, which is cancelled once the job has ended; call this only inside `running`."""
         if self._group is None:
             raise RuntimeError("the scheduler is not running: call `start` inside `running`")
         task = self._group.create_task(work, name=name)
@@ -170,7 +170,7 @@ class Scheduler:
         return task
 
     def fill(self) -> None:
-        """Start the next request, which waits for a permit first, if there is one and the window has room."""
+        """Start waiting for the permit of the next request, if there is a request and the window has room."""
         if self._planner.unsent != self._unsent:
             self._report_unsent()
         if self._is_exited or self._group is None or self._awaiting is not None or len(self._under_way) >= self._window:
@@ -196,12 +196,12 @@ class Scheduler:
         return self._sender.out_of_time(message)
 
     def stop(self, error: EmbedError) -> None:
-        """End the job: nothing more is sent, and requests in flight get the grace period."""
+        """End the job: send nothing more, and give requests in flight the grace period."""
         self._planner.end(error)
         self._wind_down()
 
     def cancel(self, *, may_keep: bool = False) -> None:
-        """Cancel everything under way without recording outcomes, which nobody needs any more.
+        """Cancel everything under way without recording outcomes, because nobody needs them any more.
 
         Args:
             may_keep: whether answers may still be cached.
@@ -236,12 +236,12 @@ class Scheduler:
                 self._wind_down()
             self.report()
             if self._cache is not None and error is None:
-                # The consumer gets the rows before they are cached.
+                # Wake the consumer now: it need not wait until the rows are cached.
                 self.changes.set()
                 await self._cache_answer(self._cache, place.request)
         except asyncio.CancelledError:
             if not (place.is_abandoned or place.is_done or self._is_exited) and place.request is not None:
-                # It was cancelled from outside: its inputs fail, the others go on.
+                # Cancelled from outside: only the inputs of this request fail.
                 self._planner.failed(place.request, EmbedError(NOT_BY_THE_CALL))
                 self.report()
             raise
@@ -249,27 +249,27 @@ class Scheduler:
     async def _cache_answer(self, cache: CallCache, request: PlannedRequest) -> None:
         try:
             await cache.write(request, self._end)
-        except Exception as fault:  # noqa: BLE001 - the rows are in place even if caching fails
+        except Exception as fault:  # noqa: BLE001 - the rows are stored even if caching fails
             logger.warning("an answer could not be cached: %s", type(fault).__name__)
 
     def report(self) -> None:
-        """Report the progress, after a request or when inputs are settled without one."""
+        """Report the progress, after a request or after inputs that fail without one."""
         if self._progress is None or self.error is not None or self._is_exited:
             return
         try:
             self._progress.report()
-        # It is called, not awaited, so a CancelledError is its own as well.
+        # `progress` is called, not awaited, so even a CancelledError comes from it.
         except (Exception, asyncio.CancelledError) as cause:  # noqa: BLE001 - the caller's exception, passed on to the caller
-            # Not raised here: Python 3.11's task groups leave the caller marked as cancelled when a task fails.
+            # Not raised here: in Python 3.11, a task group whose task fails leaves its caller marked as cancelled.
             self.error = EmbedError(f"`progress` raised {type(cause).__name__}, which ended the call")
             self.error.__cause__ = cause
         if self.error is not None:
             self.stop(self.error)
 
     async def _take(self) -> tuple[PlannedRequest, Permit] | None:
-        """Wait for a permit, and take the next request, cut to its tokens; `None` if none is left.
+        """Wait for a permit, and take the next request, cut to its tokens; `None` if no request is left.
 
-        Nothing may be awaited between its return and the first attempt, or the permit could be lost.
+        Do not await anything between the return and the first attempt, because a cancellation would lose the permit.
         """
         planner = self._planner
         while (ahead := planner.peek()) is not None or planner.is_sifting:
@@ -285,13 +285,13 @@ class Scheduler:
                 self._come_too_late(late.with_traceback(None))
                 await asyncio.sleep(0)
                 continue
-            except Exception as fault:  # noqa: BLE001 - it concerns this request alone
+            except Exception as fault:  # noqa: BLE001 - only this request fails
                 self._fail_next(fault.with_traceback(None) if isinstance(fault, EmbedError) else unexpected_error(fault))
                 # Many requests in a row may fail like this.
                 await asyncio.sleep(0)
                 continue
-            # The next request may have changed by now, or be known to have more tokens. If neither is so and its first input
-            # exceeds the permit, no permit will ever be larger.
+            # Meanwhile the next request may have changed, or its token estimate may have grown. Otherwise, if its first
+            # input exceeds the permit, no permit will ever be large enough.
             request = planner.take(permit.tokens)
             if request is None and planner.peek() is ahead and planner.least_tokens(ahead) <= least_tokens:
                 request = planner.take_first()
@@ -302,14 +302,17 @@ class Scheduler:
         return None
 
     def _come_too_late(self, error: DeadlineExceededError) -> None:
-        """End the job, as nothing can be sent before its deadline; while a stream looks inputs up, only the next request."""
+        """End the job, because nothing can be sent before its deadline.
+
+        While a stream looks up inputs in the cache, fail only the next request, because cached inputs need no sending.
+        """
         if self._cache is not None and self._helpers:
             self._fail_next(error)
         else:
             self.stop(error)
 
     def _fail_next(self, error: EmbedError) -> None:
-        """Fail the next request, for which there is no permit, or only its first input if the error is about that."""
+        """Fail the next request, which gets no permit, or only its first input if the error is about that."""
         request = self._planner.take_first() if isinstance(error, InputError) else self._planner.take()
         if request is not None:
             self._planner.failed(request, error)
@@ -324,7 +327,7 @@ class Scheduler:
         error: EmbedError | None = None
         try:
             error = await self._sender.attempt(request, permit, observation)
-            # Setting up the retry loop takes a tenth of a small request's time.
+            # Only after a failure, because setting up the retry loop takes a tenth of the time of a small request.
             if error is not None:
                 error = await self._retry(request, error, observation)
             if error is None:
@@ -333,7 +336,7 @@ class Scheduler:
             if observation is not None:
                 observation.ended(request, cancellation)
             raise
-        except Exception as fault:  # noqa: BLE001 - a task that raises would end the whole call
+        except Exception as fault:  # noqa: BLE001 - an exception in a task would end the whole call
             error = self._sender.unexpected(request, fault)
         if observation is not None:
             observation.ended(request, error)
@@ -344,7 +347,7 @@ class Scheduler:
     async def _retry(
         self, request: PlannedRequest, error: EmbedError, observation: RequestObservation | None
     ) -> EmbedError | None:
-        """Make further attempts, as the retry policy says; the first one met `error`."""
+        """Make further attempts according to the retry policy, after the first one failed with `error`."""
         met = [error]
 
         async def attempt() -> EmbedError | None:
@@ -358,7 +361,7 @@ class Scheduler:
         try:
             permit = await self._sender.permit(request, observation)
         except InputError as too_large:
-            # It concerns the first input only; the others can still be sent.
+            # Only the first input is too large; the others can still be sent.
             self._planner.cut(request, 0)
             self.fill()
             return too_large.with_traceback(None)
@@ -369,7 +372,7 @@ class Scheduler:
         try:
             self._planner.cut(request, permit.tokens)
             permit.shrink(request.tokens)
-            # For the inputs that were cut off.
+            # Send the inputs that were cut off.
             self.fill()
         except BaseException:
             permit.give_back()
@@ -377,7 +380,7 @@ class Scheduler:
         return await self._sender.attempt(request, permit, observation)
 
     def _task_done(self, place: _Place, _: asyncio.Task[None]) -> None:
-        """Note that a task has ended, perhaps before it had begun, since any code may cancel it."""
+        """Handle the end of a task, which any code may have cancelled, even before it began."""
         del self._under_way[place]
         if self._awaiting is place:
             self._awaiting = None
@@ -387,7 +390,7 @@ class Scheduler:
         self.changes.set()
 
     def _cancel_helpers(self) -> None:
-        """Cancel the tasks that help the job, but only once: they may have something to close."""
+        """Cancel the helper tasks, but only once, because a second cancellation would interrupt their clean-up."""
         for task in self._helpers:
             if not task.cancelling():
                 task.cancel()
@@ -402,7 +405,7 @@ class Scheduler:
                 place.request.is_last = True
             elif not place.is_done:
                 self._abandon(place)
-        # For the abandoned requests.
+        # Report the inputs of the abandoned requests.
         self.report()
         self._cancel_helpers()
         end = self._clock.time() + self._grace
@@ -418,7 +421,7 @@ class Scheduler:
         self._cancel_helpers()
 
     def _abandon(self, place: _Place) -> None:
-        """Cancel a request, unless its rows are in place."""
+        """Cancel a request, unless its rows are stored."""
         request, error = place.request, self._planner.job_error
         if place.is_done and place.task is not None:
             place.task.cancel()
@@ -428,7 +431,7 @@ class Scheduler:
         place.is_abandoned = True
         place.task.cancel()
         if request is None or not request.attempts:
-            # Without an attempt its inputs stay not tried.
+            # No attempt was made, so its inputs stay untried.
             return
         if isinstance(error, DeadlineExceededError):
             error = request.out_of_time(error.message, error.retry_after)

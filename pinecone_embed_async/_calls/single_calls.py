@@ -1,4 +1,4 @@
-"""Single calls of one event loop that share requests, and the tasks of these."""
+"""The single calls of one event loop, and the tasks of their shared requests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SchedulerMaker(Protocol):
     """Makes the schedulers of shared requests."""
 
     def scheduler(self, texts: Sequence[str], results: SingleResults, deadline: float | None) -> Scheduler:
-        """The scheduler of a request, from its texts, its results, and the latest deadline of its callers."""
+        """The scheduler of a request with these texts, results and latest deadline of its callers."""
 
 
 @dataclass(slots=True, repr=False, eq=False)
@@ -40,10 +40,10 @@ class _SentRequest:
     """A shared request under way.
 
     Attributes:
-        results: hands the outcomes to the callers.
+        results: delivers the outcomes to the callers.
         scheduler: sends the request.
         task: runs the scheduler.
-        end: future that the last caller to leave waits for; `None` while none waits.
+        end: future on which the last caller to leave waits for the end of the task; `None` while none waits.
     """
 
     results: SingleResults
@@ -68,14 +68,14 @@ class _SentRequest:
 class SingleCalls:
     """Coalesces the single calls of the running event loop.
 
-    The callers of a shared request own its task together: it runs as long as one of them waits, and the last one to leave
+    The callers of a shared request own its task together. It runs as long as one of them waits. The last caller to leave
     cancels it if it is not done, and waits for its end.
 
     Args:
-        clock: the time.
+        clock: tells the time.
         max_delay: maximum seconds that a call waits for others.
-        max_under_way: requests with equal parameters under way, at which only full ones are sent.
-        joined: counts of calls and requests, written to.
+        max_under_way: number of requests with equal parameters under way from which on only full requests are sent.
+        joined: counts calls and requests; updated here.
     """
 
     def __init__(self, *, clock: Clock, max_delay: float, max_under_way: int, joined: JoinedCounts) -> None:
@@ -89,7 +89,7 @@ class SingleCalls:
         return f"<SingleCalls {self._coalescer!r}>"
 
     def expect(self, key: Hashable) -> AbstractContextManager[None]:
-        """Let calls with an equal key wait, up to `max_delay`, for one that is being looked up."""
+        """Make calls with an equal key wait, up to `max_delay`, for one that is being looked up in the cache."""
         return self._coalescer.expect(key)
 
     async def call(
@@ -110,21 +110,21 @@ class SingleCalls:
             key: calls with equal keys may share a request.
             limits: limits of one request.
             dimension: numbers per row; `None` if unknown.
-            deadline: deadline of this call alone, by the clock; `None` for none.
-            maker: makes the scheduler of a request; the one of its first caller is used.
+            deadline: clock time at which this call ends; `None` for no deadline.
+            maker: makes the scheduler of the request if this is its first caller.
             observed: identifies this call to the hooks.
 
         Returns:
-            The vector, or the error to raise: the caller's own copy, which keeps nothing of the others alive.
+            The vector, or the error to raise. It is the caller's own copy, which keeps nothing of other calls alive.
 
         Raises:
             asyncio.CancelledError: the caller was cancelled.
         """
         woken = self._loop.create_future()
         sender = _Starter(self, maker, dimension)
-        # Before any await, so that calls of the same loop iteration share a request.
+        # Join before any await, so that calls of the same loop iteration share a request.
         waiter = self._coalescer.join(key, text, limits, sender=sender, woken=woken, deadline=deadline, call=observed)
-        # Error reports that include the locals of frames must show no texts.
+        # Error reports that include local variables must not show the texts.
         del text
         timer = None if deadline is None else self._clock.call_at(deadline, lambda: self._expire(waiter))
         try:
@@ -138,7 +138,7 @@ class SingleCalls:
         return waiter.outcome
 
     def stop(self, error: EmbedError) -> None:
-        """End all calls: those on the wire within the scheduler's grace period, the others at once."""
+        """End all calls: those in flight within the scheduler's grace period, the others at once."""
         for waiter in self._coalescer.cancel_pending():
             waiter.settle(own_error(error, 0, is_failure=False))
         for sent in self._sent.values():
@@ -160,7 +160,7 @@ class SingleCalls:
 
     def _ended(self, shared: SharedRequest) -> None:
         sent = self._sent.pop(shared)
-        # First, so that this caller can ask for another text in time for the next request.
+        # Do this first, so that this caller can ask for another text in time for the next request.
         if sent.end is not None and not sent.end.done():
             sent.end.set_result(None)
         self._coalescer.ended(shared)
@@ -168,7 +168,7 @@ class SingleCalls:
         if sent.results.is_settled:
             return
         if sent.task.cancelled():
-            # Not by a caller that still waits.
+            # It was cancelled, but not by a caller that still waits.
             sent.results.not_tried(ClosedError("the task of the shared request was cancelled"))
         elif sent.scheduler.job_error is not None:
             sent.results.not_tried(sent.scheduler.job_error)
@@ -176,7 +176,7 @@ class SingleCalls:
             sent.results.fail_unexpectedly(fault)
 
     def _expire(self, waiter: Waiter) -> None:
-        """Settle a caller whose deadline has passed with an error that names the last failure."""
+        """Settle a caller whose deadline has passed, with an error that names the last failure."""
         sent = self._sent.get(waiter.shared)
         if sent is None:
             waiter.settle(DeadlineExceededError("the deadline of the call passed before its request was sent"))
@@ -197,7 +197,7 @@ class SingleCalls:
         if not sent.results.is_settled:
             sent.task.cancel()
         elif waiter.deadline is not None:
-            # The answer may still be being cached, for which it has until the deadline.
+            # Caching of the answer may take until the deadline.
             timer = self._clock.call_at(waiter.deadline, functools.partial(_cancel, sent.task))
         try:
             await sent.wait_or_cancel()

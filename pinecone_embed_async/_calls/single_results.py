@@ -28,28 +28,28 @@ _NAMED_INPUT = re.compile(r"<input (\d+)>")
 class SingleResults(ResultBuilder):
     """The results of a shared request, delivered to its callers as soon as they are known.
 
-    Each caller gets its own arrays, or its own error, so that none keeps alive or changes those of another.
+    Each caller gets its own arrays, or its own error, so that no caller changes or keeps alive those of another.
 
     Args:
         shared: the request whose callers wait.
         dimension: numbers per row.
-        joined: counts of calls and requests, written to.
+        joined: counts calls and requests; updated here.
 
     Attributes:
-        closed_by: the error with which the client was closed; `None` if it was not. Callers whose text fails from then on
-            get this error, with the failure in its `failures`.
+        closed_by: the error with which the client was closed; `None` if it is open. A caller whose text fails after that
+            gets this error, with the failure in its `failures`.
     """
 
     def __init__(self, shared: SharedRequest, dimension: Dimension, joined: JoinedCounts) -> None:
         super().__init__(0, len(shared.waiters), dimension)
-        # Shared with the request, so that callers that leave are removed here, too.
+        # The same lists as in the request, so that a caller that leaves is removed here too.
         self._waiters = list(shared.waiters.values())
         self._joined = joined
         self.closed_by: EmbedError | None = None
 
     @property
     def calls(self) -> tuple[ObservedCall, ...]:
-        """The calls that still wait, as the hooks know them."""
+        """The calls that still wait, as hooks see them."""
         return tuple(waiter.call for waiter in self._waiting() if waiter.call is not None)
 
     @property
@@ -58,7 +58,7 @@ class SingleResults(ResultBuilder):
         return min((waiter.deadline for waiter in self._waiting() if waiter.deadline is not None), default=None)
 
     def come_too_late(self, until: float, error: DeadlineExceededError) -> bool:
-        """End the calls whose deadline is not after `until`; returns whether none is left."""
+        """End the calls whose deadline is not after `until`; return whether none is left."""
         for position, waiters in enumerate(self._waiters):
             for waiter in waiters:
                 if waiter.deadline is not None and waiter.deadline <= until:
@@ -81,20 +81,20 @@ class SingleResults(ResultBuilder):
                         waiter.settle(sparse_row(row))
                     elif matrix is not None:
                         waiter.settle(matrix[row].copy())
-        # Last: if anything above raises, the request is recorded as failed instead.
+        # Do this last: if anything above raises, the request is recorded as failed instead.
         super().embedded(request)
         if delivered:
             self._joined.add(delivered)
 
     def fail(self, rows: Sequence[int], error: EmbedError) -> None:
-        """Give each caller of these texts its own copy of the error."""
+        """Deliver to each caller of these texts its own copy of the error."""
         super().fail(rows, error)
         for row in rows:
             for waiter in self._waiters[row]:
                 waiter.settle(self._error_of(error, row))
 
     def timed_out(self, waiter: Waiter, error: EmbedError) -> None:
-        """Settle one caller with the error of its deadline."""
+        """Settle one caller with the error for its deadline."""
         position = self.position_of(waiter)
         waiter.settle(own_error(error, position, is_failure=error.attempts > 0))
 
@@ -103,13 +103,13 @@ class SingleResults(ResultBuilder):
         return next(position for position, waiters in enumerate(self._waiters) if waiter in waiters)
 
     def not_tried(self, error: EmbedError) -> None:
-        """Settle the callers whose texts were not tried with the error that ended the job."""
+        """Settle the callers whose texts were not tried, with the error that ended the job."""
         for position, waiters in enumerate(self._waiters):
             for waiter in waiters:
                 waiter.settle(own_error(error, position, is_failure=False))
 
     def fail_unexpectedly(self, fault: BaseException | None) -> None:
-        """Settle the callers that still wait with an unexpected error of this package."""
+        """Settle the callers that still wait, with an unexpected error of this package."""
         for waiters in self._waiters:
             for waiter in waiters:
                 if waiter.outcome is None:
@@ -128,9 +128,9 @@ def own_error(error: EmbedError, position: int, *, is_failure: bool) -> EmbedErr
     """A copy of an error for the caller of one text of a shared request; shares nothing with the other copies.
 
     Args:
-        error: the error, which may concern several texts.
-        position: position of the text in the shared request, used in messages; for its caller it is input 0.
-        is_failure: whether this text failed, rather than was not tried because of the error.
+        error: the error, which may be about several texts.
+        position: position of the text in the shared request; the copy's messages call it input 0.
+        is_failure: whether this text failed; if not, it was not tried because of the error.
     """
     own = copy.copy(error)
     own.partial = own.batch = None
@@ -146,7 +146,7 @@ def own_error(error: EmbedError, position: int, *, is_failure: bool) -> EmbedErr
 
 
 def _renumbered(value: Any, position: int) -> Any:
-    """The service's message with positions in the shared request replaced by those of the caller."""
+    """A message or details of the service, with positions in the shared request replaced by those of the caller."""
     if isinstance(value, str):
         return _NAMED_INPUT.sub(lambda found: "<input 0>" if int(found[1]) == position else "<another input>", value)
     if isinstance(value, dict):

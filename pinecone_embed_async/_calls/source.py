@@ -1,4 +1,4 @@
-"""Reads a source item by item into requests, no further ahead than its window."""
+"""Reads a source item by item into requests, at most a window ahead."""
 
 from __future__ import annotations
 
@@ -27,39 +27,38 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 MISLEADING = (StopIteration, StopAsyncIteration, asyncio.CancelledError)
-"""Exceptions that, passed on unchanged, would look like the end of the stream or the caller's own cancellation."""
+"""Exceptions that would look like the end of the stream or the caller's own cancellation if they were passed on."""
 Source = Iterable[ItemT] | AsyncIterable[ItemT]
 
 _END = object()
 
 
 def check_source(source: object) -> None:
-    """Check that `source` can be a source.
+    """Reject a source that cannot be read as a stream of items.
 
     Raises:
-        InputError: it is not an iterable, is a table, or is a single text, whose characters would be taken for texts.
+        InputError: it is not an iterable, or is a table, or a single text, whose characters would be taken for texts.
     """
     check_iterable("the source", source)
     if isinstance(source, (str, bytes, bytearray, memoryview, Mapping)):
-        raise InputError(
-            f"the source is a single {type(source).__name__}; a stream takes an iterable of inputs, so put it in a list"
-        )
+        raise InputError(f"the source must be an iterable of inputs, got a single {type(source).__name__}: put it in a list")
     if not isinstance(source, (Iterable, AsyncIterable)):
-        raise InputError(f"the source is of type {type(source).__name__}; it must be an iterable or an async iterable")
+        raise InputError(f"the source must be an iterable or an async iterable, got {type(source).__name__}")
 
 
 class ReadAhead:
-    """Queue of the batches that were read but not taken over by the stream, bounded with those it has taken over.
+    """Queue between the source and the stream, which bounds the batches that are read but not delivered.
 
-    A batch is texts for a request with their items, or an item that cannot be sent, its position and its error.
+    A queued batch is either the texts of a request with their items, or one item that cannot be sent, with its position and
+    its error.
 
     Args:
-        batches: those that were taken over and not delivered.
-        window: most batches from reading to delivery.
+        batches: the batches that the stream has taken over but not delivered.
+        window: maximum number of batches from reading to delivery.
 
     Attributes:
-        window: most batches from reading to delivery.
-        queue: the batches, oldest first.
+        window: maximum number of batches from reading to delivery.
+        queue: the batches that the stream has not taken over, oldest first.
         added: set when there are new batches, and when reading has ended.
         taken: set when batches were delivered.
     """
@@ -72,7 +71,7 @@ class ReadAhead:
         self.taken = asyncio.Event()
 
     def __len__(self) -> int:
-        """Batches read and not delivered."""
+        """Number of batches that are read but not delivered."""
         return len(self._batches) + len(self.queue)
 
     def __repr__(self) -> str:
@@ -91,7 +90,7 @@ class ReadAhead:
 
 
 class _Released:
-    """A context without a lock that is held around it; not a generator's, for each item enters it."""
+    """Releases a held lock inside its block. A class, because a generator would be too slow for every item."""
 
     __slots__ = ("_lock",)
 
@@ -110,19 +109,19 @@ class SourceReader:
 
     Args:
         source: an iterable or async iterable of items.
-        options: how items are read: their texts, in a thread or not, and how long they wait for others.
-        packer: packs the texts for requests.
+        options: how to read items: their texts, in a thread or not, and how long they wait for others.
+        packer: packs the texts into requests.
         ahead: receives the batches, and says when there is room for more.
-        clock: the time.
-        executor: executor of the thread; `None` for the event loop's own.
-        neighbour: awaits an asynchronous source; `None` for a synchronous one, which cannot be left running.
+        clock: tells the time.
+        executor: executor of the thread; `None` for the event loop's default executor.
+        neighbour: awaits an asynchronous source; `None` for a synchronous one, which cannot be abandoned.
 
     Attributes:
         task: task that reads an asynchronous source; `None` for a synchronous one, or before reading begins.
         is_finished: whether the source has ended or will be read no further.
         error: exception of the source or of the `text` function; `None` if there is none.
-        was_cancelled: whether the reading task was cancelled, by the stream or from outside; `error` says so then.
-        closing_error: exception of closing the source's iterator; `None` if there is none.
+        was_cancelled: whether the reading task was cancelled, by the stream or from outside; `error` then says so.
+        closing_error: exception raised when closing the source's iterator; `None` if there is none.
     """
 
     def __init__(
@@ -142,7 +141,7 @@ class SourceReader:
         self._clock = clock
         self._is_async = isinstance(source, AsyncIterable)
         self._in_thread = options.in_thread and not self._is_async
-        # Held by the thread that reads, except while other people's code runs; the loop may flush then.
+        # Held by the reading thread, except while the caller's code runs; then the event loop may flush.
         self._gathering = threading.Lock()
         self._released = _Released(self._gathering)
         self._text = options.text
@@ -162,7 +161,7 @@ class SourceReader:
         self.closing_error: Exception | None = None
 
     async def read(self) -> None:
-        """Read the source to its end, and close its iterator, also when cancelled."""
+        """Read the source to its end and close its iterator, even when cancelled."""
         if self._neighbour is None:
             await self._read()
             return
@@ -171,7 +170,7 @@ class SourceReader:
             with contextlib.suppress(StrayCancellationError):
                 await self._neighbour.ask(self.task)
         finally:
-            # A task that was left running, or cancelled before it began, has not reported its end.
+            # A task that was abandoned, or cancelled before it began, has not reported its end.
             self.ended()
             self._cancel_timer()
 
@@ -196,7 +195,7 @@ class SourceReader:
             await self._close()
 
     def ended(self) -> None:
-        """Note that the task of `read` has ended, perhaps before it had begun."""
+        """Record that the task of `read` has ended, perhaps before it began."""
         if not self.is_finished:
             self.error, self.was_cancelled = _reportable("the source", asyncio.CancelledError()), True
             self.is_finished = True
@@ -230,15 +229,15 @@ class SourceReader:
             return
 
         def begin() -> None:
-            # Set in the thread: the waiting task may be cancelled, and must still close the iterator.
+            # Set in the thread, because the waiting task must close the iterator even if it is cancelled.
             self._iterator = iter(source)
 
         await self._call_sync("the source", begin)
 
     async def _close(self) -> None:
-        """Close the iterator if it is a generator or was made for this stream, and keep its exception.
+        """Close the iterator if it is a generator or was made for this stream, and keep the exception of closing it.
 
-        A file is its own iterator; its owner closes it.
+        An iterable that is its own iterator, such as a file, is closed by its owner.
         """
         iterator: Any = self._iterator
         cancellations = Cancellations(asyncio.current_task())
@@ -278,7 +277,7 @@ class SourceReader:
             if self._timer is None:
                 self._start_timer()
             if self._was_flushed:
-                # The flushed request may have filled the window, so wait for room before the next item.
+                # The flushed request may have filled the window, so return to wait for room before the next item.
                 return False
         return True
 
@@ -293,7 +292,7 @@ class SourceReader:
             self._flush()
             self._gathering.release()
         if self._in_thread:
-            # What the thread reads next must not wait longer either.
+            # Start it again, because items that the thread reads from now on must not wait longer either.
             self._start_timer()
 
     def _take_in_thread(self, iterator: Iterator[Any]) -> bool:
@@ -313,7 +312,7 @@ class SourceReader:
             return item if self._text is None else self._text(item)
 
     def _take(self, items: Iterable[Any]) -> bool:
-        """Take items until a request is full, or one is no text; return whether they ended. May run in a thread."""
+        """Take items until a request is full or an item is not a text; return whether they ended. May run in a thread."""
         full = self._packer.fill(self._texts_of(items))
         if full is not None:
             self._add(full)
@@ -328,7 +327,7 @@ class SourceReader:
         return False
 
     def _texts_of(self, items: Iterable[Any]) -> Iterator[str]:
-        """Yield the texts of items, until one has none."""
+        """Yield the texts of items, up to the first item without one."""
         text = self._text if self._text is None or not self._in_thread else self._text_in_thread
         for item in items:
             try:
@@ -351,7 +350,7 @@ class SourceReader:
             del self._items[:count]
 
     def _flush(self) -> None:
-        """Hand over the items read so far, although they do not fill a request."""
+        """Hand over the items read so far, even if they do not fill a request."""
         self._cancel_timer()
         self._was_flushed, self._is_overdue = True, False
         self._add(self._packer.flush())

@@ -1,4 +1,4 @@
-"""The stream that a caller iterates over, and the context of its tasks."""
+"""The stream that a caller iterates over, and its context manager, which runs its tasks."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 
 class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
-    """Yields the batches of a stream; made by `EmbedClient.stream`, iterated with `async for` inside its block.
+    """Yields the batches of a stream. Made by `EmbedClient.stream`; iterate over it with `async for` inside its block.
 
-    Several tasks may iterate over one stream: each batch goes to one of them.
+    Several tasks may iterate over one stream; each batch goes to one of them.
 
-    In place of a batch that is not fully embedded, iteration raises its error (with `on_error="return"` it yields the
-    batch). The error's `batch` has the items, its `partial` the successful embeddings. Iterating again continues with
-    the next batch. An error of the whole job, of `progress` or of the source comes last, after everything that was
+    In place of a batch that is not fully embedded, iteration raises its error; with `on_error="return"` it yields the
+    batch. The error's `batch` has the items, its `partial` the successful embeddings. Iterate again to continue with the
+    next batch. An error of the whole job, of `progress` or of the source is raised last, after everything that was
     embedded.
 
     Attributes:
@@ -87,7 +87,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         Raises:
             EmbedError: the batch, or the whole job, failed.
             ClosedError: the stream's block was left.
-            Exception: the source raised it.
+            Exception: any exception of the source.
         """
         while True:
             if self._is_exited:
@@ -104,7 +104,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Read, look up and send while the block runs; nothing is left running, however it ends."""
+        """Read, look up and send while the block runs; however it ends, no task is left running."""
         scheduler, reader = self._scheduler, self._reader
         block_error: BaseException | None = None
         async with scheduler.running():
@@ -113,7 +113,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
             scheduler.start(self._feed(), name).add_done_callback(self._feed_ended)
             try:
                 yield
-            except BaseException as error:  # noqa: BLE001 - raised again, unchanged, once the tasks are done
+            except BaseException as error:  # noqa: BLE001 - raised again unchanged once the tasks are done
                 block_error = error
             finally:
                 self._is_exited = True
@@ -126,7 +126,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
             raise reader.closing_error
 
     async def _feed(self) -> EmbedError | None:
-        """Take over what was read until the source has ended; with a cache, look it up first.
+        """Take over batches until the source has ended; with a cache, look them up too.
 
         Returns:
             The error that ends the job, if the cache is misconfigured.
@@ -145,16 +145,16 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
                 return None
 
     async def _look_up(self, cache: CallCache, request: PlannedRequest) -> None:
-        """Look a batch up in the cache; what is missing is to be sent."""
+        """Look a batch up in the cache, and queue the missing texts for sending."""
         values = await cache.look_up(request.texts)
-        # Read after the look-up: the first answer may have settled the type and dimension meanwhile.
+        # Decode after the look-up, because the first answer may have set the type and dimension meanwhile.
         found = self._runtime.decode(cache, values, self._batches.dimension.value)
         self._batches.looked_up(request, found)
         if len(found.rows):
             self._scheduler.report()
 
     def _take_over(self) -> None:
-        """Move what was read into the batches, and send it."""
+        """Move the batches that were read into the stream, and send them."""
         failed = self._batches.failed_count
         while self._ahead.queue:
             read = self._ahead.queue.popleft()
@@ -169,11 +169,11 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         self._scheduler.changes.set()
 
     def _feed_ended(self, task: asyncio.Task[EmbedError | None]) -> None:
-        """Note that nothing more is taken over; unless the source has ended, this ends the job."""
-        work = "taking over what the source gave" if self._cache is None else "looking vectors up in the cache"
+        """Record that no more batches are taken over; unless the source has ended, end the job."""
+        work = "taking over the batches" if self._cache is None else "looking vectors up in the cache"
         fault = None if task.cancelled() else task.exception()
         if task.cancelled():
-            self._scheduler.stop(EmbedError(f"{work} was cancelled, but not by the call it belongs to"))
+            self._scheduler.stop(EmbedError(f"{work} was cancelled, but not by its own call"))
         elif fault is not None:
             self._scheduler.stop(unexpected_error(fault))
         elif (error := task.result()) is not None:
@@ -187,7 +187,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         if self._scheduler.is_idle:
             self._remaining = deque(self._batches.drain())
             return self._take()
-        # The consumer may leave at the job's error, so batches still being embedded come first.
+        # Deliver complete batches first, because the consumer may leave at the job's error.
         return self._batches.next_done(only_complete=True)
 
     def _is_over(self) -> bool:
@@ -223,26 +223,26 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         return cast("EmbeddingsT", all_steps(builder.finish(runtime.options.model, runtime.engine.vector_type)))
 
     def _was_raised(self, error: BaseException) -> bool:
-        # By identity: foreign exceptions may define `__eq__`.
+        # By identity, because foreign exceptions may define `__eq__`.
         return any(error is raised for raised in self._raised)
 
     def _raise_end(self) -> None:
         job_error, scheduler, reader = self._planner.job_error, self._scheduler, self._reader
-        # An exception of `progress` after the job had ended is raised as well.
+        # `progress` may have raised after the job had ended; raise that too.
         for error in (job_error, scheduler.error):
             if error is not None and not self._was_raised(error):
                 self._raised.append(error)
                 raise self._job_error(error)
         if reader.error is not None and not self._was_raised(reader.error):
             self._raised.append(reader.error)
-            # If the job ended, the stream itself cancelled the reading.
+            # If the job ended, the stream itself cancelled the reading task.
             if job_error is None or not reader.was_cancelled:
                 raise reader.error
         raise StopAsyncIteration
 
 
 class StreamContext(contextlib.AbstractAsyncContextManager["EmbeddingStream[ItemT, EmbeddingsT]", None]):
-    """The context of a stream; it says what to write where it is used otherwise."""
+    """The context manager of a stream; any other use raises an error that says what to write."""
 
     def __init__(self, context: contextlib.AbstractAsyncContextManager[EmbeddingStream[ItemT, EmbeddingsT]]) -> None:
         self._context = context
@@ -255,10 +255,10 @@ class StreamContext(contextlib.AbstractAsyncContextManager["EmbeddingStream[Item
     ) -> None:
         await self._context.__aexit__(kind, error, traceback)
 
-    if not TYPE_CHECKING:  # type checkers know better
+    if not TYPE_CHECKING:  # a type checker reports the missing methods itself
 
         def __aiter__(self) -> NoReturn:
-            raise TypeError(f"a stream is entered before it is iterated: {_ENTERED}")
+            raise TypeError(f"a stream must be entered before you iterate over it: {_ENTERED}")
 
         def __iter__(self) -> NoReturn:
             raise TypeError(f"a stream is asynchronous: {_ENTERED}; without `async`, use a SyncEmbedClient")

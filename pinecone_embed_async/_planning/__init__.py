@@ -1,4 +1,4 @@
-"""Plans requests from texts, and decides what follows from an answer or a refusal. Plain synchronous code."""
+"""Plans requests from texts, and decides what to do after an answer or a refusal. Plain synchronous code."""
 
 from pinecone_embed_async._planning.dedupe import Deduplicator
 from pinecone_embed_async._planning.estimate import Estimate, Estimator

@@ -1,4 +1,4 @@
-"""Finds equal texts, so that each is sent once."""
+"""Finds equal texts, so that each text is sent only once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Deduplicator:
         return f"<Deduplicator {len(self._first)} of {self._added}>"
 
     def add(self, keys: Iterable[str | int]) -> None:
-        """Add the keys of the next inputs: the text of each, or a number if it has none."""
+        """Add the keys of the next inputs: the text of an input, or a number if it has none."""
         first = self._first
         positions = [first.setdefault(key, len(first)) for key in keys]
         end = self._added + len(positions)
@@ -42,5 +42,5 @@ class Deduplicator:
 
     @property
     def positions(self) -> NDArray[np.intp] | None:
-        """Intp, shape (inputs,): the index in `keys` of each input's key; `None` if no two are equal."""
+        """The index in `keys` of each input's key: intp, shape (inputs,); `None` if all keys are distinct."""
         return None if len(self._first) == self._added else self._positions

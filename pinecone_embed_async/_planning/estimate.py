@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 class Estimate:
     """Estimated cost of a job.
 
-    The service does not publish its tokenizers, so tokens are estimated from bytes: at 4 bytes a token, or at what the
-    client has learned from bills, and between 6 and 2.5 for the range.
+    The service does not publish its tokenizers, so tokens are estimated from UTF-8 bytes: at 4 bytes per token, or the ratio
+    that the client has learned from bills. The range is from 6 to 2.5 bytes per token.
 
     Attributes:
         inputs: number of texts.
-        duplicates: texts equal to an earlier one, which `dedupe` would not send.
-        over_length: texts that are probably longer than the model takes, and will be truncated or refused.
+        duplicates: number of texts equal to an earlier one, which `dedupe` would not send.
+        over_length: number of texts that are probably too long for the model and will be truncated or refused.
         tokens: estimated tokens, without duplicates if `dedupe` is on.
         tokens_low: low end of the range.
         tokens_high: high end of the range.
-        requests: requests that will be sent if none fails.
-        seconds: for each plan, total wait that its quotas impose, by `tokens`; the service's own time is extra.
+        requests: number of requests if none fails.
+        seconds: for each plan, the total wait for its quotas, from `tokens`; the service's own time comes on top.
     """
 
     inputs: int
@@ -57,14 +57,14 @@ class Estimate:
 
 
 class Estimator:
-    """Accumulates texts, in 16 bytes of memory per text.
+    """Accumulates texts, with 16 bytes of memory per text.
 
     Args:
-        limits: what one request may hold.
+        limits: limits of one request.
         vector_type: the model's vector type; `None` if unknown.
-        input_type: the texts' input type.
+        input_type: the input type of the texts.
         dedupe: whether equal texts are sent once.
-        bytes_per_token: expected ratio.
+        bytes_per_token: expected number of UTF-8 bytes per token.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Estimator:
         """Add texts."""
         for text in texts:
             self._sizes.append(utf8_length(text))
-            # 64 bits: among ten million texts, the chance of a collision is one in 400,000.
+            # Hashes of 64 bits: the chance of any collision among ten million texts is one in 400,000.
             self._hashes.append(hash(text))
 
     def result(self) -> Estimate:
@@ -115,5 +115,5 @@ class Estimator:
     def _seconds(self, plan: str, tokens: int, requests: int) -> float:
         quota = tokens_per_minute(plan, self._vector_type, self._input_type)
         windows = max(math.ceil(tokens / quota), math.ceil(requests / REQUESTS_PER_MINUTE), 1)
-        # The first window's quota is available at once.
+        # The quota of the first window is available at once.
         return (windows - 1) * QUOTA_WINDOW

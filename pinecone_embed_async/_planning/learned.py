@@ -1,4 +1,4 @@
-"""What a client has learned about requests from answers and refusals."""
+"""Request limits that a client has learned from answers and refusals."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from pinecone_embed_async._planning.request import PlannedRequest
 
 _MOST_PARAMETERS = 64
-"""Most sets of parameters remembered; a program may use a new one in every call."""
+"""Maximum number of remembered sets of parameters, because a program may use a new set in every call."""
 
 
 class Learned:
-    """What answers and refusals have taught about requests; shared by the calls of a client.
+    """Knowledge learned from answers and refusals, shared by the calls of a client.
 
     Attributes:
-        inputs: most inputs per request; `None` if no refusal named a limit.
-        request_bytes: most UTF-8 bytes per request; `None` if no request was too large.
-        accepted_bytes: size of the largest accepted request.
+        inputs: maximum number of inputs per request; `None` if no refusal named a limit.
+        request_bytes: maximum number of UTF-8 bytes per request; `None` if no request was too large.
+        accepted_bytes: size of the largest accepted request, in UTF-8 bytes.
         parameters: accepted sets of parameters, as JSON, the newest last.
         estimator: the token estimator.
-        refusals: the inputs that were refused alone.
+        refusals: the inputs that were refused in a request of their own.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Learned:
         """Record that a request was refused as too large (413)."""
         size = request.load.bytes
         if len(request.texts) == 1:
-            # This input is too large, not the requests that held it.
+            # This input is too large, not the larger requests that contained it.
             self.request_bytes = None
         elif size > self.accepted_bytes:
             self.request_bytes = max(size // 2, self.accepted_bytes)
@@ -63,11 +63,11 @@ class Learned:
 
 
 class LearnedLimits:
-    """What one request of a call may hold.
+    """The limits of one request of a call.
 
     Args:
-        limits: the limits of the model, as they are known.
-        learned: what answers and refusals have taught.
+        limits: the known limits of the model.
+        learned: knowledge learned from answers and refusals.
     """
 
     def __init__(self, limits: RequestLimits, learned: Learned) -> None:
@@ -83,7 +83,7 @@ class LearnedLimits:
     def current(self) -> RequestLimits:
         """The tighter of the known limits and the learned ones, with the learned bytes per token."""
         limits, learned = self._limits, self._learned
-        # Read for every request several times, so the last result is kept.
+        # Cached, because it is read several times for every request.
         basis = learned.inputs, learned.request_bytes, learned.estimator.bytes_per_token
         if self._basis != basis:
             inputs, size, ratio = basis

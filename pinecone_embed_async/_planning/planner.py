@@ -1,4 +1,4 @@
-"""Plans the next request, and decides what follows from an answer or an error."""
+"""Plans the next request, and decides what to do after an answer or an error."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ if TYPE_CHECKING:
     from pinecone_embed_async._planning.learned import Learned, LearnedLimits
 
 JOB_ERRORS = (AuthenticationError, NotFoundError, RateLimitError, QuotaExceededError, ClosedError, ConfigurationError)
-"""Errors that every other request of the call would meet as well. A rate limit error ends a request only after a long time
-in which nothing under the same limit was accepted."""
+"""Errors that end the job, because every other request of the call would fail with them too. A request ends with a
+`RateLimitError` only after a long time in which the service accepted nothing under the same limit."""
 
 CONTENT_STATUSES = frozenset({400, 413, 422})
-"""Statuses that may be about one input among many."""
+"""Statuses that may be caused by a single input of the request."""
 
 PROBE_TEXT = "probe"
-"""Short, plain and meaningless."""
+"""The text of a probe: short and plain, so that the service has no reason to refuse it."""
 
 _INPUTS_LIMIT = re.compile(r"\binputs limit of ([1-9][0-9]{0,5})\b")
-"""As in "Input length '101' exceeded inputs limit of 96 for model 'llama-text-embed-v2'"."""
+"""Matches the limit in "Input length '101' exceeded inputs limit of 96 for model 'llama-text-embed-v2'"."""
 
 
 class PendingInputs(Protocol):
-    """The inputs that were never sent, as requests."""
+    """The inputs that have not been sent yet, as requests."""
 
     def peek(self) -> PlannedRequest | None:
-        """The next request, without taking it; `None` if there is none now."""
+        """The next request, which stays in place; `None` if there is none now."""
 
     def take(self, tokens: int | None = None) -> PlannedRequest | None:
-        """Take the next request, cut to `tokens`; `None` if there is none now, or its first input alone has more."""
+        """Take the next request, cut to `tokens`; `None` if there is none now, or its first input alone exceeds that."""
 
 
 class _Probe(Enum):
@@ -55,31 +55,31 @@ class _Probe(Enum):
     WANTED = auto()
     UNDER_WAY = auto()
     SETTLED = auto()
-    """The parameters are accepted, or the probe failed for another reason: refusals are about inputs."""
+    """The parameters are accepted, or the probe failed for another reason; refusals are now taken to be about inputs."""
 
 
 class RequestPlanner:
-    """Plans the requests of one call or stream, and decides what follows from their outcomes.
+    """Plans the requests of one call or stream, and decides what to do after their outcomes.
 
-    A request refused for its content is halved until each refused input stands alone. Unless a request with the same
-    parameters has been accepted before, a probe with a short text first finds out whether the content is the reason at
-    all; no new request is planned meanwhile.
+    A request that is refused for its content is halved until each refused input is alone in its request. If no request with
+    the same parameters has been accepted before, a probe with a short text first finds out whether the content is the
+    reason. Meanwhile no new request is planned.
 
-    No new request is planned either during the search for the first refused input: a text equal to one that was refused
-    alone is never sent, and every other request may hold it. Such an input fails when it would be sent next.
+    The planner also plans no new request while it searches for the first refused input, because other requests may contain
+    an equal text. A text equal to one that was refused alone is never sent: the input fails when it would be sent next.
 
     Args:
-        pending: the inputs that were never sent.
-        limits: what one request may hold.
-        learned: what answers and refusals have taught; written to.
+        pending: the inputs that have not been sent yet.
+        limits: limits of one request.
+        learned: knowledge learned from answers and refusals; updated here.
         parameters: model and parameters, as JSON.
-        is_single: whether the call has a single input, for which a probe would decide nothing.
-        clock: the time, for how long a refused input is not sent again.
+        is_single: whether the call has a single input; a probe would then decide nothing.
+        clock: tells the time, which decides how long a refused input is not sent again.
 
     Attributes:
-        unsent: inputs that failed without being sent.
+        unsent: number of inputs that failed without being sent.
         is_sifting: whether to call `peek` again, because every input of the last request was known to be refused.
-        job_error: the error that ended the job early; `None` if none did.
+        job_error: the error that ended the job early; `None` if there is none.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class RequestPlanner:
         self._probe = _Probe.SETTLED if is_single or parameters in learned.parameters else _Probe.UNNEEDED
         self._probe_request: PlannedRequest | None = None
         self._clock = clock
-        # The request searched for the first refused input, and how many of its inputs are unsettled.
+        # The request that is searched for the first refused input, and the number of its inputs without an outcome.
         self._search: tuple[PlannedRequest, int] | None = None
         self._has_searched = False
         self._held: list[tuple[PlannedRequest, InvalidRequestError]] = []
@@ -115,7 +115,7 @@ class RequestPlanner:
         return f"<RequestPlanner {len(self._parts)} parts, {len(self._suspended)} suspended{ended}>"
 
     def peek(self) -> PlannedRequest | None:
-        """The next request to send, without taking it; `None` if there is none now, or the job has ended."""
+        """The next request to send, which stays in place; `None` if there is none now, or the job has ended."""
         self.is_sifting = False
         if self.job_error is not None or self._probe is _Probe.UNDER_WAY:
             return None
@@ -133,14 +133,14 @@ class RequestPlanner:
             self._pending.take()
         rest = self._without_refused(request)
         if rest is None:
-            # One request per step: every input of a long call may be refused.
+            # Only one request per step, because a long call may consist of refused inputs only.
             self.is_sifting = True
         else:
             self._parts.appendleft(rest)
         return rest
 
     def _is_checked(self, request: PlannedRequest) -> bool:
-        """Whether none of its inputs is known to be refused."""
+        """Whether no input of the request is known to be refused."""
         refusals = self._learned.refusals
         if not refusals.changes:
             return True
@@ -155,7 +155,7 @@ class RequestPlanner:
         return self._learned.refusals.find(text, self._parameters, self._clock.time())
 
     def _without_refused(self, request: PlannedRequest) -> PlannedRequest | None:
-        """The request without inputs known to be refused, which fail; `None` if that leaves none."""
+        """Fail the inputs that are known to be refused, and return the rest of the request; `None` if nothing is left."""
         kept: list[int] = []
         refused: dict[str, tuple[InvalidRequestError, list[int]]] = {}
         for place, text in enumerate(request.texts):
@@ -174,17 +174,17 @@ class RequestPlanner:
         return request.only(kept, self._limits.current) if kept else None
 
     def least_tokens(self, request: PlannedRequest) -> int:
-        """Tokens of the smallest request that can be cut from this one, as estimated now."""
+        """Tokens of the smallest request that can be cut from this one, by the current estimate."""
         return request.least_tokens(self._limits.current)
 
     def take(self, tokens: int | None = None) -> PlannedRequest | None:
         """Take the next request to send.
 
         Args:
-            tokens: the most it may have; the rest of the request comes next.
+            tokens: maximum number of tokens; the rest of the request becomes the next one. `None` for no limit.
 
         Returns:
-            The request; `None` if there is none now, its first input alone has more tokens, or the job has ended.
+            The request; `None` if there is none now, its first input alone exceeds `tokens`, or the job has ended.
         """
         request = self.peek()
         if request is None:
@@ -202,22 +202,22 @@ class RequestPlanner:
         return request
 
     def take_first(self) -> PlannedRequest | None:
-        """Take the first input of the next request alone; `None` if there is none now."""
+        """Take only the first input of the next request; `None` if there is no request now."""
         request = self.peek()
         return None if request is None else self.take(self.least_tokens(request))
 
     def estimate(self, request: PlannedRequest) -> None:
-        """Estimate a request that was not answered anew."""
+        """Renew the token estimate of a request that was not answered."""
         request.estimate(self._limits.current)
 
     def cut(self, request: PlannedRequest, tokens: int) -> None:
-        """Cut a request that was not answered to `tokens`, or to its first input if that has more; the rest comes next."""
+        """Cut an unanswered request to `tokens`, but at least to its first input; the rest becomes the next request."""
         rest = request.cut(tokens, self._limits.current)
         if rest is not None:
             self._parts.appendleft(rest)
 
     def embedded(self, request: PlannedRequest) -> None:
-        """Record that a request was answered and its rows are in place."""
+        """Record that a request was answered, and store its rows."""
         self._learned.accepted(request, self._parameters, self._limits.current.sequence_length)
         if not request.is_probe:
             request.results.embedded(request)
@@ -225,7 +225,7 @@ class RequestPlanner:
         self._settle_probe()
 
     def failed(self, request: PlannedRequest, error: EmbedError) -> None:
-        """Record that a request ended with an error, and decide what happens to its inputs."""
+        """Record that a request ended with an error, and decide what to do with its inputs."""
         if request.is_probe:
             self._probe_failed(error)
         elif self.job_error is not None:
@@ -245,7 +245,7 @@ class RequestPlanner:
             request.results.failed(request, error)
 
     def end(self, error: EmbedError) -> None:
-        """End the job: no more requests are planned, and inputs that were not sent stay untried."""
+        """End the job: plan no more requests, and leave inputs that were not sent untried."""
         if self.job_error is not None:
             return
         self.job_error = error
@@ -260,7 +260,7 @@ class RequestPlanner:
         count = len(request.texts)
         most = _INPUTS_LIMIT.search(error.message)
         if error.status == 413:
-            # Says nothing about the parameters: several inputs are too large together, or one alone.
+            # A 413 says nothing about the parameters: the inputs are too large together, or one of them alone.
             self._learned.too_large(request)
             self._halve(request, error)
         elif most is not None and int(most[1]) < count:
@@ -281,7 +281,7 @@ class RequestPlanner:
             self._held.append((request, error))
             return
         if not self._is_checked(request):
-            # `peek` removes the inputs known to be refused, which may be the whole reason.
+            # `peek` removes the inputs known to be refused, which may be the only reason for the refusal.
             self._parts.append(request)
             return
         if not self._has_searched and len(request.texts) > 1:
@@ -296,15 +296,15 @@ class RequestPlanner:
             self._parts.extend(request.parts((count + 1) // 2, self._limits.current))
             return
         request.results.failed(request, error)
-        # An input that was sent alone from the start cost no search. If the parameters were never accepted, they or the
-        # model may be the reason.
+        # Not remembered if the input was sent alone from the start, because a search would not have been needed, or if the
+        # parameters were never accepted, because they or the model may be the reason.
         if request.origin.was_halved and self._parameters in self._learned.parameters:
             self._learned.refusals.add(request.texts[0], self._parameters, error, self._clock.time())
             self._end_search()
         self._close(request.origin, 1)
 
     def _close(self, origin: PlannedRequest, count: int) -> None:
-        """Record that inputs of a request are settled; the search ends with the last of them, successful or not."""
+        """Record that inputs of a request have an outcome; the search of the request ends with its last input."""
         if self._search is not None and self._search[0] is origin:
             self._search = origin, self._search[1] - count
             if self._search[1] <= 0:
@@ -326,19 +326,19 @@ class RequestPlanner:
 
     def _probe_failed(self, error: EmbedError) -> None:
         if self._probe is _Probe.SETTLED or self.job_error is not None:
-            # An input was accepted while the probe was in flight, or there is nothing left to decide.
+            # An input was accepted while the probe was in flight, or the job has ended.
             return
         if ends_job(error):
             self.end(error)
         elif isinstance(error, InvalidRequestError) and error.status in CONTENT_STATUSES:
             refusal = self._suspended[0][1]
-            refusal.add_note("A short plain text was refused as well, so it is the parameters or the model, not an input.")
+            refusal.add_note("A short plain text was refused too: the cause is the parameters or the model, not an input.")
             self.end(refusal)
         else:
-            # The probe decided nothing; halving still finds the refused inputs, with more requests.
+            # The probe decided nothing; halving still finds the refused inputs, but with more requests.
             self._settle_probe()
 
 
 def ends_job(error: EmbedError) -> bool:
-    """Whether every other request of the call would meet this error as well."""
+    """Whether every other request of the call would fail with this error too."""
     return isinstance(error, JOB_ERRORS) or (isinstance(error, (TransportError, ResponseError)) and error.ends_job)

@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     from pinecone_embed_async._errors import InvalidRequestError
 
 MOST_REFUSALS = 10_000
-"""Most refused inputs remembered; the oldest are forgotten first."""
+"""Maximum number of remembered inputs; the oldest are forgotten first."""
 
 REFUSAL_SECONDS = 600.0
-"""How long a refused input is not sent again; the service may accept it later."""
+"""How long a refused input is not sent again; after that the service may accept it."""
 
 _NAMED_INPUT = re.compile(r"<input \d+>")
 
 
 class Refusals:
-    """The inputs that were refused alone, with the service's errors.
+    """The inputs that were refused in a request of their own, with the service's errors.
 
-    Inputs are stored as digests under a random key of this object, so that its memory reveals no texts.
+    Inputs are stored as digests with a random key, so that the memory of this object reveals no texts.
 
     Attributes:
-        changes: inputs added so far.
+        changes: number of inputs added so far.
     """
 
     def __init__(self) -> None:
@@ -45,13 +45,13 @@ class Refusals:
 
         Args:
             text: the input.
-            request_parameters: model and parameters as JSON.
+            request_parameters: model and parameters, as JSON.
             error: the refusal.
             now: the current time.
         """
         message = _NAMED_INPUT.sub("<the input>", error.message)
         kept = type(error)(
-            f"{message} (said of an equal input before; not sent again)",
+            f"{message} (an equal input was refused before; not sent again)",
             status=error.status,
             code=error.code,
             request_id=error.request_id,
@@ -64,7 +64,7 @@ class Refusals:
             self._errors.popitem(last=False)
 
     def find(self, text: str, request_parameters: bytes, now: float) -> InvalidRequestError | None:
-        """The error for a text that was refused before; `None` if it was not, or too long ago."""
+        """The error for a text that was refused in the last `REFUSAL_SECONDS`; `None` if it was not."""
         digest = self._digest(text, request_parameters)
         until, error = self._errors.get(digest, (0.0, None))
         if error is None:
@@ -75,5 +75,5 @@ class Refusals:
         return type(error)(error.message, status=error.status, code=error.code, request_id=error.request_id)
 
     def _digest(self, text: str, request_parameters: bytes) -> bytes:
-        # The parameters are one JSON object, so the text begins unambiguously after it.
+        # Unambiguous without a separator, because the parameters are a single JSON object.
         return hashlib.blake2b(request_parameters + text.encode(), key=self._key, digest_size=16).digest()

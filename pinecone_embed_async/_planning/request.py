@@ -1,4 +1,4 @@
-"""A planned request: its inputs, where its rows go, how it is cut, and its attempts."""
+"""A planned request: its inputs, the destination of its rows, its cuts, and its attempts."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     from pinecone_embed_async._wire import Answer, SparseBlock
 
 MAX_REQUEST_TOKENS = 50_000
-"""Most estimated tokens per request: the smallest documented quota per minute (dense models, `query`, Starter plan), so
-that a request fits into any; 96 full inputs of multilingual-e5-large fit into it."""
+"""Maximum number of estimated tokens per request: the smallest documented quota per minute (dense models, `query`, Starter
+plan), so that a request fits into every quota. It is enough for 96 full inputs of multilingual-e5-large."""
 
 MAX_REQUEST_BYTES = 2_000_000
-"""Most bytes per request, approximately. No limit is documented for `/embed`; the same service takes 2 MB in one upsert."""
+"""Approximate maximum number of bytes per request. No limit is documented for `/embed`; an upsert may have 2 MB."""
 
 INPUT_OVERHEAD = len('{"text":""},')
 """Bytes that JSON puts around a text."""
 
 
 class RequestLimits(NamedTuple):
-    """What one request may hold.
+    """The limits of one request.
 
     Attributes:
-        inputs: most inputs.
-        sequence_length: most tokens of an input that are embedded; the rest is cut off and not billed.
-        tokens: most estimated tokens, unless it is a single input.
-        bytes: most UTF-8 bytes of texts, approximately, unless it is a single input.
+        inputs: maximum number of inputs.
+        sequence_length: maximum number of tokens embedded per input; the rest is cut off and not billed.
+        tokens: maximum number of estimated tokens; a single input may exceed it.
+        bytes: approximate maximum number of UTF-8 bytes of the texts; a single input may exceed it.
         bytes_per_token: the ratio for estimates.
     """
 
@@ -51,7 +51,7 @@ class RequestLimits(NamedTuple):
         return estimate_tokens(size, self.sequence_length, self.bytes_per_token)
 
     def certain_tokens_of(self, text: str) -> int:
-        """Tokens that an input has at least, whatever its language."""
+        """Low estimate of an input's tokens, at `MOST_BYTES_PER_TOKEN`, or more bytes per token if bills have shown that."""
         return estimate_tokens(utf8_length(text), self.sequence_length, max(MOST_BYTES_PER_TOKEN, self.bytes_per_token))
 
 
@@ -59,10 +59,10 @@ class Load:
     """Running totals of the texts gathered for one request.
 
     Attributes:
-        inputs: texts gathered.
+        inputs: number of texts.
         tokens: estimated tokens.
         bytes: UTF-8 bytes of the texts, with their JSON overhead.
-        clipped: inputs whose estimate reaches the model's sequence length.
+        clipped: number of inputs whose estimate reaches the model's sequence length.
         open_bytes: UTF-8 bytes of the other texts.
     """
 
@@ -73,7 +73,7 @@ class Load:
 
     @classmethod
     def of(cls, texts: Iterable[str], limits: RequestLimits) -> Load:
-        """The load of exactly these texts, whether or not they fit."""
+        """The load of all these texts, even if they exceed the limits."""
         load, most, ratio = cls(), limits.sequence_length, limits.bytes_per_token
         sizes = [utf8_length(text) for text in texts]
         estimates = [estimate_tokens(size, most, ratio) for size in sizes]
@@ -84,7 +84,7 @@ class Load:
 
     @classmethod
     def of_fitting(cls, texts: Sequence[str], limits: RequestLimits) -> Load:
-        """The load of the first of these texts, at most `limits.inputs`, that fit; the first one always does."""
+        """The load of as many of the first texts as fit into a request; the first text always fits."""
         load = cls.of(texts, limits)
         if load.inputs > 1 and (load.tokens > limits.tokens or load.bytes > limits.bytes):
             load = cls()
@@ -94,7 +94,7 @@ class Load:
         return load
 
     def add(self, size: int, limits: RequestLimits) -> bool:
-        """Add a text of `size` UTF-8 bytes if it fits; the first one always does.
+        """Add a text of `size` UTF-8 bytes if it fits; the first text always fits.
 
         Returns:
             Whether it was added.
@@ -124,17 +124,17 @@ class Load:
 
 
 class Attempts(msgspec.Struct, eq=False, kw_only=True):
-    """The attempts to send something.
+    """The attempts of one request.
 
     Attributes:
-        attempts: requests sent.
-        failures: failed attempts, rejections for going over a limit not counted.
+        attempts: number of attempts.
+        failures: number of failed attempts; a rejection for going over a rate limit does not count.
         first_sent: when the first attempt was sent; `None` before.
         last_error: error of the last attempt.
         in_flight: whether an attempt is on the wire or being decoded.
-        is_answered: whether an answer was taken, which nothing undoes.
-        is_last: whether no attempt may follow, because the job has ended or one was asked for.
-        was_retried_at_once: whether it was retried at once after an idle connection was closed.
+        is_answered: whether an answer was accepted, which is final.
+        is_last: whether no attempt may follow, because the job has ended or only one attempt was requested.
+        was_retried_at_once: whether it was retried at once because an idle connection was closed.
     """
 
     attempts: int = 0
@@ -157,11 +157,11 @@ class Attempts(msgspec.Struct, eq=False, kw_only=True):
         """The error of a request that was not answered by the deadline of the call.
 
         Args:
-            message: what happened; the error of the last attempt is appended, and is the cause.
-            retry_after: seconds until the service is asked again at the earliest; `None` if not known.
+            message: what happened; the error of the last attempt is appended to it and becomes the cause.
+            retry_after: seconds until a request can be sent at the earliest; `None` if unknown.
         """
         if self.last_error is not None:
-            message = f"{message}; the last attempt met {type(self.last_error).__name__}: {self.last_error}"
+            message = f"{message}; the last attempt failed with {type(self.last_error).__name__}: {self.last_error}"
         error = DeadlineExceededError(message, retry_after=retry_after)
         error.__cause__ = self.last_error
         error.attempts = self.attempts
@@ -169,23 +169,23 @@ class Attempts(msgspec.Struct, eq=False, kw_only=True):
 
 
 class Results(Protocol):
-    """Where the rows and the outcomes of requests go."""
+    """Receives the rows and outcomes of requests."""
 
     @property
     def dimension(self) -> int | None:
-        """Numbers per row; `None` if not known yet."""
+        """Numbers per row; `None` if still unknown."""
 
     def rows(self, request: PlannedRequest, dimension: int) -> NDArray[np.float32]:
-        """The matrix for the rows of a request, shape (inputs of the request, dimension)."""
+        """The matrix for the rows of a request: float32, shape (inputs of the request, dimension)."""
 
     def answered(self, request: PlannedRequest, answer: Answer) -> None:
-        """Take an answer; dense rows are in the request's matrix already."""
+        """Receive an answer, whose dense rows are already in the request's matrix."""
 
     def embedded(self, request: PlannedRequest) -> None:
-        """Put the rows of an answered request in place, and note that its inputs are embedded."""
+        """Store the rows of an answered request, and record that its inputs are embedded."""
 
     def failed(self, request: PlannedRequest, error: EmbedError) -> None:
-        """Note that the inputs of a request failed for good."""
+        """Record that the inputs of a request failed for good."""
 
 
 class PlannedRequest(Attempts):
@@ -193,16 +193,16 @@ class PlannedRequest(Attempts):
 
     Attributes:
         texts: the inputs.
-        positions: their positions in the call, ascending; a range where they are known to be contiguous.
-        load: their size, and what they are estimated to cost.
-        results: where its rows and its outcome go.
-        parent: the request as it was planned at first; `None` if this is that one.
-        is_probe: whether it carries no input of the call and only asks whether the parameters are accepted.
-        was_halved: whether its inputs were searched for a refused one; known of a request as it was planned at first.
+        positions: ascending positions of the inputs in the call; a range if they are known to be contiguous.
+        load: the size and estimated cost of the inputs.
+        results: receives the rows and the outcome.
+        parent: the originally planned request that this one was cut from; `None` if it is an original request.
+        is_probe: whether it has no input of the call and only tests whether the parameters are accepted.
+        was_halved: whether its inputs were searched for a refused one; set only on an original request.
         body: the encoded request; `None` if it must be encoded.
-        matrix: dense rows of its answer, as far as they have arrived; `None` if none have.
+        matrix: the dense rows of its answer that have arrived; `None` if there are none.
         sparse: sparse rows of its answer.
-        billed: tokens billed for its answer; `None` if not known.
+        billed: tokens billed for its answer; `None` if unknown.
     """
 
     texts: Sequence[str]
@@ -223,7 +223,7 @@ class PlannedRequest(Attempts):
 
     @property
     def origin(self) -> PlannedRequest:
-        """The request as it was planned at first."""
+        """The originally planned request."""
         return self.parent or self
 
     @property
@@ -232,7 +232,7 @@ class PlannedRequest(Attempts):
         return self.load.tokens
 
     def rows(self, dimension: int) -> NDArray[np.float32]:
-        """The matrix that its answer is written to; see `Results.rows`."""
+        """The matrix to write the answer to; see `Results.rows`."""
         return self.results.rows(self, dimension)
 
     def parts(self, count: int, limits: RequestLimits) -> list[PlannedRequest]:
@@ -241,7 +241,7 @@ class PlannedRequest(Attempts):
         return [self.only(whole[begin : begin + count], limits) for begin in range(0, len(self.texts), count)]
 
     def only(self, places: Sequence[int], limits: RequestLimits) -> PlannedRequest:
-        """A request of some of its inputs: at least one, by their indices in `texts`, ascending."""
+        """A request with some of these inputs, given by their ascending indices in `texts`; at least one."""
         if isinstance(places, range):
             run = slice(places.start, places.stop)
             texts, positions = self.texts[run], self.positions[run]
@@ -252,24 +252,24 @@ class PlannedRequest(Attempts):
         return PlannedRequest(texts, positions, Load.of(texts, limits), self.results, self.origin)
 
     def estimate(self, limits: RequestLimits) -> None:
-        """Estimate it anew, since bills may have refined the ratio."""
+        """Renew the estimate, because bills may have changed the ratio."""
         self.load = Load.of(self.texts, limits)
 
     def least_tokens(self, limits: RequestLimits) -> int:
-        """Tokens of the smallest request that can be cut from it: its first input."""
+        """Estimated tokens of the first input, the smallest request that can be cut from this one."""
         if len(self.texts) == 1:
             return self.load.tokens
         return min(self.load.tokens, limits.tokens_of(utf8_length(self.texts[0])))
 
     def certain_tokens(self, limits: RequestLimits) -> int:
-        """Tokens that its first input has at least, whatever its language."""
+        """Low estimate of the first input's tokens; see `RequestLimits.certain_tokens_of`."""
         return limits.certain_tokens_of(self.texts[0])
 
     def cut(self, tokens: int, limits: RequestLimits) -> PlannedRequest | None:
-        """Keep as many of its first inputs as have at most `tokens` together, and at least one.
+        """Keep as many of the first inputs as have at most `tokens` together, but at least one.
 
         Returns:
-            A request of the others; `None` if it keeps all.
+            A request with the other inputs; `None` if there are none.
         """
         if self.load.tokens <= tokens:
             return None
@@ -284,6 +284,6 @@ class PlannedRequest(Attempts):
         if count < len(self.texts):
             rest = self.only(range(count, len(self.texts)), limits)
             self.texts, self.positions, self.body = self.texts[:count], self.positions[:count], None
-        # If it keeps all, the ratio learned since it was planned gives fewer tokens than its estimate.
+        # If all inputs are kept, the ratio learned since planning gives fewer tokens than the old estimate.
         self.estimate(limits)
         return rest

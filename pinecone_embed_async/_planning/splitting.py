@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 class PackedTexts(NamedTuple):
-    """Texts that fill a request.
+    """The texts of one request.
 
     Attributes:
-        start: position of the first of them.
+        start: position of the first text.
         texts: the texts.
-        load: their size and estimate.
+        load: size and estimated cost of the texts.
     """
 
     start: int
@@ -29,10 +29,10 @@ class PackedTexts(NamedTuple):
 
 
 class Packer:
-    """Packs texts, as they arrive, for requests as large as the limits allow.
+    """Packs texts, as they arrive, into requests as large as the limits allow.
 
     Args:
-        limits: what one request may hold; read for every run of texts, since refusals may tighten them.
+        limits: limits of one request; read again for every run of texts, because refusals may tighten them.
     """
 
     def __init__(self, limits: LearnedLimits) -> None:
@@ -42,7 +42,7 @@ class Packer:
         self._load = Load()
 
     def __len__(self) -> int:
-        """Texts gathered for the next request."""
+        """Number of texts gathered for the next request."""
         return len(self._texts)
 
     @property
@@ -54,7 +54,8 @@ class Packer:
         """Take texts until a request is full.
 
         Returns:
-            The texts of the full request: those before the last one if that does not fit, or with it; `None` at their end.
+            The texts of the full request, with or without the last text taken, depending on whether it fits; `None` if
+            `texts` ended first.
         """
         limits, full = self._limits.current, None
         for text in texts:
@@ -70,7 +71,7 @@ class Packer:
         return full
 
     def flush(self) -> PackedTexts | None:
-        """The texts gathered so far; `None` if there are none."""
+        """Take the texts gathered so far; `None` if there are none."""
         if not self._texts:
             return None
         packed = PackedTexts(self._start, self._texts, self._load)
@@ -79,14 +80,14 @@ class Packer:
         return packed
 
     def skip(self) -> PackedTexts | None:
-        """Skip the position of one text; return the texts gathered before it."""
+        """Skip the position of one text, and take the texts gathered before it; `None` if there are none."""
         before = self.flush()
         self._start += 1
         return before
 
 
 def count_requests(sizes: Iterable[int], limits: RequestLimits) -> int:
-    """Number of requests for texts of these UTF-8 lengths."""
+    """Number of requests for texts of these sizes in UTF-8 bytes."""
     requests, load = 0, Load()
     for size in sizes:
         if not load.add(size, limits):
@@ -96,12 +97,12 @@ def count_requests(sizes: Iterable[int], limits: RequestLimits) -> int:
 
 
 class PendingTexts:
-    """The texts of a call that were never sent; each request is planned on demand, by the limits of that moment.
+    """The texts of a call that have not been sent yet; each request is planned on demand with the current limits.
 
     Args:
         texts: all texts of the call.
-        limits: what one request may hold.
-        results: where the rows and the outcomes go.
+        limits: limits of one request.
+        results: receives the rows and outcomes.
         positions: ascending positions of the texts to send; `None` for all.
     """
 
@@ -116,19 +117,19 @@ class PendingTexts:
         self._next: PlannedRequest | None = None
 
     def __len__(self) -> int:
-        """Texts left."""
+        """Number of texts left."""
         return len(self._positions) - self._taken
 
     def peek(self) -> PlannedRequest | None:
-        """The next request, without taking it; `None` if there is none."""
+        """The next request, which stays in place; `None` if there is none."""
         if self._next is None and self._taken < len(self._positions):
             self._next = self._plan()
         return self._next
 
     def take(self, tokens: int | None = None) -> PlannedRequest | None:
-        """Take the next request, cut to `tokens`; `None` if there is none, or its first input alone has more.
+        """Take the next request, cut to `tokens`; `None` if there is none, or its first input alone exceeds that.
 
-        The rest begins the request after it.
+        The inputs that were cut off begin the following request.
         """
         request, limits = self.peek(), self._limits.current
         if request is None or (tokens is not None and request.least_tokens(limits) > tokens):

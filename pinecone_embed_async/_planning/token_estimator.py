@@ -1,4 +1,4 @@
-"""Estimates tokens, learning from bills."""
+"""Estimates tokens, and learns from bills."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ if TYPE_CHECKING:
     from pinecone_embed_async._planning.request import Load
 
 PROMPT_TOKENS = 16
-"""Most tokens that a model may prepend to each input for its `input_type`, such as `query: `. A rule of thumb."""
+"""Maximum number of tokens that a model prepends to an input for its `input_type`, such as `query: `. A rule of thumb."""
 
 MEMORY = 0.95
-"""Decay of a bill's weight with each further bill."""
+"""Factor by which each new bill reduces the weight of the earlier ones."""
 
 SPREADS = 2.0
-"""Standard deviations by which a request's estimate exceeds its expected tokens."""
+"""Margin of an estimate above the expected tokens, in standard deviations."""
 
 LEAST_SPREAD, MOST_SPREAD = 0.05, 0.5
-"""Smallest and largest such margin, as a fraction of the expected tokens. Each answer releases it, so it costs little, and
-texts may change during a job."""
+"""Smallest and largest margin, as a fraction of the expected tokens. There is always a margin because texts may change
+during a job; it costs little because each answer releases it."""
 
 STEPS = 50
-"""Steps per doubling of the published ratio, so that it rarely changes."""
+"""Steps per doubling of `bytes_per_token`, which is rounded to them so that it rarely changes."""
 
 
 class TokenEstimator:
-    """Learns from bills how many bytes of text a token stands for.
+    """Learns from bills how many bytes of text a token has.
 
-    Inputs at the model's sequence length are billed that length whatever their size, so only the others teach anything.
-    Estimates err high at first, and later where bills vary, because a request with too low an estimate is rejected.
+    An input of the model's full sequence length is billed at that length whatever its size, so only shorter inputs tell the
+    ratio. Estimates are too high rather than too low, at first and later if bills vary, because a request whose estimate is
+    too low may be rejected.
 
     Attributes:
-        bytes_per_token: the ratio for estimates, which errs towards too many tokens.
+        bytes_per_token: the ratio for estimates; too low rather than too high.
     """
 
     def __init__(self) -> None:
@@ -63,10 +64,10 @@ class TokenEstimator:
             return
         if self._tokens:
             off = tokens / (size / self.expected) - 1
-            # Small requests vary more, and matter less.
+            # Small requests vary more and matter less.
             weight = min(1.0, tokens / 1000)
             self._weight = MEMORY * self._weight + weight
-            # Capped, so that one absurd bill does not dominate for long.
+            # Capped, so that a single absurd bill does not dominate for long.
             self._variance += (min(off * off, MOST_SPREAD) - self._variance) * weight / self._weight
         self._bytes = MEMORY * self._bytes + size
         self._tokens = MEMORY * self._tokens + tokens
@@ -76,9 +77,9 @@ class TokenEstimator:
 
 
 def most_tokens(load: Load, sequence_length: int) -> int:
-    """Most tokens that a request with this load can cost: a token has at least a byte, and text cut off is not billed.
+    """Maximum number of tokens that a request can cost: a token has at least one byte, and text cut off is not billed.
 
-    A higher bill is a mistake, and must not limit what is sent in the next minute.
+    A higher bill is a mistake and must not count against the quota.
     """
     inputs = load.inputs
     opened = inputs - load.clipped

@@ -1,4 +1,4 @@
-"""Rate limiting: token budgets, learned limits, fair queueing, concurrency, and the gate that grants permits."""
+"""Rate limiting: token budgets, learned limits, fair queueing, concurrency, and the gate that hands out permits."""
 
 from pinecone_embed_async._rate_limit.backoff import Backoff
 from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter

@@ -1,46 +1,46 @@
-"""A token limit that the service does not name, found by trial."""
+"""A token limit that is found by trial, because the service does not name it."""
 
 from __future__ import annotations
 
 import math
 
 CUT = 0.92
-"""Factor by which a rejection cuts a found limit. Source of this and the next figures: `benchmarks/quota_simulation.py`."""
+"""Factor by which a rejection cuts a found limit. Source of this and the next numbers: `benchmarks/quota_simulation.py`."""
 
 GROWTH = 0.02
-"""Relative growth of a found limit per window in which work waits for it. After `CALM` windows without a rejection it
-doubles with each, so that a raised limit is found."""
+"""Relative growth of a found limit per window in which work waits for it. After `CALM` windows without a rejection, the
+growth doubles with each further window, to find out when the limit was raised."""
 
 CALM = 5
 """See `GROWTH`."""
 
 GROWTH_REQUESTS = 1.4
-"""Additional growth per window, in requests: the same for all clients of a quota, so that their shares converge."""
+"""Additional growth per window, in requests. It is the same for all clients of a quota, so that their shares converge."""
 
 DEEP_CUT = 0.8
-"""A found limit cut to less than this fraction of its former value grows by `RETURN` times as much in each further window,
-up to that value: a cut that deep may be temporary."""
+"""If a found limit is cut to less than this fraction of its former value, its growth is multiplied by `RETURN` with each
+further window, up to that value, because such a deep cut may be temporary."""
 
 RETURN = 40.0
 """See `DEEP_CUT`."""
 
 FADING = 0.98
-"""Factor by which the remembered former value of a found limit decays per window."""
+"""Factor per window by which the remembered former value of a found limit decays."""
 
 EVEN_GROWTH = 0.06
-"""Relative growth of a found limit that refills evenly, per window in which work waits for it. More than `GROWTH`: requests
-are sent evenly, so that an excess one is rejected alone. After `EVEN_CALM` windows without a rejection it doubles with
-each. Source: `benchmarks/unnamed_limits.py`."""
+"""Relative growth of a found limit that refills evenly, per window in which work waits for it. It is more than `GROWTH`,
+because evenly spaced requests are rejected one at a time. After `EVEN_CALM` windows without a rejection, the growth doubles
+with each further window. Source: `benchmarks/unnamed_limits.py`."""
 
 EVEN_CALM = 2
 """See `EVEN_GROWTH`."""
 
 FORGOTTEN = 64
-"""A found limit that has grown by this factor is dropped."""
+"""Growth factor at which a found limit is dropped."""
 
 
 class AdaptiveLimit:
-    """Additive increase, multiplicative decrease of the tokens per window, while there is such a limit.
+    """A found limit on tokens per window, if there is one, with additive increase and multiplicative decrease.
 
     Args:
         length: length of a window in seconds.
@@ -53,12 +53,12 @@ class AdaptiveLimit:
         self._tokens: float | None = None
         self._is_guess = False
         self._is_even = False
-        # Windows since it was found in which work waited for tokens.
+        # Windows in which work waited for tokens, since the limit was last set.
         self._grown = 0.0
         self._at = -math.inf
         # Average tokens of a request.
         self._step = 0.0
-        # Its value before the last cuts.
+        # Value of the limit before the last cuts.
         self._before = 0.0
 
     def __repr__(self) -> str:
@@ -66,17 +66,17 @@ class AdaptiveLimit:
 
     @property
     def exists(self) -> bool:
-        """Whether there is such a limit."""
+        """Whether there is a found limit."""
         return self._tokens is not None
 
     @property
     def is_guess(self) -> bool:
-        """Whether it was found within less than a window, so that it may be far too low."""
+        """Whether the limit was found in less than a window, so that it may be far too low."""
         return self._is_guess and self.exists
 
     @property
     def is_even(self) -> bool:
-        """Whether it refills evenly."""
+        """Whether the limit refills evenly."""
         return self._is_even and self.exists
 
     @property
@@ -86,7 +86,7 @@ class AdaptiveLimit:
 
     @property
     def tokens(self) -> float:
-        """Tokens per window; infinite if there is no such limit."""
+        """Tokens per window; infinite if there is no found limit."""
         if self._tokens is None:
             return math.inf
         windows = self._grown
@@ -96,18 +96,18 @@ class AdaptiveLimit:
             return self._tokens * (1 + EVEN_GROWTH * rate)
         grown = self._tokens * (1 + GROWTH * rate) + GROWTH_REQUESTS * self._step * windows
         if self._tokens < DEEP_CUT * self._before:
-            # Not beyond its former value: a client cut by chance would take the shares of others, too.
+            # Up to the former value only, because a client that was cut by chance must not take the shares of others.
             returned = self._tokens * (1 + GROWTH * (math.pow(RETURN, min(windows, 20)) - 1))
             grown = max(grown, min(returned, self._before))
         return grown
 
     @property
     def is_outgrown(self) -> bool:
-        """Whether it has grown so much that it should be dropped."""
+        """Whether the limit has grown so much that it should be dropped."""
         return self._tokens is not None and self.tokens > FORGOTTEN * self._tokens
 
     def grow(self, seconds: float) -> None:
-        """Grow by the seconds for which work waited for tokens."""
+        """Grow for `seconds` in which work waited for tokens."""
         self._grown += seconds / self._length
 
     def accepted(self, tokens: int) -> None:
@@ -115,7 +115,7 @@ class AdaptiveLimit:
         self._step = tokens if not self._step else 0.9 * self._step + 0.1 * tokens
 
     def find(self, tokens: float, now: float, *, is_guess: bool, is_even: bool = False) -> None:
-        """Start with so many tokens per window, refilled all at once or evenly."""
+        """Start a limit of `tokens` per window, refilled all at once or evenly."""
         self._is_guess = is_guess
         self._is_even = is_even
         self._set(tokens, now)
@@ -130,14 +130,14 @@ class AdaptiveLimit:
             now: the time.
         """
         if self._is_even:
-            # Whatever was accepted in the last window, at least this much was refilled in it.
+            # At least this much was refilled in the last window, even if less was accepted.
             got = limit
         held = min(limit, max(got, CUT * limit))
         self._before = max(held, self._before * FADING ** ((now - self._at) / self._length))
         self._set(max(min(got, CUT * limit), limit / 2, least), now)
 
     def hold_at_least(self, tokens: float) -> None:
-        """Raise the limit to the tokens that were accepted in a window after all."""
+        """Raise the limit to at least `tokens`, which were accepted in a window."""
         if self._tokens is not None:
             self._tokens = max(self._tokens, tokens)
 

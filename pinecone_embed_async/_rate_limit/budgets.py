@@ -1,4 +1,4 @@
-"""Token budgets, one for each model and input type."""
+"""Token budgets, one per model and input type."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit.quota import LimiterOptions
 
 KEYS_KEPT = 256
-"""Models and input types whose learned state is kept while they are idle. A service has a few; more come only if a program
-takes input types from its own callers."""
+"""Maximum number of budgets (models and input types) to keep while they are idle. A service has only a few; there are more
+only if a program takes input types from its own callers."""
 
 PERMITS_KEPT = 8
-"""Recent permits to remember for each limit until the next request of the same flow comes: more flows than that are not
-served within so short a time."""
+"""Number of recent permits to remember per limit, until the next request of the same flow comes. No more flows are served
+within such a short time."""
 
 
 class Budget(msgspec.Struct, eq=False):
@@ -32,8 +32,8 @@ class Budget(msgspec.Struct, eq=False):
         limit: token limit.
         demand: demand of interactive calls.
         waiting: number of requests waiting for a permit.
-        permits: the last permits granted: time and flow.
-        rejection: message of the rejection that began the last pause; empty before.
+        permits: the last permits granted, with time and flow.
+        rejection: message of the rejection that started the last pause; empty before.
     """
 
     limit: TokenLimit
@@ -43,7 +43,7 @@ class Budget(msgspec.Struct, eq=False):
     rejection: str = ""
 
     def is_idle(self, now: float) -> bool:
-        """Whether it can be dropped at no cost but what was learned: nothing would be lost or sent too early."""
+        """Whether the budget can be dropped, losing only what was learned: no request waits, and none would be too early."""
         limit = self.limit
         if self.waiting or limit.in_flight or now < limit.paused_until:
             return False
@@ -57,7 +57,7 @@ class Budgets(OrderedDict[Key, Budget]):
     The least recently used come first; idle ones beyond `KEYS_KEPT` are dropped.
 
     Args:
-        options: the known figures of the quota.
+        options: the known limits of the quota.
     """
 
     def __init__(self, options: LimiterOptions) -> None:
@@ -77,10 +77,10 @@ class Budgets(OrderedDict[Key, Budget]):
         return budget
 
     def touch(self, key: Key, now: float) -> Budget:
-        """The budget of a key that is used now; the least recently used one may be dropped for it."""
+        """The budget of a key that is used now; the least recently used budget may be dropped for it."""
         budget = self[key]
         self.move_to_end(key)
-        # Two for each that may come, so that the number shrinks after a time with too many busy ones; never all at once.
+        # Checks two per call, so that the number shrinks again after a time with too many busy ones, but not all at once.
         for _ in range(2):
             if len(self) <= KEYS_KEPT:
                 break

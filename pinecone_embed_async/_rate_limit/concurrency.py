@@ -1,4 +1,4 @@
-"""The number of requests in flight, by the outcomes of the last ones."""
+"""The limit on requests in flight, adapted to the outcomes of recent requests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit.quota import Priority
 
 KEPT = 5.0
-"""Seconds after an interactive request during which bulk work leaves one place in flight free for the next."""
+"""Seconds after an interactive request during which bulk work leaves one place free for the next one."""
 
 
 class Budget(Protocol):
@@ -17,24 +17,24 @@ class Budget(Protocol):
 
     @property
     def is_low(self) -> bool:
-        """Whether little is left of it."""
+        """Whether less than half of the budget is left."""
 
 
 class ConcurrencyLimiter:
-    """The requests in flight of one client in one event loop.
+    """Limits the requests in flight of one client in one event loop.
 
-    Additive increase, multiplicative decrease: an overload halves the limit, and a limit's worth of responses adds one.
-    Requests in flight together fail together, so the limit is not halved again for those sent before it was last halved.
+    Additive increase, multiplicative decrease: an overload halves the limit, and as many responses as the limit add one.
+    Requests in flight together fail together, so requests sent before the last halving do not halve the limit again.
 
     Source: D. Chiu and R. Jain, "Analysis of the increase and decrease algorithms for congestion avoidance in computer
     networks", 1989.
 
     Args:
         most: maximum and initial value of the limit.
-        budget: while it is low, only one may be in flight; `None` for no such bound.
+        budget: while it is low, only one request may be in flight; `None` to ignore it.
 
     Attributes:
-        in_flight: requests in flight.
+        in_flight: number of requests in flight.
     """
 
     __slots__ = ("_budget", "_bulk", "_halved_at", "_interactive_at", "_limit", "_most", "in_flight")
@@ -54,7 +54,7 @@ class ConcurrencyLimiter:
 
     @property
     def limit(self) -> int:
-        """Maximum of requests in flight, from 1."""
+        """Maximum number of requests in flight, at least 1."""
         return 1 if self._budget is not None and self._budget.is_low else int(self._limit)
 
     def asked(self, priority: Priority, now: float) -> None:
@@ -65,8 +65,8 @@ class ConcurrencyLimiter:
     def has_room(self, priority: Priority, now: float) -> bool:
         """Whether one more request may be in flight.
 
-        While interactive requests come, bulk work may not take the last place: otherwise each interactive request would have
-        to wait for a response first.
+        While interactive requests keep coming, bulk work must not take the last place; otherwise each interactive request
+        would have to wait for a response first.
         """
         limit = self.limit
         is_kept = priority == "bulk" and limit > 1 and now < self._interactive_at + KEPT

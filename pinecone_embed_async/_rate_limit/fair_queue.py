@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit.quota import Key, Priority
 
 AGEING = 5.0
-"""Seconds after which bulk work that interactive work overtook is served before the next interactive request."""
+"""Seconds after which bulk work that was overtaken by interactive work is served before the next interactive request."""
 
 
 class _Group:
-    """The flows of one group with waiting requests.
+    """The flows of one group that have waiting requests.
 
     Attributes:
-        priority: their priority.
-        flows: by what they have had, and the order in which they were listed.
-        shift: offset from the scale of its flows to the common scale of all flows.
-        passed_over_at: since when interactive work has overtaken it.
+        priority: priority of the flows.
+        flows: the flows, ordered by the service they have received, then by the order in which they were listed.
+        shift: offset from the scale of this group's flows to the common scale of all flows.
+        passed_over_at: since when interactive work has been overtaking the group.
     """
 
     __slots__ = ("flows", "passed_over_at", "priority", "shift")
@@ -36,7 +36,7 @@ class _Group:
         self.passed_over_at: float | None = None
 
     def enlist(self, flow: Flow, number: int, least: float) -> None:
-        """List a flow; it counts as having had at least `least`, on the common scale."""
+        """List a flow, which counts as having received at least `least`, on the common scale."""
         flow.had = max(self.had(flow), least) - self.shift
         flow.entry = flow.had, number, flow
         insort(self.flows, flow.entry)
@@ -50,14 +50,14 @@ class _Group:
             flow.shifted = self.shift
 
     def had(self, flow: Flow) -> float:
-        """What a flow has had, on the common scale."""
+        """The service that a flow has received, on the common scale."""
         if flow.entry is not None:
             return flow.had + self.shift
-        # Its group was shifted while it was briefly absent, so it is shifted, too.
+        # A flow that was briefly absent gets the shift that its group got meanwhile.
         return flow.had + (max(0.0, self.shift - flow.shifted) if flow.in_flight else 0.0)
 
     def rank(self, now: float) -> int:
-        """The lowest goes first: aged bulk work, interactive work, other bulk work."""
+        """The rank of the group, lowest first: aged bulk work, interactive work, other bulk work."""
         if self.priority == "interactive":
             return 1
         has_aged = self.passed_over_at is not None and now - self.passed_over_at >= AGEING
@@ -65,12 +65,12 @@ class _Group:
 
 
 class Head(NamedTuple):
-    """The first request of a group. Heads compare as they are to be served.
+    """The first request of a group. Heads sort in the order in which they are to be served.
 
     Attributes:
         rank: see `_Group.rank`.
-        had: what its flow has had, on the common scale.
-        number: when its flow was listed.
+        had: service received by its flow, on the common scale.
+        number: the order in which its flow was listed.
         group: its group.
     """
 
@@ -86,34 +86,34 @@ class Head(NamedTuple):
 
     @property
     def has_aged(self) -> bool:
-        """Whether it is bulk work that goes before interactive requests."""
+        """Whether this is aged bulk work, which goes before interactive requests."""
         return self.rank == 0
 
 
 class FairQueue:
     """A fair queue of flows.
 
-    Flows of one priority share by start-time fair queueing: the flow that has had least is served next, and a flow that
-    comes later starts level with the last one served, so that it neither catches up nor falls behind. Nor does a group
-    catch up on what it could not have used.
+    Flows of one priority share by start-time fair queueing: the flow that has received least is served next. A flow that
+    comes later starts level with the last one served, so that it neither catches up nor falls behind. A group that was
+    blocked does not catch up either on service that it could not have used.
 
-    That alone would share permits rather than tokens while there is room for all, as each flow has one request waiting at
-    a time and is absent until the next one comes. So a flow with open permits counts as present: what it has had less in
+    That alone would share permits rather than tokens while there is room for all, because each flow has only one request
+    waiting at a time and is absent until its next one comes. So a flow with open permits counts as present: its deficit of
     the last `memory` seconds is kept, and it goes first once there is no room for all.
 
     Source: P. Goyal, H. M. Vin and H. Cheng, "Start-time fair queueing", 1996.
 
     Args:
-        memory: seconds for which a smaller share is made up for, and up to a fourth more.
+        memory: seconds for which a deficit is kept; up to a fourth longer in practice.
     """
 
     def __init__(self, memory: float = 0.0) -> None:
         self._groups: dict[tuple[object, Key | None, Priority], _Group] = {}
         self._served: dict[Priority, float] = {"interactive": 0.0, "bulk": 0.0}
-        # The same at earlier times, from the beginning of the memory on.
+        # `_served` at earlier times, from the beginning of the memory on.
         self._marks: deque[tuple[float, dict[Priority, float]]] = deque([(-math.inf, self._served.copy())])
         self._memory = memory
-        # A plain number rather than `itertools.count`, as the queue of a quota in a file is pickled.
+        # A plain number rather than `itertools.count`, because the queue of a quota in a file is pickled.
         self._listed = 0
 
     def __repr__(self) -> str:
@@ -123,7 +123,7 @@ class FairQueue:
         return sum(1 for _ in self)
 
     def __iter__(self) -> Iterator[PermitRequest]:
-        """All that wait, in no particular order."""
+        """All waiting requests, in no particular order."""
         return (request for group in self._groups.values() for _, _, flow in group.flows for request in flow.waiting)
 
     def __bool__(self) -> bool:
@@ -140,7 +140,7 @@ class FairQueue:
             self._enlist(group, flow)
 
     def remove(self, request: PermitRequest) -> bool:
-        """Remove a request; returns whether it was waiting."""
+        """Remove a request; return whether it was waiting."""
         flow = request.flow
         if request not in flow.waiting:
             return False
@@ -163,12 +163,12 @@ class FairQueue:
         return heads
 
     def serve(self, heads: list[Head], place: int, amount: float, now: float) -> None:
-        """Remove the request at a place of `heads`, which is served; those before it had to wait.
+        """Serve and remove the request at `place` in `heads`; the requests before it have to wait.
 
         Args:
-            heads: what `heads` returned, with nothing changed since.
-            place: which of them is served.
-            amount: what it gets.
+            heads: the result of `heads`, with nothing changed since.
+            place: index of the request to serve.
+            amount: amount that it receives.
             now: the time.
         """
         head = heads[place]
@@ -185,7 +185,7 @@ class FairQueue:
             del self._groups[flow.group]
 
     def pass_by(self, flow: Flow, amount: float, now: float) -> None:
-        """Record a request that is served at once, as nothing waits."""
+        """Record a request that is served at once, because nothing waits."""
         self._remember(now)
         flow.had = max(flow.had, self._least(flow))
         flow.shifted = 0.0
@@ -193,7 +193,7 @@ class FairQueue:
         flow.had += amount
 
     def is_behind(self, absent: Flow, flow: Flow) -> bool:
-        """Whether an absent flow would go before a waiting one if it had something waiting."""
+        """Whether an absent flow would go before a waiting one if it had a request."""
         if absent.waiting or absent.priority != flow.priority:
             return False
         own, group = self._groups.get(absent.group), self._groups[flow.group]
@@ -204,7 +204,7 @@ class FairQueue:
         group.enlist(flow, self._listed, self._least(flow))
 
     def _least(self, flow: Flow) -> float:
-        """What a flow that is listed now counts as having had at least."""
+        """The minimum service that a flow listed now counts as having received."""
         return (self._marks[0][1] if flow.in_flight else self._served)[flow.priority]
 
     def _remember(self, now: float) -> None:
@@ -224,10 +224,10 @@ class FairQueue:
 
     @staticmethod
     def _forfeit_lead(blocked: list[Head], chosen: Head) -> None:
-        """Shift the blocked groups that have had less than the chosen flow up to it."""
+        """Shift the blocked groups that have received less than the chosen flow up to it."""
         behind = [head for head in blocked if head.group.priority == chosen.group.priority and head.had < chosen.had]
         if behind:
-            # All by the same amount, so that their differences stay.
+            # All by the same amount, which keeps their differences.
             gap = chosen.had - min(head.had for head in behind)
             for head in behind:
                 head.group.shift += gap

@@ -1,4 +1,4 @@
-"""Forecast of interactive demand, for which bulk work leaves part of a known limit free."""
+"""Forecast of interactive demand; bulk work leaves that part of a known limit free."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from collections import deque
 import msgspec
 
 DEVIATIONS = 4.0
-"""Random calls ask for more in one window than in another: tokens are kept for their demand in the last window plus so many
-standard deviations. Source: `interactive_beside_bulk` in tests/rate_limit/test_forecast.py: without them one text in
+"""Tokens are kept for the interactive demand of the last window plus this many standard deviations, because demand varies
+from window to window. Source: `interactive_beside_bulk` in tests/rate_limit/test_forecast.py: without a margin one text in
 a hundred waits for 1.6 to 5 seconds in twelve seeds, with two or three for up to 1.4 in forty, with four for up to 0.4."""
 
 KEPT_AT_MOST = 0.5
-"""Maximum fraction of a limit to keep. Beyond it interactive calls share with bulk work, which is then served by ageing."""
+"""Maximum fraction of a limit to keep. Interactive calls that need more share it with bulk work, which is served by
+ageing."""
 
 RESOLUTION = 64
-"""Parts of a window for which demand is summed up."""
+"""Number of parts of a window; demand is summed per part."""
 
 
 class Forecast(msgspec.Struct, frozen=True):
-    """Expected demand of interactive calls: what waits, a rate, and a margin that grows with the square root of time.
+    """Expected demand of interactive calls: waiting requests, a rate, and a margin that grows with the square root of time.
 
     Attributes:
         waiting: tokens of waiting requests.
         rate: tokens per second.
-        spread: margin for the first second.
-        surplus: maximum of the margin.
-        most: maximum of tokens in total.
-        over_at: time from which nothing is expected if no request comes; infinite while any waits.
+        spread: margin for the first second, in tokens.
+        surplus: maximum margin, in tokens.
+        most: maximum number of tokens in total.
+        over_at: time from which on no demand is expected unless a request comes; infinite while one waits.
     """
 
     waiting: int
@@ -39,12 +40,12 @@ class Forecast(msgspec.Struct, frozen=True):
     over_at: float
 
     def within(self, seconds: float) -> float:
-        """Tokens expected within so many seconds from now."""
+        """Tokens expected within `seconds` from now."""
         margin = min(self.spread * math.sqrt(seconds), self.surplus)
         return min(self.waiting + self.rate * seconds + margin, self.most)
 
     def lasts(self, tokens: float) -> float:
-        """Seconds for which so many tokens suffice."""
+        """Seconds for which `tokens` are enough."""
         if tokens >= self.most:
             return math.inf
         left = tokens - self.waiting
@@ -65,7 +66,7 @@ class _Part(msgspec.Struct):
 class Demand:
     """Demand of interactive calls in the last window.
 
-    Random calls are a Poisson process, in which the variance of the sum is the sum of the squares.
+    Calls are modelled as a Poisson process, in which the variance of the sum is the sum of the squares.
 
     Args:
         length: length of the window in seconds.
@@ -92,7 +93,7 @@ class Demand:
         self._count(tokens, tokens**2)
 
     def granted(self, wanted: int, tokens: int) -> None:
-        """Record that a request is sent; it will ask again for the tokens it was cut by."""
+        """Record that a request is sent; the tokens that were cut off it are requested again."""
         self.waiting -= wanted
         if tokens < wanted and self._parts:
             self._count(tokens - wanted, tokens**2 - wanted**2)
@@ -107,7 +108,7 @@ class Demand:
         tokens = max(0, self._tokens)
         if not tokens and not self.waiting:
             return None
-        # Each at least one, as both are divisors.
+        # Both at least one, because they are divisors.
         spread = DEVIATIONS * math.sqrt(max(1, self._squares) / self._length)
         over_at = math.inf if self.waiting else self._parts[-1].end
         return Forecast(self.waiting, max(1, tokens) / self._length, spread, tokens, KEPT_AT_MOST * limit, over_at)

@@ -1,4 +1,4 @@
-"""The gate where coroutines wait for permits of the limiter, in one event loop or in several threads."""
+"""The gate where coroutines wait for the limiter's permits, in one event loop or several threads."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ ResultT = TypeVar("ResultT")
 
 
 class _LoopWaits(msgspec.Struct, eq=False):
-    """What one event loop waits for.
+    """The waiting requests of one event loop.
 
     Attributes:
-        requests: those whose coroutines have not resumed yet, with or without their permits.
-        due: when its timer fires; infinite if it has none.
-        timer: one for all its requests.
-        is_notified: whether it was notified from another thread to recheck its timer, and has not yet.
+        requests: requests whose coroutines have not resumed yet, with or without a permit.
+        due: when the timer fires; infinite without a timer.
+        timer: the timer for all requests.
+        is_notified: whether another thread has told the loop to recheck its timer, which it has not done yet.
     """
 
     requests: set[PermitRequest] = msgspec.field(default_factory=set)
@@ -54,18 +54,18 @@ class _LoopWaits(msgspec.Struct, eq=False):
 
 
 class WaitObserver(Protocol):
-    """Is told of requests that have to wait for a permit."""
+    """Is notified of requests that have to wait for a permit."""
 
     def waiting(self, pause: float) -> None:
-        """A request has to wait, for `pause` seconds at least because of a rejection."""
+        """Handle that a request has to wait, at least for the `pause` seconds left after a rejection."""
 
 
 class RateLimitGate:
-    """Grants permits to coroutines; several clients, event loops and threads may share it.
+    """Hands out permits to coroutines; several clients, event loops and threads may share it.
 
     Args:
-        options: the known figures of the quota.
-        clock: clock, the same in all threads.
+        options: the known limits of the quota.
+        clock: the clock, the same in all threads.
         backend: grants tokens in place of the limiter, which then only keeps order and counts requests in flight.
     """
 
@@ -73,13 +73,13 @@ class RateLimitGate:
         self._limiter = Limiter(options)
         self._clock = clock
         self._backend = backend
-        # Together they name its flows uniquely among all clients of the back end.
+        # Together they give flows names that are unique among all clients of the back end.
         self._name, self._numbers = secrets.token_hex(8), itertools.count()
-        self._neighbour = Neighbour("the quota that was passed", clock)
+        self._neighbour = Neighbour("the quota passed to the client", clock)
         self._has_warned = False
         self._process = os.getpid()
-        # A lock for each process, as the parent's may be held for ever in a child. It is reentrant because the garbage
-        # collector may close a coroutine that has a permit at any moment, also during a step, which is then deferred.
+        # One lock per process, because in a forked child the parent's lock may be held for ever. It is reentrant because the
+        # garbage collector may close a coroutine with a permit at any moment, even during a step; its own step is deferred.
         self._locks = {self._process: threading.RLock()}
         self._is_changing = False
         self._deferred: deque[Callable[[Limiter, float], object]] = deque()
@@ -89,7 +89,7 @@ class RateLimitGate:
         return f"<RateLimitGate {self._limiter!r}>"
 
     def waiting(self, concurrencies: AbstractSet[ConcurrencyLimiter]) -> int:
-        """The number of requests waiting for a permit of these concurrency limiters."""
+        """Number of requests waiting for a permit under these concurrency limiters."""
         with self._locked():
             return self._limiter.waiting(concurrencies)
 
@@ -108,10 +108,10 @@ class RateLimitGate:
         Args:
             flow: the flow of the request.
             want: tokens of the whole request.
-            least: tokens of the smallest request that can be cut off it.
-            deadline: clock time from which on a permit is of no use; `None` for none.
-            within: the same, as seconds from now.
-            certain: tokens that the smallest request has at least, however wrong the estimates are.
+            least: tokens of the smallest request that can be cut from it.
+            deadline: clock time after which a permit is useless; `None` for never.
+            within: the deadline, as seconds from now.
+            certain: low estimate of the tokens of the smallest request.
         """
         if within is not None:
             deadline = self._clock.time() + within
@@ -119,7 +119,7 @@ class RateLimitGate:
         if self._backend is None or flow.key is None:
             self.change(lambda limiter, now: self._join(request, limiter, now))
             if request.permit is not None and request.future is not None:
-                # Granted only after the step itself, by one that was deferred or for a closed event loop.
+                # Granted only after this step, by a deferred step or one for a closed event loop.
                 self.change(lambda _, __: self._leave(request))
         return request
 
@@ -128,17 +128,17 @@ class RateLimitGate:
 
         Args:
             request: the request.
-            observer: told if no permit is free at once.
+            observer: notified if no permit is free at once.
 
         Raises:
-            asyncio.CancelledError: the caller was cancelled; it then has no permit.
+            asyncio.CancelledError: the caller was cancelled and has no permit.
             ConfigurationError: the quota back end failed.
-            DeadlineExceededError: there surely is no permit before the deadline.
+            DeadlineExceededError: there is certainly no permit before the deadline.
         """
         try:
             if self._backend is not None and request.flow.key is not None:
                 grant = request.grant = await self._acquire(self._backend, request, request.flow.key)
-                # The request cannot use more than it asked for, and a flow's share counts what was granted.
+                # The request cannot use more than it asked for, and the share of its flow counts the tokens granted.
                 request.want = request.least = min(grant.tokens, request.want)
                 self.change(lambda limiter, now: self._join(request, limiter, now))
             if request.future is not None:
@@ -147,7 +147,7 @@ class RateLimitGate:
                 await request.future
                 self.change(lambda _, __: self._leave(request))
         except BaseException:
-            # Not only cancellation: the garbage collector closes a coroutine whose event loop was closed.
+            # Also when the garbage collector closes a coroutine whose event loop was closed, not only on cancellation.
             self.change(lambda limiter, now: self._withdraw(request, limiter, now))
             if request.grant is not None:
                 self.settle(request.grant, QuotaOutcome("unused", 0))
@@ -161,7 +161,7 @@ class RateLimitGate:
         return request.permit
 
     def shrink(self, permit: Permit, tokens: int) -> None:
-        """Change the tokens of a permit to those of its request."""
+        """Reduce the tokens of a permit to those of its request."""
         self.change(lambda limiter, now: limiter.shrink(permit, tokens, now))
 
     def accepted(self, permit: Permit, billed: int | None) -> None:
@@ -191,10 +191,10 @@ class RateLimitGate:
         self._settle(permit, "unused", 0)
 
     def change(self, step: Callable[[Limiter, float], ResultT]) -> ResultT | None:
-        """Run a step of the limiter, wake those that it grants permits, and update the timers.
+        """Run a step of the limiter, wake the requests that got permits, and update the timers.
 
         Returns:
-            What the step returned; `None` if it is deferred, because it was begun during another.
+            The result of the step; `None` if the step is deferred because another one is running.
         """
         with self._locked():
             if self._is_changing:
@@ -218,14 +218,14 @@ class RateLimitGate:
             return
         try:
             self._backend.settle(grant, outcome)
-        # It is not awaited, so a CancelledError comes from the back end, too.
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the request has its answer, whatever that is
+        # `settle` is not awaited, so even a CancelledError comes from the back end.
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the request already has its outcome
             level = logger.debug if self._has_warned else logger.warning
             self._has_warned = True
-            level("the quota that was passed could not settle a grant: %s: %s", type(error).__name__, error)
+            level("the quota passed to the client could not settle a grant: %s: %s", type(error).__name__, error)
 
     def take(self, grant: QuotaGrant) -> None:
-        """Settle a grant that came after its request had gone."""
+        """Settle a grant whose request is gone."""
         if _is_grant(grant):
             self.settle(grant, QuotaOutcome("unused", 0))
 
@@ -235,12 +235,12 @@ class RateLimitGate:
             return self._limiter.pause_left(key, self._clock.time())
 
     def known_pause(self, key: Key | None) -> KnownPause:
-        """The pause of requests with this key after a rejection, perhaps a past one."""
+        """The last pause of requests with this key after a rejection, which may be over."""
         with self._locked():
             return self._limiter.known_pause(key, self._clock.time())
 
     def too_late(self, key: Key | None, certain: int, deadline: float | None) -> DeadlineExceededError | None:
-        """The error of a request of at least so many tokens that surely gets no permit before its deadline, if it is one."""
+        """The error of a request of at least `certain` tokens if it certainly gets no permit before its deadline."""
         if deadline is None:
             return None
         now = self._clock.time()
@@ -249,17 +249,17 @@ class RateLimitGate:
         return pause.error(now) if pause.until > now and pause.until >= deadline else None
 
     def wait_left(self, key: Key | None) -> float:
-        """Seconds until a request with this key may be sent at the earliest, by pauses and request limits."""
+        """Seconds until pauses and request limits allow a request with this key."""
         with self._locked():
             return self._limiter.wait_left(key, self._clock.time())
 
     def last_acceptance(self, key: Key | None) -> float | None:
-        """Clock time of the last acceptance of a request with this key; `None` if there was none."""
+        """Clock time when the service last accepted a request with this key; `None` if it never did."""
         with self._locked():
             return self._limiter.last_acceptance(key)
 
     def known_limit(self, key: Key | None) -> int | None:
-        """Tokens per window that were given or named for a key; `None` if neither."""
+        """Given or named limit of a key, in tokens per window; `None` if there is none."""
         if key is None or self._backend is not None:
             return None
         with self._locked():
@@ -273,7 +273,7 @@ class RateLimitGate:
 
     async def _acquire(self, backend: QuotaBackend, request: PermitRequest, key: Key) -> QuotaGrant:
         flow, want = request.flow, request.want
-        # Not its id, which another flow may get once this one is gone.
+        # Not `id(flow)`, which another flow may get once this one is gone.
         flow.name = flow.name or f"{self._name}-{next(self._numbers)}"
         within = None if math.isinf(request.deadline) else max(0.0, request.deadline - self._clock.time())
         demand = QuotaDemand(*key, want, min(request.least, want), flow.priority, flow.name, within)
@@ -287,12 +287,12 @@ class RateLimitGate:
             if within is not None and isinstance(error, DeadlineExceededError):
                 request.pause = KnownPause(max(request.deadline, self._clock.time() + (error.retry_after or 0.0)))
                 raise
-            raise ConfigurationError(f"the quota that was passed failed: {type(error).__name__}: {error}") from error
+            raise ConfigurationError(f"the quota passed to the client failed: {type(error).__name__}: {error}") from error
         if not _is_grant(grant):
             got = f"tokens={short(grant.tokens)}" if isinstance(grant, QuotaGrant) else f"a {type(grant).__name__}"
             raise ConfigurationError(
                 f"acquire must return a QuotaGrant whose tokens are an integer ≥ 1, got {got}: "
-                "let the quota that was passed wait until it can return one"
+                "let the quota passed to the client wait until it can return one"
             )
         return grant
 
@@ -329,7 +329,7 @@ class RateLimitGate:
             limiter.give_back(request.permit, now)
 
     def _look_after(self, now: float) -> None:
-        """After a step: drop closed event loops, wake those granted a permit, and set the timers."""
+        """After a step, drop closed event loops, wake requests that got a permit, and set the timers."""
         granted = self._limiter.granted
         if self._loops:
             for loop in [loop for loop in self._loops if loop.is_closed()]:
@@ -352,7 +352,7 @@ class RateLimitGate:
                 if not waits.requests:
                     del self._loops[loop]
             elif due < waits.due and not waits.is_notified:
-                # From its own thread. If it was closed meanwhile, it is dropped with the next step.
+                # The loop sets its timer in its own thread. If it was closed meanwhile, the next step drops it.
                 with contextlib.suppress(RuntimeError):
                     loop.call_soon_threadsafe(self._recheck_timer, loop)
                     waits.is_notified = True
@@ -424,7 +424,7 @@ def _wake(future: asyncio.Future[None], here: asyncio.AbstractEventLoop | None) 
     if loop is here:
         _resolve(future)
     else:
-        # It may have been closed; then there is nobody to wake.
+        # The loop may have been closed; then there is nothing to wake.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(_resolve, future)
 

@@ -1,4 +1,4 @@
-"""What is known for certain of how long nothing can be sent."""
+"""How long certainly no request can be sent."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pinecone_embed_async._errors import DeadlineExceededError, RateLimitError
 
 
 class KnownPause(msgspec.Struct, frozen=True):
-    """Until when a request surely gets no permit, whatever happens before.
+    """A time before which a request certainly gets no permit.
 
     Attributes:
-        until: time; in the past if nothing is known to be in the way.
-        rejection: message of the rejection that began it; empty if there was none, or it had no text.
+        until: the time; in the past if nothing is known to prevent a request.
+        rejection: message of the rejection that started the pause; empty if there was none, or it had no text.
     """
 
     until: float
@@ -23,10 +23,10 @@ class KnownPause(msgspec.Struct, frozen=True):
 
         Args:
             now: the time.
-            message: what happened, if it is not the pause.
+            message: what happened; defaults to a message about the pause.
         """
         left = self.until - now
-        known = message or f"nothing can be sent for {left:.1f} s, and the deadline of the call is earlier"
+        known = message or f"no request can be sent for {left:.1f} s, and the deadline of the call is earlier"
         error = DeadlineExceededError(known, retry_after=left if left > 0 else None)
         if left > 0 and self.rejection:
             error.__cause__ = RateLimitError(self.rejection, status=429, retry_after=left)

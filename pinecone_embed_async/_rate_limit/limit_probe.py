@@ -1,21 +1,21 @@
-"""Probing of whether a named limit still holds."""
+"""Probing: tests now and then whether a named limit still holds."""
 
 from __future__ import annotations
 
 import math
 
 PROBE_WINDOWS = 4
-"""Windows after which one request probes whether a named limit still holds; doubled each time."""
+"""Windows after which one request probes whether a named limit still holds; the interval doubles each time."""
 
 EAGER_PROBES = 8
-"""Number of probes, one after each window, if a higher limit held before."""
+"""Number of probes, one per window, if a higher limit held before."""
 
 DOUBT = 1 / 120
-"""Fraction of a window after which to probe again if the last probe was inconclusive."""
+"""Fraction of a window to wait for another probe if the last one was inconclusive."""
 
 
 class LimitProbe:
-    """The times at which one request may exceed a limit named by a rejection.
+    """Decides when one request may exceed a limit that a rejection named.
 
     Args:
         length: length of a window in seconds.
@@ -46,7 +46,7 @@ class LimitProbe:
         if is_lower:
             self._eager, self._every = EAGER_PROBES, self._length
         elif math.isinf(self._at) and self._every:
-            # The last probe succeeded only because the window had turned.
+            # The last probe succeeded only because a new window had begun.
             self._every *= 2
         else:
             self._every = PROBE_WINDOWS * self._length
@@ -65,7 +65,7 @@ class LimitProbe:
         self._at = math.inf
 
     def disable(self) -> None:
-        """Record that a given limit is no higher than the named one, so that probing would gain nothing."""
+        """Stop probing, because the given limit is no higher than the named one."""
         self._at = math.inf
 
     def inconclusive(self, now: float) -> None:

@@ -1,4 +1,4 @@
-"""The limiter: who may send now, and how much. Combines budgets, learned limits, order and requests in flight."""
+"""The limiter, which decides what may be sent when; combines budgets, learned limits, order and requests in flight."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
 
 GRACE = 0.01
-"""Seconds to wait for the next request of a flow that has just had a permit. Planning and encoding one takes less."""
+"""Seconds to wait for the next request of a flow that has just had a permit; planning and encoding one takes less."""
 
 
 class Limiter:
-    """Grants permits. Plain synchronous code with the time passed in; calls from several threads must be locked.
+    """Grants permits. Plain synchronous code that gets the time passed in; it is not thread-safe.
 
     A permit needs a free place in the client's concurrency limiter, a request under the project's limits, and tokens under
-    the limit of the model and input type. A request waiting for tokens is not overtaken by others that need the same ones,
-    so a large request is never starved.
+    the limit of the model and input type. Requests that need the same tokens do not overtake each other, so a large request
+    never starves.
 
     Args:
-        options: the known figures of the quota.
+        options: the known limits of the quota.
 
     Attributes:
-        granted: requests that have been granted their permits, or were dismissed, until whoever wakes them takes them out.
-        next_at: when a permit may next be granted if nothing happens before; infinite if that takes responses.
+        granted: requests that got their permits or were dismissed, until the gate takes them out to wake them.
+        next_at: when the next permit may be granted if nothing happens before; infinite if only a response can free one.
     """
 
     def __init__(self, options: LimiterOptions) -> None:
@@ -51,9 +51,9 @@ class Limiter:
         self._minute = RequestLimit(options.window, options.requests_per_minute)
         # Permits that have not ended.
         self._open: set[Permit] = set()
-        # Of each model and input type, the latest last.
+        # When a request was last accepted, by model and input type, the latest last.
         self._accepted_at: OrderedDict[Key, float] = OrderedDict()
-        # As of the last look at the queue: what blocked requests need, and keys that there are too few tokens of.
+        # As of the last pass over the queue: what blocked requests need, and the keys that lack tokens.
         self._blocked: set[tuple[Key, Priority]] = set()
         self._short: set[Key] = set()
         self.granted: list[PermitRequest] = []
@@ -64,11 +64,11 @@ class Limiter:
         return f"<Limiter {len(self._queue)} waiting{'; ' if limits else ''}{limits}>"
 
     def waiting(self, concurrencies: AbstractSet[ConcurrencyLimiter]) -> int:
-        """The number of requests waiting for a permit of these concurrency limiters."""
+        """Number of requests waiting for a permit under these concurrency limiters."""
         return sum(request.flow.concurrency in concurrencies for request in self._queue)
 
     def enqueue(self, request: PermitRequest, now: float) -> None:
-        """Queue a request; its permit may be granted at once. It is dismissed if it surely comes too late."""
+        """Queue a request. It may get its permit at once, or be dismissed if that certainly comes too late."""
         flow, key = request.flow, request.key
         request.pause = self._pause_of(request, now)
         if request.pause is not None:
@@ -92,7 +92,7 @@ class Limiter:
         self.dispatch(now)
 
     def dispatch(self, now: float) -> None:
-        """Grant the permits that can be granted."""
+        """Grant all permits that can be granted now."""
         self.next_at = math.inf
         if not self._queue and not self._short:
             return
@@ -105,11 +105,11 @@ class Limiter:
             self.tokens(key).waits(now, is_waiting=key in self._short)
 
     def hold(self, until: float) -> None:
-        """Grant nothing before a time."""
+        """Grant no permit before `until`."""
         self._second.paused_until = max(self._second.paused_until, until)
 
     def forget_requests(self, now: float) -> None:
-        """Forget waiting requests and those in flight; the latter stay counted, and their ends are ignored."""
+        """Forget all requests, waiting or in flight; those in flight stay counted, and their ends are ignored."""
         for request in [*self._queue]:
             self._remove(request)
         for permit in [*self._open]:
@@ -117,7 +117,7 @@ class Limiter:
         self.granted.clear()
 
     def shrink(self, permit: Permit, tokens: int, now: float) -> None:
-        """Change the tokens of a permit to those of its request."""
+        """Reduce the tokens of a permit to those of its request."""
         if permit not in self._open:
             return
         if permit.key is not None:
@@ -142,16 +142,16 @@ class Limiter:
 
         Args:
             permit: its permit.
-            billed: tokens; `None` if the response did not say.
+            billed: tokens billed; `None` if the response did not report them.
             now: the time.
 
         Returns:
-            Tokens of the first limit found by trial, once; `None` if there is no news.
+            Tokens per window of the first limit found by trial, reported once; otherwise `None`.
         """
         if not self._close(permit):
             return None
         tokens = permit.tokens if billed is None else billed
-        # Shares go by billed tokens, as some estimates are further off than others.
+        # Shares go by billed tokens, because estimates differ in accuracy.
         permit.flow.had += tokens - permit.tokens
         permit.flow.concurrency.succeeded()
         self._count_request(now)
@@ -169,7 +169,7 @@ class Limiter:
         return found
 
     def failed(self, permit: Permit, now: float, *, is_overload: bool) -> None:
-        """Record that a request failed for another reason than a limit; the service may have counted it.
+        """Record that a request failed for a reason other than a limit; the service may have counted it.
 
         Args:
             permit: its permit.
@@ -188,17 +188,17 @@ class Limiter:
     def rejected(
         self, permit: Permit, named: NamedLimit | None, backoff: Backoff, now: float, message: str = ""
     ) -> float | None:
-        """Record that the service rejected a request because of a limit, and so did not count it.
+        """Record that the service rejected a request because of a limit, and therefore did not count it.
 
         Args:
             permit: its permit.
             named: the limit named in the rejection.
-            backoff: how long to pause by the number of bursts of rejections without an acceptance.
+            backoff: length of the pause, from the number of consecutive bursts of rejections without an acceptance.
             now: the time.
-            message: the rejection's message, for the errors of those that do not wait for the end of the pause.
+            message: message of the rejection, for the errors of calls that cannot wait for the end of the pause.
 
         Returns:
-            Seconds of the pause that this rejection starts; `None` if it starts none or one is in progress.
+            Seconds of the pause that this rejection starts; `None` if it starts none, or a pause is in progress.
         """
         if not self._close(permit):
             return None
@@ -233,12 +233,12 @@ class Limiter:
         return max(0.0, self.known_pause(key, now).until - now)
 
     def known_pause(self, key: Key | None, now: float, certain: int = 0) -> KnownPause:
-        """The pause of requests with this key after a rejection; with `certain` also until given limits have room.
+        """The last pause of requests with this key after a rejection; with `certain`, also until given limits have room.
 
         Args:
             key: model and input type.
             now: the time.
-            certain: tokens that the request has at least; 0 for pauses alone.
+            certain: low estimate of the request's tokens; 0 to consider only pauses.
         """
         budget = None if key is None else self._budgets.get(key)
         pauses = [(limit.paused_until, limit.rejection) for limit in (self._second, self._minute)]
@@ -248,7 +248,7 @@ class Limiter:
         if certain > 0:
             full = max(self._second.full_until(now), self._minute.full_until(now))
             given = None if key is None else self._options.tokens(key)
-            # A request may exceed a lower limit that a rejection named, to probe it, and with that the given one.
+            # If a rejection named a lower limit, a request may exceed that limit as a probe, and the given limit with it.
             if budget is not None and given is not None and budget.limit.known >= given:
                 full = max(full, budget.limit.window.full_until(certain, given, now))
             if full > until:
@@ -256,13 +256,13 @@ class Limiter:
         return KnownPause(until, rejection)
 
     def wait_left(self, key: Key | None, now: float) -> float:
-        """Seconds until the next request with this key may be sent at the earliest, by pauses and request limits."""
+        """Seconds until pauses and request limits allow the next request with this key."""
         pause, requests_at = self.pause_left(key, now), self._requests_free_at(now)
-        # Infinite if it takes responses, whose time is unknown.
+        # Infinite if only a response can free a request, because its time is unknown.
         return pause if math.isinf(requests_at) else max(pause, requests_at - now)
 
     def last_acceptance(self, key: Key | None) -> float | None:
-        """When the service last accepted a request with this key; `None` if it has not."""
+        """When the service last accepted a request with this key; `None` if it never did."""
         return None if key is None else self._accepted_at.get(key)
 
     def tokens(self, key: Key) -> TokenLimit:
@@ -270,7 +270,7 @@ class Limiter:
         return self._budgets[key].limit
 
     def known_tokens(self, key: Key) -> float:
-        """Tokens per window that were given or named; infinite if neither."""
+        """Given or named limit in tokens per window; infinite if there is none."""
         budget = self._budgets.get(key)
         return (self._options.tokens(key) or math.inf) if budget is None else budget.limit.known
 
@@ -282,14 +282,14 @@ class Limiter:
         return max(self._second.free_at(now), self._minute.free_at(now))
 
     def _may_pass_by(self, request: PermitRequest, now: float) -> bool:
-        """Whether a request may be sent at once, as nothing waits and it takes nothing that others may need."""
+        """Whether a request may be sent at once, because nothing waits and it takes no tokens that others may need."""
         flow, key = request.flow, request.key
         if not flow.concurrency.has_room(flow.priority, now) or self._requests_free_at(now) > now:
             return False
         return key is None or self.tokens(key).has_plenty(request.want, now)
 
     def _grant_next(self, now: float) -> bool:
-        """Grant the first permit that can be granted; returns whether there was one."""
+        """Grant the first permit that can be granted; return whether there was one."""
         self._blocked.clear()
         self._short.clear()
         self.next_at = math.inf
@@ -303,11 +303,11 @@ class Limiter:
                 self._grant(head.request, room, now)
                 self._queue.serve(heads, place, room, now)
                 return True
-        # Not `any`: of all of them.
+        # Not `any`, which would stop at the first.
         return True in [self._dismiss_if_late(head.request, now) for head in heads]
 
     def _room(self, head: Head, requests_at: float, now: float) -> int | None:
-        """The tokens that the request next in line may have; `None` if it has to wait."""
+        """The tokens that the next request in line may have; `None` if it has to wait."""
         request = head.request
         flow, key, priority = request.flow, request.key, request.flow.priority
         if not flow.concurrency.has_room(priority, now):
@@ -316,7 +316,7 @@ class Limiter:
             self.next_at = min(self.next_at, requests_at)
             return None
         if key is None:
-            # It needs no tokens.
+            # The request needs no tokens.
             return request.want
         if (key, priority) in self._blocked:
             return None
@@ -332,19 +332,19 @@ class Limiter:
             self._short.add(key)
             self._blocked.add((key, "bulk"))
             if forecast is None:
-                # Later requests that need the same must not overtake it.
+                # Later requests that need the same tokens must not overtake it.
                 self._blocked.add((key, "interactive"))
             else:
-                # After a window without interactive requests nothing is expected any more.
+                # After a window without interactive requests, no more are expected.
                 at = min(at, max(forecast.over_at, budget.limit.room(request.want, request.least, now)[1]))
         self.next_at = min(self.next_at, at)
         return None
 
     def _grace_ends(self, flow: Flow, budget: Budget, room: int, now: float) -> float:
-        """Until when a request that has room waits for a flow that has had less and whose next request is about to come.
+        """Until when a request with room waits for a flow that has received less and whose next request is about to come.
 
-        Each flow has one request waiting at a time. Without the grace period, two flows would alternate whatever the sizes
-        of their requests, whenever tokens for several requests come free at once.
+        Each flow has only one request waiting at a time. Without the grace period, two flows would alternate regardless of
+        the sizes of their requests, whenever tokens for several requests come free at once.
         """
         if budget.limit.window.used(now) + room <= (1 - PLENTY) * budget.limit.limit:
             return now
@@ -352,10 +352,10 @@ class Limiter:
         return max([now, *(end for end, other in recent if other.in_flight and self._queue.is_behind(other, flow))])
 
     def _forecast(self, head: Head, budget: Budget, now: float) -> Forecast | None:
-        """The forecast of interactive calls that a request must leave tokens free for; `None` if there is none.
+        """The forecast of interactive demand for which a request must leave tokens free; `None` if there is none.
 
-        Where these ask for more than their share, or the smallest part of the request would hardly ever fit beside them,
-        aged bulk work is served at their expense.
+        If interactive calls ask for more than their share, or if the smallest part of the request would hardly ever fit
+        beside them, aged bulk work is served at their expense.
         """
         request, limit = head.request, budget.limit.known
         if request.flow.priority == "interactive" or math.isinf(limit) or budget.limit.is_found:
@@ -384,14 +384,14 @@ class Limiter:
         self.granted.append(request)
 
     def _pause_of(self, request: PermitRequest, now: float) -> KnownPause | None:
-        """The pause in which the deadline of a request comes; `None` if it may get a permit in time."""
+        """The pause that lasts beyond the deadline of a request; `None` if the request may get a permit in time."""
         if math.isinf(request.deadline):
             return None
         pause = self.known_pause(request.key, now, max(1, request.certain))
         return pause if pause.until > now and pause.until >= request.deadline else None
 
     def _dismiss_if_late(self, request: PermitRequest, now: float) -> bool:
-        """Remove a request that surely gets no permit before its deadline; returns whether it is one."""
+        """Remove a request if it certainly gets no permit before its deadline; return whether it was removed."""
         request.pause = self._pause_of(request, now)
         if request.pause is None:
             return False
@@ -400,7 +400,7 @@ class Limiter:
         return True
 
     def _remove(self, request: PermitRequest) -> None:
-        """Remove a request from the queue if it waits there."""
+        """Remove a request from the queue if it is waiting."""
         if self._queue.remove(request) and request.key is not None:
             budget = self._budgets[request.key]
             budget.waiting -= 1
@@ -408,7 +408,7 @@ class Limiter:
                 budget.demand.withdrawn(request.want)
 
     def _close(self, permit: Permit) -> bool:
-        """Remove a permit from the open ones; returns whether it was one."""
+        """Remove a permit from the open ones; return whether it was open."""
         if permit not in self._open:
             return False
         self._open.remove(permit)
@@ -417,6 +417,6 @@ class Limiter:
         return True
 
     def _count_request(self, now: float) -> None:
-        """Count an ended request for as long as the service may count it."""
+        """Keep counting an ended request as long as the service may count it."""
         for limit in (self._second, self._minute):
             limit.window.settle(1, 1, now)

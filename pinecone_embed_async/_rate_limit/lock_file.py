@@ -1,4 +1,4 @@
-"""A file beside the quota's: whose turn it is, who is alive, which boot, and how many steps there are."""
+"""The lock file beside a quota's file: turns, live members, the boot, and the number of steps."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HEADER = struct.Struct("<4s36sQ")
-"""A mark, the boot's id, and the number of the last step."""
+"""The header: a magic number, the boot's id, and the number of the last step."""
 
 MARK = b"PEQ\x01"
 
 _MEMBERS, _TICKETS = 2**32, 2**62
-"""Where the bytes of members and of tickets begin. Locks need no content under them; byte 0 is locked to open the file."""
+"""Offsets of the bytes that stand for members and for tickets. A byte can be locked without existing; byte 0 is locked to
+open the quota's file."""
 
 TICKET_SECONDS = 1.0
-"""A ticket that is older stands in nobody's way any more: its process was stopped while it waited, or has the file's own
-lock, which is then what decides."""
+"""Age after which a ticket is ignored: its process was stopped while it waited, or holds SQLite's lock on the file, which
+then keeps the others out."""
 
 _TICKET_LASTS = int(TICKET_SECONDS * 1e9)
 
 POLL_SECONDS = 0.0005
-"""How often to look whether it is one's turn: a step takes about as long."""
+"""How often a process checks whether it has its turn; a step takes about as long."""
 
 _IS_DARWIN = sys.platform == "darwin"
 _FLOCK = struct.Struct("qqihh" if _IS_DARWIN else "hhqqi4x")
@@ -45,19 +46,19 @@ _HAS_LOCKS = hasattr(fcntl, "F_OFD_SETLK")
 
 
 class LockFile:
-    """A file whose bytes are locked, by open file description: the system releases the locks of a killed process.
+    """A file with byte locks of the open file description, which the system releases when a process is killed.
 
     Args:
-        path: path of the file; it is made if it is missing.
+        path: path of the file, which is created if it is missing.
 
     Raises:
-        ConfigurationError: it is a link, no regular file, another program's, or the system lacks such locks.
-        OSError: it cannot be opened.
+        ConfigurationError: the file is a link, not a regular file, or another program's; or the system has no such locks.
+        OSError: the file cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
         if not _HAS_LOCKS:
-            raise ConfigurationError("SqliteQuota needs locks of open file descriptions, which Linux and macOS have")
+            raise ConfigurationError("SqliteQuota needs locks of open file descriptions, which only Linux and macOS have")
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -83,14 +84,14 @@ class LockFile:
             self.close()
 
     def close(self) -> None:
-        """Close the file, which releases its locks unless it is a forked child that closes it."""
+        """Close the file, which releases its locks, except in a forked child."""
         if self._is_open:
             self._is_open = False
             os.close(self._file)
 
     @property
     def is_in_place(self) -> bool:
-        """Whether it is still the file of its path."""
+        """Whether the path still leads to this file."""
         with contextlib.suppress(FileNotFoundError):
             found = self._path.stat()
             return (found.st_dev, found.st_ino) == self._identity
@@ -106,12 +107,12 @@ class LockFile:
         return bytes(boot).rstrip(b"\0").decode(errors="replace")
 
     def begin(self, boot: str) -> None:
-        """Make it the file of a boot."""
+        """Mark the file as belonging to a boot."""
         os.pwrite(self._file, HEADER.pack(MARK, boot.encode()[:36], 0), 0)
 
     @property
     def steps(self) -> int:
-        """The number of the last step: a hint, as a process may be killed between a step and this."""
+        """The number of the last step. Only a hint, because a process may be killed before it updates the number."""
         (number,) = struct.unpack("<Q", os.pread(self._file, 8, HEADER.size - 8))
         return int(number)
 
@@ -140,10 +141,10 @@ class LockFile:
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
-        """Wait until all who came before have had their turn.
+        """Wait until all earlier processes have had their turn.
 
-        A ticket is a locked byte whose position is the time: its owner has its turn once no byte before it is locked. This
-        is an order, not exclusion: of two processes that come within microseconds both may go on, to SQLite's own lock.
+        A ticket is a locked byte whose position is the time. Its owner has its turn once no byte before it is locked. This
+        gives an order but does not exclude: two processes that come within microseconds may both go on to SQLite's lock.
         """
         ticket = _TICKETS + time.monotonic_ns()
         while not self._lock(ticket):
@@ -156,16 +157,16 @@ class LockFile:
             self._unlock(ticket)
 
     def enter(self, member: int) -> bool:
-        """Mark a member as alive for as long as this file is open here; returns whether there was none of that number."""
+        """Mark a member as alive while this file is open; return whether its number was free."""
         return self._lock(_MEMBERS + member)
 
     def is_alive(self, member: int) -> bool:
-        """Whether a member is alive, other than the one here."""
+        """Whether another member is alive."""
         return self._is_locked(_MEMBERS + member, _MEMBERS + member + 1)
 
     @property
     def has_members(self) -> bool:
-        """Whether any member is alive, other than the one here."""
+        """Whether any other member is alive."""
         return self._is_locked(_MEMBERS, _TICKETS)
 
     def _lock(self, at: int) -> bool:
@@ -179,13 +180,13 @@ class LockFile:
         fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, _flock(fcntl.F_UNLCK, at, 1))
 
     def _is_locked(self, start: int, end: int) -> bool:
-        """Whether another open file locks a byte from `start` to before `end`."""
+        """Whether another open file description locks a byte from `start` to before `end`."""
         found = _FLOCK.unpack(fcntl.fcntl(self._file, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK, start, end - start)))
         return bool(found[3 if _IS_DARWIN else 0] != fcntl.F_UNLCK)
 
 
 def boot_id() -> str:
-    """Identifies the boot of the machine. On macOS, which has no id, its time; elsewhere, where neither is known, `"?"`.
+    """Identifies the current boot of the machine; `"?"` if the system tells none.
 
     Source: random(4) and proc(5) for Linux, sysctl(3) for macOS.
     """
@@ -197,9 +198,9 @@ def boot_id() -> str:
 
 
 def boot_time() -> float:
-    """Seconds since the machine was started, the same in all processes; those in which it slept count.
+    """Seconds since the machine was booted, including sleep; the same in all processes.
 
-    Where the system has no such clock (`CLOCK_BOOTTIME`), that of `time.monotonic`.
+    `time.monotonic` if the system has no such clock (`CLOCK_BOOTTIME`).
     """
     return time.clock_gettime(_CLOCK)
 
@@ -210,7 +211,7 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 def _darwin_boot_time() -> str:
     import subprocess  # noqa: PLC0415 - only for macOS, and only once
 
-    # Its seconds alone: the rest changes as the clock is corrected.
+    # Not the boot's time, which changes when the clock is corrected.
     found = subprocess.run(["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, text=True, check=False)
     return found.stdout.strip() or "?"
 
@@ -222,8 +223,8 @@ def _flock(kind: int, start: int, length: int) -> bytes:
 
 @functools.cache
 def _to_close_in_children() -> weakref.WeakSet[LockFile]:
-    """The lock files of this process: a forked child closes them, or it would keep their locks when its parent dies."""
-    # One set for all, as what is registered for a fork cannot be taken back.
+    """The lock files of this process. A forked child closes them, or it would hold their locks after its parent has died."""
+    # One set for all files, because a function registered for forks cannot be unregistered.
     files: weakref.WeakSet[LockFile] = weakref.WeakSet()
 
     def close() -> None:

@@ -1,4 +1,4 @@
-"""Permits, the requests for them, and the flows that these wait in."""
+"""Permits, the requests for them, and the flows in which requests wait."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 
 class Flow:
-    """Requests of one call or stream: first come, first served, with shares even to those of other flows.
+    """The requests of one call or stream, served first come, first served; flows share evenly.
 
     Args:
         concurrency: the concurrency limiter of its client and event loop.
-        key: the model and input type its tokens count for; `None` if its requests cost none.
+        key: the model and input type that its tokens count for; `None` if its requests cost no tokens.
         priority: interactive work goes before bulk work.
 
     Attributes:
-        group: flows of a group wait for the same things: if one of them has to wait, so do the others.
-        waiting: its requests, in order; a dictionary, as it removes one in the middle as fast as the first.
-        had: what it has had: on the scale of its group while listed there, otherwise on the common scale.
-        shifted: the shift of its group when it was last listed there.
-        entry: its place among the flows of its group; `None` while it is not listed there.
-        in_flight: permits that have not ended: while there are some, it counts as present even if nothing waits.
-        name: its name for a quota back end, once it was asked.
+        group: the group of flows that wait for the same resources: if one of them has to wait, so do the others.
+        waiting: the waiting requests, in order; a dictionary, because it can remove any request in constant time.
+        had: service received: on the scale of its group while listed there, otherwise on the common scale.
+        shifted: shift of its group when it was last listed there.
+        entry: its entry among the flows of its group; `None` while it is not listed.
+        in_flight: number of permits that have not ended; with any, the flow counts as present even if nothing waits.
+        name: its name for a quota back end; empty until the first request to it.
     """
 
     __slots__ = ("concurrency", "entry", "group", "had", "in_flight", "key", "name", "priority", "shifted", "waiting")
@@ -59,14 +59,14 @@ class PermitRequest(msgspec.Struct, eq=False):
     Attributes:
         flow: the flow it belongs to.
         want: estimated tokens of the whole request.
-        least: tokens of the smallest request that can be cut off it.
-        gate: the gate that it waits at.
-        deadline: time from which on a permit is of no use.
-        certain: tokens that the smallest request has at least, however wrong the estimates are.
-        grant: the quota back end's grant; its tokens then count there.
-        future: resolved once it has its permit, or is dismissed; `None` if nobody waits for that.
-        permit: its permit; `None` before.
-        pause: why it was dismissed: it surely gets no permit before its deadline; `None` if it was not.
+        least: tokens of the smallest request that can be cut from it.
+        gate: the gate at which it waits.
+        deadline: time after which a permit is useless.
+        certain: low estimate of the tokens of the smallest request.
+        grant: grant of the quota back end, where its tokens then count.
+        future: resolved once it has its permit or is dismissed; `None` if nothing waits for that.
+        permit: its permit; `None` before it is granted.
+        pause: the pause for which it was dismissed, because it certainly gets no permit before its deadline; else `None`.
     """
 
     flow: Flow
@@ -82,21 +82,21 @@ class PermitRequest(msgspec.Struct, eq=False):
 
     @property
     def key(self) -> Key | None:
-        """The model and input type its tokens count for in this process."""
+        """The model and input type that its tokens count for in this process."""
         return self.flow.key if self.grant is None else None
 
 
 class Permit(msgspec.Struct, eq=False):
-    """The right to have one request in flight. It is ended exactly once: accepted, rejected, failed or given back.
+    """The right to have one request in flight. It must end exactly once: accepted, rejected, failed or given back.
 
     Attributes:
         flow: the flow it belongs to.
-        key: the model and input type its tokens count for in this process; `None` if none.
-        tokens: maximum for the request; once it is cut, its actual tokens.
+        key: the model and input type that its tokens count for in this process; `None` for none.
+        tokens: maximum number of tokens of the request; the actual number once the request is cut.
         at: time of the grant.
-        is_probe: whether it exceeds a named limit, to probe whether that still holds.
-        gate: the gate that it came through.
-        grant: the quota back end's grant, until it is settled.
+        is_probe: whether it exceeds a named limit to probe whether that still holds.
+        gate: the gate that granted it.
+        grant: grant of the quota back end; `None` once it is settled.
     """
 
     flow: Flow
@@ -120,7 +120,7 @@ class Permit(msgspec.Struct, eq=False):
         self.gate.accepted(self, billed)
 
     def failed(self, *, is_overload: bool) -> None:
-        """Record that the request failed for another reason than a limit, and whether the service is overloaded."""
+        """Record that the request failed for a reason other than a limit, and whether the service is overloaded."""
         self.gate.failed(self, is_overload=is_overload)
 
     def rejected(self, message: str, backoff: Backoff) -> float | None:
@@ -128,10 +128,10 @@ class Permit(msgspec.Struct, eq=False):
 
         Args:
             message: message of the rejection, which may name the limit.
-            backoff: how long to pause by the number of bursts of rejections without an acceptance.
+            backoff: length of the pause, from the number of consecutive bursts of rejections without an acceptance.
 
         Returns:
-            Seconds of the pause that this rejection starts; `None` if it starts none or one is in progress.
+            Seconds of the pause that this rejection starts; `None` if it starts none, or a pause is in progress.
         """
         return self.gate.rejected(self, message, backoff)
 
@@ -141,7 +141,7 @@ class Permit(msgspec.Struct, eq=False):
 
 
 class PermitGate(Protocol):
-    """Where permits come from and go back to; see `Permit` for each."""
+    """Handles the end of permits; see `Permit` for each method."""
 
     def shrink(self, permit: Permit, tokens: int) -> None: ...
     def accepted(self, permit: Permit, billed: int | None) -> None: ...

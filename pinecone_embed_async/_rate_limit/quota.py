@@ -1,4 +1,4 @@
-"""The quota given by the caller, and the protocol of quota back ends."""
+"""The quota that the caller passes, and the protocol of quota back ends."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """The limits that requests are paced by.
+    """The rate limits to stay under.
 
-    Tokens count separately for each model and input type, requests for all together. Limits that are `None` are learned
-    from the service's rejections.
+    Tokens count separately for each model and input type, requests count for all together. Limits that are `None` are
+    learned from the service's rejections.
 
     ```python
     half_of_a_plan = Quota(500_000, requests_per_second=50, requests_per_minute=1000)
@@ -38,12 +38,12 @@ class Quota:
 
     Attributes:
         tokens_per_minute: tokens per window.
-        requests_per_second: requests per second. Source of the default: limits of the service's documentation (2025-10).
+        requests_per_second: requests per second. Source of the default: the limits in the service's documentation (2025-10).
         requests_per_minute: requests per window. Source: the same.
-        window: length of a window in seconds; a minute at the service, perhaps less at an emulator.
+        window: length of a window in seconds: 60 at the service, possibly less at an emulator.
 
     Raises:
-        ConfigurationError: a limit is not an integer from 1, or the window is not positive.
+        ConfigurationError: a limit is not an integer ≥ 1, or `window` is not a number of seconds > 0.
     """
 
     tokens_per_minute: int | None = None
@@ -60,11 +60,11 @@ class Quota:
 
 
 class LimiterOptions(msgspec.Struct, frozen=True):
-    """The known figures of a quota; `None` for those to be learned.
+    """The known limits of a quota; `None` for a limit to be learned.
 
     Attributes:
         tokens: returns the tokens per window of a model and input type.
-        requests_per_second: limit of the project.
+        requests_per_second: requests per second of the project.
         requests_per_minute: requests per window of the project.
         window: length of a window in seconds.
     """
@@ -79,8 +79,8 @@ def limiter_options(quota: object, vector_type: VectorType | None = None) -> Lim
     """The limiter options of a quota.
 
     Args:
-        quota: limits, tokens per minute, the name of a plan, or `None` to learn everything.
-        vector_type: vector type of models that are not known by name.
+        quota: a `Quota`, tokens per minute, the name of a plan, or `None` to learn everything.
+        vector_type: vector type of models that this package does not know.
 
     Raises:
         ConfigurationError: `quota` is none of these.
@@ -120,15 +120,15 @@ class QuotaDemand:
         model: name of the model.
         input_type: `""` if the request carries none.
         tokens: estimated tokens of the whole request.
-        least: tokens of the smallest request that can be cut off it.
+        least: tokens of the smallest request that can be cut from it.
         priority: interactive requests go before bulk ones.
-        flow: requests of one flow are served in their order; flows share evenly.
-        within: seconds after which a grant is of no use; `None` for no end. A back end that knows of a pause which outlasts
-            them may raise a `DeadlineExceededError` with the `retry_after` of that pause.
+        flow: requests of one flow are served in order; flows share evenly.
+        within: seconds after which a grant is useless; `None` for never. A back end that knows of a longer pause may raise a
+            `DeadlineExceededError` with the `retry_after` of that pause.
 
     Raises:
-        ConfigurationError: the tokens are not integers from 1, the smallest part is larger than the whole, the priority is
-            unknown, the flow cannot be hashed, or `within` is not a number of seconds from 0.
+        ConfigurationError: `tokens` or `least` is not an integer ≥ 1, `least` is larger than `tokens`, the priority is
+            unknown, the flow is not hashable, or `within` is not a number of seconds ≥ 0.
     """
 
     model: str
@@ -160,8 +160,8 @@ class QuotaGrant:
     """The right to send one request now.
 
     Attributes:
-        tokens: maximum for the request, which is cut to it; at most the tokens asked for.
-        ticket: the back end's own identification of the grant.
+        tokens: maximum number of tokens of the request, which is cut to it; not more than it asked for.
+        ticket: identifies the grant for the back end.
     """
 
     tokens: int
@@ -173,11 +173,11 @@ class QuotaOutcome:
     """The outcome of a request that was granted.
 
     Attributes:
-        kind: `"accepted"` by the service; `"rejected"` because of a limit; `"failed"` for another reason, though perhaps
-            counted; `"unused"` if it was not sent.
-        tokens: tokens billed, or that would have been; 0 if unused.
+        kind: `"accepted"` by the service; `"rejected"` because of a limit; `"failed"` for another reason, in which case the
+            service may have counted the request; `"unused"` if it was not sent.
+        tokens: tokens billed, or, if none were, the tokens of the request; 0 if unused.
         message: message of a rejection, which may name the limit; otherwise empty.
-        retry_after: seconds that a rejection asked to wait; `None` if it did not.
+        retry_after: seconds to wait that a rejection asked for; `None` if it did not.
 
     Raises:
         ConfigurationError: an argument is invalid.
@@ -197,15 +197,15 @@ class QuotaOutcome:
 
 
 class QuotaBackend(Protocol):
-    """A source of grants for one quota: `SharedQuota`, or a service of a cluster."""
+    """A source of grants for one quota: a `SharedQuota`, a `SqliteQuota`, or your own, such as a server in a cluster."""
 
     async def acquire(self, demand: QuotaDemand) -> QuotaGrant:
         """Wait for the right to send a request.
 
         Raises:
-            asyncio.CancelledError: the caller was cancelled; it then has no grant.
-            DeadlineExceededError: there surely is none `within` the time that the demand gives; it need not find out.
+            asyncio.CancelledError: the caller was cancelled and has no grant.
+            DeadlineExceededError: optional: there is certainly no grant `within` the time of the demand.
         """
 
     def settle(self, grant: QuotaGrant, outcome: QuotaOutcome) -> None:
-        """Report the outcome of a request: exactly once for each grant, without waiting, as the call may be cancelled."""
+        """Report the outcome of a request, exactly once per grant. Not a coroutine, because the call may be cancelled."""

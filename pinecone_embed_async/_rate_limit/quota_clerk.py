@@ -1,4 +1,4 @@
-"""Uses the file of a shared quota for one process, in a thread, while event loops wait for the outcome."""
+"""Uses the file of a shared quota on behalf of one process, in a thread, while event loops wait for the outcome."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit.quota_ledger import StepResult
 
 POLL_SECONDS = 0.01
-"""How often a process whose requests wait looks at a number in a file, to see whether others have given it permits."""
+"""How often a process with waiting requests reads the number of steps, to see whether others have granted it permits."""
 
 JITTER_SECONDS = 0.002
-"""Most that a process lets others go first when tokens come free: one of them grants what can be granted, to all."""
+"""Maximum random delay of a process when tokens come free, because a single process grants permits to all."""
 
 LINGER_SECONDS = 1.0
-"""How long the thread waits for more to do before it ends."""
+"""How long the thread waits for more work before it ends."""
 
 GLANCE_SECONDS = 0.05
-"""How often it looks meanwhile whether the interpreter is about to end."""
+"""How often the idle thread checks whether the interpreter is about to end."""
 
 RETRY_SECONDS = 1.0
-"""How long after an error it tries again to write what has ended, if nothing else is to be written."""
+"""How long after an error the thread tries again to write the ends of requests, if there is nothing else to write."""
 
 FLOWS_NUMBERED = 1024
-"""Flows that keep their number, the last used ones."""
+"""Number of recently used flows that keep their number."""
 
 
 class Wait:
-    """Somebody who waits for a permit, or for the statistics.
+    """A caller that waits for a permit or for the statistics.
 
     Attributes:
-        number: the number of the request in this process.
-        ask: what is asked for; `None` for the statistics.
-        deadline: time from which on a permit is of no use, by `boot_time`.
-        future: gets the tokens granted, or the statistics.
+        number: number of the request in this process.
+        ask: the request for a permit; `None` for the statistics.
+        deadline: `boot_time` after which a permit is useless.
+        future: receives the tokens granted, or the statistics.
     """
 
     __slots__ = ("ask", "deadline", "future", "number")
@@ -68,7 +68,7 @@ class Wait:
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     def resolve(self, value: object) -> bool:
-        """Wake whoever waits, from another thread; returns whether the event loop is still there."""
+        """Wake the caller from another thread; return whether its event loop is still open."""
         try:
             self.future.get_loop().call_soon_threadsafe(_set, self.future, value)
         except RuntimeError:
@@ -77,8 +77,8 @@ class Wait:
 
     @property
     def has_failed(self) -> bool:
-        """Whether it ended with an error from the thread, which then expects no end."""
-        # Retrieving the exception also keeps asyncio from warning that nobody did.
+        """Whether it ended with an error from the thread, which then expects no `End`."""
+        # Reading the exception also keeps asyncio from warning that it was never retrieved.
         return self.future.done() and not self.future.cancelled() and self.future.exception() is not None
 
 
@@ -86,10 +86,10 @@ _Item = Wait | End | Literal["close"]
 
 
 class QuotaClerk:
-    """Keeps the books of one process in the file: what its requests ask for, and how they end.
+    """Writes the requests of one process and their ends to the file, and delivers the permits.
 
-    Everything goes through one queue to one thread, which enters what has gathered in one step. While requests wait, it also
-    looks now and then what others have entered. The thread ends when nobody has waited for a while.
+    Everything goes through one queue to one thread, which writes the queued entries in one step. While requests wait, the
+    thread also reads the steps of other processes. It ends when no request has waited for a while.
 
     Args:
         path: path of the file.
@@ -102,12 +102,12 @@ class QuotaClerk:
         self._process = os.getpid()
         self._numbers = itertools.count()
         self._flows: dict[Hashable, int] = {}
-        # Anyone may put, a garbage collection in the middle of another `put` included.
+        # A SimpleQueue, because a garbage collection may call `put` in the middle of another `put`.
         self._posted: queue.SimpleQueue[_Item] = queue.SimpleQueue()
-        # Held for moments only; reentrant for the same reason.
+        # Held only for moments; reentrant for the same reason.
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
-        # What follows is the thread's own.
+        # Only the thread uses the attributes below.
         self._file: QuotaFile | None = None
         self._waits: dict[int, Wait] = {}
         self._looks: list[Wait] = []
@@ -120,14 +120,14 @@ class QuotaClerk:
         return f"<QuotaClerk of {str(self._path)!r}, {len(self._waits)} waiting>"
 
     def __del__(self) -> None:
-        # The thread has ended, as it would hold a reference. Absent if the constructor failed.
+        # The thread has ended, because otherwise it would hold a reference. There is no file if the constructor failed.
         file: QuotaFile | None = getattr(self, "_file", None)
         if file is not None and self.is_own:
             file.close()
 
     @property
     def is_own(self) -> bool:
-        """Whether it was made in this process, not in a parent that was forked."""
+        """Whether it was created in this process, not in a parent that was forked."""
         return self._process == os.getpid()
 
     def ask(self, demand: QuotaDemand) -> Wait:
@@ -153,17 +153,17 @@ class QuotaClerk:
         return self._waiting(Wait(next(self._numbers)))
 
     def end(self, entry: End) -> None:
-        """Enter the end of a request, some time soon. An end in a forked child is not its parent's.
+        """Write the end of a request soon; ignored in a forked child, which does not own its parent's requests.
 
         Raises:
-            ConfigurationError: it cannot be written.
+            ConfigurationError: the entry cannot be written.
         """
         _check_writable("outcome", entry)
         if self.is_own:
             self._post(entry)
 
     def close(self) -> None:
-        """Write everything, leave and close the file; blocks until that is done."""
+        """Write everything, leave and close the file; blocks until done."""
         self._post("close")
         thread = self._thread
         if thread is not None:
@@ -181,7 +181,7 @@ class QuotaClerk:
                 try:
                     self._thread.start()
                 except RuntimeError:
-                    # The interpreter is ending. The lock of this process ends with it, which tells the others.
+                    # The interpreter is ending. The lock of this process ends with it, so the others notice.
                     self._thread = None
 
     # All methods below run in the thread.
@@ -194,7 +194,7 @@ class QuotaClerk:
             try:
                 self._accept(items)
                 self._write()
-            except Exception as error:  # noqa: BLE001 - raised to those who wait
+            except Exception as error:  # noqa: BLE001 - raised in the waiting callers
                 self._fail(error)
             if self._is_closing:
                 self._leave()
@@ -206,7 +206,7 @@ class QuotaClerk:
                     return
 
     def _patience(self) -> float:
-        """Seconds to wait for something to do."""
+        """Seconds to wait for the next item."""
         if not self._waits or self._file is None:
             return GLANCE_SECONDS
         return min(POLL_SECONDS, self._file.seconds_left() + random.random() * JITTER_SECONDS)
@@ -220,7 +220,7 @@ class QuotaClerk:
         return items
 
     def _accept(self, items: list[_Item]) -> None:
-        """Note what was posted; what belongs together is entered together."""
+        """Take over the posted items for the next step."""
         for item in items:
             if item == "close":
                 self._is_closing = True
@@ -257,7 +257,7 @@ class QuotaClerk:
             self._resolve(looks, file.statistics())
 
     def _dismiss_late(self, file: QuotaFile) -> None:
-        """Fail those whose deadline comes before the end of a pause; the file is told with the next step."""
+        """Fail the callers whose deadline comes before the end of a pause; the next step writes their ends."""
         for wait in [wait for wait in self._waits.values() if not math.isinf(wait.deadline)]:
             error = None if wait.ask is None else file.too_late((wait.ask.model, wait.ask.input_type), wait.deadline)
             if error is not None:
@@ -275,24 +275,24 @@ class QuotaClerk:
 
     def _resolve(self, waits: Iterable[Wait], value: object) -> None:
         for wait in waits:
-            # One object would collect everybody's tracebacks.
+            # A copy for each, because a shared exception would collect the tracebacks of all callers.
             own = copy.copy(value) if isinstance(value, Exception) else value
             if not wait.resolve(own):
-                # Its event loop was closed.
+                # The caller's event loop was closed.
                 self._unwritten.append(End(wait.number, "unused"))
 
     def _fail(self, error: Exception) -> None:
-        """Raise an error to all who wait, those that have come meanwhile included; what has ended is written later."""
+        """Raise an error in all waiting callers, including new ones; ends of requests are written later."""
         self._accept(self._take(0))
         waits, self._waits = self._waits, {}
         looks, self._looks = self._looks, []
         ended = [entry for entry in self._unwritten if isinstance(entry, End)]
         unasked = {entry.number for entry in self._unwritten if isinstance(entry, Ask)}
-        # Those that were asked for before are in the file.
+        # Requests whose `Ask` was written earlier are in the file and must end there.
         self._unwritten = [*ended, *(End(number, "unused") for number in waits.keys() - unasked)]
         self._again_at = time.monotonic() + RETRY_SECONDS
         if isinstance(error, ConfigurationError) and self._file is not None:
-            # It is not that file any more; to others this process is dead, and what it held counts.
+            # The file was replaced or is unusable. To other processes this one is dead, and the permits it held count.
             self._file.close()
             self._file = None
         if self._file is None:
@@ -301,7 +301,7 @@ class QuotaClerk:
         if self._unwritten:
             level = logger.debug if self._has_warned else logger.warning
             self._has_warned = True
-            level("the quota %s could not be written, and is tried again: %s: %s", self._path, type(error).__name__, error)
+            level("the quota %s could not be written; trying again later: %s: %s", self._path, type(error).__name__, error)
 
     def _leave(self) -> None:
         self._is_closed, self._is_closing = True, False
@@ -309,8 +309,8 @@ class QuotaClerk:
         if file is not None:
             try:
                 file.leave()
-            except Exception as error:  # noqa: BLE001 - the lock is gone in any case, which tells the others
-                logger.warning("the quota %s could not be left in order: %s: %s", self._path, type(error).__name__, error)
+            except Exception as error:  # noqa: BLE001 - the lock is released in any case, so the others notice
+                logger.warning("the quota %s could not be closed properly: %s: %s", self._path, type(error).__name__, error)
                 file.close()
         self._refuse()
 
@@ -318,16 +318,16 @@ class QuotaClerk:
         waits = [*self._waits.values(), *self._looks]
         self._waits, self._looks = {}, []
         self._resolve(waits, ClosedError("the quota was closed"))
-        # What ends after that was counted when it was left.
+        # Requests that end later were already counted when the file was left.
         self._unwritten = []
 
 
 def _check_writable(name: str, entry: Entry) -> None:
-    """Reject what cannot be written, which would keep everything else of the process from being written."""
+    """Reject an entry that cannot be written, because it would block all other entries of the process."""
     try:
         msgspec.msgpack.encode(entry)
     except (UnicodeEncodeError, OverflowError) as error:
-        raise ConfigurationError(f"{name} must have texts that are Unicode and numbers below 2**64: {error}") from None
+        raise ConfigurationError(f"{name} must have only valid Unicode texts and numbers below 2**64: {error}") from None
 
 
 def _set(future: asyncio.Future[Any], value: object) -> None:

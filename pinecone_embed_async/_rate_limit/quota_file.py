@@ -1,4 +1,4 @@
-"""The file of a quota that several processes share: the steps of its ledger, in an SQLite database."""
+"""The file of a quota that several processes share: an SQLite database with the steps of its ledger."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ APPLICATION_ID = int.from_bytes(b"PEQ\x01", "big")
 SCHEMA_VERSION = 1
 
 LOCK_SECONDS = 5.0
-"""How long to wait for the lock of another process before that is an error: a step takes about a millisecond."""
+"""Maximum wait for the lock of another process; a step takes about a millisecond."""
 
 STEPS_KEPT = 256
-"""Steps after which the whole state is stored, and as many again that are kept for processes that have fallen behind: a
-process that comes has at most twice as many to apply, about ten milliseconds."""
+"""Number of steps after which the whole state is stored, and number of older steps kept for processes that have fallen
+behind. So a new process applies at most twice as many steps, which takes about ten milliseconds."""
 
 CHECK_SECONDS = 0.1
-"""How often to look for processes that have died, and for the file's removal."""
+"""How often to check for dead processes and for the removal of the file."""
 
 _CREATE = (
     """
@@ -59,26 +59,26 @@ _ENCODER = msgspec.msgpack.Encoder()
 
 _BUSY = 5
 _CORRUPTED = (11, 26)
-"""Primary codes: another process has a lock; the file is malformed, or no database. Source: "Result and Error Codes" in
-SQLite's documentation."""
+"""SQLite's primary result codes for a lock of another process (`_BUSY`) and for a malformed file or one that is not a
+database (`_CORRUPTED`). Source: "Result and Error Codes" in SQLite's documentation."""
 
 
 class QuotaFile:
-    """A member's access to the file, and its own copy of the ledger. Used in one thread at a time; its methods block.
+    """A member's access to the file, with its own copy of the ledger. Use it in one thread at a time; its methods block.
 
-    Each step is one transaction: read the steps of others, apply them, apply one's own, write it. A process that is killed
-    leaves a whole step or none. What a step led to is stored with it and compared when others apply it.
+    Each step is one transaction: read the steps of other members, apply them, apply the own step, write it. A process that
+    is killed leaves a whole step or none. The result of a step is stored with it, and compared when others apply it.
 
-    Nothing is synced to the disk: after a crash of the machine the file is void anyway.
+    Nothing is synced to the disk, because after a crash of the machine the file is void anyway.
 
     Args:
-        path: path of the file; the locks are in another beside it, with `-lock` appended.
-        quota: the quota that it must hold, or gets.
+        path: path of the file; its lock file is beside it, with `-lock` appended.
+        quota: the quota that the file must hold, or gets if it is new.
 
     Raises:
-        ConfigurationError: the file is another program's or corrupted, or its quota or package version is another one while
-            processes use it.
-        sqlite3.Error: it cannot be opened, or is locked for too long.
+        ConfigurationError: the file is another program's or corrupted, or other processes use it with another quota or
+            package version.
+        sqlite3.Error: the file cannot be opened, or is locked for too long.
         OSError: the same.
     """
 
@@ -103,7 +103,7 @@ class QuotaFile:
 
     @property
     def ledger(self) -> QuotaLedger:
-        """The ledger as of the last step that was read."""
+        """The ledger as of the last step read."""
         if self._ledger is None:
             self.catch_up()
         assert self._ledger is not None  # noqa: S101 - for the type checker
@@ -111,33 +111,33 @@ class QuotaFile:
 
     @property
     def has_news(self) -> bool:
-        """Whether there may be steps that were not read; seldom asks the database."""
-        # What is counted beside the database may be missing a step of a process that was killed.
+        """Whether there may be unread steps; seldom reads the database."""
+        # The number in the lock file may lack a step of a process that was killed.
         return self._ledger is None or self._locks.steps != self._number or self._is_to_check()
 
     @property
     def is_due(self) -> bool:
-        """Whether a step without entries would do something: take permits, grant some that are due, or bury the dead."""
+        """Whether a step without entries would have an effect: take or grant permits, or remove dead members."""
         ledger = self.ledger
         return ledger.has_untaken(self.member) or ledger.next_at <= boot_time() or self._has_dead()
 
     def seconds_left(self) -> float:
-        """Seconds until a permit may be granted if nothing happens before, from 0; infinite if that takes entries."""
+        """Seconds until a permit may be granted if nothing happens before; infinite if only an entry can free one."""
         return math.inf if self._ledger is None else max(0.0, self._ledger.next_at - boot_time())
 
     def too_late(self, key: Key, deadline: float) -> DeadlineExceededError | None:
-        """The error of a request that gets no permit before its deadline, by `boot_time`, if it is known to be one."""
+        """The error of a request that certainly gets no permit before its deadline (`boot_time`); else `None`."""
         now = boot_time()
         pause = self.ledger.known_pause(key, now)
         return pause.error(now) if pause.until > now and pause.until >= deadline else None
 
     def statistics(self) -> tuple[TokenStatistics, ...]:
         """Limits and usage of each model and input type, as of now."""
-        # Of a copy: looking drops what has expired by now, and the next step may still be of an earlier time.
+        # From a copy, because `statistics` drops expired entries, and the next step may have an earlier time.
         return QuotaLedger.load(self.ledger.dump(), self._options).statistics(boot_time())
 
     def catch_up(self) -> None:
-        """Apply the steps of others. Waits for no lock."""
+        """Apply the steps of other members, without waiting for a lock."""
         with self._explained():
             self._read()
 
@@ -146,11 +146,11 @@ class QuotaFile:
 
         Raises:
             ConfigurationError: the file was removed, is corrupted, or was written by a package that decides differently.
-            sqlite3.Error: it cannot be written, as the disk is full, or is locked for too long.
+            sqlite3.Error: the file cannot be written because the disk is full, or is locked for too long.
         """
         until = time.monotonic() + LOCK_SECONDS
         self._has_dead()
-        # Before it is this one's turn, as it may take longer than the step itself.
+        # Before waiting for its turn, because this may take longer than the step itself.
         self.catch_up()
         try:
             with self._explained(), self._locks.turn():
@@ -159,18 +159,18 @@ class QuotaFile:
                     result = self._append(entries)
                 self._locks.steps = self._number
         except BaseException:
-            # It may have been applied here, and is not in the file.
+            # The step may have been applied here, but it is not in the file.
             self._ledger = None
             raise
         return result
 
     def leave(self) -> None:
-        """End the membership: what is waited for is withdrawn, what is held may have been sent."""
+        """End the membership: waiting requests are withdrawn, and permits held count as possibly sent."""
         self.step([Gone(self.member)])
         self.close()
 
     def close(self) -> None:
-        """Close the file. Without `leave` before, the member counts as dead."""
+        """Close the file. Without a `leave` before, the member counts as dead."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -183,7 +183,7 @@ class QuotaFile:
         is_used, boot = self._locks.has_members, boot_id()
         if self._locks.boot != boot:
             if is_used:
-                raise ConfigurationError(f"{str(self._path)!r} is in use by processes that know another boot of the machine")
+                raise ConfigurationError(f"{str(self._path)!r} is in use by processes that see another boot of the machine")
             self._remove_void()
             self._locks.begin(boot)
         self._create_file()
@@ -197,15 +197,15 @@ class QuotaFile:
         """The number of a new member."""
         while True:
             ((member,),) = self._execute("INSERT INTO members DEFAULT VALUES RETURNING id")
-            # Locked before it is committed: a member without a lock counts as dead. One of a file that was removed may still
-            # have the number.
+            # Locked before the commit, because a member without a lock counts as dead. A member of a removed file may still
+            # hold the lock of this number.
             if self._locks.enter(member):
                 return int(member)
             self._execute("DELETE FROM members WHERE id = ?", (member,))
 
     def _create_file(self) -> None:
         """Create the file, readable by its owner only, before it has content; SQLite gives its two others the same mode."""
-        # An existing file is not opened: closing it would release the locks of this process's other connections.
+        # An existing file is not opened, because closing it would release the locks of this process's other connections.
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         found = self._path.stat()
@@ -214,24 +214,24 @@ class QuotaFile:
             self._path.chmod(stat.S_IMODE(found.st_mode) & 0o700)
 
     def _check_kind(self) -> None:
-        """Check that there is a file in the place of the file, if anything.
+        """Reject a path at which there is something other than a regular file.
 
         Raises:
-            ConfigurationError: there is a link, or something else.
+            ConfigurationError: there is a link, or another kind of file.
         """
         with contextlib.suppress(FileNotFoundError):
             mode = self._path.lstat().st_mode
             if not stat.S_ISREG(mode):
-                kind = "a symbolic link" if stat.S_ISLNK(mode) else "no regular file"
+                kind = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
                 raise ConfigurationError(f"{str(self._path)!r} is {kind}; remove it, or name another file for the quota")
 
     def _remove_void(self) -> None:
-        """Remove a file of another boot. It need not be intact, as nothing was synced.
+        """Remove a file of another boot, which need not be intact, because nothing was synced.
 
         Raises:
             ConfigurationError: it is another program's.
         """
-        # Nobody has it open, this process included.
+        # No process has it open, not even this one.
         with contextlib.suppress(FileNotFoundError), open(self._path, "rb", opener=_no_link) as file:
             # Source: "Database File Format" in SQLite's documentation, 1.3: the application id is at offset 68.
             header = file.read(100)
@@ -248,9 +248,9 @@ class QuotaFile:
         """
         is_empty = not self._execute("SELECT 1 FROM sqlite_schema")
         if is_empty and self._pragma("application_id") in (0, APPLICATION_ID):
-            # First, and not into the log: `_remove_void` looks for it.
+            # First, and before the WAL mode, because `_remove_void` looks for it in the file itself.
             self._execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            # Readers then do not wait for writers. The setting is stored in the file.
+            # In WAL mode readers do not wait for writers. The setting is stored in the file.
             self._execute("PRAGMA journal_mode = WAL")
             with self._transaction(time.monotonic() + LOCK_SECONDS):
                 for statement in _CREATE:
@@ -263,15 +263,15 @@ class QuotaFile:
         self._execute("PRAGMA synchronous = OFF")
 
     def _agree(self, quota: str, *, is_used: bool) -> None:
-        """Take the terms of the file, or give it those wanted if nobody uses it.
+        """Adopt the terms of the file, or replace them if they differ and no process uses it.
 
         Raises:
-            ConfigurationError: they differ, and other processes use it.
+            ConfigurationError: the terms differ, and other processes use the file.
         """
         self._opens = 0.0
         found = self._execute("SELECT version, quota, window, opens FROM terms")
         ((last,),) = self._execute("SELECT max(at) FROM steps")
-        # Where the boot has no id, a time to come shows that it was another one.
+        # If the system has no boot id, a step in the future shows that the file is of another boot.
         if found and (is_used or last is None or last <= boot_time()):
             version, has, window, opens = found[0]
             if (version, has) == (__version__, quota):
@@ -284,8 +284,8 @@ class QuotaFile:
                 raise ConfigurationError(
                     f"{str(self._path)!r} is in use by other processes with {differs}; end them, or name another file"
                 )
-            # What was used is not known under the new terms, so it counts as all until a window has passed. What a member
-            # that died held may have been sent just now.
+            # The usage under the new terms is unknown, so nothing is granted until a window has passed. A permit of a dead
+            # member may have been used just now.
             used_at = boot_time() if self._execute("SELECT 1 FROM members LIMIT 1") else last
             if used_at is not None:
                 self._opens = max(opens, used_at + max(window, self._options.window))
@@ -328,7 +328,7 @@ class QuotaFile:
         else:
             ledger = self._ledger
         for number, step, granted in rows:
-            # On an error what is applied by halves is forgotten.
+            # After an error the ledger may be half updated, so it is dropped.
             self._ledger = None
             if ledger.apply(_STEP.decode(step)).granted != _GRANTED.decode(granted) or number != self._number + 1:
                 raise ConfigurationError(
@@ -339,7 +339,7 @@ class QuotaFile:
         self._ledger = ledger
 
     def _load(self) -> QuotaLedger:
-        """The stored ledger, and its number; a new one if there is none."""
+        """The stored ledger, whose step number is set too; a new ledger if none is stored."""
         found = self._execute("SELECT number, ledger FROM state")
         if not found:
             return QuotaLedger(self._options, self._opens)
@@ -347,7 +347,7 @@ class QuotaFile:
         return QuotaLedger.load(state, self._options)
 
     def _has_dead(self) -> bool:
-        """Whether another member that waits or holds something has died; looked at now and then only.
+        """Whether another member with requests or permits has died; checked every `CHECK_SECONDS`.
 
         Raises:
             ConfigurationError: the file was removed or replaced.
@@ -369,7 +369,7 @@ class QuotaFile:
         raise ConfigurationError(f"{str(self._path)!r} was removed or replaced while it was in use")
 
     def _dead(self) -> list[int]:
-        """The members that died, those that neither wait nor hold anything included."""
+        """All members that died, even those without requests or permits."""
         members = [member for (member,) in self._execute("SELECT id FROM members")]
         return [member for member in members if member != self.member and not self._locks.is_alive(member)]
 
@@ -398,7 +398,7 @@ class QuotaFile:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Raise errors of content as what they are, with their cure."""
+        """Translate SQLite's errors about the content of the file and its locks into errors that name the cure."""
         try:
             yield
         except (msgspec.MsgspecError, pickle.UnpicklingError) as error:
@@ -416,7 +416,7 @@ class QuotaFile:
 
     def _corrupted(self, error: Exception) -> str:
         return (
-            f"{str(self._path)!r} is no quota, or corrupted ({error}); name another file, or remove it while no process "
+            f"{str(self._path)!r} is not a quota, or corrupted ({error}); name another file, or remove it while no process "
             "uses it"
         )
 
@@ -436,5 +436,5 @@ def _no_link(name: str, flags: int) -> int:
 def _connect(path: Path) -> sqlite3.Connection:
     import sqlite3  # noqa: PLC0415 - only programs with such a quota should pay for importing it
 
-    # Used in one thread at a time, but not always in the same one.
+    # Only one thread at a time uses it, but not always the same one.
     return sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False)

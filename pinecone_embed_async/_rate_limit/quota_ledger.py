@@ -1,4 +1,4 @@
-"""The ledger of a quota that several processes share: a limiter, driven by numbered steps that all of them apply alike."""
+"""The ledger of a quota that several processes share: a limiter driven by numbered steps, which all processes apply."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class Ask(msgspec.Struct, frozen=True, array_like=True, tag="ask"):
     """A member asks for a permit.
 
     Attributes:
-        number: the member's number of the request.
+        number: number that the member gave the request.
         model: name of the model.
         input_type: `""` if the request carries none.
         tokens: estimated tokens of the whole request.
-        least: tokens of the smallest request that can be cut off it.
+        least: tokens of the smallest request that can be cut from it.
         priority: interactive requests go before bulk ones.
-        flow: the member's number of the flow.
+        flow: number that the member gave the flow.
     """
 
     number: int
@@ -55,15 +55,15 @@ class Ask(msgspec.Struct, frozen=True, array_like=True, tag="ask"):
 
 
 class End(msgspec.Struct, frozen=True, array_like=True, tag="end"):
-    """A member's request has ended, or is withdrawn. It has no effect if the request is not known (any more).
+    """A member's request has ended or is withdrawn. The entry has no effect if the request is unknown.
 
     Attributes:
-        number: the member's number of the request.
+        number: number that the member gave the request.
         kind: as in `QuotaOutcome`.
         tokens: tokens billed if it was accepted.
         named: the limit that a rejection named.
-        retry_after: seconds that a rejection asked to wait.
-        draw: a random number from [0, 1), for the jitter of a pause: the same in all processes.
+        retry_after: seconds to wait that a rejection asked for.
+        draw: random number from [0, 1) for the jitter of a pause, so that it is the same in all processes.
     """
 
     number: int
@@ -75,10 +75,10 @@ class End(msgspec.Struct, frozen=True, array_like=True, tag="end"):
 
 
 class Gone(msgspec.Struct, frozen=True, array_like=True, tag="gone"):
-    """A member has ended. What it waited for is withdrawn, what it never took comes back, the rest may have been sent.
+    """A member has ended. Its waiting requests are withdrawn, permits it never took come back, others may have been used.
 
     Attributes:
-        member: its number.
+        member: number of the member.
     """
 
     member: int
@@ -88,12 +88,12 @@ Entry = Ask | End | Gone
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True):
-    """What a member enters in the ledger at once.
+    """The entries that a member makes in the ledger at once.
 
     Attributes:
-        member: its number.
+        member: number of the member.
         at: time in seconds; never earlier than that of the step before.
-        entries: in their order.
+        entries: the entries, in order.
     """
 
     member: int
@@ -102,16 +102,16 @@ class Step(msgspec.Struct, frozen=True, array_like=True):
 
 
 Grant = tuple[int, int, int]
-"""A member, its number of the request, and the tokens granted."""
+"""The number of a member, the number that it gave the request, and the tokens granted."""
 
 
 class StepResult(msgspec.Struct, frozen=True):
-    """What follows from a step.
+    """The result of a step.
 
     Attributes:
-        granted: permits granted by it, to whichever members.
-        taken: number and tokens of the permits that the member of the step takes with it: until then they are not sent.
-        found: limits that no rejection named, found by trial, the first time for each model and input type.
+        granted: permits granted by the step, to any members.
+        taken: number and tokens of the permits that the step's member takes; requests are not sent before that.
+        found: limits found by trial; only the first one of each model and input type.
     """
 
     granted: list[Grant]
@@ -123,9 +123,9 @@ class _Request(PermitRequest):
     """A member's request.
 
     Attributes:
-        member: the member's number.
-        number: the member's number of the request.
-        is_taken: whether the member has learned of its permit, so that it may have been sent.
+        member: number of the member.
+        number: number that the member gave the request.
+        is_taken: whether the member has taken the permit, so that the request may have been sent.
     """
 
     member: int = 0
@@ -134,28 +134,28 @@ class _Request(PermitRequest):
 
 
 class QuotaLedger:
-    """A `Limiter` for several processes, the members. Plain synchronous code with the time passed in.
+    """A `Limiter` for several processes, the members. Plain synchronous code that gets the time passed in.
 
-    Each process applies the same steps in the same order to a ledger of its own and so comes to the same decisions. Nothing
-    in it depends on the process: no clock, no randomness, no order of hashes.
+    Each process applies the same steps in the same order to its own ledger, and so comes to the same decisions. Nothing in a
+    ledger depends on the process: no clock, no randomness, no hash order.
 
-    A granted permit is first reserved; the member takes it with its next step. If the member dies before, it cannot have
-    sent anything, so the permit comes back at once. If it dies later, the permit counts as billed for one window.
+    A granted permit is first reserved; the member takes it with its next step. If the member dies before that, it cannot
+    have sent anything, so the permit comes back at once. If it dies later, the permit counts as billed for one window.
 
     Args:
-        options: the known figures of the quota.
-        opens: nothing is granted before this time.
+        options: the known limits of the quota.
+        opens: time before which nothing is granted.
 
     Attributes:
         at: time of the last step; minus infinity before the first.
     """
 
     def __init__(self, options: LimiterOptions, opens: float = -math.inf) -> None:
-        # First, and before the limiter: what a flow and its requests refer to each other by can be pickled only from there.
+        # Before the limiter, because flows and their requests refer to each other and can only be pickled from here.
         self._flows: dict[tuple[int, int, Key, Priority], Flow] = {}
         self._members: dict[int, dict[int, _Request]] = {}
         self._untaken: dict[int, list[_Request]] = {}
-        # No limit of requests in flight: each client has its own.
+        # No limit on requests in flight, because each client has its own.
         self._concurrency = ConcurrencyLimiter(NO_LIMIT)
         self._options = options
         self._limiter = Limiter(options)
@@ -172,15 +172,15 @@ class QuotaLedger:
 
     @property
     def next_at(self) -> float:
-        """When a permit may next be granted if nothing happens before; infinite if that takes an entry."""
+        """When the next permit may be granted if nothing happens before; infinite if only an entry can free one."""
         return self._limiter.next_at
 
     def has_untaken(self, member: int) -> bool:
-        """Whether permits were granted to a member that it has not taken yet."""
+        """Whether a member was granted permits that it has not taken yet."""
         return member in self._untaken
 
     def known_pause(self, key: Key, now: float) -> KnownPause:
-        """The pause of requests with this key after a rejection, perhaps a past one."""
+        """The last pause of requests with this key after a rejection, which may be over."""
         return self._limiter.known_pause(key, now)
 
     def statistics(self, now: float) -> tuple[TokenStatistics, ...]:
@@ -202,14 +202,14 @@ class QuotaLedger:
         granted = self._granted()
         taken = []
         for request in self._untaken.pop(step.member, ()):
-            # It may have ended since it was granted.
+            # The request may have ended since the permit was granted.
             if request.number in self._members.get(step.member, ()) and request.permit is not None:
                 request.is_taken = True
                 taken.append((request.number, request.permit.tokens))
         return StepResult(granted, taken, found)
 
     def dump(self) -> bytes:
-        """The whole state."""
+        """The whole state, pickled."""
         target = io.BytesIO()
         _Writer(target, protocol=5).dump(self)
         return target.getvalue()
@@ -224,16 +224,16 @@ class QuotaLedger:
         try:
             ledger = _Reader(io.BytesIO(state), options).load()
         except Exception as error:
-            # Damaged, it raises anything.
+            # Damaged data may raise any exception.
             raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from error
         if not isinstance(ledger, QuotaLedger):
-            raise pickle.UnpicklingError(f"a ledger is wanted, got a {type(ledger).__name__}")
+            raise pickle.UnpicklingError(f"the state must be a ledger, got a {type(ledger).__name__}")
         return ledger
 
     def _granted(self) -> list[Grant]:
         granted = []
         for request in self._limiter.granted:
-            # What a member that is gone was granted meanwhile has been given back.
+            # Permits of a member that is gone have been given back.
             if isinstance(request, _Request) and request.permit is not None and request.member in self._members:
                 self._untaken.setdefault(request.member, []).append(request)
                 granted.append((request.member, request.number, request.permit.tokens))
@@ -243,7 +243,7 @@ class QuotaLedger:
     def _ask(self, step: Step, entry: Ask) -> None:
         key: Key = (entry.model, entry.input_type)
         flow = self._flow((step.member, entry.flow, key, entry.priority))
-        # It is ended by the ledger itself, so there is no gate.
+        # The ledger itself ends the permit, so it needs no gate.
         no_gate: Any = None
         request = _Request(flow, entry.tokens, entry.least, no_gate, member=step.member, number=entry.number)
         self._members.setdefault(step.member, {})[entry.number] = request
@@ -275,7 +275,7 @@ class QuotaLedger:
     def _gone(self, member: int) -> None:
         requests = self._members.pop(member, {}).values()
         self._untaken.pop(member, None)
-        # The waiting ones first, lest they are granted what comes back.
+        # Waiting requests first, so that they are not granted the permits that come back.
         for request in sorted(requests, key=lambda request: request.permit is not None):
             if request.permit is None:
                 self._limiter.withdraw(request, self.at)
@@ -287,7 +287,7 @@ class QuotaLedger:
 
     def _flow(self, name: tuple[int, int, Key, Priority]) -> Flow:
         if name not in self._flows and len(self._flows) >= MOST_FLOWS:
-            # A forgotten flow still serves its requests in flight.
+            # A forgotten flow still works for its requests in flight.
             self._flows = {name: flow for name, flow in self._flows.items() if flow.waiting}
         _, _, key, priority = name
         return self._flows.setdefault(name, Flow(self._concurrency, key, priority))
@@ -297,18 +297,18 @@ _BUILT_IN = {("collections", "deque"), ("collections", "OrderedDict")}
 
 
 def _own_options() -> None:
-    """Stands in a pickle for the options, which hold a function; whoever reads it has some."""
+    """Stands in a pickle for the options, which hold a function; the reader has its own."""
 
 
 class _Writer(pickle.Pickler):
-    """Pickles a ledger, but for the options."""
+    """Pickles a ledger without its options."""
 
-    # Looked up by the pickler itself, while a method would be called for every number of every window.
+    # The pickler itself looks this up; a method would be called for every number of every window.
     dispatch_table: Mapping[type, Any] = MappingProxyType({LimiterOptions: lambda _: (_own_options, ())})
 
 
 class _Reader(pickle.Unpickler):
-    """Reads a pickled ledger: of all classes only those of this folder, and two containers."""
+    """Reads a pickled ledger; allows only classes of this folder and two containers."""
 
     def __init__(self, source: io.BytesIO, options: LimiterOptions) -> None:
         super().__init__(source)
@@ -322,7 +322,7 @@ class _Reader(pickle.Unpickler):
         folder = __name__.rpartition(".")[0]
         if module_name.startswith(f"{folder}.") and "." not in global_name:
             found = super().find_class(module_name, global_name)
-            # What a module has imported is not its own.
+            # Classes that a module has only imported are not allowed.
             if isinstance(found, type) and found.__module__ == module_name:
                 return found
         raise pickle.UnpicklingError(f"a ledger has no {module_name}.{global_name}")

@@ -31,8 +31,8 @@ class NamedLimit(msgspec.Struct, frozen=True):
 
 _NUMBER = r"\((\d{1,15})\)"
 
-# Source: the documented messages for tokens per minute and requests per second; the one for requests per minute is not
-# documented and assumed to be alike.
+# Source: the documented messages for tokens per minute and requests per second. The message for requests per minute is not
+# documented and is assumed to be similar.
 _PATTERNS = (
     (LimitKind.TOKENS, re.compile(rf"\btokens per minute {_NUMBER}")),
     (LimitKind.REQUESTS_PER_SECOND, re.compile(rf"\brequests per second {_NUMBER}")),
@@ -41,7 +41,7 @@ _PATTERNS = (
 
 
 def named_limit(message: str) -> NamedLimit | None:
-    """The limit named in a rejection's message; `None` if it names no known kind, or a limit of 0."""
+    """The limit named in a rejection's message; `None` if it names no known kind of limit, or a limit of 0."""
     for kind, pattern in _PATTERNS:
         found = pattern.search(message)
         if found is not None and int(found[1]) > 0:

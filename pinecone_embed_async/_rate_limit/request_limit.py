@@ -11,8 +11,8 @@ from pinecone_embed_async._rate_limit.window import Window
 class RequestLimit:
     """A limit on requests per window, for all models together.
 
-    A limit named by a rejection applies for some windows and then lapses until the next rejection, as it may have been
-    raised. Each time the same one is named again, it applies twice as long.
+    A limit named by a rejection applies for some windows and then lapses until the next rejection, because it may have been
+    raised. Each time the same limit is named again, it applies twice as long.
 
     Args:
         length: length of the window in seconds.
@@ -21,7 +21,7 @@ class RequestLimit:
     Attributes:
         window: requests that count now.
         paused_until: end of the pause; nothing is sent before it.
-        rejection: message of the rejection that began the pause; empty before.
+        rejection: message of the rejection that started the pause; empty before.
     """
 
     __slots__ = ("_given", "_holds_for", "_holds_until", "_named", "paused_until", "rejection", "window")
@@ -35,20 +35,20 @@ class RequestLimit:
         self.rejection = ""
 
     def free_at(self, now: float) -> float:
-        """The time at which one more request fits: at most `now` if it does already, infinite if it takes responses."""
+        """The time at which one more request fits: at most `now` if it fits, infinite if only a response can free one."""
         free_at = max(self.paused_until, self.window.fits_at(1, self._given, now))
         if now < self._holds_until:
             free_at = max(free_at, min(self.window.fits_at(1, self._named, now), self._holds_until))
         return free_at
 
     def full_until(self, now: float) -> float:
-        """Until when one more request surely exceeds the given limit; -infinity if it may fit."""
+        """Until when one more request certainly exceeds the given limit; -infinity if it may fit."""
         return self.window.full_until(1, self._given, now)
 
     def rejected(self, limit: int | None, pause: float, now: float) -> None:
         """Record a rejection, the limit that it named if any, and the seconds to pause."""
         self.paused_until = max(self.paused_until, now + pause)
-        # While the same one applies, it is still the same burst.
+        # While the same limit applies, the rejection belongs to the same burst.
         if limit is not None and not (limit == self._named and now < self._holds_until):
             self._holds_for = 2 * self._holds_for if limit == self._named else PROBE_WINDOWS * self.window.length
             self._named = limit

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
 
 INITIAL_PAUSE = 0.5
-"""Upper bound in seconds of the first pause after a rejection that asked for none; doubles with each further burst."""
+"""Upper bound in seconds of the first pause after a rejection without `retry_after`; doubles with each further burst."""
 
 LONGEST_PAUSE = 20.0
-"""Upper bound in seconds of any such pause."""
+"""Maximum upper bound in seconds of such a pause."""
 
 LONGEST_ASKED_PAUSE = 120.0
 """Upper bound in seconds of a pause that a rejection asks for."""
 
 MOST_FLOWS = 1024
-"""Flows of `acquire` to keep; beyond that, those without waiting requests are forgotten."""
+"""Maximum number of flows of `acquire` to keep; beyond it, those without waiting requests are forgotten."""
 
 NO_LIMIT = 2**31
 
@@ -46,14 +46,14 @@ class SharedQuota:
     ```
 
     The work of all clients waits in one queue: interactive work goes before bulk work, and calls of one priority share
-    evenly, whichever client they belong to. All clients know what one of them learns from a rejection.
+    evenly across clients. If one client learns something from a rejection, all clients know it.
 
-    `acquire` and `settle` are the protocol (`QuotaBackend`) by which a client asks any other back end for grants: a quota
-    server for several processes can be built around a `SharedQuota`.
+    `acquire` and `settle` implement the protocol `QuotaBackend`, so you can build a quota server for several processes
+    around a `SharedQuota`.
 
     Args:
-        quota: limits, tokens per minute, the name of a plan, or `None` to learn everything from the service's rejections.
-        clock: clock; the system's by default.
+        quota: a `Quota`, tokens per minute, the name of a plan, or `None` to learn everything from the service's rejections.
+        clock: the clock; the system's by default.
         draw: draws uniformly from [0, 1), for jitter.
 
     Raises:
@@ -86,8 +86,8 @@ class SharedQuota:
         """Wait for the right to send a request.
 
         Raises:
-            asyncio.CancelledError: the caller was cancelled; it then has no grant.
-            DeadlineExceededError: there surely is none `within` the time that the demand gives.
+            asyncio.CancelledError: the caller was cancelled and has no grant.
+            DeadlineExceededError: there is certainly no grant `within` the time of the demand.
             ConfigurationError: `demand` is not a QuotaDemand.
         """
         _checks.instance("demand", demand, QuotaDemand)
@@ -96,7 +96,7 @@ class SharedQuota:
         return QuotaGrant(permit.tokens, permit)
 
     def settle(self, grant: QuotaGrant, outcome: QuotaOutcome) -> None:
-        """Report the outcome of a request: exactly once for each grant.
+        """Report the outcome of a request, exactly once per grant.
 
         Raises:
             ConfigurationError: `grant` was not returned by `acquire`, or `outcome` is not a QuotaOutcome.
@@ -105,7 +105,7 @@ class SharedQuota:
         _checks.instance("outcome", outcome, QuotaOutcome)
         permit = grant.ticket
         if not isinstance(permit, Permit):
-            raise ConfigurationError("grant must be one that acquire of this quota gave, got one with another ticket")
+            raise ConfigurationError("grant must be one that this quota's acquire returned, got one with another ticket")
         if outcome.kind == "accepted":
             permit.accepted(outcome.tokens)
         elif outcome.kind == "rejected":
@@ -119,6 +119,6 @@ class SharedQuota:
     def _flow(self, demand: QuotaDemand) -> Flow:
         name = demand.flow, demand.model, demand.input_type, demand.priority
         if name not in self._flows and len(self._flows) >= MOST_FLOWS:
-            # A copy, as other threads may add theirs meanwhile; a forgotten flow still serves those that hold it.
+            # A copy, because other threads may add flows meanwhile. A forgotten flow still works for its requests.
             self._flows = {name: flow for name, flow in self._flows.copy().items() if flow.waiting}
         return self._flows.setdefault(name, Flow(self._concurrency, (demand.model, demand.input_type), demand.priority))

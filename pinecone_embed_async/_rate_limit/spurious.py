@@ -1,4 +1,4 @@
-"""Detection of spurious rejections: those that name no limit and are not due to a token limit."""
+"""Detection of spurious rejections, which name no limit and are not due to a token limit."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import math
 from collections import deque
 
 SOON = 1 / 12
-"""Fraction of a window within which sending must resume for a rejection to count as spurious: later, so much may have come
-free that a token limit may have been the reason."""
+"""Fraction of a window within which sending must resume for a rejection to count as spurious. After that, enough tokens may
+have come free for a token limit to be the reason."""
 
 ACCEPTED_PER_SPURIOUS = 50
-"""Accepted requests for each rejection that may count as spurious. A found limit slightly too high causes lone rejections as
-well, only more of them. Source: `benchmarks/unnamed_limits.py`, in which one in 500 is spurious, and the cases without text
-of `benchmarks/quota_simulation.py`."""
+"""Number of accepted requests per rejection that may count as spurious. A found limit that is slightly too high also causes
+lone rejections, but more of them. Source: `benchmarks/unnamed_limits.py`, in which one rejection in 500 requests is
+spurious, and the cases without text in `benchmarks/quota_simulation.py`."""
 
 MOST_SPURIOUS = 4
 """Maximum number of spurious rejections in a row."""
 
 REMEMBERED = 64
-"""Number of acceptances to remember; includes those beside a rejection."""
+"""Number of acceptances to remember, including those beside a rejection."""
 
 
 class SpuriousRejections:
     """Distinguishes spurious rejections from those due to a token limit, which continue until tokens come free.
 
-    A rejection that names no limit is spurious if the requests sent beside it were accepted, and soon the first one after
-    the pause as well. Only requests of about its size count, and they must be few compared with acceptances.
+    A rejection that names no limit is spurious if the requests sent beside it were accepted, and soon also the first request
+    after the pause. Only requests of about its size count, and spurious rejections must be few compared with acceptances.
 
     Args:
         length: length of a window in seconds.
@@ -38,7 +38,7 @@ class SpuriousRejections:
         self._allowed = 1.0
         # Sending times and tokens of the last accepted requests.
         self._recent: deque[tuple[float, int]] = deque(maxlen=REMEMBERED)
-        # The suspected burst of rejections: their number, sending and answer time of the first, and its tokens.
+        # The suspected burst: the number of rejections, and sending time, answer time and tokens of the first.
         self._rejected = 0
         self._sent = self._at = -math.inf
         self._tokens = 0
@@ -62,16 +62,16 @@ class SpuriousRejections:
             self._sent = min(self._sent, sent)
 
     def dismiss(self) -> None:
-        """Record that the burst was due to a limit, as another one followed or its text said so."""
+        """Record that the burst was due to a limit, because another burst followed or the message said so."""
         self._rejected = 0
 
     def are_likely(self, now: float) -> bool:
-        """Whether the burst looks spurious by the requests sent beside it, while that can still be judged."""
+        """Whether the burst looks spurious from the requests sent beside it, as long as it is recent enough to tell."""
         is_judged = 0 < self._rejected <= self._allowed and now - self._at <= SOON * self._length
         return is_judged and self._rejected <= self._accepted_beside()
 
     def judge(self, now: float) -> bool:
-        """Whether the burst was spurious, now that the first request after the pause was accepted; judged once."""
+        """Whether the burst was spurious; call it once, when the first request after the pause was accepted."""
         is_spurious = self.are_likely(now)
         self._allowed -= self._rejected if is_spurious else 0
         self._rejected = 0

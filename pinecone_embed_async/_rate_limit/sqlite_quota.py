@@ -1,4 +1,4 @@
-"""A quota that several processes of a machine share, in a file."""
+"""A quota in a file, shared by several processes of a machine."""
 
 from __future__ import annotations
 
@@ -32,21 +32,22 @@ class SqliteQuota:
     ```
 
     All work of all processes waits in one queue, as with `SharedQuota`: interactive work goes before bulk work, calls of one
-    priority share evenly, and what one process learns from a rejection applies to all. One object serves any number of
-    clients, event loops and threads of its process; after a fork the child is a process of its own. Pickled, it is opened
-    anew where it is restored.
+    priority share evenly, and all processes know what one of them learns from a rejection. One object serves any number of
+    clients, event loops and threads of its process. After a fork, the child counts as a separate process. A pickled quota
+    opens the file again where it is unpickled.
 
-    If a process dies, what it was granted and had not learned of comes back at once; the rest, which it may have sent,
-    counts as used for one window. The file is void once the machine was started anew. It needs a local file system, Linux
-    or macOS, and the same `quota` and version of this package in all processes; while none uses it, it takes others, and
-    grants nothing until a window after its last use. It is readable by its owner only, and holds no texts.
+    If a process dies, grants that it had not received come back at once; the others may have been used and count for one
+    window. The file becomes void when the machine reboots. It needs a local file system, Linux or macOS, and the same
+    `quota` and version of this package in all processes. While no process uses it, a process with another quota or version
+    may take it over, which grants nothing until a window after the last use. The file is readable by its owner only, and
+    holds no texts.
 
     The file is opened on first use, in a thread, and again after `aclose`.
 
     Args:
-        path: path of the file, in a folder that exists; up to three more are beside it, with `-lock`, `-wal` and `-shm`
+        path: path of the file, in an existing folder; up to three more files are beside it, with `-lock`, `-wal` and `-shm`
             appended.
-        quota: limits, tokens per minute, the name of a plan, or `None` to learn everything from the service's rejections.
+        quota: a `Quota`, tokens per minute, the name of a plan, or `None` to learn everything from the service's rejections.
 
     Raises:
         ConfigurationError: `quota` is none of these, the folder does not exist, or the path cannot be a file.
@@ -54,15 +55,15 @@ class SqliteQuota:
 
     def __init__(self, path: str | os.PathLike[str], quota: Quota | int | PlanName | None = None) -> None:
         if not isinstance(path, (str, os.PathLike)) or "\0" in str(path):
-            raise ConfigurationError(f"path must be a path of a file, got {_checks.short(path)}")
+            raise ConfigurationError(f"path must be the path of a file, got {_checks.short(path)}")
         limiter_options(quota)
-        # Not another file once the working directory is another.
+        # Absolute, so that it stays the same file if the working directory changes.
         self._path = Path(path).absolute()
         if self._path.is_dir() or not self._path.parent.is_dir():
-            raise ConfigurationError(f"the quota needs a file in a folder that exists, got {str(self._path)!r}")
+            raise ConfigurationError(f"path must be a file in an existing folder, got {str(self._path)!r}")
         tokens = _checks.as_integer(quota)
         self._quota = cast("Quota | PlanName | None", quota) if tokens is None else Quota(tokens)
-        # By process, as an object is inherited by forked children.
+        # By process, because forked children inherit the object.
         self._clerks: dict[int, QuotaClerk] = {}
 
     def __repr__(self) -> str:
@@ -83,9 +84,9 @@ class SqliteQuota:
         """Wait for the right to send a request.
 
         Raises:
-            asyncio.CancelledError: the caller was cancelled; it then has no grant.
+            asyncio.CancelledError: the caller was cancelled and has no grant.
             ClosedError: the quota was closed meanwhile.
-            DeadlineExceededError: there surely is none `within` the time that the demand gives: a pause lasts longer.
+            DeadlineExceededError: there is certainly no grant `within` the time of the demand, because a pause lasts longer.
             ConfigurationError: `demand` is not a QuotaDemand; the file is another program's, a link, corrupted or removed;
                 or other processes use it with another quota or version of this package.
             sqlite3.Error: the file cannot be written: the disk is full, or another process has locked it for five seconds.
@@ -97,17 +98,17 @@ class SqliteQuota:
         try:
             tokens: int = await wait.future
         except BaseException:
-            # Not only cancellation: the garbage collector closes a coroutine whose event loop was closed.
+            # Also when the garbage collector closes a coroutine whose event loop was closed, not only on cancellation.
             if not wait.has_failed:
                 clerk.end(End(wait.number, "unused"))
             raise
         return QuotaGrant(tokens, (clerk, wait.number))
 
     def settle(self, grant: QuotaGrant, outcome: QuotaOutcome) -> None:
-        """Report the outcome of a request: exactly once for each grant, in the process of its `acquire`.
+        """Report the outcome of a request, exactly once per grant, in the process that called `acquire`.
 
-        A thread writes it, in order, and by `aclose` at the latest. If the process is killed before, the request counts as
-        billed for one window.
+        A thread writes the outcomes in order, and by `aclose` at the latest. If the process is killed before that, the
+        request counts as billed for one window.
 
         Raises:
             ConfigurationError: `grant` was not returned by `acquire`, or `outcome` is not a QuotaOutcome or cannot be
@@ -119,11 +120,11 @@ class SqliteQuota:
             case QuotaClerk() as clerk, int() as number:
                 kind, named = outcome.kind, None
                 if kind == "rejected":
-                    # Not the message: the file holds nothing that the service says.
+                    # Only the limit, because the file must not hold any message of the service.
                     named = named_limit(outcome.message)
                 clerk.end(End(number, kind, outcome.tokens, named, outcome.retry_after, random.random()))
             case _:
-                raise ConfigurationError("grant must be one that acquire of this quota gave, got one with another ticket")
+                raise ConfigurationError("grant must be one that this quota's acquire returned, got one with another ticket")
 
     async def statistics(self) -> tuple[TokenStatistics, ...]:
         """Limits and usage of each model and input type, by all processes.
@@ -135,13 +136,13 @@ class SqliteQuota:
         return statistics
 
     async def aclose(self) -> None:
-        """Write what is not written yet, and close the file; what still waits fails with `ClosedError`."""
+        """Write all outcomes and close the file; waiting calls fail with `ClosedError`."""
         clerk = self._clerks.pop(os.getpid(), None)
         if clerk is not None:
             await in_thread(clerk.close)
 
     def _own(self) -> QuotaClerk:
         """The clerk of this process."""
-        # A parent's is kept: SQLite forbids using or closing its connection in a forked child.
+        # The parent's clerk is kept, because SQLite forbids using or closing its connection in a forked child.
         process = os.getpid()
         return self._clerks.get(process) or self._clerks.setdefault(process, QuotaClerk(self._path, self._quota))

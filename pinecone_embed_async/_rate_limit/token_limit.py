@@ -19,50 +19,51 @@ if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit.permit import Permit
 
 SMOOTHING = 4
-"""No more than a fourth of a found limit is sent in a fourth of a window, so that independent clients spread over the
-window. Source of this and the next figures: `benchmarks/quota_simulation.py`."""
+"""Number of parts of a window: at most a fourth of a found limit is sent in a fourth of a window, so that independent
+clients spread over the window. Source of this and the next numbers: `benchmarks/quota_simulation.py`."""
 
 FIRST_IN_FLIGHT = 4
-"""Initial requests in flight while no limit is known: as many are rejected when it is reached."""
+"""Initial maximum of requests in flight while no limit is known; as many are rejected when the limit is reached."""
 
 ACCEPTED_PER_STEP = 16
-"""Accepted requests after which one more may be in flight while no limit is known, so that few are rejected when it is
-reached, compared with those accepted."""
+"""Number of accepted requests after which one more may be in flight while no limit is known. So few requests are rejected
+when the limit is reached, compared with those accepted."""
 
 SMALLEST_CUT = 16
-"""A request is not cut to less than this fraction of itself: sending crumbs is worse than waiting for more tokens."""
+"""A request is not cut to less than one `SMALLEST_CUT`th of itself: it is better to wait for more tokens."""
 
 PLENTY = 0.5
-"""Fraction of a limit that must be free for a request to be sent whatever others need: half of it is the most that is kept
-for interactive calls, and suffices to even out the shares of flows.
+"""Fraction of a limit that must be free to send a request regardless of what others need. Half of a limit is the most that
+is kept for interactive calls, and is enough to even out the shares of flows.
 Source: `test_calls_of_a_client_share_...` in tests/rate_limit/test_limiter.py."""
 
 PATIENCE = 1 / 120
-"""Fraction of a window that a request waits to be sent whole rather than cut."""
+"""Fraction of a window for which a request waits to be sent whole rather than cut."""
 
 EXPLAINED = 0.95
-"""Fraction of a named limit from which our own usage explains a rejection; below it, others use the quota, too."""
+"""Fraction of a named limit from which on the client's own usage explains a rejection; below it, others use the quota
+too."""
 
 NOTHING_COMES = 6
-"""Bursts of rejections in a row after which the limit is taken not to refill evenly any more, or a request to be too large
-for it: then less is sent at once, as under a window."""
+"""Number of consecutive bursts of rejections after which the limit no longer counts as refilling evenly, or a request counts
+as too large for it. Then less is sent at once, as under a limit by windows."""
 
 YOUTH = 0.9
-"""Fraction of a window, from the first request on, in which a rejection may be due to earlier usage by others. Not all of
-it: near its end the next window may have begun."""
+"""Fraction of a window, from the first request on, in which a rejection may be due to earlier usage. It is less than a whole
+window, because near its end the service's next window may have begun."""
 
 JITTER = 1 / 60
-"""Maximum fraction of a window by which waking is delayed when it is known when tokens come free, so that several clients
-do not resume at the same moment."""
+"""Maximum fraction of a window by which waking is delayed if the time at which tokens come free is known, so that several
+clients do not resume at the same moment."""
 
 
 class TokenLimit:
-    """The limit of tokens per window of one model and input type.
+    """The limit on tokens per window of one model and input type.
 
-    Plain arithmetic with the time passed in. An unknown limit is learned: a rejection's text names it; without a text it is
-    found, by cutting the usage at the time of a rejection and growing again while work waits. A rejection not shared by the
-    requests beside it and after it is not due to a token limit. If something comes free after each of the first pauses, the
-    limit refills evenly, so requests are spaced out.
+    Synchronous code that gets the time passed in. An unknown limit is learned. If the message of a rejection names it, that
+    limit is used. Otherwise the limit is found by trial: it starts below the usage at the time of a rejection and grows
+    while work waits. If the requests beside and after a rejected one are accepted, the rejection was not due to a token
+    limit. If tokens come free after each of the first pauses, the limit refills evenly, so requests are spaced out.
 
     Args:
         length: length of a window in seconds.
@@ -70,9 +71,9 @@ class TokenLimit:
 
     Attributes:
         window: tokens that count now.
-        in_flight: requests not settled yet.
-        streak: bursts of rejections since the last acceptance of a request that was sent after one.
-        rejections: rejections in total.
+        in_flight: number of requests without an outcome.
+        streak: number of bursts of rejections since the last acceptance of a request that was sent after a rejection.
+        rejections: total number of rejections.
         paused_until: end of the pause; nothing is sent before it.
     """
 
@@ -97,7 +98,7 @@ class TokenLimit:
         self._waits_since: float | None = None
         self._waited = 0.0
         self._is_reported = False
-        # Whether the last request exceeded a found limit because that was in doubt.
+        # Whether the last request exceeded a found limit to test it.
         self._is_doubt = False
         self.in_flight = self.streak = self.rejections = 0
         self.paused_until = -math.inf
@@ -138,7 +139,7 @@ class TokenLimit:
 
     @property
     def most_in_flight(self) -> float:
-        """Maximum of requests in flight, by the knowledge of the limit."""
+        """Maximum number of requests in flight, depending on what is known about the limit."""
         if self.is_cautious:
             return 1
         if math.isinf(self.limit):
@@ -146,7 +147,7 @@ class TokenLimit:
         return math.inf
 
     def has_plenty(self, tokens: int, now: float) -> bool:
-        """Whether so many more tokens may be sent now whatever is kept for others: most of the limit is free."""
+        """Whether so much of the limit is free that `tokens` more may be sent regardless of what is kept for others."""
         if now < self.paused_until or self._found.exists or self.in_flight >= self.most_in_flight:
             return False
         return self.window.used(now) + tokens <= (1 - PLENTY) * self.known
@@ -156,12 +157,13 @@ class TokenLimit:
 
         Args:
             want: tokens of the whole request.
-            least: tokens of the smallest request that can be cut off it.
+            least: tokens of the smallest request that can be cut from it.
             now: the time.
-            forecast: interactive demand to leave tokens free for.
+            forecast: interactive demand for which to leave tokens free.
 
         Returns:
-            At most `want` tokens, and 0 if it has to wait; `now` or a later time, infinite if that depends on responses.
+            The tokens: at most `want`, and 0 if the request has to wait. The time: `now` or later, and infinite if only a
+            response can free tokens.
         """
         if now < self.paused_until:
             return 0, self.paused_until
@@ -193,7 +195,7 @@ class TokenLimit:
         return int(free), now
 
     def reserve(self, tokens: int, now: float) -> bool:
-        """Count a request that is being sent; returns whether it probes the limit."""
+        """Count a request that is being sent; return whether it probes the limit."""
         is_probe = self.window.used(now) + tokens > self.limit and self._may_probe(now)
         if is_probe:
             self._probe.is_in_flight = True
@@ -207,24 +209,24 @@ class TokenLimit:
         return is_probe
 
     def shrink(self, permit: Permit, tokens: int) -> None:
-        """Change the tokens reserved for a request that is being sent."""
+        """Reduce the tokens reserved for a request that is being sent."""
         self._adjust_pace(tokens - permit.tokens)
         self.window.reserve(tokens - permit.tokens)
         self._short.reserve(tokens - permit.tokens)
 
     def unused(self, permit: Permit) -> None:
-        """Release the tokens of a request that is not sent."""
+        """Release the tokens of a request that was not sent."""
         self.shrink(permit, 0)
         self.in_flight -= 1
         if permit.is_probe:
             self._probe.is_in_flight = False
 
     def failed(self, permit: Permit, tokens: int, now: float) -> None:
-        """Record that a request failed for another reason than this limit, and the tokens it may count for."""
+        """Record that a request failed for a reason other than this limit, and the tokens that it may count for."""
         self._settle(permit, tokens, now)
 
     def accepted(self, permit: Permit, tokens: int, now: float) -> None:
-        """Record that the service accepted a request, and the tokens it counts for."""
+        """Record that the service accepted a request, and the tokens that it counts for."""
         self._settle(permit, tokens, now)
         self._accepted += 1
         self._found.accepted(tokens)
@@ -238,22 +240,22 @@ class TokenLimit:
                 self._accepted = 0
                 self._probe.succeeded()
             else:
-                # Others were in flight, so it may not have exceeded the limit.
+                # Other requests were in flight, so it may not have exceeded the limit.
                 self._probe.inconclusive(now)
         if self._found.exists and (self.limit >= self.known or self._found.is_outgrown):
             self._found.forget()
             self._refill.reset()
 
     def rejected(self, permit: Permit, named: int | None, backoff: Backoff, now: float) -> None:
-        """Record that the service rejected a request, and so did not count it.
+        """Record that the service rejected a request, and therefore did not count it.
 
-        Requests that were in flight together are rejected together: only the first of such a burst counts, unless the
-        service asks for a longer pause with a later one.
+        Requests that were in flight together are rejected together. Only the first rejection of such a burst counts, unless
+        the service asks for a longer pause with a later one.
 
         Args:
             permit: its permit.
-            named: the limit named in the rejection; `None` if none.
-            backoff: how long to pause by the number of bursts without an acceptance.
+            named: the limit named in the rejection; `None` if there is none.
+            backoff: length of the pause, from the number of consecutive bursts without an acceptance.
             now: the time.
         """
         self._settle(permit, 0, now)
@@ -274,19 +276,19 @@ class TokenLimit:
             self._pause(backoff.seconds(self.streak), now, asked=asked, is_explained=is_explained)
 
     def advance(self, now: float) -> None:
-        """Count the time since the last call if work waited for tokens in it; a found limit grows by it."""
+        """Add the time since the last call if work waited for tokens during it; a found limit grows with it."""
         if self._waits_since is not None:
             self._waited += now - self._waits_since
             self._found.grow(max(0.0, now - max(self._waits_since, self.paused_until)))
             self._waits_since = now
 
     def waits(self, now: float, *, is_waiting: bool) -> None:
-        """Record whether work waits for the limit from now on; the cap in flight while none is known does not count."""
+        """Record whether work waits for the limit from now on; waiting for the cap in flight does not count."""
         is_limited = now < self.paused_until or self.is_cautious or not math.isinf(self.limit)
         self._waits_since = now if is_waiting and is_limited else None
 
     def take_found(self) -> int | None:
-        """Tokens of the first limit found by trial, returned once, when sending resumes under it; otherwise `None`."""
+        """The first limit found by trial, returned once, when sending resumes under it; otherwise `None`."""
         if self._is_reported or self.is_cautious or not self._found.exists:
             return None
         self._is_reported = True
@@ -309,37 +311,37 @@ class TokenLimit:
         )
 
     def _settle(self, permit: Permit, tokens: int, now: float) -> None:
-        """Count the tokens that the service may have counted in place of what was reserved."""
+        """Count the tokens that the service may have counted, in place of those reserved."""
         self.in_flight -= 1
         if permit.is_probe:
             self._probe.is_in_flight = False
         if tokens:
-            # A rejected request keeps its time: as much has to refill again for the next one.
+            # A rejected request keeps its time slot, because as many tokens must refill for the next one.
             self._adjust_pace(tokens - permit.tokens)
         self.window.settle(permit.tokens, tokens, now)
         self._short.settle(permit.tokens, tokens, now)
 
     def _fits_at(self, tokens: int, limit: float, short_limit: float, now: float, forecast: Forecast | None) -> float:
-        """The time at which so many more tokens fit the limits; infinite if that takes responses."""
+        """The time at which `tokens` more fit the limits; infinite if only a response can free tokens."""
         short_at = self._short.fits_at(tokens, short_limit, now)
         if forecast is None:
             return max(short_at, self.window.fits_at(tokens, limit, now))
         return max(short_at, self.window.fits_beside_at(tokens, limit, forecast, now))
 
     def _known_at(self, tokens: int, now: float, forecast: Forecast | None) -> float:
-        """The time at which they fit the given or named limit, whatever was found; infinite if that takes responses."""
+        """The time at which `tokens` more fit the given or named limit; infinite if only a response can free tokens."""
         return self._fits_at(tokens, self.known, math.inf, now, forecast)
 
     def _fits(self, tokens: int, now: float) -> bool:
-        """Whether so many more tokens fit a found limit."""
+        """Whether `tokens` more fit a found limit."""
         return self._fits_at(tokens, self.limit, max(self.limit / SMOOTHING, tokens), now, None) <= now
 
     def _refill_time(self, tokens: float) -> float:
-        """Seconds in which so many tokens refill, if they refill evenly."""
+        """Seconds in which `tokens` refill, if the limit refills evenly."""
         return tokens / self.limit * self.window.length
 
     def _adjust_pace(self, tokens: int) -> None:
-        """Record that a request has more tokens than were reserved."""
+        """Record that a request has `tokens` more than were reserved."""
         if self._found.is_even:
             self._pace.adjust(self._refill_time(tokens))
 
@@ -353,7 +355,7 @@ class TokenLimit:
     def _may_doubt(self, now: float) -> bool:
         """Whether one request may exceed a found limit after a pause, to test whether that limit exists."""
         is_alone = self.is_cautious and not self.in_flight
-        # If not a guess, the requests beside the rejected one must have been accepted.
+        # If the limit is not a guess, the requests beside the rejected one must have been accepted.
         return is_alone and (self._found.is_guess or self._spurious.are_likely(now))
 
     def _suspect(self, permit: Permit, now: float, *, named: int | None, is_first: bool) -> None:
@@ -367,10 +369,10 @@ class TokenLimit:
             self._spurious.add(permit.at)
 
     def _resume(self, sent: float, tokens: int, now: float) -> None:
-        """Resume after rejections, as a request was accepted."""
+        """Resume after rejections, because a request was accepted."""
         if sent < self._cut_at:
             if self._found.is_guess:
-                # It was in flight when another was rejected: the limit has room for it, too.
+                # It was in flight when another one was rejected, so the limit has room for it too.
                 self._found.hold_at_least(self.window.settled)
             return
         self.streak = 0
@@ -384,7 +386,7 @@ class TokenLimit:
         self._resumed = self._total
 
     def _doubt_guess(self, tokens: int, now: float) -> None:
-        """Record that a request after the pause was accepted beyond a guess."""
+        """Record that a request after the pause was accepted beyond a guessed limit."""
         self._refill.accepted(tokens, now)
         if self._is_young(now):
             self._found.forget()
@@ -393,7 +395,7 @@ class TokenLimit:
             self._found.confirm()
 
     def _is_news_of_the_limit(self, now: float, named: int | None, before: float, *, is_explained: bool) -> bool:
-        """Whether a rejection means that the limit is lower than known, rather than just used up."""
+        """Whether a rejection means that the limit is lower than known, rather than used up."""
         if named is None:
             return self._found.exists or math.isinf(before) or not self._is_young(now)
         return not is_explained and named == before and not self._is_young(now)
@@ -420,13 +422,13 @@ class TokenLimit:
                 got = self._total - self._resumed if is_young else self.window.settled
                 self._found.find(float(max(got, tokens)), now, is_guess=is_young)
         elif not (self._found.is_guess and is_young) and not self._is_doubt:
-            # Otherwise it was sent in doubt of the limit, which stands.
+            # Otherwise it was sent to test the limit, which still holds.
             if self.streak >= NOTHING_COMES:
                 self._found.doubt_evenness()
             self._found.cut(limit, float(self.window.settled), tokens / SMALLEST_CUT, now)
 
     def _find_refilling(self, now: float, *, least: float) -> bool:
-        """Start a limit that refills evenly if one shows and `least` tokens have come; returns whether it does."""
+        """Start a limit that refills evenly, if one is detected and `least` tokens have come; return whether it started."""
         comes = self._refill.tokens(self._total, now, least=least)
         if comes is not None:
             self._found.find(comes, now, is_guess=False, is_even=True)
@@ -438,7 +440,7 @@ class TokenLimit:
         if not asked and not math.isinf(oldest):
             free_at = oldest + min(seconds, self.window.length * JITTER)
             if is_explained:
-                # Nothing comes free earlier.
+                # No tokens come free earlier.
                 until = max(until, free_at)
             elif self._found.is_guess:
                 until = min(until, free_at)
@@ -446,5 +448,5 @@ class TokenLimit:
 
 
 def smallest_part(want: int, least: int, limit: float) -> int:
-    """Tokens of the smallest part that a request may be cut to."""
+    """Tokens of the smallest part to which a request may be cut."""
     return max(1, int(min(max(least, want // SMALLEST_CUT), limit)))

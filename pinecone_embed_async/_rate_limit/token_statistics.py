@@ -1,4 +1,4 @@
-"""What is reported of a token limit."""
+"""The reported statistics of a token limit."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class TokenStatistics:
         source: source of the limit: `"given"`, `"named"` by a rejection, `"found"` by trial, or `"unknown"`.
         used: tokens that count now, including those of requests in flight.
         window: length of a window in seconds.
-        waiting: requests waiting for a permit.
-        is_waiting: whether they wait for this limit, rather than for requests in flight.
+        waiting: number of requests waiting for a permit.
+        is_waiting: whether they wait for this limit, rather than for requests in flight to end.
         waited: seconds during which requests had to wait for the limit.
-        rejections: requests rejected by the service.
+        rejections: number of requests that the service rejected.
         paused: remaining seconds of the pause after a rejection.
     """
 

@@ -1,4 +1,4 @@
-"""The window of a limit: the amounts that the service may count at a moment."""
+"""The window of a limit: the amounts that the service may count at a given time."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit.forecast import Forecast
 
 RESOLUTION = 1024
-"""Approximate maximum of entries of a window: amounts settled within a 1024th of it form one entry, which ends with the
-latest. That bounds memory, and nothing expires too early."""
+"""Approximate maximum number of entries of a window: amounts settled within a 1024th of a window form one entry, which
+expires with its latest amount. This bounds memory, and nothing expires too early."""
 
 MARKS = 64
-"""Approximate number of parts of a window: at the start of each, the forecast is checked. In so short a time hardly anything
-is expected, and checking stays cheap however many requests there are."""
+"""Approximate number of parts of a window; the forecast is checked at the start of each part. Hardly any demand is expected
+in such a short time, and checking stays cheap regardless of the number of requests."""
 
 CLOSE = 1e-9
-"""Fraction of a window within which two times count as equal: less than tokens are expected in, far more than rounding
+"""Fraction of a window within which two times count as equal: too short for any expected tokens, and far more than rounding
 errors."""
 
 
@@ -33,9 +33,9 @@ class _Entry(msgspec.Struct):
 class Window:
     """Amounts that count against a limit for `length` seconds each.
 
-    The service counts a request on arrival, some time between its sending and its response. So an amount counts from its
-    reservation until `length` seconds after the response: whatever the travel times, no window of that length at the
-    service, fixed or sliding, holds more than was counted here at some moment.
+    The service counts a request when it arrives, at some time between its sending and its response. So an amount counts from
+    its reservation until `length` seconds after the response. Whatever the latency, no window of that length at the service,
+    fixed or sliding, holds more than was counted here at some time.
 
     Amounts are integers, so that sums are exact.
 
@@ -43,8 +43,8 @@ class Window:
         length: length in seconds.
 
     Attributes:
-        reserved: sum of the amounts not answered yet.
-        settled: sum of the amounts answered less than `length` seconds ago, as of the last call of `used`.
+        reserved: sum of the amounts without a response.
+        settled: sum of the amounts whose response came less than `length` seconds ago, as of the last call of `used`.
     """
 
     __slots__ = ("_freed", "_log", "_marks", "_resolution", "length", "reserved", "settled")
@@ -53,7 +53,7 @@ class Window:
         self.length = length
         self._resolution = length / RESOLUTION
         self._log: deque[_Entry] = deque()
-        # The end of the first entry of each part, and the total settled before it.
+        # For each part, the end of its first entry and the total settled before it.
         self._marks: deque[tuple[float, int]] = deque()
         # The total settled that no longer counts.
         self._freed = 0
@@ -68,7 +68,7 @@ class Window:
         self.reserved += amount
 
     def settle(self, reserved: int, amount: int, now: float) -> None:
-        """Count `amount` in place of what was reserved, until `length` seconds from now."""
+        """Count `amount` in place of `reserved`, until `length` seconds from now."""
         self.reserved -= reserved
         self.used(now)
         if amount <= 0:
@@ -101,7 +101,7 @@ class Window:
         return self._log[0].end if self._log else math.inf
 
     def fits_at(self, amount: int, limit: float, now: float) -> float:
-        """The time at which `amount` more fits `limit`: `now` if it does, infinite if that takes responses."""
+        """The time at which `amount` more fits `limit`: `now` if it does, infinite if only a response can free enough."""
         over = self.used(now) + amount - limit
         if over <= 0:
             return now
@@ -112,7 +112,7 @@ class Window:
         return math.inf
 
     def full_until(self, amount: int, limit: float, now: float) -> float:
-        """Until when `amount` more surely exceeds `limit`, whatever becomes of what is reserved; -infinity if it may fit."""
+        """Until when `amount` more exceeds `limit` even if all reserved amounts are released; -infinity if it may fit."""
         self.used(now)
         over, until = self.settled + amount - limit, -math.inf
         for entry in self._log:
@@ -122,7 +122,7 @@ class Window:
         return until
 
     def kept(self, forecast: Forecast, now: float) -> float:
-        """The amount to keep free now so that forecast demand fits as it comes, given what comes free by then."""
+        """The amount to keep free now so that the forecast demand fits when it comes, given what comes free by then."""
         self.used(now)
         most_of_all = forecast.within(self.length)
         most = max(0.0, most_of_all - self.settled)
@@ -134,7 +134,7 @@ class Window:
         return most
 
     def fits_beside_at(self, amount: int, limit: float, forecast: Forecast, now: float) -> float:
-        """The time at which `amount` more fits `limit` beside forecast demand; infinite if that takes responses."""
+        """The time at which `amount` more fits `limit` beside the forecast; infinite if only a response can free enough."""
         fits = self.fits_at(amount, limit, now)
         left = limit - self.reserved - self.settled - amount
         most_of_all = forecast.within(self.length)
@@ -142,12 +142,12 @@ class Window:
             return math.inf
         when = fits
         for end, before in self._marks_after(now):
-            # What is left until then suffices for this long.
+            # The amount left until then is enough for this long.
             left_by_then = left + before - self._freed
             if left_by_then >= most_of_all:
                 break
             when = max(when, end - forecast.lasts(left_by_then))
-        # Within rounding, use the exact time: how long a forecast lasts is not exact.
+        # Within rounding errors, use the exact time, because the duration of a forecast is not exact.
         return when if when - now > self.length * CLOSE else fits
 
     def _marks_after(self, now: float) -> deque[tuple[float, int]]:

@@ -1,4 +1,4 @@
-"""Dense results: a matrix with a row for each input."""
+"""Dense results: a matrix with one row per input."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class DenseEmbeddings(Embeddings):
-    """Dense vectors, a row for each input.
+    """Dense vectors, one row per input.
 
     ```python
     passages = await client.embed(texts, input_type="passage")
@@ -32,14 +32,14 @@ class DenseEmbeddings(Embeddings):
     good = passages[scores > 0.5]
     ```
 
-    `result[i]` is the vector of one input. `result[2:5]`, `result[mask]` and `result[[0, 2]]` are results of these inputs; a
-    slice shares the memory, a mask or positions copy. `numpy.asarray(result)` is `vectors`.
+    `result[i]` is the vector of one input. `result[2:5]`, `result[mask]` and `result[[0, 2]]` are results for these inputs:
+    a slice shares the memory, a mask or a list of positions copies. `numpy.asarray(result)` is `vectors`.
 
     Attributes:
-        vectors: float32, shape (inputs, dimension); row i belongs to input i, NaN where it is not embedded.
-        model: the call's model.
-        usage: usage of the call; `None` for a selection of its rows, since a bill cannot be divided.
-        failures: the failed inputs, grouped by cause; of a selection, those in it, at their positions there.
+        vectors: float32, shape (inputs, dimension); row i belongs to input i and is NaN if the input is not embedded.
+        model: the model of the call.
+        usage: usage of the call; `None` for a selection, because the usage of single rows is unknown.
+        failures: the failed inputs, grouped by cause; in a selection, only its own, with positions in the selection.
         embedded: bool, shape (inputs,): which rows hold a vector.
     """
 
@@ -64,15 +64,15 @@ class DenseEmbeddings(Embeddings):
     @overload
     def __getitem__(self, rows: Rows) -> DenseEmbeddings: ...
     def __getitem__(self, rows: int | np.integer[Any] | Rows) -> NDArray[np.float32] | DenseEmbeddings:
-        """The vector of one input, float32 of shape (dimension,), a view; or a result of several of the inputs.
+        """The vector of one input, a float32 view of shape (dimension,); or a result for several inputs.
 
         Args:
-            rows: a position; or a slice, a mask of one bool for each input, or positions. A series counts by position,
-                whatever its labels are.
+            rows: a position; or a slice, a mask with one bool per input, or several positions. The labels of a series are
+                ignored.
 
         Raises:
             IndexError: a position is out of range, or a mask is not as long as the result.
-            TypeError: it is no index.
+            TypeError: `rows` is not a valid index.
         """
         chosen = selected(rows, len(self))
         if isinstance(chosen, int):
@@ -88,16 +88,16 @@ class DenseEmbeddings(Embeddings):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Inputs, and numbers per vector."""
+        """The number of inputs, and of numbers per vector."""
         count, dimension = self.vectors.shape
         return count, dimension
 
     def spread(self, positions: NDArray[np.intp], vectors: NDArray[np.float32] | None = None) -> DenseEmbeddings:
-        """A result of which row i is row `positions[i]` of this one; every row of this one must occur.
+        """A result whose row i is row `positions[i]` of this one.
 
         Args:
-            positions: intp, shape (inputs,).
-            vectors: the rows of the new result, if they exist already.
+            positions: intp, shape (inputs,); must contain every row of this result.
+            vectors: the rows of the new result, if they already exist.
         """
         return self._taken(positions, self.vectors[positions] if vectors is None else vectors, self.usage)
 
@@ -110,17 +110,17 @@ class DenseEmbeddings(Embeddings):
         return f"<DenseEmbeddings {self.vectors.shape} float32, {self._summary()}>"
 
     def to_list(self) -> list[list[float] | None]:
-        """The vectors as lists of Python's floats; `None` for an input that is not embedded."""
+        """The vectors as lists of Python floats; `None` for inputs that are not embedded."""
         vectors: list[list[float] | None] = self.vectors.tolist()
         for row in np.flatnonzero(~self.embedded).tolist():
             vectors[row] = None
         return vectors
 
     def to_arrow(self) -> Any:
-        """A `pyarrow.FixedSizeListArray` of float32, (inputs, dimension); null for an input that is not embedded.
+        """A `pyarrow.FixedSizeListArray` of float32, (inputs, dimension); null for inputs that are not embedded.
 
-        It shares the memory of `vectors`, unless those are every second row, say. Where nothing was embedded by a model of
-        unknown dimension it is a `ListArray` of nulls.
+        It shares the memory of `vectors` if these are contiguous. If nothing was embedded and the dimension of the model is
+        unknown, it is a `ListArray` of nulls.
 
         Raises:
             ModuleNotFoundError: pyarrow is not installed.
@@ -128,9 +128,9 @@ class DenseEmbeddings(Embeddings):
         return dense_arrow(self.vectors, self.embedded)
 
     def to_polars(self) -> Any:
-        """A `polars.Series` named `vector` of dtype `Array(Float32, dimension)`; null for an input that is not embedded.
+        """A `polars.Series` named `vector` of dtype `Array(Float32, dimension)`; null for inputs that are not embedded.
 
-        Where nothing was embedded by a model of unknown dimension its dtype is `List(Float32)`.
+        If nothing was embedded and the dimension of the model is unknown, the dtype is `List(Float32)`.
 
         Raises:
             ModuleNotFoundError: polars is not installed.
@@ -149,7 +149,7 @@ class DenseEmbeddings(Embeddings):
 
 
 class Dimension:
-    """Numbers per row, the same in all answers of a call or stream.
+    """The number of numbers per row, the same in all answers of a call or stream.
 
     Args:
         value: the dimension; `None` if the first answer decides.
@@ -159,24 +159,24 @@ class Dimension:
         self.value = value
 
     def settle(self, dimension: int) -> None:
-        """Set or check the dimension of an answer.
+        """Set the dimension at the first answer, and check it at the others.
 
         Raises:
-            ResponseError: an earlier answer had another one.
+            ResponseError: an earlier answer had another dimension.
         """
         if self.value is None:
             self.value = dimension
         elif self.value != dimension:
-            raise ResponseError(f"expected {self.value} numbers a row, as in earlier answers, got {dimension}")
+            raise ResponseError(f"expected {self.value} numbers per row, as in earlier answers, got {dimension}")
 
 
 class DenseRows:
-    """Collects dense answers in one matrix, allocated once, into which each answer is written in place.
+    """Collects dense answers in one matrix, which is allocated once and written in place.
 
     Args:
-        count: inputs of the call.
+        count: number of inputs of the call.
         dimension: numbers per row.
-        room: rows of the matrix, if `spread` will be called; `count` by default.
+        room: number of rows to allocate, if `spread` will be called; defaults to `count`.
     """
 
     def __init__(self, count: int, dimension: Dimension, room: int | None = None) -> None:
@@ -221,10 +221,10 @@ class DenseRows:
         return DenseEmbeddings(matrix, model=model, usage=usage, failures=failures, embedded=embedded)
 
     def spread(self, positions: NDArray[np.intp]) -> Generator[None, None, NDArray[np.float32]]:
-        """Copy row `positions[i]` to row i, in place and in small steps, once the result is finished.
+        """Copy row `positions[i]` to row i, in place and in small steps; call it after `finish`.
 
         Args:
-            positions: intp, shape (room,): every row occurs, first occurrences in the order of the rows.
+            positions: intp, shape (room,): contains every row, with first occurrences in ascending order.
 
         Returns:
             The whole matrix, shape (room, dimension).
@@ -233,7 +233,7 @@ class DenseRows:
         at_once = _rows_per_step(matrix)
         moved = positions != np.arange(len(positions))
         first = int(moved.argmax()) if moved.any() else len(positions)
-        # From the end: no row moves to before its first position, so no step overwrites a row that a later one needs.
+        # From the end: no row moves towards the start, so no step overwrites a row that a later step needs.
         for stop in range(len(positions), first, -at_once):
             start = max(first, stop - at_once)
             matrix[start:stop] = matrix[positions[start:stop]]

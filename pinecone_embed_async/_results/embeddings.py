@@ -1,4 +1,4 @@
-"""What dense and sparse results have in common: usage, failures, records."""
+"""The common base of dense and sparse results: usage, failures, records."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     MaybeNone: TypeAlias = Any
-    """`None` of what only a selection lacks: as a plain `None`, type checkers would ask every caller of `embed` to check."""
+    """The type of a `None` that only selections have. A plain `None` would make every caller of `embed` check for it."""
 
 StepsT = TypeVar("StepsT")
 
 SPREAD_BYTES = 2**19
-"""Bytes of rows copied per step: a fraction of a millisecond."""
+"""Bytes of rows copied per step, which takes a fraction of a millisecond."""
 
 
 def all_steps(steps: Generator[None, None, StepsT]) -> StepsT:
-    """Run all steps at once; return their result."""
+    """Run all steps of a generator at once, and return its result."""
     while True:
         try:
             next(steps)
@@ -44,12 +44,12 @@ def all_steps(steps: Generator[None, None, StepsT]) -> StepsT:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Total usage of a call's answers.
+    """Total usage of a call.
 
     Attributes:
-        total_tokens: tokens billed, as far as the answers say.
+        total_tokens: tokens billed, as reported by the answers.
         requests: requests answered with embeddings.
-        unreported: how many of these answers did not state their tokens.
+        unreported: number of these answers that did not report their tokens.
     """
 
     total_tokens: int = 0
@@ -57,7 +57,7 @@ class Usage:
     unreported: int = 0
 
     def plus(self, total_tokens: int | None) -> Usage:
-        """This usage plus one more answer's tokens; `None` if the answer did not state them."""
+        """This usage plus one answer; `total_tokens` is `None` if the answer did not report its tokens."""
         return Usage(
             self.total_tokens + (total_tokens or 0),
             self.requests + 1,
@@ -71,7 +71,7 @@ class Embeddings(ABC):
     __slots__ = ("embedded", "failures", "model", "usage")
 
     _RECORD_FIELD: ClassVar[str]
-    """A record's field of the vector."""
+    """Name of the vector's field in a record."""
 
     def __init__(
         self,
@@ -97,19 +97,18 @@ class Embeddings(ABC):
     def to_records(
         self, ids: Iterable[str], metadata: Iterable[Mapping[str, Any] | None] | None = None
     ) -> list[dict[str, Any]]:
-        """Records as the official SDK's `upsert` takes them: `id`, `values` or `sparse_values` and, if passed, `metadata`.
+        """Records for `upsert` of the official SDK, with `id`, `values` or `sparse_values`, and `metadata` if passed.
 
-        Rows that are not embedded are left out. So are sparse rows without terms, for example of an empty text: an index
-        refuses them, together with the other records of the upsert. A logged warning counts them, and `without_terms` lists
-        them.
+        Rows that are not embedded are left out. So are sparse rows without terms, for example of an empty text, because an
+        index refuses the whole upsert for one of them. A logged warning counts them, and `without_terms` lists them.
 
         Args:
-            ids: an id for each input, in their order, whatever labels a series of pandas has.
-            metadata: a mapping or `None` for each input, in their order.
+            ids: an id for each input, in the order of the inputs; the labels of a pandas series are ignored.
+            metadata: a mapping or `None` for each input, in the same order.
 
         Raises:
-            ConfigurationError: there are not as many ids or metadata as inputs, they have no order, or an id is no text or
-                empty. Also a `ValueError`.
+            ConfigurationError: `ids` or `metadata` have no order or not one value per input, or an id is empty or not a
+                text. Also a `ValueError`.
         """
         names = _ids(ids, len(self))
         given = [None] * len(self) if metadata is None else _one_each("metadata", metadata, len(self))
@@ -128,20 +127,20 @@ class Embeddings(ABC):
         field: str = "vector",
         fields: Iterable[Mapping[str, Any] | None] | None = None,
     ) -> list[dict[str, Any]]:
-        """Documents as the official SDK's `documents.batch_upsert` takes them: `_id`, the vector, and further fields.
+        """Documents for `documents.batch_upsert` of the official SDK, with `_id`, the vector, and further fields.
 
-        A dense vector is a list of floats; a sparse one `{"indices": [...], "values": [...]}`. Rows are left out as by
-        `to_records`.
+        A dense vector is a list of floats, a sparse one `{"indices": [...], "values": [...]}`. The same rows are left out as
+        in `to_records`.
 
         Args:
-            ids: an id for each input, in their order, whatever labels a series of pandas has.
+            ids: an id for each input, in the order of the inputs; the labels of a pandas series are ignored.
             field: name of the vector's field in the index.
-            fields: a mapping of further fields or `None` for each input, in their order. Missing values (`None`, NaN) are
-                left out.
+            fields: a mapping of further fields, or `None`, for each input, in the same order. Missing values (`None`, NaN)
+                are left out.
 
         Raises:
-            ConfigurationError: as for `to_records`; or a field's name is empty, begins with `_` or `$`, or is that of the
-                vector. Also a `ValueError`.
+            ConfigurationError: as for `to_records`; or the name of a field is empty, begins with `_` or `$`, or equals
+                `field`. Also a `ValueError`.
         """
         name, names = _field_name("field", field), _ids(ids, len(self))
         given = [None] * len(self) if fields is None else _one_each("fields", fields, len(self))
@@ -149,14 +148,14 @@ class Embeddings(ABC):
         return [{"_id": names[row], name: self._plain_row(row), **extras[row]} for row in self._storable_rows().tolist()]
 
     def to_pandas(self, index: Any = None) -> Any:
-        """A `pandas.Series` named `vector` with a vector for each input, and `None` for those that are not embedded.
+        """A `pandas.Series` named `vector` with a vector for each input, or `None` if the input is not embedded.
 
         A dense vector is a float32 array of shape (dimension,), a sparse one `{"indices": ..., "values": ...}` with a uint32
-        and a float32 array, all of them views of the result. `numpy.stack(series)` is the matrix again.
+        and a float32 array. All arrays are views of the result. `numpy.stack(series)` builds the dense matrix again.
 
         Args:
             index: labels of the rows, in the order of the inputs; 0, 1, … by default. pandas assigns columns by label, so
-                pass `df.index` for `df["vector"] = result.to_pandas(df.index)`.
+                write `df["vector"] = result.to_pandas(df.index)`.
 
         Raises:
             ModuleNotFoundError: pandas is not installed.
@@ -165,25 +164,25 @@ class Embeddings(ABC):
 
     @abstractmethod
     def _plain_row(self, row: int) -> Any:
-        """A row of Python's numbers, as an index takes it."""
+        """A row as Python numbers, for an upsert."""
 
     @abstractmethod
     def _storable_rows(self) -> NDArray[np.intp]:
-        """The rows that an index takes."""
+        """Positions of the rows that an index accepts."""
 
     @abstractmethod
     def _cells(self) -> Iterable[object]:
         """The rows as arrays."""
 
     def _causes(self) -> NDArray[np.intp]:
-        """For each input its failure's index in `failures`, or -1."""
+        """For each input, the index in `failures` of its failure, or -1: intp, shape (inputs,)."""
         causes = np.full(len(self), -1, np.intp)
         for number, failure in enumerate(self.failures):
             causes[np.asarray(failure.indices, dtype=np.intp)] = number
         return causes
 
     def _failures_of(self, rows: slice | NDArray[np.intp]) -> tuple[Failure, ...]:
-        """The failures of a result that has these rows of this one."""
+        """The failures of a selection of these rows."""
         if not self.failures:
             return ()
         causes = self._causes()[rows]
@@ -205,10 +204,10 @@ def _ids(given: object, count: int) -> list[str]:
 
 
 def _one_each(name: str, given: object, count: int) -> list[Any]:
-    """A list of the values for the inputs, by position, not by a pandas label.
+    """A list with one value per input, by position; pandas labels are ignored.
 
     Raises:
-        ConfigurationError: they have no order, are a single value, or their number is wrong.
+        ConfigurationError: the values have no order, are a single value, or are not as many as the inputs.
     """
     if isinstance(given, Mapping):
         cure = f"pass list(….values()), or [mapping[key] for key in …]: its order need not be that of the {count} inputs"
@@ -219,14 +218,14 @@ def _one_each(name: str, given: object, count: int) -> list[Any]:
     elif isinstance(given, (str, bytes, bytearray, memoryview)) or not isinstance(given, Iterable):
         cure = "pass a list"
     else:
-        # Bounded, in case it never ends.
+        # Bounded, because an iterator may be infinite.
         values = list(islice(given, count + 1))
         if len(values) == count:
             return values
         got = len(values) if len(values) < count else len(given) if isinstance(given, Sized) else "more"
-        raise ConfigurationError(f"{name} must be as many as inputs: {count} embeddings need as many {name}, got {got}")
+        raise ConfigurationError(f"{name} must have one value for each of the {count} inputs, got {got}")
     kind = type(given).__name__
-    raise ConfigurationError(f"{name} must be an iterable with one for each input, in their order, got a {kind}: {cure}")
+    raise ConfigurationError(f"{name} must be an iterable with one value for each input, in order, got a {kind}: {cure}")
 
 
 def _record_id(value: object, row: int) -> str:
@@ -236,7 +235,7 @@ def _record_id(value: object, row: int) -> str:
     got = f"{'a missing value, ' if is_missing(given) else ''}{type(given).__name__}"
     cure = ": pass map(str, ids)" if isinstance(given, Integral) else ""
     raise ConfigurationError(
-        f"ids must be texts that are not empty, got {'an empty one' if given == '' else got} for input {row}{cure}"
+        f"ids must be texts that are not empty, got {'an empty text' if given == '' else got} for input {row}{cure}"
     )
 
 
@@ -248,10 +247,10 @@ def _mapping(name: str, value: object, row: int) -> dict[str, Any] | None:
 
 
 def _field_name(argument: str, value: object) -> str:
-    """Check the name of a document's field. Source of the rule: the service's page on importing documents.
+    """Validate the name of a document's field. Source of the rule: the service's page on importing documents.
 
     Raises:
-        ConfigurationError: it cannot be one.
+        ConfigurationError: no field can have this name.
     """
     name = as_text(value)
     if not name or name.startswith(("_", "$")):
@@ -265,7 +264,7 @@ def _document_fields(value: object, row: int, vector: str) -> dict[str, Any]:
         name = _field_name(f"fields of input {row}: each", given)
         if name == vector:
             raise ConfigurationError(
-                f"fields of input {row} have {name!r}, which is the field of the vector: pass another field="
+                f"fields of input {row} must not have {name!r}, which is the vector's field: pass another field="
             )
         if not is_missing(content):
             found[name] = content
@@ -273,19 +272,19 @@ def _document_fields(value: object, row: int, vector: str) -> dict[str, Any]:
 
 
 def with_outcome(error: EmbedError, partial: Embeddings) -> EmbedError:
-    """The error, with the successful embeddings and the failures of the call attached."""
+    """The error itself, after attaching the embeddings and failures of the call."""
     error.partial = partial
     error.failures = partial.failures
     return error
 
 
 def summed_up(error: EmbedError, partial: Embeddings, start: int = 0) -> EmbedError:
-    """A copy of the first failure's error that also says how many inputs failed, and which.
+    """A copy of the first failure's error whose message also counts and lists the failed inputs.
 
     Args:
         error: error of the first failure.
         partial: result of all inputs.
-        start: position of the first input, for the message.
+        start: position of the first input in the call or stream, for the message.
     """
     own = copy.copy(error)
     positions = sorted(start + position for failure in partial.failures for position in failure.indices)

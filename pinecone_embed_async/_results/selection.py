@@ -1,4 +1,4 @@
-"""What may stand between the brackets of a result, and the rows that it selects."""
+"""Indexing of results: the accepted indices, and the rows they select."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ if TYPE_CHECKING:
 
 
 class SupportsArray(Protocol):
-    """What NumPy makes an array of: one of its own, or a series of pandas, polars or Arrow."""
+    """Anything NumPy can convert to an array: a NumPy array, or a series of pandas, polars or Arrow."""
 
     def __array__(self) -> NDArray[Any]:
         """The values as an array."""
 
 
-# No sequences of any kind: a tuple would be two indices.
+# Not any sequence, because NumPy reads a tuple as one index per dimension.
 Rows = slice | list[int] | list[bool] | range | SupportsArray
-"""Several rows: a slice, a mask of one bool for each input, or positions, which may be negative and occur more than once."""
+"""Several rows: a slice, a mask with one bool per input, or positions, which may be negative and repeated."""
 
 
 def selected(given: object, count: int) -> int | slice | NDArray[np.intp]:
     """The rows that an index of a result selects.
 
     Args:
-        given: the index. A series counts by position, whatever its labels are.
+        given: the index. The labels of a series are ignored.
         count: rows of the result.
 
     Returns:
-        One position, a slice, or positions from 0, intp.
+        One position, a slice, or an array of positions from 0, intp.
 
     Raises:
         IndexError: a position is out of range, or a mask is not as long as the result.
-        TypeError: it is no index.
+        TypeError: `given` is not a valid index.
     """
     if isinstance(given, slice):
         return given
@@ -67,10 +67,10 @@ def selected(given: object, count: int) -> int | slice | NDArray[np.intp]:
 
 
 def _as_array(given: object) -> NDArray[Any]:
-    """A row of bools or of integers.
+    """A one-dimensional array of bools or integers.
 
     Raises:
-        TypeError: it is none.
+        TypeError: `given` cannot be converted to one.
     """
     if not hasattr(given, "__array__"):
         if not isinstance(given, Sequence) or isinstance(given, (tuple, str, bytes)):
@@ -99,16 +99,16 @@ def _of_objects(values: list[Any]) -> NDArray[Any]:
     if all(isinstance(value, (bool, np.bool_)) for value in values):
         return np.array(values, np.bool_)
     if all(isinstance(value, Integral) and not isinstance(value, bool) for value in values):
-        # Not as NumPy's, for they may be larger than any of those.
+        # Python's own integers, because they may be too large for NumPy's.
         return np.array([int(value) for value in values], object)
     raise _no_rows("values of other types")
 
 
 def _no_rows(got: str) -> TypeError:
-    return TypeError(f"an index must be an integer, a slice, or a list or array of integers or of one bool a row, got {got}")
+    return TypeError(f"an index must be an integer, a slice, or a list or array of integers or one bool per row, got {got}")
 
 
 def _out_of_range(row: object, count: int) -> IndexError:
     if not count:
-        return IndexError(f"the result has no rows, got row {row}")
+        return IndexError(f"an empty result has no row {row}")
     return IndexError(f"rows must be from {-count} to {count - 1}, got {row}")

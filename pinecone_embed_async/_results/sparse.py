@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._wire import SparseBlock
 
 SPREAD_TERMS = SPREAD_BYTES // 8
-"""Terms copied per step, of an index and a value each."""
+"""Terms copied per step: an index and a value of 4 bytes each."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +33,7 @@ class SparseVector:
     Attributes:
         indices: uint32, shape (terms,).
         values: float32, shape (terms,).
-        tokens: the terms as text, where the service sent them.
+        tokens: the terms as texts, if the service sent them.
     """
 
     indices: NDArray[np.uint32]
@@ -57,18 +57,18 @@ class SparseEmbeddings(Embeddings):
             print(texts[row], vector.indices, vector.values)
     ```
 
-    `result[i]` is the vector of one input. `result[2:5]`, `result[mask]` and `result[[0, 2]]` are results of these inputs; a
-    slice without a step shares the memory of the terms, anything else copies.
+    `result[i]` is the vector of one input. `result[2:5]`, `result[mask]` and `result[[0, 2]]` are results for these inputs:
+    a slice without a step shares the memory of the terms, anything else copies.
 
     Attributes:
         indptr: int64, shape (inputs + 1,).
         indices: uint32, shape (terms,).
         values: float32, shape (terms,).
-        tokens: a list of tokens for each row, parallel to its indices; `None` if the service sent none.
-        model: the call's model.
-        usage: usage of the call; `None` for a selection of its rows, since a bill cannot be divided.
-        failures: the failed inputs, grouped by cause; of a selection, those in it, at their positions there.
-        embedded: bool, shape (inputs,): which rows were answered; the others are empty.
+        tokens: for each row a list of tokens, parallel to its indices; `None` if the service sent none.
+        model: the model of the call.
+        usage: usage of the call; `None` for a selection, because the usage of single rows is unknown.
+        failures: the failed inputs, grouped by cause; in a selection, only its own, with positions in the selection.
+        embedded: bool, shape (inputs,): which rows are embedded; the others are empty.
     """
 
     __slots__ = ("indices", "indptr", "tokens", "values")
@@ -98,15 +98,15 @@ class SparseEmbeddings(Embeddings):
     @overload
     def __getitem__(self, rows: Rows) -> SparseEmbeddings: ...
     def __getitem__(self, rows: int | np.integer[Any] | Rows) -> SparseVector | SparseEmbeddings:
-        """The vector of one input, whose arrays are views; or a result of several of the inputs.
+        """The vector of one input, whose arrays are views; or a result for several inputs.
 
         Args:
-            rows: a position; or a slice, a mask of one bool for each input, or positions. A series counts by position,
-                whatever its labels are.
+            rows: a position; or a slice, a mask with one bool per input, or several positions. The labels of a series are
+                ignored.
 
         Raises:
             IndexError: a position is out of range, or a mask is not as long as the result.
-            TypeError: it is no index.
+            TypeError: `rows` is not a valid index.
         """
         chosen = selected(rows, len(self))
         if isinstance(chosen, int):
@@ -141,26 +141,26 @@ class SparseEmbeddings(Embeddings):
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NoReturn:  # noqa: FBT001 - as dense ones
         raise TypeError(
-            f"a sparse result is no array, which would have {len(self):,} rows of 2**32 numbers: "
+            f"a sparse result cannot become an array: it would have {len(self):,} rows of 2**32 numbers; "
             "use its indices and values, dot(), or to_scipy(vocabulary).toarray()"
         )
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Inputs, and 2**32: a column for each index that there may be, as `to_scipy` has them."""
+        """The number of inputs, and 2**32: one column per possible index, as in `to_scipy`."""
         return len(self), 2**32
 
     def __repr__(self) -> str:
         return f"<SparseEmbeddings {len(self)} rows, {len(self.indices)} terms, {self._summary()}>"
 
     def to_list(self) -> list[dict[str, list[Any]] | None]:
-        """The vectors as `{"indices": [...], "values": [...]}` of Python's numbers; `None` for one that is not embedded."""
+        """The vectors as `{"indices": [...], "values": [...]}` of Python numbers; `None` for an input not embedded."""
         return [self._plain_row(row) if is_there else None for row, is_there in enumerate(self.embedded.tolist())]
 
     def to_arrow(self) -> Any:
-        """A `pyarrow.StructArray` of `indices`, a list of uint32, and `values`, one of float32; null where not embedded.
+        """A `pyarrow.StructArray` of `indices` (lists of uint32) and `values` (lists of float32); null where not embedded.
 
-        It shares the memory of the terms. `tokens` are not part of it.
+        It shares the memory of the terms and leaves out `tokens`.
 
         Raises:
             ModuleNotFoundError: pyarrow is not installed.
@@ -171,7 +171,7 @@ class SparseEmbeddings(Embeddings):
     def to_polars(self) -> Any:
         """A `polars.Series` named `vector` of structs of `indices`, `List(UInt32)`, and `values`, `List(Float32)`.
 
-        Null where not embedded. `tokens` are not part of it.
+        It is null where not embedded and leaves out `tokens`.
 
         Raises:
             ModuleNotFoundError: polars is not installed.
@@ -186,7 +186,7 @@ class SparseEmbeddings(Embeddings):
         empty = self.without_terms.tolist()
         if empty:
             logger.warning(
-                "%d of %d rows have no terms and are left out of the records, for an index refuses them: rows %s",
+                "%d of %d rows have no terms and are left out of the records, because an index refuses them: rows %s",
                 len(empty),
                 len(self),
                 name_positions(empty),
@@ -198,11 +198,11 @@ class SparseEmbeddings(Embeddings):
 
     @property
     def without_terms(self) -> NDArray[np.intp]:
-        """Positions of the inputs embedded without any term of the model."""
+        """Positions of the inputs whose vector has no terms: intp."""
         return np.flatnonzero(self.embedded & (np.diff(self.indptr) == 0))
 
     def spread(self, positions: NDArray[np.intp]) -> SparseEmbeddings:
-        """A result of which row i is row `positions[i]` of this one; every row of this one must occur."""
+        """A result whose row i is row `positions[i]` of this one; `positions` must contain every row."""
         return all_steps(self.spread_in_steps(positions))
 
     def spread_in_steps(self, positions: NDArray[np.intp]) -> Generator[None, None, SparseEmbeddings]:
@@ -214,7 +214,7 @@ class SparseEmbeddings(Embeddings):
         indptr = _ends(np.diff(self.indptr)[positions])
         indices, values = np.empty(indptr[-1], np.uint32), np.empty(indptr[-1], np.float32)
         tokens: list[list[str]] | None = None if self.tokens is None else []
-        # A row counts one more than its terms, since many rows may have none.
+        # Each row counts as one more than its terms, because many rows may have none.
         for start, stop in _spans(indptr + np.arange(len(indptr)), SPREAD_TERMS):
             rows, span = positions[start:stop], slice(indptr[start], indptr[stop])
             taken = flat_positions(self.indptr[rows], np.diff(indptr[start : stop + 1]))
@@ -248,11 +248,11 @@ class SparseEmbeddings(Embeddings):
             other: a result of the same model, or one vector of `embed_one`.
 
         Returns:
-            Float32, shape (inputs, inputs of the other), or (inputs,) for one vector; NaN where a row is not embedded. Other
-            memory use is bounded.
+            Float32, shape (inputs, inputs of `other`), or (inputs,) for one vector; NaN where a row is not embedded. Beyond
+            this array, memory use is bounded.
 
         Raises:
-            ConfigurationError: `other` is of another model, whose indices are other terms.
+            ConfigurationError: `other` comes from another model, whose indices mean other terms, or is not a sparse result.
         """
         if isinstance(other, SparseVector):
             indptr = np.array([0, len(other)], np.int64)
@@ -263,7 +263,7 @@ class SparseEmbeddings(Embeddings):
             raise ConfigurationError(f"other must be SparseEmbeddings or a SparseVector, got {type(other).__name__}")
         if other.model != self.model:
             raise ConfigurationError(
-                f"other must be of model {self.model!r}, got {other.model!r}, whose indices are other terms"
+                f"other must be of model {self.model!r}, got {other.model!r}, whose indices mean other terms"
             )
         products = _products(self, other)
         products[~self.embedded] = np.nan
@@ -272,7 +272,7 @@ class SparseEmbeddings(Embeddings):
 
     @property
     def vocabulary(self) -> NDArray[np.uint32]:
-        """The distinct indices, ascending: uint32."""
+        """The distinct indices in ascending order: uint32."""
         return np.unique(self.indices)
 
     def compressed(
@@ -280,42 +280,42 @@ class SparseEmbeddings(Embeddings):
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
         """The rows over a given vocabulary: column j stands for `vocabulary[j]`.
 
-        Only results over the same vocabulary may be multiplied. Terms outside it are left out; products with a result whose
-        own vocabulary it is are still exact.
+        Multiply only results over the same vocabulary. Terms outside it are left out; products with a result that has no
+        other terms are still exact.
 
         Args:
-            vocabulary: distinct indices: `vocabulary` of a result, or of several by `numpy.union1d`.
+            vocabulary: distinct indices: the `vocabulary` of a result, or of several results, joined by `numpy.union1d`.
 
         Returns:
             `indptr`, int64 (inputs + 1,); columns, int64 (terms,); and values, float32 (terms,).
 
         Raises:
-            ConfigurationError: it holds a value that is not an index, or a duplicate.
+            ConfigurationError: `vocabulary` holds a duplicate or a value that is not an index.
         """
         try:
             wanted = np.asarray(vocabulary)
         except ValueError:
-            raise ConfigurationError("vocabulary must be one row of integers, got rows of several lengths") from None
+            raise ConfigurationError("vocabulary must be a flat list of integers, got rows of several lengths") from None
         if wanted.ndim != 1 or (len(wanted) and wanted.dtype.kind not in "ui"):
-            raise ConfigurationError(f"vocabulary must be one row of integers, got {wanted.dtype} of shape {wanted.shape}")
+            raise ConfigurationError(f"vocabulary must be a list of integers, got {wanted.dtype} of shape {wanted.shape}")
         ascending, order = np.unique(wanted.astype(np.int64), return_index=True)
         if len(ascending) < len(wanted) or (len(wanted) and not 0 <= ascending[0] <= ascending[-1] < 2**32):
-            raise ConfigurationError("vocabulary must hold indices from 0 to 4294967295, each once")
+            raise ConfigurationError("vocabulary must hold indices from 0 to 4294967295, without duplicates")
         kept = np.isin(self.indices, ascending)
         columns = order[np.searchsorted(ascending, self.indices[kept])]
         return _ends(kept)[self.indptr], columns, self.values[kept]
 
     def to_scipy(self, vocabulary: NDArray[np.uint32] | Sequence[int] | None = None) -> Any:
-        """A `scipy.sparse.csr_array` of shape (inputs, 2**32), sharing the values.
+        """A `scipy.sparse.csr_array` of shape (inputs, 2**32) that shares the values.
 
-        A product of two, `a @ b.T`, needs 32 GiB for the columns alone: use `dot`, or one vocabulary for both.
+        A product of two, `a @ b.T`, needs 32 GiB for the columns alone: use `dot`, or the same vocabulary for both.
 
         Args:
             vocabulary: see `compressed`; its length is then the number of columns.
 
         Raises:
             ModuleNotFoundError: SciPy is not installed.
-            ConfigurationError: the vocabulary holds a value that is not an index, or a duplicate.
+            ConfigurationError: `vocabulary` holds a duplicate or a value that is not an index.
         """
         try:
             from scipy import sparse  # noqa: PLC0415 - optional, and imported only where it is used
@@ -330,13 +330,13 @@ class SparseEmbeddings(Embeddings):
 
 
 _PRODUCTS = 2**21
-"""Most products of single terms, and scores, in memory at a time."""
+"""Maximum number of term products and scores in memory at a time."""
 
 
 def _products(left: SparseEmbeddings, right: SparseEmbeddings) -> NDArray[np.float32]:
     """The products of all rows, summed in float64."""
     products = np.zeros((len(left), len(right)), np.float32)
-    # The right result by terms: which rows have each term.
+    # Sort the right result by term, to find the rows with each term.
     order = np.argsort(right.indices, kind="stable")
     terms, values = right.indices[order], right.values[order].astype(np.float64)
     rows = np.repeat(np.arange(len(right)), np.diff(right.indptr))[order]
@@ -356,18 +356,18 @@ def _products(left: SparseEmbeddings, right: SparseEmbeddings) -> NDArray[np.flo
 
 
 def _ends(lengths: NDArray[Any]) -> NDArray[np.int64]:
-    """The ends of runs of these lengths, one after the other, behind a 0."""
+    """0, and the ends of consecutive runs of these lengths: int64, shape (runs + 1,)."""
     ends = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=ends[1:])
     return ends
 
 
 def _spans(work: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
-    """Start and stop of runs of rows, each of at most `most` units of work or of one row.
+    """Start and stop of runs of rows; each run has at most `most` units of work, or is a single row.
 
     Args:
-        work: int64, shape (rows + 1,): units of work before each row, and of all rows.
-        most: units of work per run.
+        work: int64, shape (rows + 1,): units of work before each row, and at the end the total.
+        most: maximum units of work per run.
     """
     start = 0
     while start < len(work) - 1:
@@ -377,17 +377,17 @@ def _spans(work: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
 
 
 def flat_positions(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The positions `starts[i]` to `starts[i] + lengths[i]` of each row i, one row after the other."""
+    """The positions from `starts[i]` to `starts[i] + lengths[i]`, row after row: int64."""
     ends = np.cumsum(lengths)
     positions: NDArray[np.int64] = np.arange(lengths.sum()) + np.repeat(starts - (ends - lengths), lengths)
     return positions
 
 
 class SparseRows:
-    """Collects sparse rows by their positions.
+    """Collects sparse rows by position.
 
     Args:
-        count: inputs of the call.
+        count: number of inputs of the call.
     """
 
     def __init__(self, count: int) -> None:
@@ -395,7 +395,7 @@ class SparseRows:
         self._blocks: dict[int, tuple[NDArray[np.intp], SparseBlock]] = {}
 
     def put(self, positions: NDArray[np.intp], block: SparseBlock) -> None:
-        """Add the rows of the inputs at `positions`, ascending and not empty."""
+        """Add the rows of the inputs at `positions`, which are ascending and not empty."""
         self._blocks[int(positions[0])] = positions, block
 
     def finish(

@@ -1,4 +1,4 @@
-"""Results as columns of Arrow, pandas and polars, each imported only where it is asked for."""
+"""Results as columns of Arrow, pandas and polars, which are imported only on use."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NAME = "vector"
-"""Name of a column, as in the tables of a job."""
+"""Name of the column, the same as in the tables of a job."""
 
 MOST_TERMS = 2**31 - 1
-"""Most terms of an Arrow list column, whose offsets are int32. Source: the Arrow columnar format."""
+"""Maximum number of terms in an Arrow list column, whose offsets are int32. Source: the Arrow columnar format."""
 
 
 def not_installed(method: str, package: str) -> ModuleNotFoundError:
-    """The error of a method whose package is not installed."""
+    """The error for a method whose package is not installed."""
     return ModuleNotFoundError(f"{method} needs {package}, which is not installed: pip install {package}", name=package)
 
 
 def dense_arrow(vectors: NDArray[np.float32], embedded: NDArray[np.bool_] | None = None) -> Any:
-    """Vectors as an Arrow array of fixed-size lists, which shares their memory where they are contiguous.
+    """Vectors as an Arrow array of fixed-size lists, which shares their memory if they are contiguous.
 
     Args:
         vectors: float32, shape (rows, dimension).
-        embedded: bool, shape (rows,): the others are null; all of them by default.
+        embedded: bool, shape (rows,): which rows are not null; all of them by default.
     """
     try:
         import pyarrow as pa  # noqa: PLC0415 - optional, and imported only where it is used
@@ -38,23 +38,23 @@ def dense_arrow(vectors: NDArray[np.float32], embedded: NDArray[np.bool_] | None
         raise not_installed("to_arrow", "pyarrow") from missing
     count, dimension = vectors.shape
     if not dimension:
-        # Nothing was embedded, by a model of unknown dimension; Arrow has no lists of the fixed size 0.
+        # Nothing was embedded and the dimension is unknown; Arrow has no lists of fixed size 0.
         return pa.nulls(count, pa.list_(pa.float32()))
     mask = None if embedded is None or embedded.all() else pa.array(~embedded)
     return pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dimension, mask=mask)
 
 
 def list_offsets(indptr: NDArray[np.int64]) -> Any:
-    """The offsets of Arrow lists, int32, shape (rows + 1,).
+    """The offsets of Arrow lists: int32, shape (rows + 1,).
 
     Raises:
-        ConfigurationError: there are more terms than a column takes.
+        ConfigurationError: there are more terms than a column can hold.
     """
     import pyarrow as pa  # noqa: PLC0415 - as above
 
     if indptr[-1] > MOST_TERMS:
         raise ConfigurationError(
-            f"an Arrow column must have at most {MOST_TERMS:,} terms, got {int(indptr[-1]):,}: convert parts of it"
+            f"an Arrow column must have at most {MOST_TERMS:,} terms, got {int(indptr[-1]):,}: convert slices of the result"
         )
     return pa.array(indptr.astype(np.int32))
 
@@ -68,7 +68,7 @@ def sparse_arrow(
     """Compressed rows as an Arrow array of structs with the lists `indices` and `values`; null where not embedded.
 
     Raises:
-        ConfigurationError: there are more terms than a column takes.
+        ConfigurationError: there are more terms than a column can hold.
     """
     try:
         import pyarrow as pa  # noqa: PLC0415 - as above
@@ -81,10 +81,10 @@ def sparse_arrow(
 
 
 def pandas_series(cells: Iterable[object], embedded: NDArray[np.bool_], index: object) -> Any:
-    """A series of pandas of Python objects; `None` where not embedded.
+    """A pandas series of Python objects; `None` where not embedded.
 
     Args:
-        cells: one for each row.
+        cells: one object per row.
         embedded: bool, shape (rows,).
         index: labels of the rows; 0, 1, … by default.
     """
@@ -93,7 +93,7 @@ def pandas_series(cells: Iterable[object], embedded: NDArray[np.bool_], index: o
     except ModuleNotFoundError as missing:
         raise not_installed("to_pandas", "pandas") from missing
     column = np.empty(len(embedded), object)
-    # One by one: assigned at once, vectors of one length would be taken for a matrix.
+    # One by one: NumPy would take an assignment of equally long vectors for a matrix.
     for row, cell in enumerate(cells):
         column[row] = cell
     column[~embedded] = None
@@ -101,7 +101,7 @@ def pandas_series(cells: Iterable[object], embedded: NDArray[np.bool_], index: o
 
 
 def dense_polars(vectors: NDArray[np.float32], embedded: NDArray[np.bool_]) -> Any:
-    """Vectors as a series of polars of arrays of float32; null where not embedded."""
+    """Vectors as a polars series of float32 arrays; null where not embedded."""
     try:
         import polars as pl  # noqa: PLC0415 - as above
     except ModuleNotFoundError as missing:
@@ -119,12 +119,12 @@ def sparse_polars(
     values: NDArray[np.float32],
     embedded: NDArray[np.bool_],
 ) -> Any:
-    """Compressed rows as a series of polars of structs with the lists `indices` and `values`; null where not embedded."""
+    """Compressed rows as a polars series of structs with the lists `indices` and `values`; null where not embedded."""
     try:
         import polars as pl  # noqa: PLC0415 - as above
     except ModuleNotFoundError as missing:
         raise not_installed("to_polars", "polars") from missing
-    # Grouped in polars: a series made for each row would take a hundred times as long.
+    # Grouped by polars: a series built row by row takes a hundred times as long.
     rows = pl.Series("row", np.arange(len(embedded)))
     terms = {"row": np.repeat(rows.to_numpy(), np.diff(indptr)), "indices": indices, "values": values}
     lists = pl.DataFrame(terms).group_by("row", maintain_order=True).all()

@@ -1,4 +1,4 @@
-"""Sending: attempts and retries, the transport interface, its aiohttp implementation, and a mock without sockets."""
+"""Sending of requests: attempts, retries, the transport interface, its aiohttp implementation, and a mock."""
 
 from pinecone_embed_async._sending.aiohttp_transport import AiohttpTransport, check_ssl_context
 from pinecone_embed_async._sending.attempts import Callers, Sender, get

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from pinecone_embed_async._sending.transport import TransportRequest
 
 READ_BUFFER_BYTES = 2**20
-"""Bytes that a connection buffers before it stops reading from its socket. With aiohttp's 64 KiB, the 1.9 MB of a full
-answer would pause and resume thirty times."""
+"""Bytes that a connection buffers before it stops reading from its socket. With aiohttp's default of 64 KiB, reading a full
+answer of 1.9 MB would pause and resume thirty times."""
 
 _OTHER_VERSIONS = frozenset(
     {
@@ -42,7 +42,7 @@ _OTHER_VERSIONS = frozenset(
         "WRONG_VERSION_NUMBER",
     }
 )
-"""OpenSSL's errors for a peer that speaks another version of TLS, or none."""
+"""OpenSSL's errors for a peer that speaks another version of TLS, or no TLS at all."""
 
 _FAULTS = (aiohttp.ClientError, OSError, ValueError, RuntimeError)
 """Errors that aiohttp raises for a failed connection, and for a peer that does not speak HTTP."""
@@ -52,19 +52,19 @@ class AiohttpTransport:
     """Sends requests through aiohttp; belongs to the event loop in which it is created.
 
     Args:
-        base_url: the service's URL, which decides on TLS and the proxy.
-        max_connections: most connections.
+        base_url: the service's URL, which decides whether TLS and a proxy are used.
+        max_connections: maximum number of connections.
         connect_timeout: seconds for the whole set-up of a connection.
-        session: a caller's session whose connections are used; `None` for own ones.
-        ssl_context: the trusted authorities; `None` for the system's.
-        executor: runs the creation of a context; `None` for the event loop's own.
+        session: the caller's session to take connections from; `None` to open its own.
+        ssl_context: the trusted certificate authorities; `None` for the system's.
+        executor: runs the creation of a TLS context; `None` for the event loop's default executor.
         clock: measures the connect time-out; `None` for the system's.
 
     Attributes:
         proxy: the proxy; `None` without one.
 
     Raises:
-        ConfigurationError: the session is closed or of another event loop, or the environment names a proxy that
+        ConfigurationError: the session is closed or belongs to another event loop, or the environment names a proxy that
             aiohttp does not support.
     """
 
@@ -81,7 +81,7 @@ class AiohttpTransport:
     ) -> None:
         check_ssl_context(ssl_context)
         proxy = proxy_for(base_url)
-        # True stands for no context at all, as in aiohttp.
+        # True stands for no context, as in aiohttp.
         self._tls: ssl.SSLContext | bool | None = ssl_context if base_url.scheme == "https" else True
         self._tls_lock = asyncio.Lock()
         self._executor = executor
@@ -94,7 +94,8 @@ class AiohttpTransport:
         self._connections = Connections(
             inner, is_own=is_own, url=base_url, proxy=proxy, timeout=connect_timeout, clock=clock or SystemClock()
         )
-        # Only the connections of a caller's session are used: its headers, cookies, netrc and redirects could leak the key.
+        # A session of its own even over the caller's connections: headers, cookies, netrc and redirects of the caller's
+        # session could leak the key.
         self._session = aiohttp.ClientSession(
             connector=self._connections,
             connector_owner=is_own,
@@ -109,17 +110,17 @@ class AiohttpTransport:
         self._closer = _close_with_loop(self._session)
 
     def __repr__(self) -> str:
-        # Without a session its constructor has raised.
+        # There is no session if the constructor raised.
         is_closed = not hasattr(self, "_session") or self.is_closed
         return f"<AiohttpTransport{', closed' if is_closed else ''}>"
 
     @property
     def is_closed(self) -> bool:
-        """Whether it is closed."""
+        """Whether the transport is closed."""
         return self._session.closed
 
     async def open(self) -> None:
-        """Let the event loop's shut-down close the session if nobody else does, and create the TLS context."""
+        """Make the event loop close the session on shutdown if nobody else does, and create the TLS context."""
         await anext(self._closer)
         if self._tls is None:
             await self._tls_of_requests()
@@ -140,9 +141,9 @@ class AiohttpTransport:
         return _Exchange(self, request)
 
     async def _tls_of_requests(self) -> ssl.SSLContext | bool:
-        """The TLS context for requests: never the connector's, since a caller's may verify nothing.
+        """The TLS context for requests; never the connector's, because a caller's connector may verify nothing.
 
-        Created on first use, not on import, so that `SSL_CERT_FILE` may be set until then; in a thread, since reading all
+        It is created on first use, so that `SSL_CERT_FILE` may be set after the import, and in a thread, because reading all
         authorities takes 50 ms.
         """
         async with self._tls_lock:
@@ -151,10 +152,10 @@ class AiohttpTransport:
         return self._tls
 
     async def begin(self, request: TransportRequest, connecting: Connecting) -> aiohttp.ClientResponse:
-        """Send a request; return its response once that begins.
+        """Send a request, and return the response once its headers are there.
 
         Raises:
-            TransportError: there is none.
+            TransportError: there is no response.
         """
         token = CONNECTING.set(connecting)
         try:
@@ -172,17 +173,17 @@ class AiohttpTransport:
             problem, connection = self._failed(fault, connecting)
         finally:
             CONNECTING.reset(token)
-        # Not chained: aiohttp's errors hold the request's headers.
+        # Not chained, because aiohttp's errors hold the request's headers, and with them the key.
         raise TransportError(problem, problem=connection)
 
     def _failed(self, fault: Exception, connecting: Connecting) -> tuple[str, ConnectionProblem | None]:
-        """What failed before there was an answer, and what is known of the connection."""
+        """A message about a failure before the answer, and what is known about the connection."""
         if isinstance(fault, aiohttp.ConnectionTimeoutError):
             return self._connections.overdue(connecting), ConnectionProblem.UNREACHED
         problem = _described(fault, self.proxy)
         if not connecting.is_done:
             kind = ConnectionProblem.SETUP if _is_setup(fault) else ConnectionProblem.UNREACHED
-            # A session closed meanwhile is not a network problem.
+            # A session that was closed meanwhile is not a network problem.
             return problem, kind if isinstance(fault, (aiohttp.ClientError, OSError)) else None
         if connecting.idle > IDLE_SECONDS and isinstance(fault, aiohttp.ClientConnectionError) and _is_before_answer(fault):
             self._connections.was_reset()
@@ -217,9 +218,9 @@ class _Exchange:
         content = self._response.content
         try:
             piece = b""
-            # A chunk of the transfer encoding may be empty at its end.
+            # A piece may be empty at the end of a chunk of the transfer encoding.
             while not piece and not content.at_eof():
-                # Not `readany`, which copies everything buffered into one piece.
+                # Not `readany`, which copies the whole buffer into one piece.
                 piece, _ = await content.readchunk()
             return piece
         except _FAULTS as fault:
@@ -229,11 +230,11 @@ class _Exchange:
 
 
 def _described(fault: Exception, proxy: Proxy | None) -> str:
-    """What failed and what to check, without headers and passwords in addresses."""
+    """What failed and what to check, without headers or passwords."""
     if isinstance(fault, aiohttp.ClientHttpProxyError):
         name = "the proxy" if proxy is None else f"the proxy {proxy.name}"
         if fault.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
-            return f"{name} answered HTTP 407: it takes other credentials, or wants some; check the variable HTTPS_PROXY"
+            return f"{name} answered HTTP 407: it needs other credentials; check the environment variable HTTPS_PROXY"
         return f"{name} answered HTTP {fault.status} to the request for a connection to the service"
     if isinstance(fault, aiohttp.ClientResponseError):
         return f"{type(fault).__name__}: {fault.message}"
@@ -254,7 +255,7 @@ def _described(fault: Exception, proxy: Proxy | None) -> str:
 
 
 def _is_setup(fault: Exception) -> bool:
-    """Whether every other connection would fail the same way."""
+    """Whether every other connection would fail in the same way."""
     if isinstance(fault, aiohttp.ClientHttpProxyError):
         return fault.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED
     if isinstance(fault, aiohttp.ClientConnectorSSLError):
@@ -263,15 +264,15 @@ def _is_setup(fault: Exception) -> bool:
 
 
 def _is_before_answer(fault: aiohttp.ClientConnectionError) -> bool:
-    """Whether no byte of an answer had arrived; assumed for a reset, where aiohttp does not say."""
+    """Whether the connection failed before a byte of the answer; assumed for a reset, where aiohttp does not tell."""
     return not isinstance(fault, aiohttp.ServerDisconnectedError) or isinstance(fault.message, str)
 
 
 def check_ssl_context(context: object) -> None:
-    """Refuse a context that verifies less than the default one.
+    """Reject a context that verifies less than the default one.
 
     Raises:
-        ConfigurationError: it is not a context, or one that accepts any certificate, or any host's.
+        ConfigurationError: it is not a context, or does not verify certificates or host names.
     """
     if context is None:
         return
@@ -280,7 +281,7 @@ def check_ssl_context(context: object) -> None:
     if context.verify_mode != ssl.CERT_REQUIRED:
         raise ConfigurationError(
             f"ssl_context must verify certificates: verify_mode must be CERT_REQUIRED, got {context.verify_mode.name};"
-            " ssl.create_default_context(cafile=...) trusts an authority of your own"
+            " to trust an authority of your own, use ssl.create_default_context(cafile=...)"
         )
     if not context.check_hostname:
         raise ConfigurationError("ssl_context must check the host's name: check_hostname must be True, got False")
@@ -295,19 +296,19 @@ def _default_context() -> ssl.SSLContext:
 def _connections_of(session: aiohttp.ClientSession) -> aiohttp.BaseConnector:
     if session.closed or session.connector is None:
         raise ConfigurationError(
-            "the session passed to the client must be open, and is closed: keep it open while the client is used"
+            "the session passed to the client must be open, but is closed: keep it open while the client is used"
         )
     if session.connector._loop is not asyncio.get_running_loop():  # noqa: SLF001 - there is no public name for it
         raise ConfigurationError(
-            "the session passed to the client must belong to the running event loop: make it in that loop"
+            "the session passed to the client must belong to the running event loop: create it in that loop"
         )
     return session.connector
 
 
 async def _close_with_loop(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
-    """Close the session when this generator is closed, as a loop does with all its generators when it shuts down.
+    """Close the session when this generator is closed, which an event loop does with all generators on shutdown.
 
-    So an unclosed client leaves nothing open after `asyncio.run`.
+    So a client that was never closed leaves nothing open after `asyncio.run`.
     """
     try:
         yield

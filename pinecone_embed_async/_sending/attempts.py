@@ -1,4 +1,4 @@
-"""The attempts of requests: permit, body, exchange, decoding, and what each outcome means for what comes next."""
+"""The attempts of requests: permit, body, exchange, decoding, and the consequences of each outcome."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ if TYPE_CHECKING:
     from pinecone_embed_async._wire import Answer, Redactor, StreamingDecoder
 
 SLICE_BYTES = 2**19
-"""Bytes of an answer that msgspec decodes in about a millisecond and a half, after which the event loop is yielded; see
+"""Number of bytes of an answer that msgspec decodes in about 1.5 ms, after which the task yields to the event loop; see
 docs/benchmarks.md."""
 
 SMALL_BYTES = 2**16
-"""Fewer bytes than this take either decoder less than a fifth of a millisecond: the event loop is not yielded for them, and
-handing them to the thread would take as long."""
+"""Either decoder decodes fewer bytes than this in less than 0.2 ms, so the task does not yield to the event loop for them,
+and switching to the decode thread would take as long."""
 
 THREAD_BYTES = 2**21
-"""Bytes of an incomplete answer that are handed to the decode thread. Most answers are smaller, and handed over once they
-are complete: each time, the loop and the thread wait for the interpreter's lock."""
+"""Number of bytes of an incomplete answer that are handed to the decode thread. Most answers are smaller and are handed over
+when they are complete, because with each hand-over the event loop and the thread wait for the GIL."""
 
 
 async def get(engine: Engine, path: str, query: Mapping[str, str], *, is_tried_once: bool = False) -> bytes:
-    """The body of the answer to a `GET`, retried by the retry policy unless `is_tried_once`.
+    """The body of the answer to a `GET`, retried according to the retry policy unless `is_tried_once`.
 
     Raises:
         EmbedError: the request failed.
@@ -72,7 +72,7 @@ async def get(engine: Engine, path: str, query: Mapping[str, str], *, is_tried_o
             error = await engine.network.get(state, path, query, engine.redactor(), body)
             is_answered = error is None
             if is_answered:
-                # Whether it can be read is not known yet.
+                # Only "answered": whether the body can be read is not known yet.
                 engine.contact.answered()
                 engine.budget.record(None)
             else:
@@ -91,30 +91,30 @@ async def get(engine: Engine, path: str, query: Mapping[str, str], *, is_tried_o
 
 
 class Callers(Protocol):
-    """The calls that requests are sent for."""
+    """The calls on whose behalf requests are sent."""
 
     @property
     def calls(self) -> tuple[ObservedCall, ...]:
-        """Those that have not ended, as the hooks know them."""
+        """The calls that have not ended, as hooks see them."""
 
     @property
     def next_deadline(self) -> float | None:
-        """The earliest deadline of those that have not ended, by the clock; `None` if none of them has one."""
+        """The earliest deadline of the calls that have not ended, by the clock; `None` if none of them has one."""
 
     def come_too_late(self, until: float, error: DeadlineExceededError) -> bool:
-        """End the calls whose deadline is not after `until`; returns whether none is left."""
+        """End the calls whose deadline is not after `until`; return whether none is left."""
 
 
 class Sender:
-    """Makes the attempts of the requests of one call or stream, whose errors it returns.
+    """Makes the attempts of the requests of one call or stream, and returns their errors.
 
     Args:
-        engine: what the calls of the client share.
+        engine: the client's shared state for sending.
         parameters: the model's parameters.
-        limits: what one request may hold.
-        deadline: deadline of the whole call, by the clock; `None` for none.
+        limits: limits of one request.
+        deadline: clock time at which the whole call ends; `None` for no deadline.
         priority: priority of the call.
-        callers: the calls that the requests are sent for.
+        callers: the calls on whose behalf the requests are sent.
     """
 
     def __init__(
@@ -136,20 +136,20 @@ class Sender:
         self._flow: Flow | None = None
         self._dispatcher = engine.options.dispatcher
         self._callers = callers
-        # A request is planned with its first permit, so until then it is the call that waits.
+        # A request is planned when its first permit comes, so until then the call waits, not a request.
         self._waited = 0.0
 
     async def permit(self, request: PlannedRequest, observation: RequestObservation | None = None) -> Permit:
-        """Wait for a permit to send a request, or its first inputs.
+        """Wait for a permit to send a request, or at least its first inputs.
 
         Args:
-            request: the request, of which as much as possible is to be sent.
-            observation: what the hooks know of it; `None` without hooks, and before its first attempt.
+            request: the request; the permit is for as many of its tokens as possible.
+            observation: reports the request to the hooks; `None` without hooks, and before its first attempt.
 
         Raises:
             InputError: the first input has more tokens than the whole quota.
             ConfigurationError: the session passed to the client, or the quota, cannot be used.
-            DeadlineExceededError: there surely is none before the deadline of the last caller.
+            DeadlineExceededError: there is certainly no permit before the deadline of the last caller.
         """
         if self._dispatcher is None:
             return await self._permit(request, None)
@@ -170,8 +170,8 @@ class Sender:
         if limit is not None and certain > limit:
             position = request.positions[0]
             raise InputError(
-                f"input {position} has about {request.least_tokens(limits)} tokens, and the quota allows {limit} in a whole"
-                " window, so it can never be sent: split it",
+                f"input {position} has about {request.least_tokens(limits)} tokens, but the quota allows only {limit} in a"
+                " whole window, so it can never be sent: split it",
                 index=position,
             )
         flow, least = self._flow_under(state.concurrency), request.least_tokens(limits)
@@ -187,23 +187,23 @@ class Sender:
                     raise
 
     def out_of_time(self, message: str) -> DeadlineExceededError:
-        """The error of a call whose deadline has passed, with what is known of how long it would still have to wait."""
+        """The error of a call whose deadline has passed; `retry_after` says how much longer it would have to wait."""
         return self._engine.gate.known_pause(self._key).error(self._engine.clock.time(), message)
 
     def _flow_under(self, concurrency: ConcurrencyLimiter) -> Flow:
-        """The flow under a concurrency limiter; a new one if the client was reopened meanwhile."""
+        """The flow for a concurrency limiter; a new one if the client was reopened meanwhile."""
         if self._flow is None or self._flow.concurrency is not concurrency:
             self._flow = Flow(concurrency, self._key, self._priority)
         return self._flow
 
     def waiting(self, pause: float) -> None:
-        """Report to the hooks that the next request has to wait for its permit."""
+        """Report to the hooks that the next request must wait for its permit."""
         if self._dispatcher is not None:
             for call in self._callers.calls:
                 self._dispatcher.dispatch(Waiting(call, pause))
 
     def observe(self, request: PlannedRequest) -> RequestObservation | None:
-        """Report a request that is about to be sent to the hooks; `None` without hooks."""
+        """Report to the hooks that a request is about to be sent; return `None` without hooks."""
         if self._dispatcher is None:
             return None
         waited, self._waited = self._waited, 0.0
@@ -236,7 +236,7 @@ class Sender:
                 answer, error = await self._settle(request, decoding, redactor, observation)
         except ConfigurationError as unusable:
             error = unusable
-        except Exception as fault:  # noqa: BLE001 - one request must not cost the others their answers
+        except Exception as fault:  # noqa: BLE001 - a bug in one request must not fail the others
             # Handled here, where the secrets to redact are known.
             error = unexpected_error(fault, redactor)
         finally:
@@ -249,11 +249,11 @@ class Sender:
             self._note(request, error)
         if isinstance(error, NotFoundError):
             error.suggest(nearest_known(engine.options.model))
-        # Its traceback would keep frames alive, and with them texts and bodies.
+        # The traceback would keep frames alive, and with them texts and bodies.
         return None if error is None else error.with_traceback(None)
 
     def unexpected(self, request: PlannedRequest, fault: Exception) -> EmbedError:
-        """The error of a request for an exception that nobody foresaw, without secrets."""
+        """The error of a request for an unexpected exception, without secrets."""
         error = unexpected_error(fault, self._engine.redactor(request))
         error.attempts = request.attempts
         return error
@@ -287,7 +287,7 @@ class Sender:
     async def _settle(
         self, request: PlannedRequest, decoding: _Decoding, redactor: Redactor, observation: RequestObservation | None
     ) -> tuple[Answer | None, EmbedError | None]:
-        """Judge a complete answer and hand it on; return the error instead of raising it."""
+        """Validate a complete answer and hand it on; return the error instead of raising it."""
         counters, decoder = self._engine.counters, decoding.decoder
         invalid: EmbedError | None = None
         answer: Answer | None = None
@@ -300,7 +300,7 @@ class Sender:
                 except ResponseError as error:
                     invalid = error
                 if answer is not None:
-                    # Before the gate yields to the loop: a cancellation after this point cannot undo it.
+                    # Before the gate yields to the event loop, so that a cancellation comes too late to lose the answer.
                     self._engine.vector_type = answer.vector_type
                     request.is_answered = True
                     counters.answers += 1
@@ -314,12 +314,12 @@ class Sender:
         return answer, None
 
     def _named(self, model: str | None, redactor: Redactor) -> str | None:
-        """The model that an answer names, without secrets, for the hooks."""
+        """The model that an answer names, redacted, for the hooks."""
         return model if model in {None, self._engine.options.model} else redactor.clean(model)
 
 
 class _Decoding(msgspec.Struct, eq=False):
-    """Decodes an answer while it arrives: in the thread if there is one, else slice by slice through the decode gate."""
+    """Decodes an answer while it arrives, in the decode thread if there is one, else slice by slice on the event loop."""
 
     decoder: StreamingDecoder
     gate: DecodeGate
@@ -332,7 +332,7 @@ class _Decoding(msgspec.Struct, eq=False):
         await self.catch_up()
 
     async def catch_up(self, *, to_end: bool = False) -> None:
-        """Decode until too little is left to decode it now; `to_end`, because nothing more comes, in the thread."""
+        """Decode until too little is left for another step; `to_end` says that the answer is complete."""
         decoder, thread = self.decoder, self.thread
         if thread is None:
             while decoder.undecoded >= SLICE_BYTES:
@@ -341,17 +341,17 @@ class _Decoding(msgspec.Struct, eq=False):
             return
         while decoder.undecoded >= (SMALL_BYTES if to_end else THREAD_BYTES):
             async with self.gate.passing(self.priority, is_small=True):
-                # The matrix belongs to the loop's thread, and the first row tells its dimension.
+                # Only the event loop's thread may allocate the matrix; its dimension is that of the first row.
                 while decoder.undecoded and not decoder.has_matrix:
                     decoder.decode(1)
                 await thread.decode(decoder, THREAD_BYTES)
 
 
 class _WholeBody:
-    """Keeps a whole body.
+    """Collects a whole body.
 
     Attributes:
-        content: what has arrived of it.
+        content: the part that has arrived.
     """
 
     __slots__ = ("content",)

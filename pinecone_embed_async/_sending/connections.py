@@ -1,4 +1,4 @@
-"""The connections of a session, and for each how it was made and how long it was idle."""
+"""The connections of a session; records how each was made and how long it was idle."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
     from pinecone_embed_async._sending.endpoint import Proxy
 
 IDLE_SECONDS = 1.0
-"""After a longer idle time, the peer may have closed a connection at any moment."""
+"""Idle time after which the peer may have closed a connection unnoticed."""
 
 _LOOK_UP = "looking up the address of {host} (DNS)"
-_LOOK_UP_OR_CONNECT = "looking up the address of {host} (DNS), or connecting to {host}:{port}, TLS included"
-_CONNECT = "connecting to {host}:{port}, TLS included"
-_TUNNEL = "connecting through the proxy {proxy}, which had not opened the way to {host}:{port}"
+_LOOK_UP_OR_CONNECT = "looking up the address of {host} (DNS), or connecting to {host}:{port}, including TLS"
+_CONNECT = "connecting to {host}:{port}, including TLS"
+_TUNNEL = "connecting through the proxy {proxy}, which had not opened the tunnel to {host}:{port}"
 
 
 class Connecting:
-    """How far the connection of one request has come.
+    """The state of the connection of one request.
 
     Attributes:
-        is_done: whether there is a connection.
-        idle: seconds that it had been idle; 0 for a new connection, and for one last used by somebody else.
-        step: the current step of a new connection, to be completed with the addresses.
+        is_done: whether the connection is made.
+        idle: seconds that it had been idle; 0 for a new connection, and for one that other code used last.
+        step: the current step of a new connection, as a message template for the addresses.
         scope: the time-out of a new connection.
     """
 
-    # Defaults of the class, for every request makes one, and nearly always a connection is reused.
+    # Class attributes, because every request makes an object, and nearly all of them reuse a connection.
     is_done = False
     idle = 0.0
     step = _LOOK_UP
@@ -49,19 +49,19 @@ class Connecting:
 
 
 CONNECTING: ContextVar[Connecting] = ContextVar("CONNECTING")
-"""State of the request being sent: aiohttp passes nothing of ours down to its connector."""
+"""The state of the request being sent. A context variable, because aiohttp does not pass it to the connector."""
 
 
 class Connections(aiohttp.BaseConnector):
-    """A connector that hands out the connections of another, all to one host.
+    """A connector that hands out the connections of another connector, all to one host.
 
     Args:
         inner: the connector that owns the connections.
-        is_own: whether `inner` is closed with this connector.
+        is_own: whether to close `inner` with this connector.
         url: the service's URL.
         proxy: the proxy; `None` without one.
         timeout: seconds for the whole set-up of a connection: DNS, proxy and TLS.
-        clock: measures them.
+        clock: measures the time-out.
     """
 
     def __init__(
@@ -84,22 +84,22 @@ class Connections(aiohttp.BaseConnector):
         return self._inner.closed
 
     def close(self, *, abort_ssl: bool = False) -> Awaitable[None]:
-        """Close the connections, unless they are a caller's."""
+        """Close the connections, unless they belong to the caller's session."""
         if self._is_own:
             return self._inner.close(abort_ssl=abort_ssl)
         return super().close(abort_ssl=abort_ssl)
 
     def abandon(self) -> None:
-        """Drop the connections, unless they are a caller's, without the event loop's help."""
+        """Drop the connections without the event loop's help, unless they belong to the caller's session."""
         if self._is_own:
-            self._inner._close()  # noqa: SLF001 - the public one needs a running loop
+            self._inner._close()  # noqa: SLF001 - the public method needs a running event loop
 
     def was_reset(self) -> None:
-        """Record that an idle connection was found closed: connections idle for as long are not used again."""
+        """Record that an idle connection was found closed, so that connections released before that are not reused."""
         self._last_reset = self._loop.time()
 
     def overdue(self, connecting: Connecting) -> str:
-        """The message of a connection that took too long."""
+        """The message for a connection that took too long."""
         host, step = self._url.host or "", connecting.step
         if self._proxy is not None:
             step = _TUNNEL
@@ -126,7 +126,7 @@ class Connections(aiohttp.BaseConnector):
                 raise
             if connecting.scope is not None:
                 await _end_timeout(connecting, None)
-            # There is one until the connection is released.
+            # Not `None` until the connection is released.
             protocol = cast("ResponseHandler", connection.protocol)
             mark = protocol.read_timeout
             if not isinstance(mark, _Mark) or mark.connections is not self:
@@ -144,7 +144,7 @@ class Connections(aiohttp.BaseConnector):
     async def start_timeout(self) -> None:
         """Start the time-out of a new connection; waiting for a place in a full pool does not count.
 
-        The scope is entered here, in the task that connects: entering one for every request costs more than all the rest.
+        The scope is entered only here, because entering one for every request would cost more than the rest of `connect`.
         """
         connecting = CONNECTING.get()
         connecting.step, connecting.scope = _LOOK_UP, self._clock.timeout_at(self._clock.time() + self._timeout)
@@ -152,10 +152,10 @@ class Connections(aiohttp.BaseConnector):
 
 
 async def _end_timeout(connecting: Connecting, error: BaseException | None) -> None:
-    """End the time-out of a new connection, because it is there or failed.
+    """End the time-out of a new connection that was made or failed.
 
     Raises:
-        TimeoutError: it took too long.
+        TimeoutError: the connection took too long.
     """
     scope, connecting.scope = connecting.scope, None
     if scope is not None:
@@ -163,12 +163,12 @@ async def _end_timeout(connecting: Connecting, error: BaseException | None) -> N
 
 
 class _Mark(float):
-    """Marks a connection that nobody else has used since we released it: its time-out of 0, which any user replaces.
+    """A read time-out of 0 that marks a connection released by this package; other code that uses it replaces the mark.
 
     Attributes:
-        connections: the connector that hands the connection out.
+        connections: the connector that hands out the connection.
         protocol: the connection.
-        released_at: when it was released last, by the event loop's time.
+        released_at: event loop time of its last release.
     """
 
     __slots__ = ("connections", "protocol", "released_at")
@@ -185,7 +185,7 @@ class _Mark(float):
 
 
 class _Progress(Trace):
-    """Records the steps of new connections, and creates no event for a reused one, which is nearly always the case."""
+    """Records the steps of new connections; does nothing for a reused connection, which is by far the most common case."""
 
     def __init__(self, connections: Connections) -> None:
         unused = aiohttp.TraceConfig()
@@ -204,5 +204,5 @@ class _Progress(Trace):
         CONNECTING.get().step = _CONNECT
 
     async def send_dns_cache_hit(self, host: str) -> None:  # noqa: ARG002 - aiohttp's signature
-        # Cached, or being looked up for another request: aiohttp does not say which.
+        # The address is cached, or another request is looking it up: aiohttp does not tell which.
         CONNECTING.get().step = _LOOK_UP_OR_CONNECT

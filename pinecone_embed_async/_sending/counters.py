@@ -1,4 +1,4 @@
-"""Totals of what a client has sent."""
+"""Counts of the requests that a client has sent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class Counters(msgspec.Struct):
-    """Totals since the client was created."""
+    """Counts since the client was created."""
 
     attempts: int = 0
     answers: int = 0

@@ -1,4 +1,4 @@
-"""The gate that admits few decodes at a time, and the thread for big ones."""
+"""The gate that limits concurrent decodes, and the thread for large answers."""
 
 from __future__ import annotations
 
@@ -18,24 +18,23 @@ if TYPE_CHECKING:
     from pinecone_embed_async._wire import StreamingDecoder
 
 MOST_IN_A_ROW = 8
-"""Consecutive interactive answers that are decoded before a waiting bulk one."""
+"""Maximum number of consecutive interactive answers that are decoded before a waiting bulk answer."""
 
 
 class DecodeGate:
-    """Admits few decodes at a time, and yields to the event loop before the next.
+    """Limits the number of concurrent decodes, and yields to the event loop between them.
 
-    A bare `sleep(0)` would not do: tasks whose answers are ready in the same loop iteration would decode one after another
-    in the next.
+    `sleep(0)` is not enough: tasks whose answers are ready in the same loop iteration would all decode in the next one.
 
     Args:
-        places: decodes at a time.
+        places: maximum number of concurrent decodes.
     """
 
     def __init__(self, places: int = 1) -> None:
         self._free = places
         self._waiting: dict[Priority, deque[asyncio.Future[None]]] = {"interactive": deque(), "bulk": deque()}
         self._in_a_row = 0
-        # Contexts hold nothing of one answer, so they are made once.
+        # Contexts hold no state of an answer, so they are made only once.
         self._passing = {
             (priority, is_small): _Passing(self, priority, is_small)
             for priority in self._waiting
@@ -47,11 +46,11 @@ class DecodeGate:
         return f"<DecodeGate {self._free} free, {waiting} waiting>"
 
     def passing(self, priority: Priority, *, is_small: bool = False) -> _Passing:
-        """A context in which to decode; interactive answers enter before bulk ones.
+        """A context manager to decode in; interactive answers enter before bulk ones.
 
         Args:
             priority: priority of the answer.
-            is_small: whether it decodes so fast that no yield to the loop is needed afterwards.
+            is_small: whether decoding is so fast that it need not yield to the event loop afterwards.
         """
         return self._passing[priority, is_small]
 
@@ -59,7 +58,7 @@ class DecodeGate:
         """Wait for the gate.
 
         Raises:
-            asyncio.CancelledError: the caller was cancelled, and does not hold the gate.
+            asyncio.CancelledError: the caller was cancelled and does not hold a place in the gate.
         """
         if self._free:
             self._free -= 1
@@ -108,10 +107,10 @@ class _Passing:
 
 
 class DecodeThread:
-    """Decodes beside the event loop, in a thread that starts with the first big answer.
+    """Decodes large answers in a thread, which starts with the first of them.
 
     Args:
-        executor: where to decode; `None` for a thread of its own.
+        executor: runs the decoding; `None` for a thread of its own.
     """
 
     def __init__(self, executor: Executor | None = None) -> None:
@@ -123,9 +122,9 @@ class DecodeThread:
         return f"<DecodeThread {'closed' if self._is_closed else 'idle' if self._own is None else 'running'}>"
 
     async def decode(self, decoder: StreamingDecoder, most: int) -> None:
-        """Decode up to `most` bytes. A caller that is cancelled waits for the step that is under way.
+        """Decode up to `most` bytes. A cancelled caller waits for the current step.
 
-        Once the thread is closed, it is done at once, on the loop.
+        After `aclose`, decoding runs in the event loop's thread.
         """
         if self._is_closed:
             decoder.decode(most)
@@ -139,18 +138,18 @@ class DecodeThread:
             await asyncio.wait((future,))
         except asyncio.CancelledError:
             decoder.stop()
-            # Ends it at once if it has not begun: all threads of a caller's executor may be busy.
+            # Ends it at once if it has not begun, because all threads of a caller's executor may be busy.
             work.cancel()
             await until_done(future)
             raise
         finally:
             if future.done() and not future.cancelled():
-                # Retrieving the exception keeps asyncio from warning that nobody did.
+                # Reading the exception keeps asyncio from warning that it was never retrieved.
                 future.exception()
         future.result()
 
     async def aclose(self) -> None:
-        """End the thread, after what it is decoding."""
+        """End the thread after its current step."""
         self._is_closed = True
         own, self._own = self._own, None
         if own is not None:

@@ -1,4 +1,4 @@
-"""The service's description of a client's model: fetched once, and never a reason to fail."""
+"""The service's description of a client's model: fetched once; a failure to fetch it is not an error."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from pinecone_embed_async._wire import ModelInfo
 
 LOOK_UP_SECONDS = 5.0
-"""How long to wait for the answer: it has a few kilobytes, and a call waits for it."""
+"""How long to wait for the answer: it has only a few kilobytes, and a call waits for it."""
 
 
 class ModelSource(Protocol):
     """Asks the service about a client's model."""
 
     async def describe_model(self, *, is_tried_once: bool) -> ModelInfo:
-        """The description of the model; in one attempt, if `is_tried_once`."""
+        """The description of the model; without retries if `is_tried_once`."""
 
 
 class Discovery:
-    """Fetches the description of a model once, however many calls need it.
+    """Fetches the description of a model once for all calls.
 
     Args:
         is_wanted: whether to fetch it at all.
@@ -34,7 +34,7 @@ class Discovery:
 
     Attributes:
         model: the model as described; `None` if it was not fetched, or the service did not describe it.
-        is_done: whether there is nothing left to wait for.
+        is_done: whether there is nothing to wait for.
     """
 
     def __init__(self, *, is_wanted: bool, clock: Clock) -> None:
@@ -47,11 +47,11 @@ class Discovery:
         return f"<Discovery {'pending' if not self.is_done else 'done'}>"
 
     async def ask(self, service: ModelSource) -> None:
-        """Wait until the description has been fetched. If the caller that fetches it is cancelled, the next one does.
+        """Wait until the description has been fetched. If the caller that fetches it is cancelled, the next caller does.
 
         Args:
-            service: describes the model. Not stored: it holds this object, and in a reference cycle a client dropped
-                unclosed would release its sessions only after they have warned.
+            service: describes the model. It is not stored, because it refers to this object: in a reference cycle, the
+                sessions of a client dropped without closing would warn before the client could release them.
 
         Raises:
             ClosedError: the client was closed before it could be fetched.
@@ -60,7 +60,7 @@ class Discovery:
         while not self.is_done:
             fetched = self._fetching.get(loop)
             if fetched is not None:
-                # An event, not a lock: all callers go on in the same loop iteration, and may share a request.
+                # An event, not a lock, so that all callers go on in the same loop iteration and can share a request.
                 await fetched.wait()
                 continue
             fetched = self._fetching[loop] = asyncio.Event()
@@ -75,7 +75,7 @@ class Discovery:
             async with self._clock.timeout_at(self._clock.time() + LOOK_UP_SECONDS):
                 self.model = described_model(await service.describe_model(is_tried_once=True))
         except ClosedError:
-            # The client may be opened again, and then fetches it.
+            # Not done: if the client is opened again, it fetches the description.
             raise
         except EmbedError as error:
             logger.debug("the service did not describe the model (%s); defaults are used", kind_of(error))

@@ -1,4 +1,4 @@
-"""Base URL, proxy, API key and user agent of requests, each checked."""
+"""Base URL, proxy, API key and user agent of requests, and their validation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NO_PROXY_URL = (
 
 
 class ApiKey:
-    """Holds the API key, hidden from every repr."""
+    """Holds the API key and hides it from `repr`."""
 
     __slots__ = ("_value",)
 
@@ -32,16 +32,16 @@ class ApiKey:
         return "<api key>"
 
     def reveal(self) -> str:
-        """The key itself, for the header."""
+        """The key itself, for the request header."""
         return self._value
 
 
 class Proxy:
-    """A proxy, with its credentials kept apart from its address, so that showing the address does not show them.
+    """A proxy; credentials are kept apart from the address, so that the address can be shown.
 
     Attributes:
         url: the address, without credentials.
-        headers: what a request to it carries: `Proxy-Authorization`, if there are credentials.
+        headers: headers of requests to the proxy: `Proxy-Authorization` if there are credentials.
     """
 
     __slots__ = ("headers", "url")
@@ -64,10 +64,10 @@ class Proxy:
 
 
 def proxy_for(url: URL) -> Proxy | None:
-    """The proxy that the environment names for `url`; never one for plain HTTP, which would show it the key.
+    """The proxy for `url` from the environment; `None` for plain HTTP, where the proxy would see the key.
 
     Raises:
-        ConfigurationError: the environment names no valid proxy, or one of a kind that aiohttp does not support.
+        ConfigurationError: the environment names an invalid proxy, or one of a kind that aiohttp does not support.
     """
     if url.scheme != "https" or _is_excepted(url):
         return None
@@ -82,7 +82,7 @@ def proxy_for(url: URL) -> Proxy | None:
         proxy = URL(found if "://" in found else f"http://{found}")
         if proxy.scheme not in ("http", "https"):
             kind = f"a proxy of scheme {proxy.scheme}" if proxy.scheme in _OTHER_SCHEMES else "a proxy of another scheme"
-            problem = f"{source} names {kind}; only http and https work"
+            problem = f"{source} must name an http or https proxy, got {kind}"
         elif not proxy.host or not proxy.port or proxy.path not in ("", "/") or proxy.query_string or proxy.fragment:
             problem = _NO_PROXY_URL.format(source)
         elif ":" in (proxy.user or ""):
@@ -90,31 +90,32 @@ def proxy_for(url: URL) -> Proxy | None:
     except ValueError:
         problem = _NO_PROXY_URL.format(source)
     if problem is not None:
-        # Not chained: the cause holds a part of the value.
+        # Not chained, because the cause holds a part of the value.
         raise ConfigurationError(problem)
     return Proxy(proxy)
 
 
 def _is_excepted(url: URL) -> bool:
-    """Whether `NO_PROXY`, or the system's equivalent, names the host of `url`, with or without its port."""
+    """Whether `NO_PROXY` or the system's equivalent names the host of `url`, with or without its port."""
     host = url.host or ""
     names = (f"[{host}]:{url.port}", host) if ":" in host else (f"{host}:{url.port}",)
     return any(urllib.request.proxy_bypass(name) for name in names)
 
 
 def _source_of(name: str) -> str:
-    """Where `urllib` found a proxy: a variable, lower case before upper case, or the system."""
+    """Where `urllib` found a proxy: an environment variable, lower case before upper case, or the system settings."""
     for variable in (name, name.upper()):
         if os.environ.get(variable):
             return f"the environment variable {variable}"
-    return "the system's setting of a proxy"
+    return "the system's proxy setting"
 
 
 def check_base_url(text: str, *, allow_http: bool) -> URL:
-    """The parsed base URL, if the API key may be sent there.
+    """Parse the base URL, and check that the API key may be sent there.
 
     Raises:
-        ConfigurationError: it is not a URL, holds credentials, or is plain HTTP to another machine.
+        ConfigurationError: it is not an http or https URL; has credentials, a query or a fragment; or is plain HTTP to
+            another machine without `allow_http`.
     """
     problem = None
     try:
@@ -130,7 +131,7 @@ def check_base_url(text: str, *, allow_http: bool) -> URL:
             problem = "base_url must not hold a query or a fragment"
         elif url.scheme == "http" and not allow_http and not _is_loopback(url.host):
             problem = (
-                "base_url is plain HTTP to another machine, which would show the key to the network; "
+                "base_url must not be plain HTTP to another machine, which would show the key to the network; "
                 "use https, or pass allow_http=True"
             )
     if problem is not None:
@@ -139,7 +140,7 @@ def check_base_url(text: str, *, allow_http: bool) -> URL:
 
 
 def ip_address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address that a host is; `None` for a name."""
+    """The host as an IP address; `None` if it is a name."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:
@@ -152,10 +153,10 @@ def _is_loopback(host: str) -> bool:
 
 
 def check_api_key(value: str) -> ApiKey:
-    """The API key, if a header can carry it.
+    """Wrap the API key, and check that a header can carry it.
 
     Raises:
-        ConfigurationError: it is empty, or has a character that a header cannot carry; the message does not show it.
+        ConfigurationError: it is empty or has a character that a header cannot carry; the message does not show the key.
     """
     if not value:
         raise ConfigurationError("the API key must not be empty: set PINECONE_API_KEY or pass api_key")
@@ -179,5 +180,5 @@ def user_agent(source_tag: str | None) -> str:
         return name
     tag = source_tag.strip().lower().replace(" ", "_")
     if not tag or not all(part.isascii() and (part.isalnum() or part in "_:-") for part in tag):
-        raise ConfigurationError("source_tag takes letters, digits, spaces and _:-")
+        raise ConfigurationError("source_tag must have only letters, digits, spaces and _:-")
     return f"{name}; source_tag={tag}"

@@ -1,4 +1,4 @@
-"""What the calls of a client share for sending."""
+"""The client's shared state for sending."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._wire import VectorType
 
 OVERLOAD = frozenset({502, 503, 504})
-"""Statuses that call for fewer requests in flight, as time-outs and lost connections do. A 500 is no sign of load."""
+"""Statuses after which fewer requests may be in flight, as after time-outs and lost connections. A 500 shows no overload."""
 
 
 @dataclass(slots=True, repr=False, eq=False, kw_only=True)
@@ -43,7 +43,7 @@ class EngineOptions(NetworkOptions):
 
 
 class Engine:
-    """What the calls of a client share for sending: the network, permits, retries, and what is known of the service.
+    """The client's shared state for sending: network, permits, retries, and knowledge about the service.
 
     Args:
         options: settings of the client.
@@ -53,9 +53,9 @@ class Engine:
         gate: grants the permits.
         clock: the clock.
         network: exchanges requests for answers.
-        counters: totals since the client was created.
+        counters: counts since the client was created.
         budget: the retry budget.
-        contact: how far the client has got with its service.
+        contact: whether the client has reached and understood its service.
         vector_type: the model's vector type; `None` until it is known.
         decoder_name: name of the decoder.
     """
@@ -73,24 +73,24 @@ class Engine:
 
     @property
     def waiting(self) -> int:
-        """Requests waiting for a permit."""
+        """Number of requests waiting for a permit."""
         return self.gate.waiting(self.network.concurrencies)
 
     def key(self, parameters: Mapping[str, Any]) -> Key:
-        """What requests with these parameters count for at the rate limiter."""
+        """The rate limiter's key for requests with these parameters."""
         return self.options.model, str(parameters.get("input_type", ""))
 
     def learn_vector_type(self, vector_type: VectorType | None) -> None:
-        """Set the vector type from another source than an answer, if it is unknown."""
+        """Set the vector type from a source other than an answer, unless it is already known."""
         self.vector_type = self.vector_type or vector_type
 
     def redactor(self, request: PlannedRequest | None = None) -> Redactor:
-        """A redactor for what the service says of a request."""
+        """A redactor for the service's messages about a request."""
         key = self.options.api_key.reveal()
         return Redactor(key) if request is None else Redactor(key, request.texts, request.positions)
 
     def record(self, attempts: Attempts, error: EmbedError | None) -> None:
-        """Record the outcome of an attempt in what tells how the service is doing."""
+        """Record the outcome of an attempt in the counters, the retry budget and the contact."""
         self.contact.record(error)
         if error is None or not is_stale_connection(attempts, error):
             self.budget.record(error)
@@ -101,7 +101,7 @@ class Engine:
             self.counters.rejections += 1
             pause = permit.rejected(error.message, backoff_after(error, self.options.retry, self.options.draw))
             if pause is not None:
-                logger.info("the service's limit is reached; all requests under it pause for %.1f s", pause)
+                logger.info("the service's rate limit is reached; all requests under it pause for %.1f s", pause)
         else:
             is_overload = isinstance(error, TransportError) or (isinstance(error, ServiceError) and error.status in OVERLOAD)
             permit.failed(is_overload=is_overload and not is_stale_connection(attempts, error))

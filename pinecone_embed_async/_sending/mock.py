@@ -1,4 +1,4 @@
-"""A transport for tests of programs that embed: a function answers, and no socket is opened."""
+"""A transport for your tests: a function answers the requests, and no socket is opened."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from pinecone_embed_async._sending.transport import TransportRequest
 
 Handler = Callable[["TransportRequest"], "MockResponse | Awaitable[MockResponse]"]
-"""Answers a request; an exception that it raises becomes the request's error."""
+"""Answers a request; an exception becomes the error of the request."""
 
 
 class MockResponse:
-    """A response made up by a test.
+    """A response that a test makes up.
 
     Args:
         status: the status code.
-        json: the body, to be encoded.
-        body: the body as bytes or in pieces, instead of `json`.
+        json: the body, which is encoded as JSON.
+        body: the body as bytes or an iterable of pieces, instead of `json`.
         headers: headers of the response.
 
     Raises:
@@ -43,7 +43,7 @@ class MockResponse:
             try:
                 body = json_module.dumps(json).encode()
             except (TypeError, ValueError, RecursionError) as error:
-                raise ConfigurationError(f"json must have a JSON form: {error}") from None
+                raise ConfigurationError(f"json must be encodable as JSON: {error}") from None
         if headers is not None and not isinstance(headers, Mapping):
             raise ConfigurationError(f"headers must be a mapping, got {_checks.short(headers)}")
         self.status = _checks.whole("status", status)
@@ -61,8 +61,8 @@ class MockResponse:
         """An answer with a dense vector for each input.
 
         Args:
-            vectors: a row for each input of the request, in order.
-            tokens: tokens billed; one per vector by default.
+            vectors: one row of numbers per input of the request, in order.
+            tokens: tokens billed; by default one per vector.
         """
         try:
             rows = [[float(value) for value in vector] for vector in vectors]
@@ -79,7 +79,7 @@ class MockResponse:
         Args:
             status: the status code, such as 429.
             code: the service's code, such as `"RESOURCE_EXHAUSTED"`.
-            message: the message for people.
+            message: the human-readable message.
             headers: headers of the response, such as `Retry-After`.
         """
         return cls(status, json={"status": status, "error": {"code": code, "message": message}}, headers=headers)
@@ -108,7 +108,7 @@ class MockTransport:
 
     Args:
         handler: returns the response to a request, or an awaitable of one. An exception that it raises becomes the
-            request's error; a `TransportError`, for example, is retried.
+            error of the request; a `TransportError`, for example, is retried.
 
     Attributes:
         requests: all requests sent, in order.
@@ -134,7 +134,7 @@ class MockTransport:
 
 
 class _Reading:
-    """A response being read; several requests may share the same `MockResponse`."""
+    """A response being read; several requests may share one `MockResponse`."""
 
     def __init__(self, response: MockResponse) -> None:
         self.status = response.status

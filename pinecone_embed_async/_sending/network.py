@@ -1,4 +1,4 @@
-"""One exchange with the service, and the connections of each event loop."""
+"""Exchanges with the service, and the connections of each event loop."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from pinecone_embed_async._wire import Decoder, DecoderName, Redactor
 
 ERROR_BODY_BYTES = 65_536
-"""Most bytes read of an error's body: the documented ones have fewer than 1,000."""
+"""Maximum number of bytes read from an error's body; the documented errors have fewer than 1,000."""
 
 PIECES_IN_A_ROW = 256
-"""Pieces of an answer that are processed before yielding to the event loop, however small they are."""
+"""Pieces of an answer that are processed before yielding to the event loop, even if they are small."""
 
 ERROR_BODY_SECONDS = 5.0
 """How long to wait for the body of an error, whose status is already known."""
@@ -44,7 +44,7 @@ ERROR_BODY_SECONDS = 5.0
 
 @dataclass(slots=True, repr=False, eq=False, kw_only=True)
 class NetworkOptions:
-    """How the service is reached; see `EmbedClient` for the meaning of each."""
+    """How to reach the service; see `EmbedClient` for the meaning of each option."""
 
     base_url: URL
     api_key: ApiKey
@@ -63,16 +63,16 @@ class NetworkOptions:
 
 @dataclass(slots=True, repr=False, eq=False)
 class LoopState:
-    """What belongs to one event loop in one process.
+    """The state of one event loop in one process.
 
     Attributes:
         process: id of the process.
         transport: sends requests.
         own: the transport, unless the caller passed one.
         concurrency: limits the requests in flight.
-        gate: limits what is decoded at once.
+        gate: limits concurrent decodes.
         decoder: decodes the answers.
-        thread: where big answers are decoded, by a decoder that releases the interpreter's lock; `None` for other decoders.
+        thread: decodes large answers if the decoder releases the GIL; else `None`.
         exchanges: time-outs of the exchanges under way.
         was_closed: whether the client was closed.
     """
@@ -89,24 +89,24 @@ class LoopState:
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing more can be sent."""
+        """Whether no more requests can be sent."""
         return self.was_closed or (self.own is not None and self.own.is_closed)
 
 
 class BodyReceiver(Protocol):
-    """Takes the body of an answer."""
+    """Receives the body of an answer."""
 
     async def take(self, piece: bytes) -> None:
         """Take the next piece."""
 
 
 class Network:
-    """Exchanges requests for answers, by connections of the running event loop.
+    """Exchanges requests for answers over the connections of the running event loop.
 
     Args:
-        options: how the service is reached.
+        options: how to reach the service.
         budget: the retry budget; while it is low, one request is in flight at a time.
-        counters: totals, written to.
+        counters: counts of the client; updated here.
         clock: the clock.
     """
 
@@ -117,7 +117,7 @@ class Network:
         self._clock = clock
         self._states: dict[asyncio.AbstractEventLoop, LoopState] = {}
         self._inherited: list[LoopState] = []
-        # Building it for each request takes a twentieth of a small request's time.
+        # Built once, because building it takes a twentieth of the time of a small request.
         self._embed_url = options.base_url / "embed"
 
     def __repr__(self) -> str:
@@ -125,7 +125,7 @@ class Network:
 
     @property
     def in_flight(self) -> int:
-        """Requests on the wire or being decoded."""
+        """Number of requests on the wire or being decoded."""
         return sum(concurrency.in_flight for concurrency in self.concurrencies)
 
     @property
@@ -135,23 +135,23 @@ class Network:
 
     @property
     def concurrency(self) -> int:
-        """Current limit of requests in flight per event loop, adapted to recent outcomes."""
+        """Current limit on requests in flight per event loop, adapted to recent outcomes."""
         return min((limiter.limit for limiter in self.concurrencies), default=self._options.max_concurrency)
 
     async def open(self) -> LoopState:
-        """The running loop's state, created if there is none."""
+        """The state of the running event loop, created if there is none."""
         loop, process = asyncio.get_running_loop(), os.getpid()
         state = self._states.get(loop)
         if state is not None and state.process == process and not state.is_closed:
             return state
-        # Copied, and popped with a default: other threads may clean up at the same time.
+        # A copy, and `pop` with a default, because other threads may clean up at the same time.
         for other, old in self._states.copy().items():
             if old.process == process and not other.is_closed():
                 continue
             gone = self._states.pop(other, None)
             if gone is not None and old.process != process:
-                # Its sockets belong to the parent process too, and closing them would write to them. They are
-                # kept unused for the lifetime of this client.
+                # After a fork, the parent process uses the same sockets, and closing them would write to them. So they
+                # are kept unused as long as this client lives.
                 self._inherited.append(gone)
         state = self._make_state(process)
         self._states[loop] = state
@@ -177,22 +177,22 @@ class Network:
             process=process,
             transport=options.transport or cast("Transport", own),
             own=own,
-            # A shared quota refers to the limiter, so this must not keep a closed loop's leftovers alive.
+            # A shared quota refers to the limiter, so the limiter must not refer to the objects of a closed loop.
             concurrency=ConcurrencyLimiter(options.max_concurrency, budget=self._budget),
-            # Two for a thread: the next decode begins without waiting for the loop.
+            # Two places with a thread, so that the next decode begins without waiting for the event loop.
             gate=DecodeGate(2 if decoder.releases_lock else 1),
             decoder=decoder,
             thread=DecodeThread(options.executor) if decoder.releases_lock else None,
         )
 
     async def aclose(self) -> None:
-        """Close the running loop's connections; those of other loops close with their loops."""
+        """Close the connections of the running event loop; those of other loops close with their loops."""
         state = self._states.pop(asyncio.get_running_loop(), None)
         if state is not None and state.process == os.getpid():
             state.was_closed = True
             try:
                 for exchange in state.exchanges:
-                    # aiohttp does not wake a reader of a body when the connection is closed.
+                    # aiohttp does not wake the reader of a body when the connection is closed.
                     if not exchange.expired():
                         exchange.reschedule(0)
             finally:
@@ -204,12 +204,13 @@ class Network:
                         await state.thread.aclose()
 
     def abandon(self) -> None:
-        """Drop all connections without the loop's help, for a client that was never closed."""
+        """Drop all connections of a client that was never closed, without the event loop's help."""
         for loop, state in self._states.copy().items():
             if state.own is None or state.process != os.getpid() or loop.is_closed():
                 continue
-            if loop.is_running() and loop is not asyncio._get_running_loop():  # noqa: SLF001 - the public one raises
-                # It runs in another thread, which alone may touch its connections; if it ends first, they end with it.
+            if loop.is_running() and loop is not asyncio._get_running_loop():  # noqa: SLF001 - the public function raises
+                # The loop runs in another thread, and only that thread may touch its connections. If the loop ends first,
+                # it closes them.
                 with contextlib.suppress(RuntimeError):
                     loop.call_soon_threadsafe(state.own.abandon)
             else:
@@ -224,14 +225,14 @@ class Network:
     async def get(
         self, state: LoopState, path: str, query: Mapping[str, str], redactor: Redactor, receiver: BodyReceiver
     ) -> EmbedError | None:
-        """Get a path, which must be encoded, as a model's name may hold a slash; see `_exchange`."""
+        """Get a path, which must be URL-encoded because a model's name may hold a slash; see `_exchange`."""
         url = self._options.base_url.joinpath(path, encoded=True).with_query(query)
         return await self._exchange(state, TransportRequest("GET", url, self._headers(), None), redactor, receiver)
 
     async def _exchange(
         self, state: LoopState, request: TransportRequest, redactor: Redactor, receiver: BodyReceiver
     ) -> EmbedError | None:
-        """Send a request and take the answer's body piece by piece; return the error instead of raising it."""
+        """Send a request and pass the answer's body on piece by piece; return the error instead of raising it."""
         if state.was_closed:
             return ClosedError("the client was closed while the request was in flight")
         status, is_refused = 0, False
@@ -242,7 +243,7 @@ class Network:
         scope = self._clock.timeout_at(self._clock.time() + self._options.attempt_timeout)
         try:
             async with scope as timeout:
-                # Listed, so that closing the client can end it early.
+                # Registered, so that closing the client can end the exchange early.
                 state.exchanges[timeout] = None
                 try:
                     async with state.transport.send(request) as response:
@@ -257,14 +258,14 @@ class Network:
         except asyncio.CancelledError:
             if cancellations.is_callers:
                 raise
-            problem = "it was cancelled, and not by the client"
-        except Exception as fault:  # noqa: BLE001 - a caller's transport may raise anything, and it may hold the key
+            problem = "it was cancelled, but not by the client"
+        except Exception as fault:  # noqa: BLE001 - a caller's transport may raise anything, even with the key in it
             problem = redactor.clean(self._problem_of(fault))
             connection = fault.problem if isinstance(fault, TransportError) else None
         if state.is_closed:
             return ClosedError("the client was closed while the request was in flight")
         if is_refused:
-            # The status is known, whatever happened to the body afterwards.
+            # The status is known, even if reading the body failed.
             return error_from_response(status, headers, bytes(start), redactor=redactor, now=self._clock.wall_time())
         if status == 200:
             self._counters.unreadable_answers += 1
@@ -278,7 +279,7 @@ class Network:
         return f"{type(fault).__name__}: {fault}"
 
     async def _take_answer(self, response: TransportResponse, status: int, receiver: BodyReceiver) -> EmbedError | None:
-        """Take the body of an answer piece by piece; return an error if there is no usable one."""
+        """Pass on the body of an answer piece by piece; return an error if it is unusable."""
         limit = self._options.max_answer_bytes
         if status != 200:
             return ResponseError(f"the service answered HTTP {status}, which carries no embeddings")
@@ -287,7 +288,7 @@ class Network:
         return ResponseError(f"the answer is larger than max_answer_bytes ({limit})")
 
     async def _read_error_start(self, response: TransportResponse, start: bytearray) -> None:
-        """Read the useful start of an error's body."""
+        """Read the start of an error's body, up to `ERROR_BODY_BYTES`."""
         async with self._clock.timeout_at(self._clock.time() + ERROR_BODY_SECONDS):
             while len(start) <= ERROR_BODY_BYTES and (piece := await response.read()):
                 start += piece
@@ -303,7 +304,7 @@ class Network:
 
 
 async def _take_all(response: TransportResponse, limit: int, receiver: BodyReceiver) -> bool:
-    """Take the whole body piece by piece; return whether it was within the limit."""
+    """Pass on the whole body piece by piece; return whether it was within the limit."""
     size = count = 0
     while piece := await response.read():
         size += len(piece)
@@ -312,6 +313,6 @@ async def _take_all(response: TransportResponse, limit: int, receiver: BodyRecei
         await receiver.take(piece)
         count += 1
         if count % PIECES_IN_A_ROW == 0:
-            # If the pieces are buffered already, nothing else yields to the loop.
+            # If the pieces are already buffered, nothing else here yields to the event loop.
             await asyncio.sleep(0)
     return True

@@ -1,6 +1,6 @@
-"""When a request is sent again: the verdict on an error, the wait before the next attempt, and when to give up.
+"""Decides about retries: the verdict on an error, the wait before the next attempt, and when to give up.
 
-Plain arithmetic over errors and times passed in; tenacity runs the loop.
+The functions here compute from the errors and times passed in; tenacity runs the loop.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._planning import Attempts
 
 RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 530)})
-"""520 to 529 come from content delivery networks that cannot reach the origin."""
+"""HTTP statuses worth a retry; 520 to 529 come from content delivery networks that cannot reach the origin."""
 
 RETRYABLE_CODES = frozenset(
     {
@@ -47,16 +47,16 @@ RETRYABLE_CODES = frozenset(
 
 
 class Verdict(Enum):
-    """What an error means for the request that met it."""
+    """What an error means for its request."""
 
     FINAL = auto()
-    """Sending it again would fail the same way."""
+    """Another attempt would fail in the same way."""
     RETRY = auto()
-    """The attempt failed; another may succeed."""
+    """Another attempt may succeed, after a wait."""
     AT_ONCE = auto()
-    """The attempt most likely never reached the service: another is made at once."""
+    """The attempt most likely never reached the service, so another one follows at once."""
     WAIT = auto()
-    """The request is fine, but over a limit that frees up with time: every request under that limit waits."""
+    """The request is fine but over a rate limit, so every request under that limit waits."""
 
 
 def judge(error: EmbedError) -> Verdict:
@@ -76,10 +76,10 @@ def judge(error: EmbedError) -> Verdict:
 class RetryPolicy:
     """How often and how long a request is tried. All times are in seconds.
 
-    A rejection for going over a limit (429) is not a failure of the request: it costs none of its attempts. `max_elapsed`
-    still applies, counted from the last request that the service accepted if that was later than this request's first
-    attempt. So a job larger than a minute's quota waits for the next minute, and it ends once nothing has been accepted
-    under its quota for that long.
+    A rejection for going over a rate limit (429) is not a failure of the request and does not count as an attempt.
+    `max_elapsed` still applies to it, counted from the last request that the service accepted, if that was later than this
+    request's first attempt. So a job larger than a minute's quota waits for the next minute, and it ends if the service
+    accepts nothing under its quota for `max_elapsed`.
 
     ```python
     impatient = RetryPolicy(max_attempts=3, max_elapsed=20.0, max_backoff=2.0)
@@ -87,12 +87,12 @@ class RetryPolicy:
     ```
 
     Attributes:
-        max_attempts: attempts of a request before it fails; 1 for no retries.
-        max_elapsed: a request is not tried again this long after it was first sent.
-        initial_backoff: upper bound of the first wait, doubled with every failure ("full jitter": a wait is drawn
-            uniformly from 0 to the bound). 0 waits only when the service asks for it.
-        max_backoff: upper bound of any such wait.
-        max_retry_after: upper bound of a wait that the service's `Retry-After` asks for.
+        max_attempts: maximum number of attempts of a request; 1 for no retries.
+        max_elapsed: time after the first attempt from which on a request is not tried again.
+        initial_backoff: upper bound of the first wait, doubled with every failure ("full jitter": each wait is drawn
+            uniformly from 0 to the bound). With 0, a request waits only if the service asks for it.
+        max_backoff: maximum upper bound of such a wait.
+        max_retry_after: maximum wait that the service's `Retry-After` can ask for.
 
     Raises:
         ConfigurationError: `max_attempts` is not an integer ≥ 1, or a time is not a number of seconds ≥ 0.
@@ -112,8 +112,8 @@ class RetryPolicy:
     def backoff(self, failures: int, error: EmbedError, random: Callable[[], float]) -> float:
         """Seconds to wait after the `failures`-th failure.
 
-        Full jitter. A wait that the service asks for is extended by up to `initial_backoff`, so that requests rejected
-        together are not retried together.
+        Full jitter. A wait that the service asks for is extended by up to `initial_backoff`, so that requests that were
+        rejected together are not retried together.
 
         Args:
             failures: failures so far, from 1.
@@ -124,30 +124,31 @@ class RetryPolicy:
 
 
 def backoff_after(error: EmbedError, policy: RetryPolicy, draw: Callable[[], float]) -> Backoff:
-    """How long to wait after an error by a policy; `draw` draws uniformly from [0, 1)."""
+    """The wait after an error, according to a policy; `draw` draws uniformly from [0, 1)."""
     retry_after = error.retry_after if isinstance(error, ApiError) else None
     return Backoff(policy.initial_backoff, policy.max_backoff, draw, retry_after, policy.max_retry_after)
 
 
 UNREACHED_SECONDS = 10.0
-"""How long to try for a first connection: long enough for a service or a network that is just starting."""
+"""How long to try to make the first connection: long enough for a service or a network that is starting up."""
 
 UNREADABLE_ANSWERS = 8
-"""Consecutive unreadable answers, before any readable one, that end the job: they do not come from the service."""
+"""Number of consecutive unreadable answers, before any readable one, that ends the job: these cannot come from the
+service."""
 
 
 class FirstContact(msgspec.Struct):
-    """How far a client has got with its service: distinguishes errors that every request would meet from transient ones.
+    """Whether a client has reached its service; distinguishes a wrong set-up from transient errors.
 
     Until the service has answered, an error most likely means a wrong set-up, and every request would fail in all its
-    attempts. After that, it may be one bad node among many.
+    attempts. After that, the error may come from a single bad node.
 
     Attributes:
-        is_patient: whether the caller's own retry policy decides how often and how long to try connecting.
+        is_patient: whether the caller passed a retry policy, which then decides how often and how long to try connecting.
         is_connected: whether there has been a connection.
         is_answered: whether there has been an answer of any kind.
         is_understood: whether an answer could be read.
-        unreadable: consecutive unreadable answers.
+        unreadable: number of consecutive unreadable answers.
     """
 
     is_patient: bool = False
@@ -172,7 +173,7 @@ class FirstContact(msgspec.Struct):
             self.unreadable += isinstance(error, ResponseError)
 
     def is_hopeless(self, error: EmbedError) -> bool:
-        """Whether every other request would meet this error as well."""
+        """Whether every other request would fail with this error too."""
         if isinstance(error, TransportError):
             return error.problem is ConnectionProblem.SETUP and not self.is_answered and not self.is_patient
         if isinstance(error, ResponseError):
@@ -180,7 +181,7 @@ class FirstContact(msgspec.Struct):
         return False
 
     def is_unreached(self, error: EmbedError) -> bool:
-        """Whether this is another failure to connect, and there has never been a connection."""
+        """Whether this is a failure to connect, and there has never been a connection."""
         could_not_connect = isinstance(error, TransportError) and error.problem is ConnectionProblem.UNREACHED
         return could_not_connect and not self.is_connected and not self.is_patient
 
@@ -194,13 +195,13 @@ class FirstContact(msgspec.Struct):
 
 
 def record_failure(attempts: Attempts, error: EmbedError, contact: FirstContact | None = None) -> Verdict:
-    """Record the error of an attempt; return the verdict on it, by `contact` too."""
+    """Record the error of an attempt, and return the verdict on it, which depends on `contact` too."""
     verdict = judge(error)
     if contact is not None and contact.is_hopeless(error):
         verdict = Verdict.FINAL
         contact.mark_ends_job(error)
     elif contact is not None and contact.is_unreached(error):
-        # In case the request ends with it, for whatever reason.
+        # Marked now, in case this is the last error of the request.
         contact.mark_ends_job(error)
     elif is_stale_connection(attempts, error):
         verdict, attempts.was_retried_at_once = Verdict.AT_ONCE, True
@@ -212,7 +213,7 @@ def record_failure(attempts: Attempts, error: EmbedError, contact: FirstContact 
 
 
 def is_stale_connection(attempts: Attempts, error: EmbedError | None) -> bool:
-    """Whether an idle connection was closed, for the first time for this request: no sign of load."""
+    """Whether this is the first time that the request met a closed idle connection, which shows no overload."""
     was_idle = isinstance(error, TransportError) and error.problem is ConnectionProblem.IDLE
     return was_idle and not attempts.was_retried_at_once
 
@@ -236,15 +237,15 @@ def final_error(
         wait: seconds until the next attempt would start.
         last_acceptance: when the service last accepted a request under the same limit.
         deadline: deadline of the whole call; a wait that would reach it is not started.
-        contact: how far the client has got with its service.
+        contact: whether the client has reached its service.
     """
     last = attempts.last_error
     if last is None or attempts.is_last or attempts.failures >= policy.max_attempts:
         return last
     if deadline is not None and now + wait >= deadline:
-        # A back-off of its own is no reason for others to wait.
+        # Other requests need not wait for the back-off of this one.
         is_asked = judge(last) is Verdict.WAIT or (isinstance(last, ApiError) and last.retry_after is not None)
-        message = f"it would be tried again in {wait:.1f} s, after the deadline of the call"
+        message = f"the next attempt would start in {wait:.1f} s, after the deadline of the call"
         return attempts.out_of_time(message, wait if is_asked and wait > 0 else None)
     since = now if attempts.first_sent is None else attempts.first_sent
     if contact is not None and contact.is_unreached(last) and now + wait - since > UNREACHED_SECONDS:
@@ -257,8 +258,8 @@ def final_error(
 class RetryBudget:
     """Slows a client down when most of its requests fail.
 
-    Source: "Retry Throttling" in gRPC's proposal A6: a bucket that failures drain and successes fill, with
-    `maxTokens` 100 and `tokenRatio` 1. Where gRPC then fails requests, this budget limits them to one attempt in flight.
+    Source: "Retry Throttling" in gRPC's proposal A6, a bucket that failures drain and successes fill, with `maxTokens` 100
+    and `tokenRatio` 1. When the bucket is low, gRPC stops retrying; this client sends one request at a time instead.
 
     Attributes:
         tokens: tokens left, from 0 to `CAPACITY`.
@@ -278,7 +279,7 @@ class RetryBudget:
         return self.tokens < self.CAPACITY / 2
 
     def record(self, error: EmbedError | None) -> None:
-        """Record the error of an attempt; only failures of the service and of the connection count."""
+        """Record the outcome of an attempt; only failures of the service and of the connection count as failures."""
         if error is None:
             self.tokens = min(self.CAPACITY, self.tokens + 1)
         elif isinstance(error, (ServiceError, TransportError)):

@@ -20,10 +20,10 @@ class RetryLoop:
     """Tells tenacity whether and when to make another attempt.
 
     Args:
-        engine: what the calls of the client share.
-        attempts: the attempts, written to.
-        key: what they count for at the rate limiter; `None` if for nothing.
-        deadline: deadline of the whole call, by the clock; `None` for none.
+        engine: the client's shared state for sending.
+        attempts: the attempts so far; updated here.
+        key: key of the request at the rate limiter; `None` if it is not rate-limited.
+        deadline: clock time at which the whole call ends; `None` for no deadline.
         observation: reports to the hooks; `None` without hooks.
     """
 
@@ -44,7 +44,7 @@ class RetryLoop:
         self._final: EmbedError | None = None
 
     def retrying(self) -> tenacity.AsyncRetrying:
-        """The loop, over attempts that return their error instead of raising it."""
+        """The loop over attempts, which must return their error instead of raising it."""
         return tenacity.AsyncRetrying(
             sleep=self._sleep,
             stop=self._stop,
@@ -82,7 +82,7 @@ class RetryLoop:
             contact=self._engine.contact,
         )
         if isinstance(self._final, RateLimitError):
-            # The client may wait longer than it was asked to, and mostly was not asked.
+            # The client may wait longer than the service asked for, and usually the service asks for nothing.
             self._final.retry_after = max(self._final.retry_after or 0.0, call.upcoming_sleep) or None
         return self._final is not None
 
@@ -90,11 +90,11 @@ class RetryLoop:
         attempts = self._attempts
         self._engine.counters.retries += 1
         if self._observation is not None and attempts.last_error is not None:
-            # A pause is waited out in the queue for permits.
+            # During a pause, the request waits in the queue for permits.
             backoff = 0.0 if self._verdict is Verdict.WAIT else call.upcoming_sleep
             self._observation.retried(attempts.attempts, attempts.last_error, backoff)
 
     async def _sleep(self, delay: float) -> None:
-        # A pause is waited out in the queue for permits, which keeps the order.
+        # During a pause, the request waits in the queue for permits instead, which keeps the order.
         if self._verdict is Verdict.RETRY:
             await self._engine.clock.sleep(delay)

@@ -20,8 +20,8 @@ class TransportRequest:
     Attributes:
         method: `"POST"` or `"GET"`.
         url: the whole URL, including the query.
-        headers: the headers, which hold the API key: for the wire only.
-        body: body of a `POST`; `None` without one.
+        headers: the headers, which include the API key; do not log them.
+        body: the body of a `POST`; `None` without one.
     """
 
     method: str
@@ -34,10 +34,10 @@ class TransportRequest:
         return f"<TransportRequest {self.method} {self.url.path}, {size} bytes>"
 
     def json(self) -> Any:
-        """The body, decoded.
+        """The body, decoded from JSON.
 
         Raises:
-            ValueError: there is none, or it is not JSON.
+            ValueError: there is no body, or it is not JSON.
         """
         if self.body is None:
             raise ValueError(f"a {self.method} request has no body")
@@ -66,17 +66,17 @@ class TransportResponse(Protocol):
 class Transport(Protocol):
     """Carries requests to the service and responses back.
 
-    `EmbedClient(transport=...)` uses one instead of aiohttp: `MockTransport` in tests, or one of your own. One transport
-    may serve several clients and event loops, and several requests at a time. The client enforces the time-out of an
-    attempt by cancelling it.
+    Pass one as `EmbedClient(transport=...)` to replace aiohttp: a `MockTransport` in tests, or your own. A transport must be
+    able to handle several requests at a time, and may serve several clients and event loops. The client enforces the
+    time-out of an attempt by cancelling it.
     """
 
     def send(self, request: TransportRequest) -> AbstractAsyncContextManager[TransportResponse]:
-        """Send a request. The block is entered once status and headers are there; leaving it discards any unread body.
+        """Send a request. Entering the context waits for status and headers; leaving it discards any unread body.
 
-        The context must not follow redirects, which would forward the API key, and must let a cancellation through.
+        The context must not follow redirects, which would forward the API key, and must not swallow a cancellation.
 
         Raises:
-            TransportError: on entering, the service could not be reached, or did not answer in HTTP. Any other exception
-                of a transport is treated the same. The client redacts the key and the inputs in its message.
+            TransportError: on entering, the service could not be reached, or did not answer in HTTP. The client treats any
+                other exception in the same way, and redacts the key and the inputs in its message.
         """

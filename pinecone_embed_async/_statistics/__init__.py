@@ -1,4 +1,4 @@
-"""Progress of a call, a bar of it, and counts of a client."""
+"""The progress of a call, its progress bar, and the statistics of a client."""
 
 from pinecone_embed_async._statistics.counts import Progress, Statistics
 

@@ -1,4 +1,4 @@
-"""Progress of a call, and counts of a client."""
+"""The progress of a call, and the statistics of a client."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Progress of a call; passed to `progress` after each settled request.
+    """The progress of a call, passed to `progress` after each request that succeeds or fails for good.
 
     Attributes:
-        done: inputs embedded.
-        failed: inputs failed.
-        total: inputs of the call (distinct ones with `dedupe`); `None` for a stream, whose length is unknown.
-        requests: requests answered.
+        done: number of inputs embedded.
+        failed: number of inputs failed.
+        total: number of inputs of the call (distinct ones with `dedupe`); `None` for a stream, whose length is unknown.
+        requests: number of requests answered.
         tokens: tokens billed.
-        retries: attempts beyond the first, of the whole client.
+        retries: number of attempts beyond the first of a request, by the whole client.
     """
 
     done: int
@@ -35,27 +35,27 @@ class Statistics:
     """Counts of a client since its creation.
 
     Attributes:
-        attempts: requests sent, retries included.
+        attempts: requests sent, including retries.
         answers: requests answered with embeddings.
         retries: attempts beyond the first of a request.
         rejections: attempts rejected for going over a limit of the service (429).
-        unreadable_answers: answers that could not be read or did not match; they were billed.
+        unreadable_answers: answers that could not be read or did not match the request; they were billed.
         inputs: inputs embedded.
-        tokens: tokens billed, as far as the answers report them.
-        in_flight: requests now on the wire or being decoded.
+        tokens: tokens billed, as reported by the answers.
+        in_flight: requests on the wire or being decoded now.
         concurrency: requests that may be in flight now; fewer than `max_concurrency` after overloads and time-outs.
-        waiting: requests that now wait for a permit: for one in flight to end, or for the quota.
+        waiting: requests waiting for a permit now, either for a request in flight to end or for the quota.
         quotas: known limit and usage of tokens, for each model and input type with requests so far; with a `SharedQuota`,
             of all clients that share it.
         waited: seconds that requests spent waiting for the quota.
         bytes_per_token: UTF-8 bytes of text per token, estimated from the bills so far.
         decoder: `"native"` or `"msgspec"`.
         joined: calls of `embed_one` answered with a vector.
-        joined_requests: requests that answered them.
+        joined_requests: requests that answered these calls.
         cache_hits: inputs found in the cache.
-        cache_misses: inputs looked up in the cache and not found.
-        retry_budget: retry tokens left, of 100; a failure of the service or the connection takes one, an answer returns
-            one, and below 50 one request is in flight at a time.
+        cache_misses: inputs looked up in the cache but not found.
+        retry_budget: retry tokens left, out of 100. A failure of the service or the connection takes one, an answer returns
+            one. Below 50, one request is in flight at a time.
     """
 
     attempts: int

@@ -1,7 +1,7 @@
-"""The bar of `progress=True`, in a terminal or a notebook.
+"""The progress bar of `progress=True`, in a terminal or a notebook.
 
-A thread draws it from the latest counts, so a terminal that takes nothing, stopped with Ctrl-S say, stops no event loop.
-rich and tqdm are imported in that thread, where one of them is asked for.
+A thread draws the bar from the latest counts, so that a blocked terminal, for example after Ctrl-S, does not block the event
+loop. rich or tqdm is imported only on use, in that thread.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 Place = Literal["terminal", "notebook"]
 
 INTERVAL = 0.1
-"""Seconds between two drawings."""
+"""Seconds between two updates of the bar."""
 
 LAST_DRAWING = 1.0
-"""Most seconds that a call waits for the last drawing, which a terminal that takes nothing would hold up for good."""
+"""Maximum seconds that a call waits for the last update, which a blocked terminal would delay for ever."""
 
 
 class ProgressBar:
-    """Shows the progress of a call that it is called with. Nothing is drawn where there is no terminal and no notebook.
+    """Shows the progress that it is called with. It draws nothing if there is neither a terminal nor a notebook.
 
     Raises:
         ConfigurationError: neither rich nor tqdm is installed.
@@ -42,7 +42,7 @@ class ProgressBar:
         installed = [name for name in ("rich", "tqdm") if _is_installed(name)]
         if not installed:
             raise ConfigurationError(
-                "progress=True needs rich or tqdm, and neither is installed: pip install rich, or pass a function"
+                "progress=True needs rich or tqdm, but neither is installed: pip install rich, or pass a function"
             )
         self._library = installed[0]
         self._place = _place()
@@ -52,15 +52,15 @@ class ProgressBar:
         return f"<ProgressBar {self._library}, {self._place or 'nowhere'}>"
 
     def __call__(self, progress: Progress) -> None:
-        """Note the progress, for the next drawing."""
+        """Store the progress for the next update."""
         self._latest = progress
 
     @contextlib.asynccontextmanager
     async def shown(self, total: int | None) -> AsyncIterator[None]:
-        """Draw it while the block runs, and a last time at its end, however that comes.
+        """Draw the bar while the block runs, and a last time when it ends for any reason.
 
         Args:
-            total: inputs of the call; `None` if unknown.
+            total: number of inputs of the call; `None` if unknown.
         """
         if self._place is None:
             yield
@@ -71,13 +71,13 @@ class ProgressBar:
         def draw() -> None:
             try:
                 self._draw(total, is_over)
-            except Exception as fault:  # noqa: BLE001 - no bar is a reason to end a call
+            except Exception as fault:  # noqa: BLE001 - a fault of the bar must not end the call
                 logger.warning("the progress bar ended: %s", type(fault).__name__)
-            # The loop may be closed, if a terminal has held this up.
+            # The loop may be closed by now, if the terminal was blocked.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(is_drawn.set)
 
-        # In the caller's context, by which a notebook knows the cell.
+        # In the caller's context, which tells a notebook the cell.
         context = contextvars.copy_context()
         thread = threading.Thread(target=context.run, args=(draw,), name="progress bar", daemon=True)
         thread.start()
@@ -100,13 +100,13 @@ class ProgressBar:
 
 
 class Display(Protocol):
-    """Draws a bar."""
+    """Draws a progress bar."""
 
     def show(self, progress: Progress) -> None:
-        """Draw it."""
+        """Draw the bar."""
 
     def close(self, progress: Progress) -> None:
-        """Draw it a last time."""
+        """Draw the bar a last time."""
 
 
 def _display(library: str, place: Place | None, total: int | None) -> Display:
@@ -125,7 +125,7 @@ class _RichBar:
             progress.MofNCompleteColumn(),
             progress.TextColumn("{task.fields[note]}"),
             progress.TimeRemainingColumn(),
-            # Its own line alone: what else is written meanwhile is not its business.
+            # Only the bar's own line; rich must not redirect other output.
             console=Console(stderr=True),
             auto_refresh=False,
             redirect_stdout=False,
@@ -136,7 +136,7 @@ class _RichBar:
         if in_notebook:
             from IPython.display import display  # noqa: PLC0415 - as above
 
-            # rich's own way would need ipywidgets.
+            # rich's own notebook support needs ipywidgets.
             self._handle = display(self._bar, display_id=True)  # type: ignore[no-untyped-call]
         else:
             self._bar.start()
@@ -150,7 +150,7 @@ class _RichBar:
 
     def close(self, progress: Progress) -> None:
         if progress.total is None:
-            # It is no longer under way.
+            # The call has ended, so show all that was done as the total.
             self._bar.update(self._task, total=progress.done + progress.failed)
         try:
             self.show(progress)
@@ -163,7 +163,7 @@ class _TqdmBar:
     def __init__(self, total: int | None) -> None:
         from tqdm import tqdm  # noqa: PLC0415 - as above
 
-        # Without the thread that tqdm would start and keep.
+        # Without the monitor thread that tqdm would start and keep.
         kind: Any = type("tqdm", (tqdm,), {"monitor_interval": 0})
         self._bar = kind(total=total, file=sys.stderr, unit=" inputs", dynamic_ncols=True)
 
@@ -187,13 +187,13 @@ def _is_installed(name: str) -> bool:
     try:
         return find_spec(name) is not None
     except ValueError:
-        # It is imported, and was made by hand.
+        # A module in `sys.modules` without a `__spec__`, such as one that a test made.
         return name in sys.modules
 
 
 def _place() -> Place | None:
-    """Where a bar can be drawn; `None` if nowhere, since it does not belong in a log file."""
-    # Not imported here: where there is a notebook it is.
+    """Where the bar can be drawn; `None` if nowhere, because it does not belong in a log file."""
+    # Not imported here, because in a notebook it is already imported.
     ipython: Any = sys.modules.get("IPython")
     shell = ipython.get_ipython() if hasattr(ipython, "get_ipython") else None
     if getattr(shell, "kernel", None) is not None:
@@ -201,6 +201,6 @@ def _place() -> Place | None:
     try:
         is_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     except (AttributeError, ValueError):
-        # There is no standard error, or it is closed.
+        # Standard error is missing or closed.
         return None
     return "terminal" if is_terminal else None

@@ -1,4 +1,4 @@
-"""The client for code that is not asynchronous."""
+"""The synchronous client."""
 
 from pinecone_embed_async._sync.client import SyncEmbedClient
 from pinecone_embed_async._sync.stream import SyncEmbeddingStream

@@ -1,4 +1,4 @@
-"""The client for code that is not asynchronous: the same calls, carried out in an event loop in a thread of its own."""
+"""The synchronous client: runs the calls of `EmbedClient` in an event loop in its own thread."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ ResultT = TypeVar("ResultT")
 
 
 class SyncEmbedClient(Generic[EmbeddingsT]):
-    """Embeds texts with one of Pinecone's hosted models, from code that is not asynchronous.
+    """Embeds texts with one of Pinecone's hosted models, from synchronous code.
 
-    It takes the arguments of `EmbedClient` and has its methods. Each returns when it is done and raises the same errors. Any
-    number of threads may use one client: their calls run at the same time. Ctrl-C in a call cancels it.
+    It has the arguments and methods of `EmbedClient`. Each method blocks until it is done and raises the same errors. Any
+    number of threads may use one client, and their calls run concurrently. Ctrl-C cancels a call.
 
     ```python
     with SyncEmbedClient("multilingual-e5-large", quota="standard") as client:
@@ -43,9 +43,9 @@ class SyncEmbedClient(Generic[EmbeddingsT]):
         print(passages.vectors.shape, passages.usage.total_tokens)
     ```
 
-    The calls are carried out in an event loop in a thread of their own. So they work where an event loop is running, such as
-    in a notebook, but block it, and in a forked process. A client that is not closed ends with the interpreter, or once it
-    is collected.
+    The calls run in an event loop in the client's own thread. So they also work in a forked process, and where an event loop
+    is running, such as in a notebook, although they block that loop. If you do not close the client, it ends with the
+    interpreter or when it is garbage-collected.
 
     Args:
         model: name of the hosted model.
@@ -104,8 +104,8 @@ class SyncEmbedClient(Generic[EmbeddingsT]):
     def close(self) -> None:
         """End the running calls and close the connections.
 
-        Requests in flight have a few seconds to be answered; their calls raise `ClosedError` with what was embedded.
-        Later calls raise it, too, until the client is entered again.
+        Requests in flight get a few seconds to complete. Their calls then raise `ClosedError` with what was embedded.
+        Later calls raise it too, until the client is entered again.
         """
         if not self._is_closed:
             self._is_closed = True
@@ -119,7 +119,7 @@ class SyncEmbedClient(Generic[EmbeddingsT]):
         """Embed any number of inputs; row i of the result belongs to input i.
 
         Args:
-            inputs: as for `EmbedClient.embed`. An iterator is read in the calling thread, all others in the client's.
+            inputs: as for `EmbedClient.embed`. An iterator is read in the calling thread, anything else in the client's.
             options: as for `EmbedClient.embed`. `progress` is called in the client's thread.
 
         Returns:
@@ -129,10 +129,10 @@ class SyncEmbedClient(Generic[EmbeddingsT]):
             EmbedError: as `EmbedClient.embed`.
         """
         try:
-            # What gives items only once may belong to this thread, as rows of a database do.
+            # Read iterators here, because they may belong to this thread, like rows of a database.
             call = self._client.embed(list(inputs) if isinstance(inputs, Iterator) else inputs, **cast("Any", options))
         finally:
-            # Error reports that include the locals of frames must show no texts.
+            # Error reports that include local variables must not show the texts.
             del inputs
         return cast("EmbeddingsT", self._run(call))
 
@@ -156,7 +156,7 @@ class SyncEmbedClient(Generic[EmbeddingsT]):
             options: as for `EmbedClient.embed_one`.
 
         Returns:
-            Float32 of shape (dimension,), or a `SparseVector`; the arrays are the caller's own.
+            Float32 of shape (dimension,), or a `SparseVector`; each call gets its own copy.
 
         Raises:
             EmbedError: as `EmbedClient.embed_one`.
@@ -181,12 +181,12 @@ class SyncEmbedClient(Generic[EmbeddingsT]):
         ```
 
         Args:
-            source: an iterable or async iterable of items. An iterable is pulled in the thread that iterates, while it waits
-                for the next batch, up to 96 items further than the window; with `in_thread` in a thread of its own.
+            source: an iterable or async iterable of items. An iterable is read in the thread that iterates over the batches,
+                while it waits for the next batch, up to 96 items beyond the window; with `in_thread`, in another thread.
             options: as for `EmbedClient.stream`. `text` and `progress` are called in the client's thread.
 
         Returns:
-            An iterator over the batches, each an `EmbeddedBatch`, and a context manager that ends the stream.
+            An iterator over the batches, each an `EmbeddedBatch`; also a context manager that ends the stream.
 
         Raises:
             InputError: `source` is not an iterable, or is a single text.

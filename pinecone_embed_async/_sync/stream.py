@@ -1,4 +1,4 @@
-"""The stream of the client for code that is not asynchronous, and its source."""
+"""The stream of the synchronous client, and its source."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 ITEMS_PER_PULL = 96
-"""Items that are pulled from a source at a time, for one hand-over between the threads: those of a full request."""
+"""Maximum number of items read from a source per hand-over between the threads: those of a full request."""
 
 
 class SyncEmbeddingStream(Generic[ItemT, EmbeddingsT]):
     """Yields the batches of a stream; made by `SyncEmbedClient.stream`.
 
-    An iterator and a context manager. Leaving the `with` block, the last batch and `close` end the stream, and so does
-    dropping it. What it raises in place of a batch, and at the end, is what `EmbeddingStream` raises.
+    It is an iterator and a context manager. The stream ends after the last batch, when you leave the `with` block, call
+    `close` or drop the stream. It raises the same errors as `EmbeddingStream`, in place of a batch and at the end.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class SyncEmbeddingStream(Generic[ItemT, EmbeddingsT]):
         stream: AbstractAsyncContextManager[EmbeddingStream[ItemT, EmbeddingsT]],
         source: CallersSource | None,
     ) -> None:
-        # As long as the stream lives, the client does.
+        # Keeps the client alive as long as the stream.
         self._client = client
         self._thread = thread
         self._source = source
-        # Pulls of the source, and each call that has ended.
+        # Pulls of the source, and calls that have ended.
         self._asked: SimpleQueue[Future[Any]] = SimpleQueue() if source is None else source.asked
         self._lock = threading.Lock()
         self._held = _HeldStream(stream)
@@ -71,7 +71,7 @@ class SyncEmbeddingStream(Generic[ItemT, EmbeddingsT]):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # The error of the block goes first.
+        # An error of the block takes precedence over one of closing.
         with contextlib.suppress(*([] if kind is None else [Exception])):
             self.close()
 
@@ -79,12 +79,12 @@ class SyncEmbeddingStream(Generic[ItemT, EmbeddingsT]):
         return self
 
     def __next__(self) -> EmbeddedBatch[ItemT, EmbeddingsT]:
-        """The next batch; the source is pulled in this thread until it is there.
+        """The next batch; reads the source in this thread while waiting for it.
 
         Raises:
             EmbedError: the batch, or the whole job, failed.
             ClosedError: the stream was closed.
-            Exception: the source raised it.
+            Exception: any exception of the source.
         """
         with self._lock:
             batch = None if self._is_exhausted else self._wait(self._thread.call(_next_of(self._open())))
@@ -95,10 +95,10 @@ class SyncEmbeddingStream(Generic[ItemT, EmbeddingsT]):
         return batch
 
     def close(self) -> None:
-        """End the stream: cancel what is under way, and close the source's iterator.
+        """End the stream: cancel its requests, and close the source's iterator.
 
         Raises:
-            Exception: closing the source raised it.
+            Exception: any exception of closing the source.
         """
         if self._is_over:
             return
@@ -115,10 +115,10 @@ class SyncEmbeddingStream(Generic[ItemT, EmbeddingsT]):
 
     def _open(self) -> EmbeddingStream[ItemT, EmbeddingsT]:
         if self._is_over:
-            raise ClosedError("the stream was closed: iterate before that, inside its `with` block if it has one")
+            raise ClosedError("the stream is closed: iterate over it before closing it, or inside its `with` block")
         if self._holding is None:
             self._holding = self._thread.submit(self._held.hold())
-            # For a stream that is dropped.
+            # Ends a stream that is dropped without closing.
             weakref.finalize(self, self._held.leave)
         elif self._holding.done():
             raise ClosedError("the client was closed")
@@ -128,7 +128,7 @@ class SyncEmbeddingStream(Generic[ItemT, EmbeddingsT]):
         call.add_done_callback(self._asked.put)
         try:
             while (asked := self._asked.get()) is not call:
-                # Others are calls that were interrupted.
+                # Other futures are calls that were interrupted earlier.
                 if self._source is not None and isinstance(asked, _Pull):
                     self._source.pull(asked)
             return call.result()
@@ -144,10 +144,10 @@ async def _next_of(
 
 
 class _HeldStream(Generic[ItemT, EmbeddingsT]):
-    """Enters a stream and leaves it in one task.
+    """Enters and leaves a stream in one task.
 
     Attributes:
-        opened: the stream, once it is entered, or the error of that.
+        opened: future with the entered stream, or the error of entering it.
     """
 
     def __init__(self, stream: AbstractAsyncContextManager[EmbeddingStream[ItemT, EmbeddingsT]]) -> None:
@@ -162,7 +162,7 @@ class _HeldStream(Generic[ItemT, EmbeddingsT]):
         return self.opened.result().usage if is_open else Usage()
 
     async def hold(self) -> None:
-        """Keep the stream open until it is left."""
+        """Keep the stream open until `leave` is called."""
         self._loop = asyncio.get_running_loop()
         try:
             async with self._stream as stream:
@@ -174,26 +174,26 @@ class _HeldStream(Generic[ItemT, EmbeddingsT]):
             self.opened.set_exception(error)
 
     def leave(self) -> None:
-        """Let it be left; may be called from any thread."""
-        # A loop that is closed has left it.
+        """Make the task leave the stream; may be called from any thread."""
+        # If the loop is closed, the stream was already left.
         with contextlib.suppress(RuntimeError):
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._left.set)
 
 
 class _Pull(Future[list[Any]]):
-    """A request for the next items of a source; no items are its end."""
+    """A request for the next items of a source; an empty list means its end."""
 
 
 class CallersSource:
-    """An iterable that is pulled in the thread of the caller.
+    """An iterable that is read in the caller's thread.
 
     Args:
         source: the iterable.
-        max_delay: seconds after which items are handed over, although there could be more.
+        max_delay: seconds after which items are handed over even if there could be more.
 
     Attributes:
-        asked: the pulls.
+        asked: queue of the pulls.
     """
 
     def __init__(self, source: Iterable[Any], max_delay: float) -> None:
@@ -204,7 +204,7 @@ class CallersSource:
         self.asked: SimpleQueue[Future[Any]] = SimpleQueue()
 
     async def items(self) -> AsyncIterator[Any]:
-        """Ask for the items, and yield them."""
+        """Request the items from the caller's thread, and yield them."""
         while True:
             pull = _Pull()
             self.asked.put(pull)
@@ -215,7 +215,7 @@ class CallersSource:
                 return
 
     def pull(self, pull: _Pull) -> None:
-        """Pull items; an exception of the source comes with the next pull, after them."""
+        """Read the items of a pull. An exception of the source is raised by the next pull, after these items."""
         if not pull.set_running_or_notify_cancel():
             # The stream was left.
             return
@@ -244,7 +244,7 @@ class CallersSource:
                 break
 
     def close(self) -> None:
-        """Close the iterator if it is a generator or was made for this stream; a file is its own iterator."""
+        """Close the iterator if it is a generator or was made for this stream; the owner of a file closes it."""
         iterator: Any = self._iterator if self._iterator is not None else self._source
         if hasattr(iterator, "close") and (iterator is not self._source or hasattr(iterator, "gi_frame")):
             iterator.close()

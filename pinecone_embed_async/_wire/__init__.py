@@ -1,4 +1,4 @@
-"""The wire format: encodes requests, decodes and validates answers and errors; the API's generations."""
+"""The wire format: encodes requests, decodes and validates answers and errors, and knows the API's generations."""
 
 from pinecone_embed_async._wire.decoding import (
     DECODERS,

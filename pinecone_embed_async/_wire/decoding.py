@@ -1,9 +1,9 @@
 """Decodes dense answers while they arrive: row after row into the caller's float32 matrix, the rest at the end.
 
-Numbers make up nearly all of an answer. So its rows are cut out, converted by one of two decoders and written to their
-places, see `rows`. The rest, the frame, is an answer with a placeholder number for each row, a few kilobytes at most, and is
-judged by the same rules as an answer decoded whole. The decoders give bit-equal rows: the package's own native module, where
-it could be built, and msgspec. Any unusual answer is judged whole by msgspec once it is complete, item by item.
+Nearly all of an answer is numbers. So its rows are cut out, converted by one of two decoders and written to the matrix; see
+`rows`. The rest, the frame, is an answer with a placeholder number in place of each row. It has at most a few kilobytes and
+is validated by the same rules as an answer decoded whole. The two decoders, the package's native module (if it could be
+built) and msgspec, give bit-identical rows. Once an unusual answer is complete, msgspec validates it whole, item by item.
 """
 
 from __future__ import annotations
@@ -33,13 +33,15 @@ if TYPE_CHECKING:
 DecoderName = Literal["native", "msgspec"]
 
 SMALL_PIECE, JOINED = 2**12, 2**16
-"""Pieces smaller than the first are joined until they reach the second: a list of them would take many times their size."""
+"""Pieces smaller than `SMALL_PIECE` bytes are joined up to `JOINED` bytes, because a list of tiny pieces would take many
+times their size."""
 
 LONGEST_END = 2**16
-"""Bytes after the last row that trigger a check for surplus rows: usually there is only usage."""
+"""Number of bytes after the last row that triggers a check for surplus rows; usually only the usage follows."""
 
 LONGEST_ROW = 20_000
-"""Longest first row by which memory for all is allocated; no index takes more. Longer rows are judged whole."""
+"""Maximum length of a first row for which the matrix is allocated at once: the largest dimension of an index. An answer with
+longer rows is validated whole."""
 
 
 class Decoder(Protocol):
@@ -47,7 +49,7 @@ class Decoder(Protocol):
 
     name: DecoderName
     releases_lock: bool
-    """Whether a thread that decodes leaves the interpreter's lock to others."""
+    """Whether decoding releases the GIL."""
 
     def begin(
         self, *, count: int, vector_type: VectorType | None, dimension: int | None, rows: RowSource
@@ -55,16 +57,16 @@ class Decoder(Protocol):
         """Start decoding an answer.
 
         Args:
-            count: inputs of the request.
+            count: number of inputs of the request.
             vector_type: expected vector type; `None` if the answer decides.
             dimension: expected numbers per row; `None` if the answer decides.
-            rows: has the matrix (count, dimension) to write to. May be asked more than once, and before the answer is
+            rows: provides the matrix (count, dimension) to write to; may be called more than once, and before the answer is
                 known to be valid.
         """
 
 
 def choose_decoder(name: DecoderName | None) -> Decoder:
-    """The decoder of that name; without a name the fastest there is: native, then msgspec.
+    """The decoder with this name; without a name, the fastest one available: native, then msgspec.
 
     Raises:
         ConfigurationError: the name is unknown, or the decoder is not installed.
@@ -80,16 +82,16 @@ def choose_decoder(name: DecoderName | None) -> Decoder:
 
 
 def installed_decoders() -> tuple[DecoderName, ...]:
-    """The decoders that can be chosen here, the fastest first."""
+    """Names of the decoders available here, the fastest first."""
     is_built = importlib.util.find_spec("pinecone_embed_async._wire._native") is not None
     return tuple(name for name in DECODERS if is_built or name != "native")
 
 
 class NativeDecoder:
-    """Decodes with the native module, a whole piece at a time, without the interpreter's lock.
+    """Decodes with the native module, a whole piece at a time, without the GIL.
 
     Args:
-        portable: forgo the processor's special instructions.
+        portable: do not use SIMD instructions that only some processors have.
     """
 
     name: DecoderName = "native"
@@ -114,7 +116,7 @@ class NativeDecoder:
 
 
 class MsgspecDecoder:
-    """Decodes with msgspec; each row's list of floats is freed before the next is created."""
+    """Decodes with msgspec; the list of floats of each row is freed before the next one is created."""
 
     name: DecoderName = "msgspec"
     releases_lock = False
@@ -141,27 +143,27 @@ class RowsDecoder(Protocol):
     """Decodes the rows of an answer."""
 
     def rows(self, count: int) -> Rows:
-        """The rows of one answer of `count` inputs, none of which has arrived."""
+        """The reader of the rows of one new answer to `count` inputs."""
 
 
 class StreamingDecoder:
-    """Decodes one answer as it arrives: `add` its pieces, `decode` now and then, `finish`.
+    """Decodes one answer as it arrives: `add` the pieces, call `decode` now and then, and at the end `finish`.
 
-    What `Rows` takes for a row is one only where the frame has the placeholders in their places: strings and unknown keys
-    may have brackets too.
+    `Rows` finds rows by their brackets, but strings and unknown keys may contain brackets too. So its rows are valid only if
+    the placeholders are in the right places of the frame.
 
-    A piece is freed once its rows are in the caller's matrix. If the body is needed after all, the rows are encoded as JSON
-    again, which decodes to the same float32 numbers.
+    A piece is freed once its rows are in the caller's matrix. If the body is needed again, the rows are encoded as JSON that
+    decodes to the same float32 numbers.
 
     Args:
-        decoder: cuts out the rows and places them.
-        count: inputs of the request.
+        decoder: cuts out the rows and writes them to the matrix.
+        count: number of inputs of the request.
         vector_type: expected vector type; `None` if the answer decides.
         dimension: expected numbers per row; `None` if the answer decides.
-        rows: has the matrix to write to.
+        rows: provides the matrix to write to.
 
     Attributes:
-        undecoded: bytes that `decode` has not processed.
+        undecoded: number of bytes that `decode` has not processed.
     """
 
     def __init__(
@@ -182,7 +184,7 @@ class StreamingDecoder:
         self._pieces: list[bytes] = []
         self._small = bytearray()
         self._next = self._position = 0
-        # The first answer fixes the dimension for all others, so it must be judged before its dimension is passed on.
+        # The first answer sets the dimension for all others, so it must be validated before its dimension is passed on.
         self._is_in_place = vector_type == "dense" and dimension is not None
         self._is_usual = vector_type != "sparse"
         self._is_end_checked = False
@@ -202,12 +204,12 @@ class StreamingDecoder:
 
     @property
     def has_matrix(self) -> bool:
-        """Whether `decode` needs the caller's matrix no more: it has it, or the answer is unusual."""
+        """Whether `decode` need not ask for the caller's matrix, because it has it or the answer is unusual."""
         return self._placed.matrix is not None or not self._is_usual
 
     @property
     def left(self) -> int:
-        """Bytes that `finish` has to process."""
+        """Number of bytes left for `finish`."""
         return self.undecoded if self._is_usual else self._size
 
     def add(self, piece: bytes) -> None:
@@ -216,7 +218,7 @@ class StreamingDecoder:
             return
         self._size += len(piece)
         if self._size > (self._count + 1) * MOST_BYTES:
-            self._refuse(f"the answer takes more than {self._count + 1} MiB: one for each embedding and one beside them")
+            self._refuse(f"the answer has more than {self._count + 1} MiB: one for each embedding and one beside them")
             return
         if self._is_usual:
             self.undecoded += len(piece)
@@ -234,10 +236,10 @@ class StreamingDecoder:
             self._small = bytearray()
 
     def decode(self, most: int = sys.maxsize) -> None:
-        """Write the rows that have arrived to their places.
+        """Write the rows that have arrived to the matrix.
 
         Args:
-            most: bytes after which no further row is started.
+            most: number of bytes after which no further row is started.
         """
         self._join_small()
         while self.undecoded and most > 0 and not self._is_stopped:
@@ -248,18 +250,18 @@ class StreamingDecoder:
                 self.undecoded = 0
 
     def stop(self) -> None:
-        """End a `decode` that runs in another thread within 256 KiB; nothing more is decoded."""
+        """End a `decode` in another thread within 256 KiB; nothing more is decoded."""
         self._is_stopped = True
         self._placed.stop()
 
     def _check_surplus(self) -> None:
-        """Refuse the answer if it has surplus rows; checked once."""
+        """Reject the answer if it has surplus rows; checked once."""
         self._is_end_checked = True
         if has_more_rows(self._placed.gaps, self._placed.rest, self._count):
             self._refuse(f"expected {self._count} embeddings, got more at `$.data`")
 
     def _refuse(self, refusal: str) -> None:
-        """Refuse the answer, and free everything."""
+        """Reject the answer, and free all memory."""
         self._refusal, self._is_usual, self.undecoded = refusal, False, 0
         self._small, self._pieces, self._body = bytearray(), [], b""
         self._placed = self._new_rows()
@@ -269,16 +271,16 @@ class StreamingDecoder:
     @overload
     def finish(self, most: int) -> Answer | None: ...
     def finish(self, most: int = sys.maxsize) -> Answer | None:
-        """Judge the answer; all of its pieces must have been added.
+        """Validate the answer; call it after all pieces were added.
 
         Args:
-            most: bytes after which judging an unusual answer pauses.
+            most: number of bytes after which the validation of an unusual answer pauses.
 
         Returns:
-            The answer; `None` if the next call has to judge more.
+            The answer; `None` if `finish` must be called again.
 
         Raises:
-            ResponseError: the body cannot be read or does not match the request; the matrix may have been written in part.
+            ResponseError: the body cannot be read or does not match the request; parts of the matrix may be written.
         """
         if self._whole is None:
             self.decode()
@@ -288,7 +290,7 @@ class StreamingDecoder:
             if answer is not None:
                 return answer
             if not self._is_in_place:
-                # The pieces are the body.
+                # No row was placed, so the pieces still are the whole body.
                 self._placed = self._new_rows()
             body = self.body()
             self._pieces = []
@@ -299,7 +301,7 @@ class StreamingDecoder:
         return self._whole.finish(self._rows) if self._whole.is_done else None
 
     def body(self) -> bytes:
-        """The body so far, or JSON that decodes to the same; empty if the answer was refused."""
+        """The body so far, or JSON that decodes to the same; empty if the answer was rejected."""
         if self._body is None:
             self._join_small()
             if self._is_in_place:
@@ -318,7 +320,7 @@ class StreamingDecoder:
                 yield _numbers(row)
 
     def _decode_pieces(self, most: int) -> int:
-        """Process pieces, for at least one row or to the end of one; return the number of bytes."""
+        """Process at least one row of the pieces, or the rest of one piece; return the number of bytes processed."""
         pieces, start = tuple(self._pieces[self._next :]), self._position
         done, self._position = self._placed.read(pieces, start, most, self)
         self._is_usual = self._placed.is_usual
@@ -336,7 +338,7 @@ class StreamingDecoder:
         return self._rows.rows(dimension) if self._is_in_place else np.empty((self._count, dimension), np.float32)
 
     def _finish_usual(self) -> Answer | None:
-        """The answer, if all its rows are in their places and the rest is not unusual; else `None`."""
+        """The answer if all its rows are in the matrix and the rest is not unusual; else `None`."""
         placed = self._placed
         if not self._is_usual or placed.row != self._count or placed.matrix is None or placed.bytes_behind > MOST_BYTES:
             return None
@@ -353,5 +355,5 @@ def _numbers(row: NDArray[np.float32]) -> bytes:
     values = row.tolist()
     if np.isfinite(row).all():
         return msgspec.json.encode(values)[1:-1]
-    # JSON has no infinities: encoded as a number beyond float32's range, as the original was.
+    # JSON has no infinities. The original was a number beyond float32's range, so encode it as one.
     return b",".join(msgspec.json.encode(value if math.isfinite(value) else math.copysign(1e39, value)) for value in values)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._wire.redaction import Redactor
 
 MOST_ENVELOPE_BYTES = 65_536
-"""Longest body that may be an error envelope: the documented ones have fewer than 1,000 bytes."""
+"""Maximum size of an error envelope; the documented ones have fewer than 1,000 bytes."""
 
 _ENVELOPE = msgspec.json.Decoder(ErrorEnvelope)
 _REQUEST_ID_HEADERS = ("x-pinecone-request-id", "x-request-id")
@@ -35,7 +35,7 @@ _CODE = re.compile(r"[A-Za-z0-9_. -]{1,60}")
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 SANE_SECONDS = 86_400.0
-"""Longest plausible time between an answer's own date and the end of the wait."""
+"""Maximum plausible time between the date of an answer and the end of the wait."""
 
 # "... the embedding token limit (5000000) for model M for the current month." Waiting does not help.
 _MONTH = re.compile(r"\bcurrent month\b|\bper month\b|\bmonthly\b", re.IGNORECASE)
@@ -60,17 +60,17 @@ _CODE_STATUS = {
     "UNAVAILABLE": 503,
     "DEADLINE_EXCEEDED": 504,
 }
-"""Statuses of the codes, for envelopes that arrive with HTTP 200. Source: google.rpc.Code's HTTP mapping."""
+"""HTTP status of each code, for envelopes that come with HTTP 200. Source: the HTTP mapping of google.rpc.Code."""
 
 
 def parse_retry_after(value: str | None, *, now: float, date: str | None = None) -> float | None:
-    """Seconds to wait by a `Retry-After` header (RFC 9110, 10.2.3); `None` if it is missing or invalid.
+    """Seconds to wait according to a `Retry-After` header (RFC 9110, 10.2.3); `None` if it is missing or invalid.
 
     Args:
-        value: the header: seconds, or an HTTP date. A date in the past asks for no wait.
+        value: the header: seconds, or an HTTP date. A date in the past means no wait.
         now: seconds since the epoch by this machine's clock.
-        date: the `Date` header of the same answer, from the same clock as the other date. Used if the resulting wait is
-            within a day; otherwise that clock was probably never set.
+        date: the `Date` header of the same answer, from the same clock as the other date. It is used if the resulting wait
+            is less than a day; otherwise that clock was probably never set.
     """
     if value is None:
         return None
@@ -97,23 +97,23 @@ def _parse_date(value: str) -> float | None:
 def error_from_response(status: int, headers: Mapping[str, str], body: bytes, *, redactor: Redactor, now: float) -> ApiError:
     """The error for an HTTP response other than an answer.
 
-    A body without an error envelope (a proxy's HTML, an empty or truncated one) is not shown.
+    A body without an error envelope, such as a proxy's HTML page or an empty or truncated body, is not shown.
 
     Args:
         status: HTTP status.
         headers: headers of the response, with case-insensitive names.
         body: as much of the body as could be read.
         redactor: removes secrets from the service's message.
-        now: seconds since the epoch, for a date in `Retry-After` of an answer without a `Date`.
+        now: seconds since the epoch; needed for a date in `Retry-After` if the answer has no `Date`.
     """
     envelope = _read_envelope(body)
     if envelope is None:
         kind = headers.get("content-type", "").split(";")[0].strip().lower()
         what = f"a body of type {kind}" if re.fullmatch(r"[a-z0-9.+-]+/[a-z0-9.+-]+", kind) else "a body"
-        body_text = f"{what} that is no error message" if body else "no error message"
+        body_text = f"{what} that is not an error message" if body else "no error message"
         message = f"the service answered HTTP {status} with {body_text}"
         if 300 <= status < 400:
-            message += "; redirects are not followed, since the key would go along: check base_url"
+            message += "; redirects are not followed, because they would forward the key: check base_url"
         error = _classify(status, None)(message, status=status)
     else:
         error = _from_envelope_body(status, envelope.error, redactor)
@@ -127,7 +127,7 @@ def error_from_response(status: int, headers: Mapping[str, str], body: bytes, *,
 
 
 def error_from_envelope(body: bytes, *, redactor: Redactor) -> ApiError | None:
-    """The error in the envelope of a body that came with HTTP 200; `None` if it holds no envelope."""
+    """The error in the envelope of a body that came with HTTP 200; `None` if the body has no envelope."""
     envelope = _read_envelope(body)
     if envelope is None:
         return None
@@ -150,7 +150,7 @@ def _read_envelope(body: bytes) -> ErrorEnvelope | None:
 def _from_envelope_body(status: int, body: ErrorBody, redactor: Redactor) -> ApiError:
     raw = body.message if isinstance(body.message, str) else ""
     own = str(body.code) if isinstance(body.code, (str, int)) else ""
-    # All in one call, since each call searches for the request's texts.
+    # All in one call, because each call searches for all texts of the request.
     message, cleaned, details = redactor.clean_json([raw, own, body.details])
     code = own if own in _CODE_STATUS else cleaned if _CODE.fullmatch(cleaned) else None
     kind = _classify(status, code)

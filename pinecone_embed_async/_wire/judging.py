@@ -1,4 +1,4 @@
-"""Judges answers: whole, item by item, or only the frame once the rows are in their places."""
+"""Validates answers: whole, item by item, or only the frame if the rows are already in the matrix."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class SparseBlock:
     """The sparse rows of one answer.
 
     Attributes:
-        lengths: int64 (rows,), the number of terms of each row.
-        indices: uint32 (terms,), row after row.
-        values: float32 (terms,), parallel to `indices`.
-        tokens: the terms as text, one list per row; `None` if the answer had none.
+        lengths: int64, shape (rows,): the number of terms of each row.
+        indices: uint32, shape (terms,), row after row.
+        values: float32, shape (terms,), parallel to `indices`.
+        tokens: the terms as texts, one list per row; `None` if the answer had none.
     """
 
     lengths: NDArray[np.int64]
@@ -62,12 +62,12 @@ class SparseBlock:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer without its dense rows, which are in their places already.
+    """An answer without its dense rows, which are already in the matrix.
 
     Attributes:
         vector_type: the answer's vector type.
         model: the model's name in the answer; `None` if it has none.
-        total_tokens: tokens billed; `None` if the answer does not say.
+        total_tokens: tokens billed; `None` if the answer does not report them.
         sparse: the rows of a sparse answer; `None` for a dense one.
     """
 
@@ -78,28 +78,28 @@ class Answer:
 
 
 _FIRST_PLACEHOLDER = secrets.randbits(52)
-"""Placeholder of the first row. It is random and never leaves the process, so no answer can hold it elsewhere. Counted up by
-the number of rows, it is still exact as a float, which has 53 bits."""
+"""Placeholder of the first row; the others count up from it. It is random and never leaves the process, so that an answer
+cannot contain it elsewhere, and all of them fit into the 53 bits of a float."""
 
 _READ_AT_ONCE = 2**16
-"""Bytes of items that are objects at a time: little memory, and enough that the calls for them cost little."""
+"""Bytes of items that are Python objects at a time: little memory, but enough to make the overhead of the calls small."""
 
 _SMALL = 2**18
-"""Bytes of a sparse answer whose items are all objects at a time: one pass over it instead of two. A request of 96 short
-texts is answered with about 130 KiB."""
+"""Maximum size in bytes of a sparse answer whose items all become objects at once, in one pass instead of two. The answer to
+a request of 96 short texts has about 130 KiB."""
 
 
 class WholeAnswer:
-    """Judges a complete answer some items at a time, so that only their objects exist at a time.
+    """Validates a complete answer a few items at a time, so that only their objects are in memory.
 
     Args:
         body: the whole body, decompressed.
-        count: inputs of the request.
+        count: number of inputs of the request.
         vector_type: expected vector type; `None` if the answer decides.
         dimension: expected numbers per row; `None` if the answer decides.
 
     Raises:
-        ResponseError: from every method, if the body cannot be read or does not match the request.
+        ResponseError: from any method, if the body cannot be read or does not match the request.
     """
 
     def __init__(self, body: bytes, *, count: int, vector_type: VectorType | None, dimension: int | None) -> None:
@@ -122,7 +122,7 @@ class WholeAnswer:
         self._tokens: list[list[str]] = []
         if small is not None:
             self._read_sparse(small.data)
-            # Their objects are many times the body.
+            # Free the objects, which take many times the memory of the body.
             small.data = []
             self._note_read(count)
             if not self.is_done:
@@ -130,14 +130,14 @@ class WholeAnswer:
 
     @property
     def is_done(self) -> bool:
-        """Whether all items are judged."""
+        """Whether all items are validated."""
         return self._checked == self._count
 
     def judge(self, most: int = sys.maxsize) -> None:
-        """Judge further items.
+        """Validate further items.
 
         Args:
-            most: bytes after which no further item is started.
+            most: number of bytes after which no further item is started.
         """
         while most > 0 and not self.is_done:
             if self._read == self._count:
@@ -155,10 +155,10 @@ class WholeAnswer:
             self._note_read(len(texts))
 
     def finish(self, rows: RowSource) -> Answer:
-        """Judge the remaining items and the answer as a whole.
+        """Validate the remaining items and the answer as a whole.
 
         Args:
-            rows: returns the matrix (count, dimension) for dense rows; may raise `ResponseError`.
+            rows: provides the matrix (count, dimension) for dense rows; may raise `ResponseError`.
         """
         self.judge()
         if not self._is_plain:
@@ -172,12 +172,12 @@ class WholeAnswer:
         return Answer("dense", model, billed)
 
     def _next_items(self, size: int) -> list[bytes]:
-        """The next items that are not read, until they have so many bytes."""
+        """The next unread items, with at least `size` bytes together if there are so many."""
         texts: list[bytes] = []
         for position in range(self._read, self._count):
             text = bytes(self._top.data[position])
             if len(text) > MOST_BYTES:
-                raise ResponseError(f"an embedding takes more than 1 MiB at `$.data[{position}]`")
+                raise ResponseError(f"an embedding has more than 1 MiB at `$.data[{position}]`")
             texts.append(text)
             size -= len(text)
             if size <= 0:
@@ -227,17 +227,17 @@ class WholeAnswer:
         if len(self._body) - len(data) > MOST_BYTES:
             raise ResponseError(TOO_MUCH_BESIDE)
         before, _, after = self._body.partition(data)
-        # If `data` occurs twice, the body is checked with it.
+        # If the bytes of `data` occur twice in the body, check the whole body.
         beside = self._body if data in after else before + b"[]" + after
         check_form(beside)
         refuse_duplicates(pairs_of(beside), _Top.__struct_fields__, "$")
 
     def _write_rows(self, rows: RowSource) -> None:
-        # All lengths are judged before `rows` is called, which may fix the dimension for later answers.
+        # All lengths are checked before `rows` is called, because it may set the dimension for later answers.
         wanted = self._lengths[0] if self._dimension is None else self._dimension
         for position, length in enumerate(self._lengths):
             if length != wanted:
-                raise ResponseError(f"expected {wanted} numbers a row, got {length} at `$.data[{position}].values`")
+                raise ResponseError(f"expected {wanted} numbers per row, got {length} at `$.data[{position}].values`")
         if wanted == 0:
             raise ResponseError("the rows are empty at `$.data[0].values`")
         values = self._finite_values("values")
@@ -260,20 +260,20 @@ class WholeAnswer:
 
 
 def judge_frame(gaps: Sequence[bytes], end: bytes) -> Answer | None:
-    """Judge a dense answer whose rows are arrays of numbers, by the bytes between these arrays.
+    """Validate a dense answer whose rows are arrays of numbers, by the bytes between these arrays.
 
-    If the bytes before every row but the first are equal, the first two rows decide for all: bytes that lead from inside
-    the first item's array into the second's lead from there into the third's.
+    If the bytes before all rows except the first are equal, checking two rows is enough: bytes that lead from the first
+    item's array into the second's also lead from the second into the third.
 
     Args:
         gaps: the bytes before each row, including the brackets around rows.
         end: the bytes after the last row.
 
     Returns:
-        The answer; `None` if anything is wrong with it, which `WholeAnswer` then names.
+        The answer; `None` if anything is wrong with it, which `WholeAnswer` then reports.
     """
     deciding = gaps[:2] if len(set(gaps[1:])) == 1 else gaps
-    # A placeholder in each array shows that each array is where it should be.
+    # A placeholder in each array shows that the array is where it should be.
     numbers = range(_FIRST_PLACEHOLDER, _FIRST_PLACEHOLDER + len(deciding))
     frame = b"".join([b"%b%d" % pair for pair in zip(deciding, numbers, strict=True)]) + end
     if len(frame) > MOST_BYTES:
@@ -301,11 +301,11 @@ def _check_frame(frame: bytes, answer: DenseAnswer) -> None:
 
 
 def has_more_rows(gaps: Sequence[bytes], end: bytes, count: int) -> bool:
-    """Whether an answer has more than `count` items, by its beginning; it is then refused whatever follows.
+    """Whether the beginning of an answer shows that it has more than `count` items, which is always an error.
 
     Args:
         gaps: the bytes before each of the first `count` rows, as for `judge_frame`.
-        end: the first bytes after the last of them.
+        end: the first bytes after the last of these rows.
         count: expected number of items.
     """
     closing = end.find(b"}", end.find(b"[") + 1) + 1
@@ -331,7 +331,7 @@ class _Data(Struct):
 
 class _Top(Struct):
     data: Any
-    """A tuple of `count` times `Raw`: no object is created for surplus items."""
+    """A tuple of exactly `count` `Raw` items, so that no objects are created for surplus items."""
     vector_type: str | UnsetType = UNSET
     model: str | UnsetType = UNSET
     usage: Raw | UnsetType = UNSET
@@ -359,7 +359,7 @@ def _top_of(body: bytes, count: int) -> _Top:
     problem = ""
     try:
         return _top_decoder(count).decode(body)
-    # RecursionError: nested deeper than the interpreter's stack.
+    # RecursionError: the JSON is nested too deeply for the interpreter's stack.
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         problem = describe(error)
     got = _count_items(body)
@@ -367,12 +367,12 @@ def _top_of(body: bytes, count: int) -> _Top:
         refuse_duplicates(pairs_of(body), _Top.__struct_fields__, "$")
     elif got not in (0, count):
         problem = f"the answer cannot be read: expected {count} embeddings, got {got} at `$.data`"
-    # Raised here, not above: a UnicodeDecodeError holds the body, and must not be chained.
+    # Raised here, outside the `except` block, because a UnicodeDecodeError holds the body and must not be chained.
     raise ResponseError(problem)
 
 
 def _sparse_of(body: bytes, count: int) -> _SparseTop | None:
-    """A sparse answer with all its items; `None` if it is something else, which `_top_of` then names."""
+    """A sparse answer with all its items; `None` if it is something else, which `_top_of` then reports."""
     try:
         top = _SPARSE.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -384,7 +384,7 @@ _MANY_BRACES = 10_000
 
 
 def _count_items(body: bytes) -> int:
-    """Number of items in `data`; 0 if it cannot be determined, or might be huge."""
+    """Number of items in `data`; 0 if it cannot be determined or might be huge."""
     if body.count(b"{") > _MANY_BRACES:
         return 0
     try:
@@ -395,7 +395,7 @@ def _count_items(body: bytes) -> int:
 
 def _kind_of(got: str | UnsetType, wanted: VectorType | None) -> VectorType:
     if got not in ("dense", "sparse") and (got is UNSET or wanted is None):
-        raise ResponseError('the answer has no vector_type "dense" or "sparse" at `$.vector_type`')
+        raise ResponseError('the answer must have vector_type "dense" or "sparse" at `$.vector_type`')
     if wanted is not None and got != wanted:
         shown = got if got in ("dense", "sparse") else "unknown"
         raise ResponseError(f"expected {wanted} embeddings, got an answer of {shown} kind at `$.vector_type`")
@@ -403,7 +403,7 @@ def _kind_of(got: str | UnsetType, wanted: VectorType | None) -> VectorType:
 
 
 _PLACE = re.compile(r"`\$\[(\d+)\]")
-"""As msgspec names an item of those that it is given together."""
+"""How msgspec's errors name an item of a list."""
 
 
 def _decode_items(decoder: msgspec.json.Decoder[list[_T]], texts: Sequence[bytes], start: int) -> list[_T]:
@@ -415,23 +415,23 @@ def _decode_items(decoder: msgspec.json.Decoder[list[_T]], texts: Sequence[bytes
     raise ResponseError(problem)
 
 
-# Checks of what msgspec skips. It silently keeps the last of several equal keys. But each known key, and each text kept,
-# accounts for two quotation marks: if there are no more than those, nothing was dropped.
+# Checks of the parts that msgspec skips. msgspec silently keeps only the last of several equal keys. But each known key and
+# each text accounts for two quotation marks, so if there are no more marks than those, nothing was dropped.
 
 
 def _is_plain(text: bytes, marks: int, own_types: Sequence[Raw], top: _Top | DenseAnswer | None = None) -> bool:
-    """Whether msgspec has read everything.
+    """Whether msgspec has read the whole text, skipping nothing.
 
     Args:
         text: an item, all items, or an answer.
-        marks: number of quotation marks in the items' keys and texts, without their vector_type.
-        own_types: `vector_type` of the items that have one.
-        top: the answer; `None` for items alone.
+        marks: number of quotation marks in the items' keys and texts, without their `vector_type`.
+        own_types: the `vector_type` of items that have one.
+        top: the answer; `None` for items without their answer.
     """
     marks += 2 * len(own_types)
     raws = b"".join(own_types)
     if top is not None:
-        # The key of data; vector_type with its text, and model.
+        # Quotation marks of the key `data`, of `vector_type` with its text, and of `model`.
         marks += 6 if top.model is UNSET else 10
         if top.usage is not UNSET:
             marks += 2

@@ -1,4 +1,4 @@
-"""Removes the API key and the request's texts from messages that come from outside."""
+"""Removes the API key and the request's texts from messages of the service and of foreign code."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 SHOWN = 500
-"""Most characters kept of a message: the documented ones have fewer than 200."""
+"""Maximum number of characters kept of a message; the documented ones have fewer than 200."""
 
 LOOKED_AT = 16_384
-"""Most characters searched in all strings of an error together."""
+"""Maximum number of characters searched in all strings of an error together."""
 
 _READ = 4096
 _FRAGMENT = 12
@@ -28,15 +28,15 @@ _WORK_A_CHARACTER = 16
 class Redactor:
     """Replaces secrets in messages: the key by `<api key>`, a text by `<input 7>`.
 
-    The strings of an error are searched together, in time linear in their length and that of the texts.
+    All strings of an error are searched together, in time linear in their length and that of the texts.
 
     Args:
-        api_key: the key that the request carried.
-        texts: the texts that the request carried.
-        positions: their positions in the call; from 0 by default.
+        api_key: the key of the request.
+        texts: the texts of the request.
+        positions: positions of the texts in the call; 0, 1, … by default.
 
     Attributes:
-        work: characters and pieces of text searched so far.
+        work: number of characters and pieces of text searched so far.
     """
 
     def __init__(self, api_key: str, texts: Sequence[str] = (), positions: Sequence[int] | None = None) -> None:
@@ -49,16 +49,16 @@ class Redactor:
         return f"<Redactor of {len(self._texts)} texts>"
 
     def clean(self, message: str) -> str:
-        """The message without secrets and invisible characters, at most `SHOWN` characters long.
+        """The message without secrets and invisible characters, cut to `SHOWN` characters.
 
-        A text is found whole, also in its JSON-escaped form, and in parts of two dozen characters or more.
-        Texts shorter than eight characters are replaced only where they are separate words.
+        A text is found as a whole, also in its JSON-escaped form, and in parts of 23 characters or more. A text of less than
+        eight characters is replaced only where it is a separate word.
         """
         (cleaned,) = self._cleaned([_beginning(message, _READ, self._api_key)])
         return cleaned
 
     def clean_json(self, value: Any, depth: int = _DEPTH) -> Any:
-        """Clean every string in a JSON value; deeply nested or long parts are cut off."""
+        """Clean all strings in a JSON value; parts that are nested too deeply or too long are cut off."""
         strings = _Strings(self._api_key)
         rebuilt = _collected(value, depth, strings)
         return rebuilt(self._cleaned(strings.found))
@@ -89,7 +89,7 @@ class Redactor:
 
 
 class _Strings:
-    """Collects the strings of a JSON value to be searched; none ends with a part of the key."""
+    """Collects the strings of a JSON value for the search; no string is cut within the key."""
 
     def __init__(self, api_key: str) -> None:
         self._api_key = api_key
@@ -97,11 +97,11 @@ class _Strings:
         self.room = LOOKED_AT
 
     def add(self, string: str) -> Callable[[list[str]], str]:
-        """Add a string; return a function that picks its cleaned form."""
+        """Add a string; return a function that picks its cleaned form from the results."""
         if self.room <= 0:
             return lambda _: "..."
         string = _beginning(string, min(_READ, self.room), self._api_key)
-        # An empty string is some work too.
+        # A constant on top, because even an empty string takes some work.
         self.room -= len(string) + 8
         number = len(self.found)
         self.found.append(string)
@@ -109,13 +109,13 @@ class _Strings:
 
 
 def _beginning(string: str, most: int, key: str) -> str:
-    """The first `most` characters of a string; fewer if they would end within the key."""
+    """The first `most` characters of a string; fewer if the cut would be within the key."""
     at = string.find(key, max(0, most - len(key) + 1), most + len(key) - 1) if key else -1
     return string[: most if at < 0 else at]
 
 
 def _collected(value: Any, depth: int, strings: _Strings) -> Callable[[list[str]], Any]:
-    """Collect the strings of a value; return a function that rebuilds it from their cleaned forms."""
+    """Collect the strings of a value; return a function that rebuilds the value from the cleaned strings."""
     if isinstance(value, str):
         return strings.add(value)
     strings.room -= 8
@@ -135,7 +135,7 @@ def _collected(value: Any, depth: int, strings: _Strings) -> Callable[[list[str]
 
 def _tidy(message: str) -> str:
     if not message.isprintable():
-        # Control characters, and invisible ones that affect the text, such as those that change its direction.
+        # Control characters, and invisible characters that affect the text, such as those that change its direction.
         message = "".join(character if character.isprintable() else "\n" for character in message)
         message = re.sub("\n+", " ", message)
     message = message.strip()
@@ -147,12 +147,12 @@ class _Hidden:
 
     Args:
         message: the message to search.
-        most: work after which the search is abandoned.
+        most: amount of work after which the search is given up.
 
     Attributes:
         message: the original message.
-        marks: for each of its characters 0, the number of the text to hide (from 1), or `_KEY`.
-        work: look-ups and characters compared.
+        marks: for each character: 0, the number (from 1) of the text to hide, or `_KEY`.
+        work: number of look-ups and characters compared.
     """
 
     def __init__(self, message: str, most: int) -> None:
@@ -169,7 +169,7 @@ class _Hidden:
             at = self.message.find(key, at + len(key))
 
     def hide_texts(self, texts: Sequence[str]) -> bool:
-        """Hide the texts; return whether that succeeded: it does not if they repeat too often."""
+        """Hide the texts; return `False` if they repeat so often that the search was given up."""
         message = self.message
         places: dict[str, list[int]] = defaultdict(list)
         for at in range(len(message) - _FRAGMENT + 1):
@@ -187,7 +187,7 @@ class _Hidden:
         return True
 
     def _forms_of(self, texts: Sequence[str]) -> list[tuple[str, int]]:
-        """The texts as they may be quoted, each with its number from 1."""
+        """The texts in the forms in which they may be quoted, each with its number from 1."""
         is_escaped = "\\" in self.message
         forms = []
         for number, text in enumerate(texts, 1):
@@ -201,7 +201,7 @@ class _Hidden:
 
     def _hide_whole(self, form: str, number: int, places: dict[str, list[int]]) -> bool:
         length, marks = len(form), self.marks
-        # `get` adds nothing to the defaultdict.
+        # `get`, because indexing would add an entry to the defaultdict.
         for at in places.get(form[:_FRAGMENT], ()):
             stop = at + length
             self.work += 1
@@ -212,7 +212,7 @@ class _Hidden:
         return True
 
     def _occurs_at(self, at: int, form: str) -> bool:
-        """Whether the whole form occurs there; compared in pieces, each as long as all before it."""
+        """Whether the whole form occurs at a position; compares pieces, each as long as all before it."""
         done, piece = 0, _FRAGMENT
         while done < len(form):
             self.work += piece
@@ -222,9 +222,9 @@ class _Hidden:
         return True
 
     def _hide_parts(self, text: str, number: int, places: dict[str, list[int]]) -> None:
-        """Hide every run that the message shares with a text, if it holds a fragment starting at a multiple of twelve.
+        """Hide every run of characters that the message shares with a text and that has a fragment at a multiple of twelve.
 
-        Searching every twelfth position finds each run of 23 characters, in a twelfth of the time.
+        Searching only every twelfth position still finds each run of 23 characters, in a twelfth of the time.
         """
         self.work += len(text) // _FRAGMENT
         for begin in range(0, len(text) - _FRAGMENT + 1, _FRAGMENT):
@@ -245,7 +245,7 @@ class _Hidden:
         self.work += right - left
 
     def _hide_short(self, forms: list[tuple[str, int]]) -> None:
-        """Hide forms shorter than a fragment: looked up at every position, once for each of their lengths."""
+        """Hide forms shorter than a fragment, with one look-up per position and length."""
         by_length: dict[int, dict[str, int]] = defaultdict(dict)
         for form, number in forms:
             by_length[len(form)].setdefault(form, number)

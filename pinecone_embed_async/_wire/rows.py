@@ -1,8 +1,8 @@
-"""Cuts answers that arrive in pieces into rows, which are written to their places, and the bytes between them.
+"""Cuts answers that arrive in pieces into rows, which are written to the matrix, and the bytes between the rows.
 
 The first `[` of a dense answer opens `data`, and each of the next `count` ones opens a row, which ends at the next `]`.
-Whether that holds is judged later, by the bytes between the rows. Two classes do the same: one cuts and lets a library
-convert each row, the other is the native module.
+The bytes between the rows later show whether this was right. Two classes do the same: `ConvertedRows` cuts out each row and
+lets a library convert it; `NativeRows` uses the native module.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from pinecone_embed_async._wire import _native
 
 _UNREADABLE = (msgspec.DecodeError, ResponseError, ValueError, TypeError, RuntimeError)
-"""Errors of an invalid row. `ResponseError`: the sink expects another dimension."""
+"""Errors of an invalid row. A `ResponseError` means that the matrix has another dimension."""
 
 
 class RowSource(Protocol):
-    """Has the matrix that the rows of an answer are written to."""
+    """Provides the matrix to which the rows of an answer are written."""
 
     def rows(self, dimension: int) -> NDArray[np.float32]:
         """The matrix, float32 of shape (inputs of the request, dimension).
@@ -37,55 +37,55 @@ class RowSource(Protocol):
 
 
 class MatrixMaker(Protocol):
-    """Makes the matrix that rows are written to."""
+    """Makes the matrix to which rows are written."""
 
     def make_matrix(self, length: int) -> NDArray[np.float32]:
-        """The matrix for rows of `length` numbers; raises one of `_UNREADABLE` if it must not be."""
+        """The matrix for rows of `length` numbers; raises one of `_UNREADABLE` if rows must not have this length."""
 
 
 class Rows(Protocol):
     """The rows of an answer, as far as they have arrived."""
 
     is_usual: bool
-    """Whether every row so far is an array of numbers of the right length; nothing more is read otherwise."""
+    """Whether every row so far is an array of numbers of the right length; otherwise no more is read."""
     matrix: NDArray[np.float32] | None
-    """(count, dimension), `None` before the first row."""
+    """The matrix: float32, shape (count, dimension); `None` before the first row."""
 
     @property
     def row(self) -> int:
-        """Number of rows in their places."""
+        """Number of rows written to the matrix."""
 
     @property
     def gaps(self) -> list[bytes]:
-        """The bytes before each row in its place; the brackets around rows belong to them."""
+        """The bytes before each written row, including the brackets around rows."""
 
     @property
     def rest(self) -> bytes:
-        """The bytes after the last of them, without those of `kept`."""
+        """The bytes after the last written row, without those of `kept`."""
 
     @property
     def kept(self) -> bytes:
-        """A row that has not ended, or is unusual, from its opening bracket on."""
+        """The bytes of an unfinished or unusual row, from its opening bracket on."""
 
     @property
     def bytes_behind(self) -> int:
-        """Bytes after the last row of all; 0 before it is in its place."""
+        """Number of bytes after the last row of the answer; 0 until that row is written."""
 
     @property
     def is_finite(self) -> bool:
-        """Whether all numbers in their places are; one beyond float32's range silently becomes an infinity."""
+        """Whether all numbers written are finite; a number beyond float32's range silently becomes an infinity."""
 
     def read(self, pieces: tuple[bytes, ...], position: int, most: int, maker: MatrixMaker) -> tuple[int, int]:
-        """Place the rows of the next pieces, and keep the start of one that does not end in them.
+        """Write the rows of the next pieces to the matrix, and keep the start of a row that does not end in them.
 
         Args:
             pieces: the next pieces, at least one; the first may have been read in part.
-            position: where to go on in it.
-            most: bytes after which no further row is started.
-            maker: makes the matrix. It is not kept, or the two would keep each other alive, and with them the result.
+            position: where to continue in the first piece.
+            most: number of bytes after which no further row is started.
+            maker: makes the matrix. No reference to it is kept: the two would keep each other and the result alive.
 
         Returns:
-            The number of pieces read whole, and the position in the one after them.
+            The number of pieces read completely, and the position in the next one.
         """
 
     def stop(self) -> None:
@@ -102,7 +102,7 @@ class ConvertedRows:
     def __init__(self, count: int) -> None:
         self._count = count
         self._is_in_data = False
-        # The parts so far of the next gap, and of a row that ends in a later piece.
+        # The parts so far of the next gap, and of a row that will end in a later piece.
         self._gap: list[bytes] = []
         self._partial: list[bytes] = []
         self._partial_bytes = 0
@@ -156,7 +156,7 @@ class ConvertedRows:
         return after
 
     def _place_rows(self, piece: bytes, position: int, stop: int, maker: MatrixMaker) -> int:
-        """Write the whole rows of a piece to their places, and keep the start of the next."""
+        """Write the complete rows of a piece to the matrix, and keep the start of the next."""
         find, gaps = piece.find, self.gaps
         row, count, matrix = self.row, self._count, self.matrix
         while position < stop and row < count:
@@ -194,7 +194,7 @@ class ConvertedRows:
         return position
 
     def _end_row(self, piece: bytes, position: int, maker: MatrixMaker) -> int:
-        """Write a row that started in an earlier piece, if it ends in this one."""
+        """Write a row that began in an earlier piece, if it ends in this one."""
         end = piece.find(b"]", position)
         if end < 0:
             self._partial.append(piece[position:])
@@ -215,13 +215,13 @@ class ConvertedRows:
 class NativeRows:
     """Lets the native module cut out the rows and convert them.
 
-    `read` may be called in a thread: while the module works, it has not the interpreter's lock, and other use of this object
-    raises `RuntimeError`.
+    `read` may be called in a thread. While the module works, it does not hold the GIL, and any other use of this object
+    raises a `RuntimeError`.
 
     Args:
-        reader: the native module's part.
-        odd: the module's outcome for such a row, and for the first one.
-        too_long: its outcome for a row of too many bytes.
+        reader: the native module's row reader.
+        odd: the module's result for an odd row and for the first row.
+        too_long: the module's result for a row with too many bytes.
     """
 
     def __init__(self, reader: _native.RowReader, *, odd: int, too_long: int) -> None:
@@ -279,7 +279,7 @@ class NativeRows:
         self._reader.stop()
 
     def _place(self, matrix: NDArray[np.float32]) -> None:
-        """Convert the kept row, which is odd, and write it to its place."""
+        """Convert the kept row, which is odd, and write it to the matrix."""
         row = self._reader.row
         with np.errstate(over="ignore"):
             _place(matrix, row, floats_of(self._reader.kept))
@@ -288,7 +288,7 @@ class NativeRows:
 
 
 def _place(matrix: NDArray[np.float32], row: int, values: NDArray[np.float64]) -> None:
-    # Checked here, because numpy would broadcast a single number to the whole row.
+    # Checked here, because NumPy would broadcast a single number to the whole row.
     if not len(values) or len(values) != matrix.shape[1]:
         raise ValueError(f"expected {matrix.shape[1]} numbers, got {len(values)}")
     matrix[row] = values
@@ -300,5 +300,5 @@ _list_of_floats = msgspec.json.Decoder(list[float]).decode
 def floats_of(row: bytes) -> NDArray[np.float64]:
     """The numbers of a JSON array; raises one of `_UNREADABLE` for anything else."""
     values = _list_of_floats(row)
-    # With 1024 values, three times as fast as np.fromiter and four times as fast as np.array.
+    # For 1024 values, this is three times as fast as np.fromiter and four times as fast as np.array.
     return np.frombuffer(struct.pack(f"{len(values)}d", *values))

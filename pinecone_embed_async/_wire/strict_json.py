@@ -1,4 +1,4 @@
-"""Checks that JSON which msgspec has accepted is strict: what msgspec skips may be malformed, or have equal keys."""
+"""Checks that JSON accepted by msgspec is strict: the parts that msgspec skips may be malformed or have duplicate keys."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MOST_BYTES = 2**20
-"""Most bytes of JSON for one embedding, and for everything beside the embeddings. 20,000 numbers, the most that an index
-takes, need half of it. Without a bound, a row of small numbers would become objects of sixteen times its size."""
+"""Maximum number of bytes of JSON for one embedding, and for everything beside the embeddings. 20,000 numbers, the maximum
+of an index, need half of it. Without this limit, a row of short numbers would become objects of sixteen times its size."""
 
 DEEPEST = 100
-"""Most levels of nesting; an answer has four."""
+"""Maximum number of nesting levels; an answer has four."""
 
 TOO_MUCH_BESIDE = "the answer has more than 1 MiB beside its embeddings"
 TOO_DEEP = "the answer cannot be read: it is nested too deeply"
@@ -29,7 +29,7 @@ _MAPPING = msgspec.json.Decoder(dict[str, Raw])
 
 
 def describe(error: Exception) -> str:
-    """What is wrong with an answer that msgspec or the codec refused."""
+    """What is wrong with an answer that msgspec or the UTF-8 codec rejected."""
     # msgspec's messages name types and paths, never values.
     if isinstance(error, msgspec.DecodeError):
         return f"the answer cannot be read: {error}"
@@ -39,14 +39,14 @@ def describe(error: Exception) -> str:
 
 
 def occurrences(text: bytes, character: bytes) -> int:
-    """Number of occurrences of a byte; numpy is five times as fast as bytes.count, but slow to start."""
+    """Number of occurrences of a byte. NumPy is five times as fast as `bytes.count`, but only for long texts."""
     if len(text) < 2**16:
         return text.count(character)
     return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord(character)))
 
 
 def has_each_key_once(item: bytes) -> bool:
-    """Whether no key of an item, known or not, occurs twice, by its quotation marks."""
+    """Whether no key of an item, known or not, occurs twice, judged by the quotation marks."""
     values = _MAPPING.decode(item).values()
     return sum(2 + bytes(value).count(b'"') for value in values) == item.count(b'"')
 
@@ -57,7 +57,7 @@ _STEPS[[*b"[{"]], _STEPS[[*b"]}"]] = 1, -1
 
 
 def check_form(text: bytes, levels_above: int = 0) -> None:
-    """Refuse JSON that msgspec has accepted but whose strings are not UTF-8, or that is nested too deeply."""
+    """Reject JSON that msgspec has accepted but whose strings are not UTF-8, or that is nested too deeply."""
     problem = None
     try:
         text.decode()
@@ -76,7 +76,7 @@ class _Pairs(list[tuple[str, Any]]):
 
 
 def pairs_of(text: bytes) -> _Pairs:
-    """The pairs of a JSON object; none if it is something else."""
+    """The pairs of a JSON object; empty if it is another JSON value."""
     problem = None
     try:
         # Numbers do not matter here, and Python refuses integers of more than 4,300 digits.
@@ -89,7 +89,7 @@ def pairs_of(text: bytes) -> _Pairs:
 
 
 def refuse_duplicates(pairs: Iterable[tuple[str, Any]], known: tuple[str, ...], path: str) -> None:
-    """Refuse known keys that occur twice."""
+    """Reject known keys that occur twice."""
     seen = set()
     for key, _ in pairs:
         if key in seen and key in known:

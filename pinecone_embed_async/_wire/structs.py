@@ -1,6 +1,6 @@
 """msgspec structs of the endpoint's reference (2025-10), with their encoders and decoders.
 
-Where the reference leaves a type open, the field takes anything; keys that are not in the reference are skipped.
+If the reference leaves a type open, the field accepts anything; keys that are not in the reference are skipped.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class EmbedRequest(Struct, frozen=True, omit_defaults=True):
 
 
 class DenseItem(Struct, gc=False):
-    """One dense embedding. Its own `vector_type` is kept raw, since the answer's decides."""
+    """One dense embedding. Its own `vector_type` is kept raw, because that of the answer decides."""
 
     values: list[float]
     vector_type: Raw | UnsetType = UNSET
@@ -83,14 +83,14 @@ class ModelParameter(Struct, frozen=True, kw_only=True):
     """A parameter of a model, as the service describes it.
 
     Attributes:
-        parameter: its name.
+        parameter: name of the parameter.
         type: `"one_of"` (see `allowed_values`), `"numeric_range"` (see `min` and `max`) or `"any"`.
         value_type: `"string"`, `"integer"`, `"float"` or `"boolean"`.
         required: whether requests must have it.
         allowed_values: the values of a `one_of`.
-        min: least value of a `numeric_range`.
-        max: greatest value of a `numeric_range`.
-        default: the value that the service uses if it is left out.
+        min: smallest value of a `numeric_range`.
+        max: largest value of a `numeric_range`.
+        default: the value that the service uses if the parameter is left out.
     """
 
     parameter: str
@@ -104,7 +104,7 @@ class ModelParameter(Struct, frozen=True, kw_only=True):
 
 
 class ModelInfo(Struct, frozen=True, kw_only=True):
-    """A hosted model, as the service describes it; `None` where it does not.
+    """A hosted model, as the service describes it; `None` for what it does not describe.
 
     Attributes:
         model: the model's name in requests.
@@ -114,8 +114,8 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
         default_dimension: numbers per vector by default.
         supported_dimensions: allowed values of the `dimension` parameter.
         modality: modality of the inputs, such as `"text"`.
-        max_sequence_length: tokens per input.
-        max_batch_size: inputs per request.
+        max_sequence_length: maximum number of tokens per input.
+        max_batch_size: maximum number of inputs per request.
         provider_name: provider of the model.
         supported_metrics: supported distance metrics.
         supported_parameters: parameters that requests may have.
@@ -151,24 +151,24 @@ def encode_request(model: str, texts: Sequence[str], parameters: Mapping[str, An
     """The JSON body of `POST /embed`.
 
     Raises:
-        TypeError: a parameter's value has no JSON form.
-        ValueError: a parameter's value is an integer or a text that JSON cannot carry.
+        TypeError: a parameter's value cannot be encoded as JSON.
+        ValueError: a parameter's value is an integer or a text that JSON cannot represent.
     """
     return _ENCODER.encode(EmbedRequest(model, [EmbedInput(text) for text in texts], dict(parameters)))
 
 
 def encode_parameters(parameters: Mapping[str, Any]) -> bytes:
-    """The parameters as JSON, independent of the order of their names.
+    """The parameters as JSON with sorted names.
 
     Raises:
-        TypeError: a parameter's value has no JSON form.
-        ValueError: a parameter's value is an integer or a text that JSON cannot carry.
+        TypeError: a parameter's value cannot be encoded as JSON.
+        ValueError: a parameter's value is an integer or a text that JSON cannot represent.
     """
     return _SORTING_ENCODER.encode(dict(parameters))
 
 
 def decode_model(body: bytes) -> ModelInfo:
-    """The answer of `GET /models/{name}`.
+    """Decode the answer to `GET /models/{name}`.
 
     Raises:
         ResponseError: the body does not match the reference.
@@ -177,7 +177,7 @@ def decode_model(body: bytes) -> ModelInfo:
 
 
 def decode_models(body: bytes) -> list[ModelInfo]:
-    """The answer of `GET /models`.
+    """Decode the answer to `GET /models`.
 
     Raises:
         ResponseError: the body does not match the reference.

@@ -9,7 +9,8 @@ from pinecone_embed_async._errors import ResponseError
 from pinecone_embed_async._wire.strict_json import MOST_BYTES, TOO_MUCH_BESIDE, check_form, pairs_of, refuse_duplicates
 
 MOST_TOKENS = 2**53
-"""More tokens than any answer is billed, and the largest integer that every JSON parser reads the same."""
+"""Maximum plausible number of tokens: more than any answer costs, and the largest integer that all JSON parsers read
+exactly."""
 
 
 class _TotalTokens(Struct):
@@ -20,7 +21,7 @@ _USAGE = msgspec.json.Decoder(_TotalTokens)
 
 
 def billed_tokens(usage: Raw | UnsetType) -> int | None:
-    """Tokens billed; `None` if the answer does not say, which is no reason to pay for it again."""
+    """Tokens billed; `None` if the answer does not report them, which is no reason to reject it and pay again."""
     if usage is UNSET:
         return None
     try:
@@ -31,7 +32,7 @@ def billed_tokens(usage: Raw | UnsetType) -> int | None:
 
 
 def check_usage(usage: Raw | UnsetType) -> None:
-    """Refuse usage that is no strict JSON."""
+    """Reject usage that is not strict JSON."""
     text = b"" if usage is UNSET else bytes(usage)
     # A single key cannot occur twice.
     if text.count(b'"') <= 2:

@@ -497,7 +497,7 @@ async def test_a_cache_of_a_later_version_is_rejected(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "missing/vectors.cache"])
 def test_a_path_that_cannot_be_a_file_is_rejected_at_once(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ConfigurationError, match="folder that exists"):
+    with pytest.raises(ConfigurationError, match="existing folder"):
         SqliteCache(tmp_path / name)
 
 

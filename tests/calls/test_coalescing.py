@@ -709,7 +709,7 @@ async def test_a_deadline_ends_its_own_call_alone_and_names_the_last_failure() -
     await settle()
     error = short.exception()
     assert isinstance(error, DeadlineExceededError)
-    assert "before the answer came; the last attempt met ServiceError: 503: <another input> is slow" in str(error)
+    assert "before the answer came; the last attempt failed with ServiceError: 503: <another input> is slow" in str(error)
     assert [(tuple(failure.indices), failure.error) for failure in error.failures] == [((0,), error)]
     assert service.cancelled == 0
     service.answer(0)

@@ -94,5 +94,5 @@ def test_builders_that_share_a_dimension_refuse_another() -> None:
     first.rows(request_of(first, range(4)), 3)
     assert second.dimension == 3
     for positions in (range(4, 8), [4, 7]):
-        with pytest.raises(ResponseError, match="expected 3 numbers a row"):
+        with pytest.raises(ResponseError, match="expected 3 numbers per row"):
             second.rows(request_of(second, positions), 4)

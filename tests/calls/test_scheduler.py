@@ -201,7 +201,7 @@ async def test_the_deadline_cancels_everything_and_names_the_last_error() -> Non
     assert isinstance(planner.job_error, DeadlineExceededError)
     first, second = (failure.error for failure in outcomes.failures())
     assert isinstance(first, DeadlineExceededError)
-    assert "the last attempt met ServiceError: 503: overloaded" in str(second)
+    assert "the last attempt failed with ServiceError: 503: overloaded" in str(second)
     assert clock.pending == 0
 
 

@@ -684,7 +684,7 @@ async def test_progress_has_no_total_and_its_exceptions_end_the_stream(emulator:
 
 @pytest.mark.parametrize("source", ["text", b"text", {"text": "a"}, 7, None])
 async def test_a_single_text_is_not_a_source(client: EmbedClient[Any], source: Any) -> None:
-    with pytest.raises(InputError, match="the source is"):
+    with pytest.raises(InputError, match="the source must be an iterable"):
         client.stream(source)
 
 

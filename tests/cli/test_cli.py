@@ -342,7 +342,7 @@ def test_a_cache_that_cannot_be_is_told_before_anything_is_read(
     monkeypatch.setenv("PINECONE_API_KEY", "k")
     out = ("embed", str(texts), "--out", str(tmp_path / "out"))
     assert cli(*out, "--cache", str(tmp_path / "missing" / "vectors.cache")) == 2
-    assert "folder that exists" in capsys.readouterr().err
+    assert "existing folder" in capsys.readouterr().err
     assert cli(*out, "--cache", str(tmp_path / "vectors.cache"), "--emulator") == 2
     assert "--emulator" in capsys.readouterr().err
 
@@ -384,7 +384,7 @@ def test_a_quota_file_that_cannot_be_is_told_before_anything_is_read(
     monkeypatch.setenv("PINECONE_API_KEY", "k")
     out = ("embed", str(texts), "--out", str(tmp_path / "out.npy"))
     assert cli(*out, "--quota-file", str(tmp_path / "missing" / "quota.db")) == 2
-    assert "folder that exists" in capsys.readouterr().err
+    assert "existing folder" in capsys.readouterr().err
     assert cli(*out, "--quota-file", str(tmp_path / "quota.db"), "--emulator") == 2
     assert "--emulator" in capsys.readouterr().err
     (tmp_path / "notes.db").write_text("a note, and not a short one " * 9)

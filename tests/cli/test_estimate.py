@@ -111,7 +111,7 @@ async def test_it_is_what_embedding_sends_then(
         ("in.jsonl", b'{"text": "a"}\n{"text": \n', (), 5, "in.jsonl:2: not JSON"),
         ("in.jsonl", b'{"text": "a"}\n{"body": "b"}\n', (), 5, "in.jsonl:2: no field 'text'"),
         ("in.txt", b"a\n\xff\n", (), 5, "in.txt:2: not UTF-8"),
-        ("in.txt", b"a\n", ("--input-type", "document"), 2, "takes input_type as one of"),
+        ("in.txt", b"a\n", ("--input-type", "document"), 2, "input_type must be one of"),
         ("in.txt", b"a\n", ("--text", "{a}", "--text-field", "b"), 2, "give one"),
         ("in.pdf", b"a\n", (), 2, "the format is unknown"),
     ],

@@ -325,8 +325,8 @@ async def test_a_time_limit_keeps_what_is_done(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--input-type", "document"), "takes input_type as one of 'passage', 'query', got 'document'"),
-        (("--model", "llama-text-embed-v2", "--dimension", "7"), "takes dimension as one of"),
+        (("--input-type", "document"), "input_type must be one of 'passage', 'query', got 'document'"),
+        (("--model", "llama-text-embed-v2", "--dimension", "7"), "dimension must be one of"),
         (("--base-url", "https://user:secret@host.test"), "base_url must not hold credentials"),
         (("--keep", "vector"), "--keep vector: the output has a column of its own with this name"),
     ],

@@ -157,7 +157,7 @@ def test_refused_parameters_end_the_job_after_one_probe() -> None:
     error = refused()
     job.run(lambda _: error, window=3)
     assert job.planner.job_error is error
-    assert error.__notes__ == ["A short plain text was refused as well, so it is the parameters or the model, not an input."]
+    assert error.__notes__ == ["A short plain text was refused too: the cause is the parameters or the model, not an input."]
     assert job.probes == 1
     assert len(job.sent) == 4
     # Only the sent inputs are refused; the rest is not tried.

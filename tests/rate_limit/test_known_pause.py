@@ -170,7 +170,7 @@ def test_the_next_in_line_gets_what_the_dismissed_waited_for() -> None:
 
 def test_the_error_says_when_to_try_again_and_why() -> None:
     error = KnownPause(START + 30, "too many tokens").error(START)
-    assert str(error) == "nothing can be sent for 30.0 s, and the deadline of the call is earlier"
+    assert str(error) == "no request can be sent for 30.0 s, and the deadline of the call is earlier"
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - it was pickled here
     for one in (error, copy):
         assert isinstance(one, DeadlineExceededError)

@@ -468,7 +468,7 @@ async def test_a_file_that_is_locked_when_it_is_closed_is_left_to_the_others(
         holder.execute("BEGIN IMMEDIATE")
         await quota.aclose()
         holder.execute("ROLLBACK")
-    assert "could not be left in order" in caplog.text
+    assert "could not be closed properly" in caplog.text
     # It is taken for dead, which it is.
     assert (await other.acquire(demand())).tokens == 100
 
@@ -594,7 +594,7 @@ async def make_quota(path: Path) -> None:
         (lambda path: path.symlink_to(path.with_name("elsewhere")), "symbolic link"),
         (lambda path: path.with_name("quota.db-lock").symlink_to(path.with_name("elsewhere")), "symbolic link"),
         (lambda path: path.with_name("quota.db-lock").write_text("a note"), "not the lock of a quota"),
-        (os.mkfifo, "no regular file"),
+        (os.mkfifo, "not a regular file"),
         (lambda path: os.mkfifo(path.with_name("quota.db-lock")), "not the lock of a quota"),
     ],
 )

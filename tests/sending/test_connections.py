@@ -69,7 +69,7 @@ async def test_a_slow_dns_look_up_is_named_in_the_error() -> None:
 
 async def test_the_connect_timeout_covers_a_server_without_tls() -> None:
     async with silent_server() as address, client_of(f"https://{address}", connect_timeout=0.05, retry=ONCE) as client:
-        with pytest.raises(TransportError, match=f"while connecting to {address}, TLS included"):
+        with pytest.raises(TransportError, match=f"while connecting to {address}, including TLS"):
             await client.embed("a")
 
 

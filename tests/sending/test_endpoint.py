@@ -74,7 +74,9 @@ def test_the_environments_proxy_is_used_for_https_only(monkeypatch: pytest.Monke
     assert (str(proxy.url), proxy.headers) == ("http://proxy.example:3128", {})
     assert proxy_for(check_base_url("http://localhost:1", allow_http=False)) is None
     monkeypatch.setenv("https_proxy", "socks5://proxy.example")
-    with pytest.raises(ConfigurationError, match="https_proxy names a proxy of scheme socks5"):
+    with pytest.raises(
+        ConfigurationError, match="https_proxy must name an http or https proxy, got a proxy of scheme socks5"
+    ):
         proxy_for(SERVICE)
 
 

@@ -109,7 +109,8 @@ def test_a_wait_that_reaches_the_deadline_is_not_started() -> None:
     error = ended_by(state, RetryPolicy(), now=1, wait=2, deadline=3)
     assert isinstance(error, DeadlineExceededError)
     assert str(error) == (
-        "it would be tried again in 2.0 s, after the deadline of the call; the last attempt met TransportError: cut"
+        "the next attempt would start in 2.0 s, after the deadline of the call; "
+        "the last attempt failed with TransportError: cut"
     )
 
 

@@ -93,7 +93,7 @@ async def test_a_header_is_found_in_any_case() -> None:
         with pytest.raises(EmbedError) as caught:
             await client.embed("a", timeout=0.1)
     assert "429" in str(caught.value)
-    assert "tried again in 9" in str(caught.value)
+    assert "would start in 9" in str(caught.value)
 
 
 async def test_bodies_may_come_in_pieces() -> None:

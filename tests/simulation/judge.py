@@ -257,7 +257,7 @@ class Judge:
 
     def check_left(self, log: Iterable[str], left: int) -> None:
         """Check that there is one warning for each neighbour that went on for too long when cancelled, and no other."""
-        warned = sum("is left behind" in line for line in log)
+        warned = sum("it is left running" in line for line in log)
         if warned != left:
             self.found("left behind", f"{warned} warnings of {left} neighbours that went on")
 

@@ -68,7 +68,7 @@ def test_a_call_from_the_clients_own_thread_is_refused_for_it_would_wait_for_its
         with pytest.raises(EmbedError) as caught:
             client.embed(TEXTS, progress=lambda _: client.embed("again"))  # type: ignore[arg-type]
         assert isinstance(caught.value.__cause__, RuntimeError)
-        assert "in the event loop that is to carry it out" in str(caught.value.__cause__)
+        assert "in the event loop that runs it" in str(caught.value.__cause__)
         assert caught.value.partial is not None
 
 
@@ -250,7 +250,7 @@ def test_a_stream_that_is_left_early_or_dropped_closes_its_source_and_sends_no_m
         with client.stream(texts("left")) as batches:
             assert len(next(batches)) == 96
         assert closed == ["left"]
-        with pytest.raises(ClosedError, match="the stream was closed"):
+        with pytest.raises(ClosedError, match="the stream is closed"):
             next(batches)
         with pytest.raises(ZeroDivisionError), client.stream(texts("failed")) as batches:
             assert len(next(batches)) / 0

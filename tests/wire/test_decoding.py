@@ -263,7 +263,7 @@ def test_an_embedding_over_one_mebibyte_is_refused_before_objects_are_created(
 
 def test_a_refusal_for_size_says_so(decoder: Decoder) -> None:
     for count, said in (
-        (1, "takes more than 2 MiB: one for each"),
+        (1, "has more than 2 MiB: one for each"),
         (5, "cannot be read: expected 5 embeddings, got 1"),
     ):
         reading = begin(decoder, Rows(), count=count, dimension=None)
@@ -273,7 +273,7 @@ def test_a_refusal_for_size_says_so(decoder: Decoder) -> None:
     row = b'{"values":[%b0]},' % (b"0," * 2**19)
     reading = begin(decoder, Rows(), count=3, dimension=None)
     reading.add(b'{"vector_type":"dense","data":[%b]}' % (row + b'{"values":[1]},' * 2)[:-1])
-    with pytest.raises(ResponseError, match=r"an embedding takes more than 1 MiB at `\$\.data\[0\]`"):
+    with pytest.raises(ResponseError, match=r"an embedding has more than 1 MiB at `\$\.data\[0\]`"):
         reading.finish()
     reading = begin(decoder, Rows(), dimension=1)
     reading.add(b'{"x":[%b0],"vector_type":"dense","data":[%b]}' % (b"0," * 2**19, (b'{"values":[1]},' * 3)[:-1]))

@@ -177,7 +177,7 @@ def test_rows_must_share_a_dimension_even_if_the_first_answer_decides_it(decoder
         return np.zeros((COUNT, dimension), np.float32)
 
     ragged = dense(data=[{"values": [1]}, {"values": [1, 2]}])
-    with pytest.raises(ResponseError, match="expected 1 numbers a row, got 2"):
+    with pytest.raises(ResponseError, match="expected 1 numbers per row, got 2"):
         decode(decoder, json.dumps(ragged).encode(), count=2, vector_type="dense", dimension=None, rows=rows)
     assert asked == []
 

@@ -207,7 +207,7 @@ async def test_wrong_figures_are_told(options: dict[str, Any], new_quota: NewQuo
     with pytest.raises(ConfigurationError, match="must be a number of seconds > 0"):
         new_quota(**options)
     for name in ("name", "namespace"):
-        with pytest.raises(ConfigurationError, match=f"{name} must be a str that is not empty, got an empty one"):
+        with pytest.raises(ConfigurationError, match=f"{name} must be a str that is not empty, got an empty text"):
             ClusterQuota(LIMITS, **{name: ""})  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="quota must be"):
         ClusterQuota("gold")  # type: ignore[arg-type]
