@@ -213,7 +213,7 @@ async def test_failures_are_tried_again_only_where_there_are_and_0_means_all(
     source, out = write_texts(tmp_path / "in.txt", 40), tmp_path / "out"
     command = (source, "--out", out, "-q", "--batch-size", 10, "--concurrency", 1)
     assert await in_thread(emulator, *command, "--retry-failures") == 1
-    assert "there is no job here whose failures could be tried again" in capsys.readouterr().err
+    assert "there is no job here whose failures can be retried" in capsys.readouterr().err
     emulator.latency = lambda request: 0 if request.number <= 1 else 60
     assert await in_thread(emulator, *command, "--timeout", 3) == 6
     emulator.latency = 0

@@ -328,7 +328,7 @@ async def test_a_time_limit_keeps_what_is_done(
         (("--input-type", "document"), "takes input_type as one of 'passage', 'query', got 'document'"),
         (("--model", "llama-text-embed-v2", "--dimension", "7"), "takes dimension as one of"),
         (("--base-url", "https://user:secret@host.test"), "base_url must not hold credentials"),
-        (("--keep", "vector"), "--keep vector: the output has a column of its own with this name"),
+        (("--keep", "vector"), "--keep vector: the output has its own column of this name"),
     ],
 )
 async def test_options_that_cannot_work_leave_no_job_behind(
@@ -351,7 +351,7 @@ async def test_a_pipe_is_refused_because_a_job_reads_its_input_more_than_once(
     os.mkfifo(pipe)
     assert await in_thread(emulator, pipe, "--out", tmp_path / "out") == 5
     err = capsys.readouterr().err
-    assert f"{pipe}: it is no regular file, and a job reads its input more than once" in err
+    assert f"{pipe}: it is not a regular file, and a job reads its input more than once" in err
     # One file out: it is read once, so a pipe will do.
     writing = asyncio.to_thread(pipe.write_text, "one\ntwo\n")
     status, _ = await asyncio.gather(in_thread(emulator, pipe, "--out", tmp_path / "out.npy", "-q"), writing)
@@ -417,7 +417,7 @@ async def test_a_journal_that_a_power_cut_has_spoiled_costs_what_is_spoiled(
     if damage == "torn":
         assert told == ""
     else:
-        assert re.search(r"_journal-00000\.log: bytes [\d,]+ to [\d,]+ are damaged; the rows .* are embedded again", told)
+        assert re.search(r"_journal-00000\.log: bytes [\d,]+ to [\d,]+ are damaged; the rows .* will be embedded again", told)
     assert table_of(out)["row"].to_pylist() == list(range(400))
     answered = emulator.statistics().answered
     assert sum(answered.values()) - len(answered) == 50
@@ -464,7 +464,7 @@ async def test_a_source_that_changes_or_disappears_under_way_ends_the_run_and_wh
         emulator.release()
         _, err = await process.communicate()
         assert process.returncode == 5
-        assert re.search(rb"2\.txt: (it changed while the job was under way|No such file)", err), err
+        assert re.search(rb"2\.txt: (it changed while the job was running|No such file)", err), err
         assert table_of(out)["row"].to_pylist() == list(range(1_000))
         second.write_bytes(content)
         assert await run(emulator, *command, "--out", out) == (0, "", "")
