@@ -43,7 +43,7 @@ async def test_a_signal_stops_a_job_which_keeps_what_is_done_and_says_so(
     process.send_signal(number)
     printed, err = await process.communicate()
     assert process.returncode == 128 + number
-    assert b"stopped; what is done is kept, and the same command goes on with the rest" in err
+    assert b"stopped; finished rows are kept; run the same command again to continue" in err
     *_, end = events_of(printed.decode())
     assert (end["event"], end["status"]) == ("end", 128 + number)
     assert end["done"] > 0
@@ -107,7 +107,7 @@ async def test_process_1_of_a_container_is_stopped_like_any_other(
     printed, err = await process.communicate()
     emulator.release()
     assert process.returncode == 128 + number
-    assert b"stopped; what is done is kept" in err
+    assert b"stopped; finished rows are kept" in err
     assert events_of(printed.decode())[-1]["status"] == 128 + number
 
 

@@ -168,5 +168,5 @@ def test_a_name_that_is_not_utf8_is_taken(tmp_path: Path, capsys: pytest.Capture
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert (events[-1]["done"], events[-1]["requests"]) == (2, 0)
     assert [event["message"] for event in events if event["event"] == "warning"] == [
-        f"passed over, for their formats are unknown: {tmp_path}/in/\\udce9.pdf"
+        f"skipped files of unknown formats: {tmp_path}/in/\\udce9.pdf"
     ] * 2

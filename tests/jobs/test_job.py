@@ -405,7 +405,9 @@ def test_standard_input_that_holds_something_else_is_not_taken_for_done(tmp_path
 def test_a_file_that_has_grown_is_recognised_and_its_tail_is_added(source: Path, service: Service) -> None:
     run(source, service)
     texts(source, range(12))
-    with pytest.raises(JobChangedError, match="has grown: its first 10 rows are this job's; --append adds only the new rows"):
+    with pytest.raises(
+        JobChangedError, match="has grown: its first 10 rows are this job's; --append adds only the new rows"
+    ):
         run(source, service)
     for _ in range(2):
         run(source, service, append=True)
