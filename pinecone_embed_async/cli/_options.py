@@ -82,8 +82,8 @@ QuotaOption = Annotated[
     typer.Option(
         "--quota",
         metavar="PLAN|TOKENS",
-        help="The quota to stay within: starter, builder, standard or enterprise, or tokens a minute. Default: learned from the "
-        "service's rejections.",
+        help="The quota to stay within: starter, builder, standard or enterprise, or tokens a minute. Default: learned from "
+        "the service's rejections.",
     ),
 ]
 QuotaFile = Annotated[

@@ -203,7 +203,7 @@ def test_two_names_for_one_option_are_refused_without_its_value() -> None:
 
 @pytest.mark.parametrize("name", CURES)
 def test_what_could_mean_several_things_is_refused_with_a_cure(name: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"^{name} is no option of AsyncPineconeEmbeddings: pass ") as raised:
+    with pytest.raises(ConfigurationError, match=f"^{name} is not an option of AsyncPineconeEmbeddings: pass ") as raised:
         made(api_key="k", **{name: "pcsk_value"})
     assert "pcsk" not in str(raised.value)
 
