@@ -145,7 +145,7 @@ class AsyncPineconeEmbeddings(Embeddings):
         await asyncio.to_thread(self.close)
 
     def close(self) -> None:
-        """End the calls of the blocking methods and close their connections. Other event loops keep theirs until they close."""
+        """End the calls of the blocking methods and close their connections. Other event loops close their own."""
         self._thread.close()
 
 

@@ -140,9 +140,7 @@ class AddVectors:
         columns = await self._columns(batch.column(self._text).to_pylist())
         for name, column in columns.items():
             if name in batch.column_names:
-                raise ConfigurationError(
-                    f"the dataset already has a column {name!r}; choose another with `into` or `errors`"
-                )
+                raise ConfigurationError(f"the dataset already has a column {name!r}; choose another by `into` or `errors`")
             batch = batch.append_column(name, column)
         return batch
 
