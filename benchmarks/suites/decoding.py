@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 REPEATS = 40
 PIECE = 128 * 1024
-"""Bytes in which aiohttp hands over a body, at most."""
+"""Largest pieces in which aiohttp delivers a body, in bytes."""
 
 
 def full_body() -> bytes:
@@ -42,7 +42,7 @@ def full_body() -> bytes:
 
 
 class _Matrix:
-    """Has the matrix that rows are written to."""
+    """Holds the matrix that rows are written to."""
 
     def __init__(self, matrix: npt.NDArray[np.float32]) -> None:
         self._matrix = matrix
@@ -63,7 +63,7 @@ def as_it_arrives(decoder: Decoder, body: bytes, rows: npt.NDArray[np.float32]) 
 
 
 def ways() -> dict[str, Callable[[bytes, npt.NDArray[np.float32]], None]]:
-    """Return what is measured, by title."""
+    """Return the ways of decoding, by title."""
     found: dict[str, Any] = {}
     for name in installed_decoders():
         decoder = choose_decoder(name)
@@ -83,7 +83,7 @@ def ways() -> dict[str, Callable[[bytes, npt.NDArray[np.float32]], None]]:
 
 
 def measure_here(repeats: int) -> dict[str, float]:
-    """Measure everything in turn in this process; medians in milliseconds."""
+    """Measure all ways in turn in this process; return medians in milliseconds."""
     body = full_body()
     expected = dense_vectors(MAIN_LOAD)[:MAX_BATCH]
     measured = ways()
@@ -96,12 +96,12 @@ def measure_here(repeats: int) -> dict[str, float]:
             taken[title].append(1000 * (time.perf_counter() - started))
             if not repeat and "lists" not in title and not np.array_equal(rows, expected):
                 raise ValueError(f"{title} must return the server's rows, got others")
-    # The first is a warm-up.
+    # The first repeat is a warm-up.
     return {title: statistics.median(islice(times, 1, None)) for title, times in taken.items()}
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """Measure in a process of its own."""
+    """Measure in a separate process."""
     repeats = max(3, round(REPEATS * min(1.0, settings.scale)))
     said = run_module("suites.decoding", [str(repeats)], limit=300, who="decoding")
     return {"repeats": repeats, "ms_per_body": json.loads(said.splitlines()[-1])}
