@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +10,10 @@ from langchain_core.embeddings import Embeddings
 from pinecone_embed_async import ConfigurationError, EmbedClient
 from pinecone_embed_async._models import KNOWN_MODELS
 from pinecone_embed_async._threads import OwnLoopThread
+from pinecone_embed_async.integrations._closing import ClosableAdapter
 from pinecone_embed_async.integrations._rows import as_lists
 
 if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
-
     from pinecone_embed_async import DenseEmbeddings
 
 NAMES = {
@@ -39,7 +36,7 @@ CURES = {
 """What to pass instead of an option that is ambiguous or belongs to another service."""
 
 
-class AsyncPineconeEmbeddings(Embeddings):
+class AsyncPineconeEmbeddings(ClosableAdapter, Embeddings):
     """Embeds documents and queries with one of Pinecone's hosted dense models.
 
     The asynchronous methods run in the caller's event loop; concurrent queries share a request. The blocking methods use an
@@ -93,26 +90,6 @@ class AsyncPineconeEmbeddings(Embeddings):
         """Show the model, without the key."""
         return f"<AsyncPineconeEmbeddings {self.model!r}>"
 
-    def __enter__(self) -> Self:
-        """Return itself; it is already open."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close."""
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        """Return itself; it is already open."""
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close."""
-        await self.aclose()
-
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed documents; list i of the result belongs to text i.
 
@@ -138,15 +115,6 @@ class AsyncPineconeEmbeddings(Embeddings):
     def embed_query(self, text: str) -> list[float]:
         """Embed a query and wait for the result; see `aembed_query`."""
         return self._thread.get().run(self.aembed_query(text))
-
-    async def aclose(self) -> None:
-        """End the calls in this event loop and in the thread, and close their connections."""
-        await self.client.aclose()
-        await asyncio.to_thread(self.close)
-
-    def close(self) -> None:
-        """End the calls of the blocking methods and close their connections. Other event loops close their own."""
-        self._thread.close()
 
 
 def _as_ours(model: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +12,17 @@ from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent,
 
 from pinecone_embed_async import EmbedClient
 from pinecone_embed_async._threads import OwnLoopThread
+from pinecone_embed_async.integrations._closing import ClosableAdapter
 from pinecone_embed_async.integrations._rows import as_lists
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
     from typing import Self
 
     from pinecone_embed_async import DenseEmbeddings
 
 
-class AsyncPineconeEmbedding(BaseEmbedding):
+class AsyncPineconeEmbedding(ClosableAdapter, BaseEmbedding):
     """Embeds texts and queries with one of Pinecone's hosted dense models.
 
     The asynchronous methods run in the caller's event loop; concurrent queries share a request. The blocking methods use an
@@ -123,26 +122,6 @@ class AsyncPineconeEmbedding(BaseEmbedding):
     def _fields(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in type(self).model_fields}
 
-    def __enter__(self) -> Self:
-        """Return itself; it is already open."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close."""
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        """Return itself; it is already open."""
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close."""
-        await self.aclose()
-
     def get_text_embedding_batch(
         self,
         texts: list[str],
@@ -224,15 +203,6 @@ class AsyncPineconeEmbedding(BaseEmbedding):
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return self._thread.get().run(self._embed(texts))
-
-    async def aclose(self) -> None:
-        """End the calls in this event loop and in the thread, and close their connections."""
-        await self._client.aclose()
-        await asyncio.to_thread(self.close)
-
-    def close(self) -> None:
-        """End the calls of the blocking methods and close their connections. Other event loops close their own."""
-        self._thread.close()
 
 
 def _remade(cls: type[AsyncPineconeEmbedding], arguments: dict[str, Any]) -> AsyncPineconeEmbedding:
