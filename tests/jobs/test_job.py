@@ -424,7 +424,7 @@ def test_a_file_whose_last_row_has_grown_is_another_input(tmp_path: Path, servic
     source.write_text("text 0\ntext 1\ntext 2")
     run(source, service)
     source.write_text(changed)
-    with pytest.raises(JobChangedError, match="differs from the one this job was made from"):
+    with pytest.raises(JobChangedError, match="its content differs from that of"):
         run(source, service)
 
 
