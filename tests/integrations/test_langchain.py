@@ -34,20 +34,6 @@ def made(**options: Any) -> AsyncPineconeEmbeddings:
     return AsyncPineconeEmbeddings(**{"model": E5, **options})
 
 
-@pytest.fixture(autouse=True)
-def _no_thread_is_left() -> Iterator[None]:
-    yield
-    assert "pinecone-embeddings" not in {thread.name for thread in threading.enumerate()}
-
-
-@pytest.fixture
-def local(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalEmulator]:
-    with LocalEmulator() as running:
-        for name, value in running.environment.items():
-            monkeypatch.setenv(name, value)
-        yield running
-
-
 class TestUnit(EmbeddingsUnitTests):
     @property
     def embeddings_class(self) -> type[AsyncPineconeEmbeddings]:
