@@ -31,7 +31,7 @@ ARGUMENTS = ("embed", "docs.jsonl", "--text-field", "body", "--id-field", "id", 
 
 # rich's default template, without the font that it loads from another host.
 SVG = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg" role="img">
-<title>A job that is stopped with Ctrl-C and goes on</title>
+<title>A job stopped with Ctrl-C and resumed</title>
 <style>
 .{unique_id}-matrix {{ font-family: ui-monospace, Menlo, Consolas, monospace; font-size: {char_height}px;
   line-height: {line_height}px; font-variant-east-asian: full-width; }}
