@@ -1,4 +1,4 @@
-"""The client beside what people use instead: `python -m benchmarks`, or `make bench` for everything.
+"""Measures the client beside the alternatives: `python -m benchmarks`, or `make bench` for everything.
 
-`docs/benchmarks.md` says what is measured, what that favours, and what came of it.
+`docs/benchmarks.md` says what is measured, what the measurements favour, and the results.
 """

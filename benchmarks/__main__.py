@@ -1,13 +1,13 @@
-"""Measure, show, and write down.
+"""Run suites, print the results and write them to files.
 
     python -m benchmarks                              everything, as `make bench` does
-    python -m benchmarks --quick                      everything with a tenth of the inputs and two rounds: to try it
+    python -m benchmarks --quick                      everything with a tenth of the inputs and two rounds, as a trial
     python -m benchmarks throughput decoding          two of the suites
     python -m benchmarks throughput --only native,baseten,official --loads dense-2048-half
-    python -m benchmarks --against CHECKOUT           this code beside that of another checkout, in paired rounds
-    python -m benchmarks --write-docs FILE            no measuring: plots and tables of docs/ from a run's JSON
+    python -m benchmarks --against CHECKOUT           this code beside another checkout's, in paired rounds
+    python -m benchmarks --write-docs FILE            no measurement: write the plots and tables in docs/ from a run's JSON
 
-Exit status 1 when a competitor fails or returns wrong vectors, 2 for misuse. docs/benchmarks.md says what the figures mean.
+The exit status is 1 if a competitor fails or returns wrong vectors, 2 for misuse. docs/benchmarks.md explains the figures.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ SUITES: Mapping[str, tuple[str, Callable[[Settings], dict[str, Any] | None]]] = 
     "redacting": ("errors that are hard to clean", redacting.measure),
 }
 COMPARING = frozenset({"throughput", "memory", "growth", "streaming"})
-"""Suites that `--only` has a say in."""
+"""Suites that `--only` applies to."""
 
 ROOT = Path(__file__).parent.parent
 PAGES, PICTURES = (ROOT / "docs" / "benchmarks.md", ROOT / "README.md"), ROOT / "docs" / "benchmarks"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read the command line, run, print."""
+    """Parse the command line, run the suites, and print the report."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.write_docs is not None:
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = _settings(parser, options, chosen)
     if options.json is not None and not Path(options.json).absolute().parent.is_dir():
         parser.error(f"--json: there is no folder for {options.json}")
-    # So that the processes started here are ended by the same `finally` as with Ctrl-C
+    # So that SIGTERM runs the same `finally` blocks as Ctrl-C, which end the processes started here
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     machine = describe_machine()
     parts: dict[str, Any] = {}
@@ -101,17 +101,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measures the client beside what people use instead.",
+        description="Measures the client beside the alternatives.",
         epilog="suites: " + "; ".join(f"{name} ({what})" for name, (what, _) in SUITES.items()),
     )
-    parser.add_argument("suites", nargs="*", metavar="SUITE", help="what to measure (default: everything)")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the inputs and two rounds, to try it")
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help="suites to run (default: all)")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the inputs and two rounds, as a trial")
     parser.add_argument(
         "--rounds", type=int, help=f"measurements of each competitor (default 7; {against.ROUNDS} with --against)"
     )
-    parser.add_argument("--scale", type=float, help="multiply the inputs of every measurement by this (default 1)")
-    parser.add_argument("--concurrency", type=int, default=8, help="requests in flight at most (default 8)")
-    parser.add_argument("--loads", help=f"of the throughput suite, separated by commas: {', '.join(LOADS)} (default all)")
+    parser.add_argument("--scale", type=float, help="factor for the inputs of every measurement (default 1)")
+    parser.add_argument("--concurrency", type=int, default=8, help="most requests in flight (default 8)")
+    parser.add_argument(
+        "--loads", help=f"loads of the throughput suite, separated by commas: {', '.join(LOADS)} (default all)"
+    )
     parser.add_argument("--only", help=f"competitors, separated by commas: {', '.join(COMPETITORS)} (default all)")
     parser.add_argument(
         "--against",
@@ -119,10 +121,10 @@ def _parser() -> argparse.ArgumentParser:
         help="measure the code of another checkout of this project, such as a git worktree, beside this code, in paired"
         f" rounds ({' and '.join(against.SUITES)})",
     )
-    parser.add_argument("--json", metavar="FILE", help="write all figures there")
-    parser.add_argument("--plots", metavar="FOLDER", help="draw the plots there")
+    parser.add_argument("--json", metavar="FILE", help="write all figures to this file")
+    parser.add_argument("--plots", metavar="FOLDER", help="draw the plots in this folder")
     parser.add_argument(
-        "--write-docs", metavar="FILE", help="only write docs/benchmarks.md, its plots and README's table from that JSON"
+        "--write-docs", metavar="FILE", help="only write docs/benchmarks.md, its plots and the README's table from this JSON"
     )
     return parser
 
@@ -133,9 +135,9 @@ def _checkout(parser: argparse.ArgumentParser, options: argparse.Namespace) -> s
     if not is_checkout(folder := Path(options.against).absolute()):
         parser.error(f"--against must be a checkout of this project, got {options.against}: there is no package in it")
     if options.plots is not None:
-        parser.error("--plots draws nothing of a run with --against")
+        parser.error("--plots cannot be combined with --against")
     if options.only is not None and not set(options.only.split(",")) <= set(against.OWN):
-        parser.error(f"--only: with --against there are {', '.join(against.OWN)}")
+        parser.error(f"--only: with --against the choices are {', '.join(against.OWN)}")
     return str(folder)
 
 
@@ -148,9 +150,9 @@ def _settings(parser: argparse.ArgumentParser, options: argparse.Namespace, chos
 
     only, loads = names("--only", options.only, COMPETITORS), names("--loads", options.loads, LOADS)
     if loads and "throughput" not in chosen:
-        parser.error("--loads is of the throughput suite, which is not chosen")
+        parser.error("--loads is for the throughput suite, which is not chosen")
     if only and not COMPARING.intersection(chosen):
-        parser.error(f"--only is of the suites {', '.join(sorted(COMPARING))}, none of which is chosen")
+        parser.error(f"--only is for the suites {', '.join(sorted(COMPARING))}, and none of them is chosen")
     missing = [f"{name} needs {COMPETITORS[name].missing}" for name in only if COMPETITORS[name].missing is not None]
     if missing:
         parser.error(f"--only: {'; '.join(missing)}")
@@ -158,7 +160,7 @@ def _settings(parser: argparse.ArgumentParser, options: argparse.Namespace, chos
     rounds = options.rounds if options.rounds is not None else 2 if options.quick else usual
     scale = options.scale if options.scale is not None else 0.1 if options.quick else Settings.scale
     if not 1 <= rounds <= 1000 or not 0 < scale <= 10 or not 1 <= options.concurrency <= 512:
-        parser.error("--rounds is between 1 and 1000, --scale over 0 and at most 10, --concurrency between 1 and 512")
+        parser.error("--rounds must be 1 to 1000, --scale above 0 and at most 10, --concurrency 1 to 512")
     return Settings(rounds, scale, options.concurrency, loads or tuple(LOADS), only)
 
 

@@ -1,7 +1,7 @@
-"""The code of this checkout beside that of another one, in paired rounds: `--against`.
+"""Compares this checkout's code with another checkout's in paired rounds: `--against`.
 
-A round measures the new code, the old code, and the old code again, each in a process of its own against one server. By what
-the old code differs from itself, one sees how much of a difference is noise.
+A round measures the new code, the old code, and the old code again, each in its own process against one server. The
+difference between the two measurements of the old code shows how much is noise.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
     from benchmarks.settings import Settings
 
 ROUNDS = 18
-"""Three times each order of three."""
+"""Three times each of the six orders."""
 
 OWN = (MSGSPEC, NATIVE)
-"""The competitors that are the package."""
+"""The competitors that use the package."""
 
 NEW, OLD, AGAIN = "new", "old", "old again"
 MOST = 0.03
-"""By how much the new code may be worse, unless the old code differs from itself by more."""
+"""How much worse the new code may be, unless the old code differs from itself by more."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What is compared.
+    """A figure to compare.
 
     Attributes:
-        name: In a measurement.
-        title: In tables.
-        digits: Behind the point.
-        is_speed: Whether more is better.
+        name: Its name in a measurement.
+        title: Its title in tables.
+        digits: Decimal places.
+        is_speed: Whether a higher value is better.
     """
 
     name: str
@@ -58,12 +58,12 @@ LATENCY = (Figure("p50", "p50 ms", 3), Figure("cpu_p50", "CPU p50 ms", 3))
 
 
 def orders(rounds: int) -> list[tuple[str, ...]]:
-    """Return who is measured when in each round: every order as often as every other."""
+    """Return the order of measurement in each round; every order occurs equally often."""
     return list(islice(cycle(permutations((NEW, OLD, AGAIN))), rounds))
 
 
 def run_rounds(checkout: str, rounds: int, what: str, measure: Callable[[str], Round]) -> dict[str, list[Round]]:
-    """Measure the three once a round; `measure` is given the checkout whose code is meant."""
+    """Measure all three once per round; `measure` takes the checkout to use."""
     checkouts = {NEW: str(ROOT), OLD: checkout, AGAIN: checkout}
     found: dict[str, list[Round]] = {who: [] for who in checkouts}
     for number_, order in enumerate(orders(rounds), 1):
@@ -74,7 +74,7 @@ def run_rounds(checkout: str, rounds: int, what: str, measure: Callable[[str], R
 
 
 def compare(rounds: Mapping[str, Sequence[Round]], figure: Figure) -> dict[str, Any]:
-    """Return the medians of a figure, the quartiles of its ratios round by round, and whether the new code is as good."""
+    """Return a figure's medians, the quartiles of its ratios round by round, and whether the new code is as good."""
     changed, noise = (ratios(rounds[who], rounds[OLD], figure.name) for who in (NEW, AGAIN))
     change, difference = statistics.median(changed), abs(statistics.median(noise) - 1)
     return {
@@ -91,7 +91,7 @@ def _way(title: str, rounds: Mapping[str, Sequence[Round]], figures: Sequence[Fi
 
 
 def measure_throughput(settings: Settings, checkout: str) -> dict[str, Any]:
-    """Compare inputs a second and CPU, for each load."""
+    """Compare inputs per second and CPU time for each load."""
     loads = {}
     for name in settings.loads:
         load = LOADS[name]
@@ -110,7 +110,7 @@ def measure_throughput(settings: Settings, checkout: str) -> dict[str, Any]:
 
 
 def measure_single(settings: Settings, checkout: str) -> dict[str, Any]:
-    """Compare how long a single text takes, and its processor time; bare posts beside it are the same code in all three."""
+    """Compare the latency and CPU time of a single text; the bare posts beside it are the same code in all three."""
     calls = max(10, round(single.CALLS * settings.scale))
     with running_server(MAIN_LOAD) as server:
         rounds = run_rounds(
@@ -121,7 +121,7 @@ def measure_single(settings: Settings, checkout: str) -> dict[str, Any]:
                 "ways"
             ],
         )
-    # The other code may not know a decoder, or know one that this does not.
+    # The other code may lack a decoder, or have one that this code lacks.
     common = [name for name in rounds[NEW][0] if all(name in one for some in rounds.values() for one in some)]
     ways = {name: _way(name, {who: [one[name] for one in rounds[who]] for who in rounds}, LATENCY) for name in common}
     return {"single": {"what": f"a single text, {calls:,} calls", "ways": ways}}
@@ -134,7 +134,7 @@ SUITES: Mapping[str, Callable[[Settings, str], dict[str, Any]]] = {
 
 
 def measure(settings: Settings, checkout: str, suites: Sequence[str]) -> dict[str, Any]:
-    """Measure the suites that are chosen."""
+    """Measure the chosen suites."""
     parts: dict[str, Any] = {}
     for name in suites:
         parts |= SUITES[name](settings, checkout)
@@ -142,7 +142,7 @@ def measure(settings: Settings, checkout: str, suites: Sequence[str]) -> dict[st
 
 
 def tables(part: Mapping[str, Any]) -> list[Table]:
-    """Return a table for each load, and one for a single text."""
+    """Return a table for each load and one for a single text."""
     header = ("way", "figure", NEW, OLD, "new/old (quartiles)", "old again/old (quartiles)", f"as good, within {MOST:.0%}")
     return [
         Table(

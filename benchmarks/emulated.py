@@ -1,7 +1,7 @@
-"""The package's emulator in a process of its own, for benchmarks of quotas and latencies.
+"""The package's emulator in its own process, for benchmarks of quotas and latencies.
 
-Run as a process it takes its settings as JSON in the only argument, prints its URL on one line once it listens, answers each
-line of its standard input with what it has served so far, as JSON, and ends when that closes.
+The process takes its settings as JSON in its only argument, prints its URL on one line once it listens, answers each line of
+standard input with JSON counts of what it has served so far, and ends when standard input closes.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class EmulatedService:
-    """An emulator that is running.
+    """A running emulator.
 
     Args:
-        process: that it runs in.
-        url: that it listens at.
+        process: the emulator's process.
+        url: the emulator's URL.
     """
 
     def __init__(self, process: subprocess.Popen[str], url: str) -> None:
@@ -39,11 +39,11 @@ class EmulatedService:
         return f"<EmulatedService {self.url}>"
 
     def statistics(self) -> dict[str, Any]:
-        """What it has served so far: `requests`, `rejected` (429), `inputs`, `tokens`, `in_flight`, and `texts`, the number
-        of different texts that it answered.
+        """The counts so far: `requests`, `rejected` (429), `inputs`, `tokens`, `in_flight`, and `texts`, the number of
+        different texts answered.
 
         Raises:
-            BenchmarkError: it has ended.
+            BenchmarkError: the emulator has ended.
         """  # noqa: D205
         if self._process.stdin is None or self._process.stdout is None:
             raise BenchmarkError("the emulator has no pipes")
@@ -52,20 +52,20 @@ class EmulatedService:
             self._process.stdin.flush()
             found: dict[str, Any] = json.loads(self._process.stdout.readline())
         except (OSError, ValueError) as error:
-            raise BenchmarkError("the emulator has ended; what it said is above") from error
+            raise BenchmarkError("the emulator has ended; see its output above") from error
         return found
 
 
 @contextlib.contextmanager
 def running_emulator(quota: dict[str, Any] | None, latency: float | tuple[float, float]) -> Iterator[EmulatedService]:
-    """Start an emulator, and end it whatever happens.
+    """Run an emulator while the block runs.
 
     Args:
         quota: keywords of its `ServiceQuota`; `None` for no quota.
-        latency: seconds that answers are held back, or a pair to draw between.
+        latency: seconds to delay answers, or a pair to draw between.
 
     Raises:
-        BenchmarkError: it did not start.
+        BenchmarkError: the emulator did not start.
     """
     settings = json.dumps({"quota": quota or {}, "latency": latency})
     with running_module("emulated", [settings], who="the emulator") as (process, url):

@@ -1,4 +1,4 @@
-"""Figures from measurements: medians, ratios, percentiles. Plain arithmetic."""
+"""Computes figures from measurements: medians, ratios, percentiles. Pure."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the smallest value that at least so many per cent of the values do not exceed; 0 if there are none.
+    """Return the smallest value that at least `percent` per cent of the values do not exceed; 0 if there are none.
 
-    No interpolation: it is a value that was measured ("nearest rank").
+    It does not interpolate: the result is a measured value ("nearest rank").
     """
     if not values:
         return 0.0
@@ -25,7 +25,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def derived(figures: Round, *, inputs: int, requests: int) -> dict[str, Any]:
-    """Add what follows from a measurement: rates for each input and request, and memory over what was there before."""
+    """Add derived figures: rates per input and request, and memory beyond what was used before."""
     return {
         **figures,
         "inputs_per_second": inputs / figures["seconds"],
@@ -46,28 +46,28 @@ FIGURES = (
     "memory_bytes",
     "memory_over_result_bytes",
 )
-"""Those of which there are medians."""
+"""The figures that have medians."""
 
 
 def medians(rounds: Sequence[Round]) -> dict[str, float]:
-    """Return the median of each figure over the rounds."""
+    """Return each figure's median over the rounds."""
     return {figure: statistics.median(one[figure] for one in rounds) for figure in FIGURES}
 
 
 def ratio(rounds: Sequence[Round], base: Sequence[Round], figure: str) -> float:
     """Return the median over the rounds of a figure's ratio to another competitor's in the same round.
 
-    Round by round, because a machine that is slow for a while is so for both.
+    Round by round, because a machine that is slow for a while is slow for both.
     """
     return statistics.median(ratios(rounds, base, figure))
 
 
 def ratios(rounds: Sequence[Round], base: Sequence[Round], figure: str) -> list[float]:
-    """Return a figure's ratio to another competitor's, round by round."""
+    """Return a figure's ratios to another competitor's, round by round."""
     return [one[figure] / other[figure] for one, other in zip(rounds, base, strict=True)]
 
 
 def difference(rounds: Sequence[Round], base: Sequence[Round], figure: str) -> float:
-    """Return the median over the rounds of how much a figure is over another competitor's in the same round."""
+    """Return the median over the rounds of a figure's difference from another competitor's in the same round."""
     differences: list[float] = [one[figure] - other[figure] for one, other in zip(rounds, base, strict=True)]
     return statistics.median(differences)

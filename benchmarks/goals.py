@@ -1,4 +1,4 @@
-"""The goals, and whether a run met them. Plain functions of a report."""
+"""The goals, and whether a run met them. Pure functions of a report."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ LARGER_LOADS = ("dense-2048-half", "dense-1024-full")
 
 @dataclass(frozen=True)
 class Goal:
-    """One figure that was asked for.
+    """A figure with a bound.
 
     Attributes:
-        figure: What it is.
-        who: Which decoder.
-        got: In this run.
-        bound: What is asked for.
-        is_most: Whether the bound is the most that is allowed, rather than the least.
-        is_aim: Whether it is aimed at, rather than promised.
-        unit: Behind the numbers.
+        figure: Name of the figure.
+        who: Name of the decoder.
+        got: Value in this run.
+        bound: The required value.
+        is_most: Whether the bound is an upper one.
+        is_aim: Whether the bound is an aim and not a promise.
+        unit: Unit shown after the numbers.
     """
 
     figure: str
@@ -49,7 +49,7 @@ class Goal:
         return self.got <= self.bound if self.is_most else self.got >= self.bound
 
     def cells(self) -> tuple[str, ...]:
-        """Return it for a table."""
+        """Return the goal's cells for a table."""
         asked = f"{'aim: ' if self.is_aim else ''}{'≤' if self.is_most else '≥'} {self.bound:,.2f}{self.unit}"
         return self.figure, self.who, asked, f"{self.got:,.2f}{self.unit}", "yes" if self.is_met else "NO"
 
@@ -89,7 +89,7 @@ def _throughput_goals(loads: Mapping[str, Any], default_decode: float | None) ->
 
 
 def goals(suites: Mapping[str, Any]) -> list[Goal]:
-    """Return the goals of which a run has measured the figures."""
+    """Return the goals whose figures a run has measured."""
     decoding = suites.get("decoding") or {"ms_per_body": {}, "two_threads": {}}
     default_decode = decoding["ms_per_body"].get(own_title(MSGSPEC))
     found = [

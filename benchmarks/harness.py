@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: a server and competitors in processes of their own, and a description of the machine."""
+"""Shared by the benchmarks: runs a server and competitors in their own processes, and describes the machine."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ _PACKAGES = (
     "baseten-performance-client",
     "uvloop",
 )
-# glibc's malloc returns nothing to the system.
+# Keeps glibc's malloc from returning memory to the system.
 _KEEPING_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1"}
 
 
 class BenchmarkError(Exception):
-    """A competitor or the server failed, so that there is nothing to compare."""
+    """A competitor or the server failed, so there is nothing to compare."""
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment without what would change how a competitor talks to the local server."""
+    """Return the environment without variables that would affect how a competitor talks to the local server."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -69,15 +69,15 @@ def run_module(
     environment: Mapping[str, str] = MappingProxyType({}),
     checkout: str | None = None,
 ) -> str:
-    """Run a module of this package in a process of its own, and return what it printed.
+    """Run a module of this package in its own process, and return its output.
 
     Args:
-        name: Of the module.
-        arguments: On its command line.
-        limit: Seconds after which it is given up.
-        who: What the messages of errors call it.
-        environment: Beside the environment of this process.
-        checkout: Where the package comes from, if not from this checkout.
+        name: Name of the module.
+        arguments: Its command line.
+        limit: Seconds after which it is stopped.
+        who: Its name in error messages.
+        environment: Variables to add to this process's environment.
+        checkout: Checkout to import the package from, if not this one.
 
     Raises:
         BenchmarkError: It failed or took too long.
@@ -104,20 +104,20 @@ def run_module(
 
 @contextlib.contextmanager
 def running_module(name: str, arguments: Sequence[str], *, who: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run a module of this package in a process of its own while the block runs, and end it whatever happens.
+    """Run a module of this package in its own process while the block runs.
 
-    It has to end when its standard input closes.
+    The module must end when its standard input closes.
 
     Args:
-        name: Of the module.
-        arguments: On its command line.
-        who: What the messages of errors call it.
+        name: Name of the module.
+        arguments: Its command line.
+        who: Its name in error messages.
 
     Yields:
-        The process, with pipes to it, and the first line that it has printed.
+        The process, with pipes to it, and the first line it printed.
 
     Raises:
-        BenchmarkError: It did not get ready.
+        BenchmarkError: It did not start.
     """
     with subprocess.Popen(
         [sys.executable, "-m", f"benchmarks.{name}", *arguments],
@@ -133,7 +133,7 @@ def running_module(name: str, arguments: Sequence[str], *, who: str) -> Iterator
             ready, _, _ = select.select([process.stdout], [], [], _START_SECONDS)
             first = process.stdout.readline().strip() if ready else ""
             if not first:
-                raise BenchmarkError(f"{who} did not start; what it said is above")
+                raise BenchmarkError(f"{who} did not start; see its output above")
             yield process, first
         finally:
             with contextlib.suppress(OSError):
@@ -146,12 +146,12 @@ def running_module(name: str, arguments: Sequence[str], *, who: str) -> Iterator
 
 @dataclass(frozen=True)
 class Server:
-    """A server that is running."""
+    """A running server."""
 
     url: str
 
     def statistics(self) -> dict[str, float]:
-        """Ask the server what it has served so far.
+        """Ask the server for its counts so far.
 
         Raises:
             BenchmarkError: It does not answer.
@@ -161,20 +161,20 @@ class Server:
             with opener.open(f"{self.url}/statistics", timeout=10) as response:
                 statistics: dict[str, float] = json.load(response)
         except OSError as error:
-            raise BenchmarkError(f"the server does not answer any more: {error}") from error
+            raise BenchmarkError(f"the server no longer answers: {error}") from error
         return statistics
 
 
 @contextlib.contextmanager
 def running_server(load: Load, *, service_time: float = 0.0) -> Iterator[Server]:
-    """Start the server, and end it whatever happens.
+    """Run the server while the block runs.
 
     Args:
-        load: Which vectors it answers.
-        service_time: Seconds that it takes before it answers.
+        load: Which vectors it returns.
+        service_time: Seconds before it answers.
 
     Raises:
-        BenchmarkError: It did not get ready.
+        BenchmarkError: It did not start.
     """
     arguments = ["--service-time", str(service_time)]
     for name, value in asdict(load).items():
@@ -185,14 +185,14 @@ def running_server(load: Load, *, service_time: float = 0.0) -> Iterator[Server]
 
 @dataclass(frozen=True)
 class Job:
-    """One measurement of one competitor.
+    """A measurement of one competitor.
 
     Attributes:
-        inputs: How many are embedded while the clock runs.
-        warm_up: How many before that.
-        concurrency: Requests in flight at the same time, at most.
-        limit: Seconds after which the competitor is given up.
-        holds_memory: Whether its process has written to as much memory as the results take before the clock runs.
+        inputs: Number of inputs to embed while the clock runs.
+        warm_up: Number of inputs to embed before that.
+        concurrency: Most requests in flight.
+        limit: Seconds after which the competitor is stopped.
+        holds_memory: Whether its process writes to as much memory as the results need before the clock runs.
     """
 
     inputs: int
@@ -205,16 +205,16 @@ class Job:
 def run_competitor(
     competitor: Competitor, server: Server, load: Load, job: Job, *, checkout: str | None = None
 ) -> dict[str, Any]:
-    """Measure a competitor once, in a process of its own, and compare with what the server has seen.
+    """Measure a competitor once in its own process, and check the result against the server's counts.
 
-    `checkout` is where the package comes from, if not from this checkout.
+    `checkout` is the checkout to import the package from, if not this one.
 
     Returns:
-        The figures of `measure.measure` and what follows from them; under `server` the difference in its
-        statistics; the share of the processor's time that the host of a virtual machine gave to others meanwhile.
+        The figures of `measure.measure` and those derived from them; under `server`, the change in the server's counts; and
+        the share of processor time that the host of a virtual machine gave to others meanwhile.
 
     Raises:
-        BenchmarkError: It failed, took too long, returned wrong vectors or did not fetch each input once.
+        BenchmarkError: It failed, took too long, returned wrong vectors or did not request each input once.
     """
     before, stolen_before = server.statistics(), _stolen()
     argument = json.dumps({"competitor": competitor.name, "url": server.url, "load": asdict(load), **asdict(job)})
@@ -222,11 +222,11 @@ def run_competitor(
     said = run_module(
         "measure", [argument], limit=job.limit + 20, who=competitor.name, environment=environment, checkout=checkout
     )
-    # the last line, for a library may print too
+    # the last line, since a library may print too
     figures: dict[str, Any] = json.loads(said.splitlines()[-1])
     after, stolen_after = server.statistics(), _stolen()
     served = {name: value - before[name] for name, value in after.items()}
-    served["connections"] -= 1  # the one that asked for the statistics
+    served["connections"] -= 1  # the one used to request the statistics
     if served["inputs"] != job.inputs + job.warm_up or served["errors"]:
         raise BenchmarkError(
             f"{competitor.name}: the server was asked for {served['inputs']:,} inputs where the job had"
@@ -243,7 +243,7 @@ def run_competitor(
 
 
 def _stolen() -> tuple[int, int]:
-    """Return the ticks that a virtual machine's host gave to others, and all ticks; zeros where unknown."""
+    """Return the ticks that a virtual machine's host gave to others, and all ticks; zeros if unknown."""
     with contextlib.suppress(OSError, ValueError):
         ticks = [int(count) for count in Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]]
         return ticks[7], sum(ticks)
@@ -251,7 +251,7 @@ def _stolen() -> tuple[int, int]:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return the processor, the system, and the versions of what is measured."""
+    """Return the processor, the system, and the versions of the packages measured."""
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),

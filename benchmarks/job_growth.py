@@ -1,10 +1,10 @@
-"""Does a job's memory grow with its rows? The command line, from JSON lines to a folder, with ever more rows.
+"""Does a job's memory grow with its rows? Runs the command line, from JSON lines to a folder, with more and more rows.
 
     python -m benchmarks.job_growth
     python -m benchmarks.job_growth 10000 100000
 
-Each job is a process of its own against the benchmarks' server, which answers at once. A million rows need 10 GB of disk for
-some minutes. The memory is the peak of what is resident.
+Each job runs in its own process against the benchmarks' server, which answers at once. A million rows need 10 GB of disk for
+some minutes. The memory is the peak resident size.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from benchmarks.settings import MAIN_LOAD
 
 ROWS = (10_000, 100_000, 1_000_000)
 INTERVAL = 0.1
-"""Seconds between two looks at the memory; peaks are kept by the system."""
+"""Seconds between two readings of the memory; the system keeps the peak."""
 
 
 def _peak_of(process: int) -> float:
-    """The most memory that it had resident, in MiB."""
+    """The peak resident memory of a process, in MiB."""
     [line] = [line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith("VmHWM:")]
     return int(line.split()[1]) / 1024
 
@@ -55,7 +55,7 @@ def measure(rows: int, url: str, folder: Path) -> dict[str, float]:
         try:
             peak = _peak_of(job.pid)
         except (OSError, ValueError):
-            # It has just ended.
+            # It has ended.
             continue
         time.sleep(INTERVAL)
     end = json.loads((folder / "events").read_text().splitlines()[-1])
@@ -65,7 +65,7 @@ def measure(rows: int, url: str, folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure and print a line for each job."""
+    """Measure, and print a line for each job."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.job_growth", description="A job's memory and rate, by rows.")
     parser.add_argument("rows", nargs="*", type=int, default=ROWS, help=f"rows of each job; default: {ROWS}")
     wanted = parser.parse_args().rows

@@ -1,4 +1,4 @@
-"""How late everything else on the event loop is, while a competitor works: a task that wants to run every millisecond."""
+"""How late other tasks on the event loop run while a competitor works, measured by a task due every millisecond."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INTERVAL = 0.001
 
 @contextlib.asynccontextmanager
 async def ticking() -> AsyncIterator[list[float]]:
-    """Record, while the block runs, by how many seconds each tick of a task was late."""
+    """Record, while the block runs, by how many seconds each tick was late."""
     late: list[float] = []
 
     async def tick() -> None:

@@ -1,6 +1,6 @@
-"""Measure one competitor once, in this process, and print the figures as JSON.
+"""Measure one competitor once in this process, and print the figures as JSON.
 
-Started by `harness.run_competitor`; the job comes as JSON in the only argument.
+Started by `harness.run_competitor`; the job is JSON in the only argument.
 """
 
 from __future__ import annotations
@@ -32,14 +32,13 @@ _CHECKED_AT_ONCE = 8 * PERIOD
 
 
 class WrongResultError(Exception):
-    """A competitor returned something else than the server's vectors."""
+    """A competitor did not return the server's vectors."""
 
 
 def peak_memory() -> int:
-    """Return the highest resident memory of this process so far, in bytes.
+    """Return the peak resident memory of this process, in bytes.
 
-    From `/proc` where there is one: on Linux `ru_maxrss` starts with the peak of the process that started
-    this one.
+    It is read from `/proc` if that exists, because on Linux `ru_maxrss` starts at the peak of the parent process.
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -57,12 +56,12 @@ def cpu_seconds() -> float:
 
 
 def check(result: Result, inputs: int, load: Load) -> None:
-    """Compare every row with the vector that the server has for its input.
+    """Compare every row with the server's vector for its input.
 
     Raises:
-        WrongResultError: Naming the first row that differs.
+        WrongResultError: A row differs; the message names the first.
     """
-    if isinstance(result, Received):  # the starter of this process compares its bytes with the server's
+    if isinstance(result, Received):  # the parent process compares its bytes with the server's
         return
     if isinstance(result, SparseRows):
         _check_sparse(result, inputs, load)
@@ -82,7 +81,7 @@ def _check_sparse(result: SparseRows, inputs: int, load: Load) -> None:
     expected = sparse_vectors(load)
     rows = np.arange(inputs) % PERIOD
     if not np.array_equal(result.lengths, expected.lengths[rows]):
-        raise WrongResultError("the rows have other lengths than the vectors of their inputs")
+        raise WrongResultError("the rows' lengths differ from those of the inputs' vectors")
     starts = np.cumsum(expected.lengths) - expected.lengths
     places = np.concatenate([np.arange(starts[row], starts[row] + expected.lengths[row]) for row in rows.tolist()])
     for name, got, right in (
@@ -94,14 +93,14 @@ def _check_sparse(result: SparseRows, inputs: int, load: Load) -> None:
 
 
 def size_of(result: Result) -> int:
-    """Return the bytes of a result's arrays; 0 for what has none."""
+    """Return the bytes of a result's arrays; 0 if it has none."""
     if isinstance(result, SparseRows):
         return result.lengths.nbytes + result.indices.nbytes + result.values.nbytes
     return result.nbytes if isinstance(result, np.ndarray) else 0
 
 
 def touch(rows: int, dimension: int) -> float:
-    """Write to as much memory as dense results take, and free it; returns the microseconds per row."""
+    """Write to as much memory as dense results need, and free it; return the microseconds per row."""
     matrix = np.empty((rows, dimension), np.float32)
     started = time.perf_counter()
     matrix[:] = 1
@@ -111,20 +110,20 @@ def touch(rows: int, dimension: int) -> float:
 async def measure(
     competitor: Competitor, target: Target, inputs: int, warm_up: int, limit: float, *, holds_memory: bool = False
 ) -> dict[str, Any]:
-    """Run a competitor once over new inputs, after a warm-up over others.
+    """Run a competitor once on new inputs, after a warm-up on others.
 
     Args:
-        competitor: What is measured.
+        competitor: The competitor.
         target: The server.
-        inputs: How many are embedded while the clock runs.
-        warm_up: How many before that.
-        limit: Seconds that all of it may take.
-        holds_memory: Whether as much memory as the results take is written to beforehand.
+        inputs: Number of inputs to embed while the clock runs.
+        warm_up: Number of inputs to embed before that.
+        limit: Time limit of the whole in seconds.
+        holds_memory: Whether to write to as much memory as the results need beforehand.
 
     Returns:
-        Wall and CPU seconds from the call to the whole result; how late the event loop was meanwhile; the peak of
-        memory up to then, and the one before the first request, with everything imported and the inputs made; the
-        bytes the floor received; the microseconds that the first touch of a row's memory took, if it was.
+        Wall and CPU seconds from the call to the whole result; how late the event loop was meanwhile; the peak memory up
+        to then, and before the first request, with everything imported and the inputs made; the bytes the floor received;
+        the microseconds that first touching a row's memory took, if it was measured.
     """
     first_touch = touch(inputs, target.load.dimension) if holds_memory else None
     passages = texts(inputs + warm_up, target.load.seed)
@@ -158,14 +157,14 @@ async def measure(
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """Return what makes the event loop that a competitor runs on."""
+    """Return the factory of a competitor's event loop."""
     return asyncio.new_event_loop if name == "asyncio" else importlib.import_module(name).new_event_loop
 
 
 def main() -> int:
     """Read the job, measure, print."""
     job = json.loads(sys.argv[1])
-    # Ends this process even if its starter is gone and the loop hangs
+    # Ends this process even if its parent is gone and the loop hangs
     signal.alarm(int(job["limit"]) + 30)
     target = Target(job["url"], Load(**job["load"]), job["concurrency"])
     competitor = COMPETITORS[job["competitor"]]
@@ -179,7 +178,7 @@ def main() -> int:
         print(f"wrong result: {error}", file=sys.stderr)
         return 1
     except TimeoutError:
-        print(f"not done after {job['limit']:.0f} s", file=sys.stderr)
+        print(f"not finished after {job['limit']:.0f} s", file=sys.stderr)
         return 1
     print(json.dumps(figures))
     return 0

@@ -1,4 +1,4 @@
-"""Plots of a run. What is drawn is chosen by plain functions; matplotlib draws it."""
+"""Plots of a run. Pure functions choose what to draw; matplotlib draws it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 OURS = ("EmbedClient", "embed")
-"""How the titles of what is this client's begin."""
+"""Beginnings of the titles of this client's entries."""
 
 
 LOADS = {
@@ -22,7 +22,7 @@ LOADS = {
     "dense-1024-full": "1024 dimensions, numbers in full precision",
     "sparse-half": "sparse vectors",
 }
-"""What is sent in each load, in plain words."""
+"""Each load in plain words."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Bars:
     """A plot of horizontal bars.
 
     Attributes:
-        file: Name of the picture.
-        title: Above it.
-        axis: What the length of a bar means.
-        bars: Title and length of each, with the lowest and the highest of the rounds.
-        floor: What nobody on aiohttp can beat, drawn as a line; `None` for no line.
+        file: Name of the file.
+        title: Title above the plot.
+        axis: Meaning of a bar's length.
+        bars: Title and length of each bar, with the lowest and the highest value of the rounds.
+        floor: Limit of any client on aiohttp, drawn as a line; `None` for no line.
     """
 
     file: str
@@ -53,7 +53,7 @@ _THROUGHPUT = (
 
 
 def plots_of(suites: Mapping[str, Any]) -> list[Bars]:
-    """Return what there is to draw in a run."""
+    """Return the plots for a run."""
     found: list[Bars] = []
     for name, load in (suites.get("throughput") or {"loads": {}})["loads"].items():
         for short, figure, scale, what, better in _THROUGHPUT:
@@ -70,7 +70,7 @@ def plots_of(suites: Mapping[str, Any]) -> list[Bars]:
                 for competitor, entry in competitors.items()
                 if competitor != FLOOR
             )
-            # The floor keeps no results, so its memory is no measure.
+            # The floor keeps no results, so its memory means nothing.
             has_floor = FLOOR in competitors and short != "memory"
             floor = scale * competitors[FLOOR]["median"][figure] if has_floor else None
             file = f"{short}.svg" if name == MAIN_LOAD.name else f"{short}-{name}.svg"
@@ -87,10 +87,10 @@ def plots_of(suites: Mapping[str, Any]) -> list[Bars]:
 
 
 def draw(plots: list[Bars], folder: Path) -> list[Path]:
-    """Draw the plots into a folder; returns the files."""
+    """Draw the plots in a folder; return the files."""
     import matplotlib as mpl  # noqa: PLC0415 - only for plots, and slow to import
 
-    # The same picture for the same figures, to the byte; text stays text.
+    # The same figures give the same file, to the byte; text stays text.
     mpl.rcParams.update({"svg.hashsalt": "benchmarks", "svg.fonttype": "none", "font.size": 10})
     from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
@@ -99,7 +99,7 @@ def draw(plots: list[Bars], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for plot in plots:
-        # As wide as a phone, and white in the dark too.
+        # As wide as a phone, and white in dark mode too.
         figure = Figure(figsize=(4.4, 0.9 + 0.42 * len(plot.bars)), layout="constrained", facecolor="white")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
@@ -115,7 +115,7 @@ def draw(plots: list[Bars], folder: Path) -> list[Path]:
         # Text hides the line of the floor, which would strike it through.
         blank = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
         for place, (title, length, _, high) in enumerate(bars):
-            # Above its bar, for beside it there is no room on a phone.
+            # Above its bar, because on a phone there is no room beside it.
             axes.annotate(title, (0, place + 0.24), xytext=(1, 2.5), textcoords="offset points", fontsize=8, bbox=blank)
             axes.annotate(
                 f"{length:,.0f}" if length >= 100 else f"{length:,.2g}" if length < 1 else f"{length:,.1f}",

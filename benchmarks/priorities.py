@@ -3,9 +3,9 @@
     python -m benchmarks.priorities
     python -m benchmarks.priorities --rounds 10 --json priorities.json
 
-One client with its default settings and no token budget that binds, against a server in a process of its own that takes
-50 ms. Compared runs alternate, so that drift affects both alike. Exit status 1 if a bound does not hold, 2 for misuse.
-`docs/benchmarks.md` says what the figures mean.
+One client with its default settings and no token limit in effect, against a server in its own process that takes 50 ms.
+Compared runs alternate, so that drift affects both alike. The exit status is 1 if a bound does not hold, 2 for misuse.
+`docs/benchmarks.md` explains the figures.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ if TYPE_CHECKING:
 SERVICE_TIME = 0.05
 CROWD = 1000
 BULK = 4 * 8 * 96
-"""Inputs per call of the background work, which calls again and again."""
+"""Inputs per call of the background work, which repeats its calls."""
 
 JOB = 300 * 96
-"""Inputs of each of two jobs."""
+"""Inputs of each of the two jobs."""
 
 SLOWEST_INTERACTIVE = 1.5
-"""p99 beside bulk work, by p99 alone."""
+"""Most p99 beside bulk work, relative to p99 alone."""
 
 FAIR = (0.4, 0.6)
 MOST_REQUESTS = 12
 MOST_DELAY = 1.1
-"""Median of a lone `embed_one`, by that of `embed` of one text."""
+"""Most median latency of a lone `embed_one`, relative to `embed` of one text."""
 
 WARM_UP = 200 * 96
-"""Inputs until all of the client's permits may be in use: few are while it knows of no limit."""
+"""Inputs before all of the client's permits may be in use; it starts with few while it knows no limit."""
 
 
 @contextlib.asynccontextmanager
 async def bulk_work(client: EmbedClient[DenseEmbeddings], passages: Sequence[str]) -> AsyncIterator[None]:
-    """Saturate the client while the block runs."""
+    """Keep the client saturated while the block runs."""
 
     async def work() -> None:
         while True:
@@ -64,7 +64,7 @@ async def bulk_work(client: EmbedClient[DenseEmbeddings], passages: Sequence[str
 
     tasks = [asyncio.create_task(work()) for _ in range(2)]
     try:
-        # Until answers are being decoded.
+        # Wait until answers are being decoded.
         await asyncio.sleep(10 * SERVICE_TIME)
         yield
     finally:
@@ -74,7 +74,7 @@ async def bulk_work(client: EmbedClient[DenseEmbeddings], passages: Sequence[str
 
 
 async def timed(call: Awaitable[Any]) -> float:
-    """Seconds that a call takes."""
+    """Seconds a call takes."""
     started = time.perf_counter()
     await call
     return time.perf_counter() - started
@@ -106,7 +106,7 @@ async def measure_interactive(
 
 
 async def measure_shares(client: EmbedClient[DenseEmbeddings], passages: Sequence[str]) -> dict[str, Any]:
-    """Shares of the inputs embedded while two jobs ran, the second of which began when the first was a tenth done."""
+    """Shares of two jobs in the inputs embedded while both ran; the second began when the first was a tenth done."""
     done = [0, 0]
     at_start: list[int] = []
     at_end: list[int] = []
@@ -133,7 +133,7 @@ async def measure_shares(client: EmbedClient[DenseEmbeddings], passages: Sequenc
 
 
 async def measure_crowd(server: Server, load: Load, passages: Sequence[str]) -> dict[str, Any]:
-    """Requests that a thousand concurrent calls of a new client make, whose limit is unknown."""
+    """Requests made for a thousand concurrent calls of a new client that knows no limit."""
     async with _client(server, load) as client:
         before = server.statistics()["embed_requests"]
         seconds = await timed(asyncio.gather(*(client.embed_one(text, input_type="passage") for text in passages[:CROWD])))
@@ -142,7 +142,7 @@ async def measure_crowd(server: Server, load: Load, passages: Sequence[str]) -> 
 
 
 async def measure_lone(client: EmbedClient[DenseEmbeddings], passages: Sequence[str], calls: int) -> dict[str, Any]:
-    """Median milliseconds of a lone call of `embed_one` and of `embed` of one text, alternately."""
+    """Median milliseconds of a lone `embed_one` and of `embed` of one text, alternately."""
     taken: dict[str, list[float]] = {"embed_one": [], "embed": []}
     for text in passages[:calls]:
         taken["embed_one"].append(1000 * await timed(client.embed_one(text, input_type="passage")))
@@ -170,7 +170,7 @@ async def run(server: Server, load: Load, rounds: int, calls: int) -> dict[str, 
 
 
 def print_report(figures: dict[str, Any]) -> None:
-    """Print the results, a line each."""
+    """Print the results, one per line."""
 
     def line(name: str, text: str) -> None:
         print(f"{'holds' if figures[name]['holds'] else 'FAILS'}  {text}")
@@ -192,14 +192,14 @@ def print_report(figures: dict[str, Any]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read the command line, measure, print."""
+    """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=6, help="times alone and beside bulk work (default 6)")
+    parser.add_argument("--rounds", type=int, default=6, help="rounds alone and beside bulk work (default 6)")
     parser.add_argument("--calls", type=int, default=100, help="calls in each (default 100)")
-    parser.add_argument("--json", metavar="FILE", help="write all figures to a file, too")
+    parser.add_argument("--json", metavar="FILE", help="also write all figures to this file")
     options = parser.parse_args(arguments)
     if options.rounds < 1 or not 1 <= options.calls <= JOB:
-        parser.error(f"--rounds is from 1, --calls from 1 to {JOB:,}")
+        parser.error(f"--rounds must be at least 1, --calls 1 to {JOB:,}")
     if options.json is not None and not Path(options.json).absolute().parent.is_dir():
         parser.error(f"--json: there is no folder for {options.json}")
     load = Load()

@@ -1,12 +1,12 @@
-"""A job that is larger than the quota, in real time: the client beside the official SDK, and that under tenacity.
+"""A job larger than the quota, in real time: the client, the official SDK, and the official SDK under tenacity.
 
     python -m benchmarks.quota
     python -m benchmarks.quota --window 60 --inputs 8000 --json figures.json
     python -m benchmarks.quota --kind sliding --only given,unknown,tenacity
 
-The service is the emulator in a process of its own, a new one for each measurement. With a window shorter than a minute its
-latency is shortened alike, and so are the waits of everybody's retries. Exit status 1 if the client loses an input or
-wastes more requests than it may, 2 for misuse. `docs/benchmarks.md` says what the figures mean.
+The service is the emulator in its own process, a new one for each measurement. If the window is shorter than a minute, the
+latency and everybody's retry delays are shortened in proportion. The exit status is 1 if the client loses an input or has
+more requests rejected than allowed, 2 for misuse. `docs/benchmarks.md` explains the figures.
 """
 
 from __future__ import annotations
@@ -34,30 +34,30 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
 TOKENS = 250_000
-"""Tokens in a window: the documented minute of the smallest plan, `passage` inputs of a dense model."""
+"""Tokens per window: the documented minute of the smallest plan, for `passage` inputs of a dense model."""
 
 INPUT_TOKENS = 95
 CONCURRENCY = 8
 LATENCY = (0.05, 0.25)
-"""Seconds of an answer where the window is a minute."""
+"""Seconds an answer takes if the window is a minute."""
 
 DIMENSION = 384
-"""The smallest that the model has: the cost of making and decoding answers does not matter here."""
+"""The model's smallest: the cost of encoding and decoding answers does not matter here."""
 
 MINUTE = 60.0
 ATTEMPTS = 10
-"""Of a request under tenacity."""
+"""Attempts per request under tenacity."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way of doing the job.
+    """A way of doing the job.
 
     Attributes:
-        title: in the table.
+        title: title in the table.
         text: whether the service's rejections name the limit.
-        is_ours: whether it may lose no input.
-        most_rejected: requests that may be rejected; `None` if no number is promised for a job of a few windows.
+        is_ours: whether it must not lose an input.
+        most_rejected: most requests that may be rejected; `None` if nothing is promised for a job of a few windows.
     """
 
     title: str
@@ -76,19 +76,19 @@ WAYS = {
 
 
 def job_texts(count: int) -> list[str]:
-    """Different texts of `INPUT_TOKENS` tokens each, as the emulator counts."""
+    """Different texts of `INPUT_TOKENS` tokens each, by the emulator's count."""
     corpus = Corpus(INPUT_TOKENS - 1, seed=0).texts
     letters = string.ascii_lowercase
-    # One word of up to six letters is one token.
+    # A word of up to six letters is one token.
     names = ("".join(letters[number // 26**place % 26] for place in range(5)) for number in range(count))
     return [f"{name} {corpus[number % len(corpus)]}" for number, name in enumerate(names)]
 
 
-# What runs in a competitor's process.
+# Runs in a competitor's process.
 
 
 async def run_client(url: str, texts: list[str], window: float, *, is_given: bool) -> int:
-    """Embed with the client; returns how many inputs have a vector."""
+    """Embed with the client; return how many inputs have a vector."""
     from pinecone_embed_async import EmbedClient, Quota, RetryPolicy  # noqa: PLC0415 - not in everybody's process
 
     usual, scale = RetryPolicy(), window / MINUTE
@@ -106,7 +106,7 @@ async def run_client(url: str, texts: list[str], window: float, *, is_given: boo
 
 
 async def run_official(url: str, texts: list[str], window: float, *, under_tenacity: bool) -> int:
-    """Embed with the official SDK; returns how many inputs have a vector."""
+    """Embed with the official SDK; return how many inputs have a vector."""
     import tenacity  # noqa: PLC0415 - not in everybody's process
     from pinecone import ApiError, AsyncPinecone, RetryConfig  # noqa: PLC0415 - not in everybody's process
 
@@ -135,7 +135,7 @@ async def run_official(url: str, texts: list[str], window: float, *, under_tenac
     for outcome in outcomes:
         cause = outcome.last_attempt.exception() if isinstance(outcome, tenacity.RetryError) else outcome
         if isinstance(cause, BaseException) and not (isinstance(cause, ApiError) and cause.status_code == 429):
-            # Not the quota: the comparison would be unfair.
+            # An error other than the quota would make the comparison unfair.
             raise cause
     return sum(outcome for outcome in outcomes if isinstance(outcome, int))
 
@@ -155,14 +155,14 @@ def run_way(name: str, url: str, inputs: int, window: float) -> dict[str, float]
     return {"seconds": time.perf_counter() - started, "embedded": embedded}
 
 
-# What runs in the process that compares them.
+# Runs in the process that compares them.
 
 
 def measure(name: str, inputs: int, window: float, kind: str, limit: float) -> dict[str, Any]:
     """Do the job one way in a new process against a new service, and return the result.
 
     Raises:
-        BenchmarkError: it failed, took too long, or says something else than the service.
+        BenchmarkError: it failed, took too long, or its count differs from the service's.
     """
     scale = window / MINUTE
     quota = {"tokens_per_window": TOKENS, "window": window, "kind": kind, "text": WAYS[name].text}
@@ -171,7 +171,7 @@ def measure(name: str, inputs: int, window: float, kind: str, limit: float) -> d
         figures: dict[str, Any] = json.loads(run_module("quota", arguments, limit=limit, who=name).splitlines()[-1])
         served = service.statistics()
     if figures["embedded"] != served["texts"]:
-        raise BenchmarkError(f"{name}: has {figures['embedded']:,} vectors of {served['texts']:,} inputs that were answered")
+        raise BenchmarkError(f"{name}: has {figures['embedded']:,} vectors, but {served['texts']:,} inputs were answered")
     windows = math.floor(figures["seconds"] / window) + 1
     return {
         **figures,
@@ -184,7 +184,7 @@ def measure(name: str, inputs: int, window: float, kind: str, limit: float) -> d
 
 
 def run(ways: Sequence[str], sizes: Sequence[int], window: float, kind: str) -> list[dict[str, Any]]:
-    """Measure all ways, one after the other, for each number of inputs."""
+    """Measure all ways one after the other, for each number of inputs."""
     rows = []
     for inputs in sizes:
         least = math.ceil(inputs * INPUT_TOKENS / TOKENS)
@@ -196,7 +196,7 @@ def run(ways: Sequence[str], sizes: Sequence[int], window: float, kind: str) -> 
 
 
 def problems(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The violated promises in words."""
+    """The violated promises, in words."""
     found = []
     for row in rows:
         way = WAYS[row["way"]]
@@ -208,7 +208,7 @@ def problems(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
-    """Print the results, one way a line."""
+    """Print the results, one line per way."""
     width = max(len(row["title"]) for row in rows)
     print(
         f"{'':{width}}  {'inputs':>7} {'embedded':>8} {'lost':>6}  {'rejected':>8} {'of':>5}"
@@ -223,13 +223,15 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read the command line, measure, print."""
+    """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--window", type=float, default=6.0, help="seconds of the service's window (default 6)")
-    parser.add_argument("--inputs", default="8000,12000", help="inputs of a job, several with commas (default 8000,12000)")
-    parser.add_argument("--kind", choices=("fixed", "sliding"), default="fixed", help="of window (default fixed)")
+    parser.add_argument(
+        "--inputs", default="8000,12000", help="inputs of each job, separated by commas (default 8000,12000)"
+    )
+    parser.add_argument("--kind", choices=("fixed", "sliding"), default="fixed", help="kind of window (default fixed)")
     parser.add_argument("--only", default=",".join(WAYS), help=f"ways, separated by commas: {', '.join(WAYS)}")
-    parser.add_argument("--json", metavar="FILE", help="write all figures there, too")
+    parser.add_argument("--json", metavar="FILE", help="also write all figures to this file")
     parser.add_argument("--run", choices=tuple(WAYS), help=argparse.SUPPRESS)
     parser.add_argument("--url", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -239,9 +241,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         sizes = [int(size) for size in options.inputs.split(",")]
     except ValueError:
-        parser.error("--inputs: whole numbers, separated by commas")
+        parser.error("--inputs must be whole numbers separated by commas")
     if min(sizes) < 1 or max(sizes) > 1_000_000 or not 1 <= options.window <= MINUTE:
-        parser.error("--inputs are from 1 to 1,000,000, --window is from 1 to 60")
+        parser.error("--inputs must be 1 to 1,000,000, --window 1 to 60")
     if options.json is not None and not Path(options.json).absolute().parent.is_dir():
         parser.error(f"--json: there is no folder for {options.json}")
     if options.run is not None:

@@ -1,11 +1,11 @@
-"""How much of a quota a job uses and how much it wastes, simulated: the real client under a virtual clock.
+"""How much of a quota a job uses and how much it wastes, simulated with the real client under a virtual clock.
 
     python -m benchmarks.quota_simulation
     python -m benchmarks.quota_simulation --seeds 5 --only halved --json figures.json
     python -m benchmarks.quota_simulation --plot docs/images/quota-simulation.svg
     python -m benchmarks.quota_simulation --sweep
 
-Exit status 1 if a bound does not hold for some seed, 2 for misuse. `docs/benchmarks.md` says what the figures mean.
+The exit status is 1 if a bound does not hold for some seed, 2 for misuse. `docs/benchmarks.md` explains the figures.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ SEEDS, SWEEP_SEEDS = 20, 5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read the command line, simulate, print."""
+    """Parse the command line, simulate, print."""
     parser = _parser()
     options = parser.parse_args(arguments)
     seeds = options.seeds if options.seeds is not None else SWEEP_SEEDS if options.sweep else SEEDS
     if seeds < 1 or options.workers < 1:
-        parser.error("--seeds and --workers are whole numbers from 1")
+        parser.error("--seeds and --workers must be at least 1")
     if options.only is not None and (options.sweep or options.plot):
-        parser.error("--only chooses rows of the table, which --sweep and --plot do not print")
+        parser.error("--only selects rows of the table, which --sweep and --plot do not print")
     for file in (options.json, options.plot):
         if file not in {None, "-"} and not Path(file).absolute().parent.is_dir():
             parser.error(f"there is no folder for {file}")
     if options.plot is not None:
         if options.json is not None:
-            parser.error("--plot has no figures for --json")
+            parser.error("--plot cannot be combined with --json")
         return _plot(parser, Path(options.plot))
     cases = [case for case in (*must_hold(), *observed()) if options.only is None or options.only in case.title]
     if not cases:
@@ -67,10 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     modes = parser.add_mutually_exclusive_group()
     modes.add_argument("--sweep", action="store_true", help="compare the limiter's constants with their neighbours")
     modes.add_argument("--plot", metavar="FILE", help="draw the tokens used against the quota over time, as SVG")
-    parser.add_argument("--seeds", type=int, help=f"of each case (default {SEEDS}, with --sweep {SWEEP_SEEDS})")
+    parser.add_argument("--seeds", type=int, help=f"seeds of each case (default {SEEDS}, with --sweep {SWEEP_SEEDS})")
     parser.add_argument("--only", metavar="TEXT", help="only cases with this in their name")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one for each core)")
-    parser.add_argument("--json", metavar="FILE", help="write all figures there; - for standard output")
+    parser.add_argument("--json", metavar="FILE", help="write all figures to this file; - for standard output")
     return parser
 
 
@@ -84,7 +84,7 @@ def _plot(parser: argparse.ArgumentParser, file: Path) -> int:
 
 
 def table(pool: Executor, cases: Sequence[Case], seeds: int, out: TextIO) -> dict[str, Any]:
-    """Simulate every case with every seed, print a line each, and return the report."""
+    """Simulate every case with every seed, print a line for each, and return the report."""
     started = time.perf_counter()
     width = max(len(case.title) for case in cases)
     print(
@@ -129,7 +129,7 @@ def _line(summary: Summary, width: int) -> str:
 
 
 def sweep(pool: Executor, seeds: int, out: TextIO) -> dict[str, Any]:
-    """Simulate the cases without text under every variant, print a line each, and return the report."""
+    """Simulate the cases without text under every variant, print a line for each, and return the report."""
     print(
         f"{'':20}  {'one client: used':>16} {'rejected':>8}  {'sixteen: used':>13} {'rejected':>8} {'fairness':>8}"
         f"  {'halved: used':>12}  {'lost':>4}",

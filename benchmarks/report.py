@@ -1,4 +1,4 @@
-"""The report of a run: its JSON, its tables, and the docs between their markers. No measuring here."""
+"""The report of a run: its JSON, its tables, and the parts of the docs between markers. It measures nothing."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from benchmarks.tables import Table
 
 NOISE = 0.02
-"""Share of stolen time from which a run is called noisy."""
+"""Share of stolen time above which a run counts as noisy."""
 
 BUSY = 0.5
-"""Load average for each core from which a machine is called busy; a run begins with none of its own."""
+"""Load average per core above which a machine counts as busy; the benchmarks have no load of their own at the start."""
 
 TABLES: Mapping[str, Callable[[Mapping[str, Any]], list[Table]]] = {
     "throughput": throughput.tables,
@@ -35,7 +35,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], list[Table]]] = {
 
 
 def tables_of(report: Mapping[str, Any]) -> dict[str, list[Table]]:
-    """Return the tables of a run by suite, the goals first."""
+    """Return a run's tables by suite, the goals first."""
     suites = report["suites"]
     found = {name: tables(suites[name]) for name, tables in TABLES.items() if suites.get(name)}
     held = goals.goals(suites)
@@ -43,7 +43,7 @@ def tables_of(report: Mapping[str, Any]) -> dict[str, list[Table]]:
 
 
 def machine_of(report: Mapping[str, Any]) -> str:
-    """Return where and when a run was, in a sentence or three."""
+    """Return where and when a run took place, in a few sentences."""
     machine, settings = report["machine"], report["settings"]
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items() if version)
     text = (
@@ -61,14 +61,14 @@ def machine_of(report: Mapping[str, Any]) -> str:
 
 
 def stolen_share(report: Mapping[str, Any]) -> float:
-    """Return the highest share of the processor's time that the host took away during a measurement."""
+    """Return the highest share of processor time that the host took away during a measurement."""
     loads = (report["suites"].get("throughput") or {"loads": {}})["loads"].values()
     shares = [one["stolen_share"] for load in loads for entry in load["competitors"].values() for one in entry["rounds"]]
     return max(shares, default=0.0)
 
 
 def plain(report: Mapping[str, Any]) -> str:
-    """Return a run for the terminal."""
+    """Return a run as text for the terminal."""
     parts = [table.plain() for tables in tables_of(report).values() for table in tables]
     left_out = (report["suites"].get("throughput") or {"left_out": {}})["left_out"]
     parts += [f"Left out: {name}, {reason}." for name, reason in left_out.items()]
@@ -76,7 +76,7 @@ def plain(report: Mapping[str, Any]) -> str:
 
 
 def begin(name: str) -> str:
-    """Return the marker before a part of the docs that is written from a run."""
+    """Return the marker before a part of the docs written from a run."""
     return f"<!-- benchmarks: {name} -->"
 
 
@@ -87,7 +87,7 @@ def filled(text: str, report: Mapping[str, Any]) -> str:
     """Return a page of the docs with a run's tables between their markers.
 
     Raises:
-        ValueError: A marker has no end, or the page wants what the run has not measured.
+        ValueError: A marker has no end, or the page needs figures that the run has not measured.
     """
     parts = {"machine": machine_of(report)}
     for name, tables in tables_of(report).items():
@@ -107,7 +107,7 @@ def filled(text: str, report: Mapping[str, Any]) -> str:
         if not closed or place + 1 == len(pieces) or not pieces[place + 1].startswith("end -->"):
             raise ValueError(f"the marker {begin(name)} has no end")
         if name not in parts:
-            raise ValueError(f"the page wants {name}, which the run has not measured")
+            raise ValueError(f"the page needs {name}, which the run has not measured")
         written.append(f"{begin(name)}\n\n{parts[name]}\n\n{END}")
         written.append(pieces[place + 1].removeprefix("end -->"))
         place += 2

@@ -1,6 +1,6 @@
-"""The inputs and their vectors from one seed, which every process of a benchmark can compute.
+"""The inputs and their vectors, which every process of a benchmark computes from one seed.
 
-The server writes these vectors, and each competitor's result is compared with them afterwards.
+The server sends these vectors, and each competitor's result is compared with them.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ MAX_BATCH = 96
 """Inputs per request, the limit of every hosted model. Source: the service's documentation."""
 
 PERIOD = 1009
-"""Input `i` gets vector `i % PERIOD`. Prime, so that a batch put in another's place shows."""
+"""Input `i` gets vector `i % PERIOD`. Prime, so that a batch in the wrong place shows."""
 
 NUMBER_WIDTH = 8
-"""Every input starts with its own number in this many digits, which is how the server knows its vector."""
+"""Every input starts with its own number in this many digits, from which the server knows its vector."""
 
 _SPARSE_TERMS = (16, 97)
 _WORDS = (40, 61)
@@ -37,14 +37,14 @@ _PASSAGES = 4096
 
 @dataclass(frozen=True)
 class Load:
-    """Which vectors the server answers.
+    """The kind of vectors that the server returns.
 
     Attributes:
-        kind: Of vectors.
-        dimension: Numbers per dense vector; of no meaning for sparse ones.
-        precision: `half` writes half-precision numbers in full (about 18 characters), as the service does;
-            `full` writes single-precision ones with the digits of a double (about 20 characters).
-        seed: Of inputs and vectors alike.
+        kind: Type of the vectors.
+        dimension: Dimension of dense vectors; ignored for sparse ones.
+        precision: `half` writes half-precision numbers in full (about 18 characters), as the service does; `full` writes
+            single-precision numbers with the digits of a double (about 20 characters).
+        seed: Seed of both inputs and vectors.
     """
 
     kind: Kind = "dense"
@@ -54,7 +54,7 @@ class Load:
 
     @property
     def name(self) -> str:
-        """On the command line, in the JSON and in tables."""
+        """Name on the command line, in the JSON and in tables."""
         return f"dense-{self.dimension}-{self.precision}" if self.kind == "dense" else f"sparse-{self.precision}"
 
     @property
@@ -84,10 +84,10 @@ def texts(count: int, seed: int) -> list[str]:
 
 
 def dense_vectors(load: Load) -> npt.NDArray[np.float32]:
-    """Return the `(PERIOD, dimension)` dense vectors; their length is about 1.
+    """Return the dense vectors, shape `(PERIOD, dimension)`; their norm is about 1.
 
-    Half-precision and single-precision decimals convert to float32 without rounding, whichever way they are
-    read, so results are compared for equality.
+    Half-precision and single-precision decimals convert to float32 without rounding, however they are parsed, so results are
+    compared for equality.
     """
     generator = np.random.default_rng([load.seed, 2])
     vectors = generator.normal(0.0, load.dimension**-0.5, (PERIOD, load.dimension))
@@ -97,7 +97,7 @@ def dense_vectors(load: Load) -> npt.NDArray[np.float32]:
 
 
 class SparseRows(NamedTuple):
-    """Sparse vectors, row after row.
+    """Sparse vectors, concatenated.
 
     Attributes:
         lengths: int64 (rows,), the number of terms of each row.
@@ -111,7 +111,7 @@ class SparseRows(NamedTuple):
 
     @classmethod
     def of(cls, indices: Sequence[Sequence[int]], values: Sequence[Sequence[float]]) -> SparseRows:
-        """Make flat arrays of the lists of all rows."""
+        """Create flat arrays from the lists of all rows."""
         lengths = np.fromiter(map(len, indices), np.int64, len(indices))
         terms = int(lengths.sum())
         return cls(
@@ -122,7 +122,7 @@ class SparseRows(NamedTuple):
 
 
 def sparse_vectors(load: Load) -> SparseRows:
-    """Return the `PERIOD` sparse vectors; see `dense_vectors` for their numbers."""
+    """Return the `PERIOD` sparse vectors; see `dense_vectors` about their numbers."""
     generator = np.random.default_rng([load.seed, 3])
     lengths = generator.integers(*_SPARSE_TERMS, PERIOD)
     terms = int(lengths.sum())

@@ -1,13 +1,13 @@
-"""The local service that benchmarks run against: `/embed`, `/models`, `/v1/embeddings`, as fast as Python can send.
+"""The local service the benchmarks run against: `/embed`, `/models`, `/v1/embeddings`, as fast as Python can send.
 
-Run as a process of its own. It prints its port on one line once it is ready, listens on 127.0.0.1 only, and
-ends when its standard input closes, so it never outlives its starter.
+It runs in its own process. It prints its port on one line once it is ready, listens on 127.0.0.1 only, and ends when its
+standard input closes, so it never outlives its parent.
 
-Every vector is written as JSON once, before the port is printed, one after another in one buffer. An answer
-to inputs with consecutive numbers is a slice of that buffer, sent uncopied. `GET /statistics` tells
-what was served, so that a competitor is not only believed.
+All vectors are written as JSON into one buffer before the port is printed. The answer to inputs with consecutive numbers is
+a slice of that buffer, sent without copying. `GET /statistics` returns counts of what was served, so that a competitor's
+results can be checked.
 
-`/v1/embeddings` is OpenAI's wire format, which clients of other services speak: the same numbers in the same digits.
+`/v1/embeddings` is OpenAI's wire format, used by clients of other services: the same numbers with the same digits.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ _openai_request_decoder = msgspec.json.Decoder(_OpenAIRequest)
 
 
 class RequestError(Exception):
-    """A request that is answered with an error."""
+    """A request that gets an error as its answer."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -79,14 +79,14 @@ class RequestError(Exception):
 
 
 def decimals(values: npt.NDArray[np.float32]) -> list[str]:
-    """Write every number in full, without an exponent; read as a double, it is the same number."""
+    """Write every number in full, without an exponent, so that parsing it as a double gives the same number."""
     different, where = np.unique(values, return_inverse=True)
     written = [format(Decimal(repr(value)), "f") for value in different.tolist()]
     return [written[index] for index in where.ravel().tolist()]
 
 
 class Rows:
-    """The vectors as JSON, side by side in one buffer, with the first ones repeated so that it can wrap."""
+    """The vectors as JSON in one buffer; the first ones are repeated at the end so that a slice can wrap."""
 
     def __init__(self, rows: Sequence[bytes]) -> None:
         repeated = [*rows, *rows[: MAX_BATCH - 1]]
@@ -109,7 +109,7 @@ class Rows:
 
 
 def dense_rows(load: Load) -> Rows:
-    """Write the dense vectors, each as one item of an answer's `data`."""
+    """Encode the dense vectors, each as an item of an answer's `data`."""
     vectors = dense_vectors(load)
     written = decimals(vectors)
     rows = (",".join(written[start : start + load.dimension]) for start in range(0, vectors.size, load.dimension))
@@ -117,7 +117,7 @@ def dense_rows(load: Load) -> Rows:
 
 
 def sparse_rows(load: Load) -> Rows:
-    """Write the sparse vectors, each as one item of an answer's `data`."""
+    """Encode the sparse vectors, each as an item of an answer's `data`."""
     vectors = sparse_vectors(load)
     written = decimals(vectors.values)
     bounds = pairwise([0, *np.cumsum(vectors.lengths).tolist()])
@@ -128,7 +128,7 @@ def sparse_rows(load: Load) -> Rows:
 
 
 def describe_model(name: str, load: Load) -> dict[str, Any]:
-    """Describe a model the way `GET /models/{name}` does. Every name is known here."""
+    """Describe a model as `GET /models/{name}` does. Every name is known here."""
     parameters: list[dict[str, Any]] = [
         {
             "parameter": "input_type",
@@ -160,16 +160,16 @@ def _is_sparse(model: str) -> bool:
 
 @dataclass
 class Statistics:
-    """What was served so far."""
+    """Counts of what was served so far."""
 
     connections: int = 0
     embed_requests: int = 0
     errors: int = 0
     inputs: int = 0
-    embed_bytes: int = 0  # of bodies, without HTTP's heads
+    embed_bytes: int = 0  # of bodies, without HTTP headers
 
     def snapshot(self) -> dict[str, float]:
-        """Return the counts with the CPU seconds that this process has used."""
+        """Return the counts and the CPU seconds used by this process."""
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return {**vars(self), "cpu_seconds": usage.ru_utime + usage.ru_stime}
 
@@ -178,7 +178,7 @@ _EMBED = frozenset({b"POST /embed", b"POST /v1/embeddings"})
 
 
 class Service:
-    """Answers requests; knows nothing of sockets."""
+    """Answers requests, independently of sockets."""
 
     def __init__(self, load: Load) -> None:
         self.statistics = Statistics()
@@ -186,7 +186,7 @@ class Service:
         self._rows = sparse_rows(load) if load.kind == "sparse" else dense_rows(load)
 
     def answer(self, target: bytes, body: memoryview) -> list[bytes | memoryview]:
-        """Return the answer to one request, head first, in pieces to be sent one after another."""
+        """Return the answer to a request, head first, in pieces to be sent one after another."""
         statistics = self.statistics
         try:
             if target in _EMBED:
@@ -224,7 +224,7 @@ class Service:
             raise RequestError(400, f"The request could not be read: {error}") from error
         self._check(numbers, request.model)
         if self._load.kind == "sparse":
-            raise RequestError(400, "This wire has no sparse vectors")
+            raise RequestError(400, "This wire format has no sparse vectors")
         pieces: list[bytes | memoryview] = [b'{"object":"list","data":[']
         for index, number in enumerate(numbers):
             values = self._rows.one(number)[len(_DENSE_START) : -len(_DENSE_END)]
@@ -266,9 +266,9 @@ def _error(error: RequestError) -> list[bytes | memoryview]:
 
 
 async def _send(connection: socket.socket, pieces: Iterable[bytes | memoryview]) -> None:
-    """Send the pieces, as many in one system call as it takes, and wait where the socket is full.
+    """Send the pieces, as many per system call as possible, and wait while the socket is full.
 
-    Not a transport: `transport.write` would copy what is left of every answer.
+    This is not a transport, because `transport.write` would copy what is left of every answer.
     """
     views = deque(memoryview(piece) for piece in pieces if len(piece))
     while views:
@@ -284,7 +284,7 @@ async def _send(connection: socket.socket, pieces: Iterable[bytes | memoryview])
 
 
 _MOST_PIECES = 1024
-"""Of one system call: `IOV_MAX` on Linux and macOS."""
+"""Most pieces per system call: `IOV_MAX` on Linux and macOS."""
 
 
 async def _writable(connection: socket.socket) -> None:
@@ -304,7 +304,7 @@ async def _writable(connection: socket.socket) -> None:
 
 def _request_length(head: bytes | bytearray) -> int:
     if _TRANSFER_ENCODING.search(head):
-        raise RequestError(411, "This server wants Content-Length")
+        raise RequestError(411, "This server requires Content-Length")
     found = _CONTENT_LENGTH.search(head)
     length = int(found[1]) if found else 0
     if length > MAX_REQUEST:
@@ -313,7 +313,7 @@ def _request_length(head: bytes | bytearray) -> int:
 
 
 async def _serve(connection: socket.socket, service: Service, service_time: float) -> None:
-    """Answer one connection's requests until it closes; embeddings after `service_time` seconds."""
+    """Answer a connection's requests until it closes; embeddings after `service_time` seconds."""
     loop = asyncio.get_running_loop()
     connection.setblocking(False)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -362,10 +362,10 @@ async def serve(load: Load, service_time: float = 0.0) -> None:
     ended = asyncio.Event()
 
     def wait_for_end() -> None:
-        # `os.read`, because a thread that holds a buffered reader's lock disturbs the interpreter's end
+        # `os.read`, because a thread that holds a buffered reader's lock disturbs the interpreter's shutdown
         while os.read(0, 1024):
             pass
-        with contextlib.suppress(RuntimeError):  # the loop has ended for another reason
+        with contextlib.suppress(RuntimeError):  # the loop has already ended
             loop.call_soon_threadsafe(ended.set)
 
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
@@ -380,15 +380,15 @@ async def serve(load: Load, service_time: float = 0.0) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read the command line and serve."""
+    """Parse the command line and serve."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").partition("\n")[0],
         epilog="Prints its port once it is ready; ends when its standard input closes.",
     )
-    parser.add_argument("--kind", choices=KINDS, default="dense", help="of the vectors (default dense)")
-    parser.add_argument("--dimension", type=int, default=1024, help="numbers per dense vector (default 1024)")
-    parser.add_argument("--precision", choices=PRECISIONS, default="half", help="of the numbers (default half)")
-    parser.add_argument("--seed", type=int, default=2, help="of the vectors (default 2)")
+    parser.add_argument("--kind", choices=KINDS, default="dense", help="kind of vectors (default dense)")
+    parser.add_argument("--dimension", type=int, default=1024, help="dimension of dense vectors (default 1024)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="half", help="precision of the numbers (default half)")
+    parser.add_argument("--seed", type=int, default=2, help="seed of the vectors (default 2)")
     parser.add_argument("--service-time", type=float, default=0.0, help="seconds before an answer (default 0)")
     options = parser.parse_args(arguments)
     if not 1 <= options.dimension <= 4096:

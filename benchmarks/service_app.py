@@ -1,4 +1,4 @@
-"""The service that `benchmarks.services` measures: searches, and a bulk job beside them on the same client."""
+"""The service that `benchmarks.services` measures: searches, and a bulk job on the same client."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 TIMEOUT = float(os.environ.get("SEARCH_TIMEOUT", "10"))
 BATCH = 16
-"""Inputs of a request: so few that the emulator, which computes vectors in Python, is not what searches wait for."""
+"""Inputs per request: few, so that searches do not wait for the emulator, which computes vectors in Python."""
 
 BULK = 48 * BATCH
-"""Inputs of each call of the bulk job, which calls again and again."""
+"""Inputs per call of the bulk job, which repeats its calls."""
 
 PLENTY = Quota(10**9, requests_per_second=10**6, requests_per_minute=10**6)
-"""A quota that does not bind."""
+"""A quota that is never reached."""
 
 
 @asynccontextmanager
@@ -54,14 +54,14 @@ async def search(q: str) -> dict[str, int]:
 
 @app.post("/job")
 async def begin() -> dict[str, int]:
-    """Begin the bulk job."""
+    """Start the bulk job."""
     app.state.job = asyncio.create_task(_job(app.state))
     return {"done": app.state.done}
 
 
 @app.delete("/job")
 async def end() -> dict[str, int]:
-    """End the bulk job; returns the inputs that it has embedded so far."""
+    """End the bulk job; return the number of inputs embedded so far."""
     await _stop(app)
     return {"done": app.state.done}
 

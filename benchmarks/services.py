@@ -1,12 +1,12 @@
-"""Searches of a FastAPI service: beside a bulk job of the same client, and during a pause that outlasts their deadline.
+"""Searches of a FastAPI service: beside a bulk job of the same client, and during a pause longer than their deadline.
 
     python -m benchmarks.services
     python -m benchmarks.services --rounds 3 --json services.json
 
-The service (`benchmarks/service_app.py`, served by uvicorn) and the emulator, which answers after 100 ms, are processes of
-their own. Searches come at random moments, at a fixed rate, whether those before them are answered or not. Rounds with and
-without the job alternate, so that drift affects both alike. Exit status 1 if a bound does not hold, 2 for misuse.
-`docs/benchmarks.md` says what the figures mean.
+The service (`benchmarks/service_app.py`, served by uvicorn) and the emulator, which answers after 100 ms, run in their own
+processes. Searches start at random times, at a fixed rate, whether earlier ones are answered or not. Rounds with and without
+the job alternate, so that drift affects both alike. The exit status is 1 if a bound does not hold, 2 for misuse.
+`docs/benchmarks.md` explains the figures.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ if TYPE_CHECKING:
 LATENCY = 0.1
 SEARCHES = 1000
 RATE = 100.0
-"""Searches a second."""
+"""Searches per second."""
 
 SLOWEST = 1.5
-"""p99 beside the job, by p99 alone."""
+"""Most p99 beside the job, relative to p99 alone."""
 
 DEADLINE, PAUSE = 0.2, 30.0
 CROWD = 20
-"""Searches at a time during the pause."""
+"""Concurrent searches during the pause."""
 
 _START_SECONDS = 30.0
 _ADDRESS = re.compile(rb"(http://127\.0\.0\.1:\d+)")
 
 
 async def emulate() -> None:
-    """Run the emulator, and obey the lines that come: `pause` or `count`."""
+    """Run the emulator, and obey the commands on standard input: `pause` or `count`."""
     async with Emulator(latency=LATENCY, record_texts=False) as emulator:
         print(emulator.url, flush=True)
         while line := (await asyncio.to_thread(sys.stdin.readline)).strip():
@@ -62,7 +62,7 @@ async def emulate() -> None:
 
 
 class Process:
-    """A process that prints its address, and may be told things."""
+    """A process that prints its address and takes commands."""
 
     def __init__(self, process: asyncio.subprocess.Process, url: str) -> None:
         self._process = process
@@ -74,7 +74,7 @@ class Process:
         """Run a module while the block runs.
 
         Raises:
-            BenchmarkError: it ended, or does not start in time.
+            BenchmarkError: it ended, or did not start in time.
         """
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", *arguments),
@@ -89,7 +89,7 @@ class Process:
         finally:
             if process.returncode is None:
                 process.terminate()
-            # Reads what it says while it ends, or it might not.
+            # Read its last output, or it might block and not end.
             await process.communicate()
 
     @staticmethod
@@ -105,7 +105,7 @@ class Process:
         raise BenchmarkError(f"a process did not start: {said.decode()}")
 
     async def tell(self, line: str) -> int:
-        """Tell it something; returns the number that it answers."""
+        """Send a command; return the number it answers."""
         to, said = self._process.stdin, self._process.stdout
         if to is None or said is None:
             raise BenchmarkError("a process was started without pipes")
@@ -122,10 +122,10 @@ async def search(session: aiohttp.ClientSession, number: int) -> tuple[float, in
 
 
 async def searches_at_random(session: aiohttp.ClientSession, count: int, draw: random.Random) -> list[float]:
-    """Seconds of so many searches.
+    """Seconds of each of `count` searches.
 
     Raises:
-        BenchmarkError: one failed.
+        BenchmarkError: a search failed.
     """
     tasks, at = [], time.perf_counter()
     async with asyncio.TaskGroup() as group:
@@ -173,7 +173,7 @@ async def measure_beside_job(rounds: int, count: int, *, seed: int = 0) -> dict[
 
 
 async def measure_pause(count: int) -> dict[str, Any]:
-    """Searches with a deadline of 0.2 s during a pause of 30 s: how long they take, and how many requests."""
+    """Searches with a deadline of 0.2 s during a pause of 30 s: how long they take, and how many requests are sent."""
     async with _service(SEARCH_TIMEOUT=str(DEADLINE)) as (emulator, session):
         await asyncio.gather(*(search(session, number) for number in range(CROWD)))
         await emulator.tell("pause")
@@ -214,21 +214,21 @@ async def _service(**environment: str) -> AsyncIterator[tuple[Process, aiohttp.C
 
 
 def problems(beside: dict[str, Any], pause: dict[str, Any]) -> list[str]:
-    """The bounds that do not hold."""
+    """The bounds that do not hold, in words."""
     found = []
     if beside["ratio"] > SLOWEST:
         found.append(f"beside a job, searches take {beside['ratio']:.2f} times as long (p99)")
     if pause["requests"]:
         found.append(f"{pause['requests']} requests were sent in a pause")
     if not pause["searches"] == pause["unavailable"] == pause["with_retry_after"]:
-        found.append(f"of {pause['searches']} searches in a pause {pause['with_retry_after']} were told when to come again")
+        found.append(f"of {pause['searches']} searches in a pause, {pause['with_retry_after']} were told when to retry")
     if pause["p99"] >= DEADLINE:
-        found.append(f"searches in a pause take {pause['p99']:.3f} s, no less than their deadline")
+        found.append(f"searches in a pause take {pause['p99']:.3f} s, not less than their deadline")
     return found
 
 
 def report(beside: dict[str, Any], pause: dict[str, Any]) -> str:
-    """The figures, for people."""
+    """The figures, in words."""
     alone, with_job = statistics.median(beside["alone_p99"]), statistics.median(beside["beside_p99"])
     return (
         f"searches alone: median {1e3 * beside['alone_median']:.0f} ms, p99 {1e3 * alone:.0f} ms; beside a job: median"
@@ -241,10 +241,10 @@ def report(beside: dict[str, Any], pause: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark; returns the exit status."""
+    """Run the benchmark; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--searches", type=int, default=SEARCHES, help="of each half of a round")
+    parser.add_argument("--searches", type=int, default=SEARCHES, help="searches in each half of a round")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--emulate", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

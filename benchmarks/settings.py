@@ -1,4 +1,4 @@
-"""How much is measured."""
+"""How much to measure."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ if TYPE_CHECKING:
     from benchmarks.competitors import Competitor
 
 MAIN_LOAD = Load()
-"""Answers as the service gives them: 96 rows of 1024 half-precision numbers."""
+"""Answers like the service's: 96 rows of 1024 half-precision numbers."""
 
 LOADS = {load.name: load for load in (MAIN_LOAD, Load(dimension=2048), Load(precision="full"), Load(kind="sparse"))}
 
 SLOWEST = 500
-"""Inputs of 1024 dimensions per second below which a competitor is given up."""
+"""Inputs of 1024 dimensions per second below which a competitor is stopped."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is measured.
+    """How much to measure.
 
     Attributes:
         rounds: Measurements of each competitor.
-        scale: The inputs of every measurement are multiplied by this.
-        concurrency: Requests in flight at most.
+        scale: Factor for the inputs of every measurement.
+        concurrency: Most requests in flight.
         loads: Names of the loads of the throughput suite.
-        only: Names of the competitors; all that are installed if empty.
+        only: Names of the competitors; if empty, all that are installed.
     """
 
     rounds: int = 7
@@ -40,11 +40,11 @@ class Settings:
     only: tuple[str, ...] = ()
 
     def scaled(self, inputs: int) -> int:
-        """Return so many inputs, scaled, in full requests; one request at least."""
+        """Return the scaled number of inputs, rounded to full requests; at least one request."""
         return max(1, round(inputs * self.scale / MAX_BATCH)) * MAX_BATCH
 
     def competitors(self, load: Load, names: tuple[str, ...] = ()) -> list[Competitor]:
-        """Return the competitors, of those named or of all, that are wanted, installed and return such vectors."""
+        """Return the wanted competitors, of `names` if given, that are installed and support the load's vectors."""
         wanted = self.only or tuple(COMPETITORS)
         return [
             competitor
@@ -56,7 +56,7 @@ class Settings:
         ]
 
     def left_out(self) -> dict[str, str]:
-        """Return the competitors that cannot take part, and why."""
+        """Return the competitors that are not installed, and why they are left out."""
         wanted = self.only or tuple(COMPETITORS)
         return {
             name: f"{competitor.missing} is not installed"
@@ -66,7 +66,7 @@ class Settings:
 
 
 def job_of(settings: Settings, load: Load, inputs: int) -> Job:
-    """Return a measurement of so many inputs, with a warm-up of twice as many requests as may be in flight."""
+    """Return a measurement of `inputs` inputs, with a warm-up of twice as many requests as may be in flight."""
     return Job(
         inputs=inputs,
         warm_up=2 * settings.concurrency * MAX_BATCH,

@@ -1,10 +1,10 @@
-"""How one client shares a known quota: between queries and bulk work, and between two jobs with requests of different size.
+"""How one client shares a known quota: between queries and bulk work, and between two jobs with requests of different sizes.
 
     python -m benchmarks.sharing
     python -m benchmarks.sharing --seeds 20 --only queries
 
-The real client under the virtual clock of `benchmarks.quota_simulation`. Exit status 1 if a bound does not hold for some
-seed.
+It runs the real client under the virtual clock of `benchmarks.quota_simulation`. The exit status is 1 if a bound does not
+hold for some seed.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 WINDOWS = 5
-"""Windows of queries beside bulk work; the first does not count, for nothing is known of queries in it."""
+"""Windows of queries beside bulk work; the first does not count, since the client knows nothing about queries yet."""
 
 QUERY_TOKENS = 100
 QUERIES_PART = 0.1
-"""Part of the quota that queries need."""
+"""Fraction of the quota that queries need."""
 
 SLOWEST_QUERY, LEAST_USED, MOST_APART = 1.5, 0.95, 0.05
 
 SMALL, LARGE = 200, 740
-"""Tokens of the requests of two jobs."""
+"""Tokens per request of the two jobs."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row to simulate.
+    """A row to simulate.
 
     Attributes:
         name: its name.
         terms: the service's terms.
-        simulate: returns the figures of a seed, in the order of `columns`.
-        columns: their names and bounds; less is better where the bound is negative.
+        simulate: returns a seed's figures, in the order of `columns`.
+        columns: names and bounds of the figures; a negative bound is an upper bound.
     """
 
     name: str
@@ -57,12 +57,12 @@ class Row:
 
 
 def quota_of(terms: Terms) -> Quota:
-    """The quota in the client's form."""
+    """The quota as the client's type."""
     return Quota(terms.tokens, None, None, terms.window)
 
 
 def queries_beside_bulk(terms: Terms, seed: int) -> tuple[float, float]:
-    """Seconds of the slowest query but for one in a hundred, the answer included, and the part of the quota that is used."""
+    """p99 of the queries' seconds, including the answer, and the fraction of the quota used."""
 
     async def go() -> tuple[float, float]:
         service, rng = Service(terms, seed), random.Random(f"queries {seed}")
@@ -90,7 +90,7 @@ def queries_beside_bulk(terms: Terms, seed: int) -> tuple[float, float]:
 
 
 def two_jobs(terms: Terms, seed: int) -> tuple[float]:
-    """How far two jobs with requests of different size are apart after two windows, as a part of their tokens together."""
+    """Difference between two jobs with requests of different sizes after two windows, as a fraction of their tokens."""
 
     async def go() -> tuple[float]:
         service, end = Service(terms, seed), 2 * terms.window
@@ -122,14 +122,14 @@ def rows() -> list[Row]:
 
 
 def simulate(job: tuple[int, int]) -> tuple[float, ...]:
-    """Simulate a row, by its number, with one seed."""
+    """Simulate a row, given by its number, with one seed."""
     number, seed = job
     row = rows()[number]
     return row.simulate(row.terms, seed)
 
 
 def worst(row: Row, figures: Sequence[tuple[float, ...]]) -> list[tuple[str, float, float, bool]]:
-    """Name, worst figure, bound, and whether that holds."""
+    """Name, worst figure, bound, and whether the bound holds, for each column."""
     results = []
     for place, (name, bound) in enumerate(row.columns):
         values = [one[place] for one in figures]
@@ -139,9 +139,9 @@ def worst(row: Row, figures: Sequence[tuple[float, ...]]) -> list[tuple[str, flo
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read the command line, simulate, print."""
+    """Parse the command line, simulate, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seeds", type=int, default=5, help="of each row (default 5)")
+    parser.add_argument("--seeds", type=int, default=5, help="seeds of each row (default 5)")
     parser.add_argument("--only", metavar="TEXT", default="", help="only rows with this in their name")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one for each core)")
     options = parser.parse_args(arguments)

@@ -1,12 +1,12 @@
-"""One quota for several processes of a machine, some of which are killed: how much of it is used, by whom, and how fast.
+"""One quota for several processes on a machine, some of which are killed: how much of it is used, how fairly, and how fast.
 
     python -m benchmarks.sqlite_quota
     python -m benchmarks.sqlite_quota --windows 8 --window 1.5 --kind sliding --json figures.json
 
-The service is simulated in this process: it counts tokens as the emulator does, answers after a while, and writes down what
-arrived when. Eight processes share a `SqliteQuota`, each with more work than it gets, and three of them are killed (SIGKILL)
-at random moments, with requests waiting and in flight. A second part measures acquisitions under a quota that does not bind.
-Exit status 1 if a bound does not hold, 2 for misuse. `docs/benchmarks.md` says what the figures mean.
+The service is simulated in this process: it counts tokens as the emulator does, answers after a delay, and logs what arrived
+when. Eight processes share a `SqliteQuota`, each with more work than it gets permits for, and three of them are killed
+(SIGKILL) at random times, with requests waiting and in flight. A second part measures acquisitions under a quota that is
+never reached. The exit status is 1 if a bound does not hold, 2 for misuse. `docs/benchmarks.md` explains the figures.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 TOKENS = 25_000
-"""Tokens in a window: the documented 250,000 a minute, in six seconds."""
+"""Tokens per window: the documented rate of 250,000 a minute, in six seconds."""
 
 REQUEST_TOKENS = (200, 1200)
 INPUT_TOKENS = 100
-"""A request is cut to whole inputs of so many tokens, as the client does."""
+"""A request is cut to whole inputs of this many tokens, as the client does."""
 
 IN_FLIGHT = 8
-"""Of each process, as the client's default."""
+"""Requests in flight per process, as by default in the client."""
 
 LATENCY = (0.03, 0.09)
-"""Seconds of an answer."""
+"""Seconds an answer takes."""
 
 WORKERS, KILLED = 8, 3
 
 LEAST_USED, MOST_REJECTED, LEAST_FAIR = 0.95, 0.005, 0.9
 LEAST_ACQUISITIONS, MOST_WAIT = 200.0, 0.05
-"""Acquisitions a second of all processes, and the seconds within which 99 in 100 of them have their permit."""
+"""Least acquisitions per second of all processes together, and most seconds for 99% of them to get their permit."""
 
 PLENTY = 2_000_000_000
 _END_SECONDS = 30.0
@@ -59,11 +59,11 @@ _END_SECONDS = 30.0
 
 @dataclass
 class Arrivals:
-    """A service: decides what arrives, and writes it down.
+    """A service that decides about requests and logs them.
 
     Attributes:
         quota: its limits.
-        log: time, process, tokens, and whether it was accepted.
+        log: time, process, tokens, and whether the request was accepted.
     """
 
     quota: ServiceQuota
@@ -71,19 +71,19 @@ class Arrivals:
     log: list[tuple[float, int, int, bool]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Begin with nothing counted."""
+        """Start with nothing counted."""
         self._came = asyncio.Condition()
         self._ledger = QuotaLedger()
         self._random = random.Random(self.seed)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def await_processes(self, count: int) -> None:
-        """Wait until something of so many processes has arrived."""
+        """Wait until requests of `count` processes have arrived."""
         async with self._came:
             await self._came.wait_for(lambda: len({process for _, process, _, _ in self.log}) >= count)
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one process: a request on each line, with its number, and the number and tokens of the request."""
+        """Answer one process: each line is a request, with the process's number and the request's number and tokens."""
         with contextlib.suppress(ConnectionError):
             async for line in reader:
                 task = asyncio.create_task(self._answer(json.loads(line), writer))
@@ -104,15 +104,15 @@ class Arrivals:
             writer.write(json.dumps(answer).encode() + b"\n")
 
 
-# What runs in a process that shares the quota.
+# Runs in a process that shares the quota.
 
 
 class Worker:
-    """One process with more work than it gets permits for.
+    """A process with more work than it gets permits for.
 
     Args:
         process: its number.
-        quota: the shared one.
+        quota: the shared quota.
     """
 
     def __init__(self, process: int, quota: SqliteQuota, writer: asyncio.StreamWriter) -> None:
@@ -124,13 +124,13 @@ class Worker:
         self._in_flight = asyncio.Semaphore(IN_FLIGHT)
 
     async def read(self, reader: asyncio.StreamReader) -> None:
-        """Hand out the answers."""
+        """Deliver the answers to the requests that wait for them."""
         async for line in reader:
             answer = json.loads(line)
             self._answers.pop(answer["number"]).set_result(answer["refusal"])
 
     async def work(self, seconds: float) -> None:
-        """Send one request after the other, several in flight, and wait for a permit before each."""
+        """Send one request after another, several in flight, and wait for a permit before each."""
         until = time.monotonic() + seconds
         async with asyncio.TaskGroup() as group:
             for number in range(sys.maxsize):
@@ -155,7 +155,7 @@ class Worker:
 
 
 async def run_worker(process: int, path: str, window: float, seconds: float, port: int) -> None:
-    """Work for so many seconds."""
+    """Work for a number of seconds."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     async with SqliteQuota(path, Quota(TOKENS, window=window)) as quota:
         worker = Worker(process, quota, writer)
@@ -166,7 +166,7 @@ async def run_worker(process: int, path: str, window: float, seconds: float, por
 
 
 async def run_acquirer(path: str, seconds: float, rate: float) -> dict[str, Any]:
-    """Acquire and settle at a rate, one after the other; returns how long each acquisition took."""
+    """Acquire and settle at a rate, one after the other; return how long each acquisition took."""
     waits = []
     async with SqliteQuota(path, Quota(PLENTY, requests_per_second=None, requests_per_minute=None)) as quota:
         started = time.monotonic()
@@ -178,12 +178,12 @@ async def run_acquirer(path: str, seconds: float, rate: float) -> dict[str, Any]
             waits.append(time.monotonic() - begun)
             await asyncio.sleep(0.02)
             quota.settle(grant, QuotaOutcome("accepted", 1000))
-            # At random, not in step with the others; no slower if one was late.
+            # At random times, out of step with the others; the rate is the same even if one was late.
             due += random.expovariate(rate)
     return {"seconds": time.monotonic() - started, "waits": waits}
 
 
-# What runs in the process that compares them.
+# Runs in the process that compares them.
 
 
 async def started(arguments: Sequence[str]) -> asyncio.subprocess.Process:
@@ -197,10 +197,10 @@ async def started(arguments: Sequence[str]) -> asyncio.subprocess.Process:
 
 
 async def finished(process: asyncio.subprocess.Process, seconds: float) -> str:
-    """What a process printed, once it has ended well.
+    """Return a process's output once it has ended successfully.
 
     Raises:
-        BenchmarkError: it failed, or took too long.
+        BenchmarkError: it failed or took too long.
     """
     try:
         async with asyncio.timeout(seconds):
@@ -209,14 +209,14 @@ async def finished(process: asyncio.subprocess.Process, seconds: float) -> str:
         process.kill()
         raise BenchmarkError("a process did not end") from None
     if process.returncode:
-        raise BenchmarkError(f"a process ended with {process.returncode}; what it said is above")
+        raise BenchmarkError(f"a process ended with {process.returncode}; see its output above")
     return out.decode()
 
 
 async def measure_sharing(
     window: float, windows: int, kind: str, *, workers: int = WORKERS, killed: int = KILLED, seed: int = 0
 ) -> dict[str, Any]:
-    """Let processes share a quota and kill some of them; returns the figures as the service has them."""
+    """Let processes share a quota, and kill some of them; return the figures as the service sees them."""
     draw = random.Random(seed)
     service = Arrivals(ServiceQuota(tokens_per_window=TOKENS, window=window, kind=kind), seed)  # type: ignore[arg-type]
     seconds = window * windows
@@ -224,12 +224,12 @@ async def measure_sharing(
         path = str(Path(folder) / "quota.db")
         async with await asyncio.start_server(service.connected, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
-            # Started a little apart, as processes are, the work begins when all are there.
+            # Processes start at slightly different times; the measurement starts when all are there.
             given = ["--path", path, "--window", str(window), "--seconds", str(seconds), "--port", str(port)]
             processes = [await started(["--work", str(number), *given]) for number in range(workers)]
             await service.await_processes(workers)
             ready = time.monotonic()
-            # In the middle of equal parts of the time, more or less.
+            # Near the middles of equal parts of the time.
             part = (seconds - 2 * window) / (killed + 1)
             deaths = [ready + part * (number + 1 + draw.uniform(-0.2, 0.2)) for number in range(killed)]
             victims = draw.sample(range(workers), killed)
@@ -255,7 +255,7 @@ def figures(
     """The figures of a run."""
     log = service.log
     began = log[0][0]
-    # The service's windows, from its first request on, but for the last, which is not whole.
+    # The service's windows from its first request on, without the last, which is incomplete.
     starts = [began + number * window for number in range(windows - 1)]
     used = [used_between(log, service.quota.kind, window, start, start + window) for start in starts]
     edges = [ready, *sorted(deaths.values()), ready + windows * window]
@@ -278,10 +278,10 @@ def figures(
 
 
 def used_between(log: Sequence[tuple[float, int, int, bool]], kind: str, window: float, start: float, end: float) -> float:
-    """The share of the quota that was used from one time to another, a window or more later, as the service counts it.
+    """The share of the quota used between two times, at least a window apart, as the service counts it.
 
-    Of fixed windows it is what was accepted in them; of a sliding one, how full it was on the average. That was empty at
-    first, so its first window counts from its end.
+    For fixed windows, it is what was accepted in them; for a sliding window, how full it was on average. A sliding window is
+    empty at first, so its figure starts one window later.
     """
     accepted = [(at, tokens) for at, _, tokens, is_accepted in log if is_accepted]
     if kind == "fixed":
@@ -304,7 +304,7 @@ def most_within(log: Sequence[tuple[float, int, int, bool]], window: float) -> i
 
 
 def jain(amounts: Sequence[float]) -> float:
-    """How even amounts are: 1 if they are equal, one by their number if one has all.
+    """How even amounts are: 1 if they are equal, one divided by their number if one has everything.
 
     Source: R. Jain, D. Chiu and W. Hawe, "A quantitative measure of fairness and discrimination", 1984.
     """
@@ -312,7 +312,7 @@ def jain(amounts: Sequence[float]) -> float:
 
 
 async def measure_acquiring(seconds: float, rate: float, workers: int = WORKERS) -> dict[str, Any]:
-    """Let processes acquire at a rate, all together; returns the rate had and the waits."""
+    """Let processes together acquire at a rate; return the achieved rate and the waits."""
     with tempfile.TemporaryDirectory() as folder:
         given = ["--path", str(Path(folder) / "quota.db"), "--seconds", str(seconds), "--acquire", str(rate / workers)]
         processes = [await started(given) for _ in range(workers)]
@@ -328,7 +328,7 @@ async def measure_acquiring(seconds: float, rate: float, workers: int = WORKERS)
 
 
 def problems(sharing: dict[str, Any], acquiring: dict[str, Any] | None) -> list[str]:
-    """The violated bounds in words."""
+    """The violated bounds, in words."""
     found = []
     if sharing["used"] < LEAST_USED:
         found.append(f"{sharing['used']:.1%} of the quota used, of at least {LEAST_USED:.0%}")
@@ -346,14 +346,14 @@ def problems(sharing: dict[str, Any], acquiring: dict[str, Any] | None) -> list[
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read the command line, measure, print."""
+    """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--window", type=float, default=6.0, help="seconds of the service's window (default 6)")
-    parser.add_argument("--windows", type=int, default=20, help="how many of them (default 20)")
-    parser.add_argument("--kind", choices=("fixed", "sliding"), default="fixed", help="of window (default fixed)")
-    parser.add_argument("--rate", type=float, default=240.0, help="acquisitions a second of the second part (default 240)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments of death (default 0)")
-    parser.add_argument("--json", metavar="FILE", help="write all figures there, too")
+    parser.add_argument("--windows", type=int, default=20, help="number of windows (default 20)")
+    parser.add_argument("--kind", choices=("fixed", "sliding"), default="fixed", help="kind of window (default fixed)")
+    parser.add_argument("--rate", type=float, default=240.0, help="acquisitions per second in the second part (default 240)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the times of the kills (default 0)")
+    parser.add_argument("--json", metavar="FILE", help="also write all figures to this file")
     for name, kind in (("--work", int), ("--acquire", float), ("--path", str), ("--seconds", float), ("--port", int)):
         parser.add_argument(name, type=kind, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -364,7 +364,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(asyncio.run(run_acquirer(options.path, options.seconds, options.acquire))))
         return 0
     if options.windows < 4 or not 0.5 <= options.window <= 60:
-        parser.error("--windows are 4 at least, --window is from 0.5 to 60")
+        parser.error("--windows must be at least 4, --window 0.5 to 60")
     machine = describe_machine()
     try:
         sharing = asyncio.run(measure_sharing(options.window, options.windows, options.kind, seed=options.seed))

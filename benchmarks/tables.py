@@ -1,4 +1,4 @@
-"""Tables, in plain text for the terminal and in Markdown for the docs. Plain functions of what they show."""
+"""Tables, as plain text for the terminal and as Markdown for the docs. Pure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells that are written already.
+    """Rows of formatted cells.
 
     Attributes:
-        caption: Above it.
-        header: Of the columns.
-        rows: As many cells each as the header has.
+        caption: Caption above the table.
+        header: Names of the columns.
+        rows: Rows with as many cells as the header.
     """
 
     caption: str
@@ -24,7 +24,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
     def plain(self) -> str:
-        """Return it for a terminal: the first column to the left, the others to the right."""
+        """Format it for a terminal: the first column left-aligned, the others right-aligned."""
         widths = [max(map(len, column)) for column in zip(self.header, *self.rows, strict=True)]
         lines = [self.caption]
         for cells in (self.header, *self.rows):
@@ -36,7 +36,7 @@ class Table:
         return "\n".join(lines)
 
     def markdown(self) -> str:
-        """Return it for the docs."""
+        """Format it for the docs."""
         lines = [f"{self.caption}:", ""]
         for place, cells in enumerate((self.header, *self.rows)):
             lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
@@ -46,10 +46,10 @@ class Table:
 
 
 def number(value: float | None, digits: int) -> str:
-    """Write a number with thousands separated; a dash for none."""
+    """Format a number with thousands separators; `None` as a dash."""
     return "–" if value is None else f"{value:,.{digits}f}"
 
 
 def spread(values: Sequence[float]) -> str:
-    """Write the lowest and the highest of some values."""
+    """Format the lowest and the highest of some values."""
     return f"{min(values):,.0f}–{max(values):,.0f}"

@@ -1,9 +1,9 @@
-"""A client without a known quota under rejections that name none: spurious ones, and those of an evenly refilling bucket.
+"""A client without a known quota under rejections that name no limit: spurious ones, and those of a refilling bucket.
 
     python -m benchmarks.unnamed_limits
     python -m benchmarks.unnamed_limits --seeds 5 --only spurious
 
-The real client under the virtual clock of `benchmarks.quota_simulation`. Exit status 1 if a bound does not hold.
+It runs the real client under the virtual clock of `benchmarks.quota_simulation`. Exit status 1 if a bound does not hold.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REQUEST = 96 * 95
 """Tokens of a full request."""
 
 UNLIMITED = 10**12
-"""Tokens that no client sends in a window."""
+"""More tokens than a client sends in a window."""
 
 SPURIOUS_SECONDS = 120.0
 QUARTER = SPURIOUS_SECONDS / 4
@@ -35,14 +35,14 @@ QUARTER = SPURIOUS_SECONDS / 4
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting to simulate.
+    """A setting to simulate.
 
     Attributes:
         name: its name.
         terms: the service's terms.
-        bounds: bounds of some results of `figures`; upper ones where the name begins with `rejected`, else lower ones.
+        bounds: bounds of some results of `figures`: upper bounds for names that begin with `rejected`, else lower bounds.
         seconds: its length.
-        settled: windows after which the figures of a quota are counted.
+        settled: windows after which a quota's figures are counted.
     """
 
     name: str
@@ -54,18 +54,18 @@ class Setting:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of a setting with one seed: arrival and tokens of accepted requests, and arrival of rejected ones."""
+    """The outcome of a setting with one seed: arrivals and tokens of accepted requests, and arrivals of rejected ones."""
 
     accepted: Sequence[tuple[float, int]]
     rejected: Sequence[float]
     lost: int
 
     def tokens(self, start: float, end: float) -> int:
-        """Tokens accepted in a time."""
+        """Tokens accepted between two times."""
         return sum(tokens for at, tokens in self.accepted if start <= at < end)
 
     def rejections(self, start: float, end: float) -> tuple[int, int]:
-        """Requests in a time that were rejected, and all."""
+        """Requests rejected between two times, and all requests."""
         rejected = sum(start <= at < end for at in self.rejected)
         return rejected, rejected + sum(start <= at < end for at, _ in self.accepted)
 
@@ -85,11 +85,11 @@ def simulate(job: tuple[Setting, int]) -> Outcome:
 
 
 def figures(setting: Setting, outcomes: Sequence[Outcome], undisturbed: Sequence[Outcome]) -> dict[str, float]:
-    """The results of a setting, over all seeds: spurious rejections come at random, and few to a seed.
+    """The results of a setting over all seeds together, since a single seed has few spurious rejections.
 
-    Of spurious rejections `ratio`, the tokens accepted beside those without any, and `last/first`, those of the last 30
-    seconds beside those of the first; of a quota `used`, the part of it that was accepted in the windows after the first,
-    and `rejected`, the part of the requests in these that was not.
+    With spurious rejections, `ratio` is the tokens accepted relative to a run without them, and `last/first` those of the
+    last 30 seconds relative to those of the first. With a quota, `used` is the fraction of it accepted after the first
+    `settled` windows, and `rejected` the fraction of the requests rejected there.
     """
     results = {"lost": float(sum(outcome.lost for outcome in outcomes))}
     end, terms = setting.seconds, setting.terms
@@ -128,7 +128,7 @@ def settings() -> list[Setting]:
 
 
 def failures(setting: Setting, results: Mapping[str, float]) -> list[str]:
-    """The violated bounds in words."""
+    """The violated bounds, in words."""
     found = [f"{results['lost']:.0f} inputs lost"] if results["lost"] else []
     for name, bound in setting.bounds.items():
         if results[name] > bound if name.startswith("rejected") else results[name] < bound:
@@ -137,9 +137,9 @@ def failures(setting: Setting, results: Mapping[str, float]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read the command line, simulate, print."""
+    """Parse the command line, simulate, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seeds", type=int, default=5, help="of each setting (default 5)")
+    parser.add_argument("--seeds", type=int, default=5, help="seeds of each setting (default 5)")
     parser.add_argument("--only", metavar="TEXT", default="", help="only settings with this in their name")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one for each core)")
     options = parser.parse_args(arguments)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.with_package CHECKOUT MODULE ARGUMENT...
 
-Started by `harness.run_module`. Only the package comes from the checkout, and is imported first; the benchmarks stay these.
+Started by `harness.run_module`. Only the package comes from the checkout, and is imported first; the benchmarks are these.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ PACKAGE = "pinecone_embed_async"
 
 
 def is_checkout(folder: Path) -> bool:
-    """Return whether the package is in this folder."""
+    """Return whether a folder has the package."""
     return (folder / PACKAGE / "__init__.py").is_file()
 
 
 def import_package(checkout: str) -> None:
-    """Import the package from a checkout. What else is there, its benchmarks too, cannot be imported.
+    """Import the package from a checkout. Nothing else there can be imported, not even its benchmarks.
 
     Raises:
         ImportError: The package came from elsewhere.

@@ -167,6 +167,11 @@ class OwnLoopThread:
             self._thread = None
         thread.close()
 
+    async def aclose(self) -> None:
+        """Close the client in the running loop, and then as `close` does."""
+        await self._client.aclose()
+        await asyncio.to_thread(self.close)
+
     def _drop(self) -> None:
         thread, self._thread = self._thread, None
         if thread is None or thread.process != os.getpid():

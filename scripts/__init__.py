@@ -1,1 +1,1 @@
-"""What writes parts of the docs, and the smoke test of the wheel; each is a program of its own."""
+"""Programs that write parts of the docs, check the project, and try the wheel."""

@@ -1,4 +1,4 @@
-"""Print docs/command-line-help.md: what `--help` says of every command.
+"""Print docs/command-line-help.md: the `--help` output of every command.
 
 python scripts/command_line_help.py > docs/command-line-help.md
 """
@@ -24,10 +24,10 @@ def main() -> None:
 
 
 def help_of(command: str) -> str:
-    """What a person with a terminal of `WIDTH` columns and no colours is told.
+    """The help shown on a terminal of `WIDTH` columns without colours.
 
     Raises:
-        SystemExit: the command has no help.
+        SystemExit: the command failed.
     """
     for name in ("FORCE_COLOR", "PY_COLORS", "CLICOLOR_FORCE"):
         os.environ.pop(name, None)

@@ -1,4 +1,4 @@
-"""Check a commit's message: a subject of at most 72 characters that says what, then, if there is a body, an empty line.
+"""Check a commit message: a subject of at most 72 characters and, if there is a body, an empty line before it.
 
 python scripts/commit_message.py .git/COMMIT_EDITMSG
 """
@@ -7,26 +7,26 @@ import sys
 from pathlib import Path
 
 LONGEST = 72
-"""Characters; `git log --oneline` and GitHub cut what is longer."""
+"""Characters; `git log --oneline` and GitHub cut longer subjects."""
 NOT_OURS = ("fixup! ", "squash! ", "amend! ", "Merge ", "Revert ")
-"""What git writes itself, with another commit's subject in it."""
+"""Prefixes that git writes itself, followed by another commit's subject."""
 
 
 def faults_of(message: str) -> list[str]:
-    """What is wrong with a message, as git hands it to the hook: comments, and a diff after the scissors, still in it."""
+    """The faults of a message as git passes it to the hook, with comments and a diff after the scissors line."""
     written, _, _ = message.partition("# ------------------------ >8 ------------------------")
     lines = [line.rstrip() for line in written.splitlines() if not line.startswith("#")]
     while lines and not lines[0]:
         del lines[0]
     if not lines:
-        return []  # git itself refuses it
+        return []  # git itself refuses an empty message
     subject, *rest = lines
     if subject.startswith(NOT_OURS):
         return []
     faults = []
     if len(subject) > LONGEST:
         faults.append(
-            f"the subject must have at most {LONGEST} characters, got {len(subject)}; the reasons belong in the body"
+            f"the subject must have at most {LONGEST} characters, got {len(subject)}; give the reasons in the body"
         )
     if subject.endswith("."):
         faults.append("the subject must not end with a full stop")
@@ -36,7 +36,7 @@ def faults_of(message: str) -> list[str]:
 
 
 def main() -> None:
-    """Print what is wrong; the exit status is 1 if anything is."""
+    """Print the faults; the exit status is 1 if there are any."""
     faults = faults_of(Path(sys.argv[1]).read_text(encoding="utf-8"))
     for fault in faults:
         print(f"commit message: {fault}", file=sys.stderr)

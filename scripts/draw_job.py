@@ -1,10 +1,10 @@
-"""Draw docs/job.svg: a job that is stopped and goes on, as a terminal shows it.
+"""Draw docs/job.svg: a job that is stopped and resumed, as a terminal shows it.
 
     python scripts/draw_job.py docs/job.svg
 
-Both runs are real, in a pseudo-terminal, against an emulator that takes a second for an answer and fails three in a
-hundred. The text is the docstrings of Python's standard library. The bar is drawn as it stood when the first run was half
-done and when the second was at nine tenths; the line below it is what stood there at the end.
+Both runs are real, in a pseudo-terminal, against an emulator that takes a second per answer and fails three in a hundred.
+The text is the docstrings of Python's standard library. The bar is drawn as it was when the first run was half done and when
+the second was nine tenths done; the line below it is the last line of the run.
 """
 
 import asyncio
@@ -27,13 +27,13 @@ from pinecone_embed_async.cli._docstrings import read_docstrings
 from pinecone_embed_async.emulator import Emulator
 
 COLUMNS = 64
-"""A picture that wide can be read on a phone."""
+"""A picture this wide can be read on a phone."""
 ARGUMENTS = ("embed", "docs.jsonl", "--text-field", "body", "--id-field", "id", "--out", "vectors")
 
-# What rich writes by default, without the font that it fetches from another host, and with a width at which the text is
-# as large as a page's.
+# rich's default template, without the font that it loads from another host, and with a width at which the text is as large
+# as the page's.
 SVG = """<svg class="rich-terminal" width="640" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg" role="img">
-<title>A job that is stopped with Ctrl-C and goes on</title>
+<title>A job stopped with Ctrl-C and resumed</title>
 <style>
 .{unique_id}-matrix {{ font-family: ui-monospace, Menlo, Consolas, monospace; font-size: {char_height}px;
   line-height: {line_height}px; font-variant-east-asian: full-width; }}
@@ -52,7 +52,7 @@ SVG = """<svg class="rich-terminal" width="640" viewBox="0 0 {width} {height}" x
 
 
 Run = tuple[str, str]
-"""The bar as it stood, and what stood there at the end."""
+"""The bar at a certain point, and the run's last line."""
 
 
 async def run_twice() -> tuple[Run, Run]:
@@ -86,13 +86,13 @@ def write_documents(path: Path) -> int:
 
 
 async def run(folder: str, emulator: Emulator, is_late: Callable[[int], bool], *, stop: bool) -> Run:
-    """Run the job in a pseudo-terminal; give the bar as it stood at a certain point, and what stood there at the end.
+    """Run the job in a pseudo-terminal; return the bar at a certain point, and the last line.
 
     Args:
-        folder: where the documents are.
-        emulator: to embed with.
-        is_late: whether the bar is to be drawn when so many rows are done.
-        stop: whether Ctrl-C is pressed then.
+        folder: the folder with the documents.
+        emulator: the emulator to embed with.
+        is_late: returns whether to take the bar once this many rows are done.
+        stop: whether to press Ctrl-C then.
     """
     ours, theirs = pty.openpty()
     job = await asyncio.create_subprocess_exec(
@@ -117,7 +117,7 @@ async def run(folder: str, emulator: Emulator, is_late: Callable[[int], bool], *
         bars = [part for part in re.split(r"[\r\n]", written) if "inputs/s" in part and "━" in part]
         shown = re.search(r"([\d,]+)/[\d,]+", Text.from_ansi(bars[-2]).plain) if len(bars) > 1 else None
         if not frame and shown is not None and is_late(int(shown[1].replace(",", ""))):
-            # The one before the last is there as a whole.
+            # The last bar may be incomplete; the one before it is whole.
             frame = bars[-2]
             if stop:
                 job.send_signal(signal.SIGINT)
@@ -127,11 +127,11 @@ async def run(folder: str, emulator: Emulator, is_late: Callable[[int], bool], *
 
 
 def read(terminal: int) -> str:
-    """What the job writes next; nothing once it has ended."""
+    """The job's next output; empty once it has ended."""
     try:
         return os.read(terminal, 65536).decode(errors="replace")
     except OSError:
-        # How Linux says that nobody has the other end any more.
+        # On Linux, this means that the other end is closed.
         return ""
 
 

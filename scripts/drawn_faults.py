@@ -1,11 +1,11 @@
-"""Draws small faults in the core by seed, plants one at a time in a copy of the tree, and tells what finds each.
+"""Draws small faults in the core by seed, plants them one at a time in a copy of the tree, and reports what finds each.
 
     python scripts/drawn_faults.py --count 200 --seed 1
     python scripts/drawn_faults.py --count 20 --room _planning
 
-A fault is a comparison, a sign, a constant, a condition or a statement that is changed in one place. It is found by the
-simulation or by the tests of its room. One that is not may change nothing that anybody can see: judge it, and draw another.
-Exit status 1 if one is not found. The checkout is never changed. 200 take about two hours on two idle cores.
+A fault is a comparison, a sign, a constant, a condition or a statement changed in one place. The simulation or the tests of
+its room should find it. A fault that nothing finds may change nothing observable: judge it, and draw another. The exit
+status is 1 if one is not found. The checkout is never changed. 200 faults take about two hours on two idle cores.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SEEDS = 150
-"""Seeds of the simulation for each fault: what they do not find is nearly always left to the tests."""
+"""Seeds of the simulation per fault; what these do not find is nearly always left to the tests."""
 
 PATIENCE_SECONDS = 600.0
 
@@ -83,12 +83,12 @@ class Fault:
     """A change in one place.
 
     Attributes:
-        file: the file, in the package.
-        line: its line.
-        start: where it begins, in bytes.
-        end: where it ends.
-        right: what stands there.
-        wrong: what stands there instead.
+        file: the file, relative to the package.
+        line: the line number.
+        start: position where it begins, in bytes.
+        end: position where it ends, in bytes.
+        right: the present code.
+        wrong: the faulty code.
     """
 
     file: str
@@ -99,16 +99,16 @@ class Fault:
     wrong: str
 
     def __str__(self) -> str:
-        """Where it is, and what it changes."""
+        """The place, and the change."""
         return f"{self.file}:{self.line}: `{' '.join(self.right.split())}` -> `{' '.join(self.wrong.split())}`"
 
 
 def main() -> int:
-    """Draw, plant and tell; return the exit status."""
+    """Draw, plant and report; return the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--count", type=int, default=200, help="faults (default: 200)")
-    parser.add_argument("--seed", type=int, default=1, help="of the draw (default: 1)")
-    parser.add_argument("--room", choices=ROOMS, help="one room only")
+    parser.add_argument("--count", type=int, default=200, help="number of faults (default: 200)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the draw (default: 1)")
+    parser.add_argument("--room", choices=ROOMS, help="draw in this room only")
     options = parser.parse_args()
     faults = [fault for room in ([options.room] if options.room else ROOMS) for fault in faults_of(room)]
     drawn = random.Random(options.seed).sample(faults, min(options.count, len(faults)))
@@ -146,7 +146,7 @@ def _faults_in(file: Path) -> Iterator[Fault]:  # noqa: C901 - one case for each
     def between(left: ast.expr, right: ast.expr, operator: ast.AST) -> Iterator[Fault]:
         start, end = place(left)[1], place(right)[0]
         text = source[start:end].decode()
-        # With a parenthesis or a comment in between, the operator is not alone.
+        # If there is a parenthesis or a comment in between, the text is more than the operator.
         if type(operator) in SWAPS and text == text.strip().join((" ", " ")):
             yield fault(left, start, end, f" {SWAPS[type(operator)]} ")
 
@@ -172,7 +172,7 @@ def _faults_in(file: Path) -> Iterator[Fault]:  # noqa: C901 - one case for each
 
 
 def _code(tree: ast.AST) -> Iterator[ast.AST]:
-    """The nodes that run: without annotations, and without what is for the type checker or only shows something."""
+    """The nodes that run: without annotations, type-checking imports, `__repr__` and logging."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             continue
@@ -194,7 +194,7 @@ def _code(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def _found_by(fault: Fault) -> str | None:
-    """What finds it; `None` if nothing does."""
+    """Return what finds the fault; `None` if nothing does."""
     room = fault.file.split("/", maxsplit=1)[0]
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"

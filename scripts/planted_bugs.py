@@ -1,9 +1,9 @@
-"""Plants bugs, one at a time, in a copy of the tree, and tells what finds each: the simulation, the tests, or nothing.
+"""Plants bugs one at a time in a copy of the tree, and reports what finds each: the simulation, the tests, or nothing.
 
     python scripts/planted_bugs.py
     python scripts/planted_bugs.py --only "wake-up" --seeds 500
 
-Exit status 1 if one is not found. The checkout is never changed. Takes about half an hour.
+The exit status is 1 if one is not found. The checkout is never changed. Takes about half an hour.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "pinecone_embed_async"
 
 PATIENCE_SECONDS = 1800.0
-"""What has not ended by then hangs: the tests take a few minutes, and a seed of the simulation less than another second."""
+"""A run that takes longer hangs: the tests take a few minutes, and each seed of the simulation less than a second more."""
 
 SUITE = [
     "-q",
@@ -43,7 +43,7 @@ class Bug:
 
     Attributes:
         name: what is wrong.
-        changes: file in the package, what stands there, and what stands there instead.
+        changes: for each change, the file relative to the package, the present code, and the faulty code.
     """
 
     name: str
@@ -91,7 +91,7 @@ BUGS = (
         "self._clock.call_at(when + 1.0, self._expire)",
     ),
     _bug(
-        "a window that is counted short",
+        "a window that counts as too short",
         "_rate_limit/window.py",
         "_Entry(now, now + self.length, amount)",
         "_Entry(now, now + 0.95 * self.length, amount)",
@@ -134,7 +134,7 @@ BUGS = (
         "options.cache.of_call(encode_parameters(options.parameters))",
     ),
     _bug(
-        "a deadline that passes during the look-up leaves rows that are called embedded",
+        "a deadline that passes during the look-up leaves rows marked as embedded",
         "_calls/embed.py",
         "        is_missing = np.ones(len(usable), np.bool_)\n",
         "        is_missing = np.zeros(len(usable), np.bool_)\n",
@@ -158,13 +158,13 @@ BUGS = (
         "        self.paused_until = until\n",
     ),
     _bug(
-        "the last acceptance of a quota is never brought up to date",
+        "the time of a quota's last acceptance is never updated",
         "_rate_limit/limiter.py",
         "            self._accepted_at[permit.flow.key] = now\n",
         "            self._accepted_at.setdefault(permit.flow.key, now)\n",
     ),
     _bug(
-        "a request that is cut does not give back the difference",
+        "a request that is cut does not return the difference",
         "_rate_limit/limiter.py",
         "            self.tokens(permit.key).shrink(permit, tokens)\n",
         "            pass\n",
@@ -182,7 +182,7 @@ BUGS = (
         "                pass\n",
     ),
     _bug(
-        "closing does not wake who reads a body",
+        "closing does not wake a reader of a body",
         "_sending/network.py",
         "                        exchange.reschedule(0)\n",
         "                        break\n",
@@ -195,7 +195,7 @@ BUGS = (
         "        return False if self._is_async else self._take(items)\n",
     ),
     _bug(
-        "`max_delay` is begun anew by each item",
+        "each item restarts `max_delay`",
         "_calls/source.py",
         "            if self._timer is None:\n                self._start_timer()\n            if self._was_flushed",
         "            self._cancel_timer()\n            self._start_timer()\n            if self._was_flushed",
@@ -207,7 +207,7 @@ BUGS = (
         "        if self._batches.failed_count < failed:\n",
     ),
     _bug(
-        "who is cancelled at the gate for decodes does not hand it on",
+        "a waiter cancelled at the decode gate does not pass it on",
         "_sending/decode_gate.py",
         "            if future.done() and not future.cancelled():\n                self.leave()\n            raise\n",
         "            raise\n",
@@ -233,43 +233,43 @@ BUGS = (
         "            async with asyncio.TaskGroup() as group:\n",
     ),
     _bug(
-        "a neighbour that swallows its cancellation is waited for without an end",
+        "waiting endlessly for a neighbour that swallows its cancellation",
         "_foreign.py",
         "            while not task.done() and self._clock.time() < end:\n",
         "            while not task.done():\n",
     ),
     _bug(
-        "a neighbour is left behind with the second cancellation of its call",
+        "a second cancellation of its call leaves a neighbour behind",
         "_foreign.py",
         "            while not task.done() and self._clock.time() < end:\n",
         "            if not task.done():\n",
     ),
     _bug(
-        "what a back end grants too late is not given back",
+        "a back end's late grant is not returned",
         "_rate_limit/gate.py",
         "        if _is_grant(grant):\n            self.settle",
         "        if not _is_grant(grant):\n            self.settle",
     ),
     _bug(
-        "what a back end grants is taken as it is",
+        "a back end's grant is used unchecked",
         "_rate_limit/gate.py",
         "request.want = request.least = min(grant.tokens, request.want)",
         "request.want = request.least = grant.tokens",
     ),
     _bug(
-        "what is no grant is taken for one",
+        "an invalid grant is accepted",
         "_rate_limit/gate.py",
         "    return isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 1\n",
         "    return isinstance(grant, QuotaGrant)\n",
     ),
     _bug(
-        "whatever a cache answers is taken for a list of values",
+        "any answer of a cache is accepted as a list of values",
         "_cache/stage.py",
         "            if isinstance(values, Sequence) and not isinstance(values, (str, bytes, bytearray, memoryview)):\n",
         "            if values is not None:\n",
     ),
     _bug(
-        "keeping in a cache that hangs has no end",
+        "storing in a cache that hangs never ends",
         "_cache/stage.py",
         "until=end if until is None else min(until, end))",
         "until=until)",
@@ -296,11 +296,11 @@ BUGS = (
 
 
 def main() -> int:
-    """Read the command line, plant, tell."""
+    """Parse the command line, plant, report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", nargs="+", default=[""], help="only bugs with one of these in their names")
-    parser.add_argument("--seeds", type=int, default=2000, help="of the simulation (default 2000)")
-    parser.add_argument("--simulation-only", action="store_true", help="do not run the tests for what it does not find")
+    parser.add_argument("--seeds", type=int, default=2000, help="seeds of the simulation (default 2000)")
+    parser.add_argument("--simulation-only", action="store_true", help="do not run the tests for bugs that it does not find")
     options = parser.parse_args()
     bugs = [bug for bug in BUGS if any(text in bug.name for text in options.only)]
     missed = 0
@@ -318,7 +318,7 @@ def main() -> int:
 
 
 def copy_tree(tree: Path) -> None:
-    """Copy what git knows of the checkout."""
+    """Copy the files that git tracks."""
     files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout  # noqa: S607
     for name in filter(None, files.split("\0")):
         if (ROOT / name).is_file():
@@ -336,7 +336,7 @@ def _plant(bug: Bug, tree: Path) -> None:
 
 
 def _found_by(tree: Path, seeds: int, *, has_tests: bool) -> str | None:
-    """What finds it; `None` if nothing does."""
+    """Return what finds the bug; `None` if nothing does."""
     told = run_python(
         ["-m", "tests.simulation", "--seeds", str(seeds), "--first", "--brief"], tree, PATIENCE_SECONDS + seeds
     )
@@ -355,9 +355,9 @@ def _found_by(tree: Path, seeds: int, *, has_tests: bool) -> str | None:
 
 
 def run_python(arguments: list[str], tree: Path, patience: float) -> subprocess.CompletedProcess[str] | None:
-    """Run Python to its end; `None` if that does not come."""
+    """Run Python to its end; `None` if it takes too long."""
     command = [sys.executable, *arguments]
-    # In a session of its own, for what hangs may have started others.
+    # In its own session, since a run that hangs may have started other processes.
     with subprocess.Popen(  # noqa: S603 - our own
         command, cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:

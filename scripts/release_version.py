@@ -1,4 +1,4 @@
-"""Check that a tag, `_version.py` and the newest dated section of CHANGELOG.md name one version.
+"""Check that a tag, `_version.py` and the newest dated section of CHANGELOG.md name the same version.
 
 python scripts/release_version.py v0.2.0
 """
@@ -25,11 +25,11 @@ def version_of_the_changelog() -> str:
 
 
 def main() -> None:
-    """End with an error if they differ."""
+    """Exit with an error if the versions differ."""
     tag = sys.argv[1]
     package, changelog = version_of_the_package(), version_of_the_changelog()
     if not tag.removeprefix("v") == package == changelog:
-        raise SystemExit(f"they must name one version: the tag {tag}, _version.py {package}, CHANGELOG.md {changelog}")
+        raise SystemExit(f"the versions must be equal: tag {tag}, _version.py {package}, CHANGELOG.md {changelog}")
     print(package)
 
 

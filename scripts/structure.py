@@ -1,4 +1,4 @@
-"""Prints the figures by which the core is kept simple: how it hangs together, how long it is, and what one text costs.
+"""Prints the figures that keep the core simple: its structure, its length, and the calls made to embed one text.
 
     python scripts/structure.py
 
@@ -64,7 +64,7 @@ def _lines_of(node: ast.FunctionDef | ast.AsyncFunctionDef) -> range:
 
 
 def _callbacks(tree: ast.AST) -> int:
-    """Parameters whose type is a callable, by its own name or by that of an alias."""
+    """Parameters whose type is a callable, by its own name or by an alias."""
     aliases = {
         target.id
         for node in ast.walk(tree)

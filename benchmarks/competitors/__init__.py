@@ -1,8 +1,8 @@
-"""The ways of embedding that are measured side by side.
+"""The ways of embedding that are compared.
 
-One module for each library, so that a competitor's process imports nothing but its own. A module has one
-function, `open_embedder(target, ...)`: an async context manager over a coroutine function that takes the inputs
-and returns what came back.
+One module per library, so that a competitor's process imports nothing else. A module has one function,
+`open_embedder(target, ...)`: an async context manager that yields a coroutine function, which takes the inputs and returns
+the result.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 API_KEY = "benchmark"
 API_VERSION = "2026-07"
 HEADERS = {"Api-Key": API_KEY, "X-Pinecone-Api-Version": API_VERSION, "Content-Type": "application/json"}
-"""Of a request that is made by hand."""
+"""Headers of a hand-written request."""
 
 READ_BUFFER = 2**20
-"""Bytes of aiohttp's buffer that hold half an answer, so that it does not stop thirty times on the way."""
+"""Bytes of aiohttp's read buffer: enough for half an answer, so that reading does not pause thirty times per answer."""
 
 
 @dataclass(frozen=True)
 class Received:
-    """The floor's result: only a count.
+    """The floor's result: a byte count.
 
     Attributes:
-        bytes: Of answers' bodies.
+        bytes: Bytes of the answers' bodies.
     """
 
     bytes: int
@@ -47,11 +47,11 @@ class Received:
 
 @dataclass(frozen=True)
 class Kept:
-    """Results as a library returns them, not made into float32 while the clock runs.
+    """Results as a library returns them, not converted to float32 while the clock runs.
 
     Attributes:
-        objects: Whatever the library returned; it is alive until the memory has been read.
-        matrix: Makes the matrix out of it, for the comparison with the server's vectors.
+        objects: The library's result, kept alive until the memory has been read.
+        matrix: Converts it to a matrix, to compare it with the server's vectors.
     """
 
     objects: Any
@@ -63,12 +63,12 @@ Result = npt.NDArray[np.float32] | SparseRows | Received | Kept
 
 @dataclass(frozen=True)
 class Target:
-    """The target of a competitor.
+    """What a competitor connects to.
 
     Attributes:
-        url: Of the server, with its scheme and port.
-        load: Which vectors it answers.
-        concurrency: Requests in flight at the same time, at most.
+        url: URL of the server, with scheme and port.
+        load: Which vectors it returns.
+        concurrency: Most requests in flight.
     """
 
     url: str
@@ -81,13 +81,13 @@ class Competitor:
     """One way of embedding.
 
     Attributes:
-        name: On the command line and in the JSON.
-        title: In tables and plots.
-        module: Of this package.
-        options: Keyword arguments of its `open_embedder`.
-        needs: Packages that may be missing; the competitor is then left out, and it is said so.
-        kinds: Of vectors that it can give.
-        loop: The event loop that it runs on.
+        name: Name on the command line and in the JSON.
+        title: Title in tables and plots.
+        module: Its module in this package.
+        options: Keyword arguments of the module's `open_embedder`.
+        needs: Optional packages it needs; without them the competitor is left out, and the report says so.
+        kinds: Types of vectors it supports.
+        loop: The event loop it runs on.
     """
 
     name: str
@@ -100,11 +100,11 @@ class Competitor:
 
     @property
     def missing(self) -> str | None:
-        """The first package that it needs and that is not installed; `None` if it can take part."""
+        """The first needed package that is not installed; `None` if it can take part."""
         return next((name for name in self.needs if importlib.util.find_spec(name) is None), None)
 
     def open(self, target: Target) -> AbstractAsyncContextManager[Embed]:
-        """Import the competitor and return its open embedder."""
+        """Import the competitor's module and open its embedder."""
         module = importlib.import_module(f"{__name__}.{self.module}")
         embedder = module.open_embedder(target, **dict(self.options))
         return cast("AbstractAsyncContextManager[Embed]", embedder)

@@ -1,7 +1,7 @@
-"""`baseten-performance-client`: a client in Rust, with threads of its own on every core.
+"""`baseten-performance-client`: a client in Rust, with its own threads on every core.
 
-It is made for other services. `embed` speaks OpenAI's wire format and returns a float32 matrix; `batch_post` posts any
-JSON, so also this service's, and returns Python objects.
+It is made for other services. `embed` speaks OpenAI's wire format and returns a float32 matrix; `batch_post` posts any JSON,
+including this service's, and returns Python objects.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from benchmarks.competitors import Embed, Result, Target
 
 _MOST_CHARACTERS = 2**20
-"""Of one request: the most that the client allows, so that batches are as large as everybody else's."""
+"""Most characters per request that the client allows, so that batches are as large as the others'."""
 
 
 @asynccontextmanager
 async def open_embedder(target: Target, call: Literal["embed", "batch_post"]) -> AsyncIterator[Embed]:
-    """Open the client; batches and concurrency as for everybody, otherwise its defaults."""
+    """Open the client with everybody's batch size and concurrency, otherwise with its defaults."""
     load = target.load
     client = PerformanceClient(base_url=target.url, api_key=API_KEY)
     preference = RequestProcessingPreference(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def open_embedder(target: Target, decoder: Literal["native", "msgspec"]) -> AsyncIterator[Embed]:
-    """Open the client with default settings but for the decoder, which is forced so that it is sure."""
+    """Open the client with default settings, except for a fixed decoder."""
     client: EmbedClient[Any] = EmbedClient(
         target.load.model, api_key=API_KEY, base_url=target.url, max_concurrency=target.concurrency, decoder=decoder
     )

@@ -1,4 +1,4 @@
-"""What no client on aiohttp can beat: the answers are received and thrown away, undecoded."""
+"""The limit of any client on aiohttp: receives the answers and discards them without decoding."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What one writes by hand: aiohttp, a semaphore, a decoder, rows straight into a matrix. No retries, no checks.
+"""A hand-written client: aiohttp, a semaphore, a decoder, rows written straight into a matrix. No retries, no checks.
 
-With `json` it is what one writes first. With msgspec and simdjson it is the best that we know how to write: every
-request is encoded by msgspec, aiohttp's read buffer holds half an answer instead of stopping thirty times on the way, no
-list of floats becomes an array by itself, and each row goes to its place in one assignment.
+With `json` it is the obvious first version. With msgspec and simdjson it is the best we know how to write: msgspec encodes
+the requests, aiohttp's read buffer holds half an answer so that reading does not pause thirty times, no list of floats is
+converted to an array by itself, and each row is copied to its place in one assignment.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     """Decodes a body into the rows of a matrix."""
 
     Terms = tuple[Sequence[int], Sequence[float]]
-    """The indices and the values of one sparse row."""
+    """The indices and values of a sparse row."""
 
 
 class _Dense(msgspec.Struct, gc=False):
@@ -62,7 +62,7 @@ def with_json() -> Write:
 
 
 def with_msgspec(dimension: int) -> Write:
-    """Decode with msgspec; packing a list's doubles is the fastest way from it to an array that we know."""
+    """Decode with msgspec; packing a list's doubles is the fastest way we know from a list to an array."""
     decode, pack = msgspec.json.Decoder(_DenseAnswer).decode, struct.Struct(f"{dimension}d").pack
 
     def write(body: bytes, rows: npt.NDArray[np.float32]) -> None:
@@ -73,7 +73,7 @@ def with_msgspec(dimension: int) -> Write:
 
 
 def with_simdjson() -> Write:
-    """Decode with one simdjson parser, whose memory is reused."""
+    """Decode with one simdjson parser, which reuses its memory."""
     import simdjson  # noqa: PLC0415 - each competitor imports only its own
 
     parse = simdjson.Parser().parse
@@ -104,7 +104,7 @@ def sparse_with_msgspec() -> Callable[[bytes], list[Terms]]:
 
 @asynccontextmanager
 async def open_embedder(target: Target, decoder: Literal["json", "msgspec", "simdjson"]) -> AsyncIterator[Embed]:
-    """Open a session whose answers are decoded by the given decoder."""
+    """Open a session that decodes answers with the given decoder."""
     load = target.load
     write = (
         with_msgspec(load.dimension) if decoder == "msgspec" else with_simdjson() if decoder == "simdjson" else with_json()

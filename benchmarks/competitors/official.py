@@ -1,7 +1,7 @@
-"""The official SDK's async client, with what it leaves to its user done by hand: batches, a bound, a matrix.
+"""The official SDK's async client, with what it leaves to its user: batching, a concurrency limit, and the matrix.
 
-`host` is its own setting for another address of the service. It keeps the scheme it is given, so plain HTTP
-to the local server needs nothing else; nothing of the SDK is replaced.
+`host` is the SDK's own setting for another address of the service. It keeps the given scheme, so plain HTTP to the local
+server needs nothing else; nothing of the SDK is replaced.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from benchmarks.competitors import Embed, Result, Target
 
 _DEFAULT_POOL = 20
-"""Connections of the SDK's pool at least; it keeps half of them alive."""
+"""Least connections of the SDK's pool; it keeps half of them alive."""
 
 
 @asynccontextmanager
 async def open_embedder(target: Target, *, kept: bool) -> AsyncIterator[Embed]:
-    """Open the SDK's async client with default settings; the pool only grows with the concurrency.
+    """Open the SDK's async client with default settings; only the pool grows with the concurrency.
 
     Args:
-        target: What to embed, and where.
-        kept: Whether the results stay as the SDK returns them: lists of Python's floats.
+        target: What to connect to.
+        kept: Whether results stay as the SDK returns them: lists of Python floats.
     """
     pool = 2 * target.concurrency
     load = target.load

@@ -1,4 +1,4 @@
-"""Simulated cases, their bounds and their results."""
+"""The simulated cases, their bounds and their results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WINDOWS = 10
 """Length of a case in windows."""
 
 STARTING = 0.5
-"""Seconds in which several clients begin, one after another at random."""
+"""Seconds within which several clients start, at random times."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Bounds:
     """Bounds for every seed.
 
     Attributes:
-        used: part of the tokens of an all-knowing sender that is accepted, at least.
-        rejected: part of the requests that is rejected, at most; `None` if it does not matter.
-        fairness: Jain's index of the clients' tokens, at least; `None` if there is one client.
+        used: least accepted tokens, as a fraction of what an ideal sender would get accepted.
+        rejected: largest fraction of requests rejected; `None` for no bound.
+        fairness: least Jain's index of the clients' tokens; `None` for one client.
     """
 
     used: float
@@ -40,16 +40,16 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Case:
-    """One case to simulate.
+    """A case to simulate.
 
     Attributes:
         name: its name.
         terms: the service's terms.
         bounds: its bounds; `None` if it is only measured.
-        knows: whether the clients are given the quota (what the service allows before it is halved).
-        inputs: tokens of each input.
+        knows: whether the clients are given the quota (before it is halved, if it is).
+        inputs: tokens per input.
         clients: number of independent clients.
-        concurrency: requests in flight of each at most; `None` for the client's default.
+        concurrency: most requests in flight per client.
         counted_from: windows after which rejections are counted.
     """
 
@@ -64,7 +64,7 @@ class Case:
 
     @property
     def title(self) -> str:
-        """Its name with the kind of windows."""
+        """The name with the kind of windows."""
         return f"{self.name}, {self.terms.kind}"
 
 
@@ -73,13 +73,13 @@ class Result:
     """The result of a case with one seed.
 
     Attributes:
-        used: accepted tokens, by those that an all-knowing sender would get accepted in the same time.
-        rejected: part of the requests that was rejected.
-        lost: inputs that were not embedded in the end.
-        fairness: Jain's index of the clients' tokens, 1 for one client.
+        used: accepted tokens, as a fraction of what an ideal sender would get accepted in the same time.
+        rejected: fraction of the requests rejected.
+        lost: inputs not embedded in the end.
+        fairness: Jain's index of the clients' tokens; 1 for one client.
         requests: requests sent.
-        accepted: arrival and tokens of accepted requests, by client.
-        rejections: arrival of rejected requests, of all clients.
+        accepted: arrivals and tokens of accepted requests, by client.
+        rejections: arrivals of rejected requests of all clients.
     """
 
     used: float
@@ -138,14 +138,14 @@ def jain(shares: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Summary:
-    """A case over several seeds."""
+    """A case with several seeds."""
 
     case: Case
     results: Sequence[Result]
 
     @property
     def failures(self) -> list[str]:
-        """The violated bounds in words; empty if all hold."""
+        """The violated bounds, in words; empty if all hold."""
         bounds = self.case.bounds
         found = []
         if lost := max(result.lost for result in self.results):
@@ -190,7 +190,7 @@ SMALL, LARGE = 250_000, 1_000_000
 _HALVED = (3, 6)
 
 _KNOWING = (("known", True, True), ("unknown", False, True), ("unknown, no text", False, False))
-"""The clients' knowledge of a quota: in words, whether they are given it, and whether a rejection's text names it."""
+"""What the clients know about a quota: in words, whether they are given it, and whether a rejection's text names it."""
 
 
 def _both(**terms: Any) -> tuple[Terms, Terms]:
@@ -237,7 +237,7 @@ def _place(case: Case) -> tuple[bool, bool, int, bool, bool, str]:
 
 
 def observed() -> list[Case]:
-    """Cases that are only measured."""
+    """The cases that are only measured."""
     return [
         *(
             Case("16 clients on 1,000,000, no text, eight in flight each", terms, None, clients=16, counted_from=2)

@@ -1,4 +1,4 @@
-"""The real client in the simulation: its transport leads to the simulated service, its time is the loop's."""
+"""The real client in the simulation: its transport leads to the simulated service, and its clock is the loop's."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 _TEXTS = 256
 _LONG_TEXTS = 64
-"""Different texts; fewer where they are long, which would take a while to make."""
+"""Number of different texts; fewer if they are long, since those take time to generate."""
 
 _TAKEN_AT_ONCE = 8
-"""Inputs between two checks of the time."""
+"""Inputs taken between two checks of the time."""
 
 _LETTERS = "etaoinshrdlucmfw"
 _LONGEST_WORD = 6
-"""Letters of the longest word that is one token."""
+"""Letters of the longest word that counts as one token."""
 
 
 class Corpus:
-    """Texts that all have the same number of tokens, but not of bytes: 4 to 7 for a token, differently from text to text.
+    """Texts with equal numbers of tokens and different numbers of bytes: 4 to 7 per token, varying from text to text.
 
     Args:
-        tokens: of each text, as the service counts.
-        seed: of the texts.
+        tokens: tokens per text, by the service's count.
+        seed: seed of the texts.
     """
 
     def __init__(self, tokens: int, seed: int) -> None:
@@ -48,7 +48,7 @@ class Corpus:
 
     @staticmethod
     def _text(rng: random.Random, words: int) -> str:
-        # Short words, or long ones, so that the bytes of a token differ between texts more than chance would have it.
+        # Each text has mostly short or mostly long words, so that bytes per token vary more than by chance.
         shortest = rng.randint(1, _LONGEST_WORD - 2)
         letters = "".join(rng.choices(_LETTERS, k=64))
         starts = rng.choices(range(len(letters) - _LONGEST_WORD), k=words)
@@ -56,29 +56,29 @@ class Corpus:
         return " ".join(letters[start : start + length] for start, length in zip(starts, lengths, strict=True))
 
     def take(self, other: Corpus) -> None:
-        """Count the texts of another corpus as well."""
+        """Count another corpus's texts as well."""
         self.tokens |= other.tokens
 
     def count(self, texts: Sequence[str]) -> int:
-        """Tokens that the service bills."""
+        """The tokens that the service bills for these texts."""
         tokens = self.tokens
         return sum(tokens[text] for text in texts)
 
 
 class Client:
-    """One client with default settings and a quota of its own, and its jobs.
+    """A client with default settings and its own quota, and its jobs.
 
     Args:
-        service: that it sends to.
-        corpus: of its inputs.
-        quota: that it is given; `None` to learn everything.
-        seed: of the order of its inputs and of its jitter.
-        options: of the client.
+        service: the service it sends to.
+        corpus: the corpus of its inputs.
+        quota: the quota it is given; `None` to learn everything.
+        seed: seed of the order of its inputs and of its jitter.
+        options: options of `EmbedClient`.
 
     Attributes:
-        taken: inputs that its jobs were given.
+        taken: inputs given to its jobs.
         embedded: inputs embedded.
-        way: to the service, which notes what is accepted and rejected.
+        way: its transport to the service, which records accepted and rejected requests.
     """
 
     def __init__(
@@ -103,26 +103,26 @@ class Client:
         )
 
     def __repr__(self) -> str:
-        """Show how far it is."""
+        """Show its progress."""
         return f"<Client {self.embedded} of {self.taken} embedded>"
 
     @property
     def lost(self) -> int:
-        """Inputs that it took and that are not embedded."""
+        """Inputs taken and not embedded."""
         return self.taken - self.embedded
 
     async def work(self, start: float, end: float, corpus: Corpus | None = None) -> None:
-        """Run a job that takes inputs from one time until another, perhaps of a corpus of its own, to its end."""
+        """Run a job that takes inputs from `start` to `end`, of another corpus if given, and wait for its end."""
         await self._clock.sleep(start)
         source = self._inputs(end, corpus or self._corpus)
-        # A job that gives up has lost what is not embedded by then.
+        # Inputs that a job has not embedded when it gives up count as lost.
         with contextlib.suppress(RateLimitError):
             async with self._client.stream(source, input_type=INPUT_TYPE, on_error="return") as batches:
                 async for batch in batches:
                     self.embedded += int(batch.embeddings.embedded.sum())
 
     async def ask(self, text: str) -> float:
-        """Embed a single text; returns the seconds that it took."""
+        """Embed a single text; return the seconds it took."""
         asked = self._clock.time()
         self.taken += 1
         await self._client.embed_one(text, input_type=INPUT_TYPE)
@@ -130,7 +130,7 @@ class Client:
         return self._clock.time() - asked
 
     async def aclose(self) -> None:
-        """Close it."""
+        """Close the client."""
         await self._client.aclose()
 
     def _inputs(self, end: float, corpus: Corpus) -> Iterator[str]:

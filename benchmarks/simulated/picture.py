@@ -1,4 +1,4 @@
-"""A plot of tokens used against the quota over time."""
+"""Plots tokens used against the quota over time."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ USED, QUOTA, REJECTED = "#2a6f97", "#444444", "#c1121f"
 
 
 def draw(file: Path) -> None:
-    """Draw the main cases: tokens accepted in the last window at each moment, beside the quota."""
-    # The same picture for the same figures, to the byte; text stays text.
+    """Draw the main cases: at each time, the tokens accepted in the last window beside the quota."""
+    # The same figures give the same file, to the byte; text stays text.
     with mpl.rc_context({"svg.hashsalt": "quota", "svg.fonttype": "none", "font.size": 8}):
         cases = {case.title: case for case in must_hold()}
         # As wide as a phone, and white in the dark too.

@@ -1,4 +1,4 @@
-"""A service with a quota, the way to it, and the other tenants of its project."""
+"""A simulated service with a quota, the transport to it, and the other tenants of its project."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from pinecone_embed_async import TransportRequest
 
 MODEL, INPUT_TYPE = "simulated", "passage"
-"""An unknown model: 96 inputs a request, of 2,048 tokens each. Its vectors do not matter, and have one number."""
+"""An unknown model with 96 inputs per request and 2,048 tokens per input. Its vectors do not matter and have one number."""
 
 TENANTS_REQUEST = 96 * 95
-"""Tokens of a request of the other tenants."""
+"""Tokens per request of the other tenants."""
 
 LONGEST_TAIL = 10.0
-"""Seconds of the slowest answer with long-tailed latency."""
+"""Most seconds of an answer with long-tailed latency."""
 
 Latency = Literal["even", "long-tailed", "short"]
 
 
 def draw_latency(kind: Latency, rng: random.Random) -> float:
-    """Seconds from the sending of a request to its answer.
+    """Seconds from sending a request to its answer.
 
-    `even`: evenly between 0.05 and 0.25. `long-tailed`: log-normal with a median of 0.12 and sigma 0.9, at most
-    `LONGEST_TAIL`: one in a hundred takes a second or longer. `short`: always 0.02.
+    `even`: uniform between 0.05 and 0.25. `long-tailed`: log-normal with a median of 0.12 and sigma 0.9, at most
+    `LONGEST_TAIL`; one in a hundred takes a second or longer. `short`: always 0.02.
     """
     if kind == "short":
         return 0.02
@@ -49,18 +49,18 @@ class Terms:
     """The terms of a service.
 
     Attributes:
-        tokens: in a window.
-        kind: of windows: fixed ones follow each other, a sliding one ends now; or a bucket that refills evenly.
-        burst: tokens that a bucket holds at most; those of a window if it is `None`.
+        tokens: tokens per window.
+        kind: `fixed` windows follow one another; a `sliding` window ends now; a `bucket` refills evenly.
+        burst: most tokens a bucket holds; `None` for those of a window.
         text: whether a rejection's text names the limit, as documented.
-        window: seconds.
-        phase: part of the first fixed window that had passed when the clients began; `None` for one drawn by the seed.
-        halved: the windows, counted from 0, with which half the tokens begin and with which all are there again.
-        tenants: part of the tokens that others ask for, in requests that come at random.
-        latency: of answers.
-        spurious: part of the requests that are rejected without a cause, never two in a row; with a `Retry-After` of one
-            second if `spurious_asks`.
-        spurious_asks: see there.
+        window: length of a window in seconds.
+        phase: fraction of the first fixed window that has passed when the clients start; `None` to draw it by the seed.
+        halved: the window, counted from 0, from which half the tokens are allowed, and the one from which all are again.
+        tenants: fraction of the tokens that others request, in requests at random times.
+        latency: kind of latency of the answers.
+        spurious: fraction of the requests rejected without a cause, never two in a row; with a `Retry-After` of one second
+            if `spurious_asks`.
+        spurious_asks: see `spurious`.
     """
 
     tokens: int
@@ -76,23 +76,23 @@ class Terms:
     spurious_asks: bool = False
 
     def limit_at(self, now: float) -> int:
-        """Tokens in a window at a time."""
+        """The tokens per window at a time."""
         if self.halved is not None and self.halved[0] * self.window <= now < self.halved[1] * self.window:
             return self.tokens // 2
         return self.tokens
 
 
 class Service:
-    """Counts each request when it arrives, and refuses it whole if it is over the limit; the counting is the emulator's.
+    """Counts each request when it arrives, with the emulator's ledger, and refuses a request that exceeds the limit.
 
-    A request arrives some time between its sending and its answer.
+    A request arrives at a random time between its sending and its answer.
 
     Args:
-        terms: what it allows.
-        seed: of latencies, the phase, spurious rejections and the other tenants.
+        terms: its terms.
+        seed: seed of latencies, the phase, spurious rejections and the other tenants.
 
     Attributes:
-        tenants: arrival and tokens of the requests of others that were accepted.
+        tenants: arrivals and tokens of the other tenants' accepted requests.
     """
 
     def __init__(self, terms: Terms, seed: int) -> None:
@@ -106,7 +106,7 @@ class Service:
         self._draws = random.Random(f"strays {seed}")
         self._was_spurious = False
         self.tenants: list[tuple[float, int]] = []
-        # Charges nothing, but starts the first window.
+        # A charge of 0 starts the first window.
         self._decide(-self.phase * terms.window, 0)
 
     def __repr__(self) -> str:
@@ -114,14 +114,14 @@ class Service:
         return f"<Service {self.terms}>"
 
     def way(self, corpus: Corpus) -> Way:
-        """The transport of one client, whose texts are of a corpus."""
+        """The transport of a client whose texts come from a corpus."""
         return Way(self, corpus)
 
     async def embed(self, tokens: int) -> tuple[float, MockResponse | None]:
-        """Carry a request there and its answer back.
+        """Carry a request to the service and its answer back.
 
         Returns:
-            When it arrived, and its rejection; `None` if it was accepted.
+            When the request arrived, and its rejection; `None` if it was accepted.
         """
         latency = draw_latency(self.terms.latency, self._rng)
         there = latency * self._rng.random()
@@ -143,14 +143,14 @@ class Service:
             await asyncio.sleep(self._rng.expovariate(1 / every))
 
     def best(self, windows: int, *, since: int = 0) -> int:
-        """Tokens that an all-knowing sender gets accepted in so many windows, beside the other tenants.
+        """Tokens that an ideal sender gets accepted in this many windows, beside the other tenants.
 
-        In windows that slide it is one window's worth at the start and one at the end of each window. A job's time meets one
-        fixed window more than it has windows in it, unless it begins with one. A bucket has a burst beside, at the start.
+        A sliding window gives one window's worth at the start and one at the end of each window. A job touches one fixed
+        window more than its length in windows, unless it starts with a window. A bucket adds a burst at the start.
 
         Args:
-            windows: until the end of which it sends.
-            since: the first of them that counts.
+            windows: number of windows to send for.
+            since: the first window that counts.
         """
         length = self.terms.window
         starts = [number * length for number in range(since, windows)]
@@ -187,11 +187,11 @@ class Way:
     """The transport of one client.
 
     Attributes:
-        service: that it leads to.
-        corpus: that the client's texts are of.
-        accepted: arrival and tokens of each request that was accepted.
-        sizes: tokens of the first input of each of these.
-        rejected: arrival of each that was rejected.
+        service: the service it leads to.
+        corpus: the corpus of the client's texts.
+        accepted: arrival and tokens of each accepted request.
+        sizes: tokens of the first input of each accepted request.
+        rejected: arrival of each rejected request.
     """
 
     service: Service

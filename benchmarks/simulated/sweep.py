@@ -1,4 +1,4 @@
-"""The effect of other constants of the limiter: each a step smaller and a step larger, the others unchanged."""
+"""The effect of other values of the limiter's constants: each one step smaller and one step larger, the others unchanged."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ NEIGHBOURS: Mapping[str, tuple[float, float]] = {
     "FADING": (0.94, 1.0),
     "SMOOTHING": (2, 8),
 }
-"""Constants of the limiter, and their neighbours."""
+"""Constants of the limiter and their neighbouring values."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One constant with another value; an empty name for all as they are."""
+    """One constant with another value; an empty name for the chosen constants."""
 
     name: str = ""
     value: float = 0.0
 
     @property
     def title(self) -> str:
-        """Its title."""
+        """Its title in the table."""
         return f"{self.name} {self.value:g}" if self.name else "as chosen"
 
 
@@ -72,7 +72,7 @@ def chosen_value(name: str) -> float:
 
 
 def sweep_cases() -> list[Case]:
-    """The cases that these constants are for: a limit that no text names."""
+    """The cases these constants are for: a limit that no rejection names."""
     return [case for case in must_hold() if not case.knows and not case.terms.text]
 
 
@@ -84,7 +84,7 @@ def simulate_variant(job: tuple[Variant, Case, int]) -> Result:
 
 
 def figures(results: Sequence[tuple[Case, Result]]) -> dict[str, Any]:
-    """The worst of a variant's results, over seeds and cases: of single clients, of the crowd, and of a halved quota."""
+    """A variant's worst results over seeds and cases: for single clients, for the crowd, and for a halved quota."""
     single = [result for case, result in results if case.clients == 1 and case.terms.halved is None]
     crowd = [result for case, result in results if case.clients > 1]
     halved = [result for case, result in results if case.terms.halved is not None]

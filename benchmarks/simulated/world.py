@@ -16,15 +16,15 @@ ResultT = TypeVar("ResultT")
 
 
 class NothingHappensError(RuntimeError):
-    """Everything waits, and nothing will ever end the waiting: a wake-up was lost."""
+    """Everything is waiting and nothing can end the wait: a wake-up was lost."""
 
 
 class NeverEndsError(RuntimeError):
-    """Too many iterations of the loop: something repeats without end."""
+    """The loop iterated too often: something repeats endlessly."""
 
 
 class _Selector(selectors.SelectSelector):
-    """Waits by putting the clock forward."""
+    """Waits by advancing the clock."""
 
     def __init__(self, most_waits: int) -> None:
         super().__init__()
@@ -34,10 +34,10 @@ class _Selector(selectors.SelectSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
-            raise NothingHappensError("nobody is left to wake those who wait")
+            raise NothingHappensError("everything is waiting, and nothing can end the wait")
         self._left -= 1
         if self._left < 0:
-            raise NeverEndsError("the loop has gone round too often")
+            raise NeverEndsError("the loop has iterated too often")
         if timeout > 0:
             if self.before_waiting is not None:
                 self.before_waiting()
@@ -46,10 +46,10 @@ class _Selector(selectors.SelectSelector):
 
 
 class _Task(asyncio.Task["Any"]):
-    """A task with its number in the loop for its hash, so that sets of tasks have the same order in every run."""
+    """A task that hashes to its number in the loop, so that sets of tasks have the same order in every run."""
 
     def __init__(self, *arguments: Any, number: int, **options: Any) -> None:
-        # Before the task starts, for asyncio keeps it in a set.
+        # Before the task starts, since asyncio keeps it in a set.
         self._number = number
         super().__init__(*arguments, **options)
 
@@ -60,7 +60,7 @@ class _Task(asyncio.Task["Any"]):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop that does no I/O and whose time, from 0, passes only while everything waits.
+    """An event loop without I/O whose time starts at 0 and passes only while everything waits.
 
     Args:
         most_iterations: iterations of the loop after which it raises.
@@ -77,11 +77,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.set_task_factory(make_task)
 
     def time(self) -> float:
-        """Virtual seconds since the loop was made."""
+        """Virtual seconds since the loop was created."""
         return self._hands.now
 
     def before_waiting(self, callback: Callable[[], None]) -> None:
-        """Set a callback for whenever everything waits and the time is about to advance."""
+        """Set a callback to call whenever everything waits and the time is about to advance."""
         self._hands.before_waiting = callback
 
     def timers(self) -> list[asyncio.TimerHandle]:
@@ -90,14 +90,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return [handle for handle in handles if not handle.cancelled()]
 
     def _write_to_self(self) -> None:
-        """Do nothing: this loop never sleeps."""
+        """Do nothing, since this loop never sleeps."""
 
 
 class LoopClock:
-    """The running loop's time, as a clock of the package."""
+    """The running loop's time, as a clock for the package."""
 
     def time(self) -> float:
-        """Seconds of the running loop."""
+        """The running loop's time in seconds."""
         return asyncio.get_running_loop().time()
 
     def wall_time(self) -> float:
@@ -109,32 +109,32 @@ class LoopClock:
         await asyncio.sleep(delay)
 
     def call_at(self, when: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
-        """Call `callback` once the running loop's time has reached `when`."""
+        """Call `callback` when the running loop's time reaches `when`."""
         return asyncio.get_running_loop().call_at(when, callback)
 
     def timeout_at(self, when: float | None) -> asyncio.Timeout:
-        """A scope that ends with a `TimeoutError` once the running loop's time has reached `when`."""
+        """A scope that ends with a `TimeoutError` when the running loop's time reaches `when`."""
         return asyncio.timeout_at(when)
 
 
 class InlineExecutor(Executor):
-    """Runs submitted work at once, in the submitting thread."""
+    """Runs submitted work immediately, in the submitting thread."""
 
     def submit(self, work: Callable[..., ResultT], /, *arguments: Any, **options: Any) -> Future[ResultT]:
         """See `Executor.submit`."""
         future: Future[ResultT] = Future()
         try:
             future.set_result(work(*arguments, **options))
-        except Exception as error:  # noqa: BLE001 - it is the work's, and goes to the waiting caller
+        except Exception as error:  # noqa: BLE001 - it is the work's error, and goes to the waiting caller
             future.set_exception(error)
         return future
 
 
 def run_virtually(main: Coroutine[Any, Any, ResultT]) -> ResultT:
-    """Run a coroutine in a virtual loop, to its end.
+    """Run a coroutine to its end in a virtual loop.
 
     Raises:
-        NothingHappensError: it will never end.
+        NothingHappensError: it would never end.
     """
     with asyncio.Runner(debug=False, loop_factory=VirtualLoop) as runner:
         return runner.run(main)

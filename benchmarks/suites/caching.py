@@ -1,8 +1,8 @@
-"""How much faster is a second run over the same texts, with a cache? It makes no request.
+"""How much faster is a second run over the same texts with a cache? It makes no requests.
 
-Both runs are in one process, against one server that takes a tenth of a second for each request, which is less than a
-service on the other side of a network does. The result of the first run is dropped before the second: on a virtual
-machine, memory that was never touched costs more than all the rest of it.
+Both runs are in one process, against one server that takes a tenth of a second per request, less than a service across a
+network. The result of the first run is dropped before the second, because on a virtual machine the first use of memory costs
+more than everything else in the second run.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ GOAL = 20.0
 
 
 def measure(settings: Settings) -> dict[str, Any] | None:
-    """Measure several pairs of runs, each in a process and with a file of its own."""
+    """Measure several pairs of runs, each pair in its own process and with its own file."""
     inputs = settings.scaled(INPUTS)
     with running_server(MAIN_LOAD, service_time=SERVICE_SECONDS) as server:
         pairs = [
@@ -75,7 +75,7 @@ async def run_twice(url: str, inputs: int) -> dict[str, float]:
                 attempts.add(client.statistics().attempts)
                 del result
             if len(digests) != 1 or len(attempts) != 1 or client.statistics().cache_hits != inputs:
-                raise BenchmarkError("the second run made requests or gave other rows")
+                raise BenchmarkError("the second run made requests or returned other rows")
     return {"first": taken[0], "second": taken[1]}
 
 

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 REPEATS = 40
 SIMDJSON = "simdjson, whole, to float32"
 BODIES = 8
-"""Bodies that each of two threads decodes at a time: enough for their start not to count."""
+"""Number of bodies that each thread decodes per measurement: enough to make the start of the threads negligible."""
 PIECE = 128 * 1024
-"""Bytes in which aiohttp hands over a body, at most."""
+"""Largest pieces in which aiohttp delivers a body, in bytes."""
 
 
 def full_body() -> bytes:
@@ -50,7 +50,7 @@ def full_body() -> bytes:
 
 
 class _Matrix:
-    """Has the matrix that rows are written to."""
+    """Holds the matrix that rows are written to."""
 
     def __init__(self, matrix: npt.NDArray[np.float32]) -> None:
         self._matrix = matrix
@@ -77,7 +77,7 @@ def as_it_arrives(decoder: Decoder, body: bytes, rows: npt.NDArray[np.float32]) 
 
 
 def ways() -> dict[str, Callable[[bytes, npt.NDArray[np.float32]], None]]:
-    """Return what is measured, by title."""
+    """Return the ways of decoding, by title."""
     found: dict[str, Any] = {}
     for name in installed_decoders():
         decoder = choose_decoder(name)
@@ -97,7 +97,7 @@ def ways() -> dict[str, Callable[[bytes, npt.NDArray[np.float32]], None]]:
 
 
 def speed_ups(body: bytes, repeats: int) -> dict[str, float]:
-    """How many times as many bodies a second two threads decode as one, with each of the client's decoders; medians."""
+    """Bodies per second with two threads, as a multiple of one thread, for each of the client's decoders; medians."""
     found: dict[str, list[float]] = {}
     matrices = [np.zeros((MAX_BATCH, MAIN_LOAD.dimension), np.float32) for _ in range(2)]
     with ThreadPoolExecutor(2) as executor:
@@ -118,7 +118,7 @@ def speed_ups(body: bytes, repeats: int) -> dict[str, float]:
 
 
 def measure_here(repeats: int) -> dict[str, Any]:
-    """Measure everything in turn in this process; medians, in milliseconds and as ratios."""
+    """Measure all ways in turn in this process; return medians, in milliseconds and as ratios."""
     body = full_body()
     expected = dense_vectors(MAIN_LOAD)[:MAX_BATCH]
     measured = ways()
@@ -131,13 +131,13 @@ def measure_here(repeats: int) -> dict[str, Any]:
             taken[title].append(1000 * (time.perf_counter() - started))
             if not repeat and "lists" not in title and not np.array_equal(rows, expected):
                 raise ValueError(f"{title} must return the server's rows, got others")
-    # The first is a warm-up.
+    # The first repeat is a warm-up.
     taken_once = {title: statistics.median(islice(times, 1, None)) for title, times in taken.items()}
     return {"ms_per_body": taken_once, "two_threads": speed_ups(body, max(1, repeats // 4))}
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """Measure in a process of its own."""
+    """Measure in a separate process."""
     repeats = max(3, round(REPEATS * min(1.0, settings.scale)))
     said = run_module("suites.decoding", [str(repeats)], limit=300, who="decoding")
     return {"repeats": repeats, **json.loads(said.splitlines()[-1])}

@@ -1,7 +1,7 @@
-"""What does a cache that is being filled cost? CPU of the process for each input, beside the same job without a cache.
+"""How much does filling a cache cost? CPU time of the process per input, beside the same job without a cache.
 
-Each measurement is in a process and with a file of its own, the two of a round in turn, against one server that answers at
-once. The time includes that of the cache's threads, and of closing it.
+Each measurement has its own process and file; the two of a round take turns, against one server that answers at once. The
+CPU time includes that of the cache's threads and of closing the cache.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from benchmarks.settings import Settings
 
 INPUTS = {MAX_BATCH: 20_000, 1: 2_000}
-"""Inputs of a run by the size of its requests: a request of one text has a commit of its own, if none waits beside it."""
+"""Inputs of a run, by the size of its requests. A request of one text has its own commit if no other waits with it."""
 
 WARM_UP = 2 * MAX_BATCH
 GOAL = 2.0
-"""Times the CPU without a cache."""
+"""Most CPU time, relative to a run without a cache."""
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """Measure rounds of two runs, with a cache and without."""
+    """Measure rounds of two runs, with and without a cache."""
     sizes: dict[str, Any] = {}
     with running_server(MAIN_LOAD) as server:
         for size, count in INPUTS.items():
@@ -57,7 +57,7 @@ def measure(settings: Settings) -> dict[str, Any]:
 
 
 def tables(part: Mapping[str, Any]) -> list[Table]:
-    """Return the table of all sizes of requests."""
+    """Return the table for all request sizes."""
     rows = []
     for size, figures in part["sizes"].items():
         kinds = (statistics.median(pair[kind] for pair in figures["us_per_input"]) for kind in ("without", "with"))
@@ -67,7 +67,7 @@ def tables(part: Mapping[str, Any]) -> list[Table]:
 
 
 async def run_once(url: str, inputs: int, size: int, *, is_cached: bool) -> float:
-    """Embed texts, with a cache or without; returns seconds of CPU."""
+    """Embed texts with or without a cache; return the CPU seconds."""
     given = texts(inputs, MAIN_LOAD.seed)
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
@@ -84,7 +84,7 @@ async def run_once(url: str, inputs: int, size: int, *, is_cached: bool) -> floa
             known = client.statistics().cache_hits
             await client.embed(given, input_type="passage")
             if client.statistics().cache_hits - known != inputs:
-                raise BenchmarkError("the cache has not kept everything")
+                raise BenchmarkError("the cache did not keep every vector")
             await cache.aclose()
     return taken
 

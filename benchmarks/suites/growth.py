@@ -1,4 +1,4 @@
-"""Does the cost grow linearly? Time per input at 10,000 and at 1,000,000 inputs, results kept; and memory at 100,000."""
+"""Does the cost grow linearly? Time per input at 10,000 and 1,000,000 inputs, results kept; and memory at 100,000 inputs."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 FEW, MANY = 10_000, 1_000_000
 FEW_REPEATS = 3
-"""Before the large count, and as many after it."""
+"""Repeats before the large count, and again after it."""
 KEPT = 100_000
 MEASURED = (MSGSPEC, NATIVE)
 COMPARED = (MSGSPEC, NATIVE, HAND_MSGSPEC, HAND_SIMDJSON, OFFICIAL)
 
 
 def measure_growth(settings: Settings) -> dict[str, Any] | None:
-    """Measure few inputs before and after many, so that a machine that changes shows.
+    """Measure the small count before and after the large one, so that a change of the machine shows.
 
-    Each count is measured in processes that hold the memory for the results before the clock runs, and in processes that
-    get it while it runs. A virtual machine's host hands out memory when it is first written to, and takes it back a moment
-    after it was freed. That took up to 9 µs a row of 1024 numbers on the machine of docs/benchmarks.md, and nothing of it is
-    the client's doing; the small count fits into memory that the host has not taken back.
+    Each count is measured both in processes that hold the results' memory before the clock runs, and in processes that get
+    it while it runs. A virtual machine's host provides memory when it is first written to, and takes it back shortly after
+    it is freed. On the machine of docs/benchmarks.md that took up to 9 µs per row of 1024 numbers. This is not the client's
+    doing, and it affects the small count less, which fits into memory that the host has not taken back.
     """
     competitors = settings.competitors(MAIN_LOAD, MEASURED)
     counts = {"few": settings.scaled(FEW), "many": settings.scaled(MANY)}
@@ -62,7 +62,7 @@ def _grown(few: Sequence[float], many: Sequence[float]) -> dict[str, Any]:
 
 
 def growth_tables(part: Mapping[str, Any]) -> list[Table]:
-    """Return the table of what an input costs."""
+    """Return the table of time per input."""
     rows = tuple(
         (
             f"{entry['title']}, {memory}",
@@ -85,7 +85,7 @@ def growth_tables(part: Mapping[str, Any]) -> list[Table]:
 
 
 def measure_memory(settings: Settings) -> dict[str, Any] | None:
-    """Measure the peak of memory beside the results."""
+    """Measure the peak memory beyond the results."""
     competitors = settings.competitors(MAIN_LOAD, COMPARED)
     if not competitors:
         return None
@@ -106,7 +106,7 @@ def measure_memory(settings: Settings) -> dict[str, Any] | None:
 
 
 def memory_tables(part: Mapping[str, Any]) -> list[Table]:
-    """Return the table of what is needed beside the results."""
+    """Return the table of memory beyond the results."""
     rows = tuple(
         (entry["title"], number(entry["result_bytes"] / 1e6, 0), number(entry["over_result_bytes"] / 1e6, 1))
         for entry in part["competitors"].values()

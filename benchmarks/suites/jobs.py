@@ -1,9 +1,9 @@
 """Does writing keep up? Inputs per second of a job, from a file to Parquet parts, beside those of `client.stream` alone.
 
-Each measurement is in a process of its own, stream and job in turn, against one server. The stream takes its texts from a
-list and drops the vectors. The job reads a `.jsonl` file, keeps a column, journals, syncs and writes parts; its clock runs
-from the first row that is read for embedding to the end of the last part. What comes before, the fingerprint and the check
-of the input, is told apart.
+Each measurement has its own process; stream and job take turns, against one server. The stream takes its texts from a list
+and drops the vectors. The job reads a `.jsonl` file, keeps a column, journals, syncs and writes parts; its clock runs from
+the first row read for embedding to the end of the last part. The time before that, for the fingerprint and the check of the
+input, is reported separately.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 INPUTS, ROUNDS = 100_000, 5
 GOAL = 0.85
-"""Of the stream's inputs per second."""
+"""Least rate, relative to the stream's."""
 
 
 def _client(url: str, decoder: DecoderName) -> EmbedClient[Any]:
@@ -52,7 +52,7 @@ def _client(url: str, decoder: DecoderName) -> EmbedClient[Any]:
 
 
 async def measure_stream(url: str, decoder: DecoderName, inputs: Sequence[str]) -> float:
-    """Return the seconds that a stream alone takes."""
+    """Return the seconds a stream alone takes."""
     async with _client(url, decoder) as client:
         await client.embed(inputs[: 4 * MAX_BATCH])
         started = time.perf_counter()
@@ -62,12 +62,12 @@ async def measure_stream(url: str, decoder: DecoderName, inputs: Sequence[str]) 
                 count += len(batch.items)
         seconds = time.perf_counter() - started
     if count != len(inputs):
-        raise BenchmarkError(f"the stream gave {count:,} of {len(inputs):,} inputs")
+        raise BenchmarkError(f"the stream returned {count:,} of {len(inputs):,} inputs")
     return seconds
 
 
 async def measure_job(url: str, decoder: DecoderName, job: Job) -> float:
-    """Return the seconds that a job takes from the first row that it reads on."""
+    """Return the seconds a job takes from the first row it reads."""
     started = 0.0
 
     def clocked(rows: Iterable[Row]) -> Iterator[Row]:
@@ -114,7 +114,7 @@ def _measured(kind: str, decoder: str, url: str, source: Path) -> dict[str, floa
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """Measure both alternately, with each decoder that is installed, and sum up."""
+    """Measure both alternately with each installed decoder, and summarize."""
     inputs = settings.scaled(INPUTS)
     decoders = installed_decoders()
     figures: dict[str, dict[str, list[dict[str, float]]]] = {name: {"stream": [], "job": []} for name in decoders}
@@ -144,7 +144,7 @@ def _summed_up(inputs: int, stream: Sequence[Mapping[str, float]], job: Sequence
 
 
 def tables(part: Mapping[str, Any]) -> list[Table]:
-    """Return the table of both."""
+    """Return the table of stream and job."""
     rows: list[tuple[str, ...]] = []
     for decoder, figures in part["decoders"].items():
         rates, ratios = figures["inputs_per_second"], figures["ratios"]

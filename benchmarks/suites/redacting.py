@@ -1,7 +1,7 @@
-"""The cost of searching an error for inputs: milliseconds of CPU, beside decoding one answer, and with longer texts.
+"""The cost of searching an error for inputs: CPU milliseconds, relative to decoding one answer, and with longer texts.
 
-The errors are as large as may be looked at, and each is hard in a way of its own. The work is counted in the tests; this is
-its time.
+The errors have the largest size that is searched, and each is difficult in a different way. The tests count the work; this
+measures its time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 REPEATS = 20
 LENGTH = 2_000
-"""Characters of a text, of which a request carries 96; and then twice as many."""
+"""Characters per text; a request has 96 texts. Measured again with twice as many."""
 
 LOOKED_AT = 64 * 1024
 """Bytes of an error that are searched."""
@@ -38,7 +38,7 @@ DECODE = "decode"
 
 
 def errors(length: int) -> dict[str, tuple[list[str], Any]]:
-    """Return the texts of a request and the details of an error by title."""
+    """Return a request's texts and an error's details, by title."""
     worded = [f"{place} {'a word of a text ' * length}"[:length] for place in range(MAX_BATCH)]
     alike = ["a" * (length - 3) + f"{place:03}" for place in range(MAX_BATCH)]
     return {
@@ -50,7 +50,7 @@ def errors(length: int) -> dict[str, tuple[list[str], Any]]:
 
 
 def measure_here(repeats: int) -> dict[str, list[float]]:
-    """Measure everything in turn in this process; medians in milliseconds of CPU, at each length, or of one decode."""
+    """Measure everything in turn in this process; return median CPU milliseconds, at each length, and of one decode."""
     body, decoder = full_body(), choose_decoder("msgspec")
     rows = np.zeros((MAX_BATCH, MAIN_LOAD.dimension), np.float32)
     measured: dict[tuple[str, int], Callable[[], object]] = {(DECODE, 0): lambda: as_it_arrives(decoder, body, rows)}
@@ -59,7 +59,7 @@ def measure_here(repeats: int) -> dict[str, list[float]]:
             envelope = {"code": "INVALID_ARGUMENT", "message": texts[1], "details": details}
             error = json.dumps({"status": 400, "error": envelope}).encode()
             if len(error) > LOOKED_AT:
-                raise ValueError(f"the error with {title} is not looked at: it has {len(error)} bytes")
+                raise ValueError(f"the error with {title} would not be searched: it has {len(error)} bytes")
             measured[title, place] = lambda texts=texts, error=error: error_from_response(  # type: ignore[misc]
                 400, {}, error, redactor=Redactor("pcsk_key", texts), now=0.0
             )
@@ -71,13 +71,13 @@ def measure_here(repeats: int) -> dict[str, list[float]]:
             taken[what].append(1000 * (time.process_time() - started))
     found: dict[str, list[float]] = {}
     for (title, _), times in taken.items():
-        # The first is a warm-up.
+        # The first repeat is a warm-up.
         found.setdefault(title, []).append(statistics.median(islice(times, 1, None)))
     return found
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """Measure in a process of its own."""
+    """Measure in a separate process."""
     repeats = max(3, round(REPEATS * min(1.0, settings.scale)))
     said = run_module("suites.redacting", [str(repeats)], limit=300, who="redacting")
     found = json.loads(said.splitlines()[-1])

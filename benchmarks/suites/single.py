@@ -1,4 +1,4 @@
-"""How long a single text takes, alone and among a thousand at once, beside what people write by hand.
+"""How long a single text takes, alone and among a thousand at once, beside hand-written code.
 
 All ways run in one process and alternate, so that drift affects all alike.
 """
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 
 CALLS, CROWDS, CROWD = 1000, 5, 1000
 DECODERS: tuple[Literal["msgspec", "native"], ...] = ("msgspec", "native")
-"""By public names alone, for the package may be an older one."""
+"""Only public names are used, since the package may be an older one."""
 BARE = {"msgspec": "msgspec", "native": "simdjson", "simdjson": "simdjson"}
-"""The fastest that a way by hand may decode with instead."""
+"""The fastest decoder for hand-written code, by the client's decoder."""
 LIMIT = 600.0
-"""Seconds for all of it."""
+"""Time limit of the whole in seconds."""
 
 
 def _client_ways(client: EmbedClient[Any], decoder: str) -> dict[str, Single]:
@@ -74,12 +74,12 @@ def _by_hand(session: aiohttp.ClientSession, write: Write, encode: Callable[[Any
 
 
 def bare_name(decoder: str) -> str:
-    """Return the name of the bare post with this decoder."""
+    """Return the name of the bare post with a decoder."""
     return f"bare aiohttp + {decoder}"
 
 
 async def open_ways(stack: AsyncExitStack, url: str, concurrency: int) -> dict[str, Single]:
-    """Open what is measured, by name."""
+    """Open the ways to measure, by name."""
     ways: dict[str, Single] = {}
     session = await stack.enter_async_context(
         aiohttp.ClientSession(
@@ -106,7 +106,7 @@ async def open_ways(stack: AsyncExitStack, url: str, concurrency: int) -> dict[s
 async def measure_alone(
     ways: Mapping[str, Single], passages: Sequence[str], expected: npt.NDArray[np.float32]
 ) -> dict[str, Any]:
-    """Milliseconds of one call after the other, alternating between the ways; wall time, and this process's CPU time."""
+    """Milliseconds of sequential calls, alternating between the ways: wall time, and this process's CPU time."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
     used: dict[str, list[float]] = {name: [] for name in ways}
     names = list(ways)
@@ -127,7 +127,7 @@ async def measure_alone(
 async def measure_crowd(
     ways: Mapping[str, Single], server: Server, passages: Sequence[str], expected: npt.NDArray[np.float32], rounds: int
 ) -> dict[str, Any]:
-    """Milliseconds until the last of many concurrent calls is answered, and the requests that they made."""
+    """Milliseconds until the last of many concurrent calls is answered, and the requests they made."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
     requests: dict[str, float] = {}
     for _ in range(rounds):
@@ -146,14 +146,14 @@ def check(name: str, vector: npt.NDArray[np.float32], expected: npt.NDArray[np.f
     """Compare a vector with the server's.
 
     Raises:
-        BenchmarkError: It is another one.
+        BenchmarkError: They differ.
     """
     if vector.dtype != np.float32 or not np.array_equal(vector, expected):
-        raise BenchmarkError(f"{name}: returned something else than the vector of its input")
+        raise BenchmarkError(f"{name}: did not return the vector of its input")
 
 
 async def measure_here(url: str, calls: int, crowds: int, crowd: int, concurrency: int) -> dict[str, Any]:
-    """Warm everything up, and measure, in this process."""
+    """Warm everything up and measure, in this process."""
     passages, expected = texts(max(calls, crowd), MAIN_LOAD.seed), dense_vectors(MAIN_LOAD)
     server = Server(url)
     async with AsyncExitStack() as stack:
@@ -169,7 +169,7 @@ async def measure_here(url: str, calls: int, crowds: int, crowd: int, concurrenc
 def run(
     server: Server, calls: int, *, crowds: int, crowd: int, concurrency: int, checkout: str | None = None
 ) -> dict[str, Any]:
-    """Measure in a process of its own; without `crowds`, single calls alone."""
+    """Measure in a separate process; with `crowds=0`, only sequential calls."""
     arguments = [server.url, *map(str, (calls, crowds, crowd, concurrency))]
     said = run_module("suites.single", arguments, limit=LIMIT, who="single", checkout=checkout)
     figures: dict[str, Any] = json.loads(said)
@@ -177,7 +177,7 @@ def run(
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """Measure, for the tables and plots."""
+    """Measure for the tables and plots."""
     calls, crowd = max(10, round(CALLS * settings.scale)), max(10, round(CROWD * settings.scale))
     crowds = min(CROWDS, settings.rounds)
     with running_server(MAIN_LOAD) as server:

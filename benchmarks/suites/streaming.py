@@ -1,7 +1,7 @@
 """Peak memory of a stream: a million inputs must not need more than ten thousand do.
 
-Each length is streamed in a process of its own, against one server. Every row is compared with the server's vector and
-thrown away.
+Each length is streamed in its own process, against one server. Every row is compared with the server's vector and then
+discarded.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LENGTHS = (10_000, 1_000_000)
 
 
 def measure(settings: Settings) -> dict[str, Any] | None:
-    """Stream each length in a process of its own."""
+    """Stream each length in its own process."""
     runs = []
     with running_server(MAIN_LOAD) as server:
         for competitor in settings.competitors(MAIN_LOAD, (MSGSPEC, NATIVE)):

@@ -1,4 +1,4 @@
-"""Inputs per second, CPU, event-loop lag and memory of the competitors, alternating, for each kind of answer."""
+"""Inputs per second, CPU time, event-loop lag and memory of the competitors, alternating, for each kind of answer."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 INPUTS = 19_200
 BASES = (OFFICIAL, HAND_MSGSPEC, HAND_SIMDJSON, BASETEN, FLOOR)
-"""Those to whom the others are compared."""
+"""Competitors that the others are compared with."""
 
 
 def run_rounds(
     competitors: Sequence[Competitor], server: Server, load: Load, job: Job, rounds: int
 ) -> dict[str, list[dict[str, Any]]]:
-    """Measure each competitor once a round, and start each round with the next one, so that drift affects all alike."""
+    """Measure each competitor once per round; each round starts with the next one, so that drift affects all alike."""
     results: dict[str, list[dict[str, Any]]] = {competitor.name: [] for competitor in competitors}
     for number_ in range(rounds):
         turn = number_ % len(competitors)
@@ -41,7 +41,7 @@ def run_rounds(
 
 
 def summarise(competitors: Sequence[Competitor], rounds: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Return each competitor's rounds, their medians, and how these compare, round by round, with the bases."""
+    """Return each competitor's rounds, their medians, and their comparison with the bases, round by round."""
     summary: dict[str, Any] = {}
     for competitor in competitors:
         own = rounds[competitor.name]
@@ -66,12 +66,12 @@ def summarise(competitors: Sequence[Competitor], rounds: Mapping[str, list[dict[
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """Measure each load against a server of its own."""
+    """Measure each load against its own server."""
     loads: dict[str, Any] = {}
     for name in settings.loads:
         load = LOADS[name]
         competitors = settings.competitors(load)
-        # The loads beside the main one are there for comparison: fewer rounds do.
+        # The other loads are for comparison, so fewer rounds are enough.
         rounds = settings.rounds if load == MAIN_LOAD else max(1, settings.rounds // 2)
         job = job_of(settings, load, settings.scaled(INPUTS))
         if competitors:
@@ -87,7 +87,7 @@ def measure(settings: Settings) -> dict[str, Any]:
 
 
 SHORT = {OFFICIAL: "the official SDK", BASETEN: "`baseten-performance-client`"}
-"""Whom the sentence in README compares with."""
+"""Competitors in the README's sentence."""
 
 
 def tables(part: Mapping[str, Any]) -> list[Table]:
@@ -130,7 +130,7 @@ def tables(part: Mapping[str, Any]) -> list[Table]:
 
 
 def short_line(load: Mapping[str, Any]) -> str:
-    """Return the client's speed and CPU beside those of others, in one sentence; of others that were measured."""
+    """Return one sentence with the client's speed and CPU time relative to the other competitors that were measured."""
     competitors = load["competitors"]
     own = competitors.get(NATIVE) or competitors[MSGSPEC]
     speed, cpu = own["median"]["inputs_per_second"], own["median"]["cpu_us_per_input"]

@@ -1,4 +1,4 @@
-"""Embedding jobs: rows of text in from files; embeddings out to one file, or to a folder of a job that can be resumed.
+"""Embedding jobs: they read rows of text from files and write embeddings to one file or to a job's folder.
 
-Nothing is imported here, so that a command imports only the modules that it needs.
+Nothing is imported here, so that a command imports only the modules it needs.
 """

@@ -1,16 +1,16 @@
-"""How many tokens a run may cost: which rows it still begins. Plain decisions, no files."""
+"""The token budget of a run, which decides how many more rows it starts. Pure: no files."""
 
 from pinecone_embed_async._planning import estimate_tokens, utf8_length
 
 
 class TokenBudget:
-    """A run's tokens: billed, and estimated for the rows under way.
+    """Tokens of a run: those billed, and estimates for the rows in flight.
 
-    One thread asks, another settles; what is settled late only ends the run earlier.
+    One thread asks and another settles; a late settlement can only end the run earlier.
 
     Args:
-        most: The most that the run may cost, as far as estimates tell.
-        sequence_length: The most tokens of one row.
+        most: The most tokens the run may cost, by estimate.
+        sequence_length: The most tokens one row can have.
     """
 
     def __init__(self, most: int, sequence_length: int) -> None:
@@ -20,7 +20,7 @@ class TokenBudget:
         self.is_spent = False
 
     def begins(self, text: str) -> bool:
-        """Whether a row may be begun; once one may not, none is."""
+        """Whether the run may start this row; after the first refusal it starts no more."""
         tokens = self._estimate(text)
         self.is_spent = self.is_spent or self._billed + self._begun - self._ended + tokens > self._most
         if not self.is_spent:
@@ -28,7 +28,7 @@ class TokenBudget:
         return not self.is_spent
 
     def settle(self, texts: list[str], billed: int) -> None:
-        """Note the bill for rows that were begun."""
+        """Record the billed tokens of rows that were started."""
         self._billed += billed
         self._ended += sum(map(self._estimate, texts))
 

@@ -1,4 +1,4 @@
-"""What reading an input shows before anything is spent: rows that cannot be embedded, and ids that come twice. Pure."""
+"""Checks an input before anything is spent: for rows that cannot be embedded and for repeated ids. Pure: no files."""
 
 from collections.abc import Iterable, Iterator
 
@@ -10,11 +10,11 @@ _NAMED = 10
 
 
 class RowCheck:
-    """Looks at the rows of an input as they are read, at 16 bytes of memory for each id.
+    """Checks the rows of an input as they are read; each id takes 16 bytes of memory.
 
     Args:
-        has_ids: Whether the rows have ids of their own, which may come twice.
-        earlier_ids: Ids of the rows that the input is added to.
+        has_ids: Whether the rows have ids of their own, which may repeat.
+        earlier_ids: Ids of the rows already in the output.
 
     Attributes:
         rows: How many rows were read.
@@ -44,14 +44,14 @@ class RowCheck:
             yield row
 
     def warnings(self, *, skip_bad_rows: bool, unique_ids: bool) -> list[str]:
-        """What is worth a warning once all rows are read, a sentence each.
+        """Return the warnings for the input, one sentence each, once all rows are read.
 
         Args:
-            skip_bad_rows: Whether rows that cannot be embedded are left out; else they are an error.
-            unique_ids: Whether ids that come twice are an error.
+            skip_bad_rows: Whether rows that cannot be embedded are left out instead of being an error.
+            unique_ids: Whether repeated ids are an error.
 
         Raises:
-            SourceError: There is such an error.
+            SourceError: The input has such an error.
         """
         if self.bad and not skip_bad_rows:
             raise SourceError(self._refusal())

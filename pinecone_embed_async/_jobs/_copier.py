@@ -1,4 +1,4 @@
-"""Makes the rows that are copies of others: their embeddings from the table, all else from the input."""
+"""Writes rows whose text repeats another row's: the embedding comes from the table, the rest from the input."""
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,18 +25,18 @@ _ROWS_PER_PIECE = 512
 
 
 def copied_rows(store: Store, folder: Path, rows: Iterable[Row | BadRow], copies: Copies) -> Iterator[Piece]:
-    """Make copies: a row is embedded as its source is, or failed for the same cause; without either it stays missing.
+    """Copy each row from its source: embedded if the source is, failed with the same cause if it failed, else still missing.
 
-    The sources' embeddings are gathered into a file first, for a table cannot be read in the order of the copies.
+    The sources' embeddings are first gathered in a file, because a table cannot be read in the order of the copies.
 
     Args:
-        store: The store of the sources, all of them in parts.
-        folder: Folder of the file, whose name begins with `_`.
+        store: The store with the sources, which must all be in parts.
+        folder: Folder for the temporary file, whose name begins with `_`.
         rows: All rows of the input, in order.
         copies: The copies and their sources.
 
     Raises:
-        OutputError: The file system refused.
+        OutputError: The file system refused an operation.
         SourceError: A row cannot be read.
     """
     sources = np.unique(copies.sources)
@@ -55,12 +55,12 @@ def copied_rows(store: Store, folder: Path, rows: Iterable[Row | BadRow], copies
 
 
 def _paired(rows: Iterable[Row | BadRow], copies: Copies) -> Iterator[tuple[Row, int]]:
-    """The rows that are copies, each with the number of its source."""
+    """Yield the rows that are copies, each with the number of its source."""
     given = iter(rows)
     for start in range(0, len(copies.rows), _ROWS_PER_PIECE):
         stretch = slice(start, start + _ROWS_PER_PIECE)
         for number, source in zip(copies.rows[stretch].tolist(), copies.sources[stretch].tolist(), strict=True):
-            # All of them exist: they were seen when the copies were chosen.
+            # All of these rows exist: they were read when the copies were chosen.
             yield next(row for row in given if row.number == number and isinstance(row, Row)), source
 
 
@@ -76,11 +76,11 @@ def _piece(pairs: Sequence[tuple[Row, int]], vectors: "_Vectors", causes: dict[i
 
 
 class _Vectors:
-    """Embeddings in a file, taken by the numbers of their rows.
+    """Embeddings in a file, looked up by row number.
 
     Args:
-        batches: Reads the file; `None` if there are none.
-        numbers: The numbers of the rows of each of its batches.
+        batches: Reader of the file; `None` if there are no embeddings.
+        numbers: Row numbers of each batch.
     """
 
     def __init__(self, batches: Any, numbers: Sequence[RowNumbers]) -> None:
@@ -91,11 +91,11 @@ class _Vectors:
         self._numbers = together[self._places]
 
     def holds(self, rows: RowNumbers) -> npt.NDArray[np.bool_]:
-        """Which of these rows it holds."""
+        """Which of these rows have an embedding here."""
         return are_among(rows, self._numbers)
 
     def take(self, rows: RowNumbers) -> Embeddings:
-        """The embeddings of rows that it holds, in this order."""
+        """The embeddings of these rows, in this order; all of them must be here."""
         if not len(rows):
             return DenseEmbeddings(np.empty((0, 0), np.float32), model="", usage=Usage())
         places = self._places[np.searchsorted(self._numbers, rows)]
@@ -110,12 +110,12 @@ class _Vectors:
 
 @contextlib.contextmanager
 def _gathered(tables: Iterable[Any], path: Path) -> Iterator[_Vectors]:
-    """Write tables into a file that exists while the block runs, to be read in any order."""
+    """Write tables to a file that exists while the block runs and can be read in any order."""
     numbers: list[RowNumbers] = []
     with contextlib.ExitStack() as stack:
         with file_errors(path):
             stack.callback(path.unlink, missing_ok=True)
-            # It holds embeddings alone, but whoever may not read the texts need not read them either.
+            # It holds only embeddings, but people who may not read the texts should not read these either.
             open_own(path, "xb").close()
             writer: Any = None
             with contextlib.ExitStack() as writing:
@@ -131,6 +131,6 @@ def _gathered(tables: Iterable[Any], path: Path) -> Iterator[_Vectors]:
                         writer.write_batch(piece)
             batches = None
             if writer is not None:
-                # Mapped, so that its pages may leave memory again, whatever its size.
+                # Memory-mapped, so that its pages can be evicted from memory, whatever the size of the file.
                 batches = ipc.open_file(stack.enter_context(pa.memory_map(str(path))))
         yield _Vectors(batches, numbers)

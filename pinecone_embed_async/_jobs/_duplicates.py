@@ -1,4 +1,4 @@
-"""Which rows hold equal texts: one of each is sent, the others are its copies. Plain decisions, no files."""
+"""Finds rows with equal texts: one of them is sent, the others are copies of it. Pure: no files."""
 
 import hashlib
 import secrets
@@ -10,19 +10,19 @@ import numpy.typing as npt
 from pinecone_embed_async._jobs._rowset import RowNumbers
 
 _DIGEST_BYTES = 16
-"""Two different texts among ten million have the same 128 bits with a chance of one in 10**24."""
+"""128 bits: the chance that any two different texts among ten million have the same digest is 1 in 10**24."""
 
-# States of a row that may be a source, the best first.
+# States of a row as a possible source, best first.
 _DONE, _FAILED, _WANTED, _OTHER = range(4)
 
 
 class Copies(NamedTuple):
-    """Rows that need not be sent, for another has the same text.
+    """Rows that need not be sent, because another row has the same text.
 
     Attributes:
-        rows: Their numbers, ascending; int64.
-        sources: For each, the number of the row that it is a copy of: one that is done, else one that failed, else the
-            first that is to be sent; int64.
+        rows: Their row numbers, ascending; int64.
+        sources: For each, the row it is a copy of: an embedded one if there is one, else a failed one, else the first that
+            will be sent; int64.
     """
 
     rows: RowNumbers
@@ -33,7 +33,7 @@ NO_COPIES = Copies(np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 class TextDigests:
-    """Digests of the texts of a run of rows, at 16 bytes a row; finding the copies takes 45 more for a moment."""
+    """Digests of the texts of consecutive rows: 16 bytes a row, plus 45 while copies are being found."""
 
     def __init__(self) -> None:
         self._digests = bytearray()
@@ -49,11 +49,11 @@ class TextDigests:
         self._digests += hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest()
 
     def add_none(self) -> None:
-        """Add a row that has no text, and so no copies."""
+        """Add a row without a text, which has no copies."""
         self._digests += secrets.token_bytes(_DIGEST_BYTES)
 
     def repeated(self) -> int:
-        """How many rows have a text that an earlier one has."""
+        """How many rows repeat the text of an earlier row."""
         halves = np.frombuffer(self._digests, np.uint64).reshape(-1, 2)
         return len(halves) - len(np.unique(halves, axis=0)) if len(halves) else 0
 
@@ -63,15 +63,15 @@ class TextDigests:
         """Choose which of the wanted rows are copies.
 
         Args:
-            first_row: The number of the first row that was added.
+            first_row: The number of the first row added.
             done: Which rows are embedded; bool, shape (rows,).
-            failed: Which rows failed and are not tried again; the same.
-            wanted: Which rows are to be embedded; the same, none of those above.
+            failed: Which rows failed and are not retried; same shape.
+            wanted: Which rows are to be embedded, none of those above; same shape.
         """
         if not len(self):
             return NO_COPIES
         halves = np.frombuffer(self._digests, np.uint64).reshape(-1, 2)
-        # Equal ones side by side, and among them the lowest row first.
+        # Sort equal digests together, lowest row first.
         order = np.lexsort((halves[:, 1], halves[:, 0]))
         is_first = np.zeros(len(order), np.bool_)
         is_first[0] = True
@@ -82,7 +82,7 @@ class TextDigests:
         standing = np.full(len(order), _OTHER, np.int8)
         for which, what in ((wanted, _WANTED), (failed, _FAILED), (done, _DONE)):
             standing[which] = what
-        # The best standing and the lowest row of those as one number.
+        # State and row as one number, so that the minimum is the best state and, within it, the lowest row.
         rank = standing[order].astype(np.int64)
         rank *= len(order)
         rank += order

@@ -1,4 +1,4 @@
-"""Errors of a job's files; each message names the file, and the line where there is one."""
+"""Errors about a job's files; each message names the file and, where it can, the line."""
 
 from pinecone_embed_async._errors import EmbedError
 
@@ -8,14 +8,14 @@ class JobError(EmbedError):
 
 
 class SourceError(JobError):
-    """An input cannot be read: missing, of an unknown format, not UTF-8, or a row without its text."""
+    """An input cannot be read: it is missing, has an unknown format, is not UTF-8, or a row lacks its text."""
 
 
 class OutputError(JobError):
-    """The output cannot be written: no such folder, no permission, no space, or the wrong format.
+    """The output cannot be written: a missing folder, no permission, no space, or the wrong format.
 
     Attributes:
-        errno: The file system's number for the error; `None` if it is none of its.
+        errno: The file system's error number; `None` if the error is not from the file system.
     """
 
     def __init__(self, message: str, *, errno: int | None = None) -> None:
@@ -24,8 +24,8 @@ class OutputError(JobError):
 
 
 class TokensSpentError(JobError):
-    """The run has cost as many tokens as it may."""
+    """The run has spent its token budget."""
 
 
 class JobChangedError(JobError):
-    """The output belongs to another job: its input, model or anything else of its fingerprint is another."""
+    """The output belongs to another job: the input, the model or another part of the fingerprint differs."""

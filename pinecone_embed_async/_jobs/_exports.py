@@ -1,4 +1,4 @@
-"""What an index imports, made from the rows of a job's parts. Plain decisions, no files."""
+"""Converts rows of a job's parts to what an index imports. Pure: no files."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -12,14 +12,14 @@ from pinecone_embed_async._jobs._layouts import ID, Layout, LayoutName
 from pinecone_embed_async._jobs._sources import BadRow, Row
 
 MOST_METADATA_BYTES = 40 * 1024
-"""Of a record, as JSON text (the service's limit of 40 KB)."""
+"""Per record, as JSON text (the service's limit of 40 KB)."""
 
 MOST_ID_CHARACTERS = 512
-"""Of a record or a document, ASCII (the service's limit)."""
+"""Of the id of a record or document, in ASCII (the service's limit)."""
 
 
 def fitting_rows(rows: Iterable[Row | BadRow], layout: Layout, names: Sequence[str]) -> Iterator[Row | BadRow]:
-    """Yield rows; those that an index would refuse as rows that cannot be embedded."""
+    """Yield rows; rows that an index would refuse are yielded as `BadRow`."""
     is_limited = layout.name is LayoutName.VECTORS
     for row in rows:
         if isinstance(row, BadRow):
@@ -29,20 +29,20 @@ def fitting_rows(rows: Iterable[Row | BadRow], layout: Layout, names: Sequence[s
         if fault is None and is_limited and row.kept:
             size = len(_metadata(zip(names, row.kept, strict=True)))
             if size > MOST_METADATA_BYTES:
-                fault = f"its kept fields are {size:,} bytes of metadata, and an index takes {MOST_METADATA_BYTES:,}"
+                fault = f"its kept fields are {size:,} bytes of metadata, and an index takes at most {MOST_METADATA_BYTES:,}"
         yield row if fault is None else BadRow(row.source, row.line, row.number, fault, fault)
 
 
 def _id_fault(row_id: str) -> str | None:
     if not row_id.isascii() or "\0" in row_id:
-        return "its id is not ASCII, and an index takes no other"
+        return "its id is not ASCII, and an index takes only ASCII ids"
     if len(row_id) > MOST_ID_CHARACTERS:
-        return f"its id has {len(row_id):,} characters, and an index takes {MOST_ID_CHARACTERS}"
+        return f"its id has {len(row_id):,} characters, and an index takes at most {MOST_ID_CHARACTERS}"
     return None
 
 
 def _kept_values(table: Any) -> list[dict[str, Any]]:
-    """For each row its kept fields as JSON has them, without null ones."""
+    """The kept fields of each row as JSON values, without nulls."""
     fields = [field for field in table.schema if field.name not in RESERVED]
     columns = [[json_value(value, field) for value in table[field.name]] for field in fields]
     return [
@@ -57,21 +57,21 @@ def _metadata(values: Iterable[tuple[str, Any]]) -> bytes:
 
 
 def _metadata_value(value: Any) -> Any:
-    """A value as metadata may have it: text, a number, true or false, or a list of texts; others as JSON text."""
+    """Convert a value to one that metadata may have: text, a number, a boolean or a list of texts; others to JSON text."""
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
         return value
     return msgspec.json.encode(value).decode() if isinstance(value, list | dict) else value
 
 
 def with_terms(table: Any) -> Any:
-    """The rows of a table that an index takes: a sparse vector without terms would be refused, and its batch with it."""
+    """Return the rows an index takes: one sparse vector without terms would make it refuse the whole batch."""
     if "vector" in table.column_names:
         return table
     return table.filter(pc.greater(pc.list_value_length(table["indices"]), 0))
 
 
 def documents_of(table: Any, vector_field: str) -> bytes:
-    """The rows of a part as documents, a line of JSON each: `_id`, the vector, the kept fields."""
+    """Encode the rows of a part as documents, one JSON object per line: `_id`, the vector, the kept fields."""
     encode = msgspec.json.Encoder().encode
     vectors = _vectors(table)
     ids = table["id"].to_pylist()
@@ -93,7 +93,7 @@ def _vectors(table: Any) -> Iterator[Any]:
 
 
 def vectors_of(table: Any) -> Any:
-    """The rows of a part as a table that a legacy vector index imports: `id`, `values` or `sparse_values`, `metadata`."""
+    """Convert a part to the table that a legacy vector index imports: `id`, `values` or `sparse_values`, `metadata`."""
     metadata = [_metadata(row.items()).decode() if row else None for row in _kept_values(table)]
     columns: dict[str, Any] = {"id": table["id"].cast(pa.string())}
     if "vector" in table.column_names:

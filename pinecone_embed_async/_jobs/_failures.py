@@ -1,4 +1,4 @@
-"""The failed rows, with their causes, as JSON lines: appended as they come, rewritten without those done since."""
+"""The file of failed rows and their causes, as JSON lines: appended to during a run, and rewritten without retried rows."""
 
 import contextlib
 from array import array
@@ -31,11 +31,11 @@ class FailedRow(NamedTuple):
 
 
 SKIPPED = "SkippedRow"
-"""In the place of an error's class: the row cannot be embedded, and was not sent."""
+"""Stands for an error's class: the row cannot be embedded and was not sent."""
 
 
 def skipped_row(row: BadRow) -> FailedRow:
-    """A row that cannot be embedded, as the file of failures has it: without its content."""
+    """The entry for a row that cannot be embedded, without the row's content."""
     return FailedRow(row, Cause(SKIPPED, row.reason))
 
 
@@ -56,7 +56,7 @@ class _CauseLine(msgspec.Struct):
 
 
 def failure_line(row: Row | BadRow, error: str | None, message: str) -> bytes:
-    """One line about a row that is not embedded: id, row, input, line, the error's class and message.
+    """Encode the line about a row that is not embedded: id, row, input, line, and the error's class and message.
 
     Args:
         row: The row.
@@ -69,20 +69,20 @@ def failure_line(row: Row | BadRow, error: str | None, message: str) -> bytes:
 
 
 class FailuresFile:
-    """The file of failures of a job. One thread at a time.
+    """The file of a job's failures. Only one thread may use it at a time.
 
     Args:
-        path: The file; made at the first failure.
+        path: The file; created at the first failure.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def read_rows(self) -> tuple[RowSet, RowSet]:
-        """The numbers of the rows that failed, and of those that were skipped. A line cut short is removed.
+        """Read the numbers of the failed rows and of the skipped rows; an incomplete last line is removed.
 
         Raises:
-            OutputError: The file system refused.
+            OutputError: The file system refused an operation.
         """
         failed, skipped = RowSet(), RowSet()
         numbers, are_skipped = (np.array(each, np.int64) for each in self._row_numbers())
@@ -101,10 +101,10 @@ class FailuresFile:
         return numbers, skipped
 
     def causes(self, rows: RowSet) -> dict[int, Cause]:
-        """Why some rows failed, those among `rows` that are in the file; the last cause where there are several.
+        """The causes of those rows in `rows` that are in the file; for a row with several causes, the last.
 
         Raises:
-            OutputError: The file system refused.
+            OutputError: The file system refused an operation.
         """
         found: dict[int, Cause] = {}
         decoder = msgspec.json.Decoder(_CauseLine)
@@ -119,10 +119,10 @@ class FailuresFile:
         return found
 
     def append(self, failed: Iterable[FailedRow]) -> None:
-        """Add rows, for good.
+        """Add rows and sync the file.
 
         Raises:
-            OutputError: The file system refused.
+            OutputError: The file system refused an operation.
         """
         lines = b"".join(failure_line(row, *cause) for row, cause in failed)
         if lines:
@@ -132,10 +132,10 @@ class FailuresFile:
                 fsync(file.fileno())
 
     def forget(self, done: RowSet) -> None:
-        """Remove the rows that are done, and of rows that failed several times all but the last cause.
+        """Remove the rows that are done and, for rows that failed several times, all causes except the last.
 
         Raises:
-            OutputError: The file system refused.
+            OutputError: The file system refused an operation.
         """
         numbers = np.array(self._row_numbers()[0], np.int64)
         if not numbers.size:
@@ -159,7 +159,7 @@ class FailuresFile:
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[_Line | None]:
-    # What each line is about, `None` for one that was edited into something else.
+    # Yields `None` for a complete line that is not an entry, for instance because someone edited it.
     decoder = msgspec.json.Decoder(_Line)
     end = 0
     for line in file:

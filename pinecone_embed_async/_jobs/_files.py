@@ -1,4 +1,4 @@
-"""Files that are replaced whole or not at all, and the file system's errors as errors of the job."""
+"""Files that are replaced whole or not at all, and conversion of file system errors to `OutputError`."""
 
 import contextlib
 import errno
@@ -16,7 +16,7 @@ PARTIAL_SUFFIX = ".partial"
 
 @contextlib.contextmanager
 def file_errors(path: Path) -> Iterator[None]:
-    """Turn the file system's errors into `OutputError` that name the file."""
+    """Convert file system errors to an `OutputError` that names the file."""
     try:
         yield
     except OSError as error:
@@ -24,28 +24,28 @@ def file_errors(path: Path) -> Iterator[None]:
 
 
 def open_own(path: Path, mode: str, *, buffering: int = -1) -> BinaryIO:
-    """Open a file of a job's own, which nobody else may read; it is made if it is missing and the mode allows.
+    """Open one of the job's own files, readable only by its owner; created if it is missing and the mode allows that.
 
     Raises:
-        OSError: The file system refused.
-        OutputError: It is a symbolic link, or no file: its target, another's perhaps, would be written to.
+        OSError: The file system refused an operation.
+        OutputError: It is a symbolic link, whose target may be somebody else's file, or not a regular file.
     """
-    # Not to wait for the other end of a pipe.
+    # Non-blocking, since opening a pipe would wait for its other end.
     opener = lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)  # noqa: E731 - one line
     try:
         file: Any = open(path, mode, buffering, opener=opener)  # noqa: SIM115 - a Path takes no opener
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
-        raise OutputError(f"{path}: it is a symbolic link, and a job writes to files of its own; remove it") from None
+        raise OutputError(f"{path}: it is a symbolic link, and must be a regular file; remove it") from None
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise OutputError(f"{path}: it is no regular file, and a job writes to files of its own; remove it")
+        raise OutputError(f"{path}: it must be a regular file; remove it")
     return cast("BinaryIO", file)
 
 
 def _mode_of_new_files() -> int:
-    # There is no other way to read it; for that moment files of other threads are private.
+    # The umask can be read only by setting it; for that moment, files that other threads create are private.
     umask = os.umask(0o077)
     os.umask(umask)
     return 0o666 & ~umask
@@ -55,21 +55,21 @@ def _mode_of_new_files() -> int:
 def replacing(
     path: Path, *, prefix: str = ".pinecone-embed-", private: bool = False, follow: bool = False
 ) -> Iterator[BinaryIO]:
-    """Yield a file to write, private until it is whole; once the block ends it is synced and replaces `path`, for good.
+    """Yield a private file to write; when the block ends, it is synced and replaces `path`.
 
     Args:
         path: The file to replace.
-        prefix: Prefix of the file's name until then.
-        private: Whether it stays its owner's; else it has the permissions of the file replaced, or of any new file.
-        follow: Whether a symbolic link's target is replaced instead of being refused.
+        prefix: Prefix of the temporary file's name.
+        private: Whether it stays private; else it gets the permissions of the file it replaces, or those of any new file.
+        follow: Whether to replace the target of a symbolic link instead of refusing the link.
 
     Raises:
-        OutputError: The file system refused; what was there before is still there.
+        OutputError: The file system refused an operation; the earlier file is unchanged.
     """
     target = path.resolve() if follow else path
     if target.is_symlink():
-        raise OutputError(f"{path}: it is a symbolic link, and a job writes to files of its own; remove it")
-    # Short, since the name of the target may already be as long as the file system allows.
+        raise OutputError(f"{path}: it is a symbolic link, and must be a regular file; remove it")
+    # Short, since the target's name may already be as long as the file system allows.
     beside = target.with_name(f"{prefix}{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
     with file_errors(path):
         try:
@@ -89,7 +89,7 @@ def replacing(
 
 
 def sync_folder(folder: Path) -> None:
-    """Sync the names in a folder to the disk.
+    """Sync a folder's entries to the disk.
 
     Raises:
         OSError: They may not be on the disk.

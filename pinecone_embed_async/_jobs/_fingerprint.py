@@ -1,4 +1,4 @@
-"""A job's fingerprint: its input, service, model and settings. Any change of these makes another job."""
+"""A job's fingerprint: its input, service, model and settings. A change to any of these makes it another job."""
 
 import hashlib
 import stat
@@ -20,11 +20,11 @@ class InputPrint(msgspec.Struct, frozen=True):
     """The identity of one file's contents.
 
     Attributes:
-        name: What messages call it; a file that was moved is still the same input.
-        format: How it is read, compression included.
-        digest: BLAKE2b of its bytes in hexadecimal; `None` for standard input, which is only known once it is read.
+        name: The file's name in messages; a file that was moved is still the same input.
+        format: How it is read, including the compression.
+        digest: BLAKE2b of its bytes in hexadecimal; `None` for standard input that has not been read to the end.
         size: Bytes; `None` for standard input.
-        modified: Nanoseconds since 1970; with the same size and time the bytes are not read again.
+        modified: Nanoseconds since 1970; a file whose size and time are unchanged is not read again.
     """
 
     name: str
@@ -35,7 +35,7 @@ class InputPrint(msgspec.Struct, frozen=True):
 
     @property
     def stamp(self) -> Stamp | None:
-        """The state that the file was in."""
+        """The file's state when the print was taken."""
         return None if self.size is None or self.modified is None else Stamp(self.size, self.modified)
 
 
@@ -44,14 +44,14 @@ class Fingerprint(msgspec.Struct, frozen=True):
 
     Attributes:
         inputs: The files, in order.
-        service: The address.
+        service: The service's address.
         api_version: The generation of the API, named by its first version.
         model: The model's name.
-        parameters: The model's parameters, the dimension among them.
-        text: The field or the template.
-        id: The field of the id.
+        parameters: The model's parameters, including the dimension.
+        text: The text field or the template.
+        id: The id field.
         keep: The kept columns.
-        layout: The files beside the table, for an index to import; `None` if there are none.
+        layout: The files for an index to import; `None` if there are none.
     """
 
     inputs: tuple[InputPrint, ...]
@@ -65,7 +65,7 @@ class Fingerprint(msgspec.Struct, frozen=True):
     layout: Layout | None = None
 
     def stamps(self) -> dict[str, Stamp]:
-        """The states that the files were in, by name."""
+        """The states of the files when the prints were taken, by name."""
         return {each.name: each.stamp for each in self.inputs if each.stamp is not None}
 
 
@@ -80,20 +80,20 @@ def take_fingerprint(
     known: Iterable[InputPrint] = (),
     layout: Layout | None = None,
 ) -> Fingerprint:
-    """Take the fingerprint of a job; the files are read through, at about a gigabyte a second.
+    """Take the fingerprint of a job; this reads the files, at about a gigabyte per second.
 
     Args:
         files: The input.
         columns: The fields taken from each record.
-        service: The address.
+        service: The service's address.
         api_version: The version of the API.
         model: The model's name.
         parameters: The model's parameters.
-        known: Prints of earlier runs; a file with the size and the time of one of them is not read.
-        layout: The files beside the table.
+        known: Prints from earlier runs; a file whose size and time match one of them is not read.
+        layout: The files for an index to import.
 
     Raises:
-        SourceError: A file cannot be read, or not more than once.
+        SourceError: A file cannot be read, or only once.
     """
     earlier = {(each.name, each.stamp): each.digest for each in known if each.stamp is not None}
     text = columns.text
@@ -119,11 +119,11 @@ def _input_print(file: InputFile, earlier: Mapping[tuple[str, Stamp], str | None
 
 def _digest(path: Path, name: str, earlier: Mapping[tuple[str, Stamp], str | None]) -> tuple[Stamp, str]:
     try:
-        # Checked before it is opened: opening a pipe waits for its writer.
+        # Checked before opening, since opening a pipe waits for its writer.
         if not stat.S_ISREG(path.stat().st_mode):
             raise SourceError(
-                f"{name}: it is no regular file, and a job reads its input more than once; "
-                "save it to a file, or give it as standard input: -"
+                f"{name}: it is not a regular file, and a job reads its input more than once; "
+                "save it to a file, or pass it as standard input: -"
             )
         with path.open("rb") as file:
             stamp = stamp_of(file.fileno())
@@ -147,7 +147,7 @@ _NAMES = {
 
 
 def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
-    """List what changed besides the input, a phrase each."""
+    """List what changed apart from the input, one phrase each."""
     found = [
         f"{shown} (was {_short(getattr(before, field))}, now {_short(getattr(now, field))})"
         for field, shown in _NAMES.items()
@@ -161,22 +161,22 @@ def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
 
 
 def is_piped(each: InputPrint) -> bool:
-    """Whether it is that of standard input."""
+    """Whether this is the print of standard input."""
     return each.name == STANDARD_INPUT_NAME
 
 
 def input_differences(before: Fingerprint, now: Fingerprint, *, exactly: bool = False) -> list[str]:
-    """List what changed of the input, a phrase each; nothing if the files hold the same, whatever their names.
+    """List the changes to the input, one phrase each; none if the files have the same contents under other names.
 
     Args:
-        before: The earlier one.
+        before: The earlier fingerprint.
         now: The present one.
-        exactly: Whether standard input whose content is not known counts as changed.
+        exactly: Whether standard input with unknown contents counts as changed.
     """
     if len(before.inputs) != len(now.inputs):
         return [f"the input (was {len(before.inputs)} files, now {len(now.inputs)})"]
     return [
-        f"the input {current.name} (it holds something else than {earlier.name} did)"
+        f"the input {current.name} (its content differs from that of {earlier.name})"
         for earlier, current in zip(before.inputs, now.inputs, strict=True)
         if earlier.format != current.format or not _same_content(earlier, current, exactly=exactly)
     ]
@@ -192,10 +192,10 @@ _GROWING = ("txt", "jsonl", "csv", "tsv")
 
 
 def has_grown(before: Fingerprint, now: Fingerprint, files: Sequence[InputFile]) -> bool:
-    """Whether the last file holds what it held before and more rows behind it, and the others what they held.
+    """Whether the last file has new rows after its earlier contents and the other files are unchanged.
 
     Raises:
-        SourceError: It cannot be read.
+        SourceError: A file cannot be read.
     """
     if len(before.inputs) != len(now.inputs) or not files or files[-1].path is None:
         return False
@@ -212,7 +212,7 @@ def has_grown(before: Fingerprint, now: Fingerprint, files: Sequence[InputFile])
         while left and (piece := file.read(min(left, 2**20))):
             digest.update(piece)
             left, last = left - len(piece), piece
-        # Otherwise its last row is another one now.
+        # Without a line end there, the last row may have changed too.
         return digest.hexdigest() == earlier.digest and (last.endswith(b"\n") or file.read(1) == b"\n")
 
 

@@ -1,4 +1,4 @@
-"""The folder that a job writes to: its file names, its lock and the job's saved state."""
+"""The folder a job writes to: its file names, its lock and the job's saved state."""
 
 import contextlib
 import fcntl
@@ -21,12 +21,12 @@ _FORMATS = (1, 2)
 
 
 class Portion(msgspec.Struct, frozen=True):
-    """The rows of one input: the job's first, or what `--append` added.
+    """The rows of one input: the job's first, or one added by `--append`.
 
     Attributes:
         fingerprint: The fingerprint of the job.
-        first_row: The number of its first row.
-        rows: How many it has; `None` until its input was read to the end.
+        first_row: The number of the portion's first row.
+        rows: Its number of rows; `None` until its input was read to the end.
     """
 
     fingerprint: Fingerprint
@@ -36,12 +36,12 @@ class Portion(msgspec.Struct, frozen=True):
 
 class _State(msgspec.Struct, omit_defaults=True):
     portions: tuple[Portion, ...]
-    # The least that can go on with it: the first one knows no layouts.
+    # The lowest format version that can represent this state: version 1 has no layouts.
     format: int
 
 
 class OutputFolder:
-    """A job's folder, locked by this process. Files outside the table have names that begin with `_`.
+    """A job's folder, locked by this process. Names of files outside the table begin with `_`.
 
     Args:
         path: The folder.
@@ -52,7 +52,7 @@ class OutputFolder:
         self.layout: Layout | None = None
 
     def lay_out(self, layout: Layout | None) -> None:
-        """Keep the table in a folder of its own from now on, and beside it what an index imports, if that is wanted.
+        """Set where the files go: with a layout, the table and the files for an index get a folder each.
 
         Raises:
             OutputError: The folders cannot be made.
@@ -65,7 +65,7 @@ class OutputFolder:
                 folder.mkdir(exist_ok=True)
 
     def _remove_folders(self) -> None:
-        # Those that hold nothing any more: another job may have its own.
+        # Only empty ones: another job may use its own.
         for folder in (self._table, self._exports):
             with contextlib.suppress(OSError):
                 folder.rmdir()
@@ -79,20 +79,20 @@ class OutputFolder:
         return self.path / (DEFAULT_NAMESPACE if self.layout is None else self.layout.namespace)
 
     def export_path(self, number: int) -> Path:
-        """The file for an index with the rows of a part."""
+        """The file for an index, made from the part of this number."""
         return self._exports / f"part-{number:05}{'' if self.layout is None else self.layout.suffix}"
 
     def part_path(self, number: int) -> Path:
-        """The file of a part."""
+        """The file of the part of this number."""
         return self._table / f"part-{number:05}.parquet"
 
     def segment_path(self, number: int) -> Path:
-        """The file of a segment of the journal; it becomes the part of the same number."""
+        """The file of a journal segment; the segment becomes the part of the same number."""
         return self.path / f"_journal-{number:05}.log"
 
     @property
     def failures_path(self) -> Path:
-        """The file with the rows that failed."""
+        """The file of failed rows."""
         return self.path / "_failures.jsonl"
 
     @property
@@ -121,10 +121,10 @@ class OutputFolder:
         return sorted(int(match[1]) for name in names if (match := pattern.fullmatch(name)))
 
     def portions(self) -> tuple[Portion, ...]:
-        """The job's saved portions, in the order of the rows; empty if there is no job here.
+        """The job's saved portions, in row order; empty if there is no job here.
 
         Raises:
-            OutputError: The state cannot be read, or is of an unknown version.
+            OutputError: The state cannot be read, or has an unknown version.
         """
         with file_errors(self._state_path):
             try:
@@ -135,23 +135,23 @@ class OutputFolder:
         try:
             state = msgspec.json.decode(content, type=_State)
         except msgspec.MsgspecError as error:
-            raise OutputError(f"{self._state_path}: it cannot be read: {error}; --overwrite begins anew") from None
+            raise OutputError(f"{self._state_path}: it cannot be read: {error}; --overwrite starts over") from None
         if state.format not in _FORMATS:
-            raise OutputError(f"{self._state_path}: it is of another version of this program; --overwrite begins anew")
+            raise OutputError(f"{self._state_path}: another version of this program wrote it; --overwrite starts over")
         return state.portions
 
     def remember(self, portions: tuple[Portion, ...]) -> None:
-        """Save the job's state, for good.
+        """Save and sync the job's state.
 
         Raises:
-            OutputError: The file system refused.
+            OutputError: The file system refused an operation.
         """
         state = _State(portions, 1 + any(each.fingerprint.layout is not None for each in portions))
         with replacing(self._state_path, prefix="_job-", private=True) as file:
             file.write(msgspec.json.format(msgspec.json.encode(state)) + b"\n")
 
     def strangers(self) -> list[str]:
-        """Files that no job writes and that would be read as part of the table.
+        """Files that no job writes and that a reader would take for part of the table.
 
         Raises:
             OutputError: The folder cannot be read.
@@ -161,7 +161,7 @@ class OutputFolder:
         return sorted(name for name in names if self.layout is not None or not _PART.fullmatch(name))
 
     def holds_rows(self) -> bool:
-        """Whether there are parts, or segments of the journal that are not empty.
+        """Whether there is a part, or a journal segment that is not empty.
 
         Raises:
             OutputError: The folder cannot be read.
@@ -170,13 +170,13 @@ class OutputFolder:
             return bool(self.parts()) or any(self.segment_path(number).stat().st_size for number in self.segments())
 
     def clear(self) -> None:
-        """Remove the job with all that it has written.
+        """Remove the job and everything it has written.
 
         Raises:
-            OutputError: The file system refused.
+            OutputError: The file system refused an operation.
         """
         with file_errors(self.path):
-            # The state first: parts without it are refused, never taken for those of another job.
+            # The state first: parts without a state are refused and never taken for another job's.
             for path in (
                 self._state_path,
                 self.failures_path,
@@ -190,20 +190,20 @@ class OutputFolder:
             sync_folder(self.path)
 
     def remove_segment(self, number: int) -> None:
-        """Remove a segment whose part is there.
+        """Remove a segment that has become a part.
 
         Raises:
-            OutputError: The file system refused.
+            OutputError: The file system refused an operation.
         """
         path = self.segment_path(number)
         with file_errors(path):
             path.unlink(missing_ok=True)
 
     def remove_leftovers(self) -> None:
-        """Remove files that were being written when a run was killed.
+        """Remove the unfinished files of a run that was killed.
 
         Raises:
-            OutputError: The file system refused.
+            OutputError: The file system refused an operation.
         """
         for folder in {self.path, self._table, self._exports}:
             for name in _names_in(folder) if folder.is_dir() else ():
@@ -214,26 +214,26 @@ class OutputFolder:
 
 def _names_in(folder: Path) -> list[str]:
     with file_errors(folder):
-        return os.listdir(folder)  # noqa: PTH208 - only the names are of use
+        return os.listdir(folder)  # noqa: PTH208 - only the names are needed
 
 
 @contextlib.contextmanager
 def held_folder(path: Path) -> Iterator[OutputFolder]:
-    """Make the folder if it is missing, and lock it while the block runs.
+    """Create the folder if it is missing, and lock it while the block runs.
 
     Raises:
-        OutputError: It cannot be made or written to, or another run holds it.
+        OutputError: It cannot be created or written to, or another run holds the lock.
     """
     with file_errors(path):
         if path.exists() and not path.is_dir():
             raise OutputError(f"{path}: it is a file; a job writes to a folder")
         if not path.resolve().parent.is_dir():
-            raise OutputError(f"{path}: there is no folder {path.parent} to make it in; make that first: mkdir -p")
+            raise OutputError(f"{path}: there is no folder {path.parent} to create it in; create that first: mkdir -p")
         path.mkdir(exist_ok=True)
     lock = path / "_lock"
     with contextlib.ExitStack() as stack:
         with file_errors(lock):
-            # Never removed: a process that waits for the lock of a removed file would lock nothing.
+            # Never removed: a process waiting for the lock of a removed file would then hold a lock on nothing.
             file: BinaryIO = stack.enter_context(open_own(lock, "a+b"))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

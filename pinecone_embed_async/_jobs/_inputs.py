@@ -1,4 +1,4 @@
-"""The files that a job reads: names, folders and globs become a list of files with their formats."""
+"""Finds the files a job reads: turns names, folders and globs into a list of files with their formats."""
 
 import glob
 import os
@@ -13,7 +13,7 @@ from pinecone_embed_async._jobs._errors import SourceError
 STANDARD_INPUT = "-"
 STANDARD_INPUT_NAME = "standard input"
 
-_READABLE = "name files .txt, .jsonl, .ndjson, .csv, .tsv or .parquet, with .gz or .zst behind it, or give --format"
+_READABLE = "name files .txt, .jsonl, .ndjson, .csv, .tsv or .parquet, optionally followed by .gz or .zst, or give --format"
 
 
 class InputFormat(StrEnum):
@@ -27,7 +27,7 @@ class InputFormat(StrEnum):
 
 
 class Compression(StrEnum):
-    """How the bytes of an input are compressed, by the suffix after that of the format."""
+    """How the bytes of an input are compressed; the value is the suffix after the format's."""
 
     NONE = ""
     GZIP = "gz"
@@ -42,11 +42,11 @@ class InputFile(NamedTuple):
     """One file to read.
 
     Attributes:
-        name: What messages call it: the name as given, or as found in a folder; bytes that are not UTF-8 are escaped.
+        name: The name in messages: as given, or as found in a folder; bytes that are not UTF-8 are escaped.
         path: Where it is; `None` for standard input.
         format: How it is read.
         compression: How it is compressed.
-        delimiter: What stands between the fields of a `.csv` or `.tsv` file.
+        delimiter: The character between the fields of a `.csv` or `.tsv` file.
     """
 
     name: str
@@ -57,7 +57,7 @@ class InputFile(NamedTuple):
 
     @property
     def format_name(self) -> str:
-        """Everything about how it is read, in a word: another one makes other rows of the same bytes."""
+        """Format, delimiter and compression as one word: with another one, the same bytes become other rows."""
         delimiter = "" if self.delimiter == _DELIMITERS.get(self.format, ",") else f"({self.delimiter})"
         return f"{self.format}{delimiter}" + (f".{self.compression}" if self.compression else "")
 
@@ -69,42 +69,42 @@ def find_inputs(
     leave_out: Path | None = None,
     delimiter: str | None = None,
 ) -> list[InputFile]:
-    """Find the files that the given names stand for, in the given order.
+    """Find the files that the names refer to, in the given order.
 
-    A folder stands for the files of known formats in it and in its folders, in the order of their paths; names that begin
-    with `.` or `_` are skipped, as programs that read tables in folders do. A pattern with `*`, `?` or `[` that is no
-    file's name stands for what matches it, in the order of the paths; `**` goes through folders.
+    A folder means the files of known formats in it and its subfolders, in the order of their paths; names that begin with
+    `.` or `_` are skipped, as programs that read tables in folders do. A pattern with `*`, `?` or `[` that is not the name
+    of a file means the files that match it, in the order of their paths; `**` matches any number of folders.
 
     Args:
         names: Files, folders, patterns, and `-` for standard input.
-        format: The format of every file; by default that of its suffix.
-        leave_out: A folder that is skipped inside the given ones: the output.
-        delimiter: What stands between the fields of `.csv` and `.tsv` files; by default a comma and a tab.
+        format: The format of every file; by default, the format of its suffix.
+        leave_out: A folder to skip inside the given ones: the output.
+        delimiter: The character between the fields of `.csv` and `.tsv` files; by default a comma and a tab.
 
     Raises:
-        ConfigurationError: A format is unknown, standard input is named twice, or the delimiter cannot be one.
-        SourceError: A folder or a pattern stands for nothing.
+        ConfigurationError: A format is unknown, standard input is named twice, or the delimiter is invalid.
+        SourceError: A folder has no files to read, or a pattern matches nothing.
     """
     found: list[InputFile] = []
     out = None if leave_out is None else leave_out.resolve()
     for name in names:
         found.extend(_found(name, format, out))
     if sum(file.path is None for file in found) > 1:
-        raise ConfigurationError("standard input is named twice; it can be read once")
+        raise ConfigurationError("standard input is named twice; it can be read only once")
     return found if delimiter is None else _delimited(found, delimiter)
 
 
 def _delimited(files: list[InputFile], given: str) -> list[InputFile]:
     delimiter = "\t" if given == r"\t" else given
     if len(delimiter) != 1 or delimiter in '\r\n"':
-        raise ConfigurationError(f"--delimiter must be one character, no quote and no end of a line, got {given!r}")
+        raise ConfigurationError(f"--delimiter must be one character other than a quote or a line break, got {given!r}")
     if not any(file.format in _DELIMITERS for file in files):
-        raise ConfigurationError("--delimiter is for .csv and .tsv, and no input is one")
+        raise ConfigurationError("--delimiter is for .csv and .tsv files, and the input has none")
     return [file._replace(delimiter=delimiter) if file.format in _DELIMITERS else file for file in files]
 
 
 def passed_over(names: Iterable[str], *, leave_out: Path | None = None) -> list[str]:
-    """The files in the given folders that `find_inputs` does not read, for their formats are unknown."""
+    """The files in the given folders that `find_inputs` does not read, because their formats are unknown."""
     out = None if leave_out is None else leave_out.resolve()
     folders = [Path(name) for name in names if name != STANDARD_INPUT and Path(name).is_dir()]
     return [_shown(file) for folder in folders for file in _files_within(folder, out) if _format_of(file) is None]
@@ -127,7 +127,7 @@ def _found(name: str, given: InputFormat | None, out: Path | None) -> Iterator[I
         # Not `Path.glob`, which takes no absolute patterns.
         files = sorted(Path(match) for match in glob.iglob(name, recursive=True))  # noqa: PTH207
         if not files:
-            raise SourceError(f"{name}: nothing matches this pattern")
+            raise SourceError(f"{name}: no file matches this pattern")
         for file in files:
             if not file.is_dir() and not _is_within(file, out):
                 yield _input_file(str(file), given)

@@ -1,4 +1,4 @@
-"""A resumable job: rows in, a stream of embeddings, a folder of Parquet parts out."""
+"""A resumable job: it reads rows, streams them to the client, and writes embeddings to a folder of Parquet parts."""
 
 import asyncio
 import contextlib
@@ -34,23 +34,23 @@ from pinecone_embed_async._models import KNOWN_MODELS, expected_dimension
 from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings, Usage
 
 Stream = Callable[[Iterable[Row]], AbstractAsyncContextManager[AsyncIterator[EmbeddedBatch[Row, Embeddings]]]]
-"""Embeds the texts of rows and yields them by requests, as completed; pulls the rows in a thread."""
+"""Embeds the texts of rows and yields a batch per request, as completed; reads the rows in a thread."""
 
 PATIENCE = 0.05
-"""Seconds after which the rows of a slow pipe are sent, although the next is not there yet."""
+"""Seconds to wait for more rows from a slow pipe before sending those there are."""
 
-# Standard input cannot be read twice: its first rows determine the types of the kept columns, so that few tables are
-# written again because of a later one.
+# Standard input can be read only once, so its first rows determine the types of the kept columns. With this many, a
+# later row rarely changes a type, which would rewrite every part.
 _SAMPLE = 1000
 
-# Tokens of an input of a model that is not known, the most that a known one takes.
+# Most tokens per input of any known model, used for a model that is not known.
 _LONGEST = max(model.max_sequence_length for model in KNOWN_MODELS.values())
 
 
 def embedded_rows(
     client: EmbedClient[Any], rows: Iterable[Row]
 ) -> AbstractAsyncContextManager[EmbeddingStream[Row, Embeddings]]:
-    """A `Stream` of a client."""
+    """Open a `Stream` of a client."""
     return client.stream(rows, text=attrgetter("text"), ordered=False, on_error="return", in_thread=True, max_delay=PATIENCE)
 
 
@@ -59,10 +59,10 @@ class JobProgress:
     """How far a run has come.
 
     Attributes:
-        counts: Of the rows of the input.
-        requests: Requests of this run that were answered.
-        tokens: Tokens that they cost.
-        duplicates: Rows that are not sent, for another has the same text, and are not copied yet.
+        counts: States of the rows of the input.
+        requests: Requests answered in this run.
+        tokens: Tokens billed for them.
+        duplicates: Rows not sent because another has the same text, and not copied yet.
     """
 
     counts: Counts
@@ -72,10 +72,10 @@ class JobProgress:
 
 
 class Read(Protocol):
-    """Reads the rows of the input, numbered from the given one on."""
+    """Reads the rows of the input and numbers them."""
 
     def __call__(self, first_row: int, source: StandardInput | None = None) -> Iterator[Row | BadRow]:
-        """Read them from the first on; standard input through `source`."""
+        """Read the rows and number them from `first_row` on; standard input is read through `source`."""
 
 
 class Job:
@@ -86,11 +86,11 @@ class Job:
         ledger: The states of the rows.
         read: Reads the rows.
         kept: The kept columns.
-        copies: The rows that are not sent, for another has the same text.
-        folder: Folder for temporary files of the copies.
-        remember: Saves the portion once it is known how many rows it has.
-        skip_bad_rows: Whether rows that cannot be embedded are left out; else they end the run.
-        most_tokens: What a run may cost; `None` for no limit.
+        copies: Rows that are not sent, because another has the same text.
+        folder: Folder for temporary files.
+        remember: Saves the portion once its number of rows is known.
+        skip_bad_rows: Whether rows that cannot be embedded are left out; else the first one ends the run.
+        most_tokens: The most tokens a run may cost; `None` for no limit.
 
     Attributes:
         ledger: As given.
@@ -118,7 +118,7 @@ class Job:
         self._folder = folder
         self._remember = remember
         self._skip_bad_rows = skip_bad_rows
-        # Filled by the thread that reads, emptied by the loop.
+        # Filled by the reading thread, emptied by the event loop.
         self._skipped: deque[BadRow] = deque()
         self._source = StandardInput(hashlib.blake2b(digest_size=16))
         self._not_copied = len(copies.rows)
@@ -129,27 +129,27 @@ class Job:
         self._stop: int | None = None
 
     def take_warnings(self) -> list[str]:
-        """What is worth a warning and was not taken yet, a sentence each: damage, columns that became JSON text."""
+        """Return the new warnings, one sentence each: about damage, and about columns that became JSON text."""
         taken = [*self.warnings, *self._kept.warnings]
         self.warnings.clear()
         self._kept.warnings.clear()
         return taken
 
     def progress(self) -> JobProgress:
-        """How far it has come; rows that are not on the disk do not count."""
+        """How far the run has come; only rows on the disk count."""
         return JobProgress(self.ledger.counts(), self._requests, self._tokens, self._not_copied)
 
     async def run(self, stream: Stream, report: Callable[[JobProgress], None]) -> None:
-        """Embed the missing rows, or the failed ones if those are to be retried.
+        """Embed the missing rows, or the failed ones if they are to be retried.
 
-        However it ends, what was answered until then is written and counts. Unless it is cancelled, the table holds it too.
+        However it ends, every answer received is written and counts. Unless it is cancelled, the table holds these rows too.
 
         Args:
             stream: Embeds rows.
-            report: Called in the loop whenever rows are on the disk.
+            report: Called on the event loop whenever rows have reached the disk.
 
         Raises:
-            EmbedError: The error, of any kind, that ended it before all rows were tried; `TokensSpentError` among them.
+            EmbedError: An error ended the run before all rows were tried; `TokensSpentError` if it was the token budget.
         """
         if self.ledger.is_settled and not self._store.has_rows:
             await asyncio.to_thread(self._check_settled)
@@ -208,10 +208,10 @@ class Job:
             self.ledger.note_end(self._stop, digest)
 
     def _check_settled(self) -> None:
-        """See that standard input, if it is the input, holds what was embedded: nothing of it would be sent.
+        """Check that standard input, if it is the input, holds what was embedded; otherwise none of it would be sent.
 
         Raises:
-            JobChangedError: It holds something else.
+            JobChangedError: Standard input differs.
         """
         if any(each.digest is None or each.size is None for each in self.ledger.portion.fingerprint.inputs):
             rows = sum(1 for _ in self._read_all())
@@ -222,7 +222,7 @@ class Job:
         known = [each.digest for each in portion.fingerprint.inputs if each.size is None and each.digest is not None]
         if portion.rows not in {None, rows} or (digest is not None and known and digest not in known):
             raise JobChangedError(
-                f"standard input holds something else than what this job was made from ({rows:,} rows); "
+                f"standard input ({rows:,} rows) differs from the one this job was made from; "
                 "--append adds the rows of another input"
             )
 
@@ -241,7 +241,7 @@ class Job:
 
     @contextlib.asynccontextmanager
     async def _recording(self, recorded: Callable[[RowNumbers, RowNumbers], None]) -> AsyncIterator[Recorder]:
-        """Open a recorder that writes what it was given however the block ends, as a part unless it is cancelled."""
+        """Open a recorder that writes all it was given however the block ends, as a part unless the block is cancelled."""
         recorder = Recorder(self._store, self._kept, recorded)
         make_part = False
         try:

@@ -1,7 +1,7 @@
-"""A journal: checksummed records appended to a file; torn or damaged ones are found when it is opened again.
+"""A journal: checksummed records appended to a file. Opening it again finds torn and damaged records.
 
-A record is a header of 16 bytes (magic, CRC-32 of length and content, length), the content, and zeros up to a multiple of
-8 bytes, so that contents read in place are aligned.
+A record is a 16-byte header (magic, CRC-32 of length and content, length), the content, and zeros up to a multiple of
+8 bytes, so that contents are aligned when they are read in place.
 """
 
 import mmap
@@ -20,7 +20,7 @@ _ALIGNMENT = 8
 
 
 class Span(NamedTuple):
-    """Where the content of a record lies in the file, in bytes."""
+    """Position of a record's content in the file, in bytes."""
 
     start: int
     length: int
@@ -30,9 +30,9 @@ class Scan(NamedTuple):
     """The contents of a journal.
 
     Attributes:
-        spans: The whole records, in order.
-        end: Where the last of them ends; anything after it was torn.
-        damaged: Stretches before `end` that hold no whole record although whole ones follow, as start and stop.
+        spans: The intact records, in order.
+        end: Where the last of them ends; anything after it is a torn write.
+        damaged: Stretches before `end` without an intact record, as start and stop.
     """
 
     spans: list[Span]
@@ -41,12 +41,12 @@ class Scan(NamedTuple):
 
 
 class Journal:
-    """One journal, open for appending. One thread at a time.
+    """A journal open for appending. Only one thread may use it at a time.
 
-    Opening truncates what an interrupted write has left after the last whole record.
+    Opening truncates the remains of an interrupted write after the last intact record.
 
     Args:
-        path: The file; it is made if it is missing.
+        path: The file; created if it is missing.
 
     Attributes:
         path: As given.
@@ -85,10 +85,10 @@ class Journal:
         """Write a record, which counts only after `sync`.
 
         Args:
-            content: As bytes or a buffer.
+            content: Bytes or a buffer.
 
         Raises:
-            OSError: The file system refused; nothing may be appended any more.
+            OSError: The file system refused an operation; nothing more may be appended.
         """
         view = memoryview(content).cast("B")
         length = len(view)
@@ -99,10 +99,10 @@ class Journal:
         self.spans.append(Span(start, length))
 
     def sync(self) -> None:
-        """Sync everything appended to the disk.
+        """Sync all appended records to the disk.
 
         Raises:
-            OSError: It is not; what was appended since the last time may be lost.
+            OSError: The sync failed; records appended since the last one may be lost.
         """
         os.fdatasync(self._file.fileno())
 
@@ -112,7 +112,7 @@ class Journal:
 
 
 def scan(path: Path) -> Scan:
-    """Find the whole records of a journal.
+    """Find the intact records of a journal.
 
     Raises:
         OSError: The file cannot be read.
@@ -142,7 +142,7 @@ def _whole_records(data: mmap.mmap) -> Iterator[tuple[int, int, Span]]:
         while at >= 0:
             span = _record_at(view, at)
             if span is None:
-                # The next one is searched for, since the length of this one cannot be trusted.
+                # Search for the next record, since the length of this one cannot be trusted.
                 at = data.find(_MAGIC, at + 1)
             else:
                 stop = span.start + span.length + -span.length % _ALIGNMENT
@@ -166,7 +166,7 @@ def _checksum_of_length(length: int) -> int:
 
 
 def _write(file: BinaryIO, parts: list[memoryview]) -> None:
-    # One call may write less than it is given, shortly before a disk is full for instance.
+    # One call may write less than it is given, for instance when the disk is nearly full.
     while parts:
         written = os.writev(file.fileno(), parts)
         while parts and written >= len(parts[0]):

@@ -1,4 +1,4 @@
-"""Kept columns: their types, their values as Arrow arrays, and what becomes JSON text. Plain decisions, no files."""
+"""Kept columns: their types, their values as Arrow arrays, and which become JSON text. Pure: no files."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,12 +14,12 @@ from pinecone_embed_async._jobs._kept_types import Span, common_type
 from pinecone_embed_async._jobs._sources import Row
 
 VECTOR_COLUMNS = ("vector", "indices", "values", "tokens")
-"""All columns that embeddings may have."""
+"""All columns that embeddings can have."""
 
 RESERVED = ("id", "row", *VECTOR_COLUMNS)
-"""Names of the output's own columns, which no kept column may have."""
+"""Names of the output's own columns, which a kept column must not have."""
 
-# Set on columns whose values are of several kinds, so that a resumed job goes on as it began.
+# Marks columns with values of several kinds, so that a resumed job continues to write JSON text.
 _AS_JSON = {b"pinecone_embed_async": b"json"}
 
 _JSON = "lists, objects or numbers beyond 64 bits"
@@ -27,30 +27,30 @@ _PLAIN: dict[type, Any] = {bool: pa.bool_(), float: pa.float64(), str: pa.string
 
 
 def check_kept_names(names: Iterable[str]) -> None:
-    """Check that the names of kept columns are unique.
+    """Check that the names of kept columns are unique and not reserved.
 
     Raises:
-        ConfigurationError: Two have the same name, or one has that of a column of the output.
+        ConfigurationError: A name is given twice, or is that of one of the output's own columns.
     """
     seen: set[str] = set()
     for name in names:
         if name in RESERVED:
-            raise ConfigurationError(f"--keep {name}: the output has a column of its own with this name")
+            raise ConfigurationError(f"--keep {name}: the output has its own column of this name")
         if name in seen:
             raise ConfigurationError(f"--keep {name}: named twice")
         seen.add(name)
 
 
 class KeptTypes:
-    """Determines the types of the kept columns from the rows that it is shown.
+    """Determines the types of the kept columns from the rows it is shown.
 
-    Values from Parquet files keep their types, others are true or false, whole numbers, numbers or text. Types of which one
-    holds all values unchanged become that one. Any other mixture becomes text in JSON, as do lists and objects of JSON
-    files, and a column without values.
+    Values from Parquet files keep their types; others are booleans, integers, floats or text. If one of a column's types
+    holds all its values unchanged, the column gets that type. Any other mixture becomes JSON text, as do lists and objects
+    from JSON files, and a column without values.
 
     Args:
         names: The columns.
-        before: Columns that are there already, whose values are not seen again.
+        before: Columns of the existing output, whose values are not seen again.
     """
 
     def __init__(self, names: Sequence[str], before: Any = None) -> None:
@@ -62,7 +62,7 @@ class KeptTypes:
                 seen[before.field(name).type] = None
 
     def show(self, row: Row) -> None:
-        """Take the values of a row into account."""
+        """Take a row's values into account."""
         for seen, value in zip(self._seen, row.kept, strict=True):
             if value is None:
                 continue
@@ -77,17 +77,17 @@ class KeptTypes:
                 seen[kind] = Span(min(span.low, number), max(span.high, number))
 
     def schema(self) -> Any:
-        """The columns as an Arrow schema, of the types that Parquet gives back."""
+        """The columns as an Arrow schema, with the types that Parquet returns."""
         return _as_stored(pa.schema([self._field(place) for place in range(len(self._names))]))
 
     def mixed(self) -> list[str]:
-        """A sentence about each column that becomes JSON text because no type holds all its values unchanged."""
+        """Return a sentence about each column that becomes JSON text because no type holds all its values unchanged."""
         found = []
         for place, name in enumerate(self._names):
             was_json = self._before is not None and is_json(self._before.field(name))
             if len(self._seen[place]) > 1 and not was_json and is_json(self._field(place)):
                 kinds = ", ".join(sorted(map(str, self._seen[place])))
-                found.append(f"the kept column {name!r} becomes JSON text, for no type holds all its values ({kinds})")
+                found.append(f"the kept column {name!r} becomes JSON text, because no type holds all its values ({kinds})")
         return found
 
     def _field(self, place: int) -> Any:
@@ -99,7 +99,7 @@ class KeptTypes:
 
 
 def _type_of(value: Any) -> tuple[Any, int | None]:
-    """The type of a value that is none of the plain ones, and its number if its type has 64 bits of them."""
+    """The type of a value that is not of a plain type, and its integer value if the type has 64-bit integers."""
     if isinstance(value, pa.Scalar):
         kind = value.type
         if not value.is_valid:
@@ -120,7 +120,7 @@ def _number_of(value: Any) -> int:
 
 
 def json_field(name: str) -> Any:
-    """A column of JSON text."""
+    """Make a column of JSON text."""
     return pa.field(name, pa.string(), metadata=_AS_JSON)
 
 
@@ -130,12 +130,12 @@ def is_json(field: Any) -> bool:
 
 
 def kept_of(schema: Any) -> Any:
-    """The kept columns among those of a table."""
+    """The kept columns of a table's schema."""
     return pa.schema([field for field in schema if field.name not in RESERVED])
 
 
 def joined(schemas: Sequence[Any]) -> Any:
-    """The columns that hold the values of all of some tables of one job: JSON text where one has it."""
+    """Combine schemas of one job's tables into one that holds all their values: JSON text where any of them has it."""
     first = schemas[0]
     for other in schemas[1:]:
         if kept_of(first) != kept_of(other):
@@ -150,7 +150,7 @@ def _joined_field(fields: Sequence[Any]) -> Any:
 
 
 def with_kept(schema: Any, kept: Any) -> Any:
-    """A table's columns, the kept ones among them as given."""
+    """Replace the kept columns of a schema by the given ones."""
     return pa.schema([kept.field(field.name) if field.name in kept.names else field for field in schema])
 
 
@@ -161,7 +161,7 @@ def same_columns(left: Any, right: Any) -> bool:
 
 
 def conformed(table: Any, schema: Any) -> Any:
-    """A table with its kept columns as those of a schema that holds all its values."""
+    """Convert a table's kept columns to those of a schema that can hold all its values."""
     if same_columns(table.schema, schema):
         return table
     for place, (before, now) in enumerate(zip(table.schema, schema, strict=True)):
@@ -177,10 +177,10 @@ def conformed(table: Any, schema: Any) -> Any:
 
 
 def kept_array(values: Sequence[Any], field: Any) -> Any:
-    """The values of a kept column as an array; they fit its type."""
+    """The values of a kept column as an array; they must fit its type."""
     kinds = set(map(type, values))
     if any(issubclass(kind, pa.Scalar) for kind in kinds):
-        # A scalar of a list that is null makes Arrow raise.
+        # Arrow raises for a null scalar of a list type.
         values = [None if isinstance(value, pa.Scalar) and not value.is_valid else value for value in values]
     if is_json(field):
         return _json_texts(values)
@@ -191,7 +191,7 @@ def kept_array(values: Sequence[Any], field: Any) -> Any:
 
 
 def _cast(values: Sequence[Any], kind: Any) -> Any:
-    """Values of several types as an array of one that holds them all."""
+    """Convert values of several types to an array of one type that holds them all."""
     places: dict[Any, list[int]] = {}
     for place, value in enumerate(values):
         places.setdefault(value.type if isinstance(value, pa.Scalar) else None, []).append(place)
@@ -207,18 +207,18 @@ def _json_texts(values: Sequence[Any]) -> Any:
 
 
 def json_value(value: Any, field: Any = None) -> Any:
-    """A value of a kept column as JSON has it.
+    """Convert a kept value to a JSON value.
 
     Args:
-        value: As an Arrow scalar, or plain.
-        field: Its column; that of JSON text holds values of any kind.
+        value: An Arrow scalar or a plain value.
+        field: Its column; a column of JSON text is decoded.
     """
     plain = _plain(value) if isinstance(value, pa.Scalar) else value
     return msgspec.json.decode(plain) if field is not None and is_json(field) and plain is not None else plain
 
 
 def _plain(scalar: Any) -> Any:
-    """A value as JSON has it: exact, and the same with and without pandas, which Arrow asks for nanoseconds."""
+    """Convert a scalar to a JSON value, exactly; pandas, which Arrow uses for nanoseconds if installed, is not used."""
     kind = scalar.type
     if not scalar.is_valid:
         return None
@@ -232,7 +232,7 @@ def _plain(scalar: Any) -> Any:
         return [_plain(value) for value in scalar.values]
     if of.is_floating(kind):
         number = scalar.as_py()
-        # JSON has no such numbers.
+        # JSON has no NaN or infinity.
         return number if np.isfinite(number) else str(number)
     if of.is_timestamp(kind) and kind.unit == "ns":
         return str(scalar.cast(pa.string())).replace(" ", "T", 1)
@@ -241,7 +241,7 @@ def _plain(scalar: Any) -> Any:
     try:
         return scalar.as_py()
     except (ValueError, OverflowError):
-        # Beyond what Python's dates can be: the number since 1970 in the column's unit.
+        # Outside the range of Python's dates: use the number since 1970 in the column's unit.
         return scalar.value
 
 
@@ -251,7 +251,7 @@ def _seconds(nanoseconds: int) -> str:
 
 
 def _as_stored(schema: Any) -> Any:
-    """The types that Parquet gives back: it has no seconds, for instance."""
+    """Convert types to those that Parquet returns; it has no seconds, for instance."""
     return pa.schema([_stored_field(field) for field in schema])
 
 
@@ -267,7 +267,7 @@ def _stored_field(field: Any) -> Any:
 
 
 class KeptColumns:
-    """The kept columns of a job under way.
+    """The kept columns of a running job.
 
     Attributes:
         schema: Their types; `None` until there are rows.
@@ -283,7 +283,7 @@ class KeptColumns:
         self.names = names
 
     def take_in(self, rows: Iterable[Row]) -> bool:
-        """Widen the columns to what these rows hold; returns whether they changed."""
+        """Widen the columns to hold the values of these rows; return whether existing columns changed."""
         if self.schema is not None and (self.is_settled or not self.names):
             return False
         types = KeptTypes(self.names, self.schema)

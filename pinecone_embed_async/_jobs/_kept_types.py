@@ -1,4 +1,4 @@
-"""The types of kept columns: which one holds every value unchanged, if any does. Plain decisions, no files."""
+"""Types of kept columns: finds one that holds every value unchanged, if there is one. Pure: no files."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ import pyarrow as pa
 from pyarrow import types as of
 
 EXACT_IN_DOUBLE = 2**53
-"""Whole numbers up to this one are exact as float64 (IEEE 754)."""
+"""Integers up to this one are exact as float64 (IEEE 754)."""
 
 _INT64, _UINT64 = range(-(2**63), 2**63), range(2**64)
 _UNITS = ("s", "ms", "us", "ns")
@@ -15,20 +15,20 @@ _MOST_DIGITS_128, _MOST_DIGITS_256 = 38, 76
 
 
 class Span(NamedTuple):
-    """The lowest and the highest value of a type that were seen, as whole numbers."""
+    """The lowest and highest value seen of a type, as integers."""
 
     low: int
     high: int
 
 
 Seen = Mapping[Any, Span | None]
-"""The types of a column's values, with the span of those of 64 bits; `None`: any value that the type can hold."""
+"""The types of a column's values, with the span of each 64-bit type; `None` means any value the type can hold."""
 
 
 def common_type(seen: Seen) -> Any:
-    """The narrowest type that holds all values of some types unchanged; `None` if none does.
+    """Return the narrowest type that holds all values of these types unchanged; `None` if there is none.
 
-    Text types are one, whole numbers are widened, and a column of nulls goes with any other.
+    All text types are merged, integers are widened, and a column of nulls goes with any other.
     """
     types = {kind: span for kind, span in seen.items() if not of.is_null(kind)}
     if not types:
@@ -99,7 +99,7 @@ def _timestamps(types: Seen) -> Any:
 
 
 def _times(types: Seen) -> Any:
-    # A day has 8.64e13 nanoseconds: no unit overflows.
+    # A day has 8.64e13 nanoseconds, so no unit overflows.
     unit = max((kind.unit for kind in types), key=_UNITS.index)
     return pa.time64(unit) if unit in {"us", "ns"} else pa.time32(unit)
 
@@ -113,7 +113,7 @@ def _decimals(types: Seen) -> Any:
 
 
 def _lists(types: Seen) -> Any:
-    # The spans of what is inside are not known.
+    # The spans of the elements are not known.
     inside = common_type(dict.fromkeys(kind.value_type for kind in types))
     return None if inside is None else pa.list_(inside)
 

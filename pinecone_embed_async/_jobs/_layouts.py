@@ -1,9 +1,9 @@
-"""Layouts of the files that an index imports: which there are, and what may be chosen. Plain decisions.
+"""Layouts of the files that an index imports, and checks of the chosen one. Pure: no files.
 
-The service's page on importing data (https://docs.pinecone.io/guides/index-data/import-data) says: a directory for each
-namespace, `__default__` for the default one; in it JSON lines for a document index, and for a legacy vector index
-(https://docs.pinecone.io/guides/legacy/vectors-api/import-vectors) Parquet files with the columns
-that `_exports.vectors_of` gives.
+The service's page on importing data (https://docs.pinecone.io/guides/index-data/import-data) asks for a directory for each
+namespace, `__default__` for the default one. It holds JSON lines for a document index and, for a legacy vector index
+(https://docs.pinecone.io/guides/legacy/vectors-api/import-vectors), Parquet files with the columns of
+`_exports.vectors_of`.
 """
 
 import re
@@ -17,7 +17,7 @@ from pinecone_embed_async._errors import ConfigurationError
 DEFAULT_NAMESPACE = "__default__"
 
 ID = "_id"
-"""A document's field of its id."""
+"""The id field of a document."""
 
 
 class LayoutName(StrEnum):
@@ -29,12 +29,12 @@ class LayoutName(StrEnum):
 
 
 class Layout(Struct, frozen=True):
-    """The files beside a job's table.
+    """The files written beside a job's table for an index to import.
 
     Attributes:
-        name: Which ones.
-        namespace: The namespace of the index, and the name of their folder.
-        vector_field: The field of the vector in documents.
+        name: Which files.
+        namespace: The index's namespace, and the name of the files' folder.
+        vector_field: The vector field of a document.
     """
 
     name: LayoutName
@@ -43,7 +43,7 @@ class Layout(Struct, frozen=True):
 
     @property
     def suffix(self) -> str:
-        """The suffix of its files."""
+        """The suffix of the files."""
         return ".jsonl" if self.name is LayoutName.DOCUMENTS else ".parquet"
 
 
@@ -51,23 +51,23 @@ def check_layout(layout: Layout, keep: Iterable[str]) -> None:
     """Check that a layout can be written.
 
     Raises:
-        ConfigurationError: The namespace cannot be a folder, or two fields of a document have one name.
+        ConfigurationError: The namespace cannot be the name of a folder, or a document would have two fields of one name.
     """
     name = layout.namespace
     is_default = name == DEFAULT_NAMESPACE
     if not re.fullmatch(r"[!-.0-~]{1,100}", name) or (name[0] in "._" and not is_default) or name.startswith("part-"):
         raise ConfigurationError(
-            f"--namespace must be 1 to 100 ASCII characters without blanks and /, not beginning with . or _, got {name!r}"
+            f"--namespace must be 1 to 100 ASCII characters without blanks or /, not beginning with . or _, got {name!r}"
         )
     if layout.name is LayoutName.DOCUMENTS:
         taken = {ID, layout.vector_field}
         if len(taken) == 1 or not layout.vector_field or layout.vector_field.startswith(("_", "$")):
             raise ConfigurationError(
-                f"--vector-field must be a field's name not beginning with _ or $, got {layout.vector_field!r}"
+                f"--vector-field must be a field name that does not begin with _ or $, got {layout.vector_field!r}"
             )
         for field in keep:
             if field in taken or field.startswith(("_", "$")):
                 raise ConfigurationError(
-                    f"--keep {field}: a document has _id and {layout.vector_field} of its own, and its fields do not begin "
+                    f"--keep {field}: a document has its own _id and {layout.vector_field}, and other fields must not begin "
                     "with _ or $"
                 )

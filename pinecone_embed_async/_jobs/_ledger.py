@@ -1,4 +1,4 @@
-"""A job's row states: which rows are done, which failed, which this run embeds. Plain decisions, no files."""
+"""The states of a job's rows: which are done, which failed, and which this run embeds. Pure: no files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,19 +16,19 @@ from pinecone_embed_async._planning import ends_job
 
 
 def is_about_rows(error: EmbedError) -> bool:
-    """Whether rows with this error count as failed; otherwise the next run embeds them like any missing row."""
-    # An error of the whole job says nothing about the rows: they count as not tried.
+    """Whether rows with this error count as failed; otherwise the next run tries them again like any missing row."""
+    # An error of the whole job says nothing about the rows, so they count as not tried.
     return not ends_job(error) and not isinstance(error, DeadlineExceededError)
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How far a portion of a job has come.
+    """Row counts of a portion of a job.
 
     Attributes:
-        done: Rows embedded, for good, by earlier runs too.
+        done: Rows embedded and on the disk, including those of earlier runs.
         failed: Rows that failed.
-        total: Rows of the input; `None` while that is not known.
+        total: Rows of the input; `None` until that is known.
         skipped: Rows that cannot be embedded and were left out.
     """
 
@@ -39,16 +39,16 @@ class Counts:
 
     @property
     def missing(self) -> int | None:
-        """Rows that are none of these; `None` while the total is not known."""
+        """Rows in none of these states; `None` until the total is known."""
         return None if self.total is None else self.total - self.done - self.failed - self.skipped
 
 
 def occupied(portions: Sequence[Portion], rows: RowSet) -> tuple[Portion, ...]:
-    """The portions up to the last one with a row: what nothing was done of is nobody's.
+    """Return the portions up to the last one with a row; the job drops later ones, of which nothing was done.
 
     Args:
         portions: The output's portions.
-        rows: The rows that are embedded or failed.
+        rows: The rows that are embedded, failed or skipped.
     """
     stop = rows.stop()
     return tuple(portion for portion in portions if portion.first_row < stop)
@@ -57,77 +57,76 @@ def occupied(portions: Sequence[Portion], rows: RowSet) -> tuple[Portion, ...]:
 def choose_portion(
     portions: Sequence[Portion], now: Fingerprint, *, append: bool, grown: bool = False
 ) -> tuple[tuple[Portion, ...], int]:
-    """Decide which portion of an output a run resumes, or that it begins another.
+    """Decide which portion of an output this run resumes, or that it starts a new one.
 
     Args:
         portions: The output's portions.
         now: The run's fingerprint.
-        append: Whether another input may be added after the existing ones.
-        grown: Whether the input is that of the last portion and more behind it.
+        append: Whether another input may be added to the existing ones.
+        grown: Whether the input is that of the last portion with rows added at its end.
 
     Returns:
-        The portions, including a new one, and the position of the run's own.
+        All portions, including a new one, and the position of this run's portion.
 
     Raises:
-        JobChangedError: The output belongs to a job of another fingerprint, or its earlier input is not read to the end.
+        JobChangedError: The output belongs to another job, or its earlier input has not been read to the end.
     """
     if not portions:
         return (Portion(now, 0),), 0
     changes = differences(portions[-1].fingerprint, now)
-    # What is to be added must be known to be what was added before.
+    # With --append, an input must be known to equal an earlier one before it counts as the same.
     same = [place for place, each in enumerate(portions) if not input_differences(each.fingerprint, now, exactly=append)]
     if not changes and same:
         place = next((place for place in same if portions[place].rows is None), same[-1])
-        # The files may have been moved or touched; the newer stamps save reading them next time.
+        # The files may have been moved or touched; saving the new stamps avoids reading them next time.
         resumed = replace(portions[place], fingerprint=_with_known_digests(now, portions[place].fingerprint))
         return (*portions[:place], resumed, *portions[place + 1 :]), place
     last = portions[-1]
     if not append:
         raise JobChangedError(_refusal(last, now, changes, has_same=bool(same), grown=grown and not changes))
     if changes:
-        raise JobChangedError(f"--append adds rows of another input, but more than that changed: {'; '.join(changes)}")
+        raise JobChangedError(f"--append adds rows of another input, but other settings changed too: {'; '.join(changes)}")
     if grown:
         return (*portions[:-1], replace(last, fingerprint=now, rows=None)), len(portions) - 1
     if last.rows is None:
         raise JobChangedError(
-            "its earlier input is not read to the end yet; finish that job before adding to it, by the same command "
-            "without --append"
+            "its earlier input has not been read to the end; finish that first, with the same command without --append"
         )
     if any(each.digest is None for each in last.fingerprint.inputs) and any(is_piped(each) for each in now.inputs):
         raise JobChangedError(
-            "what of standard input it was made from is not known, so not either whether this is the same again; save this "
-            "input to a file and --append that"
+            "the content of its earlier standard input is not known, so this may be the same input again; "
+            "save this input to a file and --append that"
         )
     return (*portions, Portion(now, last.first_row + last.rows)), len(portions)
 
 
 def _with_known_digests(now: Fingerprint, before: Fingerprint) -> Fingerprint:
     pairs = zip(now.inputs, before.inputs, strict=True)
-    # Standard input that was read to its end before.
+    # Keep the digest of standard input that was read to its end before.
     return replace(now, inputs=tuple(earlier if each.digest is None else each for each, earlier in pairs))
 
 
 def _refusal(last: Portion, now: Fingerprint, changes: list[str], *, has_same: bool, grown: bool) -> str:
     if grown:
         done = "" if last.rows is None else f"its first {last.rows:,} rows are this job's; "
-        return f"the input {now.inputs[-1].name} has grown: {done}--append adds the rows behind them alone"
+        return f"the input {now.inputs[-1].name} has grown: {done}--append adds only the new rows"
     changes += [] if has_same else input_differences(last.fingerprint, now)
-    return f"it belongs to another job; what changed: {'; '.join(changes)}. --overwrite begins anew" + (
+    return f"it belongs to another job; what changed: {'; '.join(changes)}. --overwrite starts over" + (
         "" if has_same else ", --append adds the rows of the new input"
     )
 
 
 class JobLedger:
-    """Which rows of one portion are done and which failed, and which of them a run sends.
+    """The done and failed rows of one portion, and which rows this run sends.
 
-    One thread writes; others may read `is_wanted`, for what a run sends is decided when it begins.
+    One thread writes; others may call `is_wanted` meanwhile, since the rows to send are fixed when the run begins.
 
     Args:
         portion: The portion.
         done: The rows of the whole output that are embedded.
         failed: The rows of the whole output that failed and are not done.
         skipped: The rows of the whole output that cannot be embedded and were left out.
-        retry_failures: Whether this run embeds the failed rows and only those.
+        retry_failures: Whether this run embeds only the failed rows.
     """
 
     def __init__(
@@ -154,10 +153,10 @@ class JobLedger:
         return row not in self._left_out if self._retried is None else row in self._retried
 
     def choose_copies(self, digests: TextDigests) -> Copies:
-        """Find the rows that need not be sent because another has the same text; they are no longer wanted.
+        """Find the rows that need not be sent because another has the same text, and mark them as not wanted.
 
         Args:
-            digests: Of all rows of the portion.
+            digests: Digests of all rows of the portion.
         """
         first = self.portion.first_row
         done, failed = (rows.mask(first, first + len(digests)) for rows in (self.done, self._failed))
@@ -170,32 +169,32 @@ class JobLedger:
         return copies
 
     def is_behind_all_wanted(self, row: int) -> bool:
-        """Whether this run embeds no row from this one on."""
+        """Whether no row from this one on is wanted."""
         return self._retried is not None and row >= self._stop_of_retried
 
     def note_embedded(self, rows: npt.ArrayLike) -> None:
-        """Note rows that are embedded, for good."""
+        """Record rows that are embedded and on the disk."""
         self._done_count += self.done.add(rows)
         self._failed_count -= self._failed.discard(rows)
 
     def note_failed(self, rows: npt.ArrayLike) -> None:
-        """Note rows that failed."""
+        """Record rows that failed."""
         self._failed_count += self._failed.add(rows)
 
     def note_skipped(self, rows: npt.ArrayLike) -> None:
-        """Note rows that cannot be embedded and are left out."""
+        """Record rows that cannot be embedded and are left out."""
         self._skipped_count += self._skipped.add(rows)
 
     def is_skipped(self, row: int) -> bool:
-        """Whether the row is left out already."""
+        """Whether the row was left out before."""
         return row in self._skipped
 
     def note_end(self, stop: int, digest: str | None = None) -> None:
-        """Note that the input ends before the row `stop`.
+        """Record that the input ends before the row `stop`.
 
         Args:
-            stop: The number after its last row.
-            digest: The digest of standard input, if it was that.
+            stop: The number after the last row.
+            digest: The digest of standard input, if that was the input.
         """
         print_ = self.portion.fingerprint
         if digest is not None:
@@ -204,7 +203,7 @@ class JobLedger:
         self.portion = replace(self.portion, rows=stop - self.portion.first_row, fingerprint=print_)
 
     def counts(self) -> Counts:
-        """How far the portion has come."""
+        """The row counts of the portion."""
         return Counts(self._done_count, self._failed_count, self.portion.rows, self._skipped_count)
 
     @property

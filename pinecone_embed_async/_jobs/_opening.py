@@ -1,4 +1,4 @@
-"""Opens the job of a folder or begins one: whose the folder is, what is done, what the input holds."""
+"""Opens a folder's job or starts one: checks who owns the folder, what is done and what the input holds."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,22 +26,22 @@ from pinecone_embed_async._jobs._sources import BadRow, Columns, Row, StandardIn
 from pinecone_embed_async._jobs._store import Store
 
 TakeFingerprint = Callable[[Sequence[InputFile], Iterable[InputPrint]], Fingerprint]
-"""Takes the fingerprint of a job, given its files and what is known of them."""
+"""Takes the fingerprint of a job from its files and the prints known from earlier runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a run does with the job of a folder.
+    """What a run does with a folder's job.
 
     Attributes:
         overwrite: Removes an existing job.
         append: Adds the rows of another input.
-        retry_failures: Embeds the rows that failed, and only those.
-        dedupe: Sends equal texts once. For that the input is read once more.
-        skip_bad_rows: Leaves out the rows that cannot be embedded, instead of refusing the input.
-        unique_ids: Refuses an input with two rows of one id.
-        layout: The files for an index to import that are written beside the table.
-        most_tokens: Tokens after which it ends, as far as estimates tell.
+        retry_failures: Embeds only the rows that failed.
+        dedupe: Sends equal texts once; this reads the input once more.
+        skip_bad_rows: Leaves out rows that cannot be embedded, instead of refusing the input.
+        unique_ids: Refuses an input with repeated ids.
+        layout: The files for an index to import, written beside the table.
+        most_tokens: Tokens after which the run ends, by estimate; `None` for no limit.
     """
 
     overwrite: bool = False
@@ -55,18 +55,18 @@ class Options:
 
     @property
     def saves_standard_input(self) -> bool:
-        """Whether standard input is saved to a file first, for it must be known before it is embedded."""
+        """Whether standard input is saved to a file first, because it must be read before it is embedded."""
         return self.dedupe or self.append or self.unique_ids
 
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
-    """What reading an input has shown.
+    """Result of reading an input before embedding it.
 
     Attributes:
-        rows: How many there are; `None` for standard input, which can be read once only.
+        rows: Number of rows; `None` for standard input, which can be read only once.
         kept: The kept columns; `None` if they are not known.
-        warnings: A sentence about each thing worth one.
+        warnings: One sentence each.
     """
 
     rows: int | None
@@ -80,7 +80,7 @@ class _Input:
     Args:
         files: Its files.
         columns: The fields taken from each record.
-        fingerprint: Its fingerprint, with the states of the files.
+        fingerprint: The job's fingerprint, with the states of the files.
         options: What the run does.
     """
 
@@ -92,25 +92,25 @@ class _Input:
 
     @property
     def can_be_checked(self) -> bool:
-        """Whether it can be read before it is embedded: standard input can be read once only."""
+        """Whether it can be read before it is embedded; standard input can be read only once."""
         return all(file.path is not None for file in self._files)
 
     def read(self, first_row: int, source: StandardInput | None = None) -> Iterator[Row | BadRow]:
-        """Read its rows; the first has the number `first_row`."""
+        """Read the rows; the first has the number `first_row`."""
         rows = read_all_rows(self._files, self._columns, first_row=first_row, stamps=self._stamps, source=source)
         layout = self._options.layout
         return rows if layout is None else fitting_rows(rows, layout, self._columns.keep)
 
     def check(self, first_row: int = 0, before: Any = None, earlier_ids: Iterable[str] = ()) -> _Checked:
-        """Read all rows before anything is spent: find those that cannot be embedded, count, and determine the types.
+        """Read all rows before anything is spent: count them, find those that cannot be embedded, and determine the types.
 
         Args:
-            first_row: The number of the first.
-            before: The kept columns that there are already.
-            earlier_ids: The ids of the rows that are there already.
+            first_row: The number of the first row.
+            before: The kept columns of the existing output.
+            earlier_ids: The ids of the rows already in the output.
 
         Raises:
-            SourceError: Rows cannot be embedded, or have one id, and must not.
+            SourceError: Rows cannot be embedded or ids are repeated, and the options do not allow that.
         """
         types = KeptTypes(self._columns.keep, before)
         has_ids = self._columns.id is not None
@@ -125,11 +125,10 @@ def _check_whose(folder: OutputFolder, path: Path, *, known: bool) -> None:
     strangers = folder.strangers()
     if strangers:
         raise OutputError(
-            f"{path}: it holds {strangers[0]}, which no job wrote and which would be read with the table; "
-            "name another folder"
+            f"{path}: it holds {strangers[0]}, which no job wrote and which would be read with the table; use another folder"
         )
     if not known and folder.holds_rows():
-        raise OutputError(f"{path}: it holds a table, but not what it was made from; --overwrite begins anew")
+        raise OutputError(f"{path}: it holds a table but no saved job; --overwrite starts over")
 
 
 @contextlib.contextmanager
@@ -140,18 +139,18 @@ def open_job(
     take_fingerprint: TakeFingerprint,
     options: Options | None = None,
 ) -> Iterator[Job]:
-    """Open the job of a folder, or begin one; the folder is held while the block runs.
+    """Open a folder's job or start one; the folder is locked while the block runs.
 
     Args:
         path: The folder.
-        files: The input; read once to be checked, unless it is known.
+        files: The input; read once to be checked, unless an earlier run has checked it.
         columns: The fields taken from each record.
         take_fingerprint: Takes the fingerprint of the job.
-        options: What is done with the job.
+        options: What to do with the job.
 
     Raises:
         JobChangedError: The folder belongs to another job.
-        OutputError: The folder cannot be written to, is held by another run, or holds other files.
+        OutputError: The folder cannot be written to, is locked by another run, or holds other files.
         SourceError: An input cannot be read.
     """
     chosen = options or Options()
@@ -175,7 +174,7 @@ def open_job(
         store.unify_parts(checked.kept)
         remembered = _Remembered(folder, before, portions, place)
         portion = replace(portions[place], rows=checked.rows)
-        # After the check, so that an input corrected after a failed check is not another job's.
+        # After the check: an input that fails it can be corrected without counting as another job's.
         remembered.save(portion)
         ledger = JobLedger(portion, store.done, store.failed, store.skipped, retry_failures=chosen.retry_failures)
         _check_skipped(ledger, path, chosen)
@@ -195,7 +194,7 @@ def open_job(
 
 
 def _checked(source: _Input, store: Store, portion: Portion, options: Options) -> _Checked:
-    """Check the input, unless it is known from an earlier run, or cannot be read twice."""
+    """Check the input, unless an earlier run has or it cannot be read twice."""
     kept = None if store.schema is None else kept_of(store.schema)
     is_known = portion.rows is not None and kept is not None and not options.unique_ids
     if is_known or not source.can_be_checked:
@@ -208,7 +207,7 @@ def _check_options(path: Path, columns: Columns, options: Options) -> None:
     if options.layout is not None:
         check_layout(options.layout, columns.keep)
     if options.retry_failures and not (path / "_job.json").exists():
-        raise OutputError(f"{path}: there is no job here whose failures could be tried again; leave out --retry-failures")
+        raise OutputError(f"{path}: there is no job here whose failures can be retried; leave out --retry-failures")
 
 
 def _check_skipped(ledger: JobLedger, path: Path, options: Options) -> None:
@@ -221,7 +220,7 @@ def _check_skipped(ledger: JobLedger, path: Path, options: Options) -> None:
 
 
 def _saved_portions(folder: OutputFolder, options: Options) -> tuple[Portion, ...]:
-    """The job's saved portions; after this the folder knows where its files are."""
+    """The job's saved portions; this also tells the folder where its files are."""
     try:
         before = folder.portions()
     except OutputError:
@@ -248,7 +247,7 @@ def _portion_of(
         rows.update(store.skipped)
     there = occupied(before, rows)
     if not there and store.skipped:
-        # All that an input which nothing was embedded of has left.
+        # Left by an input of which nothing was embedded.
         store.forget_skipped()
     try:
         grown = bool(there) and has_grown(there[-1].fingerprint, now, files)
@@ -256,12 +255,12 @@ def _portion_of(
     except JobChangedError as error:
         raise JobChangedError(f"{path}: {error}") from None
     if before and not there and before[-1].fingerprint.layout != options.layout and store.has_placeholder:
-        raise JobChangedError(f"{path}: it holds an empty table of another layout; --overwrite begins anew")
+        raise JobChangedError(f"{path}: it holds an empty table of another layout; --overwrite starts over")
     return place, portions
 
 
 class _Remembered:
-    """The job's saved state, written when it changes."""
+    """The job's saved state, written only when it changes."""
 
     def __init__(self, folder: OutputFolder, before: tuple[Portion, ...], portions: tuple[Portion, ...], place: int) -> None:
         self._folder = folder
@@ -270,7 +269,7 @@ class _Remembered:
         self._place = place
 
     def save(self, portion: Portion) -> None:
-        """Save it with this run's portion as it is now."""
+        """Save the state with this run's portion as it is now."""
         now_there = (*self._portions[: self._place], portion, *self._portions[self._place + 1 :])
         if now_there != self._saved:
             self._folder.remember(now_there)
@@ -291,7 +290,7 @@ def _choose_copies(ledger: JobLedger, source: _Input) -> Copies:
 
 @contextlib.contextmanager
 def _readable_again(file: InputFile, folder: Path) -> Iterator[InputFile]:
-    """Yield the file; for standard input a file with its contents, which exists while the block runs."""
+    """Yield the file; for standard input, a file with its contents that exists while the block runs."""
     if file.path is not None:
         yield file
         return

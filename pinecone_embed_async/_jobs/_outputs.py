@@ -1,4 +1,4 @@
-"""Embeddings to one `.jsonl`, `.npy` or Parquet file, whole or not at all."""
+"""Writes embeddings to one `.jsonl`, `.npy` or Parquet file, whole or not at all."""
 
 import secrets
 import shutil
@@ -20,12 +20,12 @@ from pinecone_embed_async._jobs._sources import BadRow, Row
 from pinecone_embed_async._jobs._table import Embeddings, RowIndices, vector_columns
 from pinecone_embed_async._results import DenseEmbeddings
 
-# Enough rows to compress well, few enough that one group of 2048 dimensions stays at 64 MiB.
+# Enough rows to compress well, few enough that a group of 2048-dimensional vectors takes only 64 MiB.
 _ROWS_PER_GROUP = 8192
 
 
 class OutputFormat(StrEnum):
-    """The layout of the output file."""
+    """The format of the output file."""
 
     JSONL = "jsonl"
     NPY = "npy"
@@ -36,30 +36,30 @@ _BYTES_PER_NUMBER = {OutputFormat.JSONL: 8, OutputFormat.NPY: 4, OutputFormat.PA
 
 
 def output_format(path: Path) -> OutputFormat:
-    """Return the format of the output by the suffix of its name.
+    """Return the output's format, from the suffix of its name.
 
     Raises:
-        OutputError: The suffix names no format that can be written.
+        OutputError: The suffix is not one of a format that can be written.
     """
     try:
         return OutputFormat(path.suffix.lower().removeprefix("."))
     except ValueError:
         raise OutputError(
-            f"{path}: the output must be named .jsonl, .npy or .parquet, or be a folder (no suffix, or / behind it)"
+            f"{path}: the output must be named .jsonl, .npy or .parquet, or be a folder (no suffix, or a trailing /)"
         ) from None
 
 
 def failures_path(path: Path) -> Path:
-    """The path of the file beside an output that lists the failed inputs and their causes."""
+    """The path of the file that lists failed inputs and their causes, beside the output."""
     return path.with_name(f"{path.name}.failures.jsonl")
 
 
 def check_output(path: Path, inputs: Sequence[InputFile]) -> None:
-    """Check before anything is sent that the output can be written.
+    """Check that the output can be written, before anything is sent.
 
     Raises:
-        OutputError: Its folder is missing or not writable, it is a folder itself, or it (or its file of failures) would
-            replace an input.
+        OutputError: Its folder is missing or not writable, the output is a folder itself, or the output or its file of
+            failures would replace an input.
     """
     folder = path.resolve().parent
     if not folder.is_dir():
@@ -70,22 +70,22 @@ def check_output(path: Path, inputs: Sequence[InputFile]) -> None:
         probe.touch(exist_ok=False)
         probe.unlink()
     for written in (path, failures_path(path)):
-        # Finds a name that is too long as well.
+        # This also finds a name that is too long.
         with file_errors(written):
             if written.exists() and not written.is_file():
                 raise OutputError(f"{written}: it exists and is not a file")
             for file in inputs:
                 if file.path is not None and file.path.resolve() == written.resolve():
-                    raise OutputError(f"{written}: it is an input of the same run and would be replaced")
+                    raise OutputError(f"{written}: it is an input of this run and would be replaced; choose another name")
 
 
 def check_space(path: Path, rows: int, dimension: int | None) -> None:
-    """Check before anything is sent that there is space for the vectors, for what cannot be written is lost.
+    """Check before anything is sent that the vectors fit on the disk, since vectors that cannot be written are lost.
 
     Args:
         path: The output.
         rows: The number of rows.
-        dimension: Numbers per vector; `None` if that is not known.
+        dimension: Dimension of the vectors; `None` if that is not known.
 
     Raises:
         OutputError: There is not enough space.
@@ -94,25 +94,25 @@ def check_space(path: Path, rows: int, dimension: int | None) -> None:
     with file_errors(path):
         free = shutil.disk_usage(path.resolve().parent).free
     if needed > free:
-        raise OutputError(f"{path}: it will have {needed:,} bytes at least, and there is space for {free:,}")
+        raise OutputError(f"{path}: it needs at least {needed:,} bytes, and {free:,} are free")
 
 
 def write_output(path: Path, rows: Sequence[Row], embeddings: Embeddings, *, skipped: Sequence[BadRow] = ()) -> None:
-    """Write embeddings, and beside them what is not embedded, in the format of the suffix of `path`.
+    """Write embeddings in the format of `path`'s suffix, and a file of failures beside them.
 
-    Row i of `embeddings` belongs to `rows[i]`. `.jsonl` and Parquet hold the rows that are embedded, in order; in `.npy` the
-    others are NaN, and so are the skipped ones, so that row i of the input stays row i. Both files are written beside their
-    targets, synced and then renamed: a file of an earlier run is replaced by a whole one or stays. If all is embedded, a
+    Row i of `embeddings` belongs to `rows[i]`. `.jsonl` and Parquet files hold only the embedded rows, in order. In `.npy`,
+    failed and skipped rows are NaN, so that row i of the input is row i of the array. Both files are written under temporary
+    names, synced and then renamed, so a file of an earlier run is replaced whole or stays. If every row is embedded, the
     failures file of an earlier run is removed.
 
     Args:
         path: The output.
-        rows: The rows that were to be embedded.
+        rows: The rows to embed.
         embeddings: Their embeddings.
         skipped: The rows between them that cannot be embedded.
 
     Raises:
-        OutputError: The file system refused, or sparse embeddings were to go to `.npy`.
+        OutputError: The file system refused an operation, or sparse embeddings were to go to `.npy`.
     """
     complete = bool(embeddings.embedded.all()) and not skipped
     written_as = output_format(path)
@@ -157,13 +157,13 @@ def _write_npy(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings, coun
 def _write_parquet(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings, kept: RowIndices) -> None:
     writer: Any = None
     try:
-        # One round at least, so that a table without rows still has its columns.
+        # At least one round, so that a table without rows still has its columns.
         for start in range(0, max(1, len(kept)), _ROWS_PER_GROUP):
             group = kept[start : start + _ROWS_PER_GROUP]
             ids = pa.array([rows[index].id for index in group.tolist()], pa.string())
             table = pa.table({"id": ids, **vector_columns(embeddings, group)})
             if writer is None:
-                # Every id and nearly every number is different: a dictionary of them costs time and saves nothing.
+                # Nearly every id and number is different: a dictionary would cost time and save nothing.
                 writer = parquet.ParquetWriter(file, table.schema, use_dictionary=False)
             writer.write_table(table)
     finally:
@@ -175,7 +175,7 @@ def _write_failures(file: BinaryIO, rows: Sequence[Row], embeddings: Embeddings,
     causes = {index: failure.error for failure in embeddings.failures for index in failure.indices}
     for index in np.flatnonzero(~embeddings.embedded).tolist():
         error = causes.get(index)
-        cause = (None, "not tried: the run ended before") if error is None else cause_of(error)
+        cause = (None, "not tried: the run ended first") if error is None else cause_of(error)
         file.write(failure_line(rows[index], *cause))
     file.writelines(failure_line(row, *cause) for row, cause in map(skipped_row, skipped))
 

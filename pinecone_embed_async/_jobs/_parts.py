@@ -19,20 +19,20 @@ from pinecone_embed_async._jobs._layouts import Layout, LayoutName
 from pinecone_embed_async._jobs._rowset import RowNumbers, are_among
 
 BYTES_PER_GROUP = 8 * 2**20
-"""Size of a part's row groups, about; each is assembled and encoded in one go, so it stays in the processor's
-cache beside the event loop's data. With four times as much a job is 3% slower."""
+"""Approximate size of a part's row groups. A group is assembled and encoded at once and should stay in the processor's
+cache beside the event loop's data: with groups four times as large, a job is 3% slower."""
 
 LEAST_ROWS_PER_GROUP = 1024
 """Few rows compress badly, and readers of a part pay for each group."""
 
-# Every number of a vector is different: compressing them or looking for repetitions costs time and saves nothing.
+# Nearly every number of a vector is different: compression or a dictionary would cost time and save nothing.
 _PLAIN_COLUMNS = ("vector", "indices", "values")
 _ENDING = ".list.element"
 
 
 def encode_batch(batch: Any) -> Any:
-    """Encode rows as a record of the journal: a stream of Arrow's own format, its schema included."""
-    # Into memory, and not piece by piece to the journal, for each write would need the interpreter's lock.
+    """Encode rows as a journal record: an Arrow IPC stream with its schema."""
+    # Into memory and not piecewise to the journal, because each write would take the interpreter's lock.
     with pa.BufferOutputStream() as file:
         with ipc.new_stream(file, batch.schema) as writer:
             writer.write_batch(batch)
@@ -40,14 +40,14 @@ def encode_batch(batch: Any) -> Any:
 
 
 class Segment:
-    """The tables of a segment of the journal, read in place.
+    """The tables of a journal segment, read in place.
 
     Args:
         path: The file of the segment.
-        spans: Where its records are.
+        spans: Positions of its records.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The segment cannot be read.
     """
 
     def __init__(self, path: Path, spans: Sequence[Span]) -> None:
@@ -60,7 +60,7 @@ class Segment:
             for start, length in spans:
                 with ipc.open_stream(buffer.slice(start, length)) as reader:
                     self._tables.append(reader.read_all())
-            # In a job without gaps each table is a run of consecutive rows, and no other sorting is needed.
+            # In a job without gaps each table is a run of consecutive rows, so this is all the sorting needed.
             self._tables.sort(key=lambda table: table["row"][0].as_py())
 
     @property
@@ -69,7 +69,7 @@ class Segment:
         return joined([table.schema for table in self._tables]) if self._tables else None
 
     def row_numbers(self) -> RowNumbers:
-        """The row numbers of all tables, sorted as far as whole tables go; int64."""
+        """The row numbers of all tables, in the tables' order; int64."""
         return np.concatenate([np.empty(0, np.int64), *(table["row"].to_numpy() for table in self._tables)])
 
     def ids_before(self, stop: int) -> Iterator[str]:
@@ -78,10 +78,10 @@ class Segment:
             yield from _ids_before(table, stop)
 
     def sorted_groups(self, schema: Any) -> Iterator[Any]:
-        """The rows in the order of their numbers, as tables of `BYTES_PER_GROUP` bytes, about.
+        """Yield the rows in the order of their numbers, as tables of about `BYTES_PER_GROUP` bytes.
 
         Args:
-            schema: Has the kept columns as the whole output has them.
+            schema: Schema whose kept columns are those of the whole output.
         """
         order = np.argsort(self.row_numbers(), kind="stable")
         first_rows = np.cumsum([0, *(table.num_rows for table in self._tables)])
@@ -89,18 +89,18 @@ class Segment:
         rows_per_group = max(LEAST_ROWS_PER_GROUP, BYTES_PER_GROUP // bytes_per_row)
         for start in range(0, len(order), rows_per_group):
             wanted = order[start : start + rows_per_group]
-            # Only tables from the first to the last with rows of this group are concatenated.
+            # Concatenate only the tables from the first to the last with rows of this group.
             low, high = np.searchsorted(first_rows, [wanted.min(), wanted.max()], side="right")
             tables = [conformed(table, with_kept(table.schema, schema)) for table in self._tables[low - 1 : high]]
             together = pa.concat_tables(tables, promote_options="default")
             places = wanted - first_rows[low - 1]
             if (np.diff(places) == 1).all():
-                # Nothing is copied.
+                # A slice copies nothing.
                 yield together.slice(int(places[0]), len(places))
             else:
                 yield together.combine_chunks().take(pa.array(places))
             if self._mapped is not None:
-                # What was read in place counts as memory of this process otherwise, up to the size of a part.
+                # Otherwise pages read in place count as this process's memory, up to the size of a part.
                 self._mapped.madvise(mmap.MADV_DONTNEED)
 
 
@@ -110,19 +110,19 @@ def write_part(path: Path, segment: Segment, schema: Any) -> None:
     Args:
         path: The part.
         segment: The rows.
-        schema: Has the kept columns as the whole output has them.
+        schema: Schema whose kept columns are those of the whole output.
 
     Raises:
-        OutputError: The file system refused.
+        OutputError: The file system refused an operation.
     """
     _write(path, segment.sorted_groups(schema))
 
 
 def rewrite_part(path: Path, schema: Any) -> None:
-    """Write a part again with the kept columns of a schema that holds all its values.
+    """Rewrite a part with the kept columns of a schema that can hold all its values.
 
     Raises:
-        OutputError: The file system refused, and the part is as it was; or it is damaged.
+        OutputError: The file system refused an operation and the part is unchanged, or the part is damaged.
     """
     try:
         with parquet.ParquetFile(path) as part:
@@ -134,7 +134,7 @@ def rewrite_part(path: Path, schema: Any) -> None:
 
 def _write(path: Path, groups: Iterable[Any]) -> None:
     with replacing(path, prefix="_part-") as file, contextlib.ExitStack() as stack:
-        # Arrow's own file: its writes do not need the interpreter's lock, which the event loop would wait for.
+        # Arrow's own file, because its writes do not take the interpreter's lock, which would make the event loop wait.
         own = stack.enter_context(pa.OSFile(file.name, "wb"))
         writer: Any = None
         for group in groups:
@@ -157,16 +157,16 @@ def write_empty_part(path: Path, empty: Any) -> None:
     """Write a part without rows.
 
     Raises:
-        OutputError: The file system refused.
+        OutputError: The file system refused an operation.
     """
     _write(path, [empty])
 
 
 def export_part(path: Path, target: Path, layout: Layout) -> int:
-    """Write the rows of a part as an index imports them, whole or not at all; returns how many had to be left out.
+    """Write a part's rows in the layout an index imports, whole or not at all; return how many rows had to be left out.
 
     Raises:
-        OutputError: The file system refused, or the part is damaged.
+        OutputError: The file system refused an operation, or the part is damaged.
     """
     left_out = 0
     try:
@@ -194,7 +194,7 @@ def part_size(path: Path) -> int:
     """The number of rows of a part.
 
     Raises:
-        OutputError: It is no part of a job, or damaged.
+        OutputError: The file is not a part of a job, or is damaged.
     """
     try:
         return int(parquet.read_metadata(path).num_rows)
@@ -203,10 +203,10 @@ def part_size(path: Path) -> int:
 
 
 def part_rows(path: Path) -> Iterator[RowNumbers]:
-    """The row numbers of a part, piece by piece; int64.
+    """Yield the row numbers of a part, batch by batch; int64.
 
     Raises:
-        OutputError: It is no part of a job, or damaged.
+        OutputError: The file is not a part of a job, or is damaged.
     """
     try:
         with parquet.ParquetFile(path) as part:
@@ -217,10 +217,10 @@ def part_rows(path: Path) -> Iterator[RowNumbers]:
 
 
 def part_ids(path: Path, stop: int) -> Iterator[str]:
-    """The ids of the rows of a part with numbers below `stop`.
+    """Yield the ids of a part's rows with numbers below `stop`.
 
     Raises:
-        OutputError: It is no part of a job, or damaged.
+        OutputError: The file is not a part of a job, or is damaged.
     """
     try:
         with parquet.ParquetFile(path) as part:
@@ -236,14 +236,14 @@ def _ids_before(rows: Any, stop: int) -> list[str]:
 
 
 def part_vectors(path: Path, rows: RowNumbers) -> Iterator[Any]:
-    """The embeddings of some rows, those of them that are in a part, as tables of `row` and the columns of the embeddings.
+    """Yield the embeddings of those rows that are in a part, as tables of `row` and the embeddings' columns.
 
     Args:
         path: The part.
-        rows: The numbers of the rows, ascending; int64.
+        rows: The row numbers, ascending; int64.
 
     Raises:
-        OutputError: It is no part of a job, or damaged.
+        OutputError: The file is not a part of a job, or is damaged.
     """
     try:
         with parquet.ParquetFile(path) as part:
@@ -260,7 +260,7 @@ def part_schema(path: Path) -> Any:
     """The columns of a part.
 
     Raises:
-        OutputError: It is no part of a job, or damaged.
+        OutputError: The file is not a part of a job, or is damaged.
     """
     try:
         return parquet.read_schema(path)

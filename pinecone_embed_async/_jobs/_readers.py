@@ -1,7 +1,7 @@
-"""Records from the bytes of an input: lines of text, JSON lines, CSV and Parquet, plain or compressed.
+"""Reads records from an input: text lines, JSON lines, CSV and Parquet, plain or compressed.
 
-Everything is read as a stream: at most a line, a record of a CSV file or a batch of a Parquet file is held at once. A record
-that cannot be read is yielded as the error about it, so that the caller may go on behind it; what spoils a whole file is
+Everything is streamed: at most one line, one CSV record or one Parquet batch is held at a time. A record that cannot be read
+is yielded as a `RecordError`, so that the caller can continue after it; an error that makes the whole file unreadable is
 raised.
 """
 
@@ -28,10 +28,10 @@ from pinecone_embed_async._jobs._inputs import Compression, InputFile, InputForm
 from pinecone_embed_async._jobs._templates import RecordError, beginnings, kind_of, meant, names_shown
 
 LINE = "text"
-"""The one field of a line of text."""
+"""The only field of a text line."""
 
 UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowException)
-"""What file systems, decompressors and the Parquet reader raise; a `SourceError` is none of these."""
+"""Exceptions of file systems, decompressors and the Parquet reader; a `SourceError` is none of these."""
 
 Record = Mapping[str, Any]
 Found = Iterator[tuple[int, Record | RecordError]]
@@ -40,7 +40,7 @@ _PARQUET_BATCH = 1024
 
 
 class Wanted(Protocol):
-    """Which fields are taken."""
+    """The fields to read."""
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -48,19 +48,19 @@ class Wanted(Protocol):
 
     @property
     def python_fields(self) -> frozenset[str]:
-        """Those of which Python values are needed; the others stay as they are in the file."""
+        """The fields needed as Python values; the others keep the types of the file."""
 
 
 def reason_of(error: BaseException) -> str:
-    """The first line of what an error says."""
+    """The first line of an error's message."""
     return str(getattr(error, "strerror", None) or error).split("\n", 1)[0]
 
 
 def read_txt(raw: BinaryIO, file: InputFile, wanted: Wanted) -> Found:
-    """Read lines of text, each a record with one field."""
+    """Read text lines, each a record with one field."""
     for name in wanted.fields:
         if name != LINE:
-            raise SourceError(f"{file.name}: lines of text have no fields but {LINE!r}, so no {name!r}")
+            raise SourceError(f"{file.name}: a text file has only the field {LINE!r}, not {name!r}")
     for number, line in _raw_lines(raw, file):
         try:
             yield number, {LINE: line.decode().removesuffix("\n").removesuffix("\r")}
@@ -69,7 +69,7 @@ def read_txt(raw: BinaryIO, file: InputFile, wanted: Wanted) -> Found:
 
 
 def read_jsonl(raw: BinaryIO, file: InputFile, _wanted: Wanted) -> Found:
-    """Read a JSON object a line; blank lines are passed over."""
+    """Read one JSON object per line; blank lines are skipped."""
     decode = msgspec.json.Decoder().decode
     for number, line in _raw_lines(raw, file):
         if line.isspace():
@@ -91,18 +91,18 @@ def read_jsonl(raw: BinaryIO, file: InputFile, _wanted: Wanted) -> Found:
 
 def _whole_document(file: InputFile, number: int) -> SourceError:
     return SourceError(
-        f"{file.name}:{number}: not JSON lines but one JSON document over several lines, or a list; write an object a "
-        "line: jq -c '.[]' of a list, jq -c . of objects"
+        f"{file.name}:{number}: not JSON lines but a list, or a JSON document over several lines; write one object per "
+        "line: jq -c '.[]' for a list, jq -c . for objects"
     )
 
 
 def _json_fault(line: bytes, error: Exception) -> RecordError:
-    """What is wrong with a line of JSON: msgspec calls some of it cut off that is something else."""
+    """Find what is wrong with a line of JSON; msgspec calls some lines truncated that have another fault."""
     if isinstance(error, RecursionError):
         return RecordError("not JSON that can be read: it is nested too deeply")
 
     def refuse(name: str) -> NoReturn:
-        raise RecordError(f"not JSON: it has no {name}; write null")
+        raise RecordError(f"not JSON, which has no {name}; write null")
 
     try:
         json.loads(line, parse_constant=refuse)
@@ -117,15 +117,15 @@ def _json_fault(line: bytes, error: Exception) -> RecordError:
     except ValueError:
         return RecordError("not JSON that can be read: a number is out of range")
     if re.search(rb"\\u[dD][89a-fA-F]", line):
-        return RecordError("not JSON that can be read: half of a surrogate pair (\\ud800 to \\udfff) is no text")
+        return RecordError("not JSON that can be read: half of a surrogate pair (\\ud800 to \\udfff) is not text")
     return RecordError("not JSON that can be read: a number is out of range")
 
 
 def read_csv(raw: BinaryIO, file: InputFile, wanted: Wanted) -> Found:
-    """Read a header and records; blank lines are passed over."""
-    # The standard library's limit of 128 KiB a field is for hostile input; a document may be longer.
+    """Read a header and records; blank lines are skipped."""
+    # The standard library limits a field to 128 KiB as a defence against hostile input; a document may be longer.
     csv.field_size_limit(2**31 - 1)
-    # Decoded so that a byte that is not UTF-8 spoils its record, not what comes behind it.
+    # Decoded with surrogateescape, so that a byte that is not UTF-8 spoils only its own record.
     lines = (line.decode(errors="surrogateescape") for _, line in _raw_lines(raw, file))
     reader = csv.reader(lines, strict=True, delimiter=file.delimiter)
     header: list[str] | None = None
@@ -158,7 +158,7 @@ def read_csv(raw: BinaryIO, file: InputFile, wanted: Wanted) -> Found:
             or (record or RecordError(f"{len(fields)} fields, but the header has {len(header)}")),
         )
     if header is None:
-        raise SourceError(f"{file.name}: no header; a CSV file begins with the names of its columns")
+        raise SourceError(f"{file.name}: no header; a CSV file must begin with the names of its columns")
 
 
 def _undecoded(fields: list[str]) -> RecordError | None:
@@ -185,7 +185,7 @@ def read_parquet(raw: BinaryIO, file: InputFile, wanted: Wanted) -> Found:
         with contextlib.ExitStack() as stack:
             seekable = raw
             if file.path is None or file.compression:
-                # A Parquet file is read from its end. On disk, since in memory it would have no bound.
+                # A Parquet file is read from its end, so it must be seekable. On disk, since memory would have no bound.
                 seekable = stack.enter_context(tempfile.TemporaryFile())
                 shutil.copyfileobj(_decompressed(raw, file.compression), seekable)
                 seekable.seek(0)
@@ -196,7 +196,7 @@ def read_parquet(raw: BinaryIO, file: InputFile, wanted: Wanted) -> Found:
             number = 0
             for batch in table.iter_batches(_PARQUET_BATCH, columns=list(dict.fromkeys(columns.values()))):
                 values = [
-                    # Kept columns stay as they are: not every value has an equal in Python.
+                    # Kept columns stay Arrow scalars: not every value has an equivalent in Python.
                     column.to_pylist() if name in as_python else list(column)
                     for name, column in zip(batch.schema.names, batch.columns, strict=True)
                 ]
@@ -204,14 +204,14 @@ def read_parquet(raw: BinaryIO, file: InputFile, wanted: Wanted) -> Found:
                     number += 1
                     yield number, dict(zip(batch.schema.names, row, strict=True))
     except pa.ArrowException as error:
-        raise SourceError(f"{file.name}: not a Parquet file that can be read: {reason_of(error)}") from error
+        raise SourceError(f"{file.name}: not a readable Parquet file: {reason_of(error)}") from error
 
 
 def _parquet_column(file: InputFile, names: list[str], name: str) -> str:
-    """The column that a field is, or lies in."""
+    """The column that a field is, or is nested in."""
     found = next((column for column in beginnings(name) if names.count(column) == 1), None)
     if found is None:
-        raise SourceError(f"{file.name}: no one column {name!r}{meant(name, names)}; it has {names_shown(names)}")
+        raise SourceError(f"{file.name}: not exactly one column {name!r}{meant(name, names)}; it has {names_shown(names)}")
     return found
 
 
@@ -229,7 +229,7 @@ def _decompressed(raw: BinaryIO, compression: Compression) -> BinaryIO:
         case Compression.GZIP:
             return cast("BinaryIO", gzip.GzipFile(fileobj=raw))
         case Compression.ZSTD:
-            # It closes its source, and the file is checked after that.
+            # The decompressor closes its source, but the file is checked after that: give it its own descriptor.
             own = os.fdopen(os.dup(raw.fileno()), "rb")
             return io.BufferedReader(pa.CompressedInputStream(own, "zstd"), 2**18)
         case Compression.NONE:
@@ -241,7 +241,7 @@ def _not_utf8(error: UnicodeDecodeError) -> RecordError:
 
 
 def _raw_lines(raw: BinaryIO, file: InputFile) -> Iterator[tuple[int, bytes]]:
-    # Split at line feeds only: U+2028 within a text splits nothing.
+    # Split at line feeds only: U+2028 within a text is not a line end.
     number = 0
     try:
         for number, line in enumerate(_decompressed(raw, file.compression), start=1):
@@ -266,12 +266,12 @@ _BEGINNINGS = (
 
 
 def _check_beginning(line: bytes, file: InputFile) -> None:
-    """See from the first line that the file is of another kind than it is read as.
+    """Check the first line for signs that the file is of another kind than its format says.
 
     Raises:
-        SourceError: It is.
+        SourceError: It is of another kind.
     """
-    given = " (of standard input: decompress it before)" if file.path is None else ""
+    given = " (decompress or convert standard input first)" if file.path is None else ""
     for beginning, what in _BEGINNINGS:
         if line.startswith(beginning):
             raise SourceError(f"{file.name}: {what}{given}")

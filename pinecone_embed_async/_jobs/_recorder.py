@@ -1,4 +1,4 @@
-"""Writes a stream's batches to the disk: in groups, each synced before it counts, off the event loop."""
+"""Writes a stream's batches to the disk off the event loop, in groups that count once they are synced."""
 
 import asyncio
 import contextlib
@@ -22,12 +22,12 @@ GROUP_BYTES = 16 * 2**20
 
 
 class Piece(NamedTuple):
-    """The embedded and failed rows to write at once.
+    """Embedded and failed rows to write together.
 
     Attributes:
         rows: The rows.
-        embeddings: Row i belongs to `rows[i]`; those that are not embedded are skipped.
-        failed: Rows that failed, of these or others.
+        embeddings: Row i belongs to `rows[i]`; rows that are not embedded are not written.
+        failed: Failed rows, of `rows` or others.
     """
 
     rows: Sequence[Row]
@@ -36,7 +36,7 @@ class Piece(NamedTuple):
 
 
 def piece_of(batch: EmbeddedBatch[Row, Embeddings]) -> Piece:
-    """The piece to write of a batch; rows with an error of the whole job count as not tried."""
+    """The piece to write for a batch; rows with an error of the whole job count as not tried."""
     failed = [
         FailedRow(batch.items[index], cause_of(failure.error))
         for failure in batch.embeddings.failures
@@ -47,17 +47,17 @@ def piece_of(batch: EmbeddedBatch[Row, Embeddings]) -> Piece:
 
 
 class Recorder:
-    """Writes pieces to a store, a group at a time, off the loop.
+    """Writes pieces to a store in groups, off the event loop.
 
-    A group is synced at the latest `group_seconds` after its first piece came, earlier once it has `group_bytes`. While one
-    is written the next is filled; when that is full too, `add` waits. Parts are written meanwhile, one after the other.
+    A group is synced at most `group_seconds` after its first piece arrived, or earlier once it has `group_bytes`. While one
+    group is written, the next is filled; when that is full too, `add` waits. Parts are written at the same time, one by one.
 
     Args:
         store: The store to write to.
-        kept: The kept columns, widened to what comes.
-        recorded: Called in the loop after a group is on the disk, with the rows embedded and the rows failed.
-        group_seconds: How long a piece may wait to be synced.
-        group_bytes: Bytes of vectors after which it does not wait.
+        kept: The kept columns, widened as rows arrive.
+        recorded: Called on the event loop after a group is on the disk, with the embedded and the failed row numbers.
+        group_seconds: Longest time before a piece is synced.
+        group_bytes: Bytes of vectors after which a group is full.
     """
 
     def __init__(
@@ -83,10 +83,10 @@ class Recorder:
         self._part: asyncio.Task[None] | None = None
 
     async def add(self, piece: Piece) -> None:
-        """Add a piece; waits for room if a group is full and the one before it is still being written.
+        """Add a piece; wait for room if a group is full and the one before it is still being written.
 
         Raises:
-            OutputError: An earlier group could not be written; nothing more is written.
+            OutputError: An earlier group could not be written; nothing more will be written.
             ResponseError: The vectors do not match the earlier ones.
         """
         while self._full.is_set() and self._writing is not None and not self._writing.done():
@@ -107,10 +107,10 @@ class Recorder:
         """Write the last group.
 
         Args:
-            make_part: Whether the rows in the journal become a part, so that the table holds all that is done.
+            make_part: Whether to turn the rows in the journal into a part, so that the table holds everything done.
 
         Raises:
-            OutputError: The file system refused.
+            OutputError: The file system refused an operation.
             ResponseError: The vectors do not match the earlier ones.
         """
         self._full.set()
@@ -138,18 +138,18 @@ class Recorder:
                 self._full.clear()
                 self._room.set()
                 if await asyncio.to_thread(self._widen, group):
-                    # It would be written with the old columns.
+                    # The part being written would get the old columns.
                     if self._part is not None:
                         await self._part
                     self._recorded(*await asyncio.to_thread(self._write, group))
-                    # After the rows are safe, for they are paid for.
+                    # After the rows are safe, since they are already paid for.
                     await asyncio.to_thread(self._store.unify_parts, self._kept.schema)
                 else:
                     self._recorded(*await asyncio.to_thread(self._write, group))
                 if self._store.is_full:
                     await self._begin_part()
         finally:
-            # Wakes an `add` that waits for room, so that it sees the error.
+            # Wake an `add` that waits for room, so that it sees the error.
             self._room.set()
 
     def _widen(self, group: Sequence[Piece]) -> bool:

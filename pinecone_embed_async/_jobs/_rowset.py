@@ -1,4 +1,4 @@
-"""Which rows are done: a set of row numbers at one bit a row."""
+"""Sets of row numbers as bitmaps, one bit per row."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,7 +7,7 @@ RowNumbers = npt.NDArray[np.int64]
 
 
 def are_among(rows: RowNumbers, ascending: RowNumbers) -> npt.NDArray[np.bool_]:
-    """Which of some rows are among others in ascending order, by binary search; bool, shape (rows,)."""
+    """Which of `rows` are in an ascending array, by binary search; bool, shape (rows,)."""
     if not len(ascending):
         return np.zeros(len(rows), np.bool_)
     found: npt.NDArray[np.bool_] = ascending[np.searchsorted(ascending[:-1], rows)] == rows
@@ -15,9 +15,9 @@ def are_among(rows: RowNumbers, ascending: RowNumbers) -> npt.NDArray[np.bool_]:
 
 
 class RowSet:
-    """A set of whole numbers from 0 as a bitmap: ten million rows take 1.25 MB.
+    """A set of integers from 0 as a bitmap: ten million rows take 1.25 MB.
 
-    One thread adds; others may read at the same time.
+    One thread may add while others read.
     """
 
     def __init__(self) -> None:
@@ -35,13 +35,13 @@ class RowSet:
         return byte < len(self._bits) and bool(self._bits[byte] >> (row & 7) & 1)
 
     def add(self, rows: npt.ArrayLike) -> int:
-        """Add rows, each from 0 on, and return how many of them are new."""
+        """Add row numbers, each at least 0, and return how many are new."""
         numbers: RowNumbers = np.unique(np.asarray(rows, np.int64))
         if not numbers.size:
             return 0
         size = (int(numbers[-1]) >> 3) + 1
         if size > len(self._bits):
-            # An eighth more than needed, so that growing row by row does not copy each time.
+            # An eighth more than needed, so that adding rows one by one does not copy each time.
             self._bits.extend(bytes(size + size // 8 - len(self._bits)))
         view = np.frombuffer(self._bits, np.uint8)
         places, masks = numbers >> 3, np.left_shift(1, numbers & 7).astype(np.uint8)
@@ -52,7 +52,7 @@ class RowSet:
         return count
 
     def discard(self, rows: npt.ArrayLike) -> int:
-        """Remove rows, and return how many of them were in it."""
+        """Remove rows, and return how many were in the set."""
         if not self._count:
             return 0
         numbers: RowNumbers = np.unique(np.asarray(rows, np.int64))
@@ -67,18 +67,18 @@ class RowSet:
 
     def update(self, other: "RowSet") -> None:
         """Add every row of another set."""
-        missing = len(other._bits) - len(self._bits)  # noqa: SLF001 - of its own kind
+        missing = len(other._bits) - len(self._bits)  # noqa: SLF001 - same class
         self._bits.extend(bytes(max(0, missing)))
         view = np.frombuffer(self._bits, np.uint8)
-        view[: len(other._bits)] |= np.frombuffer(other._bits, np.uint8)  # noqa: SLF001 - the same
+        view[: len(other._bits)] |= np.frombuffer(other._bits, np.uint8)  # noqa: SLF001 - same class
         self._count = int(np.bitwise_count(view).sum())
 
     def subtract(self, other: "RowSet") -> None:
         """Remove every row of another set."""
-        size = min(len(self._bits), len(other._bits))  # noqa: SLF001 - of its own kind
+        size = min(len(self._bits), len(other._bits))  # noqa: SLF001 - same class
         if size:
             view = np.frombuffer(self._bits, np.uint8)
-            view[:size] &= ~np.frombuffer(other._bits, np.uint8)[:size]  # noqa: SLF001 - the same
+            view[:size] &= ~np.frombuffer(other._bits, np.uint8)[:size]  # noqa: SLF001 - same class
             self._count = int(np.bitwise_count(view).sum())
 
     def copy(self) -> "RowSet":
@@ -88,16 +88,16 @@ class RowSet:
         return other
 
     def stop(self) -> int:
-        """The number after the highest row; 0 if there is none."""
+        """The number after the highest row; 0 if the set is empty."""
         bits = self._bits.rstrip(b"\0")
         return (len(bits) - 1) * 8 + bits[-1].bit_length() if bits else 0
 
     def count_between(self, first: int, stop: int) -> int:
-        """How many rows from `first` to before `stop` are in it."""
+        """How many rows from `first` up to but not including `stop` are in the set."""
         return int(self.mask(first, stop).sum())
 
     def mask(self, first: int, stop: int) -> npt.NDArray[np.bool_]:
-        """Which rows from `first` to before `stop` are in it; bool, shape (stop - first,)."""
+        """Which rows from `first` up to but not including `stop` are in the set; bool, shape (stop - first,)."""
         mask = np.zeros(max(0, stop - first), np.bool_)
         if mask.size:
             view = np.frombuffer(self._bits, np.uint8)[first >> 3 : ((stop - 1) >> 3) + 1]

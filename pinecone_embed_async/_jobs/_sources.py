@@ -1,4 +1,4 @@
-"""Rows of text from files and from standard input, each with its number over all of them."""
+"""Reads rows of text from files and standard input, numbered across all inputs."""
 
 import contextlib
 import io
@@ -15,19 +15,19 @@ from pinecone_embed_async._jobs._readers import LINE, READERS, UNREADABLE, Recor
 from pinecone_embed_async._jobs._templates import FieldText, RecordError, TextSource, field_of, kind_of
 
 _DEFAULT_TEXT = FieldText("text")
-# A check of the file's times costs a microsecond.
+# Checking the file's size and time costs a microsecond.
 _ROWS_BETWEEN_LOOKS = 1000
 
 
 class Row(NamedTuple):
-    """One text to embed, and where it comes from.
+    """One text to embed and its origin.
 
     Attributes:
         id: The value of the id field, or the row's number.
         text: The text to embed.
         source: The name of the input.
-        line: The line on which the row begins, counted from 1; the row within a Parquet file.
-        number: Its position over all inputs of the job, counted from 0.
+        line: The line where the row begins, counted from 1; in a Parquet file, the row.
+        number: Its position across all inputs of the job, counted from 0.
         kept: The values of the columns to keep: of JSON types, or Arrow scalars from Parquet files.
     """
 
@@ -44,10 +44,10 @@ class BadRow(NamedTuple):
 
     Attributes:
         source: The name of the input.
-        line: As of a `Row`.
-        number: The same.
-        reason: Why not, without anything of its content.
-        message: Why not, with the names of its fields.
+        line: As in `Row`.
+        number: As in `Row`.
+        reason: Why not, without any of its content.
+        message: Why not, with its field names.
     """
 
     source: str
@@ -57,12 +57,12 @@ class BadRow(NamedTuple):
     message: str
 
     def __str__(self) -> str:
-        """Say where it is and why it cannot be embedded."""
+        """The row's place and why it cannot be embedded."""
         return f"{self.source}:{self.line}: {self.message}"
 
 
 class Stamp(NamedTuple):
-    """The state of a file that changes when it is written to.
+    """The state of a file, which changes when it is written to.
 
     Attributes:
         size: Bytes.
@@ -79,9 +79,9 @@ class Columns:
 
     Attributes:
         text: The text to embed.
-        id: The field with the id, text or a whole number; `None` for the row's number.
-        keep: Fields that are carried along.
-        no_blank: Whether a text without a visible character cannot be embedded.
+        id: The id field, text or an integer; `None` to use the row's number.
+        keep: Fields to carry over to the output.
+        no_blank: Whether a text without a visible character is an error.
     """
 
     text: TextSource = _DEFAULT_TEXT
@@ -96,15 +96,15 @@ class Columns:
 
     @property
     def python_fields(self) -> frozenset[str]:
-        """Those of which Python values are needed."""
+        """The fields needed as Python values."""
         return frozenset((*self.text.fields, *([] if self.id is None else [self.id])))
 
 
 class StandardInput(io.RawIOBase):
-    """Standard input, with the digest of what was read of it.
+    """Standard input that computes a digest of the bytes read.
 
     Args:
-        digest: The function to feed.
+        digest: The hash object to update.
     """
 
     def __init__(self, digest: Any) -> None:
@@ -113,21 +113,21 @@ class StandardInput(io.RawIOBase):
         self._is_at_end = False
 
     def reader(self, raw: BinaryIO) -> BinaryIO:
-        """Read a stream through it."""
+        """Return a reader of `raw` that updates the digest."""
         self._raw = raw
         return io.BufferedReader(self, 2**16)
 
     @property
     def digest(self) -> str | None:
-        """The digest in hexadecimal; `None` until it is read to the end."""
+        """The digest in hexadecimal; `None` until the end is reached."""
         return self._function.hexdigest() if self._is_at_end else None
 
     def readable(self) -> bool:
-        """It is."""
+        """Always true."""
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        """Read what is there, once something is."""
+        """Read the bytes available, waiting for the first."""
         piece = self._raw.read1(len(buffer)) if self._raw is not None else b""  # type: ignore[attr-defined]
         self._function.update(piece)
         self._is_at_end = self._is_at_end or not piece
@@ -136,7 +136,7 @@ class StandardInput(io.RawIOBase):
 
 
 def stamp_of(descriptor: int) -> Stamp:
-    """Return the state of an open file."""
+    """The state of an open file."""
     state = os.fstat(descriptor)
     return Stamp(state.st_size, state.st_mtime_ns)
 
@@ -148,10 +148,10 @@ def read_rows(
     first_row: int = 0,
     stamps: Mapping[str, Stamp] | None = None,
 ) -> Iterator[Row]:
-    """Read the rows of all files as `read_all_rows` does; one that cannot be embedded is an error.
+    """Read the rows of all files as `read_all_rows` does, but raise for a row that cannot be embedded.
 
     Raises:
-        SourceError: An input cannot be read or has changed, with the line where there is one.
+        SourceError: An input cannot be read or has changed; the message has the line where it can.
     """
     for row in read_all_rows(files, columns, first_row=first_row, stamps=stamps):
         if isinstance(row, BadRow):
@@ -172,24 +172,24 @@ def read_all_rows(
     Args:
         files: The files to read.
         columns: The fields to take from each record; the field `text` by default. A line of a `.txt` file is a record with
-            the one field `text`, which is embedded unless there is a template.
+            only the field `text`, which is embedded unless there is a template.
         first_row: The number of the first row.
-        stamps: The earlier states of files, by name; a file in another state, or one that changes while it is read, is an
+        stamps: Earlier states of files, by name. A file in another state, or one that changes while it is read, is an
             error.
-        source: Takes the digest of standard input.
+        source: Wrapper that takes the digest of standard input.
 
     Raises:
-        SourceError: An input as a whole cannot be read or has changed, with the line where there is one.
+        SourceError: An input as a whole cannot be read or has changed; the message has the line where it can.
     """
     wanted = columns or Columns()
     number = first_row
     for file in files:
         with opened(file, source) as raw:
             look = _watch(file, raw, (stamps or {}).get(file.name))
-            # A line of text is its own field, whatever the fields of other files are called.
+            # A text line is its own text field, whatever the text field of other files is called.
             is_line = file.format is InputFormat.TXT and isinstance(wanted.text, FieldText)
             taken = replace(wanted, text=FieldText(LINE)) if is_line else wanted
-            # Looked up once: this loop and its calls make up the cost of reading a row.
+            # Looked up once, since this loop and its calls dominate the cost of reading a row.
             row_of, name = _row_maker(taken), file.name
             for line, record in READERS[file.format](raw, file, taken):
                 try:
@@ -219,10 +219,10 @@ def _row_maker(taken: Columns) -> Callable[[Record | RecordError, str, int, int]
 
 
 def read_bytes(file: InputFile) -> Iterator[bytes]:
-    """Read the raw bytes of an input, standard input for instance.
+    """Yield the raw bytes of an input.
 
     Raises:
-        SourceError: It cannot be read.
+        SourceError: The input cannot be read.
     """
     with opened(file) as raw:
         while piece := raw.read(2**20):
@@ -234,7 +234,7 @@ def opened(file: InputFile, source: "StandardInput | None" = None) -> Iterator[B
     """Open an input; standard input through `source`.
 
     Raises:
-        SourceError: It cannot be opened, or not be read while the block runs.
+        SourceError: It cannot be opened, or cannot be read while the block runs.
     """
     try:
         if file.path is None:
@@ -252,17 +252,17 @@ def _watch(file: InputFile, raw: BinaryIO, before: Stamp | None) -> Callable[[],
     """Return a function that raises if the file has changed.
 
     Raises:
-        SourceError: It has changed before it was opened.
+        SourceError: It changed before it was opened.
     """
     descriptor = raw.fileno() if file.path is not None else None
-    # The state of a pipe changes as it is read.
+    # A pipe's state changes as it is read.
     if descriptor is None or not stat.S_ISREG(os.fstat(descriptor).st_mode):
         return lambda: None
     expected = before or stamp_of(descriptor)
 
     def look() -> None:
         if stamp_of(descriptor) != expected:
-            raise SourceError(f"{file.name}: it changed while the job was under way")
+            raise SourceError(f"{file.name}: it changed while the job was running")
 
     look()
     return look

@@ -1,4 +1,4 @@
-"""A job's rows on disk: journal segments that become parts, and the file of failures."""
+"""A job's rows on disk: journal segments, the parts they become, and the file of failures."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,34 +29,34 @@ ROWS_PER_PART = 100_000
 BYTES_PER_PART = 128 * 2**20
 BYTES_OF_FIRST_PART = 8 * 2**20
 _SHARE_OF_PART = 16
-"""Until a part has `BYTES_PER_PART`, it has this share of all before it: a run's last part is made after its last answer,
-when nothing else is done, so it should be a small share of the work."""
+"""Until parts reach `BYTES_PER_PART`, each gets this fraction of the data before it. A run writes its last part after its
+last answer, when nothing else is going on, so that part should be a small share of the work."""
 
 
 class Store:
     """The embedded rows of a job.
 
-    A segment of the journal becomes the part of its number and is removed after that. A segment beside its part is left by
-    a kill between the two: its rows are in the part, so it is removed when the folder is opened again. So no row is
-    in the table twice, at whatever moment a run is killed.
+    A journal segment becomes the part of the same number and is then removed. A kill between the two steps leaves a segment
+    beside its part; the part has all its rows, so the segment is removed when the folder is opened again. So no row is in
+    the table twice, whenever a run is killed.
 
-    One thread at a time, except for `write_part`, which another may call for a finished segment.
+    One thread at a time, except that another may call `write_part` for a finished segment.
 
     Args:
-        folder: The folder, held by this process.
-        rows_per_part: Rows after which a segment becomes a part, about.
+        folder: The folder, locked by this process.
+        rows_per_part: Approximate number of rows after which a segment becomes a part.
         bytes_per_part: The same in bytes.
-        bytes_of_first_part: The first parts are smaller, none smaller than this.
+        bytes_of_first_part: Least bytes of a part; the first parts are small.
 
     Attributes:
-        done: The rows that are embedded, for good, when it was opened.
-        failed: The rows that failed and were not embedded since, when it was opened.
-        skipped: The rows that cannot be embedded and were left out, when it was opened.
-        schema: The columns of the table; `None` as long as there are no rows.
-        warnings: The damage found, a sentence each.
+        done: The rows embedded and on the disk when the store was opened.
+        failed: The rows that had failed and not been embedded since when the store was opened.
+        skipped: The rows left out because they cannot be embedded when the store was opened.
+        schema: The columns of the table; `None` while there are no rows.
+        warnings: Damage found, one sentence each.
 
     Raises:
-        OutputError: The folder cannot be read or written, or holds files that are no job's.
+        OutputError: The folder cannot be read or written, or a part in it is damaged.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Store:
         self._read_parts()
         self._number, self._journal, self._rows = self._open_journal()
         try:
-            # A run that made the columns wider was killed before all parts had them.
+            # An earlier run that widened the columns may have been killed before all parts had them.
             self.unify_parts()
             self.failed, self.skipped = self._failures.read_rows()
         except BaseException:
@@ -117,7 +117,7 @@ class Store:
             self._folder.remove_segment(number)
         segments = self._folder.segments()
         newest = max(parts, default=-1)
-        # The newest is continued, unless a part has a higher number, which the next segment would get.
+        # Continue the newest segment, unless a part has a higher number, which the next segment would collide with.
         last = segments.pop() if segments and segments[-1] > newest else max([newest, *segments]) + 1
         for number in segments:
             with self._opened(number) as journal:
@@ -125,7 +125,7 @@ class Store:
                 self._finished[number] = journal.spans
         journal = self._opened(last)
         rows = self._take_over(journal)
-        # Once the columns of all of them are known.
+        # Only now are the columns of all segments known.
         for number in segments:
             self.write_part(number)
         return last, journal, rows
@@ -136,9 +136,9 @@ class Store:
             return Journal(path)
 
     def _take_over(self, journal: Journal) -> int:
-        # Left by an earlier run.
+        # Take over what an earlier run left.
         self.warnings += [
-            f"{journal.path}: bytes {start:,} to {stop:,} are damaged; the rows that were in them are embedded again"
+            f"{journal.path}: bytes {start:,} to {stop:,} are damaged; the rows in them will be embedded again"
             for start, stop in journal.found.damaged
         ]
         segment = _segment(journal.path, journal.found.spans)
@@ -148,15 +148,15 @@ class Store:
         return len(rows)
 
     def unify_parts(self, kept: Any = None) -> None:
-        """Write the parts again whose kept columns are not those of the whole table, one at a time.
+        """Rewrite, one at a time, the parts whose kept columns differ from those of the whole table.
 
-        No part may be written meanwhile. After a kill the parts left are written when the folder is opened again.
+        No part may be written meanwhile. After a kill, the remaining parts are rewritten when the folder is opened again.
 
         Args:
-            kept: The kept columns from now on, if they change; they hold all the values that are there.
+            kept: The new kept columns, if they change; they must hold all existing values.
 
         Raises:
-            OutputError: The file system refused.
+            OutputError: The file system refused an operation.
         """
         if self.schema is None:
             return
@@ -167,7 +167,7 @@ class Store:
             if path == self._placeholder:
                 continue
             if not same_columns(kept_of(part_schema(path)), kept_of(self.schema)):
-                # Made again from the new part, also after a kill in between.
+                # Removed first, so that it is made again from the new part even after a kill in between.
                 self._folder.export_path(number).unlink(missing_ok=True)
                 rewrite_part(path, self.schema)
             self._export(number)
@@ -178,15 +178,15 @@ class Store:
             left_out = export_part(self._folder.part_path(number), path, layout)
             if left_out:
                 self.warnings.append(
-                    f"{path}: {left_out:,} rows without terms are in the table alone, for an index refuses them"
+                    f"{path}: {left_out:,} rows without terms are only in the table, because an index refuses them"
                 )
 
     def add(self, tables: Sequence[Any], failed: Sequence[FailedRow]) -> None:
-        """Write embedded and failed rows and sync them: after this they count.
+        """Write embedded and failed rows and sync them; after this they count.
 
         Raises:
-            OutputError: The file system refused; the rows do not count, and nothing more may be added.
-            ResponseError: The vectors are of another kind or dimension than the earlier ones.
+            OutputError: The file system refused an operation; the rows do not count, and nothing more may be added.
+            ResponseError: The vectors differ from the earlier ones in kind or dimension.
         """
         if tables:
             for table in tables:
@@ -194,7 +194,7 @@ class Store:
                 self._join(table.schema)
             with file_errors(self._journal.path):
                 for table in tables:
-                    # A record for each request, so that a damaged one costs no more than that.
+                    # One record per request, so that a damaged record costs no more than one request.
                     for batch in table.to_batches():
                         self._journal.append(encode_batch(batch))
                         self._rows += batch.num_rows
@@ -209,21 +209,21 @@ class Store:
 
     @property
     def has_rows(self) -> bool:
-        """Whether the journal has rows that are in no part yet."""
+        """Whether the journal has rows that are not in a part yet."""
         return self._rows > 0
 
     @property
     def is_full(self) -> bool:
-        """Whether the rows in the journal are enough for a part."""
+        """Whether the journal has enough rows for a part."""
         rows, most, least = self._limits
         size = min(most, max(least, self._size_before // _SHARE_OF_PART))
         return self._rows >= rows or self._journal.size >= size
 
     def finish_segment(self) -> int | None:
-        """Begin another segment, and return the number of the finished one; `None` if it is empty.
+        """Start a new segment and return the number of the finished one; `None` if that is empty.
 
         Raises:
-            OutputError: The file system refused.
+            OutputError: The file system refused an operation.
         """
         if not self._rows:
             return None
@@ -239,9 +239,9 @@ class Store:
         """Turn a finished segment into a part.
 
         Raises:
-            OutputError: The file system refused; the rows are still in the segment.
+            OutputError: The file system refused an operation; the rows are still in the segment.
         """
-        # The positions of its records are known, which saves scanning and checksumming them again.
+        # The positions of its records are known, so it need not be scanned and checksummed again.
         segment = _segment(self._folder.segment_path(number), self._finished[number])
         if segment.schema is not None:
             write_part(self._folder.part_path(number), segment, self.schema)
@@ -251,13 +251,13 @@ class Store:
         del self._finished[number]
 
     def write_placeholder(self, empty: Any) -> None:
-        """Write a part without rows, so that there is a table, if there is none; the next part replaces it.
+        """Write a part without rows if there is no table yet; the next part replaces it.
 
         Args:
             empty: A table without rows.
 
         Raises:
-            OutputError: The file system refused.
+            OutputError: The file system refused an operation.
         """
         if self.schema is None and self._placeholder is None:
             path = self._folder.part_path(self._number)
@@ -271,10 +271,10 @@ class Store:
             self._placeholder = None
 
     def vectors(self, rows: RowNumbers) -> Iterator[Any]:
-        """The embeddings of some rows, those of them that are in a part, as tables of `row` and the embeddings' columns.
+        """Yield the embeddings of those rows that are in a part, as tables of `row` and the embeddings' columns.
 
         Args:
-            rows: The numbers of the rows, ascending; int64.
+            rows: The row numbers, ascending; int64.
 
         Raises:
             OutputError: A part cannot be read.
@@ -283,7 +283,7 @@ class Store:
             yield from part_vectors(self._folder.part_path(number), rows)
 
     def ids_before(self, stop: int) -> Iterator[str]:
-        """The ids of the embedded rows with numbers below `stop`.
+        """Yield the ids of the embedded rows with numbers below `stop`.
 
         Raises:
             OutputError: A part cannot be read.
@@ -295,28 +295,28 @@ class Store:
         yield from _segment(self._journal.path, self._journal.spans).ids_before(stop)
 
     def causes(self, rows: RowSet) -> dict[int, Cause]:
-        """Why some rows failed, those among `rows` that did.
+        """The causes of those rows in `rows` that failed.
 
         Raises:
-            OutputError: The file system refused.
+            OutputError: The file system refused an operation.
         """
         return self._failures.causes(rows)
 
     def forget_skipped(self) -> None:
-        """Remove all rows that were left out; there are no failures beside them.
+        """Remove all skipped rows; the file must hold no failures besides them.
 
         Raises:
-            OutputError: The file system refused.
+            OutputError: The file system refused an operation.
         """
         with file_errors(self._folder.failures_path):
             self._folder.failures_path.unlink(missing_ok=True)
         self.skipped = RowSet()
 
     def forget_failures(self, done: RowSet) -> None:
-        """Remove the rows that are done now from the file of failures.
+        """Remove rows that are now done from the file of failures.
 
         Raises:
-            OutputError: The file system refused.
+            OutputError: The file system refused an operation.
         """
         self._failures.forget(done)
 

@@ -1,4 +1,4 @@
-"""Rows and their embeddings as Arrow tables: the columns of the output and their types."""
+"""Rows and their embeddings as Arrow tables: the output's columns and their types."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -19,10 +19,10 @@ RowIndices = npt.NDArray[np.intp]
 def vector_columns(embeddings: Embeddings, rows: RowIndices) -> dict[str, Any]:
     """The embeddings of some rows as Arrow columns.
 
-    Dense: `vector`, a fixed-size list of float32. Sparse: `indices` (uint32), `values` (float32), and `tokens` where the
-    service sent them, each a list.
+    Dense: `vector`, a fixed-size list of float32. Sparse: lists `indices` (uint32), `values` (float32) and, where the
+    service sent them, `tokens`.
     """
-    # Without a copy if all of them are taken.
+    # Without a copy if all rows are taken.
     chosen = embeddings if len(rows) == len(embeddings) else embeddings[rows]
     if isinstance(chosen, DenseEmbeddings):
         return {"vector": dense_arrow(chosen.vectors)}
@@ -34,7 +34,7 @@ def vector_columns(embeddings: Embeddings, rows: RowIndices) -> dict[str, Any]:
 
 
 def embeddings_of(table: Any) -> Embeddings:
-    """Restore embeddings from the columns of `vector_columns`; all rows are embedded."""
+    """Restore embeddings from the columns of `vector_columns`; every row is embedded."""
     table = table.combine_chunks()
     if "vector" in table.column_names:
         vectors = _whole(table["vector"]).flatten().to_numpy().reshape(table.num_rows, -1)
@@ -59,7 +59,7 @@ def _whole(column: Any) -> Any:
 def embedded_tables(pieces: Iterable[tuple[Sequence[Row], Embeddings]], kept: pa.Schema) -> list[Any]:
     """The embedded rows as Arrow tables: `id`, `row`, the kept columns, the embeddings.
 
-    Pieces with embeddings of the same types are one table, with one chunk per piece in the columns of the embeddings.
+    Consecutive pieces with embeddings of the same types become one table; its embedding columns have one chunk per piece.
 
     Args:
         pieces: Rows with their embeddings.
@@ -81,7 +81,7 @@ def embedded_tables(pieces: Iterable[tuple[Sequence[Row], Embeddings]], kept: pa
 
 
 def _table_of(rows: Sequence[Row], vectors: Sequence[Mapping[str, Any]], kept: pa.Schema) -> Any:
-    # Column by column: work per row would keep the interpreter's lock from the event loop.
+    # Column by column, because work per row would hold the interpreter's lock while the event loop waits for it.
     fields = zip(*rows, strict=True) if rows else ([] for _ in Row._fields)
     columns = dict(zip(Row._fields, fields, strict=True))
     arrays = {"id": pa.array(columns["id"], pa.string()), "row": pa.array(columns["number"], pa.int64())}
@@ -96,13 +96,13 @@ def _table_of(rows: Sequence[Row], vectors: Sequence[Mapping[str, Any]], kept: p
 
 
 def check_same_vectors(before: pa.Schema, now: pa.Schema) -> None:
-    """Check that new embeddings match the existing ones.
+    """Check that new embeddings have the same types as the existing ones.
 
     Raises:
-        ResponseError: The service's answers have changed, the dimension for instance.
+        ResponseError: The service's answers have changed, for instance in their dimension.
     """
     for name in ("vector", "indices"):
         was, is_now = (schema.field(name).type if name in schema.names else "missing" for schema in (before, now))
-        # Types, not field names: Parquet and Arrow name the elements of a list differently.
+        # Compare types, not fields: Parquet and Arrow name the elements of a list differently.
         if was != is_now:
             raise ResponseError(f"the answers changed: {name} was {was} in this output and now is {is_now}")

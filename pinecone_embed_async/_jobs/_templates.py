@@ -1,4 +1,4 @@
-r"""Which text of a record is embedded: one field, or a template such as `{title}\n{body}`."""
+r"""Where a record's text comes from: one field, or a template such as `{title}\n{body}`."""
 
 import difflib
 import re
@@ -13,10 +13,10 @@ _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\", "{{": "{", "}}": "}"}
 
 
 class RecordError(Exception):
-    """A record cannot be embedded; the caller, who knows its file and line, adds them.
+    """A record cannot be embedded. The caller, which knows the file and line, adds them.
 
     Attributes:
-        reason: Why, without anything of the record.
+        reason: Why not, without any of the record's content.
     """
 
     def __init__(self, reason: str, more: str = "") -> None:
@@ -32,14 +32,14 @@ class FieldText:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The fields that the text is made of."""
+        """The fields the text is made of."""
         return (self.field,)
 
     def of(self, record: Mapping[str, Any]) -> str:
         """Return the text of a record.
 
         Raises:
-            RecordError: The field is missing or holds no text.
+            RecordError: The field is missing or is not text.
         """
         value = field_of(record, self.field)
         if not isinstance(value, str):
@@ -49,23 +49,23 @@ class FieldText:
 
 @dataclass(frozen=True, slots=True)
 class TemplateText:
-    """The text is put together from fields: text, whole numbers and other numbers.
+    """The text is built from fields that are text or numbers.
 
     Attributes:
-        parts: Literal texts and names of fields, alternating, a literal first.
+        parts: Literal texts and field names, alternating, a literal first.
     """
 
     parts: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Show the template as it may be given, except that line feeds and tabs are not escaped."""
+        """The template as it can be given, except that line feeds and tabs are not escaped."""
         shown = [part.replace("{", "{{").replace("}", "}}") for part in self.parts]
         shown[1::2] = [f"{{{name}}}" for name in self.parts[1::2]]
         return "".join(shown)
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The fields that the text is made of."""
+        """The fields the text is made of."""
         return tuple(dict.fromkeys(self.parts[1::2]))
 
     def of(self, record: Mapping[str, Any]) -> str:
@@ -87,20 +87,20 @@ TextSource = FieldText | TemplateText
 
 
 def parse_template(template: str) -> TemplateText:
-    r"""Read a template: `{name}` stands for a field, `{{` and `}}` for braces, `\n`, `\t` and `\\` as in Python.
+    r"""Parse a template: `{name}` is replaced by a field, `{{` and `}}` by braces; `\n`, `\t` and `\\` are as in Python.
 
     Raises:
-        ConfigurationError: A brace stands alone, a name is empty, or there is no field in it.
+        ConfigurationError: A brace is unpaired, a field name is empty, or the template has no field.
     """
     parts = [""]
     for token in _TOKEN.finditer(template):
         text = token[0]
         if token[1] is not None:
             if not token[1]:
-                raise ConfigurationError(f"--text {template}: {{}} names no field; {{{{ and }}}} stand for braces")
+                raise ConfigurationError(f"--text {template}: {{}} names no field; write {{{{ and }}}} for braces")
             parts += [token[1], ""]
         elif text in {"{", "}"}:
-            raise ConfigurationError(f"--text {template}: a {text} stands alone; {{{{ and }}}} stand for braces")
+            raise ConfigurationError(f"--text {template}: a {text} is unpaired; write {{{{ and }}}} for braces")
         else:
             parts[-1] += _ESCAPES.get(text, text)
     if len(parts) == 1:
@@ -109,10 +109,10 @@ def parse_template(template: str) -> TemplateText:
 
 
 def field_of(record: Mapping[str, Any], name: str) -> Any:
-    """Return a field of a record: that of exactly this name, else the one that its dots lead to, item by item.
+    """Return a field of a record: the one of exactly this name, else the nested one that its dots lead to.
 
     Raises:
-        RecordError: There is none of this name.
+        RecordError: There is no such field.
     """
     try:
         return record[name]
@@ -128,7 +128,7 @@ _NOTHING = object()
 
 
 def _nested(record: Mapping[str, Any], name: str) -> Any:
-    # The longest field that it may begin with, so that a name with dots in it wins.
+    # Try the longest prefix first, so that a field with dots in its name wins.
     for place in reversed([place for place, character in enumerate(name) if character == "."]):
         inner, rest = item_of(record, name[:place]), name[place + 1 :]
         if inner is not _NOTHING:
@@ -141,7 +141,7 @@ def _nested(record: Mapping[str, Any], name: str) -> Any:
 
 
 def item_of(record: Any, name: str) -> Any:
-    """An item of an object, or of a struct of Arrow; never an attribute."""
+    """An item of an object or of an Arrow struct; never an attribute."""
     if not _is_record(record):
         return _NOTHING
     try:
@@ -151,30 +151,30 @@ def item_of(record: Any, name: str) -> Any:
 
 
 def _is_record(value: Any) -> bool:
-    # Arrow's scalars of structs are mappings, too, but a null one has no items.
+    # Arrow's struct scalars are mappings too, but a null one has no items.
     return isinstance(value, Mapping) and getattr(value, "is_valid", True)
 
 
 def beginnings(name: str) -> list[str]:
-    """The fields that a name with dots may lie in, the name itself first, then the longest."""
+    """The fields that may contain a dotted name: the name itself first, then its prefixes, longest first."""
     parts = name.split(".")
     return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
 
 
 def meant(name: str, names: Sequence[str]) -> str:
-    """Which of some names was perhaps meant, for a message; empty if none is like it."""
+    """A "did you mean" hint for a message; empty if no name is similar."""
     near = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def names_shown(names: list[str]) -> str:
-    """Some of the names, for a message."""
+    """Up to eight of the names, for a message."""
     shown = ", ".join(repr(name[:40]) for name in names[:8])
     return f"{shown}, …" if len(names) > 8 else shown or "none"
 
 
 def kind_of(value: Any) -> str:
-    """What a value of a record is, for a message."""
+    """A description of a value's type, for a message."""
     match value:
         case None:
             return "null"

@@ -1,7 +1,7 @@
 """The command line `pinecone-embed`.
 
-`cli` is the whole of it as a plain function; `main` is what the installed script calls. Typer, rich and pyarrow come with
-the extra `cli` and are imported when a command needs them, so that without them there is one clear line instead of a
+`cli` runs one command as a plain function; `main` is what the installed script calls. Typer, rich and pyarrow come with the
+extra `cli` and are imported only when a command needs them, so that without them the user sees one clear line instead of a
 traceback.
 """
 
@@ -17,13 +17,13 @@ from pinecone_embed_async.cli._statuses import missing_extra
 
 
 def cli(*arguments: str) -> int:
-    """Run one command, `cli("embed", "docs.txt", "--out", "docs.parquet")` say.
+    """Run one command, for example `cli("embed", "docs.txt", "--out", "docs.parquet")`.
 
     Returns:
-        The exit status, as docs/command-line.md lists them.
+        The exit status; docs/command-line.md lists them.
     """
     try:
-        # A dependency of it may be missing, and this function reports that.
+        # Imported here, so that a missing dependency can be reported.
         from pinecone_embed_async.cli._app import run  # noqa: PLC0415
     except ModuleNotFoundError as error:
         message = missing_extra(error)
@@ -35,25 +35,25 @@ def cli(*arguments: str) -> int:
 
 
 def main() -> None:
-    """Run the command that the process was started with, and exit with its status."""
+    """Run the command the process was started with, and exit with its status."""
     _open_standard_descriptors()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A docstring or an id may hold what the terminal's encoding does not.
+            # A docstring or an id may contain characters that the terminal's encoding lacks.
             stream.reconfigure(errors="backslashreplace")
-    # Log lines of the client and asyncio would come between those of the progress; the closing line says what failed.
+    # Log lines of the client and asyncio would disrupt the progress display; the closing line says what failed.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         with stoppable():
             status = cli(*sys.argv[1:])
     except (Stopped, KeyboardInterrupt) as stop:
-        # A signal while the imports of a command are still running.
+        # A signal arrived while a command's modules were still being imported.
         status = status_of_stop(stop)
     sys.exit(_flushed(status))
 
 
 def _open_standard_descriptors() -> None:
-    # The next file or socket that is opened would become standard input or output.
+    # Otherwise the next file or socket to be opened would become standard input or output.
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -62,15 +62,15 @@ def _open_standard_descriptors() -> None:
 
 
 def _flushed(status: int) -> int:
-    """Flush standard output, and return the exit status, which may be another if that fails."""
+    """Flush standard output, and return the exit status, which changes if that fails."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:
-        # The interpreter would complain about it once more when it closes the stream.
+        # Otherwise the interpreter would report the same error again when it closes the stream.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        # A reader that went away has what it wanted.
+        # A broken pipe is no error: the reader has what it wanted.
         if not isinstance(error, BrokenPipeError):
             print_error(f"standard output cannot be written: {error.strerror or error}")
             return status or 1

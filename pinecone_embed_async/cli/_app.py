@@ -1,4 +1,4 @@
-"""The commands and their options; what they do is in the modules beside this one."""
+"""The commands and their options; the modules beside this one do the work."""
 
 import contextlib
 import sys
@@ -74,8 +74,8 @@ _SIGNALS = 128
 app = typer.Typer(
     name=PROGRAM,
     help="Embed any number of texts with Pinecone's hosted models.\n\n"
-    "The API key is read from the environment variable PINECONE_API_KEY and never from an option: options can be seen "
-    "in the list of processes. --emulator and the demo need none.",
+    "The API key is read from the environment variable PINECONE_API_KEY, never from an option: options are visible "
+    "in the process list. --emulator and the demo need no key.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -98,16 +98,16 @@ def run(arguments: Sequence[str]) -> int:
         status, message = status_of(error), missing_extra(error) or f"unexpected {type(error).__name__}: {error}"
     if status < _SIGNALS or not {"-q", "--quiet"} & set(arguments):
         print_error(message)
-    # What gets here has ended no run that could tell its end itself.
+    # Errors that reach this point ended the command before a run could report its own end.
     if arguments[:1] == ("embed",) and "--json" in arguments:
         print_end(status, message)
     return int(status)
 
 
 def _run(arguments: Sequence[str]) -> int:
-    # Help and version are printed by Typer and not by a command. To a standard output that is closed nobody wants them.
+    # Typer prints help and version itself. If standard output is closed, nobody wants them.
     if sys.stdout is not None and not {"-h", "--help", "--version"}.isdisjoint(arguments):
-        # A reader that went away has what it wanted.
+        # A broken pipe is no error: the reader has what it wanted.
         with contextlib.suppress(BrokenPipeError), writing_result():
             return int(app(args=list(arguments), prog_name=PROGRAM, standalone_mode=False) or 0)
         return 0
@@ -178,15 +178,15 @@ def embed(
 ) -> int:
     """Embed the rows of files into a folder of Parquet parts, or into one file.
 
-    A folder is a job that may be killed: what was answered is written down at once, and the same command goes on with what
-    is missing. The table has an id, the row's number, the kept columns, and the vector as a fixed-size list of float32
-    (sparse models: lists of indices and values). Rows that fail are in _failures.jsonl with their causes.
+    A folder is a job that can be killed at any time: every answer is saved as it arrives, and the same command continues
+    with the missing rows. The table has an id, the row's number, the kept columns, and the vector as a fixed-size list of
+    float32 (sparse models: lists of indices and values). _failures.jsonl lists the rows that failed, with their causes.
 
-    One file, .jsonl, .parquet or .npy (the vectors alone), is for smaller inputs: all is held in memory and written at the
-    end. After Ctrl-C, or if nothing could be embedded, the old file is still there. Rows that are not embedded are listed
+    One file, .jsonl, .parquet or .npy (vectors only), is for smaller inputs: everything is held in memory and written at
+    the end. After Ctrl-C, or if nothing could be embedded, the old file is unchanged. Rows that are not embedded are listed
     with their causes in FILE.failures.jsonl and left out of the output (in .npy they are NaN).
 
-    The exit status is 0 only if every row is embedded, except those that --on-bad-row skip leaves out.
+    The exit status is 0 only if every row is embedded, not counting rows that --on-bad-row skip leaves out.
 
     \b
     Examples:
@@ -219,11 +219,11 @@ def embed(
         quiet=quiet,
         price=price,
     )
-    # Found out now, not when all inputs are read.
+    # Check now, not after all inputs are read.
     check_files(settings)
     columns = Columns(text=text_source(text_field, text), id=id_field, keep=tuple(keep or ()), no_blank=no_blank)
     path = Path(out)
-    # Before anything is written: a job would be remembered as one that cannot be.
+    # Before anything is written, so that no folder is left with the state of a job that cannot run.
     check_service(settings)
     check_settings(settings)
     warnings = about_passed_over(inputs, input_format, path)
@@ -239,14 +239,14 @@ def embed(
         }
         for name, value in given.items():
             if value:
-                raise ConfigurationError(f"{name} is for jobs; give --out a folder")
+                raise ConfigurationError(f"{name} is only for jobs; give --out a folder")
         files = find_inputs(inputs, format=input_format, delimiter=delimiter)
         for warning in warnings:
             print_error(warning)
         rows = _embed.RowChoice(columns=columns, skip_bad_rows=on_bad_row is BadRows.SKIP, unique_ids=unique_ids)
         return _embed.embed_to_file(files, out=path, rows=rows, settings=settings)
     if overwrite + append + retry_failures > 1:
-        raise ConfigurationError("--overwrite, --append and --retry-failures exclude one another")
+        raise ConfigurationError("--overwrite, --append and --retry-failures cannot be combined")
     files = find_inputs(inputs, format=input_format, leave_out=path, delimiter=delimiter)
     options = Options(
         overwrite=overwrite,
@@ -284,12 +284,11 @@ def estimate(
     price: Price = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> int:
-    """Tell what embedding the rows of files will cost, without a request and without a key.
+    """Estimate the cost of embedding the rows of files, without a request or a key.
 
-    Inputs, tokens, duplicates, inputs over the model's length, requests, and how long each plan's quota makes it take.
-
-    The service does not publish its tokenizers, so tokens are estimated from bytes: at 4 bytes a token, between 6 and 2.5
-    for the spread.
+    It counts inputs, tokens, duplicates, inputs over the model's length and requests, and says how long each plan's quota
+    makes the job wait. The service does not publish its tokenizers, so tokens are estimated from bytes: at 4 bytes per
+    token, and from 6 to 2.5 for the range.
 
     \b
     Examples:
@@ -318,14 +317,14 @@ def estimate(
 @app.command()
 def models(
     *,
-    live: Annotated[bool, typer.Option("--live", help="Ask the service, which needs the key.")] = False,
+    live: Annotated[bool, typer.Option("--live", help="Ask the service; needs the key.")] = False,
     base_url: BaseUrl = None,
     allow_http: AllowHttp = False,
     emulator: WithEmulator = False,
 ) -> int:
     """Print the models and their limits.
 
-    Those that this version knows, without a key; with --live those that the service has now.
+    Without --live, those this version knows, without a key; with --live, those the service has now.
     """
     from pinecone_embed_async.cli import _models
 
@@ -335,7 +334,7 @@ def models(
         with writing_result():
             _models.print_live(settings)
     elif base_url or allow_http or emulator:
-        raise ConfigurationError("--base-url, --allow-http and --emulator say whom --live asks; add --live")
+        raise ConfigurationError("--base-url, --allow-http and --emulator are only for --live; add --live")
     else:
         with writing_result():
             _models.print_known()
@@ -351,13 +350,13 @@ def check(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Send the requests without asking.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> int:
-    """Compare a service with what this package takes it to be.
+    """Compare a service with what this package assumes about it.
 
-    The client and the emulator are built on assumptions: limits, errors and their texts, fields, numbers. Each is put to
-    the service and printed with what is expected, what was seen, and whether it holds.
+    The client and the emulator are built on assumptions about limits, errors and their messages, fields and numbers. Each
+    one is tested against the service and printed with what was expected, what was seen, and whether it holds.
 
-    It says first how many requests that takes and how many tokens at most, and asks. --emulator is a dry run that costs
-    nothing. The exit status is 0 only if every assumption holds.
+    It first says how many requests this takes and the most tokens they can cost, and asks before sending them. --emulator
+    is a dry run that costs nothing. The exit status is 0 only if every assumption holds.
 
     \b
     Examples:
@@ -368,7 +367,7 @@ def check(
 
     settings = Settings(model=_DEFAULT_MODEL, base_url=base_url, allow_http=allow_http, emulator=emulator)
     check_service(settings)
-    # Its address and its key are checked.
+    # Checks the address and the key.
     unconnected(settings)
     with writing_result():
         return _check.check(settings, is_agreed=yes, as_json=as_json)
@@ -376,18 +375,18 @@ def check(
 
 @app.command()
 def demo(
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="What to look for.")] = DEFAULT_QUERY,
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="What to search for.")] = DEFAULT_QUERY,
     *,
-    top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="How many docstrings to answer.")] = 5,
+    top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="How many docstrings to print.")] = 5,
     model: Model = _DEFAULT_MODEL,
     concurrency: Concurrency = None,
     quiet: Quiet = False,
 ) -> int:
-    """Embed real text, answer a query.
+    """Embed real text and answer a query.
 
     The text is the docstrings of Python's standard library; the answer is those nearest to the query.
 
-    Against a local emulator: no account, no key, no network. Its vectors know words and parts of words, not their meaning.
+    It uses a local emulator: no account, no key, no network. Its vectors know words and parts of words, not their meaning.
     """
     from pinecone_embed_async.cli import _demo
 
@@ -399,9 +398,7 @@ def serve_emulator(
     *,
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 for a free one.")] = 0,
-    latency: Annotated[
-        float, typer.Option("--latency", min=0, metavar="SECONDS", help="How long answers are held back.")
-    ] = 0.0,
+    latency: Annotated[float, typer.Option("--latency", min=0, metavar="SECONDS", help="Delay of every answer.")] = 0.0,
     quota_tokens: Annotated[
         int | None,
         typer.Option("--quota-tokens", min=1, metavar="N", help="Tokens per window for each model and input type."),
@@ -421,14 +418,13 @@ def serve_emulator(
         typer.Option(
             "--fault",
             metavar="NAME[=VALUE][:RATE]",
-            help="Commit a fault with a share of the requests, status=503:0.1 for a tenth; may be repeated.",
+            help="Inject a fault into a share of the requests, such as status=503:0.1 for a tenth; may be repeated.",
         ),
     ] = None,
 ) -> int:
     """Serve a local emulator until Ctrl-C.
 
-    It answers /embed and /models like the real service and prints the two lines that point clients at it, as `export`
-    commands.
+    It answers /embed and /models like the real service, and prints two `export` commands that point clients at it.
     """
     from pinecone_embed_async.cli import _serve
     from pinecone_embed_async.emulator import Emulator, ServiceQuota, parse_fault
@@ -444,7 +440,7 @@ def serve_emulator(
         faults = [parse_fault(text) for text in fault or []]
     except ValueError as error:
         raise ConfigurationError(f"--fault {error}") from None
-    # A server that runs for weeks must not keep every text.
+    # A server that runs for weeks must not keep every text in memory.
     emulator = Emulator(host=host, port=port, latency=latency, quota=quota, reject=rule, faults=faults, record_texts=False)
     try:
         return _serve.serve(emulator)

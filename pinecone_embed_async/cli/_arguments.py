@@ -1,4 +1,4 @@
-"""What the options of a command say: checked, and as the modules behind the commands take it."""
+"""Checks a command's options and converts them to what the modules behind the commands take."""
 
 import contextlib
 import math
@@ -25,10 +25,10 @@ _NAMED = 10
 
 @contextlib.contextmanager
 def writing_result() -> Iterator[None]:
-    """Where a result is printed; errors of standard output become errors of the command.
+    """Context for printing a result: errors of standard output become errors of the command.
 
     Raises:
-        EmbedError: It is closed, or cannot be written.
+        EmbedError: Standard output is closed or cannot be written.
     """
     if sys.stdout is None:
         raise EmbedError("standard output, where the result goes, is closed")
@@ -42,25 +42,25 @@ def writing_result() -> Iterator[None]:
 
 
 def about_passed_over(names: Sequence[str], given: InputFormat | None, out: Path | None = None) -> list[str]:
-    """A warning about the files in folders that are not read, if there are any.
+    """A warning about files in folders that are not read, if there are any.
 
     Args:
         names: The inputs.
-        given: `--format`, with which every file is read.
-        out: The output, which is not read either.
+        given: The value of `--format`, which applies to every file.
+        out: The output, which is not an input either.
     """
     over = [] if given is not None else passed_over(names, leave_out=out)
     if not over:
         return []
     more = f" and {len(over) - _NAMED:,} more" if len(over) > _NAMED else ""
-    return [f"passed over, for their formats are unknown: {', '.join(over[:_NAMED])}{more}"]
+    return [f"skipped files of unknown formats: {', '.join(over[:_NAMED])}{more}"]
 
 
 def text_source(field: str | None, template: str | None) -> TextSource:
-    """Where the text comes from, of `--text-field` and `--text`.
+    """The text source given by `--text-field` or `--text`.
 
     Raises:
-        ConfigurationError: Both are given, or the template cannot be meant.
+        ConfigurationError: Both are given, or the template is invalid.
     """
     if template is None:
         return FieldText(field or "text")
@@ -70,10 +70,10 @@ def text_source(field: str | None, template: str | None) -> TextSource:
 
 
 def layout_of(name: LayoutName, namespace: str, vector_field: str) -> Layout | None:
-    """What is written beside the table; `None` for nothing.
+    """The layout of the files for an index; `None` for the table alone.
 
     Raises:
-        ConfigurationError: Options of a layout are given without one.
+        ConfigurationError: An option of a layout is given without the layout.
     """
     if name is not LayoutName.TABLE:
         return Layout(name, namespace, vector_field)
@@ -83,7 +83,7 @@ def layout_of(name: LayoutName, namespace: str, vector_field: str) -> Layout | N
 
 
 def check_service(settings: Settings) -> None:
-    """Check that there is a service to ask, and a key for it.
+    """Check that there is one service to ask, and a key for it.
 
     Raises:
         ConfigurationError: The options name two services.
@@ -91,16 +91,16 @@ def check_service(settings: Settings) -> None:
     """
     if settings.emulator:
         if settings.base_url or settings.allow_http:
-            raise ConfigurationError("--emulator is a service of its own; leave out --base-url and --allow-http")
+            raise ConfigurationError("--emulator starts its own service; leave out --base-url and --allow-http")
     elif not os.environ.get("PINECONE_API_KEY"):
         raise KeyMissingError("no API key: set the environment variable PINECONE_API_KEY, or use --emulator")
 
 
 def quota_of(given: str | None) -> Quota | PlanName | None:
-    """The quota of `--quota`: a plan's name, or tokens a minute.
+    """The quota given by `--quota`: a plan's name, or tokens a minute.
 
     Raises:
-        ConfigurationError: It is neither.
+        ConfigurationError: The value is neither.
     """
     if given is None:
         return None
@@ -113,10 +113,10 @@ def quota_of(given: str | None) -> Quota | PlanName | None:
 
 
 def check_seconds(seconds: float | None, name: str) -> None:
-    """Check that a length of time is one, in seconds.
+    """Check that a duration in seconds is valid.
 
     Raises:
-        ConfigurationError: It is not above 0, or not finite.
+        ConfigurationError: It is not above 0 or not finite.
     """
     if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
         raise ConfigurationError(f"{name} must be a number of seconds > 0, got {seconds}")
@@ -126,11 +126,11 @@ def parameters_of(given: Sequence[str], **named: Any) -> dict[str, Any]:
     """The model's parameters.
 
     Args:
-        given: Of `--parameter`, `KEY=JSON` each.
-        **named: Those with options of their own; `None` if not given.
+        given: The values of `--parameter`, each as `KEY=JSON`.
+        **named: Parameters with their own options; `None` if not given.
 
     Raises:
-        ConfigurationError: One is not of this form, or given twice.
+        ConfigurationError: A value is not of this form, or a parameter is given twice.
     """
     parameters = {name: value for name, value in named.items() if value is not None}
     for item in given:
@@ -145,6 +145,6 @@ def parameters_of(given: Sequence[str], **named: Any) -> dict[str, Any]:
             parameters[key] = msgspec.json.decode(value)
         except msgspec.MsgspecError:
             raise ConfigurationError(
-                f"""--parameter {item}: the value is not JSON; text is written --parameter '{key}="{value}"'"""
+                f"""--parameter {item}: the value is not JSON; write text as --parameter '{key}="{value}"'"""
             ) from None
     return parameters

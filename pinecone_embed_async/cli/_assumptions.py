@@ -1,4 +1,4 @@
-"""What the client and the emulator take the service to do: requests, and what is expected of their answers. Plain data.
+"""What the client and the emulator assume about the service: requests and what their answers must be. Plain data.
 
 Sources: the reference of the inference API (2025-04 to 2026-07), the service's documentation, and, where these say nothing,
 what the emulator does.
@@ -24,7 +24,7 @@ _SPECIAL_TOKENS = 2
 
 
 def _embed(model: str, texts: Sequence[str], *, changed: Mapping[str, Any] | None = None, **parameters: Any) -> Probe:
-    """A request to `/embed`, with these parameters and further fields of the probe changed."""
+    """A request to `/embed` with these parameters; `changed` overrides fields of the probe."""
     body = {"model": model, "inputs": [{"text": text} for text in texts], "parameters": parameters}
     known = KNOWN_MODELS.get(model)
     length = DEFAULT_MAX_SEQUENCE_LENGTH if known is None else known.max_sequence_length
@@ -63,7 +63,7 @@ class _DocumentedUsage(msgspec.Struct):
 
 
 class _DocumentedAnswer(msgspec.Struct):
-    """Schema `EmbeddingsList` of dense vectors, with everything that it requires."""
+    """Schema `EmbeddingsList` for dense vectors, with every field that it requires."""
 
     model: str
     vector_type: str
@@ -72,7 +72,7 @@ class _DocumentedAnswer(msgspec.Struct):
 
 
 def _refused(claim: str, probe: Probe, status: int, code: str, message: str = "", *, naming: str = "") -> Assumption:
-    """Assume that the service refuses a request, with this message if one is given, or one that names something."""
+    """Assume that the service refuses a request, with exactly this message or one that contains `naming`."""
 
     def judge(reply: Reply) -> tuple[bool, str]:
         error = reply.error
@@ -85,7 +85,7 @@ def _refused(claim: str, probe: Probe, status: int, code: str, message: str = ""
 
 
 def _answered(claim: str, expected: str, probe: Probe, judge: Callable[[Answer], tuple[bool, str]]) -> Assumption:
-    """Assume something of an answer with embeddings."""
+    """Assume something about an answer with embeddings."""
 
     def judge_reply(reply: Reply) -> tuple[bool, str]:
         if reply.status != 200:
@@ -93,7 +93,7 @@ def _answered(claim: str, expected: str, probe: Probe, judge: Callable[[Answer],
         try:
             return judge(msgspec.json.decode(reply.body, type=Answer))
         except UNREADABLE as error:
-            return False, f"an answer that does not match the reference: {error}"
+            return False, f"the answer does not match the reference: {error}"
 
     return Assumption(claim, expected, probe, judge_reply)
 
@@ -101,7 +101,7 @@ def _answered(claim: str, expected: str, probe: Probe, judge: Callable[[Answer],
 def _described(
     claim: str, expected: str, probe: Probe, show: Callable[[list[ModelInfo]], str], *, is_list: bool = False
 ) -> Assumption:
-    """Assume that what a description of models shows is what is expected, in the same words."""
+    """Assume that a description of models, shown as text, equals the expected text."""
 
     def judge(reply: Reply) -> tuple[bool, str]:
         if reply.status != 200:
@@ -116,7 +116,7 @@ def _described(
 
 
 def _header(claim: str, expected: str, name: str, holds: Callable[[str], bool]) -> Assumption:
-    """Assume something of a header of the answer with dense vectors."""
+    """Assume something about a header of the answer with dense vectors."""
 
     def judge(reply: Reply) -> tuple[bool, str]:
         value = reply.headers.get(name, "")
@@ -143,7 +143,7 @@ def _is_in_order(answer: Answer) -> tuple[bool, str]:
     same, other = rows[0] == rows[2], rows[0] == rows[1]
     return (
         same and not other,
-        f"3, the equal texts' {'equal' if same else 'different'}, the other one{'' if other else ' not'}",
+        f"3: {'equal' if same else 'different'} for the equal texts, {'equal' if other else 'different'} for the other",
     )
 
 
@@ -204,7 +204,7 @@ def _parameters_of(required: Sequence[str], choices: Mapping[str, Sequence[objec
 
 
 def _show_parameters(names: Sequence[str]) -> Callable[[list[ModelInfo]], str]:
-    """Show the choices of these parameters as the service describes them, and what it requires."""
+    """Show the choices the service describes for these parameters, and which parameters it requires."""
 
     def show(models: list[ModelInfo]) -> str:
         [model] = models
@@ -218,7 +218,7 @@ def _show_parameters(names: Sequence[str]) -> Callable[[list[ModelInfo]], str]:
 def _show_range(models: list[ModelInfo]) -> str:
     [model] = models
     found = [one for one in model.supported_parameters if one.parameter == "max_tokens_per_sequence"]
-    return f"at most {found[0].max:g}, {found[0].default} if it is left out" if found and found[0].max else "no such range"
+    return f"at most {found[0].max:g}, {found[0].default} by default" if found and found[0].max else "no such range"
 
 
 def _show_missing(models: list[ModelInfo]) -> str:
@@ -231,8 +231,8 @@ def _show_kinds(models: list[ModelInfo]) -> str:
 
 
 def _of_known_model(known: KnownModel) -> list[Assumption]:
-    """Assume that a model is described as it is known."""
-    # A choice between true and false is described as a parameter of any boolean.
+    """Assume that the service describes a model as it is known here."""
+    # The service describes a choice between true and false as a boolean parameter without choices.
     choices = {name: values for name, values in known.choices.items() if True not in values}
     limits = _limits_of(known.vector_type, known.dimension, known.max_sequence_length, known.max_batch_size)
     probe = _model(known.name)
@@ -248,22 +248,22 @@ def _of_known_model(known: KnownModel) -> list[Assumption]:
 
 
 def _of_versions() -> list[Assumption]:
-    """Assume that published versions are taken, and that what is none is refused."""
+    """Assume that published versions are accepted and others refused."""
     taken = [
-        _described(f"API version {version} is taken", E5, _model(E5, api_version=version), _show_name)
+        _described(f"API version {version} is accepted", E5, _model(E5, api_version=version), _show_name)
         for version in ("2025-04", "2025-10", "2026-04", DEFAULT_API_VERSION)
     ]
     refused = [
         _refused(f"API version {version!r} is refused", _model(E5, api_version=version), 400, "INVALID_ARGUMENT")
         for version in ("2019-01", "not-a-version")
     ]
-    # The documentation has a request without one be of the oldest version; the reference, which requires it, decides.
+    # The documentation says that a request without a version gets the oldest one; the reference, which requires it, decides.
     missing = _refused("a request without a version is refused", _model(E5, api_version=None), 400, "INVALID_ARGUMENT")
     return [*taken, *refused, missing]
 
 
 ASSUMPTIONS: tuple[Assumption, ...] = (
-    # The first request shows whether there is a service, and whether it takes the key.
+    # The first request shows whether there is a service and whether it accepts the key.
     _described("the known models are listed", "all of them", Probe(path="models"), _show_missing, is_list=True),
     _described(
         "the list can be filtered",
@@ -275,7 +275,7 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
     *(each for known in KNOWN_MODELS.values() if known.is_documented for each in _of_known_model(known)),
     _described(
         f"max_tokens_per_sequence of {SPARSE} is a range",
-        "at most 2048, 512 if it is left out",
+        "at most 2048, 512 by default",
         _model(SPARSE),
         _show_range,
     ),
@@ -290,8 +290,8 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
         _has_documented_fields,
     ),
     _answered(
-        "there is an embedding for each input, in order, and equal texts have equal ones",
-        "3, the equal texts' equal, the other one not",
+        "each input has an embedding, in order, and equal texts have equal ones",
+        "3: equal for the equal texts, different for the other",
         DENSE,
         _is_in_order,
     ),
@@ -308,19 +308,19 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
         _has_numbers(384),
     ),
     _answered(
-        "a text that is too long is cut if nothing is said, and what is left is billed",
+        "a text that is too long is cut by default, and only the rest is billed",
         "507",
         _embed(E5, [TOO_LONG], input_type="passage"),
         _bills_between(507, 507),
     ),
     _refused(
-        "with truncate NONE it is refused",
+        "a text that is too long is refused with truncate NONE",
         _embed(E5, [TOO_LONG], input_type="passage", truncate="NONE"),
         400,
         "INVALID_ARGUMENT",
     ),
     _answered(
-        "an empty text is embedded as any other",
+        "an empty text is embedded like any other",
         "1 to 2",
         _embed(E5, [""], input_type="passage"),
         _bills_between(1, _SPECIAL_TOKENS),
@@ -332,7 +332,7 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
         _is_sparse,
     ),
     _answered(
-        "tokens of a sparse vector come only if they are asked for",
+        "tokens of a sparse vector are sent only on request",
         "none",
         _embed(SPARSE, TEXTS[:2], input_type="passage"),
         _has_no_tokens,
@@ -384,4 +384,4 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
         )
     ),
 )
-"""All of them. A limit's rejection is not among them: it would use up the quota of those who share it."""
+"""Every assumption except rate limits: testing one would use up the quota of everyone who shares it."""

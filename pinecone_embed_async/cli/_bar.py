@@ -1,4 +1,4 @@
-"""The bar of a run on a terminal: one line that fits, the most important figures first."""
+"""The progress bar on a terminal: one line that fits, with the most important figures first."""
 
 import time
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _MOST_BAR = 60
 
 
 def figures(progress: Advance, speed: Pace) -> list[str]:
-    """What a bar tells, the most important first: those behind are left out where there is no room."""
+    """The figures of a bar, most important first; the last ones are dropped if there is no room."""
     share = "" if not progress.total else f"{100 * progress.settled // progress.total}%"
     left = "" if speed.left is None else f"{duration(speed.left)} left"
     found = [
@@ -35,7 +35,7 @@ def figures(progress: Advance, speed: Pace) -> list[str]:
 
 
 def fitted(texts: Sequence[str], width: int) -> str:
-    """As many of the texts, from the first on, as one line has room for; the first one cut if it must be."""
+    """Join as many of the texts as fit on one line; the first is cut if it alone is too long."""
     line = texts[0][:width]
     for text in texts[1:]:
         if len(line) + len(_GAP) + len(text) > width:
@@ -45,7 +45,7 @@ def fitted(texts: Sequence[str], width: int) -> str:
 
 
 def bar(share: float | None, width: int) -> tuple[str, str]:
-    """The full and the empty part of a bar, together as wide as given; nothing if that is too narrow to tell anything."""
+    """The full and the empty part of a bar, together at most `width` wide; both empty if there is too little room."""
     if share is None or width < _LEAST_BAR:
         return "", ""
     width = min(width, _MOST_BAR)
@@ -54,23 +54,23 @@ def bar(share: float | None, width: int) -> tuple[str, str]:
 
 
 class BarDisplay:
-    """A bar that is drawn again with each advance, and removed at the end."""
+    """A bar that is redrawn with each advance and removed at the end."""
 
     interval = _INTERVAL
 
     def __init__(self, console: Console, start: Advance) -> None:
         self._start = self._latest = start
         self._started = time.monotonic()
-        # Its own line alone: what else is written meanwhile is not its business.
+        # It controls only its own line, and leaves the standard streams alone.
         self._live = Live(
             self, console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
         )
         self._live.start(refresh=True)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw it for the terminal's width as it is now."""
+        """Draw the bar for the terminal's present width."""
         progress = self._latest
-        # The last column stays free: some terminals begin a new line behind it.
+        # The last column stays free, since some terminals start a new line after it.
         width = options.max_width - 1
         line = fitted(figures(progress, pace(self._start, progress, time.monotonic() - self._started)), width)
         full, empty = bar(progress.settled / progress.total if progress.total else None, width - len(line) - len(_GAP))
@@ -79,10 +79,10 @@ class BarDisplay:
         yield Segment(empty, Style(dim=True))
 
     def show(self, progress: Advance) -> None:
-        """Draw it anew."""
+        """Redraw the bar."""
         self._latest = progress
         self._live.refresh()
 
     def close(self) -> None:
-        """Remove it."""
+        """Remove the bar."""
         self._live.stop()

@@ -1,4 +1,4 @@
-"""`pinecone-embed check`: compare a service with what the client and the emulator take it to be."""
+"""`pinecone-embed check`: compares a service with what the client and the emulator assume about it."""
 
 import asyncio
 import contextlib
@@ -40,16 +40,16 @@ _STYLES = {Verdict.HOLDS: "green", Verdict.DIFFERS: "bold red", Verdict.UNKNOWN:
 
 
 def check(settings: Settings, *, is_agreed: bool, as_json: bool) -> int:
-    """Say what it will cost, ask whether to go on, send the requests, print what was found, and return the exit status.
+    """Announce the cost, ask whether to continue, send the requests, print the findings, and return the exit status.
 
     Args:
         settings: Where the service is.
-        is_agreed: Whether to go on without asking; an emulator, which costs nothing, is never asked about.
+        is_agreed: Whether to continue without asking; an emulator costs nothing, so there is no question.
         as_json: Whether to print one JSON object instead of a table.
 
     Raises:
-        ConfigurationError: Nobody can be asked.
-        EmbedError: The first request shows that there is no such service, or that it does not take the key.
+        ConfigurationError: There is nobody to ask.
+        EmbedError: The first request shows that there is no such service or that it refuses the key.
     """
     probes = probes_of(ASSUMPTIONS)
     address = "an emulator in this process" if settings.emulator else address_of(settings)
@@ -78,20 +78,20 @@ def _status(counts: Mapping[Verdict, int]) -> ExitStatus:
 
 
 def _is_wanted() -> bool:
-    """Ask whether to go on.
+    """Ask whether to continue.
 
     Raises:
-        ConfigurationError: Standard input is no terminal.
+        ConfigurationError: Standard input is not a terminal.
     """
     if not is_terminal(sys.stdin) or sys.stderr is None:
-        raise ConfigurationError("check asks before it sends anything, and standard input is no terminal; give --yes")
-    sys.stderr.write("go on? [y/N] ")
+        raise ConfigurationError("check asks before it sends anything, and standard input is not a terminal; give --yes")
+    sys.stderr.write("continue? [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
 async def _ask_service(settings: Settings, probes: Sequence[Probe]) -> dict[Probe, Reply | EmbedError]:
-    """Send the requests to the service, or to an emulator that is started for them."""
+    """Send the requests to the service, or to an emulator started for them."""
     if not settings.emulator:
         return await _ask_all(address_of(settings), os.environ.get("PINECONE_API_KEY", ""), settings, probes)
     from pinecone_embed_async.emulator import Emulator  # noqa: PLC0415 - only a dry run needs it
@@ -101,10 +101,10 @@ async def _ask_service(settings: Settings, probes: Sequence[Probe]) -> dict[Prob
 
 
 async def _ask_all(address: str, key: str, settings: Settings, probes: Sequence[Probe]) -> dict[Probe, Reply | EmbedError]:
-    """Send the requests, one after the other, each once: what a retry would hide is what is looked for.
+    """Send the requests one after the other and without retries, which would hide what the check looks for.
 
     Raises:
-        EmbedError: The first one is not answered, or with an error.
+        EmbedError: The first request has no answer, or an error as its answer.
     """
     base_url, api_key = check_base_url(address, allow_http=settings.allow_http), check_api_key(key)
     transport = AiohttpTransport(base_url, max_connections=1, connect_timeout=_CONNECT_SECONDS, session=None)
@@ -124,7 +124,7 @@ async def _ask_all(address: str, key: str, settings: Settings, probes: Sequence[
 
 
 def _check_first(reply: Reply | EmbedError, redactor: Redactor) -> None:
-    """Raise the error of the first reply: every other one would show the same."""
+    """Raise the error of the first reply, if it is one: every other request would get the same."""
     if isinstance(reply, TransportError):
         reply.ends_job = True
         raise reply
@@ -161,7 +161,7 @@ def _headers(probe: Probe, key: str) -> dict[str, str]:
 
 
 def _seen(finding: Finding) -> str:
-    """What was seen, without the key, of which a cut would leave a part."""
+    """What was seen, without the API key; removed before the text is cut, which could leave part of the key."""
     text = without_key(finding.seen)
     return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 1]}…"
 

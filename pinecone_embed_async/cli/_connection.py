@@ -1,4 +1,4 @@
-"""The client for a command's options, connected to the service or a local emulator."""
+"""Opens the client for a command's options, connected to the service or a local emulator."""
 
 import contextlib
 import os
@@ -14,24 +14,24 @@ from pinecone_embed_async._rate_limit import PlanName
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Settings of a run; `None` leaves the client's own default.
+    """Settings of a run; `None` means the client's default.
 
     Attributes:
         model: The name of the model.
-        parameters: The model's parameters, `input_type` among them.
-        quota: Limits, or the name of a plan; learned if `None`.
-        quota_file: The file in which processes share the quota; `None` for a quota of its own.
-        concurrency: Requests in flight at most.
-        batch_size: Inputs per request at most.
-        decoder: The decoder of answers, `"native"` or `"msgspec"`; checked by the client.
+        parameters: The model's parameters, including `input_type`.
+        quota: Limits, or the name of a plan; `None` to learn them.
+        quota_file: The file through which processes share the quota; `None` not to share it.
+        concurrency: Most requests in flight.
+        batch_size: Most inputs per request.
+        decoder: The decoder of responses, `"native"` or `"msgspec"`; the client checks it.
         base_url: The service's address.
-        allow_http: Whether the address may be plain HTTP to another machine.
-        emulator: Whether an emulator beside the client answers, without a key.
-        timeout: Seconds that the whole run may take.
-        dedupe: Whether equal texts are sent once.
+        allow_http: Whether plain HTTP to another machine is allowed.
+        emulator: Whether to use an emulator in this process, without a key.
+        timeout: Time limit of the whole run in seconds.
+        dedupe: Whether to send equal texts once.
         cache: The file of cached vectors; `None` for none.
-        quiet: Whether nothing is shown.
-        price: What a million tokens cost; `None` if that is not known.
+        quiet: Whether to show nothing.
+        price: Price of a million tokens; `None` if not given.
     """
 
     model: str
@@ -52,28 +52,28 @@ class Settings:
 
 
 def service_named(settings: Settings) -> tuple[str, str]:
-    """The address of the service and the version of its API, for the fingerprint of a job."""
+    """The service's address and API version, for the fingerprint of a job."""
     if settings.emulator:
         return "an emulator in this process", DEFAULT_API_VERSION
     return address_of(settings), DEFAULT_API_VERSION
 
 
 def address_of(settings: Settings) -> str:
-    """The address of the service, if it is not an emulator."""
+    """The address of the service, which must not be an emulator."""
     address = settings.base_url or os.environ.get("PINECONE_CONTROLLER_HOST") or DEFAULT_BASE_URL
     return (address if "://" in address else f"https://{address}").rstrip("/")
 
 
 @contextlib.asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[EmbedClient[Any]]:
-    """Open a client, and before it the emulator if the settings want one."""
+    """Open a client and, if the settings ask for one, an emulator for it."""
     async with contextlib.AsyncExitStack() as stack:
         where: dict[str, Any] = {"base_url": settings.base_url}
         if settings.emulator:
-            # Nothing else here uses it, and importing it takes a tenth of a second.
+            # Only this function uses it, and importing it takes a tenth of a second.
             from pinecone_embed_async.emulator import Emulator  # noqa: PLC0415
 
-            # The records would not be read.
+            # Nothing reads the recorded texts.
             emulator = await stack.enter_async_context(Emulator(record_texts=False))
             where = {"base_url": emulator.url, "api_key": emulator.api_key}
         if settings.cache is not None:
@@ -84,10 +84,10 @@ async def connected(settings: Settings) -> AsyncIterator[EmbedClient[Any]]:
 
 
 def unconnected(settings: Settings) -> EmbedClient[Any]:
-    """Make a client for work without requests, and so without a key.
+    """Make a client for work that needs no request and no key.
 
     Raises:
-        ConfigurationError: The settings cannot work.
+        ConfigurationError: The settings are invalid.
     """
     key = os.environ.get("PINECONE_API_KEY") or "unused"
     return _client(settings, base_url=settings.base_url, api_key=key)
@@ -97,17 +97,17 @@ def check_settings(settings: Settings) -> None:
     """Check the settings as far as possible without a request.
 
     Raises:
-        ConfigurationError: They cannot.
+        ConfigurationError: The settings are invalid.
     """
     unconnected(settings).estimate(())
 
 
 @contextlib.asynccontextmanager
 async def _shared_quota(path: Path, quota: Quota | PlanName | None) -> AsyncIterator[SqliteQuota]:
-    """Open a quota's file now, so that what is wrong with it is told before anything is read.
+    """Open the quota's file now, so that a problem with it is reported before anything is read.
 
     Raises:
-        ConfigurationError: It cannot be used.
+        ConfigurationError: The file cannot be used.
     """
     async with SqliteQuota(path, quota) as shared:
         try:
@@ -120,18 +120,20 @@ async def _shared_quota(path: Path, quota: Quota | PlanName | None) -> AsyncIter
 
 
 def check_files(settings: Settings) -> None:
-    """Check the files that the client would use, as far as possible without opening them.
+    """Check the cache and quota files as far as possible without opening them.
 
     Raises:
-        ConfigurationError: They cannot be.
+        ConfigurationError: A file cannot be used.
     """
     if settings.cache is not None:
         if settings.emulator:
-            raise ConfigurationError("--cache is of no use with --emulator: each has another address, and so other vectors")
+            raise ConfigurationError(
+                "--cache cannot be used with --emulator: each emulator has a new address, and vectors are cached by address"
+            )
         SqliteCache(settings.cache)
     if settings.quota_file is not None:
         if settings.emulator:
-            raise ConfigurationError("--quota-file is of no use with --emulator: each is a service of its own")
+            raise ConfigurationError("--quota-file cannot be used with --emulator: each emulator is a separate service")
         SqliteQuota(settings.quota_file, settings.quota)
 
 
@@ -143,7 +145,7 @@ def _client(settings: Settings, **options: Any) -> EmbedClient[Any]:
         settings.model,
         parameters=settings.parameters,
         max_batch_size=settings.batch_size,
-        # The client checks it.
+        # The client checks its value.
         decoder=cast("Any", settings.decoder),
         allow_http=settings.allow_http,
         **options,

@@ -1,4 +1,4 @@
-"""`pinecone-embed demo`: real text, a query, the nearest docstrings."""
+"""`pinecone-embed demo`: embeds real text and finds the docstrings nearest to a query."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,14 +21,14 @@ def run_demo(query: str, *, top: int, settings: Settings) -> int:
     """Embed the standard library's docstrings with an emulator and print the nearest to `query`.
 
     Raises:
-        EmbedError: Of any kind.
+        EmbedError: Any error of the client.
     """
     known = KNOWN_MODELS.get(settings.model)
     if known is None or known.vector_type != "dense":
-        raise ConfigurationError(f"the demo needs a dense model that is known, not {settings.model!r}")
+        raise ConfigurationError(f"the demo needs a known dense model, not {settings.model!r}")
     docstrings = read_docstrings()
     if not settings.quiet:
-        print_line(f"{len(docstrings):,} docstrings of Python's standard library, against a local emulator")
+        print_line(f"{len(docstrings):,} docstrings of Python's standard library, embedded by a local emulator")
     settings = replace(settings, emulator=True, parameters={"input_type": "passage"})
     scores, summary = run_until_stopped(_scores(query, docstrings, settings))
     if not settings.quiet:
@@ -46,13 +46,13 @@ async def _scores(
             raise outcome.error
         answer: Any = await client.embed(query, input_type="query")
         passages: Any = outcome.embeddings
-        # Vectors have length one up to rounding, so their product is the cosine.
+        # Vectors have length 1 up to rounding, so their product is the cosine.
         scores: npt.NDArray[np.float32] = passages.vectors @ answer.vectors[0]
         return scores, outcome.summary
 
 
 def _nearest(scores: npt.NDArray[np.float32], top: int) -> list[tuple[float, int]]:
-    # Stable, so that equal scores come in the order of the library.
+    # Stable, so that equal scores stay in the library's order.
     order = np.argsort(-scores, kind="stable")[:top]
     return [(float(scores[row]), int(row)) for row in order]
 

@@ -1,4 +1,4 @@
-"""Real text that is on every machine: the docstrings of Python's standard library."""
+"""Reads real text that is on every machine: the docstrings of Python's standard library."""
 
 import ast
 import contextlib
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from pinecone_embed_async._jobs._errors import SourceError
 
-# Tests and programs that come with the library, generated tables, and what pip put beside it.
+# Tests and programs that come with the library, generated tables, and packages installed by pip.
 _LEFT_OUT = frozenset(
     {
         "__pycache__",
@@ -31,44 +31,44 @@ _Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class Docstring(NamedTuple):
-    """One docstring, and what it documents: `module`, or `module:Class.method`."""
+    """A docstring and the name of what it documents: `module`, or `module:Class.method`."""
 
     name: str
     text: str
 
 
 def read_docstrings(library: Path | None = None) -> list[Docstring]:
-    """Read the docstrings of the standard library from its source files, without importing any of them.
+    """Read the docstrings of the standard library from its source files, without importing them.
 
-    In the order of modules and lines, which is the same every time. Of equal docstrings the first is kept.
+    They come in a fixed order, by module and line. Of equal docstrings, only the first is kept.
 
     Args:
         library: The folder of the library; by default that of the running Python.
 
     Raises:
-        SourceError: This Python came without the sources of its library.
+        SourceError: This Python comes without the sources of its library.
     """
     library = library or Path(sysconfig.get_path("stdlib"))
     names: dict[str, str] = {}
     with _gc_paused(), warnings.catch_warnings():
-        # Parsing may warn of old code in the library.
+        # Parsing may warn about old code in the library.
         warnings.simplefilter("ignore")
         for module, path in _source_files(library):
             try:
                 tree = ast.parse(path.read_bytes())
             except (OSError, SyntaxError, ValueError):
-                # Some distributions ship templates and broken links among the sources; the demo can do without them.
+                # Some distributions ship templates and broken links among the sources; the demo does not need them.
                 continue
             for qualified_name, text in _docstrings_of(tree, ""):
                 names.setdefault(text, f"{module}:{qualified_name}" if qualified_name else module)
     if not names:
-        raise SourceError(f"{library}: no sources of the standard library here, so no docstrings to embed")
+        raise SourceError(f"{library}: there are no sources of the standard library here, so no docstrings to embed")
     return [Docstring(name, text) for text, name in names.items()]
 
 
 @contextlib.contextmanager
 def _gc_paused() -> Iterator[None]:
-    # Syntax trees are many objects and no cycles: garbage collection finds nothing and takes a third of the time.
+    # Syntax trees are many objects without cycles: garbage collection finds nothing and takes a third of the time.
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,6 +1,6 @@
-"""`pinecone-embed embed` into one file: read the inputs, embed them, write the output.
+"""`pinecone-embed embed` into one file: reads the inputs, embeds them, writes the output.
 
-Files are read before the event loop starts and written after it has ended, so file access never delays the requests.
+Files are read before the event loop starts and written after it has ended, so file access never delays requests.
 """
 
 from collections.abc import Sequence
@@ -33,12 +33,12 @@ from pinecone_embed_async.cli._statuses import ExitStatus, status_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowChoice:
-    """What is taken from the inputs.
+    """Which rows and fields to take from the inputs.
 
     Attributes:
         columns: The fields taken from each record.
-        skip_bad_rows: Whether rows that cannot be embedded are left out; else they are an error.
-        unique_ids: Whether two rows with one id are an error.
+        skip_bad_rows: Whether to leave out rows that cannot be embedded; else they are an error.
+        unique_ids: Whether repeated ids are an error.
     """
 
     columns: Columns
@@ -47,10 +47,10 @@ class RowChoice:
 
 
 def is_folder(out: str) -> bool:
-    """Whether `--out` names the folder of a job; else it is one file.
+    """Whether `--out` names a job's folder rather than one file.
 
     Raises:
-        ConfigurationError: Its suffix names no format that can be written.
+        ConfigurationError: The suffix is not one of a format that can be written.
     """
     path = Path(out)
     if out.endswith("/") or path.is_dir() or not path.suffix:
@@ -65,13 +65,13 @@ def is_folder(out: str) -> bool:
 def embed_to_file(files: Sequence[InputFile], *, out: Path, rows: RowChoice, settings: Settings) -> int:
     """Embed the rows of `files` into the one file `out` and return the exit status.
 
-    Everything is held in memory until the end. If no row is embedded, nothing is written, and what `out` held before stays.
+    Everything is held in memory until the end. If no row is embedded, nothing is written and `out` is unchanged.
 
     Returns:
-        0 only if every row is embedded, except those that are left out on request.
+        0 only if every row is embedded, not counting rows left out on request.
 
     Raises:
-        EmbedError: Of any kind; nothing was written.
+        EmbedError: Any error; nothing was written.
     """
     written_as = output_format(out)
     known = KNOWN_MODELS.get(settings.model)
@@ -112,7 +112,7 @@ async def _embed(texts: Sequence[str], settings: Settings, *, ask_first: bool) -
 
 
 async def _check_dense(client: EmbedClient[Any]) -> None:
-    """Look up a model that is not known by name; without an answer the check is left for later.
+    """Ask the service whether a model not known by name is dense; without an answer, leave the check for later.
 
     Raises:
         ConfigurationError: The model is sparse.
@@ -127,5 +127,5 @@ async def _check_dense(client: EmbedClient[Any]) -> None:
 
 def _no_place_for_sparse(model: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{model} gives sparse vectors and a .npy file holds dense ones; name --out .parquet or .jsonl"
+        f"{model} gives sparse vectors, and a .npy file holds only dense ones; give --out a .parquet or .jsonl file"
     )

@@ -1,4 +1,4 @@
-"""`pinecone-embed estimate`: what a job will cost, from its inputs alone."""
+"""`pinecone-embed estimate`: the cost of a job, computed from its inputs without a request."""
 
 import json
 import sys
@@ -25,7 +25,7 @@ def print_estimate(
     """Read the rows of `files`, print what embedding them will cost, and return the exit status.
 
     Raises:
-        EmbedError: An input cannot be read, or holds rows that cannot be embedded and are not to be left out.
+        EmbedError: An input cannot be read, or has rows that cannot be embedded and must not be left out.
     """
     check = RowCheck()
     texts = (row.text for row in check.embeddable(read_all_rows(files, columns)))

@@ -1,4 +1,4 @@
-"""The figures of a run under way and how they are written. Plain decisions."""
+"""The figures of a running job and their formats. Pure."""
 
 from dataclasses import dataclass, replace
 
@@ -12,14 +12,14 @@ class Advance:
     Attributes:
         done: Inputs embedded.
         failed: Inputs that failed.
-        total: Inputs of the run; `None` while that is not known.
-        duplicates: Inputs that are not sent, for another has the same text, and are not copied yet.
+        total: Inputs of the run; `None` until that is known.
+        duplicates: Inputs not sent because another has the same text, and not copied yet.
         requests: Requests answered.
         tokens: Tokens billed.
         retries: Requests sent again.
-        quota: The quota's tokens a minute; `None` while that is not known.
-        is_waiting: Whether requests wait for the quota now.
-        waited: Seconds in which requests waited for the quota.
+        quota: The quota in tokens per minute; `None` until that is known.
+        is_waiting: Whether requests are waiting for the quota now.
+        waited: Seconds during which requests waited for the quota.
         skipped: Inputs that cannot be embedded and were left out.
     """
 
@@ -54,7 +54,7 @@ def with_quota(advance: Advance, statistics: Statistics | None) -> Advance:
 
 
 def advance_of(progress: Progress) -> Advance:
-    """How far a call of the client has come."""
+    """The progress of a client's call as an `Advance`."""
     return Advance(
         progress.done,
         progress.failed,
@@ -70,9 +70,9 @@ class Pace:
     """The pace of a run.
 
     Attributes:
-        inputs: Inputs a second.
-        tokens: Tokens a minute.
-        left: Seconds until all is sent and answered; `None` while that is not known.
+        inputs: Inputs per second.
+        tokens: Tokens per minute.
+        left: Seconds until everything is sent and answered; `None` while that is not known.
     """
 
     inputs: float
@@ -81,41 +81,41 @@ class Pace:
 
 
 def pace(start: Advance, now: Advance, seconds: float) -> Pace:
-    """The pace since `start`, `seconds` ago."""
+    """The pace since `start`, which was `seconds` ago."""
     settled = now.settled
     rate = max(0, settled - start.settled) / max(seconds, 1e-9)
-    # Copying takes next to no time.
+    # Duplicates do not count, since copying takes almost no time.
     left = None if now.total is None or not rate else max(0, now.total - now.duplicates - settled) / rate
     return Pace(rate, 60 * (now.tokens - start.tokens) / max(seconds, 1e-9), left)
 
 
 def of_quota(progress: Advance) -> str:
-    """How many tokens a minute the quota has, if that is known."""
+    """The quota in tokens per minute, as a suffix; empty if it is not known."""
     return "" if progress.quota is None else f" of {progress.quota:,}"
 
 
 def waited(seconds: float) -> str:
-    """A summary's note on the time spent waiting for the quota; empty if there was hardly any."""
+    """A summary's note on the time spent waiting for the quota; empty if it was under a second."""
     return f" ({duration(seconds)} waiting for the quota)" if seconds >= 1 else ""
 
 
 def priced(tokens: int, price: float | None) -> str:
-    """A summary's note on what tokens cost; empty if no price is given."""
+    """A summary's note on the price of the tokens; empty if no price is given."""
     return "" if price is None else f", price {tokens * price / 1e6:,.2f}"
 
 
 def settled(progress: Advance) -> str:
-    """How many inputs are settled, of how many if that is known."""
+    """The number of settled inputs, with the total if it is known."""
     return f"{progress.settled:,}" if progress.total is None else f"{progress.settled:,}/{progress.total:,}"
 
 
 def counted(number: int, singular: str, plural: str | None = None) -> str:
-    """A number and what it counts."""
+    """A number with its noun."""
     return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"
 
 
 def duration(seconds: float) -> str:
-    """A length of time, the coarser the longer."""
+    """A duration as text, coarser the longer it is."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -1,4 +1,4 @@
-"""`pinecone-embed embed` into a folder: a job that can be resumed, with its progress and its closing summary."""
+"""`pinecone-embed embed` into a folder: a resumable job with its progress and closing summary."""
 
 import asyncio
 import contextlib
@@ -26,8 +26,8 @@ from pinecone_embed_async.cli._statuses import ExitStatus, status_of
 
 _EVENT_INTERVAL = 1.0
 _SIGNALS = 128
-_KEPT = "what is done is kept, and the same command goes on with the rest"
-_CURED = "once this is put right, the same command goes on"
+_KEPT = "finished rows are kept; run the same command again to continue"
+_CURED = "fix this and run the same command again to continue"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +36,9 @@ class JobSettings:
 
     Attributes:
         columns: The fields taken from each record.
-        options: What is done with the job of the folder.
+        options: What to do with the folder's job.
         events: Whether progress goes to standard output as JSON lines.
-        warnings: What is worth a warning before it begins, a sentence each.
+        warnings: Warnings to give before the job begins, one sentence each.
     """
 
     columns: Columns
@@ -48,10 +48,10 @@ class JobSettings:
 
 
 def embed_to_folder(files: Sequence[InputFile], *, out: Path, job: JobSettings, settings: Settings) -> int:
-    """Embed the rows of `files` into the folder `out`, resuming where an earlier run ended.
+    """Embed the rows of `files` into the folder `out`, continuing where an earlier run ended.
 
     Returns:
-        The exit status, as docs/command-line.md lists them.
+        The exit status; docs/command-line.md lists them.
 
     Raises:
         EmbedError: The job could not start; nothing was sent.
@@ -120,24 +120,26 @@ class _Run:
         except TokensSpentError as error:
             return self._end(status_of(error), f"{error}; {_KEPT}")
         except JobError as error:
-            return self._end(status_of(error), f"{error}; what is done is kept: {_CURED}")
+            return self._end(status_of(error), f"{error}; finished rows are kept; {_CURED}")
         except EmbedError as error:
             status = status_of(error)
-            kept = f"what is done is kept: {_CURED}" if status is ExitStatus.NOTHING_POSSIBLE else _KEPT
+            kept = f"finished rows are kept; {_CURED}" if status is ExitStatus.NOTHING_POSSIBLE else _KEPT
             return self._end(status, f"{error}; {kept}")
-        except Exception as error:  # noqa: BLE001 - a person at a terminal gets one line, and a program its end
-            return self._end(status_of(error), f"unexpected {type(error).__name__}: {error}; what is done is kept: {_CURED}")
+        except Exception as error:  # noqa: BLE001 - a person gets one line, and a program its end event
+            return self._end(
+                status_of(error), f"unexpected {type(error).__name__}: {error}; finished rows are kept; {_CURED}"
+            )
         return self._end(*self._outcome())
 
     def _outcome(self) -> tuple[int, str | None]:
         counts = self._job.progress().counts
         if counts.failed:
             where = self._out / "_failures.jsonl"
-            told = f"{counted(counts.failed, 'row')} failed, see {where}; --retry-failures tries just those again"
+            told = f"{counted(counts.failed, 'row')} failed, see {where}; --retry-failures retries only those"
             return ExitStatus.FAILED, told
         if counts.missing:
             told = f"{counted(counts.missing, 'row')} of the input are not embedded yet"
-            return ExitStatus.FAILED, f"{told}; the same command without --retry-failures goes on with them"
+            return ExitStatus.FAILED, f"{told}; the same command without --retry-failures embeds them"
         return ExitStatus.DONE, None
 
     def _warn(self) -> None:
@@ -159,10 +161,10 @@ class _Run:
                 async with asyncio.timeout(self._settings.timeout) as limit:
                     await self._job.run(self._stream, lambda progress: reporter(self._advance(progress)))
             except TimeoutError:
-                # A `TimeoutError` of the operating system does not get here: the client wraps it.
+                # A `TimeoutError` of the operating system does not reach this point: the client wraps it.
                 if not limit.expired():
                     raise
-                raise DeadlineExceededError("the time given with --timeout is over") from None
+                raise DeadlineExceededError("the time limit of --timeout has passed") from None
 
     @contextlib.asynccontextmanager
     async def _stream(self, rows: Iterable[Row]) -> AsyncIterator[AsyncIterator[EmbeddedBatch[Row, Embeddings]]]:
@@ -180,9 +182,9 @@ class _Lines:
     def start(self, _out: Path, before: Advance) -> None:
         if before.done and not self._quiet:
             total = "" if before.total is None else f" of {before.total:,}"
-            print_line(f"{before.done:,}{total} rows are done already")
+            print_line(f"{before.done:,}{total} rows are already done")
         if before.duplicates and not self._quiet:
-            print_line(f"{before.duplicates:,} rows need not be sent, for others have the same texts")
+            print_line(f"{before.duplicates:,} rows will not be sent, because others have the same texts")
 
     def warn(self, message: str) -> None:
         print_error(message)
@@ -207,7 +209,7 @@ class _Lines:
 
 
 class _Events:
-    """Output for a program: JSON objects on standard output, one a line, each with its `event`."""
+    """Output for a program: JSON objects on standard output, one per line, each with an `event`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -229,7 +231,7 @@ class _Events:
         return _EventDisplay(self, before)
 
     def advance(self, event: str, before: Advance, now: Advance, elapsed: float, **more: Any) -> None:
-        """Report how far the job has come."""
+        """Report the job's progress."""
         speed = pace(before, now, elapsed)
         self._print(
             event,
@@ -246,7 +248,7 @@ class _Events:
         self.advance("end", before, now, seconds, seconds=round(seconds, 3), status=int(status), message=told)
 
     def _print(self, event: str, **fields: Any) -> None:
-        # Progress comes from a thread of its own.
+        # Progress events come from a thread of their own.
         with self._lock:
             try:
                 print_event(event, **fields)

@@ -1,4 +1,4 @@
-"""`pinecone-embed models`: the table of models and their limits."""
+"""`pinecone-embed models`: prints models and their limits."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -12,12 +12,12 @@ from pinecone_embed_async.cli._connection import Settings, connected
 from pinecone_embed_async.cli._output import is_terminal, printable
 from pinecone_embed_async.cli._signals import run_until_stopped
 
-# Where no terminal sets the width, nothing is wrapped or cut.
+# Without a terminal to set the width, nothing is wrapped or cut.
 _WIDTH_OF_A_FILE = 500
 
 
 def print_known() -> None:
-    """Print the models that this version knows, without a request."""
+    """Print the models this version knows, without a request."""
     _print_table(
         (
             model.name,
@@ -34,7 +34,7 @@ def print_live(settings: Settings) -> None:
     """Ask the service for its embedding models and print them.
 
     Raises:
-        EmbedError: The service did not answer, or with an error.
+        EmbedError: The service did not answer, or answered with an error.
     """
     run_until_stopped(_print_live(settings))
 

@@ -1,4 +1,4 @@
-"""The options that commands share: their types, names and help."""
+"""Options that commands share: types, names and help texts."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +13,7 @@ DEFAULT_QUERY = "parse a date in ISO 8601 format"
 
 
 class BadRows(StrEnum):
-    """What is done with rows that cannot be embedded."""
+    """What to do with rows that cannot be embedded."""
 
     FAIL = "fail"
     SKIP = "skip"
@@ -23,13 +23,13 @@ Inputs = Annotated[
     list[str],
     typer.Argument(
         metavar="INPUT",
-        help="Files .txt, .jsonl, .ndjson, .csv, .tsv or .parquet, each also .gz or .zst; folders and quoted patterns; "
-        "- for standard input. They are read in this order.",
+        help="Files (.txt, .jsonl, .ndjson, .csv, .tsv or .parquet, also with .gz or .zst), folders, quoted patterns, or "
+        "- for standard input; read in this order.",
     ),
 ]
 Format = Annotated[
     InputFormat | None,
-    typer.Option("--format", "-f", help="How to read every INPUT, whatever its name; needed for standard input."),
+    typer.Option("--format", "-f", help="The format of every INPUT, whatever its name; required for standard input."),
 ]
 TextField = Annotated[
     str | None, typer.Option("--text-field", metavar="NAME", help="The field or column to embed. Default: text.")
@@ -39,20 +39,20 @@ Text = Annotated[
     typer.Option(
         "--text",
         metavar="TEMPLATE",
-        help=r"The text put together from fields, '{title}\n{body}' say; {{ and }} stand for braces.",
+        help=r"A template for the text, such as '{title}\n{body}'; write {{ and }} for braces.",
     ),
 ]
-InputType = Annotated[str, typer.Option("--input-type", metavar="TYPE", help="What the texts are: passage or query.")]
+InputType = Annotated[str, typer.Option("--input-type", metavar="TYPE", help="The kind of text: passage or query.")]
 Dimension = Annotated[
     int | None,
-    typer.Option("--dimension", min=1, metavar="N", help="Numbers per vector, where the model has a choice."),
+    typer.Option("--dimension", min=1, metavar="N", help="Dimension of the vectors, if the model offers a choice."),
 ]
 Truncate = Annotated[
     str | None,
     typer.Option(
         "--truncate",
         metavar="END|START|NONE",
-        help="Where a text over the model's length is cut; NONE: it fails.",
+        help="Where to cut a text over the model's length; NONE makes it fail.",
     ),
 ]
 Parameter = Annotated[
@@ -61,20 +61,20 @@ Parameter = Annotated[
 ]
 BatchSize = Annotated[
     int | None,
-    typer.Option("--batch-size", min=1, metavar="N", help="Inputs per request at most. Default: the model's limit."),
+    typer.Option("--batch-size", min=1, metavar="N", help="Most inputs per request. Default: the model's limit."),
 ]
 Model = Annotated[
     str,
-    typer.Option("--model", "-m", metavar="NAME", help="The model; `pinecone-embed models` lists those known."),
+    typer.Option("--model", "-m", metavar="NAME", help="The model; `pinecone-embed models` lists the known ones."),
 ]
 Concurrency = Annotated[
     int | None,
-    typer.Option("--concurrency", min=1, metavar="N", help="Requests in flight at most. Default: 8."),
+    typer.Option("--concurrency", min=1, metavar="N", help="Most requests in flight. Default: 8."),
 ]
 DecoderOption = Annotated[
     str | None,
     typer.Option(
-        "--decoder", metavar="native|msgspec", help="What reads the answers. Default: the faster one that is installed."
+        "--decoder", metavar="native|msgspec", help="The decoder of responses. Default: the faster one that is installed."
     ),
 ]
 QuotaOption = Annotated[
@@ -82,7 +82,7 @@ QuotaOption = Annotated[
     typer.Option(
         "--quota",
         metavar="PLAN|TOKENS",
-        help="What paces the requests: starter, builder, standard or enterprise, or tokens a minute. Default: learned from "
+        help="The quota to stay within: starter, builder, standard or enterprise, or tokens a minute. Default: learned from "
         "the service's rejections.",
     ),
 ]
@@ -91,7 +91,7 @@ QuotaFile = Annotated[
     typer.Option(
         "--quota-file",
         metavar="FILE",
-        help="Share the quota with all processes of this machine that name the same file: other jobs, or a service.",
+        help="Share the quota with every process on this machine that names the same file, such as other jobs or a service.",
     ),
 ]
 BaseUrl = Annotated[
@@ -104,30 +104,32 @@ BaseUrl = Annotated[
 ]
 AllowHttp = Annotated[
     bool,
-    typer.Option("--allow-http", help="Let the address be plain HTTP to another machine: the key goes unencrypted."),
+    typer.Option("--allow-http", help="Allow plain HTTP to another machine; the key is sent unencrypted."),
 ]
 WithEmulator = Annotated[
     bool,
-    typer.Option("--emulator", help="Ask a local emulator of the command's own instead of the service; needs no key."),
+    typer.Option("--emulator", help="Start a local emulator and use it instead of the service; needs no key."),
 ]
 Delimiter = Annotated[
     str | None,
-    typer.Option("--delimiter", metavar="C", help=r"What stands between fields. Default: a comma, in .tsv a tab ('\t')."),
+    typer.Option("--delimiter", metavar="C", help=r"The character between fields. Default: a comma; in .tsv a tab ('\t')."),
 ]
 Dedupe = Annotated[bool, typer.Option("--dedupe", help="Send equal texts once; every row gets its embedding.")]
 Price = Annotated[
     float | None,
-    typer.Option("--price-per-million", min=0, metavar="PRICE", help="What a million tokens cost, to be told the price."),
+    typer.Option(
+        "--price-per-million", min=0, metavar="PRICE", help="Price per million tokens; adds the price to the output."
+    ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary; errors are still told.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no summary, only errors.")]
 Out = Annotated[
     str,
     typer.Option(
         "--out",
         "-o",
         metavar="FOLDER|FILE",
-        help="A folder for Parquet parts (a name without a suffix, or with / behind it), or one file .jsonl, .npy or "
-        ".parquet.",
+        help="A folder for Parquet parts (a name without a suffix, or with a trailing /), or one .jsonl, .npy or .parquet "
+        "file.",
     ),
 ]
 IdField = Annotated[
@@ -142,43 +144,46 @@ OnBadRow = Annotated[
     BadRows,
     typer.Option(
         "--on-bad-row",
-        help="What to do with a row that cannot be embedded: no such field, not text, not JSON, not UTF-8. skip leaves "
-        "it out, and lists it in _failures.jsonl (of one file in FILE.failures.jsonl).",
+        help="What to do with a row that cannot be embedded: its field is missing, or it is not text, JSON or UTF-8. skip "
+        "leaves it out and lists it in _failures.jsonl (for one file in FILE.failures.jsonl).",
     ),
 ]
 NoBlank = Annotated[
-    bool, typer.Option("--no-blank", help="A text without a visible character is a row that cannot be embedded.")
+    bool, typer.Option("--no-blank", help="Treat a text without a visible character as a row that cannot be embedded.")
 ]
-UniqueIds = Annotated[bool, typer.Option("--unique-ids", help="Two rows with one id are an error.")]
+UniqueIds = Annotated[bool, typer.Option("--unique-ids", help="Treat repeated ids as an error.")]
 LayoutOption = Annotated[
     LayoutName,
     typer.Option(
         "--layout",
-        help="What the folder holds: a table; or files for an index to import, JSON lines of documents or Parquet of "
-        "vectors, beside the table.",
+        help="What the folder holds: a table, or a table and files for an index to import (documents as JSON lines, or "
+        "vectors as Parquet).",
     ),
 ]
 Namespace = Annotated[
-    str, typer.Option("--namespace", metavar="NAME", help="The index's namespace, of --layout documents or vectors.")
+    str, typer.Option("--namespace", metavar="NAME", help="The index's namespace, for --layout documents or vectors.")
 ]
 VectorField = Annotated[
-    str, typer.Option("--vector-field", metavar="NAME", help="The vector's field, of --layout documents.")
+    str, typer.Option("--vector-field", metavar="NAME", help="The vector's field, for --layout documents.")
 ]
 Keep = Annotated[
     list[str] | None,
-    typer.Option("--keep", metavar="NAME", help="A field to carry along into the folder's table; may be repeated."),
+    typer.Option("--keep", metavar="NAME", help="A field to keep in the folder's table; may be repeated."),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Remove the job that is in the folder and begin anew.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Remove the job in the folder and start over.")]
 Append = Annotated[bool, typer.Option("--append", help="Add the rows of another input to the table in the folder.")]
-RetryFailures = Annotated[bool, typer.Option("--retry-failures", help="Embed just the rows that failed before.")]
+RetryFailures = Annotated[bool, typer.Option("--retry-failures", help="Embed only the rows that failed before.")]
 Timeout = Annotated[
     float | None,
-    typer.Option("--timeout", metavar="SECONDS", help="Give up on what is not embedded by then. Default: never."),
+    typer.Option("--timeout", metavar="SECONDS", help="Stop after this time and leave the rest. Default: never."),
 ]
 MostTokens = Annotated[
     int | None,
     typer.Option(
-        "--max-tokens", min=1, metavar="N", help="Begin no request that would make this run cost more, by its estimate."
+        "--max-tokens",
+        min=1,
+        metavar="N",
+        help="Start no row that would make this run cost more than N tokens, by estimate.",
     ),
 ]
 CacheFile = Annotated[
@@ -186,10 +191,10 @@ CacheFile = Annotated[
     typer.Option(
         "--cache",
         metavar="FILE",
-        help="Keep vectors in this file, and take from it those that were paid for before.",
+        help="Store vectors in this file, and reuse those already in it.",
     ),
 ]
 Events = Annotated[
     bool,
-    typer.Option("--json", help="Tell the progress of a job as JSON objects on standard output, one a line."),
+    typer.Option("--json", help="Report a job's progress as JSON objects on standard output, one per line."),
 ]

@@ -1,4 +1,4 @@
-"""Output of the command line: one safe line at a time. Needs only the standard library."""
+"""Output of the command line, one safe line at a time. Needs only the standard library."""
 
 import contextlib
 import json
@@ -11,25 +11,25 @@ PROGRAM = "pinecone-embed"
 
 
 def printable(text: str) -> str:
-    """Make a text from data or from a service safe for a terminal, as one line.
+    """Make text from data or a service safe for a terminal, as one line.
 
-    White space of any kind becomes single spaces; characters that control a terminal or the writing direction are escaped.
+    White space becomes single spaces; characters that control a terminal or the writing direction are escaped.
     """
     line = " ".join(text.split())
     return "".join(character if _is_harmless(character) else ascii(character)[1:-1] for character in line)
 
 
 def print_line(text: str) -> None:
-    """Write one line to standard error, where everything but a command's result goes; if that is possible."""
+    """Write one line to standard error, which takes everything except a command's result; ignore a failure."""
     if sys.stderr is not None:
-        # The terminal may be gone, after SIGHUP it is.
+        # The terminal may be gone, for instance after SIGHUP.
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.write(f"{printable(text)}\n")
             sys.stderr.flush()
 
 
 def print_error(message: str) -> None:
-    """Write one line about an error, without the API key, whatever the message says."""
+    """Write one line about an error; the API key is removed from the message."""
     print_line(f"{PROGRAM}: {without_key(message)}")
 
 
@@ -37,7 +37,7 @@ def print_event(event: str, **fields: Any) -> None:
     """Write an event as one line of JSON to standard output.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: Standard output cannot be written.
     """
     if sys.stdout is not None:
         sys.stdout.write(f"{json.dumps({'event': event, **fields})}\n")
@@ -45,22 +45,22 @@ def print_event(event: str, **fields: Any) -> None:
 
 
 def print_end(status: int, message: str | None) -> None:
-    """Write the last event of a run that could not begin; if that is possible."""
+    """Write the last event of a run that could not start; ignore a failure."""
     with contextlib.suppress(OSError, ValueError):
         print_event("end", status=status, message=None if message is None else without_key(message))
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a standard stream is a terminal; it may be closed."""
+    """Whether a standard stream is open and a terminal."""
     return stream is not None and stream.isatty()
 
 
 def without_key(message: str) -> str:
-    """The message without the API key, should it hold it."""
+    """The message with the API key replaced."""
     key = os.environ.get("PINECONE_API_KEY", "").strip()
     return message.replace(key, "<the API key>") if key else message
 
 
 def _is_harmless(character: str) -> bool:
-    # Cc and Cf are controls, Cs lone surrogates (a file name that is not UTF-8), Co and Cn have no agreed look.
+    # Cc and Cf are controls, Cs lone surrogates (from a file name that is not UTF-8); Co and Cn have no agreed appearance.
     return (character.isascii() and character.isprintable()) or unicodedata.category(character)[0] != "C"

@@ -1,4 +1,4 @@
-"""A request that shows something of a service, and what becomes of an assumption by its reply. Plain decisions."""
+"""Requests that probe a service, and assumptions judged by their replies. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,21 +11,21 @@ from pinecone_embed_async import EmbedError
 from pinecone_embed_async._options import DEFAULT_API_VERSION
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding raises for a body that is not as documented."""
+"""What decoding raises for a body that does not match its documentation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """A request; equal ones are sent once.
+    """A request; equal probes are sent once.
 
     Attributes:
         path: The path below the address.
-        query: The query's names and values.
+        query: Names and values of the query.
         body: The body of a `POST`; `None` for a `GET`.
         content_type: The type of the body.
-        api_version: The version of the API that it asks for; `None` for no version.
+        api_version: The API version to ask for; `None` for none.
         key: Which key it carries.
-        most_tokens: Tokens that it can cost at most: no token has less than a byte.
+        most_tokens: The most tokens it can cost: a token has at least one byte.
     """
 
     path: str
@@ -47,7 +47,7 @@ class Reply:
 
     Attributes:
         status: The HTTP status.
-        headers: The headers, their names in lower case.
+        headers: The headers, with names in lower case.
         body: The body.
     """
 
@@ -56,7 +56,7 @@ class Reply:
     body: bytes
 
     def __str__(self) -> str:
-        """Status, code and message; of a body that is no error's, only the type."""
+        """Status, code and message; if the body is not an error, status and content type."""
         error = self.error
         if error is None:
             return f"{self.status} with {self.headers.get('content-type', 'no content type')}"
@@ -64,7 +64,7 @@ class Reply:
 
     @property
     def error(self) -> "_Error | None":
-        """The error, if the body is its documented envelope, with the same status."""
+        """The error, if the body is the documented envelope with the same status."""
         try:
             envelope = msgspec.json.decode(self.body, type=_Envelope)
         except UNREADABLE:
@@ -85,7 +85,7 @@ class _Envelope(msgspec.Struct):
 
 
 class Item(msgspec.Struct):
-    """An embedding of either kind."""
+    """A dense or sparse embedding."""
 
     values: list[float] = []
     sparse_values: list[float] = []
@@ -95,13 +95,13 @@ class Item(msgspec.Struct):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """What an answer bills."""
+    """The usage billed for an answer."""
 
     total_tokens: int = 0
 
 
 class Answer(msgspec.Struct):
-    """Schema `EmbeddingsList` without what is required, so that one missing field is one difference."""
+    """Schema `EmbeddingsList` with every field optional, so that one missing field counts as one difference."""
 
     vector_type: str = ""
     data: list[Item] = []
@@ -109,17 +109,17 @@ class Answer(msgspec.Struct):
 
 
 Judgement = Callable[[Reply], tuple[bool, str]]
-"""Whether a reply is as assumed, and what was seen."""
+"""Returns whether a reply is as assumed, and what was seen."""
 
 
 @dataclass(frozen=True, slots=True)
 class Assumption:
-    """Something that the service is taken to do.
+    """One thing the service is assumed to do.
 
     Attributes:
-        claim: What.
-        expected: What is expected of the reply.
-        probe: The request that shows it.
+        claim: The assumption in words.
+        expected: What the reply should show.
+        probe: The request that tests it.
         judge: Judges the reply.
     """
 
@@ -130,22 +130,22 @@ class Assumption:
 
 
 class Verdict(StrEnum):
-    """What became of an assumption."""
+    """The result of testing an assumption."""
 
     HOLDS = "holds"
     DIFFERS = "differs"
     UNKNOWN = "not seen"
-    """There was no answer, or one that says nothing of it: a rate limit, or a failure of the service."""
+    """There was no answer, or one that says nothing about the assumption: a rate limit, or a failure of the service."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """An assumption and what became of it.
+    """An assumption and the result of testing it.
 
     Attributes:
         assumption: The assumption.
-        verdict: What became of it.
-        seen: What was seen instead of what was expected, or as that.
+        verdict: The result.
+        seen: What the reply showed.
     """
 
     assumption: Assumption
@@ -154,7 +154,7 @@ class Finding:
 
 
 def find(assumption: Assumption, reply: Reply | EmbedError) -> Finding:
-    """Judge an assumption by the reply to its probe, or by why there is none."""
+    """Judge an assumption by the reply to its probe, or by the error in its place."""
     if isinstance(reply, EmbedError) or reply.status == 429 or reply.status >= 500:
         return Finding(assumption, Verdict.UNKNOWN, str(reply))
     holds, seen = assumption.judge(reply)
@@ -162,7 +162,7 @@ def find(assumption: Assumption, reply: Reply | EmbedError) -> Finding:
 
 
 def probes_of(assumptions: Sequence[Assumption]) -> list[Probe]:
-    """The requests that show them, each once."""
+    """The requests that test these assumptions, each once."""
     return list(dict.fromkeys(assumption.probe for assumption in assumptions))
 
 

@@ -1,7 +1,7 @@
 """Progress of a run on standard error: a bar on a terminal, plain lines elsewhere, and the closing summary.
 
-The client's callback only stores the latest counts; a thread writes them. So a terminal stopped with Ctrl-S, or a
-pipe without a reader, blocks the display and never the event loop.
+The client's callback only stores the latest counts; a thread writes them. So a terminal stopped with Ctrl-S, or a pipe
+without a reader, blocks the display and never the event loop.
 """
 
 import contextlib
@@ -28,12 +28,12 @@ class Summary:
 
     Attributes:
         inputs: Inputs of the run.
-        embedded: Those of them that are embedded.
-        requests: Requests that were answered with embeddings.
-        tokens: Tokens that the service counted.
+        embedded: How many of them are embedded.
+        requests: Requests answered with embeddings.
+        tokens: Tokens billed.
         retries: Requests sent again.
         seconds: From the first request to the last answer.
-        waited: Seconds of these in which requests waited for the quota.
+        waited: Seconds of these during which requests waited for the quota.
     """
 
     inputs: int
@@ -45,7 +45,7 @@ class Summary:
     waited: float = 0.0
 
     def __str__(self) -> str:
-        """Return it as one line."""
+        """The summary as one line."""
         some = f"{self.embedded:,} of " if self.embedded < self.inputs else ""
         rate = f", {self.embedded / self.seconds:,.0f} inputs/s" if self.seconds > 0 and self.embedded else ""
         return (
@@ -55,22 +55,22 @@ class Summary:
 
 
 class Display(Protocol):
-    """Shows an advance every `interval` seconds."""
+    """Something that shows an advance; called every `interval` seconds."""
 
     interval: float
 
     def show(self, progress: Advance) -> None:
-        """Show it."""
+        """Show the advance."""
 
     def close(self) -> None:
         """Stop showing."""
 
 
 class Reporter:
-    """Shows the progress of a run in a thread until it is closed; call it with each advance."""
+    """Shows a run's progress in a thread until it is closed; call it with each advance."""
 
     def __init__(self, display: Display | None, start: Advance, watch: Callable[[Advance], Advance]) -> None:
-        # Shown while nothing is answered yet, which under a spent quota may take a minute.
+        # Shown until the first answer, which may take a minute if the quota is used up.
         self._latest = start
         self._watch = watch
         self._stop = threading.Event()
@@ -115,9 +115,9 @@ def showing(
     """Show the reporter's advances on a display while the block runs.
 
     Args:
-        display: Shows it; `None` if nothing is shown.
+        display: The display; `None` to show nothing.
         start: The state at the beginning.
-        watch: Adds figures that change without an answer; called in the display's thread.
+        watch: Adds figures that change between answers; called in the display's thread.
     """
     reporter = Reporter(display, start, watch)
     try:
@@ -127,9 +127,9 @@ def showing(
 
 
 def standard_display(start: Advance) -> Display:
-    """A bar on a terminal, else a line every few seconds. Rates are of what comes after `start`."""
+    """A bar on a terminal, else a line every few seconds. Rates count from `start`."""
     console = Console(stderr=True, soft_wrap=False)
-    # Not the console's opinion, which FORCE_COLOR changes: a bar does not belong in a log file.
+    # Not the console's own check, which FORCE_COLOR overrides: a bar does not belong in a log file.
     on_terminal = is_terminal(sys.stderr) and not console.is_dumb_terminal
     return BarDisplay(console, start) if on_terminal else _LineDisplay(start)
 

@@ -1,4 +1,4 @@
-"""One run of the client over texts in memory."""
+"""Runs the client once over texts in memory."""
 
 import time
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ class Outcome:
     Attributes:
         embeddings: A row for each text, including those that are not embedded.
         summary: The summary.
-        error: Why it is not complete; `None` if it is.
+        error: Why it is incomplete; `None` if it is complete.
     """
 
     embeddings: DenseEmbeddings | SparseEmbeddings
@@ -27,7 +27,7 @@ class Outcome:
 
 
 async def embed_texts(client: EmbedClient[Any], texts: Sequence[str], settings: Settings) -> Outcome:
-    """Embed all texts with progress; returns what was embedded, even if the rest failed.
+    """Embed all texts and show the progress; return what was embedded, even if the rest failed.
 
     Raises:
         ConfigurationError: The settings do not fit together; nothing was sent.
@@ -40,7 +40,7 @@ async def embed_texts(client: EmbedClient[Any], texts: Sequence[str], settings: 
                 texts, timeout=settings.timeout, dedupe=settings.dedupe, progress=lambda now: reporter(advance_of(now))
             )
         except EmbedError as error:
-            # `on_error="return"` would not show what ended a run before all was tried.
+            # Not `on_error="return"`, which would hide an error that ended the run before all inputs were tried.
             if error.partial is None:
                 raise
             failure, embeddings = error, error.partial

@@ -1,4 +1,4 @@
-"""`pinecone-embed emulator`: serve the local service until Ctrl-C."""
+"""`pinecone-embed emulator`: serves a local emulator until Ctrl-C."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from pinecone_embed_async.emulator import Emulator
 
 
 def serve(emulator: Emulator) -> int:
-    """Serve until Ctrl-C, which is the ordinary end, and return the exit status.
+    """Serve until Ctrl-C, which is the normal end, and return the exit status.
 
     Raises:
         OSError: The address cannot be bound.
@@ -22,8 +22,8 @@ def serve(emulator: Emulator) -> int:
 
 async def _serve(emulator: Emulator) -> None:
     async with emulator:
-        # On standard output, so that a script can read it: eval "$(...)" or a first line to wait for.
+        # On standard output, so that a script can use it: eval "$(...)", or a first line to wait for.
         print(f"export PINECONE_CONTROLLER_HOST={emulator.url}", flush=True)  # noqa: T201
         print(f"export PINECONE_API_KEY={emulator.api_key}", flush=True)  # noqa: T201
-        print_line("serving; Ctrl-C ends it")
+        print_line("serving; press Ctrl-C to stop")
         await asyncio.Event().wait()

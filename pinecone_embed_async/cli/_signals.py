@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: each stops a command in the same way. Needs only the standard library."""
+"""Ctrl-C, SIGTERM and SIGHUP: all stop a command in the same way. Needs only the standard library."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Stopped(BaseException):
-    """A signal has stopped the command; no `KeyboardInterrupt`, which Typer makes something else of.
+    """A signal stopped the command. Not a `KeyboardInterrupt`, which Typer handles in its own way.
 
     Attributes:
         number: The signal's number.
@@ -27,7 +27,7 @@ class Stopped(BaseException):
 
 
 def status_of_stop(stop: BaseException) -> int:
-    """The exit status after a signal, as shells have it: 128 and the number of the signal."""
+    """The exit status after a signal, as in shells: 128 plus the signal's number."""
     return 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
 
 
@@ -37,7 +37,7 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Let the signals raise `Stopped` while the block runs, except those that are ignored: `nohup` means it."""
+    """Make the signals raise `Stopped` while the block runs, except ignored ones, which `nohup` relies on."""
     before = {number: signal.getsignal(number) for number in _STOPPING}
     taken = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
     for number in taken:
@@ -50,10 +50,10 @@ def stoppable() -> Iterator[None]:
 
 
 def run_until_stopped(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in an event loop of its own; the first signal cancels it, the second ends the process at once.
+    """Run a coroutine in a new event loop; the first signal cancels it, the second ends the process at once.
 
     Raises:
-        Stopped: A signal has stopped it.
+        Stopped: A signal stopped it.
     """
     with asyncio.Runner() as runner:
         stop = _Stop()
@@ -66,7 +66,7 @@ def run_until_stopped(main: Coroutine[Any, Any, T]) -> T:
 
 
 class _Stop:
-    """What stops one coroutine; `number` is the signal's, once one came."""
+    """Cancels a coroutine on a signal; `number` is the first signal's, `None` before."""
 
     def __init__(self) -> None:
         self.number: int | None = None
@@ -94,8 +94,8 @@ class _Stop:
 
 
 def _end(number: int) -> None:
-    # It may wait for a line that somebody has to type. What is done is on the disk.
+    # The process may be blocked reading a line that somebody has to type. Finished work is on the disk.
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
-    # To process 1 of a container that does nothing.
+    # Process 1 of a container ignores that signal.
     os._exit(128 + number)

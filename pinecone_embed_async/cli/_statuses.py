@@ -1,4 +1,4 @@
-"""Exit statuses: what a scheduler can act on, decided from the error that ended a run. Plain decisions."""
+"""Exit statuses that a scheduler can act on, chosen by the error that ended a run. Pure."""
 
 import errno
 from enum import IntEnum
@@ -18,7 +18,7 @@ from pinecone_embed_async._jobs._errors import OutputError, SourceError, TokensS
 
 
 class ExitStatus(IntEnum):
-    """How a command ended; 128 + n stands beside these for the signal n."""
+    """How a command ended; after signal n, the status is 128 + n instead."""
 
     DONE = 0
     FAILED = 1
@@ -28,12 +28,12 @@ class ExitStatus(IntEnum):
     QUOTA_SPENT = 4
     """The month's quota is used up."""
     UNREADABLE = 5
-    """The input cannot be read, or holds rows that cannot be embedded."""
+    """The input cannot be read, or has rows that cannot be embedded."""
     LIMIT = 6
     """Stopped by `--timeout` or `--max-tokens`."""
     DISK_FULL = 7
     DIFFERS = 8
-    """The service differs from what it is taken to be."""
+    """The service differs from what is assumed about it."""
 
 
 class KeyMissingError(EmbedError):
@@ -50,7 +50,7 @@ def status_of(error: BaseException) -> ExitStatus:
         case ConfigurationError():
             return ExitStatus.MISUSE
         case KeyMissingError() | AuthenticationError() | NotFoundError() | InvalidRequestError():
-            # With `on_error="return"` such an error leaves a call only if every request meets it.
+            # With `on_error="return"`, a call raises such an error only if every request would get it.
             return ExitStatus.NOTHING_POSSIBLE
         case TransportError() | ResponseError() if error.ends_job:
             return ExitStatus.NOTHING_POSSIBLE
@@ -67,7 +67,7 @@ def status_of(error: BaseException) -> ExitStatus:
 
 
 def missing_extra(error: BaseException) -> str | None:
-    """What to do if the error is that a package of the extra `cli` is missing; `None` if it is another."""
+    """Advice if a package of the extra `cli` is missing; `None` for any other error."""
     if not isinstance(error, ModuleNotFoundError) or error.name is None:
         return None
     name = error.name.partition(".")[0]

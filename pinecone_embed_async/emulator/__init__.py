@@ -1,7 +1,7 @@
 """A local `/embed` service to develop and test against: no account, no key, no network.
 
-It reads the API's reference on its own and imports nothing of the rest of the package, so that client and emulator check
-each other.
+It follows the API's reference independently and imports nothing from the rest of the package, so that client and emulator
+check each other.
 
 ```python
 from pinecone_embed_async import EmbedClient

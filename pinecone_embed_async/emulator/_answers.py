@@ -1,4 +1,4 @@
-"""Answers of `/embed`: rows computed, and written out as JSON the way the service writes them."""
+"""Answers of `/embed`: embeds the inputs and writes them as JSON the way the service does."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _PASSAGE = "passage"
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A request that the service has accepted: texts cut to the model's length, tokens counted.
+    """A request the service has accepted: its texts are truncated to the model's length and its tokens counted.
 
     Attributes:
         model: The model.
-        input_type: The input type; `passage` if the model knows none.
-        dimension: Values of a dense vector.
-        return_tokens: Whether a sparse answer has the terms.
-        texts: The texts as far as the model reads them.
-        words: Their words.
-        tokens: What the request costs, over all inputs.
+        input_type: The input type; `passage` if the model has none.
+        dimension: Dimension of a dense vector.
+        return_tokens: Whether a sparse answer includes the terms.
+        texts: The texts, truncated.
+        words: The words of each text.
+        tokens: Tokens billed for all inputs.
     """
 
     model: EmulatedModel
@@ -50,7 +50,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer (schema `EmbeddingsList`), item by item, so that a fault can spoil a part of it.
+    """An answer (schema `EmbeddingsList`), item by item, so that a fault can spoil part of it.
 
     Attributes:
         model: The model's name.
@@ -65,7 +65,7 @@ class Answer:
     tokens: int
 
     def body(self) -> bytes:
-        """Write the answer as JSON, without white space."""
+        """Encode the answer as JSON, without white space."""
         return b"".join(
             (
                 b'{"model":',

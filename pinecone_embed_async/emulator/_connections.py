@@ -1,4 +1,4 @@
-"""The life of the server: its listening socket, its open connections, and a prompt end to all of them."""
+"""The server's listening socket and open connections, which can all be ended promptly."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pinecone_embed_async.emulator._listener import Listener
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-# A connection's end takes a few iterations of the loop, as does the start of one that was just accepted.
+# Ending a connection takes a few iterations of the event loop, as does starting one that was just accepted.
 _ITERATIONS = 5
-# Seconds for a connection that is stuck.
+# Seconds to wait for a connection that is stuck.
 _PATIENCE = 1.0
 
 
 class Connections:
-    """Accepts connections and hands their requests to a handler.
+    """Accepts connections and passes their requests to a handler.
 
-    Must be made in a running event loop, and `close` ends it for good.
+    Create it in a running event loop. It cannot be opened again after `close`.
 
     Args:
-        handler: Answers one request; cancelled when its client leaves.
-        opened: Called for every connection that is accepted.
+        handler: Answers one request; cancelled when the client disconnects.
+        opened: Called for every accepted connection.
     """
 
     def __init__(
@@ -43,21 +43,21 @@ class Connections:
         """The listening socket.
 
         Raises:
-            RuntimeError: It has not been opened.
+            RuntimeError: It is not open.
         """
         if self._listener is None:
             raise RuntimeError("the emulator is not started")
         return self._listener
 
     def __len__(self) -> int:
-        """Count the open connections."""
+        """The number of open connections."""
         return len(self._server.connections)
 
     async def open(self, host: str, port: int) -> None:
-        """Start to accept connections.
+        """Start accepting connections.
 
         Raises:
-            OSError: If the address cannot be bound.
+            OSError: The address cannot be bound.
         """
         listener = Listener(host, port, self._protocol)
         await listener.open()
@@ -68,13 +68,13 @@ class Connections:
         return self._server()
 
     def doom(self, transport: asyncio.BaseTransport | None) -> None:
-        """Mark a connection: its next request gets no answer."""
+        """Mark a connection, so that its next request gets no answer."""
         self._doomed = {one for one in self._doomed if not one.is_closing()}
         if transport is not None:
             self._doomed.add(transport)
 
     def is_doomed(self, transport: asyncio.BaseTransport) -> bool:
-        """Whether a connection has been marked."""
+        """Whether a connection is marked."""
         return transport in self._doomed
 
     def close_idle(self, busy: set[asyncio.BaseTransport]) -> None:
@@ -84,7 +84,7 @@ class Connections:
                 connection.transport.close()
 
     async def close(self) -> None:
-        """Stop accepting, and end all connections at once; requests under way are dropped."""
+        """Stop accepting, and end all connections at once; requests in progress are dropped."""
         if self._listener is not None:
             await self._listener.close()
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Refusals of the emulated service: a status and the error envelope of schema `ErrorResponse`."""
+"""Refusals of the emulated service: a status and an error envelope (schema `ErrorResponse`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Self
 
 import msgspec
 
-# The code that the documentation gives with a status, or the nearest one in its list.
+# The code the documentation gives for a status, or else the closest code in its list.
 _CODES = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -28,7 +28,7 @@ _CODES = {
 
 
 def code_of(status: int) -> str:
-    """Return the error code that goes with an HTTP status."""
+    """The error code for an HTTP status."""
     if status in _CODES:
         return _CODES[status]
     if status >= 500:
@@ -42,13 +42,13 @@ def envelope(status: int, code: str, message: str) -> bytes:
 
 
 class ServiceRefusal(Exception):  # noqa: N818 - it is an answer, not a fault of the emulator
-    """The service's answer to a request that it does not serve.
+    """The service's answer to a request it refuses.
 
     Attributes:
         status: The HTTP status.
         code: The error code in the envelope.
-        message: The text for a person.
-        headers: Further headers of the answer.
+        message: The message for people.
+        headers: Additional headers of the answer.
     """
 
     def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
@@ -60,9 +60,9 @@ class ServiceRefusal(Exception):  # noqa: N818 - it is an answer, not a fault of
 
     @classmethod
     def invalid(cls, message: str) -> Self:
-        """Make a 400 INVALID_ARGUMENT."""
+        """Create a 400 INVALID_ARGUMENT."""
         return cls(400, "INVALID_ARGUMENT", message)
 
     def body(self) -> bytes:
-        """Encode the envelope."""
+        """Encode the error envelope."""
         return envelope(self.status, self.code, self.message)

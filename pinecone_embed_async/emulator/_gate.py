@@ -1,4 +1,4 @@
-"""Events instead of sleeping in tests: a gate that holds answers, and waiting for a count to be reached."""
+"""Events that replace sleeping in tests: a gate that holds answers, and waits for a condition."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Gate:
-    """Holds requests until they are released together or one by one."""
+    """Holds requests until they are released, all together or one by one."""
 
     def __init__(self) -> None:
         self._closed = False
@@ -20,15 +20,15 @@ class Gate:
 
     @property
     def held(self) -> tuple[EmbedRequest, ...]:
-        """The requests that wait, in the order of arrival."""
+        """The held requests, in order of arrival."""
         return tuple(request for request, future in self._waiting.values() if not future.done())
 
     def close(self) -> None:
-        """Hold every request that comes from now on."""
+        """Hold every request from now on."""
         self._closed = True
 
     def open(self, *numbers: int) -> None:
-        """Release the requests with these numbers; without numbers all, and later ones."""
+        """Release the requests with these numbers; without numbers, release all and hold no more."""
         if not numbers:
             self._closed = False
         for number, (_, future) in self._waiting.items():
@@ -36,7 +36,7 @@ class Gate:
                 future.set_result(None)
 
     async def passed(self, request: EmbedRequest) -> None:
-        """Wait until the request may go through."""
+        """Wait until the request is released."""
         if not self._closed:
             return
         future = asyncio.get_running_loop().create_future()
@@ -48,13 +48,13 @@ class Gate:
 
 
 class Milestones:
-    """Waits for conditions that become true through `check`."""
+    """Waits for conditions that become true by the time of a `check`."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
 
     def check(self) -> None:
-        """Wake the waits whose condition is true now; call it after every change that conditions depend on."""
+        """Wake the waiters whose condition is now true; call it after every change that a condition depends on."""
         for condition, future in self._waiting:
             if not future.done() and condition():
                 future.set_result(None)

@@ -1,4 +1,4 @@
-"""The listening socket: opened, closed for a while and opened again on the same port."""
+"""The listening socket, which can be closed for a while and opened again on the same port."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Listener:
 
     Args:
         host: The address or name to listen on.
-        port: The port, 0 for any free one.
-        protocol_factory: Makes the protocol of an accepted connection.
+        port: The port; 0 for any free one.
+        protocol_factory: Creates the protocol of an accepted connection.
     """
 
     def __init__(self, host: str, port: int, protocol_factory: Callable[[], asyncio.Protocol]) -> None:
@@ -34,18 +34,18 @@ class Listener:
 
     @property
     def port(self) -> int:
-        """The port that is listened on."""
+        """The port it listens on."""
         return int(str(self._address[1]))
 
     async def open(self) -> None:
-        """Start to listen.
+        """Start listening.
 
         Raises:
-            OSError: If the address cannot be bound.
+            OSError: The address cannot be bound.
         """
         found = await asyncio.get_running_loop().getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
         self._family, _, _, _, self._address = found[0]
-        # Bound all the time, never listening: keeps the port from others while connections are refused.
+        # Bound all the time and never listening, it reserves the port while connections are refused.
         self._placeholder = self._bound()
         self._address = self._placeholder.getsockname()
         try:
@@ -66,14 +66,14 @@ class Listener:
 
     async def _listen(self) -> None:
         bound = self._bound()
-        # Neither waits nor fails while it does not listen yet.
+        # Created without serving, it neither waits nor fails.
         self._server = await asyncio.get_running_loop().create_server(
             self._protocol_factory, sock=bound, backlog=_BACKLOG, start_serving=False
         )
         try:
             await self._server.start_serving()
         except BaseException:
-            # When cancelled it listens already.
+            # If it was cancelled, it may already be listening.
             self._stop()
             raise
 
@@ -87,7 +87,7 @@ class Listener:
             loop = asyncio.get_running_loop()
             for listening in self._server.sockets:
                 loop.remove_reader(listening.fileno())
-            # Not at once: a connection that has just been accepted must still be handed to the server.
+            # Not at once: a connection that was just accepted must still be passed to the server.
             loop.call_soon(self._server.close)
             self._server = None
 
@@ -98,7 +98,7 @@ class Listener:
             await self._listen()
 
     def refuse_for(self, seconds: float) -> None:
-        """Stop listening for some seconds."""
+        """Stop listening for a number of seconds."""
         self.refuse()
         self._reopening = asyncio.get_running_loop().create_task(self._listen_after(seconds))
 
@@ -118,7 +118,7 @@ class Listener:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reopening
             self._reopening = None
-            # It may have opened the socket in its last step.
+            # Its last step may have opened the socket.
             self.refuse()
         if self._placeholder is not None:
             self._placeholder.close()

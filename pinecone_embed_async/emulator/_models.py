@@ -1,4 +1,4 @@
-"""The models that the emulated service hosts, and the check of a request's parameters against them."""
+"""The models of the emulated service, and checks of a request's parameters."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One supported parameter of a model, as schema `ModelInfoSupportedParameter` describes it.
+    """A supported parameter of a model (schema `ModelInfoSupportedParameter`).
 
     Attributes:
         name: Its key in a request's `parameters`.
-        type: `one_of` (see `allowed_values`), `numeric_range` (see `minimum`, `maximum`, both inclusive) or `any`.
+        type: `one_of` (see `allowed_values`), `numeric_range` (see `minimum` and `maximum`, both inclusive) or `any`.
         value_type: `string`, `integer`, `float` or `boolean`.
         required: Whether a request without it is refused.
         allowed_values: The values of a `one_of`.
         minimum: The lowest value of a `numeric_range`.
         maximum: The highest value of a `numeric_range`.
-        default: What holds when it is left out.
+        default: The value if it is left out.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Parameter:
     default: ParameterValue | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Describe the parameter with the fields that its type has."""
+        """Describe the parameter with the fields of its type."""
         described: dict[str, Any] = {
             "parameter": self.name,
             "type": self.type,
@@ -62,9 +62,9 @@ class Parameter:
         """Check one value.
 
         Raises:
-            ServiceRefusal: 400 INVALID_ARGUMENT, if the type or the value is not allowed.
+            ServiceRefusal: 400 INVALID_ARGUMENT: the type or the value is not allowed.
         """
-        # bool is a subclass of int in Python, not in JSON.
+        # bool is a subclass of int in Python but not in JSON.
         right_type = isinstance(value, _PYTHON_TYPES[self.value_type]) and (
             self.value_type == "boolean" or not isinstance(value, bool)
         )
@@ -85,20 +85,20 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class EmulatedModel:
-    """One hosted model, with the fields of schema `ModelInfo`.
+    """A hosted model, with the fields of schema `ModelInfo`.
 
     Attributes:
-        name: The name that a request gives.
+        name: The name used in requests.
         short_description: A summary.
         type: `embed` or `rerank`; `/embed` refuses the latter.
         vector_type: `dense` or `sparse`; `None` for a `rerank` model.
-        max_sequence_length: Tokens of one input, the two special tokens included.
-        max_batch_size: Inputs of one request.
-        provider_name: Who made the model.
-        default_dimension: Values of a dense vector unless the request has a `dimension`.
+        max_sequence_length: Most tokens of an input, including the two special tokens.
+        max_batch_size: Most inputs of a request.
+        provider_name: The model's provider.
+        default_dimension: Dimension of a dense vector unless the request has a `dimension`.
         supported_dimensions: The dimensions of a dense model.
         supported_metrics: `cosine`, `euclidean`, `dotproduct`.
-        parameters: What a request's `parameters` may hold.
+        parameters: The parameters a request may have.
         modality: Always `text` so far.
     """
 
@@ -116,7 +116,7 @@ class EmulatedModel:
     modality: str = "text"
 
     def to_json(self) -> dict[str, Any]:
-        """Describe the model as `GET /models/{model_name}` does, without the fields that it does not have."""
+        """Describe the model as `GET /models/{model_name}` does, without fields that do not apply."""
         described: dict[str, Any] = {
             "model": self.name,
             "short_description": self.short_description,
@@ -176,7 +176,7 @@ def _of_sparse_models() -> tuple[Parameter, ...]:
     )
 
 
-# Names, lengths, dimensions and parameters. Source: the table "Models" of the service's documentation (2025-10).
+# Source of names, lengths, dimensions and parameters: the table "Models" of the service's documentation (2025-10).
 MODELS: tuple[EmulatedModel, ...] = (
     EmulatedModel(
         name="multilingual-e5-large",
@@ -217,7 +217,7 @@ MODELS: tuple[EmulatedModel, ...] = (
         supported_metrics=("dotproduct",),
         parameters=_of_sparse_models(),
     ),
-    # Only its name is public (in the official SDK 10.2): the rest is that of the English one.
+    # Only its name is public (in the official SDK 10.2); everything else is copied from the English model.
     EmulatedModel(
         name="pinecone-sparse-multilingual-v0",
         short_description="A sparse model for keyword and hybrid search in many languages.",

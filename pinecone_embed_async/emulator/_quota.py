@@ -1,4 +1,4 @@
-"""The quotas of the emulated service: pure decisions, with the clock passed in."""
+"""The quotas of the emulated service. Pure, with the time passed in."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceQuota:
-    """The limits of one project, all off unless given.
+    """The limits of a project; by default there are none.
 
-    The service documents 250,000 to 3,000,000 tokens a minute, 100 requests a second, 2,000 a minute, and 5,000,000 or
-    10,000,000 tokens a month on the smaller plans; whether its minute is fixed, sliding, or a bucket that refills evenly is
-    not documented.
+    The service documents 250,000 to 3,000,000 tokens per minute, 100 requests per second, 2,000 requests per minute and, on
+    the smaller plans, 5,000,000 or 10,000,000 tokens per month. It does not document whether a minute is a fixed window, a
+    sliding window, or a bucket that refills evenly.
 
     Attributes:
-        tokens_per_window: Tokens per window for each pair of model and input type; a mapping gives each input type its own
-            limit, and none to an input type that it leaves out.
-        requests_per_second: Requests per second of the project.
-        requests_per_window: Requests per window of the project.
-        tokens_per_month: Tokens of each model in all; never refilled.
-        window: Seconds of a window.
-        kind: `fixed` windows follow each other from the first request on; a `sliding` window ends now; a `bucket` of tokens
-            is full at first and refills evenly, by `tokens_per_window` in a window. Requests are in sliding windows then.
-        burst: Tokens that a bucket holds at most: `None` for those of a whole window, as in a token bucket; few, for a leaky
-            bucket, which hardly takes more at once than it lets through.
-        text: Whether refusals say in a message which limit was reached.
-        retry_after: Whether refusals carry `Retry-After`, as seconds or as an HTTP date. The month's never does.
+        tokens_per_window: Tokens per window for each pair of model and input type. A mapping sets the limit for each input
+            type; input types that are not in it have no limit.
+        requests_per_second: The project's requests per second.
+        requests_per_window: The project's requests per window.
+        tokens_per_month: Total tokens of each model; never refilled.
+        window: Length of a window in seconds.
+        kind: `fixed` windows follow one another from the first request on; a `sliding` window ends now; a `bucket` of tokens
+            starts full and refills evenly, by `tokens_per_window` per window, while requests are counted in sliding windows.
+        burst: Most tokens a bucket holds. `None` for a whole window's, as in a token bucket; a small number for a leaky
+            bucket, which takes little more at once than its rate.
+        text: Whether refusals have a message that names the limit.
+        retry_after: Whether refusals have `Retry-After`, in seconds or as an HTTP date. The monthly limit's never do.
     """
 
     tokens_per_window: int | Mapping[str, int] | None = None
@@ -49,17 +49,17 @@ class ServiceQuota:
         """Check the window and the burst.
 
         Raises:
-            ValueError: If `window` is not a positive finite number, or `burst` is below 1 or given for windows.
+            ValueError: `window` is not a positive finite number, or `burst` is below 1 or given without a bucket.
         """
         if not (self.window > 0 and math.isfinite(self.window)):
             raise ValueError(f"window must be a positive number of seconds, not {self.window!r}")
         if self.burst is not None and self.burst < 1:
-            raise ValueError(f"burst must be a number of tokens from 1, not {self.burst!r}")
+            raise ValueError(f"burst must be at least 1 token, not {self.burst!r}")
         if self.burst is not None and self.kind != "bucket":
-            raise ValueError(f"burst is for the kind 'bucket', not {self.kind!r}")
+            raise ValueError(f"burst requires the kind 'bucket', not {self.kind!r}")
 
     def token_limit(self, input_type: str) -> int | None:
-        """Return the tokens per window for an input type, `None` if there is no limit."""
+        """The tokens per window for an input type; `None` for no limit."""
         limit = self.tokens_per_window
         if limit is None or isinstance(limit, int):
             return limit
@@ -71,8 +71,8 @@ class QuotaRefusal:
     """Why a request is refused.
 
     Attributes:
-        message: The documented text, with the limit in it.
-        wait: Seconds after which the same request would be accepted if nothing else came; `None` if it never would.
+        message: The documented message, with the limit in it.
+        wait: Seconds until the request would be accepted if no other arrived; `None` if it never would.
     """
 
     message: str
@@ -81,9 +81,9 @@ class QuotaRefusal:
 
 @dataclass(slots=True)
 class _Usage:
-    """Charges to one limit: times in seconds and amounts, oldest first; and a bucket's missing tokens.
+    """Charges to one limit, with their times in seconds, oldest first, and the missing tokens of a bucket.
 
-    A bucket is counted in fractions, so that it is as full after many small refills as after a large one.
+    A bucket uses fractions, so that many small refills add up to exactly one large refill.
     """
 
     charges: deque[tuple[float, int]] = field(default_factory=deque)
@@ -97,15 +97,15 @@ class _Usage:
         self.missing += amount
 
     def refill(self, now: float, limit: int, window: float) -> None:
-        """Refill the bucket for the time since the last refill, by `limit` in a `window`."""
+        """Refill the bucket for the time since the last refill, at `limit` per `window`."""
         if self.missing:
             passed = Fraction(now) - Fraction(self.refilled_at)
             self.missing = max(Fraction(0), self.missing - passed * limit / Fraction(window))
         self.refilled_at = now
 
     def wait_for_bucket(self, now: float, amount: int, limit: int, window: float, burst: int) -> float:
-        """Return the seconds until a bucket of `burst` has `amount`, 0 if it has, infinity if it never will."""
-        # Older charges count neither here nor in a window, should the kind change.
+        """Return the seconds until a bucket of size `burst` holds `amount`: 0 if it does, infinity if it never will."""
+        # Older charges would not count in a window either, should the kind change.
         self._forget(now - window)
         lacks = self.missing + amount - burst
         if lacks <= 0:
@@ -119,9 +119,9 @@ class _Usage:
         return wait
 
     def wait(self, now: float, amount: int, limit: int, window: float, anchor: float | None) -> float:
-        """Return the seconds until `amount` fits, 0 if it fits now, infinity if it never does.
+        """Return the seconds until `amount` fits: 0 if it fits now, infinity if it never does.
 
-        With an `anchor` the windows are fixed and follow each other from there.
+        With an `anchor`, the windows are fixed and follow one another from there.
         """
         start = now - window if anchor is None else anchor + math.floor((now - anchor) / window) * window
         self._forget(start if anchor is None else math.nextafter(start, -math.inf))
@@ -144,10 +144,9 @@ class _Usage:
 
 
 class QuotaLedger:
-    """Decides whether a request is within a quota, and charges it if it is.
+    """Decides whether a request is within a quota and, if so, charges it.
 
-    A refused request is not charged. The quota may differ with every call: earlier charges to a limit keep
-    counting.
+    A refused request is not charged. The quota may change between calls; earlier charges to a limit continue to count.
     """
 
     def __init__(self) -> None:
@@ -161,11 +160,11 @@ class QuotaLedger:
         """Charge a request, or return why it is refused.
 
         Args:
-            quota: The limits that hold now.
-            now: The time in seconds, on a clock that does not go backwards.
+            quota: The present limits.
+            now: The time in seconds, from a clock that never goes backwards.
             model: The model's name.
-            input_type: The input type, empty for a model without one.
-            tokens: The tokens of all inputs together.
+            input_type: The input type; empty for a model without one.
+            tokens: Total tokens of all inputs.
         """
         if self._anchor is None:
             self._anchor = now
@@ -204,18 +203,18 @@ class QuotaLedger:
 
 
 def _token_wait(usage: _Usage, now: float, tokens: int, limit: int, quota: ServiceQuota, anchor: float | None) -> float:
-    # Also while there are windows, so that charges keep counting if the kind changes.
+    # Also while there are windows, so that charges continue to count if the kind changes.
     usage.refill(now, limit, quota.window)
     if quota.kind != "bucket":
         return usage.wait(now, tokens, limit, quota.window, anchor)
     return usage.wait_for_bucket(now, tokens, limit, quota.window, limit if quota.burst is None else quota.burst)
 
 
-# The texts are those of the service's documentation, as far as it has them.
+# The messages are those of the service's documentation, where it has them.
 
 
 def tokens_per_minute_text(limit: int, model: str, input_type: str) -> str:
-    """Write the documented text for the tokens of a minute."""
+    """The documented message for tokens per minute."""
     return (
         f"Request failed. You've reached the max embedding tokens per minute ({limit}) model '{model}' and input "
         f"type '{input_type}' for the current project. To increase this limit, upgrade your plan."
@@ -223,7 +222,7 @@ def tokens_per_minute_text(limit: int, model: str, input_type: str) -> str:
 
 
 def tokens_per_month_text(limit: int, model: str) -> str:
-    """Write the documented text for the tokens of a month."""
+    """The documented message for tokens per month."""
     return (
         f"Request failed. You've reached the embedding token limit ({limit}) for model {model} for the current month. "
         "To continue using this model, upgrade your plan."
@@ -231,10 +230,10 @@ def tokens_per_month_text(limit: int, model: str) -> str:
 
 
 def requests_per_second_text(limit: int) -> str:
-    """Write the documented text for the requests of a second."""
+    """The documented message for requests per second."""
     return f"Request failed. You've reached the max inference requests per second ({limit}) for the current project."
 
 
 def requests_per_minute_text(limit: int) -> str:
-    """Write a text for the requests of a minute, after the documented one for those of a second."""
+    """A message for requests per minute, modelled on the documented one for requests per second."""
     return f"Request failed. You've reached the max inference requests per minute ({limit}) for the current project."

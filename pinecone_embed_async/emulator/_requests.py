@@ -1,4 +1,4 @@
-"""One `/embed` request before it is answered, and the parsing of its body."""
+"""An `/embed` request before it is answered, and the parsing of its body."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pinecone_embed_async.emulator._errors import ServiceRefusal
 
 @dataclass(frozen=True, slots=True)
 class EmbedRequest:
-    """One `POST /embed`, as predicates, fault sources and tests see it.
+    """A `POST /embed` as predicates, fault sources and tests see it.
 
-    A body that cannot be read leaves `model` and `inputs` empty; the request still has a number.
+    If the body cannot be read, `model` and `inputs` are empty; the request still has a number.
 
     Attributes:
-        number: Counts the requests of one emulator from 1, in the order of arrival.
-        model: The model's name as sent.
-        inputs: The texts as sent.
+        number: Position among the emulator's requests, counted from 1 in order of arrival.
+        model: The model's name, as sent.
+        inputs: The texts, as sent.
         vector_type: The model's vector type; `None` for an unknown model.
-        input_type: The input type as sent; `passage` if none was.
+        input_type: The input type, as sent; `passage` if there is none.
     """
 
     number: int
@@ -38,7 +38,7 @@ class EmbedBody:
     Attributes:
         model: The model's name.
         inputs: The texts.
-        parameters: The parameters as sent.
+        parameters: The parameters, as sent.
     """
 
     model: str
@@ -54,10 +54,10 @@ class EmbedBody:
 
 
 def read_body(body: bytes) -> EmbedBody:
-    """Read the JSON of a request (schema `EmbedRequest`).
+    """Parse the JSON of a request (schema `EmbedRequest`).
 
     Raises:
-        ServiceRefusal: 400 INVALID_ARGUMENT, if it is no JSON or does not fit the schema.
+        ServiceRefusal: 400 INVALID_ARGUMENT: it is not JSON or does not match the schema.
     """
     try:
         decoded = msgspec.json.decode(body)

@@ -1,4 +1,4 @@
-"""The emulated service: its routes, and the handling of a request."""
+"""The emulated service: its routes and how it handles requests."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ if TYPE_CHECKING:
     from pinecone_embed_async.emulator._models import EmulatedModel
 
     Latency = float | tuple[float, float] | Callable[[EmbedRequest], float]
-    """Seconds by which an answer is delayed: a constant, a range to draw from evenly, or a function of the request."""
+    """Seconds to delay an answer: a constant, a range to draw from uniformly, or a function of the request."""
 
 OLDEST_API_VERSION = "2025-04"
-"""The first version of the API with this `/embed`. Source: the references of 2025-04 to 2026-07, which agree about it."""
+"""The first API version with this `/embed`. Source: the references of 2025-04 to 2026-07, which agree about it."""
 
-# A version is named by its year and month. Source: "API versioning" of the service's documentation.
+# A version is a year and a month. Source: "API versioning" in the service's documentation.
 _API_VERSION = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])", re.ASCII)
 
 DEFAULT_API_KEY = "emulator-key"
 
 _JSON = "application/json"
-# Faults that leave the answer itself right.
+# Faults that do not change the answer itself.
 _UNSPOILED = frozenset({FaultName.KEEP_ALIVE_CLOSE})
 
 
 class Emulator:
     """A local service that answers `/embed`, `/models` and `/models/{name}` like the real one.
 
-    `async with Emulator() as emulator:` starts it on a free port. It may be closed and started again. One event loop at a
-    time, the one that started it.
+    `async with Emulator() as emulator:` starts it on a free port. It may be closed and started again. It is used in one
+    event loop at a time, the one that started it.
 
     ```python
     quota = ServiceQuota(tokens_per_window=250_000)
@@ -65,26 +65,27 @@ class Emulator:
         print(emulator.statistics().by_status)
     ```
 
-    Steps of a request: received and numbered; held while `hold` is on; a fault instead of the work; key,
-    version, parameters and content checked; the quota; the latency; the vectors; a fault of the answer.
-    A refused request keeps its refusal: a fault chosen for its answer does not apply.
+    A request goes through these steps: it is received and numbered; held while `hold` is in effect; given a fault that
+    replaces the work, if one was chosen; its key, version, parameters and content are checked; the quota is charged; the
+    latency passes; the vectors are computed; a fault of the answer is applied. A refused request gets its refusal, and a
+    fault of the answer does not apply.
 
     Args:
-        api_key: The key that requests must carry.
-        host: The address to listen on; only this machine reaches the default.
+        api_key: The key that requests must have.
+        host: The address to listen on; by default, only this machine can connect.
         port: The port to listen on; 0 for a free one.
-        models: Models besides the service's own; one of the same name takes its place.
-        quota: The limits that are enforced; none by default.
-        latency: Seconds by which answers are delayed: one number, a pair to draw between, or a function of the request.
-        reject: Returns whether the service refuses a text as content (400 INVALID_ARGUMENT, which echoes the text).
-        faults: The faults to inject, as for the attribute.
-        max_body_bytes: Largest request body; a larger one is answered with 413.
-        seed: Seed of the draws of `latency`.
-        record_texts: Whether `statistics` counts answers by text, which keeps every text in memory.
-        clock: Seconds of a clock that does not go backwards, for the quota.
+        models: Additional models; one with the name of a built-in model replaces it.
+        quota: The limits to enforce; none by default.
+        latency: Seconds to delay answers: a number, a pair to draw between, or a function of the request.
+        reject: Returns whether the service refuses a text for its content (400 INVALID_ARGUMENT; the message has the text).
+        faults: The faults to inject; see the attribute.
+        max_body_bytes: Largest accepted request body; a larger one gets a 413.
+        seed: Seed for drawing `latency`.
+        record_texts: Whether `statistics` counts answers by text; this keeps every text in memory.
+        clock: Clock of the quota in seconds, which must not go backwards.
 
     Attributes:
-        api_key: As above. All of these may be changed while it runs.
+        api_key: As above. This and the following attributes may be changed while it runs.
         quota: As above.
         latency: As above.
         reject: As above.
@@ -131,7 +132,7 @@ class Emulator:
         self._connections: Connections | None = None
 
     def __repr__(self) -> str:
-        """Show where it listens, without the key."""
+        """Where it listens, without the key."""
         where = self.url if self._connections is not None else "not started"
         return f"<Emulator {where}, {self._tally.requests} requests>"
 
@@ -154,28 +155,28 @@ class Emulator:
         """The base URL, such as `http://127.0.0.1:40123`.
 
         Raises:
-            RuntimeError: It is not started.
+            RuntimeError: The emulator is not started.
         """
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._running().listener.port}"
 
     async def start(self) -> None:
-        """Listen.
+        """Start listening.
 
         Raises:
             OSError: The address cannot be bound.
-            RuntimeError: It is started already.
+            RuntimeError: The emulator is already started.
         """
         if self._connections is not None:
-            raise RuntimeError("the emulator is started already")
+            raise RuntimeError("the emulator is already started")
         connections = Connections(self._handle, self._count_connection)
         await connections.open(self._host, self._port)
-        # A lock belongs to the loop that first waits for it; the emulator may be started in another one.
+        # A lock belongs to the event loop that first waits for it, and the emulator may be started in another.
         self._computing = asyncio.Lock()
         self._connections = connections
 
     async def aclose(self) -> None:
-        """Stop listening and close all connections; requests under way are dropped."""
+        """Stop listening and close all connections; requests in progress are dropped."""
         if self._connections is not None:
             await self._connections.close()
             self._connections = None
@@ -191,19 +192,19 @@ class Emulator:
     # For tests.
 
     def statistics(self) -> Statistics:
-        """Return the counts so far."""
+        """The counts so far."""
         return self._tally.snapshot(
             in_flight=len(self._in_flight),
             connections_open=0 if self._connections is None else len(self._connections),
         )
 
     def reset_statistics(self) -> None:
-        """Count from zero again; the numbers of requests go on."""
+        """Count from zero again; request numbers continue."""
         self._tally = Tally()
 
     @property
     def held(self) -> tuple[EmbedRequest, ...]:
-        """The requests held by `hold`, in the order of arrival."""
+        """The requests held by `hold`, in order of arrival."""
         return self._gate.held
 
     def hold(self) -> None:
@@ -214,20 +215,20 @@ class Emulator:
         """Release the answers held by `hold`, and hold no more.
 
         Args:
-            numbers: Releases only the requests with these numbers, see `held`, and keeps holding the others.
+            numbers: Release only the requests with these numbers (see `held`), and continue to hold the others.
         """
         self._gate.open(*numbers)
 
     async def wait_for_requests(self, count: int) -> None:
-        """Wait until that many `/embed` requests have come in since the statistics began."""
+        """Wait until this many `/embed` requests have arrived since the statistics were reset."""
         await self._milestones.reached(lambda: self._tally.requests >= count)
 
     async def wait_for_in_flight(self, count: int) -> None:
-        """Wait until at least that many `/embed` requests are being answered at once."""
+        """Wait until at least this many `/embed` requests are in flight at once."""
         await self._milestones.reached(lambda: len(self._in_flight) >= count)
 
     async def wait_for_answers(self, count: int) -> None:
-        """Wait until that many `/embed` requests are no longer in flight, answered or not, since the statistics began."""
+        """Wait until this many `/embed` requests have ended, answered or not, since the statistics were reset."""
         await self._milestones.reached(lambda: self._tally.finished >= count)
 
     async def wait_until_idle(self) -> None:
@@ -238,10 +239,10 @@ class Emulator:
 
     @property
     def faults(self) -> tuple[FaultSource, ...]:
-        """The fault sources; the first one that has a fault for a request decides.
+        """The fault sources; the first that has a fault for a request decides.
 
-        May be set, while it runs, to one or several of: a `FaultMix`, a `FaultRule`, any `FaultSource`, a `Fault` for all
-        requests, a text for `parse_fault`; `None` or an empty list ends all faults.
+        It may be set at any time to one or several of: a `FaultMix`, a `FaultRule`, any `FaultSource`, a `Fault` for all
+        requests, a text for `parse_fault`. `None` or an empty list removes all sources.
         """
         return self._plan.sources
 
@@ -250,7 +251,7 @@ class Emulator:
         self._plan.sources = as_sources(faults)
 
     def inject(self, fault: AnyFault, *, times: int = 1, when: Callable[[EmbedRequest], bool] | None = None) -> None:
-        """Inject a fault into the next requests; precedes `faults`, and earlier injections precede later ones.
+        """Inject a fault into the next requests. Injections take precedence over `faults`, and earlier ones over later ones.
 
         ```python
         async with Emulator() as emulator:
@@ -260,16 +261,16 @@ class Emulator:
 
         Args:
             fault: A `Fault`, a name or `NAME=VALUE`.
-            times: How many requests suffer it.
-            when: Which requests match; the others are not counted.
+            times: How many requests get it.
+            when: Returns whether a request matches; others are not counted.
 
         Raises:
-            ValueError: If there is no such fault, or `times` is below 1.
+            ValueError: There is no such fault, or `times` is below 1.
         """
         self._plan.inject(as_fault(fault), times, when)
 
     def clear_faults(self) -> None:
-        """End all faults, and drop unused injections."""
+        """Remove all faults, including unused injections."""
         self._plan = FaultPlan()
 
     def refuse_connections(self) -> None:
@@ -341,7 +342,7 @@ class Emulator:
         version = request.headers.get("X-Pinecone-Api-Version")
         if version is None:
             raise ServiceRefusal.invalid("Bad request. The header X-Pinecone-Api-Version is required.")
-        # Later ones than those published are taken: what is built today must not end with the next version.
+        # Versions later than the published ones are accepted, so that today's clients work with the next version.
         if not _API_VERSION.fullmatch(version) or version < OLDEST_API_VERSION:
             raise ServiceRefusal.invalid(f"Bad request. Unknown API version {version[:20]!r}.")
 
@@ -366,7 +367,7 @@ class Emulator:
         return response
 
     async def _read(self, request: web.BaseRequest) -> bytes | None:
-        """Read the body, `None` if it is too large; even then to its end, for a client listens only after it."""
+        """Read the body; `None` if it is too large. It is always read to the end, since a client listens only after it."""
         if request.headers.get("Expect", "").lower() == "100-continue" and isinstance(
             request.transport, asyncio.WriteTransport
         ):
@@ -391,7 +392,7 @@ class Emulator:
             seen = EmbedRequest(self._numbers)
         self._in_flight[seen.number] = request.transport
         self._tally.requests += 1
-        # A request whose client has left is no longer in flight, though its end takes another iteration of the loop.
+        # A request whose client has disconnected no longer counts, although its handler takes another iteration to end.
         alive = sum(transport is not None and not transport.is_closing() for transport in self._in_flight.values())
         self._tally.max_in_flight = max(self._tally.max_in_flight, alive)
         self._milestones.check()
@@ -436,14 +437,14 @@ class Emulator:
     def _delay(self, seen: EmbedRequest) -> float:
         latency = self.latency
         if isinstance(latency, tuple):
-            # Seeded by the number, so that the order of concurrent requests does not matter.
+            # Seeded by the request's number, so that the order of concurrent requests does not matter.
             return random.Random(f"{self._seed}:{seen.number}").uniform(*latency)
         return latency(seen) if callable(latency) else latency
 
     async def _compute(self, task: Task) -> Answer:
         async with self._computing:
             answer = compute(task, self._features)
-            # One answer per iteration of the loop, so that other tasks in it, a client's perhaps, run in between.
+            # One answer per iteration of the event loop, so that other tasks in it can run, such as a client's.
             await asyncio.sleep(0)
         return answer
 

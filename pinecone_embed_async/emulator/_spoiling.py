@@ -1,4 +1,4 @@
-"""Faults in the body of an answer: from a right answer to the bytes of a wrong one, without I/O."""
+"""Faults in the body of an answer: turns a correct answer into wrong bytes, without I/O."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _with_item(answer: Answer, change: Callable[[bytes], bytes], *, index: int =
 
 
 def _with_value(answer: Answer, value: bytes) -> bytes:
-    """Put a value in the place of the first one of the middle row; into an empty row it goes as an additional one."""
+    """Replace the first value of the middle row; an empty row gets the value added."""
     opening = _VALUES[answer.vector_type]
 
     def change(item: bytes) -> bytes:
@@ -60,7 +60,7 @@ def _with_index(answer: Answer, index: bytes) -> bytes:
         _, comma, others = indices.partition(b",")
         return before + opening + index + comma + others + separator + rest
 
-    # The item has to have an index; an empty row gets one value too.
+    # The item must have an index, so an empty row also gets a value.
     def fill(item: bytes) -> bytes:
         return item.replace(b'"sparse_values":[]', b'"sparse_values":[0.5]')
 
@@ -85,7 +85,7 @@ def _with_longer_values(answer: Answer) -> bytes:
 
 
 def _with_data_twice(answer: Answer) -> bytes:
-    # In another order, so that it matters which of the two is read.
+    # In reverse order, so that it matters which of the two is read.
     doubled = replace(answer, items=answer.items[::-1]).body()
     data = doubled[doubled.index(b',"data":[') : doubled.rindex(b',"usage"')]
     body = answer.body()
@@ -141,9 +141,9 @@ _SPOILERS: dict[FaultName, Callable[[Answer], bytes]] = {
 
 
 def spoil(fault: Fault, answer: Answer) -> bytes | None:
-    """Write an answer with a fault in its body; `None` if the fault is not one of the body.
+    """Encode an answer with a fault in its body; `None` if the fault is not in the body.
 
-    Faults of one vector type must not be asked for with answers of the other (`Fault.applies_to`).
+    A fault of one vector type must not be used with answers of the other (`Fault.applies_to`).
     """
     spoiler = _SPOILERS.get(fault.name)
     return None if spoiler is None else spoiler(answer)

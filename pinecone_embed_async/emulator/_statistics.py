@@ -1,4 +1,4 @@
-"""Counts of the emulator: a snapshot for tests, and the running tally."""
+"""Counts of the emulator: a snapshot for tests, and the running counts."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """A snapshot of an emulator's counts since it was made or `reset_statistics` was called.
+    """An emulator's counts since it was created or `reset_statistics` was called.
 
     Attributes:
-        requests: `/embed` requests received, refused and faulted ones included.
+        requests: `/embed` requests received, including refused ones and those with faults.
         model_requests: Requests to `/models` and `/models/{model_name}`.
-        by_status: Answers to either, by HTTP status; not those that a fault kept back before the status line.
-        in_flight: `/embed` requests that are being answered now.
-        max_in_flight: The highest number of `/embed` requests in flight at once.
-        inputs_answered: Inputs that were answered with status 200: the service has billed them, also where a fault then
-            spoiled the answer.
+        by_status: Answers to both kinds, by HTTP status; without those that a fault stopped before the status line.
+        in_flight: `/embed` requests in flight now.
+        max_in_flight: The most `/embed` requests in flight at once.
+        inputs_answered: Inputs answered with status 200. The service bills them, even if a fault then spoils the answer.
         tokens_billed: Tokens of these inputs.
         connections_opened: Connections accepted.
-        connections_open: Connections that are open now.
-        faults: Faults injected, by name.
-        answered: How many times each text was answered with status 200, spoiled answers included.
-        answered_well: The same for answers that were not spoiled.
+        connections_open: Connections open now.
+        faults: Number of faults injected, by name.
+        answered: How often each text was answered with status 200, including spoiled answers.
+        answered_well: How often each text was answered without being spoiled.
     """
 
     requests: int
@@ -45,7 +44,7 @@ class Tally:
     """The running counts.
 
     Attributes:
-        finished: `/embed` requests that are no longer in flight. The other fields are those of `Statistics`.
+        finished: `/embed` requests no longer in flight. The other fields are those of `Statistics`.
     """
 
     requests: int = 0

@@ -1,4 +1,4 @@
-"""Faults of connections and of HTTP itself, injected into a request's transport."""
+"""Faults of connections and of HTTP, injected into a request's transport."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 _JSON = "application/json"
 _PIECES = 20
 _MEBIBYTE = 1 << 20
-# Never closed, so that the body is no JSON even for a client that reads all of it.
+# Never closed, so that the body is not JSON even for a client that reads all of it.
 _ENDLESS_START = b'{"model":"'
 
 
 class Finished(web.StreamResponse):
-    """Makes aiohttp leave the connection alone: nothing more is written, and it is closed.
+    """Makes aiohttp write nothing more and close the connection.
 
     Args:
-        status: The status that was sent, `None` if none was.
+        status: The status that was sent; `None` if none was.
     """
 
     def __init__(self, status: int | None = None) -> None:
@@ -49,32 +49,32 @@ class Finished(web.StreamResponse):
         self.sent_status = status
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:  # noqa: ARG002 - aiohttp's signature
-        """Stop aiohttp from writing.
+        """Keep aiohttp from writing.
 
         Raises:
-            ConnectionResetError: Always; aiohttp then closes the connection in silence.
+            ConnectionResetError: Always; aiohttp then closes the connection silently.
         """
         raise ConnectionResetError
 
 
 def reset(request: web.BaseRequest) -> None:
-    """Reset the connection of a request; earlier writes are sent if the kernel has taken them."""
+    """Reset a request's connection; earlier writes are still sent if the kernel has accepted them."""
     transport = request.transport
     if transport is None:
         return
     raw = transport.get_extra_info("socket")
     if raw is not None:
-        # Lingering for no time makes closing a reset (RST) instead of an orderly end (FIN).
+        # A linger time of 0 makes closing send a reset (RST) instead of a normal end (FIN).
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
 
 
 def retry_after_header(value: str) -> dict[str, str]:
-    """Make the `Retry-After` header of a fault's value.
+    """Create the `Retry-After` header for a fault's value.
 
     Args:
-        value: `date` and `date+SECONDS` or `date-SECONDS` from now; `negative`, `huge`, `rubbish`; any other text as it
-            is; empty for no header.
+        value: `date`, `date+SECONDS` or `date-SECONDS`, relative to now; `negative`, `huge` or `rubbish`; any other text as
+            it is; empty for no header.
     """
     if not value:
         return {}
@@ -89,7 +89,7 @@ def retry_after_header(value: str) -> dict[str, str]:
 
 
 def http_date(seconds_ahead: float) -> str:
-    """Write a time from now as an HTTP date (RFC 9110, 5.6.7), rounded up to whole seconds."""
+    """Format a time relative to now as an HTTP date (RFC 9110, 5.6.7), rounded up to a second."""
     return email.utils.formatdate(math.ceil(time.time() + seconds_ahead), usegmt=True)
 
 
@@ -116,7 +116,7 @@ def _json(body: bytes, status: int = 200, headers: dict[str, str] | None = None)
 
 
 async def _stall(request: web.BaseRequest, seconds: float | None) -> None:
-    """Do nothing for some seconds, then reset; without seconds until the client leaves."""
+    """Do nothing for some seconds, then reset; without seconds, wait until the client disconnects."""
     if seconds is None:
         await asyncio.get_running_loop().create_future()
     else:
@@ -128,12 +128,12 @@ async def _stall(request: web.BaseRequest, seconds: float | None) -> None:
 
 
 async def strike_instead(fault: Fault, request: web.BaseRequest, seen: EmbedRequest) -> web.StreamResponse:
-    """Inject a fault that is not billed; of `connection_refused` only the part of this connection.
+    """Inject a fault that is not billed; of `connection_refused`, only the part about this connection.
 
     Args:
         fault: The fault.
-        request: The request whose connection suffers.
-        seen: The same request as read.
+        request: The request whose connection gets the fault.
+        seen: The same request, parsed.
     """
     match fault.name:
         case FaultName.RESET_BEFORE_HEADERS | FaultName.CONNECTION_REFUSED:
@@ -180,7 +180,7 @@ def _status(fault: Fault) -> web.Response:
     answer = fault.status_answer
     status = answer.status
     headers = retry_after_header(answer.retry_after)
-    # These two have no body (RFC 9110, 15.3.5 and 15.4.5).
+    # Responses with these statuses have no body (RFC 9110, 15.3.5 and 15.4.5).
     if status in {204, 304} or answer.body == "empty":
         return web.Response(status=status, headers=headers)
     if answer.body == "html":
@@ -195,16 +195,16 @@ def _too_many(fault: Fault, message: str, code: str = "RESOURCE_EXHAUSTED") -> w
     return _json(envelope(429, code, message), 429, retry_after_header(fault.value))
 
 
-# Faults on the way back.
+# Faults while the answer is sent.
 
 
 async def strike_back(fault: Fault, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
-    """Send a right answer in a wrong way.
+    """Send a correct answer in a faulty way.
 
     Args:
-        fault: A billed fault that is not one of the body, except `keep_alive_close`, which the server commits itself.
-        request: The request whose connection suffers.
-        body: The right answer.
+        fault: A billed fault that is not in the body, except `keep_alive_close`, which the server injects itself.
+        request: The request whose connection gets the fault.
+        body: The correct answer.
     """
     head = _head_of(body)
     match fault.name:
@@ -268,7 +268,7 @@ def _odd_answer(fault: Fault, request: web.BaseRequest, body: bytes) -> web.Resp
 
 @functools.lru_cache(maxsize=4)
 def gzip_bomb(mebibytes: int) -> bytes:
-    """Make gzip of one endless JSON text; packed once for a mebibyte, then repeated, so that it is quick to make."""
+    """Create gzip of one endless JSON string: one mebibyte is compressed and then repeated, which is fast."""
     filler = b"x" * _MEBIBYTE
     packer = zlib.compressobj(level=9, wbits=-15)
     start = packer.compress(_ENDLESS_START) + packer.flush(zlib.Z_FULL_FLUSH)
@@ -283,4 +283,4 @@ def gzip_bomb(mebibytes: int) -> bytes:
 
 
 def _not_here(fault: Fault) -> NoReturn:
-    raise LookupError(f"fault {fault.name.value} is committed elsewhere")
+    raise LookupError(f"fault {fault.name.value} is injected elsewhere")

@@ -1,7 +1,7 @@
-"""Vectors that are the same on every machine and mean something: hashed words and character n-grams.
+"""Meaningful vectors that are the same on every machine: hashed words and character n-grams.
 
-Texts that share words share features, so they come out closer. Everything up to the L2 norm is exact arithmetic on integers,
-so that no processor, library or order of sums changes a value.
+Texts that share words share features, so their vectors are closer. Everything up to the L2 norm is exact integer
+arithmetic, so no processor, library or order of summation changes a value.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Common words weigh little, as with inverse document frequencies.
+# Common words get a small weight, as with inverse document frequency.
 _STOP_WORDS = frozenset(
     """
     a about after all also an and any are as at be been but by can could do does for from given had has have how i
@@ -36,20 +36,20 @@ _SIGN_WEIGHT = 1
 _N_GRAM_SIZE = 3
 _MOST_N_GRAMS = 32
 
-# Small against the weights of words: distinguishes texts with the same words in another order, and hardly moves them.
+# Small compared to the weights of words: it distinguishes texts with the same words in another order, and hardly moves them.
 _IDENTITY_WEIGHT = 5
 _IDENTITY_FEATURES = 2
 
-# Weighs less than a word: a query and a passage of the same text are near, not equal.
+# Smaller than a word's weight: a query and a passage of the same text are near each other but not equal.
 _INPUT_TYPE_WEIGHT = 6
 
 
 @dataclass(frozen=True, slots=True)
 class SparseRow:
-    """The terms of one text.
+    """The terms of a text.
 
     Attributes:
-        indices: Hashes of the terms, ascending, unique.
+        indices: Hashes of the terms, ascending and unique.
         values: Their weights, in the same order.
         tokens: The terms, in the same order.
     """
@@ -70,17 +70,17 @@ def _mix(hashes: NDArray[np.uint32]) -> NDArray[np.uint32]:
 
 
 def _signed(hashes: NDArray[np.uint32], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sign the weights by the lowest bit; the place comes from the high bits, so the two are independent."""
+    """Take the signs of the weights from the lowest bit of the hashes; their places come from independent high bits."""
     return np.where(hashes & np.uint32(1), weights, -weights)
 
 
 def _crc(text: str) -> int:
-    # A lone surrogate cannot come in through JSON that was decoded strictly, but must not end the server either.
+    # Strictly decoded JSON has no lone surrogates, but one must not crash the server.
     return zlib.crc32(text.encode("utf-8", "surrogatepass"))
 
 
 def _features_of(word: str) -> tuple[list[int], list[int]]:
-    """Return the hashes and the weights of a lower-case word and its n-grams."""
+    """The hashes and weights of a lower-case word and its n-grams."""
     if not word[0].isalnum():
         return [_crc(word)], [_SIGN_WEIGHT]
     if word in _STOP_WORDS:
@@ -95,12 +95,12 @@ def _features_of(word: str) -> tuple[list[int], list[int]]:
 
 
 class WordFeatures(dict[str, int]):
-    """Numbers words and keeps all their features in one pair of arrays, so that a batch is gathered without a loop.
+    """Numbers words and keeps all their features in a few arrays, so that a batch is gathered without a loop.
 
-    For one thread: emulators that run in several have one each.
+    Not thread-safe: emulators in different threads have one each.
 
     Args:
-        most: Words that are kept, about; a limit so that a server that runs for weeks does not grow with its input.
+        most: Approximate number of words to keep, so that a server that runs for weeks does not grow with its input.
     """
 
     def __init__(self, most: int = 200_000) -> None:
@@ -118,7 +118,7 @@ class WordFeatures(dict[str, int]):
         self._used = 0
 
     def make_room(self) -> None:
-        """Forget everything when full; only between batches, for a batch holds numbers."""
+        """Clear it if it is full. Call it only between batches, because a batch holds word numbers."""
         if len(self) >= self._most:
             self._reset()
 
@@ -151,7 +151,7 @@ class WordFeatures(dict[str, int]):
 
 @functools.cache
 def _hadamard(size: int) -> NDArray[np.float32]:
-    """Return the Hadamard matrix of a power of two, of ones and minus ones."""
+    """The Hadamard matrix of a size that is a power of two, of ones and minus ones."""
     matrix = np.ones((1, 1), np.float32)
     while len(matrix) < size:
         matrix = np.block([[matrix, matrix], [matrix, -matrix]])
@@ -159,9 +159,9 @@ def _hadamard(size: int) -> NDArray[np.float32]:
 
 
 def _spread(features: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
-    """Rotate rows of 2**bits hashed features so that every value carries a bit of each (fast Walsh-Hadamard transform).
+    """Rotate rows of 2**bits hashed features so that each one contributes to every value (fast Walsh-Hadamard transform).
 
-    The values are integers far below 2**24, so float32 holds every sum exactly.
+    Values are integers far below 2**24, so float32 holds every sum exactly.
     """
     rows = len(features)
     left, right = 1 << (bits // 2), 1 << (bits - bits // 2)
@@ -173,7 +173,7 @@ def _spread(features: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
 def _grouped(
     words: Sequence[Sequence[str]], features: WordFeatures
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the distinct words of each text as rows, numbers of words, and how often each occurs."""
+    """The distinct words of all texts, as their row, their number, and how often they occur in that row."""
     numbers = np.fromiter(map(features.__getitem__, itertools.chain.from_iterable(words)), np.int64)
     rows = np.repeat(np.arange(len(words)), [len(one) for one in words])
     pairs, counts = np.unique((rows << 32) | numbers, return_counts=True)
@@ -186,14 +186,14 @@ def dense_vectors(
     """Embed texts as unit vectors in half precision.
 
     Args:
-        texts: The texts, as far as the model reads them.
+        texts: The texts, truncated to the model's length.
         words: Their words, from `split_words`.
-        dimension: Values of each vector.
-        input_type: `query` or `passage`; moves every vector a little.
-        features: Keeps those of words it has met; no value depends on it.
+        dimension: Dimension of the vectors.
+        input_type: `query` or `passage`; it shifts every vector a little.
+        features: Cache of the features of words; does not affect the values.
 
     Returns:
-        An array of shape (len(texts), dimension). Each row has norm 1 up to the rounding to half precision.
+        An array of shape (len(texts), dimension). Each row has norm 1 up to rounding to half precision.
     """
     count = len(texts)
     bits = max(1, (dimension - 1).bit_length())
@@ -203,7 +203,7 @@ def dense_vectors(
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
     gathered = np.repeat(features.starts[numbers] - (ends - lengths), lengths) + np.arange(total)
-    # Four times the square root: a word that occurs often counts more, but not in proportion.
+    # Four times the square root: a word that occurs often counts for more, but less than in proportion.
     often = np.floor(np.sqrt(16 * occurrences))
 
     each = np.arange(count)
@@ -225,7 +225,7 @@ def dense_vectors(
 
     spread = _spread(hashed.astype(np.float32), bits)[:, :dimension].astype(np.float64)
     norms = np.sqrt((spread * spread).sum(axis=1, keepdims=True))
-    # A row of zeros is possible in very few dimensions only; it stays a row of zeros.
+    # Only with very few dimensions can a row be all zeros; it stays so.
     norms[norms == 0] = 1.0
     halves: NDArray[np.float16] = (spread / norms).astype(np.float16)
     return halves
@@ -238,14 +238,14 @@ def _term_weight(word: str) -> int:
 
 
 def sparse_row(words: Sequence[str], input_type: str) -> SparseRow:
-    """Embed a text as hashed terms with weights.
+    """Embed a text as hashed, weighted terms.
 
     Args:
         words: Its words, from `split_words`.
-        input_type: In a `passage` a term that occurs often weighs more; in a `query` every term counts once.
+        input_type: In a `passage`, terms that occur often weigh more; in a `query`, each term counts once.
 
     Returns:
-        The terms; none for a text without words. Values are half-precision numbers.
+        The terms; none for a text without words. The values are half-precision numbers.
     """
     occurrences: dict[str, int] = {}
     for word in words:
@@ -255,7 +255,7 @@ def sparse_row(words: Sequence[str], input_type: str) -> SparseRow:
     terms: dict[int, tuple[int, str]] = {}
     mixed = _mix(np.array([_crc(term) for term in occurrences], np.uint32)).tolist()
     for index, (term, often) in zip(mixed, occurrences.items(), strict=True):
-        # Of two terms with the same hash the first one stays.
+        # Of two terms with the same hash, the first is kept.
         terms.setdefault(index, (_term_weight(term) * (1 if input_type == "query" else often), term))
     indices = sorted(terms)
     weights = np.array([terms[index][0] for index in indices], np.float64)

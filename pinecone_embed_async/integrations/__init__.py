@@ -1,1 +1,1 @@
-"""At home where its users are: each adapter is a module of its own, and imports what it adapts to."""
+"""Adapters to other frameworks: each is a separate module that imports only its own framework."""

@@ -1,4 +1,4 @@
-"""Rows of vectors as lists of floats, as frameworks without NumPy take them."""
+"""Rows of vectors as lists of floats, for frameworks that do not take NumPy arrays."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ROWS_AT_ONCE = 96
-"""Rows that become lists before the event loop runs again: those of one answer."""
+"""Rows to convert before the event loop runs again: those of one answer."""
 
 
 async def as_lists(vectors: NDArray[np.float32]) -> list[list[float]]:

@@ -1,8 +1,7 @@
-"""Pinecone's hosted models as `Embeddings` of LangChain. Needs the extra `langchain`."""
+"""Pinecone's hosted models as LangChain `Embeddings`. Needs the extra `langchain`."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +10,10 @@ from langchain_core.embeddings import Embeddings
 from pinecone_embed_async import ConfigurationError, EmbedClient
 from pinecone_embed_async._models import KNOWN_MODELS
 from pinecone_embed_async._threads import OwnLoopThread
+from pinecone_embed_async.integrations._closing import ClosableAdapter
 from pinecone_embed_async.integrations._rows import as_lists
 
 if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
-
     from pinecone_embed_async import DenseEmbeddings
 
 NAMES = {
@@ -25,7 +22,7 @@ NAMES = {
     "chunk_size": "max_batch_size",
     "dimensions": "dimension",
 }
-"""What others call an option of `EmbedClient`. Source: `PineconeEmbeddings` of langchain-pinecone 0.2.13, and
+"""Other packages' names for options of `EmbedClient`. Source: `PineconeEmbeddings` of langchain-pinecone 0.2.13, and
 `OpenAIEmbeddings` of langchain-openai 1.7.4 for `chunk_size` and `dimensions`."""
 
 CURES = {
@@ -36,36 +33,36 @@ CURES = {
     "openai_api_base": "pass base_url=…, an address of Pinecone's service",
     "model_kwargs": "pass query_params=… and document_params=…",
 }
-"""What to pass instead of an option that could mean several things, or belongs to another service."""
+"""What to pass instead of an option that is ambiguous or belongs to another service."""
 
 
-class AsyncPineconeEmbeddings(Embeddings):
+class AsyncPineconeEmbeddings(ClosableAdapter, Embeddings):
     """Embeds documents and queries with one of Pinecone's hosted dense models.
 
-    The asynchronous methods run in the caller's event loop; concurrent queries share a request. Their
-    blocking twins run in an event loop in a thread of its own, so that they work with or without a running loop; they block
-    a running one, as every blocking call does.
+    The asynchronous methods run in the caller's event loop; concurrent queries share a request. The blocking methods use an
+    event loop in a thread of their own, so they work with or without a running loop; like every blocking call, they block a
+    running one.
 
-    Close it with `aclose`, `close`, `async with` or `with`. If it is not closed, it ends with the event loops that used it,
-    and with the interpreter.
+    Close it with `aclose`, `close`, `async with` or `with`. Otherwise it ends with the event loops that used it and with the
+    interpreter.
 
     Args:
         model: name of the hosted model.
         document_input_type: the `input_type` of documents; `None` for models that take none.
         query_input_type: the `input_type` of queries; `None` for models that take none.
-        document_params: further parameters of documents, such as `{"truncate": "NONE"}`. An `input_type` in it goes before
+        document_params: further parameters for documents, such as `{"truncate": "NONE"}`. An `input_type` in it overrides
             `document_input_type`.
         query_params: the same for queries.
-        show_progress_bar: show a bar while documents are embedded.
-        options: as for `EmbedClient`. Also its `api_key` as `pinecone_api_key`, `max_batch_size` as `batch_size` or
-            `chunk_size`, and `dimension` as `dimensions`; a key may be a `SecretStr`.
+        show_progress_bar: whether to show a progress bar while documents are embedded.
+        options: options of `EmbedClient`. You may also pass its `api_key` as `pinecone_api_key`, `max_batch_size` as
+            `batch_size` or `chunk_size`, and `dimension` as `dimensions`; a key may be a `SecretStr`.
 
     Attributes:
         model: as above.
-        client: the underlying client; for `statistics()`, say.
+        client: the underlying client, for example for `statistics()`.
 
     Raises:
-        ConfigurationError: an argument cannot work, a sparse model say, or is given under two names.
+        ConfigurationError: an argument is invalid, such as a sparse model, or an option is given under two names.
     """
 
     def __init__(
@@ -85,90 +82,61 @@ class AsyncPineconeEmbeddings(Embeddings):
         self._query_parameters = _parameters(query_input_type, "query_params", query_params)
         self._shows_progress = show_progress_bar
         for parameters in (self._document_parameters, self._query_parameters):
-            # What cannot work is said here, not at the first call.
+            # Fails for invalid arguments now and not at the first call.
             self.client.estimate([], parameters=parameters)
         self._thread = OwnLoopThread("pinecone-embeddings", self, self.client)
 
     def __repr__(self) -> str:
-        """Show what it is, without the key."""
+        """Show the model, without the key."""
         return f"<AsyncPineconeEmbeddings {self.model!r}>"
-
-    def __enter__(self) -> Self:
-        """Return itself; it is open already."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close."""
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        """Return itself; it is open already."""
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close."""
-        await self.aclose()
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed documents; list i of the result belongs to text i.
 
         Raises:
-            EmbedError: as `EmbedClient.embed`; what did succeed is in its `partial`.
+            EmbedError: as for `EmbedClient.embed`; its `partial` has what was embedded.
         """
         result = await self.client.embed(texts, parameters=self._document_parameters, progress=self._shows_progress)
         return await as_lists(result.vectors)
 
     async def aembed_query(self, text: str) -> list[float]:
-        """Embed a query, in one request with concurrent ones.
+        """Embed a query; concurrent queries share a request.
 
         Raises:
-            EmbedError: as `EmbedClient.embed_one`.
+            EmbedError: as for `EmbedClient.embed_one`.
         """
         vector: list[float] = (await self.client.embed_one(text, parameters=self._query_parameters)).tolist()
         return vector
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed documents, and wait for it; see `aembed_documents`."""
+        """Embed documents and wait for the result; see `aembed_documents`."""
         return self._thread.get().run(self.aembed_documents(texts))
 
     def embed_query(self, text: str) -> list[float]:
-        """Embed a query, and wait for it; see `aembed_query`."""
+        """Embed a query and wait for the result; see `aembed_query`."""
         return self._thread.get().run(self.aembed_query(text))
-
-    async def aclose(self) -> None:
-        """End the calls that run in this event loop and in the thread, and close their connections."""
-        await self.client.aclose()
-        await asyncio.to_thread(self.close)
-
-    def close(self) -> None:
-        """End the calls of the blocking methods, and close their connections. Those of other event loops close with them."""
-        self._thread.close()
 
 
 def _as_ours(model: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The options under the names that `EmbedClient` has for them.
+    """Rename options to the names of `EmbedClient`.
 
     Raises:
-        ConfigurationError: one is given under two names, or means something else here.
+        ConfigurationError: an option is given under two names, or is not supported.
     """
     given: dict[str, str] = {}
     ours: dict[str, Any] = {}
     for name, value in options.items():
         if name in CURES:
-            raise ConfigurationError(f"{name} is no option of AsyncPineconeEmbeddings: {CURES[name]}")
+            raise ConfigurationError(f"{name} is not an option of AsyncPineconeEmbeddings: {CURES[name]}")
         own = NAMES.get(name, name)
         if own in given:
-            raise ConfigurationError(f"{given[own]} and {name} are two names for one option: pass one of them")
+            raise ConfigurationError(f"{given[own]} and {name} are two names for one option: pass only one of them")
         given[own] = name
         # A key may be a `SecretStr`.
         ours[own] = getattr(value, "get_secret_value", lambda value=value: value)() if own == "api_key" else value
     known = KNOWN_MODELS.get(model)
     if known is not None and "dimension" not in known.choices and ours.get("dimension") == known.dimension:
-        # langchain-pinecone has the dimension of a model that has only one, and sends none.
+        # langchain-pinecone accepts the dimension of a model that has only one, and does not send it.
         del ours["dimension"]
     return ours
 

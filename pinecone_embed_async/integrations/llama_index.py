@@ -1,8 +1,7 @@
-"""Pinecone's hosted models as a `BaseEmbedding` of LlamaIndex. Needs the extra `llama-index`."""
+"""Pinecone's hosted models as a LlamaIndex `BaseEmbedding`. Needs the extra `llama-index`."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
@@ -13,52 +12,52 @@ from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent,
 
 from pinecone_embed_async import EmbedClient
 from pinecone_embed_async._threads import OwnLoopThread
+from pinecone_embed_async.integrations._closing import ClosableAdapter
 from pinecone_embed_async.integrations._rows import as_lists
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
     from typing import Self
 
     from pinecone_embed_async import DenseEmbeddings
 
 
-class AsyncPineconeEmbedding(BaseEmbedding):
+class AsyncPineconeEmbedding(ClosableAdapter, BaseEmbedding):
     """Embeds texts and queries with one of Pinecone's hosted dense models.
 
-    The asynchronous methods run in the caller's event loop; concurrent queries share a request. Their blocking twins run in
-    an event loop in a thread of its own, so that they work with or without a running loop; they block a running one, as
-    every blocking call does. The texts of a batch go to the client as a whole, which sends as many requests at a time as
-    the quota and `max_concurrency` allow.
+    The asynchronous methods run in the caller's event loop; concurrent queries share a request. The blocking methods use an
+    event loop in a thread of their own, so they work with or without a running loop; like every blocking call, they block a
+    running one. A batch of texts goes to the client as a whole, which sends as many requests at a time as the quota and
+    `max_concurrency` allow.
 
-    Copies have the same options. What is pickled, or dumped by `to_dict`, has no key: it is `PINECONE_API_KEY` where that is
-    read. Fields are dumped; fields and options are pickled.
+    A copy has the same options. Pickles and the output of `to_dict` do not have the key: where they are loaded, it is read
+    from `PINECONE_API_KEY`. `to_dict` outputs the fields; a pickle has fields and options.
 
-    Close it with `aclose`, `close`, `async with` or `with`. If it is not closed, it ends with the event loops that used it,
-    and with the interpreter.
+    Close it with `aclose`, `close`, `async with` or `with`. Otherwise it ends with the event loops that used it and with the
+    interpreter.
 
     Args:
         model_name: name of the hosted model.
-        api_key: the key, a text or a `SecretStr`; `PINECONE_API_KEY` without.
-        options: the fields below and those of `BaseEmbedding`; and options of `EmbedClient`, such as `quota`.
+        api_key: the key, as text or a `SecretStr`; by default that of `PINECONE_API_KEY`.
+        options: the fields below, those of `BaseEmbedding`, and options of `EmbedClient`, such as `quota`.
 
     Attributes:
-        model_name: as above; cannot be changed, nor can the following five.
+        model_name: as above; this and the next five attributes cannot be changed.
         text_input_type: the `input_type` of texts; `None` for models that take none.
         query_input_type: the `input_type` of queries; `None` for models that take none.
-        dimension: numbers per vector, for models that have a choice.
-        truncate: what becomes of a text that is too long; the model's default without.
-        embed_batch_size: most texts in one request, and not, as elsewhere, in one call.
+        dimension: dimension of the vectors, for models that offer a choice.
+        truncate: what to do with a text that is too long; by default, the model's own default.
+        embed_batch_size: most texts in one request; in other adapters, most texts in one call.
 
     Raises:
-        ConfigurationError: an argument cannot work, a sparse model say.
+        ConfigurationError: an argument is invalid, such as a sparse model.
     """
 
     model_name: str = Field(description="The name of the hosted model.", frozen=True)
     text_input_type: str | None = Field(default="passage", description="The input_type of texts.", frozen=True)
     query_input_type: str | None = Field(default="query", description="The input_type of queries.", frozen=True)
-    dimension: int | None = Field(default=None, description="Numbers per vector.", frozen=True)
-    truncate: str | None = Field(default=None, description="What becomes of a text that is too long.", frozen=True)
+    dimension: int | None = Field(default=None, description="Dimension of the vectors.", frozen=True)
+    truncate: str | None = Field(default=None, description="What to do with a text that is too long.", frozen=True)
     embed_batch_size: int = Field(default=96, description="Most texts in one request.", gt=0, le=2048, frozen=True)
 
     _options: dict[str, Any] = PrivateAttr()
@@ -68,7 +67,7 @@ class AsyncPineconeEmbedding(BaseEmbedding):
     def __init__(self, model_name: str, *, api_key: str | SecretStr | None = None, **options: Any) -> None:
         fields = {name: options.pop(name) for name in type(self).model_fields if name in options}
         super().__init__(model_name=model_name, **fields)
-        # A repr of it, in a report of an error say, shows no key.
+        # So that a repr of the options, for instance in an error report, does not show the key.
         key = SecretStr(api_key) if isinstance(api_key, str) else api_key
         self._options = {**options, "api_key": key}
         self._client = EmbedClient(
@@ -81,40 +80,40 @@ class AsyncPineconeEmbedding(BaseEmbedding):
             **options,
         )
         for input_type in (self.text_input_type, self.query_input_type):
-            # What cannot work is said here, not at the first call.
+            # Fails for invalid arguments now and not at the first call.
             self._client.estimate([], input_type=input_type)
         self._thread = OwnLoopThread("pinecone-embedding", self, self._client)
 
     def __repr__(self) -> str:
-        """Show what it is, without the key."""
+        """Show the model, without the key."""
         return f"<AsyncPineconeEmbedding {self.model_name!r}>"
 
     def __str__(self) -> str:
-        """The same; the base class shows every field."""
+        """The same as `repr`; that of the base class shows every field."""
         return repr(self)
 
     @classmethod
     def class_name(cls) -> str:
-        """The name of the class in what is dumped."""
+        """The name of the class in `to_dict`."""
         return "AsyncPineconeEmbedding"
 
     @property
     def client(self) -> EmbedClient[DenseEmbeddings]:
-        """The underlying client; for `statistics()`, say."""
+        """The underlying client, for example for `statistics()`."""
         return self._client
 
     def __copy__(self) -> Self:
-        """One with the same options, and connections of its own."""
+        """A copy with the same options and its own connections."""
         return type(self)(**self._fields(), **self._options)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        """The same: a cache, hooks and a quota are shared."""
+        """The same as a shallow copy: the cache, the hooks and the quota are shared."""
         return self.__copy__()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle fields and options without the key, and without what LlamaIndex does not dump either.
+        """Pickle fields and options, without the key and without fields that LlamaIndex does not serialize.
 
-        An option that cannot be pickled is an error, where LlamaIndex would leave it out.
+        An option that cannot be pickled raises an error; LlamaIndex would leave it out.
         """
         fields = {name: value for name, value in self._fields().items() if not type(self).model_fields[name].exclude}
         options = {name: value for name, value in self._options.items() if name != "api_key"}
@@ -123,41 +122,21 @@ class AsyncPineconeEmbedding(BaseEmbedding):
     def _fields(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in type(self).model_fields}
 
-    def __enter__(self) -> Self:
-        """Return itself; it is open already."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close."""
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        """Return itself; it is open already."""
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close."""
-        await self.aclose()
-
     def get_text_embedding_batch(
         self,
         texts: list[str],
-        show_progress: bool = False,  # noqa: FBT001, FBT002 - as the base class has it
+        show_progress: bool = False,  # noqa: FBT001, FBT002 - the base class's signature
         **kwargs: Any,  # noqa: ARG002 - the same
     ) -> list[list[float]]:
         """Embed texts in one call of the client; list i of the result belongs to text i.
 
         Args:
             texts: the texts, any number.
-            show_progress: show a bar of the client's own; not with an `embeddings_cache`.
+            show_progress: whether to show the client's progress bar; ignored with an `embeddings_cache`.
             kwargs: not used.
 
         Raises:
-            EmbedError: as `EmbedClient.embed`; what did succeed is in its `partial`.
+            EmbedError: as for `EmbedClient.embed`; its `partial` has what was embedded.
         """
         if not texts:
             return []
@@ -173,7 +152,7 @@ class AsyncPineconeEmbedding(BaseEmbedding):
     async def aget_text_embedding_batch(
         self,
         texts: list[str],
-        show_progress: bool = False,  # noqa: FBT001, FBT002 - as the base class has it
+        show_progress: bool = False,  # noqa: FBT001, FBT002 - the base class's signature
         **kwargs: Any,  # noqa: ARG002 - the same
     ) -> list[list[float]]:
         """Embed texts in one call of the client; see `get_text_embedding_batch`."""
@@ -190,7 +169,7 @@ class AsyncPineconeEmbedding(BaseEmbedding):
 
     @contextlib.contextmanager
     def _reported(self, texts: list[str]) -> Iterator[list[list[float]]]:
-        """Report a batch, whose embeddings the block adds, to LlamaIndex's instrumentation and callbacks."""
+        """Report a batch to LlamaIndex's instrumentation and callbacks; the block adds the embeddings to the list."""
         embeddings: list[list[float]] = []
         payload = self.to_payload()
         dispatcher.event(EmbeddingStartEvent(model_dict=payload))
@@ -224,15 +203,6 @@ class AsyncPineconeEmbedding(BaseEmbedding):
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return self._thread.get().run(self._embed(texts))
-
-    async def aclose(self) -> None:
-        """End the calls that run in this event loop and in the thread, and close their connections."""
-        await self._client.aclose()
-        await asyncio.to_thread(self.close)
-
-    def close(self) -> None:
-        """End the calls of the blocking methods, and close their connections. Those of other event loops close with them."""
-        self._thread.close()
 
 
 def _remade(cls: type[AsyncPineconeEmbedding], arguments: dict[str, Any]) -> AsyncPineconeEmbedding:

@@ -1,7 +1,7 @@
 """OpenTelemetry spans and metrics from a client's hooks. Needs the extra `otel`.
 
-Names are those of the semantic conventions for generative AI, where these have any; this package's own begin with
-`pinecone.embed.`. No span, event or metric holds an input, a message of the service or the key.
+Names come from the semantic conventions for generative AI where these have one; this package's own names begin with
+`pinecone.embed.`. No span, event or metric contains an input, a message from the service, or the key.
 
 Source: "Semantic conventions for generative AI client embeddings" in OpenTelemetry's repository semantic-conventions-genai,
 v0.1.0, at status Development; "Semantic conventions" 1.45 for `server.*`, `error.type` and `http.*`.
@@ -43,13 +43,13 @@ TOKEN_BUCKETS = tuple(4**power for power in range(14))
 
 
 class OpenTelemetryHook:
-    """A hook that records a span of every call and request, and metrics: `EmbedClient(..., hooks=[OpenTelemetryHook()])`.
+    """A hook that records a span for every call and request, and metrics: `EmbedClient(..., hooks=[OpenTelemetryHook()])`.
 
-    One may serve any number of clients, threads and event loops.
+    One hook may serve any number of clients, threads and event loops.
 
     Args:
-        tracer_provider: source of the tracer; the program's own by default.
-        meter_provider: source of the meter; the program's own by default.
+        tracer_provider: provider of the tracer; by default the program's global one.
+        meter_provider: provider of the meter; by default the program's global one.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class OpenTelemetryHook:
         self._waiting = meter.create_histogram(
             "pinecone.embed.wait.duration",
             unit="s",
-            description="Time that a request waited for its permit, or after failures.",
+            description="Time a request waited for its permit or after failures.",
             explicit_bucket_boundaries_advisory=DURATION_BUCKETS,
         )
         self._spans: dict[ObservedCall | ObservedRequest, Span] = {}
@@ -116,7 +116,7 @@ class OpenTelemetryHook:
         self._spans[call] = self._tracer.start_span(f"embeddings {call.model}", kind=SpanKind.CLIENT, attributes=attributes)
 
     def _start_request(self, request: ObservedRequest) -> None:
-        # A caller that shares the request may have left since.
+        # A caller that shares the request may have left in the meantime.
         parents = [self._spans[call] for call in request.calls if call in self._spans]
         attributes = {
             **(_common(request.calls[0]) if request.calls else {}),
@@ -150,7 +150,7 @@ class OpenTelemetryHook:
             "pinecone.embed.cached": event.cached,
         }
         if call.operation != "embed_one":
-            # The request of a single text is shared: its tokens are on its own span.
+            # The request of a single text is shared, so its tokens are on the request's own span.
             attributes |= {"gen_ai.usage.input_tokens": event.tokens, "pinecone.embed.requests": event.attempts}
         error = _end(span, event, attributes)
         self._duration.record(event.seconds, {**_common(call), **answered, **error}, trace.set_span_in_context(span))
@@ -160,7 +160,7 @@ class OpenTelemetryHook:
         answered: dict[str, str] = {}
         if event.response_model is not None:
             answered["gen_ai.response.model"] = event.response_model
-            # A request ends before the calls that it answers; a caller may have left since.
+            # A request ends before the calls it answers; a caller may have left in the meantime.
             self._answered.update({call: answered for call in request.calls if call in self._spans})
         attributes: dict[str, Any] = {
             **answered,
@@ -194,7 +194,7 @@ def _common(call: ObservedCall) -> dict[str, Any]:
 
 
 def _end(span: Span, event: Finished | Failed, attributes: dict[str, Any]) -> dict[str, str]:
-    """End a span; returns the error's attributes for metrics."""
+    """End a span; return the error's attributes for metrics."""
     error = {"error.type": event.error.name} if isinstance(event, Failed) else {}
     span.set_attributes({**attributes, **error})
     if isinstance(event, Failed):

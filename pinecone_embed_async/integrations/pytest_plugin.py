@@ -1,6 +1,6 @@
 """The emulator that the fixtures of `pytest_pinecone_embed_async` provide, for tests with or without an event loop.
 
-The fixtures are in a module outside the package, for pytest imports that one at every start.
+The fixtures are in a module outside the package, because pytest imports that module at every start.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ ResultT = TypeVar("ResultT")
 
 
 class LocalEmulator:
-    """An emulator in a thread of its own: it answers while a test blocks, and may be used from any thread.
+    """An emulator in a thread of its own: it answers while a test blocks, and any thread may use it.
 
     Args:
-        options: as for `Emulator`.
+        options: the arguments of `Emulator`.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -38,11 +38,11 @@ class LocalEmulator:
             raise
 
     def __repr__(self) -> str:
-        """Show what it is, without the key."""
+        """Show the emulator, without the key."""
         return f"<LocalEmulator {self._emulator!r}>"
 
     def __enter__(self) -> Self:
-        """Return itself; it is open already."""
+        """Return itself; it is already open."""
         return self
 
     def __exit__(
@@ -52,7 +52,7 @@ class LocalEmulator:
         self.close()
 
     def close(self) -> None:
-        """Stop it; connections are closed, and requests under way are dropped."""
+        """Stop it and close its connections; requests in progress are dropped."""
         self._thread.run(self._emulator.aclose())
         self._thread.close()
 
@@ -76,9 +76,9 @@ class LocalEmulator:
     @overload
     def call(self, function: Callable[[Emulator], ResultT]) -> ResultT: ...
     def call(self, function: Callable[[Emulator], Any]) -> Any:
-        """Call a function, or a coroutine function, of the emulator in its thread, and wait for its result.
+        """Call a function or coroutine function with the `Emulator`, in its thread, and wait for the result.
 
-        `emulator.call(lambda emulator: emulator.hold())`, and so for everything that `Emulator` can do.
+        For example, `emulator.call(lambda emulator: emulator.hold())`. This works for everything an `Emulator` can do.
         """
 
         async def work() -> Any:
@@ -94,8 +94,8 @@ class LocalEmulator:
 
         Args:
             fault: a `Fault`, a name or `NAME=VALUE`.
-            times: how many requests suffer it.
-            when: which requests match.
+            times: how many requests get it.
+            when: returns whether a request matches.
 
         Raises:
             ValueError: there is no such fault, or `times` is below 1.
@@ -103,7 +103,7 @@ class LocalEmulator:
         self.call(lambda emulator: emulator.inject(fault, times=times, when=when))
 
     def clear_faults(self) -> None:
-        """End all faults."""
+        """Remove all faults."""
         self.call(lambda emulator: emulator.clear_faults())
 
     def statistics(self) -> Statistics:

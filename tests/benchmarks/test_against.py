@@ -75,8 +75,8 @@ def test_a_checkout_whose_code_fails_ends_the_run(checkout: Path) -> None:
         (("--against", "docs"), "--against must be a checkout of this project, got docs"),
         (("--against", "no-such-folder"), "--against must be a checkout of this project, got no-such-folder"),
         (("decoding", "--against", "."), "unknown 'decoding'; suites with --against: throughput, single"),
-        (("--against", ".", "--plots", "."), "--plots draws nothing"),
-        (("--against", ".", "--only", "official"), "--only: with --against there are msgspec, native"),
+        (("--against", ".", "--plots", "."), "--plots cannot be combined"),
+        (("--against", ".", "--only", "official"), "--only: with --against the choices are msgspec, native"),
     ],
 )
 def test_misuse_is_told_at_once(arguments: tuple[str, ...], said: str) -> None:

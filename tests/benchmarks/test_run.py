@@ -56,7 +56,7 @@ def test_everybody_can_still_be_measured(tmp_path: Path) -> None:
     [
         (("nothing",), "unknown 'nothing'"),
         (("throughput", "--only", "nobody"), "unknown 'nobody'"),
-        (("decoding", "--only", "native"), "none of which is chosen"),
+        (("decoding", "--only", "native"), "none of them is chosen"),
         (("single", "--loads", "sparse-half"), "not chosen"),
         (("--scale", "0"), "--scale"),
         (("--json", "no-such-folder/run.json"), "no folder"),

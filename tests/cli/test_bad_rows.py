@@ -102,4 +102,4 @@ def test_files_of_a_folder_that_are_not_read_are_named(
     Path("in/a.txt").write_text("a\n")
     Path("in/b.pdf").touch()
     assert cli(*command, "in") == 0
-    assert "passed over, for their formats are unknown: in/b.pdf\n" in capsys.readouterr().err
+    assert "skipped files of unknown formats: in/b.pdf\n" in capsys.readouterr().err

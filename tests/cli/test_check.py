@@ -103,7 +103,7 @@ OTHER_MODELS = [
     (other(E5, max_batch_size=50), LIMITS),
     (
         other(E5, max_sequence_length=512),
-        LIMITS | {"a text that is too long is cut if nothing is said, and what is left is billed"},
+        LIMITS | {"a text that is too long is cut by default, and only the rest is billed"},
     ),
     (other(LLAMA, max_batch_size=100), {f"{LLAMA.name} has these limits", "more than 96 inputs are refused"}),
     (
@@ -173,8 +173,8 @@ async def test_a_content_that_is_refused_differs_and_says_what_the_service_said(
 ) -> None:
     emulator.reject = lambda text: not text
     found = await checked(emulator)
-    assert found.claims(Verdict.DIFFERS) == {"an empty text is embedded as any other"}
-    assert found.seen("an empty text is embedded as any other").startswith("400 INVALID_ARGUMENT: Input '' was rejected")
+    assert found.claims(Verdict.DIFFERS) == {"an empty text is embedded like any other"}
+    assert found.seen("an empty text is embedded like any other").startswith("400 INVALID_ARGUMENT: Input '' was rejected")
 
 
 async def test_a_service_that_takes_no_newer_version_differs(
@@ -182,7 +182,7 @@ async def test_a_service_that_takes_no_newer_version_differs(
 ) -> None:
     monkeypatch.setattr(server, "OLDEST_API_VERSION", "2026-07")
     found = await checked(emulator)
-    assert found.claims(Verdict.DIFFERS) == {f"API version {year} is taken" for year in ("2025-04", "2025-10", "2026-04")}
+    assert found.claims(Verdict.DIFFERS) == {f"API version {year} is accepted" for year in ("2025-04", "2025-10", "2026-04")}
 
 
 @pytest.mark.parametrize("fault", ["status=503", "rate_limited", "cut_off_body", "lying_gzip"])
@@ -218,7 +218,7 @@ async def test_the_key_is_not_printed_whatever_the_service_says(emulator: Emulat
     assert found.status == 3
     emulator.api_key = "INVALID_ARGUMENT"
     found = await checked(emulator, PINECONE_API_KEY="INVALID_ARGUMENT")
-    assert found.seen("an empty text is embedded as any other").startswith("400 <the API key>: ")
+    assert found.seen("an empty text is embedded like any other").startswith("400 <the API key>: ")
 
 
 @pytest.mark.parametrize("assumption", ASSUMPTIONS, ids=lambda assumption: assumption.claim)

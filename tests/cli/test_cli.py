@@ -222,7 +222,7 @@ async def test_a_run_that_embeds_nothing_writes_nothing(
 @pytest.mark.parametrize(
     ("model", "status", "said"),
     [
-        (replace(SPARSE, name="new-sparse"), 2, "new-sparse gives sparse vectors and a .npy file holds dense ones"),
+        (replace(SPARSE, name="new-sparse"), 2, "new-sparse gives sparse vectors, and a .npy file holds only dense ones"),
         (replace(DENSE, name="new-dense"), 0, ""),
         # The service does not know it either, which the request finds out.
         (None, 3, "nothing was embedded"),

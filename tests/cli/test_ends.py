@@ -43,7 +43,7 @@ async def test_a_signal_stops_a_job_which_keeps_what_is_done_and_says_so(
     process.send_signal(number)
     printed, err = await process.communicate()
     assert process.returncode == 128 + number
-    assert b"stopped; what is done is kept, and the same command goes on with the rest" in err
+    assert b"stopped; finished rows are kept; run the same command again to continue" in err
     *_, end = events_of(printed.decode())
     assert (end["event"], end["status"]) == ("end", 128 + number)
     assert end["done"] > 0
@@ -107,7 +107,7 @@ async def test_process_1_of_a_container_is_stopped_like_any_other(
     printed, err = await process.communicate()
     emulator.release()
     assert process.returncode == 128 + number
-    assert b"stopped; what is done is kept" in err
+    assert b"stopped; finished rows are kept" in err
     assert events_of(printed.decode())[-1]["status"] == 128 + number
 
 
@@ -213,7 +213,7 @@ async def test_failures_are_tried_again_only_where_there_are_and_0_means_all(
     source, out = write_texts(tmp_path / "in.txt", 40), tmp_path / "out"
     command = (source, "--out", out, "-q", "--batch-size", 10, "--concurrency", 1)
     assert await in_thread(emulator, *command, "--retry-failures") == 1
-    assert "there is no job here whose failures could be tried again" in capsys.readouterr().err
+    assert "there is no job here whose failures can be retried" in capsys.readouterr().err
     emulator.latency = lambda request: 0 if request.number <= 1 else 60
     assert await in_thread(emulator, *command, "--timeout", 3) == 6
     emulator.latency = 0

@@ -146,7 +146,7 @@ async def test_equal_texts_are_sent_once_on_request_and_every_row_has_its_embedd
     emulator.reset_statistics()
     assert await in_thread(emulator, source, "--out", tmp_path / "out", "--dedupe", *options) == 0
     said = capsys.readouterr().err.splitlines()
-    assert said[0] == "990 rows need not be sent, for others have the same texts"
+    assert said[0] == "990 rows will not be sent, because others have the same texts"
     assert said[-1].startswith(
         "1,000 of 1,000 rows embedded, 1,000 of them in this run, 990 as copies; 0 failed; 1 request,"
     )
@@ -205,11 +205,11 @@ async def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path: Path, e
     _, err = await process.communicate()
     assert process.returncode == 130
     assert b"96 of 400 rows embedded" in err or b"192 of 400 rows embedded" in err
-    assert b"stopped; what is done is kept, and the same command goes on with the rest" in err
+    assert b"stopped; finished rows are kept; run the same command again to continue" in err
     assert {path.name for path in out.iterdir()} == {"_job.json", "_journal-00000.log", "_lock"}
     emulator.latency = 0
     status, _, err_text = await run(emulator, source, "--out", out)
-    assert (status, "of 400 rows are done already" in err_text) == (0, True)
+    assert (status, "of 400 rows are already done" in err_text) == (0, True)
     assert table_of(out)["row"].to_pylist() == list(range(400))
 
 
@@ -235,7 +235,7 @@ async def test_a_disk_that_is_full_ends_the_run_and_nothing_done_is_lost(tmp_pat
 
     status, _, err = await run(emulator, source, "--out", out, "-q", preexec_fn=limit)
     assert status == 7
-    assert "_journal-00000.log: File too large; what is done is kept: once this is put right, the same" in err
+    assert "_journal-00000.log: File too large; finished rows are kept; fix this and run the same" in err
     assert err.count("\n") == 1
     sent = emulator.statistics().answered
     assert 0 < len(sent) <= 2000
@@ -258,7 +258,7 @@ async def test_events_are_json_objects_a_line(
     assert first == {"event": "start", "output": str(out), "done": 0, "failed": 0, "total": 200, "duplicates": 0}
     assert (last["event"], last["status"], last["done"] + last["failed"], last["total"]) == ("end", 1, 200, 200)
     assert last["failed"] >= 1
-    assert "--retry-failures tries just those again" in last["message"]
+    assert "--retry-failures retries only those" in last["message"]
     assert printed.err.count("\n") == 1
     emulator.reject = None
     assert await in_thread(emulator, *command, "--retry-failures") == 0
@@ -307,7 +307,7 @@ async def test_rows_that_met_a_wrong_key_are_missing_and_not_failed(
         assert await asyncio.to_thread(cli, "embed", str(source), "--out", str(out), "-q") == 3
     err = capsys.readouterr().err
     assert "401" in err
-    assert "once this is put right, the same command goes on" in err
+    assert "fix this and run the same command again to continue" in err
     assert "wrong-key" not in err
     assert await in_thread(emulator, source, "--out", out, "-q") == 0
     assert table_of(out)["row"].to_pylist() == list(range(20))
@@ -319,7 +319,7 @@ async def test_a_time_limit_keeps_what_is_done(
     source, out = write_texts(tmp_path / "in.txt", 20), tmp_path / "out"
     emulator.latency = 60
     assert await in_thread(emulator, source, "--out", out, "-q", "--timeout", 0.2) == 6
-    assert "the time given with --timeout is over; what is done is kept" in capsys.readouterr().err
+    assert "the time limit of --timeout has passed; finished rows are kept" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ async def test_a_time_limit_keeps_what_is_done(
         (("--input-type", "document"), "input_type must be one of 'passage', 'query', got 'document'"),
         (("--model", "llama-text-embed-v2", "--dimension", "7"), "dimension must be one of"),
         (("--base-url", "https://user:secret@host.test"), "base_url must not hold credentials"),
-        (("--keep", "vector"), "--keep vector: the output has a column of its own with this name"),
+        (("--keep", "vector"), "--keep vector: the output has its own column of this name"),
     ],
 )
 async def test_options_that_cannot_work_leave_no_job_behind(
@@ -351,7 +351,7 @@ async def test_a_pipe_is_refused_because_a_job_reads_its_input_more_than_once(
     os.mkfifo(pipe)
     assert await in_thread(emulator, pipe, "--out", tmp_path / "out") == 5
     err = capsys.readouterr().err
-    assert f"{pipe}: it is no regular file, and a job reads its input more than once" in err
+    assert f"{pipe}: it is not a regular file, and a job reads its input more than once" in err
     # One file out: it is read once, so a pipe will do.
     writing = asyncio.to_thread(pipe.write_text, "one\ntwo\n")
     status, _ = await asyncio.gather(in_thread(emulator, pipe, "--out", tmp_path / "out.npy", "-q"), writing)
@@ -382,7 +382,7 @@ async def test_a_row_that_cannot_be_read_ends_the_run_once_it_comes_and_what_cam
     _, err = await process.communicate(given % wrong)
     assert (process.returncode, err.count(b"\n")) == (5, 1)
     assert said in err.decode()
-    assert b"what is done is kept: once this is put right, the same command goes on" in err
+    assert b"finished rows are kept; fix this and run the same command again" in err
     before = table_of(out)["row"].to_pylist()
     assert before == list(range(1 if text_format == "csv" else 2))
     right = {"txt": b"three", "jsonl": b'{"text": "three"}', "csv": b"three,3"}[text_format]
@@ -417,7 +417,9 @@ async def test_a_journal_that_a_power_cut_has_spoiled_costs_what_is_spoiled(
     if damage == "torn":
         assert told == ""
     else:
-        assert re.search(r"_journal-00000\.log: bytes [\d,]+ to [\d,]+ are damaged; the rows .* are embedded again", told)
+        assert re.search(
+            r"_journal-00000\.log: bytes [\d,]+ to [\d,]+ are damaged; the rows .* will be embedded again", told
+        )
     assert table_of(out)["row"].to_pylist() == list(range(400))
     answered = emulator.statistics().answered
     assert sum(answered.values()) - len(answered) == 50
@@ -464,7 +466,7 @@ async def test_a_source_that_changes_or_disappears_under_way_ends_the_run_and_wh
         emulator.release()
         _, err = await process.communicate()
         assert process.returncode == 5
-        assert re.search(rb"2\.txt: (it changed while the job was under way|No such file)", err), err
+        assert re.search(rb"2\.txt: (it changed while the job was running|No such file)", err), err
         assert table_of(out)["row"].to_pylist() == list(range(1_000))
         second.write_bytes(content)
         assert await run(emulator, *command, "--out", out) == (0, "", "")

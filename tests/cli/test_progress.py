@@ -120,7 +120,7 @@ async def test_nothing_of_a_bar_is_left_after_ctrl_c(tmp_path: Path, emulator: E
     command = (emulator, source, "--out", tmp_path / "out", "--batch-size", 20, "--concurrency", 2)
     *_, summary, error, last = await on_a_terminal(*command, stop_after=6, status=130)
     assert re.match(r"[\d,]+ of 2,000 rows embedded", summary)
-    assert error.startswith("pinecone-embed: stopped; what is done is kept")
+    assert error.startswith("pinecone-embed: stopped; finished rows are kept")
     assert last == ""
 
 

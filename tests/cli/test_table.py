@@ -59,7 +59,7 @@ CASES = [
     Case("a.txt", gzip.compress(b"a\n"), [], 5, "it is compressed by gzip; let its name end in .gz"),
     Case("a.txt.gz", gzip.compress(b"a\nb\n"), [0, 1]),
     Case("a.txt.gz", b"a\n", [], 5, "a.txt.gz:1: Not a gzipped file"),
-    Case("a.txt", b"a\n", [], 5, "lines of text have no fields but 'text', so no 'id'", ("--id-field", "id")),
+    Case("a.txt", b"a\n", [], 5, "a text file has only the field 'text', not 'id'", ("--id-field", "id")),
     # JSON lines.
     Case("a.jsonl", b'{"text": "a"}\n\n{"text": "b"}\n', [0, 1]),
     Case("a.ndjson", b'{"text": "a"}\n', [0]),
@@ -70,8 +70,8 @@ CASES = [
     Case("a.jsonl", b'{"text": 5}\n' * 12, [], 5, "and 2 more; --on-bad-row skip"),
     Case("a.jsonl", b'{\n  "text": "a"\n}\n', [], 5, "jq -c"),
     Case("a.jsonl", b'[{"text": "a"}]\n', [], 5, "jq -c '.[]'"),
-    Case("a.jsonl", b'{"text": "a", "n": NaN}\n', [], 5, "a.jsonl:1: not JSON: it has no NaN; write null"),
-    Case("a.jsonl", b'{"text": "a", "n": -Infinity}\n', [], 5, "it has no -Infinity; write null"),
+    Case("a.jsonl", b'{"text": "a", "n": NaN}\n', [], 5, "a.jsonl:1: not JSON, which has no NaN; write null"),
+    Case("a.jsonl", b'{"text": "a", "n": -Infinity}\n', [], 5, "which has no -Infinity; write null"),
     Case("a.jsonl", b'{"text": "\\ud800"}\n', [], 5, "half of a surrogate pair"),
     Case("a.jsonl", b'{"text": "a"\n', [], 5, "not JSON: the line ends in the middle of it"),
     Case("a.jsonl", b'{"text": "a",}\n', [], 5, "not JSON: "),
@@ -113,7 +113,7 @@ CASES = [
     Case(
         "a.parquet", pa.table({"doc": [{"body": "a", "n": 1}]}), [1], options=("--text-field", "doc.body", "--keep", "doc.n")
     ),
-    Case("a.parquet", b"no parquet", [], 5, "not a Parquet file that can be read"),
+    Case("a.parquet", b"no parquet", [], 5, "not a readable Parquet file"),
     Case("a.txt", b"PAR1", [], 5, "it is a Parquet file; let its name end in .parquet"),
     # What the options say.
     Case("a.txt", b"a\n", [], 2, "the format is unknown", ("b.pdf",)),
@@ -168,5 +168,5 @@ def test_a_name_that_is_not_utf8_is_taken(tmp_path: Path, capsys: pytest.Capture
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert (events[-1]["done"], events[-1]["requests"]) == (2, 0)
     assert [event["message"] for event in events if event["event"] == "warning"] == [
-        f"passed over, for their formats are unknown: {tmp_path}/in/\\udce9.pdf"
+        f"skipped files of unknown formats: {tmp_path}/in/\\udce9.pdf"
     ] * 2

@@ -34,20 +34,6 @@ def made(**options: Any) -> AsyncPineconeEmbeddings:
     return AsyncPineconeEmbeddings(**{"model": E5, **options})
 
 
-@pytest.fixture(autouse=True)
-def _no_thread_is_left() -> Iterator[None]:
-    yield
-    assert "pinecone-embeddings" not in {thread.name for thread in threading.enumerate()}
-
-
-@pytest.fixture
-def local(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalEmulator]:
-    with LocalEmulator() as running:
-        for name, value in running.environment.items():
-            monkeypatch.setenv(name, value)
-        yield running
-
-
 class TestUnit(EmbeddingsUnitTests):
     @property
     def embeddings_class(self) -> type[AsyncPineconeEmbeddings]:
@@ -203,7 +189,7 @@ def test_two_names_for_one_option_are_refused_without_its_value() -> None:
 
 @pytest.mark.parametrize("name", CURES)
 def test_what_could_mean_several_things_is_refused_with_a_cure(name: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"^{name} is no option of AsyncPineconeEmbeddings: pass ") as raised:
+    with pytest.raises(ConfigurationError, match=f"^{name} is not an option of AsyncPineconeEmbeddings: pass ") as raised:
         made(api_key="k", **{name: "pcsk_value"})
     assert "pcsk" not in str(raised.value)
 

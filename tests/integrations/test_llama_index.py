@@ -45,20 +45,6 @@ E5 = "multilingual-e5-large"
 TEXTS = [f"text number {number}" for number in range(300)]
 
 
-@pytest.fixture(autouse=True)
-def _no_thread_is_left() -> Iterator[None]:
-    yield
-    assert "pinecone-embedding" not in {thread.name for thread in threading.enumerate()}
-
-
-@pytest.fixture
-def local(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalEmulator]:
-    with LocalEmulator() as running:
-        for name, value in running.environment.items():
-            monkeypatch.setenv(name, value)
-        yield running
-
-
 @pytest.fixture
 def model(local: LocalEmulator) -> Iterator[AsyncPineconeEmbedding]:
     with AsyncPineconeEmbedding(E5) as model:

@@ -45,7 +45,7 @@ def test_a_file_with_the_same_size_and_time_is_not_read_again(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"content": b"other\n"}, r"the input .*a\.txt \(it holds something else than .*a\.txt did\)"),
+        ({"content": b"other\n"}, r"the input .*a\.txt \(its content differs from that of .*a\.txt\)"),
         ({"service": "https://t"}, r"the service \(was https://s, now https://t\)"),
         ({"api_version": "w"}, "the API version"),
         ({"model": "n"}, r"the model \(was m, now n\)"),
@@ -61,7 +61,7 @@ def test_any_change_is_refused_and_named(tmp_path: Path, change: dict[str, Any],
     with pytest.raises(JobChangedError, match=said):
         choose_portion([Portion(before, 0, 1)], print_of(tmp_path / "a.txt", **change), append=False)
     if "content" not in change:
-        with pytest.raises(JobChangedError, match=f"more than that changed: {said}"):
+        with pytest.raises(JobChangedError, match=f"other settings changed too: {said}"):
             choose_portion([Portion(before, 0, 1)], print_of(tmp_path / "a.txt", **change), append=True)
 
 
@@ -79,7 +79,7 @@ def test_another_input_is_added_behind_those_that_are_read(tmp_path: Path) -> No
     for append in (True, False):
         assert choose_portion(portions, second, append=append) == (portions, 1)
         assert choose_portion(portions, first, append=append) == (portions, 0)
-    with pytest.raises(JobChangedError, match="not read to the end yet"):
+    with pytest.raises(JobChangedError, match="not been read to the end"):
         choose_portion(portions, print_of(tmp_path / "c.txt", b"z\n"), append=True)
 
 

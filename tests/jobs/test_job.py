@@ -135,7 +135,7 @@ def test_a_retry_leaves_what_is_missing_to_the_next_run(source: Path, service: S
 def test_another_job_is_refused_and_nothing_is_touched(source: Path, service: Service, change: dict[str, Any]) -> None:
     run(source, service)
     before = table_of(source)
-    with pytest.raises(JobChangedError, match=r"out: it belongs to another job; what changed: .*--overwrite begins anew"):
+    with pytest.raises(JobChangedError, match=r"out: it belongs to another job; what changed: .*--overwrite starts over"):
         run(source, service, **change)
     assert table_of(source) == before
 
@@ -185,7 +185,7 @@ def test_a_file_that_changes_under_way_ends_the_run_and_is_another_job_after_tha
             texts(source, range(3001))
 
     service.before_batch = write
-    with pytest.raises(SourceError, match=r"in\.txt: it changed while the job was under way"):
+    with pytest.raises(SourceError, match=r"in\.txt: it changed while the job was running"):
         run(source, service)
     done = table_of(source)
     assert len(done) == len(service.sent) > 0
@@ -224,7 +224,7 @@ def test_a_folder_with_other_files_is_refused(source: Path, service: Service) ->
 def test_a_table_whose_origin_is_lost_is_not_added_to(source: Path, service: Service) -> None:
     run(source, service)
     (source.parent / "out" / "_job.json").unlink()
-    with pytest.raises(OutputError, match="not what it was made from; --overwrite begins anew"):
+    with pytest.raises(OutputError, match="a table but no saved job; --overwrite starts over"):
         run(source, service)
     (source.parent / "out" / "_job.json").write_text("{")
     with pytest.raises(OutputError, match=r"_job\.json: it cannot be read"):
@@ -306,7 +306,7 @@ def test_a_column_becomes_json_text_when_an_added_input_does_not_fit_and_every_p
     records(source, ['"x"'], 3)
     with opened(source, columns=YEAR, append=True) as job:
         [warning] = job.take_warnings()
-        assert warning == ("the kept column 'year' becomes JSON text, for no type holds all its values (int64, string)")
+        assert warning == ("the kept column 'year' becomes JSON text, because no type holds all its values (int64, string)")
         asyncio.run(job.run(service.stream, lambda _: None))
     assert kept_of(source, "year") == ["1", None, "2", '"x"']
     assert service.sent == [f"text {number}" for number in range(4)]
@@ -396,7 +396,7 @@ def test_an_addition_of_standard_input_that_ended_early_goes_on(tmp_path: Path, 
 def test_standard_input_that_holds_something_else_is_not_taken_for_done(tmp_path: Path, service: Service) -> None:
     piped(lines_of([1, 2]), tmp_path, service)
     for other in (lines_of([1, 2, 3]), lines_of([1, 3]), ""):
-        with pytest.raises(JobChangedError, match=r"standard input holds something else .*--append adds"):
+        with pytest.raises(JobChangedError, match=r"standard input \(.*\) differs .*--append adds"):
             piped(other, tmp_path, service)
     piped(lines_of([1, 2]), tmp_path, service)
     assert len(service.sent) == 2
@@ -405,7 +405,9 @@ def test_standard_input_that_holds_something_else_is_not_taken_for_done(tmp_path
 def test_a_file_that_has_grown_is_recognised_and_its_tail_is_added(source: Path, service: Service) -> None:
     run(source, service)
     texts(source, range(12))
-    with pytest.raises(JobChangedError, match="has grown: its first 10 rows are this job's; --append adds the rows"):
+    with pytest.raises(
+        JobChangedError, match="has grown: its first 10 rows are this job's; --append adds only the new rows"
+    ):
         run(source, service)
     for _ in range(2):
         run(source, service, append=True)
@@ -422,7 +424,7 @@ def test_a_file_whose_last_row_has_grown_is_another_input(tmp_path: Path, servic
     source.write_text("text 0\ntext 1\ntext 2")
     run(source, service)
     source.write_text(changed)
-    with pytest.raises(JobChangedError, match="holds something else"):
+    with pytest.raises(JobChangedError, match="its content differs from that of"):
         run(source, service)
 
 
@@ -450,7 +452,7 @@ def test_an_addition_that_nothing_was_embedded_of_leaves_no_gap(source: Path, se
 
 
 def test_failures_can_only_be_tried_again_where_a_job_is(source: Path, service: Service) -> None:
-    with pytest.raises(OutputError, match="there is no job here whose failures could be tried again"):
+    with pytest.raises(OutputError, match="there is no job here whose failures can be retried"):
         run(source, service, retry_failures=True)
     assert not (source.parent / "out").exists()
 

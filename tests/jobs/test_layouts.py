@@ -163,8 +163,8 @@ def test_a_folder_of_another_layout_without_a_row_is_nobodys(tmp_path: Path, ser
     ("key", "tags", "said"),
     [
         ("é", "a", "its id is not ASCII"),
-        ("k" * 513, "a", "its id has 513 characters, and an index takes 512"),
-        ("k", "a" * 41_000, "bytes of metadata, and an index takes 40,960"),
+        ("k" * 513, "a", "its id has 513 characters, and an index takes at most 512"),
+        ("k", "a" * 41_000, "bytes of metadata, and an index takes at most 40,960"),
     ],
 )
 def test_a_row_that_an_index_would_refuse_is_said_before_anything_is_sent(

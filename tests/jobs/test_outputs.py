@@ -100,7 +100,7 @@ def test_rows_that_failed_and_rows_not_tried_are_listed(tmp_path: Path) -> None:
             "input": "in.txt",
             "line": 4,
             "error": None,
-            "message": "not tried: the run ended before",
+            "message": "not tried: the run ended first",
         },
     ]
 
@@ -218,5 +218,5 @@ def test_an_output_that_there_is_no_space_for_is_refused_before(tmp_path: Path) 
     check_space(tmp_path / "out.npy", 1000, 1024)
     check_space(tmp_path / "out.npy", 10**15, None)
     for suffix in ("npy", "jsonl", "parquet"):
-        with pytest.raises(OutputError, match=r"it will have [\d,]+ bytes at least, and there is space for [\d,]+"):
+        with pytest.raises(OutputError, match=r"it needs at least [\d,]+ bytes, and [\d,]+ are free"):
             check_space(tmp_path / f"out.{suffix}", 10**15, 1024)

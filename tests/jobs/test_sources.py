@@ -89,7 +89,7 @@ def test_ids_are_text_or_whole_numbers(tmp_path: Path) -> None:
         ("a.csv", b'text,id\n"a"b,1\n', "a.csv:2: not CSV"),
         ("a.csv", b'text,id\nx,1\n"a,2\n', "a.csv:3: not CSV"),
         ("a.csv", b"text,id\na,\xff\n", "a.csv:2: not UTF-8 (byte 0xff)"),
-        ("a.txt", b"a\n", "lines of text have no fields"),
+        ("a.txt", b"a\n", "a text file has only the field 'text'"),
     ],
 )
 def test_a_row_that_cannot_be_read_is_named_by_file_and_line(tmp_path: Path, name: str, content: bytes, said: str) -> None:
@@ -179,7 +179,7 @@ def test_a_compressed_file_that_is_cut_short_is_an_error(
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        (pa.table({"body": ["a"]}), "no one column 'text'; it has 'body'"),
+        (pa.table({"body": ["a"]}), "not exactly one column 'text'; it has 'body'"),
         (pa.table({"text": ["a", None]}), "a.parquet:2: the field 'text' is not text but null"),
         (pa.table({"text": [1, 2]}), "a.parquet:1: the field 'text' is not text but a number"),
     ],
@@ -192,7 +192,7 @@ def test_a_parquet_file_without_texts_is_told_with_the_row(tmp_path: Path, table
 
 def test_what_is_no_parquet_file_is_told(tmp_path: Path) -> None:
     for content in (b"", b"no parquet", CONTENTS["parquet"][:-9]):
-        with pytest.raises(SourceError, match=r"a\.parquet: not a Parquet file that can be read"):
+        with pytest.raises(SourceError, match=r"a\.parquet: not a readable Parquet file"):
             rows_of(tmp_path / "a.parquet", content)
 
 
@@ -235,7 +235,7 @@ def test_a_file_in_another_state_than_it_was_looked_at_is_refused(tmp_path: Path
     assert len(list(read_rows(files, stamps=stamps))) == 1
     path.write_bytes(b"two\n")
     os.utime(path, ns=(0, 0))
-    with pytest.raises(SourceError, match=r"a\.txt: it changed while the job was under way"):
+    with pytest.raises(SourceError, match=r"a\.txt: it changed while the job was running"):
         list(read_rows(files, stamps=stamps))
 
 

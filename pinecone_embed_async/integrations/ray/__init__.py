@@ -1,4 +1,4 @@
-"""Ray Data: vectors for any dataset, and one quota for all workers of a cluster. Needs the extra `ray`."""
+"""Ray Data: adds vectors to any dataset, with one quota for all workers of a cluster. Needs the extra `ray`."""
 
 from pinecone_embed_async.integrations.ray._dataset import AddVectors, add_vectors
 from pinecone_embed_async.integrations.ray._quota import ClusterQuota

@@ -1,4 +1,4 @@
-"""A column of vectors for a dataset of Ray Data."""
+"""Adds a column of vectors to a Ray Data dataset."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class _ClientOptions(TypedDict, total=False):
-    """The keywords that go to `EmbedClient` as they are; see there."""
+    """Keywords passed on to `EmbedClient`; see there."""
 
     vector_type: str | None
     base_url: str | None
@@ -52,31 +52,30 @@ class _ClientOptions(TypedDict, total=False):
 
 
 class AddVectors:
-    """Adds the vectors of a column of texts to batches: a class for Ray Data's `map_batches`, in format `"pyarrow"`.
+    """Adds vectors of a text column to batches: a class for Ray Data's `map_batches` with the format `"pyarrow"`.
 
-    `add_vectors` passes it to `map_batches` with suitable options. One object can process many batches at once. It has a
-    client of its own, in an event loop of its own: Ray's stands still while it waits for a block to be taken.
+    `add_vectors` passes it to `map_batches` with suitable options. One object can process many batches at once. It has its
+    own client in its own event loop, because Ray's event loop stands still while it waits for a block to be taken.
 
-    A dense vector becomes a tensor of float32 and shape (dimension,); NaN if the row failed. A sparse one becomes two lists,
-    `<into>_indices` of uint32 and `<into>_values` of float32, and `<into>_tokens` if the model's parameters ask for the
-    tokens; null if the row failed.
+    A dense vector becomes a tensor of float32 with shape (dimension,), filled with NaN if the row failed. A sparse vector
+    becomes two lists, `<into>_indices` of uint32 and `<into>_values` of float32, and `<into>_tokens` if the model's
+    parameters request the tokens; they are null if the row failed.
 
     Args:
         model: name of the hosted model.
-        text: the column with the texts.
-        into: the column for the vectors.
-        errors: a column for the errors: kind and message of a failed row's error, null for other rows. If it is `None`,
-            the first row that fails ends the whole job. Errors that every row would meet, such as a wrong key, end it in
-            any case.
-        input_type: `"passage"` or `"query"`; short for that key of `parameters`.
-        parameters: of the model.
-        api_key: the key; `PINECONE_API_KEY` from the worker's environment if it is left out. An `ApiKey` is in no repr.
-        quota: one for the whole cluster; if it is left out, each object learns the limits for itself.
-        max_concurrency: requests in flight at most.
+        text: name of the text column.
+        into: name of the vector column.
+        errors: name of a column for errors: the kind and message of a failed row's error, null for other rows. With `None`,
+            the first row that fails ends the whole job. Errors that every row would get, such as a wrong key, always end it.
+        input_type: `"passage"` or `"query"`; shorthand for that key of `parameters`.
+        parameters: the model's parameters.
+        api_key: the key; by default `PINECONE_API_KEY` from the worker's environment. An `ApiKey` does not show in a repr.
+        quota: a quota for the whole cluster; by default, each object learns the limits for itself.
+        max_concurrency: most requests in flight.
         options: further keywords of `EmbedClient`.
 
     Raises:
-        ConfigurationError: an argument cannot work.
+        ConfigurationError: an argument is invalid.
     """
 
     def __init__(
@@ -95,7 +94,7 @@ class AddVectors:
     ) -> None:
         if quota is not None and not isinstance(quota, ClusterQuota):
             raise ConfigurationError(
-                f"quota must be a ClusterQuota, got {type(quota).__name__}, which would hold for each worker by itself"
+                f"quota must be a ClusterQuota, got {type(quota).__name__}, which would apply to each worker separately"
             )
         self._text = _checks.text("text", text)
         self._into = _checks.text("into", into)
@@ -107,10 +106,10 @@ class AddVectors:
             parameters=parameters,
             quota=quota,
             max_concurrency=max_concurrency,
-            # The overloads of `EmbedClient` depend on the vector type, which is known only when the worker runs.
+            # The overloads of `EmbedClient` depend on the vector type, which is known only at run time.
             **cast("Any", options),
         )
-        # An estimate of nothing checks the parameters.
+        # Estimating nothing checks the parameters.
         self._client.estimate((), input_type=input_type)
         self._loop_thread = LoopThread("embed")
         self._end = weakref.finalize(self, _close, self._client, self._loop_thread)
@@ -119,39 +118,39 @@ class AddVectors:
         return f"<AddVectors {self._text!r} into {self._into!r} by {self._client!r}>"
 
     async def __call__(self, batch: pa.Table) -> pa.Table:
-        """Add the columns to one batch; the others stay as they are.
+        """Add the columns to one batch; other columns are unchanged.
 
         Raises:
-            EmbedError: a row failed, and there is no column for errors; or what every row would meet.
+            EmbedError: a row failed and there is no error column, or the error would occur for every row.
             ClosedError: it was closed.
-            ConfigurationError: there is no such column of texts, or there are columns of the names of the new ones.
+            ConfigurationError: there is no such text column, or a new column's name is already used.
         """
-        # Client and thread end one after the other, and each would raise an error of its own.
+        # Client and thread end one after the other, and would raise different errors.
         if not self._end.alive:
-            raise ClosedError("this AddVectors is closed; make another")
+            raise ClosedError("this AddVectors is closed; create another")
         return await asyncio.wrap_future(self._loop_thread.submit(self._with_vectors(batch)))
 
     def close(self) -> None:
-        """Close the client and end its thread, and wait for that. Optional: it is done when the object is collected."""
+        """Close the client, end its thread, and wait for both. Optional: garbage collection does it as well."""
         self._end()
 
     async def _with_vectors(self, batch: pa.Table) -> pa.Table:
         if self._text not in batch.column_names:
-            raise ConfigurationError(f"the dataset has no column {self._text!r}, just {', '.join(batch.column_names)}")
+            raise ConfigurationError(f"the dataset has no column {self._text!r}, only {', '.join(batch.column_names)}")
         columns = await self._columns(batch.column(self._text).to_pylist())
         for name, column in columns.items():
             if name in batch.column_names:
-                raise ConfigurationError(f"the dataset has a column {name!r} already; choose another by `into` or `errors`")
+                raise ConfigurationError(f"the dataset already has a column {name!r}; choose another by `into` or `errors`")
             batch = batch.append_column(name, column)
         return batch
 
     async def _columns(self, values: list[Any]) -> dict[str, Any]:
-        """The new columns for the values of the column of texts."""
+        """The new columns for the values of the text column."""
         if self._errors is None:
             return self._vectors(await self._embed(values), np.arange(len(values)))
         texts, problems = _sorted_out(values)
         result = await self._embed(texts)
-        # Of each row, its row in the result; -1 if it has no vector.
+        # For each row, its row in the result; -1 if it has no vector.
         rows = np.full(len(values), -1, np.intp)
         rows[[row not in problems for row in range(len(values))]] = np.where(result.embedded, np.arange(len(texts)), -1)
         sent = [row for row in range(len(values)) if row not in problems]
@@ -159,17 +158,17 @@ class AddVectors:
             problems.update((sent[index], failure.error) for index in failure.indices)
         if problems and isinstance(result, DenseEmbeddings) and not result.vectors.shape[1]:
             error = problems[min(problems)]
-            error.add_note("No row of the batch was embedded, and without one the dimension of the vectors is not known.")
+            error.add_note("No row of the batch was embedded, so the dimension of the vectors is not known.")
             raise error
         said = [None if row not in problems else _said(problems[row]) for row in range(len(values))]
         return {**self._vectors(result, rows), self._errors: pa.array(said, pa.string())}
 
     async def _embed(self, texts: list[Any]) -> DenseEmbeddings | SparseEmbeddings:
-        """Embed texts; failures are in the result if there is a column for them."""
+        """Embed texts; if there is an error column, return failures in the result."""
         try:
             return await self._client.embed(texts, input_type=self._input_type)
         except EmbedError as error:
-            # The vectors would be sent to the driver with it, where they are of no use.
+            # Otherwise the vectors would be sent to the driver with the error, where nobody needs them.
             result: DenseEmbeddings | SparseEmbeddings | None = error.partial
             error.partial = None
             if self._errors is None or result is None or ends_job(error) or len(result.not_tried):
@@ -177,7 +176,7 @@ class AddVectors:
             return result
 
     def _vectors(self, result: DenseEmbeddings | SparseEmbeddings, rows: NDArray[np.intp]) -> dict[str, Any]:
-        """The columns with the vectors, of which row i is row `rows[i]` of a result, or none if that is -1."""
+        """The vector columns: row i is row `rows[i]` of the result, or empty if that is -1."""
         if isinstance(result, DenseEmbeddings):
             vectors = result.vectors
             if not np.array_equal(rows, np.arange(len(result))):
@@ -207,35 +206,35 @@ def add_vectors(
     calls_per_actor: int = 4,
     **options: Unpack[_ClientOptions],
 ) -> ray.data.Dataset:
-    """A dataset with the vectors of one of its columns added, by actors that share one quota.
+    """Add the vectors of a column to a dataset, with actors that share one quota.
 
-    Arguments are checked here, not in the workers; nothing is sent before the dataset is consumed.
-    The key, and `base_url`, are taken from the environment here if they are left out, and are in no repr.
+    Arguments are checked here, not in the workers; nothing is sent before the dataset is consumed. By default, the key and
+    `base_url` are read from the environment here. They are in no repr.
 
     Args:
-        dataset: any.
-        model: as for `AddVectors`, as are the arguments up to `parameters`.
-        text: see there.
-        into: see there.
-        errors: see there.
-        input_type: see there.
-        parameters: see there.
-        api_key: the key; `PINECONE_API_KEY` from the environment if it is left out.
-        quota: a `ClusterQuota`, or what one is made of: limits, the name of a plan, or `None` to learn them. It holds for
+        dataset: any dataset.
+        model: as for `AddVectors`, like the next arguments up to `parameters`.
+        text: as for `AddVectors`.
+        into: as for `AddVectors`.
+        errors: as for `AddVectors`.
+        input_type: as for `AddVectors`.
+        parameters: as for `AddVectors`.
+        api_key: the key; by default `PINECONE_API_KEY` from the environment.
+        quota: a `ClusterQuota`, or the argument for one: limits, the name of a plan, or `None` to learn them. It applies to
             the whole cluster, however many actors there are.
-        max_concurrency: requests in flight at most in one actor.
-        actors: how many, or the fewest and the most.
-        num_cpus: of one actor, for Ray's scheduling: it waits more than it computes.
-        batch_size: rows of a batch at most.
-        calls_per_actor: Ray's tasks, of a block each, that one actor runs at once, with four batches each. What a
-            killed actor had not finished of them is embedded, and billed, again.
+        max_concurrency: most requests in flight in one actor.
+        actors: the number of actors, or the fewest and the most.
+        num_cpus: CPUs of one actor, for Ray's scheduling: an actor waits more than it computes.
+        batch_size: most rows in a batch.
+        calls_per_actor: Ray tasks that one actor runs at once, each with one block and four batches. If an actor is killed,
+            the rows of its unfinished tasks are embedded, and billed, again.
         options: further keywords of `EmbedClient`.
 
     Returns:
-        The dataset with the new columns; all others and the rows are as they were.
+        The dataset with the new columns; other columns and the rows are unchanged.
 
     Raises:
-        ConfigurationError: an argument cannot work.
+        ConfigurationError: an argument is invalid.
     """
     pair = actors if isinstance(actors, tuple) else (actors, actors)
     if len(pair) != 2:
@@ -284,12 +283,12 @@ def add_vectors(
 
 
 def _close(client: EmbedClient[Any], loop_thread: LoopThread) -> None:
-    """Close a client in its loop, and end that."""
+    """Close a client in its event loop, and then end the loop."""
     if loop_thread.process != os.getpid():
         return
     closing = loop_thread.submit(client.aclose())
     if loop_thread.is_here:
-        # The garbage collector ran there.
+        # The garbage collector ran in the loop's own thread.
         closing.add_done_callback(lambda _: loop_thread.close())
     else:
         closing.result()
@@ -297,7 +296,7 @@ def _close(client: EmbedClient[Any], loop_thread: LoopThread) -> None:
 
 
 def _sorted_out(values: list[Any]) -> tuple[list[str], dict[int, EmbedError]]:
-    """The texts among some values in their order, and what is wrong with the others, by row."""
+    """The texts among the values, in order, and the errors of the other values, by row."""
     texts: list[str] = []
     problems: dict[int, EmbedError] = {}
     for row, value in enumerate(values):

@@ -1,4 +1,4 @@
-"""What each worker holds, and until when it counts as alive."""
+"""What each worker holds, and until when it counts as alive. Pure, with the time passed in."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ItemT = TypeVar("ItemT")
 
 
 class _Worker(Generic[ItemT]):
-    """What one worker holds, by its own numbers."""
+    """The items of one worker, by the worker's own numbers."""
 
     __slots__ = ("ends", "items")
 
@@ -22,10 +22,10 @@ class _Worker(Generic[ItemT]):
 
 
 class Leases(Generic[ItemT]):
-    """What workers hold, until they give it back or fall silent. Plain, with the time passed in.
+    """Items that workers hold until they give them back or stop sending heartbeats. Pure, with the time passed in.
 
     Args:
-        length: seconds of silence after which a worker is taken for dead.
+        length: seconds without a heartbeat after which a worker counts as dead.
 
     Attributes:
         last_heard: time of the last heartbeat of any worker; minus infinity before the first.
@@ -41,34 +41,34 @@ class Leases(Generic[ItemT]):
         return f"<Leases of {len(self._workers)} workers, {held} held>"
 
     def heard(self, worker: str, now: float) -> None:
-        """Record a worker's heartbeat. One that was taken for dead counts as new."""
+        """Record a worker's heartbeat. A worker that counted as dead starts as a new one."""
         self._workers.setdefault(worker, _Worker()).ends = now + self._length
         self.last_heard = now
 
     def add(self, worker: str, number: int, item: ItemT) -> None:
-        """Add an item under a worker's own number; the worker must be known."""
+        """Add an item under the worker's own number; the worker must be known."""
         self._workers[worker].items[number] = item
 
     def get(self, worker: str, number: int) -> ItemT | None:
-        """The item that a worker holds under a number; `None` if there is none."""
+        """The item a worker holds under a number; `None` if there is none."""
         holder = self._workers.get(worker)
         return None if holder is None else holder.items.get(number)
 
     def remove(self, worker: str, number: int) -> ItemT | None:
-        """Take back the item under a number; `None` if there is none."""
+        """Remove and return the item under a number; `None` if there is none."""
         holder = self._workers.get(worker)
         return None if holder is None else holder.items.pop(number, None)
 
     def keep(self, worker: str, below: int, numbers: Collection[int]) -> list[ItemT]:
-        """Take back what a worker reports that it no longer holds.
+        """Remove and return the items a worker reports it no longer holds.
 
         Args:
             worker: the worker's name.
-            below: the report covers the numbers below this one; later ones were not used yet.
-            numbers: the numbers that it holds.
+            below: the report covers numbers below this one; later numbers are not used yet.
+            numbers: the numbers it holds.
 
         Returns:
-            The items taken back: the message that settled them must have been lost.
+            The removed items; the messages that settled them must have been lost.
         """
         holder = self._workers.get(worker)
         if holder is None:
@@ -77,10 +77,10 @@ class Leases(Generic[ItemT]):
         return [holder.items.pop(number) for number in lost]
 
     def expire(self, now: float) -> list[ItemT]:
-        """Take back the items of workers whose lease has expired, and forget these workers."""
+        """Remove and return the items of workers whose leases have expired, and forget these workers."""
         dead = [name for name, worker in self._workers.items() if worker.ends <= now]
         return [item for name in dead for item in self._workers.pop(name).items.values()]
 
     def next_time(self) -> float:
-        """When the next lease expires if there is no heartbeat before; infinity without workers."""
+        """When the next lease expires unless a heartbeat arrives; infinity without workers."""
         return min((worker.ends for worker in self._workers.values()), default=math.inf)

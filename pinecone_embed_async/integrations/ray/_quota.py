@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit import PlanName, Quota, TokenStatistics
 
 CALLS_AT_ONCE = 100_000
-"""Concurrent calls of the actor. Those that wait for a permit count, and with Ray's default of 1,000 they would
-keep out those that give back what the others wait for."""
+"""Most concurrent calls of the actor. Calls that wait for a permit count too, so Ray's default of 1,000 could
+block the calls that give back what the others wait for."""
 
 BEATS = 4
-"""Heartbeats of a worker in the length of a lease."""
+"""Heartbeats of a worker per length of a lease."""
 
 STARTS = 5
-"""Restarts of the actor for one request before that fails."""
+"""Most restarts of the actor for one request before it fails."""
 
 FIRST_WAIT = 0.2
-"""Seconds before the second start, for Ray may not know yet that the actor has ended; doubled each time."""
+"""Seconds before the second start, since Ray may not know yet that the actor has ended; doubled each time."""
 
 
 class _QuotaActor(QuotaServer):
-    """The quota server as Ray's actor."""
+    """The quota server as a Ray actor."""
 
     def __init__(self, terms: Terms) -> None:
-        # A restarted one does not know what its predecessor granted.
+        # A restarted actor does not know what its predecessor granted.
         is_resumed = ray.get_runtime_context().was_current_actor_reconstructed
         super().__init__(terms, leave=_leave, is_resumed=is_resumed)
 
@@ -49,30 +49,30 @@ def _leave() -> None:
 
 
 class ClusterQuota:
-    """One quota that the workers of a whole Ray cluster share.
+    """A quota that all workers of a Ray cluster share.
 
     ```python
     dataset = add_vectors(dataset, "multilingual-e5-large", input_type="passage", quota=ClusterQuota("standard"))
     ```
 
-    It is a handle that can be pickled; any `EmbedClient` in any worker takes it for `quota=`. Behind it is one named
-    actor with a `SharedQuota`: all work of the cluster waits in its queue, and what it learns from one worker's rejection
-    applies to all. An unused grant is given back at once; those of a dead worker come back after `lease` seconds and count
-    as used, for the service may have counted them.
+    It is a handle that can be pickled; pass it as `quota=` to any `EmbedClient` in any worker. Behind it is a named actor
+    with a `SharedQuota`: all work of the cluster waits in its queue, and what it learns from one worker's rejection applies
+    to all. An unused grant is given back at once. The grants of a dead worker come back after `lease` seconds and count as
+    used, because the service may have counted them.
 
-    Making one starts the actor if there is none yet (and Ray, as its own functions do), and waits for it. It needs no CPU of
-    the cluster, outlives the job, and ends by itself when it has been idle for a while.
+    Creating one starts the actor if there is none yet (and Ray, as Ray's own functions do), and waits for it. The actor
+    needs no CPU of the cluster, outlives the job, and ends by itself after a time without requests.
 
     Args:
-        quota: limits, the name of a plan, or `None` for those of the existing actor; a new one then learns everything
-            from the service's rejections.
+        quota: limits, the name of a plan, or `None` for those of the existing actor; a new actor then learns all limits from
+            the service's rejections.
         name: the actor's name. Jobs with the same name share the quota.
-        namespace: Ray's namespace of the name.
-        lease: seconds without a heartbeat after which a worker is taken for dead.
+        namespace: the Ray namespace of the name.
+        lease: seconds without a heartbeat after which a worker counts as dead.
         idle: seconds without a request after which the actor ends.
 
     Raises:
-        ConfigurationError: an argument cannot work, or the actor of this name has another quota.
+        ConfigurationError: an argument is invalid, or the actor of this name has another quota.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class ClusterQuota:
         if quota is None:
             self._terms = found
         elif found != self._terms:
-            raise ConfigurationError(f"the actor {name!r} deals out {found}, not {self._terms}; choose another name")
+            raise ConfigurationError(f"the actor {name!r} serves {found}, not {self._terms}; choose another name")
 
     def _set_up(self, terms: Terms, name: str, namespace: str) -> None:
         self._terms = terms
@@ -113,11 +113,11 @@ class ClusterQuota:
         return _joined, (self._terms, self._name, self._namespace)
 
     def start(self) -> Any:
-        """Return the actor, started if there is none. Blocks for a moment."""
+        """Return the actor, and start it if there is none. Blocks briefly."""
         options = ray.remote(_QuotaActor).options(
             name=self._name,
             namespace=self._namespace,
-            # Its owner may be a worker, with which it would die otherwise.
+            # Otherwise it would die with its owner, which may be a worker.
             lifetime="detached",
             get_if_exists=True,
             num_cpus=0,
@@ -128,7 +128,7 @@ class ClusterQuota:
         return cast("Any", options).remote(self._terms)
 
     def statistics(self) -> tuple[TokenStatistics, ...]:
-        """What is known and used, for each model and input type that something was sent for. Blocks for a moment."""
+        """The known limits and the usage, for each model and input type used so far. Blocks briefly."""
         statistics: tuple[TokenStatistics, ...] = self._call("statistics")
         return statistics
 
@@ -137,17 +137,17 @@ class ClusterQuota:
             try:
                 return ray.get(getattr(self.start(), method).remote())
             except ray.exceptions.RayActorError:
-                # It has just ended because it was idle.
+                # It ended at this moment because it was idle.
                 time.sleep(FIRST_WAIT * 2**start)
         return ray.get(getattr(self.start(), method).remote())
 
     async def acquire(self, demand: QuotaDemand) -> QuotaGrant:
-        """Wait for the right to send a request.
+        """Wait for permission to send a request.
 
         Raises:
             TransportError: the actor cannot be reached.
-            asyncio.CancelledError: the caller was cancelled; it then has no grant.
-            ConfigurationError: `demand` is no `QuotaDemand`.
+            asyncio.CancelledError: the caller was cancelled; it has no grant then.
+            ConfigurationError: `demand` is not a `QuotaDemand`.
         """
         _checks.instance("demand", demand, QuotaDemand)
         loop = asyncio.get_running_loop()
@@ -159,10 +159,10 @@ class ClusterQuota:
         return QuotaGrant(tokens, (holder, number))
 
     def settle(self, grant: QuotaGrant, outcome: QuotaOutcome) -> None:
-        """Report the outcome of a request; exactly once for each grant, in the event loop of its `acquire`.
+        """Report the outcome of a request, exactly once per grant, in the event loop of its `acquire`.
 
         Raises:
-            ConfigurationError: `grant` is not from `acquire`, or `outcome` is no `QuotaOutcome`.
+            ConfigurationError: `grant` is not from `acquire`, or `outcome` is not a `QuotaOutcome`.
         """
         _checks.instance("grant", grant, QuotaGrant)
         _checks.instance("outcome", outcome, QuotaOutcome)
@@ -170,22 +170,22 @@ class ClusterQuota:
             case _Holder() as holder, int() as number:
                 holder.settle(number, outcome)
             case _:
-                raise ConfigurationError("grant must be one that acquire of this quota returned, got another ticket")
+                raise ConfigurationError("grant must come from acquire of this quota, got another ticket")
 
 
 def _joined(terms: Terms, name: str, namespace: str) -> ClusterQuota:
-    """Restore a handle in another process; the actor was started and the terms were checked where it was made."""
+    """Restore a handle in another process; its actor was started and its terms were checked where it was created."""
     quota = ClusterQuota.__new__(ClusterQuota)
-    quota._set_up(terms, name, namespace)  # noqa: SLF001 - its own
+    quota._set_up(terms, name, namespace)  # noqa: SLF001 - same class
     return quota
 
 
 class _Holder:
-    """The grants and waits of one event loop of one process: a worker, for the actor.
+    """The grants and waits of one event loop in one process; the actor sees it as one worker.
 
     Args:
-        quota: starts the actor.
-        beat: seconds between two heartbeats, while something is held or waited for.
+        quota: handle that starts the actor.
+        beat: seconds between heartbeats, while something is held or waited for.
     """
 
     def __init__(self, quota: ClusterQuota, beat: float) -> None:
@@ -199,14 +199,14 @@ class _Holder:
         self._starting = asyncio.Lock()
 
     async def acquire(self, demand: QuotaDemand) -> tuple[int, int]:
-        """Wait for a grant; returns its number here, and its tokens."""
+        """Wait for a grant; return its number and its tokens."""
         number, self._next = self._next, self._next + 1
         self._numbers.add(number)
         if self._timer is None:
             self._set_timer()
         try:
             while (tokens := await self._request(number, demand)) is None:
-                # This worker was taken for dead: the machine was busy, or the network down.
+                # This worker counted as dead: the machine was busy, or the network was down.
                 pass
         except BaseException:
             self.settle(number, QuotaOutcome("unused", 0))
@@ -214,7 +214,7 @@ class _Holder:
         return number, tokens
 
     def settle(self, number: int, outcome: QuotaOutcome) -> None:
-        """Report to the actor, without waiting. If the message is lost, the next heartbeat makes up for it."""
+        """Report to the actor without waiting. If the message is lost, the next heartbeat makes up for it."""
         self._numbers.discard(number)
         self._send("settle", number, outcome)
         if not self._numbers and self._timer is not None:
@@ -230,7 +230,7 @@ class _Holder:
                     actor = await self._start(start)
                 tokens: int | None = await actor.acquire.remote(self._name, number, demand)
             except ray.exceptions.RayActorError as error:
-                # It has ended because it was idle, or was killed.
+                # The actor ended because it was idle, or was killed.
                 if self._actor is actor:
                     self._actor = None
                 problem = _kind(error)
@@ -239,7 +239,7 @@ class _Holder:
                 break
             else:
                 return tokens
-        raise TransportError(f"the actor that deals out the quota cannot be had: {problem}")
+        raise TransportError(f"the actor that serves the quota cannot be reached: {problem}")
 
     async def _start(self, attempt: int) -> Any:
         async with self._starting:
@@ -258,7 +258,7 @@ class _Holder:
 
     def _send(self, method: str, *arguments: object) -> None:
         if self._actor is not None:
-            # After Ray's shutdown there is no actor left.
+            # After Ray has shut down, there is no actor left.
             with contextlib.suppress(ray.exceptions.RayError):
                 getattr(self._actor, method).remote(self._name, *arguments)
 

@@ -1,4 +1,4 @@
-"""A server of one quota for many workers, which may die. It does not depend on Ray, which makes an actor of it."""
+"""Serves one quota to many workers, any of which may die. It does not depend on Ray, which runs it as an actor."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Terms:
 
 
 class _PermitRequest:
-    """A worker's request for a permit: it waits until there is a grant.
+    """A worker's request for a permit, which waits for a grant.
 
     Attributes:
-        scope: the wait's time-out.
+        scope: the timeout scope of the wait.
         grant: `None` while it waits.
-        is_over: whether the wait was ended. The grant may have come at the same moment.
+        is_over: whether the wait was ended. The grant may have arrived at the same moment.
     """
 
     __slots__ = ("grant", "is_over", "scope")
@@ -51,18 +51,18 @@ class _PermitRequest:
 
 
 class QuotaServer:
-    """Serves one quota to many workers: a `SharedQuota` whose grants come back when the worker that held them dies.
+    """Serves one quota to many workers: a `SharedQuota` that takes back the grants of workers that die.
 
-    Its methods are called from one event loop. The worker numbers its requests from 0 up, so that a repeated call has no
-    second effect, and the worker can withdraw a request before it has the answer.
+    Call its methods from one event loop. Each worker numbers its requests from 0, so that a repeated call has no second
+    effect and a worker can withdraw a request before it gets the answer.
 
     Args:
         terms: the quota's settings.
         leave: called after `terms.idle` seconds without a request.
-        is_resumed: whether another server served this quota before: then nothing is granted for a window, for what was used
-            before is not known.
-        clock: the time.
-        draw: draws evenly from [0, 1), for jitter.
+        is_resumed: whether another server served this quota before. Its grants are not known, so nothing is granted for one
+            window.
+        clock: the clock.
+        draw: draws uniformly from [0, 1), for jitter.
     """
 
     def __init__(
@@ -91,24 +91,24 @@ class QuotaServer:
         return self._terms
 
     def statistics(self) -> tuple[TokenStatistics, ...]:
-        """What is known and used, for each model and input type that something was sent for."""
+        """The known limits and the usage, for each model and input type used so far."""
         return self._shared.statistics()
 
     async def acquire(self, worker: str, number: int, demand: QuotaDemand) -> int | None:
-        """Wait for the right to send a request.
+        """Wait for permission to send a request.
 
         Args:
             worker: the worker's name.
-            number: the worker's number of the request.
-            demand: what it needs.
+            number: the worker's number for the request.
+            demand: what the request needs.
 
         Returns:
-            The tokens that the request may have; `None` if the worker was taken for dead meanwhile, or has withdrawn it.
+            The tokens granted; `None` if the worker counted as dead in the meantime or has withdrawn the request.
         """
         self._heard(worker)
         before = self._leases.get(worker, number)
         if before is not None:
-            # The same call again: the connection was lost before the answer.
+            # The same call again: the connection was lost before the answer arrived.
             if before.grant is not None:
                 return before.grant.tokens
             before.end()
@@ -139,8 +139,8 @@ class QuotaServer:
 
         Args:
             worker: the worker's name.
-            below: the first of its numbers that it has not used yet.
-            numbers: its requests that are not settled.
+            below: the first of the worker's numbers that is not used yet.
+            numbers: the worker's requests that are not settled.
         """
         self._heard(worker)
         for request in self._leases.keep(worker, below, numbers):
@@ -167,11 +167,11 @@ class QuotaServer:
             self._shared.settle(request.grant, outcome)
 
     def _end_lost(self, request: _PermitRequest) -> None:
-        """End a request whose fate is unknown: it may have been sent, and counted by the service."""
+        """End a request whose fate is unknown: it may have been sent and counted by the service."""
         self._end(request, QuotaOutcome("failed", 0 if request.grant is None else request.grant.tokens))
 
     def _set_timer(self) -> None:
-        # Heartbeats since may make it early; then it is set again.
+        # A later heartbeat may make the timer early; it is then set again.
         due = min(self._leases.next_time(), self._leases.last_heard + self._terms.idle)
         self._timer = self._clock.call_at(due, self._expire)
 

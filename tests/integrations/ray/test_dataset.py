@@ -124,9 +124,9 @@ async def test_without_a_row_the_dimension_of_an_unknown_model_is_not_known() ->
 
 
 async def test_columns_that_are_missing_or_in_the_way_are_told(emulator: Emulator) -> None:
-    with pytest.raises(ConfigurationError, match="no column 'body', just id, text"):
+    with pytest.raises(ConfigurationError, match="no column 'body', only id, text"):
         await adding(emulator, text="body")(table_of(TEXTS))
-    with pytest.raises(ConfigurationError, match="a column 'id' already"):
+    with pytest.raises(ConfigurationError, match="already has a column 'id'"):
         await adding(emulator, into="id")(table_of(TEXTS))
 
 
@@ -166,7 +166,7 @@ async def test_it_can_be_closed_in_its_own_thread_where_the_garbage_collector_ma
         add.close()
 
     await asyncio.to_thread(add._loop_thread.run, close())
-    with pytest.raises(ClosedError, match="this AddVectors is closed; make another"):
+    with pytest.raises(ClosedError, match="this AddVectors is closed; create another"):
         await add(table_of(TEXTS))
     while emulator.statistics().connections_open:
         await asyncio.sleep(0.01)
@@ -175,7 +175,7 @@ async def test_it_can_be_closed_in_its_own_thread_where_the_garbage_collector_ma
 
 @pytest.mark.parametrize("quota", ["standard", Quota(1000), SharedQuota()])
 def test_a_quota_that_would_hold_for_each_worker_is_refused(emulator: Emulator, quota: Any) -> None:
-    with pytest.raises(ConfigurationError, match="would hold for each worker by itself"):
+    with pytest.raises(ConfigurationError, match="would apply to each worker separately"):
         AddVectors("multilingual-e5-large", api_key="key", quota=quota)
 
 

@@ -156,7 +156,7 @@ class Fragile(str):
 
 async def test_what_fails_in_the_actor_is_an_error_of_the_package(new_quota: NewQuota) -> None:
     quota = new_quota()
-    with pytest.raises(TransportError, match="the actor that deals out the quota cannot be had: RayTaskError"):
+    with pytest.raises(TransportError, match="the actor that serves the quota cannot be reached: RayTaskError"):
         await quota.acquire(dataclasses.replace(DEMAND, flow=Fragile("flow")))
 
 
@@ -187,7 +187,7 @@ async def test_a_name_stands_for_one_quota(new_quota: NewQuota) -> None:
     name = quota._name
     assert ClusterQuota(LIMITS, name=name).statistics() == ()
     assert ClusterQuota(name=name) == quota
-    with pytest.raises(ConfigurationError, match=f"the actor '{name}' deals out .*choose another name"):
+    with pytest.raises(ConfigurationError, match=f"the actor '{name}' serves .*choose another name"):
         ClusterQuota("standard", name=name)
     assert repr(quota) == f"<ClusterQuota '{name}' {LIMITS!r}>"
 
@@ -226,5 +226,5 @@ async def test_an_actor_that_cannot_be_had_is_an_error_of_the_package(
     # As if it died again and again.
     with monkeypatch.context() as patch:
         patch.setattr(quota, "start", lambda: actor)
-        with pytest.raises(TransportError, match="the actor that deals out the quota cannot be had: "):
+        with pytest.raises(TransportError, match="the actor that serves the quota cannot be reached: "):
             await quota.acquire(DEMAND)

@@ -1,0 +1,23 @@
+"""A local emulator for the adapters of frameworks, and a check that they leave no thread behind."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from pinecone_embed_async.integrations.pytest_plugin import LocalEmulator
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    yield
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("pinecone-embedding")]
+
+
+@pytest.fixture
+def local(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalEmulator]:
+    """An emulator that the environment points to."""
+    with LocalEmulator() as running:
+        for name, value in running.environment.items():
+            monkeypatch.setenv(name, value)
+        yield running
