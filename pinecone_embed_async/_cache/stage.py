@@ -165,7 +165,7 @@ class CacheStage:
             ConfigurationError: the cache cannot work as configured.
         """
         if self._neighbour.is_stuck:
-            self._report("look vectors up in", "an abandoned operation is still running", SENT_INSTEAD)
+            self._report("look vectors up in", "an operation that was left running has not ended", SENT_INSTEAD)
             return [None] * len(keys)
         try:
             values = await self._neighbour.ask(_get(self._cache, keys))
