@@ -160,7 +160,7 @@ def callback(name: str, value: object, otherwise: str = "") -> None:
     """
     function(name, value, otherwise)
     if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
-        raise ConfigurationError(f"{name} must be a plain function, which is not awaited, got a coroutine function")
+        raise ConfigurationError(f"{name} must be a plain function, got a coroutine function, which would not be awaited")
 
 
 def methods(name: str, value: object, required: tuple[str, ...], example: str) -> None:

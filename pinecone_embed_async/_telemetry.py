@@ -223,7 +223,9 @@ def dispatcher_of(hooks: Iterable[Hook]) -> HookDispatcher | None:
     checked = tuple(hooks)
     for hook in checked:
         if not callable(hook) or inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(type(hook).__call__):
-            raise ConfigurationError(f"a hook must be a plain function that takes one event, got {short(hook)}")
+            raise ConfigurationError(
+                f"a hook must be a plain function that takes one event, not a coroutine function, got {short(hook)}"
+            )
     return HookDispatcher(checked) if checked else None
 
 

@@ -121,11 +121,11 @@ async def test_what_is_no_function_is_refused_before_anything_is_read_or_sent(
         pulled.append(1)
         yield "a"
 
-    with pytest.raises(ConfigurationError, match="progress must be a (plain )?function"):
+    with pytest.raises(ConfigurationError, match=r"progress must be a (plain )?function"):
         await client.embed(source(), progress=function)
-    with pytest.raises(ConfigurationError, match="progress must be a (plain )?function"):
+    with pytest.raises(ConfigurationError, match=r"progress must be a (plain )?function"):
         client.stream(source(), progress=function)
-    with pytest.raises(ConfigurationError, match="text must be a (plain )?function"):
+    with pytest.raises(ConfigurationError, match=r"text must be a (plain )?function"):
         client.stream(source(), text=function)
     with pytest.raises(ConfigurationError, match="hook"):
         dense_client(emulator, hooks=[function])

@@ -96,7 +96,7 @@ def test_no_more_than_64_kib_of_a_body_is_looked_at() -> None:
     body = json.dumps({"status": 400, "error": {"code": "X", "message": "m", "details": ["x" * 10] * 10_000}}).encode()
     redactor = Redactor("k", LONG)
     error = error_from_response(400, {"content-type": "application/json"}, body, redactor=redactor, now=0.0)
-    assert "no error message" in error.message
+    assert "is not an error message" in error.message
     assert error_from_envelope(body, redactor=redactor) is None
     assert redactor.work == 0
 
