@@ -302,10 +302,7 @@ class Scheduler:
         return None
 
     def _come_too_late(self, error: DeadlineExceededError) -> None:
-        """End the job, because nothing can be sent before its deadline.
-
-        While a stream looks up inputs in the cache, fail only the next request, because cached inputs need no sending.
-        """
+        """End the job before its deadline; while a stream looks inputs up in the cache, fail only the next request."""
         if self._cache is not None and self._helpers:
             self._fail_next(error)
         else:
