@@ -32,11 +32,3 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_asyncio_loop_factories(config: pytest.Config) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     name = config.getoption("--event-loop")
     return {name: FACTORIES[name]}
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--event-loop") != "eager":
-        return
-    for item in items:
-        if item.get_closest_marker("lazy_tasks"):
-            item.add_marker(pytest.mark.skip(reason="it counts on when tasks begin, and eager tasks begin at once"))

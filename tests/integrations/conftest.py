@@ -15,9 +15,6 @@ def _no_thread_is_left() -> Iterator[None]:
 
 
 @pytest.fixture
-def local(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalEmulator]:
+def local(pinecone_emulator: LocalEmulator) -> LocalEmulator:
     """An emulator that the environment points to."""
-    with LocalEmulator() as running:
-        for name, value in running.environment.items():
-            monkeypatch.setenv(name, value)
-        yield running
+    return pinecone_emulator
