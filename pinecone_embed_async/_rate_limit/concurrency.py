@@ -65,12 +65,11 @@ class ConcurrencyLimiter:
     def has_room(self, priority: Priority, now: float) -> bool:
         """Whether one more request may be in flight.
 
-        While interactive requests keep coming, bulk work must not take the last place; otherwise each interactive request
-        would have to wait for a response first.
+        While interactive requests keep coming, bulk work takes the last free place only if none of it is in flight.
+        Otherwise each interactive request would have to wait for a response first, or bulk work could be starved.
         """
-        limit = self.limit
-        is_kept = priority == "bulk" and limit > 1 and now < self._interactive_at + KEPT
-        return self.in_flight < limit and not (is_kept and self._bulk >= limit - 1)
+        is_kept = priority == "bulk" and self._bulk > 0 and now < self._interactive_at + KEPT
+        return self.in_flight < self.limit - is_kept
 
     def enter(self, priority: Priority) -> None:
         """Count a request as in flight."""

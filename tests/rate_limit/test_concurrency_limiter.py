@@ -62,6 +62,27 @@ def test_a_place_is_kept_for_interactive_requests_once_one_has_come() -> None:
     assert harness.in_flight() == {"interactive": 1, "bulk": 3}
 
 
+def test_the_last_free_place_is_kept_however_many_interactive_requests_are_in_flight() -> None:
+    harness = Harness(ConcurrencyLimiter(8))
+    harness.request("interactive", 0.0, times=5)
+    harness.request("bulk", 0.0, times=10)
+    assert harness.in_flight() == {"interactive": 5, "bulk": 2}
+    harness.request("interactive", 0.1)
+    assert harness.in_flight() == {"interactive": 6, "bulk": 2}
+    harness.end("interactive", 0.2)
+    harness.end("bulk", 0.3)
+    assert harness.in_flight() == {"interactive": 5, "bulk": 2}
+
+
+@pytest.mark.parametrize("places", [2, 8])
+def test_one_bulk_request_is_in_flight_even_if_interactive_requests_leave_a_single_place(places: int) -> None:
+    harness = Harness(ConcurrencyLimiter(places))
+    harness.request("interactive", 0.0, times=places)
+    harness.request("bulk", 0.0, times=10)
+    harness.end("interactive", 0.1)
+    assert harness.in_flight() == {"interactive": places - 1, "bulk": 1}
+
+
 def test_the_kept_place_returns_to_bulk_work_after_a_while() -> None:
     harness = Harness(ConcurrencyLimiter(2))
     harness.request("interactive", 0.0)
