@@ -14,6 +14,7 @@ from pinecone_embed_async._results import SparseVector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
+    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
@@ -188,8 +189,9 @@ class Coalescer:
 
     There is at most one open request per key. It is sent as soon as it is full. Otherwise it is sent at the end of an event
     loop iteration, so that all calls of the iteration share it: of the current iteration if no request of its key is under
-    way and no caller is expected, else once its oldest caller has waited `max_delay`. While `max_under_way` requests of its
-    key are under way, it stays open, because it would only wait for a permit and can collect more calls meanwhile.
+    way and no caller is expected, else once its oldest caller has waited `max_delay`. While a request of its key waits for a
+    permit, or `max_under_way` are under way, it stays open, because it would only wait too and can collect more calls
+    meanwhile.
 
     Args:
         clock: tells the time, and runs one timer for all requests.
@@ -206,20 +208,28 @@ class Coalescer:
         self._pending: dict[Hashable, SharedRequest] = {}
         self._under_way: Counter[Hashable] = Counter()
         self._expected: Counter[Hashable] = Counter()
+        self._waiting: Counter[Hashable] = Counter()
         self._timer: Timer | None = None
         self._check: Timer | None = None
 
     def __repr__(self) -> str:
         return f"<Coalescer {len(self._pending)} pending, {self._under_way.total()} under way>"
 
-    @contextlib.contextmanager
-    def expect(self, key: Hashable) -> Iterator[None]:
+    def expect(self, key: Hashable) -> AbstractContextManager[None]:
         """Expect another caller while the block runs, because its text is being looked up in the cache."""
-        self._expected[key] += 1
+        return self._counted(self._expected, key)
+
+    def waiting(self, key: Hashable) -> AbstractContextManager[None]:
+        """Keep the pending request of `key` open while the block runs, because one that was sent waits for a permit."""
+        return self._counted(self._waiting, key)
+
+    @contextlib.contextmanager
+    def _counted(self, counter: Counter[Hashable], key: Hashable) -> Iterator[None]:
+        counter[key] += 1
         try:
             yield
         finally:
-            self._decrement(self._expected, key)
+            self._decrement(counter, key)
 
     def _decrement(self, counter: Counter[Hashable], key: Hashable) -> None:
         """Decrease a counter, and check whether a request is now due."""
@@ -300,15 +310,18 @@ class Coalescer:
         # Read the clock only once: with a second reading, a request could be due but neither sent nor given a timer.
         now = self._clock.time()
         for shared in list(self._pending.values()):
-            under_way = self._under_way[shared.key]
-            is_alone = not under_way and not self._expected[shared.key]
-            if is_alone or (now >= shared.due and under_way < self._max_under_way):
+            is_alone = not self._under_way[shared.key] and not self._expected[shared.key]
+            if is_alone or (now >= shared.due and self._may_send(shared)):
                 self._send(shared)
         self._set_timer()
 
+    def _may_send(self, shared: SharedRequest) -> bool:
+        """Whether a request that is due may be sent: it would not only wait for a permit."""
+        return not self._waiting[shared.key] and self._under_way[shared.key] < self._max_under_way
+
     def _set_timer(self) -> None:
         """Set one timer for the earliest time at which a pending request is due, if there is any."""
-        due = [shared.due for shared in self._pending.values() if self._under_way[shared.key] < self._max_under_way]
+        due = [shared.due for shared in self._pending.values() if self._may_send(shared)]
         self._cancel_timer()
         if due:
             self._timer = self._clock.call_at(min(due), self._send_due)

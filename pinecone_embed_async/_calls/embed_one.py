@@ -136,3 +136,8 @@ class _SharedSchedulers:
         pending = PendingTexts(texts, parameters.limits, results)
         planner = runtime.planner(pending, parameters, is_single=len(texts) == 1)
         return runtime.scheduler(planner, self._options, results, deadline)
+
+    def out_of_time(self, message: str) -> DeadlineExceededError:
+        """See `sending.Sender`."""
+        engine, parameters = self._runtime.engine, self._options.parameters
+        return engine.gate.known_pause(engine.key(parameters.values)).error(engine.clock.time(), message)

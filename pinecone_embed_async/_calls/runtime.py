@@ -391,6 +391,10 @@ class CallObserver:
         """The deadline of the call, by the clock; `None` if it has none."""
         return self._options.deadline
 
+    def waiting(self) -> contextlib.AbstractContextManager[None]:
+        """See `sending.Callers`: nothing to do."""
+        return _UNOBSERVED
+
     def come_too_late(self, until: float, error: DeadlineExceededError) -> bool:  # noqa: ARG002 - as `Callers` has it
         """Whether the call ends, because its deadline is not after `until`."""
         return self._options.deadline is not None and self._options.deadline <= until

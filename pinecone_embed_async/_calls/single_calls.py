@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pinecone_embed_async._calls.coalescer import Coalescer, JoinedCounts
 from pinecone_embed_async._calls.single_results import SingleResults, own_error
-from pinecone_embed_async._errors import ClosedError, DeadlineExceededError
+from pinecone_embed_async._errors import ClosedError
 from pinecone_embed_async._results import Dimension
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._calls.coalescer import SharedRequest, Waiter
     from pinecone_embed_async._calls.scheduler import Scheduler
     from pinecone_embed_async._clock import Clock, Timer
-    from pinecone_embed_async._errors import EmbedError
+    from pinecone_embed_async._errors import DeadlineExceededError, EmbedError
     from pinecone_embed_async._planning import RequestLimits
     from pinecone_embed_async._results import SparseVector
     from pinecone_embed_async._telemetry import ObservedCall
@@ -33,6 +33,9 @@ class SchedulerMaker(Protocol):
 
     def scheduler(self, texts: Sequence[str], results: SingleResults, deadline: float | None) -> Scheduler:
         """The scheduler of a request with these texts, results and latest deadline of its callers."""
+
+    def out_of_time(self, message: str) -> DeadlineExceededError:
+        """See `sending.Sender`."""
 
 
 @dataclass(slots=True, repr=False, eq=False)
@@ -126,7 +129,7 @@ class SingleCalls:
         waiter = self._coalescer.join(key, text, limits, sender=sender, woken=woken, deadline=deadline, call=observed)
         # Error reports that include local variables must not show the texts.
         del text
-        timer = None if deadline is None else self._clock.call_at(deadline, lambda: self._expire(waiter))
+        timer = None if deadline is None else self._clock.call_at(deadline, lambda: self._expire(waiter, maker))
         try:
             await woken
         finally:
@@ -152,7 +155,7 @@ class SingleCalls:
 
     def start(self, shared: SharedRequest, maker: SchedulerMaker, dimension: int | None) -> None:
         """Start the task of a request."""
-        results = SingleResults(shared, Dimension(dimension), self._joined)
+        results = SingleResults(shared, Dimension(dimension), self._joined, self._coalescer)
         scheduler = maker.scheduler(list(shared.waiters), results, shared.deadline)
         task = self._loop.create_task(_run(scheduler), name=f"embed {len(shared.waiters)} joined inputs")
         self._sent[shared] = _SentRequest(results, scheduler, task)
@@ -175,11 +178,11 @@ class SingleCalls:
         else:
             sent.results.fail_unexpectedly(fault)
 
-    def _expire(self, waiter: Waiter) -> None:
+    def _expire(self, waiter: Waiter, maker: SchedulerMaker) -> None:
         """Settle a caller whose deadline has passed, with an error that names the last failure."""
         sent = self._sent.get(waiter.shared)
         if sent is None:
-            waiter.settle(DeadlineExceededError("the deadline of the call passed before its request was sent"))
+            waiter.settle(maker.out_of_time("the deadline of the call passed before its request was sent"))
             return
         request = sent.scheduler.request_of(sent.results.position_of(waiter))
         error = sent.scheduler.out_of_time("the deadline of the call passed before it was embedded")

@@ -14,8 +14,9 @@ from pinecone_embed_async._results import SparseVector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
-    from pinecone_embed_async._calls.coalescer import JoinedCounts, SharedRequest, Waiter
+    from pinecone_embed_async._calls.coalescer import Coalescer, JoinedCounts, SharedRequest, Waiter
     from pinecone_embed_async._errors import DeadlineExceededError
     from pinecone_embed_async._planning import PlannedRequest
     from pinecone_embed_async._results import Dimension
@@ -34,17 +35,19 @@ class SingleResults(ResultBuilder):
         shared: the request whose callers wait.
         dimension: numbers per row.
         joined: counts calls and requests; updated here.
+        coalescer: where other callers join the next request.
 
     Attributes:
         closed_by: the error with which the client was closed; `None` if it is open. A caller whose text fails after that
             gets this error, with the failure in its `failures`.
     """
 
-    def __init__(self, shared: SharedRequest, dimension: Dimension, joined: JoinedCounts) -> None:
+    def __init__(self, shared: SharedRequest, dimension: Dimension, joined: JoinedCounts, coalescer: Coalescer) -> None:
         super().__init__(0, len(shared.waiters), dimension)
         # The same lists as in the request, so that a caller that leaves is removed here too.
         self._waiters = list(shared.waiters.values())
         self._joined = joined
+        self._key, self._coalescer = shared.key, coalescer
         self.closed_by: EmbedError | None = None
 
     @property
@@ -56,6 +59,10 @@ class SingleResults(ResultBuilder):
     def next_deadline(self) -> float | None:
         """The earliest deadline of the calls that still wait, by the clock; `None` if none of them has one."""
         return min((waiter.deadline for waiter in self._waiting() if waiter.deadline is not None), default=None)
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """See `sending.Callers`: meanwhile other callers share the next request."""
+        return self._coalescer.waiting(self._key)
 
     def come_too_late(self, until: float, error: DeadlineExceededError) -> bool:
         """End the calls whose deadline is not after `until`; return whether none is left."""

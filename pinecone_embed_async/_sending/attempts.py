@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -26,6 +27,7 @@ from pinecone_embed_async._wire import encode_request, error_from_envelope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
     import tenacity
 
@@ -101,6 +103,9 @@ class Callers(Protocol):
     def next_deadline(self) -> float | None:
         """The earliest deadline of the calls that have not ended, by the clock; `None` if none of them has one."""
 
+    def waiting(self) -> AbstractContextManager[None]:
+        """Entered while one of their requests waits for a permit."""
+
     def come_too_late(self, until: float, error: DeadlineExceededError) -> bool:
         """End the calls whose deadline is not after `until`; return whether none is left."""
 
@@ -175,16 +180,20 @@ class Sender:
                 index=position,
             )
         flow, least = self._flow_under(state.concurrency), request.least_tokens(limits)
+        has_paused = False
         while True:
             deadline = self._callers.next_deadline
             waiting = gate.request(flow, request.tokens, least, deadline=deadline, certain=certain)
             if waiting.permit is not None:
                 return waiting.permit
             try:
-                return await gate.wait(waiting, None if self._dispatcher is None else observation or self)
+                # Calls that would share the next request may come too late for a pause as well, so it asks for a permit too.
+                with contextlib.nullcontext() if has_paused else self._callers.waiting():
+                    return await gate.wait(waiting, None if self._dispatcher is None else observation or self)
             except DeadlineExceededError as error:
                 if waiting.pause is None or self._callers.come_too_late(waiting.pause.until, error.with_traceback(None)):
                     raise
+                has_paused = True
 
     def out_of_time(self, message: str) -> DeadlineExceededError:
         """The error of a call whose deadline has passed; `retry_after` says how much longer it would have to wait."""

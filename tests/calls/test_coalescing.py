@@ -18,10 +18,14 @@ from pinecone_embed_async import (
     AuthenticationError,
     ClosedError,
     DeadlineExceededError,
+    EmbedClient,
     EmbedError,
     InvalidRequestError,
+    MockResponse,
+    MockTransport,
     ServiceError,
     SparseVector,
+    TransportRequest,
 )
 from pinecone_embed_async._calls import (
     GRACE_SECONDS,
@@ -238,6 +242,27 @@ def test_a_request_that_would_only_wait_for_a_permit_collects_more_calls() -> No
     assert bench.is_idle()
 
 
+def test_while_a_request_waits_for_a_permit_the_next_one_collects_more_calls() -> None:
+    bench = CoalescerBench()
+    bench.join("first")
+    bench.iteration.end()
+    with bench.coalescer.waiting("k"):
+        bench.join("a")
+        bench.join("another key", key="l")
+        bench.iteration.end()
+        bench.clock.advance(10 * DELAY)
+        bench.join("b")
+        assert bench.sent == [["first"], ["another key"]]
+        assert bench.clock.pending == 0
+    bench.iteration.end()
+    assert bench.sent[2:] == [["a", "b"]]
+    with bench.coalescer.waiting("k"):
+        for text in "cdef":
+            bench.join(text)
+        assert bench.sent[3:] == [["c", "d", "e", "f"]]
+    assert bench.is_idle()
+
+
 def test_a_caller_that_leaves_before_the_request_is_sent_frees_its_room() -> None:
     bench = CoalescerBench(inputs=2)
     early = bench.join("early")
@@ -432,7 +457,7 @@ class Service:
         return await self.permit_for(request)
 
     def out_of_time(self, message: str) -> DeadlineExceededError:
-        return DeadlineExceededError(message)
+        return DeadlineExceededError(message, retry_after=7)
 
     def observe(self, request: PlannedRequest) -> None:
         return None
@@ -728,6 +753,7 @@ async def test_a_deadline_before_the_request_is_sent() -> None:
     error = short.exception()
     assert isinstance(error, DeadlineExceededError)
     assert error.failures == ()
+    assert error.retry_after == 7
     service.clock.advance(DELAY / 2)
     await settle()
     assert service.texts(1) == ["two"]
@@ -816,7 +842,7 @@ def test_each_caller_gets_its_own_sparse_vector() -> None:
     waiters = [bench.join(text) for text in ("one", "none", "two", "two")]
     bench.iteration.end()
     joined = JoinedCounts()
-    results = SingleResults(bench.requests[0], Dimension(None), joined)
+    results = SingleResults(bench.requests[0], Dimension(None), joined, bench.coalescer)
     texts = list(bench.requests[0].waiters)
     request = PlannedRequest(texts, range(len(texts)), Load.of(texts, bench.limits), results)
     block = SparseBlock(
@@ -848,6 +874,73 @@ def test_an_own_error_survives_copying_and_pickling(is_failure: bool) -> None:
         assert str(one) == "503 UNAVAILABLE: <another input> and <input 0> (after 3 attempts) [request r]"
         assert one.attempts == 3
         assert len(one.failures) == is_failure
+
+
+class TwoPermits:
+    """A client with two permits, and a service that answers bulk requests once a test lets it."""
+
+    def __init__(self, answer: Callable[[TransportRequest], MockResponse]) -> None:
+        self._answer = answer
+        self._begun, self.may_answer = asyncio.Semaphore(0), asyncio.Event()
+        self.transport = MockTransport(self._serve)
+        options: dict[str, Any] = {"max_concurrency": 2, "max_batch_size": 8, "max_delay": 1e-9, "look_up_model": False}
+        self.client = EmbedClient("m", vector_type="dense", api_key="k", transport=self.transport, **options)
+
+    async def _serve(self, request: TransportRequest) -> MockResponse:
+        if request.json()["inputs"][0]["text"] == "bulk":
+            self._begun.release()
+            await self.may_answer.wait()
+        return self._answer(request)
+
+    async def bulk_work(self) -> asyncio.Task[Any]:
+        """Work that holds both permits."""
+        work = asyncio.create_task(self.client.embed(["bulk"] * 32))
+        for _ in range(2):
+            await self._begun.acquire()
+        return work
+
+    async def calls(self, count: int, **options: Any) -> list[asyncio.Task[Any]]:
+        """Single calls, one after another."""
+        calls = []
+        for number in range(count):
+            calls.append(asyncio.create_task(self.client.embed_one("x" * (number + 1), **options)))
+            await settle()
+        assert len(self.transport.requests) == 2
+        return calls
+
+
+def lengths(request: TransportRequest) -> MockResponse:
+    return MockResponse.embeddings([[len(given["text"])] for given in request.json()["inputs"]])
+
+
+async def test_calls_that_find_every_permit_taken_share_one_request() -> None:
+    service = TwoPermits(lengths)
+    async with service.client:
+        work = await service.bulk_work()
+        calls = await service.calls(6)
+        service.may_answer.set()
+        assert [(await call).tolist() for call in calls] == [[length] for length in range(1, 7)]
+        assert len(await work) == 32
+    sent = [[given["text"] for given in request.json()["inputs"]] for request in service.transport.requests]
+    # The first call waited for a permit; all others shared the next request.
+    assert [len(texts) for texts in sent if texts[0] != "bulk"] == [1, 5]
+
+
+async def test_calls_that_wait_behind_others_fail_at_once_when_a_pause_begins_that_outlasts_them() -> None:
+    service = TwoPermits(lambda _: MockResponse.error(429, "RESOURCE_EXHAUSTED", "no", headers={"Retry-After": "60"}))
+    async with service.client:
+        work = await service.bulk_work()
+        calls = await service.calls(4, timeout=30)
+        service.may_answer.set()
+        async with asyncio.timeout(10):
+            await asyncio.wait(calls)
+        assert len(service.transport.requests) == 2
+        for call in calls:
+            error = call.exception()
+            assert isinstance(error, DeadlineExceededError)
+            assert error.retry_after == pytest.approx(60, abs=10)
+        work.cancel()
+        await asyncio.wait([work])
 
 
 # Any events in any order.
