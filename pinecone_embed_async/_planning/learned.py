@@ -68,9 +68,13 @@ class LearnedLimits:
     Args:
         limits: the known limits of the model.
         learned: knowledge learned from answers and refusals.
+
+    Attributes:
+        sequence_length: the model's sequence length, which is not learned.
     """
 
     def __init__(self, limits: RequestLimits, learned: Learned) -> None:
+        self.sequence_length = limits.sequence_length
         self._limits = limits
         self._learned = learned
         self._current = limits

@@ -125,7 +125,7 @@ class RequestPlanner:
             request: PlannedRequest | None = self._parts[0]
         else:
             request = self._pending.peek() if self._search is None else None
-        if request is None or self._is_checked(request):
+        if request is None or not self._learned.refusals.changes or self._is_checked(request):
             return request
         if self._parts:
             self._parts.popleft()
@@ -141,11 +141,9 @@ class RequestPlanner:
 
     def _is_checked(self, request: PlannedRequest) -> bool:
         """Whether no input of the request is known to be refused."""
-        refusals = self._learned.refusals
-        if not refusals.changes:
-            return True
-        checked = request, refusals.changes
-        if self._checked is None or self._checked[0] is not request or self._checked[1] != refusals.changes:
+        changes = self._learned.refusals.changes
+        checked = request, changes
+        if self._checked is None or self._checked[0] is not request or self._checked[1] != changes:
             if any(self._refusal_of(text) is not None for text in request.texts):
                 return False
             self._checked = checked
@@ -218,11 +216,12 @@ class RequestPlanner:
 
     def embedded(self, request: PlannedRequest) -> None:
         """Record that a request was answered, and store its rows."""
-        self._learned.accepted(request, self._parameters, self._limits.current.sequence_length)
+        self._learned.accepted(request, self._parameters, self._limits.sequence_length)
         if not request.is_probe:
             request.results.embedded(request)
             self._close(request.origin, len(request.texts))
-        self._settle_probe()
+        if self._probe is not _Probe.SETTLED:
+            self._settle_probe()
 
     def failed(self, request: PlannedRequest, error: EmbedError) -> None:
         """Record that a request ended with an error, and decide what to do with its inputs."""

@@ -79,7 +79,8 @@ class Load:
         estimates = [estimate_tokens(size, most, ratio) for size in sizes]
         load.inputs, load.tokens, load.clipped = len(sizes), sum(estimates), estimates.count(most)
         load.bytes = sum(sizes) + INPUT_OVERHEAD * len(sizes)
-        load.open_bytes = sum(size for size, tokens in zip(sizes, estimates, strict=True) if tokens < most)
+        clipped = sum([size for size, tokens in zip(sizes, estimates, strict=True) if tokens == most]) if load.clipped else 0
+        load.open_bytes = sum(sizes) - clipped
         return load
 
     @classmethod

@@ -35,6 +35,7 @@ class TokenEstimator:
     too low may be rejected.
 
     Attributes:
+        expected: expected UTF-8 bytes per token.
         bytes_per_token: the ratio for estimates; too low rather than too high.
     """
 
@@ -43,15 +44,11 @@ class TokenEstimator:
         self._tokens = 0.0
         self._variance = 0.0
         self._weight = 0.0
+        self.expected = BYTES_PER_TOKEN
         self.bytes_per_token = FEWEST_BYTES_PER_TOKEN
 
     def __repr__(self) -> str:
         return f"<TokenEstimator {self.expected:.2f} bytes a token, spread {math.sqrt(self._variance):.0%}>"
-
-    @property
-    def expected(self) -> float:
-        """Expected UTF-8 bytes per token."""
-        return self._bytes / self._tokens if self._tokens else BYTES_PER_TOKEN
 
     def learn(self, load: Load, billed: int, sequence_length: int) -> None:
         """Learn from the bill of a request with this load; an impossible bill is ignored."""
@@ -71,6 +68,7 @@ class TokenEstimator:
             self._variance += (min(off * off, MOST_SPREAD) - self._variance) * weight / self._weight
         self._bytes = MEMORY * self._bytes + size
         self._tokens = MEMORY * self._tokens + tokens
+        self.expected = self._bytes / self._tokens
         margin = min(max(SPREADS * math.sqrt(self._variance), LEAST_SPREAD), MOST_SPREAD)
         step = math.floor(STEPS * math.log2(self.expected / (1 + margin)))
         self.bytes_per_token = 2.0 ** (step / STEPS)

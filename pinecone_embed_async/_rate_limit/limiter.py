@@ -74,12 +74,13 @@ class Limiter:
         if request.pause is not None:
             return
         flow.concurrency.asked(flow.priority, now)
+        budget = None
         if key is not None:
             budget = self._budgets.touch(key, now)
             budget.waiting += 1
             if flow.priority == "interactive":
                 budget.demand.asked(request.want, now)
-        if not self._queue and self._may_pass_by(request, now):
+        if not self._queue and self._may_pass_by(request, budget, now):
             self._queue.pass_by(flow, request.want, now)
             self._grant(request, request.want, now)
             return
@@ -281,12 +282,12 @@ class Limiter:
     def _requests_free_at(self, now: float) -> float:
         return max(self._second.free_at(now), self._minute.free_at(now))
 
-    def _may_pass_by(self, request: PermitRequest, now: float) -> bool:
+    def _may_pass_by(self, request: PermitRequest, budget: Budget | None, now: float) -> bool:
         """Whether a request may be sent at once, because nothing waits and it takes no tokens that others may need."""
-        flow, key = request.flow, request.key
+        flow = request.flow
         if not flow.concurrency.has_room(flow.priority, now) or self._requests_free_at(now) > now:
             return False
-        return key is None or self.tokens(key).has_plenty(request.want, now)
+        return budget is None or budget.limit.has_plenty(request.want, now)
 
     def _grant_next(self, now: float) -> bool:
         """Grant the first permit that can be granted; return whether there was one."""

@@ -75,13 +75,14 @@ class TokenLimit:
         streak: number of bursts of rejections since the last acceptance of a request that was sent after a rejection.
         rejections: total number of rejections.
         paused_until: end of the pause; nothing is sent before it.
+        known: the smaller of the given and the named limit; infinite if there is neither.
     """
 
     def __init__(self, length: float, given: int | None) -> None:
         self.window = Window(length)
         self._short = Window(length / SMOOTHING)
-        self._given = math.inf if given is None else given
-        self._named = math.inf
+        self._given: float = math.inf if given is None else given
+        self._named, self.known = math.inf, self._given
         self._found = AdaptiveLimit(length)
         self._spurious = SpuriousRejections(length)
         # The found limit before the last burst of rejections.
@@ -107,11 +108,6 @@ class TokenLimit:
         limit = "no limit known" if math.isinf(self.limit) else f"limit {self.limit:.0f}"
         state = ", one at a time until accepted" if self.is_cautious else ""
         return f"<TokenLimit {self.window.settled + self.window.reserved} used, {limit} ({self.source}){state}>"
-
-    @property
-    def known(self) -> float:
-        """The smaller of the given and the named limit; infinite if there is neither."""
-        return min(self._given, self._named)
 
     @property
     def limit(self) -> float:
@@ -142,7 +138,7 @@ class TokenLimit:
         """Maximum number of requests in flight, depending on what is known about the limit."""
         if self.is_cautious:
             return 1
-        if math.isinf(self.limit):
+        if math.isinf(self.known) and not self._found.exists:
             return FIRST_IN_FLIGHT + self._accepted // ACCEPTED_PER_STEP
         return math.inf
 
@@ -236,7 +232,7 @@ class TokenLimit:
         self._total += tokens
         if permit.is_probe:
             if self.window.settled > self.known:
-                self._named = math.inf
+                self._named, self.known = math.inf, self._given
                 self._accepted = 0
                 self._probe.succeeded()
             else:
@@ -409,7 +405,7 @@ class TokenLimit:
             self._probe.disable()
         else:
             self._probe.named(now, is_lower=named < self.known < math.inf)
-        self._named = named
+        self._named, self.known = named, min(self._given, named)
         if self._found.exists and self._found.tokens > self.known:
             self._found.forget()
 

@@ -171,8 +171,8 @@ class Sender:
     async def _permit(self, request: PlannedRequest, observation: RequestObservation | None) -> Permit:
         gate, key, limits = self._engine.gate, self._key, self._limits.current
         state = await self._engine.network.open()
-        limit, certain = gate.known_limit(key), request.certain_tokens(limits)
-        if limit is not None and certain > limit:
+        limit = gate.known_limit(key)
+        if limit is not None and request.certain_tokens(limits) > limit:
             position = request.positions[0]
             raise InputError(
                 f"input {position} has about {request.least_tokens(limits)} tokens, but the quota allows only {limit} in a"
@@ -183,6 +183,7 @@ class Sender:
         has_paused = False
         while True:
             deadline = self._callers.next_deadline
+            certain = 0 if deadline is None else request.certain_tokens(limits)
             waiting = gate.request(flow, request.tokens, least, deadline=deadline, certain=certain)
             if waiting.permit is not None:
                 return waiting.permit
@@ -275,7 +276,7 @@ class Sender:
         # The service accepted the request even if its answer cannot be read.
         billed = None if answer is None else answer.total_tokens
         if billed is not None:
-            billed = min(billed, most_tokens(request.load, self._limits.current.sequence_length))
+            billed = min(billed, most_tokens(request.load, self._limits.sequence_length))
         permit.accepted(billed)
 
     def _note(self, request: PlannedRequest, error: EmbedError | None) -> None:
@@ -297,30 +298,35 @@ class Sender:
         self, request: PlannedRequest, decoding: _Decoding, redactor: Redactor, observation: RequestObservation | None
     ) -> tuple[Answer | None, EmbedError | None]:
         """Validate a complete answer and hand it on; return the error instead of raising it."""
-        counters, decoder = self._engine.counters, decoding.decoder
-        invalid: EmbedError | None = None
-        answer: Answer | None = None
+        decoder, answer = decoding.decoder, None
         await decoding.catch_up(to_end=True)
-        is_small = decoder.left < SMALL_BYTES
-        while answer is None and invalid is None:
-            async with decoding.gate.passing(decoding.priority, is_small=is_small):
-                try:
+        try:
+            if decoder.left < SMALL_BYTES:
+                answer = decoder.finish()
+                self._accept(request, answer, redactor, observation)
+            while answer is None:
+                async with decoding.gate.passing(decoding.priority):
                     answer = decoder.finish(SLICE_BYTES)
-                except ResponseError as error:
-                    invalid = error
-                if answer is not None:
-                    # Before the gate yields to the event loop, so that a cancellation comes too late to lose the answer.
-                    self._engine.vector_type = answer.vector_type
-                    request.is_answered = True
-                    counters.answers += 1
-                    counters.inputs += 0 if request.is_probe else len(request.texts)
-                    counters.tokens += answer.total_tokens or 0
-                    if observation is not None:
-                        observation.answered(answer.total_tokens, self._named(answer.model, redactor))
-                    request.results.answered(request, answer)
-        if invalid is not None:
+                    if answer is not None:
+                        # Before the gate yields to the event loop, so that a cancellation comes too late to lose the answer.
+                        self._accept(request, answer, redactor, observation)
+        except ResponseError as invalid:
             return None, error_from_envelope(decoder.body(), redactor=redactor) or invalid
         return answer, None
+
+    def _accept(
+        self, request: PlannedRequest, answer: Answer, redactor: Redactor, observation: RequestObservation | None
+    ) -> None:
+        """Count an answer, and hand it on."""
+        counters = self._engine.counters
+        self._engine.vector_type = answer.vector_type
+        request.is_answered = True
+        counters.answers += 1
+        counters.inputs += 0 if request.is_probe else len(request.texts)
+        counters.tokens += answer.total_tokens or 0
+        if observation is not None:
+            observation.answered(answer.total_tokens, self._named(answer.model, redactor))
+        request.results.answered(request, answer)
 
     def _named(self, model: str | None, redactor: Redactor) -> str | None:
         """The model that an answer names, redacted, for the hooks."""

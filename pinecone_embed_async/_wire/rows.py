@@ -130,7 +130,10 @@ class ConvertedRows:
     def read(self, pieces: tuple[bytes, ...], position: int, most: int, maker: MatrixMaker) -> tuple[int, int]:
         """See `Rows`; at most one piece is read."""
         piece = pieces[0]
-        position = self._read(piece, position, most, maker)
+        if not self._is_in_data and not self._partial:
+            position = self._find_data(piece, position)
+        if position < len(piece):
+            position = self._read(piece, position, most, maker)
         return (1, 0) if position == len(piece) else (0, position)
 
     def stop(self) -> None:
@@ -139,11 +142,11 @@ class ConvertedRows:
     def _read(self, piece: bytes, position: int, most: int, maker: MatrixMaker) -> int:
         if self._partial:
             return self._end_row(piece, position, maker)
-        if not self._is_in_data:
-            return self._find_data(piece, position)
         if self.row < self._count:
             with np.errstate(over="ignore"):
-                return self._place_rows(piece, position, min(len(piece), position + most), maker)
+                position = self._place_rows(piece, position, min(len(piece), position + most), maker)
+            if self.row < self._count:
+                return position
         self._gap.append(piece[position:])
         self.bytes_behind += len(piece) - position
         return len(piece)
