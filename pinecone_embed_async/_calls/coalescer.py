@@ -313,7 +313,8 @@ class Coalescer:
             is_alone = not self._under_way[shared.key] and not self._expected[shared.key]
             if is_alone or (now >= shared.due and self._may_send(shared)):
                 self._send(shared)
-        self._set_timer()
+        if self._pending:
+            self._set_timer()
 
     def _may_send(self, shared: SharedRequest) -> bool:
         """Whether a request that is due may be sent: it would not only wait for a permit."""

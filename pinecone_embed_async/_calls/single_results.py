@@ -58,7 +58,8 @@ class SingleResults(ResultBuilder):
     @property
     def next_deadline(self) -> float | None:
         """The earliest deadline of the calls that still wait, by the clock; `None` if none of them has one."""
-        return min((waiter.deadline for waiter in self._waiting() if waiter.deadline is not None), default=None)
+        waiting = [waiter for sharing in self._waiters for waiter in sharing if waiter.outcome is None]
+        return min([waiter.deadline for waiter in waiting if waiter.deadline is not None], default=None)
 
     def waiting(self) -> AbstractContextManager[None]:
         """See `sending.Callers`: meanwhile other callers share the next request."""

@@ -219,7 +219,8 @@ class RequestPlanner:
         self._learned.accepted(request, self._parameters, self._limits.sequence_length)
         if not request.is_probe:
             request.results.embedded(request)
-            self._close(request.origin, len(request.texts))
+            if self._search is not None:
+                self._close(request.origin, len(request.texts))
         if self._probe is not _Probe.SETTLED:
             self._settle_probe()
 

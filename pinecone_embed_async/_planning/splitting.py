@@ -131,10 +131,13 @@ class PendingTexts:
 
         The inputs that were cut off begin the following request.
         """
-        request, limits = self.peek(), self._limits.current
-        if request is None or (tokens is not None and request.least_tokens(limits) > tokens):
+        request = self.peek()
+        if request is None:
             return None
-        if tokens is not None:
+        if tokens is not None and request.load.tokens > tokens:
+            limits = self._limits.current
+            if request.least_tokens(limits) > tokens:
+                return None
             request.cut(tokens, limits)
         self._next = None
         self._taken += len(request.texts)

@@ -44,12 +44,16 @@ class AdaptiveLimit:
 
     Args:
         length: length of a window in seconds.
+
+    Attributes:
+        exists: whether there is a found limit.
     """
 
-    __slots__ = ("_at", "_before", "_grown", "_is_even", "_is_guess", "_length", "_step", "_tokens")
+    __slots__ = ("_at", "_before", "_grown", "_is_even", "_is_guess", "_length", "_step", "_tokens", "exists")
 
     def __init__(self, length: float) -> None:
         self._length = length
+        self.exists = False
         self._tokens: float | None = None
         self._is_guess = False
         self._is_even = False
@@ -63,11 +67,6 @@ class AdaptiveLimit:
 
     def __repr__(self) -> str:
         return f"<AdaptiveLimit {self.tokens:.0f}{', a guess' if self.is_guess else ''}>"
-
-    @property
-    def exists(self) -> bool:
-        """Whether there is a found limit."""
-        return self._tokens is not None
 
     @property
     def is_guess(self) -> bool:
@@ -151,9 +150,9 @@ class AdaptiveLimit:
 
     def forget(self) -> None:
         """Drop the limit."""
-        self._tokens = None
+        self.exists, self._tokens = False, None
 
     def _set(self, tokens: float, now: float) -> None:
-        self._tokens = tokens
+        self.exists, self._tokens = True, tokens
         self._grown = 0.0
         self._at = now

@@ -70,7 +70,8 @@ class Window:
     def settle(self, reserved: int, amount: int, now: float) -> None:
         """Count `amount` in place of `reserved`, until `length` seconds from now."""
         self.reserved -= reserved
-        self.used(now)
+        if self._log and self._log[0].end <= now:
+            self.used(now)
         if amount <= 0:
             return
         if not self._marks or now + self.length - self._marks[-1][0] >= self.length / MARKS:
