@@ -32,7 +32,7 @@ _ENDING = ".list.element"
 
 def encode_batch(batch: Any) -> Any:
     """Encode rows as a journal record: an Arrow IPC stream with its schema."""
-    # Into memory and not piecewise to the journal, because each write would take the interpreter's lock.
+    # Write to memory, not piece by piece to the journal, because each write would take the GIL.
     with pa.BufferOutputStream() as file:
         with ipc.new_stream(file, batch.schema) as writer:
             writer.write_batch(batch)
@@ -60,12 +60,13 @@ class Segment:
             for start, length in spans:
                 with ipc.open_stream(buffer.slice(start, length)) as reader:
                     self._tables.append(reader.read_all())
-            # In a job without gaps each table is a run of consecutive rows, so this is all the sorting needed.
+            # Without gaps, each table is a run of consecutive rows, so this already puts all rows in order and
+            # `sorted_groups` can slice instead of copying.
             self._tables.sort(key=lambda table: table["row"][0].as_py())
 
     @property
     def schema(self) -> Any:
-        """The columns that hold the values of all tables; `None` if there are no rows."""
+        """A schema whose columns can hold the values of all tables; `None` if there are no rows."""
         return joined([table.schema for table in self._tables]) if self._tables else None
 
     def row_numbers(self) -> RowNumbers:
@@ -122,19 +123,19 @@ def rewrite_part(path: Path, schema: Any) -> None:
     """Rewrite a part with the kept columns of a schema that can hold all its values.
 
     Raises:
-        OutputError: The file system refused an operation and the part is unchanged, or the part is damaged.
+        OutputError: The file system refused an operation, or the part is damaged; it is unchanged.
     """
     try:
         with parquet.ParquetFile(path) as part:
             groups = (part.read_row_group(group) for group in range(part.num_row_groups))
             _write(path, (conformed(group, with_kept(group.schema, schema)) for group in groups))
-    except pa.ArrowException as error:
+    except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
 
 
 def _write(path: Path, groups: Iterable[Any]) -> None:
     with replacing(path, prefix="_part-") as file, contextlib.ExitStack() as stack:
-        # Arrow's own file, because its writes do not take the interpreter's lock, which would make the event loop wait.
+        # Use Arrow's own file: its writes do not take the GIL, so the event loop need not wait for them.
         own = stack.enter_context(pa.OSFile(file.name, "wb"))
         writer: Any = None
         for group in groups:
@@ -185,7 +186,7 @@ def export_part(path: Path, target: Path, layout: Layout) -> int:
                 if writer is None:
                     writer = stack.enter_context(parquet.ParquetWriter(file, vectors.schema, use_dictionary=False))
                 writer.write_table(vectors)
-    except pa.ArrowException as error:
+    except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
     return left_out
 
@@ -236,7 +237,7 @@ def _ids_before(rows: Any, stop: int) -> list[str]:
 
 
 def part_vectors(path: Path, rows: RowNumbers) -> Iterator[Any]:
-    """Yield the embeddings of those rows that are in a part, as tables of `row` and the embeddings' columns.
+    """Yield the embeddings of those of `rows` that the part holds, as tables of `row` and the embeddings' columns.
 
     Args:
         path: The part.

@@ -7,17 +7,37 @@ import pytest
 
 from pinecone_embed_async._jobs._errors import OutputError
 from pinecone_embed_async._jobs._journal import Span
-from pinecone_embed_async._jobs._parts import Segment, encode_batch, part_rows, part_schema, part_vectors
+from pinecone_embed_async._jobs._layouts import Layout, LayoutName
+from pinecone_embed_async._jobs._parts import (
+    Segment,
+    encode_batch,
+    export_part,
+    part_rows,
+    part_schema,
+    part_vectors,
+    rewrite_part,
+)
 
 
 @pytest.mark.parametrize(
-    "read",
-    [lambda path: list(part_rows(path)), lambda path: list(part_vectors(path, np.arange(3))), part_schema],
-    ids=["rows", "vectors", "schema"],
+    "damaged", [b"PAR1 and then nothing", b"PAR1" + bytes(20) + b"\x08\0\0\0PAR1"], ids=["cut", "without a schema"]
 )
-def test_a_part_that_is_damaged_is_named_and_what_to_do_with_it(tmp_path: Path, read: Callable[[Path], object]) -> None:
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda path: list(part_rows(path)),
+        lambda path: list(part_vectors(path, np.arange(3))),
+        part_schema,
+        lambda path: rewrite_part(path, pa.schema([])),
+        lambda path: export_part(path, path.with_name("vectors.parquet"), Layout(LayoutName.VECTORS)),
+    ],
+    ids=["rows", "vectors", "schema", "rewritten", "exported"],
+)
+def test_a_part_that_is_damaged_is_named_and_what_to_do_with_it(
+    tmp_path: Path, read: Callable[[Path], object], damaged: bytes
+) -> None:
     part = tmp_path / "part-00000.parquet"
-    part.write_bytes(b"PAR1 and then nothing of the kind")
+    part.write_bytes(damaged)
     with pytest.raises(OutputError, match=r"part-00000.parquet: this part cannot be read: .*; remove it to have its rows"):
         read(part)
 
