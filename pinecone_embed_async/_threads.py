@@ -114,7 +114,7 @@ class LoopThread:
             raise
 
     def close(self) -> None:
-        """End the loop with its tasks, generators and sessions, and wait for the thread."""
+        """End the loop, with its tasks and its asynchronous generators, which close their sessions; wait for the thread."""
         self._end()
 
 
@@ -128,8 +128,9 @@ class Closable(Protocol):
 class OwnLoopThread:
     """The loop thread of one object: started on first use, and again after a fork or a close.
 
-    It ends when the object is collected, and closes the client first: only the loop's thread may close its connections, and
-    the client may be collected before the object if both are in a reference cycle.
+    When the object is collected, the client is closed in the loop's thread, because only that thread may close its
+    connections; then the thread ends. The client is kept alive until then, because in a reference cycle it could be
+    collected before the object.
 
     Args:
         name: the thread's name.
@@ -168,7 +169,7 @@ class OwnLoopThread:
         thread.close()
 
     async def aclose(self) -> None:
-        """Close the client in the running loop, and then as `close` does."""
+        """Close the client in the running loop, and then do what `close` does, in another thread."""
         await self._client.aclose()
         await asyncio.to_thread(self.close)
 

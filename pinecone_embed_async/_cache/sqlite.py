@@ -47,9 +47,7 @@ from pages of 4 KiB, of which each row needs two."""
 _AT_ONCE = 512
 """Maximum number of keys in one statement; SQLite allows 32,766."""
 
-_CREATE = """
-CREATE TABLE vectors (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, value BLOB NOT NULL) STRICT
-"""
+_CREATE = "CREATE TABLE vectors (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, value BLOB NOT NULL) STRICT"
 _PUT = "INSERT INTO vectors (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 
 _BUSY = 5

@@ -86,7 +86,7 @@ async def _read_until(runtime: Runtime, inputs: Inputs, deadline: float | None) 
             raise
         name = "StopAsyncIteration" if isinstance(error, StopAsyncIteration) else "CancelledError"
         problem = EmbedError(
-            f"the source of the inputs raised {name}, which is neither its end nor the caller's cancellation"
+            f"the source of the inputs raised {name}, which marks neither its end nor the caller's cancellation"
         )
     finally:
         del inputs
@@ -95,7 +95,7 @@ async def _read_until(runtime: Runtime, inputs: Inputs, deadline: float | None) 
 
 
 async def _gathered(runtime: Runtime, options: CallOptions, read: ReadInputs, *, dedupe: bool) -> _Call:
-    """The call for the inputs read; with `dedupe`, equal inputs share a row."""
+    """The call for the inputs that were read; with `dedupe`, equal inputs share a row."""
     texts, failures, positions = read.texts, read.failures(), None
     room = len(texts)
     if dedupe:
@@ -207,7 +207,7 @@ class _Call:
                     group.create_task(look_up_parts(), name="look up inputs")
         if problems:
             raise problems[0]
-        # If the deadline has passed, the scheduler reports that for all texts that were not looked up.
+        # If the deadline has passed, the scheduler reports that for every text without a row.
         missing: list[int] = usable[is_missing].tolist()
         return self.usable if is_missing.all() else missing
 

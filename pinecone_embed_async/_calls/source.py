@@ -37,7 +37,8 @@ def check_source(source: object) -> None:
     """Reject a source that cannot be read as a stream of items.
 
     Raises:
-        InputError: it is not an iterable, or is a table, or a single text, whose characters would be taken for texts.
+        InputError: it is not an iterable, or it is a table, a mapping, bytes, or a single text, whose characters would be
+            taken for texts.
     """
     check_iterable("the source", source)
     if isinstance(source, (str, bytes, bytearray, memoryview, Mapping)):
@@ -47,7 +48,7 @@ def check_source(source: object) -> None:
 
 
 class ReadAhead:
-    """Queue between the source and the stream, which bounds the batches that are read but not delivered.
+    """The queue between the source and the stream. It bounds the number of batches that are read but not delivered.
 
     A queued batch is either the texts of a request with their items, or one item that cannot be sent, with its position and
     its error.
@@ -90,7 +91,10 @@ class ReadAhead:
 
 
 class _Released:
-    """Releases a held lock inside its block. A class, because a generator would be too slow for every item."""
+    """Releases a held lock while its `with` block runs.
+
+    A class, because a context manager made from a generator would be too slow for every item.
+    """
 
     __slots__ = ("_lock",)
 
@@ -109,7 +113,8 @@ class SourceReader:
 
     Args:
         source: an iterable or async iterable of items.
-        options: how to read items: their texts, in a thread or not, and how long they wait for others.
+        options: how to read items: the function that gives their texts, whether to read in a thread, and how long an item
+            may wait for others.
         packer: packs the texts into requests.
         ahead: receives the batches, and says when there is room for more.
         clock: tells the time.
@@ -161,7 +166,7 @@ class SourceReader:
         self.closing_error: Exception | None = None
 
     async def read(self) -> None:
-        """Read the source to its end and close its iterator, even when cancelled."""
+        """Read the source to its end. Its iterator is closed in any case, also after a cancellation."""
         if self._neighbour is None:
             await self._read()
             return
@@ -195,7 +200,7 @@ class SourceReader:
             await self._close()
 
     def ended(self) -> None:
-        """Record that the task of `read` has ended, perhaps before it began."""
+        """Record that reading is over if the task has not done so: it was abandoned, or cancelled before it began."""
         if not self.is_finished:
             self.error, self.was_cancelled = _reportable("the source", asyncio.CancelledError()), True
             self.is_finished = True
@@ -235,9 +240,9 @@ class SourceReader:
         await self._call_sync("the source", begin)
 
     async def _close(self) -> None:
-        """Close the iterator if it is a generator or was made for this stream, and keep the exception of closing it.
+        """Close the iterator if it has `aclose`, is a generator, or was made for this stream; keep what it raises.
 
-        An iterable that is its own iterator, such as a file, is closed by its owner.
+        A synchronous iterable that is its own iterator, such as a file, is left to its owner.
         """
         iterator: Any = self._iterator
         cancellations = Cancellations(asyncio.current_task())
@@ -254,7 +259,7 @@ class SourceReader:
             self.closing_error = _reportable("closing the source", error)
 
     async def _call_sync(self, action: str, work: Callable[[], ResultT]) -> ResultT:
-        """Call synchronous code of the source, in a thread if it may block."""
+        """Call synchronous code of the source, in a thread if the source is read in one."""
 
         def call() -> ResultT:
             try:
@@ -366,6 +371,8 @@ def _reportable(action: str, error: BaseException) -> Exception:
     """The exception itself, or an `EmbedError` in place of a misleading one."""
     if isinstance(error, Exception) and not isinstance(error, MISLEADING):
         return error
-    own = EmbedError(f"{action} raised {type(error).__name__}, which is neither its end nor the caller's cancellation")
+    own = EmbedError(
+        f"{action} raised {type(error).__name__}, which is no end of the source and no cancellation by the caller"
+    )
     own.__cause__ = error
     return own

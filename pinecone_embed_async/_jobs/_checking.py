@@ -1,4 +1,4 @@
-"""Checks an input before anything is spent: for rows that cannot be embedded and for repeated ids. Pure: no files."""
+"""Checks the rows of a source before anything is sent: finds rows that cannot be embedded, and repeated ids. Does no I/O."""
 
 from collections.abc import Iterable, Iterator
 
@@ -44,14 +44,15 @@ class RowCheck:
             yield row
 
     def warnings(self, *, skip_bad_rows: bool, unique_ids: bool) -> list[str]:
-        """Return the warnings for the input, one sentence each, once all rows are read.
+        """Return the warnings for the input, one sentence each; call it once all rows are read.
 
         Args:
             skip_bad_rows: Whether rows that cannot be embedded are left out instead of being an error.
             unique_ids: Whether repeated ids are an error.
 
         Raises:
-            SourceError: The input has such an error.
+            SourceError: There are rows that cannot be embedded and are not left out, or repeated ids although they must be
+                unique.
         """
         if self.bad and not skip_bad_rows:
             raise SourceError(self._refusal())

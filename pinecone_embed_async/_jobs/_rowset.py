@@ -7,7 +7,7 @@ RowNumbers = npt.NDArray[np.int64]
 
 
 def are_among(rows: RowNumbers, ascending: RowNumbers) -> npt.NDArray[np.bool_]:
-    """Which of `rows` are in an ascending array, by binary search; bool, shape (rows,)."""
+    """Which of `rows` are in `ascending`, a sorted array, by binary search; bool, shape (len(rows),)."""
     if not len(ascending):
         return np.zeros(len(rows), np.bool_)
     found: npt.NDArray[np.bool_] = ascending[np.searchsorted(ascending[:-1], rows)] == rows
@@ -15,9 +15,9 @@ def are_among(rows: RowNumbers, ascending: RowNumbers) -> npt.NDArray[np.bool_]:
 
 
 class RowSet:
-    """A set of integers from 0 as a bitmap: ten million rows take 1.25 MB.
+    """A set of integers, each at least 0, stored as a bitmap: ten million rows take 1.25 MB.
 
-    One thread may add while others read.
+    While one thread adds, others may only test with `in`: a view held by `mask` would make a growing `add` fail.
     """
 
     def __init__(self) -> None:

@@ -55,18 +55,19 @@ class _Probe(Enum):
     WANTED = auto()
     UNDER_WAY = auto()
     SETTLED = auto()
-    """The parameters are accepted, or the probe failed for another reason; refusals are now taken to be about inputs."""
+    """Refusals are now blamed on inputs: the parameters are accepted, the call has a single input, or the probe failed in a
+    way that says nothing about them."""
 
 
 class RequestPlanner:
     """Plans the requests of one call or stream, and decides what to do after their outcomes.
 
     A request that is refused for its content is halved until each refused input is alone in its request. If no request with
-    the same parameters has been accepted before, a probe with a short text first finds out whether the content is the
-    reason. Meanwhile no new request is planned.
+    the same parameters has been accepted before, a probe with a short text first finds out whether the content is the reason
+    (not after a 413, nor in a call with a single input). Meanwhile no new request is planned.
 
     The planner also plans no new request while it searches for the first refused input, because other requests may contain
-    an equal text. A text equal to one that was refused alone is never sent: the input fails when it would be sent next.
+    an equal text. A text that was refused alone is not sent again for a while: an equal input fails when its turn comes.
 
     Args:
         pending: the inputs that have not been sent yet.
@@ -74,10 +75,10 @@ class RequestPlanner:
         learned: knowledge learned from answers and refusals; updated here.
         parameters: model and parameters, as JSON.
         is_single: whether the call has a single input; a probe would then decide nothing.
-        clock: tells the time, which decides how long a refused input is not sent again.
+        clock: tells the time, because a refused input may be sent again after a while.
 
     Attributes:
-        unsent: number of inputs that failed without being sent.
+        unsent: number of inputs that failed without being sent alone, because an equal text is known to be refused.
         is_sifting: whether to call `peek` again, because every input of the last request was known to be refused.
         job_error: the error that ended the job early; `None` if there is none.
     """
@@ -101,7 +102,7 @@ class RequestPlanner:
         self._probe = _Probe.SETTLED if is_single or parameters in learned.parameters else _Probe.UNNEEDED
         self._probe_request: PlannedRequest | None = None
         self._clock = clock
-        # The request that is searched for the first refused input, and the number of its inputs without an outcome.
+        # The request being searched for the first refused input, and how many of its inputs have no outcome yet.
         self._search: tuple[PlannedRequest, int] | None = None
         self._has_searched = False
         self._held: list[tuple[PlannedRequest, InvalidRequestError]] = []
@@ -133,7 +134,8 @@ class RequestPlanner:
             self._pending.take()
         rest = self._without_refused(request)
         if rest is None:
-            # Only one request per step, because a long call may consist of refused inputs only.
+            # Only one request per call of `peek`, so that the scheduler can yield to the event loop in between: all inputs
+            # of a long call may be known to be refused.
             self.is_sifting = True
         else:
             self._parts.appendleft(rest)
@@ -209,7 +211,7 @@ class RequestPlanner:
         request.estimate(self._limits.current)
 
     def cut(self, request: PlannedRequest, tokens: int) -> None:
-        """Cut an unanswered request to `tokens`, but at least to its first input; the rest becomes the next request."""
+        """Cut an unanswered request to `tokens`, but keep at least its first input; the rest becomes the next request."""
         rest = request.cut(tokens, self._limits.current)
         if rest is not None:
             self._parts.appendleft(rest)
@@ -245,7 +247,7 @@ class RequestPlanner:
             request.results.failed(request, error)
 
     def end(self, error: EmbedError) -> None:
-        """End the job: plan no more requests, and leave inputs that were not sent untried."""
+        """End the job: plan no more requests; inputs that still had to be sent stay untried."""
         if self.job_error is not None:
             return
         self.job_error = error
@@ -260,7 +262,7 @@ class RequestPlanner:
         count = len(request.texts)
         most = _INPUTS_LIMIT.search(error.message)
         if error.status == 413:
-            # A 413 says nothing about the parameters: the inputs are too large together, or one of them alone.
+            # A 413 says nothing about the parameters: the inputs together are too large, or a single one of them is.
             self._learned.too_large(request)
             self._halve(request, error)
         elif most is not None and int(most[1]) < count:
@@ -281,7 +283,7 @@ class RequestPlanner:
             self._held.append((request, error))
             return
         if not self._is_checked(request):
-            # `peek` removes the inputs known to be refused, which may be the only reason for the refusal.
+            # `peek` removes the inputs known to be refused; they may be the only reason for this refusal.
             self._parts.append(request)
             return
         if not self._has_searched and len(request.texts) > 1:
@@ -296,15 +298,15 @@ class RequestPlanner:
             self._parts.extend(request.parts((count + 1) // 2, self._limits.current))
             return
         request.results.failed(request, error)
-        # Not remembered if the input was sent alone from the start, because a search would not have been needed, or if the
-        # parameters were never accepted, because they or the model may be the reason.
+        # Remember the refusal only if a search found the input (one sent alone from the start costs no search), and only if
+        # the parameters were accepted before (otherwise they or the model may be the reason).
         if request.origin.was_halved and self._parameters in self._learned.parameters:
             self._learned.refusals.add(request.texts[0], self._parameters, error, self._clock.time())
             self._end_search()
         self._close(request.origin, 1)
 
     def _close(self, origin: PlannedRequest, count: int) -> None:
-        """Record that inputs of a request have an outcome; the search of the request ends with its last input."""
+        """Record that inputs of a request have an outcome; its search ends once all of them have one."""
         if self._search is not None and self._search[0] is origin:
             self._search = origin, self._search[1] - count
             if self._search[1] <= 0:
@@ -335,7 +337,8 @@ class RequestPlanner:
             refusal.add_note("A short plain text was refused too: the cause is the parameters or the model, not an input.")
             self.end(refusal)
         else:
-            # The probe decided nothing; halving still finds the refused inputs, but with more requests.
+            # The probe decided nothing. Halving still finds the refused inputs; if the parameters are at fault, it only
+            # takes more requests to fail.
             self._settle_probe()
 
 

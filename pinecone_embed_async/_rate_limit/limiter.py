@@ -1,4 +1,4 @@
-"""The limiter, which decides what may be sent when; combines budgets, learned limits, order and requests in flight."""
+"""Decides what may be sent when, from token budgets, learned limits, the queue's order and the requests in flight."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ GRACE = 0.01
 
 
 class Limiter:
-    """Grants permits. Plain synchronous code that gets the time passed in; it is not thread-safe.
+    """Grants permits. Plain synchronous code that takes the time as an argument; it is not thread-safe.
 
-    A permit needs a free place in the client's concurrency limiter, a request under the project's limits, and tokens under
-    the limit of the model and input type. Requests that need the same tokens do not overtake each other, so a large request
-    never starves.
+    A permit needs a free place in the client's concurrency limiter, room for one more request under the project's request
+    limits, and tokens under the limit of the model and input type. While a request waits for tokens, no later request of its
+    priority that needs the same tokens overtakes it, so a large request never starves.
 
     Args:
         options: the known limits of the quota.
@@ -53,7 +53,8 @@ class Limiter:
         self._open: set[Permit] = set()
         # When a request was last accepted, by model and input type, the latest last.
         self._accepted_at: OrderedDict[Key, float] = OrderedDict()
-        # As of the last pass over the queue: what blocked requests need, and the keys that lack tokens.
+        # As of the last pass over the queue: the keys and priorities whose requests have to wait, and the keys that lack
+        # tokens.
         self._blocked: set[tuple[Key, Priority]] = set()
         self._short: set[Key] = set()
         self.granted: list[PermitRequest] = []
@@ -68,7 +69,7 @@ class Limiter:
         return sum(request.flow.concurrency in concurrencies for request in self._queue)
 
     def enqueue(self, request: PermitRequest, now: float) -> None:
-        """Queue a request. It may get its permit at once, or be dismissed if that certainly comes too late."""
+        """Queue a request. It may get its permit at once, or be dismissed if a permit would certainly come too late."""
         flow, key = request.flow, request.key
         request.pause = self._pause_of(request, now)
         if request.pause is not None:
@@ -110,7 +111,7 @@ class Limiter:
         self._second.paused_until = max(self._second.paused_until, until)
 
     def forget_requests(self, now: float) -> None:
-        """Forget all requests, waiting or in flight; those in flight stay counted, and their ends are ignored."""
+        """Forget all requests, waiting or in flight. The usage of those in flight still counts; how they end is ignored."""
         for request in [*self._queue]:
             self._remove(request)
         for permit in [*self._open]:
@@ -189,17 +190,17 @@ class Limiter:
     def rejected(
         self, permit: Permit, named: NamedLimit | None, backoff: Backoff, now: float, message: str = ""
     ) -> float | None:
-        """Record that the service rejected a request because of a limit, and therefore did not count it.
+        """Record that the service rejected a request because of a limit, and therefore did not count its tokens.
 
         Args:
             permit: its permit.
             named: the limit named in the rejection.
-            backoff: length of the pause, from the number of consecutive bursts of rejections without an acceptance.
+            backoff: gives the length of the pause for a number of bursts of rejections in a row without an acceptance.
             now: the time.
             message: message of the rejection, for the errors of calls that cannot wait for the end of the pause.
 
         Returns:
-            Seconds of the pause that this rejection starts; `None` if it starts none, or a pause is in progress.
+            Seconds of the pause that this rejection starts; `None` if it starts none, or one was already in progress.
         """
         if not self._close(permit):
             return None
@@ -230,11 +231,13 @@ class Limiter:
         return None if was_paused or paused_until <= now else paused_until - now
 
     def pause_left(self, key: Key | None, now: float) -> float:
-        """Remaining seconds of the pause of requests with this key after a rejection."""
+        """Seconds for which requests with this key are still paused."""
         return max(0.0, self.known_pause(key, now).until - now)
 
     def known_pause(self, key: Key | None, now: float, certain: int = 0) -> KnownPause:
-        """The last pause of requests with this key after a rejection; with `certain`, also until given limits have room.
+        """The pause that ends last for requests with this key, which may be over.
+
+        With `certain`, it may also be the time until the given limits have room, if that ends later.
 
         Args:
             key: model and input type.
@@ -249,7 +252,7 @@ class Limiter:
         if certain > 0:
             full = max(self._second.full_until(now), self._minute.full_until(now))
             given = None if key is None else self._options.tokens(key)
-            # If a rejection named a lower limit, a request may exceed that limit as a probe, and the given limit with it.
+            # Not if a rejection named a lower limit: a request may exceed that one as a probe, and then the given limit too.
             if budget is not None and given is not None and budget.limit.known >= given:
                 full = max(full, budget.limit.window.full_until(certain, given, now))
             if full > until:
@@ -259,7 +262,7 @@ class Limiter:
     def wait_left(self, key: Key | None, now: float) -> float:
         """Seconds until pauses and request limits allow the next request with this key."""
         pause, requests_at = self.pause_left(key, now), self._requests_free_at(now)
-        # Infinite if only a response can free a request, because its time is unknown.
+        # `requests_at` is infinite if only a response can make room, because nobody knows when that comes.
         return pause if math.isinf(requests_at) else max(pause, requests_at - now)
 
     def last_acceptance(self, key: Key | None) -> float | None:
@@ -276,21 +279,21 @@ class Limiter:
         return (self._options.tokens(key) or math.inf) if budget is None else budget.limit.known
 
     def statistics(self, now: float) -> list[TokenStatistics]:
-        """Limits and usage of each model and input type with recent requests."""
+        """Limits and usage of each model and input type with requests so far, except idle ones that were dropped."""
         return [budget.limit.statistics(*key, budget.waiting, now) for key, budget in self._budgets.items()]
 
     def _requests_free_at(self, now: float) -> float:
         return max(self._second.free_at(now), self._minute.free_at(now))
 
     def _may_pass_by(self, request: PermitRequest, budget: Budget | None, now: float) -> bool:
-        """Whether a request may be sent at once, because nothing waits and it takes no tokens that others may need."""
+        """Whether a request may be sent at once if nothing waits, because it takes no tokens that others may need."""
         flow = request.flow
         if not flow.concurrency.has_room(flow.priority, now) or self._requests_free_at(now) > now:
             return False
         return budget is None or budget.limit.has_plenty(request.want, now)
 
     def _grant_next(self, now: float) -> bool:
-        """Grant the first permit that can be granted; return whether there was one."""
+        """Grant the first permit that can be granted, or else dismiss what is too late; return whether there was any."""
         self._blocked.clear()
         self._short.clear()
         self.next_at = math.inf
@@ -342,7 +345,7 @@ class Limiter:
         return None
 
     def _grace_ends(self, flow: Flow, budget: Budget, room: int, now: float) -> float:
-        """Until when a request with room waits for a flow that has received less and whose next request is about to come.
+        """Until when a request with room waits for the next request of a flow that has received less; `now` for no wait.
 
         Each flow has only one request waiting at a time. Without the grace period, two flows would alternate regardless of
         the sizes of their requests, whenever tokens for several requests come free at once.

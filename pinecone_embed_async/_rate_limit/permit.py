@@ -128,10 +128,10 @@ class Permit(msgspec.Struct, eq=False):
 
         Args:
             message: message of the rejection, which may name the limit.
-            backoff: length of the pause, from the number of consecutive bursts of rejections without an acceptance.
+            backoff: gives the length of the pause for a number of bursts of rejections in a row without an acceptance.
 
         Returns:
-            Seconds of the pause that this rejection starts; `None` if it starts none, or a pause is in progress.
+            Seconds of the pause that this rejection starts; `None` if it starts none, or one was already in progress.
         """
         return self.gate.rejected(self, message, backoff)
 

@@ -60,8 +60,8 @@ clients do not resume at the same moment."""
 class TokenLimit:
     """The limit on tokens per window of one model and input type.
 
-    Synchronous code that gets the time passed in. An unknown limit is learned. If the message of a rejection names it, that
-    limit is used. Otherwise the limit is found by trial: it starts below the usage at the time of a rejection and grows
+    Synchronous code that takes the time as an argument. An unknown limit is learned. If the message of a rejection names it,
+    that limit is used. Otherwise the limit is found by trial: it starts below the usage at the time of a rejection and grows
     while work waits. If the requests beside and after a rejected one are accepted, the rejection was not due to a token
     limit. If tokens come free after each of the first pauses, the limit refills evenly, so requests are spaced out.
 
@@ -251,7 +251,7 @@ class TokenLimit:
         Args:
             permit: its permit.
             named: the limit named in the rejection; `None` if there is none.
-            backoff: length of the pause, from the number of consecutive bursts without an acceptance.
+            backoff: gives the length of the pause for a number of bursts in a row without an acceptance.
             now: the time.
         """
         self._settle(permit, 0, now)

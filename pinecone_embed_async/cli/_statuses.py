@@ -1,4 +1,4 @@
-"""Exit statuses that a scheduler can act on, chosen by the error that ended a run. Pure."""
+"""Exit statuses that a job scheduler such as cron can act on, determined by the error that ended a run. Does no I/O."""
 
 import errno
 from enum import IntEnum
@@ -33,7 +33,7 @@ class ExitStatus(IntEnum):
     """Stopped by `--timeout` or `--max-tokens`."""
     DISK_FULL = 7
     DIFFERS = 8
-    """The service differs from what is assumed about it."""
+    """`check` found that the service does not behave as this package assumes."""
 
 
 class KeyMissingError(EmbedError):

@@ -13,7 +13,8 @@ class Statistics:
     Attributes:
         requests: `/embed` requests received, including refused ones and those with faults.
         model_requests: Requests to `/models` and `/models/{model_name}`.
-        by_status: Answers to both kinds, by HTTP status; without those that a fault stopped before the status line.
+        by_status: Answers to all requests, also to other paths, by HTTP status; not those that a fault prevented before the
+            status line was sent.
         in_flight: `/embed` requests in flight now.
         max_in_flight: The most `/embed` requests in flight at once.
         inputs_answered: Inputs answered with status 200. The service bills them, even if a fault then spoils the answer.
@@ -22,7 +23,8 @@ class Statistics:
         connections_open: Connections open now.
         faults: Number of faults injected, by name.
         answered: How often each text was answered with status 200, including spoiled answers.
-        answered_well: How often each text was answered without being spoiled.
+        answered_well: How often each text was answered with status 200 and no fault spoiled the answer; empty with
+            `record_texts=False`.
     """
 
     requests: int
