@@ -81,7 +81,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         allow_http: allow plain HTTP to other machines, which exposes the key and the inputs.
         decoder: `"native"`, if the package was built with a C compiler, or `"msgspec"`; defaults to the faster one there is.
         max_delay: maximum seconds that a call of `embed_one` waits for others to share its request. It waits only while
-            another such request with the same parameters is under way.
+            another such request with the same parameters is under way, and longer while all permits are in use.
         hooks: functions called with the events of calls and requests; see `Hook`.
         cache: stores vectors, so that you pay for equal texts only once; for example a `SqliteCache`. The client does not
             close it.
@@ -279,8 +279,8 @@ class EmbedClient(Generic[EmbeddingsT]):
         """Embed one text, in a request shared with concurrent calls that have the same parameters.
 
         The text is sent at once if no such request is under way. Otherwise it waits for others until the request is full,
-        `max_delay` has passed, or the request under way is answered. Equal texts are sent once. The failure or
-        cancellation of one call does not affect the others.
+        `max_delay` has passed and a permit is free, or the request under way is answered. Equal texts are sent once. The
+        failure or cancellation of one call does not affect the others.
 
         ```python
         vector = await client.embed_one("what is a vector?", input_type="query", timeout=2.0)

@@ -114,6 +114,16 @@ async def test_calls_with_equal_parameters_share_what_was_checked_and_others_do_
         assert [len(await client.embed_one("a", dimension=size)) for size in (384, 512, None)] == [384, 512, 1024]
 
 
+async def test_parameters_that_only_compare_as_equal_are_sent_as_they_are() -> None:
+    sent: list[dict[str, Any]] = []
+    client = recording(sent, "a-model", vector_type="dense")
+    parameters: dict[str, Any] = {"option": 1}
+    for option in (1, True, 1.0, 1, "1", None, 2):
+        parameters["option"] = option
+        await client.embed("a", parameters=parameters)
+    assert [repr(each["option"]) for each in sent] == ["1", "True", "1.0", "1", "'1'", "None", "2"]
+
+
 async def test_a_text_that_is_too_long_is_cut_or_refused_as_the_argument_says(emulator: Emulator) -> None:
     long = "word " * 3000
     async with EmbedClient(LLAMA, api_key=emulator.api_key, base_url=emulator.url, input_type="passage") as client:

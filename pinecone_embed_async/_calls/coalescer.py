@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
+import math
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -14,7 +15,6 @@ from pinecone_embed_async._results import SparseVector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
-    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
@@ -56,6 +56,9 @@ class EventLoop(Protocol):
 
     def call_soon(self, callback: Callable[[], None], /) -> Timer:
         """Call a function at the end of the current iteration."""
+
+    def is_closed(self) -> bool:
+        """Whether it runs no more functions."""
 
 
 class Wakeable(Protocol):
@@ -115,7 +118,7 @@ class SharedRequest:
 
     Attributes:
         key: the key that all its calls have in common.
-        due: clock time at which to send it at the latest, unless too many requests are under way.
+        due: clock time at which to send it at the latest, unless it is held.
         waiters: the callers of each text, in the order of the texts in the request.
         callers: number of callers that have not left.
         is_closed: whether it accepts no more callers, because it was sent or cancelled.
@@ -173,6 +176,12 @@ class SharedRequest:
         self._sender.send(self)
 
     @property
+    def first_deadline(self) -> float:
+        """The earliest deadline of the callers; infinite if none of them has one."""
+        waiters = [waiter for sharing in self.waiters.values() for waiter in sharing]
+        return min([waiter.deadline for waiter in waiters if waiter.deadline is not None], default=math.inf)
+
+    @property
     def deadline(self) -> float | None:
         """The latest deadline of the callers; `None` if one of them has none."""
         latest = 0.0
@@ -189,14 +198,15 @@ class Coalescer:
 
     There is at most one open request per key. It is sent as soon as it is full. Otherwise it is sent at the end of an event
     loop iteration, so that all calls of the iteration share it: of the current iteration if no request of its key is under
-    way and no caller is expected, else once its oldest caller has waited `max_delay`. While a request of its key waits for a
-    permit, or `max_under_way` are under way, it stays open, because it would only wait too and can collect more calls
-    meanwhile.
+    way and no caller is expected, else once its oldest caller has waited `max_delay`. It is held, and
+    collects more calls, while `max_under_way` requests of its key are under way, or while one of them waits for a place in
+    flight; but not if all of that one's deadlines are later, for the rate limiter then would not learn that a pause is too
+    long for the calls that are held.
 
     Args:
         clock: tells the time, and runs one timer for all requests.
         loop: calls functions at the end of an iteration.
-        max_delay: maximum seconds that a caller waits for others.
+        max_delay: maximum seconds that a caller waits for others, unless its request is held.
         max_under_way: number of requests per key under way from which on only full requests are sent.
     """
 
@@ -208,35 +218,51 @@ class Coalescer:
         self._pending: dict[Hashable, SharedRequest] = {}
         self._under_way: Counter[Hashable] = Counter()
         self._expected: Counter[Hashable] = Counter()
-        self._waiting: Counter[Hashable] = Counter()
+        # The earliest deadline of each request that waits for a place in flight.
+        self._waiting: defaultdict[Hashable, list[float]] = defaultdict(list)
         self._timer: Timer | None = None
         self._check: Timer | None = None
 
     def __repr__(self) -> str:
         return f"<Coalescer {len(self._pending)} pending, {self._under_way.total()} under way>"
 
-    def expect(self, key: Hashable) -> AbstractContextManager[None]:
-        """Expect another caller while the block runs, because its text is being looked up in the cache."""
-        return self._counted(self._expected, key)
-
-    def waiting(self, key: Hashable) -> AbstractContextManager[None]:
-        """Keep the pending request of `key` open while the block runs, because one that was sent waits for a permit."""
-        return self._counted(self._waiting, key)
-
     @contextlib.contextmanager
-    def _counted(self, counter: Counter[Hashable], key: Hashable) -> Iterator[None]:
-        counter[key] += 1
+    def expect(self, key: Hashable) -> Iterator[None]:
+        """Expect another caller while the block runs, because its text is being looked up in the cache."""
+        self._expected[key] += 1
         try:
             yield
         finally:
-            self._decrement(counter, key)
+            self._decrement(self._expected, key)
+
+    @contextlib.contextmanager
+    def waiting(self, key: Hashable, deadline: float | None) -> Iterator[None]:
+        """Hold the pending request of `key` while the block runs, because one that was sent waits for a place in flight.
+
+        Args:
+            key: key of both requests.
+            deadline: the earliest deadline of the callers of the one that waits; `None` if none of them has one.
+        """
+        first = math.inf if deadline is None else deadline
+        self._waiting[key].append(first)
+        try:
+            yield
+        finally:
+            self._waiting[key].remove(first)
+            if not self._waiting[key]:
+                del self._waiting[key]
+            self._recheck(key)
 
     def _decrement(self, counter: Counter[Hashable], key: Hashable) -> None:
         """Decrease a counter, and check whether a request is now due."""
         counter[key] -= 1
         if not counter[key]:
             del counter[key]
-        if key in self._pending:
+        self._recheck(key)
+
+    def _recheck(self, key: Hashable) -> None:
+        """Check soon whether the pending request of `key` is due, if there is one."""
+        if key in self._pending and not self._loop.is_closed():
             self._check_soon()
 
     def join(
@@ -272,6 +298,8 @@ class Coalescer:
             waiter = shared.add(text, limits, woken, deadline, call)
         if len(shared.waiters) >= limits.inputs:
             self._send(shared)
+        elif deadline is not None and key in self._waiting:
+            self._check_soon()
         return waiter
 
     def leave(self, waiter: Waiter) -> None:
@@ -317,8 +345,10 @@ class Coalescer:
             self._set_timer()
 
     def _may_send(self, shared: SharedRequest) -> bool:
-        """Whether a request that is due may be sent: it would not only wait for a permit."""
-        return not self._waiting[shared.key] and self._under_way[shared.key] < self._max_under_way
+        """Whether a request is not held."""
+        if self._under_way[shared.key] >= self._max_under_way:
+            return False
+        return shared.key not in self._waiting or min(self._waiting[shared.key]) > shared.first_deadline
 
     def _set_timer(self) -> None:
         """Set one timer for the earliest time at which a pending request is due, if there is any."""

@@ -42,8 +42,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._wire import ModelInfo
 
 MOST_REMEMBERED = 16
-"""Maximum number of parameter combinations (input type, dimension, truncation) whose validation is cached; programs use
-few."""
+"""Maximum number of combinations of parameters whose validation is cached; programs use few."""
 
 _PLAIN = {str, int, type(None)}
 
@@ -182,15 +181,18 @@ class Runtime:
         Raises:
             ConfigurationError: the parameters are invalid.
         """
-        usual, short = self._usual, given[1:]
-        is_usual = given[0] is None and {*map(type, short)} <= _PLAIN
-        if is_usual and short in usual:
-            return usual[short]
+        usual, (values, *short) = self._usual, given
+        named = {} if values is None else values
+        # Only types whose equal values are encoded equally, which True and 1 are not.
+        is_usual = type(named) is dict and {*map(type, named), *map(type, named.values()), *map(type, short)} <= _PLAIN
+        key = (*named.items(), *short) if is_usual else ()
+        if is_usual and key in usual:
+            return usual[key]
         is_final = self.discovery.is_done
         known = self.discovery.model or _models.KNOWN_MODELS.get(self.options.model)
         checked = check_parameters(self.options, known, self.learned, given, is_final=is_final)
         if is_usual and is_final and len(usual) < MOST_REMEMBERED:
-            usual[short] = checked
+            usual[key] = checked
         return checked
 
     async def describe(self, options: CallOptions) -> None:

@@ -76,7 +76,7 @@ class SingleCalls:
 
     Args:
         clock: tells the time.
-        max_delay: maximum seconds that a call waits for others.
+        max_delay: maximum seconds that a call waits for others, unless its request is held; see `Coalescer`.
         max_under_way: number of requests with equal parameters under way from which on only full requests are sent.
         joined: counts calls and requests; updated here.
     """

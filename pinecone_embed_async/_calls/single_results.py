@@ -63,7 +63,7 @@ class SingleResults(ResultBuilder):
 
     def waiting(self) -> AbstractContextManager[None]:
         """See `sending.Callers`: meanwhile other callers share the next request."""
-        return self._coalescer.waiting(self._key)
+        return self._coalescer.waiting(self._key, self.next_deadline)
 
     def come_too_late(self, until: float, error: DeadlineExceededError) -> bool:
         """End the calls whose deadline is not after `until`; return whether none is left."""

@@ -62,14 +62,17 @@ class ConcurrencyLimiter:
         if priority == "interactive":
             self._interactive_at = now
 
-    def has_room(self, priority: Priority, now: float) -> bool:
+    def has_room(self, priority: Priority, now: float, *, has_aged: bool = False) -> bool:
         """Whether one more request may be in flight.
 
-        While interactive requests keep coming, bulk work takes the last free place only if none of it is in flight.
-        Otherwise each interactive request would have to wait for a response first, or bulk work could be starved.
+        While interactive requests keep coming, bulk work leaves them the last free place; otherwise each of them would have
+        to wait for a response first. So that it is not starved, it takes that place if none of it is in flight, or if it
+        `has_aged` and does not have all other places.
         """
-        is_kept = priority == "bulk" and self._bulk > 0 and now < self._interactive_at + KEPT
-        return self.in_flight < self.limit - is_kept
+        most = self.limit
+        if priority == "bulk" and now < self._interactive_at + KEPT and self._bulk >= (max(1, most - 1) if has_aged else 1):
+            most -= 1
+        return self.in_flight < most
 
     def enter(self, priority: Priority) -> None:
         """Count a request as in flight."""

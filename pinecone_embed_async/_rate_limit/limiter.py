@@ -314,7 +314,7 @@ class Limiter:
         """The tokens that the next request in line may have; `None` if it has to wait."""
         request = head.request
         flow, key, priority = request.flow, request.key, request.flow.priority
-        if not flow.concurrency.has_room(priority, now):
+        if not flow.concurrency.has_room(priority, now, has_aged=head.has_aged):
             return None
         if requests_at > now:
             self.next_at = min(self.next_at, requests_at)

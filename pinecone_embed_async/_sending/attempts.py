@@ -104,7 +104,7 @@ class Callers(Protocol):
         """The earliest deadline of the calls that have not ended, by the clock; `None` if none of them has one."""
 
     def waiting(self) -> AbstractContextManager[None]:
-        """Entered while one of their requests waits for a permit."""
+        """Entered while one of their requests waits for a place in flight."""
 
     def come_too_late(self, until: float, error: DeadlineExceededError) -> bool:
         """End the calls whose deadline is not after `until`; return whether none is left."""
@@ -187,9 +187,10 @@ class Sender:
             waiting = gate.request(flow, request.tokens, least, deadline=deadline, certain=certain)
             if waiting.permit is not None:
                 return waiting.permit
+            # Calls that are held would miss tokens that come free, and pauses that are too long for them.
+            is_full = not has_paused and not state.concurrency.has_room(self._priority, self._engine.clock.time())
             try:
-                # Calls that would share the next request may come too late for a pause as well, so it asks for a permit too.
-                with contextlib.nullcontext() if has_paused else self._callers.waiting():
+                with self._callers.waiting() if is_full else contextlib.nullcontext():
                     return await gate.wait(waiting, None if self._dispatcher is None else observation or self)
             except DeadlineExceededError as error:
                 if waiting.pause is None or self._callers.come_too_late(waiting.pause.until, error.with_traceback(None)):

@@ -50,7 +50,7 @@ class DecodeGate:
 
         Args:
             priority: priority of the answer.
-            is_small: whether decoding is so fast that it need not yield to the event loop afterwards.
+            is_small: whether it need not yield to the event loop afterwards, because it takes little of the loop's time.
         """
         return self._passing[priority, is_small]
 

@@ -23,6 +23,10 @@ from pinecone_embed_async import (
     InvalidRequestError,
     MockResponse,
     MockTransport,
+    QuotaBackend,
+    QuotaDemand,
+    QuotaGrant,
+    QuotaOutcome,
     ServiceError,
     SparseVector,
     TransportRequest,
@@ -80,6 +84,9 @@ class LoopIteration:
     @property
     def pending(self) -> int:
         return sum(timer.callback is not None for timer in self._timers)
+
+    def is_closed(self) -> bool:
+        return False
 
     def end(self) -> None:
         timers, self._timers = self._timers, []
@@ -246,7 +253,7 @@ def test_while_a_request_waits_for_a_permit_the_next_one_collects_more_calls() -
     bench = CoalescerBench()
     bench.join("first")
     bench.iteration.end()
-    with bench.coalescer.waiting("k"):
+    with bench.coalescer.waiting("k", None):
         bench.join("a")
         bench.join("another key", key="l")
         bench.iteration.end()
@@ -256,10 +263,25 @@ def test_while_a_request_waits_for_a_permit_the_next_one_collects_more_calls() -
         assert bench.clock.pending == 0
     bench.iteration.end()
     assert bench.sent[2:] == [["a", "b"]]
-    with bench.coalescer.waiting("k"):
+    with bench.coalescer.waiting("k", None):
         for text in "cdef":
             bench.join(text)
         assert bench.sent[3:] == [["c", "d", "e", "f"]]
+    assert bench.is_idle()
+
+
+def test_calls_with_an_earlier_deadline_than_the_request_that_waits_are_not_held() -> None:
+    bench = CoalescerBench()
+    bench.join("first")
+    bench.iteration.end()
+    with bench.coalescer.waiting("k", 5.0):
+        bench.join("later", deadline=6.0)
+        bench.clock.advance(DELAY)
+        bench.iteration.end()
+        assert bench.sent == [["first"]]
+        bench.join("earlier", deadline=4.0)
+        bench.iteration.end()
+        assert bench.sent == [["first"], ["later", "earlier"]]
     assert bench.is_idle()
 
 
@@ -926,10 +948,14 @@ async def test_calls_that_find_every_permit_taken_share_one_request() -> None:
     assert [len(texts) for texts in sent if texts[0] != "bulk"] == [1, 5]
 
 
-async def test_calls_that_wait_behind_others_fail_at_once_when_a_pause_begins_that_outlasts_them() -> None:
+@pytest.mark.parametrize("first", [30, 300, None])
+async def test_calls_held_behind_others_fail_at_once_when_a_pause_begins_that_outlasts_them(
+    first: float | None,
+) -> None:
     service = TwoPermits(lambda _: MockResponse.error(429, "RESOURCE_EXHAUSTED", "no", headers={"Retry-After": "60"}))
     async with service.client:
         work = await service.bulk_work()
+        (waiting,) = await service.calls(1, timeout=first)
         calls = await service.calls(4, timeout=30)
         service.may_answer.set()
         async with asyncio.timeout(10):
@@ -939,8 +965,35 @@ async def test_calls_that_wait_behind_others_fail_at_once_when_a_pause_begins_th
             error = call.exception()
             assert isinstance(error, DeadlineExceededError)
             assert error.retry_after == pytest.approx(60, abs=10)
-        work.cancel()
-        await asyncio.wait([work])
+        assert waiting.done() == (first == 30)
+        for task in (work, waiting):
+            task.cancel()
+        await asyncio.wait([work, waiting])
+
+
+async def test_calls_are_not_held_while_a_quota_back_end_takes_its_time() -> None:
+    asked: list[int] = []
+
+    class SlowQuota(QuotaBackend):
+        async def acquire(self, demand: QuotaDemand) -> QuotaGrant:
+            asked.append(demand.tokens)
+            await answered.wait()
+            return QuotaGrant(demand.tokens)
+
+        def settle(self, grant: QuotaGrant, outcome: QuotaOutcome) -> None:
+            pass
+
+    answered = asyncio.Event()
+    transport = MockTransport(lengths)
+    options: dict[str, Any] = {"max_delay": 1e-9, "look_up_model": False, "quota": SlowQuota()}
+    async with EmbedClient("m", vector_type="dense", api_key="k", transport=transport, **options) as client:
+        calls = []
+        for number in range(4):
+            calls.append(asyncio.create_task(client.embed_one("x" * (number + 1))))
+            await settle()
+        assert len(asked) == 4
+        answered.set()
+        assert [(await call).tolist() for call in calls] == [[1], [2], [3], [4]]
 
 
 # Any events in any order.

@@ -186,7 +186,9 @@ def test_an_error_that_nobody_foresaw_has_its_end_too(
     monkeypatch.chdir(tmp_path)
     assert cli("embed", "in.txt", "--out", "no\0name", "--emulator", "--json") == 1
     *_, end = events_of(capsys.readouterr().out)
-    assert (end["event"], end["status"], end["message"]) == ("end", 1, "unexpected ValueError: embedded null byte")
+    assert (end["event"], end["status"]) == ("end", 1)
+    # The rest is the interpreter's, and differs from version to version.
+    assert end["message"].startswith("unexpected ValueError: ")
 
 
 async def test_a_wrong_model_is_said_with_the_nearest_and_the_corrected_command_is_taken(

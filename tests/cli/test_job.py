@@ -92,16 +92,17 @@ async def test_a_job_killed_twenty_times_ends_with_the_table_of_an_undisturbed_r
 
 
 @pytest.mark.timeout(360)
+@pytest.mark.parametrize("times", [6, pytest.param(20, marks=pytest.mark.long)])
 @pytest.mark.parametrize("layout", ["table", "documents", "vectors"])
 async def test_a_job_that_leaves_out_bad_rows_and_is_killed_ends_with_the_files_of_an_undisturbed_run(
-    tmp_path: Path, emulator: Emulator, layout: str
+    tmp_path: Path, emulator: Emulator, layout: str, times: int
 ) -> None:
     source, undisturbed, killed = tmp_path / "in.txt", tmp_path / "undisturbed", tmp_path / "killed"
     lines = [b"\xff" if number % 50 == 7 else b"text number %d" % number for number in range(6_000)]
     source.write_bytes(b"\n".join(lines))
     options = (*SMALL, "--on-bad-row", "skip", "--layout", layout)
     assert await run(emulator, source, "--out", undisturbed, *options) == (0, "", "")
-    await killed_again_and_again(source, killed, 20, emulator, *options)
+    await killed_again_and_again(source, killed, times, emulator, *options)
     where = "." if layout == "table" else "_table"
     assert_same_table(table_of(killed / where), table_of(undisturbed / where))
     assert table_of(killed / where)["row"].to_pylist() == [n for n in range(6_000) if n % 50 != 7]

@@ -83,6 +83,18 @@ def test_one_bulk_request_is_in_flight_even_if_interactive_requests_leave_a_sing
     assert harness.in_flight() == {"interactive": places - 1, "bulk": 1}
 
 
+def test_bulk_work_that_has_aged_takes_the_kept_place_even_beside_an_answer_that_does_not_come() -> None:
+    harness = Harness(ConcurrencyLimiter(4))
+    harness.request("interactive", 0.0, times=3)
+    harness.request("bulk", 0.0, times=10)
+    assert harness.in_flight() == {"interactive": 3, "bulk": 1}
+    for tenth in range(1, 120):
+        harness.request("interactive", tenth / 10)
+        harness.end("interactive", tenth / 10)
+    # One every five seconds besides the first, but never the last place.
+    assert harness.in_flight() == {"interactive": 1, "bulk": 3}
+
+
 def test_the_kept_place_returns_to_bulk_work_after_a_while() -> None:
     harness = Harness(ConcurrencyLimiter(2))
     harness.request("interactive", 0.0)

@@ -1,9 +1,12 @@
 """The ledger of several processes: whichever of them decides, all decide the same."""
 
+import hashlib
 import heapq
+import importlib
 import itertools
 import os
 import pickle
+import pickletools
 import random
 import subprocess
 import sys
@@ -15,6 +18,7 @@ import pytest
 
 from pinecone_embed_async import Quota
 from pinecone_embed_async._rate_limit import NamedLimit, limiter_options
+from pinecone_embed_async._rate_limit.quota_file import STATE_VERSION
 from pinecone_embed_async._rate_limit.quota_ledger import Ask, End, Entry, Gone, QuotaLedger, Step
 from pinecone_embed_async._rate_limit.rejections import LimitKind
 
@@ -251,6 +255,24 @@ def test_a_process_whose_hashes_are_others_decides_the_same() -> None:
         for seed in ("1", "2")
     ]
     assert said[0] == said[1] == f"{decisions(1)}\n"
+
+
+def shape_of_state() -> str:
+    """A digest of the classes in a stored state and the names of their attributes."""
+    work, ledger = Work(0), ledger_of(None)
+    for _ in range(600):
+        step = work.step()
+        work.took(step.member, ledger.apply(step).taken)
+    names = {argument for _, argument, _ in pickletools.genops(ledger.dump()) if isinstance(argument, str)}
+    for module in [importlib.import_module(name) for name in names if name.startswith("pinecone_embed_async.")]:
+        for name in names & vars(module).keys():
+            names = names.union(f"{name}.{field}" for field in getattr(vars(module)[name], "__struct_fields__", ()))
+    return hashlib.sha256(" ".join(sorted(names)).encode()).hexdigest()[:16]
+
+
+def test_another_shape_of_the_state_is_another_version_of_it() -> None:
+    # If the shape has changed, raise the version, so that no process loads a state that it cannot use.
+    assert (STATE_VERSION, shape_of_state()) == (2, "a36c798fdc93f2dc")
 
 
 class Harm:

@@ -231,6 +231,8 @@ async def test_a_process_that_comes_late_knows_what_was_used(path: Path, monkeyp
         assert await used_of(quota) == 500
         assert await used_of(idle) == 500
         idle.settle(await idle.acquire(demand()), QuotaOutcome("accepted", 10))
+        # A thread writes what was settled; its next step does so too.
+        assert await used_of(idle) == 510
         async with SqliteQuota(path, lasting) as late:
             assert await used_of(late) == 510
     with contextlib.closing(sqlite3.connect(path)) as file:
@@ -637,7 +639,7 @@ async def test_another_version_of_the_package_is_refused(
     path: Path, quota: SqliteQuota, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await quota.acquire(demand())
-    monkeypatch.setattr(quota_file, "__version__", "99.0")
+    monkeypatch.setattr(quota_file, "_VERSION", "99.0")
     async with SqliteQuota(path, QUOTA) as other:
         with pytest.raises(ConfigurationError, match="in use by other processes with version"):
             await other.acquire(demand())

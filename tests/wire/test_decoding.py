@@ -82,8 +82,8 @@ def test_a_step_decodes_no_more_than_requested(decoder: Decoder) -> None:
         reading.decode(1)
         left.append(reading.undecoded)
     assert left == sorted(set(left), reverse=True)
-    # Before the first row, each row, and after the last.
-    assert len(left) == 6
+    # No two rows in one step.
+    assert len(left) > len(ROWS)
 
 
 def test_the_dimension_of_an_invalid_answer_is_not_passed_on(decoder: Decoder) -> None:
