@@ -43,8 +43,9 @@ unit:
 	$(MAKE) $(BESIDE) unit-cluster
 	$(MAKE) $(BESIDE) unit-others unit-programs
 
-# What mostly starts programs and waits for them, what needs Ray's cluster, and the others, which compute.
-PROGRAMS := tests/cli tests/benchmarks
+# What mostly starts programs and waits for them, with as much of what computes as makes two halves that take equally long; what
+# needs Ray's cluster; and the others.
+PROGRAMS := tests/cli tests/benchmarks tests/wire tests/rate_limit
 CLUSTER := tests/integrations/ray
 
 unit-programs: $(VENV)/.dev
