@@ -200,8 +200,8 @@ class Coalescer:
     loop iteration, so that all calls of the iteration share it: of the current iteration if no request of its key is under
     way and no caller is expected, else once its oldest caller has waited `max_delay`. It is held, and
     collects more calls, while `max_under_way` requests of its key are under way, or while one of them waits for a place in
-    flight; but not if all of that one's deadlines are later, for the rate limiter then would not learn that a pause is too
-    long for the calls that are held.
+    flight. It is not held if one of its own deadlines is earlier than all of those that wait: the rate limiter must know the
+    earliest deadline, to dismiss the calls for which a pause is too long.
 
     Args:
         clock: tells the time, and runs one timer for all requests.

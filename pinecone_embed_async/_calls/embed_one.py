@@ -139,5 +139,5 @@ class _SharedSchedulers:
 
     def out_of_time(self, message: str) -> DeadlineExceededError:
         """See `sending.Sender`."""
-        engine, parameters = self._runtime.engine, self._options.parameters
-        return engine.gate.known_pause(engine.key(parameters.values)).error(engine.clock.time(), message)
+        engine = self._runtime.engine
+        return engine.out_of_time(engine.key(self._options.parameters.values), message)

@@ -372,7 +372,7 @@ def _reportable(action: str, error: BaseException) -> Exception:
     if isinstance(error, Exception) and not isinstance(error, MISLEADING):
         return error
     own = EmbedError(
-        f"{action} raised {type(error).__name__}, which is no end of the source and no cancellation by the caller"
+        f"{action} raised {type(error).__name__}, which marks neither the source's end nor the caller's cancellation"
     )
     own.__cause__ = error
     return own

@@ -35,7 +35,7 @@ SCHEMA_VERSION = 1
 STATE_VERSION = 2
 """Version of the stored state; raised whenever an attribute of a stored object changes."""
 
-_VERSION = f"{__version__}, state {STATE_VERSION}"
+VERSION = f"{__version__}, state {STATE_VERSION}"
 
 LOCK_SECONDS = 5.0
 """Maximum wait for the lock of another process; a step takes about a millisecond."""
@@ -279,11 +279,11 @@ class QuotaFile:
         # If the system has no boot id, a step in the future shows that the file is of another boot.
         if found and (is_used or last is None or last <= boot_time()):
             version, has, window, opens = found[0]
-            if (version, has) == (_VERSION, quota):
+            if (version, has) == (VERSION, quota):
                 self._opens = opens
                 return
             if is_used:
-                differs = f"the quota {has}, not {quota}" if version == _VERSION else f"version {version}, not {_VERSION}"
+                differs = f"the quota {has}, not {quota}" if version == VERSION else f"version {version}, not {VERSION}"
                 raise ConfigurationError(
                     f"{str(self._path)!r} is in use by other processes with {differs}; end them, or name another file"
                 )
@@ -294,7 +294,7 @@ class QuotaFile:
                 self._opens = max(opens, used_at + max(window, self._options.window))
         for table in ("terms", "members", "steps", "state"):
             self._execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own
-        terms = (_VERSION, quota, self._options.window, self._opens)
+        terms = (VERSION, quota, self._options.window, self._opens)
         self._execute("INSERT INTO terms VALUES (1, ?, ?, ?, ?)", terms)
         self._locks.steps = 0
 

@@ -199,7 +199,7 @@ class Sender:
 
     def out_of_time(self, message: str) -> DeadlineExceededError:
         """The error of a call whose deadline has passed; `retry_after` says how much longer it would have to wait."""
-        return self._engine.gate.known_pause(self._key).error(self._engine.clock.time(), message)
+        return self._engine.out_of_time(self._key, message)
 
     def _flow_under(self, concurrency: ConcurrencyLimiter) -> Flow:
         """The flow for a concurrency limiter; a new one if the client was reopened meanwhile."""

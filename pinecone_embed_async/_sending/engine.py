@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pinecone_embed_async._clock import Clock
-    from pinecone_embed_async._errors import EmbedError
+    from pinecone_embed_async._errors import DeadlineExceededError, EmbedError
     from pinecone_embed_async._planning import Attempts, PlannedRequest
     from pinecone_embed_async._rate_limit import Key, Permit, RateLimitGate
     from pinecone_embed_async._sending.retry import RetryPolicy
@@ -79,6 +79,10 @@ class Engine:
     def key(self, parameters: Mapping[str, Any]) -> Key:
         """The rate limiter's key for requests with these parameters."""
         return self.options.model, str(parameters.get("input_type", ""))
+
+    def out_of_time(self, key: Key, message: str) -> DeadlineExceededError:
+        """The error of a call whose deadline has passed; `retry_after` says how much longer it would have to wait."""
+        return self.gate.known_pause(key).error(self.clock.time(), message)
 
     def learn_vector_type(self, vector_type: VectorType | None) -> None:
         """Set the vector type from a source other than an answer, unless it is already known."""

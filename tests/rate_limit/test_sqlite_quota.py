@@ -639,7 +639,7 @@ async def test_another_version_of_the_package_is_refused(
     path: Path, quota: SqliteQuota, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await quota.acquire(demand())
-    monkeypatch.setattr(quota_file, "_VERSION", "99.0")
+    monkeypatch.setattr(quota_file, "VERSION", "99.0")
     async with SqliteQuota(path, QUOTA) as other:
         with pytest.raises(ConfigurationError, match="in use by other processes with version"):
             await other.acquire(demand())
