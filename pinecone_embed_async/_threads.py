@@ -28,7 +28,11 @@ async def in_thread(work: Callable[[], ResultT], executor: Executor | None = Non
         executor: runs the work; `None` for the event loop's default executor.
     """
     context = contextvars.copy_context()
-    future = asyncio.get_running_loop().run_in_executor(executor, context.run, work)
+    return await result_of(asyncio.get_running_loop().run_in_executor(executor, context.run, work))
+
+
+async def result_of(future: asyncio.Future[ResultT]) -> ResultT:
+    """The result of a thread's work. A cancelled caller still waits for it, because a thread cannot be cancelled."""
     try:
         await until_done(future)
     except asyncio.CancelledError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import math
@@ -9,20 +10,21 @@ import os
 import stat
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
 
 from pinecone_embed_async._checks import short
 from pinecone_embed_async._errors import ConfigurationError
 from pinecone_embed_async._log import logger
-from pinecone_embed_async._threads import in_thread
+from pinecone_embed_async._threads import in_thread, result_of
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
     from types import TracebackType
     from typing import Self
 
@@ -48,7 +50,7 @@ _AT_ONCE = 512
 """Maximum number of keys in one statement; SQLite allows 32,766."""
 
 _CREATE = "CREATE TABLE vectors (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, value BLOB NOT NULL) STRICT"
-_PUT = "INSERT INTO vectors (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+_PUT = "INSERT INTO vectors (key, value) VALUES {} ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 
 _BUSY = 5
 _LOCKED = (_BUSY, 6)
@@ -82,9 +84,8 @@ class SqliteCache:
             raise ConfigurationError(f"path must be a file in an existing folder, got {str(self._path)!r}")
         self._process = os.getpid()
         # Separate connections, so that look-ups do not queue behind writes.
-        self._reader, self._writer = _Access(), _Access()
+        self._reader, self._writer = _Access(), _Writer()
         self._opening = threading.Lock()
-        self._waiting: deque[_Put] = deque()
         self._inherited: list[object] = []
 
     def __repr__(self) -> str:
@@ -95,7 +96,7 @@ class SqliteCache:
 
     def __del__(self) -> None:
         # Absent if the constructor failed.
-        if hasattr(self, "_waiting") and self._process == os.getpid():
+        if hasattr(self, "_inherited") and self._process == os.getpid():
             self._reader.close()
             self._writer.close()
 
@@ -131,13 +132,19 @@ class SqliteCache:
         if not isinstance(entries, Mapping):
             raise ConfigurationError(f"entries must be a mapping of bytes to bytes, got {short(entries)}")
         writer, put = self._own().writer, _Put(entries)
-        self._waiting.append(put)
-        await in_thread(lambda: self._write_for(writer, put), writer.executor)
+        with writer.joining:
+            if not writer.waiting:
+                writer.write = writer.executor.submit(self._write_waiting, writer)
+            writer.waiting.append(put)
+            write = writer.write
+        await result_of(asyncio.wrap_future(write))
+        if put.error is not None:
+            raise put.error
 
     async def aclose(self) -> None:
         """Close the file, after finishing the work in progress."""
         old = self._own()
-        self._reader, self._writer = _Access(), _Access()
+        self._reader, self._writer = _Access(), _Writer()
         try:
             # Both in one piece of work, so that a cancellation cannot close only one of them.
             await in_thread(lambda: _close(*old), old.writer.executor)
@@ -150,27 +157,20 @@ class SqliteCache:
         if self._process != os.getpid():
             # SQLite forbids using or closing a connection in a forked child, and the threads stayed in the parent.
             self._inherited += [self._reader, self._writer]
-            self._reader, self._writer = _Access(), _Access()
+            self._reader, self._writer = _Access(), _Writer()
             self._opening = threading.Lock()
-            self._waiting = deque()
             self._process = os.getpid()
         return _Accesses(self._reader, self._writer)
 
     # All methods below run in the file's threads.
 
-    def _write_for(self, writer: _Access, put: _Put) -> None:
-        """Write all waiting puts in one transaction, unless an earlier put has already written this one."""
-        if not put.is_done:
-            puts: list[_Put] = []
-            # Not by the length of the queue, because after `aclose` the thread of the old connection may still take from it.
-            with contextlib.suppress(IndexError):
-                while True:
-                    puts.append(self._waiting.popleft())
-            self._write(writer, puts)
-        if put.error is not None:
-            raise put.error
+    def _write_waiting(self, writer: _Writer) -> None:
+        """Write all waiting puts in one transaction."""
+        with writer.joining:
+            puts, writer.waiting = writer.waiting, []
+        self._write(writer, puts)
 
-    def _write(self, writer: _Access, puts: list[_Put]) -> None:
+    def _write(self, writer: _Writer, puts: list[_Put]) -> None:
         problem: Exception | None = None
         try:
             self._with_file(writer, lambda file: _write(file, puts))
@@ -183,7 +183,6 @@ class SqliteCache:
             return
         for put in puts:
             put.error = problem
-            put.is_done = True
 
     def _with_file(self, access: _Access, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
         problem = ""
@@ -311,12 +310,30 @@ class _Access:
             connection.close()
 
 
+class _Writer(_Access):
+    """The access that writes.
+
+    Attributes:
+        joining: held while a put joins those that wait, or while they are taken.
+        waiting: puts that the next write takes.
+        write: the next write, submitted with the first of them.
+    """
+
+    __slots__ = ("joining", "waiting", "write")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.joining = threading.Lock()
+        self.waiting: list[_Put] = []
+        self.write: Future[None]
+
+
 class _Accesses(NamedTuple):
     reader: _Access
-    writer: _Access
+    writer: _Writer
 
 
-def _close(reader: _Access, writer: _Access) -> None:
+def _close(reader: _Access, writer: _Writer) -> None:
     """Close both, each after its pending work; called in the writer's thread."""
     try:
         reader.executor.submit(reader.close).result()
@@ -330,15 +347,13 @@ class _Put:
 
     Attributes:
         entries: the values by key.
-        is_done: whether they were written or failed.
         error: why they failed; `None` if they did not.
     """
 
-    __slots__ = ("entries", "error", "is_done")
+    __slots__ = ("entries", "error")
 
     def __init__(self, entries: Mapping[bytes, bytes]) -> None:
         self.entries = entries
-        self.is_done = False
         self.error: Exception | None = None
 
 
@@ -395,9 +410,13 @@ def _read(file: sqlite3.Connection, keys: Sequence[bytes]) -> list[bytes | None]
 
 
 def _write(file: sqlite3.Connection, puts: list[_Put]) -> None:
-    with _transaction(file):
-        for put in puts:
-            file.executemany(_PUT, put.entries.items())
+    entries = list(chain.from_iterable(put.entries.items() for put in puts))
+    # As few statements as possible, because after each the thread must wait for the interpreter's lock. A single one is a
+    # transaction by itself.
+    with _transaction(file) if len(entries) > _AT_ONCE else contextlib.nullcontext():
+        for start in range(0, len(entries), _AT_ONCE):
+            batch = entries[start : start + _AT_ONCE]
+            file.execute(_PUT.format(",".join(["(?,?)"] * len(batch))), [*chain.from_iterable(batch)])
 
 
 @contextlib.contextmanager
