@@ -109,7 +109,7 @@ class Neighbour:
         task = work if isinstance(work, asyncio.Task) else asyncio.get_running_loop().create_task(work, name=self._name)
         # Error reports that include local variables must not show the texts.
         del work
-        cancellation = await self._wait(task, until)
+        cancellation = await _wait(task, self._clock, until)
         if not task.done():
             if not task.cancelling():
                 # A second cancellation would only disturb the clean-up.
@@ -117,7 +117,7 @@ class Neighbour:
             end = self._clock.time() + PATIENCE_SECONDS
             # The caller may be cancelled several times, for example by its deadline and by its own caller.
             while not task.done() and self._clock.time() < end:
-                cancellation = await self._wait(task, end) or cancellation
+                cancellation = await _wait(task, self._clock, end) or cancellation
         if not task.done():
             logger.warning("%s did not end within %g s of being cancelled; it is left running", self._name, PATIENCE_SECONDS)
             self._left.add(task)
@@ -138,22 +138,6 @@ class Neighbour:
             raise StrayCancellationError("it was cancelled, but not by its caller")
         return task.result()
 
-    async def _wait(self, task: asyncio.Task[Any], until: float | None) -> asyncio.CancelledError | None:
-        """Wait until a task ends, a time comes, or the caller is cancelled; return the caller's cancellation."""
-        ended = asyncio.get_running_loop().create_future()
-        wake = functools.partial(_wake, ended)
-        task.add_done_callback(wake)
-        timer = None if until is None else self._clock.call_at(until, wake)
-        try:
-            await ended
-        except asyncio.CancelledError as error:
-            return error
-        finally:
-            task.remove_done_callback(wake)
-            if timer is not None:
-                timer.cancel()
-        return None
-
     def _finish_left(self, late: LateResults[ResultT] | None, task: asyncio.Task[ResultT]) -> None:
         self._left.discard(task)
         # Reading the exception keeps asyncio from warning that it was never retrieved.
@@ -169,16 +153,32 @@ async def until_done(future: asyncio.Future[Any]) -> None:
     """
     cancellation: asyncio.CancelledError | None = None
     while not future.done():
-        try:
-            await asyncio.wait([future])
-        except asyncio.CancelledError as error:
-            cancellation = error
+        cancellation = await _wait(future) or cancellation
     if cancellation is not None:
         try:
             raise cancellation
         finally:
             # Its traceback refers to this frame: a reference cycle.
             del cancellation
+
+
+async def _wait(
+    future: asyncio.Future[Any], clock: Clock | None = None, until: float | None = None
+) -> asyncio.CancelledError | None:
+    """Wait until a future ends, a time comes, or the caller is cancelled; return the caller's cancellation."""
+    ended = asyncio.get_running_loop().create_future()
+    wake = functools.partial(_wake, ended)
+    future.add_done_callback(wake)
+    timer = None if clock is None or until is None else clock.call_at(until, wake)
+    try:
+        await ended
+    except asyncio.CancelledError as error:
+        return error
+    finally:
+        future.remove_done_callback(wake)
+        if timer is not None:
+            timer.cancel()
+    return None
 
 
 def _wake(ended: asyncio.Future[None], _: object = None) -> None:

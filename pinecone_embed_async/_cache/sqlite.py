@@ -132,12 +132,16 @@ class SqliteCache:
         if not isinstance(entries, Mapping):
             raise ConfigurationError(f"entries must be a mapping of bytes to bytes, got {short(entries)}")
         writer, put = self._own().writer, _Put(entries)
+        loop = asyncio.get_running_loop()
         with writer.joining:
             if not writer.waiting:
                 writer.write = writer.executor.submit(self._write_waiting, writer)
             writer.waiting.append(put)
-            write = writer.write
-        await result_of(asyncio.wrap_future(write))
+            # One for each loop, because waking a loop from a thread costs a system call.
+            if loop not in writer.written:
+                writer.written[loop] = asyncio.wrap_future(writer.write)
+            written = writer.written[loop]
+        await result_of(written)
         if put.error is not None:
             raise put.error
 
@@ -167,7 +171,7 @@ class SqliteCache:
     def _write_waiting(self, writer: _Writer) -> None:
         """Write all waiting puts in one transaction."""
         with writer.joining:
-            puts, writer.waiting = writer.waiting, []
+            puts, writer.waiting, writer.written = writer.waiting, [], {}
         self._write(writer, puts)
 
     def _write(self, writer: _Writer, puts: list[_Put]) -> None:
@@ -317,15 +321,17 @@ class _Writer(_Access):
         joining: held while a put joins those that wait, or while they are taken.
         waiting: puts that the next write takes.
         write: the next write, submitted with the first of them.
+        written: the end of the next write, by the event loop that waits for it.
     """
 
-    __slots__ = ("joining", "waiting", "write")
+    __slots__ = ("joining", "waiting", "write", "written")
 
     def __init__(self) -> None:
         super().__init__()
         self.joining = threading.Lock()
         self.waiting: list[_Put] = []
         self.write: Future[None]
+        self.written: dict[asyncio.AbstractEventLoop, asyncio.Future[None]] = {}
 
 
 class _Accesses(NamedTuple):
