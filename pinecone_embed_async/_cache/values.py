@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 _WORD = np.dtype("<u4")
 _NUMBER = np.dtype("<f4")
 _HEAD = 2
+_HEADER = Struct("<II")
+"""The mark and the check word."""
+
 _DENSE_MARK = int.from_bytes(b"PED1", "little")
 _SPARSE_MARK = int.from_bytes(b"PES1", "little")
 _MARKS: Mapping[bytes, VectorType] = {b"PED1": "dense", b"PES1": "sparse"}
@@ -67,12 +71,9 @@ class Found:
 
 def encode_dense(matrix: NDArray[np.float32]) -> list[bytes]:
     """Encode each row of a float32 matrix as a value."""
-    words = np.empty((len(matrix), _HEAD + matrix.shape[1]), _WORD)
-    words[:, 0] = _DENSE_MARK
-    words[:, 1] = 0
-    words[:, _HEAD:] = np.ascontiguousarray(matrix, _NUMBER).view(_WORD)
-    words[:, 1] = -words.sum(axis=1, dtype=np.uint32)
-    return [row.tobytes() for row in words]
+    numbers = np.ascontiguousarray(matrix, _NUMBER)
+    checks = -(numbers.view(_WORD).sum(axis=1, dtype=np.uint32) + np.uint32(_DENSE_MARK))
+    return [_HEADER.pack(_DENSE_MARK, check) + row.tobytes() for check, row in zip(checks.tolist(), numbers, strict=True)]
 
 
 def encode_sparse(block: SparseBlock) -> list[bytes]:
@@ -82,10 +83,9 @@ def encode_sparse(block: SparseBlock) -> list[bytes]:
     start = 0
     for length in block.lengths.tolist():
         stop = start + length
-        head = np.array([_SPARSE_MARK, 0], _WORD)
-        words = np.concatenate([head, block.indices[start:stop].astype(_WORD), numbers[start:stop]])
-        words[1:2] = -words.sum(dtype=np.uint32, keepdims=True)
-        values.append(words.tobytes())
+        words = np.concatenate([block.indices[start:stop].astype(_WORD), numbers[start:stop]])
+        check = -(int(words.sum(dtype=np.uint32)) + _SPARSE_MARK) % 2**32
+        values.append(_HEADER.pack(_SPARSE_MARK, check) + words.tobytes())
         start = stop
     return values
 
