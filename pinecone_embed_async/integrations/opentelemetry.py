@@ -39,7 +39,7 @@ DURATION_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 
 """Seconds. Source: `gen_ai.client.embeddings.duration` in the conventions."""
 
 TOKEN_BUCKETS = tuple(4**power for power in range(14))
-"""Tokens, 1 to 67,108,864. Source: `gen_ai.client.embeddings.operation.input_tokens` in the conventions."""
+"""Tokens, 1 to 67,108,864. Source: the conventions' histogram of input tokens."""
 
 
 class OpenTelemetryHook:
