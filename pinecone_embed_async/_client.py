@@ -238,9 +238,9 @@ class EmbedClient(Generic[EmbeddingsT]):
         Raises:
             InputError: some inputs are not texts (the error counts them), or the inputs have no order; nothing was sent.
             ConfigurationError: an option is invalid; nothing was sent.
-            ApiError: the service refused inputs, or failed in every attempt that the retry policy allows.
-            TransportError: the connection failed in every attempt.
-            ResponseError: the answer could not be read in any attempt.
+            ApiError: the service refused inputs, or every attempt failed, the last one with an error of the service.
+            TransportError: every attempt failed, the last one without an answer.
+            ResponseError: every attempt failed, the last one with an unreadable answer.
             DeadlineExceededError: `timeout` ran out.
             ClosedError: the client is closed.
         """
@@ -301,9 +301,9 @@ class EmbedClient(Generic[EmbeddingsT]):
         Raises:
             InputError: `text` is not a text; nothing was sent.
             ConfigurationError: the parameters are invalid; nothing was sent.
-            ApiError: the service refused the text, or failed in every attempt that the retry policy allows.
-            TransportError: the connection failed in every attempt.
-            ResponseError: the answer could not be read in any attempt.
+            ApiError: the service refused the text, or every attempt failed, the last one with an error of the service.
+            TransportError: every attempt failed, the last one without an answer.
+            ResponseError: every attempt failed, the last one with an unreadable answer.
             DeadlineExceededError: `timeout` ran out.
             ClosedError: the client is closed.
         """

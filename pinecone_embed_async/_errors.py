@@ -1,4 +1,4 @@
-"""The exceptions of this package; all that it raises on purpose derive from `EmbedError`."""
+"""The exceptions of this package. A call that fails raises an `EmbedError`."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _restore(cls: type[EmbedError], args: tuple[Any, ...]) -> EmbedError:
 
 
 class ConfigurationError(EmbedError, ValueError):
-    """The client or the call has invalid settings; nothing was sent."""
+    """The client or the call has invalid settings, and nothing was sent; or a quota or a cache cannot be used."""
 
 
 class InputError(EmbedError, ValueError):
@@ -112,8 +112,8 @@ class DeadlineExceededError(EmbedError, TimeoutError):
     `__cause__` is the error of the last attempt, or the rejection that started the pause; `None` if neither is known.
 
     Attributes:
-        retry_after: seconds from when the error was raised until a request can be sent at the earliest: until the pause
-            after a rejection ends, or a given quota has room. `None` if nothing is known to prevent a request.
+        retry_after: seconds from when the call failed until a request can be sent at the earliest: until the pause after a
+            rejection ends, or a given quota has room. `None` if nothing is known to prevent a request.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
@@ -220,8 +220,8 @@ class RateLimitError(ApiError):
     """Over a rate limit on tokens or requests (429); clears up with time.
 
     Attributes:
-        retry_after: seconds from when the error was raised until another request may be accepted: what the service asked
-            for, or longer if the client would have waited longer. `None` if neither is known.
+        retry_after: seconds from when the call failed until another request may be accepted: what the service asked for, or
+            longer if the client would have waited longer. `None` if neither is known.
     """
 
 

@@ -1,4 +1,4 @@
-"""Awaits foreign asynchronous code: tells whose cancellation it was, and abandons code that does not end."""
+"""Awaits foreign asynchronous code: tells who was cancelled, the caller or the code, and abandons code that does not end."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class LateResults(Protocol[LateT_contra]):
 
 
 class Neighbour:
-    """Awaits foreign code in tasks of its own, so that it can be abandoned.
+    """Awaits foreign code in separate tasks, so that the code can be abandoned.
 
     Args:
         name: the code's name, for messages.

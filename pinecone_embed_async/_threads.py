@@ -53,7 +53,7 @@ class LoopThread:
     def __init__(self, name: str) -> None:
         self.process = os.getpid()
         started: Future[asyncio.AbstractEventLoop] = Future()
-        # A daemon, because the interpreter waits for other threads before it runs the finalizer that ends this one.
+        # A daemon, because the interpreter waits for non-daemon threads before it runs the finalizer that ends this one.
         self._thread = threading.Thread(target=_run, args=(started,), name=name, daemon=True)
         self._thread.start()
         self._loop = started.result()
@@ -67,6 +67,15 @@ class LoopThread:
     def is_here(self) -> bool:
         """Whether the caller is in the loop's thread, which must not wait for itself."""
         return threading.current_thread() is self._thread
+
+    def check_elsewhere(self) -> None:
+        """Check that the caller may wait for the loop.
+
+        Raises:
+            RuntimeError: called from the loop's own thread, which would wait for itself.
+        """
+        if self.is_here:
+            raise RuntimeError("a blocking call must not be made in the event loop that runs it: it would wait for itself")
 
     def run(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
         """Run a coroutine in the loop and wait for its result; interrupting the caller cancels the coroutine.
@@ -87,9 +96,11 @@ class LoopThread:
         Raises:
             RuntimeError: called from the loop's own thread, which would wait for itself.
         """
-        if self.is_here:
+        try:
+            self.check_elsewhere()
+        except RuntimeError:
             work.close()
-            raise RuntimeError("a blocking call must not be made in the event loop that runs it: it would wait for itself")
+            raise
         future = self.submit(work)
         self._calls.add(future)
         future.add_done_callback(self._calls.discard)
@@ -118,7 +129,7 @@ class LoopThread:
             raise
 
     def close(self) -> None:
-        """End the loop, with its tasks and its asynchronous generators, which close their sessions; wait for the thread."""
+        """End the loop, its tasks and its asynchronous generators, some of which close sessions; wait for the thread."""
         self._end()
 
 
@@ -130,7 +141,7 @@ class Closable(Protocol):
 
 
 class OwnLoopThread:
-    """The loop thread of one object: started on first use, and again after a fork or a close.
+    """The loop thread of one object: started on first use, also after a fork or a close.
 
     When the object is collected, the client is closed in the loop's thread, because only that thread may close its
     connections; then the thread ends. The client is kept alive until then, because in a reference cycle it could be

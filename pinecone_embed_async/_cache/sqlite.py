@@ -34,20 +34,21 @@ APPLICATION_ID = int.from_bytes(b"PEA\x01", "big")
 SCHEMA_VERSION = 1
 
 LOCK_SECONDS = 0.1
-"""How long to wait for the lock of another process: calls wait too, and a write takes only milliseconds."""
+"""How long to wait for a lock. It is short, because calls wait too, and a write holds a lock for only milliseconds."""
 
 LONGEST_BACKOFF_SECONDS = 5.0
-"""Longest pause after a lock timed out; during the pause nothing is stored, even if the lock is free again."""
+"""Longest pause after a wait for a lock has timed out. Reads and writes pause separately; during the pause they fail at
+once, even if the lock is free again."""
 
 POLL_SECONDS = 0.005
-"""How often to try the folder's lock, because no system offers a wait for it with a time-out."""
+"""Pause between attempts to lock the folder; `flock` cannot wait with a time-out."""
 
 PAGE_BYTES = 16_384
-"""Bytes per page. Three rows of 1024 numbers fit into one: reading them all takes two thirds of the time that it takes
-from pages of 4 KiB, of which each row needs two."""
+"""Bytes per page. Three rows of 1024 numbers fit into one page. Reading all rows takes two thirds of the time needed with
+pages of 4 KiB, where each row takes two pages."""
 
 _AT_ONCE = 512
-"""Maximum number of keys in one statement; SQLite allows 32,766."""
+"""Maximum number of keys in one statement. SQLite allows 32,766 parameters; a write needs two per key."""
 
 _CREATE = "CREATE TABLE vectors (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, value BLOB NOT NULL) STRICT"
 _PUT = "INSERT INTO vectors (key, value) VALUES {} ON CONFLICT (key) DO UPDATE SET value = excluded.value"
@@ -55,9 +56,9 @@ _PUT = "INSERT INTO vectors (key, value) VALUES {} ON CONFLICT (key) DO UPDATE S
 _BUSY = 5
 _LOCKED = (_BUSY, 6)
 _CORRUPTED = (11, 26)
-"""SQLite's primary result codes for a lock of another process (`_BUSY`) and for a malformed file or one that is not a
-database (`_CORRUPTED`). They are numbers because only programs with a cache should pay for importing `sqlite3`. Source:
-"Result and Error Codes" in SQLite's documentation."""
+"""SQLite's primary result codes for a locked file or table (`_LOCKED`) and for a file that is malformed or not a database
+(`_CORRUPTED`). They are numbers because only programs with a cache should pay for importing `sqlite3`. Source: "Result and
+Error Codes" in SQLite's documentation."""
 
 ResultT = TypeVar("ResultT")
 
@@ -137,7 +138,7 @@ class SqliteCache:
             if not writer.waiting:
                 writer.write = writer.executor.submit(self._write_waiting, writer)
             writer.waiting.append(put)
-            # One for each loop, because waking a loop from a thread costs a system call.
+            # One future for each loop, not for each put, because waking a loop from a thread costs a system call.
             if loop not in writer.written:
                 writer.written[loop] = asyncio.wrap_future(writer.write)
             written = writer.written[loop]
@@ -225,7 +226,7 @@ class SqliteCache:
         return connection
 
     def _create_file(self) -> None:
-        """Create the file, readable by its owner only, before it has content; SQLite gives its two others the same mode."""
+        """Create the file empty and readable only by its owner; SQLite gives the two files beside it the same mode."""
         # An existing file is not opened, because closing it would release the locks of this process's other connections.
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
@@ -239,7 +240,7 @@ class SqliteCache:
 
     def _set_aside(self, access: _Access, problem: str) -> None:
         """Rename a corrupted file, unless another thread or process has already done so."""
-        # Always in this order, to avoid deadlock; nothing uses the file meanwhile.
+        # Locked always in this order, to avoid deadlock. While the locks are held, nothing else here uses the file.
         with self._reader.lock, self._writer.lock, self._opening, _locked_folder(self._path.parent):
             broken = access.file
             access.close()
@@ -290,7 +291,7 @@ class _Access:
     """An access to the file: a connection that one thread at a time uses.
 
     Attributes:
-        executor: runs the work in a thread of its own, so that waiting does not block the event loop's threads.
+        executor: runs the work in a thread of its own, so that waiting does not occupy the event loop's default executor.
         lock: held while the connection is in use.
         connection: the connection; `None` while it is closed.
         file: device and inode of the opened file.
@@ -321,7 +322,7 @@ class _Writer(_Access):
         joining: held while a put joins those that wait, or while they are taken.
         waiting: puts that the next write takes.
         write: the next write, submitted with the first of them.
-        written: the end of the next write, by the event loop that waits for it.
+        written: for each event loop that waits for the next write, a future that is done when the write has ended.
     """
 
     __slots__ = ("joining", "waiting", "write", "written")
@@ -344,7 +345,7 @@ def _close(reader: _Access, writer: _Writer) -> None:
     try:
         reader.executor.submit(reader.close).result()
     finally:
-        # The writer last, because it may still have to copy the WAL into the file.
+        # The writer last, because the last connection to close copies the WAL into the file.
         writer.close()
 
 
@@ -374,7 +375,7 @@ def _prepare(file: sqlite3.Connection, path: Path) -> None:
     """Create the table if the file is new. Another program's file is left unchanged.
 
     Raises:
-        ConfigurationError: it is not a cache of this version.
+        ConfigurationError: the file is not a cache of this version.
     """
     if _pragma(file, "application_id") == 0 and _is_empty(file):
         file.execute(f"PRAGMA page_size = {PAGE_BYTES}")
@@ -453,10 +454,10 @@ def _locked(message: str) -> sqlite3.OperationalError:
 
 @contextlib.contextmanager
 def _locked_folder(folder: Path) -> Iterator[None]:
-    """Lock the folder for one process at a time.
+    """Lock the folder, so that only one process at a time runs the block.
 
     Raises:
-        sqlite3.OperationalError: another process holds the lock for too long.
+        sqlite3.OperationalError: another process held the lock for too long.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -48,7 +48,7 @@ class RequestStarter(Protocol):
     """Sends shared requests."""
 
     def send(self, shared: SharedRequest, /) -> None:
-        """Start sending a request; the starter must call `Coalescer.ended` when it has ended."""
+        """Start sending a request; the starter must call `Coalescer.ended` when the request has ended."""
 
 
 class EventLoop(Protocol):
@@ -58,7 +58,7 @@ class EventLoop(Protocol):
         """Call a function at the end of the current iteration."""
 
     def is_closed(self) -> bool:
-        """Whether it runs no more functions."""
+        """Whether it no longer calls functions."""
 
 
 class Wakeable(Protocol):
@@ -118,7 +118,7 @@ class SharedRequest:
 
     Attributes:
         key: the key that all its calls have in common.
-        due: clock time at which to send it at the latest, unless it is held.
+        due: latest clock time at which to send it, unless it is held.
         waiters: the callers of each text, in the order of the texts in the request.
         callers: number of callers that have not left.
         is_closed: whether it accepts no more callers, because it was sent or cancelled.
@@ -196,18 +196,18 @@ class SharedRequest:
 class Coalescer:
     """Collects single calls into shared requests and decides when to send them.
 
-    There is at most one open request per key. It is sent as soon as it is full. Otherwise it is sent at the end of an event
-    loop iteration, so that all calls of the iteration share it: of the current iteration if no request of its key is under
-    way and no caller is expected, else once its oldest caller has waited `max_delay`. It is held, and
-    collects more calls, while `max_under_way` requests of its key are under way, or while one of them waits for a place in
-    flight. It is not held if one of its own deadlines is earlier than all of those that wait: the rate limiter must know the
-    earliest deadline, to dismiss the calls for which a pause is too long.
+    There is at most one open request per key. It is sent as soon as it is full. If no request of its key is under way and no
+    caller is expected, it is sent at the end of the current event loop iteration, so that all calls of the iteration share
+    it. Otherwise it is sent once it has been open for `max_delay`, unless it is held to collect more calls. It is held while
+    `max_under_way` requests of its key are under way. It is also held while one of them waits for a place in flight, unless
+    the open request has an earlier deadline than all that wait: the rate limiter must know the earliest deadline, to dismiss
+    the calls for which a pause is too long.
 
     Args:
         clock: tells the time, and runs one timer for all requests.
         loop: calls functions at the end of an iteration.
         max_delay: maximum seconds that a caller waits for others, unless its request is held.
-        max_under_way: number of requests per key under way from which on only full requests are sent.
+        max_under_way: while this many requests of a key are under way, only full requests of that key are sent.
     """
 
     def __init__(self, *, clock: Clock, loop: EventLoop, max_delay: float, max_under_way: int) -> None:
@@ -237,11 +237,11 @@ class Coalescer:
 
     @contextlib.contextmanager
     def waiting(self, key: Hashable, deadline: float | None) -> Iterator[None]:
-        """Hold the pending request of `key` while the block runs, because one that was sent waits for a place in flight.
+        """Hold the pending request of `key` while the block runs, because an earlier one waits for a place in flight.
 
         Args:
             key: key of both requests.
-            deadline: the earliest deadline of the callers of the one that waits; `None` if none of them has one.
+            deadline: the earliest deadline of the earlier request's callers; `None` if none of them has one.
         """
         first = math.inf if deadline is None else deadline
         self._waiting[key].append(first)
@@ -335,7 +335,6 @@ class Coalescer:
 
     def _send_due(self) -> None:
         self._cancel_check()
-        # Read the clock only once: with a second reading, a request could be due but neither sent nor given a timer.
         now = self._clock.time()
         for shared in list(self._pending.values()):
             is_alone = not self._under_way[shared.key] and not self._expected[shared.key]
@@ -351,7 +350,7 @@ class Coalescer:
         return shared.key not in self._waiting or min(self._waiting[shared.key]) > shared.first_deadline
 
     def _set_timer(self) -> None:
-        """Set one timer for the earliest time at which a pending request is due, if there is any."""
+        """Set one timer for the earliest time at which a request that is not held is due, if there is any."""
         due = [shared.due for shared in self._pending.values() if self._may_send(shared)]
         self._cancel_timer()
         if due:

@@ -77,7 +77,7 @@ class SingleCalls:
     Args:
         clock: tells the time.
         max_delay: maximum seconds that a call waits for others, unless its request is held; see `Coalescer`.
-        max_under_way: number of requests with equal parameters under way from which on only full requests are sent.
+        max_under_way: while this many requests with equal parameters are under way, only full ones are sent.
         joined: counts calls and requests; updated here.
     """
 

@@ -57,7 +57,7 @@ class SingleResults(ResultBuilder):
 
     @property
     def next_deadline(self) -> float | None:
-        """The earliest deadline of the calls that still wait, by the clock; `None` if none of them has one."""
+        """The earliest deadline (a clock time) of the calls that still wait; `None` if none of them has one."""
         waiting = [waiter for sharing in self._waiters for waiter in sharing if waiter.outcome is None]
         return min([waiter.deadline for waiter in waiting if waiter.deadline is not None], default=None)
 
@@ -138,7 +138,7 @@ def own_error(error: EmbedError, position: int, *, is_failure: bool) -> EmbedErr
     Args:
         error: the error, which may be about several texts.
         position: position of the text in the shared request; the copy's messages call it input 0.
-        is_failure: whether this text failed; if not, it was not tried because of the error.
+        is_failure: whether this text failed; if not, the error kept it from being tried.
     """
     own = copy.copy(error)
     own.partial = own.batch = None
@@ -154,7 +154,7 @@ def own_error(error: EmbedError, position: int, *, is_failure: bool) -> EmbedErr
 
 
 def _renumbered(value: Any, position: int) -> Any:
-    """A message or details of the service, with positions in the shared request replaced by those of the caller."""
+    """A message or details of the service, with the caller's text renumbered as input 0, and other texts unnumbered."""
     if isinstance(value, str):
         return _NAMED_INPUT.sub(lambda found: "<input 0>" if int(found[1]) == position else "<another input>", value)
     if isinstance(value, dict):

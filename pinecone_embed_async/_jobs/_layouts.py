@@ -1,7 +1,7 @@
 """Layouts of the files that an index imports, and checks of the chosen one. Pure: no files.
 
 The service's page on importing data (https://docs.pinecone.io/guides/index-data/import-data) asks for a directory for each
-namespace, `__default__` for the default one. It holds JSON lines for a document index and, for a legacy vector index
+namespace, `__default__` for the default one. Each holds JSON lines for a document index and, for a legacy vector index
 (https://docs.pinecone.io/guides/legacy/vectors-api/import-vectors), Parquet files with the columns of
 `_exports.vectors_of`.
 """
@@ -51,23 +51,25 @@ def check_layout(layout: Layout, keep: Iterable[str]) -> None:
     """Check that a layout can be written.
 
     Raises:
-        ConfigurationError: The namespace cannot be the name of a folder, or a document would have two fields of one name.
+        ConfigurationError: The namespace cannot be the name of the files' folder, or a document would have two fields of one
+            name or a field whose name is not allowed.
     """
     name = layout.namespace
     is_default = name == DEFAULT_NAMESPACE
     if not re.fullmatch(r"[!-.0-~]{1,100}", name) or (name[0] in "._" and not is_default) or name.startswith("part-"):
         raise ConfigurationError(
-            f"--namespace must be 1 to 100 ASCII characters without blanks or /, not beginning with . or _, got {name!r}"
+            f"--namespace must be {DEFAULT_NAMESPACE}, or 1 to 100 printable ASCII characters without blanks or /, not "
+            f"beginning with ., _ or part-, got {name!r}"
         )
     if layout.name is LayoutName.DOCUMENTS:
         taken = {ID, layout.vector_field}
         if len(taken) == 1 or not layout.vector_field or layout.vector_field.startswith(("_", "$")):
             raise ConfigurationError(
-                f"--vector-field must be a field name that does not begin with _ or $, got {layout.vector_field!r}"
+                f"--vector-field must be a non-empty field name that does not begin with _ or $, got {layout.vector_field!r}"
             )
         for field in keep:
             if field in taken or field.startswith(("_", "$")):
                 raise ConfigurationError(
-                    f"--keep {field}: a document has its own _id and {layout.vector_field}, and other fields must not begin "
-                    "with _ or $"
+                    f"--keep {field}: a document already has the fields _id and {layout.vector_field}, and other fields "
+                    "must not begin with _ or $"
                 )

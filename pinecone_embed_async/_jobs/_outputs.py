@@ -1,7 +1,9 @@
 """Writes embeddings to one `.jsonl`, `.npy` or Parquet file, whole or not at all."""
 
+import contextlib
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -39,7 +41,7 @@ def output_format(path: Path) -> OutputFormat:
     """Return the output's format, from the suffix of its name.
 
     Raises:
-        OutputError: The suffix is not one of a format that can be written.
+        OutputError: The suffix is not `.jsonl`, `.npy` or `.parquet`.
     """
     try:
         return OutputFormat(path.suffix.lower().removeprefix("."))
@@ -58,8 +60,8 @@ def check_output(path: Path, inputs: Sequence[InputFile]) -> None:
     """Check that the output can be written, before anything is sent.
 
     Raises:
-        OutputError: Its folder is missing or not writable, the output is a folder itself, or the output or its file of
-            failures would replace an input.
+        OutputError: The output's folder is missing or not writable, or the output or its file of failures exists and is not
+            a file, has too long a name, or would replace an input.
     """
     folder = path.resolve().parent
     if not folder.is_dir():
@@ -72,8 +74,9 @@ def check_output(path: Path, inputs: Sequence[InputFile]) -> None:
     for written in (path, failures_path(path)):
         # This also finds a name that is too long.
         with file_errors(written):
-            if written.exists() and not written.is_file():
-                raise OutputError(f"{written}: it exists and is not a file")
+            with contextlib.suppress(FileNotFoundError):
+                if not stat.S_ISREG(written.stat().st_mode):
+                    raise OutputError(f"{written}: it exists and is not a file")
             for file in inputs:
                 if file.path is not None and file.path.resolve() == written.resolve():
                     raise OutputError(f"{written}: it is an input of this run and would be replaced; choose another name")
@@ -109,7 +112,7 @@ def write_output(path: Path, rows: Sequence[Row], embeddings: Embeddings, *, ski
         path: The output.
         rows: The rows to embed.
         embeddings: Their embeddings.
-        skipped: The rows between them that cannot be embedded.
+        skipped: The other rows of the input, which cannot be embedded.
 
     Raises:
         OutputError: The file system refused an operation, or sparse embeddings were to go to `.npy`.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 CUT = 0.92
-"""Factor by which a rejection cuts a found limit. Source of this and the next numbers: `benchmarks/quota_simulation.py`."""
+"""A rejection cuts a found limit to this fraction of its value, or to the tokens accepted in the last window if they are
+fewer, but not below half. Source of this and the next numbers: `benchmarks/quota_simulation.py`."""
 
 GROWTH = 0.02
 """Relative growth of a found limit per window in which work waits for it. After `CALM` windows without a rejection, the
-growth doubles with each further window, to find out when the limit was raised."""
+growth doubles with each further window, in case the service has raised the limit."""
 
 CALM = 5
 """See `GROWTH`."""
@@ -19,7 +20,7 @@ GROWTH_REQUESTS = 1.4
 
 DEEP_CUT = 0.8
 """If a found limit is cut to less than this fraction of its former value, its growth is multiplied by `RETURN` with each
-further window, up to that value, because such a deep cut may be temporary."""
+further window until the limit is back at that value, because the reason for so deep a cut may be temporary."""
 
 RETURN = 40.0
 """See `DEEP_CUT`."""

@@ -29,7 +29,7 @@ class Forecast(msgspec.Struct, frozen=True):
         spread: margin for the first second, in tokens.
         surplus: maximum margin, in tokens.
         most: maximum number of tokens in total.
-        over_at: time from which on no demand is expected unless a request comes; infinite while one waits.
+        over_at: time after which no demand is expected unless a request comes; infinite while one waits.
     """
 
     waiting: int

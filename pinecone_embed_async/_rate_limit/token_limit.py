@@ -41,7 +41,7 @@ PATIENCE = 1 / 120
 """Fraction of a window for which a request waits to be sent whole rather than cut."""
 
 EXPLAINED = 0.95
-"""Fraction of a named limit from which on the client's own usage explains a rejection; below it, others use the quota
+"""Fraction of a named limit above which the client's own usage explains a rejection; below it, others use the quota
 too."""
 
 NOTHING_COMES = 6

@@ -47,14 +47,15 @@ class Discovery:
         return f"<Discovery {'pending' if not self.is_done else 'done'}>"
 
     async def ask(self, service: ModelSource) -> None:
-        """Wait until the description has been fetched. If the caller that fetches it is cancelled, the next caller does.
+        """Wait until the description has been fetched. If the caller that fetches it is cancelled, another one takes over.
 
         Args:
-            service: describes the model. It is not stored, because it refers to this object: in a reference cycle, the
-                sessions of a client dropped without closing would warn before the client could release them.
+            service: describes the model. It is not stored, because it refers to this object, and that would be a reference
+                cycle: if the client were dropped without closing, its sessions would warn before the client could release
+                them.
 
         Raises:
-            ClosedError: the client was closed before it could be fetched.
+            ClosedError: the client was closed before the description was fetched.
         """
         loop = asyncio.get_running_loop()
         while not self.is_done:

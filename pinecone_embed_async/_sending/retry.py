@@ -88,7 +88,7 @@ class RetryPolicy:
 
     Attributes:
         max_attempts: maximum number of attempts of a request; 1 for no retries.
-        max_elapsed: time after the first attempt from which on a request is not tried again.
+        max_elapsed: how long after the first attempt a request may be tried again.
         initial_backoff: upper bound of the first wait, doubled with every failure ("full jitter": each wait is drawn
             uniformly from 0 to the bound). With 0, a request waits only if the service asks for it.
         max_backoff: maximum upper bound of such a wait.

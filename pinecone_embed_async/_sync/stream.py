@@ -66,6 +66,7 @@ class SyncEmbeddingStream(Generic[ItemT, EmbeddingsT]):
         return self._held.usage
 
     def __enter__(self) -> Self:
+        self._thread.check_elsewhere()
         with self._lock:
             self._open()
         return self
@@ -85,7 +86,10 @@ class SyncEmbeddingStream(Generic[ItemT, EmbeddingsT]):
             EmbedError: the batch, or the whole job, failed.
             ClosedError: the stream was closed.
             Exception: any exception of the source.
+            RuntimeError: called by a function that the stream itself calls, which would wait for itself.
         """
+        # Before the lock, which is held by the thread that waits for this one.
+        self._thread.check_elsewhere()
         with self._lock:
             batch = None if self._is_exhausted else self._wait(self._thread.call(_next_of(self._open())))
             if batch is None:
@@ -99,9 +103,11 @@ class SyncEmbeddingStream(Generic[ItemT, EmbeddingsT]):
 
         Raises:
             Exception: any exception of closing the source.
+            RuntimeError: called by a function that the stream itself calls, which would wait for itself.
         """
         if self._is_over:
             return
+        self._thread.check_elsewhere()
         self._is_over = True
         try:
             if self._holding is not None:

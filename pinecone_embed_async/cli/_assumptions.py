@@ -1,4 +1,4 @@
-"""What the client and the emulator assume about the service: requests and what their answers must be. Plain data.
+"""What the client and the emulator assume about the service: requests, and what their answers must be. Pure.
 
 Sources: the reference of the inference API (2025-04 to 2026-07), the service's documentation, and, where these say nothing,
 what the emulator does.
@@ -72,7 +72,7 @@ class _DocumentedAnswer(msgspec.Struct):
 
 
 def _refused(claim: str, probe: Probe, status: int, code: str, message: str = "", *, naming: str = "") -> Assumption:
-    """Assume that the service refuses a request, with exactly this message or one that contains `naming`."""
+    """Assume that the service refuses a request; its message must equal `message`, if given, and contain `naming`."""
 
     def judge(reply: Reply) -> tuple[bool, str]:
         error = reply.error
@@ -257,7 +257,8 @@ def _of_versions() -> list[Assumption]:
         _refused(f"API version {version!r} is refused", _model(E5, api_version=version), 400, "INVALID_ARGUMENT")
         for version in ("2019-01", "not-a-version")
     ]
-    # The documentation says that a request without a version gets the oldest one; the reference, which requires it, decides.
+    # The documentation says that a request without a version gets the oldest one. But the reference requires a version, and
+    # it takes precedence here.
     missing = _refused("a request without a version is refused", _model(E5, api_version=None), 400, "INVALID_ARGUMENT")
     return [*taken, *refused, missing]
 
@@ -384,4 +385,4 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
         )
     ),
 )
-"""Every assumption except rate limits: testing one would use up the quota of everyone who shares it."""
+"""Every assumption except those about rate limits: testing a limit would use up the quota of everyone who shares it."""

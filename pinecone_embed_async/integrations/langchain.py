@@ -43,8 +43,8 @@ class AsyncPineconeEmbeddings(ClosableAdapter, Embeddings):
     event loop in a thread of their own, so they work with or without a running loop; like every blocking call, they block a
     running one.
 
-    Close it with `aclose`, `close`, `async with` or `with`. Otherwise it ends with the event loops that used it and with the
-    interpreter.
+    Close it with `aclose`, `close`, `async with` or `with`. Otherwise its connections close when the event loops that used
+    them close, when it is garbage-collected, or when the interpreter exits.
 
     Args:
         model: name of the hosted model.

@@ -27,14 +27,14 @@ class AsyncPineconeEmbedding(ClosableAdapter, BaseEmbedding):
 
     The asynchronous methods run in the caller's event loop; concurrent queries share a request. The blocking methods use an
     event loop in a thread of their own, so they work with or without a running loop; like every blocking call, they block a
-    running one. A batch of texts goes to the client as a whole, which sends as many requests at a time as the quota and
+    running one. A batch of texts goes to the client as a whole; the client sends as many requests at a time as the quota and
     `max_concurrency` allow.
 
-    A copy has the same options. Pickles and the output of `to_dict` do not have the key: where they are loaded, it is read
-    from `PINECONE_API_KEY`. `to_dict` outputs the fields; a pickle has fields and options.
+    A copy has the same options. The output of `to_dict` has only the fields; a pickle also has the options. Neither has the
+    key: on loading, it is read from `PINECONE_API_KEY`.
 
-    Close it with `aclose`, `close`, `async with` or `with`. Otherwise it ends with the event loops that used it and with the
-    interpreter.
+    Close it with `aclose`, `close`, `async with` or `with`. Otherwise its connections close when the event loops that used
+    them close, when it is garbage-collected, or when the interpreter exits.
 
     Args:
         model_name: name of the hosted model.
@@ -47,10 +47,11 @@ class AsyncPineconeEmbedding(ClosableAdapter, BaseEmbedding):
         query_input_type: the `input_type` of queries; `None` for models that take none.
         dimension: dimension of the vectors, for models that offer a choice.
         truncate: what to do with a text that is too long; by default, the model's own default.
-        embed_batch_size: most texts in one request; in other adapters, most texts in one call.
+        embed_batch_size: maximum number of texts in one request; in other LlamaIndex embeddings, in one call.
 
     Raises:
         ConfigurationError: an argument is invalid, such as a sparse model.
+        pydantic.ValidationError: a field has the wrong type or is out of range.
     """
 
     model_name: str = Field(description="The name of the hosted model.", frozen=True)
@@ -58,7 +59,9 @@ class AsyncPineconeEmbedding(ClosableAdapter, BaseEmbedding):
     query_input_type: str | None = Field(default="query", description="The input_type of queries.", frozen=True)
     dimension: int | None = Field(default=None, description="Dimension of the vectors.", frozen=True)
     truncate: str | None = Field(default=None, description="What to do with a text that is too long.", frozen=True)
-    embed_batch_size: int = Field(default=96, description="Most texts in one request.", gt=0, le=2048, frozen=True)
+    embed_batch_size: int = Field(
+        default=96, description="Maximum number of texts in one request.", gt=0, le=2048, frozen=True
+    )
 
     _options: dict[str, Any] = PrivateAttr()
     _client: EmbedClient[DenseEmbeddings] = PrivateAttr()
@@ -169,7 +172,7 @@ class AsyncPineconeEmbedding(ClosableAdapter, BaseEmbedding):
 
     @contextlib.contextmanager
     def _reported(self, texts: list[str]) -> Iterator[list[list[float]]]:
-        """Report a batch to LlamaIndex's instrumentation and callbacks; the block adds the embeddings to the list."""
+        """Report a batch to LlamaIndex's instrumentation and callbacks; the block must fill the yielded list."""
         embeddings: list[list[float]] = []
         payload = self.to_payload()
         dispatcher.event(EmbeddingStartEvent(model_dict=payload))

@@ -288,6 +288,22 @@ def test_an_error_of_closing_the_source_is_raised(local: LocalEmulator) -> None:
             assert len(next(batches)) / 0
 
 
+def test_a_stream_that_is_used_in_the_clients_own_thread_says_that_it_would_wait_for_itself(local: LocalEmulator) -> None:
+    refused: list[str] = []
+
+    def text(item: str) -> str:
+        for use in (stream.__enter__, stream.__next__, stream.close):
+            with pytest.raises(RuntimeError, match="would wait for itself"):
+                use()
+            refused.append(item)
+        return item
+
+    with sync_client(local) as client:
+        stream = client.stream(["one", "two"], text=text)
+        assert [batch.items for batch in stream] == [["one", "two"]]
+    assert refused == ["one"] * 3 + ["two"] * 3
+
+
 async def test_the_asynchronous_client_says_what_to_write_instead(emulator: Emulator) -> None:
     async with EmbedClient(E5, api_key=emulator.api_key, base_url=emulator.url, input_type="query") as client:
         with pytest.raises(TypeError, match=r"write `async with`, or use a SyncEmbedClient"):
