@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.competitors import COMPETITORS
 from benchmarks.settings import LOADS
+from pinecone_embed_async._wire import installed_decoders
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -21,7 +22,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.timeout(180)
 def test_a_small_run_measures_compares_and_draws(tmp_path: Path) -> None:
-    names = ["native", "official", "floor"]
+    names = [installed_decoders()[0], "official", "floor"]
     suites = ["throughput", "decoding", "filling", "redacting"]
     process = run(
         *suites,
