@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import traceback
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -260,8 +261,8 @@ class Cleaner(Protocol):
 def unexpected_error(fault: BaseException, redactor: Cleaner | None = None) -> EmbedError:
     """The error for inputs whose request ended with an unexpected exception, such as a bug in this package.
 
-    The exception's frames hold texts and keys. So the cause of the error is a new exception of the same type, which holds
-    only what may be shown.
+    The exception's frames hold texts and keys. So the cause of the error is a new exception, of the same type if it is a
+    built-in one that takes a message, which holds only what may be shown.
 
     Args:
         fault: the unexpected exception.
@@ -275,10 +276,11 @@ def unexpected_error(fault: BaseException, redactor: Cleaner | None = None) -> E
         " only its inputs fail. Unless it came from code that you passed to the client, please report it as a bug"
     )
     shown = f"{message[2:]}{place}".strip()
-    is_plain = getattr(builtins, kind.__name__, None) is kind and not issubclass(kind, BaseExceptionGroup)
-    cause = kind.__new__(kind) if is_plain else RuntimeError()
-    cause.args = (shown if is_plain else f"{kind.__name__}: {shown}",)
-    error.__cause__ = cause
+    error.__cause__ = RuntimeError(f"{kind.__name__}: {shown}")
+    if getattr(builtins, kind.__name__, None) is kind:
+        # Some need more than a message.
+        with contextlib.suppress(TypeError):
+            error.__cause__ = kind(shown)
     return error
 
 

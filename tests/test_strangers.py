@@ -371,10 +371,23 @@ def ends_iteration(_: object = None) -> Any:
     raise StopAsyncIteration
 
 
+class StatusError(Exception):
+    """Cannot be copied: like many clients' errors, it needs an argument that it does not keep among its own."""
+
+    def __init__(self, message: str, *, response: int) -> None:
+        super().__init__(message)
+        self.response = response
+
+
+def answers_503(_: object) -> Any:
+    raise StatusError("the quota's own service is down", response=503)
+
+
 BAD_TURNS: list[Callable[[QuotaDemand], Any]] = [
     lambda _: cancelled_by_another(),
     cancels_itself,
     ends_iteration,
+    answers_503,
     lambda _: None,
     lambda _: 5,
     lambda _: QuotaGrant(0),

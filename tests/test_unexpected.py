@@ -128,6 +128,16 @@ async def test_a_single_call_is_told_by_an_error_of_its_own(bug: list[BaseExcept
         assert (await client.embed_one(TEXTS[0])).shape == (1024,)
 
 
+async def test_a_builtin_exception_that_needs_more_than_a_message_is_told_too(bug: list[BaseException]) -> None:
+    bug[0] = UnicodeDecodeError("utf-8", b"\xff", 0, 1, SAID)
+    async with Emulator(api_key="pcsk_secret") as emulator, client_of(emulator) as client, asyncio.timeout(10):
+        for call in (client.embed_one(BAD), client.embed(BAD)):
+            with pytest.raises(EmbedError) as caught:
+                await call
+            check(caught.value, "UnicodeDecodeError")
+            assert "UnicodeDecodeError" in str(caught.value.__cause__)
+
+
 @pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
 def test_what_ends_the_program_passes(bug: list[BaseException], end: type[BaseException]) -> None:
 

@@ -96,10 +96,11 @@ class SingleResults(ResultBuilder):
 
     def fail(self, rows: Sequence[int], error: EmbedError) -> None:
         """Deliver to each caller of these texts its own copy of the error."""
-        super().fail(rows, error)
         for row in rows:
             for waiter in self._waiters[row]:
                 waiter.settle(self._error_of(error, row))
+        # Do this last, too: a request that counts as settled leaves nobody waiting.
+        super().fail(rows, error)
 
     def timed_out(self, waiter: Waiter, error: EmbedError) -> None:
         """Settle one caller with the error for its deadline."""
@@ -143,7 +144,8 @@ def own_error(error: EmbedError, position: int, *, is_failure: bool) -> EmbedErr
     own = copy.copy(error)
     own.partial = own.batch = None
     cause = error.__cause__
-    own.__cause__ = own_error(cause, position, is_failure=False) if isinstance(cause, EmbedError) else copy.copy(cause)
+    # An exception of other code may not be made to be copied.
+    own.__cause__ = own_error(cause, position, is_failure=False) if isinstance(cause, EmbedError) else cause
     own.args = (_renumbered(error.message, position), *error.args[1:])
     own.failures = (Failure((0,), own),) if is_failure else ()
     if isinstance(own, ApiError):
