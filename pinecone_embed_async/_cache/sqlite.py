@@ -7,7 +7,6 @@ import contextlib
 import fcntl
 import math
 import os
-import stat
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
 
+from pinecone_embed_async._cache import vector_table
 from pinecone_embed_async._checks import short
 from pinecone_embed_async._errors import ConfigurationError
 from pinecone_embed_async._log import logger
@@ -28,11 +28,6 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-APPLICATION_ID = int.from_bytes(b"PEA\x01", "big")
-"""Distinguishes this package's files from other programs'. Source: `PRAGMA application_id` in SQLite's documentation."""
-
-SCHEMA_VERSION = 1
-
 LOCK_SECONDS = 0.1
 """How long to wait for a lock. It is short, because calls wait too, and a write holds a lock for only milliseconds."""
 
@@ -42,16 +37,6 @@ once, even if the lock is free again."""
 
 POLL_SECONDS = 0.005
 """Pause between attempts to lock the folder; `flock` cannot wait with a time-out."""
-
-PAGE_BYTES = 16_384
-"""Bytes per page. Three rows of 1024 numbers fit into one page. Reading all rows takes two thirds of the time needed with
-pages of 4 KiB, where each row takes two pages."""
-
-_AT_ONCE = 512
-"""Maximum number of keys in one statement. SQLite allows 32,766 parameters; a write needs two per key."""
-
-_CREATE = "CREATE TABLE vectors (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, value BLOB NOT NULL) STRICT"
-_PUT = "INSERT INTO vectors (key, value) VALUES {} ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 
 _BUSY = 5
 _LOCKED = (_BUSY, 6)
@@ -80,7 +65,8 @@ class SqliteCache:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         if not isinstance(path, (str, os.PathLike)) or "\0" in str(path):
             raise ConfigurationError(f"path must be the path of a file, got {short(path)}")
-        self._path = Path(path)
+        # Absolute, because SQLite has other ideas of `:memory:` and `file:`, and the program may change its folder.
+        self._path = Path(path).absolute()
         if self._path.is_dir() or not self._path.parent.is_dir():
             raise ConfigurationError(f"path must be a file in an existing folder, got {str(self._path)!r}")
         self._process = os.getpid()
@@ -120,7 +106,7 @@ class SqliteCache:
         if not isinstance(keys, Sequence) or isinstance(keys, (str, bytes)):
             raise ConfigurationError(f"keys must be a sequence of bytes, got {short(keys)}")
         reader = self._own().reader
-        return await in_thread(lambda: self._with_file(reader, lambda file: _read(file, keys)), reader.executor)
+        return await in_thread(lambda: self._with_file(reader, lambda file: vector_table.read(file, keys)), reader.executor)
 
     async def put_many(self, entries: Mapping[bytes, bytes]) -> None:
         """See `Cache.put_many`.
@@ -178,7 +164,8 @@ class SqliteCache:
     def _write(self, writer: _Writer, puts: list[_Put]) -> None:
         problem: Exception | None = None
         try:
-            self._with_file(writer, lambda file: _write(file, puts))
+            entries = list(chain.from_iterable(put.entries.items() for put in puts))
+            self._with_file(writer, lambda file: vector_table.write(file, entries))
         except Exception as error:  # noqa: BLE001 - raised to the caller of each put
             problem = error
         if problem is not None and len(puts) > 1 and _code_of(problem) not in _LOCKED:
@@ -190,6 +177,7 @@ class SqliteCache:
             put.error = problem
 
     def _with_file(self, access: _Access, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
+        self._close_replaced(access)
         problem = ""
         for _ in range(2):
             with access.lock:
@@ -209,6 +197,15 @@ class SqliteCache:
             self._set_aside(access, problem)
         raise RuntimeError("the file was neither used nor set aside; please report this bug")
 
+    def _close_replaced(self, access: _Access) -> None:
+        """Close a file that was deleted or replaced while it was open, so that the one of this path is opened."""
+        if access.connection is None or self._identity() == access.file:
+            return
+        with self._reader.lock, self._writer.lock:
+            access.close()
+            self._reader.close()
+            self._writer.close()
+
     def _opened(self, access: _Access) -> sqlite3.Connection:
         if access.connection is not None:
             return access.connection
@@ -216,9 +213,9 @@ class SqliteCache:
         with self._opening, _locked_folder(self._path.parent):
             self._create_file()
             access.file = self._identity()
-            connection = _connect(self._path)
+            connection = vector_table.connect(self._path, LOCK_SECONDS)
             try:
-                _prepare(connection, self._path)
+                vector_table.prepare(connection, self._path)
             except BaseException:
                 connection.close()
                 raise
@@ -230,6 +227,9 @@ class SqliteCache:
         # An existing file is not opened, because closing it would release the locks of this process's other connections.
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            # Those of a deleted file would be taken for the new one's.
+            for suffix in ("-wal", "-shm"):
+                Path(f"{self._path}{suffix}").unlink(missing_ok=True)
 
     def _identity(self) -> tuple[int, int] | None:
         """Device and inode, which distinguish the file from another file of the same name."""
@@ -362,81 +362,6 @@ class _Put:
     def __init__(self, entries: Mapping[bytes, bytes]) -> None:
         self.entries = entries
         self.error: Exception | None = None
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    import sqlite3  # noqa: PLC0415 - only programs with a cache should pay for importing it
-
-    # Only one thread at a time uses it, but another one closes it.
-    return sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False)
-
-
-def _prepare(file: sqlite3.Connection, path: Path) -> None:
-    """Create the table if the file is new. Another program's file is left unchanged.
-
-    Raises:
-        ConfigurationError: the file is not a cache of this version.
-    """
-    if _pragma(file, "application_id") == 0 and _is_empty(file):
-        file.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-        # In WAL mode readers do not wait for writers. The setting is stored in the file.
-        file.execute("PRAGMA journal_mode = WAL")
-        with _transaction(file):
-            file.execute(_CREATE)
-            file.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            file.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    if _pragma(file, "application_id") != APPLICATION_ID:
-        raise ConfigurationError(f"{str(path)!r} is a database of another program; name another file for the cache")
-    if _pragma(file, "user_version") != SCHEMA_VERSION:
-        raise ConfigurationError(f"{str(path)!r} is a cache of another version of this package; name another file")
-    # A power failure can then lose only whole transactions, whose vectors are requested again.
-    file.execute("PRAGMA synchronous = NORMAL")
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077:
-        path.chmod(mode & 0o700)
-
-
-def _is_empty(file: sqlite3.Connection) -> bool:
-    return file.execute("SELECT 1 FROM sqlite_schema").fetchone() is None
-
-
-def _pragma(file: sqlite3.Connection, name: str) -> int:
-    (value,) = file.execute(f"PRAGMA {name}").fetchone()
-    return int(value)
-
-
-def _read(file: sqlite3.Connection, keys: Sequence[bytes]) -> list[bytes | None]:
-    found: dict[bytes, bytes] = {}
-    for start in range(0, len(keys), _AT_ONCE):
-        batch = keys[start : start + _AT_ONCE]
-        marks = ",".join("?" * len(batch))
-        # By id, so that rows are read in the order in which they are stored.
-        statement = f"SELECT key, value FROM vectors WHERE id IN (SELECT id FROM vectors WHERE key IN ({marks}))"  # noqa: S608
-        found.update(file.execute(statement, batch))
-    return [found.get(key) for key in keys]
-
-
-def _write(file: sqlite3.Connection, puts: list[_Put]) -> None:
-    entries = list(chain.from_iterable(put.entries.items() for put in puts))
-    # As few statements as possible, because after each the thread must wait for the interpreter's lock. A single one is a
-    # transaction by itself.
-    with _transaction(file) if len(entries) > _AT_ONCE else contextlib.nullcontext():
-        for start in range(0, len(entries), _AT_ONCE):
-            batch = entries[start : start + _AT_ONCE]
-            file.execute(_PUT.format(",".join(["(?,?)"] * len(batch))), [*chain.from_iterable(batch)])
-
-
-@contextlib.contextmanager
-def _transaction(file: sqlite3.Connection) -> Iterator[None]:
-    """A write transaction: committed at the end of the block, or rolled back."""
-    file.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        file.execute("COMMIT")
-    except BaseException:
-        if file.in_transaction:
-            file.execute("ROLLBACK")
-        raise
 
 
 def _code_of(error: Exception) -> int:

@@ -1,0 +1,107 @@
+"""The table of a cache file."""
+
+from __future__ import annotations
+
+import contextlib
+import stat
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from pinecone_embed_async._errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+APPLICATION_ID = int.from_bytes(b"PEA\x01", "big")
+"""Distinguishes this package's files from other programs'. Source: `PRAGMA application_id` in SQLite's documentation."""
+
+SCHEMA_VERSION = 1
+
+PAGE_BYTES = 16_384
+"""Bytes per page. Three rows of 1024 numbers fit into one page. Reading all rows takes two thirds of the time needed with
+pages of 4 KiB, where each row takes two pages."""
+
+_AT_ONCE = 512
+"""Maximum number of keys in one statement. SQLite allows 32,766 parameters; a write needs two per key."""
+
+_CREATE = "CREATE TABLE vectors (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, value BLOB NOT NULL) STRICT"
+_PUT = "INSERT INTO vectors (key, value) VALUES {} ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+
+
+def connect(path: Path, timeout: float) -> sqlite3.Connection:
+    """Open the file; statements wait at most `timeout` seconds for a lock."""
+    import sqlite3  # noqa: PLC0415 - only programs with a cache should pay for importing it
+
+    # Only one thread at a time uses it, but another one closes it. A cached statement would keep its vectors in memory.
+    return sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False, cached_statements=0)
+
+
+def prepare(file: sqlite3.Connection, path: Path) -> None:
+    """Create the table if the file is new. Another program's file is left unchanged.
+
+    Raises:
+        ConfigurationError: the file is not a cache of this version.
+    """
+    if _pragma(file, "application_id") == 0 and _is_empty(file):
+        file.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        # In WAL mode readers do not wait for writers. The setting is stored in the file.
+        file.execute("PRAGMA journal_mode = WAL")
+        with _transaction(file):
+            file.execute(_CREATE)
+            file.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            file.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    if _pragma(file, "application_id") != APPLICATION_ID:
+        raise ConfigurationError(f"{str(path)!r} is a database of another program; name another file for the cache")
+    if _pragma(file, "user_version") != SCHEMA_VERSION:
+        raise ConfigurationError(f"{str(path)!r} is a cache of another version of this package; name another file")
+    # A power failure can then lose only whole transactions, whose vectors are requested again.
+    file.execute("PRAGMA synchronous = NORMAL")
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        path.chmod(mode & 0o700)
+
+
+def _is_empty(file: sqlite3.Connection) -> bool:
+    return file.execute("SELECT 1 FROM sqlite_schema").fetchone() is None
+
+
+def _pragma(file: sqlite3.Connection, name: str) -> int:
+    (value,) = file.execute(f"PRAGMA {name}").fetchone()
+    return int(value)
+
+
+def read(file: sqlite3.Connection, keys: Sequence[bytes]) -> list[bytes | None]:
+    """The value of each key; `None` if there is none."""
+    found: dict[bytes, bytes] = {}
+    for start in range(0, len(keys), _AT_ONCE):
+        batch = keys[start : start + _AT_ONCE]
+        marks = ",".join("?" * len(batch))
+        # By id, so that rows are read in the order in which they are stored.
+        statement = f"SELECT key, value FROM vectors WHERE id IN (SELECT id FROM vectors WHERE key IN ({marks}))"  # noqa: S608
+        found.update(file.execute(statement, batch))
+    return [found.get(key) for key in keys]
+
+
+def write(file: sqlite3.Connection, entries: Sequence[tuple[bytes, bytes]]) -> None:
+    """Write values by key, all or none."""
+    # As few statements as possible, because after each the thread must wait for the interpreter's lock. A single one is a
+    # transaction by itself.
+    with _transaction(file) if len(entries) > _AT_ONCE else contextlib.nullcontext():
+        for start in range(0, len(entries), _AT_ONCE):
+            batch = entries[start : start + _AT_ONCE]
+            file.execute(_PUT.format(",".join(["(?,?)"] * len(batch))), [*chain.from_iterable(batch)])
+
+
+@contextlib.contextmanager
+def _transaction(file: sqlite3.Connection) -> Iterator[None]:
+    """A write transaction: committed at the end of the block, or rolled back."""
+    file.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        file.execute("COMMIT")
+    except BaseException:
+        if file.in_transaction:
+            file.execute("ROLLBACK")
+        raise
