@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import weakref
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from pinecone_embed_async._results import SparseEmbeddings
     from pinecone_embed_async._sending import RetryPolicy
     from pinecone_embed_async._wire import DecoderName
+
+_NAMED_INPUT = re.compile(r"(<input |^InputError: input )(\d+)")
 
 
 class _ClientOptions(TypedDict, total=False):
@@ -149,19 +152,23 @@ class AddVectors:
         if self._errors is None:
             return self._vectors(await self._embed(values), np.arange(len(values)))
         texts, problems = _sorted_out(values)
+        sent = [row for row in range(len(values)) if row not in problems]
         result = await self._embed(texts)
         # For each row, its row in the result; -1 if it has no vector.
         rows = np.full(len(values), -1, np.intp)
-        rows[[row not in problems for row in range(len(values))]] = np.where(result.embedded, np.arange(len(texts)), -1)
-        sent = [row for row in range(len(values)) if row not in problems]
+        rows[sent] = np.where(result.embedded, np.arange(len(texts)), -1)
+        said = {row: _said(problem) for row, problem in problems.items()}
         for failure in result.failures:
-            problems.update((sent[index], failure.error) for index in failure.indices)
+            # Errors of the call count only what was sent.
+            told = _NAMED_INPUT.sub(lambda found: f"{found[1]}{sent[int(found[2])]}", _said(failure.error))
+            for index in failure.indices:
+                problems[sent[index]], said[sent[index]] = failure.error, told
         if problems and isinstance(result, DenseEmbeddings) and not result.vectors.shape[1]:
             error = problems[min(problems)]
             error.add_note("No row of the batch was embedded, so the dimension of the vectors is not known.")
             raise error
-        said = [None if row not in problems else _said(problems[row]) for row in range(len(values))]
-        return {**self._vectors(result, rows), self._errors: pa.array(said, pa.string())}
+        errors = pa.array([said.get(row) for row in range(len(values))], pa.string())
+        return {**self._vectors(result, rows), self._errors: errors}
 
     async def _embed(self, texts: list[Any]) -> DenseEmbeddings | SparseEmbeddings:
         """Embed texts; if there is an error column, return failures in the result."""

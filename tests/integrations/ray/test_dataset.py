@@ -1,4 +1,5 @@
 import asyncio
+import re
 import subprocess
 import sys
 import threading
@@ -79,6 +80,14 @@ async def test_failures_are_a_column_if_one_is_named(emulator: Emulator) -> None
     vectors = vectors_of(added)
     assert np.isnan(vectors[1:3]).all()
     assert np.array_equal(vectors[[0, 3]], await embedded(emulator, ["good", "also good"]))
+
+
+async def test_an_error_names_its_own_row_though_others_were_not_sent(emulator: Emulator) -> None:
+    emulator.reject = lambda text: text == "quite bad"
+    values = ["one", None, None, "quite bad", "two"]
+    added = await adding(emulator, errors="error")(table_of(values))
+    named = [re.findall(r"input (\d+)", error or "") for error in added.column("error").to_pylist()]
+    assert named == [[], ["1"], ["2"], ["3"], []]
 
 
 async def test_failed_rows_have_null_for_a_sparse_vector(emulator: Emulator) -> None:
