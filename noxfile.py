@@ -65,7 +65,8 @@ def lowest(session: nox.Session) -> None:
     extras = PROJECT["optional-dependencies"]
     bounds = [*PROJECT["dependencies"], *extras["cli"], *extras["otel"], "opentelemetry-sdk>=1.30"]
     pins = (ROOT / "constraints.txt").read_text().splitlines()
-    constraints = Path(session.create_tmp()) / "lowest.txt"
+    # Not in a folder for temporary files, which would become that of the tests.
+    constraints = Path(session.virtualenv.location) / "lowest.txt"
     constraints.write_text(
         "\n".join(
             [pin for pin in pins if pin.partition("==")[0] in FOR_TESTS] + [bound.replace(">=", "==") for bound in bounds]
@@ -75,6 +76,8 @@ def lowest(session: nox.Session) -> None:
     session.run(
         "pytest",
         "--quiet",
+        # The conventions of that time did not have all of today's names.
+        "--deselect=tests/integrations/test_opentelemetry.py::test_the_page_has_every_span_attribute_and_metric_and_no_other",
         *(session.posargs or [*WITHOUT_EXTRAS, "tests/jobs", "tests/integrations/test_opentelemetry.py"]),
     )
 
@@ -87,7 +90,8 @@ def loops(session: nox.Session, loop: str) -> None:
     # Eager tasks begin at once, so tests of what happens before a task begins are not about them.
     chosen = "not long and not lazy_tasks" if loop == "eager" else "not long"
     options = ("-p", "tests.event_loops", "--event-loop", loop, "-m", chosen)
-    session.run("pytest", "--quiet", *options, *(session.posargs or IN_A_LOOP))
+    # As a module, which finds the plug-in in this folder.
+    session.run("python", "-m", "pytest", "--quiet", *options, *(session.posargs or IN_A_LOOP))
 
 
 @nox.session(python=COMING + FREE_THREADED)
