@@ -32,6 +32,9 @@ READ_AT_ONCE = 256
 """Number of texts whose vectors are checked and copied before yielding to the event loop: with 1024 numbers per vector
 1 MiB, which takes half as long as decoding an answer."""
 
+HASHED_AT_ONCE = 2**20
+"""Characters of texts that are hashed before yielding to the event loop: about two milliseconds."""
+
 WRITE_SECONDS = 5.0
 """Maximum time of a write: a transaction of a file takes milliseconds, and a cluster's cache that takes longer is as good as
 gone. It equals the grace period of requests in flight once a job has ended."""
@@ -247,9 +250,16 @@ class CallCache:
 
     async def look_up(self, texts: Sequence[str]) -> Sequence[Any]:
         """The unchecked values of some texts; see `CacheStage.look_up`."""
-        keys = self._maker.keys_of(texts)
+        keys: list[bytes] = []
+        hashed = 0
+        for text in texts:
+            keys += self._maker.keys_of([text])
+            hashed += len(text)
+            if hashed >= HASHED_AT_ONCE:
+                hashed = 0
+                await asyncio.sleep(0)
         # Error reports that include local variables must not show the texts.
-        del texts
+        text, texts = "", ()
         return await self._stage.look_up(keys)
 
     def decode(self, values: Sequence[Any], vector_type: VectorType | None, dimension: int | None) -> Found:

@@ -35,6 +35,7 @@ from pinecone_embed_async import (
 )
 from pinecone_embed_async._cache import CacheStage
 from pinecone_embed_async._calls import ResultBuilder
+from pinecone_embed_async._clock import SystemClock
 from pinecone_embed_async._planning import Load, PlannedRequest, RequestLimits
 from pinecone_embed_async._results import Dimension
 from pinecone_embed_async._wire import Answer
@@ -587,3 +588,22 @@ async def test_the_answer_to_a_probe_is_not_cached(shelf: Shelf) -> None:
     assert found.dense is not None
     assert found.dense.tolist() == [[1, 2]]
     assert len(shelf.values) == 1
+
+
+async def test_the_event_loop_runs_while_long_texts_are_hashed() -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    stage = CacheStage(Shelf(), address="a", api_version="2026-07", model="m", clock=SystemClock())
+    counting = asyncio.create_task(count())
+    await stage.of_call(b"{}").look_up(["short"])
+    short = turns
+    # Five million characters.
+    await stage.of_call(b"{}").look_up(["word " * 50_000] * 20)
+    counting.cancel()
+    assert turns - short >= short + 4
