@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast, overloa
 
 from pinecone_embed_async._calls import check_source
 from pinecone_embed_async._client import EmbedClient
-from pinecone_embed_async._errors import ClosedError
 from pinecone_embed_async._sync.stream import CallersSource, SyncEmbeddingStream
 from pinecone_embed_async._threads import OwnLoopThread
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._planning import Estimate
     from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings, SparseVector
     from pinecone_embed_async._statistics import Statistics
+    from pinecone_embed_async._threads import LoopThread
     from pinecone_embed_async._wire import ModelInfo
 
 EmbeddingsT = TypeVar("EmbeddingsT", bound="DenseEmbeddings | SparseEmbeddings")
@@ -81,8 +81,7 @@ class SyncEmbedClient(Generic[EmbeddingsT]):
     ) -> None: ...
     def __init__(self, model: str, **options: Any) -> None:
         self._client: EmbedClient[Any] = EmbedClient(model, **options)
-        self._thread = OwnLoopThread("pinecone-embed", self, self._client)
-        self._is_closed = False
+        self._thread = OwnLoopThread("pinecone-embed", self, self._client, "open it again with `with`")
 
     def __repr__(self) -> str:
         return repr(self._client).replace("EmbedClient", "SyncEmbedClient", 1)
@@ -91,7 +90,7 @@ class SyncEmbedClient(Generic[EmbeddingsT]):
         raise TypeError("a SyncEmbedClient cannot be pickled: it holds connections and a key; make one in each process")
 
     def __enter__(self) -> Self:
-        self._is_closed = False
+        self._thread.open()
         self._run(self._open())
         return self
 
@@ -107,9 +106,7 @@ class SyncEmbedClient(Generic[EmbeddingsT]):
         Requests in flight get a few seconds to complete. Their calls then raise `ClosedError` with what was embedded.
         Later calls raise it too, until the client is entered again.
         """
-        if not self._is_closed:
-            self._is_closed = True
-            self._thread.close()
+        self._thread.close()
 
     def statistics(self) -> Statistics:
         """Counts since the client was created; may be called from any thread."""
@@ -194,12 +191,12 @@ class SyncEmbedClient(Generic[EmbeddingsT]):
             ClosedError: the client is closed.
         """
         check_source(source)
-        self._check_open()
+        self._thread.check_open()
         own: CallersSource | None = None
         if not isinstance(source, AsyncIterable) and not options.get("in_thread"):
             own = CallersSource(source, options.get("max_delay", 0.5))
         given: Source[Any] = source if own is None else own.items()
-        return SyncEmbeddingStream(self, self._thread.get(), self._client.stream(given, **cast("Any", options)), own)
+        return SyncEmbeddingStream(self._get_thread, self._client.stream(given, **cast("Any", options)), own)
 
     def estimate(self, inputs: Input | Iterable[Input], **options: Unpack[_options.EstimateArguments]) -> Estimate:
         """Estimate the cost of embedding `inputs`, without a request; as `EmbedClient.estimate`."""
@@ -213,12 +210,13 @@ class SyncEmbedClient(Generic[EmbeddingsT]):
         """Fetch the service's description of a model; as `EmbedClient.describe_model`."""
         return self._run(self._client.describe_model(name))
 
-    def _run(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
-        if self._is_closed:
-            work.close()
-            self._check_open()
-        return self._thread.get().run(work)
+    def _get_thread(self) -> LoopThread:
+        return self._thread.get()
 
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise ClosedError("the client is closed; open it again with `with`")
+    def _run(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
+        try:
+            thread = self._get_thread()
+        except BaseException:
+            work.close()
+            raise
+        return thread.run(work)

@@ -7,15 +7,15 @@ import contextlib
 import threading
 import time
 import weakref
-from concurrent.futures import Future, wait
-from queue import SimpleQueue
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pinecone_embed_async._errors import ClosedError, EmbedError
 from pinecone_embed_async._results import Usage
+from pinecone_embed_async._threads import outcome_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
     from contextlib import AbstractAsyncContextManager
     from typing import Self
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 EmbeddingsT = TypeVar("EmbeddingsT", bound="DenseEmbeddings | SparseEmbeddings")
 ItemT = TypeVar("ItemT")
-ResultT = TypeVar("ResultT")
+
+_OVER = "the stream is closed: iterate over it before closing it, or inside its `with` block"
 
 ITEMS_PER_PULL = 96
 """Maximum number of items read from a source per hand-over between the threads: those of a full request."""
@@ -40,35 +41,33 @@ class SyncEmbeddingStream(Generic[ItemT, EmbeddingsT]):
 
     def __init__(
         self,
-        client: object,
-        thread: LoopThread,
-        stream: AbstractAsyncContextManager[EmbeddingStream[ItemT, EmbeddingsT]],
+        get_thread: Callable[[], LoopThread],
+        context: AbstractAsyncContextManager[EmbeddingStream[ItemT, EmbeddingsT]],
         source: CallersSource | None,
     ) -> None:
-        # Keeps the client alive as long as the stream.
-        self._client = client
-        self._thread = thread
+        # A method of the client, which it keeps alive. Not called yet, because a fork may come before the stream is begun.
+        self._get_thread = get_thread
+        self._context = context
         self._source = source
-        # Pulls of the source, and calls that have ended.
-        self._asked: SimpleQueue[Future[Any]] = SimpleQueue() if source is None else source.asked
-        self._lock = threading.Lock()
-        self._held = _HeldStream(stream)
-        self._holding: Future[None] | None = None
+        self._woken = _Wake() if source is None else source.woken
+        self._turn_lock = threading.Lock()
+        self._turn_of: int | None = None
+        self._begin_lock = threading.Lock()
+        self._held: _HeldStream[ItemT, EmbeddingsT] | None = None
         self._is_over = self._is_exhausted = False
 
     def __repr__(self) -> str:
-        state = "closed" if self._is_over else "not begun" if self._holding is None else "open"
+        state = "closed" if self._is_over else "not begun" if self._held is None else "open"
         return f"<SyncEmbeddingStream {state}>"
 
     @property
     def usage(self) -> Usage:
         """Usage billed so far."""
-        return self._held.usage
+        return Usage() if self._held is None else self._held.usage
 
     def __enter__(self) -> Self:
-        self._thread.check_elsewhere()
-        with self._lock:
-            self._open()
+        with self._turn() as thread:
+            self._open(thread)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -82,113 +81,187 @@ class SyncEmbeddingStream(Generic[ItemT, EmbeddingsT]):
     def __next__(self) -> EmbeddedBatch[ItemT, EmbeddingsT]:
         """The next batch; reads the source in this thread while waiting for it.
 
+        After Ctrl-C, or any other exception of a signal handler, the stream goes on where it was interrupted.
+
         Raises:
             EmbedError: the batch, or the whole job, failed.
-            ClosedError: the stream was closed.
+            ClosedError: the stream or its client was closed, or the stream was begun before a fork.
             Exception: any exception of the source.
-            RuntimeError: called by a function that the stream itself calls, which would wait for itself.
+            RuntimeError: called by the source, or by a function that the stream calls, which would wait for itself.
         """
-        # Before the lock, which is held by the thread that waits for this one.
-        self._thread.check_elsewhere()
-        with self._lock:
-            batch = None if self._is_exhausted else self._wait(self._thread.call(_next_of(self._open())))
+        with self._turn() as thread:
+            batch = None if self._is_exhausted else self._take(thread)
             if batch is None:
                 self._is_exhausted = True
                 self.close()
-                raise StopIteration
+        if batch is None:
+            raise StopIteration
         return batch
 
     def close(self) -> None:
         """End the stream: cancel its requests, and close the source's iterator.
 
+        If another thread is reading the source, that thread closes the iterator afterwards. In a forked process, a stream
+        that was begun before the fork is left alone.
+
         Raises:
             Exception: any exception of closing the source.
-            RuntimeError: called by a function that the stream itself calls, which would wait for itself.
+            RuntimeError: called by a function that the stream calls in the client's thread, which would wait for itself.
         """
-        if self._is_over:
-            return
-        self._thread.check_elsewhere()
-        self._is_over = True
+        with self._begin_lock:
+            held = self._held
+            if self._is_over or (held is not None and held.thread.is_inherited):
+                return
+            if held is not None:
+                held.thread.check_usable()
+            self._is_over = True
         try:
-            if self._holding is not None:
-                self._held.leave()
-                wait([self._holding])
-                if not self._holding.cancelled():
-                    self._holding.result()
+            if held is not None:
+                held.leave()
+                held.wait()
         finally:
             if self._source is not None:
                 self._source.close()
 
-    def _open(self) -> EmbeddingStream[ItemT, EmbeddingsT]:
-        if self._is_over:
-            raise ClosedError("the stream is closed: iterate over it before closing it, or inside its `with` block")
-        if self._holding is None:
-            self._holding = self._thread.submit(self._held.hold())
-            # Ends a stream that is dropped without closing.
-            weakref.finalize(self, self._held.leave)
-        elif self._holding.done():
-            raise ClosedError("the client was closed")
-        return self._held.opened.result()
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[LoopThread]:
+        """Keep other threads out while the block runs; its value is the thread of the stream.
 
-    def _wait(self, call: Future[ResultT]) -> ResultT:
-        call.add_done_callback(self._asked.put)
+        Raises:
+            ClosedError: the client is closed, or the stream was begun before a fork.
+            RuntimeError: the stream itself called this, and would wait for itself.
+        """
+        thread = self._get_thread() if self._held is None else self._held.thread
+        # Before the lock, which is held by the thread that waits for this one.
+        thread.check_usable()
+        if self._turn_of == threading.get_ident():
+            raise RuntimeError(
+                "the source of a stream must not iterate over that stream or enter it: it would wait for itself"
+            )
+        with self._turn_lock:
+            try:
+                self._turn_of = threading.get_ident()
+                yield thread
+            finally:
+                self._turn_of = None
+
+    def _open(self, thread: LoopThread) -> _HeldStream[ItemT, EmbeddingsT]:
+        with self._begin_lock:
+            if self._is_over:
+                raise ClosedError(_OVER)
+            if self._held is None:
+                self._held = _HeldStream(self._context, thread)
+                # Ends a stream that is dropped without closing.
+                weakref.finalize(self, self._held.leave)
+        outcome_of(self._held.opened)
+        return self._held
+
+    def _take(self, thread: LoopThread) -> EmbeddedBatch[ItemT, EmbeddingsT] | None:
+        """The next batch; `None` at the end. Reads the source until it comes."""
+        held, woken = self._open(thread), self._woken
+        call = thread.call(held.next())
+        call.add_done_callback(lambda _: woken.set())
+        while True:
+            if self._source is not None:
+                self._source.serve()
+            if call.done():
+                break
+            woken.wait()
         try:
-            while (asked := self._asked.get()) is not call:
-                # Other futures are calls that were interrupted earlier.
-                if self._source is not None and isinstance(asked, _Pull):
-                    self._source.pull(asked)
-            return call.result()
-        except BaseException:
-            call.cancel()
+            return outcome_of(call)
+        except ClosedError:
+            if self._is_over:
+                raise ClosedError(_OVER) from None
             raise
+        finally:
+            # Not before: an interrupted caller asks for the same batch again.
+            held.taken()
+
+
+class _Wake:
+    """An event that ends a wait. Unlike that of `threading`, it cannot be broken by an interruption such as Ctrl-C."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """End the present wait, or else the next one."""
+        with contextlib.suppress(RuntimeError):
+            self._lock.release()
+
+    def wait(self) -> None:
+        """Wait until it is set, and reset it."""
+        self._lock.acquire()
+
+
+class _HeldStream(Generic[ItemT, EmbeddingsT]):
+    """Enters and leaves a stream in one task.
+
+    Args:
+        context: the stream.
+        thread: runs the task.
+
+    Attributes:
+        thread: as above.
+        opened: future with the entered stream, or the error of entering it.
+    """
+
+    def __init__(
+        self, context: AbstractAsyncContextManager[EmbeddingStream[ItemT, EmbeddingsT]], thread: LoopThread
+    ) -> None:
+        self.thread = thread
+        self.opened: Future[EmbeddingStream[ItemT, EmbeddingsT]] = Future()
+        self._left = asyncio.Event()
+        self._next: asyncio.Future[EmbeddedBatch[ItemT, EmbeddingsT] | None] | None = None
+        self._task = thread.submit(self._hold(context))
+        # The thread may end before the stream is entered.
+        self._task.add_done_callback(lambda _: self.opened.cancel())
+
+    @property
+    def usage(self) -> Usage:
+        is_open = self.opened.done() and not self.opened.cancelled() and self.opened.exception() is None
+        return self.opened.result().usage if is_open else Usage()
+
+    async def _hold(self, context: AbstractAsyncContextManager[EmbeddingStream[ItemT, EmbeddingsT]]) -> None:
+        """Keep the stream open until `leave` is called."""
+        try:
+            async with context as stream:
+                self.opened.set_result(stream)
+                await self._left.wait()
+        except Exception as error:
+            if self.opened.done():
+                raise
+            self.opened.set_exception(error)
+
+    async def next(self) -> EmbeddedBatch[ItemT, EmbeddingsT] | None:
+        """The next batch, the same one until `taken` is called; `None` at the end."""
+        if self._next is None:
+            self._next = asyncio.ensure_future(_next_of(self.opened.result()))
+        return await asyncio.shield(self._next)
+
+    def taken(self) -> None:
+        """Let `next` go on to the batch after this one; called while no `next` runs."""
+        self._next = None
+
+    def leave(self) -> None:
+        """Make the task leave the stream; may be called from any thread."""
+        self.thread.notify(self._left.set)
+
+    def wait(self) -> None:
+        """Wait until the task has ended.
+
+        Raises:
+            Exception: any exception of leaving the stream.
+        """
+        with contextlib.suppress(CancelledError):
+            self._task.result()
 
 
 async def _next_of(
     stream: EmbeddingStream[ItemT, EmbeddingsT],
 ) -> EmbeddedBatch[ItemT, EmbeddingsT] | None:
     return await anext(stream, None)
-
-
-class _HeldStream(Generic[ItemT, EmbeddingsT]):
-    """Enters and leaves a stream in one task.
-
-    Attributes:
-        opened: future with the entered stream, or the error of entering it.
-    """
-
-    def __init__(self, stream: AbstractAsyncContextManager[EmbeddingStream[ItemT, EmbeddingsT]]) -> None:
-        self._stream = stream
-        self._left = asyncio.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self.opened: Future[EmbeddingStream[ItemT, EmbeddingsT]] = Future()
-
-    @property
-    def usage(self) -> Usage:
-        is_open = self.opened.done() and self.opened.exception() is None
-        return self.opened.result().usage if is_open else Usage()
-
-    async def hold(self) -> None:
-        """Keep the stream open until `leave` is called."""
-        self._loop = asyncio.get_running_loop()
-        try:
-            async with self._stream as stream:
-                self.opened.set_result(stream)
-                await self._left.wait()
-        except BaseException as error:
-            if self.opened.done():
-                raise
-            self.opened.set_exception(error)
-
-    def leave(self) -> None:
-        """Make the task leave the stream; may be called from any thread."""
-        # If the loop is closed, the stream was already left.
-        with contextlib.suppress(RuntimeError):
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(self._left.set)
-
-
-class _Pull(Future[list[Any]]):
-    """A request for the next items of a source; an empty list means its end."""
 
 
 class CallersSource:
@@ -199,7 +272,7 @@ class CallersSource:
         max_delay: seconds after which items are handed over even if there could be more.
 
     Attributes:
-        asked: queue of the pulls.
+        woken: set when items are asked for.
     """
 
     def __init__(self, source: Iterable[Any], max_delay: float) -> None:
@@ -207,24 +280,40 @@ class CallersSource:
         self._max_delay = max_delay
         self._iterator: Iterator[Any] | None = None
         self._error: Exception | None = None
-        self.asked: SimpleQueue[Future[Any]] = SimpleQueue()
+        self._reading = threading.Lock()
+        self._is_closed = False
+        # The items that were asked for last; an empty list means the end.
+        self._pull: Future[list[Any]] | None = None
+        self.woken = _Wake()
 
     async def items(self) -> AsyncIterator[Any]:
         """Request the items from the caller's thread, and yield them."""
         while True:
-            pull = _Pull()
-            self.asked.put(pull)
-            items = await asyncio.wrap_future(pull)
+            self._pull = Future()
+            self.woken.set()
+            items = await asyncio.wrap_future(self._pull)
             for item in items:
                 yield item
             if not items:
                 return
 
-    def pull(self, pull: _Pull) -> None:
-        """Read the items of a pull. An exception of the source is raised by the next pull, after these items."""
-        if not pull.set_running_or_notify_cancel():
-            # The stream was left.
+    def serve(self) -> None:
+        """Read items if they are asked for. An exception of the source is passed on after the items read before it.
+
+        Raises:
+            Exception: any exception of closing the source, if `close` was called meanwhile.
+        """
+        pull = self._pull
+        if pull is None or pull.done():
             return
+        try:
+            with self._reading:
+                self._read(pull)
+        finally:
+            if self._is_closed:
+                self.close()
+
+    def _read(self, pull: Future[list[Any]]) -> None:
         items: list[Any] = []
         try:
             if self._error is None:
@@ -235,10 +324,12 @@ class CallersSource:
             self._error = EmbedError(f"the source was interrupted by {type(error).__name__}")
             raise
         finally:
-            if items or self._error is None:
-                pull.set_result(items)
-            else:
-                pull.set_exception(self._error)
+            # The stream may have been left meanwhile.
+            with contextlib.suppress(InvalidStateError):
+                if items or self._error is None:
+                    pull.set_result(items)
+                else:
+                    pull.set_exception(self._error)
 
     def _take_into(self, items: list[Any]) -> None:
         if self._iterator is None:
@@ -246,11 +337,21 @@ class CallersSource:
         due = time.monotonic() + self._max_delay
         for item in self._iterator:
             items.append(item)
-            if len(items) >= ITEMS_PER_PULL or time.monotonic() >= due:
+            if self._is_closed or len(items) >= ITEMS_PER_PULL or time.monotonic() >= due:
                 break
 
     def close(self) -> None:
-        """Close the iterator if it is a generator or was made for this stream; the owner of a file closes it."""
-        iterator: Any = self._iterator if self._iterator is not None else self._source
-        if hasattr(iterator, "close") and (iterator is not self._source or hasattr(iterator, "gi_frame")):
-            iterator.close()
+        """Close the iterator if it is a generator or was made for this stream; the owner of a file closes it.
+
+        If it is being read, the reading thread closes it afterwards.
+        """
+        self._is_closed = True
+        if self._reading.acquire(blocking=False):
+            try:
+                iterator: Any = self._iterator if self._iterator is not None else self._source
+                if hasattr(iterator, "close") and (iterator is not self._source or hasattr(iterator, "gi_frame")):
+                    iterator.close()
+            finally:
+                # It is closed only once, and not read again.
+                self._source, self._iterator = (), None
+                self._reading.release()

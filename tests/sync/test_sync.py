@@ -2,11 +2,13 @@
 
 import asyncio
 import gc
+import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,6 +21,8 @@ from pinecone_embed_async import (
     DenseEmbeddings,
     EmbedClient,
     EmbedError,
+    MockResponse,
+    MockTransport,
     SyncEmbedClient,
 )
 from pinecone_embed_async.emulator import Emulator
@@ -74,7 +78,7 @@ def test_a_call_from_the_clients_own_thread_is_refused_for_it_would_wait_for_its
 
 PROGRAM = """
 import os, signal, sys, warnings
-from pinecone_embed_async import SyncEmbedClient
+from pinecone_embed_async import ClosedError, SyncEmbedClient
 client = SyncEmbedClient("multilingual-e5-large", input_type="passage")
 """
 
@@ -93,6 +97,34 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 print(client.embed("three").shape)
 """
     assert await run_program(emulator, PROGRAM + code) == "(1, 1024)\n" * 3
+
+
+async def test_after_a_fork_a_stream_works_if_it_was_not_begun_before(emulator: Emulator) -> None:
+    code = """
+waiting = client.stream(["one", "two"])
+begun = client.stream(f"text number {number}" for number in range(300))
+next(begun)
+warnings.simplefilter("ignore")
+child = os.fork()
+if child == 0:
+    # Ends a child that waits for a thread of its parent.
+    signal.alarm(20)
+    print([batch.items for batch in waiting], flush=True)
+    for use in (begun.__next__, begun.__enter__):
+        try:
+            use()
+        except ClosedError as error:
+            print(error, flush=True)
+    begun.close()
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+print(len(list(waiting)), len(list(begun)))
+"""
+    refused = (
+        "the thread pinecone-embed must run in this process, but it was closed, or the process was forked:"
+        " begin a new call or stream of an open client\n"
+    )
+    assert await run_program(emulator, PROGRAM + code) == f"[['one', 'two']]\n{refused * 2}1 3\n"
 
 
 async def test_an_interpreter_ends_with_clients_and_streams_that_were_not_closed(emulator: Emulator) -> None:
@@ -145,6 +177,31 @@ async def test_closing_ends_the_calls_of_other_threads_with_what_was_embedded(em
     assert caught.value.partial.embedded.sum() >= 20
     assert own_threads() == []
     emulator.release()
+
+
+def test_whatever_races_with_closing_is_done_or_says_that_the_client_is_closed() -> None:
+    def use(client: SyncEmbedClient[Any], begun: threading.Barrier) -> None:
+        calls: tuple[Callable[[], object], ...] = (lambda: client.embed_one("one"), lambda: list(client.stream(["one"])))
+        begun.wait(10)
+        while True:
+            for call in calls:
+                call()
+
+    transport = MockTransport(lambda request: MockResponse.embeddings([[1.0] for _ in request.json()["inputs"]]))
+    usual, end = sys.getswitchinterval(), time.monotonic() + 2
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            while time.monotonic() < end:
+                client = SyncEmbedClient("any", api_key="k", transport=transport, vector_type="dense", look_up_model=False)
+                begun = threading.Barrier(4)
+                uses = [pool.submit(use, client, begun) for _ in range(3)]
+                begun.wait(10)
+                client.close()
+                for error in [one.exception(10) for one in uses]:
+                    assert isinstance(error, ClosedError), repr(error)
+    finally:
+        sys.setswitchinterval(usual)
 
 
 def test_a_closed_client_refuses_calls_until_it_is_entered_again(local: LocalEmulator) -> None:
@@ -271,6 +328,134 @@ def test_a_stream_of_a_closed_client_says_so(local: LocalEmulator) -> None:
         with pytest.raises(ClosedError):
             for _ in batches:
                 pass
+
+
+def test_a_stream_that_was_not_begun_waits_for_its_client_to_be_opened_again(local: LocalEmulator) -> None:
+    client = sync_client(local)
+    begun, waiting = client.stream(iter(TEXTS)), client.stream(["one", "two"])
+    next(begun)
+    client.close()
+    for use in (waiting.__enter__, waiting.__next__):
+        with pytest.raises(ClosedError, match="open it again with `with`"):
+            use()
+    with client:
+        assert [batch.items for batch in waiting] == [["one", "two"]]
+        with pytest.raises(ClosedError, match="begin a new call or stream"):
+            next(begun)
+    begun.close()
+
+
+def test_a_stream_whose_thread_ends_before_it_is_entered_says_so(local: LocalEmulator) -> None:
+    client = sync_client(local)
+    stream = client.stream(["one", "two"])
+    thread = client._thread.get()
+    begun = threading.Event()
+
+    async def end() -> None:
+        begun.set()
+        # The loop is busy here until the stream's task is handed over, and does not begin it.
+        while "not begun" in repr(stream):
+            time.sleep(0)  # noqa: ASYNC251
+        thread.close()
+
+    thread.submit(end())
+    begun.wait(10)
+    with pytest.raises(ClosedError, match="must end before the client is closed"):
+        next(stream)
+    assert stream.usage.requests == 0
+    stream.close()
+
+
+def test_closing_a_stream_leaves_its_source_to_the_thread_that_is_reading_it(local: LocalEmulator) -> None:
+    reading, may_go_on = threading.Event(), threading.Event()
+    closed: list[str] = []
+
+    def texts() -> Iterator[str]:
+        try:
+            while True:
+                reading.set()
+                may_go_on.wait(10)
+                yield "a text"
+        finally:
+            closed.append(threading.current_thread().name)
+
+    with sync_client(local) as client, ThreadPoolExecutor(1, "reader") as pool:
+        stream = client.stream(texts())
+        iterating = pool.submit(next, stream)
+        reading.wait(10)
+        stream.close()
+        assert closed == []
+        may_go_on.set()
+        with pytest.raises(ClosedError, match=r"the stream is closed: .* inside its `with` block"):
+            iterating.result(10)
+    assert closed == ["reader_0"]
+
+
+def test_a_source_may_close_its_stream_and_is_closed_after_that_item(local: LocalEmulator) -> None:
+    taken: list[str] = []
+
+    def texts() -> Iterator[str]:
+        for text in TEXTS:
+            taken.append(text)
+            if len(taken) == 10:
+                stream.close()
+            yield text
+
+    with sync_client(local) as client:
+        stream = client.stream(texts())
+        with pytest.raises(ClosedError, match="the stream is closed"):
+            next(stream)
+    assert taken == TEXTS[:10]
+
+
+def test_a_source_that_uses_its_own_stream_is_refused_for_it_would_wait_for_itself(local: LocalEmulator) -> None:
+    def texts() -> Iterator[str]:
+        yield "one"
+        for use in (stream.__next__, stream.__enter__):
+            with pytest.raises(RuntimeError, match="the source of a stream must not iterate over that stream"):
+                use()
+        yield "two"
+
+    with sync_client(local) as client:
+        stream = client.stream(texts())
+        assert [item for batch in stream for item in batch.items] == ["one", "two"]
+
+
+def test_ctrl_c_in_the_source_loses_no_batch(local: LocalEmulator) -> None:
+    embedded = threading.Event()
+
+    def texts() -> Iterator[str]:
+        yield from TEXTS[:96]
+        embedded.wait(10)
+        # Meanwhile the batch is handed to the call that waits for it.
+        client.embed_one("another text")
+        signal.raise_signal(signal.SIGINT)
+        yield "never read"
+
+    with sync_client(local) as client:
+        stream = client.stream(texts(), progress=lambda _: embedded.set(), max_delay=10.0)
+        with pytest.raises(KeyboardInterrupt):
+            next(stream)
+        assert next(stream).items == TEXTS[:96]
+        with pytest.raises(EmbedError, match="the source was interrupted by KeyboardInterrupt"):
+            next(stream)
+        assert list(stream) == []
+
+
+def test_a_stream_goes_on_waiting_after_ctrl_c(local: LocalEmulator) -> None:
+    local.call(lambda emulator: emulator.hold())
+
+    def interrupt() -> None:
+        local.call(lambda emulator: emulator.wait_for_in_flight(1))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with sync_client(local) as client, client.stream(["one", "two"]) as stream, ThreadPoolExecutor(1) as pool:
+        interrupting = pool.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            next(stream)
+        interrupting.result(10)
+        local.call(lambda emulator: emulator.release())
+        assert [batch.items for batch in stream] == [["one", "two"]]
 
 
 def test_an_error_of_closing_the_source_is_raised(local: LocalEmulator) -> None:
