@@ -26,7 +26,8 @@ IN_A_LOOP = ["tests/calls", "tests/sending", "tests/test_client.py", "tests/test
 IN_A_LOOP += ["tests/test_lifecycle.py", "tests/test_closing.py"]
 # What needs nothing but the package and its four dependencies.
 WITHOUT_EXTRAS = [*IN_A_LOOP, "tests/planning", "tests/rate_limit", "tests/wire", "tests/cache"]
-FOR_TESTS = ["pytest", "pytest-asyncio", "pytest-timeout", "hypothesis", "blockbuster", "aioresponses", "anyio", "setuptools"]
+FOR_TESTS = ["pytest", "pytest-asyncio", "pytest-timeout", "hypothesis", "blockbuster", "aioresponses"]
+FOR_TESTS += ["anyio", "setuptools"]
 
 
 def install(session: nox.Session, *packages: str, constraints: Path = ROOT / "constraints.txt") -> None:

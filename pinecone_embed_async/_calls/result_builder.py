@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pinecone_embed_async._errors import Failure, kind_of
-from pinecone_embed_async._log import logger
+from pinecone_embed_async._log import IN_OUTCOME, logger
 from pinecone_embed_async._results import DenseEmbeddings, DenseRows, SparseRows, Usage
 
 if TYPE_CHECKING:
@@ -110,7 +110,8 @@ class ResultBuilder:
     def failed(self, request: PlannedRequest, error: EmbedError) -> None:
         """Record that a request failed for good."""
         first, last = request.positions[0], request.positions[-1]
-        logger.warning("inputs %d:%d failed after %d attempts: %s", first, last + 1, error.attempts, kind_of(error))
+        told = first, last + 1, error.attempts, kind_of(error)
+        logger.warning("inputs %d:%d failed after %d attempts: %s", *told, extra=IN_OUTCOME)
         rows: Sequence[int] = range(first - self.start, last + 1 - self.start)
         if not isinstance(request.positions, range):
             rows = [position - self.start for position in request.positions]

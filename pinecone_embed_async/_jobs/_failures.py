@@ -5,10 +5,11 @@ from array import array
 from collections.abc import Iterable, Iterator
 from os import fsync
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from pinecone_embed_async._errors import EmbedError
 from pinecone_embed_async._jobs._files import file_errors, open_own, replacing
@@ -49,10 +50,18 @@ class _Line(msgspec.Struct):
     error: str | None = None
 
 
+class _IdLine(msgspec.Struct):
+    row: int
+    id: str
+
+
 class _CauseLine(msgspec.Struct):
     row: int
     error: str
     message: str
+
+
+_Entry = TypeVar("_Entry", _IdLine, _CauseLine)
 
 
 def failure_line(row: Row | BadRow, error: str | None, message: str) -> bytes:
@@ -86,8 +95,9 @@ class FailuresFile:
         """
         failed, skipped = RowSet(), RowSet()
         numbers, are_skipped = (np.array(each, np.int64) for each in self._row_numbers())
-        failed.add(numbers[(numbers >= 0) & (are_skipped == 0)])
-        skipped.add(numbers[(numbers >= 0) & (are_skipped == 1)])
+        last = _are_last(numbers)
+        failed.add(numbers[last & (are_skipped == 0)])
+        skipped.add(numbers[last & (are_skipped == 1)])
         return failed, skipped
 
     def _row_numbers(self) -> "tuple[array[int], array[int]]":
@@ -106,17 +116,26 @@ class FailuresFile:
         Raises:
             OutputError: The file system refused an operation.
         """
-        found: dict[int, Cause] = {}
-        decoder = msgspec.json.Decoder(_CauseLine)
+        entries = self._entries(_CauseLine)
+        return {entry.row: Cause(entry.error, entry.message) for entry in entries if entry.row in rows}
+
+    def ids_before(self, stop: int) -> Iterator[str]:
+        """Yield the ids of failed rows with numbers below `stop`, one for each time that a row failed.
+
+        Raises:
+            OutputError: The file system refused an operation.
+        """
+        return (entry.id for entry in self._entries(_IdLine) if entry.row < stop)
+
+    def _entries(self, kind: type[_Entry]) -> Iterator[_Entry]:
+        # Lines of another kind are passed over: a row that is left out has no id.
+        decoder = msgspec.json.Decoder(kind)
         with file_errors(self._path):
             if self._path.exists():
                 with self._path.open("rb") as file:
                     for line in file:
                         with contextlib.suppress(msgspec.MsgspecError):
-                            entry = decoder.decode(line)
-                            if entry.row in rows:
-                                found[entry.row] = Cause(entry.error, entry.message)
-        return found
+                            yield decoder.decode(line)
 
     def append(self, failed: Iterable[FailedRow]) -> None:
         """Add rows and sync the file.
@@ -140,10 +159,7 @@ class FailuresFile:
         numbers = np.array(self._row_numbers()[0], np.int64)
         if not numbers.size:
             return
-        last = np.zeros(len(numbers), np.bool_)
-        last[len(numbers) - 1 - np.unique(numbers[::-1], return_index=True)[1]] = True
-        last &= numbers >= 0
-        keep = [bool(is_last) and int(row) not in done for row, is_last in zip(numbers, last, strict=True)]
+        keep = [bool(is_last) and int(row) not in done for row, is_last in zip(numbers, _are_last(numbers), strict=True)]
         if all(keep):
             return
         if not any(keep):
@@ -156,6 +172,13 @@ class FailuresFile:
             replacing(self._path, prefix="_failures-", private=True) as target,
         ):
             target.writelines(line for line, kept in zip(file, keep, strict=True) if kept)
+
+
+def _are_last(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    # For each line, whether it is an entry and the last one about its row.
+    last = np.zeros(len(numbers), np.bool_)
+    last[len(numbers) - 1 - np.unique(numbers[::-1], return_index=True)[1]] = True
+    return last & (numbers >= 0)
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[_Line | None]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import stat
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ class InputPrint(msgspec.Struct, frozen=True):
         name: The file's name in messages; a file that was moved is still the same input.
         format: How it is read, including the compression.
         digest: BLAKE2b of its bytes in hexadecimal; `None` for standard input that has not been read to the end.
-        size: Bytes; `None` for standard input.
-        modified: Nanoseconds since 1970; a file whose size and time are unchanged is not read again.
+        size: Bytes; `None` for standard input that has not been read to the end.
+        modified: Nanoseconds since 1970, so that an unchanged file is not read again; `None` for standard input.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Fingerprint(msgspec.Struct, frozen=True):
         id: The id field.
         keep: The kept columns.
         layout: The files for an index to import; `None` if there are none.
+        no_blank: Whether blank texts count as rows that cannot be embedded; `None` if an earlier version did not save it.
     """
 
     inputs: tuple[InputPrint, ...]
@@ -63,6 +65,7 @@ class Fingerprint(msgspec.Struct, frozen=True):
     id: str | None
     keep: tuple[str, ...]
     layout: Layout | None = None
+    no_blank: bool | None = None
 
     def stamps(self) -> dict[str, Stamp]:
         """The states of the files when the prints were taken, by name."""
@@ -107,6 +110,7 @@ def take_fingerprint(
         id=columns.id,
         keep=columns.keep,
         layout=layout,
+        no_blank=columns.no_blank,
     )
 
 
@@ -114,7 +118,9 @@ def _input_print(file: InputFile, earlier: Mapping[tuple[str, Stamp], str | None
     if file.path is None:
         return InputPrint(file.name, file.format_name, None)
     stamp, digest = _digest(file.path, file.name, earlier)
-    return InputPrint(file.name, file.format_name, digest, stamp.size, stamp.modified)
+    # Standard input is saved to a file whose time says nothing.
+    modified = None if file.name == STANDARD_INPUT_NAME else stamp.modified
+    return InputPrint(file.name, file.format_name, digest, stamp.size, modified)
 
 
 def _digest(path: Path, name: str, earlier: Mapping[tuple[str, Stamp], str | None]) -> tuple[Stamp, str]:
@@ -153,6 +159,8 @@ def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
         for field, shown in _NAMES.items()
         if getattr(before, field) != getattr(now, field)
     ]
+    if before.no_blank is not None and before.no_blank != now.no_blank:
+        found.append(f"--no-blank (was {'' if before.no_blank else 'not '}given, now {'' if now.no_blank else 'not '}given)")
     for name in sorted({*before.parameters, *now.parameters}):
         was, is_now = before.parameters.get(name), now.parameters.get(name)
         if was != is_now:
@@ -207,13 +215,50 @@ def has_grown(before: Fingerprint, now: Fingerprint, files: Sequence[InputFile])
         return False
     if current.size is None or current.size <= earlier.size:
         return False
-    with opened(files[-1]) as file:
-        digest, left, last = hashlib.blake2b(digest_size=16), earlier.size, b""
-        while left and (piece := file.read(min(left, 2**20))):
-            digest.update(piece)
-            left, last = left - len(piece), piece
-        # Without a line end there, the last row may have changed too.
-        return digest.hexdigest() == earlier.digest and (last.endswith(b"\n") or file.read(1) == b"\n")
+    return (earlier.size, earlier.digest) in _beginnings(files[-1], [earlier.size])
+
+
+def held_inputs(before: Iterable[InputPrint], now: Fingerprint, files: Sequence[InputFile]) -> list[str]:
+    """List the files that a job holds already, whole or under the same name as their beginning, one phrase each.
+
+    Args:
+        before: The inputs of the job.
+        now: The present fingerprint.
+        files: Its files.
+
+    Raises:
+        SourceError: A file cannot be read.
+    """
+    contents, shorter = set(), defaultdict(set)
+    for each in before:
+        if each.digest is not None and each.size != 0:
+            contents.add((each.format, each.digest))
+            shorter[each.format, Path(each.name).name].add((each.size or 0, each.digest))
+    found = []
+    for file, current in zip(files, now.inputs, strict=True):
+        if (current.format, current.digest) in contents:
+            found.append(f"{current.name} is already in this job")
+        elif file.path is not None and current.format.partition("(")[0] in _GROWING:
+            known = {each for each in shorter[current.format, Path(file.name).name] if 0 < each[0] < (current.size or 0)}
+            if known and known & _beginnings(file, {size for size, _ in known}):
+                found.append(f"{current.name} has grown")
+    return found
+
+
+def _beginnings(file: InputFile, sizes: Iterable[int]) -> set[tuple[int, str]]:
+    found, digest, at, last = set(), hashlib.blake2b(digest_size=16), 0, b""
+    with opened(file) as raw:
+        for size in sorted(sizes):
+            while at < size and (piece := raw.read(min(size - at, 2**20))):
+                digest.update(piece)
+                at, last = at + len(piece), piece
+            here, following = digest.hexdigest(), raw.read(1)
+            # Without a line end there, the last row may have changed too.
+            if last.endswith(b"\n") or following == b"\n":
+                found.add((size, here))
+            digest.update(following)
+            at, last = at + len(following), following
+    return found
 
 
 def _short(value: Any) -> str:

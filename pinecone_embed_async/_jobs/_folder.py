@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,6 +17,8 @@ from pinecone_embed_async._jobs._layouts import DEFAULT_NAMESPACE, Layout
 
 _PART = re.compile(r"part-(\d{5,})\.parquet")
 _SEGMENT = re.compile(r"_journal-(\d{5,})\.log")
+_LEFTOVER = re.compile(rf"_.*{re.escape(PARTIAL_SUFFIX)}")
+_EXPORT = re.compile(rf"part-\d{{5,}}\.(?:jsonl|parquet)|_export-[0-9a-f]+{re.escape(PARTIAL_SUFFIX)}")
 _FORMATS = (1, 2)
 
 
@@ -58,25 +60,35 @@ class OutputFolder:
             OutputError: The folders cannot be made.
         """
         if self.layout not in {None, layout}:
-            self._remove_folders()
+            self.remove_stale_exports()
+            _remove_empty(self._exports, self._table)
         self.layout = layout
         for folder in () if layout is None else (self._table, self._exports):
             with file_errors(folder):
                 folder.mkdir(exist_ok=True)
 
-    def _remove_folders(self) -> None:
-        # Only empty ones: another job may use its own.
-        for folder in (self._table, self._exports):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-
     @property
     def _table(self) -> Path:
-        return self.path if self.layout is None else self.path / "_table"
+        return self.path if self.layout is None else self._table_beside_exports
+
+    @property
+    def _table_beside_exports(self) -> Path:
+        return self.path / "_table"
 
     @property
     def _exports(self) -> Path:
         return self.path / (DEFAULT_NAMESPACE if self.layout is None else self.layout.namespace)
+
+    def _export_folders(self) -> list[Path]:
+        default = self.path / DEFAULT_NAMESPACE
+        folders = {default, self._exports}
+        if self.layout is None and self._table_beside_exports.is_dir() and not default.is_dir():
+            # A job was here whose saved state is lost, and its namespace with it.
+            visible = [self.path / name for name in _names_in(self.path) if not name.startswith(("_", "."))]
+            found = [each for each in visible if each.is_dir() and all(map(_EXPORT.fullmatch, _names_in(each)))]
+            # Of several, one may be a person's copy.
+            folders.update(found if len(found) == 1 else ())
+        return [folder for folder in folders if folder.is_dir()]
 
     def export_path(self, number: int) -> Path:
         """The file for an index, made from the part of this number."""
@@ -117,8 +129,7 @@ class OutputFolder:
 
     @staticmethod
     def _numbers(pattern: re.Pattern[str], folder: Path) -> list[int]:
-        names = _names_in(folder) if folder.is_dir() else []
-        return sorted(int(match[1]) for name in names if (match := pattern.fullmatch(name)))
+        return sorted(int(match[1]) for name in _names_in(folder) if (match := pattern.fullmatch(name)))
 
     def portions(self) -> tuple[Portion, ...]:
         """The job's saved portions, in row order; empty if there is no job here.
@@ -156,38 +167,52 @@ class OutputFolder:
         Raises:
             OutputError: The folder cannot be read.
         """
-        own = {None if self.layout is None else self.layout.namespace}
-        names = [name for name in _names_in(self.path) if not name.startswith(("_", ".")) and name not in own]
-        return sorted(name for name in names if self.layout is not None or not _PART.fullmatch(name))
+        names = [name for name in _names_in(self.path) if not name.startswith(("_", "."))]
+        own = {folder.name for folder in self._export_folders()}
+        own.update(name for name in names if (self.layout is None and _PART.fullmatch(name)) or _is_empty(self.path / name))
+        return sorted(set(names) - own)
 
     def holds_rows(self) -> bool:
-        """Whether there is a part, or a journal segment that is not empty.
+        """Whether there is a part, of whatever layout, or a journal segment that is not empty.
 
         Raises:
             OutputError: The folder cannot be read.
         """
         with file_errors(self.path):
-            return bool(self.parts()) or any(self.segment_path(number).stat().st_size for number in self.segments())
+            tables = (self.path, self._table_beside_exports)
+            return any(self._numbers(_PART, table) for table in tables) or any(
+                self.segment_path(number).stat().st_size for number in self.segments()
+            )
 
     def clear(self) -> None:
-        """Remove the job and everything it has written.
+        """Remove the job and everything it has written, whatever its layout.
 
         Raises:
             OutputError: The file system refused an operation.
         """
+        exports = self._export_folders()
         with file_errors(self.path):
-            # The state first: parts without a state are refused and never taken for another job's.
-            for path in (
-                self._state_path,
-                self.failures_path,
-                *map(self.segment_path, self.segments()),
-                *([] if self.layout is None else map(self.export_path, self.parts())),
-                *map(self.part_path, self.parts()),
-            ):
-                path.unlink(missing_ok=True)
-            if self.layout is not None:
-                self._remove_folders()
+            for folder in exports:
+                _remove_files(_EXPORT, folder)
+            for folder in (self._table_beside_exports, self.path):
+                _remove_files(_PART, folder)
+            _remove_files(_SEGMENT, self.path)
+            self.failures_path.unlink(missing_ok=True)
+            _remove_empty(*exports, self._table_beside_exports)
             sync_folder(self.path)
+            # The state last: what a kill leaves is then known to be this job's, and no other job takes it over.
+            self._state_path.unlink(missing_ok=True)
+            sync_folder(self.path)
+
+    def remove_stale_exports(self) -> None:
+        """Remove the files for an index whose parts are gone, because other rows may get their numbers.
+
+        Raises:
+            OutputError: The file system refused an operation.
+        """
+        if self.layout is not None:
+            with file_errors(self._exports):
+                _remove_files(_EXPORT, self._exports, but={self.export_path(number).name for number in self.parts()})
 
     def remove_segment(self, number: int) -> None:
         """Remove a segment that has become a part.
@@ -205,16 +230,32 @@ class OutputFolder:
         Raises:
             OutputError: The file system refused an operation.
         """
-        for folder in {self.path, self._table, self._exports}:
-            for name in _names_in(folder) if folder.is_dir() else ():
-                if name.startswith("_") and name.endswith(PARTIAL_SUFFIX):
-                    with file_errors(folder / name):
-                        (folder / name).unlink(missing_ok=True)
+        for folder in {self.path, self._table_beside_exports, self._exports}:
+            with file_errors(folder):
+                _remove_files(_LEFTOVER, folder)
 
 
 def _names_in(folder: Path) -> list[str]:
     with file_errors(folder):
-        return os.listdir(folder)  # noqa: PTH208 - only the names are needed
+        return os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208 - only the names are needed
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_dir() and not _names_in(path)
+
+
+def _remove_files(pattern: re.Pattern[str], folder: Path, but: Collection[str] = ()) -> None:
+    stale = [name for name in _names_in(folder) if pattern.fullmatch(name) and name not in but]
+    for name in stale:
+        (folder / name).unlink(missing_ok=True)
+    if stale:
+        sync_folder(folder)
+
+
+def _remove_empty(*folders: Path) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import glob
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -110,6 +111,15 @@ def passed_over(names: Iterable[str], *, leave_out: Path | None = None) -> list[
     return [_shown(file) for folder in folders for file in _files_within(folder, out) if _format_of(file) is None]
 
 
+def given_twice(files: Iterable[InputFile]) -> list[str]:
+    """The files that are read more than once, because several of the names refer to them."""
+    names: dict[Path, list[str]] = defaultdict(list)
+    for file in files:
+        if file.path is not None:
+            names[file.path.resolve()].append(file.name)
+    return [found[0] for found in names.values() if len(found) > 1]
+
+
 def _shown(path: str | Path) -> str:
     return str(path).encode("utf-8", "backslashreplace").decode()
 
@@ -125,7 +135,7 @@ def _found(name: str, given: InputFormat | None, out: Path | None) -> Iterator[I
         yield from (_input_file(str(file), given) for file in files)
     elif glob.has_magic(name) and not path.exists():
         # Not `Path.glob`, which takes no absolute patterns.
-        files = sorted(Path(match) for match in glob.iglob(name, recursive=True))  # noqa: PTH207
+        files = sorted({Path(match) for match in glob.iglob(name, recursive=True)})  # noqa: PTH207
         if not files:
             raise SourceError(f"{name}: no file matches this pattern")
         for file in files:

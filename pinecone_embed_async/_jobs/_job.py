@@ -22,6 +22,7 @@ from pinecone_embed_async._jobs._copier import copied_rows
 from pinecone_embed_async._jobs._duplicates import Copies
 from pinecone_embed_async._jobs._errors import JobChangedError, SourceError, TokensSpentError
 from pinecone_embed_async._jobs._failures import skipped_row
+from pinecone_embed_async._jobs._fingerprint import is_piped
 from pinecone_embed_async._jobs._folder import Portion
 from pinecone_embed_async._jobs._kept import KeptColumns
 from pinecone_embed_async._jobs._ledger import Counts, JobLedger
@@ -152,24 +153,22 @@ class Job:
             EmbedError: An error ended the run before all rows were tried; `TokensSpentError` if it was the token budget.
         """
         if self.ledger.is_settled and not self._store.has_rows:
-            await asyncio.to_thread(self._check_settled)
+            with self._source.stopped_by_errors():
+                await asyncio.to_thread(self._check_settled)
             await asyncio.to_thread(self._store.write_placeholder, self._empty_table())
             return
 
         def recorded(embedded: RowNumbers, failed: RowNumbers) -> None:
             self.ledger.note_embedded(embedded)
-            self.ledger.note_failed([row for row in failed.tolist() if not self.ledger.is_skipped(row)])
+            self.ledger.note_failed(failed)
             report(self.progress())
 
         async with self._recording(recorded) as recorder:
+            # The stream waits for the thread that reads when it is left, so the thread must not wait for input then.
             async with stream(self._wanted()) as batches:
-                async for batch in batches:
-                    self._requests += batch.embeddings.usage.requests
-                    self._tokens += batch.embeddings.usage.total_tokens
-                    if self._budget is not None:
-                        self._budget.settle([row.text for row in batch.items], batch.embeddings.usage.total_tokens)
-                    await recorder.add(piece_of(batch))
-                    await self._record_skipped(recorder)
+                with self._source.stopped_by_errors():
+                    async for batch in batches:
+                        await self._take(batch, recorder)
             await self._record_skipped(recorder)
         if self._not_copied:
             await self._copy(recorded)
@@ -179,6 +178,14 @@ class Job:
         await asyncio.to_thread(self._store.write_placeholder, self._empty_table())
         if self._budget is not None and self._budget.is_spent:
             raise TokensSpentError(f"--max-tokens is reached: {self._tokens:,} tokens were billed in this run")
+
+    async def _take(self, batch: EmbeddedBatch[Row, Embeddings], recorder: Recorder) -> None:
+        self._requests += batch.embeddings.usage.requests
+        self._tokens += batch.embeddings.usage.total_tokens
+        if self._budget is not None:
+            self._budget.settle([row.text for row in batch.items], batch.embeddings.usage.total_tokens)
+        await recorder.add(piece_of(batch))
+        await self._record_skipped(recorder)
 
     async def _record_skipped(self, recorder: Recorder) -> None:
         rows: list[BadRow] = []
@@ -203,9 +210,9 @@ class Job:
             return
         rows = self._stop - self.ledger.portion.first_row
         digest = self._source.digest
-        self._check_same(rows, digest)
+        self._check_same(rows)
         if self.ledger.portion.rows is None or digest is not None:
-            self.ledger.note_end(self._stop, digest)
+            self.ledger.note_end(self._stop, digest, self._source.size)
 
     def _check_settled(self) -> None:
         """Check that standard input, if it is the input, holds what was embedded; otherwise none of it would be sent.
@@ -213,14 +220,11 @@ class Job:
         Raises:
             JobChangedError: Standard input differs.
         """
-        if any(each.digest is None or each.size is None for each in self.ledger.portion.fingerprint.inputs):
-            rows = sum(1 for _ in self._read_all())
-            self._check_same(rows, self._source.digest)
+        if any(is_piped(each) for each in self.ledger.portion.fingerprint.inputs):
+            self._check_same(sum(1 for _ in self._read_all()))
 
-    def _check_same(self, rows: int, digest: str | None) -> None:
-        portion = self.ledger.portion
-        known = [each.digest for each in portion.fingerprint.inputs if each.size is None and each.digest is not None]
-        if portion.rows not in {None, rows} or (digest is not None and known and digest not in known):
+    def _check_same(self, rows: int) -> None:
+        if self.ledger.portion.rows not in {None, rows}:
             raise JobChangedError(
                 f"standard input ({rows:,} rows) differs from the one this job was made from; "
                 "--append adds the rows of another input"
@@ -279,10 +283,11 @@ class Job:
         self._stop = stop
 
     def _leave_out(self, row: BadRow) -> None:
+        if not self.ledger.must_be_skipped(row.number):
+            return
         if not self._skip_bad_rows:
             raise SourceError(f"{row}; --on-bad-row skip leaves such rows out")
-        if not self.ledger.is_skipped(row.number):
-            self._skipped.append(row)
+        self._skipped.append(row)
 
 
 _NOTHING = DenseEmbeddings(np.empty((0, 0), np.float32), model="", usage=Usage())

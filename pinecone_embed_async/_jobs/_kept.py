@@ -238,8 +238,16 @@ def _plain(scalar: Any) -> Any:
         return str(scalar.cast(pa.string())).replace(" ", "T", 1)
     if (of.is_duration(kind) or of.is_time64(kind)) and kind.unit == "ns":
         return str(scalar.cast(pa.string())) if of.is_time64(kind) else f"PT{_seconds(scalar.value)}S"
+    return _single(scalar)
+
+
+def _single(scalar: Any) -> Any:
+    """Convert a scalar that is valid and not nested."""
     try:
         return scalar.as_py()
+    except UnicodeDecodeError:
+        # Parquet does not check that text is UTF-8.
+        return scalar.as_buffer().to_pybytes().decode(errors="backslashreplace")
     except (ValueError, OverflowError):
         # Outside the range of Python's dates: use the number since 1970 in the column's unit.
         return scalar.value

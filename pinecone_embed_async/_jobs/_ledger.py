@@ -14,6 +14,8 @@ from pinecone_embed_async._jobs._folder import Portion
 from pinecone_embed_async._jobs._rowset import RowSet
 from pinecone_embed_async._planning import ends_job
 
+_NAMED = 3
+
 
 def is_about_rows(error: EmbedError) -> bool:
     """Whether rows with this error count as failed; otherwise the next run tries them again like any missing row."""
@@ -43,6 +45,18 @@ class Counts:
         return None if self.total is None else self.total - self.done - self.failed - self.skipped
 
 
+def may_grow(portion: Portion, skipped: RowSet) -> bool:
+    """Whether rows added at the end of a portion's input leave its last row as it is.
+
+    Args:
+        portion: The portion.
+        skipped: The rows that are left out.
+    """
+    # In a CSV file, a row that cannot be read may go on after a line end.
+    is_csv = portion.fingerprint.inputs[-1].format.startswith(("csv", "tsv"))
+    return not is_csv or portion.rows is None or portion.first_row + portion.rows - 1 not in skipped
+
+
 def occupied(portions: Sequence[Portion], rows: RowSet) -> tuple[Portion, ...]:
     """Return the portions up to the last one with a row; the job drops later ones, of which nothing was done.
 
@@ -55,7 +69,7 @@ def occupied(portions: Sequence[Portion], rows: RowSet) -> tuple[Portion, ...]:
 
 
 def choose_portion(
-    portions: Sequence[Portion], now: Fingerprint, *, append: bool, grown: bool = False
+    portions: Sequence[Portion], now: Fingerprint, *, append: bool, grown: bool = False, held: Sequence[str] = ()
 ) -> tuple[tuple[Portion, ...], int]:
     """Decide which portion of an output this run resumes, or that it starts a new one.
 
@@ -64,6 +78,7 @@ def choose_portion(
         now: The run's fingerprint.
         append: Whether another input may be added to the existing ones.
         grown: Whether the input is that of the last portion with rows added at its end.
+        held: The files of the input that the output holds already, or the beginnings of which it holds; a phrase each.
 
     Returns:
         All portions, including a new one, and the position of this run's portion.
@@ -74,20 +89,21 @@ def choose_portion(
     if not portions:
         return (Portion(now, 0),), 0
     changes = differences(portions[-1].fingerprint, now)
-    # With --append, an input must be known to equal an earlier one before it counts as the same.
-    same = [place for place, each in enumerate(portions) if not input_differences(each.fingerprint, now, exactly=append)]
+    same = _same_as(portions, now, append=append)
     if not changes and same:
         place = next((place for place in same if portions[place].rows is None), same[-1])
         # The files may have been moved or touched; saving the new stamps avoids reading them next time.
-        resumed = replace(portions[place], fingerprint=_with_known_digests(now, portions[place].fingerprint))
+        resumed = replace(portions[place], fingerprint=now)
         return (*portions[:place], resumed, *portions[place + 1 :]), place
     last = portions[-1]
     if not append:
-        raise JobChangedError(_refusal(last, now, changes, has_same=bool(same), grown=grown and not changes))
+        raise JobChangedError(_refusal(last, now, changes, has_same=bool(same), grown=grown and not changes, held=held))
     if changes:
         raise JobChangedError(f"--append adds rows of another input, but other settings changed too: {'; '.join(changes)}")
     if grown:
         return (*portions[:-1], replace(last, fingerprint=now, rows=None)), len(portions) - 1
+    if held:
+        raise JobChangedError(f"--append would add rows again: {_shown(held)}")
     if last.rows is None:
         raise JobChangedError(
             "its earlier input has not been read to the end; finish that first, with the same command without --append"
@@ -100,20 +116,31 @@ def choose_portion(
     return (*portions, Portion(now, last.first_row + last.rows)), len(portions)
 
 
-def _with_known_digests(now: Fingerprint, before: Fingerprint) -> Fingerprint:
-    pairs = zip(now.inputs, before.inputs, strict=True)
-    # Keep the digest of standard input that was read to its end before.
-    return replace(now, inputs=tuple(earlier if each.digest is None else each for each, earlier in pairs))
+def _same_as(portions: Sequence[Portion], now: Fingerprint, *, append: bool) -> list[int]:
+    same = [place for place, each in enumerate(portions) if not input_differences(each.fingerprint, now, exactly=True)]
+    piped = [portion for portion in portions if any(is_piped(each) for each in portion.fingerprint.inputs)]
+    if same or append or len(piped) != 1:
+        return same
+    # Standard input of unknown content can only be that of this portion.
+    return [place for place, each in enumerate(portions) if not input_differences(each.fingerprint, now)]
 
 
-def _refusal(last: Portion, now: Fingerprint, changes: list[str], *, has_same: bool, grown: bool) -> str:
+def _shown(held: Sequence[str]) -> str:
+    more = f"; and {len(held) - _NAMED:,} more" if len(held) > _NAMED else ""
+    return f"{'; '.join(held[:_NAMED])}{more}. --append takes new files only, and new rows in a file of their own"
+
+
+def _refusal(
+    last: Portion, now: Fingerprint, changes: list[str], *, has_same: bool, grown: bool, held: Sequence[str]
+) -> str:
     if grown:
         done = "" if last.rows is None else f"its first {last.rows:,} rows are this job's; "
         return f"the input {now.inputs[-1].name} has grown: {done}--append adds only the new rows"
-    changes += [] if has_same else input_differences(last.fingerprint, now)
-    return f"it belongs to another job; what changed: {'; '.join(changes)}. --overwrite starts over" + (
-        "" if has_same else ", --append adds the rows of the new input"
-    )
+    changes += [] if has_same else input_differences(last.fingerprint, now, exactly=True)
+    told = f"it belongs to another job; what changed: {'; '.join(changes)}. --overwrite starts over"
+    if has_same:
+        return told
+    return f"{told}; {_shown(held)}" if held else f"{told}, --append adds the rows of the new input"
 
 
 class JobLedger:
@@ -176,29 +203,35 @@ class JobLedger:
         """Record rows that are embedded and on the disk."""
         self._done_count += self.done.add(rows)
         self._failed_count -= self._failed.discard(rows)
+        self._skipped_count -= self._skipped.discard(rows)
 
     def note_failed(self, rows: npt.ArrayLike) -> None:
         """Record rows that failed."""
         self._failed_count += self._failed.add(rows)
+        self._skipped_count -= self._skipped.discard(rows)
 
     def note_skipped(self, rows: npt.ArrayLike) -> None:
         """Record rows that cannot be embedded and are left out."""
         self._skipped_count += self._skipped.add(rows)
+        self._failed_count -= self._failed.discard(rows)
 
-    def is_skipped(self, row: int) -> bool:
-        """Whether the row was left out before."""
-        return row in self._skipped
+    def must_be_skipped(self, row: int) -> bool:
+        """Whether a row that cannot be embedded is neither embedded nor left out before."""
+        return row not in self.done and row not in self._skipped
 
-    def note_end(self, stop: int, digest: str | None = None) -> None:
+    def note_end(self, stop: int, digest: str | None = None, size: int | None = None) -> None:
         """Record that the input ends before the row `stop`.
 
         Args:
             stop: The number after the last row.
             digest: The digest of standard input, if that was the input.
+            size: Its bytes.
         """
         print_ = self.portion.fingerprint
         if digest is not None:
-            inputs = tuple(replace(each, digest=digest) if each.digest is None else each for each in print_.inputs)
+            inputs = tuple(
+                replace(each, digest=digest, size=size) if each.digest is None else each for each in print_.inputs
+            )
             print_ = replace(print_, inputs=inputs)
         self.portion = replace(self.portion, rows=stop - self.portion.first_row, fingerprint=print_)
 

@@ -14,13 +14,13 @@ from pinecone_embed_async._jobs._duplicates import NO_COPIES, Copies, TextDigest
 from pinecone_embed_async._jobs._errors import JobChangedError, OutputError, SourceError
 from pinecone_embed_async._jobs._exports import fitting_rows
 from pinecone_embed_async._jobs._files import PARTIAL_SUFFIX, file_errors, open_own
-from pinecone_embed_async._jobs._fingerprint import Fingerprint, InputPrint, has_grown
+from pinecone_embed_async._jobs._fingerprint import Fingerprint, InputPrint, has_grown, held_inputs, is_piped
 from pinecone_embed_async._jobs._folder import OutputFolder, Portion, held_folder
 from pinecone_embed_async._jobs._inputs import InputFile
 from pinecone_embed_async._jobs._job import Job
 from pinecone_embed_async._jobs._kept import KeptColumns, KeptTypes, check_kept_names, kept_of
 from pinecone_embed_async._jobs._layouts import Layout, check_layout
-from pinecone_embed_async._jobs._ledger import JobLedger, choose_portion, occupied
+from pinecone_embed_async._jobs._ledger import JobLedger, choose_portion, may_grow, occupied
 from pinecone_embed_async._jobs._rowset import RowSet
 from pinecone_embed_async._jobs._sources import BadRow, Columns, Row, StandardInput, read_all_rows, read_bytes
 from pinecone_embed_async._jobs._store import Store
@@ -121,8 +121,8 @@ class _Input:
         return _Checked(rows.rows, types.schema(), (*types.mixed(), *told))
 
 
-def _check_whose(folder: OutputFolder, path: Path, *, known: bool) -> None:
-    strangers = folder.strangers()
+def _check_whose(folder: OutputFolder, *, known: bool) -> None:
+    path, strangers = folder.path, folder.strangers()
     if strangers:
         raise OutputError(
             f"{path}: it holds {strangers[0]}, which no job wrote and which would be read with the table; use another folder"
@@ -138,6 +138,7 @@ def open_job(
     columns: Columns,
     take_fingerprint: TakeFingerprint,
     options: Options | None = None,
+    check_service: Callable[[], None] = lambda: None,
 ) -> Iterator[Job]:
     """Open a folder's job or start one; the folder is locked while the block runs.
 
@@ -147,6 +148,7 @@ def open_job(
         columns: The fields taken from each record.
         take_fingerprint: Takes the fingerprint of the job.
         options: What to do with the job.
+        check_service: Called before rows are overwritten; raises an error if the service would not embed any.
 
     Raises:
         JobChangedError: The folder belongs to another job.
@@ -158,18 +160,15 @@ def open_job(
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(held_folder(path))
         before = _saved_portions(folder, chosen)
-        _check_whose(folder, path, known=chosen.overwrite or bool(before))
-        if chosen.saves_standard_input:
+        known = [each for portion in before for each in portion.fingerprint.inputs]
+        # Standard input that the job knows is compared before any of it is sent.
+        if chosen.saves_standard_input or any(is_piped(each) and each.digest is not None for each in known):
             files = [stack.enter_context(_readable_again(file, path)) for file in files]
-        now = take_fingerprint(files, [each for portion in before for each in portion.fingerprint.inputs])
+        now = take_fingerprint(files, known)
         source = _Input(files, columns, now, chosen)
-        # Before the folder is cleared, so that an unreadable input does not cost the old output.
-        checked = source.check() if chosen.overwrite and source.can_be_checked else None
-        if chosen.overwrite:
-            folder.clear()
-            folder.lay_out(chosen.layout)
+        checked = _overwrite(folder, source, chosen, check_service) if chosen.overwrite else None
         store = stack.enter_context(Store(folder))
-        place, portions = _portion_of(store, before, now, files, path, chosen)
+        place, portions = _portion_of(store, before, now, files, folder, chosen)
         checked = checked or _checked(source, store, portions[place], chosen)
         store.unify_parts(checked.kept)
         remembered = _Remembered(folder, before, portions, place)
@@ -191,6 +190,16 @@ def open_job(
         )
         job.warnings += checked.warnings
         yield job
+
+
+def _overwrite(folder: OutputFolder, source: _Input, options: Options, check_service: Callable[[], None]) -> _Checked | None:
+    """Clear the folder, unless the input or the service refuses the new job, and return what is known of the input."""
+    checked = source.check() if source.can_be_checked else None
+    if folder.holds_rows():
+        check_service()
+    folder.clear()
+    folder.lay_out(options.layout)
+    return checked
 
 
 def _checked(source: _Input, store: Store, portion: Portion, options: Options) -> _Checked:
@@ -220,7 +229,7 @@ def _check_skipped(ledger: JobLedger, path: Path, options: Options) -> None:
 
 
 def _saved_portions(folder: OutputFolder, options: Options) -> tuple[Portion, ...]:
-    """The job's saved portions; this also tells the folder where its files are."""
+    """The job's saved portions; this also tells the folder where its files are, and checks that they are a job's."""
     try:
         before = folder.portions()
     except OutputError:
@@ -230,6 +239,7 @@ def _saved_portions(folder: OutputFolder, options: Options) -> tuple[Portion, ..
     if before:
         folder.lay_out(before[-1].fingerprint.layout)
     folder.remove_leftovers()
+    _check_whose(folder, known=options.overwrite or bool(before))
     if options.overwrite:
         return ()
     if not folder.holds_rows():
@@ -238,7 +248,12 @@ def _saved_portions(folder: OutputFolder, options: Options) -> tuple[Portion, ..
 
 
 def _portion_of(
-    store: Store, before: Sequence[Portion], now: Fingerprint, files: Sequence[InputFile], path: Path, options: Options
+    store: Store,
+    before: Sequence[Portion],
+    now: Fingerprint,
+    files: Sequence[InputFile],
+    folder: OutputFolder,
+    options: Options,
 ) -> tuple[int, tuple[Portion, ...]]:
     rows = RowSet()
     rows.update(store.done)
@@ -250,12 +265,20 @@ def _portion_of(
         # Left by an input of which nothing was embedded.
         store.forget_skipped()
     try:
-        grown = bool(there) and has_grown(there[-1].fingerprint, now, files)
-        portions, place = choose_portion(there, now, append=options.append, grown=grown)
+        grown = bool(there) and may_grow(there[-1], store.skipped) and has_grown(there[-1].fingerprint, now, files)
+        held = held_inputs([each for portion in there for each in portion.fingerprint.inputs], now, files)
+        portions, place = choose_portion(there, now, append=options.append, grown=grown, held=held)
     except JobChangedError as error:
-        raise JobChangedError(f"{path}: {error}") from None
-    if before and not there and before[-1].fingerprint.layout != options.layout and store.has_placeholder:
-        raise JobChangedError(f"{path}: it holds an empty table of another layout; --overwrite starts over")
+        raise JobChangedError(f"{folder.path}: {error}") from None
+    if folder.layout != options.layout:
+        raise JobChangedError(f"{folder.path}: it holds a table of another layout; --overwrite starts over")
+    first = portions[place].first_row
+    missing = first - rows.count_between(0, first)
+    if missing and options.unique_ids and now.id is not None:
+        raise JobChangedError(
+            f"{folder.path}: {missing:,} rows of its earlier input are not embedded yet, and --unique-ids needs their ids; "
+            "finish that first, with the same command as for that input"
+        )
     return place, portions
 
 

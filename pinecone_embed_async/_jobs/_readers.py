@@ -16,7 +16,7 @@ import re
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, NoReturn, Protocol, cast
 
 import msgspec
@@ -47,8 +47,8 @@ class Wanted(Protocol):
         """Every needed field, each once."""
 
     @property
-    def python_fields(self) -> frozenset[str]:
-        """The fields needed as Python values; the others keep the types of the file."""
+    def keep(self) -> tuple[str, ...]:
+        """Those that are carried over to the output with their types."""
 
 
 def reason_of(error: BaseException) -> str:
@@ -192,19 +192,25 @@ def read_parquet(raw: BinaryIO, file: InputFile, wanted: Wanted) -> Found:
             table = stack.enter_context(parquet.ParquetFile(seekable))
             names = table.schema_arrow.names
             columns = {name: _parquet_column(file, names, name) for name in wanted.fields}
-            as_python = {columns[name] for name in wanted.python_fields}
+            kept = {columns[name] for name in wanted.keep}
             number = 0
             for batch in table.iter_batches(_PARQUET_BATCH, columns=list(dict.fromkeys(columns.values()))):
-                values = [
-                    # Kept columns stay Arrow scalars: not every value has an equivalent in Python.
-                    column.to_pylist() if name in as_python else list(column)
-                    for name, column in zip(batch.schema.names, batch.columns, strict=True)
-                ]
-                for row in zip(*values, strict=True):
+                pairs = zip(batch.schema.names, batch.columns, strict=True)
+                for row in zip(*[_values(column, is_kept=name in kept) for name, column in pairs], strict=True):
                     number += 1
                     yield number, dict(zip(batch.schema.names, row, strict=True))
     except pa.ArrowException as error:
         raise SourceError(f"{file.name}: not a readable Parquet file: {reason_of(error)}") from error
+
+
+def _values(column: Any, *, is_kept: bool) -> Iterable[Any]:
+    """The values of a column: Arrow scalars if they are kept or Python has no equivalent of one, else Python values."""
+    if is_kept:
+        return cast("Iterable[Any]", column)
+    try:
+        return cast("Iterable[Any]", column.to_pylist())
+    except (ValueError, OverflowError):
+        return cast("Iterable[Any]", column)
 
 
 def _parquet_column(file: InputFile, names: list[str], name: str) -> str:

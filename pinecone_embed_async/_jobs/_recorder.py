@@ -104,7 +104,7 @@ class Recorder:
             self._writing = loop.create_task(self._write_groups(), name="journal")
 
     async def aclose(self, *, make_part: bool) -> None:
-        """Write the last group.
+        """Write the last group, even if this is cancelled meanwhile.
 
         Args:
             make_part: Whether to turn the rows in the journal into a part, so that the table holds everything done.
@@ -114,14 +114,13 @@ class Recorder:
             ResponseError: The vectors do not match the earlier ones.
         """
         self._full.set()
-        for task in (self._writing, self._part):
-            if task is not None:
-                await asyncio.wait([task])
+        await _ended(self._writing)
+        await _ended(self._part)
         self._check()
         if make_part:
             await self._begin_part()
-            if self._part is not None:
-                await self._part
+            await _ended(self._part)
+            self._check()
 
     def _check(self) -> None:
         for task in (self._writing, self._part):
@@ -160,7 +159,7 @@ class Recorder:
         failed = [each for piece in group for each in piece.failed]
         self._store.add([table for table in tables if table.num_rows], failed)
         embedded = np.concatenate([np.empty(0, np.int64), *(table["row"].to_numpy() for table in tables)])
-        return embedded, np.array([each.row.number for each in failed], np.int64)
+        return embedded, np.array([each.row.number for each in failed if isinstance(each.row, Row)], np.int64)
 
     async def _begin_part(self) -> None:
         number = await asyncio.to_thread(self._store.finish_segment)
@@ -170,6 +169,18 @@ class Recorder:
             await self._part
         loop = asyncio.get_running_loop()
         self._part = loop.create_task(asyncio.to_thread(self._store.write_part, number), name="part")
+
+
+async def _ended(task: asyncio.Task[None] | None) -> None:
+    """Wait until a task has ended; a cancellation is raised only then, because what the task writes is paid for."""
+    is_cancelled = False
+    while task is not None and not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            is_cancelled = True
+    if is_cancelled:
+        raise asyncio.CancelledError
 
 
 def _size_of(embeddings: Embeddings) -> int:

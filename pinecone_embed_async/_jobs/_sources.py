@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import select
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,11 +13,12 @@ from typing import Any, BinaryIO, NamedTuple
 from pinecone_embed_async._jobs._errors import SourceError
 from pinecone_embed_async._jobs._inputs import InputFile, InputFormat
 from pinecone_embed_async._jobs._readers import LINE, READERS, UNREADABLE, Record, reason_of
-from pinecone_embed_async._jobs._templates import FieldText, RecordError, TextSource, field_of, kind_of
+from pinecone_embed_async._jobs._templates import FieldText, RecordError, TextSource, field_of, kind_of, value_of
 
 _DEFAULT_TEXT = FieldText("text")
 # Checking the file's size and time costs a microsecond.
 _ROWS_BETWEEN_LOOKS = 1000
+_MILLISECONDS_BETWEEN_LOOKS = 100
 
 
 class Row(NamedTuple):
@@ -94,23 +96,32 @@ class Columns:
         """Every needed field, each once."""
         return tuple(dict.fromkeys((*self.text.fields, *([] if self.id is None else [self.id]), *self.keep)))
 
-    @property
-    def python_fields(self) -> frozenset[str]:
-        """The fields needed as Python values."""
-        return frozenset((*self.text.fields, *([] if self.id is None else [self.id])))
-
 
 class StandardInput(io.RawIOBase):
-    """Standard input that computes a digest of the bytes read.
+    """Standard input that computes a digest of the bytes read, and whose wait for more can be ended.
 
     Args:
         digest: The hash object to update.
+
+    Attributes:
+        size: How many bytes were read.
     """
 
     def __init__(self, digest: Any) -> None:
+        self.size = 0
         self._function = digest
         self._raw: BinaryIO | None = None
         self._is_at_end = False
+        self._is_stopped = False
+
+    @contextlib.contextmanager
+    def stopped_by_errors(self) -> Iterator[None]:
+        """Context in which an exception ends a wait for input in another thread, which gets a `SourceError` then."""
+        try:
+            yield
+        except BaseException:
+            self._is_stopped = True
+            raise
 
     def reader(self, raw: BinaryIO) -> BinaryIO:
         """Return a reader of `raw` that updates the digest."""
@@ -128,11 +139,24 @@ class StandardInput(io.RawIOBase):
 
     def readinto(self, buffer: Any, /) -> int:
         """Read the bytes available, waiting for the first."""
+        self._wait()
         piece = self._raw.read1(len(buffer)) if self._raw is not None else b""  # type: ignore[attr-defined]
         self._function.update(piece)
+        self.size += len(piece)
         self._is_at_end = self._is_at_end or not piece
         buffer[: len(piece)] = piece
         return len(piece)
+
+    def _wait(self) -> None:
+        poll = select.poll()
+        try:
+            poll.register(self._raw.fileno() if self._raw is not None else -1, select.POLLIN)
+        except (OSError, ValueError):
+            # It is no file of the system, so reading does not wait.
+            return
+        while not poll.poll(_MILLISECONDS_BETWEEN_LOOKS):
+            if self._is_stopped:
+                raise SourceError("standard input: it was waited for when the run ended")
 
 
 def stamp_of(descriptor: int) -> Stamp:
@@ -208,7 +232,7 @@ def _row_maker(taken: Columns) -> Callable[[Record | RecordError, str, int, int]
     def row_of(record: Record | RecordError, name: str, line: int, number: int) -> Row:
         if isinstance(record, RecordError):
             raise record
-        row_id = str(number) if id_field is None else _checked_id(field_of(record, id_field), id_field)
+        row_id = str(number) if id_field is None else _checked_id(value_of(record, id_field), id_field)
         kept = tuple([field_of(record, field) for field in keep]) if keep else ()
         text = text_of(record)
         if no_blank and not text.strip():

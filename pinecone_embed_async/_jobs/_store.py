@@ -76,6 +76,7 @@ class Store:
         self.done = RowSet()
         self.schema: Any = None
         self.warnings: list[str] = []
+        folder.remove_stale_exports()
         self._read_parts()
         self._number, self._journal, self._rows = self._open_journal()
         try:
@@ -86,6 +87,7 @@ class Store:
             self._journal.close()
             raise
         self.failed.subtract(self.done)
+        self.skipped.subtract(self.done)
 
     def __enter__(self) -> Self:
         return self
@@ -203,11 +205,6 @@ class Store:
             self._failures.append(failed)
 
     @property
-    def has_placeholder(self) -> bool:
-        """Whether there is a part without rows."""
-        return self._placeholder is not None
-
-    @property
     def has_rows(self) -> bool:
         """Whether the journal has rows that are not in a part yet."""
         return self._rows > 0
@@ -283,16 +280,17 @@ class Store:
             yield from part_vectors(self._folder.part_path(number), rows)
 
     def ids_before(self, stop: int) -> Iterator[str]:
-        """Yield the ids of the embedded rows with numbers below `stop`.
+        """Yield the ids of the embedded and the failed rows with numbers below `stop`; some come twice.
 
         Raises:
-            OutputError: A part cannot be read.
+            OutputError: A file of the job cannot be read.
         """
         if not stop:
             return
         for number in self._folder.parts():
             yield from part_ids(self._folder.part_path(number), stop)
         yield from _segment(self._journal.path, self._journal.spans).ids_before(stop)
+        yield from self._failures.ids_before(stop)
 
     def causes(self, rows: RowSet) -> dict[int, Cause]:
         """The causes of those rows in `rows` that failed.

@@ -41,7 +41,7 @@ class FieldText:
         Raises:
             RecordError: The field is missing or is not text.
         """
-        value = field_of(record, self.field)
+        value = value_of(record, self.field)
         if not isinstance(value, str):
             raise RecordError(f"the field {self.field!r} is not text but {kind_of(value)}")
         return value
@@ -76,7 +76,7 @@ class TemplateText:
         """
         filled = list(self.parts)
         for index in range(1, len(filled), 2):
-            value = field_of(record, filled[index])
+            value = value_of(record, filled[index])
             if not isinstance(value, str | int | float) or isinstance(value, bool):
                 raise RecordError(f"the field {filled[index]!r} is neither text nor a number but {kind_of(value)}")
             filled[index] = str(value)
@@ -122,6 +122,24 @@ def field_of(record: Mapping[str, Any], name: str) -> Any:
             names = list(record)
             raise RecordError(f"no field {name!r}", f"{meant(name, names)}; it has {names_shown(names)}") from None
         return found
+
+
+def value_of(record: Mapping[str, Any], name: str) -> Any:
+    """Return a field as a Python value; an Arrow scalar stays one if Python has no equivalent.
+
+    Raises:
+        RecordError: There is no such field, or it is text that is not UTF-8.
+    """
+    value = field_of(record, name)
+    as_py = getattr(value, "as_py", None)
+    if as_py is None:
+        return value
+    try:
+        return as_py()
+    except UnicodeDecodeError:
+        raise RecordError(f"the field {name!r} is not UTF-8") from None
+    except (ValueError, OverflowError):
+        return value
 
 
 _NOTHING = object()

@@ -41,7 +41,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # A docstring or an id may contain characters that the terminal's encoding lacks.
             stream.reconfigure(errors="backslashreplace")
-    # Log lines of the client and asyncio would disrupt the progress display; the closing line says what failed.
+    # Log lines of asyncio would disrupt the progress display; the library's own warnings are shown by the commands.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         with stoppable():

@@ -13,7 +13,7 @@ from pinecone_embed_async import ConfigurationError, EmbedError, __version__
 from pinecone_embed_async._jobs._inputs import find_inputs
 from pinecone_embed_async._jobs._layouts import DEFAULT_NAMESPACE, LayoutName
 from pinecone_embed_async.cli._arguments import (
-    about_passed_over,
+    about_inputs,
     check_seconds,
     check_service,
     layout_of,
@@ -226,7 +226,6 @@ def embed(
     # Before anything is written, so that no folder is left with the state of a job that cannot run.
     check_service(settings)
     check_settings(settings)
-    warnings = about_passed_over(inputs, input_format, path)
     if not _embed.is_folder(out):
         given = {
             "--keep": keep,
@@ -241,7 +240,7 @@ def embed(
             if value:
                 raise ConfigurationError(f"{name} is only for jobs; give --out a folder")
         files = find_inputs(inputs, format=input_format, delimiter=delimiter)
-        for warning in warnings:
+        for warning in about_inputs(inputs, files, input_format, path):
             print_error(warning)
         rows = _embed.RowChoice(columns=columns, skip_bad_rows=on_bad_row is BadRows.SKIP, unique_ids=unique_ids)
         return _embed.embed_to_file(files, out=path, rows=rows, settings=settings)
@@ -258,6 +257,7 @@ def embed(
         layout=layout_of(layout, namespace, vector_field),
         most_tokens=max_tokens,
     )
+    warnings = about_inputs(inputs, files, input_format, path)
     job = _job.JobSettings(columns=columns, options=options, events=events, warnings=warnings)
     return _job.embed_to_folder(files, out=path, job=job, settings=settings)
 
@@ -308,7 +308,7 @@ def estimate(
     columns = Columns(text=text_source(text_field, text), no_blank=no_blank)
     check_settings(settings)
     files = find_inputs(inputs, format=input_format, delimiter=delimiter)
-    for warning in about_passed_over(inputs, input_format):
+    for warning in about_inputs(inputs, files, input_format):
         print_error(warning)
     with writing_result():
         return _estimate.print_estimate(files, columns, settings, as_json=as_json, skip_bad_rows=on_bad_row is BadRows.SKIP)

@@ -12,7 +12,7 @@ import msgspec
 
 from pinecone_embed_async import ConfigurationError, EmbedError, Quota
 from pinecone_embed_async._jobs._errors import OutputError
-from pinecone_embed_async._jobs._inputs import InputFormat, passed_over
+from pinecone_embed_async._jobs._inputs import InputFile, InputFormat, given_twice, passed_over
 from pinecone_embed_async._jobs._layouts import DEFAULT_NAMESPACE, Layout, LayoutName
 from pinecone_embed_async._jobs._templates import FieldText, TextSource, parse_template
 from pinecone_embed_async._models import PLANS
@@ -41,19 +41,28 @@ def writing_result() -> Iterator[None]:
         raise OutputError(f"standard output cannot be written: {error.strerror or error}", errno=error.errno) from None
 
 
-def about_passed_over(names: Sequence[str], given: InputFormat | None, out: Path | None = None) -> list[str]:
-    """A warning about files in folders that are not read, if there are any.
+def about_inputs(
+    names: Sequence[str], files: Sequence[InputFile], given: InputFormat | None, out: Path | None = None
+) -> list[str]:
+    """Warnings about files in folders that are not read, and files that are read twice.
 
     Args:
         names: The inputs.
+        files: The files found for them.
         given: The value of `--format`, which applies to every file.
         out: The output, which is not an input either.
     """
-    over = [] if given is not None else passed_over(names, leave_out=out)
-    if not over:
-        return []
-    more = f" and {len(over) - _NAMED:,} more" if len(over) > _NAMED else ""
-    return [f"skipped files of unknown formats: {', '.join(over[:_NAMED])}{more}"]
+    warnings = []
+    if over := [] if given is not None else passed_over(names, leave_out=out):
+        warnings.append(f"skipped files of unknown formats: {_first(over)}")
+    if twice := given_twice(files):
+        warnings.append(f"given twice, so that their rows are read twice: {_first(twice)}; give each file once")
+    return warnings
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{more}"
 
 
 def text_source(field: str | None, template: str | None) -> TextSource:

@@ -9,6 +9,7 @@ from rich.segment import Segment
 from rich.style import Style
 
 from pinecone_embed_async.cli._figures import Advance, Pace, counted, duration, of_quota, pace, settled
+from pinecone_embed_async.cli._output import print_error
 
 _INTERVAL = 0.1
 _GAP = "  "
@@ -82,6 +83,12 @@ class BarDisplay:
         """Redraw the bar."""
         self._latest = progress
         self._live.refresh()
+
+    def warn(self, message: str) -> None:
+        """Print a warning above the bar."""
+        self._live.stop()
+        print_error(message)
+        self._live.start(refresh=True)
 
     def close(self) -> None:
         """Remove the bar."""

@@ -2,12 +2,13 @@
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from pinecone_embed_async import ConfigurationError, EmbedClient, EmbedError, Quota, SqliteCache, SqliteQuota
+from pinecone_embed_async._jobs._inputs import InputFile
 from pinecone_embed_async._options import DEFAULT_API_VERSION, DEFAULT_BASE_URL
 from pinecone_embed_async._rate_limit import PlanName
 
@@ -135,6 +136,31 @@ def check_files(settings: Settings) -> None:
         if settings.emulator:
             raise ConfigurationError("--quota-file cannot be used with --emulator: each emulator is a separate service")
         SqliteQuota(settings.quota_file, settings.quota)
+
+
+def check_apart(settings: Settings, files: Sequence[InputFile], written: Sequence[Path]) -> None:
+    """Check that the cache and quota files are files of their own.
+
+    Args:
+        settings: The settings of the run.
+        files: Its inputs.
+        written: Its output, a file or a folder, and any other file it writes.
+
+    Raises:
+        ConfigurationError: One of them is an input or is written as output, or both are the same file.
+    """
+    inputs = {file.path.resolve() for file in files if file.path is not None}
+    given = {"--cache": settings.cache, "--quota-file": settings.quota_file}
+    places = {name: path.resolve() for name, path in given.items() if path is not None}
+    for name, place in places.items():
+        if place in inputs:
+            raise ConfigurationError(f"{name} {given[name]} is an input of this run; give {name} a file of its own")
+        if any(place.is_relative_to(path.resolve()) for path in written):
+            raise ConfigurationError(
+                f"{name} {given[name]} is in the output, which other programs read; give {name} a file of its own elsewhere"
+            )
+    if len(set(places.values())) < len(places):
+        raise ConfigurationError(f"--cache and --quota-file are both {settings.cache}; give each a file of its own")
 
 
 def _client(settings: Settings, **options: Any) -> EmbedClient[Any]:

@@ -11,10 +11,11 @@ from pinecone_embed_async import ConfigurationError
 from pinecone_embed_async._models import KNOWN_MODELS
 from pinecone_embed_async.cli._connection import Settings, connected
 from pinecone_embed_async.cli._docstrings import Docstring, read_docstrings
-from pinecone_embed_async.cli._output import print_line, printable
+from pinecone_embed_async.cli._output import print_error, print_line, printable
 from pinecone_embed_async.cli._progress import Summary
 from pinecone_embed_async.cli._run import embed_texts
 from pinecone_embed_async.cli._signals import run_until_stopped
+from pinecone_embed_async.cli._warnings import LibraryWarnings, library_warnings
 
 
 def run_demo(query: str, *, top: int, settings: Settings) -> int:
@@ -30,7 +31,8 @@ def run_demo(query: str, *, top: int, settings: Settings) -> int:
     if not settings.quiet:
         print_line(f"{len(docstrings):,} docstrings of Python's standard library, embedded by a local emulator")
     settings = replace(settings, emulator=True, parameters={"input_type": "passage"})
-    scores, summary = run_until_stopped(_scores(query, docstrings, settings))
+    with library_warnings(print_error) as warnings:
+        scores, summary = run_until_stopped(_scores(query, docstrings, settings, warnings))
     if not settings.quiet:
         print_line(str(summary))
     _print_nearest(query, _nearest(scores, top), docstrings)
@@ -38,10 +40,10 @@ def run_demo(query: str, *, top: int, settings: Settings) -> int:
 
 
 async def _scores(
-    query: str, docstrings: Sequence[Docstring], settings: Settings
+    query: str, docstrings: Sequence[Docstring], settings: Settings, warnings: LibraryWarnings
 ) -> tuple[npt.NDArray[np.float32], Summary]:
     async with connected(settings) as client:
-        outcome = await embed_texts(client, [docstring.text for docstring in docstrings], settings)
+        outcome = await embed_texts(client, [docstring.text for docstring in docstrings], settings, warnings)
         if outcome.error is not None:
             raise outcome.error
         answer: Any = await client.embed(query, input_type="query")

@@ -23,12 +23,13 @@ from pinecone_embed_async._jobs._outputs import (
 )
 from pinecone_embed_async._jobs._sources import BadRow, Columns, read_all_rows
 from pinecone_embed_async._models import KNOWN_MODELS, expected_dimension
-from pinecone_embed_async.cli._connection import Settings, connected
+from pinecone_embed_async.cli._connection import Settings, check_apart, connected
 from pinecone_embed_async.cli._figures import priced
 from pinecone_embed_async.cli._output import print_error, print_line
 from pinecone_embed_async.cli._run import Outcome, embed_texts
 from pinecone_embed_async.cli._signals import run_until_stopped
 from pinecone_embed_async.cli._statuses import ExitStatus, status_of
+from pinecone_embed_async.cli._warnings import LibraryWarnings, library_warnings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,7 @@ def embed_to_file(files: Sequence[InputFile], *, out: Path, rows: RowChoice, set
     is_for_dense = written_as is OutputFormat.NPY
     if is_for_dense and known is not None and known.vector_type == "sparse":
         raise _no_place_for_sparse(settings.model)
+    check_apart(settings, files, [out, failures_path(out)])
     check_output(out, files)
     read = list(read_all_rows(files, rows.columns))
     check = RowCheck(has_ids=rows.columns.id is not None)
@@ -85,7 +87,9 @@ def embed_to_file(files: Sequence[InputFile], *, out: Path, rows: RowChoice, set
     for warning in check.warnings(skip_bad_rows=rows.skip_bad_rows, unique_ids=rows.unique_ids):
         print_error(warning)
     check_space(out, len(read), expected_dimension(settings.model, settings.parameters))
-    outcome = run_until_stopped(_embed([row.text for row in chosen], settings, ask_first=is_for_dense and known is None))
+    texts, ask_first = [row.text for row in chosen], is_for_dense and known is None
+    with library_warnings(print_error) as warnings:
+        outcome = run_until_stopped(_embed(texts, settings, warnings, ask_first=ask_first))
     summary = outcome.summary
     if not settings.quiet:
         skipped = f"; {check.bad:,} skipped" if check.bad else ""
@@ -104,11 +108,11 @@ def embed_to_file(files: Sequence[InputFile], *, out: Path, rows: RowChoice, set
     return ExitStatus.DONE
 
 
-async def _embed(texts: Sequence[str], settings: Settings, *, ask_first: bool) -> Outcome:
+async def _embed(texts: Sequence[str], settings: Settings, warnings: LibraryWarnings, *, ask_first: bool) -> Outcome:
     async with connected(settings) as client:
         if ask_first:
             await _check_dense(client)
-        return await embed_texts(client, texts, settings)
+        return await embed_texts(client, texts, settings, warnings)
 
 
 async def _check_dense(client: EmbedClient[Any]) -> None:

@@ -17,17 +17,16 @@ from pinecone_embed_async._jobs._job import Job, JobProgress, embedded_rows
 from pinecone_embed_async._jobs._opening import Options, open_job
 from pinecone_embed_async._jobs._sources import Columns, Row
 from pinecone_embed_async._jobs._table import Embeddings
-from pinecone_embed_async.cli._connection import Settings, connected, service_named
+from pinecone_embed_async.cli._connection import Settings, check_apart, connected, service_named
 from pinecone_embed_async.cli._figures import Advance, counted, pace, priced, waited, with_quota
 from pinecone_embed_async.cli._output import print_error, print_event, print_line, without_key
-from pinecone_embed_async.cli._progress import Display, showing, standard_display
+from pinecone_embed_async.cli._progress import Display, QuietDisplay, showing, standard_display
 from pinecone_embed_async.cli._signals import Stopped, run_until_stopped, status_of_stop
 from pinecone_embed_async.cli._statuses import ExitStatus, status_of
+from pinecone_embed_async.cli._warnings import LibraryWarnings, library_warnings
 
 _EVENT_INTERVAL = 1.0
 _SIGNALS = 128
-_KEPT = "finished rows are kept; run the same command again to continue"
-_CURED = "fix this and run the same command again to continue"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +53,9 @@ def embed_to_folder(files: Sequence[InputFile], *, out: Path, job: JobSettings, 
         The exit status; docs/command-line.md lists them.
 
     Raises:
-        EmbedError: The job could not start; nothing was sent.
+        EmbedError: The job could not start; no row was sent.
     """
+    check_apart(settings, files, [out])
     output = _Events() if job.events else _Lines(quiet=settings.quiet, price=settings.price)
 
     def fingerprint(given: Sequence[InputFile], known: Iterable[InputPrint]) -> Fingerprint:
@@ -71,20 +71,48 @@ def embed_to_folder(files: Sequence[InputFile], *, out: Path, job: JobSettings, 
             layout=job.options.layout,
         )
 
+    def check_service() -> None:
+        run_until_stopped(_embed_a_word(settings))
+
     for message in job.warnings:
         output.warn(message)
-    with open_job(out, files, job.columns, fingerprint, job.options) as opened:
-        return _Run(opened, out, settings, output).carry_out()
+    again = "without --overwrite" if job.options.overwrite else "again"
+    with (
+        library_warnings(output.warn) as warnings,
+        open_job(out, files, job.columns, fingerprint, job.options, check_service) as opened,
+    ):
+        return _Run(opened, out, settings, output, warnings, again).carry_out()
+
+
+async def _embed_a_word(settings: Settings) -> None:
+    async with _limited(settings.timeout), connected(settings) as client:
+        await client.embed(["word"])
+
+
+@contextlib.asynccontextmanager
+async def _limited(seconds: float | None) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            yield
+    except TimeoutError:
+        # A `TimeoutError` of the operating system does not reach this point: the client wraps it.
+        if not limit.expired():
+            raise
+        raise DeadlineExceededError("the time limit of --timeout has passed") from None
 
 
 class _Run:
     """One run of an open job."""
 
-    def __init__(self, job: Job, out: Path, settings: Settings, output: "_Lines | _Events") -> None:
+    def __init__(
+        self, job: Job, out: Path, settings: Settings, output: "_Lines | _Events", warnings: LibraryWarnings, again: str
+    ) -> None:
         self._job = job
         self._out = out
         self._settings = settings
         self._output = output
+        self._warnings = warnings
+        self._again = again
         self._client: EmbedClient[Any] | None = None
         self._before = self._advance(job.progress())
         self._started = time.perf_counter()
@@ -115,21 +143,21 @@ class _Run:
         try:
             run_until_stopped(self._embed())
         except (Stopped, KeyboardInterrupt) as stop:
-            status = status_of_stop(stop)
-            return self._end(status, f"stopped; {_KEPT}")
+            return self._end(status_of_stop(stop), self._kept("stopped"))
         except TokensSpentError as error:
-            return self._end(status_of(error), f"{error}; {_KEPT}")
+            return self._end(status_of(error), self._kept(error))
         except JobError as error:
-            return self._end(status_of(error), f"{error}; finished rows are kept; {_CURED}")
+            return self._end(status_of(error), self._kept(error, fix=True))
         except EmbedError as error:
             status = status_of(error)
-            kept = f"finished rows are kept; {_CURED}" if status is ExitStatus.NOTHING_POSSIBLE else _KEPT
-            return self._end(status, f"{error}; {kept}")
+            return self._end(status, self._kept(error, fix=status is ExitStatus.NOTHING_POSSIBLE))
         except Exception as error:  # noqa: BLE001 - a person gets one line, and a program its end event
-            return self._end(
-                status_of(error), f"unexpected {type(error).__name__}: {error}; finished rows are kept; {_CURED}"
-            )
+            return self._end(status_of(error), self._kept(f"unexpected {type(error).__name__}: {error}", fix=True))
         return self._end(*self._outcome())
+
+    def _kept(self, cause: object, *, fix: bool = False) -> str:
+        first = "fix this and " if fix else ""
+        return f"{cause}; finished rows are kept; {first}run the same command {self._again} to continue"
 
     def _outcome(self) -> tuple[int, str | None]:
         counts = self._job.progress().counts
@@ -143,7 +171,7 @@ class _Run:
         return ExitStatus.DONE, None
 
     def _warn(self) -> None:
-        for warning in self._job.take_warnings():
+        for warning in (*self._job.take_warnings(), *self._warnings.take()):
             self._output.warn(warning)
 
     def _end(self, status: int, message: str | None) -> int:
@@ -155,16 +183,11 @@ class _Run:
         return int(status)
 
     async def _embed(self) -> None:
-        with showing(self._output.display(self._before), self._before, self._with_quota) as reporter:
+        display = self._output.display(self._before)
+        with showing(display, self._before, self._with_quota, self._warnings.take) as reporter:
             self._started = time.perf_counter()
-            try:
-                async with asyncio.timeout(self._settings.timeout) as limit:
-                    await self._job.run(self._stream, lambda progress: reporter(self._advance(progress)))
-            except TimeoutError:
-                # A `TimeoutError` of the operating system does not reach this point: the client wraps it.
-                if not limit.expired():
-                    raise
-                raise DeadlineExceededError("the time limit of --timeout has passed") from None
+            async with _limited(self._settings.timeout):
+                await self._job.run(self._stream, lambda progress: reporter(self._advance(progress)))
 
     @contextlib.asynccontextmanager
     async def _stream(self, rows: Iterable[Row]) -> AsyncIterator[AsyncIterator[EmbeddedBatch[Row, Embeddings]]]:
@@ -189,8 +212,8 @@ class _Lines:
     def warn(self, message: str) -> None:
         print_error(message)
 
-    def display(self, before: Advance) -> Display | None:
-        return None if self._quiet else standard_display(before)
+    def display(self, before: Advance) -> Display:
+        return QuietDisplay() if self._quiet else standard_display(before)
 
     def end(self, _status: int, _message: str | None, advances: tuple[Advance, Advance], seconds: float) -> None:
         if self._quiet:
@@ -227,7 +250,7 @@ class _Events:
     def warn(self, message: str) -> None:
         self._print("warning", message=without_key(message))
 
-    def display(self, before: Advance) -> Display | None:
+    def display(self, before: Advance) -> Display:
         return _EventDisplay(self, before)
 
     def advance(self, event: str, before: Advance, now: Advance, elapsed: float, **more: Any) -> None:
@@ -252,6 +275,9 @@ class _Events:
         with self._lock:
             try:
                 print_event(event, **fields)
+            except BrokenPipeError:
+                # No error: the reader has what it wanted.
+                pass
             except (OSError, ValueError) as error:
                 reason = getattr(error, "strerror", None) or error
                 number = getattr(error, "errno", None)
@@ -268,5 +294,8 @@ class _EventDisplay:
 
     def show(self, progress: Advance) -> None:
         self._events.advance("progress", self._before, progress, time.monotonic() - self._started)
+
+    def warn(self, message: str) -> None:
+        self._events.warn(message)
 
     def close(self) -> None: ...

@@ -8,18 +8,20 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rich.console import Console
 
 from pinecone_embed_async import EmbedClient
+from pinecone_embed_async._jobs._errors import OutputError
 from pinecone_embed_async.cli._bar import BarDisplay
 from pinecone_embed_async.cli._figures import Advance, counted, duration, of_quota, pace, settled, waited, with_quota
-from pinecone_embed_async.cli._output import is_terminal, print_line
+from pinecone_embed_async.cli._output import is_terminal, print_error, print_line
 
 _LINE_INTERVAL = 5.0
+_QUIET_INTERVAL = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +64,30 @@ class Display(Protocol):
     def show(self, progress: Advance) -> None:
         """Show the advance."""
 
+    def warn(self, message: str) -> None:
+        """Show a warning."""
+
     def close(self) -> None:
         """Stop showing."""
 
 
 class Reporter:
-    """Shows a run's progress in a thread until it is closed; call it with each advance."""
+    """Shows a run's progress and warnings in a thread until it is closed; call it with each advance."""
 
-    def __init__(self, display: Display | None, start: Advance, watch: Callable[[Advance], Advance]) -> None:
+    def __init__(
+        self,
+        display: Display,
+        start: Advance,
+        watch: Callable[[Advance], Advance],
+        take_warnings: Callable[[], Iterable[str]],
+    ) -> None:
         # Shown until the first answer, which may take a minute if the quota is used up.
         self._latest = start
         self._watch = watch
+        self._take_warnings = take_warnings
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-        if display is not None:
-            self._thread = threading.Thread(target=self._run, args=(display,), name="progress", daemon=True)
-            self._thread.start()
+        self._thread = threading.Thread(target=self._run, args=(display,), name="progress", daemon=True)
+        self._thread.start()
 
     def __call__(self, progress: Advance) -> None:
         """Store the latest counts."""
@@ -86,40 +96,47 @@ class Reporter:
     def close(self) -> None:
         """Stop showing."""
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._thread.join()
 
     def _run(self, display: Display) -> None:
-        # A standard error that is closed or has lost its reader ends the display, not the run.
-        with contextlib.suppress(OSError, ValueError):
+        # A standard stream that is closed, full or has lost its reader ends the display, not the run.
+        with contextlib.suppress(OSError, ValueError, OutputError):
             try:
                 while not self._stop.wait(display.interval):
+                    for message in self._take_warnings():
+                        display.warn(message)
                     display.show(self._watch(self._latest))
             finally:
                 display.close()
 
 
 @contextlib.contextmanager
-def reporting(total: int, client: EmbedClient[Any], *, quiet: bool) -> Iterator[Reporter]:
+def reporting(
+    total: int, client: EmbedClient[Any], take_warnings: Callable[[], Iterable[str]], *, quiet: bool
+) -> Iterator[Reporter]:
     """Show the progress of `total` inputs while the block runs: a bar on a terminal, else a line every few seconds."""
     start = Advance(done=0, failed=0, total=total)
-    display = None if quiet or not total else standard_display(start)
-    with showing(display, start, lambda advance: with_quota(advance, client.statistics())) as reporter:
+    display = QuietDisplay() if quiet or not total else standard_display(start)
+    with showing(display, start, lambda advance: with_quota(advance, client.statistics()), take_warnings) as reporter:
         yield reporter
 
 
 @contextlib.contextmanager
 def showing(
-    display: Display | None, start: Advance, watch: Callable[[Advance], Advance] = lambda advance: advance
+    display: Display,
+    start: Advance,
+    watch: Callable[[Advance], Advance] = lambda advance: advance,
+    take_warnings: Callable[[], Iterable[str]] = tuple,
 ) -> Iterator[Reporter]:
     """Show the reporter's advances on a display while the block runs.
 
     Args:
-        display: The display; `None` to show nothing.
+        display: The display.
         start: The state at the beginning.
         watch: Adds figures that change between answers; called in the display's thread.
+        take_warnings: Returns new warnings to show; called in the display's thread.
     """
-    reporter = Reporter(display, start, watch)
+    reporter = Reporter(display, start, watch, take_warnings)
     try:
         yield reporter
     finally:
@@ -132,6 +149,22 @@ def standard_display(start: Advance) -> Display:
     # Not the console's own check, which FORCE_COLOR overrides: a bar does not belong in a log file.
     on_terminal = is_terminal(sys.stderr) and not console.is_dumb_terminal
     return BarDisplay(console, start) if on_terminal else _LineDisplay(start)
+
+
+class QuietDisplay:
+    """Shows nothing but warnings."""
+
+    interval = _QUIET_INTERVAL
+
+    def show(self, progress: Advance) -> None:
+        """Show nothing."""
+
+    def warn(self, message: str) -> None:
+        """Print a warning."""
+        print_error(message)
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 class _LineDisplay:
@@ -151,5 +184,8 @@ class _LineDisplay:
             f"{speed.tokens:,.0f}{of_quota(progress)} tokens/min, {counted(progress.retries, 'retry', 'retries')}"
             f"{waiting}{left}"
         )
+
+    def warn(self, message: str) -> None:
+        print_error(message)
 
     def close(self) -> None: ...

@@ -9,6 +9,7 @@ from pinecone_embed_async import DenseEmbeddings, EmbedClient, EmbedError, Spars
 from pinecone_embed_async.cli._connection import Settings
 from pinecone_embed_async.cli._figures import advance_of
 from pinecone_embed_async.cli._progress import Summary, reporting
+from pinecone_embed_async.cli._warnings import LibraryWarnings
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +27,16 @@ class Outcome:
     error: EmbedError | None
 
 
-async def embed_texts(client: EmbedClient[Any], texts: Sequence[str], settings: Settings) -> Outcome:
-    """Embed all texts and show the progress; return what was embedded, even if the rest failed.
+async def embed_texts(
+    client: EmbedClient[Any], texts: Sequence[str], settings: Settings, warnings: LibraryWarnings
+) -> Outcome:
+    """Embed all texts and show the progress and the warnings; return what was embedded, even if the rest failed.
 
     Raises:
         ConfigurationError: The settings do not fit together; nothing was sent.
     """
     failure: EmbedError | None = None
-    with reporting(len(texts), client, quiet=settings.quiet) as reporter:
+    with reporting(len(texts), client, warnings.take, quiet=settings.quiet) as reporter:
         started = time.perf_counter()
         try:
             embeddings = await client.embed(

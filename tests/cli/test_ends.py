@@ -1,13 +1,13 @@
 """How a command ends: signals, closed and full standard streams, errors of the service, and what may follow."""
 
 import asyncio
-import contextlib
 import json
 import os
 import re
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 
 from pinecone_embed_async.cli import cli
 from pinecone_embed_async.emulator import Emulator
-from tests.cli.program import PROGRAM, ROOT, children_of, in_thread, run, start, table_of, write_texts
+from tests.cli.program import PROGRAM, ROOT, children_of, in_thread, start, table_of, write_texts
 from tests.processes import environment_of
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -48,7 +48,7 @@ async def test_a_signal_stops_a_job_which_keeps_what_is_done_and_says_so(
     assert (end["event"], end["status"]) == ("end", 128 + number)
     assert end["done"] > 0
     emulator.latency = 0
-    assert await run(emulator, source, "--out", out, "-q") == (0, "", "")
+    assert await in_thread(emulator, source, "--out", out, "-q") == 0
     assert table_of(out)["row"].to_pylist() == list(range(400))
 
 
@@ -112,14 +112,41 @@ async def test_process_1_of_a_container_is_stopped_like_any_other(
 
 
 @pytest.mark.skipif(not CAN_BE_PROCESS_1, reason=NOT_PROCESS_1)
-async def test_process_1_that_waits_for_standard_input_ends_at_the_second_signal(tmp_path: Path, emulator: Emulator) -> None:
+async def test_process_1_that_waits_for_standard_input_ends_at_a_signal(tmp_path: Path, emulator: Emulator) -> None:
     options = ("--out", tmp_path / "out", "--batch-size", 1, "-q")
     process, inner = await start_as_process_1(emulator, "-", "--format", "txt", *options, first=b"a line\n")
-    while process.returncode is None:
+    os.kill(inner, signal.SIGTERM)
+    # Its standard input stays open.
+    assert await process.wait() == 128 + signal.SIGTERM
+
+
+STUBBORN = """
+import asyncio
+from pinecone_embed_async.cli._signals import run_until_stopped, stoppable
+
+async def stay():
+    while True:
+        print(flush=True)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            pass
+
+with stoppable():
+    run_until_stopped(stay())
+"""
+
+
+@pytest.mark.skipif(not CAN_BE_PROCESS_1, reason=NOT_PROCESS_1)
+async def test_process_1_that_does_not_stop_ends_at_the_second_signal() -> None:
+    command = (*AS_PROCESS_1, sys.executable, "-c", STUBBORN)
+    process = await asyncio.create_subprocess_exec(*command, env=ENVIRONMENT, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    for _ in range(2):
+        await process.stdout.readline()
+        [inner] = children_of(process.pid)
         os.kill(inner, signal.SIGTERM)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), 0.3)
-    assert process.returncode == 128 + signal.SIGTERM
+    assert await process.wait() == 128 + signal.SIGTERM
 
 
 async def test_a_signal_before_anything_is_sent_ends_with_an_event_too(tmp_path: Path, emulator: Emulator) -> None:
@@ -197,7 +224,7 @@ async def test_a_wrong_model_is_said_with_the_nearest_and_the_corrected_command_
     source, out = write_texts(tmp_path / "in.txt", 5), tmp_path / "out"
     assert await in_thread(emulator, source, "--out", out, "-q", "--model", "multilingual-e5-lage") == 3
     assert "did you mean 'multilingual-e5-large'?" in capsys.readouterr().err
-    assert await in_thread(emulator, source, "--out", out, "-q", "--base-url", "http://127.0.0.1:9", "--timeout", 1) in {
+    assert await in_thread(emulator, source, "--out", out, "-q", "--base-url", "http://127.0.0.1:9", "--timeout", 0.2) in {
         3,
         6,
     }
@@ -216,9 +243,8 @@ async def test_failures_are_tried_again_only_where_there_are_and_0_means_all(
     command = (source, "--out", out, "-q", "--batch-size", 10, "--concurrency", 1)
     assert await in_thread(emulator, *command, "--retry-failures") == 1
     assert "there is no job here whose failures can be retried" in capsys.readouterr().err
-    emulator.latency = lambda request: 0 if request.number <= 1 else 60
-    assert await in_thread(emulator, *command, "--timeout", 3) == 6
-    emulator.latency = 0
+    emulator.inject("month_quota_spent", when=lambda request: request.number > 1)
+    assert await in_thread(emulator, *command) == 4
     assert await in_thread(emulator, *command, "--retry-failures") == 1
     assert "30 rows of the input are not embedded yet" in capsys.readouterr().err
     assert await in_thread(emulator, *command) == 0

@@ -72,6 +72,19 @@ async def test_every_row_gets_into_the_index_once_also_when_it_is_resumed_and_wh
             assert found["vector" if layout == "documents" else "sparseValues"] == pair
 
 
+@pytest.mark.parametrize(("layout", "code"), [("documents", DOCUMENTS), ("vectors", VECTORS)])
+async def test_a_file_that_was_written_anew_gets_into_the_index_as_a_whole(
+    tmp_path: Path, emulator: Emulator, layout: str, code: str
+) -> None:
+    options = ("--out", tmp_path / "books", "--id-field", "id", "-q", "--layout", layout, "--namespace", "books", *DENSE)
+    async with Index() as index:
+        for first in (0, 20):
+            source = source_of(tmp_path / "in.jsonl", first, 20)
+            assert await in_thread(emulator, source, *options, "--overwrite") == 0
+            assert await program(code, tmp_path, emulator, index) == 0
+        assert set({**index.vectors, **index.documents}) == {("books", f"k{n}") for n in range(40)}
+
+
 async def test_both_layouts_read_back_as_the_page_says(tmp_path: Path, emulator: Emulator) -> None:
     source = source_of(tmp_path / "in.jsonl", 0, 20)
     for layout in ("documents", "vectors"):
