@@ -136,11 +136,11 @@ class LoopThread:
         work.close()
         raise self._ended()
 
-    def notify(self, function: Callable[[], object]) -> None:
-        """Call a function in the loop, if it still runs."""
+    def set_event(self, event: asyncio.Event) -> None:
+        """Set an event in the loop, if it still runs."""
         if not self.is_inherited:
             with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(function)
+                self._loop.call_soon_threadsafe(event.set)
 
     def close(self, last: Coroutine[Any, Any, None] | None = None) -> None:
         """End the loop, its tasks and its asynchronous generators, some of which close sessions; wait for the thread.

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pinecone_embed_async._planning import Estimate
     from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings, SparseVector
     from pinecone_embed_async._statistics import Statistics
-    from pinecone_embed_async._threads import LoopThread
     from pinecone_embed_async._wire import ModelInfo
 
 EmbeddingsT = TypeVar("EmbeddingsT", bound="DenseEmbeddings | SparseEmbeddings")
@@ -196,7 +195,7 @@ class SyncEmbedClient(Generic[EmbeddingsT]):
         if not isinstance(source, AsyncIterable) and not options.get("in_thread"):
             own = CallersSource(source, options.get("max_delay", 0.5))
         given: Source[Any] = source if own is None else own.items()
-        return SyncEmbeddingStream(self._get_thread, self._client.stream(given, **cast("Any", options)), own)
+        return SyncEmbeddingStream(self, self._thread, self._client.stream(given, **cast("Any", options)), own)
 
     def estimate(self, inputs: Input | Iterable[Input], **options: Unpack[_options.EstimateArguments]) -> Estimate:
         """Estimate the cost of embedding `inputs`, without a request; as `EmbedClient.estimate`."""
@@ -210,12 +209,9 @@ class SyncEmbedClient(Generic[EmbeddingsT]):
         """Fetch the service's description of a model; as `EmbedClient.describe_model`."""
         return self._run(self._client.describe_model(name))
 
-    def _get_thread(self) -> LoopThread:
-        return self._thread.get()
-
     def _run(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
         try:
-            thread = self._get_thread()
+            thread = self._thread.get()
         except BaseException:
             work.close()
             raise

@@ -15,13 +15,13 @@ from pinecone_embed_async._results import Usage
 from pinecone_embed_async._threads import outcome_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Iterable, Iterator
     from contextlib import AbstractAsyncContextManager
     from typing import Self
 
     from pinecone_embed_async._calls import EmbeddedBatch, EmbeddingStream
     from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings
-    from pinecone_embed_async._threads import LoopThread
+    from pinecone_embed_async._threads import LoopThread, OwnLoopThread
 
 EmbeddingsT = TypeVar("EmbeddingsT", bound="DenseEmbeddings | SparseEmbeddings")
 ItemT = TypeVar("ItemT")
@@ -41,12 +41,15 @@ class SyncEmbeddingStream(Generic[ItemT, EmbeddingsT]):
 
     def __init__(
         self,
-        get_thread: Callable[[], LoopThread],
+        client: object,
+        own_thread: OwnLoopThread,
         context: AbstractAsyncContextManager[EmbeddingStream[ItemT, EmbeddingsT]],
         source: CallersSource | None,
     ) -> None:
-        # A method of the client, which it keeps alive. Not called yet, because a fork may come before the stream is begun.
-        self._get_thread = get_thread
+        # Keeps the client alive as long as the stream.
+        self._client = client
+        # Its thread is taken when the stream is begun, because a fork may come before.
+        self._own_thread = own_thread
         self._context = context
         self._source = source
         self._woken = _Wake() if source is None else source.woken
@@ -131,7 +134,7 @@ class SyncEmbeddingStream(Generic[ItemT, EmbeddingsT]):
             ClosedError: the client is closed, or the stream was begun before a fork.
             RuntimeError: the stream itself called this, and would wait for itself.
         """
-        thread = self._get_thread() if self._held is None else self._held.thread
+        thread = self._own_thread.get() if self._held is None else self._held.thread
         # Before the lock, which is held by the thread that waits for this one.
         thread.check_usable()
         if self._turn_of == threading.get_ident():
@@ -246,7 +249,7 @@ class _HeldStream(Generic[ItemT, EmbeddingsT]):
 
     def leave(self) -> None:
         """Make the task leave the stream; may be called from any thread."""
-        self.thread.notify(self._left.set)
+        self.thread.set_event(self._left)
 
     def wait(self) -> None:
         """Wait until the task has ended.
