@@ -1,6 +1,9 @@
 """Five thousand inputs through a service of which a third of all answers goes wrong."""
 
+import asyncio
+import contextlib
 from collections import Counter
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +11,7 @@ import numpy as np
 import pytest
 
 from pinecone_embed_async import DenseEmbeddings, EmbedClient, RetryPolicy, SparseEmbeddings
+from pinecone_embed_async._clock import SystemClock
 from pinecone_embed_async.emulator import CHAOS_FAULTS, EmbedRequest, Emulator, Fault, FaultMix, FaultName, Outlook
 
 PARAMETERS: dict[str, dict[str, Any]] = {
@@ -31,7 +35,7 @@ FAULTS = (
 )
 MAX_ANSWER_BYTES = 4 * 2**20
 ATTEMPT_TIMEOUT = 1.5
-"""An undisturbed attempt takes some 50 ms here with client and emulator in one loop."""
+"""Of the long test. An undisturbed attempt takes some 50 ms here with client and emulator in one loop."""
 
 QUICK = RetryPolicy(initial_backoff=0.02, max_backoff=0.2, max_retry_after=0.05)
 """The default number of attempts, eight. With a third of the attempts faulted by chance, one request of 3^8 = 6,561 would
@@ -44,6 +48,46 @@ LONGEST_RUN = 4
 another request's fault, or closed as they are used again."""
 
 
+STALLS = {FaultName.STALLED_HEADERS, FaultName.STALLED_BODY}
+FOREVER = 1e6
+
+
+class StallClock(SystemClock):
+    """Lets the time-out of attempts, which is `FOREVER`, pass as soon as none is under way that can end otherwise.
+
+    So a stalled attempt takes no time, and none is taken for stalled because the machine is busy.
+    """
+
+    def __init__(self) -> None:
+        self._attempts: set[asyncio.Timeout] = set()
+        self._stalled = 0
+
+    @contextlib.asynccontextmanager
+    async def timeout_at(self, when: float | None) -> AsyncIterator[asyncio.Timeout]:  # type: ignore[override]
+        is_attempt = when is not None and when - self.time() > FOREVER / 2
+        async with super().timeout_at(when) as scope:
+            if not is_attempt:
+                yield scope
+                return
+            self._attempts.add(scope)
+            try:
+                yield scope
+            finally:
+                self._attempts.remove(scope)
+                self._look()
+
+    def stalled(self) -> None:
+        """Another attempt that is under way is stalled."""
+        self._stalled += 1
+        self._look()
+
+    def _look(self) -> None:
+        if self._stalled and self._stalled == len(self._attempts):
+            self._stalled = 0
+            for scope in self._attempts:
+                scope.reschedule(0)
+
+
 class ByAttempt:
     """A `FaultMix` that draws by a request's first text and the number of its attempt, not by the order of arrival.
 
@@ -54,6 +98,7 @@ class ByAttempt:
         self.mix = mix
         self.attempts: Counter[str] = Counter()
         self.longest_run = 0
+        self.clock = StallClock()
         self._runs: Counter[str] = Counter()
 
     def choose(self, request: EmbedRequest) -> Fault | None:
@@ -62,6 +107,8 @@ class ByAttempt:
         fault = self.mix.choose(replace(request, number=1000 * TEXTS.index(first) + self.attempts[first]))
         self._runs[first] = 0 if fault is None else self._runs[first] + 1
         self.longest_run = max(self.longest_run, self._runs[first])
+        if fault is not None and fault.name in STALLS:
+            self.clock.stalled()
         return fault
 
 
@@ -73,8 +120,7 @@ def client_of(emulator: Emulator, model: str, **options: Any) -> EmbedClient[Den
         parameters=PARAMETERS[model],
         max_batch_size=BATCH,
         max_answer_bytes=MAX_ANSWER_BYTES,
-        attempt_timeout=ATTEMPT_TIMEOUT,
-        **{"retry": QUICK, **options},
+        **{"retry": QUICK, "attempt_timeout": ATTEMPT_TIMEOUT, **options},
     )
 
 
@@ -109,7 +155,8 @@ def test_the_mix_has_every_fault_that_is_retryable() -> None:
 @pytest.mark.parametrize("model", PARAMETERS)
 async def test_all_are_embedded_and_in_order_though_a_third_of_all_attempts_is_faulted(model: str, seed: int) -> None:
     source = ByAttempt(FaultMix(seed, 1 / 3, FAULTS))
-    async with Emulator(faults=source) as emulator, client_of(emulator, model) as client:
+    options = {"clock": source.clock, "attempt_timeout": FOREVER}
+    async with Emulator(faults=source) as emulator, client_of(emulator, model, **options) as client:
         result = await client.embed(TEXTS)
         await emulator.wait_until_idle()
         seen = emulator.statistics()

@@ -15,6 +15,7 @@ import pinecone_embed_async
 import pinecone_embed_async.emulator
 from pinecone_embed_async import EmbedError
 from pinecone_embed_async.emulator import Emulator
+from tests.forks import Forks, forks_in
 from tests.index import Index
 from tests.pages import BLOCK, DOCS, FASTAPI, JOBS_TO_INDEX, PAGES, RAY, ROOT, TABLES, TUTORIAL, blocks_of
 from tests.processes import environment_of, run_program
@@ -28,10 +29,16 @@ BLOCKS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    with forks_in(tmp_path_factory.mktemp("forks")) as running:
+        yield running
+
+
 @pytest.mark.parametrize("block", BLOCKS)
-async def test_a_block_runs_as_printed(block: str, emulator: Emulator, tmp_path: Path) -> None:
+async def test_a_block_runs_as_printed(block: str, forks: Forks, emulator: Emulator, tmp_path: Path) -> None:
     async with Index() as index:
-        await run_program(emulator, block, tmp_path, {"PINECONE_INDEX_HOST": index.url})
+        await forks.run(emulator, block, tmp_path, {"PINECONE_INDEX_HOST": index.url})
     if "batch_upsert" in block:
         assert len(index.documents) == 1000
         assert all(document.keys() == {"_id", "embedding", "body"} for document in index.documents.values())
@@ -80,8 +87,8 @@ EXAMPLES = [
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-async def test_an_example_of_a_docstring_runs(example: str, emulator: Emulator) -> None:
-    await run_program(emulator, OPENING + textwrap.indent(example, " " * 12) + CLOSING)
+async def test_an_example_of_a_docstring_runs(example: str, forks: Forks, emulator: Emulator, tmp_path: Path) -> None:
+    await forks.run(emulator, OPENING + textwrap.indent(example, " " * 12) + CLOSING, tmp_path)
 
 
 def test_the_examples_are_found() -> None:

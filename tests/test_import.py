@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import median
 
 import pytest
 
@@ -60,4 +59,11 @@ def test_it_takes_at_most_1_3_times_as_long_as_what_it_is_made_of(tmp_path: Path
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     run(TIMED, environment)
-    assert median(float(run(TIMED, environment)) for _ in range(11)) <= 1.3
+    # The median of eleven, which six of them on one side decide.
+    within = beyond = 0
+    while max(within, beyond) < 6:
+        if float(run(TIMED, environment)) <= 1.3:
+            within += 1
+        else:
+            beyond += 1
+    assert within == 6

@@ -1,4 +1,4 @@
-"""The official SDK, with its defaults: it talks to the emulator as this client does, and takes what `to_records` gives."""
+"""The official SDK: it talks to the emulator as this client does, and takes what `to_records` gives."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -173,6 +173,8 @@ async def test_models_are_listed_and_described_the_same(
             assert tuple(one.allowed_values or ()) == (other.allowed_values or ())
 
 
+HASTY = pinecone.RetryConfig(backoff_factor=0.001, max_wait=0.01)
+"""The default number of attempts, without the waiting."""
 DENSE, NEW = "multilingual-e5-large", "a-new-model"
 PASSAGE = {"input_type": "passage"}
 
@@ -210,7 +212,7 @@ async def test_documented_errors_are_the_same(
     impatient = RetryPolicy(max_attempts=1, max_elapsed=0.001)
     async with (
         Emulator(models=[new], faults=fault) as emulator,
-        AsyncPinecone(api_key=emulator.api_key, host=emulator.url) as sdk,
+        AsyncPinecone(api_key=emulator.api_key, host=emulator.url, retry_config=HASTY) as sdk,
         client_of(emulator, model, retry=impatient, look_up_model=False) as client,
     ):
         with pytest.raises(their_kind) as theirs:

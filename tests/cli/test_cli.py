@@ -1,10 +1,12 @@
 import asyncio
+import configparser
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import sysconfig
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from pinecone_embed_async import __version__
 from pinecone_embed_async.cli import cli
 from pinecone_embed_async.emulator import EmulatedModel, Emulator, ServiceQuota
 from pinecone_embed_async.emulator._models import MODELS
+from tests.cli.program import in_thread
 from tests.processes import environment_of
 
 QUIET = ("--emulator", "--quiet")
@@ -260,13 +263,22 @@ def test_models_are_listed_known_and_live(capsys: pytest.CaptureFixture[str]) ->
         assert "pinecone-sparse-multilingual-v0" in out
 
 
-def test_the_demo_finds_docstrings_with_the_words_of_the_query(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli("demo", "read a configuration file of sections and options") == 0
+def test_the_demo_finds_docstrings_with_the_words_of_the_query(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("demo", "read a configuration file of sections and options")
+    assert cli(*command) == 0
     captured = capsys.readouterr()
     assert "configparser" in captured.out
     assert len(captured.out.splitlines()) == 6
     assert "inputs/s" in captured.err
-    assert cli("demo", "read a configuration file of sections and options", "--quiet") == 0
+    # A small library is enough to see that only what is said beside the result is left out.
+    (tmp_path / "configparser.py").write_bytes(Path(configparser.__file__).read_bytes())
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
+    assert cli(*command) == 0
+    captured = capsys.readouterr()
+    assert "inputs/s" in captured.err
+    assert cli(*command, "--quiet") == 0
     assert capsys.readouterr() == (captured.out, "")
 
 
@@ -329,11 +341,17 @@ def test_rows_that_fail_are_listed_and_the_others_written(tmp_path: Path, texts:
 
 async def test_with_a_cache_what_was_paid_for_is_not_sent_again(texts: Path, tmp_path: Path, emulator: Emulator) -> None:
     cache = tmp_path / "vectors.cache"
-    program = (sys.executable, "-m", "pinecone_embed_async.cli", "embed", str(texts), "--quiet", "--cache", str(cache))
-    for out in ("first.npy", "second.npy", "folder/"):
-        process = await asyncio.create_subprocess_exec(*program, "--out", str(tmp_path / out), env=environment_of(emulator))
-        assert await process.wait() == 0
+    arguments = (str(texts), "--quiet", "--cache", str(cache))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pinecone_embed_async.cli", "embed", *arguments, "--out", str(tmp_path / "first.npy")),
+        env=environment_of(emulator),
+    )
+    assert await process.wait() == 0
+    for out in ("second.npy", "folder/"):
         assert emulator.statistics().answered == {f"line {number}": 1 for number in range(200)}
+        # A folder's slash says that it is one.
+        assert await in_thread(emulator, *arguments, "--out", f"{tmp_path}/{out}") == 0
+    assert emulator.statistics().answered == {f"line {number}": 1 for number in range(200)}
     np.testing.assert_array_equal(np.load(tmp_path / "first.npy"), np.load(tmp_path / "second.npy"))
     assert parquet.read_table(next((tmp_path / "folder").glob("*.parquet"))).num_rows == 200
 
@@ -368,7 +386,7 @@ async def test_jobs_with_one_quota_file_stay_within_it_together(texts: Path, tmp
         folders = [tmp_path / "first", tmp_path / "second"]
         processes = [
             await asyncio.create_subprocess_exec(
-                *(*program, str(texts), "--out", str(folder), "--timeout", "5"), env=environment_of(emulator)
+                *(*program, str(texts), "--out", str(folder), "--timeout", "3"), env=environment_of(emulator)
             )
             for folder in folders
         ]

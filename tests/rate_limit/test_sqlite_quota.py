@@ -255,13 +255,20 @@ asyncio.run(main())
 
 
 async def started(path: Path, body: str, *, window: float = WINDOW) -> asyncio.subprocess.Process:
-    """Start a program that shares the quota, in development mode, with warnings as errors."""
-    code = PROGRAM.format(window=window, body="\n".join(f"    {line}" for line in body.strip().splitlines()))
+    """Start a program that shares the quota."""
+    return await interpreter(
+        PROGRAM.format(window=window, body="\n".join(f"    {line}" for line in body.strip().splitlines())), path
+    )
+
+
+async def interpreter(code: str, path: Path, *, start_new_session: bool = False) -> asyncio.subprocess.Process:
+    """Start Python in development mode, with warnings as errors."""
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-X", "dev", "-W", "error", "-c", code, str(path)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        start_new_session=start_new_session,
     )
 
 
@@ -326,40 +333,63 @@ async def test_what_a_killed_process_waited_for_is_nobodys(path: Path, quota: Sq
     assert (await waiting).tokens == 100
 
 
-async def test_kills_at_any_moment_leave_a_whole_file_and_all_of_the_quota(path: Path, quota: SqliteQuota) -> None:
-    draw = random.Random(5)
-    body = """
-print("begins", flush=True)
+# Starts four processes for each line, as forks, which begin at once.
+FORKING = """
+import asyncio, os, sys
+from pinecone_embed_async import Quota, QuotaDemand, QuotaOutcome, SqliteQuota
+quota = SqliteQuota(sys.argv[1], Quota(100, requests_per_second=None, requests_per_minute=None, window=0.5))
 async def work():
     while True:
         quota.settle(await quota.acquire(QuotaDemand("m", "passage", 30, 10)), QuotaOutcome("unused", 0))
-async with asyncio.TaskGroup() as group:
-    for _ in range(3):
-        group.create_task(work())
+async def main():
+    # In one piece: others write to the same pipe.
+    os.write(1, b"%d\\n" % os.getpid())
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(work())
+while sys.stdin.readline():
+    for _ in range(4):
+        if not os.fork():
+            asyncio.run(main())
+    for _ in range(4):
+        os.wait()
+    print("all are dead", flush=True)
 """
 
-    async def live_and_die() -> None:
-        process = await started(path, body)
-        assert await line_of(process) == "begins"
-        await asyncio.sleep(draw.uniform(0, 0.3))
-        await killed(process)
 
-    async def work() -> int:
-        done = 0
+async def test_kills_at_any_moment_leave_a_whole_file_and_all_of_the_quota(path: Path, quota: SqliteQuota) -> None:
+    draw, done = random.Random(5), 0
+
+    async def die(child: int) -> None:
+        await asyncio.sleep(draw.uniform(0, 0.3))
+        os.kill(child, signal.SIGKILL)
+
+    async def work() -> None:
+        nonlocal done
         while True:
-            try:
-                grant = await quota.acquire(demand(30, least=10))
-            except asyncio.CancelledError:
-                return done
+            grant = await quota.acquire(demand(30, least=10))
             assert 10 <= grant.tokens <= 30
             quota.settle(grant, UNUSED)
             done += 1
 
     beside = asyncio.create_task(work())
-    for _ in range(3):
-        await asyncio.gather(*(live_and_die() for _ in range(4)))
+    process = await interpreter(FORKING, path, start_new_session=True)
+    try:
+        assert process.stdin is not None
+        for _ in range(3):
+            process.stdin.write(b"four more\n")
+            async with asyncio.TaskGroup() as deaths:
+                for _ in range(4):
+                    deaths.create_task(die(int(await line_of(process))))
+            assert await line_of(process) == "all are dead"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        await process.communicate()
+    while done <= 100 and not beside.done():  # noqa: ASYNC110 - it is not told
+        await asyncio.sleep(0.002)
     beside.cancel()
-    assert await beside > 100
+    with pytest.raises(asyncio.CancelledError):
+        await beside
     async with asyncio.timeout(WINDOW + 2):
         assert (await quota.acquire(demand())).tokens == 100
     with contextlib.closing(sqlite3.connect(path)) as file:

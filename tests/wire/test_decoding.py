@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pinecone_embed_async import EmbedClient, MockResponse, MockTransport, ResponseError
 from pinecone_embed_async._wire import Decoder, StreamingDecoder
+from pinecone_embed_async._wire.decoding import LONGEST_ROW
 from tests.wire.reading import DECODERS, decode, decoder_of
 
 ROWS = np.array([[0.5, -1, 2e-3], [7, 0, -0.0], [1e-45, 3.4e38, 9]], np.float32)
@@ -174,14 +175,14 @@ def test_numbers_outside_values_are_never_taken_for_rows(
         assert matrix.tolist() == right
 
 
-def memory_for(reading: StreamingDecoder, pieces: Iterable[bytes]) -> int:
+def memory_for(reading: StreamingDecoder, pieces: Iterable[bytes], slice_bytes: int = 2**19) -> int:
     """Peak memory of decoding an answer slice by slice, as an engine does."""
     tracemalloc.start()
     try:
         for piece in pieces:
             reading.add(piece)
-            while reading.undecoded >= 2**19:
-                reading.decode(2**19)
+            while reading.undecoded >= slice_bytes:
+                reading.decode(slice_bytes)
         with contextlib.suppress(ResponseError):
             reading.finish()
         return tracemalloc.get_traced_memory()[1]
@@ -197,14 +198,16 @@ def byte_by_byte(body: bytes) -> Iterable[bytes]:
 def test_many_small_pieces_take_no_more_memory_than_a_few_times_their_bytes(
     decoder: Decoder, expectations: dict[str, Any]
 ) -> None:
-    row = b'{"values":[%b1.0]},' % (b"0.125," * 2**16)
+    row = b'{"values":[%b1.0]},' % (b"0.125," * LONGEST_ROW)
     body = b'{"vector_type":"dense","data":[%b]}' % (row * 3)[:-1]
     reading = (
-        begin(decoder, Rows(), dimension=2**16 + 1, **expectations)
+        begin(decoder, Rows(), dimension=LONGEST_ROW + 1, **expectations)
         if "dimension" not in expectations
         else begin(decoder, Rows(), **expectations)
     )
-    assert memory_for(reading, byte_by_byte(body)) < 6 * len(body)
+    # Of three bytes, because single bytes are objects that Python keeps anyway.
+    pieces = (body[at : at + 3] for at in range(0, len(body), 3))
+    assert memory_for(reading, pieces, 2**17) < 6 * len(body)
 
 
 TINY = {

@@ -8,11 +8,20 @@ from typing import Any, Protocol
 import pytest
 import ray
 
-from pinecone_embed_async import ConfigurationError, EmbedClient, Quota, QuotaDemand, QuotaOutcome, TransportError
+from pinecone_embed_async import (
+    ConfigurationError,
+    EmbedClient,
+    Quota,
+    QuotaDemand,
+    QuotaOutcome,
+    TokenStatistics,
+    TransportError,
+)
 from pinecone_embed_async.emulator import Emulator
+from pinecone_embed_async.integrations.ray import _quota
 from pinecone_embed_async.integrations.ray._quota import ClusterQuota, _Holder
 from tests.integrations.ray.conftest import Cluster
-from tests.integrations.ray.workers import start
+from tests.integrations.ray.workers import holding, start
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -34,9 +43,33 @@ def new_quota(cluster: Cluster) -> NewQuota:
     return make
 
 
-async def test_workers_in_several_processes_share_one_quota(new_quota: NewQuota) -> None:
+@pytest.fixture(scope="module")
+def shared(cluster: Cluster) -> ClusterQuota:
+    """A quota that does not end with a test: each asks it for the tokens of another model."""
+    return ClusterQuota(LIMITS, namespace="shared")
+
+
+def demand_for(model: str) -> QuotaDemand:
+    return dataclasses.replace(DEMAND, model=model)
+
+
+def seen(quota: ClusterQuota, demand: QuotaDemand) -> TokenStatistics:
+    (found,) = (of for of in quota.statistics() if of.model == demand.model)
+    return found
+
+
+Workers = tuple[Any, Any]
+
+
+@pytest.fixture(scope="module")
+def workers(cluster: Cluster) -> Workers:
+    """Two, for one test after the other."""
+    return start(), start()
+
+
+async def test_workers_in_several_processes_share_one_quota(new_quota: NewQuota, workers: Workers) -> None:
     quota = new_quota()
-    one, two = start(quota), start(quota)
+    one, two = await holding(quota, *workers)
     assert await one.acquire.remote(900) == 900
     waiting = two.acquire.remote(900)
     while quota.statistics()[0].waiting != 1:
@@ -48,18 +81,19 @@ async def test_workers_in_several_processes_share_one_quota(new_quota: NewQuota)
         await asyncio.sleep(0.05)
 
 
-async def test_a_killed_worker_s_grants_come_back(new_quota: NewQuota) -> None:
-    quota = new_quota(Quota(1000, window=1.0), lease=2.0)
-    one, two = start(quota), start(quota)
+async def test_a_killed_worker_s_grants_come_back(new_quota: NewQuota, workers: Workers) -> None:
+    quota = new_quota(Quota(1000, window=0.5), lease=1.0)
+    one, two = await holding(quota, start(), workers[1])
     assert await one.acquire.remote(900) == 900
     waiting = two.acquire.remote(900)
     one.die.remote()
     assert await waiting == 900
+    await two.settle.remote("unused", 0)
 
 
-async def test_a_worker_that_lives_keeps_its_grants(new_quota: NewQuota) -> None:
+async def test_a_worker_that_lives_keeps_its_grants(new_quota: NewQuota, workers: Workers) -> None:
     quota = new_quota(Quota(1000, window=1.0), lease=0.5)
-    worker = start(quota)
+    (worker,) = await holding(quota, workers[0])
     assert await worker.acquire.remote(900) == 900
     await asyncio.sleep(2.0)
     assert quota.statistics()[0].used == 900
@@ -68,30 +102,30 @@ async def test_a_worker_that_lives_keeps_its_grants(new_quota: NewQuota) -> None
         await asyncio.sleep(0.05)
 
 
-async def test_more_may_wait_than_ray_s_actors_take_by_default(new_quota: NewQuota) -> None:
+async def test_more_may_wait_than_ray_s_actors_take_by_default(new_quota: NewQuota, workers: Workers) -> None:
     quota = new_quota()
-    one, two = start(quota), start(quota)
+    one, two = await holding(quota, *workers)
     assert await one.acquire.remote(1000) == 1000
-    many = two.many.remote(1500, 1000)
-    while quota.statistics()[0].waiting < 1500:
+    many = two.many.remote(1100, 1000)
+    while quota.statistics()[0].waiting < 1100:
         await asyncio.sleep(0.1)
     await one.settle.remote("unused", 0)
-    assert await many == 1500
+    assert await many == 1100
 
 
-async def test_a_cancelled_wait_leaves_nothing(new_quota: NewQuota) -> None:
-    quota = new_quota()
-    grant = await quota.acquire(DEMAND)
-    waiting = asyncio.get_running_loop().create_task(quota.acquire(DEMAND))
-    while (await asyncio.to_thread(quota.statistics))[0].waiting != 1:
+async def test_a_cancelled_wait_leaves_nothing(shared: ClusterQuota) -> None:
+    demand = demand_for("of a cancelled wait")
+    grant = await shared.acquire(demand)
+    waiting = asyncio.get_running_loop().create_task(shared.acquire(demand))
+    while (await asyncio.to_thread(seen, shared, demand)).waiting != 1:
         await asyncio.sleep(0.05)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    while (await asyncio.to_thread(quota.statistics))[0].waiting:
+    while (await asyncio.to_thread(seen, shared, demand)).waiting:
         await asyncio.sleep(0.05)
-    quota.settle(grant, QuotaOutcome("unused", 0))
-    quota.settle(await quota.acquire(DEMAND), QuotaOutcome("unused", 0))
+    shared.settle(grant, QuotaOutcome("unused", 0))
+    shared.settle(await shared.acquire(demand), QuotaOutcome("unused", 0))
 
 
 async def test_a_client_sends_under_it(emulator: Emulator, new_quota: NewQuota) -> None:
@@ -138,7 +172,8 @@ async def test_a_worker_that_was_taken_for_dead_while_it_waits_asks_again(new_qu
     # It gives no sign of life, as if its event loop stood still.
     silent = _Holder(quota, beat=60.0)
     waiting = asyncio.get_running_loop().create_task(silent.acquire(DEMAND))
-    await asyncio.sleep(2.0)
+    # Twice as long as it may be silent.
+    await asyncio.sleep(1.0)
     quota.settle(first, QuotaOutcome("unused", 0))
     number, tokens = await waiting
     assert tokens == 900
@@ -154,10 +189,9 @@ class Fragile(str):
         return int, ("no number",)
 
 
-async def test_what_fails_in_the_actor_is_an_error_of_the_package(new_quota: NewQuota) -> None:
-    quota = new_quota()
+async def test_what_fails_in_the_actor_is_an_error_of_the_package(shared: ClusterQuota) -> None:
     with pytest.raises(TransportError, match="the actor that serves the quota cannot be reached: RayTaskError"):
-        await quota.acquire(dataclasses.replace(DEMAND, flow=Fragile("flow")))
+        await shared.acquire(dataclasses.replace(DEMAND, flow=Fragile("flow")))
 
 
 async def test_an_actor_that_died_is_restarted_and_does_not_give_what_was_given_before(new_quota: NewQuota) -> None:
@@ -192,13 +226,13 @@ async def test_a_name_stands_for_one_quota(new_quota: NewQuota) -> None:
     assert repr(quota) == f"<ClusterQuota '{name}' {LIMITS!r}>"
 
 
-async def test_a_copy_is_the_same_quota(new_quota: NewQuota) -> None:
-    quota = new_quota()
-    copy = pickle.loads(pickle.dumps(quota))  # noqa: S301 - its own
-    assert copy == quota
-    assert hash(copy) == hash(quota)
-    grant = await copy.acquire(DEMAND)
-    assert quota.statistics()[0].used == 900
+async def test_a_copy_is_the_same_quota(shared: ClusterQuota) -> None:
+    demand = demand_for("of a copy")
+    copy = pickle.loads(pickle.dumps(shared))  # noqa: S301 - its own
+    assert copy == shared
+    assert hash(copy) == hash(shared)
+    grant = await copy.acquire(demand)
+    assert seen(shared, demand).used == 900
     copy.settle(grant, QuotaOutcome("unused", 0))
 
 
@@ -225,6 +259,7 @@ async def test_an_actor_that_cannot_be_had_is_an_error_of_the_package(
             await actor.terms.remote()
     # As if it died again and again.
     with monkeypatch.context() as patch:
+        patch.setattr(_quota, "FIRST_WAIT", 0.01)
         patch.setattr(quota, "start", lambda: actor)
         with pytest.raises(TransportError, match="the actor that serves the quota cannot be reached: "):
             await quota.acquire(DEMAND)

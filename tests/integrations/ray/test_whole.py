@@ -20,9 +20,9 @@ from pinecone_embed_async.emulator import EmulatedModel, Emulator, ServiceQuota
 from tests.integrations.ray.conftest import Cluster
 from tests.integrations.ray.programs import run_on
 
-ROWS = 20_000
+ROWS = 12_500
 WINDOW = 3.0
-WINDOWS = 8
+WINDOWS = 5
 LEASE = 2.0
 # Few numbers a vector, so that the test is about requests and rows and not about JSON.
 MODEL = EmulatedModel(name="small-model", default_dimension=16, supported_dimensions=(16,))

@@ -13,9 +13,12 @@ from pinecone_embed_async.integrations.ray._quota import ClusterQuota
 class Worker:
     """Asks for grants and keeps them, in a process of its own."""
 
-    def __init__(self, quota: ClusterQuota) -> None:
-        self._quota = quota
-        self._grants: list[QuotaGrant] = []
+    _quota: ClusterQuota
+    _grants: list[QuotaGrant]
+
+    async def hold(self, quota: ClusterQuota) -> None:
+        """Ask for grants of this quota from now on."""
+        self._quota, self._grants = quota, []
 
     async def acquire(self, tokens: int) -> int:
         grant = await self._quota.acquire(QuotaDemand("multilingual-e5-large", "passage", tokens, tokens))
@@ -40,6 +43,12 @@ class Worker:
         return sum(await asyncio.gather(*(use() for _ in range(count))))
 
 
-def start(quota: ClusterQuota) -> Any:
+def start() -> Any:
     """A worker in another process, which needs no CPU."""
-    return ray.remote(Worker).options(num_cpus=0, max_concurrency=10_000).remote(quota)
+    return ray.remote(Worker).options(num_cpus=0, max_concurrency=10_000).remote()
+
+
+async def holding(quota: ClusterQuota, *workers: Any) -> tuple[Any, ...]:
+    """Let workers ask for grants of a quota."""
+    await asyncio.gather(*(worker.hold.remote(quota) for worker in workers))
+    return workers
