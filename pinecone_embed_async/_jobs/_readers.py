@@ -138,6 +138,12 @@ def read_csv(raw: BinaryIO, file: InputFile, wanted: Wanted) -> Found:
         except StopIteration:
             break
         except csv.Error as error:
+            taken = reader.line_num - before
+            if taken > 1 and str(error) == "unexpected end of data":
+                raise SourceError(
+                    f"{file.name}:{number}: the quote that opens here is never closed, so the {taken:,} lines from here on"
+                    " are one row; close it, or double it if it belongs to the text"
+                ) from None
             before = reader.line_num
             fault = RecordError(f"not CSV: {error}")
             if header is None:
