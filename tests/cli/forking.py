@@ -54,9 +54,11 @@ class Forks:
         process = int(await reader.readline())
 
         async def end() -> tuple[int | None, str]:
-            with os.fdopen(told, "rb") as stream, contextlib.closing(writer):
+            with os.fdopen(told, "rb") as stream:
                 everything = await asyncio.to_thread(stream.read)
-                status = await reader.read()
+            status = await reader.read()
+            writer.close()
+            await writer.wait_closed()
             return int(status) if status else None, everything.decode()
 
         return Job(process, asyncio.create_task(end()))
