@@ -45,7 +45,7 @@ unit:
 
 # What mostly starts programs and waits for them, with as much of what computes as makes two halves that take equally long; what
 # needs Ray's cluster; and the others.
-PROGRAMS := tests/cli tests/benchmarks tests/wire tests/rate_limit
+PROGRAMS := tests/cli tests/benchmarks tests/wire tests/rate_limit tests/simulation tests/sync
 CLUSTER := tests/integrations/ray
 
 unit-programs: $(VENV)/.dev
