@@ -189,14 +189,19 @@ def forget_no_blank() -> None:
     Path("out/_job.json").write_text(json.dumps(state))
 
 
+def begun_by_an_earlier_version(service: Blank, **options: Any) -> None:
+    """A job that is half done, whose saved state does not say which rows are bad."""
+    service.fails_after = 4
+    with pytest.raises(AuthenticationError):
+        run("in.txt", service, **options)
+    service.fails_after = None
+    forget_no_blank()
+
+
 def test_rows_that_an_earlier_version_left_out_are_counted_once_when_they_are_embedded(at: Path) -> None:
     service = Blank()
     Path("in.txt").write_text(BLANKS)
-    service.fails_after = 4
-    with pytest.raises(AuthenticationError):
-        run("in.txt", service, columns=NO_BLANK, skip_bad_rows=True)
-    service.fails_after = None
-    forget_no_blank()
+    begun_by_an_earlier_version(service, columns=NO_BLANK, skip_bad_rows=True)
     for _ in range(2):
         job = run("in.txt", service, skip_bad_rows=True)
         assert (job.progress().counts, job.progress().counts.missing) == (Counts(12, 0, 12), 0)
@@ -206,11 +211,7 @@ def test_rows_that_an_earlier_version_left_out_are_counted_once_when_they_are_em
 def test_rows_that_an_earlier_version_embedded_are_not_left_out_later(at: Path) -> None:
     service = Blank()
     Path("in.txt").write_text(BLANKS)
-    service.fails_after = 4
-    with pytest.raises(AuthenticationError):
-        run("in.txt", service)
-    service.fails_after = None
-    forget_no_blank()
+    begun_by_an_earlier_version(service)
     for _ in range(2):
         assert run("in.txt", service, columns=NO_BLANK, skip_bad_rows=True).progress().counts == Counts(10, 0, 12, 2)
 
@@ -218,11 +219,7 @@ def test_rows_that_an_earlier_version_embedded_are_not_left_out_later(at: Path) 
 def test_a_row_that_was_left_out_and_fails_later_counts_as_failed(at: Path) -> None:
     service = Blank()
     Path("in.txt").write_text("text 1\n \n" + lines(range(2, 6)))
-    service.fails_after = 4
-    with pytest.raises(AuthenticationError):
-        run("in.txt", service, columns=NO_BLANK, skip_bad_rows=True)
-    service.fails_after = None
-    forget_no_blank()
+    begun_by_an_earlier_version(service, columns=NO_BLANK, skip_bad_rows=True)
     failing(service, 0)
     for _ in range(2):
         job = run("in.txt", service, skip_bad_rows=True)
@@ -233,11 +230,7 @@ def test_a_failed_row_that_is_left_out_later_counts_as_left_out(at: Path) -> Non
     service = Blank()
     failing(service, 0)
     Path("in.txt").write_text("text 1\n \ntext 2\n text 3\ntext 4\n")
-    service.fails_after = 4
-    with pytest.raises(AuthenticationError):
-        run("in.txt", service)
-    service.fails_after = None
-    forget_no_blank()
+    begun_by_an_earlier_version(service)
     for _ in range(2):
         job = run("in.txt", service, columns=NO_BLANK, skip_bad_rows=True)
         assert job.progress().counts == Counts(4, 0, 5, 1)
