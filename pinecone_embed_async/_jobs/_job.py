@@ -5,7 +5,7 @@ import contextlib
 import hashlib
 import itertools
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from operator import attrgetter
@@ -92,6 +92,7 @@ class Job:
         remember: Saves the portion once its number of rows is known.
         skip_bad_rows: Whether rows that cannot be embedded are left out; else the first one ends the run.
         most_tokens: The most tokens a run may cost; `None` for no limit.
+        spent: What this run has cost already.
 
     Attributes:
         ledger: As given.
@@ -109,6 +110,7 @@ class Job:
         remember: Callable[[Portion], None],
         skip_bad_rows: bool = False,
         most_tokens: int | None = None,
+        spent: Usage | None = None,
     ) -> None:
         self.ledger = ledger
         self.warnings = store.warnings
@@ -127,6 +129,7 @@ class Job:
         longest = _LONGEST if known is None else known.max_sequence_length
         self._budget = None if most_tokens is None else TokenBudget(most_tokens, longest)
         self._requests = self._tokens = 0
+        self._charge([], spent or Usage())
         self._stop: int | None = None
 
     def take_warnings(self) -> list[str]:
@@ -180,12 +183,15 @@ class Job:
             raise TokensSpentError(f"--max-tokens is reached: {self._tokens:,} tokens were billed in this run")
 
     async def _take(self, batch: EmbeddedBatch[Row, Embeddings], recorder: Recorder) -> None:
-        self._requests += batch.embeddings.usage.requests
-        self._tokens += batch.embeddings.usage.total_tokens
-        if self._budget is not None:
-            self._budget.settle([row.text for row in batch.items], batch.embeddings.usage.total_tokens)
+        self._charge(batch.items, batch.embeddings.usage)
         await recorder.add(piece_of(batch))
         await self._record_skipped(recorder)
+
+    def _charge(self, rows: Sequence[Row], usage: Usage) -> None:
+        self._requests += usage.requests
+        self._tokens += usage.total_tokens
+        if self._budget is not None:
+            self._budget.settle([row.text for row in rows], usage.total_tokens)
 
     async def _record_skipped(self, recorder: Recorder) -> None:
         rows: list[BadRow] = []

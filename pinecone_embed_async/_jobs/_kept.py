@@ -46,7 +46,7 @@ class KeptTypes:
 
     Values from Parquet files keep their types; others are booleans, integers, floats or text. If one of a column's types
     holds all its values unchanged, the column gets that type. Any other mixture becomes JSON text, as do lists and objects
-    from JSON files, and a column without values.
+    from JSON files. A column without values has the type null, which any later type replaces.
 
     Args:
         names: The columns.
@@ -58,13 +58,14 @@ class KeptTypes:
         self._before = before
         self._seen: list[dict[Any, Span | None]] = [{} for _ in names]
         for name, seen in zip(names, self._seen, strict=True):
-            if before is not None and not is_json(before.field(name)):
-                seen[before.field(name).type] = None
+            field = pa.field(name, pa.null()) if before is None else before.field(name)
+            if not is_json(field) and not of.is_null(field.type):
+                seen[field.type] = None
 
     def show(self, row: Row) -> None:
         """Take a row's values into account."""
         for seen, value in zip(self._seen, row.kept, strict=True):
-            if value is None:
+            if value is None or isinstance(value, pa.NullScalar):
                 continue
             kind, number = _PLAIN.get(type(value)), None
             if kind is None:

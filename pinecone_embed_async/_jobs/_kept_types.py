@@ -32,7 +32,7 @@ def common_type(seen: Seen) -> Any:
     """
     types = {kind: span for kind, span in seen.items() if not of.is_null(kind)}
     if not types:
-        return pa.null() if seen else None
+        return pa.null()
     if len(types) == 1:
         return next(iter(types))
     plain = {(kind.value_type if of.is_dictionary(kind) else kind): span for kind, span in types.items()}

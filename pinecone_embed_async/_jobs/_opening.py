@@ -24,6 +24,7 @@ from pinecone_embed_async._jobs._ledger import JobLedger, choose_portion, may_gr
 from pinecone_embed_async._jobs._rowset import RowSet
 from pinecone_embed_async._jobs._sources import BadRow, Columns, Row, StandardInput, read_all_rows, read_bytes
 from pinecone_embed_async._jobs._store import Store
+from pinecone_embed_async._results import Usage
 
 TakeFingerprint = Callable[[Sequence[InputFile], Iterable[InputPrint]], Fingerprint]
 """Takes the fingerprint of a job from its files and the prints known from earlier runs."""
@@ -138,7 +139,7 @@ def open_job(
     columns: Columns,
     take_fingerprint: TakeFingerprint,
     options: Options | None = None,
-    check_service: Callable[[], None] = lambda: None,
+    check_service: Callable[[], Usage] = Usage,
 ) -> Iterator[Job]:
     """Open a folder's job or start one; the folder is locked while the block runs.
 
@@ -148,7 +149,8 @@ def open_job(
         columns: The fields taken from each record.
         take_fingerprint: Takes the fingerprint of the job.
         options: What to do with the job.
-        check_service: Called before rows are overwritten; raises an error if the service would not embed any.
+        check_service: Called before rows are overwritten; raises an error if the service would not embed any, and returns
+            what it cost to ask.
 
     Raises:
         JobChangedError: The folder belongs to another job.
@@ -166,7 +168,7 @@ def open_job(
             files = [stack.enter_context(_readable_again(file, path)) for file in files]
         now = take_fingerprint(files, known)
         source = _Input(files, columns, now, chosen)
-        checked = _overwrite(folder, source, chosen, check_service) if chosen.overwrite else None
+        checked, spent = _overwrite(folder, source, chosen, check_service) if chosen.overwrite else (None, Usage())
         store = stack.enter_context(Store(folder))
         place, portions = _portion_of(store, before, now, files, folder, chosen)
         checked = checked or _checked(source, store, portions[place], chosen)
@@ -187,19 +189,25 @@ def open_job(
             remember=remembered.save,
             skip_bad_rows=chosen.skip_bad_rows,
             most_tokens=chosen.most_tokens,
+            spent=spent,
         )
         job.warnings += checked.warnings
         yield job
 
 
-def _overwrite(folder: OutputFolder, source: _Input, options: Options, check_service: Callable[[], None]) -> _Checked | None:
-    """Clear the folder, unless the input or the service refuses the new job, and return what is known of the input."""
+def _overwrite(
+    folder: OutputFolder, source: _Input, options: Options, check_service: Callable[[], Usage]
+) -> tuple[_Checked | None, Usage]:
+    """Clear the folder, unless the input or the service refuses the new job.
+
+    Returns:
+        What is known of the input, and what it cost to ask the service.
+    """
     checked = source.check() if source.can_be_checked else None
-    if folder.holds_rows():
-        check_service()
+    spent = check_service() if folder.holds_rows() else Usage()
     folder.clear()
     folder.lay_out(options.layout)
-    return checked
+    return checked, spent
 
 
 def _checked(source: _Input, store: Store, portion: Portion, options: Options) -> _Checked:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pinecone_embed_async import DeadlineExceededError, EmbedClient, EmbeddedBatch, EmbedError, Statistics
+from pinecone_embed_async import DeadlineExceededError, EmbedClient, EmbeddedBatch, EmbedError, Statistics, Usage
 from pinecone_embed_async._jobs._errors import JobError, OutputError, TokensSpentError
 from pinecone_embed_async._jobs._fingerprint import Fingerprint, InputPrint, take_fingerprint
 from pinecone_embed_async._jobs._inputs import InputFile
@@ -71,8 +71,8 @@ def embed_to_folder(files: Sequence[InputFile], *, out: Path, job: JobSettings, 
             layout=job.options.layout,
         )
 
-    def check_service() -> None:
-        run_until_stopped(_embed_a_word(settings))
+    def check_service() -> Usage:
+        return run_until_stopped(_embed_a_word(settings))
 
     for message in job.warnings:
         output.warn(message)
@@ -84,9 +84,9 @@ def embed_to_folder(files: Sequence[InputFile], *, out: Path, job: JobSettings, 
         return _Run(opened, out, settings, output, warnings, again).carry_out()
 
 
-async def _embed_a_word(settings: Settings) -> None:
+async def _embed_a_word(settings: Settings) -> Usage:
     async with _limited(settings.timeout), connected(settings) as client:
-        await client.embed(["word"])
+        return (await client.embed(["word"])).usage
 
 
 @contextlib.asynccontextmanager

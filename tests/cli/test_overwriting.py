@@ -1,5 +1,6 @@
 """`--overwrite` from the command line: what it costs when nothing can be embedded, and how to go on after it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,15 @@ async def test_after_overwriting_the_way_to_go_on_is_the_command_without_it(
     assert await in_thread(emulator, source, *options[:2]) == 0
     assert f"{done} of 200 rows are already done" in capsys.readouterr().err
     assert table_of(out).num_rows == 200
+
+
+async def test_what_it_costs_to_ask_before_overwriting_is_counted(
+    tmp_path: Path, emulator: Emulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = write_texts(tmp_path / "in.txt", 5), tmp_path / "out"
+    assert await in_thread(emulator, source, "--out", out, "-q") == 0
+    before = emulator.statistics()
+    assert await in_thread(emulator, source, "--out", out, "--json", "--overwrite") == 0
+    now, end = emulator.statistics(), json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert end["tokens"] == now.tokens_billed - before.tokens_billed
+    assert end["requests"] == now.requests - before.requests == 2

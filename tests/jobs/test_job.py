@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from pyarrow import dataset, parquet
 
@@ -371,6 +372,34 @@ def test_a_value_behind_the_first_thousand_rows_of_standard_input_makes_the_colu
     assert kept_of(tmp_path / "in", "year") == [None if year is None else json.dumps(year) for year in years]
     assert service.sent == [f"text {number}" for number in range(1503)]
     assert ["becomes JSON text" in warning for warning in job.take_warnings()] == [True]
+
+
+@pytest.mark.parametrize(
+    ("years", "kind"),
+    [([5, 2**53 + 1], pa.int64()), (["x"], pa.string()), ([True], pa.bool_()), ([[1], {"a": 2}], pa.string())],
+)
+@pytest.mark.parametrize("is_appended", [False, True])
+def test_a_column_without_values_so_far_gets_the_type_of_the_first_ones(
+    tmp_path: Path, service: Service, years: list[Any], kind: Any, is_appended: bool
+) -> None:
+    if is_appended:
+        source = records(tmp_path / "in.jsonl", ["null"] * 3)
+        run(source, service, columns=YEAR)
+        assert parquet.read_schema(tmp_path / "out" / "part-00000.parquet").field("year").type == pa.null()
+        nulls = 3
+        records(source, list(map(json.dumps, years)), nulls)
+        with opened(source, columns=YEAR, append=True) as job:
+            asyncio.run(job.run(service.stream, lambda _: None))
+    else:
+        nulls = 1500
+        job = piped(lines_of([*[None] * nulls, *years]), tmp_path, service)
+    assert job.take_warnings() == []
+    assert dataset.dataset(tmp_path / "out", format="parquet").schema.field("year").type == kind
+    values = [
+        json.dumps(year) if isinstance(year, list) else '{"a":2}' if isinstance(year, dict) else year for year in years
+    ]
+    assert kept_of(tmp_path / "in", "year") == [*[None] * nulls, *values]
+    assert service.sent == [f"text {number}" for number in range(nulls + len(years))]
 
 
 def test_standard_input_is_added_to_a_job_of_standard_input(tmp_path: Path, service: Service) -> None:

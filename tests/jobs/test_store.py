@@ -17,7 +17,7 @@ from pinecone_embed_async._jobs import _parts
 from pinecone_embed_async._jobs._errors import OutputError
 from pinecone_embed_async._jobs._failures import FailedRow, cause_of
 from pinecone_embed_async._jobs._folder import OutputFolder, held_folder
-from pinecone_embed_async._jobs._kept import KeptTypes
+from pinecone_embed_async._jobs._kept import KeptTypes, is_json
 from pinecone_embed_async._jobs._sources import Row
 from pinecone_embed_async._jobs._store import Store
 from pinecone_embed_async._jobs._table import embedded_tables
@@ -251,8 +251,17 @@ def test_the_types_of_kept_columns_are_told_by_their_values() -> None:
     for kept in values:
         types.show(row(0)._replace(kept=kept))
     schema = types.schema()
-    assert [str(field.type) for field in schema] == ["bool", "int64", "double", "string", *["string"] * 4]
-    assert [field.metadata is not None for field in schema] == [False] * 4 + [True] * 4
+    assert [str(field.type) for field in schema] == [
+        "bool",
+        "int64",
+        "double",
+        "string",
+        "string",
+        "null",
+        "string",
+        "string",
+    ]
+    assert [is_json(field) for field in schema] == [False, False, False, False, True, False, True, True]
 
 
 @pytest.mark.parametrize(
