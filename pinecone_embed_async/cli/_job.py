@@ -86,7 +86,8 @@ def embed_to_folder(files: Sequence[InputFile], *, out: Path, job: JobSettings, 
 
 async def _embed_a_word(settings: Settings) -> Usage:
     async with _limited(settings.timeout), connected(settings) as client:
-        return (await client.embed(["word"])).usage
+        usage: Usage = (await client.embed(["word"])).usage
+        return usage
 
 
 @contextlib.asynccontextmanager
