@@ -9,8 +9,7 @@ import argparse
 
 import ray.data
 
-from pinecone_embed_async.integrations.ray._dataset import add_vectors
-from pinecone_embed_async.integrations.ray._quota import ClusterQuota
+from pinecone_embed_async.integrations.ray import ClusterQuota, add_vectors
 
 
 def main() -> None:

@@ -1,9 +1,13 @@
-"""Programs in interpreters of their own that join a cluster."""
+"""Programs that use a cluster: in an interpreter of their own that joins it, or in this one, which has started it."""
 
 import asyncio
+import contextlib
+import io
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from pinecone_embed_async.emulator import Emulator
 from tests.integrations.ray.conftest import Cluster
@@ -31,3 +35,16 @@ async def run_on(cluster: Cluster, emulator: Emulator, *arguments: str, cwd: Pat
     text = out.decode()
     assert process.returncode == 0, text
     return text
+
+
+async def run_here(cluster: Cluster, emulator: Emulator, code: str, *arguments: str, cwd: Path) -> str:
+    """Run code in a thread of this process, whose workers have imported everything before. Gives what it printed."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patched, contextlib.redirect_stdout(said):
+        for name, value in {**environment_of(emulator), "RAY_ADDRESS": cluster.address}.items():
+            patched.setenv(name, value)
+        patched.chdir(cwd)
+        patched.setattr(sys, "argv", ["-c", *arguments])
+        # Ray sends the functions of the program to its workers, because they belong to no module that can be imported.
+        await asyncio.to_thread(exec, compile(code, "<string>", "exec"), {"__name__": "__main__"})
+    return said.getvalue()

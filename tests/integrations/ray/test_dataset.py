@@ -20,7 +20,7 @@ from pinecone_embed_async import (
     SharedQuota,
 )
 from pinecone_embed_async.emulator import EmulatedModel, Emulator
-from pinecone_embed_async.integrations.ray._dataset import AddVectors, add_vectors
+from pinecone_embed_async.integrations._ray.dataset import AddVectors, add_vectors
 from tests.integrations.ray.conftest import Cluster
 from tests.integrations.ray.programs import run_on
 

@@ -9,7 +9,7 @@ import pytest
 from pinecone_embed_async.emulator import Emulator
 from tests.cli.program import in_thread, table_of
 from tests.integrations.ray.conftest import Cluster
-from tests.integrations.ray.programs import run_on
+from tests.integrations.ray.programs import run_here
 from tests.pages import PAGES, RAY, TABLES, blocks_of
 
 BLOCKS = [
@@ -23,7 +23,7 @@ BLOCKS = [
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("block", BLOCKS)
 async def test_a_block_runs_as_printed(block: str, cluster: Cluster, emulator: Emulator, tmp_path: Path) -> None:
-    out = await run_on(cluster, emulator, "-c", block, cwd=tmp_path)
+    out = await run_here(cluster, emulator, block, cwd=tmp_path)
     assert "vector" in out
     assert emulator.statistics().inputs_answered == 1000
 
@@ -38,5 +38,5 @@ async def test_ray_reads_a_jobs_table_as_the_page_says(cluster: Cluster, emulato
     table = table_of(tmp_path / "vectors").to_pylist()
     matrix = np.array([row["vector"] for row in table], np.float32)
     nearest = np.argsort(-(matrix @ matrix[7]), kind="stable")[:3].tolist()
-    out = await run_on(cluster, emulator, "-c", block, cwd=tmp_path)
+    out = await run_here(cluster, emulator, block, cwd=tmp_path)
     assert str([(f"k{row}", 1990 + row % 30) for row in nearest]) in out

@@ -3,7 +3,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pinecone_embed_async.integrations.ray._leases import Leases
+from pinecone_embed_async.integrations._ray.leases import Leases
 
 NAMES = st.sampled_from(["one", "two", "three"])
 

@@ -18,8 +18,8 @@ from pinecone_embed_async import (
     TransportError,
 )
 from pinecone_embed_async.emulator import Emulator
-from pinecone_embed_async.integrations.ray import _quota
-from pinecone_embed_async.integrations.ray._quota import ClusterQuota, _Holder
+from pinecone_embed_async.integrations._ray import quota as quota_module
+from pinecone_embed_async.integrations._ray.quota import ClusterQuota, _Holder
 from tests.integrations.ray.conftest import Cluster
 from tests.integrations.ray.workers import holding, start
 
@@ -259,7 +259,7 @@ async def test_an_actor_that_cannot_be_had_is_an_error_of_the_package(
             await actor.terms.remote()
     # As if it died again and again.
     with monkeypatch.context() as patch:
-        patch.setattr(_quota, "FIRST_WAIT", 0.01)
+        patch.setattr(quota_module, "FIRST_WAIT", 0.01)
         patch.setattr(quota, "start", lambda: actor)
         with pytest.raises(TransportError, match="the actor that serves the quota cannot be reached: "):
             await quota.acquire(DEMAND)

@@ -2,7 +2,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from pinecone_embed_async import Quota, QuotaDemand, QuotaOutcome
-from pinecone_embed_async.integrations.ray._quota_server import QuotaServer, Terms
+from pinecone_embed_async.integrations._ray.quota_server import QuotaServer, Terms
 from tests.clock import FakeClock, settle
 
 LEASE = 8.0

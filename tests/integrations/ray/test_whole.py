@@ -18,7 +18,7 @@ from pyarrow import parquet
 from pinecone_embed_async import EmbedClient
 from pinecone_embed_async.emulator import EmulatedModel, Emulator, ServiceQuota
 from tests.integrations.ray.conftest import Cluster
-from tests.integrations.ray.programs import run_on
+from tests.integrations.ray.programs import run_here
 
 ROWS = 12_500
 WINDOW = 3.0
@@ -132,7 +132,7 @@ async def test_one_quota_is_used_up_and_every_row_is_there_once_though_an_actor_
         emulator.reset_statistics()
         async with watching(emulator) as watch, asyncio.TaskGroup() as group:
             arguments = (str(tmp_path / "corpus"), str(tmp_path / "out"), str(limit), str(WINDOW), str(LEASE))
-            group.create_task(run_on(cluster, emulator, "-c", PROGRAM, *arguments))
+            group.create_task(run_here(cluster, emulator, PROGRAM, *arguments, cwd=tmp_path))
             await watch.reached(expected.usage.total_tokens // 2)
             found = workers()
             assert len(found) == 4
@@ -155,7 +155,8 @@ async def test_the_example_reads_embeds_and_writes(cluster: Cluster, emulator: E
     parquet.write_table(pa.table(rows), tmp_path / "corpus.parquet")
     example = Path(__file__).parents[3] / "examples" / "ray_parquet.py"
     options = ("--text", "body", "--actors", "2", "--quota", "standard", "--rows-per-block", "100")
-    await run_on(cluster, emulator, str(example), str(tmp_path / "corpus.parquet"), str(tmp_path / "out"), *options)
+    paths = (str(tmp_path / "corpus.parquet"), str(tmp_path / "out"))
+    await run_here(cluster, emulator, example.read_text(), *paths, *options, cwd=tmp_path)
     table = parquet.read_table(tmp_path / "out").sort_by("id")
     assert table.column_names == ["id", "body", "vector", "error"]
     assert table.column("id").to_pylist() == list(range(300))

@@ -7,7 +7,7 @@ from typing import Any
 import ray
 
 from pinecone_embed_async import QuotaDemand, QuotaGrant, QuotaOutcome
-from pinecone_embed_async.integrations.ray._quota import ClusterQuota
+from pinecone_embed_async.integrations._ray.quota import ClusterQuota
 
 
 class Worker:

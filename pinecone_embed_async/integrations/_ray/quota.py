@@ -16,7 +16,7 @@ import ray.exceptions
 from pinecone_embed_async import _checks
 from pinecone_embed_async._errors import ConfigurationError, TransportError
 from pinecone_embed_async._rate_limit import QuotaDemand, QuotaGrant, QuotaOutcome, limiter_options
-from pinecone_embed_async.integrations.ray._quota_server import QuotaServer, Terms
+from pinecone_embed_async.integrations._ray.quota_server import QuotaServer, Terms
 
 if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit import PlanName, Quota, TokenStatistics

@@ -22,7 +22,7 @@ from pinecone_embed_async._planning import ends_job
 from pinecone_embed_async._results import DenseEmbeddings
 from pinecone_embed_async._sending import ApiKey, check_api_key
 from pinecone_embed_async._threads import LoopThread
-from pinecone_embed_async.integrations.ray._quota import ClusterQuota
+from pinecone_embed_async.integrations._ray.quota import ClusterQuota
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pinecone_embed_async._clock import SystemClock
 from pinecone_embed_async._rate_limit import Quota, QuotaGrant, QuotaOutcome, SharedQuota, limiter_options
-from pinecone_embed_async.integrations.ray._leases import Leases
+from pinecone_embed_async.integrations._ray.leases import Leases
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
