@@ -17,13 +17,12 @@ NATIVE := pinecone_embed_async/_wire/native
 demo: $(VENV)/.cli
 	$(BIN)/pinecone-embed demo
 
-# Several things at a time: two cores have enough to do then, for much of it is waiting for programs to start. The cluster
-# goes first, beside the type checkers alone, for its tests measure by the clock how much of a quota is used.
+# Two things at a time: two cores have enough to do then, for much of it is waiting for programs to start. The cluster goes
+# first, beside the type checkers, for its tests measure by the clock how much of a quota is used; the longest goes next.
 BESIDE := --no-print-directory --jobs=2 --keep-going
 
 test: lint
-	$(MAKE) $(BESIDE) unit-cluster types
-	$(MAKE) $(BESIDE) unit-others unit-programs
+	$(MAKE) $(BESIDE) unit-cluster types unit-programs unit-others
 
 # The tests on each declared Python that is in PATH, the lowest declared versions, other event loops. Takes about half an hour.
 test-pythons: $(VENV)/.dev
@@ -40,11 +39,10 @@ types: $(VENV)/.dev
 	$(BIN)/lint-imports --no-logo --no-cache
 
 unit:
-	$(MAKE) $(BESIDE) unit-cluster
-	$(MAKE) $(BESIDE) unit-others unit-programs
+	$(MAKE) $(BESIDE) unit-cluster unit-programs unit-others
 
 # What mostly starts programs and waits for them, with as much of what computes as makes two halves that take equally long; what
-# needs Ray's cluster; and the others.
+# needs Ray's cluster, the whole of it first; and the others.
 PROGRAMS := tests/cli tests/benchmarks tests/wire tests/rate_limit tests/simulation tests/sync
 CLUSTER := tests/integrations/ray
 
@@ -52,7 +50,7 @@ unit-programs: $(VENV)/.dev
 	$(BIN)/pytest --quiet $(PROGRAMS)
 
 unit-cluster: $(VENV)/.dev
-	$(BIN)/pytest --quiet $(CLUSTER)
+	$(BIN)/pytest --quiet $(CLUSTER)/test_whole.py $(CLUSTER)
 
 unit-others: $(VENV)/.dev
 	$(BIN)/pytest --quiet $(PROGRAMS:%=--ignore=%) $(CLUSTER:%=--ignore=%)

@@ -42,6 +42,7 @@ def times_imported(checkout: Path) -> int:
     return len(noted.read_text().splitlines()) if noted.exists() else 0
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_each_round_measures_this_code_once_and_the_checkouts_twice(checkout: Path, tmp_path: Path) -> None:
     process = run(

@@ -16,11 +16,8 @@ def test_bounds_hold_in_buckets(setting: Setting) -> None:
     assert failures(setting, figures(setting, [simulate((setting, 0))], [])) == []
 
 
-@pytest.mark.parametrize(
-    "setting",
-    [SPURIOUS[0], *(pytest.param(setting, marks=pytest.mark.long) for setting in SPURIOUS[1:])],
-    ids=lambda setting: setting.name,
-)
+@pytest.mark.long
+@pytest.mark.parametrize("setting", SPURIOUS, ids=lambda setting: setting.name)
 def test_spurious_rejections_do_not_slow_a_client_down_for_good(setting: Setting) -> None:
     # A seventh of the requests in as much time, and as many spurious rejections.
     slower = replace(setting, terms=replace(setting.terms, latency="even", spurious=1 / 70), seconds=2 * QUARTER)
