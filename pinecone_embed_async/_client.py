@@ -64,7 +64,7 @@ class EmbedClient(Generic[EmbeddingsT]):
             `"enterprise"`), tokens per minute, a `Quota`, a `SharedQuota` for several clients, or a `SqliteQuota` for
             several processes. By default the client learns the limits from rejections.
         retry: how often and how long a request is retried. The default is `RetryPolicy()`, but without a policy of your own
-            a failure to connect before the service's first answer ends the job early; see docs/faults.md.
+            a failure to connect before the service's first answer ends the call early; see docs/faults.md.
         max_concurrency: maximum number of requests in flight.
         max_batch_size: maximum number of inputs per request; defaults to the model's limit.
         attempt_timeout: seconds for one attempt, from connecting to the last byte of the answer.
@@ -229,7 +229,7 @@ class EmbedClient(Generic[EmbeddingsT]):
                 Calls of one priority share the quota evenly.
             dedupe: send equal texts once; every input still has its own row.
             progress: called in the event loop after each request that succeeds or fails for good. If it raises an
-                exception, the call ends with an `EmbedError` that has this cause and what was embedded. `True` shows a
+                exception, the call ends with an `EmbedError` that it caused, with what was embedded. `True` shows a
                 progress bar in a terminal or a notebook, with rich or tqdm.
 
         Returns:

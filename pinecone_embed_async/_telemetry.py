@@ -15,7 +15,6 @@ from pinecone_embed_async._log import logger
 
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Self
 
     from pinecone_embed_async._clock import Clock
     from pinecone_embed_async._errors import EmbedError
@@ -255,17 +254,11 @@ class CallObservation:
         self._clock = clock
         self._totals = call.totals
         self._started = clock.time()
-        self.subject = subject
+        self._subject = subject
 
-    @property
-    def calls(self) -> tuple[ObservedCall]:
-        """The calls for which its requests are sent: only this one."""
-        return (self.subject,)
-
-    def __enter__(self) -> Self:
+    def __enter__(self) -> None:
         self._started = self._clock.time()
-        self._dispatcher.dispatch(Started(self.subject))
-        return self
+        self._dispatcher.dispatch(Started(self._subject))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -273,9 +266,9 @@ class CallObservation:
         seconds = self._clock.time() - self._started
         totals: dict[str, Any] = {**self._totals(error is None)}
         if error is None:
-            self._dispatcher.dispatch(Finished(subject=self.subject, seconds=seconds, **totals))
+            self._dispatcher.dispatch(Finished(subject=self._subject, seconds=seconds, **totals))
         else:
-            self._dispatcher.dispatch(Failed(subject=self.subject, seconds=seconds, error=ErrorKind.of(error), **totals))
+            self._dispatcher.dispatch(Failed(subject=self._subject, seconds=seconds, error=ErrorKind.of(error), **totals))
 
 
 class RequestObservation:

@@ -24,7 +24,7 @@ from benchmarks.server import Service
 from benchmarks.settings import MAIN_LOAD
 from benchmarks.tables import Table, number
 from pinecone_embed_async._sending.attempts import SLICE_BYTES, THREAD_BYTES
-from pinecone_embed_async._wire import choose_decoder, installed_decoders
+from pinecone_embed_async._wire import StreamingDecoder, choose_decoder, installed_decoders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -68,7 +68,9 @@ def own_title(name: str) -> str:
 def as_it_arrives(decoder: Decoder, body: bytes, rows: npt.NDArray[np.float32]) -> None:
     """Decode with one of the client's decoders, fed as the client feeds it."""
     most = THREAD_BYTES if decoder.releases_lock else SLICE_BYTES
-    stream = decoder.begin(count=MAX_BATCH, vector_type="dense", dimension=MAIN_LOAD.dimension, rows=_Matrix(rows))
+    stream = StreamingDecoder(
+        decoder, count=MAX_BATCH, vector_type="dense", dimension=MAIN_LOAD.dimension, rows=_Matrix(rows)
+    )
     for start in range(0, len(body), PIECE):
         stream.add(body[start : start + PIECE])
         if stream.undecoded >= most:

@@ -143,7 +143,7 @@ class _Call:
     usable: Sequence[int]
 
     async def run(self, observer: CallObserver) -> DenseEmbeddings | SparseEmbeddings:
-        """Embed the inputs."""
+        """Look up the inputs, send the rest, and build the result; raise what the options ask for."""
         runtime, options, builder = self._runtime, self._options, self.builder
         pending = PendingTexts(self.texts, options.parameters.limits, builder, await self._unsettled())
         planner = runtime.planner(pending, options.parameters, is_single=len(pending) == 1)

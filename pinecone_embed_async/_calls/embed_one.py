@@ -138,6 +138,6 @@ class _SharedSchedulers:
         return runtime.scheduler(planner, self._options, results, deadline)
 
     def out_of_time(self, message: str) -> DeadlineExceededError:
-        """See `sending.Sender`."""
+        """See `Sender.out_of_time`."""
         engine = self._runtime.engine
         return engine.out_of_time(engine.key(self._options.parameters.values), message)

@@ -304,7 +304,7 @@ class Runtime:
         """Report a call to the hooks while the block runs."""
         dispatcher, subject = self.options.dispatcher, call.subject
         if dispatcher is None or subject is None:
-            return _UNOBSERVED
+            return _NO_CONTEXT
         return CallObservation(dispatcher, self.options.clock, subject, call)
 
     # The service's models, and the client's counts.
@@ -346,12 +346,12 @@ class Runtime:
         )
 
 
-_UNOBSERVED = contextlib.nullcontext()
+_NO_CONTEXT = contextlib.nullcontext()
 
 
 @dataclass(slots=True, repr=False, eq=False)
 class CallObserver:
-    """Reports the progress of a call to its caller, and its totals to the hooks.
+    """Reports the progress of a call to its caller, and its totals to the hooks; alone among the callers of its requests.
 
     Attributes:
         subject: the call as hooks see it; `None` without hooks.
@@ -367,7 +367,7 @@ class CallObserver:
     def showing(self) -> contextlib.AbstractAsyncContextManager[object]:
         """Show the progress bar while the block runs, if the caller asked for one."""
         bar = self._options.bar
-        return _UNOBSERVED if bar is None else bar.shown(self._total)
+        return _NO_CONTEXT if bar is None else bar.shown(self._total)
 
     def report(self) -> None:
         """Call `progress`."""
@@ -394,8 +394,8 @@ class CallObserver:
         return self._options.deadline
 
     def waiting(self) -> contextlib.AbstractContextManager[None]:
-        """See `sending.Callers`: nothing to do."""
-        return _UNOBSERVED
+        """See `Callers.waiting`: nothing to do."""
+        return _NO_CONTEXT
 
     def come_too_late(self, until: float, error: DeadlineExceededError) -> bool:  # noqa: ARG002 - as `Callers` has it
         """Whether the call ends, because its deadline is not after `until`."""

@@ -45,7 +45,7 @@ class ProgressReporter(Protocol):
         """Report the progress, after each request and after inputs that fail without one. An exception ends the job."""
 
 
-class _Place(msgspec.Struct, eq=False):
+class _Slot(msgspec.Struct, eq=False):
     """A slot for one request under way.
 
     Attributes:
@@ -101,10 +101,10 @@ class Scheduler:
         self._cache = cache
         self._grace = grace
         # A dict, which unlike a set keeps its order, so that requests end in the same order in every simulation.
-        self._under_way: dict[_Place, None] = {}
+        self._under_way: dict[_Slot, None] = {}
         self._helpers: dict[asyncio.Task[Any], None] = {}
         # The slot that waits for a permit: only one at a time, because the next request is unknown until this one is cut.
-        self._awaiting: _Place | None = None
+        self._awaiting: _Slot | None = None
         self._group: asyncio.TaskGroup | None = None
         self._timer: Timer | None = None
         # When to cancel everything under way: at the deadline, or at the end of the grace period.
@@ -156,7 +156,7 @@ class Scheduler:
 
     def request_of(self, position: int) -> PlannedRequest | None:
         """The request under way with the input at `position`; `None` if there is none."""
-        requests = (place.request for place in self._under_way)
+        requests = (slot.request for slot in self._under_way)
         carrying = (request for request in requests if request is not None and not request.is_probe)
         return next((request for request in carrying if position in request.positions), None)
 
@@ -171,23 +171,23 @@ class Scheduler:
 
     def fill(self) -> None:
         """Start waiting for the permit of the next request, if there is a request and the window has room."""
-        if self._planner.unsent != self._unsent:
+        if self._planner.failed_unsent != self._unsent:
             self._report_unsent()
         if self._is_exited or self._group is None or self._awaiting is not None or len(self._under_way) >= self._window:
             return
         is_empty = self._planner.peek() is None and not self._planner.is_sifting
-        if self._planner.unsent != self._unsent:
+        if self._planner.failed_unsent != self._unsent:
             self._report_unsent()
         if is_empty or self._group is None:
             return
-        place = self._awaiting = _Place()
-        self._under_way[place] = None
-        place.task = self._group.create_task(self._run_request(place), name="embed")
-        place.task.add_done_callback(functools.partial(self._task_done, place))
+        slot = self._awaiting = _Slot()
+        self._under_way[slot] = None
+        slot.task = self._group.create_task(self._run_request(slot), name="embed")
+        slot.task.add_done_callback(functools.partial(self._task_done, slot))
 
     def _report_unsent(self) -> None:
         """Report inputs that failed without a request."""
-        self._unsent = self._planner.unsent
+        self._unsent = self._planner.failed_unsent
         self.changes.set()
         self.report()
 
@@ -208,12 +208,12 @@ class Scheduler:
         """
         self._planner.end(ClosedError("the caller left before all inputs were embedded"))
         self._is_winding_down = True
-        for place in self._under_way:
-            if may_keep and place.is_done:
+        for slot in self._under_way:
+            if may_keep and slot.is_done:
                 continue
-            place.is_abandoned = True
-            if place.task is not None:
-                place.task.cancel()
+            slot.is_abandoned = True
+            if slot.task is not None:
+                slot.task.cancel()
         self._cancel_helpers()
 
     async def drained(self) -> None:
@@ -222,27 +222,27 @@ class Scheduler:
             self._drained.clear()
             await self._drained.wait()
 
-    async def _run_request(self, place: _Place) -> None:
+    async def _run_request(self, slot: _Slot) -> None:
         try:
             taken = await self._take()
             self._awaiting = None
             if taken is None:
                 return
-            place.request, permit = taken
+            slot.request, permit = taken
             self.fill()
-            error = await self._send(place, place.request, permit)
-            place.is_done = True
+            error = await self._send(slot, slot.request, permit)
+            slot.is_done = True
             if self._planner.job_error is not None:
                 self._wind_down()
             self.report()
             if self._cache is not None and error is None:
                 # Wake the consumer now: it need not wait until the rows are cached.
                 self.changes.set()
-                await self._cache_answer(self._cache, place.request)
+                await self._cache_answer(self._cache, slot.request)
         except asyncio.CancelledError:
-            if not (place.is_abandoned or place.is_done or self._is_exited) and place.request is not None:
+            if not (slot.is_abandoned or slot.is_done or self._is_exited) and slot.request is not None:
                 # Cancelled from outside: only the inputs of this request fail.
-                self._planner.failed(place.request, EmbedError(NOT_BY_THE_CALL))
+                self._planner.failed(slot.request, EmbedError(NOT_BY_THE_CALL))
                 self.report()
             raise
 
@@ -274,7 +274,7 @@ class Scheduler:
         planner = self._planner
         while (ahead := planner.peek()) is not None or planner.is_sifting:
             if ahead is None:
-                if planner.unsent != self._unsent:
+                if planner.failed_unsent != self._unsent:
                     self._report_unsent()
                 await asyncio.sleep(0)
                 continue
@@ -318,7 +318,7 @@ class Scheduler:
         self.changes.set()
         self.report()
 
-    async def _send(self, place: _Place, request: PlannedRequest, permit: Permit) -> EmbedError | None:
+    async def _send(self, slot: _Slot, request: PlannedRequest, permit: Permit) -> EmbedError | None:
         """Make the attempts of a request, record its outcome, and return its error."""
         observation = self._sender.observe(request)
         error: EmbedError | None = None
@@ -337,14 +337,14 @@ class Scheduler:
             error = self._sender.unexpected(request, fault)
         if observation is not None:
             observation.ended(request, error)
-        if error is not None and not place.is_abandoned:
+        if error is not None and not slot.is_abandoned:
             self._planner.failed(request, error)
         return error
 
     async def _retry(
         self, request: PlannedRequest, error: EmbedError, observation: RequestObservation | None
     ) -> EmbedError | None:
-        """Make further attempts according to the retry policy, after the first one failed with `error`."""
+        """Make further attempts by the retry policy; the loop's first was made already, and failed with `error`."""
         met = [error]
 
         async def attempt() -> EmbedError | None:
@@ -376,10 +376,10 @@ class Scheduler:
             raise
         return await self._sender.attempt(request, permit, observation)
 
-    def _task_done(self, place: _Place, _: asyncio.Task[None]) -> None:
+    def _task_done(self, slot: _Slot, _: asyncio.Task[None]) -> None:
         """Handle the end of a task, which any code may have cancelled, even before it began."""
-        del self._under_way[place]
-        if self._awaiting is place:
+        del self._under_way[slot]
+        if self._awaiting is slot:
             self._awaiting = None
         self.fill()
         if not self._under_way:
@@ -397,11 +397,11 @@ class Scheduler:
         if self._is_winding_down:
             return
         self._is_winding_down = True
-        for place in self._under_way:
-            if place.request is not None and place.request.in_flight:
-                place.request.is_last = True
-            elif not place.is_done:
-                self._abandon(place)
+        for slot in self._under_way:
+            if slot.request is not None and slot.request.in_flight:
+                slot.request.is_last = True
+            elif not slot.is_done:
+                self._abandon(slot)
         # Report the inputs of the abandoned requests.
         self.report()
         self._cancel_helpers()
@@ -412,21 +412,21 @@ class Scheduler:
         self._timer = None
         self._is_winding_down = True
         self._planner.end(self.out_of_time("the deadline of the call passed before all inputs were embedded"))
-        for place in self._under_way:
-            self._abandon(place)
+        for slot in self._under_way:
+            self._abandon(slot)
         self.report()
         self._cancel_helpers()
 
-    def _abandon(self, place: _Place) -> None:
+    def _abandon(self, slot: _Slot) -> None:
         """Cancel a request, unless its rows are stored."""
-        request, error = place.request, self._planner.job_error
-        if place.is_done and place.task is not None:
-            place.task.cancel()
+        request, error = slot.request, self._planner.job_error
+        if slot.is_done and slot.task is not None:
+            slot.task.cancel()
             return
-        if place.is_abandoned or place.task is None or error is None or (request is not None and request.is_answered):
+        if slot.is_abandoned or slot.task is None or error is None or (request is not None and request.is_answered):
             return
-        place.is_abandoned = True
-        place.task.cancel()
+        slot.is_abandoned = True
+        slot.task.cancel()
         if request is None or not request.attempts:
             # No attempt was made, so its inputs stay untried.
             return

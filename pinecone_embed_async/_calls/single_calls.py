@@ -35,7 +35,7 @@ class SchedulerMaker(Protocol):
         """The scheduler of a request with these texts, results and latest deadline of its callers."""
 
     def out_of_time(self, message: str) -> DeadlineExceededError:
-        """See `sending.Sender`."""
+        """See `Sender.out_of_time`."""
 
 
 @dataclass(slots=True, repr=False, eq=False)

@@ -58,11 +58,10 @@ class SingleResults(ResultBuilder):
     @property
     def next_deadline(self) -> float | None:
         """The earliest deadline (a clock time) of the calls that still wait; `None` if none of them has one."""
-        waiting = [waiter for sharing in self._waiters for waiter in sharing if waiter.outcome is None]
-        return min([waiter.deadline for waiter in waiting if waiter.deadline is not None], default=None)
+        return min([waiter.deadline for waiter in self._waiting() if waiter.deadline is not None], default=None)
 
     def waiting(self) -> AbstractContextManager[None]:
-        """See `sending.Callers`: meanwhile other callers share the next request."""
+        """See `Callers.waiting`: meanwhile other callers share the next request."""
         return self._coalescer.waiting(self._key, self.next_deadline)
 
     def come_too_late(self, until: float, error: DeadlineExceededError) -> bool:
@@ -119,10 +118,8 @@ class SingleResults(ResultBuilder):
 
     def fail_unexpectedly(self, fault: BaseException | None) -> None:
         """Settle the callers that still wait, with an unexpected error of this package."""
-        for waiters in self._waiters:
-            for waiter in waiters:
-                if waiter.outcome is None:
-                    waiter.settle(unexpected_error(fault or RuntimeError()))
+        for waiter in self._waiting():
+            waiter.settle(unexpected_error(fault or RuntimeError()))
 
     def _error_of(self, error: EmbedError, position: int) -> EmbedError:
         own = own_error(error, position, is_failure=True)

@@ -48,7 +48,7 @@ class Wanted(Protocol):
 
     @property
     def keep(self) -> tuple[str, ...]:
-        """Those that are carried over to the output with their types."""
+        """The fields to carry over to the output with their types."""
 
 
 def reason_of(error: BaseException) -> str:
@@ -97,7 +97,7 @@ def _whole_document(file: InputFile, number: int) -> SourceError:
 
 
 def _json_fault(line: bytes, error: Exception) -> RecordError:
-    """Find what is wrong with a line of JSON; msgspec calls some lines truncated that have another fault."""
+    """Find what is wrong with a line of JSON; msgspec reports some other faults as truncation."""
     if isinstance(error, RecursionError):
         return RecordError("not JSON that can be read: it is nested too deeply")
 
@@ -210,7 +210,7 @@ def read_parquet(raw: BinaryIO, file: InputFile, wanted: Wanted) -> Found:
 
 
 def _values(column: Any, *, is_kept: bool) -> Iterable[Any]:
-    """The values of a column: Arrow scalars if they are kept or Python has no equivalent of one, else Python values."""
+    """The values of a column: Arrow scalars if they are kept or one has no Python equivalent, else Python values."""
     if is_kept:
         return cast("Iterable[Any]", column)
     try:
@@ -220,7 +220,7 @@ def _values(column: Any, *, is_kept: bool) -> Iterable[Any]:
 
 
 def _parquet_column(file: InputFile, names: list[str], name: str) -> str:
-    """The column that a field is, or is nested in."""
+    """The column that is or contains a field."""
     found = next((column for column in beginnings(name) if names.count(column) == 1), None)
     if found is None:
         raise SourceError(f"{file.name}: not exactly one column {name!r}{meant(name, names)}; it has {names_shown(names)}")
@@ -278,7 +278,7 @@ _BEGINNINGS = (
 
 
 def _check_beginning(line: bytes, file: InputFile) -> None:
-    """Check the first line for signs that the file is of another kind than its format says.
+    """Check the first line for signs that the file is not of the kind that its format says.
 
     Raises:
         SourceError: It is of another kind.

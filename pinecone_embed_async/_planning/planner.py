@@ -78,7 +78,7 @@ class RequestPlanner:
         clock: tells the time, because a refused input may be sent again after a while.
 
     Attributes:
-        unsent: number of inputs that failed without being sent alone, because an equal text is known to be refused.
+        failed_unsent: number of inputs that failed without being sent alone, because an equal text is known to be refused.
         is_sifting: whether to call `peek` again, because every input of the last request was known to be refused.
         job_error: the error that ended the job early; `None` if there is none.
     """
@@ -107,7 +107,7 @@ class RequestPlanner:
         self._has_searched = False
         self._held: list[tuple[PlannedRequest, InvalidRequestError]] = []
         self._checked: tuple[PlannedRequest, int] | None = None
-        self.unsent = 0
+        self.failed_unsent = 0
         self.is_sifting = False
         self.job_error: EmbedError | None = None
 
@@ -166,7 +166,7 @@ class RequestPlanner:
             else:
                 kept.append(place)
         for error, places in refused.values():
-            self.unsent += len(places)
+            self.failed_unsent += len(places)
             self._close(request.origin, len(places))
             request.results.failed(request.only(places, self._limits.current), error)
         if len(kept) == len(request.texts):

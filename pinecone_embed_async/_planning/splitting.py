@@ -8,7 +8,7 @@ from pinecone_embed_async._planning.request import Load, PlannedRequest
 from pinecone_embed_async._planning.tokens import utf8_length
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from pinecone_embed_async._planning.learned import LearnedLimits
     from pinecone_embed_async._planning.request import RequestLimits, Results
@@ -40,10 +40,6 @@ class Packer:
         self._start = 0
         self._texts: list[str] = []
         self._load = Load()
-
-    def __len__(self) -> int:
-        """Number of texts gathered for the next request."""
-        return len(self._texts)
 
     @property
     def position(self) -> int:
@@ -142,10 +138,6 @@ class PendingTexts:
         self._next = None
         self._taken += len(request.texts)
         return request
-
-    def __iter__(self) -> Iterator[PlannedRequest]:
-        while (request := self.take()) is not None:
-            yield request
 
     def _plan(self) -> PlannedRequest:
         limits, all_texts = self._limits.current, self._texts

@@ -48,9 +48,10 @@ class AdaptiveLimit:
 
     Attributes:
         exists: whether there is a found limit.
+        step: average tokens of a request.
     """
 
-    __slots__ = ("_at", "_before", "_grown", "_is_even", "_is_guess", "_length", "_step", "_tokens", "exists")
+    __slots__ = ("_at", "_before", "_grown", "_is_even", "_is_guess", "_length", "_tokens", "exists", "step")
 
     def __init__(self, length: float) -> None:
         self._length = length
@@ -61,8 +62,7 @@ class AdaptiveLimit:
         # Windows in which work waited for tokens, since the limit was last set.
         self._grown = 0.0
         self._at = -math.inf
-        # Average tokens of a request.
-        self._step = 0.0
+        self.step = 0.0
         # Value of the limit before the last cuts.
         self._before = 0.0
 
@@ -80,11 +80,6 @@ class AdaptiveLimit:
         return self._is_even and self.exists
 
     @property
-    def step(self) -> float:
-        """Average tokens of a request."""
-        return self._step
-
-    @property
     def tokens(self) -> float:
         """Tokens per window; infinite if there is no found limit."""
         if self._tokens is None:
@@ -94,7 +89,7 @@ class AdaptiveLimit:
         rate = windows + math.pow(2, min(windows - calm, 60)) - math.pow(2, -calm)
         if self._is_even:
             return self._tokens * (1 + EVEN_GROWTH * rate)
-        grown = self._tokens * (1 + GROWTH * rate) + GROWTH_REQUESTS * self._step * windows
+        grown = self._tokens * (1 + GROWTH * rate) + GROWTH_REQUESTS * self.step * windows
         if self._tokens < DEEP_CUT * self._before:
             # Up to the former value only, because a client that was cut by chance must not take the shares of others.
             returned = self._tokens * (1 + GROWTH * (math.pow(RETURN, min(windows, 20)) - 1))
@@ -112,7 +107,7 @@ class AdaptiveLimit:
 
     def accepted(self, tokens: int) -> None:
         """Record the tokens of an accepted request."""
-        self._step = tokens if not self._step else 0.9 * self._step + 0.1 * tokens
+        self.step = tokens if not self.step else 0.9 * self.step + 0.1 * tokens
 
     def find(self, tokens: float, now: float, *, is_guess: bool, is_even: bool = False) -> None:
         """Start a limit of `tokens` per window, refilled all at once or evenly."""

@@ -12,7 +12,7 @@ KEPT = 5.0
 """Seconds after an interactive request during which bulk work leaves one place free for the next one."""
 
 
-class Budget(Protocol):
+class FailureBudget(Protocol):
     """A budget of failures."""
 
     @property
@@ -39,7 +39,7 @@ class ConcurrencyLimiter:
 
     __slots__ = ("_budget", "_bulk", "_halved_at", "_interactive_at", "_limit", "_most", "in_flight")
 
-    def __init__(self, most: int, *, budget: Budget | None = None) -> None:
+    def __init__(self, most: int, *, budget: FailureBudget | None = None) -> None:
         self._most = most
         self._limit = float(most)
         self._halved_at = -math.inf

@@ -191,7 +191,7 @@ class RateLimitGate:
         self._settle(permit, "unused", 0)
 
     def change(self, step: Callable[[Limiter, float], ResultT]) -> ResultT | None:
-        """Run a step of the limiter, wake the requests that got permits, and update the timers.
+        """Run a step of the limiter, wake the requests that were granted or dismissed, and update the timers.
 
         Returns:
             The result of the step; `None` if the step is deferred because another one is running.
@@ -204,10 +204,10 @@ class RateLimitGate:
             try:
                 now = self._clock.time()
                 result = step(self._limiter, now)
-                self._look_after(now)
+                self._after_step(now)
                 while self._deferred:
                     self._deferred.popleft()(self._limiter, now)
-                    self._look_after(now)
+                    self._after_step(now)
             finally:
                 self._is_changing = False
             return result
@@ -225,7 +225,7 @@ class RateLimitGate:
             level("the quota passed to the client could not settle a grant: %s: %s", type(error).__name__, error)
 
     def take(self, grant: QuotaGrant) -> None:
-        """Settle a grant whose request is gone."""
+        """Give back a grant that came after its request had left; see `LateResults`."""
         if _is_grant(grant):
             self.settle(grant, QuotaOutcome("unused", 0))
 
@@ -328,19 +328,19 @@ class RateLimitGate:
         else:
             limiter.give_back(request.permit, now)
 
-    def _look_after(self, now: float) -> None:
-        """After a step, drop closed event loops, wake requests that got a permit, and set the timers."""
-        granted = self._limiter.granted
+    def _after_step(self, now: float) -> None:
+        """After a step, drop closed event loops, wake the requests that were granted or dismissed, and set the timers."""
+        decided = self._limiter.decided
         if self._loops:
             for loop in [loop for loop in self._loops if loop.is_closed()]:
                 for request in [*self._loops.pop(loop).requests]:
                     self._withdraw(request, self._limiter, now)
             here = _running_loop()
-            for request in granted:
+            for request in decided:
                 if request.future is not None:
                     _wake(request.future, here)
             self._set_timers(here)
-        granted.clear()
+        decided.clear()
 
     def _set_timers(self, here: asyncio.AbstractEventLoop | None) -> None:
         """Set a timer in each event loop with waiting requests for the time at which a permit may be granted."""

@@ -60,12 +60,8 @@ class LimitProbe:
             self._every *= 2
         self._at = now + self._every
 
-    def succeeded(self) -> None:
-        """Record that the limit no longer holds: a probe exceeded it and was accepted."""
-        self._at = math.inf
-
-    def disable(self) -> None:
-        """Stop probing, because the given limit is no higher than the named one."""
+    def stop(self) -> None:
+        """Stop probing until a limit is named again."""
         self._at = math.inf
 
     def inconclusive(self, now: float) -> None:

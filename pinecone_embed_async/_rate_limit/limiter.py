@@ -12,7 +12,7 @@ from pinecone_embed_async._rate_limit.forecast import KEPT_AT_MOST
 from pinecone_embed_async._rate_limit.known_pause import KnownPause
 from pinecone_embed_async._rate_limit.permit import Flow, Permit, PermitRequest
 from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit
-from pinecone_embed_async._rate_limit.request_limit import RequestLimit
+from pinecone_embed_async._rate_limit.request_rate_limit import RequestRateLimit
 from pinecone_embed_async._rate_limit.token_limit import PLENTY, TokenLimit, smallest_part
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Limiter:
         options: the known limits of the quota.
 
     Attributes:
-        granted: requests that got their permits or were dismissed, until the gate takes them out to wake them.
+        decided: requests that got their permits or were dismissed, until the gate takes them out to wake them.
         next_at: when the next permit may be granted if nothing happens before; infinite if only a response can free one.
     """
 
@@ -47,17 +47,17 @@ class Limiter:
         self._options = options
         self._queue = FairQueue(options.window)
         self._budgets = Budgets(options)
-        self._second = RequestLimit(1.0, options.requests_per_second)
-        self._minute = RequestLimit(options.window, options.requests_per_minute)
+        self._second = RequestRateLimit(1.0, options.requests_per_second)
+        self._minute = RequestRateLimit(options.window, options.requests_per_minute)
         # Permits that have not ended.
         self._open: set[Permit] = set()
         # When a request was last accepted, by model and input type, the latest last.
         self._accepted_at: OrderedDict[Key, float] = OrderedDict()
-        # As of the last pass over the queue: the keys and priorities whose requests have to wait, and the keys that lack
-        # tokens.
+        # The keys and priorities whose requests have to wait; for one pass over the queue.
         self._blocked: set[tuple[Key, Priority]] = set()
+        # The keys that lacked tokens in the last pass.
         self._short: set[Key] = set()
-        self.granted: list[PermitRequest] = []
+        self.decided: list[PermitRequest] = []
         self.next_at = math.inf
 
     def __repr__(self) -> str:
@@ -100,11 +100,11 @@ class Limiter:
             return
         were_short, self._short = self._short, set()
         for key in were_short:
-            self.tokens(key).advance(now)
+            self.token_limit(key).advance(now)
         while self._grant_next(now):
             pass
         for key in were_short | self._short:
-            self.tokens(key).waits(now, is_waiting=key in self._short)
+            self.token_limit(key).waits(now, is_waiting=key in self._short)
 
     def hold(self, until: float) -> None:
         """Grant no permit before `until`."""
@@ -116,14 +116,14 @@ class Limiter:
             self._remove(request)
         for permit in [*self._open]:
             self.failed(permit, now, is_overload=False)
-        self.granted.clear()
+        self.decided.clear()
 
     def shrink(self, permit: Permit, tokens: int, now: float) -> None:
         """Reduce the tokens of a permit to those of its request."""
         if permit not in self._open:
             return
         if permit.key is not None:
-            self.tokens(permit.key).shrink(permit, tokens)
+            self.token_limit(permit.key).shrink(permit, tokens)
         permit.flow.had += tokens - permit.tokens
         permit.tokens = tokens
         self.dispatch(now)
@@ -134,9 +134,9 @@ class Limiter:
             return
         permit.flow.had -= permit.tokens
         for limit in (self._second, self._minute):
-            limit.window.release(1)
+            limit.window.reserve(-1)
         if permit.key is not None:
-            self.tokens(permit.key).unused(permit)
+            self.token_limit(permit.key).unused(permit)
         self.dispatch(now)
 
     def accepted(self, permit: Permit, billed: int | None, now: float) -> int | None:
@@ -159,7 +159,7 @@ class Limiter:
         self._count_request(now)
         found = None
         if permit.key is not None:
-            limit = self.tokens(permit.key)
+            limit = self.token_limit(permit.key)
             limit.accepted(permit, tokens, now)
             found = limit.take_found()
         if permit.flow.key is not None:
@@ -184,7 +184,7 @@ class Limiter:
             permit.flow.concurrency.overloaded(permit.at, now)
         self._count_request(now)
         if permit.key is not None:
-            self.tokens(permit.key).failed(permit, permit.tokens, now)
+            self.token_limit(permit.key).settle(permit, permit.tokens, now)
         self.dispatch(now)
 
     def rejected(
@@ -215,7 +215,8 @@ class Limiter:
                 budget.rejection = message
         else:
             if budget is not None:
-                budget.limit.failed(permit, 0, now)
+                # Another limit rejected the request, so it counts no tokens here.
+                budget.limit.settle(permit, 0, now)
             kind, figure = (None, None) if named is None else (named.kind, named.limit)
             requests = self._minute if kind is LimitKind.REQUESTS_PER_MINUTE else self._second
             before = requests.paused_until
@@ -269,7 +270,7 @@ class Limiter:
         """When the service last accepted a request with this key; `None` if it never did."""
         return None if key is None else self._accepted_at.get(key)
 
-    def tokens(self, key: Key) -> TokenLimit:
+    def token_limit(self, key: Key) -> TokenLimit:
         """The token limit of a model and input type."""
         return self._budgets[key].limit
 
@@ -385,7 +386,7 @@ class Limiter:
                 budget.demand.granted(request.want, tokens)
         request.permit = Permit(flow, key, tokens, now, is_probe, request.gate, request.grant)
         self._open.add(request.permit)
-        self.granted.append(request)
+        self.decided.append(request)
 
     def _pause_of(self, request: PermitRequest, now: float) -> KnownPause | None:
         """The pause that lasts beyond the deadline of a request; `None` if the request may get a permit in time."""
@@ -400,7 +401,7 @@ class Limiter:
         if request.pause is None:
             return False
         self._remove(request)
-        self.granted.append(request)
+        self.decided.append(request)
         return True
 
     def _remove(self, request: PermitRequest) -> None:

@@ -232,12 +232,12 @@ class QuotaLedger:
 
     def _granted(self) -> list[Grant]:
         granted = []
-        for request in self._limiter.granted:
+        for request in self._limiter.decided:
             # Permits of a member that is gone have been given back.
             if isinstance(request, _Request) and request.permit is not None and request.member in self._members:
                 self._untaken.setdefault(request.member, []).append(request)
                 granted.append((request.member, request.number, request.permit.tokens))
-        self._limiter.granted.clear()
+        self._limiter.decided.clear()
         return granted
 
     def _ask(self, step: Step, entry: Ask) -> None:

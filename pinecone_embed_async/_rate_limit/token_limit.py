@@ -217,13 +217,9 @@ class TokenLimit:
         if permit.is_probe:
             self._probe.is_in_flight = False
 
-    def failed(self, permit: Permit, tokens: int, now: float) -> None:
-        """Record that a request failed for a reason other than this limit, and the tokens that it may count for."""
-        self._settle(permit, tokens, now)
-
     def accepted(self, permit: Permit, tokens: int, now: float) -> None:
         """Record that the service accepted a request, and the tokens that it counts for."""
-        self._settle(permit, tokens, now)
+        self.settle(permit, tokens, now)
         self._accepted += 1
         self._found.accepted(tokens)
         self._spurious.accepted(permit.at, tokens)
@@ -234,7 +230,7 @@ class TokenLimit:
             if self.window.settled > self.known:
                 self._named, self.known = math.inf, self._given
                 self._accepted = 0
-                self._probe.succeeded()
+                self._probe.stop()
             else:
                 # Other requests were in flight, so it may not have exceeded the limit.
                 self._probe.inconclusive(now)
@@ -254,7 +250,7 @@ class TokenLimit:
             backoff: gives the length of the pause for a number of bursts in a row without an acceptance.
             now: the time.
         """
-        self._settle(permit, 0, now)
+        self.settle(permit, 0, now)
         self.rejections += 1
         is_first = permit.at >= self._cut_at
         before = self.known
@@ -306,8 +302,8 @@ class TokenLimit:
             paused=max(0.0, self.paused_until - now),
         )
 
-    def _settle(self, permit: Permit, tokens: int, now: float) -> None:
-        """Count the tokens that the service may have counted, in place of those reserved."""
+    def settle(self, permit: Permit, tokens: int, now: float) -> None:
+        """End a request: count the tokens that the service may have counted, in place of those reserved."""
         self.in_flight -= 1
         if permit.is_probe:
             self._probe.is_in_flight = False
@@ -402,7 +398,7 @@ class TokenLimit:
                 self._probe.held(now)
             return
         if self._given <= named:
-            self._probe.disable()
+            self._probe.stop()
         else:
             self._probe.named(now, is_lower=named < self.known < math.inf)
         self._named, self.known = named, min(self._given, named)

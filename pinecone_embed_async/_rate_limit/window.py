@@ -64,7 +64,7 @@ class Window:
         return f"<Window {self.length:g} s, {self.reserved} reserved, {self.settled} settled>"
 
     def reserve(self, amount: int) -> None:
-        """Count an amount until it is settled."""
+        """Count an amount until it is settled; less than nothing takes back what was reserved."""
         self.reserved += amount
 
     def settle(self, reserved: int, amount: int, now: float) -> None:
@@ -83,10 +83,6 @@ class Window:
             entry.amount += amount
         else:
             self._log.append(_Entry(now, now + self.length, amount))
-
-    def release(self, reserved: int) -> None:
-        """Stop counting a reserved amount."""
-        self.reserved -= reserved
 
     def used(self, now: float) -> int:
         """The sum that counts now."""

@@ -202,7 +202,7 @@ class SparseEmbeddings(Embeddings):
         return np.flatnonzero(self.embedded & (np.diff(self.indptr) == 0))
 
     def spread(self, positions: NDArray[np.intp]) -> SparseEmbeddings:
-        """A result whose row i is row `positions[i]` of this one; `positions` must contain every row."""
+        """A result whose row i is row `positions[i]` of this one; a caller that picks some rows must drop its usage."""
         return all_steps(self.spread_in_steps(positions))
 
     def spread_in_steps(self, positions: NDArray[np.intp]) -> Generator[None, None, SparseEmbeddings]:

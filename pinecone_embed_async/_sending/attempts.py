@@ -23,7 +23,7 @@ from pinecone_embed_async._planning import Attempts, most_tokens
 from pinecone_embed_async._rate_limit import Flow
 from pinecone_embed_async._sending.retry_loop import RetryLoop
 from pinecone_embed_async._telemetry import ObservedRequest, RequestObservation, Waiting
-from pinecone_embed_async._wire import encode_request, error_from_envelope
+from pinecone_embed_async._wire import StreamingDecoder, encode_request, error_from_envelope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._sending.engine import Engine
     from pinecone_embed_async._sending.network import LoopState
     from pinecone_embed_async._telemetry import ObservedCall
-    from pinecone_embed_async._wire import Answer, Redactor, StreamingDecoder
+    from pinecone_embed_async._wire import Answer, Redactor
 
 SLICE_BYTES = 2**19
 """Number of bytes of an answer that msgspec decodes in about 1.5 ms, after which the task yields to the event loop; see
@@ -287,13 +287,14 @@ class Sender:
             self._engine.counters.unreadable_answers += 1
 
     def _decoding(self, state: LoopState, request: PlannedRequest) -> _Decoding:
-        decoder = state.decoder.begin(
+        decoder = StreamingDecoder(
+            state.decoder,
             count=len(request.texts),
             vector_type=self._engine.vector_type,
             dimension=request.results.dimension,
             rows=request,
         )
-        return _Decoding(decoder, state.gate, self._priority, state.thread)
+        return _Decoding(decoder, state.decode_gate, self._priority, state.thread)
 
     async def _settle(
         self, request: PlannedRequest, decoding: _Decoding, redactor: Redactor, observation: RequestObservation | None

@@ -9,7 +9,7 @@ from pinecone_embed_async._errors import RateLimitError, ServiceError, Transport
 from pinecone_embed_async._log import logger
 from pinecone_embed_async._sending.counters import Counters
 from pinecone_embed_async._sending.network import Network, NetworkOptions
-from pinecone_embed_async._sending.retry import FirstContact, RetryBudget, Verdict, backoff_after, is_stale_connection, judge
+from pinecone_embed_async._sending.retry import FirstContact, RetryBudget, backoff_after, is_stale_connection
 from pinecone_embed_async._wire import Redactor, choose_decoder
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Engine:
 
     def end_unaccepted(self, permit: Permit, attempts: Attempts, error: EmbedError | None) -> None:
         """End the permit of an attempt that the service did not accept."""
-        if isinstance(error, RateLimitError) and judge(error) is Verdict.WAIT:
+        if isinstance(error, RateLimitError):
             self.counters.rejections += 1
             pause = permit.rejected(error.message, backoff_after(error, self.options.retry, self.options.draw))
             if pause is not None:

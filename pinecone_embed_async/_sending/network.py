@@ -70,7 +70,7 @@ class LoopState:
         transport: sends requests.
         own: the transport, unless the caller passed one.
         concurrency: limits the requests in flight.
-        gate: limits concurrent decodes.
+        decode_gate: limits concurrent decodes.
         decoder: decodes the answers.
         thread: decodes large answers if the decoder releases the GIL; else `None`.
         exchanges: time-outs of the exchanges under way.
@@ -81,7 +81,7 @@ class LoopState:
     transport: Transport
     own: AiohttpTransport | None
     concurrency: ConcurrencyLimiter
-    gate: DecodeGate
+    decode_gate: DecodeGate
     decoder: Decoder
     thread: DecodeThread | None
     exchanges: dict[asyncio.Timeout, None] = field(default_factory=dict)
@@ -180,7 +180,7 @@ class Network:
             # A shared quota refers to the limiter, so the limiter must not refer to the objects of a closed loop.
             concurrency=ConcurrencyLimiter(options.max_concurrency, budget=self._budget),
             # Two places with a thread, so that the next decode begins without waiting for the event loop.
-            gate=DecodeGate(2 if decoder.releases_lock else 1),
+            decode_gate=DecodeGate(2 if decoder.releases_lock else 1),
             decoder=decoder,
             thread=DecodeThread(options.executor) if decoder.releases_lock else None,
         )

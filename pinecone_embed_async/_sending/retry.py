@@ -194,13 +194,13 @@ class FirstContact(msgspec.Struct):
             error.args = (message, *error.args[1:])
 
 
-def record_failure(attempts: Attempts, error: EmbedError, contact: FirstContact | None = None) -> Verdict:
+def record_failure(attempts: Attempts, error: EmbedError, contact: FirstContact) -> Verdict:
     """Record the error of an attempt, and return the verdict on it, which depends on `contact` too."""
     verdict = judge(error)
-    if contact is not None and contact.is_hopeless(error):
+    if contact.is_hopeless(error):
         verdict = Verdict.FINAL
         contact.mark_ends_job(error)
-    elif contact is not None and contact.is_unreached(error):
+    elif contact.is_unreached(error):
         # Marked now, in case this is the last error of the request.
         contact.mark_ends_job(error)
     elif is_stale_connection(attempts, error):
@@ -226,7 +226,7 @@ def final_error(
     wait: float,
     last_acceptance: float | None,
     deadline: float | None,
-    contact: FirstContact | None = None,
+    contact: FirstContact,
 ) -> EmbedError | None:
     """The error to end with instead of waiting `wait` seconds for another attempt; `None` to go on.
 
@@ -248,10 +248,10 @@ def final_error(
         message = f"the next attempt would start in {wait:.1f} s, after the deadline of the call"
         return attempts.out_of_time(message, wait if is_asked and wait > 0 else None)
     since = now if attempts.first_sent is None else attempts.first_sent
-    if contact is not None and contact.is_unreached(last) and now + wait - since > UNREACHED_SECONDS:
+    if contact.is_unreached(last) and now + wait - since > UNREACHED_SECONDS:
         return last
-    if judge(last) is Verdict.WAIT:
-        since = max(since, last_acceptance if last_acceptance is not None else since)
+    if judge(last) is Verdict.WAIT and last_acceptance is not None:
+        since = max(since, last_acceptance)
     return last if now + wait - since > policy.max_elapsed else None
 
 

@@ -51,18 +51,8 @@ class Decoder(Protocol):
     releases_lock: bool
     """Whether decoding releases the GIL."""
 
-    def begin(
-        self, *, count: int, vector_type: VectorType | None, dimension: int | None, rows: RowSource
-    ) -> StreamingDecoder:
-        """Start decoding an answer.
-
-        Args:
-            count: number of inputs of the request.
-            vector_type: expected vector type; `None` if the answer decides.
-            dimension: expected numbers per row; `None` if the answer decides.
-            rows: provides the matrix (count, dimension) to write to; may be called more than once, and before the answer is
-                known to be valid.
-        """
+    def rows(self, count: int) -> Rows:
+        """The reader of the rows of one new answer to `count` inputs."""
 
 
 def choose_decoder(name: DecoderName | None) -> Decoder:
@@ -103,14 +93,8 @@ class NativeDecoder:
         self._native = _native
         self._portable = portable
 
-    def begin(
-        self, *, count: int, vector_type: VectorType | None, dimension: int | None, rows: RowSource
-    ) -> StreamingDecoder:
-        """See `Decoder.begin`."""
-        return StreamingDecoder(self, count=count, vector_type=vector_type, dimension=dimension, rows=rows)
-
     def rows(self, count: int) -> Rows:
-        """See `RowsDecoder`."""
+        """See `Decoder`."""
         reader = self._native.RowReader(count, MOST_BYTES, portable=self._portable)
         return NativeRows(reader, odd=self._native.ODD, too_long=self._native.TOO_LONG)
 
@@ -121,14 +105,8 @@ class MsgspecDecoder:
     name: DecoderName = "msgspec"
     releases_lock = False
 
-    def begin(
-        self, *, count: int, vector_type: VectorType | None, dimension: int | None, rows: RowSource
-    ) -> StreamingDecoder:
-        """See `Decoder.begin`."""
-        return StreamingDecoder(self, count=count, vector_type=vector_type, dimension=dimension, rows=rows)
-
     def rows(self, count: int) -> Rows:
-        """See `RowsDecoder`."""
+        """See `Decoder`."""
         return ConvertedRows(count)
 
 
@@ -137,13 +115,6 @@ DECODERS: Mapping[DecoderName, Callable[[], Decoder]] = {
     "msgspec": MsgspecDecoder,
 }
 """All decoders, the fastest first."""
-
-
-class RowsDecoder(Protocol):
-    """Decodes the rows of an answer."""
-
-    def rows(self, count: int) -> Rows:
-        """The reader of the rows of one new answer to `count` inputs."""
 
 
 class StreamingDecoder:
@@ -160,7 +131,8 @@ class StreamingDecoder:
         count: number of inputs of the request.
         vector_type: expected vector type; `None` if the answer decides.
         dimension: expected numbers per row; `None` if the answer decides.
-        rows: provides the matrix to write to.
+        rows: provides the matrix (count, dimension) to write to; may be asked more than once, and before the answer is known
+            to be valid.
 
     Attributes:
         undecoded: number of bytes that `decode` has not processed.
@@ -168,7 +140,7 @@ class StreamingDecoder:
 
     def __init__(
         self,
-        decoder: RowsDecoder,
+        decoder: Decoder,
         *,
         count: int,
         vector_type: VectorType | None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import re
 import secrets
-import sys
 from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -133,7 +132,7 @@ class WholeAnswer:
         """Whether all items are validated."""
         return self._checked == self._count
 
-    def judge(self, most: int = sys.maxsize) -> None:
+    def judge(self, most: int) -> None:
         """Validate further items.
 
         Args:
@@ -155,12 +154,11 @@ class WholeAnswer:
             self._note_read(len(texts))
 
     def finish(self, rows: RowSource) -> Answer:
-        """Validate the remaining items and the answer as a whole.
+        """Validate the answer as a whole; all its items must have been validated.
 
         Args:
             rows: provides the matrix (count, dimension) for dense rows; may raise `ResponseError`.
         """
-        self.judge()
         if not self._is_plain:
             self._check_beside()
         check_usage(self._top.usage)

@@ -57,10 +57,10 @@ class Redactor:
         (cleaned,) = self._cleaned([_beginning(message, _READ, self._api_key)])
         return cleaned
 
-    def clean_json(self, value: Any, depth: int = _DEPTH) -> Any:
+    def clean_json(self, value: Any) -> Any:
         """Clean all strings in a JSON value; parts that are nested too deeply or too long are cut off."""
         strings = _Strings(self._api_key)
-        rebuilt = _collected(value, depth, strings)
+        rebuilt = _collected(value, _DEPTH, strings)
         return rebuilt(self._cleaned(strings.found))
 
     def _cleaned(self, strings: list[str]) -> list[str]:

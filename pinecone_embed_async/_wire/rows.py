@@ -264,12 +264,13 @@ class NativeRows:
         """See `Rows`."""
         outcome, done, position = self._reader.read(pieces, position, most)
         try:
-            if outcome == self._odd and self.matrix is None:
-                # The row is decoded by the next call, perhaps in a thread: the first write to new memory takes long.
-                self.matrix = maker.make_matrix(self._reader.kept.count(b",") + 1)
-                self._reader.attach(self.matrix)
-            elif outcome == self._odd and self.matrix is not None:
-                self._place(self.matrix)
+            if outcome == self._odd:
+                if self.matrix is None:
+                    # The row is decoded by the next call, perhaps in a thread: the first write to new memory takes long.
+                    self.matrix = maker.make_matrix(self._reader.kept.count(b",") + 1)
+                    self._reader.attach(self.matrix)
+                else:
+                    self._place(self.matrix)
             self.is_usual = outcome != self._too_long
         except _UNREADABLE:
             self.is_usual = False

@@ -83,7 +83,7 @@ class AsyncPineconeEmbedding(ClosableAdapter, BaseEmbedding):
             **options,
         )
         for input_type in (self.text_input_type, self.query_input_type):
-            # Fails for invalid arguments now and not at the first call.
+            # Invalid arguments fail now, not at the first call.
             self._client.estimate([], input_type=input_type)
         self._thread = OwnLoopThread("pinecone-embedding", self, self._client)
 

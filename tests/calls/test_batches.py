@@ -21,7 +21,7 @@ def batches_of(count: int, *, ordered: bool = True, looks_up: bool = False) -> S
         packed = packer.fill([str(number)])
         if packed is not None:
             batches.add(packed, [f"item {text}" for text in packed.texts])
-    assert not len(packer)
+    assert packer.flush() is None
     return batches
 
 

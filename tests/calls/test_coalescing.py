@@ -55,7 +55,7 @@ from pinecone_embed_async._planning import (
 from pinecone_embed_async._planning.planner import PROBE_TEXT
 from pinecone_embed_async._rate_limit import Permit
 from pinecone_embed_async._results import Dimension
-from pinecone_embed_async._sending.retry import record_failure
+from pinecone_embed_async._sending.retry import FirstContact, record_failure
 from pinecone_embed_async._wire import Answer, SparseBlock
 from tests.clock import FakeClock, FakeTimer, settle
 from tests.permits import permits
@@ -524,7 +524,7 @@ class Service:
             request.is_answered = True
         request.in_flight = False
         if error is not None:
-            record_failure(request, error)
+            record_failure(request, error, FirstContact())
         answer.set_result(error)
 
     async def answer_all(self) -> None:
@@ -751,7 +751,7 @@ async def test_a_deadline_ends_its_own_call_alone_and_names_the_last_failure() -
     service = Service()
     short, long = service.call("one", timeout=1), service.call("two")
     await settle()
-    record_failure(service.requests[0][0], ServiceError("<input 1> is slow", status=503))
+    record_failure(service.requests[0][0], ServiceError("<input 1> is slow", status=503), FirstContact())
     service.clock.advance(1)
     await settle()
     error = short.exception()

@@ -26,7 +26,7 @@ from pinecone_embed_async._planning import (
     RequestPlanner,
 )
 from pinecone_embed_async._rate_limit import ConcurrencyLimiter, Flow, LimiterOptions, Permit, RateLimitGate
-from pinecone_embed_async._sending.retry import record_failure
+from pinecone_embed_async._sending.retry import FirstContact, record_failure
 from tests.clock import FakeClock, settle
 from tests.outcomes import SeenOutcomes, span
 from tests.permits import acquire_permit, permits
@@ -177,7 +177,7 @@ async def test_requests_tried_before_the_job_ended_fail_with_their_last_error() 
     backing_off = service.sent[1][0]
     backing_off.sent(0)
     overloaded = ServiceError("overloaded", status=503)
-    record_failure(backing_off, overloaded)
+    record_failure(backing_off, overloaded, FirstContact())
     backing_off.in_flight = False
     service.put_on_the_wire(0)
     service.answer(0, WRONG_KEY)
@@ -193,7 +193,7 @@ async def test_the_deadline_cancels_everything_and_names_the_last_error() -> Non
     running = asyncio.create_task(finish(scheduler))
     await settle()
     service.put_on_the_wire(0, 1)
-    record_failure(service.sent[1][0], ServiceError("overloaded", status=503))
+    record_failure(service.sent[1][0], ServiceError("overloaded", status=503), FirstContact())
     clock.advance(10)
     await running
     assert str(outcomes) == "ff......."

@@ -387,7 +387,7 @@ def test_equal_refused_inputs_are_searched_for_once(seed: int) -> None:
     again = Job(texts, learned=job.learned)
     again.run(refuses_bad, window=8, seed=seed)
     assert len(again.sent) == 100
-    assert again.planner.unsent == 97
+    assert again.planner.failed_unsent == 97
     assert again.outcomes.failed_indices == job.outcomes.failed_indices
     assert "not sent again" in str(again.outcomes.first_error())
 
@@ -399,7 +399,7 @@ def test_inputs_known_to_be_refused_are_removed_one_request_at_a_time() -> None:
     for steps in range(1, 11):
         assert again.planner.peek() is None
         assert again.planner.is_sifting
-        assert again.planner.unsent == 96 * steps
+        assert again.planner.failed_unsent == 96 * steps
     assert again.planner.peek() is None
     assert not again.planner.is_sifting
     assert len(again.outcomes.failures()) == 10
@@ -433,7 +433,7 @@ def test_a_refused_input_is_sent_again_after_ten_minutes() -> None:
     again.clock.advance(REFUSAL_SECONDS)
     again.run(lambda _: None)
     assert str(again.outcomes) == "ee"
-    assert again.planner.unsent == 0
+    assert again.planner.failed_unsent == 0
 
 
 def test_refusals_expire_after_ten_minutes_and_beyond_ten_thousand() -> None:

@@ -83,7 +83,7 @@ def test_usage_of_a_known_limit_is_kept_as_long_as_it_counts() -> None:
         harness.now += 0.01
         harness.send(f"type {number}", 60)
     assert len(harness.kept()) == 1000
-    assert harness.limiter.tokens(("model", "type 0")).window.used(harness.now) == 60
+    assert harness.limiter.token_limit(("model", "type 0")).window.used(harness.now) == 60
     harness.now += WINDOW
     for number in range(1000):
         harness.send(f"later {number % 10}", 1)
@@ -99,7 +99,7 @@ def test_a_recently_used_budget_keeps_its_learned_limit() -> None:
         harness.send(f"type {number}")
         if number % 100 == 0:
             harness.send("passage")
-    assert harness.limiter.tokens(("model", "passage")).known == 500
+    assert harness.limiter.token_limit(("model", "passage")).known == 500
 
 
 def test_budgets_in_flight_waiting_or_paused_are_kept() -> None:
@@ -118,7 +118,7 @@ def test_budgets_in_flight_waiting_or_paused_are_kept() -> None:
     harness.limiter.dispatch(harness.now)
     assert waits.permit is not None
     harness.limiter.accepted(flying, 10, harness.now)
-    assert harness.limiter.tokens(("model", "in flight")).in_flight == 0
+    assert harness.limiter.token_limit(("model", "in flight")).in_flight == 0
 
 
 def test_the_cost_of_a_request_does_not_grow_with_the_input_types_kept() -> None:

@@ -26,8 +26,8 @@ class Harness:
 
     @property
     def permits(self) -> list[Permit]:
-        self._permits += [request.permit for request in self.limiter.granted if request.permit is not None]
-        self.limiter.granted.clear()
+        self._permits += [request.permit for request in self.limiter.decided if request.permit is not None]
+        self.limiter.decided.clear()
         return self._permits
 
     def request(self, priority: Priority, now: float, times: int = 1) -> None:

@@ -40,7 +40,7 @@ def test_one_probe_is_in_flight_at_a_time() -> None:
 def test_a_limit_named_again_after_a_seemingly_successful_probe_is_probed_half_as_often() -> None:
     probe = LimitProbe(LENGTH)
     probe.named(0.0, is_lower=False)
-    probe.succeeded()
+    probe.stop()
     assert probe.next == math.inf
     probe.named(50.0, is_lower=False)
     assert probe.next == 50 + 2 * PROBE_WINDOWS * LENGTH

@@ -53,8 +53,8 @@ class Harness:
     @property
     def permits(self) -> list[Permit]:
         """In the order in which they were granted."""
-        self._permits += [request.permit for request in self.limiter.granted if request.permit is not None]
-        self.limiter.granted.clear()
+        self._permits += [request.permit for request in self.limiter.decided if request.permit is not None]
+        self.limiter.decided.clear()
         return self._permits
 
     def request(self, flow: Flow, tokens: int = 10, *, least: int = 1) -> PermitRequest:
@@ -438,7 +438,7 @@ def test_ending_a_closed_or_forgotten_permit_again_does_nothing(end: Callable[[H
         else:
             harness.limiter.accepted(permit, None, harness.now)
         end(harness, permit)
-        limit = harness.limiter.tokens(KEY)
+        limit = harness.limiter.token_limit(KEY)
         assert concurrency.in_flight == 0
         assert limit.in_flight == 0
         assert limit.window.used(harness.now) == 60
@@ -460,7 +460,7 @@ def test_a_rejected_request_does_not_count() -> None:
     harness, concurrency = Harness(tokens=given_tokens(100)), ConcurrencyLimiter(8)
     harness.request(flow(concurrency), 60)
     harness.reject(harness.permits[0])
-    assert harness.limiter.tokens(KEY).window.used(harness.now) == 0
+    assert harness.limiter.token_limit(KEY).window.used(harness.now) == 0
 
 
 def test_one_rejection_pauses_everything_under_that_limit_and_nothing_else() -> None:
@@ -511,7 +511,7 @@ def test_a_rejection_for_requests_halves_those_in_flight_and_its_limit_is_learne
     for permit in harness.permits[4:8]:
         harness.reject(permit, NamedLimit(LimitKind.REQUESTS_PER_SECOND, 4))
     assert concurrency.limit == 4
-    assert not harness.limiter.tokens(KEY).is_cautious
+    assert not harness.limiter.token_limit(KEY).is_cautious
     wide = ConcurrencyLimiter(100)
     for _ in range(5):
         harness.request(flow(wide))
@@ -603,7 +603,7 @@ def test_after_a_fork_learned_limits_stay_and_waiting_requests_are_forgotten() -
     assert harness.limiter.waiting({concurrency}) == 0
     assert math.isinf(harness.limiter.next_at)
     assert concurrency.in_flight == 0
-    assert harness.limiter.tokens(KEY).window.used(harness.now) == 60
+    assert harness.limiter.token_limit(KEY).window.used(harness.now) == 60
     # The flow works in the child, too.
     harness.request(waits, 40)
     assert [permit.tokens for permit in harness.permits] == [40]

@@ -454,7 +454,7 @@ def test_a_failed_or_unused_probe_makes_room_for_another() -> None:
         sender.fill(10_000)
         probe = sender.send(1000)
         if how == "failed":
-            sender.limit.failed(probe, 1000, sender.now)
+            sender.limit.settle(probe, 1000, sender.now)
         else:
             sender.limit.unused(probe)
         assert sender.send(1000).is_probe, how

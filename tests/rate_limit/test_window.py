@@ -62,11 +62,11 @@ def test_a_reservation_counts_until_settled_and_then_for_a_window() -> None:
     assert window.next_release() == math.inf
 
 
-def test_amounts_released_or_settled_with_0_no_longer_count() -> None:
+def test_amounts_taken_back_or_settled_with_0_no_longer_count() -> None:
     window = Window(WINDOW)
     window.reserve(5)
     window.reserve(6)
-    window.release(5)
+    window.reserve(-5)
     window.settle(6, 0, 1.0)
     assert window.used(1.0) == 0
     assert window.next_release() == math.inf

@@ -188,7 +188,7 @@ class World:
             self.steps += 1
             if timer < event:
                 self.limiter.dispatch(self.now)
-                in_vain = 0 if self.limiter.granted else in_vain + 1
+                in_vain = 0 if self.limiter.decided else in_vain + 1
                 assert in_vain < 3, "no permit was granted at next_at"
             else:
                 heapq.heappop(self._events)[2]()
@@ -217,10 +217,10 @@ class World:
 
     def _take_granted(self) -> None:
         """Note the permits that were granted in the last step; their holders resume after it, as coroutines do."""
-        for request in self.limiter.granted:
+        for request in self.limiter.decided:
             if request.permit is not None:
                 self._granted(self._waiting.pop(request), request, request.permit)
-        self.limiter.granted.clear()
+        self.limiter.decided.clear()
 
     def _granted(self, work: Work, request: PermitRequest, permit: Permit) -> None:
         work.requests.discard(request)

@@ -100,8 +100,12 @@ async def test_the_executor_of_a_client_decodes_its_big_answers() -> None:
 def begun() -> tuple[StreamingDecoder, NDArray[np.float32]]:
     """A decoder that has the whole body and has placed the first row."""
     matrix = np.zeros(ROWS.shape, np.float32)
-    decoder = choose_decoder("native").begin(
-        count=len(ROWS), vector_type="dense", dimension=ROWS.shape[1], rows=RowsOf(lambda _: matrix)
+    decoder = StreamingDecoder(
+        choose_decoder("native"),
+        count=len(ROWS),
+        vector_type="dense",
+        dimension=ROWS.shape[1],
+        rows=RowsOf(lambda _: matrix),
     )
     decoder.add(BODY)
     while not decoder.has_matrix:

@@ -67,7 +67,7 @@ def test_zero_times_mean_no_wait_and_no_retry() -> None:
     assert policy.backoff(3, ServiceError("", status=503, retry_after=7), lambda: 0.9) == 0
     state = Attempts()
     state.sent(0.0)
-    record_failure(state, ServiceError("", status=503))
+    record_failure(state, ServiceError("", status=503), FirstContact())
     assert ended_by(state, policy, now=0.001) is state.last_error
 
 
@@ -86,25 +86,26 @@ def ended_by(
     deadline: float | None = None,
     contact: FirstContact | None = None,
 ) -> EmbedError | None:
-    return final_error(state, policy, now=now, wait=wait, last_acceptance=accepted, deadline=deadline, contact=contact)
+    known = contact or FirstContact()
+    return final_error(state, policy, now=now, wait=wait, last_acceptance=accepted, deadline=deadline, contact=known)
 
 
 def test_attempts_and_time_are_both_bounded() -> None:
     policy, state = RetryPolicy(max_attempts=2, max_elapsed=10), Attempts()
     state.sent(0)
-    record_failure(state, TransportError("first"))
+    record_failure(state, TransportError("first"), FirstContact())
     assert ended_by(state, policy, now=1) is None
     assert ended_by(state, policy, now=9, wait=2) is state.last_error
     state.sent(1)
     last = TransportError("second")
-    record_failure(state, last)
+    record_failure(state, last, FirstContact())
     assert ended_by(state, policy, now=1) is last
 
 
 def test_a_wait_that_reaches_the_deadline_is_not_started() -> None:
     state = Attempts()
     state.sent(0)
-    record_failure(state, TransportError("cut"))
+    record_failure(state, TransportError("cut"), FirstContact())
     assert ended_by(state, RetryPolicy(), now=1, wait=1, deadline=3) is None
     error = ended_by(state, RetryPolicy(), now=1, wait=2, deadline=3)
     assert isinstance(error, DeadlineExceededError)
@@ -117,7 +118,7 @@ def test_a_wait_that_reaches_the_deadline_is_not_started() -> None:
 def test_nothing_is_retried_once_the_job_has_ended() -> None:
     state = Attempts()
     state.sent(0)
-    record_failure(state, TransportError("cut"))
+    record_failure(state, TransportError("cut"), FirstContact())
     state.is_last = True
     assert ended_by(state, RetryPolicy(), now=0) is state.last_error
 
@@ -126,7 +127,7 @@ def test_rejections_cost_no_attempts_and_outlast_windows_in_which_others_are_acc
     policy, state = RetryPolicy(max_attempts=2), Attempts()
     for now in range(50):
         state.sent(now)
-        assert record_failure(state, RateLimitError("", status=429)) is Verdict.WAIT
+        assert record_failure(state, RateLimitError("", status=429), FirstContact()) is Verdict.WAIT
     assert ended_by(state, policy, now=290) is None
     assert ended_by(state, policy, now=301) is state.last_error
     assert ended_by(state, policy, now=500, accepted=400) is None
@@ -135,7 +136,7 @@ def test_rejections_cost_no_attempts_and_outlast_windows_in_which_others_are_acc
 def test_the_defaults_outlast_a_minute() -> None:
     policy, state = RetryPolicy(), Attempts()
     state.sent(0)
-    record_failure(state, RateLimitError("", status=429))
+    record_failure(state, RateLimitError("", status=429), FirstContact())
     assert ended_by(state, policy, now=60, wait=policy.max_backoff) is None
 
 
@@ -279,9 +280,9 @@ def test_a_reset_of_an_idle_connection_is_retried_at_once_but_only_once() -> Non
     state.sent(0)
     first, second = reset_when_idle(), reset_when_idle()
     assert is_stale_connection(state, first)
-    assert record_failure(state, first) is Verdict.AT_ONCE
+    assert record_failure(state, first, FirstContact()) is Verdict.AT_ONCE
     assert state.failures == 1
     state.sent(0)
     assert not is_stale_connection(state, second)
-    assert record_failure(state, second) is Verdict.RETRY
+    assert record_failure(state, second, FirstContact()) is Verdict.RETRY
     assert RetryPolicy().backoff(state.failures, second, lambda: 1.0) == 1

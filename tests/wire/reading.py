@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pinecone_embed_async._wire import DECODERS as NAMES
-from pinecone_embed_async._wire import Answer, Decoder, DecoderName, choose_decoder, installed_decoders
+from pinecone_embed_async._wire import Answer, Decoder, DecoderName, StreamingDecoder, choose_decoder, installed_decoders
 from pinecone_embed_async._wire.decoding import NativeDecoder
 
 PORTABLE = "native, portable"
@@ -53,9 +53,11 @@ def decode(decoder: Decoder, body: bytes, *, cuts: tuple[int, ...] = (), most: i
         body: cut before each of `cuts`.
         cuts: positions, ascending.
         most: bytes to decode after each piece; `None` for none before the end.
-        asked: what `begin` takes.
+        asked: what `StreamingDecoder` takes.
     """
-    reading = decoder.begin(**{**asked, "rows": RowsOf(asked["rows"]) if callable(asked["rows"]) else asked["rows"]})
+    reading = StreamingDecoder(
+        decoder, **{**asked, "rows": RowsOf(asked["rows"]) if callable(asked["rows"]) else asked["rows"]}
+    )
     for begin, end in zip((0, *cuts), (*cuts, len(body)), strict=True):
         reading.add(body[begin:end])
         if most is not None:

@@ -47,7 +47,7 @@ class Rows:
 
 
 def begin(decoder: Decoder, rows: Rows, **changes: Any) -> StreamingDecoder:
-    return decoder.begin(**{"count": 3, "vector_type": "dense", "dimension": 3, "rows": rows, **changes})
+    return StreamingDecoder(decoder, **{"count": 3, "vector_type": "dense", "dimension": 3, "rows": rows, **changes})
 
 
 @pytest.mark.parametrize("most", [None, 1, 10**9])

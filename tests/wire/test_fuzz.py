@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from pinecone_embed_async import ApiError, ResponseError
-from pinecone_embed_async._wire import Redactor, VectorType, decode_models, error_from_envelope, error_from_response
+from pinecone_embed_async._wire import (
+    Redactor,
+    StreamingDecoder,
+    VectorType,
+    decode_models,
+    error_from_envelope,
+    error_from_response,
+)
 from pinecone_embed_async.emulator import Fault, FaultName
 from pinecone_embed_async.emulator._answers import Answer as EmulatedAnswer
 from pinecone_embed_async.emulator._answers import _sparse_item, dense_items
@@ -80,7 +87,8 @@ def test_a_spoiled_answer_of_the_emulator_is_read_right_or_refused_and_spoils_no
     check(body, **asked)
     if answer["vector_type"] == "dense":
         for decoder in LASTING.values():
-            reading = decoder.begin(
+            reading = StreamingDecoder(
+                decoder,
                 count=asked["count"],
                 vector_type="dense",
                 dimension=None,

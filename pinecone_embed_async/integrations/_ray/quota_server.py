@@ -171,7 +171,7 @@ class QuotaServer:
         self._end(request, QuotaOutcome("failed", 0 if request.grant is None else request.grant.tokens))
 
     def _set_timer(self) -> None:
-        # A later heartbeat may make the timer early; it is then set again.
+        # After a later heartbeat, the timer fires early and is set again.
         due = min(self._leases.next_time(), self._leases.last_heard + self._terms.idle)
         self._timer = self._clock.call_at(due, self._expire)
 

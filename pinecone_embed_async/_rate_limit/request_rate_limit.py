@@ -8,7 +8,7 @@ from pinecone_embed_async._rate_limit.limit_probe import PROBE_WINDOWS
 from pinecone_embed_async._rate_limit.window import Window
 
 
-class RequestLimit:
+class RequestRateLimit:
     """A limit on requests per window, for all models together.
 
     A limit named by a rejection applies for some windows and then lapses until the next rejection, because it may have been
