@@ -43,7 +43,7 @@ unit:
 
 # What mostly starts programs and waits for them, with as much of what computes as makes two halves that take equally long; what
 # needs Ray's cluster, the whole of it first; and the others.
-PROGRAMS := tests/cli tests/benchmarks tests/wire tests/rate_limit tests/simulation tests/sync
+PROGRAMS := tests/cli tests/benchmarks tests/wire tests/rate_limit tests/simulation tests/sync tests/jobs tests/emulator
 CLUSTER := tests/integrations/ray
 
 unit-programs: $(VENV)/.dev
@@ -97,7 +97,7 @@ numbers: $(VENV)/.dev
 planted-bugs: $(VENV)/.dev
 	$(BIN)/python scripts/planted_bugs.py
 
-# Whether they find small faults that are drawn by seed. Takes about two hours.
+# Whether they find small faults that are drawn by seed. Takes one to two hours.
 COUNT ?= 200
 SEED ?= 1
 drawn-faults: $(VENV)/.dev

@@ -239,14 +239,12 @@ class RateLimitGate:
         with self._locked():
             return self._limiter.known_pause(key, self._clock.time())
 
-    def too_late(self, key: Key | None, certain: int, deadline: float | None) -> DeadlineExceededError | None:
+    def too_late(self, key: Key | None, certain: int, deadline: float) -> DeadlineExceededError | None:
         """The error of a request of at least `certain` tokens if it certainly gets no permit before its deadline."""
-        if deadline is None:
-            return None
         now = self._clock.time()
         with self._locked():
-            pause = self._limiter.known_pause(key, now, certain)
-        return pause.error(now) if pause.until > now and pause.until >= deadline else None
+            pause = self._limiter.pause_beyond(deadline, key, certain, now)
+        return None if pause is None else pause.error(now)
 
     def wait_left(self, key: Key | None) -> float:
         """Seconds until pauses and request limits allow a request with this key."""

@@ -18,6 +18,10 @@ class KnownPause(msgspec.Struct, frozen=True):
     until: float
     rejection: str = ""
 
+    def outlasts(self, deadline: float, now: float) -> bool:
+        """Whether it lasts until the deadline or longer, and is not over."""
+        return self.until > now and self.until >= deadline
+
     def error(self, now: float, message: str = "") -> DeadlineExceededError:
         """The error of a call whose deadline has passed, or comes before the end of the pause.
 

@@ -260,6 +260,20 @@ class Limiter:
                 return KnownPause(full)
         return KnownPause(until, rejection)
 
+    def pause_beyond(self, deadline: float, key: Key | None, certain: int, now: float) -> KnownPause | None:
+        """The pause that lasts until the deadline of a request or longer; `None` if it may get a permit in time.
+
+        Args:
+            deadline: when the request must have a permit; infinite for no deadline.
+            key: model and input type.
+            certain: low estimate of the request's tokens.
+            now: the time.
+        """
+        if math.isinf(deadline):
+            return None
+        pause = self.known_pause(key, now, max(1, certain))
+        return pause if pause.outlasts(deadline, now) else None
+
     def wait_left(self, key: Key | None, now: float) -> float:
         """Seconds until pauses and request limits allow the next request with this key."""
         pause, requests_at = self.pause_left(key, now), self._requests_free_at(now)
@@ -389,11 +403,7 @@ class Limiter:
         self.decided.append(request)
 
     def _pause_of(self, request: PermitRequest, now: float) -> KnownPause | None:
-        """The pause that lasts beyond the deadline of a request; `None` if the request may get a permit in time."""
-        if math.isinf(request.deadline):
-            return None
-        pause = self.known_pause(request.key, now, max(1, request.certain))
-        return pause if pause.until > now and pause.until >= request.deadline else None
+        return self.pause_beyond(request.deadline, request.key, request.certain, now)
 
     def _dismiss_if_late(self, request: PermitRequest, now: float) -> bool:
         """Remove a request if it certainly gets no permit before its deadline; return whether it was removed."""

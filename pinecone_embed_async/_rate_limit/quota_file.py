@@ -134,7 +134,7 @@ class QuotaFile:
         """The error of a request that certainly gets no permit before its deadline (`boot_time`); else `None`."""
         now = boot_time()
         pause = self.ledger.known_pause(key, now)
-        return pause.error(now) if pause.until > now and pause.until >= deadline else None
+        return pause.error(now) if pause.outlasts(deadline, now) else None
 
     def statistics(self) -> tuple[TokenStatistics, ...]:
         """Limits and usage of each model and input type, as of now."""
