@@ -147,9 +147,9 @@ BUGS = (
     ),
     _bug(
         "a call fails though a pause ends in time for it",
-        "_rate_limit/limiter.py",
-        "pause.until >= request.deadline else None",
-        "pause.until + 5 >= request.deadline else None",
+        "_rate_limit/known_pause.py",
+        "self.until >= deadline",
+        "self.until + 5 >= deadline",
     ),
     _bug(
         "a second rejection of a burst that shortens the pause",
