@@ -43,6 +43,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     # Log lines of asyncio would disrupt the progress display; the library's own warnings are shown by the commands.
     logging.getLogger().addHandler(logging.NullHandler())
+    sys.meta_path.insert(0, _NoPandas)
     try:
         with stoppable():
             status = cli(*sys.argv[1:])
@@ -50,6 +51,18 @@ def main() -> None:
         # A signal arrived while a command's modules were still being imported.
         status = status_of_stop(stop)
     sys.exit(_flushed(status))
+
+
+class _NoPandas:
+    """Hides pandas from pyarrow, which otherwise imports it, where it is installed, before it makes its first array.
+
+    A command gives pyarrow no object of pandas, and the import would take as long as all others together.
+    """
+
+    @staticmethod
+    def find_spec(name: str, _path: object, _target: object = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError("no command uses it", name=name)
 
 
 def _open_standard_descriptors() -> None:

@@ -3,10 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.cli.program import ROOT
+from tests.cli.program import ROOT, table_of, write_texts
 
 NOT_NEEDED = ("pyarrow", "pinecone_embed_async._jobs._opening", "pinecone_embed_async.emulator", "aiohttp.web")
 
@@ -32,6 +33,22 @@ status = cli(*{arguments})
 print(status, [name for name in {NOT_NEEDED} if name in sys.modules])
 """
     assert run(code).stdout.splitlines()[-1] == "0 []"
+
+
+def test_a_job_does_not_import_pandas_which_pyarrow_does_where_it_is_installed(tmp_path: Path) -> None:
+    pytest.importorskip("pandas")
+    source, out = write_texts(tmp_path / "in.txt", 3), tmp_path / "out"
+    done = run(f"""
+import sys
+from pinecone_embed_async.cli import main
+sys.argv[1:] = ["embed", {str(source)!r}, "--out", {str(out)!r}, "--emulator", "-q"]
+try:
+    main()
+except SystemExit as end:
+    print(end.code, [name for name in sys.modules if name.startswith("pandas.")])
+""")
+    assert done.stdout.splitlines()[-1] == "0 []"
+    assert table_of(out).num_rows == 3
 
 
 @pytest.mark.parametrize(
