@@ -1,3 +1,4 @@
+import gc
 import signal
 from collections.abc import AsyncIterator
 
@@ -22,6 +23,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+def pytest_collection_finish() -> None:
+    # What is imported by now stays. A collection, which many tests ask for, need look only at what is made later.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
