@@ -6,7 +6,7 @@ from pinecone_embed_async._wire import choose_decoder
 from tests.wire.odd_bodies import assert_same_at_every_cut, corpus
 from tests.wire.reading import DECODERS, decoder_of
 
-CORPUS = list(corpus(40))
+CORPUS = list(corpus(25))
 
 
 @pytest.mark.parametrize("name", DECODERS)
