@@ -180,7 +180,7 @@ async def test_calls_that_share_a_request_are_told_each_and_the_request_once(emu
     assert request.calls == tuple(hook.calls)
     assert request.inputs == 5
     ends = [event for event in hook if isinstance(event, Finished) and isinstance(event.subject, ObservedCall)]
-    assert [(event.embedded, event.tokens) for event in ends] == [(1, 0)] * 5
+    assert [(event.embedded, event.failed, event.cached, event.tokens) for event in ends] == [(1, 0, 0, 0)] * 5
 
 
 async def test_a_stream_is_a_call_of_unknown_length(emulator: Emulator) -> None:
@@ -195,7 +195,7 @@ async def test_a_stream_is_a_call_of_unknown_length(emulator: Emulator) -> None:
         assert (call.operation, call.inputs) == ("stream", None)
         end = hook[-1]
         assert isinstance(end, Finished)
-        assert (end.embedded, end.attempts, end.tokens) == (5, 3, usage.total_tokens)
+        assert (end.embedded, end.failed, end.attempts, end.tokens) == (5, 0, 3, usage.total_tokens)
         hook.clear()
         with pytest.raises(KeyError):
             async with client.stream(["a"]):
@@ -217,7 +217,9 @@ async def test_cancellation_and_deadlines_are_ends_too(emulator: Emulator) -> No
             task.cancel()
             await asyncio.wait([task])
             hook.is_complete()
-            assert {event.error.name for event in hook if isinstance(event, Failed)} == {"CancelledError"}
+            ends = [event for event in hook if isinstance(event, Failed)]
+            assert {event.error.name for event in ends} == {"CancelledError"}
+            assert [event.embedded for event in ends] == [0] * len(ends)
             hook.clear()
             await emulator.wait_until_idle()
         with pytest.raises(DeadlineExceededError):
