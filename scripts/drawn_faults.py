@@ -44,7 +44,7 @@ ROOMS = {
         "tests/test_closing.py",
     ],
     "_planning": ["tests/planning", "tests/test_requests.py", "tests/test_faults.py"],
-    "_rate_limit": ["tests/rate_limit", "tests/test_quotas.py"],
+    "_rate_limit": ["tests/rate_limit", "tests/test_quotas.py", "tests/test_telemetry.py"],
     "_results": ["tests/test_results.py", "tests/test_client.py"],
     "_sending": [
         "tests/sending",

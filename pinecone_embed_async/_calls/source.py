@@ -356,7 +356,6 @@ class SourceReader:
 
     def _flush(self) -> None:
         """Hand over the items read so far, even if they do not fill a request."""
-        self._cancel_timer()
         self._was_flushed, self._is_overdue = True, False
         self._add(self._packer.flush())
         self._ahead.added.set()
