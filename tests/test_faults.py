@@ -263,6 +263,23 @@ async def test_faults_that_end_during_a_call_end_in_rows() -> None:
         assert client.statistics().inputs == len(TEXTS)
 
 
+async def test_a_client_most_of_whose_requests_fail_sends_one_at_a_time_until_enough_succeed() -> None:
+    options: dict[str, Any] = {"max_batch_size": 1, "max_concurrency": 4}
+    async with (
+        Emulator(models=MODELS.values(), faults="status=503") as emulator,
+        client_of(emulator, "dense", **options) as client,
+    ):
+        assert (await client.embed([f"text {number}" for number in range(40)], on_error="return")).failures
+        assert client.statistics().retry_budget == 0
+        emulator.faults, emulator.latency = None, 0.005
+        emulator.reset_statistics()
+        await client.embed([f"text {number}" for number in range(49)])
+        assert client.statistics().retry_budget == 49
+        assert emulator.statistics().max_in_flight == 1
+        await client.embed([f"text {number}" for number in range(40)])
+        assert emulator.statistics().max_in_flight > 1
+
+
 async def test_faults_that_begin_during_a_call_keep_what_was_embedded_before() -> None:
     right, _ = await undisturbed("dense")
     async with Emulator(models=MODELS.values()) as emulator, client_of(emulator, "dense") as client:

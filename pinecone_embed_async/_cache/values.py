@@ -126,7 +126,8 @@ def decode_values(values: Sequence[Any], vector_type: VectorType | None, dimensi
         fitting = {row: value for row, value in alike.items() if _dimension_of(value) == dimension > 0}
         refused[OF_ANOTHER_DIMENSION] += len(alike) - len(fitting)
     else:
-        fitting = {row: value for row, value in alike.items() if len(value) >= 4 * _HEAD and len(value) % 8 == 0}
+        # The head and each term have eight bytes.
+        fitting = {row: value for row, value in alike.items() if len(value) % 8 == 0}
         refused[DAMAGED] += len(alike) - len(fitting)
     if not fitting:
         return Found(len(values), np.empty(0, np.intp), refused=refused)

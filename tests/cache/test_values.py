@@ -98,6 +98,7 @@ SPARSE = encode_sparse(SparseBlock(np.array([1]), np.array([7], np.uint32), np.a
         ([bytes(20)], "dense", None, []),
         ([bytes(len(DENSE[0]))], "dense", 3, []),
         ([bytes(16)], "sparse", None, []),
+        ([SPARSE[0][:8], *SPARSE, SPARSE[0][:-4]], "sparse", None, [1]),
         ([], None, None, []),
     ],
 )
