@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from pinecone_embed_async import ApiError
 from pinecone_embed_async._wire import Redactor, error_from_envelope, error_from_response
+from pinecone_embed_async._wire.redaction import LOOKED_AT
 
 TEXT = "The patient, born in 1970, was treated for a rare disease of the left knee."
 
@@ -99,6 +100,15 @@ def test_no_more_than_64_kib_of_a_body_is_looked_at() -> None:
     assert "is not an error message" in error.message
     assert error_from_envelope(body, redactor=redactor) is None
     assert redactor.work == 0
+
+
+def test_even_empty_strings_take_up_room() -> None:
+    def flat(value: Any) -> list[Any]:
+        return [inner for item in value for inner in flat(item)] if isinstance(value, list) else [value]
+
+    cleaned = flat(Redactor("k").clean_json([[[""] * 100] * 100] * 100))
+    assert 0 < cleaned.count("") <= LOOKED_AT // 8
+    assert set(cleaned) == {"", "..."}
 
 
 def test_a_message_that_repeats_the_texts_too_often_is_not_shown() -> None:
