@@ -143,6 +143,13 @@ async def test_missing_values_are_all_counted_and_the_first_ten_named() -> None:
         list(iter_texts(texts))
 
 
+async def test_two_missing_values_are_both_named_and_a_single_one_is_not_counted() -> None:
+    with pytest.raises(InputError, match=r"^2 of 3 inputs are not texts: 0, 2; input 0 is a missing"):
+        await read_texts([None, "a", None])
+    with pytest.raises(InputError, match=r"^input 1 is a missing"):
+        await read_texts(["a", None])
+
+
 @pytest.mark.parametrize(
     "missing", [None, NAN, np.float32("nan"), np.float64("nan"), NAType(), StringScalar(None), {"text": NAN}, {"text": None}]
 )
