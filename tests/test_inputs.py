@@ -144,10 +144,11 @@ async def test_missing_values_are_all_counted_and_the_first_ten_named() -> None:
 
 
 async def test_two_missing_values_are_both_named_and_a_single_one_is_not_counted() -> None:
+    missing: list[Any] = [None, "a", None]
     with pytest.raises(InputError, match=r"^2 of 3 inputs are not texts: 0, 2; input 0 is a missing"):
-        await read_texts([None, "a", None])
+        await read_texts(missing)
     with pytest.raises(InputError, match=r"^input 1 is a missing"):
-        await read_texts(["a", None])
+        await read_texts(missing[1:])
 
 
 @pytest.mark.parametrize(

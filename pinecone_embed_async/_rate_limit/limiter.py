@@ -71,7 +71,7 @@ class Limiter:
     def enqueue(self, request: PermitRequest, now: float) -> None:
         """Queue a request. It may get its permit at once, or be dismissed if a permit would certainly come too late."""
         flow, key = request.flow, request.key
-        request.pause = self._pause_of(request, now)
+        request.pause = self.pause_beyond(request.deadline, request.key, request.certain, now)
         if request.pause is not None:
             return
         flow.concurrency.asked(flow.priority, now)
@@ -402,12 +402,9 @@ class Limiter:
         self._open.add(request.permit)
         self.decided.append(request)
 
-    def _pause_of(self, request: PermitRequest, now: float) -> KnownPause | None:
-        return self.pause_beyond(request.deadline, request.key, request.certain, now)
-
     def _dismiss_if_late(self, request: PermitRequest, now: float) -> bool:
         """Remove a request if it certainly gets no permit before its deadline; return whether it was removed."""
-        request.pause = self._pause_of(request, now)
+        request.pause = self.pause_beyond(request.deadline, request.key, request.certain, now)
         if request.pause is None:
             return False
         self._remove(request)
