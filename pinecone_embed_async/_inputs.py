@@ -113,7 +113,7 @@ def is_missing(value: object) -> bool:
     """Whether a value is missing: `None`, NaN, or their equivalents in pandas."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
-    # Only NaN is unequal to itself. NumPy's float64 is a subclass of `float`, its smaller floats are not.
+    # Only NaN is unequal to itself. NumPy's float64 is a subclass of `float`; its smaller floats are not.
     return (isinstance(value, float) or type(value).__name__ in ("float16", "float32")) and value != value  # noqa: PLR0124
 
 

@@ -19,7 +19,7 @@ VECTOR_COLUMNS = ("vector", "indices", "values", "tokens")
 RESERVED = ("id", "row", *VECTOR_COLUMNS)
 """Names of the output's own columns, which a kept column must not have."""
 
-# Marks columns with values of several kinds, so that a resumed job continues to write JSON text.
+# Marks columns of JSON text, so that a resumed job continues to write it.
 _AS_JSON = {b"pinecone_embed_async": b"json"}
 
 _JSON = "lists, objects or numbers beyond 64 bits"
@@ -44,8 +44,8 @@ def check_kept_names(names: Iterable[str]) -> None:
 class KeptTypes:
     """Determines the types of the kept columns from the rows it is shown.
 
-    Values from Parquet files keep their types; others are booleans, integers, floats or text. If one of a column's types
-    holds all its values unchanged, the column gets that type. Any other mixture becomes JSON text, as do lists and objects
+    Values from Parquet files keep their types; others are booleans, integers, floats or text. If one type can hold all
+    values of a column unchanged, the column gets it. Any other mixture becomes JSON text, as do lists and objects
     from JSON files. A column without values has the type null, which any later type replaces.
 
     Args:
@@ -250,7 +250,7 @@ def _single(scalar: Any) -> Any:
         # Parquet does not check that text is UTF-8.
         return scalar.as_buffer().to_pybytes().decode(errors="backslashreplace")
     except (ValueError, OverflowError):
-        # Outside the range of Python's dates: use the number since 1970 in the column's unit.
+        # Outside the range of Python's dates: use the time since 1970 in the column's unit.
         return scalar.value
 
 

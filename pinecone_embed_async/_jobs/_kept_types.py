@@ -26,7 +26,7 @@ Seen = Mapping[Any, Span | None]
 
 
 def common_type(seen: Seen) -> Any:
-    """Return the narrowest type that holds all values of these types unchanged; `None` if there is none.
+    """Return a type that holds all values of these types unchanged; `None` if there is none.
 
     All text types are merged, integers are widened, and a column of nulls goes with any other.
     """

@@ -33,7 +33,7 @@ class Estimate:
     """Estimated cost of a job.
 
     The service does not publish its tokenizers, so tokens are estimated from UTF-8 bytes: at 4 bytes per token, or the ratio
-    that the client has learned from bills. The range is from 6 to 2.5 bytes per token.
+    that the client has learned from bills. The range covers 6 to 2.5, and that ratio.
 
     Attributes:
         inputs: number of texts.
@@ -43,7 +43,7 @@ class Estimate:
         tokens_low: low end of the range.
         tokens_high: high end of the range.
         requests: number of requests if none fails.
-        seconds: for each plan, the total wait for its quotas, from `tokens`; the service's own time comes on top.
+        seconds: for each plan, the wait for its quotas, from `tokens` and `requests`; the service's own time is extra.
     """
 
     inputs: int

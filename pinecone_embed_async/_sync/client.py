@@ -177,8 +177,8 @@ class SyncEmbedClient(Generic[EmbeddingsT]):
         ```
 
         Args:
-            source: an iterable or async iterable of items. An iterable is read in the thread that iterates over the batches,
-                while it waits for the next batch, up to 96 items beyond the window; with `in_thread`, in another thread.
+            source: an iterable or async iterable of items. An iterable is read by the thread that iterates over the batches,
+                as it waits for one, up to 96 items beyond the window; with `in_thread`, by another thread.
             options: as for `EmbedClient.stream`. `text` and `progress` are called in the client's thread.
 
         Returns:

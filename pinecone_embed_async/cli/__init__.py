@@ -54,7 +54,7 @@ def main() -> None:
 
 
 class _NoPandas:
-    """Hides pandas from pyarrow, which otherwise imports it, where it is installed, before it makes its first array.
+    """Hides pandas, which pyarrow would otherwise import, if installed, before making its first array.
 
     A command gives pyarrow no object of pandas, and the import would take as long as all others together.
     """

@@ -37,7 +37,7 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Make the signals raise `Stopped` while the block runs, except ignored ones, which `nohup` relies on."""
+    """Make the signals raise `Stopped` while the block runs, except those that are ignored, as under `nohup`."""
     before = {number: signal.getsignal(number) for number in _STOPPING}
     taken = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
     for number in taken:
