@@ -64,7 +64,7 @@ class Window:
         return f"<Window {self.length:g} s, {self.reserved} reserved, {self.settled} settled>"
 
     def reserve(self, amount: int) -> None:
-        """Count an amount until it is settled; less than nothing takes back what was reserved."""
+        """Count an amount until it is settled; a negative amount takes back what was reserved."""
         self.reserved += amount
 
     def settle(self, reserved: int, amount: int, now: float) -> None:
