@@ -58,6 +58,14 @@ def seen(quota: ClusterQuota, demand: QuotaDemand) -> TokenStatistics:
     return found
 
 
+async def kill(actor: Any) -> None:
+    """Kill an actor for good. Ray returns at once, and the actor may still answer for a moment: wait until it does not."""
+    await asyncio.to_thread(ray.kill, actor)
+    with pytest.raises(ray.exceptions.RayActorError):
+        while True:
+            await actor.terms.remote()
+
+
 Workers = tuple[Any, Any]
 
 
@@ -139,14 +147,14 @@ async def test_a_client_sends_under_it(emulator: Emulator, new_quota: NewQuota) 
 async def test_an_actor_that_was_killed_for_good_is_started_again(new_quota: NewQuota) -> None:
     quota = new_quota()
     quota.settle(await quota.acquire(DEMAND), QuotaOutcome("unused", 0))
-    await asyncio.to_thread(ray.kill, quota.start())
+    await kill(quota.start())
     assert (await quota.acquire(DEMAND)).tokens == 900
 
 
 async def test_it_is_started_once_for_all_that_ask_at_once(new_quota: NewQuota) -> None:
     quota = new_quota()
     quota.settle(await quota.acquire(DEMAND), QuotaOutcome("unused", 0))
-    await asyncio.to_thread(ray.kill, quota.start())
+    await kill(quota.start())
     small = QuotaDemand("multilingual-e5-large", "passage", 100, 100)
     grants = await asyncio.gather(*(quota.acquire(small) for _ in range(5)))
     assert [grant.tokens for grant in grants] == [100] * 5
@@ -157,7 +165,7 @@ async def test_and_for_whoever_looks_at_its_statistics(new_quota: NewQuota, monk
     quota = new_quota()
     quota.settle(await quota.acquire(DEMAND), QuotaOutcome("accepted", 900))
     ended = quota.start()
-    await asyncio.to_thread(ray.kill, ended)
+    await kill(ended)
     # As if it had ended just after it was found.
     found, start = iter([ended]), quota.start
     monkeypatch.setattr(quota, "start", lambda: next(found, None) or start())
@@ -252,11 +260,7 @@ async def test_an_actor_that_cannot_be_had_is_an_error_of_the_package(
 ) -> None:
     quota = new_quota()
     actor = quota.start()
-    await asyncio.to_thread(ray.kill, actor)
-    # It may still answer for a moment.
-    with pytest.raises(ray.exceptions.RayActorError):
-        while True:
-            await actor.terms.remote()
+    await kill(actor)
     # As if it died again and again.
     with monkeypatch.context() as patch:
         patch.setattr(quota_module, "FIRST_WAIT", 0.01)
