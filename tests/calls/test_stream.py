@@ -682,6 +682,19 @@ async def test_progress_has_no_total_and_its_exceptions_end_the_stream(emulator:
         assert task.cancelling() == 0
 
 
+async def test_an_exception_of_progress_is_raised_even_if_nobody_asks_for_a_batch(emulator: Emulator) -> None:
+    has_raised = asyncio.Event()
+
+    def broken(_: Progress) -> None:
+        has_raised.set()
+        raise KeyError("mine")
+
+    async with dense_client(emulator) as client:
+        with pytest.raises(EmbedError, match="`progress` raised KeyError"):
+            async with client.stream(Source(12), progress=broken, **Passage):
+                await has_raised.wait()
+
+
 @pytest.mark.parametrize("source", ["text", b"text", {"text": "a"}, 7, None])
 async def test_a_single_text_is_not_a_source(client: EmbedClient[Any], source: Any) -> None:
     with pytest.raises(InputError, match="the source must be an iterable"):

@@ -25,6 +25,11 @@ def test_escaped_texts_and_parts_of_texts_are_found() -> None:
     assert "quoted" not in redactor.clean(f"near {text[3:40]!r}...")
 
 
+def test_what_only_begins_like_a_text_is_hidden_as_far_as_it_is_the_texts() -> None:
+    said = "The patient, like every other input, has at most 2048 tokens, and this sentence goes on for as long as a text"
+    assert Redactor("pcsk_1", [TEXT]).clean(said) == said.replace("The patient, ", "<input 0>")
+
+
 KEY = "pcsk_4Zq7Lm_" + "SECRET" * 10
 
 
