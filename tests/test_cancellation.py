@@ -95,13 +95,13 @@ async def stream_and_leave_early(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("job", "stride"),
     [
-        (embed_all, 1),
         (ask_for_models, 1),
-        (stream_all, 5),
-        (stream_and_leave_early, 5),
-        *(pytest.param(job, 1, marks=pytest.mark.long) for job in (stream_all, stream_and_leave_early)),
-        *((job, 5) for job in (embed_from_a_source, open_embed_and_close)),
-        *(pytest.param(job, 1, marks=pytest.mark.long) for job in (embed_from_a_source, open_embed_and_close)),
+        (embed_all, 3),
+        *((job, 5) for job in (stream_all, stream_and_leave_early, embed_from_a_source, open_embed_and_close)),
+        *(
+            pytest.param(job, 1, marks=pytest.mark.long)
+            for job in (embed_all, stream_all, stream_and_leave_early, embed_from_a_source, open_embed_and_close)
+        ),
     ],
 )
 def test_a_cancelled_call_leaves_nothing_behind_whichever_step_it_is_cancelled_before(job: Job, stride: int) -> None:

@@ -36,7 +36,7 @@ from tests.service import Service, dense_answer, status
 
 @pytest.mark.parametrize("model", [E5, SPARSE])
 async def test_ten_thousand_inputs_come_back_in_order_whatever_was_answered_first(model: str) -> None:
-    texts = [f"document {number % 700} about {number % 7} things" for number in range(10_000)]
+    texts = [f"document {number % 97} about things" for number in range(10_000)]
     draws = random.Random(1)
     async with (
         Emulator(latency=lambda _: draws.uniform(0, 0.05)) as emulator,
@@ -45,7 +45,7 @@ async def test_ten_thousand_inputs_come_back_in_order_whatever_was_answered_firs
         result = await client.embed(texts, input_type="passage")
         assert emulator.statistics().requests == result.usage.requests == -(-10_000 // 96)
         emulator.latency = 0.0
-        alone = {text: (await client.embed(text, input_type="passage"))[0] for text in texts[:700]}
+        alone = {text: (await client.embed(text, input_type="passage"))[0] for text in texts[:97]}
     assert len(result) == 10_000
     for text, row in zip(texts, result, strict=True):
         expected = alone[text]

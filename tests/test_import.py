@@ -53,6 +53,7 @@ def test_nothing_is_imported_that_only_a_cache_needs() -> None:
     assert run(code, environment).strip() == "False"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 def test_it_takes_at_most_1_3_times_as_long_as_what_it_is_made_of(tmp_path: Path) -> None:
     # Compiled, as an installed package is; a checkout may not be.

@@ -11,7 +11,7 @@ import pytest
 
 from pinecone_embed_async import DenseEmbeddings, EmbedClient, MockResponse, MockTransport, TransportRequest
 
-CALLS, THREADS = 250, 8
+CALLS, THREADS = 125, 8
 
 
 @pytest.fixture

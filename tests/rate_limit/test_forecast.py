@@ -100,31 +100,32 @@ def interactive_beside_bulk(
 
 
 KINDS = pytest.mark.parametrize("kind", ["fixed", "sliding"])
+SEEDS = pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2))])
 
 
 @KINDS
-@pytest.mark.parametrize(("limit", "seeds"), [(250_000, range(3)), (1_000_000, range(1))])
-def test_interactive_texts_get_tokens_beside_bulk_work(limit: int, seeds: range, kind: Literal["fixed", "sliding"]) -> None:
-    for seed in seeds:
-        outcome = interactive_beside_bulk(limit, kind, seed)
-        assert len(outcome.waits) >= 4 * 0.09 * limit / TEXT
-        assert outcome.p99 <= 1.5
-        assert outcome.used >= 0.97
-        assert not outcome.rejected
+@SEEDS
+@pytest.mark.parametrize("limit", [250_000, pytest.param(1_000_000, marks=pytest.mark.long)])
+def test_interactive_texts_get_tokens_beside_bulk_work(limit: int, seed: int, kind: Literal["fixed", "sliding"]) -> None:
+    outcome = interactive_beside_bulk(limit, kind, seed)
+    assert len(outcome.waits) >= 4 * 0.09 * limit / TEXT
+    assert outcome.p99 <= 1.5
+    assert outcome.used >= 0.97
+    assert not outcome.rejected
 
 
-def test_interactive_texts_get_tokens_beside_bulk_work_of_another_client() -> None:
-    for seed in range(3):
-        outcome = interactive_beside_bulk(250_000, "sliding", seed, is_one_client=False)
-        assert outcome.p99 <= 1.5
-        assert outcome.used >= 0.97
+@SEEDS
+def test_interactive_texts_get_tokens_beside_bulk_work_of_another_client(seed: int) -> None:
+    outcome = interactive_beside_bulk(250_000, "sliding", seed, is_one_client=False)
+    assert outcome.p99 <= 1.5
+    assert outcome.used >= 0.97
 
 
-def test_interactive_texts_get_tokens_of_a_quota_named_by_a_rejection() -> None:
-    for seed in range(3):
-        outcome = interactive_beside_bulk(250_000, "sliding", seed, is_named=True)
-        assert outcome.p99 <= 1.5
-        assert outcome.used >= 0.97
+@SEEDS
+def test_interactive_texts_get_tokens_of_a_quota_named_by_a_rejection(seed: int) -> None:
+    outcome = interactive_beside_bulk(250_000, "sliding", seed, is_named=True)
+    assert outcome.p99 <= 1.5
+    assert outcome.used >= 0.97
 
 
 def test_interactive_texts_get_tokens_when_they_start_within_a_window() -> None:
