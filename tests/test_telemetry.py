@@ -135,6 +135,7 @@ async def test_waiting_for_a_request_in_flight_and_for_the_end_of_a_pause_is_tol
     ends = {event.subject: event for event in hook if isinstance(event, Finished)}
     assert all(ends[request].waited > 0 for request in hook.requests)
     assert ends[hook.requests[0]].waited >= max(event.pause for event in waits)
+    assert all(ends[request].waited <= ends[hook.calls[0]].seconds for request in hook.requests)
 
 
 async def test_a_request_that_is_sent_at_once_does_not_wait(emulator: Emulator) -> None:

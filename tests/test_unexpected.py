@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 
 from pinecone_embed_async import DenseEmbeddings, EmbedClient, EmbedError
+from pinecone_embed_async._models import DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_SEQUENCE_LENGTH
 from pinecone_embed_async._planning import Learned, PlannedRequest
 from pinecone_embed_async._sending import attempts as _engine
 from pinecone_embed_async.emulator import Emulator
@@ -168,8 +169,8 @@ async def test_a_bill_that_is_no_sensible_number_is_none(total: str) -> None:
         assert (await client.embed_one("a")).tolist() == [1.0]
 
 
-async def test_figures_of_a_description_that_make_no_sense_are_not_used() -> None:
-    figure = 10**309
+@pytest.mark.parametrize("figure", [2**31, 10**309])
+async def test_figures_of_a_description_that_make_no_sense_are_not_used(figure: int) -> None:
     described: dict[str, Any] = {"model": "one-number", "type": "embed", "vector_type": "dense"}
     described |= {"max_batch_size": figure, "max_sequence_length": figure, "default_dimension": figure}
     async with (
@@ -177,3 +178,5 @@ async def test_figures_of_a_description_that_make_no_sense_are_not_used() -> Non
         service.client(look_up_model=True) as client,
     ):
         assert (await client.embed(["a"])).vectors.tolist() == [[1.0]]
+        assert client.estimate("x" * 100_000).tokens == DEFAULT_MAX_SEQUENCE_LENGTH
+        assert client.estimate(["a"] * (DEFAULT_MAX_BATCH_SIZE + 1)).requests == 2

@@ -1,3 +1,4 @@
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
@@ -28,6 +29,12 @@ def test_it_tells_inputs_tokens_with_their_spread_duplicates_and_requests() -> N
     assert (told.inputs, told.duplicates, told.over_length, told.requests) == (200, 149, 0, 3)
     assert (told.tokens_low, told.tokens, told.tokens_high) == (200 * 8, 200 * 12, 200 * 18)
     assert set(told.seconds.values()) == {0.0}
+
+
+def test_what_it_tells_cannot_be_changed() -> None:
+    told = estimate("a")
+    with pytest.raises(FrozenInstanceError):
+        told.tokens = 0  # type: ignore[misc]
 
 
 def test_without_duplicates_the_first_of_equal_texts_counts() -> None:

@@ -78,6 +78,12 @@ def test_inputs_at_the_models_length_teach_nothing() -> None:
     assert estimator.expected == 4.0
 
 
+def test_even_one_letter_of_one_token_teaches_the_ratio() -> None:
+    estimator = TokenEstimator()
+    learn(estimator, ["x"], 1 + SPECIAL_TOKENS)
+    assert estimator.expected == 1.0
+
+
 @given(st.lists(st.tuples(st.lists(st.integers(0, 5000), min_size=1, max_size=20), st.integers(0, 10**7)), max_size=30))
 def test_no_bill_however_wrong_makes_an_estimate_senseless(bills: list[tuple[list[int], int]]) -> None:
     estimator = TokenEstimator()

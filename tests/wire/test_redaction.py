@@ -30,6 +30,11 @@ def test_what_only_begins_like_a_text_is_hidden_as_far_as_it_is_the_texts() -> N
     assert Redactor("pcsk_1", [TEXT]).clean(said) == said.replace("The patient, ", "<input 0>")
 
 
+def test_part_of_a_text_is_hidden_to_its_end_even_if_a_shorter_text_begins_alike() -> None:
+    redactor = Redactor("pcsk_1", ["The patient, his wife and two children.", TEXT])
+    assert redactor.clean(f"bad input '{TEXT[:23]}'") == "bad input '<input 1>'"
+
+
 KEY = "pcsk_4Zq7Lm_" + "SECRET" * 10
 
 
