@@ -170,6 +170,16 @@ async def test_attempts_are_bounded_and_counted_in_the_error() -> None:
     assert caught.value.attempts == 3
 
 
+@pytest.mark.parametrize(("fault", "count"), [("closed_before_headers", 0), ("cut_off_body", 1)])
+async def test_a_connection_that_is_lost_costs_an_unreadable_answer_only_behind_the_start_of_one(
+    emulator: Emulator, fault: str, count: int
+) -> None:
+    async with dense_client(emulator, retry=QUICK) as client:
+        emulator.inject(fault)
+        await client.embed("a", input_type="query")
+        assert (client.statistics().retries, client.statistics().unreadable_answers) == (1, count)
+
+
 async def test_unreadable_answers_are_tried_again_and_counted() -> None:
     async with Service(lambda: web.Response(text="{"), lambda: dense_answer(1, 2)) as service, service.client() as client:
         await client.embed("a")

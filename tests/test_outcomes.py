@@ -194,11 +194,13 @@ async def test_closing_ends_a_running_call_with_what_it_has(emulator: Emulator) 
 async def test_closing_ends_a_backoff_at_once() -> None:
     async with Service(last=status(503)) as service:
         retry = RetryPolicy(initial_backoff=600, max_backoff=600, max_elapsed=6000)
-        client = service.client(retry=retry, draw=lambda: 1.0)
+        # On its clock, the grace period for requests in flight never ends.
+        client = service.client(retry=retry, draw=lambda: 1.0, clock=FakeClock())
         call = asyncio.create_task(client.embed("a"))
         while not client.statistics().retries:  # noqa: ASYNC110 - the client tells of it in no other way
             await asyncio.sleep(0)
-        await client.aclose()
+        async with asyncio.timeout(10):
+            await client.aclose()
         with pytest.raises(ClosedError) as caught:
             await call
     assert [type(failure.error) for failure in caught.value.failures] == [ServiceError]

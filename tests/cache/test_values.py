@@ -79,6 +79,7 @@ def test_a_flipped_bit_loses_only_its_sparse_row(block: SparseBlock, data: st.Da
 def test_an_invalid_value_is_not_found(values: list[bytes | None], kind: str | None) -> None:
     found = decode_values(values, kind, None)  # type: ignore[arg-type]
     assert (len(found.rows), found.count, found.vector_type) == (0, len(values), None)
+    assert found.refused.total() == len(values) - values.count(None), "each is counted once"
 
 
 DENSE = encode_dense(np.ones((2, 3), np.float32))
@@ -105,7 +106,9 @@ SPARSE = encode_sparse(SparseBlock(np.array([1]), np.array([7], np.uint32), np.a
 def test_only_the_expected_vector_type_and_dimension_are_found(
     values: list[bytes], vector_type: str | None, dimension: int | None, rows: list[int]
 ) -> None:
-    assert decode_values(values, vector_type, dimension).rows.tolist() == rows  # type: ignore[arg-type]
+    found = decode_values(values, vector_type, dimension)  # type: ignore[arg-type]
+    assert found.rows.tolist() == rows
+    assert found.refused.total() == len(values) - len(rows), "each of the others is counted once"
 
 
 def test_tokens_are_left_out_of_values() -> None:

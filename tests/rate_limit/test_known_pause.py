@@ -84,6 +84,13 @@ def test_a_pause_dismisses_those_that_wait_already() -> None:
     assert later.permit is not None
 
 
+def test_a_pause_that_is_just_over_dismisses_nothing() -> None:
+    bench = Bench()
+    bench.reject(bench.send())
+    bench.now += 30
+    assert bench.ask(lasts=0).permit is not None
+
+
 def test_the_pause_of_one_input_type_is_not_that_of_another() -> None:
     bench = Bench()
     bench.reject(bench.send())

@@ -23,6 +23,7 @@ from pinecone_embed_async._rate_limit import (
 )
 from pinecone_embed_async._rate_limit.fair_queue import AGEING
 from pinecone_embed_async._rate_limit.limiter import GRACE
+from pinecone_embed_async._rate_limit.token_limit import FIRST_IN_FLIGHT
 from tests.rate_limit.world import KEY, NO_GATE, Service, Work, World
 
 OTHER = ("model", "query")
@@ -344,6 +345,14 @@ def test_a_full_concurrency_limiter_does_not_block_another() -> None:
     assert math.isinf(harness.limiter.next_at)
     harness.limiter.accepted(harness.permits[0], None, harness.now)
     assert len(harness.permits) == 3
+
+
+def test_while_no_token_limit_is_known_few_requests_are_in_flight_whatever_the_concurrency() -> None:
+    harness = Harness(tokens=given_tokens(None))
+    places = ConcurrencyLimiter(10 * FIRST_IN_FLIGHT)
+    for _ in range(FIRST_IN_FLIGHT):
+        assert harness.request(flow(places)).permit is not None
+    assert harness.request(flow(places)).permit is None
 
 
 def test_a_slowed_concurrency_limiter_has_one_request_in_flight() -> None:

@@ -566,6 +566,28 @@ async def test_it_is_readable_by_its_owner_only(path: Path, quota: SqliteQuota) 
     assert modes == dict.fromkeys(["quota.db", "quota.db-lock", "quota.db-shm", "quota.db-wal"], 0o600)
 
 
+def is_open(path: Path) -> bool:
+    """Whether this process has the file open."""
+    found = path.stat()
+    for number in Path("/dev/fd").iterdir():
+        # The directory itself was open too while it was listed.
+        with contextlib.suppress(OSError):
+            one = os.fstat(int(number.name))
+            if (one.st_dev, one.st_ino) == (found.st_dev, found.st_ino):
+                return True
+    return False
+
+
+def test_a_refused_lock_file_is_closed_even_while_its_error_is_kept(path: Path) -> None:
+    with contextlib.closing(LockFile(path)):
+        assert is_open(path)
+    path.write_text("a note")
+    with pytest.raises(ConfigurationError, match="not the lock of a quota") as caught:
+        LockFile(path)
+    assert caught.value.__traceback__ is not None
+    assert not is_open(path)
+
+
 async def test_a_file_of_another_boot_is_void(path: Path) -> None:
     async with SqliteQuota(path, QUOTA) as quota:
         await quota.acquire(demand())

@@ -244,6 +244,19 @@ def test_a_guess_that_turns_out_too_low_is_dropped() -> None:
     assert sender.limit.source == "unknown"
 
 
+def test_a_guess_that_is_rejected_again_after_a_window_is_cut() -> None:
+    sender = Sender()
+    sender.fill(20_000)
+    sender.reject(sender.send(1000))
+    guessed = sender.limit.limit
+    sender.now = sender.limit.paused_until
+    sender.reject(sender.send(1000))
+    assert sender.limit.limit == guessed, "tokens sent before the first request may have used the window up"
+    sender.pass_time(LENGTH)
+    sender.reject(sender.send(1000))
+    assert sender.limit.limit < guessed
+
+
 def sender_for_a_while() -> Sender:
     """A sender that has sent for more than a window, so that its usage of the last one is known."""
     sender = Sender()

@@ -66,12 +66,15 @@ def test_a_body_may_arrive_byte_by_byte(decoder: Decoder) -> None:
 
 
 def test_rows_are_in_their_places_before_the_rest_arrives(decoder: Decoder) -> None:
-    rows = Rows()
-    reading = begin(decoder, rows)
-    reading.add(BODY[: BODY.index(b"9.0")])
-    reading.decode()
-    assert rows.matrix[:2].tobytes() == ROWS[:2].tobytes()
-    assert reading.undecoded == 0
+    end = BODY.index(b"9.0")
+    for cut in range(end):
+        rows = Rows()
+        reading = begin(decoder, rows)
+        for piece in (BODY[:cut], BODY[cut:end]):
+            reading.add(piece)
+            reading.decode()
+        assert rows.matrix[:2].tobytes() == ROWS[:2].tobytes()
+        assert reading.undecoded == 0
 
 
 def test_a_step_decodes_no_more_than_requested(decoder: Decoder) -> None:
@@ -85,6 +88,14 @@ def test_a_step_decodes_no_more_than_requested(decoder: Decoder) -> None:
     assert left == sorted(set(left), reverse=True)
     # No two rows in one step.
     assert len(left) > len(ROWS)
+
+
+def test_a_usual_answer_is_not_validated_in_steps(decoder: Decoder) -> None:
+    rows = Rows()
+    reading = begin(decoder, rows)
+    reading.add(BODY)
+    assert reading.finish(1) is not None
+    assert rows.matrix.tobytes() == ROWS.tobytes()
 
 
 def test_the_dimension_of_an_invalid_answer_is_not_passed_on(decoder: Decoder) -> None:

@@ -25,6 +25,14 @@ def test_escaped_texts_and_parts_of_texts_are_found() -> None:
     assert "quoted" not in redactor.clean(f"near {text[3:40]!r}...")
 
 
+@pytest.mark.parametrize("before", ["", "near ", "pcsk_1", "another input"])
+@pytest.mark.parametrize("start", [0, 1, 11, 12])
+def test_a_part_of_a_text_is_hidden_from_its_first_character_whatever_is_before_it(before: str, start: int) -> None:
+    redactor = Redactor("pcsk_1", ["another input", TEXT])
+    shown = {"pcsk_1": "<api key>", "another input": "<input 0>"}.get(before, before)
+    assert redactor.clean(f"{before}{TEXT[start:40]}...") == f"{shown}<input 1>..."
+
+
 def test_what_only_begins_like_a_text_is_hidden_as_far_as_it_is_the_texts() -> None:
     said = "The patient, like every other input, has at most 2048 tokens, and this sentence goes on for as long as a text"
     assert Redactor("pcsk_1", [TEXT]).clean(said) == said.replace("The patient, ", "<input 0>")
