@@ -318,9 +318,10 @@ def main() -> int:
 
 
 def copy_tree(tree: Path) -> None:
-    """Copy the files that git tracks."""
+    """Copy the files that git tracks, and the native module if it is built, since some tests need it."""
     files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout  # noqa: S607
-    for name in filter(None, files.split("\0")):
+    native = (str(file.relative_to(ROOT)) for file in ROOT.glob(f"{PACKAGE}/_wire/_native.*.so"))
+    for name in (*filter(None, files.split("\0")), *native):
         if (ROOT / name).is_file():
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, tree / name)

@@ -175,8 +175,6 @@ class SourceReader:
             with contextlib.suppress(StrayCancellationError):
                 await self._neighbour.ask(self.task)
         finally:
-            # A task that was abandoned, or cancelled before it began, has not reported its end.
-            self.ended()
             self._cancel_timer()
 
     async def _read(self) -> None:

@@ -130,7 +130,7 @@ class ConvertedRows:
     def read(self, pieces: tuple[bytes, ...], position: int, most: int, maker: MatrixMaker) -> tuple[int, int]:
         """See `Rows`; at most one piece is read."""
         piece = pieces[0]
-        if not self._is_in_data and not self._partial:
+        if not self._is_in_data:
             position = self._find_data(piece, position)
         if position < len(piece):
             position = self._read(piece, position, most, maker)

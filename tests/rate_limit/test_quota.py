@@ -1,3 +1,4 @@
+import itertools
 import math
 from typing import Any
 
@@ -40,10 +41,17 @@ def test_the_message_names_the_plans() -> None:
 @pytest.mark.parametrize(
     ("plan", "model", "input_type", "tokens"),
     [
-        ("starter", "multilingual-e5-large", "passage", 250_000),
-        ("starter", "multilingual-e5-large", "query", 50_000),
-        ("standard", "multilingual-e5-large", "passage", 1_000_000),
-        ("standard", "pinecone-sparse-english-v0", "passage", 3_000_000),
+        (plan, model, input_type, tokens)
+        for plans, limits in {
+            ("starter", "builder"): (250_000, 50_000, 250_000, 250_000),
+            ("standard", "enterprise"): (1_000_000, 250_000, 3_000_000, 3_000_000),
+        }.items()
+        for plan in plans
+        for (model, input_type), tokens in zip(
+            itertools.product(("multilingual-e5-large", "pinecone-sparse-english-v0"), ("passage", "query")),
+            limits,
+            strict=True,
+        )
     ],
 )
 def test_tokens_of_plans_by_model_and_input_type(plan: str, model: str, input_type: str, tokens: int) -> None:

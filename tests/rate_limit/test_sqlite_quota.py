@@ -201,6 +201,13 @@ async def test_loops_and_threads_share_one_object(path: Path) -> None:
     await quota.aclose()
 
 
+async def test_its_thread_ends_when_there_is_nothing_to_do_and_begins_again(quota: SqliteQuota) -> None:
+    for _ in range(2):
+        quota.settle(await quota.acquire(demand()), UNUSED)
+        (thread,) = [one for one in threading.enumerate() if one.name == "pinecone-embed-quota"]
+        await asyncio.to_thread(thread.join)
+
+
 async def test_what_waits_in_a_loop_that_is_closed_is_withdrawn(path: Path, quota: SqliteQuota, other: SqliteQuota) -> None:
     grant = await quota.acquire(demand())
 

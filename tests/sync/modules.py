@@ -19,6 +19,7 @@ NOT_FOR_BLOCKING_CALLS = {
     "test_a_source_is_never_read_further_ahead_than_the_window",
     "test_reading_stops_at_the_window_while_the_service_is_slow",
     "test_a_slow_request_does_not_delay_others_in_an_unordered_stream",
+    "test_an_exception_of_progress_is_raised_even_if_nobody_asks_for_a_batch",
     "test_an_error_of_the_job_comes_after_everything_that_was_embedded",
     "test_the_deadline_of_a_stream_delivers_what_was_embedded",
     "test_closing_the_client_ends_a_stream_after_the_embedded_batches",
