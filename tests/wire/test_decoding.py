@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pinecone_embed_async import EmbedClient, MockResponse, MockTransport, ResponseError
 from pinecone_embed_async._wire import Decoder, StreamingDecoder
-from pinecone_embed_async._wire.decoding import LONGEST_ROW
+from pinecone_embed_async._wire.decoding import LONGEST_ROW, SMALL_PIECE
 from tests.wire.reading import DECODERS, decode, decoder_of
 
 ROWS = np.array([[0.5, -1, 2e-3], [7, 0, -0.0], [1e-45, 3.4e38, 9]], np.float32)
@@ -95,6 +95,15 @@ def test_a_usual_answer_is_not_validated_in_steps(decoder: Decoder) -> None:
     reading = begin(decoder, rows)
     reading.add(BODY)
     assert reading.finish(1) is not None
+    assert rows.matrix.tobytes() == ROWS.tobytes()
+
+
+def test_a_small_piece_stays_before_a_large_one(decoder: Decoder) -> None:
+    rows = Rows()
+    reading = begin(decoder, rows)
+    reading.add(BODY[:20])
+    reading.add(BODY[20:] + b" " * SMALL_PIECE)
+    reading.finish()
     assert rows.matrix.tobytes() == ROWS.tobytes()
 
 
