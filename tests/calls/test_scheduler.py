@@ -282,6 +282,25 @@ async def test_an_exception_of_progress_ends_the_job_and_gives_requests_in_fligh
     assert clock.pending == 0
 
 
+async def test_a_request_cancelled_from_outside_fails_its_inputs_alone() -> None:
+    clock, reporter = FakeClock(), Reporter()
+    service = Service(clock)
+    scheduler, planner, outcomes = scheduler_of(2, service, clock, window=1, progress=reporter)
+    running = asyncio.create_task(finish(scheduler))
+    await settle()
+    (task,) = [task for task in asyncio.all_tasks() if task.get_name() == "embed"]
+    task.cancel()
+    await settle()
+    assert service.cancelled == [0]
+    assert reporter.reports == 1
+    service.answer(1)
+    await running
+    assert str(outcomes) == "fe"
+    (failure,) = outcomes.failures()
+    assert "cancelled, but not by its own call" in str(failure.error)
+    assert planner.job_error is None
+
+
 async def test_cancellation_cancels_all_requests_and_leaves_no_timer() -> None:
     clock = FakeClock()
     service = Service(clock)

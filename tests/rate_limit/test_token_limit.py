@@ -210,6 +210,16 @@ def test_a_late_rejection_of_an_old_burst_does_not_pause_again() -> None:
     assert sender.room() == 1000
 
 
+def test_a_request_sent_in_the_moment_of_a_rejection_belongs_to_the_next_burst() -> None:
+    sender, backoff = Sender(10_000), Backoff(2.0, math.inf, lambda: 1.0)
+    sender.reject(sender.send(100), backoff=asking(0.0))
+    assert sender.room() == 1000
+    again = sender.send(100)
+    sender.pass_time(0.1)
+    sender.reject(again, backoff=backoff)
+    assert sender.limit.paused_until == sender.now + 4
+
+
 def test_an_acceptance_of_a_request_sent_before_the_rejection_does_not_end_caution() -> None:
     sender = Sender(10_000)
     before, rejected = sender.send(100), sender.send(100)

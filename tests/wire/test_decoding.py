@@ -77,6 +77,19 @@ def test_rows_are_in_their_places_before_the_rest_arrives(decoder: Decoder) -> N
         assert reading.undecoded == 0
 
 
+def test_it_has_the_callers_matrix_only_once_it_has_asked_for_it(decoder: Decoder) -> None:
+    rows = Rows()
+    reading = begin(decoder, rows)
+    reading.add(BODY)
+    assert not reading.has_matrix
+    while not reading.has_matrix:
+        reading.decode(1)
+    assert rows.asked == [3]
+    # So the rest may be decoded in a thread, which must not ask.
+    reading.decode()
+    assert rows.asked == [3]
+
+
 def test_a_step_decodes_no_more_than_requested(decoder: Decoder) -> None:
     rows = Rows()
     reading = begin(decoder, rows)
