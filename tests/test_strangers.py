@@ -168,6 +168,27 @@ async def test_tasks_of_a_stream_that_somebody_cancels_are_no_silent_end(emulato
                     pass
 
 
+@pytest.mark.parametrize("name", ["the source", "read"])
+async def test_nor_is_a_source_that_swallows_a_cancellation_by_somebody(emulator: Emulator, name: str) -> None:
+    waits = asyncio.Event()
+
+    async def source() -> AsyncIterator[str]:
+        yield "a"
+        waits.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        yield "b"
+        yield "c"
+
+    async with dense_client(emulator, **OPTIONS) as client, asyncio.timeout(10):
+        with pytest.raises(EmbedError, match="the source raised CancelledError"):
+            async with client.stream(source()) as batches:
+                await waits.wait()
+                assert cancel_all(name)
+                async for _ in batches:
+                    pass
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [

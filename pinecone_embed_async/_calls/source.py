@@ -209,7 +209,7 @@ class SourceReader:
         iterator: Any = self._iterator
         ended = False
         # A source may swallow its cancellation.
-        while not ended and not cancellations.is_callers:
+        while not (ended or self.is_finished or cancellations.is_callers):
             await self._ahead.wait_for_room()
             if self._is_overdue:
                 self._flush()
@@ -224,6 +224,9 @@ class SourceReader:
             self._ahead.added.set()
             # A source that never suspends must not block the loop.
             await asyncio.sleep(0)
+        if not ended:
+            # The source swallowed the cancellation, but what it had left is missing.
+            raise asyncio.CancelledError
 
     async def _begin(self) -> None:
         source = self._source
@@ -273,7 +276,7 @@ class SourceReader:
         self._was_flushed = False
         async for item in iterator:
             if self.is_finished or cancellations.is_callers:
-                return True
+                return False
             if not self._take((item,)):
                 self._cancel_timer()
                 return False
