@@ -176,8 +176,8 @@ class StreamingDecoder:
 
     @property
     def has_matrix(self) -> bool:
-        """Whether `decode` need not ask for the caller's matrix, because it has it or the answer is unusual."""
-        return self._placed.matrix is not None or not self._is_usual
+        """Whether `decode` need not ask for the caller's matrix, because it has it."""
+        return self._placed.matrix is not None
 
     @property
     def left(self) -> int:
@@ -273,9 +273,8 @@ class StreamingDecoder:
         return self._whole.finish(self._rows) if self._whole.is_done else None
 
     def body(self) -> bytes:
-        """The body so far, or JSON that decodes to the same; empty if the answer was rejected."""
+        """The body that `finish` has read, or JSON that decodes to the same; empty if the answer was rejected."""
         if self._body is None:
-            self._join_small()
             if self._is_in_place:
                 rest = [piece[self._position :] for piece in self._pieces[self._next : self._next + 1]]
                 placed = self._placed

@@ -51,8 +51,8 @@ class Redactor:
     def clean(self, message: str) -> str:
         """The message without secrets and invisible characters, cut to `SHOWN` characters.
 
-        A text is found as a whole, also in its JSON-escaped form, and in parts of 23 characters or more. A text of less than
-        eight characters is replaced only where it is a separate word.
+        A text is found as a whole, also in its JSON-escaped form. If a message quotes only a part of it, no 23 characters of
+        that part in a row remain. A text of less than eight characters is replaced only where it is a separate word.
         """
         (cleaned,) = self._cleaned([_beginning(message, _READ, self._api_key)])
         return cleaned
