@@ -527,3 +527,20 @@ async def test_an_input_that_can_have_no_permit_for_another_attempt_fails_alone(
     assert paced.sent == [(0, 4, 8), (1, 4, 6)]
     assert str(paced.outcomes) == "feee"
     assert isinstance(paced.outcomes.first_error(), InputError)
+
+
+@pytest.mark.parametrize("error", [DeadlineExceededError("too late"), InputError("too large", index=0)])
+async def test_requests_that_get_no_permit_fail_one_after_another_without_waiting(error: EmbedError) -> None:
+    async def refuse(_: PlannedRequest) -> Permit:
+        raise error
+
+    clock = FakeClock()
+    service = Service(clock)
+    service.permit_for = refuse
+    # A stream that looks inputs up in its cache goes on after the first that comes too late.
+    scheduler, _, outcomes = scheduler_of(3, service, clock, cache=object())
+    async with scheduler.running():
+        looking_up = scheduler.start(asyncio.Event().wait(), "look up")
+        await settle()
+        assert str(outcomes) == "fff"
+        looking_up.cancel()
