@@ -41,6 +41,10 @@ def test_tokens_that_come_free_late_may_be_another_window() -> None:
     assert refilled(5, wait=SOON * LENGTH + 1).tokens(90_000, 90.0, least=0) is None
 
 
+def test_tokens_for_a_request_of_a_fourth_of_the_limit_come_free_in_time() -> None:
+    assert refilled(3, wait=LENGTH / 4).tokens(53_000, 48.0, least=3000) == pytest.approx(3000 / 46 * LENGTH)
+
+
 def test_an_accepted_small_request_does_not_count() -> None:
     assert refilled(5, tokens=400).tokens(90_000, 40.0, least=0) is None
 

@@ -5,8 +5,6 @@ import pytest
 from pinecone_embed_async._rate_limit import Backoff, ConcurrencyLimiter, Flow, Permit
 from pinecone_embed_async._rate_limit.limit_probe import EAGER_PROBES
 from pinecone_embed_async._rate_limit.token_limit import (
-    ACCEPTED_PER_STEP,
-    FIRST_IN_FLIGHT,
     JITTER,
     PATIENCE,
     SMALLEST_CUT,
@@ -112,15 +110,17 @@ def test_a_reservation_given_back_leaves_everything_as_it_was() -> None:
     assert sender.room(want=10_000) == 10_000
 
 
-def test_while_no_limit_is_known_few_are_in_flight_and_more_with_acceptances() -> None:
+def test_while_no_limit_is_known_four_are_in_flight_and_one_more_for_sixteen_accepted() -> None:
     sender = Sender()
-    sent = [sender.send(1000) for _ in range(FIRST_IN_FLIGHT)]
+    sent = [sender.send(1000) for _ in range(4)]
     assert (sender.room(), sender.room_at()) == (0, math.inf)
     for one in sent:
         sender.accept(one)
-    for _ in range(ACCEPTED_PER_STEP):
+    for _ in range(11):
         sender.fill(1000)
-    assert sender.limit.most_in_flight == FIRST_IN_FLIGHT + 1
+    assert sender.limit.most_in_flight == 4
+    sender.fill(1000)
+    assert sender.limit.most_in_flight == 5
 
 
 def test_a_named_limit_is_learned() -> None:
