@@ -103,11 +103,13 @@ def test_a_pause_for_too_many_requests_is_that_of_all() -> None:
     assert bench.ask(lasts=1, key="query").pause == KnownPause(START + 30, "too many tokens")
 
 
-def test_the_rejection_named_is_the_one_that_began_the_pause() -> None:
+@pytest.mark.parametrize("named", [None, NamedLimit(LimitKind.REQUESTS_PER_SECOND, 100)])
+@pytest.mark.parametrize("retry_after", [5.0, 30.0])
+def test_the_rejection_named_is_the_one_that_began_the_pause(named: NamedLimit | None, retry_after: float) -> None:
     bench = Bench()
     first, second = bench.send(), bench.send()
-    bench.reject(first)
-    bench.limiter.rejected(second, None, Backoff(1.0, 1.0, lambda: 0.0, retry_after=5.0), bench.now, "another")
+    bench.reject(first, named)
+    bench.limiter.rejected(second, named, Backoff(1.0, 1.0, lambda: 0.0, retry_after=retry_after), bench.now, "another")
     late = bench.ask(lasts=1)
     assert late.pause == KnownPause(START + 30, "too many tokens")
 
