@@ -1,4 +1,4 @@
-"""Awaits foreign asynchronous code: tells who was cancelled, the caller or the code, and abandons code that does not end."""
+"""Awaits foreign asynchronous code; tells whether the caller or the code was cancelled; abandons code that does not end."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ ResultT = TypeVar("ResultT")
 LateT_contra = TypeVar("LateT_contra", contravariant=True)
 
 PATIENCE_SECONDS = 1.0
-"""How long cancelled code may take to end. It is enough to roll back a transaction or release a connection, and limits how
-long a caller waits past its deadline for code that swallows its cancellation."""
+"""How long cancelled code may take to end. This is enough to roll back a transaction or release a connection. It limits
+how long a caller waits past its deadline for code that swallows its cancellation."""
 
 
 class StrayCancellationError(Exception):
@@ -165,7 +165,7 @@ async def until_done(future: asyncio.Future[Any]) -> None:
 async def _wait(
     future: asyncio.Future[Any], clock: Clock | None = None, until: float | None = None
 ) -> asyncio.CancelledError | None:
-    """Wait until a future ends, a time comes, or the caller is cancelled; return the caller's cancellation."""
+    """Wait until a future ends, the given time is reached, or the caller is cancelled; return the caller's cancellation."""
     ended = asyncio.get_running_loop().create_future()
     wake = functools.partial(_wake, ended)
     future.add_done_callback(wake)

@@ -14,7 +14,10 @@ from pinecone_embed_async._jobs._errors import SourceError
 STANDARD_INPUT = "-"
 STANDARD_INPUT_NAME = "standard input"
 
-_READABLE = "name files .txt, .jsonl, .ndjson, .csv, .tsv or .parquet, optionally followed by .gz or .zst, or give --format"
+_READABLE = (
+    "use file names that end in .txt, .jsonl, .ndjson, .csv, .tsv or .parquet, optionally followed by .gz or .zst, "
+    "or give --format"
+)
 
 
 class InputFormat(StrEnum):
@@ -58,7 +61,7 @@ class InputFile(NamedTuple):
 
     @property
     def format_name(self) -> str:
-        """Format, delimiter and compression as one word: with another one, the same bytes become other rows."""
+        """Format, delimiter and compression as one word; if it changes, the same bytes become other rows."""
         delimiter = "" if self.delimiter == _DELIMITERS.get(self.format, ",") else f"({self.delimiter})"
         return f"{self.format}{delimiter}" + (f".{self.compression}" if self.compression else "")
 
@@ -79,7 +82,7 @@ def find_inputs(
     Args:
         names: Files, folders, patterns, and `-` for standard input.
         format: The format of every file; by default, the format of its suffix.
-        leave_out: A folder to skip inside the given ones: the output.
+        leave_out: The output, which is skipped in folders and patterns.
         delimiter: The character between the fields of `.csv` and `.tsv` files; by default a comma and a tab.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Writes a stream's batches to the disk off the event loop, in groups that count once they are synced."""
+"""Writes a stream's batches to the disk in groups, outside the event loop; rows count as done once their group is synced."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ class Piece(NamedTuple):
 
 
 def piece_of(batch: EmbeddedBatch[Row, Embeddings]) -> Piece:
-    """The piece to write for a batch; rows with an error of the whole job count as not tried."""
+    """The piece to write for a batch; rows that failed with an error of the whole job count as not tried."""
     failed = [
         FailedRow(batch.items[index], cause_of(failure.error))
         for failure in batch.embeddings.failures
@@ -47,10 +47,11 @@ def piece_of(batch: EmbeddedBatch[Row, Embeddings]) -> Piece:
 
 
 class Recorder:
-    """Writes pieces to a store in groups, off the event loop.
+    """Writes pieces to a store in groups, outside the event loop.
 
     A group is synced at most `group_seconds` after its first piece arrived, or earlier once it has `group_bytes`. While one
-    group is written, the next is filled; when that is full too, `add` waits. Parts are written at the same time, one by one.
+    group is written, the next is filled; if the next is full before that ends, `add` waits. Parts are written meanwhile,
+    one at a time.
 
     Args:
         store: The store to write to.
@@ -104,7 +105,7 @@ class Recorder:
             self._writing = loop.create_task(self._write_groups(), name="journal")
 
     async def aclose(self, *, make_part: bool) -> None:
-        """Write the last group, even if this is cancelled meanwhile.
+        """Write the last group, even if the caller is cancelled meanwhile.
 
         Args:
             make_part: Whether to turn the rows in the journal into a part, so that the table holds everything done.
@@ -137,11 +138,11 @@ class Recorder:
                 self._full.clear()
                 self._room.set()
                 if await asyncio.to_thread(self._widen, group):
-                    # The part being written would get the old columns.
+                    # A part being written has the old columns, and `unify_parts` must not run before it is complete.
                     if self._part is not None:
                         await self._part
                     self._recorded(*await asyncio.to_thread(self._write, group))
-                    # After the rows are safe, since they are already paid for.
+                    # Only now: the rows are already paid for, so they must be on the disk first.
                     await asyncio.to_thread(self._store.unify_parts, self._kept.schema)
                 else:
                     self._recorded(*await asyncio.to_thread(self._write, group))

@@ -24,15 +24,15 @@ LEAST_SPREAD, MOST_SPREAD = 0.05, 0.5
 during a job; it costs little because each answer releases it."""
 
 STEPS = 50
-"""Steps per doubling of `bytes_per_token`, which is rounded to them so that it rarely changes."""
+"""Number of steps per doubling of `bytes_per_token`, which is rounded down to a step so that it rarely changes."""
 
 
 class TokenEstimator:
     """Learns from bills how many bytes of text a token has.
 
-    An input of the model's full sequence length is billed at that length whatever its size, so only shorter inputs tell the
-    ratio. Estimates are too high rather than too low, at first and later if bills vary, because a request whose estimate is
-    too low may be rejected.
+    An input that reaches the model's sequence length is billed at that length, however long its text is, so only shorter
+    inputs show the ratio. At first, and later if bills vary, estimates are too high rather than too low, because a request
+    whose estimate is too low may be rejected.
 
     Attributes:
         expected: expected UTF-8 bytes per token.

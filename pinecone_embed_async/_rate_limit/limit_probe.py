@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 PROBE_WINDOWS = 4
-"""Windows after which one request probes whether a named limit still holds; the interval doubles each time."""
+"""Number of windows after which one request probes whether a named limit still holds; the interval doubles each time."""
 
 EAGER_PROBES = 8
 """Number of probes, one per window, if a higher limit held before."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._sending.endpoint import Proxy
 
 IDLE_SECONDS = 1.0
-"""Idle time after which the peer may have closed a connection unnoticed."""
+"""Idle time after which the peer may have closed a connection without the client noticing."""
 
 _LOOK_UP = "looking up the address of {host} (DNS)"
 _LOOK_UP_OR_CONNECT = "looking up the address of {host} (DNS), or connecting to {host}:{port}, including TLS"
@@ -37,7 +37,7 @@ class Connecting:
     Attributes:
         is_done: whether the connection is made.
         idle: seconds that it had been idle; 0 for a new connection, and for one that other code used last.
-        step: the current step of a new connection, as a message template for the addresses.
+        step: the current step of a new connection, as a template for a message with the host, the port and the proxy.
         scope: the time-out of a new connection.
     """
 
@@ -95,7 +95,7 @@ class Connections(aiohttp.BaseConnector):
             self._inner._close()  # noqa: SLF001 - the public method needs a running event loop
 
     def was_reset(self) -> None:
-        """Record that an idle connection was found closed, so that connections released before that are not reused."""
+        """Record that an idle connection was found closed, so that connections released earlier are not reused."""
         self._last_reset = self._loop.time()
 
     def overdue(self, connecting: Connecting) -> str:
@@ -163,7 +163,7 @@ async def _end_timeout(connecting: Connecting, error: BaseException | None) -> N
 
 
 class _Mark(float):
-    """A read time-out of 0 that marks a connection released by this package; other code that uses it replaces the mark.
+    """A read time-out of 0 that marks a connection released by this package; other code replaces it when it sends a request.
 
     Attributes:
         connections: the connector that hands out the connection.
@@ -178,7 +178,7 @@ class _Mark(float):
     released_at: float
 
     def released(self) -> None:
-        """Mark the connection, which is released."""
+        """Mark the connection, which has just been released."""
         # Each request sets its own time-out before it is sent.
         self.protocol.read_timeout = self
         self.released_at = self.connections._loop.time()  # noqa: SLF001 - the connector's own mark
@@ -204,5 +204,5 @@ class _Progress(Trace):
         CONNECTING.get().step = _CONNECT
 
     async def send_dns_cache_hit(self, host: str) -> None:  # noqa: ARG002 - aiohttp's signature
-        # The address is cached, or another request is looking it up: aiohttp does not tell which.
+        # The address is cached, or another request is looking it up: aiohttp does not say which.
         CONNECTING.get().step = _LOOK_UP_OR_CONNECT

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._wire import Decoder, DecoderName, Redactor
 
 ERROR_BODY_BYTES = 65_536
-"""Maximum number of bytes read from an error's body; the documented errors have fewer than 1,000."""
+"""Number of bytes after which reading an error's body stops; the documented errors have fewer than 1,000."""
 
 PIECES_IN_A_ROW = 256
 """Pieces of an answer that are processed before yielding to the event loop, even if they are small."""
@@ -68,7 +68,7 @@ class LoopState:
     Attributes:
         process: id of the process.
         transport: sends requests.
-        own: the transport, unless the caller passed one.
+        own: the transport if this package made it; `None` if the caller passed one.
         concurrency: limits the requests in flight.
         decode_gate: limits concurrent decodes.
         decoder: decodes the answers.
@@ -150,8 +150,8 @@ class Network:
                 continue
             gone = self._states.pop(other, None)
             if gone is not None and old.process != process:
-                # After a fork, the parent process uses the same sockets, and closing them would write to them. So they
-                # are kept unused as long as this client lives.
+                # After a fork, the parent process uses the same sockets, and closing them here would write to them. So
+                # they are kept unused as long as this client lives.
                 self._inherited.append(gone)
         state = self._make_state(process)
         self._states[loop] = state
@@ -179,7 +179,7 @@ class Network:
             own=own,
             # A shared quota refers to the limiter, so the limiter must not refer to the objects of a closed loop.
             concurrency=ConcurrencyLimiter(options.max_concurrency, budget=self._budget),
-            # Two places with a thread, so that the next decode begins without waiting for the event loop.
+            # With a thread, two places, so that the next decode begins without waiting for the event loop.
             decode_gate=DecodeGate(2 if decoder.releases_lock else 1),
             decoder=decoder,
             thread=DecodeThread(options.executor) if decoder.releases_lock else None,
@@ -288,7 +288,7 @@ class Network:
         return ResponseError(f"the answer is larger than max_answer_bytes ({limit})")
 
     async def _read_error_start(self, response: TransportResponse, start: bytearray) -> None:
-        """Read the start of an error's body, up to `ERROR_BODY_BYTES`."""
+        """Read the start of an error's body; stop once it has more than `ERROR_BODY_BYTES`."""
         async with self._clock.timeout_at(self._clock.time() + ERROR_BODY_SECONDS):
             while len(start) <= ERROR_BODY_BYTES and (piece := await response.read()):
                 start += piece

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     """Seconds to delay an answer: a constant, a range to draw from uniformly, or a function of the request."""
 
 OLDEST_API_VERSION = "2025-04"
-"""The first API version with this `/embed`. Source: the references of 2025-04 to 2026-07, which agree about it."""
+"""The first API version with this form of `/embed`. Source: the references of 2025-04 to 2026-07, which agree about it."""
 
 # A version is a year and a month. Source: "API versioning" in the service's documentation.
 _API_VERSION = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])", re.ASCII)
@@ -54,8 +54,8 @@ _UNSPOILED = frozenset({FaultName.KEEP_ALIVE_CLOSE})
 class Emulator:
     """A local service that answers `/embed`, `/models` and `/models/{name}` like the real one.
 
-    `async with Emulator() as emulator:` starts it on a free port. It may be closed and started again. It is used in one
-    event loop at a time, the one that started it.
+    `async with Emulator() as emulator:` starts it on a free port. Use it only in the event loop that started it.
+    After it is closed, you can start it again, also in another event loop.
 
     ```python
     quota = ServiceQuota(tokens_per_window=250_000)
@@ -67,8 +67,8 @@ class Emulator:
 
     A request goes through these steps: it is received and numbered; held while `hold` is in effect; given a fault that
     replaces the work, if one was chosen; its key, version, parameters and content are checked; the quota is charged; the
-    latency passes; the vectors are computed; a fault of the answer is applied. A refused request gets its refusal, and a
-    fault of the answer does not apply.
+    latency passes; the vectors are computed; a fault of the answer is applied. If the service
+    refuses a request, the fault of the answer is not applied.
 
     Args:
         api_key: The key that requests must have.
@@ -262,7 +262,7 @@ class Emulator:
         Args:
             fault: A `Fault`, a name or `NAME=VALUE`.
             times: How many requests get it.
-            when: Returns whether a request matches; others are not counted.
+            when: Returns whether a request matches; requests that do not match do not count towards `times`.
 
         Raises:
             ValueError: There is no such fault, or `times` is below 1.
@@ -367,7 +367,7 @@ class Emulator:
         return response
 
     async def _read(self, request: web.BaseRequest) -> bytes | None:
-        """Read the body; `None` if it is too large. It is always read to the end, since a client listens only after it."""
+        """Read the whole body, because some clients read the answer only after sending it; `None` if it is too large."""
         if request.headers.get("Expect", "").lower() == "100-continue" and isinstance(
             request.transport, asyncio.WriteTransport
         ):
@@ -392,7 +392,7 @@ class Emulator:
             seen = EmbedRequest(self._numbers)
         self._in_flight[seen.number] = request.transport
         self._tally.requests += 1
-        # A request whose client has disconnected no longer counts, although its handler takes another iteration to end.
+        # A request whose client has disconnected no longer counts, although its handler ends an event loop iteration later.
         alive = sum(transport is not None and not transport.is_closing() for transport in self._in_flight.values())
         self._tally.max_in_flight = max(self._tally.max_in_flight, alive)
         self._milestones.check()

@@ -36,7 +36,7 @@ def _with_item(answer: Answer, change: Callable[[bytes], bytes], *, index: int =
 
 
 def _with_value(answer: Answer, value: bytes) -> bytes:
-    """Replace the first value of the middle row; an empty row gets the value added."""
+    """Replace the first value of the middle row; if that row is empty, add the value."""
     opening = _VALUES[answer.vector_type]
 
     def change(item: bytes) -> bytes:
@@ -60,7 +60,7 @@ def _with_index(answer: Answer, index: bytes) -> bytes:
         _, comma, others = indices.partition(b",")
         return before + opening + index + comma + others + separator + rest
 
-    # The item must have an index, so an empty row also gets a value.
+    # `change` gives an empty row an index, so the row needs a value too.
     def fill(item: bytes) -> bytes:
         return item.replace(b'"sparse_values":[]', b'"sparse_values":[0.5]')
 

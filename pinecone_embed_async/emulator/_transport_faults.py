@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _JSON = "application/json"
 _PIECES = 20
 _MEBIBYTE = 1 << 20
-# Never closed, so that the body is not JSON even for a client that reads all of it.
+# The string is never closed, so the body is not valid JSON even for a client that reads all of it.
 _ENDLESS_START = b'{"model":"'
 
 
@@ -58,7 +58,7 @@ class Finished(web.StreamResponse):
 
 
 def reset(request: web.BaseRequest) -> None:
-    """Reset a request's connection; earlier writes are still sent if the kernel has accepted them."""
+    """Reset a request's connection; earlier writes that are not sent yet are lost."""
     transport = request.transport
     if transport is None:
         return
@@ -73,8 +73,8 @@ def retry_after_header(value: str) -> dict[str, str]:
     """Create the `Retry-After` header for a fault's value.
 
     Args:
-        value: `date`, `date+SECONDS` or `date-SECONDS`, relative to now; `negative`, `huge` or `rubbish`; any other text as
-            it is; empty for no header.
+        value: `date+SECONDS` or `date-SECONDS` for a time relative to now, or `date` for one second from now; `negative`,
+            `huge` or `rubbish` for a value of that kind; any other text is sent unchanged; empty for no header.
     """
     if not value:
         return {}
@@ -128,7 +128,7 @@ async def _stall(request: web.BaseRequest, seconds: float | None) -> None:
 
 
 async def strike_instead(fault: Fault, request: web.BaseRequest, seen: EmbedRequest) -> web.StreamResponse:
-    """Inject a fault that is not billed; of `connection_refused`, only the part about this connection.
+    """Inject a fault that is not billed. For `connection_refused`, only reset this connection: the server does the rest.
 
     Args:
         fault: The fault.
@@ -268,7 +268,7 @@ def _odd_answer(fault: Fault, request: web.BaseRequest, body: bytes) -> web.Resp
 
 @functools.lru_cache(maxsize=4)
 def gzip_bomb(mebibytes: int) -> bytes:
-    """Create gzip of one endless JSON string: one mebibyte is compressed and then repeated, which is fast."""
+    """Create gzip data of one unterminated JSON string; one mebibyte is compressed once and repeated, which is fast."""
     filler = b"x" * _MEBIBYTE
     packer = zlib.compressobj(level=9, wbits=-15)
     start = packer.compress(_ENDLESS_START) + packer.flush(zlib.Z_FULL_FLUSH)
