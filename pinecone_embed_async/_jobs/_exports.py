@@ -34,8 +34,10 @@ def fitting_rows(rows: Iterable[Row | BadRow], layout: Layout, names: Sequence[s
 
 
 def _id_fault(row_id: str) -> str | None:
-    if not row_id.isascii() or "\0" in row_id:
+    if not row_id.isascii():
         return "its id is not ASCII, and an index takes only ASCII ids"
+    if "\0" in row_id:
+        return "its id contains a null character, which an index does not take"
     if len(row_id) > MOST_ID_CHARACTERS:
         return f"its id has {len(row_id):,} characters, and an index takes at most {MOST_ID_CHARACTERS}"
     return None

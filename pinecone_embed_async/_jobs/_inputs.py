@@ -87,7 +87,7 @@ def find_inputs(
 
     Raises:
         ConfigurationError: A format is unknown, standard input is named twice, or the delimiter is invalid.
-        SourceError: A folder has no files to read, or a pattern matches nothing.
+        SourceError: A folder has no files to read, or no file matches a pattern.
     """
     found: list[InputFile] = []
     out = None if leave_out is None else leave_out.resolve()
@@ -138,12 +138,12 @@ def _found(name: str, given: InputFormat | None, out: Path | None) -> Iterator[I
         yield from (_input_file(str(file), given) for file in files)
     elif glob.has_magic(name) and not path.exists():
         # Not `Path.glob`, which takes no absolute patterns.
-        files = sorted({Path(match) for match in glob.iglob(name, recursive=True)})  # noqa: PTH207
+        matches = {Path(match) for match in glob.iglob(name, recursive=True)}  # noqa: PTH207
+        files = [match for match in sorted(matches) if not match.is_dir() and not _is_within(match, out)]
         if not files:
-            raise SourceError(f"{name}: no file matches this pattern")
-        for file in files:
-            if not file.is_dir() and not _is_within(file, out):
-                yield _input_file(str(file), given)
+            only = "; it matches only folders or the output: name a folder to read the files in it" if matches else ""
+            raise SourceError(f"{name}: no file matches this pattern{only}")
+        yield from (_input_file(str(file), given) for file in files)
     else:
         yield _input_file(name, given)
 

@@ -71,3 +71,9 @@ def test_what_stands_for_nothing_is_an_error(tree: Path, name: str) -> None:
     (tree / "empty").mkdir()
     with pytest.raises(SourceError, match=r"no files to read|no file matches"):
         find_inputs([name])
+
+
+@pytest.mark.parametrize("name", ["docs/deep*", "docs/out/*"])
+def test_a_pattern_that_matches_only_folders_or_the_output_is_an_error(tree: Path, name: str) -> None:
+    with pytest.raises(SourceError, match="no file matches this pattern; it matches only folders or the output"):
+        names_of(name)

@@ -163,6 +163,7 @@ def test_a_folder_of_another_layout_without_a_row_is_nobodys(tmp_path: Path, ser
     ("key", "tags", "said"),
     [
         ("é", "a", "its id is not ASCII"),
+        ("k\0", "a", "its id contains a null character"),
         ("k" * 513, "a", "its id has 513 characters, and an index takes at most 512"),
         ("k", "a" * 41_000, "bytes of metadata, and an index takes at most 40,960"),
     ],
