@@ -80,6 +80,16 @@ def test_all_is_sorted_and_complete() -> None:
     assert pinecone_embed_async.__all__ == sorted(pinecone_embed_async.__all__)
 
 
+PUBLIC = [value for name in pinecone_embed_async.__all__ if isinstance(value := getattr(pinecone_embed_async, name), type)]
+
+
+def test_public_records_cannot_be_changed() -> None:
+    frozen = {kind: kind.__dataclass_params__.frozen for kind in PUBLIC if hasattr(kind, "__dataclass_params__")}
+    frozen |= {kind: kind.__struct_config__.frozen for kind in PUBLIC if hasattr(kind, "__struct_config__")}
+    assert frozen
+    assert all(frozen.values()), [kind.__name__ for kind, is_frozen in frozen.items() if not is_frozen]
+
+
 FOLDERS = sorted(path for path in PACKAGE.rglob("__init__.py") if path.parent.name != "cli")
 
 

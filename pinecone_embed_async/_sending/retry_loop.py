@@ -55,9 +55,8 @@ class RetryLoop:
         )
 
     def _should_retry(self, call: tenacity.RetryCallState) -> bool:
-        if call.outcome is None or call.outcome.failed:
-            return False
-        error = call.outcome.result()
+        # This raises if the attempt was cancelled, which ends the loop.
+        error = None if call.outcome is None else call.outcome.result()
         if error is None:
             return False
         self._verdict = record_failure(self._attempts, error, self._engine.contact)
