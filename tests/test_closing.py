@@ -6,9 +6,10 @@ import contextlib
 import pytest
 
 from pinecone_embed_async import ClosedError, DenseEmbeddings, EmbedClient, EmbedError
+from pinecone_embed_async._calls import GRACE_SECONDS
 from pinecone_embed_async.emulator import Emulator
 from tests.clients import dense_client
-from tests.clock import settle
+from tests.clock import FakeClock, settle
 from tests.interrupting import STRIDES, TEXTS, Bench, FirstAttempts, has_partial, in_stepping_loop, right, sweep
 
 
@@ -42,16 +43,19 @@ def test_a_client_closed_during_a_call_gives_its_rows_or_says_so(stride: int) ->
     in_stepping_loop(main)
 
 
-async def test_a_body_that_is_being_read_ends_when_the_client_is_closed(
-    emulator: Emulator, client: EmbedClient[DenseEmbeddings]
-) -> None:
+async def test_a_body_that_is_being_read_ends_some_seconds_after_the_client_is_closed(emulator: Emulator) -> None:
     emulator.faults = "stalled_body"
-    call = asyncio.create_task(client.embed("a", input_type="query"))
-    await emulator.wait_for_in_flight(1)
-    # The half of the body that comes is under way by now.
-    await asyncio.sleep(0.1)
-    await client.aclose()
-    async with asyncio.timeout(5):
+    clock = FakeClock()
+    async with dense_client(emulator, clock=clock) as client, asyncio.timeout(5):
+        call = asyncio.create_task(client.embed("a", input_type="query"))
+        await emulator.wait_for_in_flight(1)
+        # The half of the body that comes is under way by now.
+        await asyncio.sleep(0.1)
+        closing = asyncio.create_task(client.aclose())
+        await settle()
+        assert not call.done()
+        clock.advance(GRACE_SECONDS)
+        await closing
         with pytest.raises(ClosedError):
             await call
 
