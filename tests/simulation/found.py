@@ -185,4 +185,16 @@ FOUND = {
         clients=(ClientPlan(quota="backend", backend="stays"),),
         calls=(CallPlan(kind="one", inputs=2, timeout=22.958, refused=0.5),),
     ),
+    "a call was said to fail early whose back end had told it to pause, for others still had grants": Scenario(
+        seed=20442,
+        service=ServicePlan(faults=("rate_limited=3",), fault_rate=0.5),
+        clients=(ClientPlan(max_concurrency=2, quota="backend"),),
+        calls=(CallPlan(kind="one", inputs=20, timeout=0.937),),
+    ),
+    "a stream was said to be out of order that was left before it said that a rejection had ended it": Scenario(
+        seed=27285,
+        service=ServicePlan(latency=(1.147, 4.588), pieces=3, bytes_per_token=2.0, quota=QuotaPlan(tokens=176, tenants=0.3)),
+        clients=(ClientPlan(max_batch_size=2, max_elapsed=5.0, attempt_timeout=3.0),),
+        calls=(CallPlan(kind="stream", inputs=9, leaves_after=4), CallPlan()),
+    ),
 }

@@ -298,7 +298,8 @@ class Judge:
         is_given = self._scenario.clients[plan.client].quota != "none"
         if not is_given and not any(one.rejection is not None and self._end_of(one) <= ended + INSTANT for one in like):
             self.found("failed early", f"call {call.number} at {ended}, and nothing had been rejected")
-        if error.__cause__ is not None:
+        # A back end's grants from before its pause may still be used.
+        if error.__cause__ is not None and self._scenario.clients[plan.client].quota != "backend":
             for one in like:
                 if one.input_type == plan.input_type and ended + INSTANT < one.sent < deadline - INSTANT:
                     self.found("failed early", f"call {call.number} at {ended}, and {one.number} went at {one.sent}")
@@ -425,6 +426,11 @@ class Judge:
         is_limited = plan.closed_at is not None or is_backend_odd or call.plan.timeout is not None
         return is_limited or is_final or self._is_probe_lost(call) or _has_progress_raised(call)
 
+    def _was_left_ended(self, call: Call) -> bool:
+        """Whether a stream was left before it could say that rejections had ended it: complete batches come first then."""
+        sent = [one for one in self._service.journal.exchanges if one.client == call.plan.client]
+        return call.has_left and any(one.rejection is not None for one in sent)
+
     def _is_probe_lost(self, call: Call) -> bool:
         """Whether the client could not find out if it is the inputs that are refused, perhaps since the job ended."""
         probes = [one for one in self._service.journal.exchanges if one.texts == ("probe",)]
@@ -487,7 +493,8 @@ class Judge:
                 seen[batch.start + row] = seen.get(batch.start + row, 0) + 1
         if any(count > 1 for count in seen.values()):
             self.found("rows", f"stream {call.number} yielded an item twice")
-        if plan.ordered and ended_by is None and not self._was_ended_early(call) and starts != sorted(starts):
+        is_whole = ended_by is None and not self._was_ended_early(call) and not self._was_left_ended(call)
+        if plan.ordered and is_whole and starts != sorted(starts):
             self.found("order", f"stream {call.number} yielded {starts}")
         self._check_read_ahead(call)
         if not self._check_ended(call, call):
