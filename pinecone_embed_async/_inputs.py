@@ -64,7 +64,8 @@ def _failures_of(faults: Mapping[str, list[int]]) -> tuple[Failure, ...]:
 def _error_of(faults: Mapping[str, list[int]], count: int) -> InputError:
     failures = _failures_of(faults)
     positions = sorted(position for failure in failures for position in failure.indices)
-    message = min(failures, key=lambda failure: failure.indices[0]).error.message
+    # `faults` has them in the order of their first positions.
+    message = failures[0].error.message
     if len(positions) > 1:
         message = f"{len(positions):,} of {count:,} inputs are not texts: {name_positions(positions)}; {message}"
     error = InputError(message, index=positions[0])

@@ -125,6 +125,18 @@ async def test_what_a_source_raises_is_no_cancellation_of_embed(emulator: Emulat
     assert emulator.statistics().requests == 0
 
 
+async def test_a_cancellation_requested_just_before_a_call_is_its_callers(emulator: Emulator) -> None:
+    async def call() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await client.embed(Asynchronous(len(TEXTS)))
+
+    async with dense_client(emulator, **OPTIONS) as client:
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.create_task(call())
+
+
 async def test_closing_a_source_that_is_cancelled_is_an_error_of_its_own(emulator: Emulator) -> None:
     async def source() -> AsyncIterator[str]:
         try:
