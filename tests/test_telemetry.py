@@ -19,6 +19,8 @@ from pinecone_embed_async import (
     Failed,
     Finished,
     InputError,
+    MockResponse,
+    MockTransport,
     ObservedCall,
     ObservedRequest,
     QuotaDemand,
@@ -27,11 +29,13 @@ from pinecone_embed_async import (
     Retried,
     RetryPolicy,
     Started,
+    TransportRequest,
     Waiting,
 )
 from pinecone_embed_async._telemetry import HookDispatcher, dispatcher_of
 from pinecone_embed_async.emulator import Emulator, FaultMix
 from tests.clients import E5, QUICK
+from tests.clock import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -100,7 +104,7 @@ async def test_a_call_and_its_requests_begin_and_end(emulator: Emulator) -> None
     ends = [event for event in hook if isinstance(event, Finished) and isinstance(event.subject, ObservedRequest)]
     assert sum(event.tokens for event in ends) == result.usage.total_tokens
     assert [(event.embedded, event.attempts, event.backed_off) for event in ends] == [(2, 1, 0.0), (1, 1, 0.0)]
-    assert [event.response_model for event in ends] == [E5, E5]
+    assert [(event.response_model, event.failed, event.cached) for event in ends] == [(E5, 0, 0), (E5, 0, 0)]
     assert 0 < ends[0].seconds <= end.seconds
 
 
@@ -138,6 +142,19 @@ async def test_waiting_for_a_request_in_flight_and_for_the_end_of_a_pause_is_tol
     assert all(ends[request].waited <= ends[hook.calls[0]].seconds for request in hook.requests)
 
 
+async def test_ends_tell_the_seconds_of_the_clients_clock_and_no_tokens_if_the_answer_names_none() -> None:
+    hook, clock = Listener(), FakeClock()
+
+    def answer(_: TransportRequest) -> MockResponse:
+        clock.advance(2)
+        return MockResponse(body=b'{"vector_type": "dense", "data": [{"values": [1, 2]}]}')
+
+    options: dict[str, Any] = {"transport": MockTransport(answer), "clock": clock, "hooks": [hook], "look_up_model": False}
+    async with EmbedClient("m", api_key="k", **options) as client:
+        await client.embed("a")
+    assert [(event.seconds, event.tokens) for event in hook if isinstance(event, Finished)] == [(2, 0), (2, 0)]
+
+
 async def test_a_request_that_is_sent_at_once_does_not_wait(emulator: Emulator) -> None:
     hook = Listener()
     async with client_of(emulator, hook) as client:
@@ -164,7 +181,10 @@ async def test_a_failed_call_says_what_it_met_and_what_was_embedded(emulator: Em
         assert isinstance(end, Failed)
         assert (end.embedded, end.failed) == (2, 1)
         assert end.error == ErrorKind("InvalidRequestError", 400, "INVALID_ARGUMENT")
-        assert any(request.is_probe for request in hook.requests)
+        (probe,) = (request for request in hook.requests if request.is_probe)
+        told = hook.of(probe)[-1]
+        assert isinstance(told, Finished)
+        assert (told.embedded, told.failed) == (0, 0)
         hook.clear()
         await client.embed(["a", "bad", "c"], on_error="return")
     end = hook[-1]
@@ -274,6 +294,7 @@ async def test_a_hook_that_raises_breaks_nothing_and_is_complained_of_once(
         "hook 0 raised KeyError at Started; its further errors are logged at level DEBUG",
         "hook 1 raised CancelledError at Started; its further errors are logged at level DEBUG",
     ]
+    assert "hook 0 raised KeyError at Finished" in caplog.messages
     assert "secret" not in caplog.text
 
 
@@ -309,9 +330,39 @@ async def test_events_hold_neither_key_nor_text_nor_the_services_words() -> None
     assert "nobody" not in told
 
 
-def test_events_cannot_be_changed() -> None:
+CALL = ObservedCall("embed", E5, "localhost", 1, 1, "passage", 1024)
+REQUEST = ObservedRequest((CALL,), 1, 12, is_probe=False)
+KIND = ErrorKind("KeyError")
+
+
+@pytest.mark.parametrize(
+    ("event", "field"),
+    [
+        (CALL, "model"),
+        (REQUEST, "inputs"),
+        (KIND, "name"),
+        (Started(CALL), "subject"),
+        (Waiting(CALL, 0.0), "pause"),
+        (Retried(REQUEST, 1, KIND, 0.0), "attempt"),
+        (Finished(subject=CALL, seconds=0.0), "seconds"),
+        (Failed(subject=CALL, seconds=0.0, error=KIND), "error"),
+    ],
+)
+def test_events_cannot_be_changed(event: object, field: str) -> None:
     with pytest.raises(AttributeError):
-        ErrorKind("a").name = "b"  # type: ignore[misc]
+        setattr(event, field, getattr(event, field))
+
+
+def test_calls_and_requests_that_look_alike_are_not_equal() -> None:
+    assert ObservedCall("embed", E5, "localhost", 1, 1, "passage", 1024) != CALL
+    assert ObservedRequest((CALL,), 1, 12, is_probe=False) != REQUEST
+
+
+def test_figures_that_an_end_leaves_out_are_zero() -> None:
+    end = Finished(subject=CALL, seconds=1.0)
+    assert (end.embedded, end.failed, end.cached, end.tokens, end.attempts, end.waited, end.backed_off) == (0,) * 7
+    with pytest.raises(TypeError):
+        Finished(CALL, 1.0)  # type: ignore[call-arg]
 
 
 def test_without_hooks_there_is_nobody_to_tell(emulator: Emulator) -> None:
