@@ -18,7 +18,7 @@ from pinecone_embed_async import (
     NotFoundError,
     SparseEmbeddings,
 )
-from pinecone_embed_async._models import described_model
+from pinecone_embed_async._models import KNOWN_MODELS, described_model
 from pinecone_embed_async.emulator import EmulatedModel, Emulator, Parameter
 from tests.clients import QUICK
 from tests.service import Service, dense_answer, status
@@ -122,6 +122,22 @@ async def test_a_known_model_is_looked_up_only_if_asked_to() -> None:
             await client.embed(TEXTS)
             assert emulator.statistics().model_requests == 1
             assert emulator.statistics().requests == 1 + 4
+
+
+async def test_known_models_are_as_the_service_describes_them(emulator: Emulator) -> None:
+    async with client_of(emulator) as client:
+        for known in KNOWN_MODELS.values():
+            if not known.is_documented:
+                continue
+            info = await client.describe_model(known.name)
+            told = described_model(info)
+            assert known.dimension == (info.default_dimension or 0)
+            assert known.vector_type == told.vector_type
+            assert (known.max_batch_size, known.max_sequence_length) == (told.max_batch_size, told.max_sequence_length)
+            assert known.required == told.required
+            for name, values in known.choices.items():
+                # The service does not list the values of a boolean.
+                assert set(values) == set(told.choices.get(name, (True, False)))
 
 
 async def test_switched_off_nothing_is_asked() -> None:

@@ -46,6 +46,8 @@ def test_texts_over_the_models_length_are_counted_and_cost_no_more_than_it() -> 
     told = estimate(["x" * 100_000, "short"])
     assert told.over_length == 1
     assert told.tokens == 507 + 3
+    # With its two special tokens, a text of 2,020 bytes has just 507.
+    assert estimate(["x" * 2020, "x" * 2021]).over_length == 1
 
 
 def test_each_plan_makes_a_job_wait_for_the_windows_after_the_first() -> None:

@@ -24,7 +24,7 @@ from pinecone_embed_async._planning import (
     RequestLimits,
     RequestPlanner,
 )
-from pinecone_embed_async._planning.refusals import MOST_REFUSALS, REFUSAL_SECONDS, Refusals
+from pinecone_embed_async._planning.refusals import REFUSAL_SECONDS, Refusals
 from tests.clock import FakeClock
 from tests.outcomes import SeenOutcomes, span
 
@@ -251,6 +251,42 @@ def test_a_service_error_fails_only_the_inputs_of_its_request() -> None:
     assert job.planner.job_error is None
 
 
+@pytest.mark.parametrize("error", [InvalidRequestError("busy", status=409), TransportError("cut")])
+def test_an_error_that_says_nothing_about_the_content_fails_its_request_without_a_search(error: EmbedError) -> None:
+    job = Job((str(index) for index in range(20)), size=10)
+    job.run(lambda request: error if request.positions[0] == 0 else None)
+    assert len(job.sent) == 2
+    assert str(job.outcomes) == 10 * "f" + 10 * "e"
+
+
+def test_a_search_ends_even_if_a_part_of_its_request_fails_for_another_reason() -> None:
+    job = Job("abcd")
+    job.run(lambda _: None)
+    job = Job("abcdefgh", size=4, learned=job.learned)
+    for request in (job.take(), job.take()):
+        job.planner.failed(request, refused())
+    job.run(lambda request: ServiceError("down", status=500) if "a" in request.texts else None)
+    assert str(job.outcomes) == "ffeeeeee"
+
+
+def test_a_request_cancelled_when_the_job_ended_fails_its_inputs() -> None:
+    job = Job("ab", size=1)
+    request = job.take()
+    late = DeadlineExceededError("late")
+    job.planner.end(late)
+    job.planner.abandoned(request, late)
+    assert str(job.outcomes) == "f."
+
+
+def test_an_estimate_is_renewed_by_what_bills_have_taught_meanwhile() -> None:
+    job = Job(["x" * 100])
+    request = job.take()
+    assert request.tokens == 2 + 40
+    job.learned.estimator.bytes_per_token = 5.0
+    job.planner.estimate(request)
+    assert request.tokens == 2 + 20
+
+
 def test_halves_not_sent_when_the_job_ended_stay_untried() -> None:
     job = Job((str(index) for index in range(40)), size=20)
     job.planner.embedded(job.take())
@@ -258,6 +294,16 @@ def test_halves_not_sent_when_the_job_ended_stay_untried() -> None:
     job.planner.end(DeadlineExceededError("late"))
     assert job.planner.take() is None
     assert job.outcomes.failed_count == 0
+
+
+def test_a_job_that_ended_keeps_no_requests() -> None:
+    job = Job("abcdefgh", size=4)
+    first, second = job.take(), job.take()
+    job.planner.failed(first, refused(413))
+    job.planner.failed(second, refused())
+    assert repr(job.planner) == "<RequestPlanner 2 parts, 1 suspended>"
+    job.planner.end(DeadlineExceededError("late"))
+    assert repr(job.planner) == "<RequestPlanner 0 parts, 0 suspended, ended by DeadlineExceededError>"
 
 
 def test_a_cancelled_probe_fails_no_input() -> None:
@@ -405,6 +451,28 @@ def test_inputs_known_to_be_refused_are_removed_one_request_at_a_time() -> None:
     assert len(again.outcomes.failures()) == 10
 
 
+def test_what_another_call_finds_refused_is_removed_from_the_request_ahead() -> None:
+    job = Job(["good", "bad 1"])
+    job.run(refuses_bad)
+    ahead = Job(["bad 2", "c"], learned=job.learned)
+    assert ahead.planner.peek() is not None
+    Job(["good", "bad 2"], learned=job.learned).run(refuses_bad)
+    assert list(ahead.take().texts) == ["c"]
+    assert ahead.planner.failed_unsent == 1
+
+
+def test_a_search_ends_even_if_another_call_finds_its_refused_input_first() -> None:
+    accepted = Job(["good"])
+    accepted.run(refuses_bad)
+    job = Job(["bad", *"bcdefgh"], size=4, learned=accepted.learned)
+    for request in (job.take(), job.take()):
+        job.planner.failed(request, refused())
+    Job(["good", "bad"], learned=accepted.learned).run(refuses_bad)
+    job.run(refuses_bad)
+    assert str(job.outcomes) == "feeeeeee"
+    assert job.planner.failed_unsent == 1
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.sampled_from(["bad 1", "bad 2", "bad 3", *"abcdefgh"]), max_size=80), st.integers(1, 96), st.data())
 def test_only_inputs_refused_alone_and_their_equals_fail(texts: list[str], size: int, data: st.DataObject) -> None:
@@ -447,11 +515,16 @@ def test_refusals_expire_after_ten_minutes_and_beyond_ten_thousand() -> None:
     assert refusals.find("b", b"{}", now=100.0) is None
     assert refusals.find("a", b"{}", now=700.0) is None
     assert len(refusals) == 0
-    for number in range(MOST_REFUSALS + 5):
+    for number in range(10_005):
         refusals.add(str(number), b"{}", refused(), now=0.0)
-    assert len(refusals) == MOST_REFUSALS
+    assert len(refusals) == 10_000
     assert refusals.find("4", b"{}", now=0.0) is None
     assert refusals.find("5", b"{}", now=0.0) is not None
+    # Refused once more, it is the last to be forgotten.
+    refusals.add("5", b"{}", refused(), now=0.0)
+    refusals.add("a", b"{}", refused(), now=0.0)
+    assert refusals.find("5", b"{}", now=0.0) is not None
+    assert refusals.find("6", b"{}", now=0.0) is None
     assert b"secret" not in repr(vars(refusals)).encode()
 
 

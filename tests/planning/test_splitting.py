@@ -112,6 +112,7 @@ def test_limits_that_shrink_apply_to_later_requests() -> None:
     assert first is not None
     assert len(first.texts) == 4
     learned.too_many(2)
+    learned.too_many(3)
     assert [len(request.texts) for request in all_of(requests)] == [2, 1]
 
 
@@ -145,7 +146,7 @@ def test_some_inputs_of_a_request_keep_their_positions(texts: list[str], data: s
 def test_a_refusal_for_size_is_learned_until_a_single_input_explains_it() -> None:
     limits = RequestLimits(inputs=96, sequence_length=500, bytes=2000)
     request = request_of(["x" * 100] * 8, limits)
-    small, culprit = request.parts(4, limits)[0], request.parts(1, limits)[0]
+    small, culprit = request.parts(3, limits)[0], request.parts(1, limits)[0]
     learned = Learned()
     learned_limits = LearnedLimits(limits, learned)
     learned.too_large(request)
@@ -157,6 +158,25 @@ def test_a_refusal_for_size_is_learned_until_a_single_input_explains_it() -> Non
     assert learned_limits.current.bytes == request.load.bytes // 2
     learned.too_large(culprit)
     assert learned_limits.current.bytes == limits.bytes
+
+
+def test_bills_of_accepted_requests_teach_the_ratio() -> None:
+    limits = RequestLimits(inputs=96, sequence_length=500)
+    request = request_of(["x" * 400], limits)
+    learned = Learned()
+    learned.accepted(request, b"{}", 500)
+    assert learned.estimator.expected == 4.0
+    request.billed = 2 + 200
+    learned.accepted(request, b"{}", 500)
+    assert learned.estimator.expected == 2.0
+
+
+def test_a_request_has_at_most_fifty_thousand_tokens_and_two_megabytes() -> None:
+    limits = RequestLimits(inputs=10**6, sequence_length=10**6, bytes_per_token=4.0)
+    # Each has 1,000 tokens and 4,004 bytes.
+    assert [len(request.texts) for request in all_of(pending_of(["x" * 3992] * 51, limits))] == [50, 1]
+    limits = RequestLimits(inputs=10**6, sequence_length=10, bytes_per_token=4.0)
+    assert [len(request.texts) for request in all_of(pending_of(["x" * 3988] * 501, limits))] == [500, 1]
 
 
 def test_sets_of_parameters_are_not_remembered_without_bound() -> None:
@@ -181,7 +201,9 @@ def test_texts_of_a_call_and_of_a_stream_are_split_alike(texts: list[str], input
     requests = all_of(pending_of(texts, limits))
     assert [(span(request)[0], list(request.texts)) for request in requests] == [packed[:2] for packed in one_by_one]
     for request, packed in zip(requests, one_by_one, strict=True):
-        assert (request.load.tokens, request.load.bytes) == (packed.load.tokens, packed.load.bytes)
+        assert [getattr(request.load, name) for name in Load.__slots__] == [
+            getattr(packed.load, name) for name in Load.__slots__
+        ]
 
 
 ROOM = st.integers(0, 60)

@@ -70,6 +70,20 @@ def test_estimates_exceed_nearly_all_bills_that_vary() -> None:
     assert too_low <= 0.05 * 350
 
 
+def test_the_margin_of_estimates_is_two_standard_deviations_of_the_bills_each_of_which_fades() -> None:
+    estimator = TokenEstimator()
+    for size, tokens, expected, margin in (
+        (4000, 1000, 4.0, 0.05),
+        # A tenth more tokens than expected.
+        (4000, 1100, 7800 / 2050, 2 * 0.1),
+    ):
+        texts = ["x" * (size // 100)] * 100
+        estimator.learn(Load.of(texts, RequestLimits(inputs=96, sequence_length=LENGTH)), tokens + 100 * 2, LENGTH)
+        assert estimator.expected == pytest.approx(expected)
+        steps = 50 * math.log2(expected / (1 + margin))
+        assert estimator.bytes_per_token == pytest.approx(2 ** (math.floor(steps) / 50))
+
+
 def test_inputs_at_the_models_length_teach_nothing() -> None:
     estimator = TokenEstimator()
     learn(estimator, ["x" * 10_000] * 5, 5 * LENGTH)

@@ -51,6 +51,9 @@ def envelope(code: Any = "UNKNOWN", message: Any = "m", **rest: Any) -> dict[str
         (503, ServiceError),
         (529, ServiceError),
         (307, ApiError),
+        (399, ApiError),
+        (425, ServiceError),
+        (499, InvalidRequestError),
     ],
 )
 @pytest.mark.parametrize("body", [b"", b"<html>secret page</html>", b'{"error": {"cod'])
@@ -62,6 +65,28 @@ def test_bodies_without_an_envelope_become_an_error_with_the_status_and_are_not_
     assert error.status == status
     assert error.code is None
     assert "secret" not in str(error)
+    said = "a body of type text/html that is not an error message" if body else "no error message"
+    redirects = "; redirects are not followed, because they would forward the key: check base_url" if status < 400 else ""
+    assert error.message == f"the service answered HTTP {status} with {said}{redirects}"
+
+
+@pytest.mark.parametrize(("status", "is_redirect"), [(299, False), (300, True)])
+def test_only_a_redirect_is_called_one(status: int, *, is_redirect: bool) -> None:
+    assert ("redirects" in answered(status).message) is is_redirect
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [(409, "ABORTED", ServiceError), (409, "ALREADY_EXISTS", InvalidRequestError), (400, "ABORTED", InvalidRequestError)],
+)
+def test_only_an_aborted_request_is_worth_another_try_after_a_conflict(status: int, code: str, kind: type) -> None:
+    assert type(answered(status, envelope(code))) is kind
+
+
+def test_an_envelope_of_64_kib_is_read_and_none_beyond() -> None:
+    body = json.dumps(envelope("UNAVAILABLE")).encode()
+    assert answered(503, body.ljust(65_536)).code == "UNAVAILABLE"
+    assert answered(503, body.ljust(65_537)).code is None
 
 
 def test_a_monthly_quota_is_distinguished_from_a_rate_limit() -> None:
@@ -92,6 +117,37 @@ def test_an_envelope_with_status_200_is_that_error() -> None:
     assert by_code is not None
     assert by_code.status == 503
     assert error_from_envelope(b'{"data": []}', redactor=redactor) is None
+
+
+CODES = {
+    400: ("INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE"),
+    401: ("UNAUTHENTICATED",),
+    403: ("PERMISSION_DENIED", "FORBIDDEN"),
+    404: ("NOT_FOUND",),
+    409: ("ALREADY_EXISTS", "ABORTED"),
+    429: ("RESOURCE_EXHAUSTED", "TOO_MANY_REQUESTS", "QUOTA_EXCEEDED"),
+    500: ("UNKNOWN", "INTERNAL", "DATA_LOSS", "a new one", 7, None),
+    501: ("UNIMPLEMENTED",),
+    503: ("UNAVAILABLE", "unavailable"),
+    504: ("DEADLINE_EXCEEDED",),
+}
+
+
+@pytest.mark.parametrize(("status", "code"), [(status, code) for status, codes in CODES.items() for code in codes])
+def test_an_envelope_with_status_200_has_the_status_of_its_code(status: int, code: Any) -> None:
+    found = error_from_envelope(json.dumps(envelope(code)).encode(), redactor=Redactor("pcsk_key"))
+    assert found is not None
+    assert found.status == status
+
+
+@pytest.mark.parametrize(
+    ("given", "status"), [(400, 400), (599, 599), (399, 503), (600, 503), ("429", 503), (429.0, 503), (None, 503)]
+)
+def test_an_envelope_with_status_200_has_its_own_status_if_it_is_that_of_an_error(given: Any, status: int) -> None:
+    body = {**envelope("UNAVAILABLE"), "status": given}
+    found = error_from_envelope(json.dumps(body).encode(), redactor=Redactor("pcsk_key"))
+    assert found is not None
+    assert found.status == status
 
 
 def test_the_request_id_and_the_wait_are_read_from_the_headers() -> None:
@@ -139,6 +195,11 @@ NOW = 1_900_000_000.0
         (NOW - 88, http_date(NOW - 90), 2),
         (NOW - 10**7 + 2, http_date(NOW - 10**7), 2),
         (NOW + 90, http_date(NOW + 92), None),
+        (NOW + 90, http_date(NOW + 90), None),
+        (NOW + 90 + 86_400, http_date(NOW + 90), 86_400),
+        (NOW + 91 + 86_400, http_date(NOW + 90), 91 + 86_400),
+        (NOW + 92, http_date(NOW + 90).ljust(64), 2),
+        (NOW + 92, http_date(NOW + 90).ljust(65), 92),
         (NOW + 7, None, 7),
         (NOW + 7, "soon", 7),
         (NOW + 7, "", 7),
