@@ -21,7 +21,7 @@ from pinecone_embed_async import (
     QuotaOutcome,
     TransportError,
 )
-from pinecone_embed_async._foreign import PATIENCE_SECONDS
+from pinecone_embed_async._foreign import PATIENCE_SECONDS, until_done
 from pinecone_embed_async.emulator import Emulator
 from tests.clients import QUICK, dense_client
 from tests.clock import FakeClock, settle
@@ -538,3 +538,16 @@ async def test_a_transport_that_is_cancelled_has_not_answered(emulator: Emulator
     async with dense_client(emulator, transport=transport, **OPTIONS) as client, asyncio.timeout(10):
         with pytest.raises(TransportError, match="cancelled, but not by the client"):
             await client.embed(TEXTS)
+
+
+async def test_whoever_waits_for_work_to_end_is_cancelled_only_then_however_often() -> None:
+    work = asyncio.get_running_loop().create_future()
+    waiting = asyncio.create_task(until_done(work))
+    for _ in range(2):
+        await settle()
+        waiting.cancel()
+    await settle()
+    assert not waiting.done()
+    work.set_result(None)
+    with pytest.raises(asyncio.CancelledError):
+        await waiting

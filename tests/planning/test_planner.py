@@ -486,6 +486,21 @@ def test_only_inputs_refused_alone_and_their_equals_fail(texts: list[str], size:
     assert {texts[index] for index in job.outcomes.failed_indices} <= alone
 
 
+@pytest.mark.parametrize("size", [2, 10])
+def test_an_input_refused_alone_leaves_the_search_to_the_first_larger_request(size: int) -> None:
+    accepted = Job(["good"])
+    accepted.run(lambda _: None)
+    job = Job((str(index) for index in range(30)), size=size, learned=accepted.learned)
+    alone = job.planner.take_first()
+    assert alone is not None
+    job.planner.failed(alone, refused())
+    job.planner.failed(job.take(), refused())
+    half = size // 2
+    assert [span(job.take()), span(job.take())] == [(1, 1 + half), (1 + half, 1 + size)]
+    # New requests wait until the search has found its input.
+    assert job.planner.take() is None
+
+
 def test_a_search_that_finds_nothing_releases_the_other_requests() -> None:
     job = Job((str(index) for index in range(60)), size=10)
     first = job.take()
