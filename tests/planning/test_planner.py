@@ -501,6 +501,45 @@ def test_an_input_refused_alone_leaves_the_search_to_the_first_larger_request(si
     assert job.planner.take() is None
 
 
+def test_new_requests_follow_as_soon_as_the_search_has_found_its_input() -> None:
+    accepted = Job(["good"])
+    accepted.run(lambda _: None)
+    job = Job((str(index) for index in range(8)), size=4, learned=accepted.learned)
+    job.planner.failed(job.take(), refused())
+    first, _ = job.take(), job.take()
+    job.planner.failed(first, refused())
+    alone, _ = job.take(), job.take()
+    assert job.planner.take() is None
+    job.planner.failed(alone, refused())
+    assert span(job.take()) == (4, 8)
+
+
+def test_a_refusal_is_remembered_only_after_a_search_with_parameters_that_were_accepted() -> None:
+    accepted = Job(["good"])
+    accepted.run(lambda _: None)
+    Job(["bad"], learned=accepted.learned).run(refuses_bad)
+    assert len(accepted.learned.refusals) == 0
+    job = Job(["bad", "good"])
+    job.planner.failed(job.take(), refused())
+    job.planner.failed(job.take(), TransportError("cut"))
+    job.planner.failed(job.take(), refused())
+    assert job.outcomes.failed_indices == [0]
+    assert len(job.learned.refusals) == 0
+
+
+def test_a_search_whose_finds_are_not_remembered_ends_with_its_last_input() -> None:
+    job = Job(["bad", "b", "c", "d"], size=2)
+    for request in (job.take(), job.take()):
+        job.planner.failed(request, refused())
+    # The probe tells nothing.
+    job.planner.failed(job.take(), TransportError("cut"))
+    bad, other = job.take(), job.take()
+    job.planner.failed(bad, refused())
+    assert job.planner.take() is None
+    job.planner.embedded(other)
+    assert span(job.take()) == (2, 3)
+
+
 def test_a_search_that_finds_nothing_releases_the_other_requests() -> None:
     job = Job((str(index) for index in range(60)), size=10)
     first = job.take()
