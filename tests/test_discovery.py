@@ -241,6 +241,7 @@ def parameter(**fields: Any) -> ModelInfo:
         (parameter(type="one_of", allowed_values=(True,)), [True], [1, 1.0, False]),
         (parameter(type="one_of"), ["anything"], []),
         (parameter(type="numeric_range", min=1), [1, 10**9, "left to the service", True], [0, 0.5]),
+        (parameter(type="numeric_range", min=2), [2, True], [1]),
         (parameter(type="numeric_range", max=4.5), [-1, 4.5], [5]),
         (parameter(type="numeric_range"), [0], []),
         (parameter(type="any", required=True), [None], []),
@@ -254,6 +255,24 @@ def test_descriptions_are_read_as_they_are_meant(info: ModelInfo, good: list[Any
     for value in bad:
         with pytest.raises(ConfigurationError):
             model.check({"p": value})
+
+
+@pytest.mark.parametrize(
+    ("given", "inputs", "tokens"),
+    [(None, 96, 2048), (0, 96, 2048), (1, 1, 1), (2**31 - 1, 2**31 - 1, 2**31 - 1), (2**31, 96, 2048)],
+)
+def test_limits_that_are_missing_or_absurd_are_those_of_an_unknown_model(
+    given: int | None, inputs: int, tokens: int
+) -> None:
+    model = described_model(ModelInfo(model="m", max_batch_size=given, max_sequence_length=given))
+    assert (model.max_batch_size, model.max_sequence_length) == (inputs, tokens)
+
+
+def test_a_model_with_only_a_name_has_the_limits_of_an_unknown_one_and_requires_nothing() -> None:
+    named = KNOWN_MODELS["pinecone-sparse-multilingual-v0"]
+    assert (named.dimension, named.max_batch_size, named.max_sequence_length) == (0, 96, 2048)
+    named.check({})
+    assert not named.is_documented
 
 
 def test_supported_dimensions_are_a_choice_though_no_parameter_says_so() -> None:

@@ -107,6 +107,18 @@ async def test_a_model_that_is_not_known_takes_anything() -> None:
     assert sent == [{"dimension": 3, "truncate": "MIDDLE"}] * 3
 
 
+def test_an_unknown_model_takes_96_inputs_of_2048_tokens() -> None:
+    client = recording([], "a-model", vector_type="dense")
+    assert [client.estimate(["a"] * count).requests for count in (96, 97)] == [1, 2]
+    assert client.estimate("x" * 10_000).tokens == 2048
+
+
+@pytest.mark.parametrize(("given", "tokens"), [(1, 1), (1024, 1024), (0, 507), ("1024", 507)])
+def test_longer_inputs_that_a_parameter_asks_for_are_estimated(given: Any, tokens: int) -> None:
+    client = recording([], E5, input_type="query")
+    assert client.estimate("x" * 10_000, parameters={"max_tokens_per_sequence": given}).tokens == tokens
+
+
 async def test_calls_with_equal_parameters_share_what_was_checked_and_others_do_not(emulator: Emulator) -> None:
     async with EmbedClient(LLAMA, api_key=emulator.api_key, base_url=emulator.url, input_type="query") as client:
         shapes = [(await client.embed("a", dimension=size)).shape[1] for size in (384, 512, None, 384, np.int64(512))]  # type: ignore[arg-type]

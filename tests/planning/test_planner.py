@@ -165,6 +165,16 @@ def test_refused_parameters_end_the_job_after_one_probe() -> None:
     assert job.outcomes.embedded_count == 0
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_first_refusal_ends_the_job_if_the_probe_is_refused_too(count: int) -> None:
+    job = Job((str(index) for index in range(20)), size=10)
+    requests, refusals = [job.take() for _ in range(count)], [refused() for _ in range(count)]
+    for request, refusal in zip(requests, refusals, strict=True):
+        job.planner.failed(request, refusal)
+    job.planner.failed(job.take(), refused())
+    assert job.planner.job_error is refusals[0]
+
+
 def test_no_new_request_is_sent_while_the_probe_is_in_flight() -> None:
     job = Job((str(index) for index in range(500)), size=10)
     first, second = job.take(), job.take()

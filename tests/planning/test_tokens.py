@@ -76,6 +76,8 @@ def test_the_margin_of_estimates_is_two_standard_deviations_of_the_bills_each_of
         (4000, 1000, 4.0, 0.05),
         # A tenth more tokens than expected.
         (4000, 1100, 7800 / 2050, 2 * 0.1),
+        # Fewer than the 946 expected, and of a weight of 0.8 beside the earlier 0.95.
+        (3600, 800, 11010 / 2747.5, 2 * math.sqrt(0.01 + ((800 / (3600 / (7800 / 2050)) - 1) ** 2 - 0.01) * 0.8 / 1.75)),
     ):
         texts = ["x" * (size // 100)] * 100
         estimator.learn(Load.of(texts, RequestLimits(inputs=96, sequence_length=LENGTH)), tokens + 100 * 2, LENGTH)
