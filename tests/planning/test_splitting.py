@@ -171,12 +171,18 @@ def test_bills_of_accepted_requests_teach_the_ratio() -> None:
     assert learned.estimator.expected == 2.0
 
 
-def test_a_request_has_at_most_fifty_thousand_tokens_and_two_megabytes() -> None:
-    limits = RequestLimits(inputs=10**6, sequence_length=10**6, bytes_per_token=4.0)
-    # Each has 1,000 tokens and 4,004 bytes.
-    assert [len(request.texts) for request in all_of(pending_of(["x" * 3992] * 51, limits))] == [50, 1]
-    limits = RequestLimits(inputs=10**6, sequence_length=10, bytes_per_token=4.0)
-    assert [len(request.texts) for request in all_of(pending_of(["x" * 3988] * 501, limits))] == [500, 1]
+@pytest.mark.parametrize(
+    ("length", "size", "count", "least"),
+    # 50 texts of 1,000 tokens, and 500 of 4,000 bytes with what JSON puts around them.
+    [(10**6, 3992, 50, 4), (10, 3988, 500, 1)],
+)
+def test_a_request_has_at_most_fifty_thousand_tokens_and_two_million_bytes(
+    length: int, size: int, count: int, least: int
+) -> None:
+    limits = RequestLimits(inputs=10**6, sequence_length=length, bytes_per_token=4.0)
+    for more, requests in ((0, [count]), (least, [count - 1, 1])):
+        texts = ["x" * size] * (count - 1) + ["x" * (size + more)]
+        assert [len(request.texts) for request in all_of(pending_of(texts, limits))] == requests
 
 
 def test_sets_of_parameters_are_not_remembered_without_bound() -> None:
