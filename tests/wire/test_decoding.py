@@ -345,6 +345,42 @@ def test_sparse_rows_are_judged_a_few_at_a_time(decoder: Decoder, beside: bytes)
     assert memory_for(begin(decoder, Rows(), count=96, vector_type="sparse"), [body]) < 4 * len(body)
 
 
+@pytest.mark.parametrize(("beside", "steps"), [(b"", 1 + 96), (b',"x":"\xc3\xa9","x":0', 1 + 2 * 96)])
+@pytest.mark.parametrize("most", [1, None])
+def test_a_step_of_the_judgement_starts_no_item_after_its_bytes(
+    decoder: Decoder, beside: bytes, steps: int, most: int | None
+) -> None:
+    body = sparse_body(2000, beside)
+    item = body[body.index(b"[") + 1 : body.index(b"},") + 1]
+    reading = begin(decoder, Rows(), count=96, vector_type="sparse", dimension=None)
+    reading.add(body)
+    # The first step reads the frame only. Items that are not plain are checked after all are read.
+    answers = [reading.finish(most or len(item)) for _ in range(steps)]
+    assert [answer is not None for answer in answers] == [False] * (steps - 1) + [True]
+
+
+@pytest.mark.parametrize(
+    ("where", "said"), [("item", "an embedding has more than 1 MiB"), ("top", "more than 1 MiB beside")]
+)
+def test_an_item_and_what_is_beside_them_may_have_a_mebibyte_each_and_no_more(
+    decoder: Decoder, where: str, said: str
+) -> None:
+    item = b'{"x":"[]","values":[1]%b}'
+    body = b'{"vector_type":"dense","data":[%b]%b}'
+    beside = len(body % (b"", b"")) - len(b"[]")
+    room = 2**20 - (len(item % b"") if where == "item" else beside)
+    for spaces in (room, room + 1):
+        blank = b" " * spaces
+        whole = body % ((item % blank, b"") if where == "item" else (item % b"", blank))
+        reading = begin(decoder, Rows(), count=1, dimension=1)
+        reading.add(whole)
+        if spaces == room:
+            assert reading.finish().vector_type == "dense"
+        else:
+            with pytest.raises(ResponseError, match=said):
+                reading.finish()
+
+
 def test_surplus_rows_are_refused_without_being_stored(decoder: Decoder) -> None:
     reading = begin(decoder, Rows(), dimension=1)
     for piece in (b'{"vector_type":"dense","data":[', *[TINY["dense"] * 2**12] * 1000):

@@ -207,6 +207,17 @@ def test_sparse_rows_keep_indices_up_to_uint32(decoder: Decoder) -> None:
     assert block.tokens is None
 
 
+def test_a_sparse_answer_may_carry_extra_keys_and_need_not_name_its_model(decoder: Decoder) -> None:
+    assert read_sparse(decoder, sparse()).model == "m"
+    items = [{**item, "id": 'é"', "vector_type": "sparse"} for item in sparse()["data"]]
+    answer = sparse(data=items, extra=[{"data": []}])
+    del answer["model"]
+    told = read_sparse(decoder, answer)
+    assert (told.model, told.total_tokens) == (None, 7)
+    assert told.sparse is not None
+    assert told.sparse.lengths.tolist() == [1, 0]
+
+
 @pytest.mark.parametrize(
     "item",
     [
