@@ -345,7 +345,17 @@ def test_sparse_rows_are_judged_a_few_at_a_time(decoder: Decoder, beside: bytes)
     assert memory_for(begin(decoder, Rows(), count=96, vector_type="sparse"), [body]) < 4 * len(body)
 
 
-@pytest.mark.parametrize(("beside", "steps"), [(b"", 1 + 96), (b',"x":"\xc3\xa9","x":0', 1 + 2 * 96)])
+@pytest.mark.parametrize(
+    ("beside", "steps"),
+    [
+        (b"", 1 + 96),
+        (b',"vector_type":"sparse"', 1 + 96),
+        (b',"sparse_tokens":null', 1 + 96),
+        (b',"sparse_tokens":[%b"a"]' % (b'"a",' * 1999), 1 + 96),
+        (b',"x":0', 1 + 2 * 96),
+        (b',"x":"\xc3\xa9","x":0', 1 + 2 * 96),
+    ],
+)
 @pytest.mark.parametrize("most", [1, None])
 def test_a_step_of_the_judgement_starts_no_item_after_its_bytes(
     decoder: Decoder, beside: bytes, steps: int, most: int | None
@@ -356,6 +366,26 @@ def test_a_step_of_the_judgement_starts_no_item_after_its_bytes(
     reading.add(body)
     # The first step reads the frame only. Items that are not plain are checked after all are read.
     answers = [reading.finish(most or len(item)) for _ in range(steps)]
+    assert [answer is not None for answer in answers] == [False] * (steps - 1) + [True]
+
+
+@pytest.mark.parametrize(
+    ("beside", "most", "steps"),
+    [
+        (b"", 1, 1 + 3),
+        (b',"vector_type":"dense"', 1, 1 + 3),
+        (b',"x":0', 1, 1 + 2 * 3),
+        # Two rows a step.
+        (b"", 50_000, 1 + 2),
+    ],
+)
+def test_rows_that_are_too_long_for_a_matrix_are_judged_a_few_at_a_time(
+    decoder: Decoder, beside: bytes, most: int, steps: int
+) -> None:
+    item = b'{"values":[%b1]%b}' % (b"0," * LONGEST_ROW, beside)
+    reading = begin(decoder, Rows(), dimension=None)
+    reading.add(b'{"vector_type":"dense","data":[%b]}' % b",".join([item] * 3))
+    answers = [reading.finish(most) for _ in range(steps)]
     assert [answer is not None for answer in answers] == [False] * (steps - 1) + [True]
 
 
