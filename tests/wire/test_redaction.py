@@ -25,6 +25,23 @@ def test_escaped_texts_and_parts_of_texts_are_found() -> None:
     assert "quoted" not in redactor.clean(f"near {text[3:40]!r}...")
 
 
+@pytest.mark.parametrize("is_ascii", [True, False])
+def test_a_text_is_found_from_its_first_to_its_last_character_however_it_is_escaped(*, is_ascii: bool) -> None:
+    text = 'é is the first letter of this "text", and the last one is é'
+    assert Redactor("k", [text]).clean(f"no {json.dumps(text, ensure_ascii=is_ascii)}!") == 'no "<input 0>"!'
+
+
+def test_twelve_characters_at_the_end_of_a_message_are_hidden() -> None:
+    redactor = Redactor("k", [TEXT])
+    assert redactor.clean(f"near {TEXT[36:48]}") == "near <input 0>"
+    assert redactor.work > 0
+
+
+def test_a_text_around_two_others_is_hidden_with_what_is_between_them() -> None:
+    short = "another input"
+    assert Redactor("k", [short, f"{short}, secret, {short}"]).clean(f"no {short}, secret, {short}!") == "no <input 1>!"
+
+
 @pytest.mark.parametrize("before", ["", "near ", "pcsk_1", "another input"])
 @pytest.mark.parametrize("start", [0, 1, 11, 12])
 def test_a_part_of_a_text_is_hidden_from_its_first_character_whatever_is_before_it(before: str, start: int) -> None:
@@ -57,6 +74,52 @@ def test_no_part_of_a_key_is_shown_where_a_string_is_cut(most: int) -> None:
         for shown in ([redactor.clean(said)] if most == 4096 else []) + redactor.clean_json([*before, said]):
             assert "pcsk" not in shown
         assert "<input 0>" in shown
+
+
+def after_others(value: Any, room: int, key: str = "a key") -> Any:
+    """The cleaned form of a value when so many characters of the search are left."""
+    used = ["x" * 5000] * 3 + ["y" * (16_384 - 8 - 3 * (4096 + 8) - 8 - room)]
+    return Redactor(key).clean_json([*used, value])[-1]
+
+
+@pytest.mark.parametrize(
+    ("value", "room", "shown"),
+    [("zzz", 0, "..."), ("zzz", 1, "z"), ("zzz", 3, "zzz"), ([1], 8, "..."), ([1], 9, [1]), ({}, 9, {}), (7, 0, 7)],
+)
+def test_all_strings_of_an_error_share_one_search(value: Any, room: int, shown: Any) -> None:
+    assert after_others(value, room) == shown
+
+
+@pytest.mark.parametrize(
+    ("string", "room", "shown"),
+    [
+        ("abcdef", 1, ""),
+        ("abcdef", 2, ""),
+        ("abcdef", 3, "<api key>"),
+        ("abcdef", 4, "<api key>d"),
+        ("xabc", 1, "x"),
+        ("xabc", 2, "x"),
+        ("xxabc", 3, "xx"),
+        ("xxabc", 5, "xx<api key>"),
+    ],
+)
+def test_a_string_is_cut_before_a_key_that_does_not_fit(string: str, room: int, shown: str) -> None:
+    assert after_others(string, room, "abc") == shown
+
+
+def test_five_levels_and_twenty_items_of_each_are_kept() -> None:
+    redactor = Redactor("k")
+    assert redactor.clean_json([[[[["a", 1]]]]]) == [[[[["a", 1]]]]]
+    assert redactor.clean_json([[[[[["a"]]]]]]) == [[[[["..."]]]]]
+    assert redactor.clean_json([*range(21)]) == [*range(20)]
+    assert redactor.clean_json({str(number): number for number in range(21)}) == {
+        str(number): number for number in range(20)
+    }
+
+
+def test_a_message_of_500_characters_is_shown_whole() -> None:
+    assert Redactor("k").clean("b" * 500) == "b" * 500
+    assert Redactor("k").clean("b" * 501) == "b" * 497 + "..."
 
 
 def test_messages_are_one_short_line() -> None:
