@@ -31,10 +31,41 @@ def test_a_text_is_found_from_its_first_to_its_last_character_however_it_is_esca
     assert Redactor("k", [text]).clean(f"no {json.dumps(text, ensure_ascii=is_ascii)}!") == 'no "<input 0>"!'
 
 
-def test_twelve_characters_at_the_end_of_a_message_are_hidden() -> None:
-    redactor = Redactor("k", [TEXT])
-    assert redactor.clean(f"near {TEXT[36:48]}") == "near <input 0>"
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (f"near {TEXT[36:48]}", "near <input 0>"),
+        (f"near {TEXT[:12]}!", "near <input 0>!"),
+        (f"near {TEXT[:72][-12:]}!", "near <input 0>!"),
+        (TEXT[5:30], "<input 0>"),
+        # What is before and behind is like the text's, but at its other end.
+        (f"{TEXT[12:24]}!{TEXT[11]}", f"<input 0>!{TEXT[11]}"),
+        (f"{TEXT[71]}{TEXT[:12]}", f"{TEXT[71]}<input 0>"),
+    ],
+)
+def test_twelve_characters_of_a_text_are_hidden_wherever_they_are(said: str, shown: str) -> None:
+    redactor = Redactor("pcsk_1", [TEXT[:72]])
+    assert redactor.clean(said) == shown
     assert redactor.work > 0
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("short", "<input 0>"),
+        ("no short", "no <input 0>"),
+        ("short!", "<input 0>!"),
+        ("pcsk_1short", "<api key><input 0>"),
+        ("xshort", "xshort"),
+        ("shorts", "shorts"),
+        ("short_", "short_"),
+        ("xsevenlyx", "xsevenlyx"),
+        ("xeightishx", "x<input 2>x"),
+        ("no eightish", "no <input 2>"),
+    ],
+)
+def test_a_text_of_less_than_eight_characters_is_hidden_only_as_a_word(said: str, shown: str) -> None:
+    assert Redactor("pcsk_1", ["short", "sevenly", "eightish"]).clean(said) == shown
 
 
 def test_a_text_around_two_others_is_hidden_with_what_is_between_them() -> None:
