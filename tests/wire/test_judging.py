@@ -84,8 +84,12 @@ def test_items_may_name_any_vector_type_anywhere_and_carry_extra_keys(decoder: D
         ("0.5", "NaN", "malformed"),
         ("0.5", "Infinity", "malformed"),
         ("0.5", "true", "$.data[0].values[0]"),
-        ('"dense", "data"', '"sparse", "data"', "expected dense"),
-        ('"dense", "data"', '"graph", "data"', "expected dense"),
+        ('"dense", "data"', '"sparse", "data"', "expected dense embeddings, got an answer of sparse kind"),
+        ('"dense", "data"', '"graph", "data"', "expected dense embeddings, got an answer of unknown kind"),
+        ('"vector_type": "dense", "data"', '"data"', 'must have vector_type "dense" or "sparse"'),
+        ('0.002], "vector_type": "dense"}]', '1e39], "vector_type": "dense"}]', "$.data[1].values[2]"),
+        ('"vector_type": "dense"}', '"vector_type": "a", "vector_type": "b"}', "twice"),
+        ('"vector_type": "dense"}]', '"vector_type": "a", "vector_type": "b"}]', "twice at `$.data[1]`"),
         ('{"values"', '{"values": [1, 2, 3], "values"', "twice"),
         ('{"values"', '{"v\\u0061lues": [1, 2, 3], "values"', "twice"),
         ('"usage"', '"usage": {}, "usage"', "twice"),
@@ -150,6 +154,17 @@ def test_levels_are_counted_in_known_keys_too(decoder: Decoder) -> None:
                 assert "nested" in refused(decoder, body)
 
 
+def test_levels_of_arrays_and_objects_are_counted_together(decoder: Decoder) -> None:
+    # The answer, `data` and the item are three more.
+    for pairs in (48, 49):
+        deep = json.loads('[{"a":' * pairs + "0" + "}]" * pairs)
+        body = dense(data=[{"values": [1, 2, 3], "vector_type": deep}] * COUNT)
+        if pairs == 48:
+            read(decoder, body)
+        else:
+            assert "nested" in refused(decoder, body)
+
+
 def test_levels_are_counted_in_duplicate_keys(decoder: Decoder) -> None:
     data = json.dumps([{"values": [1, 2, 3], "x": []}] * COUNT)
     # Within the answer, and around the array, an item and its "x".
@@ -159,6 +174,11 @@ def test_levels_are_counted_in_duplicate_keys(decoder: Decoder) -> None:
             read(decoder, body)
         else:
             assert "nested" in refused(decoder, body)
+
+
+def test_an_answer_of_no_known_kind_is_refused_even_if_any_is_expected(decoder: Decoder) -> None:
+    with pytest.raises(ResponseError, match='must have vector_type "dense" or "sparse"'):
+        read_sparse(decoder, sparse(vector_type="graph"))
 
 
 def test_garbage_after_the_answer_is_refused(decoder: Decoder) -> None:

@@ -142,10 +142,10 @@ def test_five_levels_and_twenty_items_of_each_are_kept() -> None:
     redactor = Redactor("k")
     assert redactor.clean_json([[[[["a", 1]]]]]) == [[[[["a", 1]]]]]
     assert redactor.clean_json([[[[[["a"]]]]]]) == [[[[["..."]]]]]
+    assert redactor.clean_json({"a": {"b": {"c": {"d": {"e": "f"}}}}}) == {"a": {"b": {"c": {"d": {"e": "f"}}}}}
+    assert redactor.clean_json({"a": {"b": {"c": {"d": {"e": {}}}}}}) == {"a": {"b": {"c": {"d": {"e": "..."}}}}}
     assert redactor.clean_json([*range(21)]) == [*range(20)]
-    assert redactor.clean_json({str(number): number for number in range(21)}) == {
-        str(number): number for number in range(20)
-    }
+    assert list(redactor.clean_json({str(number): number for number in range(21)}).values()) == [*range(20)]
 
 
 def test_a_message_of_500_characters_is_shown_whole() -> None:
