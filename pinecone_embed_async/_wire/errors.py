@@ -168,4 +168,4 @@ def _classify(status: int, code: str | None) -> type[ApiError]:
         return NotFoundError
     if status >= 500 or status in (408, 425) or (status == 409 and code == "ABORTED"):
         return ServiceError
-    return InvalidRequestError if 400 <= status < 500 else ApiError
+    return InvalidRequestError if status >= 400 else ApiError

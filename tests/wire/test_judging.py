@@ -60,6 +60,13 @@ def test_an_answer_that_does_not_say_what_it_cost_is_used(decoder: Decoder, usag
     assert read(decoder, dense(usage=usage))[0].total_tokens is None
 
 
+@pytest.mark.parametrize(("given", "tokens"), [(0, 0), (1, 1), (2**53, 2**53), (2**53 + 1, None), (1.0, None)])
+def test_a_bill_is_used_up_to_the_largest_number_that_every_parser_reads_exactly(
+    decoder: Decoder, given: Any, tokens: int | None
+) -> None:
+    assert read(decoder, dense(usage={"total_tokens": given}))[0].total_tokens == tokens
+
+
 def test_items_may_name_any_vector_type_anywhere_and_carry_extra_keys(decoder: Decoder) -> None:
     items = [
         {"vector_type": "whatever", "values": [1, 2, 3], "extra": {"values": [[1]]}},
