@@ -111,6 +111,13 @@ def test_only_the_expected_vector_type_and_dimension_are_found(
     assert found.refused.total() == len(values) - len(rows), "each of the others is counted once"
 
 
+def test_refused_values_are_counted_by_reason() -> None:
+    infinite = encode_dense(np.full((2, 3), np.inf, np.float32))
+    found = decode_values([7, "a", None, *infinite, b"damaged", *DENSE], "dense", 3)
+    assert found.rows.tolist() == [6, 7]
+    assert +found.refused == {"are not bytes": 2, "hold numbers that are not finite": 2, "are damaged": 1}
+
+
 def test_tokens_are_left_out_of_values() -> None:
     block = SparseBlock(np.array([1]), np.array([7], np.uint32), np.array([1], np.float32), [["secret"]])
     assert encode_sparse(block) == SPARSE
