@@ -120,7 +120,7 @@ class StreamBatches:
         cached_count: items whose rows came from the cache.
     """
 
-    def __init__(self, dimension: Dimension, limits: LearnedLimits, *, ordered: bool, looks_up: bool = False) -> None:
+    def __init__(self, dimension: Dimension, limits: LearnedLimits, *, ordered: bool, looks_up: bool) -> None:
         self.dimension = dimension
         self._limits = limits
         self._ordered = ordered

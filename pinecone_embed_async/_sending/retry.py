@@ -148,7 +148,7 @@ class FirstContact(msgspec.Struct):
         is_connected: whether there has been a connection.
         is_answered: whether there has been an answer of any kind.
         is_understood: whether an answer could be read.
-        unreadable: number of consecutive unreadable answers.
+        unreadable: number of unreadable answers.
     """
 
     is_patient: bool = False
@@ -165,7 +165,6 @@ class FirstContact(msgspec.Struct):
         """Record the error of an attempt; `None` for an answer that was read."""
         if error is None or (isinstance(error, ApiError) and error.code is not None):
             self.is_connected = self.is_answered = self.is_understood = True
-            self.unreadable = 0
         elif isinstance(error, TransportError):
             self.is_connected |= error.problem not in (ConnectionProblem.SETUP, ConnectionProblem.UNREACHED)
         elif isinstance(error, (ApiError, ResponseError)):

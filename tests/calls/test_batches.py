@@ -1,3 +1,5 @@
+from dataclasses import FrozenInstanceError
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,7 +7,7 @@ from hypothesis import strategies as st
 
 from pinecone_embed_async import InputError, ServiceError
 from pinecone_embed_async._cache import Found
-from pinecone_embed_async._calls import StreamBatches
+from pinecone_embed_async._calls import EmbeddedBatch, StreamBatches
 from pinecone_embed_async._planning import Learned, LearnedLimits, Packer, PlannedRequest, RequestLimits
 from pinecone_embed_async._results import Dimension, all_steps
 from pinecone_embed_async._wire import Answer
@@ -94,10 +96,36 @@ def test_draining_an_ended_job_returns_complete_batches_first_and_no_untried_one
     requests = sent(batches)
     requests[0].results.failed(requests[0], ServiceError("no", status=500))
     answer(requests[2])
-    half, _ = requests[3].parts(2, LIMITS)
+    half, rest = requests[3].parts(2, LIMITS)
     answer(half)
+    rest.results.failed(rest, ServiceError("no", status=500))
     assert [batch.start for batch in batches.drain()] == [8, 0, 12]
     assert len(batches) == 0
+
+
+def test_a_permit_for_just_the_first_input_takes_it() -> None:
+    batches = batches_of(4)
+    ahead = batches.peek()
+    assert ahead is not None
+    least = ahead.least_tokens(LIMITS)
+    assert batches.take(least - 1) is None
+    first = batches.take(least)
+    assert first is not None
+    assert len(first.texts) == 1
+
+
+def test_a_batch_of_which_the_cache_has_nothing_is_sent_as_it_was_read() -> None:
+    batches = batches_of(4, looks_up=True)
+    request = batches.next_to_look_up()
+    assert request is not None
+    batches.looked_up(request, Found(4, np.array([], np.intp), dense=None))
+    assert batches.peek() is request
+
+
+def test_a_delivered_batch_cannot_be_changed() -> None:
+    batch: EmbeddedBatch[str, None] = EmbeddedBatch(0, ["item"], None)
+    with pytest.raises(FrozenInstanceError):
+        batch.start = 1  # type: ignore[misc]
 
 
 def test_only_complete_batches_are_delivered_while_an_ended_job_winds_down() -> None:

@@ -285,6 +285,33 @@ def test_calls_with_an_earlier_deadline_than_the_request_that_waits_are_not_held
     assert bench.is_idle()
 
 
+def test_calls_are_held_unless_their_deadline_is_before_that_of_all_that_wait() -> None:
+    bench = CoalescerBench()
+    bench.join("first")
+    bench.iteration.end()
+    with bench.coalescer.waiting("k", 4.0), bench.coalescer.waiting("k", 6.0):
+        for text, deadline in (("between", 5.0), ("equal", 4.0)):
+            bench.join(text, deadline=deadline)
+            bench.clock.advance(DELAY)
+            bench.iteration.end()
+            assert bench.sent == [["first"]]
+        bench.join("before", deadline=3.0)
+        bench.iteration.end()
+        assert bench.sent[1:] == [["between", "equal", "before"]]
+
+
+def test_a_caller_that_leaves_frees_the_room_that_it_took_even_if_the_estimate_of_tokens_has_changed() -> None:
+    bench = CoalescerBench()
+    bench.limits = bench.limits._replace(tokens=60, bytes_per_token=4.0)
+    bench.join("a" * 40)
+    bench.limits = bench.limits._replace(bytes_per_token=1.0)
+    leaving = bench.join("b" * 40)
+    bench.coalescer.leave(leaving)
+    bench.join("c" * 40)
+    bench.iteration.end()
+    assert bench.sent == [["a" * 40, "c" * 40]]
+
+
 def test_a_caller_that_leaves_before_the_request_is_sent_frees_its_room() -> None:
     bench = CoalescerBench(inputs=2)
     early = bench.join("early")

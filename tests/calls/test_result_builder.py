@@ -83,6 +83,7 @@ def test_the_rows_of_a_probe_are_no_inputs() -> None:
     probe = PlannedRequest(["probe"], range(1), Load.of(["probe"], LIMITS), builder, is_probe=True)
     # Both answers are decoded at the same time.
     rows, probe_rows = builder.rows(request, 1), builder.rows(probe, 1)
+    assert probe_rows.shape == (1, 1)
     rows[:], probe_rows[:] = 1, 2
     builder.embedded(request)
     assert all_steps(builder.finish("m", "dense")).vectors.tolist() == [[1]]  # type: ignore[union-attr]
@@ -96,3 +97,10 @@ def test_builders_that_share_a_dimension_refuse_another() -> None:
     for positions in (range(4, 8), [4, 7]):
         with pytest.raises(ResponseError, match="expected 3 numbers per row"):
             second.rows(request_of(second, positions), 4)
+
+
+def test_the_log_says_which_inputs_failed_and_after_how_many_attempts(caplog: pytest.LogCaptureFixture) -> None:
+    builder, error = ResultBuilder(10, 6, Dimension(1)), TransportError("cut")
+    error.attempts = 3
+    builder.failed(request_of(builder, range(12, 14)), error)
+    assert caplog.messages == ["inputs 12:14 failed after 3 attempts: TransportError"]

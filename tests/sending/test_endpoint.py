@@ -35,6 +35,8 @@ def test_safe_base_urls_are_accepted(url: str) -> None:
         "http://0.0.0.0",
         "http://[::ffff:10.0.0.1]",
         "https://user:password@api.pinecone.io",
+        "https://user@api.pinecone.io",
+        "https://:password@api.pinecone.io",
         "https://api.pinecone.io?x=1",
         "https://api.pinecone.io#x",
         "ftp://localhost",
@@ -110,6 +112,14 @@ def test_a_proxys_credentials_are_kept_apart_from_its_address(monkeypatch: pytes
     assert repr(proxy) == "<Proxy proxy.example:3128>"
 
 
+@pytest.mark.parametrize(("user", "encoded"), [("us", "dXM6"), (":pw", "OnB3")])
+def test_a_proxys_user_or_password_may_be_missing(user: str, encoded: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", f"{user}@proxy.example:3128")
+    proxy = proxy_for(SERVICE)
+    assert proxy is not None
+    assert (str(proxy.url), proxy.headers) == ("http://proxy.example:3128", {"Proxy-Authorization": f"Basic {encoded}"})
+
+
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])
 @pytest.mark.parametrize(
     "value",
@@ -121,6 +131,7 @@ def test_a_proxys_credentials_are_kept_apart_from_its_address(monkeypatch: pytes
         "http://proxy.example:secret",
         "http://proxy.example:99999999",
         "http://secret@:3128",
+        "http://secret@proxy.example:0",
         "http://",
         "http://[secret",
         "secret://proxy.example",
@@ -136,6 +147,10 @@ def test_an_invalid_proxy_variable_is_named_without_its_value(
     assert "secret" not in str(caught.value)
     assert "secret" not in "".join(traceback.format_exception(caught.value))
     assert caught.value.__context__ is None
+
+
+def test_a_source_tag_is_written_in_lower_case_without_spaces() -> None:
+    assert user_agent(" My_App:2 x-1 ").endswith("; source_tag=my_app:2_x-1")
 
 
 @pytest.mark.parametrize("tag", ["a\r\nb", "", "ü", "a;b"])

@@ -1,3 +1,5 @@
+from dataclasses import FrozenInstanceError
+
 import pytest
 
 from pinecone_embed_async import (
@@ -44,7 +46,7 @@ def test_transient_codes_are_retried_whatever_their_status(code: str) -> None:
         QuotaExceededError("", status=429, code="RESOURCE_EXHAUSTED"),
         AuthenticationError("", status=401),
         *(InvalidRequestError("", status=status) for status in (400, 402, 405, 409, 413, 422)),
-        ServiceError("", status=501),
+        *(ServiceError("", status=status) for status in (430, 501, 505, 519, 530)),
         ApiError("", status=307),
     ],
 )
@@ -113,6 +115,57 @@ def test_a_wait_that_reaches_the_deadline_is_not_started() -> None:
         "the next attempt would start in 2.0 s, after the deadline of the call; "
         "the last attempt failed with TransportError: cut"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "wait", "retry_after"),
+    [
+        (RateLimitError("", status=429), 2.0, 2.0),
+        (RateLimitError("", status=429), 0.5, 0.5),
+        (RateLimitError("", status=429), 0.0, None),
+        (ServiceError("", status=503, retry_after=2), 2.0, 2.0),
+        (ServiceError("", status=503), 2.0, None),
+        (TransportError("cut"), 2.0, None),
+    ],
+)
+def test_a_deadline_before_the_next_attempt_names_a_wait_only_if_the_service_asked_for_it(
+    error: EmbedError, wait: float, retry_after: float | None
+) -> None:
+    state = Attempts()
+    state.sent(0)
+    record_failure(state, error, FirstContact())
+    late = ended_by(state, RetryPolicy(), now=1, wait=wait, deadline=1)
+    assert isinstance(late, DeadlineExceededError)
+    assert late.retry_after == retry_after
+
+
+def test_an_attempt_may_start_just_at_the_end_of_the_time_for_attempts() -> None:
+    state = Attempts()
+    state.sent(0)
+    record_failure(state, ServiceError("", status=503), FirstContact())
+    assert ended_by(state, RetryPolicy(max_elapsed=10), now=8, wait=2) is None
+    assert ended_by(state, RetryPolicy(max_elapsed=10), now=8, wait=2.5) is state.last_error
+
+
+def test_only_rejections_wait_on_because_other_requests_are_accepted() -> None:
+    state = Attempts()
+    state.sent(0)
+    record_failure(state, ServiceError("", status=503), FirstContact())
+    assert ended_by(state, RetryPolicy(), now=500, accepted=400) is state.last_error
+
+
+def test_by_default_a_request_is_tried_eight_times() -> None:
+    state = Attempts()
+    for number in range(1, 9):
+        state.sent(0)
+        record_failure(state, TransportError("cut"), FirstContact())
+        assert ended_by(state, RetryPolicy(), now=0) is (state.last_error if number == 8 else None)
+
+
+def test_a_policy_cannot_be_changed() -> None:
+    policy = RetryPolicy()
+    with pytest.raises(FrozenInstanceError):
+        policy.max_attempts = 3  # type: ignore[misc]
 
 
 def test_nothing_is_retried_once_the_job_has_ended() -> None:
