@@ -189,8 +189,7 @@ class FirstContact(msgspec.Struct):
         if isinstance(error, (TransportError, ResponseError)):
             error.ends_job = True
         if isinstance(error, ResponseError):
-            message = f"{error.message}; none of {self.unreadable} answers could be read: check base_url and the proxy"
-            error.args = (message, *error.args[1:])
+            error.args = (f"{error.message}; none of {self.unreadable} answers could be read: check base_url and the proxy",)
 
 
 def record_failure(attempts: Attempts, error: EmbedError, contact: FirstContact) -> Verdict:

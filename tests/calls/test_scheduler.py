@@ -1,5 +1,6 @@
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -189,7 +190,8 @@ async def test_requests_tried_before_the_job_ended_fail_with_their_last_error() 
 async def test_the_deadline_cancels_everything_and_names_the_last_error() -> None:
     clock = FakeClock()
     service = Service(clock)
-    scheduler, planner, outcomes = scheduler_of(9, service, clock, deadline=clock.time() + 10)
+    progress = Reporter()
+    scheduler, planner, outcomes = scheduler_of(9, service, clock, deadline=clock.time() + 10, progress=progress)
     running = asyncio.create_task(finish(scheduler))
     await settle()
     service.put_on_the_wire(0, 1)
@@ -202,6 +204,7 @@ async def test_the_deadline_cancels_everything_and_names_the_last_error() -> Non
     first, second = (failure.error for failure in outcomes.failures())
     assert isinstance(first, DeadlineExceededError)
     assert "the last attempt failed with ServiceError: 503: overloaded" in str(second)
+    assert progress.reports == 1
     assert clock.pending == 0
 
 
@@ -228,6 +231,21 @@ async def test_the_grace_period_does_not_exceed_the_deadline() -> None:
     assert planner.job_error is WRONG_KEY
 
 
+async def test_an_error_of_the_job_leaves_no_timer_for_the_deadline() -> None:
+    clock = FakeClock()
+    service = Service(clock)
+    scheduler, _, _ = scheduler_of(2, service, clock, deadline=clock.time() + 60)
+    running = asyncio.create_task(finish(scheduler))
+    await settle()
+    service.put_on_the_wire(0, 1)
+    service.answer(0, WRONG_KEY)
+    await settle()
+    assert clock.pending == 1
+    service.answer(1)
+    await running
+    assert clock.pending == 0
+
+
 async def test_rows_in_place_are_kept_when_the_deadline_comes_in_the_same_iteration() -> None:
     clock = FakeClock()
     service = Service(clock)
@@ -244,13 +262,16 @@ async def test_rows_in_place_are_kept_when_the_deadline_comes_in_the_same_iterat
 
 async def test_stop_ends_the_job_and_drained_waits_for_requests_in_flight() -> None:
     clock = FakeClock()
-    service = Service(clock)
-    scheduler, planner, outcomes = scheduler_of(9, service, clock)
+    service, progress = Service(clock), Reporter()
+    scheduler, planner, outcomes = scheduler_of(9, service, clock, progress=progress)
     running = asyncio.create_task(finish(scheduler))
     await settle()
     service.put_on_the_wire(1)
     closed = ClosedError("closed")
+    scheduler.changes.clear()
     scheduler.stop(closed)
+    assert scheduler.changes.is_set()
+    assert progress.reports == 1
     drained = asyncio.create_task(scheduler.drained())
     await settle()
     assert not drained.done()
@@ -312,6 +333,97 @@ async def test_cancellation_cancels_all_requests_and_leaves_no_timer() -> None:
         await running
     assert sorted(service.cancelled) == [0, 1, 2]
     assert clock.pending == 0
+
+
+class Caching:
+    """Keeps the first inputs of the requests to cache; a test decides when caching ends."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.asked: list[int] = []
+        self.cancelled: list[int] = []
+        self.may_end = asyncio.Event()
+        self._error = error
+
+    async def write(self, request: PlannedRequest, until: float | None) -> None:
+        self.asked.append(request.positions[0])
+        if self._error is not None:
+            raise self._error
+        try:
+            await self.may_end.wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(request.positions[0])
+            raise
+
+
+@contextlib.asynccontextmanager
+async def one_being_cached(**options: Any) -> AsyncIterator[tuple[Scheduler, Service, Caching]]:
+    """The first of two requests is answered and being cached, the second is on the wire."""
+    clock, cache = FakeClock(), Caching()
+    service = Service(clock)
+    scheduler, _, outcomes = scheduler_of(2, service, clock, cache=cache, **options)
+    running = asyncio.create_task(finish(scheduler))
+    await settle()
+    service.put_on_the_wire(0, 1)
+    scheduler.changes.clear()
+    service.answer(0)
+    await settle()
+    yield scheduler, service, cache
+    await running
+    assert str(outcomes).startswith("e")
+
+
+async def test_the_consumer_is_woken_before_an_answer_is_cached() -> None:
+    async with one_being_cached() as (scheduler, service, cache):
+        assert scheduler.changes.is_set()
+        assert cache.asked == [0]
+        service.answer(1, ServiceError("no", status=500))
+        cache.may_end.set()
+    assert cache.asked == [0], "what failed is not cached"
+
+
+async def test_an_error_of_the_job_leaves_an_answer_time_to_be_cached() -> None:
+    async with one_being_cached() as (_, service, cache):
+        service.answer(1, WRONG_KEY)
+        await settle()
+        assert cache.cancelled == []
+        cache.may_end.set()
+
+
+async def test_caching_ends_with_the_grace_period() -> None:
+    async with one_being_cached() as (scheduler, service, cache):
+        service.answer(1, WRONG_KEY)
+        await settle()
+        cast("FakeClock", scheduler._clock).advance(GRACE_SECONDS)
+    assert cache.cancelled == [0]
+
+
+@pytest.mark.parametrize("may_keep", [False, True])
+async def test_a_caller_that_leaves_may_let_answers_be_cached(may_keep: bool) -> None:
+    async with one_being_cached() as (scheduler, service, cache):
+        scheduler.cancel(may_keep=may_keep)
+        await settle()
+        assert cache.cancelled == ([] if may_keep else [0])
+        assert service.cancelled == [1]
+        cache.may_end.set()
+
+
+@pytest.mark.parametrize(
+    ("cache", "logged"),
+    [(Caching(OSError()), ["an answer could not be cached: OSError"]), (None, [])],
+    ids=["broken", "none"],
+)
+async def test_a_cache_that_raises_is_logged(
+    cache: Caching | None, logged: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FakeClock()
+    service = Service(clock)
+    scheduler, _, outcomes = scheduler_of(1, service, clock, cache=cache)
+    running = asyncio.create_task(finish(scheduler))
+    await settle()
+    service.answer(0)
+    await running
+    assert str(outcomes) == "e"
+    assert caplog.messages == logged
 
 
 class PacedScheduler:
@@ -544,3 +656,69 @@ async def test_requests_that_get_no_permit_fail_one_after_another_without_waitin
         await settle()
         assert str(outcomes) == "fff"
         looking_up.cancel()
+
+
+@pytest.mark.parametrize("options", [{"cache": object()}, {"is_helped": True}], ids=["cache alone", "helper alone"])
+async def test_a_request_that_comes_too_late_ends_the_job_unless_inputs_are_being_looked_up(options: Any) -> None:
+    async def refuse(_: PlannedRequest) -> Permit:
+        raise late
+
+    clock, late = FakeClock(), DeadlineExceededError("too late")
+    service = Service(clock)
+    service.permit_for = refuse
+    is_helped = options.pop("is_helped", False)
+    scheduler, planner, outcomes = scheduler_of(3, service, clock, **options)
+    async with scheduler.running():
+        if is_helped:
+            scheduler.start(asyncio.Event().wait(), "read")
+    assert planner.job_error is late
+    assert str(outcomes) == "..."
+
+
+@pytest.mark.parametrize("error", [DeadlineExceededError("too late"), InputError("too large", index=0)])
+async def test_many_requests_that_get_no_permit_do_not_block_the_loop(error: EmbedError) -> None:
+    async def refuse(_: PlannedRequest) -> Permit:
+        raise error
+
+    clock = FakeClock()
+    service = Service(clock)
+    service.permit_for = refuse
+    scheduler, _, outcomes = scheduler_of(100, service, clock, cache=object())
+    async with scheduler.running():
+        looking_up = scheduler.start(asyncio.Event().wait(), "look up")
+        await settle()
+        assert 0 < outcomes.failed_count < 100
+        looking_up.cancel()
+
+
+async def test_the_consumer_is_woken_for_a_request_that_gets_no_permit() -> None:
+    async def refuse_the_first(request: PlannedRequest) -> Permit:
+        if request.positions[0]:
+            await asyncio.Event().wait()
+        raise InputError("too large", index=0)
+
+    clock = FakeClock()
+    service = Service(clock)
+    service.permit_for = refuse_the_first
+    scheduler, _, outcomes = scheduler_of(2, service, clock)
+    running = asyncio.create_task(finish(scheduler))
+    await settle()
+    assert str(outcomes) == "f."
+    assert scheduler.changes.is_set()
+    scheduler.cancel()
+    await running
+
+
+async def test_another_attempt_asks_for_the_tokens_that_are_now_estimated() -> None:
+    asked: list[int] = []
+
+    def ask(request: PlannedRequest) -> None:
+        asked.append(request.tokens)
+
+    async def outcome(request: PlannedRequest) -> EmbedError | None:
+        paced.learned.estimator.bytes_per_token = 0.5
+        return await overloaded_at_first(request)
+
+    paced = PacedScheduler(2, tokens=100, attempt=outcome, refuse=ask)
+    await finish(paced.scheduler)
+    assert asked[:2] == [4, 8]

@@ -141,10 +141,10 @@ def test_a_deadline_before_the_next_attempt_names_a_wait_only_if_the_service_ask
 
 def test_an_attempt_may_start_just_at_the_end_of_the_time_for_attempts() -> None:
     state = Attempts()
-    state.sent(0)
+    state.sent(1000)
     record_failure(state, ServiceError("", status=503), FirstContact())
-    assert ended_by(state, RetryPolicy(max_elapsed=10), now=8, wait=2) is None
-    assert ended_by(state, RetryPolicy(max_elapsed=10), now=8, wait=2.5) is state.last_error
+    assert ended_by(state, RetryPolicy(max_elapsed=10), now=1008, wait=2) is None
+    assert ended_by(state, RetryPolicy(max_elapsed=10), now=1008, wait=2.5) is state.last_error
 
 
 def test_only_rejections_wait_on_because_other_requests_are_accepted() -> None:
@@ -272,13 +272,13 @@ def test_the_callers_own_policy_decides_how_long_connecting_is_tried() -> None:
 
 def test_no_attempt_starts_after_ten_seconds_without_any_connection() -> None:
     contact, state = FirstContact(), Attempts()
-    state.sent(0)
+    state.sent(1000)
     error = unreached()
     contact.record(error)
     record_failure(state, error, contact)
 
-    def final(now: float, wait: float) -> EmbedError | None:
-        return ended_by(state, RetryPolicy(), now, wait, contact=contact)
+    def final(seconds: float, wait: float) -> EmbedError | None:
+        return ended_by(state, RetryPolicy(), 1000 + seconds, wait, contact=contact)
 
     assert final(8, 2) is None
     assert final(8, 2.1) is error
