@@ -77,6 +77,7 @@ async def test_a_cancelled_waiter_does_not_block_the_gate(leaves_first: bool) ->
     with pytest.raises(asyncio.CancelledError):
         await cancelled
     await asyncio.wait_for(gate.enter("interactive"), 1)
+    assert repr(gate) == "<DecodeGate 0 free, 0 waiting>"
 
 
 async def test_a_gate_of_two_places_admits_two_at_a_time_and_interactive_ones_first() -> None:
