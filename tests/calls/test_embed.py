@@ -20,6 +20,7 @@ from pinecone_embed_async import (
     MockTransport,
     ObservedCall,
     Progress,
+    Quota,
     RetryPolicy,
     SparseEmbeddings,
     Started,
@@ -28,7 +29,7 @@ from pinecone_embed_async import (
 from tests.clock import FakeClock, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 
 class Kept(dict[bytes, bytes]):
@@ -221,10 +222,15 @@ async def test_one_refused_input_is_not_probed_and_one_of_two_is() -> None:
         assert len(transport.requests) == requests
 
 
-async def test_the_model_is_described_before_the_first_single_call_too() -> None:
+@pytest.mark.parametrize("call", ["embed", "embed_one", "stream"])
+async def test_the_model_is_described_before_the_first_call_of_any_kind(call: str) -> None:
     transport = MockTransport(refuses())
     async with client_of(transport=transport, look_up_model=True) as client:
-        await client.embed_one("a")
+        if call == "stream":
+            async with client.stream(["a"]) as batches:
+                assert len([batch async for batch in batches]) == 1
+        else:
+            await getattr(client, call)("a")
     assert [request.method for request in transport.requests] == ["GET", "POST"]
 
 
@@ -234,3 +240,49 @@ async def test_a_model_is_described_in_several_attempts() -> None:
         with pytest.raises(Exception, match="503"):
             await client.describe_model()
     assert len(transport.requests) == 3
+
+
+class RecordingLoop(asyncio.SelectorEventLoop):
+    """Records what is to be called at some time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.timers: list[Any] = []
+
+    def call_at(  # type: ignore[override] - the stub's type variables are private
+        self, when: float, callback: Callable[..., Any], *args: Any, **options: Any
+    ) -> asyncio.TimerHandle:
+        self.timers.append(callback)
+        return super().call_at(when, callback, *args, **options)
+
+
+def in_pieces(request: TransportRequest) -> MockResponse:
+    (body,) = refuses("bad")(request).pieces() or (b"",)
+    return MockResponse(400 if not body else 200, body=[*(body[at : at + 1] for at in range(300)), body[300:]])
+
+
+async def slowly(texts: Sequence[str]) -> AsyncIterator[str]:
+    for text in texts:
+        await asyncio.sleep(0)
+        yield text
+
+
+def test_calls_wait_by_the_clock_of_the_client_alone() -> None:
+    async def main() -> list[Any]:
+        texts = [f"text {number}" for number in range(2100)]
+        async with client_of(in_pieces, cache=Kept(), clock=FakeClock()) as client:
+            for _ in range(2):
+                assert len(await client.embed(texts, dedupe=True)) == 2100
+            assert (await client.embed(["bad", "good"], on_error="return")).failures
+            await client.embed_one("other")
+            for source in (texts[:200], slowly(texts[:200])):
+                async with client.stream(source, ordered=False) as batches:
+                    assert sum([len(batch) async for batch in batches]) == 200
+        async with client_of(quota=Quota(1), clock=FakeClock()) as client:
+            assert (await client.embed(["too", "large"], on_error="return")).failures
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, RecordingLoop)
+        return loop.timers
+
+    with asyncio.Runner(loop_factory=RecordingLoop) as runner:
+        assert runner.run(main()) == []
