@@ -52,6 +52,7 @@ class Kept(dict[bytes, bytes]):
         return [self.get(key) for key in keys]
 
     async def put_many(self, entries: Mapping[bytes, bytes]) -> None:
+        await settle()
         self.update(entries)
 
 
@@ -222,6 +223,33 @@ async def test_one_refused_input_is_not_probed_and_one_of_two_is() -> None:
         assert len(transport.requests) == requests
 
 
+async def test_of_a_stream_one_refused_input_is_probed_because_others_may_follow() -> None:
+    transport = MockTransport(refuses("bad"))
+    async with client_of(transport=transport) as client, client.stream(["bad"], on_error="return") as batches:
+        assert [len(batch.failures) async for batch in batches] == [1]
+    assert len(transport.requests) == 2
+
+
+async def test_what_a_stream_delivered_is_cached_although_it_is_left() -> None:
+    cache = Kept()
+    async with client_of(cache=cache, max_batch_size=2) as client:
+        async with client.stream(["a", "b", "c", "d"]) as batches:
+            for _ in range(2):
+                await anext(batches)
+        assert len(cache) == 4
+
+
+async def test_progress_of_a_stream_tells_of_cached_inputs_and_of_items_that_are_no_texts() -> None:
+    async with client_of(cache=Kept()) as client:
+        await client.embed(["a", "b"])
+        for items, told in ((["a", "b"], (2, 0)), ([None], (0, 1))):
+            seen: list[Progress] = []
+            source: Any = items
+            async with client.stream(source, on_error="return", progress=seen.append) as batches:
+                assert len([batch async for batch in batches]) == 1
+            assert [(progress.done, progress.failed) for progress in seen] == [told]
+
+
 @pytest.mark.parametrize("call", ["embed", "embed_one", "stream"])
 async def test_the_model_is_described_before_the_first_call_of_any_kind(call: str) -> None:
     transport = MockTransport(refuses())
@@ -249,7 +277,7 @@ class RecordingLoop(asyncio.SelectorEventLoop):
         super().__init__()
         self.timers: list[Any] = []
 
-    def call_at(  # type: ignore[override] - the stub's type variables are private
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, **options: Any
     ) -> asyncio.TimerHandle:
         self.timers.append(callback)

@@ -367,7 +367,11 @@ async def test_closing_the_client_ends_a_stream_after_the_embedded_batches(emula
         await settle()
         emulator.release()
         assert [(await anext(batches)).start, (await anext(batches)).start] == [0, 1]
-        with pytest.raises(ClosedError):
+        with pytest.raises(ClosedError) as caught:
+            await anext(batches)
+        assert caught.value.partial is not None
+        assert len(caught.value.partial) == 0
+        with pytest.raises(StopAsyncIteration):
             await anext(batches)
         await closing
 
