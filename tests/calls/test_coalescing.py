@@ -812,6 +812,19 @@ async def test_a_deadline_before_the_request_is_sent() -> None:
     await service.assert_clean()
 
 
+async def test_a_deadline_while_the_request_waits_for_its_permit() -> None:
+    service = Service()
+    service.permit_for = lambda _: asyncio.get_running_loop().create_future()
+    call = service.call("one", timeout=1)
+    await settle()
+    service.clock.advance(1)
+    with pytest.raises(DeadlineExceededError) as caught:
+        await call
+    assert caught.value.failures == ()
+    assert caught.value.retry_after == 7
+    await service.assert_clean()
+
+
 async def test_when_every_deadline_has_passed_the_request_is_cancelled() -> None:
     service = Service()
     calls = [service.call("one", timeout=1), service.call("two", timeout=2)]
@@ -911,6 +924,24 @@ def test_each_caller_gets_its_own_sparse_vector() -> None:
     assert vectors[2].tokens is not vectors[3].tokens
     assert results.is_settled
     assert (joined.calls, joined.requests) == (4, 1)
+
+
+@pytest.mark.parametrize("attempts", [0, 1])
+def test_calls_whose_deadline_is_not_after_a_pause_end_with_it(attempts: int) -> None:
+    bench = CoalescerBench()
+    waiters = [bench.join(text, deadline=deadline) for text, deadline in (("a", 3.0), ("b", 2.0), ("c", 1.0), ("d", 4.0))]
+    results = SingleResults(bench.requests[0], Dimension(None), JoinedCounts(), bench.coalescer)
+    late = DeadlineExceededError("too late")
+    late.attempts = attempts
+    seen = [results.next_deadline]
+    for until in (2.0, 3.0, 4.0):
+        assert results.come_too_late(until, late) is (until == 4.0)
+        seen.append(results.next_deadline)
+    assert seen == [1.0, 3.0, 4.0, None]
+    for waiter in waiters:
+        assert isinstance(waiter.outcome, DeadlineExceededError)
+        # Without an attempt, the text was not tried.
+        assert len(waiter.outcome.failures) == attempts
 
 
 @pytest.mark.parametrize("is_failure", [False, True])

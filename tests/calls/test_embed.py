@@ -191,6 +191,14 @@ async def test_single_calls_and_those_from_the_cache_are_told_to_hooks() -> None
     assert ends == [(1, 0, 0), (1, 0, 1)]
 
 
+async def test_a_single_call_leaves_no_timer_once_its_vector_is_cached() -> None:
+    clock, cache = FakeClock(), Kept()
+    async with client_of(cache=cache, clock=clock) as client:
+        await client.embed_one("a", timeout=10)
+        assert len(cache) == 1
+    assert clock.pending == 0
+
+
 async def test_a_call_that_fails_is_told_to_hooks_with_the_inputs_that_were_not_embedded() -> None:
     events: list[Event] = []
 
