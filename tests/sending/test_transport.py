@@ -34,6 +34,7 @@ from pinecone_embed_async import (
     TransportError,
     TransportRequest,
 )
+from pinecone_embed_async._errors import ConnectionProblem
 from tests.clients import QUICK
 from tests.clock import FakeClock, settle
 from tests.silence import KEY, TEXTS, assert_frames_are_silent, assert_silent
@@ -453,6 +454,10 @@ async def test_an_answer_that_names_no_usage_counts_no_tokens() -> None:
         await client.embed("a")
         statistics = client.statistics()
     assert (statistics.answers, statistics.inputs, statistics.tokens) == (1, 1, 0)
+    async with client_over(lengths) as client:
+        await client.embed(["a", "bb"])
+        statistics = client.statistics()
+    assert (statistics.answers, statistics.inputs, statistics.tokens) == (1, 2, 7)
 
 
 class Torn:
@@ -483,6 +488,27 @@ async def test_a_look_up_of_models_whose_answer_breaks_off_begins_again() -> Non
         assert await client.list_models() == []
         statistics = client.statistics()
     assert (statistics.retries, statistics.in_flight, statistics.retry_budget) == (2, 0, 99)
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+async def test_a_service_that_has_answered_a_look_up_of_models_is_set_up_correctly(is_known: bool) -> None:
+    def answer(request: TransportRequest) -> MockResponse:
+        if request.method == "GET":
+            return MockResponse(json={"models": []})
+        raise TransportError("not trusted", problem=ConnectionProblem.SETUP)
+
+    clock = FakeClock()
+    async with client_over(answer, retry=None, clock=clock) as client:
+        if is_known:
+            await client.list_models()
+        call = asyncio.create_task(client.embed("a"))
+        while not call.done():
+            await settle()
+            clock.advance(1)
+        error = call.exception()
+    assert isinstance(error, TransportError)
+    assert error.attempts == (8 if is_known else 1)
+    assert error.ends_job is not is_known
 
 
 async def test_a_model_is_looked_up_again_after_an_error_and_its_name_is_escaped_once() -> None:
