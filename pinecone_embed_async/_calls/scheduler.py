@@ -358,9 +358,8 @@ class Scheduler:
         try:
             permit = await self._sender.permit(request, observation)
         except InputError as too_large:
-            # Only the first input is too large; the others can still be sent.
+            # Only the first input is too large; the others are sent once this request has ended, which is at once.
             self._planner.cut(request, 0)
-            self.fill()
             return too_large.with_traceback(None)
         except DeadlineExceededError as late:
             return request.out_of_time(late.message, late.retry_after)

@@ -16,6 +16,7 @@ from pinecone_embed_async import (
     Failed,
     Finished,
     InputError,
+    InvalidRequestError,
     MockResponse,
     MockTransport,
     ObservedCall,
@@ -189,6 +190,10 @@ async def test_single_calls_and_those_from_the_cache_are_told_to_hooks() -> None
     ] * 2
     ends = [(event.embedded, event.failed, event.cached) for event in calls if isinstance(event, Finished)]
     assert ends == [(1, 0, 0), (1, 0, 1)]
+    async with client_of(hooks=[events.append]) as client:
+        await client.embed_one("a")
+    assert isinstance(events[-1], Finished)
+    assert events[-1].cached == 0
 
 
 async def test_a_single_call_leaves_no_timer_once_its_vector_is_cached() -> None:
@@ -227,8 +232,25 @@ async def test_one_refused_input_is_not_probed_and_one_of_two_is() -> None:
         transport = MockTransport(refuses("bad"))
         async with client_of(transport=transport) as client:
             result = await client.embed(texts, on_error="return")
-        assert [list(failure.indices) for failure in result.failures] == [[0]]
-        assert len(transport.requests) == requests
+            assert [list(failure.indices) for failure in result.failures] == [[0]]
+            assert len(transport.requests) == requests
+
+
+@pytest.mark.parametrize(("texts", "requests"), [(["bad"], 1), (["bad", "good"], 4)])
+async def test_one_refused_single_call_is_not_probed_and_one_of_two_is(texts: list[str], requests: int) -> None:
+    transport = MockTransport(refuses("bad"))
+    async with client_of(transport=transport) as client:
+        outcomes = await asyncio.gather(*map(client.embed_one, texts), return_exceptions=True)
+    assert isinstance(outcomes[0], InvalidRequestError)
+    assert len(transport.requests) == requests
+
+
+async def test_many_equal_inputs_are_sent_once_and_each_gets_its_row() -> None:
+    texts, transport = ["x" * (number % 1500) for number in range(3000)], MockTransport(lengths)
+    async with client_of(transport=transport) as client:
+        result = await client.embed(texts, dedupe=True)
+    assert result.vectors.ravel().tolist() == list(map(len, texts))
+    assert sum(len(request.json()["inputs"]) for request in transport.requests) == 1500
 
 
 async def test_of_a_stream_one_refused_input_is_probed_because_others_may_follow() -> None:
