@@ -73,6 +73,7 @@ def test_requests_are_not_cut_to_crumbs() -> None:
     sender.fill(9_950)
     assert sender.room(want=1000, least=10) == 0
     assert sender.room(want=16 * 50, least=10) == 50
+    assert sender.room(want=16 * 51, least=10) == 0
     assert 1000 // SMALLEST_CUT > 50
 
 
@@ -82,6 +83,38 @@ def test_a_request_that_soon_fits_whole_is_not_cut() -> None:
     sender.pass_time(LENGTH - PATIENCE * LENGTH / 2)
     assert sender.room() == 0
     assert sender.room_at() == pytest.approx(1000.1 + LENGTH)
+
+
+def test_a_request_is_cut_rather_than_wait_for_more_than_half_a_second() -> None:
+    sender = Sender(10_000)
+    sender.accept(sender.send(9_400))
+    sender.pass_time(LENGTH - 0.75)
+    assert sender.room() == 600
+    sender.pass_time(0.25)
+    assert (sender.room(), sender.room_at()) == (0, 1000 + LENGTH)
+
+
+def test_a_part_may_be_a_single_token() -> None:
+    sender = Sender(10)
+    sender.fill(9)
+    assert sender.room(want=5, least=1) == 1
+
+
+def test_there_is_plenty_up_to_half_of_a_known_limit() -> None:
+    sender = Sender(10_000)
+    sender.fill(4000)
+    assert sender.limit.has_plenty(1000, sender.now)
+    assert not sender.limit.has_plenty(1001, sender.now)
+
+
+def test_there_is_no_plenty_during_a_pause_nor_beside_the_one_request_after_it() -> None:
+    sender = Sender(10_000)
+    sender.reject(sender.send(1000))
+    assert not sender.limit.has_plenty(1000, sender.now)
+    sender.pass_time(1)
+    assert sender.limit.has_plenty(1000, sender.now)
+    sender.send(1000)
+    assert not sender.limit.has_plenty(1000, sender.now)
 
 
 def test_a_request_larger_than_the_limit_has_a_window_to_itself() -> None:
@@ -143,6 +176,28 @@ def test_a_rejection_explained_by_usage_pauses_until_that_is_free() -> None:
     assert answered + LENGTH < sender.limit.paused_until <= answered + LENGTH * (1 + JITTER)
 
 
+def test_the_pause_until_usage_is_free_is_extended_by_at_most_a_second() -> None:
+    sender = Sender()
+    sender.accept(sender.send(9_900))
+    sender.reject(sender.send(1000), named=10_000, backoff=Backoff(20.0, 20.0, lambda: 1.0))
+    assert sender.limit.paused_until == 1000 + LENGTH + 1
+
+
+def test_usage_explains_a_rejection_from_95_percent_of_the_limit_on() -> None:
+    for tokens, is_explained in ((1000, True), (999, False)):
+        sender = Sender()
+        sender.fill(8_500)
+        sender.reject(sender.send(tokens), named=10_000)
+        assert (sender.limit.paused_until > sender.now + 1) == is_explained
+
+
+def test_a_rejection_that_asks_for_a_wait_pauses_for_no_longer_even_if_usage_explains_it() -> None:
+    sender = Sender()
+    sender.fill(9_900)
+    sender.reject(sender.send(1000), named=10_000, backoff=asking(2.0))
+    assert sender.limit.paused_until == sender.now + 2
+
+
 def test_an_unexplained_rejection_pauses_briefly() -> None:
     sender = Sender()
     sender.fill(1000)
@@ -156,6 +211,34 @@ def test_a_named_limit_below_the_given_one_is_learned_and_a_higher_one_is_not() 
     assert (sender.limit.limit, sender.limit.source) == (10_000, "given")
     sender.reject(sender.send(1000), named=5_000)
     assert (sender.limit.limit, sender.limit.source) == (5_000, "named")
+
+
+def test_a_named_limit_that_equals_the_given_one_counts_as_named_and_is_not_probed() -> None:
+    sender = Sender(10_000)
+    sender.reject(sender.send(1000), named=10_000)
+    assert (sender.limit.limit, sender.limit.source) == (10_000, "named")
+    sender.pass_time(5 * LENGTH)
+    sender.fill(10_000)
+    assert sender.room() == 0
+
+
+def test_a_given_limit_is_not_probed_after_a_lower_one_was_named_and_raised() -> None:
+    sender = Sender(10_000)
+    sender.reject(sender.send(1000), named=5_000)
+    sender.reject(sender.send(1000), named=20_000)
+    sender.pass_time(5 * LENGTH)
+    sender.fill(10_000)
+    assert sender.room() == 0
+
+
+@pytest.mark.parametrize(("more", "source"), [(-1, "named"), (0, "found"), (1, "found")])
+def test_a_named_limit_replaces_a_higher_one_that_was_found(more: int, source: str) -> None:
+    sender = sender_for_a_while()
+    sender.reject(sender.send(1000))
+    found = int(sender.limit.limit)
+    sender.now = sender.limit.paused_until
+    sender.reject(sender.send(1000), named=int(sender.limit.limit) + more)
+    assert (sender.limit.source, sender.limit.limit) == (source, found + min(more, 0))
 
 
 def test_after_a_rejection_and_its_pause_one_request_goes_at_a_time_until_accepted() -> None:
@@ -220,6 +303,13 @@ def test_a_request_sent_in_the_moment_of_a_rejection_belongs_to_the_next_burst()
     assert sender.limit.paused_until == sender.now + 4
 
 
+def test_an_acceptance_of_a_request_sent_in_the_moment_of_a_rejection_ends_caution() -> None:
+    sender = Sender(10_000)
+    sender.reject(sender.send(100), backoff=asking(0.0))
+    sender.accept(sender.send(100))
+    assert not sender.limit.is_cautious
+
+
 def test_an_acceptance_of_a_request_sent_before_the_rejection_does_not_end_caution() -> None:
     sender = Sender(10_000)
     before, rejected = sender.send(100), sender.send(100)
@@ -252,6 +342,60 @@ def test_a_guess_that_turns_out_too_low_is_dropped() -> None:
     assert sender.room(want=50_000) == 50_000
     sender.fill(50_000)
     assert sender.limit.source == "unknown"
+
+
+def test_after_a_guess_is_dropped_as_few_are_in_flight_as_at_the_beginning() -> None:
+    sender = Sender()
+    for _ in range(10):
+        sender.fill(1000)
+    reject_together(sender, 2)
+    sender.now = sender.limit.paused_until
+    sender.fill(1000)
+    assert sender.limit.source == "unknown"
+    for _ in range(15):
+        sender.fill(1000)
+    assert sender.limit.most_in_flight == 4
+
+
+def test_a_guess_is_at_least_what_was_accepted_beside_the_rejection() -> None:
+    sender = Sender()
+    rejected, *beside = [sender.send(10_000) for _ in range(4)]
+    sender.pass_time(0.1)
+    sender.reject(rejected)
+    for one in beside:
+        sender.accept(one)
+    assert (sender.limit.limit, sender.limit.source) == (30_000, "found")
+
+
+def test_a_second_guess_is_what_was_accepted_since_the_first() -> None:
+    sender = Sender()
+    sender.fill(5000)
+    reject_together(sender, 2)
+    sender.now = sender.limit.paused_until
+    sender.fill(2000)
+    sender.fill(4000)
+    sender.reject(sender.send(1000))
+    assert (sender.limit.limit, sender.limit.source) == (6000, "found")
+
+
+def test_a_guess_that_holds_for_a_window_is_exceeded_no_more() -> None:
+    sender = Sender()
+    sender.fill(20_000)
+    sender.reject(sender.send(1000), backoff=asking(LENGTH))
+    sender.now = sender.limit.paused_until
+    sender.fill(1000)
+    sender.reject(sender.send(1000))
+    sender.now = sender.limit.paused_until
+    assert sender.room(want=50_000) < 50_000
+
+
+@pytest.mark.parametrize(("seconds", "source"), [(53.5, "given"), (54.0, "found")])
+def test_earlier_usage_may_explain_a_rejection_in_the_first_nine_tenths_of_a_window(seconds: float, source: str) -> None:
+    sender = Sender(10_000)
+    sender.accept(sender.send(1000))
+    sender.pass_time(seconds)
+    sender.reject(sender.send(1000))
+    assert sender.limit.source == source
 
 
 def test_a_guess_that_is_rejected_again_after_a_window_is_cut() -> None:
@@ -339,6 +483,88 @@ def test_a_rejected_request_in_doubt_of_a_found_limit_does_not_cut_it_further() 
     assert sender.room() == 0, "the limit is no longer in doubt"
 
 
+def test_a_rejected_request_that_fits_a_found_limit_in_doubt_cuts_it_further() -> None:
+    sender = sender_for_a_while()
+    reject_together(sender, 4)
+    sender.now = sender.limit.paused_until + LENGTH
+    sender.fill(1000)
+    lone, beside = sender.send(1000), sender.send(1000)
+    sender.pass_time(0.1)
+    sender.accept(beside)
+    sender.reject(lone)
+    found = sender.limit.limit
+    sender.now = sender.limit.paused_until
+    sender.reject(sender.send(1000))
+    assert sender.limit.limit < found
+
+
+def test_each_burst_cuts_a_found_limit_and_an_acceptance_after_several_restores_nothing() -> None:
+    sender = sender_for_a_while()
+    limits = []
+    for _ in range(3):
+        sender.reject(sender.send(1000))
+        limits.append(sender.limit.limit)
+        sender.now = sender.limit.paused_until
+    assert limits[0] > limits[1] > limits[2]
+    sender.fill(1000)
+    assert sender.limit.limit == limits[2]
+
+
+def test_a_later_burst_cuts_a_found_limit_at_once() -> None:
+    sender = sender_for_a_while()
+    reject_together(sender, 4)
+    for _ in range(2):
+        sender.now = sender.limit.paused_until + LENGTH
+        sender.fill(1000)
+        before = sender.limit.limit
+        reject_together(sender, 2)
+        once = sender.limit.limit
+        sender.now = sender.limit.paused_until + LENGTH
+        sender.reject(sender.send(1000))
+        assert before > once > sender.limit.limit
+
+
+def test_a_fourth_of_a_found_limit_is_sent_in_a_fourth_of_a_window() -> None:
+    sender = sender_for_a_while()
+    reject_together(sender, 4)
+    sender.now = sender.limit.paused_until + LENGTH
+    sender.accept(sender.send(1))
+    sent, fourth = [sender.send(1)], sender.limit.limit / 4
+    while room := sender.room():
+        sent.append(sender.send(room))
+    total = 1 + sum(permit.tokens for permit in sent)
+    assert fourth - 1000 / SMALLEST_CUT <= total <= fourth
+    sender.limit.shrink(sent[1], 500)
+    assert sender.room() == 500 + int(fourth - total)
+
+
+def test_a_found_limit_grows_while_work_waits_but_not_during_a_pause() -> None:
+    sender = sender_for_a_while()
+    reject_together(sender, 4)
+    found = sender.limit.limit
+    sender.limit.waits(sender.now, is_waiting=True)
+    sender.now = sender.limit.paused_until
+    sender.limit.advance(sender.now)
+    assert sender.limit.limit == found
+    sender.pass_time(LENGTH)
+    sender.limit.advance(sender.now)
+    assert sender.limit.limit == pytest.approx(found * (1 + 0.02 * (1 + 1 / 32)) + 1.4 * 1000)
+
+
+def test_a_found_limit_that_has_grown_to_the_given_one_is_dropped() -> None:
+    sender = Sender(10_000)
+    sender.fill(5000)
+    sender.pass_time(LENGTH)
+    sender.reject(sender.send(1000))
+    assert sender.limit.source == "found"
+    sender.now = sender.limit.paused_until
+    sender.limit.waits(sender.now, is_waiting=True)
+    sender.pass_time(12 * LENGTH)
+    sender.limit.advance(sender.now)
+    sender.fill(10)
+    assert (sender.limit.limit, sender.limit.source) == (10_000, "given")
+
+
 def test_a_burst_rejected_together_is_a_limit_even_if_the_next_request_is_accepted() -> None:
     sender = sender_for_a_while()
     reject_together(sender, 4)
@@ -362,9 +588,9 @@ def test_a_named_limit_is_not_reported_as_found() -> None:
     assert named_sender().limit.take_found() is None
 
 
-def sender_to_a_bucket() -> Sender:
+def sender_to_a_bucket(sender: Sender | None = None) -> Sender:
     """A sender for which one request came free in three seconds after each of eight pauses."""
-    sender = Sender()
+    sender = sender or Sender()
     for _ in range(50):
         sender.fill(1000)
     for _ in range(8):
@@ -379,6 +605,33 @@ def test_an_even_refill_is_found_from_what_comes_free_after_the_pauses() -> None
     sender = sender_to_a_bucket()
     assert sender.limit.source == "found"
     assert sender.limit.limit == pytest.approx(1000 * LENGTH / 3, rel=0.1)
+
+
+def test_an_even_refill_is_measured_from_the_first_rejection_that_was_not_spurious() -> None:
+    sender = Sender()
+    reject_one_of(sender, 4)
+    sender_to_a_bucket(sender)
+    assert sender.limit.limit == pytest.approx(1000 * LENGTH / 3, rel=0.1)
+
+
+def test_after_six_bursts_in_a_row_less_is_sent_at_once() -> None:
+    sender = sender_to_a_bucket()
+    for _ in range(5):
+        sender.now = sender.limit.paused_until + 10 * LENGTH
+        assert sender.room(want=90_000) == 90_000
+        sender.reject(sender.send(1000))
+    sender.now = sender.limit.paused_until + 10 * LENGTH
+    assert sender.room(want=90_000) < 90_000
+
+
+def test_billed_tokens_take_their_time_under_an_even_refill_instead_of_the_estimate() -> None:
+    sender = sender_to_a_bucket()
+    sender.pass_time(10)
+    for _ in range(2):
+        sender.accept(sender.send(1000))
+    before = sender.room_at()
+    sender.accept(sender.send(1000), billed=500)
+    assert sender.room_at() - before == pytest.approx(500 / sender.limit.limit * LENGTH)
 
 
 def test_requests_under_an_even_refill_are_whole_and_spaced_out() -> None:
@@ -441,6 +694,43 @@ def test_a_probe_notices_that_a_named_limit_was_raised() -> None:
     assert sender.room() == 0, "one at a time"
     sender.accept(probe)
     assert (sender.limit.limit, sender.limit.source) == (math.inf, "unknown")
+    for _ in range(15):
+        sender.fill(1000)
+    assert sender.limit.most_in_flight == 4, "as at the beginning"
+
+
+def test_a_probe_is_sent_as_soon_as_it_is_due() -> None:
+    sender = Sender()
+    sender.reject(sender.send(1000), named=10_000)
+    sender.pass_time(4 * LENGTH - 1)
+    sender.accept(sender.send(10_000))
+    assert (sender.room(), sender.room_at()) == (0, 1000 + 4 * LENGTH)
+    sender.pass_time(1)
+    assert sender.room() == 1000
+
+
+def test_a_limit_named_again_after_a_probe_was_accepted_is_probed_half_as_often() -> None:
+    sender = named_sender()
+    sender.pass_time(4 * LENGTH)
+    sender.fill(10_000)
+    sender.accept(sender.send(1000))
+    sender.reject(sender.send(1000), named=10_000)
+    for windows, room in ((7, 0), (1, 1000)):
+        sender.pass_time(windows * LENGTH)
+        sender.fill(10_000)
+        assert sender.room() == room
+
+
+def test_a_probe_that_has_not_exceeded_the_limit_is_repeated_half_a_second_later() -> None:
+    sender = named_sender()
+    sender.pass_time(4 * LENGTH)
+    full, probe = sender.send(10_000), sender.send(2000)
+    sender.accept(full, billed=8000)
+    sender.accept(probe)
+    assert (sender.limit.limit, sender.room()) == (10_000, 0)
+    assert sender.room_at() == sender.now + 0.5
+    sender.pass_time(0.5)
+    assert sender.room() == 1000
 
 
 def test_a_rejected_probe_leaves_the_limit_and_the_next_comes_later() -> None:
@@ -506,7 +796,10 @@ def test_a_due_probe_wakes_nothing_while_a_limit_is_being_found() -> None:
     # Others use the quota as well.
     sender.reject(sender.send(1000), named=10_000)
     assert sender.limit.source == "found"
-    sender.now = sender.limit.paused_until + 10 * LENGTH
+    sender.now = sender.limit.paused_until
+    sender.fill(1000)
+    assert sender.limit.source == "found", "a rejection that names a limit is not spurious"
+    sender.pass_time(10 * LENGTH)
     sender.fill(int(sender.limit.limit))
     sender.fill(int(sender.limit.limit))
     when = sender.room_at()
@@ -520,7 +813,8 @@ def test_waiting_for_the_limit_counts_and_waiting_for_responses_while_none_is_kn
     sender.fill(1000)
     sender.limit.waits(sender.now, is_waiting=True)
     sender.pass_time(7)
-    assert sender.limit.statistics("m", "p", 1, sender.now).waited == 7
+    known = sender.limit.statistics("m", "p", 1, sender.now)
+    assert (known.waited, known.is_waiting) == (7, True)
     sender.limit.advance(sender.now)
     sender.limit.waits(sender.now, is_waiting=False)
     sender.pass_time(7)
@@ -529,6 +823,22 @@ def test_waiting_for_the_limit_counts_and_waiting_for_responses_while_none_is_kn
     unknown = Sender()
     unknown.limit.waits(unknown.now, is_waiting=True)
     assert unknown.limit.statistics("m", "p", 1, unknown.now + 9).waited == 0
+
+
+def test_waiting_for_the_end_of_a_pause_counts_although_no_limit_is_known() -> None:
+    sender = Sender()
+    first, late = sender.send(1000), sender.send(1000)
+    sender.pass_time(0.1)
+    sender.reject(first)
+    sender.now = sender.limit.paused_until
+    sender.fill(1000)
+    sender.reject(late, backoff=asking(30.0))
+    assert sender.limit.source == "unknown"
+    sender.limit.waits(sender.now, is_waiting=True)
+    assert sender.limit.statistics("m", "p", 1, sender.now).is_waiting
+    sender.now = sender.limit.paused_until
+    sender.limit.waits(sender.now, is_waiting=True)
+    assert not sender.limit.statistics("m", "p", 1, sender.now).is_waiting
 
 
 def test_statistics() -> None:
