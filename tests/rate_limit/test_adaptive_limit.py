@@ -70,6 +70,59 @@ def test_after_calm_windows_it_grows_exponentially_until_outgrown() -> None:
     assert limit.tokens > FORGOTTEN * 1000
 
 
+@pytest.mark.parametrize(
+    ("is_even", "windows", "tokens"),
+    [(False, 5, 1000 * (1 + 0.02 * (5 + 1 - 1 / 32))), (True, 2, 1000 * (1 + 0.06 * (2 + 1 - 1 / 4)))],
+)
+def test_growth_per_window_doubles_after_five_windows_or_two_if_it_refills_evenly(
+    is_even: bool, windows: int, tokens: float
+) -> None:
+    limit = AdaptiveLimit(LENGTH)
+    limit.find(1000.0, 0.0, is_guess=False, is_even=is_even)
+    limit.grow(windows * LENGTH)
+    assert limit.tokens == pytest.approx(tokens)
+
+
+def test_a_limit_that_has_grown_to_more_than_64_times_its_value_is_outgrown() -> None:
+    limit = AdaptiveLimit(LENGTH)
+    assert not limit.is_outgrown
+    limit.find(1000.0, 0.0, is_guess=False)
+    limit.grow(16.6 * LENGTH)
+    assert (limit.tokens < 64_000, limit.is_outgrown) == (True, False)
+    limit.grow(0.025 * LENGTH)
+    assert (limit.tokens < 65_000, limit.is_outgrown) == (True, True)
+
+
+def test_an_even_limit_is_even_until_that_is_doubted_or_it_is_forgotten() -> None:
+    limit = AdaptiveLimit(LENGTH)
+    for end in (limit.doubt_evenness, limit.forget):
+        limit.find(1000.0, 0.0, is_guess=False, is_even=True)
+        assert limit.is_even
+        end()
+        assert not limit.is_even
+    limit.find(1000.0, 0.0, is_guess=False)
+    assert not limit.is_even
+
+
+def test_a_deep_cut_is_recovered_up_to_the_largest_value_that_may_have_held_which_fades() -> None:
+    limit = found(1000.0)
+    limit.cut(1000.0, 0.0, 0.0, LENGTH)
+    limit.grow(LENGTH / 2)
+    assert limit.tokens == pytest.approx(500 * (1 + 0.02 * (math.sqrt(40) - 1)))
+    limit.grow(4.5 * LENGTH)
+    assert limit.tokens == pytest.approx(920)
+    limit.cut(500.0, 0.0, 0.0, 2 * LENGTH)
+    limit.grow(5 * LENGTH)
+    assert limit.tokens == pytest.approx(920 * 0.98)
+
+
+def test_a_cut_to_four_fifths_of_what_may_have_held_is_not_deep() -> None:
+    limit = found(1000.0)
+    limit.cut(1000.0, 736.0, 0.0, 1.0)
+    limit.grow(LENGTH)
+    assert limit.tokens < 800
+
+
 def test_a_deep_cut_is_recovered_sooner() -> None:
     once, deep = found(1000.0), found(1000.0)
     once.cut(1000.0, 900.0, 0.0, 1.0)
@@ -95,7 +148,11 @@ def test_a_guess_may_be_raised_and_confirmed() -> None:
 
 def test_the_average_request_follows_the_last_ones() -> None:
     limit = AdaptiveLimit(LENGTH)
-    for tokens in (1000, *100 * (200,)):
+    limit.accepted(2000)
+    assert limit.step == 2000
+    limit.accepted(1000)
+    assert limit.step == 1900
+    for tokens in 100 * (200,):
         limit.accepted(tokens)
     limit.find(100.0, 0.0, is_guess=False)
     limit.grow(LENGTH)

@@ -1,6 +1,6 @@
 import math
 
-from pinecone_embed_async._rate_limit.limit_probe import EAGER_PROBES, PROBE_WINDOWS, LimitProbe
+from pinecone_embed_async._rate_limit.limit_probe import LimitProbe
 
 LENGTH = 10.0
 
@@ -9,19 +9,19 @@ def test_no_probe_before_a_limit_was_named() -> None:
     assert LimitProbe(LENGTH).next == math.inf
 
 
-def test_probes_come_after_some_windows_and_then_half_as_often_each_time() -> None:
+def test_probes_come_after_four_windows_and_then_half_as_often_each_time() -> None:
     probe, now = LimitProbe(LENGTH), 100.0
     probe.named(now, is_lower=False)
-    for windows in (PROBE_WINDOWS, 2 * PROBE_WINDOWS, 4 * PROBE_WINDOWS):
+    for windows in (4, 8, 16):
         assert probe.next == now + windows * LENGTH
         now = probe.next
         probe.held(now)
 
 
-def test_probes_come_every_window_at_first_if_a_higher_limit_held_before() -> None:
+def test_eight_probes_come_every_window_if_a_higher_limit_held_before() -> None:
     probe, now = LimitProbe(LENGTH), 100.0
     probe.named(now, is_lower=True)
-    for _ in range(EAGER_PROBES + 1):
+    for _ in range(8 + 1):
         assert probe.next == now + LENGTH
         now = probe.next
         probe.held(now)
@@ -43,11 +43,11 @@ def test_a_limit_named_again_after_a_seemingly_successful_probe_is_probed_half_a
     probe.stop()
     assert probe.next == math.inf
     probe.named(50.0, is_lower=False)
-    assert probe.next == 50 + 2 * PROBE_WINDOWS * LENGTH
+    assert probe.next == 50 + 8 * LENGTH
 
 
 def test_an_inconclusive_probe_is_soon_followed_by_another() -> None:
     probe = LimitProbe(LENGTH)
     probe.named(0.0, is_lower=False)
     probe.inconclusive(40.0)
-    assert 40 < probe.next < 41
+    assert probe.next == 40 + LENGTH / 120

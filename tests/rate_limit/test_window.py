@@ -82,6 +82,26 @@ def test_amounts_in_one_entry_expire_with_the_latest() -> None:
     assert window.used(1.0 + WINDOW + WINDOW / RESOLUTION / 2) == 0
 
 
+@pytest.mark.parametrize(("later", "used"), [(WINDOW / 1024.5, 10), (WINDOW / 1024, 5)])
+def test_amounts_within_a_1024th_of_a_window_form_one_entry(later: float, used: int) -> None:
+    window = Window(WINDOW)
+    for now in (0.0, later):
+        window.reserve(5)
+        window.settle(5, 5, now)
+    assert window.next_release() == WINDOW + (later if used == 10 else 0)
+    assert window.used(WINDOW) == used
+
+
+def test_an_amount_fits_up_to_the_limit_and_even_a_single_one_counts() -> None:
+    window = Window(WINDOW)
+    window.reserve(1)
+    window.settle(1, 1, 0.0)
+    assert window.fits_at(99, 100, 1.0) == 1.0
+    assert window.fits_at(100, 100, 1.0) == WINDOW
+    assert window.full_until(99, 100, 1.0) == -math.inf
+    assert window.full_until(100, 100, 1.0) == WINDOW
+
+
 @pytest.mark.parametrize("per_step", [1, 3, 20])
 def test_memory_is_bounded(per_step: int) -> None:
     window = Window(WINDOW)
