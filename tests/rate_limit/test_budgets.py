@@ -138,6 +138,15 @@ def test_reading_a_limit_or_a_pause_creates_no_budget() -> None:
     assert not harness.kept()
 
 
+def test_the_acceptance_times_of_recently_used_keys_are_kept() -> None:
+    harness = Harness()
+    for number in range(2 * KEYS_KEPT):
+        harness.send("passage")
+        harness.send(f"type {number}")
+    assert harness.limiter.last_acceptance(("model", "passage")) == harness.now
+    assert harness.limiter.last_acceptance(None) is None
+
+
 async def test_a_limited_number_of_acceptance_times_is_kept() -> None:
     clock = FakeClock()
     gate, concurrency = RateLimitGate(LimiterOptions(), clock=clock), ConcurrencyLimiter(8)

@@ -143,6 +143,42 @@ def test_an_answer_that_fills_the_window_dismisses_those_that_wait_for_it() -> N
     assert not is_dismissed(patient)
 
 
+def test_those_that_are_dismissed_wait_for_tokens_no_more_and_make_way_at_once() -> None:
+    bench = Bench(100)
+    permit = bench.send(60)
+    late, small = bench.ask(100, least=61, lasts=5, certain=61), bench.ask(30)
+    bench.limiter.accepted(permit, 60, bench.now)
+    assert is_dismissed(late)
+    assert small.permit is not None
+    (known,) = bench.limiter.statistics(bench.now)
+    assert (known.waiting, known.is_waiting) == (0, False)
+
+
+def test_a_pause_dismisses_those_that_wait_behind_one_without_a_deadline() -> None:
+    bench = Bench(100)
+    permit, flow = bench.send(100), Flow(bench.concurrency, KEY, "bulk")
+    requests = [PermitRequest(flow, 10, 10, NO_GATE, deadline=deadline) for deadline in (float("inf"), START + 5)]
+    for request in requests:
+        bench.limiter.enqueue(request, bench.now)
+    bench.reject(permit)
+    assert [is_dismissed(request) for request in requests] == [False, True]
+
+
+def test_a_request_whose_size_is_unknown_is_not_dismissed_while_a_single_token_is_free() -> None:
+    bench = Bench(100)
+    bench.accept(99)
+    assert bench.ask(1, lasts=5, certain=0).permit is not None
+    assert is_dismissed(bench.ask(1, lasts=5, certain=2))
+
+
+def test_a_pause_keeps_its_rejection_even_if_a_used_up_limit_lasts_as_long() -> None:
+    bench = Bench(requests_per_minute=2)
+    used, rejected = bench.send(), bench.send()
+    bench.limiter.accepted(used, 10, bench.now)
+    bench.limiter.rejected(rejected, None, Backoff(1.0, 1.0, lambda: 0.0, retry_after=60.0), bench.now, "too many tokens")
+    assert bench.ask(lasts=5).pause == KnownPause(START + 60, "too many tokens")
+
+
 def test_the_estimate_of_a_request_dismisses_nothing_while_it_may_turn_out_smaller() -> None:
     bench = Bench(100)
     bench.accept(60)

@@ -292,6 +292,15 @@ def test_a_short_grace_period_for_the_flow_that_is_behind_when_tokens_are_short(
     assert [permit.flow for permit in harness.permits] == [large, small, small, large]
 
 
+def test_no_grace_period_up_to_half_of_the_limit() -> None:
+    harness, concurrency = Harness(tokens=given_tokens(1000)), ConcurrencyLimiter(8)
+    small, large = flow(concurrency), flow(concurrency)
+    harness.request(large, 300)
+    harness.request(small, 100)
+    harness.request(large, 100)
+    assert [permit.flow for permit in harness.permits] == [large, small, large]
+
+
 def test_no_grace_period_for_a_flow_with_nothing_in_flight() -> None:
     harness, concurrency = Harness(tokens=given_tokens(1000)), ConcurrencyLimiter(8)
     small, large = flow(concurrency), flow(concurrency)
@@ -333,6 +342,24 @@ def test_permits_are_granted_in_the_order_of_a_flow() -> None:
     assert len(harness.permits) == 1
     harness.limiter.withdraw(requests[1], harness.now)
     assert [permit.tokens for permit in harness.permits] == [90, 1, 1]
+
+
+@pytest.mark.parametrize("priority", ["bulk", "interactive"])
+def test_a_small_request_overtakes_no_large_one_of_another_client_although_plenty_is_free(priority: Priority) -> None:
+    harness = Harness(tokens=given_tokens(100))
+    harness.request(flow(ConcurrencyLimiter(8)), 10)
+    harness.request(flow(ConcurrencyLimiter(8), priority), 95, least=95)
+    harness.request(flow(ConcurrencyLimiter(8), priority), 10)
+    assert [permit.tokens for permit in harness.permits] == [10]
+
+
+def test_the_share_of_a_flow_counts_what_was_billed() -> None:
+    harness, one = Harness(), flow(ConcurrencyLimiter(8))
+    harness.request(one, 90)
+    harness.limiter.shrink(harness.permits[0], 20, harness.now)
+    assert one.had == 20
+    harness.limiter.accepted(harness.permits[0], 15, harness.now)
+    assert one.had == 15
 
 
 def test_a_full_concurrency_limiter_does_not_block_another() -> None:
@@ -436,6 +463,26 @@ ENDS = [
 ]
 
 
+@pytest.mark.parametrize("end", ENDS[:-1])
+def test_the_end_of_a_request_makes_its_place_free_at_once(end: Callable[[Harness, Permit], object]) -> None:
+    harness, concurrency = Harness(), ConcurrencyLimiter(1)
+    harness.request(flow(concurrency))
+    harness.request(flow(concurrency, key=OTHER))
+    end(harness, harness.permits[0])
+    assert [permit.key for permit in harness.permits] == [KEY, OTHER]
+
+
+@pytest.mark.parametrize("end", ENDS[:-1])
+def test_an_ended_request_counts_against_the_request_limit_for_no_longer_than_a_window(
+    end: Callable[[Harness, Permit], object],
+) -> None:
+    harness, concurrency = Harness(requests_per_minute=1), ConcurrencyLimiter(8)
+    harness.request(flow(concurrency))
+    end(harness, harness.permits[0])
+    harness.now += 60
+    assert harness.request(flow(concurrency)).permit is not None
+
+
 @pytest.mark.parametrize("end", ENDS)
 def test_ending_a_closed_or_forgotten_permit_again_does_nothing(end: Callable[[Harness, Permit], object]) -> None:
     for forget in (False, True):
@@ -494,6 +541,12 @@ def test_the_start_of_a_pause_is_returned_once() -> None:
     assert [harness.reject(permit) for permit in harness.permits] == [1.0, None, None]
 
 
+def test_a_pause_of_no_length_does_not_start() -> None:
+    harness = Harness()
+    harness.request(flow(ConcurrencyLimiter(8)))
+    assert harness.reject(harness.permits[0], backoff=Backoff(0.0, 0.0, lambda: 0.0)) is None
+
+
 def test_overloads_halve_requests_in_flight_once_per_burst_and_token_rejections_do_not() -> None:
     harness, concurrency = Harness(tokens=given_tokens(10**9)), ConcurrencyLimiter(8)
     for _ in range(8):
@@ -510,6 +563,16 @@ def test_overloads_halve_requests_in_flight_once_per_burst_and_token_rejections_
     assert concurrency.limit == 8
 
 
+def test_accepted_requests_raise_a_halved_limit_in_flight() -> None:
+    harness, concurrency = Harness(), ConcurrencyLimiter(2)
+    harness.request(flow(concurrency))
+    harness.limiter.failed(harness.permits[0], harness.now, is_overload=True)
+    assert concurrency.limit == 1
+    harness.request(flow(concurrency))
+    harness.limiter.accepted(harness.permits[1], None, harness.now)
+    assert concurrency.limit == 2
+
+
 def test_a_rejection_for_requests_halves_those_in_flight_and_its_limit_is_learned() -> None:
     harness, concurrency = Harness(tokens=given_tokens(10**9)), ConcurrencyLimiter(8)
     for _ in range(8):
@@ -518,8 +581,10 @@ def test_a_rejection_for_requests_halves_those_in_flight_and_its_limit_is_learne
     for permit in harness.permits[:4]:
         harness.limiter.accepted(permit, None, harness.now)
     for permit in harness.permits[4:8]:
-        harness.reject(permit, NamedLimit(LimitKind.REQUESTS_PER_SECOND, 4))
+        harness.reject(permit, NamedLimit(LimitKind.REQUESTS_PER_SECOND, 4), backoff=Backoff(1.0, math.inf, lambda: 1.0))
     assert concurrency.limit == 4
+    assert harness.limiter.pause_left(KEY, harness.now) == 1
+    assert harness.limiter.token_limit(KEY).window.used(harness.now) == 4 * 10, "those rejected cost no tokens"
     assert not harness.limiter.token_limit(KEY).is_cautious
     wide = ConcurrencyLimiter(100)
     for _ in range(5):
@@ -603,6 +668,28 @@ def test_waiting_for_a_request_limit_does_not_count_as_waiting_for_tokens() -> N
     assert (known.waiting, known.waited) == (1, 0)
 
 
+def test_waiting_for_tokens_counts_until_nothing_waits_any_more() -> None:
+    harness, concurrency = Harness(tokens=given_tokens(100)), ConcurrencyLimiter(8)
+    harness.request(flow(concurrency), 60)
+    waits = harness.request(flow(concurrency, "interactive"), 60, least=60)
+    harness.now += 7
+    harness.limiter.dispatch(harness.now)
+    harness.now += 7
+    (known,) = harness.limiter.statistics(harness.now)
+    assert (known.waiting, known.is_waiting, known.waited) == (1, True, 14)
+    harness.limiter.withdraw(waits, harness.now)
+    harness.now += 7
+    (known,) = harness.limiter.statistics(harness.now)
+    assert (known.waiting, known.is_waiting, known.waited) == (0, False, 14)
+
+
+def test_used_up_limits_are_no_pause() -> None:
+    harness = Harness(tokens=given_tokens(100), requests_per_minute=1)
+    harness.request(flow(ConcurrencyLimiter(8)), 100)
+    harness.limiter.accepted(harness.permits[0], 100, harness.now)
+    assert harness.limiter.pause_left(KEY, harness.now) == 0
+
+
 def test_after_a_fork_learned_limits_stay_and_waiting_requests_are_forgotten() -> None:
     harness, concurrency = Harness(tokens=given_tokens(100)), ConcurrencyLimiter(8)
     waits = flow(concurrency)
@@ -611,7 +698,7 @@ def test_after_a_fork_learned_limits_stay_and_waiting_requests_are_forgotten() -
     harness.limiter.forget_requests(harness.now)
     assert harness.limiter.waiting({concurrency}) == 0
     assert math.isinf(harness.limiter.next_at)
-    assert concurrency.in_flight == 0
+    assert (concurrency.in_flight, concurrency.limit) == (0, 8)
     assert harness.limiter.token_limit(KEY).window.used(harness.now) == 60
     # The flow works in the child, too.
     harness.request(waits, 40)
