@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pinecone_embed_async import ConfigurationError, DeadlineExceededError
 from pinecone_embed_async._clock import SystemClock
 from pinecone_embed_async._rate_limit import (
     Backoff,
@@ -20,9 +21,11 @@ from pinecone_embed_async._rate_limit import (
     LimiterOptions,
     Permit,
     QuotaDemand,
+    QuotaGrant,
     QuotaOutcome,
     RateLimitGate,
 )
+from pinecone_embed_async._rate_limit.known_pause import KnownPause
 from tests.clock import FakeClock, settle
 from tests.permits import acquire_permit
 from tests.rate_limit.cluster import Cluster
@@ -109,6 +112,41 @@ async def test_a_waiter_cancelled_as_its_permit_is_granted_gives_it_back() -> No
         await cancelled
     assert caller.concurrency.in_flight == 1
     assert not caller.gate._loops
+
+
+async def test_a_request_that_has_to_wait_is_told_for_how_long_it_is_paused() -> None:
+    caller = Caller(gate(FakeClock()))
+    (await caller.permit()).rejected("", PAUSE)
+    told = list[float]()
+
+    class Observer:
+        def waiting(self, pause: float) -> None:
+            told.append(pause)
+
+    request = caller.gate.request(caller.flow, 10, 1)
+    waits = asyncio.create_task(caller.gate.wait(request, Observer()))
+    await settle()
+    waits.cancel()
+    assert told == [1.0]
+
+
+async def test_a_request_whose_deadline_comes_before_the_end_of_a_pause_fails_at_once() -> None:
+    clock = FakeClock()
+    caller = Caller(gate(clock))
+    (await caller.permit()).rejected("", Backoff(0.0, 0.0, lambda: 0.0, 30.0))
+    for request in (
+        caller.gate.request(caller.flow, 10, 1, within=29.0),
+        caller.gate.request(caller.flow, 10, 1, deadline=clock.now + 29),
+    ):
+        async with asyncio.timeout(5):
+            with pytest.raises(DeadlineExceededError, match=r"30\.0 s"):
+                await caller.gate.wait(request)
+    assert isinstance(caller.gate.too_late(KEY, 1, clock.now + 29), DeadlineExceededError)
+    assert caller.gate.too_late(KEY, 1, clock.now + 31) is None
+    waits = caller.gate.request(caller.flow, 10, 1, within=31.0)
+    assert waits.pause is None
+    clock.advance(30)
+    (await caller.gate.wait(waits)).give_back()
 
 
 async def test_a_timer_that_fires_early_is_set_again() -> None:
@@ -336,6 +374,24 @@ async def test_a_coroutine_closed_during_a_step_neither_blocks_nor_loses_its_per
     assert caller.concurrency.in_flight == 0
 
 
+async def test_a_step_within_a_step_comes_after_it_and_wakes_those_that_wait() -> None:
+    caller = Caller(gate(FakeClock()), most=1)
+    permit = await caller.permit()
+    waits = asyncio.create_task(caller.permit())
+    await settle()
+    order = list[str]()
+
+    def step(_: Limiter, __: float) -> None:
+        assert caller.gate.change(lambda _, __: order.append("inner")) is None
+        permit.give_back()
+        order.append("outer")
+
+    caller.gate.change(step)
+    assert order == ["outer", "inner"]
+    await settle()
+    assert waits.done()
+
+
 @pytest.mark.parametrize("has_permit", [False, True])
 async def test_a_coroutine_closed_while_it_waits_leaves_nothing_behind(has_permit: bool) -> None:
     caller = Caller(gate(FakeClock()), most=1)
@@ -474,6 +530,91 @@ async def test_each_grant_of_a_quota_back_end_is_settled_once(
     assert caller.concurrency.in_flight == 0
     # The back end decides about pauses, not the client.
     assert caller.gate.pause_left(KEY) == 0
+    assert caller.concurrency.limit == (4 if outcome.kind == "failed" else 8)
+    assert caller.gate.known_limit(KEY) is None
+
+
+async def test_a_quota_back_end_that_cannot_settle_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Cluster):
+        def settle(self, grant: QuotaGrant, outcome: QuotaOutcome) -> None:
+            raise ConnectionError("it is away")
+
+    caller = caller_of(Broken())
+    for _ in range(2):
+        (await caller.permit()).accepted(None)
+    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "could not settle a grant: ConnectionError: it is away" in record.getMessage()
+
+
+async def test_a_quota_back_end_is_told_how_long_a_grant_is_of_use() -> None:
+    cluster = Cluster()
+    caller = caller_of(cluster)
+    for deadline in (1005.0, 995.0, None):
+        request = caller.gate.request(caller.flow, 10, 1, deadline=deadline)
+        (await caller.gate.wait(request)).give_back()
+    assert [demand.within for demand in cluster.demands] == [5.0, 0.0, None]
+
+
+@pytest.mark.parametrize(("retry_after", "until"), [(7.0, 1007.0), (3.0, 1005.0), (None, 1005.0)])
+async def test_a_quota_back_end_may_say_that_a_grant_would_come_too_late(retry_after: float | None, until: float) -> None:
+    class Late(Cluster):
+        async def acquire(self, demand: QuotaDemand) -> QuotaGrant:
+            raise DeadlineExceededError("too late", retry_after=retry_after)
+
+    caller = caller_of(Late())
+    request = caller.gate.request(caller.flow, 10, 1, deadline=1005.0)
+    with pytest.raises(DeadlineExceededError, match="too late"):
+        await caller.gate.wait(request)
+    assert request.pause == KnownPause(until)
+    with pytest.raises(ConfigurationError, match="failed: DeadlineExceededError: too late"):
+        await caller.permit()
+
+
+async def test_another_error_of_a_quota_back_end_is_one_of_the_configuration_even_if_there_is_a_deadline() -> None:
+    class Broken(Cluster):
+        async def acquire(self, demand: QuotaDemand) -> QuotaGrant:
+            raise ConnectionError("it is away")
+
+    caller = caller_of(Broken())
+    with pytest.raises(ConfigurationError, match="failed: ConnectionError: it is away"):
+        await caller.gate.wait(caller.gate.request(caller.flow, 10, 1, deadline=1005.0))
+
+
+async def test_a_grant_that_comes_after_its_request_was_cancelled_is_settled_as_unused() -> None:
+    class Stubborn(Cluster):
+        async def acquire(self, demand: QuotaDemand) -> QuotaGrant:
+            try:
+                return await super().acquire(demand)
+            except asyncio.CancelledError:
+                return await super().acquire(demand)
+
+    cluster = Stubborn()
+    cluster.may_answer.clear()
+    caller = caller_of(cluster)
+    waits = asyncio.create_task(caller.permit())
+    await settle()
+    waits.cancel()
+    await settle()
+    cluster.may_answer.set()
+    with pytest.raises(asyncio.CancelledError):
+        await waits
+    await settle()
+    assert cluster.outcomes == [(cluster.grants[0], QuotaOutcome("unused", 0))]
+
+
+async def test_a_grant_for_a_request_that_has_to_wait_beyond_its_deadline_is_settled_as_unused() -> None:
+    cluster = Cluster()
+    caller = Caller(RateLimitGate(LimiterOptions(requests_per_minute=1), clock=FakeClock(), backend=cluster))
+    (await caller.permit()).accepted(None)
+    with pytest.raises(DeadlineExceededError):
+        await caller.gate.wait(caller.gate.request(caller.flow, 10, 1, deadline=1005.0))
+    assert cluster.outcomes[1:] == [(cluster.grants[1], QuotaOutcome("unused", 0))]
+
+
+def test_a_limit_is_known_if_it_is_given() -> None:
+    assert gate(FakeClock(), 100).known_limit(KEY) == 100
+    assert gate(FakeClock(), 100).known_limit(None) is None
+    assert gate(FakeClock()).known_limit(KEY) is None
 
 
 async def test_the_last_acceptance_is_known_with_and_without_a_quota_back_end() -> None:
