@@ -73,7 +73,7 @@ def test_a_limited_number_of_input_types_is_kept() -> None:
     for number in range(3300):
         harness.now += 0.01
         harness.send(f"type {number}")
-    assert len(harness.kept()) == KEYS_KEPT
+    assert len(harness.kept()) == 256
     assert "type 3299" in harness.kept()
 
 
@@ -119,6 +119,23 @@ def test_budgets_in_flight_waiting_or_paused_are_kept() -> None:
     assert waits.permit is not None
     harness.limiter.accepted(flying, 10, harness.now)
     assert harness.limiter.token_limit(("model", "in flight")).in_flight == 0
+
+
+def test_a_budget_that_is_kept_does_not_keep_others() -> None:
+    harness = Harness()
+    harness.begin("in flight")
+    for number in range(1000):
+        harness.send(f"type {number}")
+    assert len(harness.kept()) == 256
+
+
+def test_a_budget_is_dropped_from_the_end_of_its_pause_on() -> None:
+    harness = Harness()
+    harness.limiter.rejected(harness.begin("pauses"), None, Backoff(0.0, 0.0, lambda: 0.0, 10.0), harness.now)
+    harness.now += 10
+    for number in range(1000):
+        harness.send(f"type {number}")
+    assert "pauses" not in harness.kept()
 
 
 def test_the_cost_of_a_request_does_not_grow_with_the_input_types_kept() -> None:

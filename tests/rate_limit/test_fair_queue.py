@@ -158,6 +158,21 @@ def test_overtaken_bulk_work_is_served_once_it_has_aged() -> None:
     assert served.count(bulk) == pytest.approx(len(served) / (10 * AGEING), abs=1)
 
 
+def test_bulk_work_has_aged_five_seconds_after_it_was_first_overtaken() -> None:
+    queue, bulk, interactive = FairQueue(), flow_of("g"), flow_of("g", "interactive")
+    add(queue, bulk, 2)
+    assert serve(queue, 1000) is not None
+    add(queue, interactive, 3)
+    for now in (10.0, 14.0):
+        assert not queue.heads(now)[0].has_aged
+        served = serve(queue, now=now)
+        assert served is not None
+        assert served.flow is interactive
+    first, second = queue.heads(15.0)
+    assert (first.request.flow, first.has_aged) == (bulk, True)
+    assert (second.request.flow, second.has_aged) == (interactive, False)
+
+
 def test_bulk_work_does_not_age_unless_overtaken() -> None:
     queue = FairQueue()
     add(queue, flow_of("g"))
@@ -222,3 +237,69 @@ def test_an_absent_flow_is_shifted_with_its_group() -> None:
     assert not queue.is_behind(absent, present)
     serve(queue, 100, may_go=lambda flow: flow is present)
     assert queue.is_behind(absent, present)
+
+
+@pytest.mark.parametrize("is_by_the_way", [False, True])
+@pytest.mark.parametrize(("every", "times", "least"), [(15, 8, 200), (13, 9, 100)])
+def test_a_deficit_is_kept_for_a_minute_and_up_to_a_fourth_longer(
+    is_by_the_way: bool, every: int, times: int, least: int
+) -> None:
+    queue, present, absent = FairQueue(60.0), flow_of("g"), flow_of("g")
+    absent.in_flight = 1
+    for step in range(times):
+        if is_by_the_way:
+            queue.pass_by(present, 100, step * every)
+        else:
+            add(queue, present)
+            serve(queue, 100, now=step * every)
+    add(queue, absent)
+    assert absent.had == least
+
+
+def test_a_flow_that_is_served_by_the_way_starts_level_with_the_last_one() -> None:
+    queue, first, late, level, present = FairQueue(60.0), *(flow_of("g") for _ in range(4))
+    for _ in range(2):
+        queue.pass_by(first, 100, 0.0)
+    queue.pass_by(level, 10, 0.0)
+    # It has its deficit, and does not lower the level of those that come later.
+    present.in_flight = 1
+    queue.pass_by(present, 10, 0.0)
+    queue.pass_by(late, 10, 0.0)
+    assert [flow.had for flow in (first, level, present, late)] == [200, 110, 10, 110]
+
+
+def test_only_an_absent_flow_of_the_same_priority_may_be_behind() -> None:
+    queue = FairQueue()
+    present, waiting, other = flow_of("g"), flow_of("g"), flow_of("g", "interactive")
+    for flow in (present, waiting):
+        add(queue, flow)
+    present.had = 100
+    assert not queue.is_behind(waiting, present)
+    assert not queue.is_behind(other, present)
+    assert queue.is_behind(flow_of("g"), present)
+
+
+def test_a_blocked_interactive_group_forfeits_nothing_to_bulk_work() -> None:
+    queue, bulk, interactive = FairQueue(), flow_of("g"), flow_of("g", "interactive")
+    add(queue, bulk, 2)
+    add(queue, interactive)
+    for _ in range(2):
+        serve(queue, 1000, may_go=lambda flow: flow is bulk)
+    assert [head.had for head in queue.heads(0.0)] == [0.0]
+
+
+def test_an_absent_flow_is_shifted_only_by_what_its_group_forfeits_meanwhile() -> None:
+    queue, absent, present, other = FairQueue(60.0), flow_of("g"), flow_of("g"), flow_of("h")
+    absent.in_flight = 1
+    add(queue, present, 2)
+    add(queue, other, 4)
+    for _ in range(2):
+        serve(queue, 100, may_go=lambda flow: flow is other)
+    (left,) = add(queue, absent)
+    queue.remove(left)
+    # Its group has been shifted by then, and is no further.
+    before = absent.had
+    assert not queue.is_behind(absent, present)
+    add(queue, absent)
+    (shifted,) = [head.had for head in queue.heads(0.0) if head.group.flows[0][2] in (absent, present)]
+    assert shifted == before
