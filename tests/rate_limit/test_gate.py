@@ -114,6 +114,24 @@ async def test_a_waiter_cancelled_as_its_permit_is_granted_gives_it_back() -> No
     assert not caller.gate._loops
 
 
+async def test_a_waiter_that_leaves_takes_its_timer_with_it() -> None:
+    clock = FakeClock()
+    caller = Caller(gate(clock, 100))
+    (await caller.permit(100)).accepted(None)
+    waits = asyncio.create_task(caller.permit(50, 50))
+    await settle()
+    assert clock.pending == 1
+    waits.cancel()
+    await settle()
+    assert clock.pending == 0
+
+
+async def test_what_is_decided_is_not_kept() -> None:
+    caller = Caller(gate(FakeClock()))
+    await caller.permit()
+    assert caller.gate.change(lambda limiter, _: [*limiter.decided]) == []
+
+
 async def test_a_request_that_has_to_wait_is_told_for_how_long_it_is_paused() -> None:
     caller = Caller(gate(FakeClock()))
     (await caller.permit()).rejected("", PAUSE)
@@ -578,6 +596,20 @@ async def test_another_error_of_a_quota_back_end_is_one_of_the_configuration_eve
     caller = caller_of(Broken())
     with pytest.raises(ConfigurationError, match="failed: ConnectionError: it is away"):
         await caller.gate.wait(caller.gate.request(caller.flow, 10, 1, deadline=1005.0))
+
+
+@pytest.mark.parametrize("grant", [QuotaGrant(0), QuotaGrant(True), QuotaGrant("9"), 9])  # type: ignore[arg-type]
+async def test_a_quota_back_end_must_return_a_grant_of_tokens(grant: Any) -> None:
+    class Wrong(Cluster):
+        async def acquire(self, demand: QuotaDemand) -> QuotaGrant:
+            return grant  # type: ignore[no-any-return]
+
+    with pytest.raises(ConfigurationError, match="acquire must return a QuotaGrant whose tokens are an integer ≥ 1, got"):
+        await caller_of(Wrong()).permit()
+
+
+async def test_a_quota_back_end_may_grant_a_single_token() -> None:
+    assert (await caller_of(Cluster(1)).permit()).tokens == 1
 
 
 async def test_a_grant_that_comes_after_its_request_was_cancelled_is_settled_as_unused() -> None:

@@ -150,6 +150,8 @@ def test_those_that_are_dismissed_wait_for_tokens_no_more_and_make_way_at_once()
     bench.limiter.accepted(permit, 60, bench.now)
     assert is_dismissed(late)
     assert small.permit is not None
+    # As a call does that is cancelled meanwhile.
+    bench.limiter.withdraw(late, bench.now)
     (known,) = bench.limiter.statistics(bench.now)
     assert (known.waiting, known.is_waiting) == (0, False)
 

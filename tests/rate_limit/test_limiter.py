@@ -294,11 +294,14 @@ def test_a_short_grace_period_for_the_flow_that_is_behind_when_tokens_are_short(
 
 def test_no_grace_period_up_to_half_of_the_limit() -> None:
     harness, concurrency = Harness(tokens=given_tokens(1000)), ConcurrencyLimiter(8)
-    small, large = flow(concurrency), flow(concurrency)
+    small, large, other = flow(concurrency), flow(concurrency), flow(ConcurrencyLimiter(1), key=None)
+    # Something else waits, so that nothing is sent past the queue.
+    for _ in range(2):
+        harness.request(other)
     harness.request(large, 300)
     harness.request(small, 100)
     harness.request(large, 100)
-    assert [permit.flow for permit in harness.permits] == [large, small, large]
+    assert [permit.flow for permit in harness.permits] == [other, large, small, large]
 
 
 def test_no_grace_period_for_a_flow_with_nothing_in_flight() -> None:
@@ -443,6 +446,7 @@ def test_a_permit_given_back_costs_nothing_and_goes_to_the_next_request() -> Non
     assert [permit.flow for permit in harness.permits] == [one, other]
     assert concurrency.in_flight == 1
     assert one.had == 0
+    assert harness.request(flow(ConcurrencyLimiter(1), key=OTHER)).permit is None, "one request is counted"
 
 
 def test_shrinking_a_permit_leaves_the_rest_to_others() -> None:

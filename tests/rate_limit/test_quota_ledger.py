@@ -85,6 +85,24 @@ def test_what_a_dead_member_waited_for_is_nobodys() -> None:
     assert ledger.apply(Step(3, 1.0 + WINDOW)).taken == [(0, 100)]
 
 
+@pytest.mark.parametrize("end", [End(0, "unused"), Gone(2)])
+def test_a_permit_that_ended_before_it_was_taken_is_nobodys(end: Entry) -> None:
+    ledger = ledger_of(100)
+    ledger.apply(Step(1, 0.0, (ask(0, 100),)))
+    ledger.apply(Step(2, 0.0, (ask(0, 100),)))
+    assert ledger.apply(Step(1, 1.0, (End(0, "unused"),))).granted == [(2, 0, 100)]
+    assert ledger.apply(Step(2, 2.0, (end,))).taken == []
+    assert ledger.apply(Step(3, 3.0, (ask(0, 100),))).taken == [(0, 100)]
+
+
+def test_a_permit_granted_in_the_step_in_which_its_member_is_gone_is_nobodys() -> None:
+    ledger = ledger_of(100)
+    ledger.apply(Step(1, 0.0, (ask(0, 100),)))
+    ledger.apply(Step(2, 0.0, (ask(0, 100),)))
+    assert not ledger.apply(Step(1, 1.0, (End(0, "unused"), Gone(2)))).granted
+    assert not ledger.has_untaken(2)
+
+
 def test_an_end_of_what_is_not_known_has_no_effect() -> None:
     ledger = ledger_of(100)
     ledger.apply(Step(1, 0.0, (End(7, "accepted", 50), ask(0, 100), End(0, "unused"), End(0, "accepted", 100), Gone(9))))

@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from pinecone_embed_async import Quota, SharedQuota
+from pinecone_embed_async import ConfigurationError, DeadlineExceededError, Quota, SharedQuota
 from pinecone_embed_async._rate_limit import QuotaDemand, QuotaGrant, QuotaOutcome
 from pinecone_embed_async._rate_limit.shared_quota import LONGEST_ASKED_PAUSE, MOST_FLOWS
 from pinecone_embed_async.emulator._quota import tokens_per_minute_text
@@ -42,11 +42,13 @@ async def test_it_grants_free_tokens_and_the_rest_once_they_come_free() -> None:
     ],
 )
 async def test_an_outcome_is_settled_once(outcome: QuotaOutcome, used: int) -> None:
-    quota, _ = quota_of(100)
+    quota, clock = quota_of(100)
     grant = await quota.acquire(demand(80))
     for _ in range(2):
         quota.settle(grant, outcome)
         assert quota.statistics()[0].used == used
+    clock.advance(60)
+    assert quota.statistics()[0].used == 0
 
 
 async def test_the_named_limit_and_retry_after_of_a_rejection_are_obeyed() -> None:
@@ -64,6 +66,17 @@ async def test_the_named_limit_and_retry_after_of_a_rejection_are_obeyed() -> No
     clock.advance(0.1)
     quota.settle(await waits, QuotaOutcome("rejected", 80, text, 10_000.0))
     assert quota.statistics()[0].paused <= LONGEST_ASKED_PAUSE + 0.5
+
+
+async def test_a_demand_is_refused_if_a_pause_lasts_beyond_its_deadline() -> None:
+    quota, clock = quota_of(1000)
+    quota.settle(await quota.acquire(demand()), QuotaOutcome("rejected", 10, "", 30.0))
+    with pytest.raises(DeadlineExceededError):
+        await quota.acquire(QuotaDemand("m", "passage", 10, 1, within=30.0))
+    waits = asyncio.create_task(quota.acquire(QuotaDemand("m", "passage", 10, 1, within=31.0)))
+    await settle()
+    clock.advance(30.5)
+    assert (await waits).tokens == 10
 
 
 async def test_interactive_demands_go_before_bulk_ones() -> None:
@@ -113,9 +126,28 @@ async def test_flows_share_evenly() -> None:
 
 async def test_flows_without_waiting_requests_are_forgotten() -> None:
     quota, _ = quota_of(10**9)
+    for number in range(MOST_FLOWS):
+        quota.settle(await quota.acquire(demand(flow=number)), QuotaOutcome("unused", 0))
+    assert len(quota._flows) == MOST_FLOWS
     for number in range(3 * MOST_FLOWS):
         quota.settle(await quota.acquire(demand(flow=number)), QuotaOutcome("unused", 0))
     assert len(quota._flows) <= MOST_FLOWS
+
+
+async def test_arguments_are_checked() -> None:
+    for options in ({"clock": 7}, {"draw": 0.5}):
+        with pytest.raises(ConfigurationError, match=next(iter(options))):
+            SharedQuota(100, **options)
+    quota = SharedQuota(100)
+    with pytest.raises(ConfigurationError, match="demand"):
+        await quota.acquire(10)  # type: ignore[arg-type]
+    grant = await quota.acquire(demand())
+    with pytest.raises(ConfigurationError, match="outcome"):
+        quota.settle(grant, "accepted")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="grant must be a QuotaGrant"):
+        quota.settle(10, QuotaOutcome("unused", 0))  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="another ticket"):
+        quota.settle(QuotaGrant(10), QuotaOutcome("unused", 0))
 
 
 def test_repr() -> None:

@@ -22,6 +22,7 @@ import pytest
 from pinecone_embed_async import (
     ClosedError,
     ConfigurationError,
+    DeadlineExceededError,
     Quota,
     QuotaDemand,
     QuotaGrant,
@@ -167,6 +168,31 @@ async def test_a_limit_that_one_is_told_holds_for_all(path: Path) -> None:
         (known,) = await other.statistics()
         assert (known.limit, known.source) == (50, "named")
     assert b"Request failed" not in path.read_bytes()
+
+
+async def test_a_wait_ends_if_a_pause_lasts_beyond_its_deadline(path: Path) -> None:
+    async with SqliteQuota(path, PLENTY) as quota:
+        quota.settle(await quota.acquire(demand()), QuotaOutcome("rejected", 100, "", 60.0))
+        with pytest.raises(DeadlineExceededError):
+            await quota.acquire(QuotaDemand("m", "passage", 10, 1, within=5.0))
+        waits = asyncio.create_task(quota.acquire(QuotaDemand("m", "passage", 10, 1, within=120.0)))
+        await until_waiting(quota)
+        # The other one waits no more.
+        assert [of.waiting for of in await quota.statistics()] == [1]
+        assert not waits.done()
+        waits.cancel()
+
+
+async def test_a_limit_found_by_trial_is_logged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with SqliteQuota(path, Quota(None, None, None, WINDOW)) as quota:
+        quota.settle(await quota.acquire(demand()), QuotaOutcome("accepted", 100))
+        # Earlier usage explains no rejection any more.
+        await asyncio.sleep(WINDOW)
+        for grant in [await quota.acquire(demand()) for _ in range(2)]:
+            quota.settle(grant, QuotaOutcome("rejected", 100, "", 0.0))
+        quota.settle(await quota.acquire(demand()), QuotaOutcome("accepted", 100))
+    (record,) = caplog.records
+    assert "rejects requests for m (passage) without naming a limit" in record.getMessage()
 
 
 async def test_any_number_of_flows_is_served(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -497,6 +523,39 @@ async def test_a_lock_that_is_not_given_up_is_an_error(
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
+async def test_a_lock_that_is_soon_given_up_is_waited_for(path: Path, quota: SqliteQuota) -> None:
+    quota.settle(await quota.acquire(demand()), UNUSED)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        waiting = asyncio.create_task(quota.acquire(demand()))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        holder.execute("ROLLBACK")
+        assert (await waiting).tokens == 100
+
+
+async def test_one_process_at_a_time_opens_the_file(
+    path: Path, quota: SqliteQuota, other: SqliteQuota, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with contextlib.closing(LockFile(path.with_name("quota.db-lock"))) as opens, opens.opening(0.0):
+        waiting = asyncio.create_task(quota.acquire(demand()))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        monkeypatch.setattr(quota_file, "LOCK_SECONDS", 0.05)
+        with pytest.raises(TimeoutError, match=r"quota\.db-lock' is locked by another process"):
+            await other.acquire(demand())
+    assert (await waiting).tokens == 100
+
+
+def test_the_lock_of_a_member_is_not_that_of_another(path: Path) -> None:
+    with contextlib.closing(LockFile(path)) as file, contextlib.closing(LockFile(path)) as other:
+        assert not other.has_members
+        assert file.enter(5)
+        assert [other.is_alive(member) for member in (4, 5, 6)] == [False, True, False]
+        assert [other.enter(member) for member in (4, 5, 6)] == [True, False, True]
+        assert other.has_members
+
+
 async def test_a_file_that_is_locked_when_it_is_closed_is_left_to_the_others(
     path: Path, quota: SqliteQuota, other: SqliteQuota, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -560,6 +619,7 @@ def test_turns_are_taken_in_order(path: Path) -> None:
     for thread in threads:
         thread.join()
     assert order == [1, 2, 3, 4, 5]
+    assert tickets(looking) == 0
     for file in (*files, looking):
         file.close()
 
@@ -571,6 +631,19 @@ async def test_it_is_readable_by_its_owner_only(path: Path, quota: SqliteQuota) 
     await quota.acquire(demand())
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
     assert modes == dict.fromkeys(["quota.db", "quota.db-lock", "quota.db-shm", "quota.db-wal"], 0o600)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o777])
+async def test_a_file_that_others_may_read_is_closed_to_them(path: Path, mode: int) -> None:
+    await make_quota(path)
+    path.chmod(mode)
+    await make_quota(path)
+    assert stat.S_IMODE(path.stat().st_mode) == mode & 0o700
+
+
+async def test_an_empty_file_is_taken_as_a_new_one(path: Path) -> None:
+    path.touch()
+    await make_quota(path)
 
 
 def is_open(path: Path) -> bool:
@@ -634,6 +707,17 @@ def make_cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:5000])
 
 
+def make_note_in_its_place(path: Path) -> None:
+    asyncio.run(make_quota(path))
+    path.write_text("a note, and not a short one " * 9)
+
+
+def make_database_in_its_place(path: Path) -> None:
+    asyncio.run(make_quota(path))
+    path.unlink()
+    make_database(path)
+
+
 def make_other_version(path: Path) -> None:
     asyncio.run(make_quota(path))
     with contextlib.closing(sqlite3.connect(path)) as file:
@@ -651,6 +735,8 @@ async def make_quota(path: Path) -> None:
         (lambda path: path.write_text("a note, and not a short one " * 9), "another program"),
         (make_database, "another program"),
         (make_cut, "corrupted"),
+        (make_note_in_its_place, "corrupted"),
+        (make_database_in_its_place, "another program"),
         (make_other_version, "another version"),
         (lambda path: path.symlink_to(path.with_name("elsewhere")), "symbolic link"),
         (lambda path: path.with_name("quota.db-lock").symlink_to(path.with_name("elsewhere")), "symbolic link"),
@@ -678,14 +764,26 @@ async def test_another_quota_is_refused_while_others_use_the_file_and_taken_afte
     twice = Quota(200, requests_per_second=None, requests_per_minute=None, window=WINDOW)
     async with SqliteQuota(path, QUOTA) as quota, SqliteQuota(path, twice) as other:
         grant = await quota.acquire(demand())
-        with pytest.raises(ConfigurationError, match=r"in use by other processes with the quota .*100.*, not .*200"):
+        with pytest.raises(
+            ConfigurationError, match=r"in use by other processes with the quota .*100.*, not .*200"
+        ) as caught:
             await other.acquire(demand(200))
+        assert str(caught.value).startswith(f"{str(path)!r} is in use"), "the file is named once"
         quota.settle(grant, QuotaOutcome("accepted", 100))
         await quota.aclose()
         begun = time.monotonic()
         # What was used under the other one has to expire first.
         assert (await other.acquire(demand(200))).tokens == 200
         assert WINDOW - 0.1 < time.monotonic() - begun < WINDOW + 1
+
+
+async def test_another_quota_with_shorter_windows_waits_for_one_of_those_before(path: Path) -> None:
+    async with SqliteQuota(path, QUOTA) as quota:
+        quota.settle(await quota.acquire(demand()), QuotaOutcome("accepted", 100))
+    begun = time.monotonic()
+    async with SqliteQuota(path, Quota(100, None, None, WINDOW / 100)) as other:
+        await other.acquire(demand())
+    assert time.monotonic() - begun > WINDOW - 0.1
 
 
 async def test_a_number_is_the_quota_of_so_many_tokens_per_minute(path: Path) -> None:
@@ -738,6 +836,18 @@ async def test_that_a_file_is_removed_is_noticed_although_nobody_waits(path: Pat
     # Of a file that is there no more.
     quota.settle(grant, UNUSED)
     assert (await quota.acquire(demand())).tokens == 100
+
+
+@pytest.mark.parametrize("which", ["quota.db", "quota.db-lock"])
+async def test_a_file_that_is_replaced_is_an_error(path: Path, quota: SqliteQuota, which: str) -> None:
+    await quota.acquire(demand(10))
+    replaced = path.with_name(which)
+    copied = path.with_name("copied")
+    copied.write_bytes(replaced.read_bytes())
+    copied.replace(replaced)
+    await asyncio.sleep(quota_file.CHECK_SECONDS)
+    with pytest.raises(ConfigurationError, match="removed or replaced"):
+        await quota.acquire(demand(10))
 
 
 async def test_a_full_disk_is_an_error_and_nothing_is_lost(path: Path) -> None:
