@@ -95,6 +95,17 @@ def test_bulk_work_that_has_aged_takes_the_kept_place_even_beside_an_answer_that
     assert harness.in_flight() == {"interactive": 1, "bulk": 3}
 
 
+@pytest.mark.parametrize(("places", "others"), [(2, 1), (8, 7)])
+def test_bulk_work_that_has_aged_leaves_one_place_if_it_has_all_others(places: int, others: int) -> None:
+    limiter = ConcurrencyLimiter(places)
+    limiter.asked("interactive", 0.0)
+    for _ in range(others):
+        assert limiter.has_room("bulk", 1.0, has_aged=True)
+        limiter.enter("bulk")
+    assert not limiter.has_room("bulk", 1.0, has_aged=True)
+    assert limiter.has_room("interactive", 1.0)
+
+
 def test_the_kept_place_returns_to_bulk_work_after_a_while() -> None:
     harness = Harness(ConcurrencyLimiter(2))
     harness.request("interactive", 0.0)

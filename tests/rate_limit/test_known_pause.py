@@ -230,3 +230,9 @@ def test_the_error_says_when_to_try_again_and_why() -> None:
 def test_the_error_after_a_pause_says_nothing_of_it(until: float) -> None:
     error = KnownPause(until, "too many tokens").error(START, "it is over")
     assert (str(error), error.retry_after, error.__cause__) == ("it is over", None, None)
+
+
+def test_the_error_says_even_that_less_than_a_second_is_left() -> None:
+    error = KnownPause(START + 0.5, "too many tokens").error(START)
+    assert error.retry_after == 0.5
+    assert isinstance(error.__cause__, RateLimitError)

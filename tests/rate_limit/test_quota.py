@@ -6,7 +6,7 @@ import pytest
 
 from pinecone_embed_async import ConfigurationError, EmbedClient, Quota, SharedQuota
 from pinecone_embed_async._models import PLANS
-from pinecone_embed_async._rate_limit import QuotaDemand, limiter_options
+from pinecone_embed_async._rate_limit import QuotaDemand, QuotaOutcome, limiter_options
 
 BAD_WHOLE: list[Any] = [0, -1, 1.5, "1000", True, math.inf]
 
@@ -83,8 +83,34 @@ def test_own_limits_hold_for_every_model_and_no_quota_has_none() -> None:
         ({"least": 1.5}, "least must be an integer ≥ 1, got 1.5"),
         ({"least": 11}, "least must be at most tokens, which is 10, got 11"),
         ({"priority": "high"}, 'priority must be "interactive" or "bulk", got \'high\''),
+        ({"model": 7}, "model must be .*"),
+        ({"flow": []}, "flow must be hashable, such as a text, got list"),
+        ({"within": -1}, "within must be .*"),
     ],
 )
 def test_invalid_demands_are_refused(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^{message}$"):
         QuotaDemand(**{"model": "m", "input_type": "", "tokens": 10, "least": 1, **changed})
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"kind": "lost"}, "kind must be .*"),
+        ({"tokens": -1}, "tokens must be .*"),
+        ({"message": b"too much"}, "message must be .*"),
+        ({"retry_after": -1}, "retry_after must be .*"),
+    ],
+)
+def test_invalid_outcomes_are_refused(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{message}$"):
+        QuotaOutcome(**{"kind": "rejected", "tokens": 10, **changed})
+
+
+def test_demands_and_outcomes_may_have_the_least_values() -> None:
+    assert QuotaDemand("m", "", 1, 1, within=0).within == 0
+    assert QuotaOutcome("rejected", 0, retry_after=0).retry_after == 0
+
+
+def test_without_numbers_of_requests_the_documented_ones_are_kept() -> None:
+    assert (Quota().requests_per_second, Quota().requests_per_minute) == (100, 2000)

@@ -46,7 +46,16 @@ def test_tokens_for_a_request_of_a_fourth_of_the_limit_come_free_in_time() -> No
 
 
 def test_an_accepted_small_request_does_not_count() -> None:
-    assert refilled(5, tokens=400).tokens(90_000, 40.0, least=0) is None
+    assert refilled(5, tokens=499).tokens(90_000, 40.0, least=0) is None
+    assert refilled(5, tokens=500).tokens(90_000, 40.0, least=0) is not None
+
+
+def test_tokens_must_come_free_twice_within_a_fourth_of_a_window_and_in_some_time() -> None:
+    assert refilled(2, wait=15.0).tokens(90_000, 40.0, least=0) is not None
+    assert refilled(2, wait=15.1).tokens(90_000, 40.0, least=0) is None
+    assert refilled(1).tokens(90_000, 40.0, least=0) is None
+    # At the time of the first rejection.
+    assert refilled(2).tokens(90_000, 2.0, least=0) is None
 
 
 def test_the_rate_is_measured_over_enough_tokens() -> None:
@@ -60,6 +69,7 @@ def test_reset() -> None:
     refill.reset()
     assert refill.tokens(90_000, 40.0, least=0) is None
     refill.rejected(1000, 90_000, 50.0)
+    refill.accepted(1000, 53.0)
     assert refill.tokens(99_000, 60.0, least=0) is None
 
 

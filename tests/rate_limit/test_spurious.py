@@ -36,6 +36,36 @@ def test_without_requests_beside_it_the_next_one_decides() -> None:
     assert rejections.judge(10.6)
 
 
+def test_a_suspicion_lasts_for_a_twelfth_of_a_window() -> None:
+    rejections = rejections_after()
+    rejections.begin(10.0, 1000, 10.0)
+    rejections.accepted(10.0, 500)
+    assert rejections.are_likely(15.0)
+    assert not rejections.are_likely(15.1)
+
+
+@pytest.mark.parametrize(("accepted", "most"), [(0, 1), (96, 2), (98, 3), (1000, 4)])
+def test_one_rejection_may_be_spurious_and_one_more_for_each_fifty_accepted_up_to_four(accepted: int, most: int) -> None:
+    for rejected in (most, most + 1):
+        rejections = rejections_after(accepted)
+        rejections.begin(10.0, 1000, 10.1)
+        for _ in range(rejected - 1):
+            rejections.add(9.5)
+        for _ in range(rejected):
+            rejections.accepted(9.5 if rejected > 1 else 10.0, 1000)
+        # Those accepted beside it count, too.
+        assert rejections.are_likely(10.2) == (rejected == most)
+
+
+def test_a_rejection_that_was_not_spurious_leaves_as_many_to_be_spurious() -> None:
+    rejections = rejections_after(0)
+    rejections.begin(10.0, 1000, 10.1)
+    assert not rejections.judge(10.6)
+    rejections.begin(11.0, 1000, 11.1)
+    rejections.accepted(11.0, 1000)
+    assert rejections.judge(11.6)
+
+
 def test_a_burst_rejected_together_is_not_spurious() -> None:
     rejections = rejections_after()
     rejections.begin(10.0, 1000, 10.1)
