@@ -103,6 +103,43 @@ def test_a_permit_granted_in_the_step_in_which_its_member_is_gone_is_nobodys() -
     assert not ledger.has_untaken(2)
 
 
+def test_a_member_that_is_gone_has_nothing_to_take() -> None:
+    ledger = ledger_of(100)
+    ledger.apply(Step(1, 0.0, (ask(0, 100),)))
+    ledger.apply(Step(2, 0.0, (ask(0, 100),)))
+    ledger.apply(Step(1, 1.0, (End(0, "unused"),)))
+    assert ledger.has_untaken(2)
+    ledger.apply(Step(3, 2.0, (Gone(2),)))
+    assert not ledger.has_untaken(2)
+    assert ledger.members == []
+
+
+def test_what_failed_counts_for_a_window() -> None:
+    ledger = ledger_of(100)
+    ledger.apply(Step(1, 0.0, (ask(0, 100),)))
+    ledger.apply(Step(1, 1.0, (End(0, "failed"), ask(1, 100))))
+    assert ledger.next_at == 1.0 + WINDOW
+
+
+def test_the_state_does_not_grow_with_the_members_that_are_gone() -> None:
+    ledger, sizes = ledger_of(10**9), []
+    for member in range(1, 201):
+        ledger.apply(Step(member, 0.0, (ask(0), End(0, "unused"))))
+        ledger.apply(Step(1000, 0.0, (Gone(member),)))
+        sizes.append(len(ledger.dump()))
+    assert sizes[199] < 1.2 * sizes[9]
+
+
+def test_the_state_keeps_a_thousand_flows() -> None:
+    ledger, sizes = ledger_of(10**9), []
+    for flow in range(3000):
+        ledger.apply(Step(1, 0.0, (ask(flow, flow=flow), End(flow, "unused"))))
+        if flow in (100, 1000, 2999):
+            sizes.append(len(ledger.dump()))
+    assert sizes[1] > 5 * sizes[0]
+    assert sizes[2] < 1.2 * sizes[1]
+
+
 def test_an_end_of_what_is_not_known_has_no_effect() -> None:
     ledger = ledger_of(100)
     ledger.apply(Step(1, 0.0, (End(7, "accepted", 50), ask(0, 100), End(0, "unused"), End(0, "accepted", 100), Gone(9))))

@@ -2,19 +2,19 @@ from pinecone_embed_async._rate_limit.request_rate_limit import RequestRateLimit
 
 
 def test_a_named_limit_holds_for_four_windows_and_twice_as_long_each_time_it_is_named_again() -> None:
-    limit = RequestRateLimit(1.0, None)
+    limit = RequestRateLimit(2.0, None)
     # A request in flight, so that another one fits only once the limit has lapsed.
     limit.window.reserve(1)
     limit.rejected(1, 0.0, 10.0)
-    assert limit.free_at(10.0) == 14.0
+    assert limit.free_at(10.0) == 18.0
     # Of the same burst.
-    limit.rejected(1, 0.0, 13.0)
-    assert limit.free_at(13.0) == 14.0
-    limit.rejected(1, 0.0, 14.0)
-    assert limit.free_at(14.0) == 22.0
-    limit.rejected(1, 0.0, 22.0)
-    assert limit.free_at(22.0) == 38.0
-    assert limit.free_at(38.0) <= 38.0
+    limit.rejected(1, 0.0, 17.0)
+    assert limit.free_at(17.0) == 18.0
+    limit.rejected(1, 0.0, 18.0)
+    assert limit.free_at(18.0) == 34.0
+    limit.rejected(1, 0.0, 34.0)
+    assert limit.free_at(34.0) == 66.0
+    assert limit.free_at(66.0) <= 66.0
 
 
 def test_another_limit_holds_for_four_windows_and_none_at_all_only_pauses() -> None:
