@@ -13,6 +13,7 @@ from pinecone_embed_async import (
     DeadlineExceededError,
     EmbedError,
     InputError,
+    InvalidRequestError,
     ServiceError,
 )
 from pinecone_embed_async._calls import GRACE_SECONDS, Scheduler
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._sending import Sender
 
 WRONG_KEY = AuthenticationError("who?", status=401)
+REFUSED = InvalidRequestError("no", status=400)
 
 
 class Service:
@@ -116,7 +118,8 @@ def planner_of(count: int, limits: RequestLimits, learned: Learned, clock: Clock
 def scheduler_of(
     count: int, service: Service, clock: Clock, **options: Any
 ) -> tuple[Scheduler, RequestPlanner, SeenOutcomes]:
-    planner, outcomes = planner_of(count, RequestLimits(inputs=1, sequence_length=8), Learned(), clock)
+    learned = options.pop("learned", None) or Learned()
+    planner, outcomes = planner_of(count, RequestLimits(inputs=1, sequence_length=8), learned, clock)
     options = {"window": 3, "deadline": None, **options}
     return Scheduler(planner, cast("Sender", service), clock=clock, **options), planner, outcomes
 
@@ -675,6 +678,23 @@ async def test_a_request_that_comes_too_late_ends_the_job_unless_inputs_are_bein
     assert str(outcomes) == "..."
 
 
+async def test_a_request_that_comes_too_late_after_all_inputs_were_looked_up_ends_the_job() -> None:
+    async def refuse(_: PlannedRequest) -> Permit:
+        await are_looked_up.wait()
+        raise late
+
+    clock, late, are_looked_up = FakeClock(), DeadlineExceededError("too late"), asyncio.Event()
+    service = Service(clock)
+    service.permit_for = refuse
+    scheduler, planner, outcomes = scheduler_of(3, service, clock, cache=object())
+    async with scheduler.running():
+        await scheduler.start(asyncio.sleep(0), "look up")
+        await settle()
+        are_looked_up.set()
+    assert planner.job_error is late
+    assert str(outcomes) == "..."
+
+
 @pytest.mark.parametrize("error", [DeadlineExceededError("too late"), InputError("too large", index=0)])
 async def test_many_requests_that_get_no_permit_do_not_block_the_loop(error: EmbedError) -> None:
     async def refuse(_: PlannedRequest) -> Permit:
@@ -722,3 +742,59 @@ async def test_another_attempt_asks_for_the_tokens_that_are_now_estimated() -> N
     paced = PacedScheduler(2, tokens=100, attempt=outcome, refuse=ask)
     await finish(paced.scheduler)
     assert asked[:2] == [4, 8]
+
+
+async def test_inputs_known_to_be_refused_are_reported_one_after_another_though_nothing_is_sent() -> None:
+    clock, reporter, learned = FakeClock(), Reporter(), Learned()
+    for number in range(100):
+        learned.refusals.add(str(number), b"", REFUSED, clock.time())
+    service = Service(clock)
+    scheduler, _, outcomes = scheduler_of(100, service, clock, learned=learned, progress=reporter)
+    running = asyncio.create_task(finish(scheduler))
+    await settle()
+    # The loop is not blocked by many.
+    assert 5 < outcomes.failed_count == reporter.reports < 100
+    assert scheduler.changes.is_set()
+    await running
+    assert str(outcomes) == 100 * "f"
+    assert reporter.reports == 100
+    assert not service.sent
+
+
+async def test_an_input_refused_elsewhere_while_it_waits_for_its_permit_is_reported_at_once() -> None:
+    clock, reporter, learned = FakeClock(), Reporter(), Learned()
+    service, may_send = Service(clock), asyncio.Event()
+    permit_for = service.permit_for
+
+    async def wait(request: PlannedRequest) -> Permit:
+        await may_send.wait()
+        return await permit_for(request)
+
+    service.permit_for = wait
+    scheduler, _, outcomes = scheduler_of(2, service, clock, learned=learned, progress=reporter, window=1)
+    running = asyncio.create_task(finish(scheduler))
+    await settle()
+    learned.refusals.add("0", b"", REFUSED, clock.time())
+    scheduler.changes.clear()
+    may_send.set()
+    await settle()
+    assert service.waiting == [1]
+    assert str(outcomes) == "f."
+    assert reporter.reports == 1
+    assert scheduler.changes.is_set()
+    service.answer(1)
+    await running
+
+
+async def test_nothing_is_recorded_of_requests_whose_caller_has_left() -> None:
+    clock, reporter = FakeClock(), Reporter()
+    service = Service(clock)
+    scheduler, _, outcomes = scheduler_of(2, service, clock, progress=reporter)
+    running = asyncio.create_task(finish(scheduler))
+    await settle()
+    service.put_on_the_wire(0)
+    scheduler.cancel()
+    await running
+    assert sorted(service.cancelled) == [0, 1]
+    assert str(outcomes) == ".."
+    assert reporter.reports == 0

@@ -191,6 +191,20 @@ async def test_leaving_early_cancels_all_tasks_and_closes_the_source(emulator: E
         assert len(await client.embed("after", **Passage)) == 1
 
 
+async def test_a_stream_can_be_left_during_a_request_after_there_was_none(emulator: Emulator) -> None:
+    async with dense_client(emulator, max_batch_size=1) as client:
+        async with client.stream(Source(3), window=1, **Passage) as batches:
+            await emulator.wait_for_requests(1)
+            await emulator.wait_until_idle()
+            await settle()
+            assert repr(batches).startswith("<EmbeddingStream 1 embedded")
+            emulator.hold()
+            await anext(batches)
+            await emulator.wait_for_in_flight(1)
+        assert library_tasks() == []
+        emulator.release()
+
+
 async def test_an_error_in_the_block_is_raised_unchanged(emulator: Emulator) -> None:
     cause = KeyError("cause")
     async with dense_client(emulator, max_batch_size=5) as client:
