@@ -473,6 +473,7 @@ class Service:
         self.requests: list[tuple[PlannedRequest, asyncio.Future[EmbedError | None]]] = []
         self.cancelled = 0
         self.learned = Learned()
+        self.cache: Any = None
 
     def call(self, text: str, *, timeout: float | None = None, key: str = "k") -> asyncio.Task[Any]:
         async def call() -> Any:
@@ -500,7 +501,8 @@ class Service:
             is_single=len(texts) == 1,
             clock=self.clock,
         )
-        return Scheduler(planner, cast("Sender", self), window=4, clock=self.clock, deadline=deadline)
+        options: dict[str, Any] = {"clock": self.clock, "deadline": deadline, "cache": self.cache}
+        return Scheduler(planner, cast("Sender", self), window=4, **options)
 
     async def permit(self, request: PlannedRequest, observation: None = None) -> Permit:
         return await self.permit_for(request)
@@ -896,6 +898,42 @@ async def test_callers_get_an_error_for_an_unexpected_exception() -> None:
     for error in errors:
         assert isinstance(error, EmbedError)
         assert isinstance(error.__cause__, KeyError)
+    await service.assert_clean()
+
+
+async def test_callers_get_an_error_each_when_the_task_of_their_request_fails() -> None:
+    class Broken(Service):
+        def observe(self, request: PlannedRequest) -> None:
+            raise KeyError("ours")
+
+    service = Broken()
+    calls = [service.call(text) for text in ("one", "two")]
+    await asyncio.wait(calls, timeout=10)
+    errors = [call.exception() for call in calls]
+    assert errors[0] is not errors[1]
+    for error in errors:
+        assert isinstance(error, EmbedError)
+        assert "ended with ExceptionGroup" in str(error)
+    await service.assert_clean()
+
+
+async def test_the_last_caller_waits_for_the_cache_until_its_deadline() -> None:
+    class Hanging:
+        async def write(self, request: PlannedRequest, until: float | None) -> None:
+            assert until is None, "the request has the latest deadline of its callers"
+            await asyncio.Event().wait()
+
+    service = Service()
+    service.cache = Hanging()
+    call, other = service.call("one", timeout=1), service.call("two")
+    await settle()
+    other.cancel()
+    await settle()
+    service.answer(0)
+    await settle()
+    assert not call.done()
+    service.clock.advance(1)
+    assert_own_vector(await call, "one")
     await service.assert_clean()
 
 

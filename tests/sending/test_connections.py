@@ -203,6 +203,18 @@ async def test_idle_connections_that_the_service_has_closed_cost_no_backoff_and_
     assert slept == []
 
 
+async def test_after_an_idle_connection_was_reset_the_others_are_closed_unused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pinecone_embed_async._sending.aiohttp_transport.IDLE_SECONDS", 0.05)
+    async with (
+        server_that_drops_idle_connections(2) as (url, connections),
+        client_of(url, max_batch_size=1, retry=QUICK) as client,
+    ):
+        await client.embed(["a", "b"])
+        await asyncio.sleep(0.1)
+        assert len(await client.embed("c")) == 1
+        assert sorted(connections) == [1, 1, 2]
+
+
 async def test_a_connection_used_by_somebody_else_has_not_been_idle() -> None:
     async with Service() as service, aiohttp.ClientSession() as session:
         url = URL(service.url)
