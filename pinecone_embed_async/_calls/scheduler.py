@@ -200,7 +200,7 @@ class Scheduler:
         self._planner.end(error)
         self._wind_down()
 
-    def cancel(self, *, may_keep: bool = False) -> None:
+    def cancel(self, *, may_keep: bool) -> None:
         """Cancel everything under way without recording outcomes, because nobody needs them any more.
 
         Args:

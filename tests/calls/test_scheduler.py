@@ -440,6 +440,7 @@ class PacedScheduler:
         refuse: Callable[[PlannedRequest], EmbedError | None] = lambda _: None,
         concurrency: ConcurrencyLimiter | None = None,
         least_tokens: int = 2,
+        tokens_again: int = 4,
         progress: Reporter | None = None,
         attempt: Callable[[PlannedRequest], Awaitable[EmbedError | None]] | None = None,
     ) -> None:
@@ -448,6 +449,7 @@ class PacedScheduler:
         self.flow = Flow(concurrency or ConcurrencyLimiter(8), ("m", ""), "bulk")
         self.refuse = refuse
         self.least_tokens = least_tokens
+        self.tokens_again = tokens_again
         self.sent: list[tuple[int, int, int]] = []
         self.progress = progress or Reporter()
         self.learned = Learned()
@@ -462,7 +464,7 @@ class PacedScheduler:
         if error is not None:
             raise error
         # Another attempt gets a smaller permit, as one under a quota may.
-        want = 4 if request.attempts else request.tokens
+        want = self.tokens_again if request.attempts else request.tokens
         return await acquire_permit(self.gate, self.flow, want, self.least_tokens)
 
     def observe(self, request: PlannedRequest) -> None:
@@ -570,6 +572,32 @@ async def test_a_configuration_error_instead_of_a_permit_ends_the_job() -> None:
     assert str(paced.outcomes) == "eeeeffff.."
 
 
+async def test_requests_in_flight_have_the_grace_period_if_another_gets_no_permit_for_a_reason_that_ends_the_job() -> None:
+    clock, refused = FakeClock(), asyncio.Event()
+    service = Service(clock)
+    permit_for = service.permit_for
+
+    async def refuse_the_second(request: PlannedRequest) -> Permit:
+        if request.positions[0]:
+            await refused.wait()
+            raise ConfigurationError("no quota")
+        return await permit_for(request)
+
+    service.permit_for = refuse_the_second
+    scheduler, _, outcomes = scheduler_of(3, service, clock)
+    running = asyncio.create_task(finish(scheduler))
+    await settle()
+    service.put_on_the_wire(0)
+    refused.set()
+    await settle()
+    assert service.cancelled == []
+    clock.advance(GRACE_SECONDS)
+    await running
+    assert service.cancelled == [0]
+    assert str(outcomes) == "ff."
+    assert clock.pending == 0
+
+
 async def test_a_permit_for_which_no_request_is_left_is_given_back() -> None:
     concurrency = ConcurrencyLimiter(1)
     paced = PacedScheduler(10, tokens=100, concurrency=concurrency)
@@ -596,7 +624,7 @@ async def test_a_request_cancelled_while_it_waits_for_its_permit_leaves_nothing(
     if has_permit:
         concurrency.in_flight = 0
         paced.gate.change(lambda limiter, now: limiter.dispatch(now))
-    paced.scheduler.cancel()
+    paced.scheduler.cancel(may_keep=False)
     await running
     assert not paced.sent
     assert paced.gate.waiting({concurrency}) == 0
@@ -610,8 +638,9 @@ async def overloaded_at_first(request: PlannedRequest) -> EmbedError | None:
 
 
 @pytest.mark.lazy_tasks
-async def test_a_request_is_cut_for_another_attempt_and_the_rest_is_sent_at_once() -> None:
-    paced = PacedScheduler(4, tokens=100, attempt=overloaded_at_first)
+@pytest.mark.parametrize("tokens_again", [4, 5])
+async def test_a_request_is_cut_for_another_attempt_and_the_rest_is_sent_at_once(tokens_again: int) -> None:
+    paced = PacedScheduler(4, tokens=100, tokens_again=tokens_again, attempt=overloaded_at_first)
     await finish(paced.scheduler)
     assert paced.sent == [(0, 4, 8), (0, 2, 4), (2, 4, 4)]
     assert str(paced.outcomes) == "eeee"
@@ -725,7 +754,7 @@ async def test_the_consumer_is_woken_for_a_request_that_gets_no_permit() -> None
     await settle()
     assert str(outcomes) == "f."
     assert scheduler.changes.is_set()
-    scheduler.cancel()
+    scheduler.cancel(may_keep=False)
     await running
 
 
@@ -793,8 +822,34 @@ async def test_nothing_is_recorded_of_requests_whose_caller_has_left() -> None:
     running = asyncio.create_task(finish(scheduler))
     await settle()
     service.put_on_the_wire(0)
-    scheduler.cancel()
+    scheduler.cancel(may_keep=False)
     await running
     assert sorted(service.cancelled) == [0, 1]
     assert str(outcomes) == ".."
     assert reporter.reports == 0
+
+
+async def test_an_abandoned_request_is_cancelled_once_however_long_it_takes_to_end() -> None:
+    class SlowToEnd(Service):
+        async def attempt(self, request: PlannedRequest, permit: Permit, observation: None) -> EmbedError | None:
+            try:
+                return await super().attempt(request, permit, observation)
+            finally:
+                if request.positions[0] == 1:
+                    await may_end.wait()
+
+    clock, may_end = FakeClock(), asyncio.Event()
+    service = SlowToEnd(clock)
+    scheduler, _, outcomes = scheduler_of(3, service, clock)
+    running = asyncio.create_task(finish(scheduler))
+    await settle()
+    service.put_on_the_wire(0)
+    service.answer(0, WRONG_KEY)
+    await settle()
+    assert sorted(service.cancelled) == [1, 2]
+    clock.advance(GRACE_SECONDS)
+    await settle()
+    assert not running.done()
+    may_end.set()
+    await running
+    assert str(outcomes) == "f.."
