@@ -180,6 +180,23 @@ async def test_tasks_of_a_stream_that_somebody_cancels_are_no_silent_end(emulato
                     pass
 
 
+async def test_a_consumer_that_waits_for_a_source_that_somebody_cancels_is_woken(emulator: Emulator) -> None:
+    async def source() -> AsyncIterator[str]:
+        for text in TEXTS:
+            yield text
+        await asyncio.Event().wait()
+
+    options = {**OPTIONS, "max_batch_size": len(TEXTS)}
+    async with dense_client(emulator, **options) as client, asyncio.timeout(10):
+        with pytest.raises(EmbedError, match="the source raised CancelledError"):
+            async with client.stream(source()) as batches:
+                assert len(await anext(batches)) == len(TEXTS)
+                waiting = asyncio.ensure_future(anext(batches))
+                await settle()
+                assert cancel_all("the source")
+                await waiting
+
+
 @pytest.mark.parametrize("name", ["the source", "read"])
 async def test_nor_is_a_source_that_swallows_a_cancellation_by_somebody(emulator: Emulator, name: str) -> None:
     waits = asyncio.Event()

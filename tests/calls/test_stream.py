@@ -2,7 +2,7 @@ import asyncio
 import contextlib
 import io
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +248,24 @@ async def test_an_error_of_the_source_comes_after_the_items_read_before(emulator
             async for batch in batches:
                 seen.extend(batch.items)
         assert seen == list(Source(12))
+        with pytest.raises(StopAsyncIteration):
+            await anext(batches)
+
+
+async def test_an_error_of_the_source_comes_after_that_of_the_job(emulator: Emulator) -> None:
+    def broken() -> Iterator[str]:
+        yield from Source(2)
+        raise OSError("disk")
+
+    emulator.faults = [FaultRule(Fault("status", "401"))]
+    emulator.hold()
+    async with dense_client(emulator) as client, client.stream(broken(), **Passage) as batches:
+        await emulator.wait_for_in_flight(1)
+        emulator.release()
+        with pytest.raises(AuthenticationError):
+            await anext(batches)
+        with pytest.raises(OSError, match="disk"):
+            await anext(batches)
         with pytest.raises(StopAsyncIteration):
             await anext(batches)
 
@@ -626,6 +644,43 @@ async def test_misleading_exceptions_of_starting_or_closing_a_source_in_a_thread
                 await anext(batches)
 
 
+@pytest.mark.parametrize("breaks", [False, True])
+async def test_reading_in_a_thread_leaves_no_timer(emulator: Emulator, breaks: bool) -> None:
+    clock = FakeClock()
+
+    def source() -> Iterator[str]:
+        yield from Source(5)
+        if breaks:
+            raise OSError("disk")
+
+    async with dense_client(emulator, clock=clock, max_batch_size=1) as client:
+        with contextlib.suppress(OSError):
+            async with client.stream(source(), in_thread=True, max_delay=0.5, **Passage) as batches:
+                assert len([batch async for batch in batches]) == 5
+    assert clock.pending == 0
+
+
+async def test_a_source_that_never_suspends_does_not_block_the_loop(emulator: Emulator) -> None:
+    iterations, seen = 0, set()
+
+    async def count() -> None:
+        nonlocal iterations
+        while True:
+            iterations += 1
+            await asyncio.sleep(0)
+
+    def source() -> Iterator[str]:
+        for text in Source(50):
+            seen.add(iterations)
+            yield text
+
+    counting = asyncio.create_task(count())
+    async with dense_client(emulator, max_batch_size=1) as client, client.stream(source(), window=100, **Passage) as batches:
+        assert len([batch async for batch in batches]) == 50
+    counting.cancel()
+    assert len(seen) == 50
+
+
 async def test_leaving_waits_for_a_thread_that_is_reading(emulator: Emulator) -> None:
     reading, gate = threading.Event(), threading.Event()
     source = Source(3)
@@ -719,6 +774,26 @@ async def test_a_single_text_is_not_a_source(client: EmbedClient[Any], source: A
         client.stream(source)
 
 
+async def test_a_table_is_not_a_source(client: EmbedClient[Any]) -> None:
+    with pytest.raises(InputError, match="the source must be texts, got a Table"):
+        client.stream(pa.table({"body": ["a"]}))
+
+
+async def test_an_error_of_the_cache_that_ends_the_job_ends_a_stream(emulator: Emulator) -> None:
+    class Unusable:
+        async def get_many(self, keys: Sequence[bytes]) -> list[None]:
+            raise ConfigurationError("no cache of ours")
+
+        async def put_many(self, entries: object) -> None:
+            pass
+
+    async with dense_client(emulator, cache=Unusable()) as client, asyncio.timeout(10):
+        with pytest.raises(ConfigurationError, match="no cache of ours"):
+            async with client.stream(Source(3), **Passage) as batches:
+                await anext(batches)
+    assert emulator.statistics().requests == 0
+
+
 @pytest.mark.parametrize(
     "options", [{"window": 0}, {"on_error": "ignore"}, {"max_delay": -1}, {"timeout": 0}, {"input_type": "neither"}]
 )
@@ -767,3 +842,30 @@ async def test_max_delay_counts_from_the_oldest_item_of_a_slow_source(emulator: 
         clock.advance(0.1)
         async with asyncio.timeout(20):
             assert (await anext(batches)).items == ["one", "two"]
+
+
+async def test_max_delay_counts_anew_after_a_full_request(emulator: Emulator) -> None:
+    clock = FakeClock()
+    more = asyncio.Event()
+
+    async def source() -> AsyncIterator[str]:
+        yield "one"
+        await more.wait()
+        yield "two"
+        yield "three"
+        await asyncio.get_running_loop().create_future()
+
+    async with (
+        dense_client(emulator, clock=clock, max_batch_size=2) as client,
+        client.stream(source(), max_delay=0.5, **Passage) as batches,
+    ):
+        await settle()
+        clock.advance(0.4)
+        more.set()
+        await settle()
+        clock.advance(0.4)
+        await settle()
+        assert repr(batches).endswith(" 1/16 batches read ahead>")
+        clock.advance(0.1)
+        await settle()
+        assert repr(batches).endswith(" 2/16 batches read ahead>")
