@@ -297,6 +297,7 @@ async def test_an_item_that_is_not_a_text_fails_alone(emulator: Emulator, on_err
     async with dense_client(emulator) as client, client.stream(items, on_error=on_error, **Passage) as batches:
         async for batch in all_batches(batches):
             (failed if batch.failures else embedded).extend(batch.items)
+            assert items[batch.start : batch.start + len(batch)] == list(batch.items)
             if batch.failures:
                 assert isinstance(batch.failures[0].error, InputError)
                 assert batch.failures[0].error.index == batch.start
