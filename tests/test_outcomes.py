@@ -15,6 +15,7 @@ from pinecone_embed_async import (
     DenseEmbeddings,
     EmbedClient,
     EmbedError,
+    Failure,
     InputError,
     InvalidRequestError,
     NotFoundError,
@@ -24,7 +25,10 @@ from pinecone_embed_async import (
     RetryPolicy,
     ServiceError,
     SparseEmbeddings,
+    TransportError,
+    Usage,
 )
+from pinecone_embed_async._results import summed_up
 from pinecone_embed_async.emulator import Emulator, Fault, FaultRule
 from tests.clients import E5, QUICK, SPARSE, dense_client
 from tests.clock import FakeClock, settle
@@ -447,3 +451,34 @@ async def test_what_equals_a_refused_input_is_not_sent_and_others_have_their_row
         assert embedded == [False, True, False]
         async with client.stream(["bad"] * 300, input_type="passage", on_error="return") as batches:
             assert sum([len(batch) async for batch in batches]) == 300
+
+
+@pytest.mark.parametrize(
+    ("given", "failed", "message"),
+    [
+        ("cut", [0], "cut"),
+        ("cut", [0, 1], "2 of 2 inputs failed; input 0: cut (inputs 0, 1)"),
+        ("cut", [0, 2], "2 of 3 inputs failed; input 0: cut (inputs 0, 2)"),
+        ("input 1 is odd", [1], "1 of 2 inputs failed; input 1 is odd"),
+    ],
+)
+def test_the_error_of_a_call_counts_and_names_its_failed_inputs(given: str, failed: list[int], message: str) -> None:
+    error = TransportError(given)
+    vectors = np.zeros((failed[-1] + 1, 1), np.float32)
+    partial = DenseEmbeddings(vectors, model="m", usage=Usage(), failures=(Failure(failed, error),))
+    assert summed_up(error, partial).message == message
+    shifted = summed_up(TransportError("cut"), partial, start=10).message
+    assert len(vectors) == 1 or f"; input {10 + failed[0]}: cut" in shifted
+
+
+def test_the_error_of_a_call_keeps_the_other_arguments_of_the_first_one() -> None:
+    class OwnError(EmbedError):
+        """An error of a transport of the user's own."""
+
+        def __init__(self, message: str, address: str) -> None:
+            super().__init__(message)
+            self.args = message, address
+
+    error = OwnError("cut", "a.example")
+    partial = DenseEmbeddings(np.zeros((2, 1), np.float32), model="m", usage=Usage(), failures=(Failure([1], error),))
+    assert summed_up(error, partial).args == ("1 of 2 inputs failed; input 1: cut", "a.example")

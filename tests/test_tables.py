@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pinecone_embed_async import ConfigurationError, DenseEmbeddings, SparseEmbeddings, Usage
+from pinecone_embed_async._results import dense_arrow, list_offsets
 from tests.index import Index
 
 EMBEDDED = np.array([True, False, True, True])
@@ -60,6 +61,10 @@ def test_columns_of_arrow_say_the_same_as_lists(rows: slice) -> None:
     column.validate(full=True)
 
 
+def test_vectors_without_a_mask_are_a_column_without_nulls() -> None:
+    assert dense_arrow(np.ones((2, 3), np.float32)).to_pylist() == [[1.0] * 3] * 2
+
+
 def test_columns_of_arrow_share_the_memory() -> None:
     for rows in (slice(None), slice(2, 4)):
         vectors = dense()[rows]
@@ -75,6 +80,7 @@ def test_more_terms_than_a_column_of_arrow_takes_are_refused() -> None:
     large.indptr[-1] = 2**31
     with pytest.raises(ConfigurationError, match="at most 2,147,483,647 terms, got 2,147,483,648: convert slices"):
         large.to_arrow()
+    assert list_offsets(np.array([0, 2**31 - 1])).to_pylist() == [0, 2**31 - 1]
 
 
 @pytest.mark.parametrize("rows", PARTS, ids=str)
