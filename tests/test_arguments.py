@@ -2,8 +2,10 @@
 
 import enum
 import math
+import ssl
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,8 +25,10 @@ from pinecone_embed_async import (
     SharedQuota,
     SparseEmbeddings,
     SqliteCache,
+    SqliteQuota,
     Usage,
 )
+from pinecone_embed_async._options import call_options
 from pinecone_embed_async.emulator import Emulator
 from tests.clients import E5
 
@@ -56,7 +60,7 @@ CLIENT_ARGUMENTS: dict[str, list[Any]] = {
     "dimension": [*(value for value in NO_NUMBERS if value is not None), 1.5, 512],
     "truncate": NO_TEXTS,
     "parameters": [5, "text", ["input_type"], {5: "a"}, Nothing(), {"a": math.nan}, {"a": [np.float32("inf")]}],
-    "quota": [0, -1, 1.5, True, [], "golden", Nothing(), SqliteCache],
+    "quota": [0, -1, 1.5, True, [], "golden", Nothing(), SqliteCache, SqliteQuota],
     "retry": [5, "often", RetryPolicy],
     "max_concurrency": [*NO_NUMBERS, 1.5],
     "max_batch_size": [*(value for value in NO_NUMBERS if value is not None), 1.5],
@@ -65,6 +69,7 @@ CLIENT_ARGUMENTS: dict[str, list[Any]] = {
     "connect_timeout": NO_NUMBERS,
     "max_delay": NO_NUMBERS,
     "session": [5, "session", Nothing()],
+    "ssl_context": [5, "context", Nothing()],
     "transport": [5, Nothing()],
     "source_tag": [*NO_TEXTS, "", "a/b"],
     "allow_http": ["no", None, 1, []],
@@ -206,6 +211,10 @@ async def test_a_demand_and_an_outcome_take_numbers_of_numpy() -> None:
     assert quota.statistics()[0].used == 10
 
 
+TRANSPORT = MockTransport(lambda request: MockResponse.embeddings([[1.0]] * len(request.json()["inputs"])))
+SESSION = SimpleNamespace(connector=None)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -230,6 +239,14 @@ async def test_a_demand_and_an_outcome_take_numbers_of_numpy() -> None:
             "quota must be the name of a plan, a number of tokens per minute, a Quota or a SharedQuota, got list",
         ),
         (lambda: client_with(decoder="json"), 'decoder must be "native" or "msgspec", got \'json\''),
+        (
+            lambda: client_with(session=SESSION, transport=TRANSPORT),
+            "pass either session or transport: the transport replaces aiohttp",
+        ),
+        (
+            lambda: client_with(ssl_context=ssl.create_default_context(), transport=TRANSPORT),
+            "pass either ssl_context or transport: the transport replaces aiohttp",
+        ),
         (lambda: client_with(hooks=5), "hooks must be a list of functions, got int"),
         (lambda: RetryPolicy(max_attempts=True), "max_attempts must be an integer ≥ 1, got True"),
         (lambda: RetryPolicy(initial_backoff=-0.5), "initial_backoff must be a number of seconds ≥ 0, got -0.5"),
@@ -240,6 +257,52 @@ def test_a_message_says_what_must_be_so_and_what_was_got(make: Callable[[], obje
     with pytest.raises(ConfigurationError) as caught:
         make()
     assert str(caught.value) == message
+
+
+def test_a_session_or_a_context_without_a_transport_is_taken_and_so_is_a_transport_alone(tmp_path: Path) -> None:
+    for options in ({"session": SESSION}, {"ssl_context": ssl.create_default_context()}, {"transport": TRANSPORT}):
+        client_with(**options)
+    client_with(quota=SqliteQuota(tmp_path / "quota"))
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "requests"), [(E5, 200, 3), (E5, 50, 4), ("another-model", 200, 1), ("another-model", 50, 4)]
+)
+def test_a_batch_is_as_large_as_the_client_says_but_not_larger_than_a_known_model_takes(
+    model: str, size: int, requests: int
+) -> None:
+    client = client_with(model=model, vector_type="dense", max_batch_size=size, look_up_model=False)
+    assert client.estimate(["a"] * 200, input_type="passage").requests == requests
+
+
+async def test_vectors_are_cached_only_by_a_client_with_a_cache(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for cache, requests in ((None, 2), (SqliteCache(tmp_path / "cache"), 1)):
+        sent: list[Any] = []
+
+        def answer(request: Any, sent: list[Any] = sent) -> MockResponse:
+            sent.append(request)
+            return MockResponse.embeddings([[1.0] * 1024])
+
+        async with client_with(cache=cache, transport=MockTransport(answer)) as client:
+            for _ in range(2):
+                await client.embed("a", input_type="passage")
+        assert len(sent) == requests
+        if cache is not None:
+            await cache.aclose()
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("given", [None, False, np.False_])
+def test_a_bar_is_made_only_if_it_is_asked_for(given: Any) -> None:
+    options: dict[str, Any] = {"timeout": None, "priority": "bulk", "on_error": "raise"}
+    parameters: Any = None
+    without = call_options(parameters, 0.0, **options, progress=given)
+    assert (without.progress, without.bar) == (None, None)
+    truths: list[Any] = [True, np.True_]
+    for wanted in truths:
+        with_bar = call_options(parameters, 0.0, **options, progress=wanted)
+        assert with_bar.bar is not None
+        assert with_bar.progress is with_bar.bar
 
 
 def test_what_may_be_a_key_in_a_wrong_place_is_not_shown() -> None:

@@ -18,6 +18,7 @@ from pinecone_embed_async import (
     EmbedClient,
     EmbedError,
     InputError,
+    MockTransport,
     NotFoundError,
     Progress,
     Quota,
@@ -28,6 +29,7 @@ from pinecone_embed_async import (
     SparseVector,
     TransportError,
 )
+from pinecone_embed_async._errors import ConnectionProblem
 from pinecone_embed_async.emulator import Emulator, ServiceQuota
 from tests.clients import E5, QUICK, SPARSE, dense_client
 from tests.clock import FakeClock
@@ -160,6 +162,19 @@ async def test_final_statuses_are_not(code: int) -> None:
         with pytest.raises(EmbedError):
             await client.embed("a")
         assert len(service.requests) == 1
+
+
+@pytest.mark.parametrize(("options", "attempts"), [({}, 1), ({"retry": QUICK}, 3)])
+async def test_a_wrong_set_up_of_connections_is_tried_again_only_if_the_caller_says_so(
+    options: dict[str, Any], attempts: int
+) -> None:
+    def fail(_: object) -> Any:
+        raise TransportError("no certificate", problem=ConnectionProblem.SETUP)
+
+    async with EmbedClient(E5, api_key="k", transport=MockTransport(fail), **options) as client:
+        with pytest.raises(TransportError) as caught:
+            await client.embed("a", input_type="query")
+    assert caught.value.attempts == attempts
 
 
 async def test_attempts_are_bounded_and_counted_in_the_error() -> None:

@@ -280,6 +280,19 @@ def test_supported_dimensions_are_a_choice_though_no_parameter_says_so() -> None
     model.check({"dimension": 16})
     with pytest.raises(ConfigurationError, match="one of 8, 16, got 9"):
         model.check({"dimension": 9})
+    described_model(ModelInfo(model="m")).check({"dimension": 9})
+
+
+def test_the_dimensions_of_a_parameter_count_more_than_the_supported_ones() -> None:
+    own = ModelParameter(parameter="dimension", type="one_of", allowed_values=(8,))
+    model = described_model(ModelInfo(model="m", supported_dimensions=(16,), supported_parameters=(own,)))
+    model.check({"dimension": 8})
+    with pytest.raises(ConfigurationError, match="one of 8, got 16"):
+        model.check({"dimension": 16})
+
+
+def test_a_description_is_not_taken_for_the_dimension_of_answers() -> None:
+    assert described_model(ModelInfo(model="m", default_dimension=8)).dimension == 0
 
 
 @pytest.mark.parametrize("name", ["org/model", "ein modell?#%2F", "é"])
