@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pinecone_embed_async import TransportError
 from pinecone_embed_async._planning import (
     Learned,
     LearnedLimits,
@@ -95,6 +96,7 @@ def test_a_request_is_full_with_its_last_input_not_with_the_one_after() -> None:
 def test_a_skipped_text_has_a_position_of_its_own_and_ends_the_request_before_it() -> None:
     packer = packer_of(RequestLimits(inputs=4, sequence_length=8))
     assert packer.fill("ab") is None
+    assert packer.position == 2
     before = packer.skip()
     assert before is not None
     assert (before.start, before.texts) == (0, ["a", "b"])
@@ -295,9 +297,44 @@ def test_the_rest_of_a_cut_request_is_refilled_with_the_next_inputs() -> None:
     assert "".join(second.texts) == "defg"
 
 
+def test_room_for_exactly_the_first_input_is_enough_for_it() -> None:
+    limits = RequestLimits(inputs=4, sequence_length=8)
+    requests = pending_of("ab", limits)
+    assert requests.take(limits.tokens_of(1) - 1) is None
+    first = requests.take(limits.tokens_of(1))
+    assert first is not None
+    assert list(first.texts) == ["a"]
+
+
 @pytest.mark.parametrize(("learned", "expected"), [(2.0, 102), (12.0, 52)])
 def test_the_tokens_an_input_has_for_certain_are_never_over_its_estimate(learned: float, expected: int) -> None:
     limits = RequestLimits(inputs=96, sequence_length=2048, bytes_per_token=learned)
     request = PlannedRequest(["a" * 600], range(1), Load.of(["a" * 600], limits), SeenOutcomes(1))
     assert request.certain_tokens(limits) == expected
     assert request.certain_tokens(limits) <= request.least_tokens(limits)
+
+
+def test_a_request_counts_its_attempts_from_the_first_which_it_remembers() -> None:
+    request = request_of(["a"], RequestLimits(inputs=1, sequence_length=8))
+    assert (request.attempts, request.failures, request.first_sent, request.in_flight) == (0, 0, None, False)
+    flags = (request.is_answered, request.is_last, request.was_retried_at_once, request.is_probe, request.was_halved)
+    assert not any(flags)
+    for now in (5.0, 7.0):
+        request.sent(now)
+    assert (request.attempts, request.failures, request.first_sent, request.in_flight) == (2, 0, 5.0, True)
+
+
+def test_the_least_tokens_of_a_request_are_those_of_its_first_input() -> None:
+    limits = RequestLimits(inputs=96, sequence_length=500)
+    assert request_of(["x" * 400, "y"], limits).least_tokens(limits) == limits.tokens_of(400)
+    assert request_of(["y", "x" * 400], limits).least_tokens(limits) == limits.tokens_of(1)
+
+
+def test_a_request_out_of_time_names_its_last_error_if_it_has_one() -> None:
+    request = request_of(["a"], RequestLimits(inputs=1, sequence_length=8))
+    assert str(request.out_of_time("too late", None)) == "too late"
+    request.sent(5.0)
+    request.last_error = TransportError("cut")
+    error = request.out_of_time("too late", 2.0)
+    assert (str(error), error.attempts) == ("too late; the last attempt failed with TransportError: cut", 1)
+    assert (error.__cause__, error.retry_after) == (request.last_error, 2.0)

@@ -86,6 +86,34 @@ def test_the_margin_of_estimates_is_two_standard_deviations_of_the_bills_each_of
         assert estimator.bytes_per_token == pytest.approx(2 ** (math.floor(steps) / 50))
 
 
+def test_a_bill_of_few_tokens_has_little_weight() -> None:
+    estimator = TokenEstimator()
+    for size, tokens in ((4000, 1000), (4000, 1100), (400, 50)):
+        texts = ["x" * (size // 100)] * 100
+        estimator.learn(Load.of(texts, RequestLimits(inputs=96, sequence_length=LENGTH)), tokens + 100 * 2, LENGTH)
+    # Half as many tokens as expected, of a weight of 0.05 beside the earlier 0.95, which were off by a tenth.
+    margin = 2 * math.sqrt(0.95 * 0.1**2 + 0.05 * (50 / (400 / (7800 / 2050)) - 1) ** 2)
+    assert estimator.bytes_per_token == pytest.approx(estimator.expected / (1 + margin), rel=0.015)
+
+
+@pytest.mark.parametrize(("text", "billed"), [("x", 2), ("", 3)])
+def test_a_bill_of_no_tokens_or_of_no_text_teaches_nothing(text: str, billed: int) -> None:
+    estimator = TokenEstimator()
+    learn(estimator, [text], billed)
+    assert (estimator.expected, estimator.bytes_per_token) == (BYTES_PER_TOKEN, FEWEST_BYTES_PER_TOKEN)
+
+
+def test_a_request_can_cost_a_token_a_byte_up_to_the_models_length_and_eighteen_around_each_input() -> None:
+    limits = RequestLimits(inputs=96, sequence_length=LENGTH, bytes_per_token=4.0)
+    for texts, most in ((["x" * 40], 40 + 18), (["x" * 300, "y" * 1000], 100 + 100 + 2 * 18)):
+        load = Load.of(texts, limits)
+        assert most_tokens(load, LENGTH) == most
+        for billed, is_learned in ((most, True), (most + 1, False)):
+            estimator = TokenEstimator()
+            estimator.learn(load, billed, LENGTH)
+            assert (estimator.expected != BYTES_PER_TOKEN) == is_learned
+
+
 def test_inputs_at_the_models_length_teach_nothing() -> None:
     estimator = TokenEstimator()
     learn(estimator, ["x" * 10_000] * 5, 5 * LENGTH)
