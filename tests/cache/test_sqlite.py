@@ -21,7 +21,7 @@ import pytest
 
 from pinecone_embed_async import ConfigurationError, SqliteCache
 from pinecone_embed_async._cache.sqlite import LOCK_SECONDS, LONGEST_BACKOFF_SECONDS, _Backoff
-from pinecone_embed_async._cache.vector_table import APPLICATION_ID
+from pinecone_embed_async._cache.vector_table import APPLICATION_ID, connect, prepare
 from tests.clock import settle
 
 ENTRIES = {bytes([number]) * 32: random.Random(number).randbytes(4104) for number in range(200)}
@@ -134,13 +134,21 @@ async def test_only_its_owner_can_read_it_whatever_the_umask(path: Path) -> None
         os.umask(before)
 
 
-async def test_a_file_that_others_could_read_is_made_private(path: Path) -> None:
+@pytest.mark.parametrize(("mode", "private"), [(0o644, 0o600), (0o601, 0o600), (0o777, 0o700), (0o500, 0o500)])
+async def test_a_file_that_others_could_use_is_made_private(path: Path, mode: int, private: int) -> None:
     async with SqliteCache(path) as cache:
         await cache.put_many(ENTRIES)
-    path.chmod(0o644)
+    path.chmod(mode)
     async with SqliteCache(path) as cache:
         await cache.get_many([])
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.stat().st_mode) == private
+
+
+def test_a_transaction_waits_for_the_disk_only_now_and_then(path: Path) -> None:
+    with contextlib.closing(connect(path, LOCK_SECONDS)) as file:
+        prepare(file, path)
+        # NORMAL; SQLite's own default is FULL, 2.
+        assert file.execute("PRAGMA synchronous").fetchone() == (1,)
 
 
 async def test_the_event_loop_runs_while_the_file_is_locked(cache: SqliteCache, path: Path) -> None:

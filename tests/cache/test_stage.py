@@ -568,6 +568,12 @@ async def test_a_second_run_over_many_inputs_makes_no_request(cache: SqliteCache
         assert client.statistics().cache_hits == count
 
 
+async def test_many_texts_are_looked_up_1024_at_a_time(emulator: Emulator, shelf: Shelf) -> None:
+    async with client_of(emulator, shelf, max_batch_size=None) as client:
+        await client.embed([f"document {number}" for number in range(1500)])
+    assert shelf.asked == [1024, 476]
+
+
 async def test_the_answer_to_a_probe_is_not_cached(shelf: Shelf) -> None:
     stage = CacheStage(shelf, address="http://127.0.0.1", api_version="2025-10", model="m", clock=FakeClock())
     cache = stage.of_call(b"{}")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pinecone_embed_async import ClosedError, DeadlineExceededError, DenseEmbeddings, EmbedClient
-from pinecone_embed_async._cache import encode_dense
+from pinecone_embed_async._cache import CacheStage, encode_dense
 from pinecone_embed_async._cache.stage import WRITE_PAUSE_SECONDS, WRITE_SECONDS
 from pinecone_embed_async._foreign import PATIENCE_SECONDS
 from pinecone_embed_async.emulator import Emulator
@@ -238,6 +238,26 @@ async def test_a_write_has_its_own_time_limit_and_then_a_pause(emulator: Emulato
     (warning,) = warnings(caplog)
     assert "took too long" in warning
     assert clock.pending == 0
+
+
+@pytest.mark.parametrize(
+    ("is_cancelled", "puts", "cause"), [(False, 0, "no time is left"), (True, 1, "the call was cancelled")]
+)
+async def test_a_write_that_is_not_begun_or_not_finished_is_reported(
+    caplog: pytest.LogCaptureFixture, puts: int, cause: str, *, is_cancelled: bool
+) -> None:
+    clock, cache = FakeClock(), Unruly(putting=for_ever)
+    stage = CacheStage(cache, address="a", api_version="2026-07", model="m", clock=clock)
+    writing = asyncio.create_task(stage.write({b"key": b"value"}, None if is_cancelled else clock.now))
+    await settle()
+    assert writing.done() != is_cancelled
+    writing.cancel()
+    await asyncio.wait([writing])
+    assert cache.puts == puts
+    (warning,) = warnings(caplog)
+    assert warning == (
+        f"could not write vectors to the cache ({cause}); the service is asked instead when they are needed again"
+    )
 
 
 async def test_closing_ends_calls_that_a_cache_blocks(emulator: Emulator) -> None:
