@@ -5,6 +5,7 @@ import contextlib
 import json
 import tracemalloc
 from collections.abc import Iterable
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pinecone_embed_async import EmbedClient, MockResponse, MockTransport, ResponseError
-from pinecone_embed_async._wire import Decoder, StreamingDecoder
+from pinecone_embed_async._wire import Decoder, StreamingDecoder, choose_decoder, installed_decoders
 from pinecone_embed_async._wire.decoding import LONGEST_ROW, SMALL_PIECE
 from tests.wire.reading import DECODERS, decode, decoder_of
 
@@ -25,6 +26,10 @@ BODY = json.dumps(
         "usage": {"total_tokens": 7},
     }
 ).encode()
+
+
+# Not from `installed_decoders`, which is what is tested.
+NEEDS_COMPILER = pytest.mark.skipif(find_spec("pinecone_embed_async._wire._native") is None, reason="it is not built")
 
 
 @pytest.fixture(params=DECODERS)
@@ -382,7 +387,7 @@ def test_a_step_of_the_judgement_starts_no_item_after_its_bytes(
 def test_rows_that_are_too_long_for_a_matrix_are_judged_a_few_at_a_time(
     decoder: Decoder, beside: bytes, most: int, steps: int
 ) -> None:
-    item = b'{"values":[%b1]%b}' % (b"0," * LONGEST_ROW, beside)
+    item = b'{"values":[%b1]%b}' % (b"0," * 20_000, beside)
     reading = begin(decoder, Rows(), dimension=None)
     reading.add(b'{"vector_type":"dense","data":[%b]}' % b",".join([item] * 3))
     answers = [reading.finish(most) for _ in range(steps)]
@@ -409,6 +414,48 @@ def test_an_item_and_what_is_beside_them_may_have_a_mebibyte_each_and_no_more(
         else:
             with pytest.raises(ResponseError, match=said):
                 reading.finish()
+
+
+def test_an_answer_may_have_a_mebibyte_for_each_embedding_and_one_beside_them(decoder: Decoder) -> None:
+    reading = begin(decoder, Rows())
+    reading.add(BODY)
+    reading.add(b" " * (4 * 2**20 - len(BODY)))
+    assert reading.finish().vector_type == "dense"
+    reading = begin(decoder, Rows())
+    reading.add(BODY)
+    reading.add(b" " * (4 * 2**20 - len(BODY) + 1))
+    with pytest.raises(ResponseError, match=r"^the answer has more than 4 MiB: one for each embedding and one"):
+        reading.finish()
+
+
+def test_rows_of_20_000_numbers_are_placed_at_once_even_if_their_length_is_not_known(decoder: Decoder) -> None:
+    item = b'{"values":[%b1]}' % (b"0," * 19_999)
+    reading = begin(decoder, Rows(), dimension=None)
+    reading.add(b'{"vector_type":"dense","data":[%b]}' % b",".join([item] * 3))
+    assert reading.finish(1) is not None
+
+
+def test_surplus_rows_are_looked_for_once_64_kib_follow_the_last_row(decoder: Decoder) -> None:
+    rows = TINY["dense"] * 4
+    reading = begin(decoder, Rows(), dimension=1)
+    reading.add(b'{"vector_type":"dense","data":[' + rows)
+    # The last row ends before its bracket.
+    behind = len(b"]},") + len(TINY["dense"])
+    reading.add(b" " * (2**16 - behind))
+    reading.decode()
+    assert reading.body() != b""
+    reading = begin(decoder, Rows(), dimension=1)
+    reading.add(b'{"vector_type":"dense","data":[' + rows)
+    reading.add(b" " * (2**16 - behind + 1))
+    reading.decode()
+    assert reading.body() == b""
+
+
+@NEEDS_COMPILER
+def test_a_built_native_module_is_the_decoder_unless_another_is_chosen() -> None:
+    assert installed_decoders() == ("native", "msgspec")
+    assert choose_decoder(None).name == "native"
+    assert {name: choose_decoder(name).releases_lock for name in installed_decoders()} == {"native": True, "msgspec": False}
 
 
 def test_surplus_rows_are_refused_without_being_stored(decoder: Decoder) -> None:
