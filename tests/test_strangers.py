@@ -21,7 +21,7 @@ from pinecone_embed_async import (
     QuotaOutcome,
     TransportError,
 )
-from pinecone_embed_async._foreign import PATIENCE_SECONDS, until_done
+from pinecone_embed_async._foreign import PATIENCE_SECONDS, Cancellations, Neighbour, StrayCancellationError, until_done
 from pinecone_embed_async.emulator import Emulator
 from tests.clients import QUICK, dense_client
 from tests.clock import FakeClock, settle
@@ -568,3 +568,91 @@ async def test_whoever_waits_for_work_to_end_is_cancelled_only_then_however_ofte
     work.set_result(None)
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+class CountingWork:
+    """Work that counts its cancellations and ends only when it is released; and the results that are taken from it late."""
+
+    def __init__(self) -> None:
+        self.cancelled = 0
+        self.released = asyncio.Event()
+        self.taken: list[str] = []
+
+    async def work(self) -> str:
+        while not self.released.is_set():
+            try:
+                await self.released.wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+        return "late"
+
+    def take(self, result: str, /) -> None:
+        self.taken.append(result)
+
+
+@pytest.fixture
+async def counting() -> AsyncIterator[CountingWork]:
+    work = CountingWork()
+    yield work
+    # Otherwise a failed test would wait for it for ever.
+    work.released.set()
+    await settle()
+
+
+async def test_work_out_of_time_is_cancelled_once_and_left_a_second_later_but_its_result_is_taken(
+    counting: CountingWork,
+) -> None:
+    clock = FakeClock()
+    neighbour = Neighbour("work", clock)
+    asking = asyncio.create_task(neighbour.ask(counting.work(), until=clock.now + 5, late=counting))
+    await settle()
+    for seconds, cancelled, is_done in ((4.5, 0, False), (0.5, 1, False), (0.875, 1, False), (0.125, 1, True)):
+        clock.advance(seconds)
+        await settle()
+        assert (counting.cancelled, asking.done(), neighbour.is_stuck) == (cancelled, is_done, is_done)
+    with pytest.raises(TimeoutError, match=r"^work took too long$"):
+        await asking
+    assert (clock.pending, counting.taken) == (0, [])
+    counting.released.set()
+    await settle()
+    assert (counting.taken, neighbour.is_stuck) == (["late"], False)
+
+
+async def test_work_that_its_caller_has_cancelled_is_not_cancelled_again_and_its_result_is_taken(
+    counting: CountingWork,
+) -> None:
+    clock = FakeClock()
+    task = asyncio.create_task(counting.work())
+    await settle()
+    task.cancel()
+    asking = asyncio.create_task(Neighbour("work", clock).ask(task, late=counting))
+    await settle()
+    for _ in range(2):
+        asking.cancel()
+        await settle()
+    assert (counting.cancelled, asking.done()) == (1, False)
+    counting.released.set()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert (counting.taken, clock.pending) == (["late"], 0)
+
+
+async def test_work_that_ends_by_its_cancellation_was_out_of_time_only_at_that_time() -> None:
+    clock = FakeClock()
+    neighbour = Neighbour("work", clock)
+    asking = asyncio.create_task(neighbour.ask(asyncio.Event().wait(), until=clock.now + 5))
+    await settle()
+    clock.advance(5)
+    with pytest.raises(TimeoutError):
+        await asking
+    for until in (None, clock.now + 5):
+        with pytest.raises(StrayCancellationError):
+            await neighbour.ask(cancelled_by_another(), until=until)
+    assert clock.pending == 0
+
+
+async def test_counting_cancellations_takes_no_turn_of_the_loop_if_there_are_none() -> None:
+    turns: list[int] = []
+    asyncio.get_running_loop().call_soon(turns.append, 1)
+    cancellations = await Cancellations.counted()
+    assert (turns, cancellations.is_callers) == ([], False)
