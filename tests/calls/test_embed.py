@@ -71,6 +71,7 @@ def sparse(request: TransportRequest) -> MockResponse:
     return MockResponse(json={"model": "m", "vector_type": "sparse", "data": data, "usage": {"total_tokens": 1}})
 
 
+@pytest.mark.lazy_tasks
 async def test_many_inputs_are_looked_up_in_parts_of_1024_two_at_a_time() -> None:
     texts, cache, seen = ["x" * (number % 3000) for number in range(2500)], Kept(), list[Progress]()
     async with client_of(cache=cache) as client:

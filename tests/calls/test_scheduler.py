@@ -673,6 +673,7 @@ async def test_an_input_that_can_have_no_permit_for_another_attempt_fails_alone(
     assert isinstance(paced.outcomes.first_error(), InputError)
 
 
+@pytest.mark.lazy_tasks
 @pytest.mark.parametrize("error", [DeadlineExceededError("too late"), InputError("too large", index=0)])
 async def test_requests_that_get_no_permit_fail_one_after_another_without_waiting(error: EmbedError) -> None:
     async def refuse(_: PlannedRequest) -> Permit:
@@ -690,6 +691,7 @@ async def test_requests_that_get_no_permit_fail_one_after_another_without_waitin
         looking_up.cancel()
 
 
+@pytest.mark.lazy_tasks
 @pytest.mark.parametrize("options", [{"cache": object()}, {"is_helped": True}], ids=["cache alone", "helper alone"])
 async def test_a_request_that_comes_too_late_ends_the_job_unless_inputs_are_being_looked_up(options: Any) -> None:
     async def refuse(_: PlannedRequest) -> Permit:
@@ -724,6 +726,7 @@ async def test_a_request_that_comes_too_late_after_all_inputs_were_looked_up_end
     assert str(outcomes) == "..."
 
 
+@pytest.mark.lazy_tasks
 @pytest.mark.parametrize("error", [DeadlineExceededError("too late"), InputError("too large", index=0)])
 async def test_many_requests_that_get_no_permit_do_not_block_the_loop(error: EmbedError) -> None:
     async def refuse(_: PlannedRequest) -> Permit:
