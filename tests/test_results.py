@@ -24,9 +24,8 @@ from pinecone_embed_async import (
 )
 from pinecone_embed_async._calls import ResultBuilder
 from pinecone_embed_async._planning import Deduplicator, Load, PlannedRequest, RequestLimits
-from pinecone_embed_async._results import SPREAD_BYTES, DenseRows, Dimension, SparseRows, all_steps
+from pinecone_embed_async._results import DenseRows, Dimension, SparseRows, all_steps
 from pinecone_embed_async._results import sparse as sparse_results
-from pinecone_embed_async._results.sparse import SPREAD_TERMS
 from pinecone_embed_async._wire import SparseBlock
 
 
@@ -340,12 +339,13 @@ def test_sparse_rows_are_spread_whatever_is_equal(data: st.DataObject) -> None:
     assert [vector.tokens for vector in spread_out] == [result[position].tokens for position in positions]
 
 
-@pytest.mark.parametrize("terms", [0, 3, SPREAD_TERMS - 1, 2 * SPREAD_TERMS])
+@pytest.mark.parametrize("terms", [0, 3, 2**16 - 1, 2 * 2**16])
 def test_sparse_rows_are_spread_in_small_steps_however_many_terms_they_have(terms: int) -> None:
     result = sparse_of([np.arange(terms, dtype=np.uint32)] * 2)
-    positions = np.arange(3 * SPREAD_TERMS // (terms + 1) + 4) % 2
+    # A step copies half a MiB: 65,536 terms, and a row counts as one more.
+    positions = np.arange(3 * 2**16 // (terms + 1) + 4) % 2
     steps = sum(1 for _ in result.spread_in_steps(positions))
-    at_once = max(1, SPREAD_TERMS // (terms + 1))
+    at_once = max(1, 2**16 // (terms + 1))
     assert steps == math.ceil(len(positions) / at_once)
 
 
@@ -386,7 +386,7 @@ def spread(names: list[int], dimension: int) -> tuple[DenseEmbeddings, int]:
     return result, steps
 
 
-@given(st.lists(st.integers(0, 12), min_size=1, max_size=40), st.sampled_from([2, SPREAD_BYTES // 4, SPREAD_BYTES // 12]))
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=40), st.sampled_from([2, 2**17, 2**17 // 3]))
 def test_rows_are_spread_in_place_whatever_is_equal(names: list[int], dimension: int) -> None:
     names.append(names[0])
     result, _ = spread(names, dimension)
