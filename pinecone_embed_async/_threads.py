@@ -58,8 +58,8 @@ class LoopThread:
         self._thread = threading.Thread(target=_run, args=(started,), name=name, daemon=True)
         self._thread.start()
         self._loop = started.result()
-        # Orders what is handed over before the end. Re-entrant, because the garbage collector may run inside it, and end
-        # another user of this thread.
+        # Keeps work from being handed over once the end has begun. Re-entrant, because the garbage collector may run while
+        # it is held, and finalize an object that takes it too.
         self._lock = threading.RLock()
         self._is_closing = False
         self._calls: set[Future[Any]] = set()

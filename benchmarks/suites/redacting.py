@@ -45,7 +45,7 @@ def errors(length: int) -> dict[str, tuple[list[str], Any]]:
         "many strings that are in no text": (worded, [[["another string"] * 20] * 20] * 8),
         "the texts themselves": (worded, [text[: LOOKED_AT // 25] for text in worded[:20]]),
         "parts of texts that are alike": (alike, [text[:100] for text in alike] * 5),
-        "what repeats the texts without an end": (alike, ["a" * 3000] * 20),
+        "long strings of the letter that all texts begin with": (alike, ["a" * 3000] * 20),
     }
 
 

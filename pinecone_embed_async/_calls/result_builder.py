@@ -33,7 +33,7 @@ class ResultBuilder:
         start: position of the first input in the call.
         count: number of inputs.
         dimension: numbers per row; several builders may share the object.
-        room: number of rows of the result if equal inputs share a row; `None` if each input has its own.
+        room: number of rows of the finished result, more than `count` if equal inputs were merged; `None` for `count`.
 
     Attributes:
         start: position of the first input in the call.

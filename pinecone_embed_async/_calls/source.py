@@ -225,7 +225,7 @@ class SourceReader:
             # A source that never suspends must not block the loop.
             await asyncio.sleep(0)
         if not ended:
-            # The source swallowed the cancellation, but what it had left is missing.
+            # The source swallowed the cancellation, but it was not read to its end.
             raise asyncio.CancelledError
 
     async def _begin(self) -> None:

@@ -10,9 +10,9 @@ SOON = 1 / 12
 have come free for a token limit to be the reason."""
 
 ACCEPTED_PER_SPURIOUS = 50
-"""Number of accepted requests per rejection that may count as spurious. A found limit that is slightly too high also causes
-lone rejections, but more of them. Source: `benchmarks/unnamed_limits.py`, in which one rejection in 500 requests is
-spurious, and the cases without text in `benchmarks/quota_simulation.py`."""
+"""Number of requests that must be accepted, on average, before another rejection may count as spurious. A found limit that
+is slightly too high also causes lone rejections, but more of them. Source: `benchmarks/unnamed_limits.py`, in which one
+request in 500 is rejected spuriously, and the cases without text in `benchmarks/quota_simulation.py`."""
 
 MOST_SPURIOUS = 4
 """Maximum number of spurious rejections in a row."""
@@ -24,8 +24,9 @@ REMEMBERED = 64
 class SpuriousRejections:
     """Distinguishes spurious rejections from those due to a token limit, which continue until tokens come free.
 
-    A rejection that names no limit is spurious if the requests sent beside it were accepted, and soon also the first request
-    after the pause. Only requests of about its size count, and spurious rejections must be few compared with acceptances.
+    A rejection that names no limit is spurious if the requests sent beside it were accepted, and if the first request after
+    the pause is accepted soon. A request beside it counts only if it has at least half as many tokens. Spurious rejections
+    must be few compared with acceptances.
 
     Args:
         length: length of a window in seconds.
