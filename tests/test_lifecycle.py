@@ -1,6 +1,7 @@
 """Opening, closing, other loops, other processes."""
 
 import asyncio
+import contextvars
 import gc
 import pickle
 import weakref
@@ -233,3 +234,10 @@ async def test_calls_leave_nothing_to_the_garbage_collector(emulator: Emulator, 
             gc.enable()
     # A result in a cycle would keep its vectors until the collector runs, which may take long.
     assert left == 0
+
+
+async def test_a_call_leaves_nothing_in_the_context_of_its_caller(client: EmbedClient[DenseEmbeddings]) -> None:
+    before = dict(contextvars.copy_context())
+    await client.list_models()
+    await client.embed("a", input_type="query")
+    assert dict(contextvars.copy_context()) == before
