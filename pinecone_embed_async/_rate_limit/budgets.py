@@ -21,8 +21,8 @@ KEYS_KEPT = 256
 only if a program takes input types from its own callers."""
 
 PERMITS_KEPT = 8
-"""Number of recent permits to remember per limit, until the next request of the same flow comes. No more flows are served
-within such a short time."""
+"""Number of recent permits to remember per limit. A permit matters only until the next request of its flow comes, and no
+more flows than this are served within such a short time."""
 
 
 class Budget(msgspec.Struct, eq=False):
@@ -43,7 +43,10 @@ class Budget(msgspec.Struct, eq=False):
     rejection: str = ""
 
     def is_idle(self, now: float) -> bool:
-        """Whether the budget can be dropped, losing only what was learned: no request waits, and none would be too early."""
+        """Whether dropping the budget would lose only what was learned.
+
+        That is so if no request is waiting or in flight, there is no pause, and no tokens count against a limit.
+        """
         limit = self.limit
         if self.waiting or limit.in_flight or now < limit.paused_until:
             return False

@@ -26,15 +26,15 @@ FIRST_IN_FLIGHT = 4
 """Initial maximum of requests in flight while no limit is known; as many are rejected when the limit is reached."""
 
 ACCEPTED_PER_STEP = 16
-"""Number of accepted requests after which one more may be in flight while no limit is known. So few requests are rejected
-when the limit is reached, compared with those accepted."""
+"""Number of accepted requests after which one more may be in flight while no limit is known. This keeps the
+rejections when the limit is reached few compared with the accepted requests."""
 
 SMALLEST_CUT = 16
 """A request is not cut to less than one `SMALLEST_CUT`th of itself: it is better to wait for more tokens."""
 
 PLENTY = 0.5
-"""Fraction of a limit that must be free to send a request regardless of what others need. Half of a limit is the most that
-is kept for interactive calls, and is enough to even out the shares of flows.
+"""A request may be sent regardless of what others need if this fraction of the limit is still free afterwards. Half of a
+limit is the most that is kept for interactive calls, and is enough to even out the shares of flows.
 Source: `test_calls_of_a_client_share_...` in tests/rate_limit/test_limiter.py."""
 
 PATIENCE = 1 / 120
@@ -45,8 +45,8 @@ EXPLAINED = 0.95
 too."""
 
 NOTHING_COMES = 6
-"""Number of consecutive bursts of rejections after which the limit no longer counts as refilling evenly, or a request counts
-as too large for it. Then less is sent at once, as under a limit by windows."""
+"""Number of consecutive bursts of rejections that show that the limit does not refill evenly, or that a request is too large
+for it. Then less is sent at once, as under a limit by windows."""
 
 YOUTH = 0.9
 """Fraction of a window, from the first request on, in which a rejection may be due to earlier usage. It is less than a whole
@@ -308,7 +308,7 @@ class TokenLimit:
         if permit.is_probe:
             self._probe.is_in_flight = False
         if tokens:
-            # A rejected request keeps its time slot, because as many tokens must refill for the next one.
+            # A rejected request keeps its time slot: the next one needs about as many tokens, which must refill first.
             self._adjust_pace(tokens - permit.tokens)
         self.window.settle(permit.tokens, tokens, now)
         self._short.settle(permit.tokens, tokens, now)
@@ -414,7 +414,7 @@ class TokenLimit:
                 got = self._total - self._resumed if is_young else self.window.settled
                 self._found.find(float(max(got, tokens)), now, is_guess=is_young)
         elif not (self._found.is_guess and is_young) and not self._is_doubt:
-            # Otherwise it was sent to test the limit, which still holds.
+            # A rejected request that was sent to test the limit does not cut it: it shows only that the limit still holds.
             if self.streak >= NOTHING_COMES:
                 self._found.doubt_evenness()
             self._found.cut(limit, float(self.window.settled), tokens / SMALLEST_CUT, now)

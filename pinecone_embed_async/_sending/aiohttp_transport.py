@@ -264,7 +264,7 @@ def _is_setup(fault: Exception) -> bool:
 
 
 def _is_before_answer(fault: aiohttp.ClientConnectionError) -> bool:
-    """Whether the connection failed before a byte of the answer; assumed for a reset, where aiohttp does not tell."""
+    """Whether the connection failed before the first byte of the answer; assumed for a reset: aiohttp does not say when."""
     return not isinstance(fault, aiohttp.ServerDisconnectedError) or isinstance(fault.message, str)
 
 

@@ -338,7 +338,7 @@ def _value_fits(fault: Fault, kind: ValueKind) -> bool:
     if kind == "mebibytes":
         return value.isdecimal() and 0 < number <= _MEBIBYTES_AT_MOST
     lowest, highest = (100, 199) if kind == "informational" else (300, 599)
-    # 101 would end HTTP on this connection, and so the answer that follows.
+    # After 101 the connection no longer speaks HTTP, so the answer could not follow.
     return value.isdecimal() and lowest <= number <= highest and number != 101
 
 

@@ -30,7 +30,7 @@ class ServiceQuota:
         kind: `fixed` windows follow one another from the first request on; a `sliding` window ends now; a `bucket` of tokens
             starts full and refills evenly, by `tokens_per_window` per window, while requests are counted in sliding windows.
         burst: Most tokens a bucket holds. `None` for a whole window's, as in a token bucket; a small number for a leaky
-            bucket, which takes little more at once than its rate.
+            bucket, which accepts only small bursts.
         text: Whether refusals have a message that names the limit.
         retry_after: Whether refusals have `Retry-After`, in seconds or as an HTTP date. The monthly limit's never do.
     """
@@ -203,7 +203,7 @@ class QuotaLedger:
 
 
 def _token_wait(usage: _Usage, now: float, tokens: int, limit: int, quota: ServiceQuota, anchor: float | None) -> float:
-    # Also while there are windows, so that charges continue to count if the kind changes.
+    # For every kind, so that earlier charges still count correctly if the kind becomes `bucket`.
     usage.refill(now, limit, quota.window)
     if quota.kind != "bucket":
         return usage.wait(now, tokens, limit, quota.window, anchor)

@@ -1,7 +1,7 @@
 """The emulator's own token counts: words and pieces of words, similar to subword tokenizers.
 
-The counts match no real tokenizer, but depend on words, long words, digits, punctuation and scripts in a similar way, so
-that an estimate of characters divided by a constant is wrong here too.
+The counts match no real tokenizer, but depend on words, long words, digits, punctuation and scripts in a similar way. So
+an estimate that divides the number of characters by a constant is wrong here too.
 """
 
 from __future__ import annotations

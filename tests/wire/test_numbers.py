@@ -1,4 +1,4 @@
-"""Numbers in all spellings, read bit by bit as Python and numpy read them."""
+"""Numbers in all spellings, read bit for bit as Python and numpy read them."""
 
 from itertools import product
 from random import Random
