@@ -512,8 +512,10 @@ async def test_a_lock_that_is_not_given_up_is_an_error(
     monkeypatch.setattr(quota_file, "LOCK_SECONDS", 0.2)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as holder:
         holder.execute("BEGIN IMMEDIATE")
-        with pytest.raises(sqlite3.OperationalError, match=r"quota.db': another process has locked it for 0.2 s"):
-            await quota.acquire(demand())
+        # The connection was made when five seconds were allowed.
+        async with asyncio.timeout(4):
+            with pytest.raises(sqlite3.OperationalError, match=r"quota.db': another process has locked it for 0.2 s"):
+                await quota.acquire(demand())
         quota.settle(grant, QuotaOutcome("accepted", 10))
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             await quota.acquire(demand())
