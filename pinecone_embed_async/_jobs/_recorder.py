@@ -49,15 +49,15 @@ def piece_of(batch: EmbeddedBatch[Row, Embeddings]) -> Piece:
 class Recorder:
     """Writes pieces to a store in groups, outside the event loop.
 
-    A group is synced at most `group_seconds` after its first piece arrived, or earlier once it has `group_bytes`. While one
-    group is written, the next is filled; if the next is full before that ends, `add` waits. Parts are written meanwhile,
-    one at a time.
+    A group is written `group_seconds` after its first piece arrived, or earlier once it has `group_bytes`, but never before
+    the previous group is on the disk. While one group is written, the next is filled; if the next is full before that ends,
+    `add` waits. Parts are written meanwhile, one at a time.
 
     Args:
         store: The store to write to.
         kept: The kept columns, widened as rows arrive.
         recorded: Called on the event loop after a group is on the disk, with the embedded and the failed row numbers.
-        group_seconds: Longest time before a piece is synced.
+        group_seconds: Seconds after its first piece at which a group is written even if it is not full.
         group_bytes: Bytes of vectors after which a group is full.
     """
 

@@ -152,7 +152,7 @@ class StandardInput(io.RawIOBase):
         try:
             poll.register(self._raw.fileno() if self._raw is not None else -1, select.POLLIN)
         except (OSError, ValueError):
-            # It is no file of the system, so reading does not wait.
+            # It has no file descriptor, so reading does not wait.
             return
         while not poll.poll(_MILLISECONDS_BETWEEN_LOOKS):
             if self._is_stopped:
@@ -175,7 +175,7 @@ def read_rows(
     """Read the rows of all files as `read_all_rows` does, but raise for a row that cannot be embedded.
 
     Raises:
-        SourceError: An input cannot be read or has changed; the message has the line where it can.
+        SourceError: An input cannot be read or has changed; the message names the line if it is known.
     """
     for row in read_all_rows(files, columns, first_row=first_row, stamps=stamps):
         if isinstance(row, BadRow):
@@ -203,7 +203,7 @@ def read_all_rows(
         source: Wrapper that takes the digest of standard input.
 
     Raises:
-        SourceError: An input as a whole cannot be read or has changed; the message has the line where it can.
+        SourceError: An input as a whole cannot be read or has changed; the message names the line if it is known.
     """
     wanted = columns or Columns()
     number = first_row

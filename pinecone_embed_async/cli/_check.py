@@ -124,7 +124,7 @@ async def _ask_all(address: str, key: str, settings: Settings, probes: Sequence[
 
 
 def _check_first(reply: Reply | EmbedError, redactor: Redactor) -> None:
-    """Raise the error of the first reply, if it is one: every other request would get the same."""
+    """If the first reply is an error, raise it: every other request would get the same."""
     if isinstance(reply, TransportError):
         reply.ends_job = True
         raise reply
@@ -161,7 +161,7 @@ def _headers(probe: Probe, key: str) -> dict[str, str]:
 
 
 def _seen(finding: Finding) -> str:
-    """What was seen, without the API key; removed before the text is cut, which could leave part of the key."""
+    """What was seen, without the API key. The key is removed before the text is cut, since a cut could leave part of it."""
     text = without_key(finding.seen)
     return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 1]}…"
 

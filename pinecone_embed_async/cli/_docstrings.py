@@ -57,7 +57,7 @@ def read_docstrings(library: Path | None = None) -> list[Docstring]:
             try:
                 tree = ast.parse(path.read_bytes())
             except (OSError, SyntaxError, ValueError):
-                # Some distributions ship templates and broken links among the sources; the demo does not need them.
+                # Some distributions ship templates and broken links among the sources; the demo command needs none.
                 continue
             for qualified_name, text in _docstrings_of(tree, ""):
                 names.setdefault(text, f"{module}:{qualified_name}" if qualified_name else module)

@@ -66,7 +66,7 @@ class Listener:
 
     async def _listen(self) -> None:
         bound = self._bound()
-        # Created without serving, it neither waits nor fails.
+        # With `start_serving=False` this call neither waits nor fails, so `bound` cannot be left open.
         self._server = await asyncio.get_running_loop().create_server(
             self._protocol_factory, sock=bound, backlog=_BACKLOG, start_serving=False
         )

@@ -112,7 +112,7 @@ class AddVectors:
             # The overloads of `EmbedClient` depend on the vector type, which is known only at run time.
             **cast("Any", options),
         )
-        # Estimating nothing checks the parameters.
+        # An estimate without texts still checks the parameters.
         self._client.estimate((), input_type=input_type)
         self._loop_thread = LoopThread("embed")
         self._end = weakref.finalize(self, _close, self._client, self._loop_thread)
@@ -159,7 +159,7 @@ class AddVectors:
         rows[sent] = np.where(result.embedded, np.arange(len(texts)), -1)
         said = {row: _said(problem) for row, problem in problems.items()}
         for failure in result.failures:
-            # Errors of the call count only what was sent.
+            # The input numbers in an error count only what was sent; replace them by rows of the batch.
             told = _NAMED_INPUT.sub(lambda found: f"{found[1]}{sent[int(found[2])]}", _said(failure.error))
             for index in failure.indices:
                 problems[sent[index]], said[sent[index]] = failure.error, told
@@ -233,8 +233,8 @@ def add_vectors(
         actors: the number of actors, or the fewest and the most.
         num_cpus: CPUs of one actor, for Ray's scheduling: an actor waits more than it computes.
         batch_size: most rows in a batch.
-        calls_per_actor: Ray tasks that one actor runs at once, each with one block and four batches. If an actor is killed,
-            the rows of its unfinished tasks are embedded, and billed, again.
+        calls_per_actor: Ray tasks that one actor runs at once, each on one block with up to four batches in progress. If an
+            actor is killed, the rows of its unfinished tasks are embedded, and billed, again.
         options: further keywords of `EmbedClient`.
 
     Returns:
