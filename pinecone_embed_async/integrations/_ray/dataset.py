@@ -124,7 +124,8 @@ class AddVectors:
         """Add the columns to one batch; other columns are unchanged.
 
         Raises:
-            EmbedError: a row failed and there is no error column, or the error would occur for every row.
+            EmbedError: a row failed and there is no error column; the error would occur for every row; or no row of the
+                batch was embedded and the dimension of the vectors is unknown.
             ClosedError: it was closed.
             ConfigurationError: there is no such text column, or a new column's name is already used.
         """
