@@ -70,6 +70,14 @@ def test_a_body_may_arrive_byte_by_byte(decoder: Decoder) -> None:
     assert rows.matrix.tobytes() == ROWS.tobytes()
 
 
+def test_rows_far_into_a_large_piece_are_placed_as_they_arrive(decoder: Decoder) -> None:
+    rows = Rows()
+    reading = begin(decoder, rows)
+    reading.add(BODY.replace(b"}, {", b"}, " + b" " * 700_000 + b"{", 1))
+    reading.decode()
+    assert rows.matrix.tobytes() == ROWS.tobytes()
+
+
 def test_rows_are_in_their_places_before_the_rest_arrives(decoder: Decoder) -> None:
     end = BODY.index(b"9.0")
     for cut in range(end):
