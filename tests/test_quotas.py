@@ -320,14 +320,14 @@ async def test_a_job_that_would_wait_for_the_limit_of_requests_beyond_max_elapse
 
 
 async def test_a_job_waits_for_the_limit_of_requests_if_that_is_soon_enough() -> None:
-    policy = RetryPolicy(max_elapsed=2.0, initial_backoff=0.02, max_backoff=0.05)
+    policy = RetryPolicy(max_elapsed=1.3, initial_backoff=0.02, max_backoff=0.05)
 
     async def embed(known: int | None) -> None:
         async with (
-            emulator_of(requests_per_window=5, window=0.6) as emulator,
+            emulator_of(requests_per_window=5, window=0.4) as emulator,
             client_of(
                 emulator,
-                quota=Quota(requests_per_second=None, requests_per_minute=known, window=0.6),
+                quota=Quota(requests_per_second=None, requests_per_minute=known, window=0.4),
                 retry=policy,
                 max_concurrency=2,
             ) as client,

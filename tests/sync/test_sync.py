@@ -188,7 +188,7 @@ def test_whatever_races_with_closing_is_done_or_says_that_the_client_is_closed()
                 call()
 
     transport = MockTransport(lambda request: MockResponse.embeddings([[1.0] for _ in request.json()["inputs"]]))
-    usual, end = sys.getswitchinterval(), time.monotonic() + 2
+    usual, end = sys.getswitchinterval(), time.monotonic() + 1
     sys.setswitchinterval(1e-5)
     try:
         with ThreadPoolExecutor(3) as pool:
