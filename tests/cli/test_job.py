@@ -322,7 +322,8 @@ async def test_a_second_ctrl_c_ends_a_run_that_waits_for_standard_input(tmp_path
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), 0.1)
-    assert process.returncode == -signal.SIGINT
+    # The last signal killed it, or came when it was about to end with the status of an interrupted program.
+    assert process.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
     process.stdin.close()
     assert await in_thread_with(emulator, b"one\ntwo\n", "--format", "txt", "--out", tmp_path / "out") == 0
     assert table_of(tmp_path / "out")["row"].to_pylist() == [0, 1]
