@@ -359,11 +359,11 @@ class Caching:
 
 
 @contextlib.asynccontextmanager
-async def one_being_cached(**options: Any) -> AsyncIterator[tuple[Scheduler, Service, Caching]]:
+async def one_being_cached(clock: FakeClock | None = None) -> AsyncIterator[tuple[Scheduler, Service, Caching]]:
     """The first of two requests is answered and being cached, the second is on the wire."""
-    clock, cache = FakeClock(), Caching()
+    clock, cache = clock or FakeClock(), Caching()
     service = Service(clock)
-    scheduler, _, outcomes = scheduler_of(2, service, clock, cache=cache, **options)
+    scheduler, _, outcomes = scheduler_of(2, service, clock, cache=cache)
     running = asyncio.create_task(finish(scheduler))
     await settle()
     service.put_on_the_wire(0, 1)
@@ -393,10 +393,11 @@ async def test_an_error_of_the_job_leaves_an_answer_time_to_be_cached() -> None:
 
 
 async def test_caching_ends_with_the_grace_period() -> None:
-    async with one_being_cached() as (scheduler, service, cache):
+    clock = FakeClock()
+    async with one_being_cached(clock) as (_, service, cache):
         service.answer(1, WRONG_KEY)
         await settle()
-        cast("FakeClock", scheduler._clock).advance(GRACE_SECONDS)
+        clock.advance(GRACE_SECONDS)
     assert cache.cancelled == [0]
 
 
@@ -674,24 +675,6 @@ async def test_an_input_that_can_have_no_permit_for_another_attempt_fails_alone(
 
 
 @pytest.mark.lazy_tasks
-@pytest.mark.parametrize("error", [DeadlineExceededError("too late"), InputError("too large", index=0)])
-async def test_requests_that_get_no_permit_fail_one_after_another_without_waiting(error: EmbedError) -> None:
-    async def refuse(_: PlannedRequest) -> Permit:
-        raise error
-
-    clock = FakeClock()
-    service = Service(clock)
-    service.permit_for = refuse
-    # A stream that looks inputs up in its cache goes on after the first that comes too late.
-    scheduler, _, outcomes = scheduler_of(3, service, clock, cache=object())
-    async with scheduler.running():
-        looking_up = scheduler.start(asyncio.Event().wait(), "look up")
-        await settle()
-        assert str(outcomes) == "fff"
-        looking_up.cancel()
-
-
-@pytest.mark.lazy_tasks
 @pytest.mark.parametrize("options", [{"cache": object()}, {"is_helped": True}], ids=["cache alone", "helper alone"])
 async def test_a_request_that_comes_too_late_ends_the_job_unless_inputs_are_being_looked_up(options: Any) -> None:
     async def refuse(_: PlannedRequest) -> Permit:
@@ -728,18 +711,22 @@ async def test_a_request_that_comes_too_late_after_all_inputs_were_looked_up_end
 
 @pytest.mark.lazy_tasks
 @pytest.mark.parametrize("error", [DeadlineExceededError("too late"), InputError("too large", index=0)])
-async def test_many_requests_that_get_no_permit_do_not_block_the_loop(error: EmbedError) -> None:
+async def test_many_requests_that_get_no_permit_fail_without_waiting_or_blocking_the_loop(error: EmbedError) -> None:
     async def refuse(_: PlannedRequest) -> Permit:
         raise error
 
     clock = FakeClock()
     service = Service(clock)
     service.permit_for = refuse
+    # A stream that looks inputs up in its cache goes on after the first that comes too late.
     scheduler, _, outcomes = scheduler_of(100, service, clock, cache=object())
     async with scheduler.running():
         looking_up = scheduler.start(asyncio.Event().wait(), "look up")
         await settle()
         assert 0 < outcomes.failed_count < 100
+        for _ in range(10):
+            await settle()
+        assert outcomes.failed_count == 100
         looking_up.cancel()
 
 
