@@ -213,7 +213,7 @@ class DenseRows:
     ) -> Generator[None, None, DenseEmbeddings]:
         """Build the result in small steps; rows that are not embedded become NaN."""
         matrix = self._whole()[: self._count]
-        missing = np.flatnonzero(~embedded)
+        (missing,) = (~embedded).nonzero()
         at_once = _rows_per_step(matrix)
         for start in range(0, len(missing), at_once):
             matrix[missing[start : start + at_once]] = np.nan

@@ -65,3 +65,7 @@ class RowReader:
     @property
     def kept(self) -> bytes:
         """A row that is not done, from its opening bracket on."""
+
+    @property
+    def kept_numbers(self) -> int:
+        """Number of its numbers if it is an array of numbers: one more than its commas."""

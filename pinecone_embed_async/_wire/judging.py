@@ -59,8 +59,7 @@ class SparseBlock:
         return f"<SparseBlock of {len(self.lengths)} rows, {len(self.indices)} terms>"
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """An answer without its dense rows, which are already in the matrix.
 
     Attributes:

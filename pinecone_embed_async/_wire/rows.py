@@ -267,7 +267,7 @@ class NativeRows:
             if outcome == self._odd:
                 if self.matrix is None:
                     # The row is decoded by the next call, perhaps in a thread: the first write to new memory takes long.
-                    self.matrix = maker.make_matrix(self._reader.kept.count(b",") + 1)
+                    self.matrix = maker.make_matrix(self._reader.kept_numbers)
                     self._reader.attach(self.matrix)
                 else:
                     self._place(self.matrix)

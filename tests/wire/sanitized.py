@@ -133,7 +133,16 @@ def misuse(reader_type: type) -> None:
     reader.accept()
     reader.read((b"][" + b"1" * 20,), 0, sys.maxsize)
     reader.read((b"1" * 20 + b"]",), 0, sys.maxsize)
-    _ = (reader.row, reader.gaps, reader.rest, reader.rest_length, reader.kept, reader.count, reader.is_portable)
+    _ = (
+        reader.row,
+        reader.gaps,
+        reader.rest,
+        reader.rest_length,
+        reader.kept,
+        reader.kept_numbers,
+        reader.count,
+        reader.is_portable,
+    )
 
 
 def raises(function: object, *arguments: object) -> None:

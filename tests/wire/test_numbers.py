@@ -141,3 +141,14 @@ def test_ordinary_numbers_are_left_to_no_other_decoder(
         rows = (",".join(texts[at * ROW : (at + 1) * ROW]) for at in range(count))
         assert reader.read((answer_with(rows),), 0, 2**40)[0] == _native.READ
         assert reader.row == count
+
+
+@NEEDS_NATIVE
+@pytest.mark.parametrize("number", [b"", b"0", b"0.25 "], ids=["nothing", "a digit", "more"])
+def test_the_numbers_of_a_first_row_are_counted_however_long_it_is(number: bytes) -> None:
+    from pinecone_embed_async._wire import _native  # noqa: PLC0415 - it may not be built
+
+    for count in (1, 2, 254, 255, 256, 257, 510, 511, 512, 3000):
+        reader = _native.RowReader(1, 2**20)
+        reader.read((b"[[" + b",".join([number] * count) + b"]",), 0, 2**20)
+        assert reader.kept_numbers == count

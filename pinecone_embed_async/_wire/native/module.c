@@ -281,6 +281,25 @@ static PyObject *get_kept(PyObject *object, void *Py_UNUSED(closure)) {
     return row;
 }
 
+static PyObject *get_kept_numbers(PyObject *object, void *Py_UNUSED(closure)) {
+    reader_t *const self = (reader_t *)object;
+    if (!enter(self))
+        return NULL;
+    const buffer_t *const kept = &self->rows.kept;
+    size_t commas = 0;
+    for (size_t start = BEFORE; start < kept->length; start += UINT8_MAX) {
+        /* A byte as a counter, which cannot overflow here: the compiler then counts many at a time. */
+        const size_t stop = kept->length - start < UINT8_MAX ? kept->length : start + UINT8_MAX;
+        uint8_t some = 0;
+        for (size_t index = start; index < stop; index++)
+            some += kept->bytes[index] == ',';
+        commas += some;
+    }
+    PyObject *const numbers = PyLong_FromSize_t(commas + 1);
+    leave(self);
+    return numbers;
+}
+
 static PyMethodDef reader_methods[] = {
     {"read", reader_read, METH_VARARGS, NULL},
     {"stop", reader_stop, METH_NOARGS, NULL},
@@ -297,6 +316,7 @@ static PyGetSetDef reader_attributes[] = {
     {"rest", get_rest, NULL, NULL, NULL},
     {"rest_length", get_rest_length, NULL, NULL, NULL},
     {"kept", get_kept, NULL, NULL, NULL},
+    {"kept_numbers", get_kept_numbers, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
