@@ -135,6 +135,7 @@ class StreamingDecoder:
             to be valid.
 
     Attributes:
+        dimension: expected numbers per row; `None` if the answer decides.
         undecoded: number of bytes that `decode` has not processed.
     """
 
@@ -149,7 +150,7 @@ class StreamingDecoder:
     ) -> None:
         self._count = count
         self._vector_type = vector_type
-        self._dimension = dimension
+        self.dimension = dimension
         self._rows = rows
         self._decoder = decoder
         self._placed = self._new_rows()
@@ -266,7 +267,7 @@ class StreamingDecoder:
                 self._placed = self._new_rows()
             body = self.body()
             self._pieces = []
-            self._whole = WholeAnswer(body, count=self._count, vector_type=self._vector_type, dimension=self._dimension)
+            self._whole = WholeAnswer(body, count=self._count, vector_type=self._vector_type, dimension=self.dimension)
             if len(body) > most:
                 return None
         self._whole.judge(most)
@@ -303,9 +304,9 @@ class StreamingDecoder:
         return size
 
     def make_matrix(self, length: int) -> NDArray[np.float32]:
-        if self._dimension is None and length > LONGEST_ROW:
+        if self.dimension is None and length > LONGEST_ROW:
             raise ValueError
-        dimension = length if self._dimension is None else self._dimension
+        dimension = length if self.dimension is None else self.dimension
         return self._rows.rows(dimension) if self._is_in_place else np.empty((self._count, dimension), np.float32)
 
     def _finish_usual(self) -> Answer | None:

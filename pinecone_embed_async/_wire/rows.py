@@ -39,6 +39,10 @@ class RowSource(Protocol):
 class MatrixMaker(Protocol):
     """Makes the matrix to which rows are written."""
 
+    @property
+    def dimension(self) -> int | None:
+        """Expected numbers per row; `None` if the first row decides."""
+
     def make_matrix(self, length: int) -> NDArray[np.float32]:
         """The matrix for rows of `length` numbers; raises one of `_UNREADABLE` if rows must not have this length."""
 
@@ -262,13 +266,14 @@ class NativeRows:
 
     def read(self, pieces: tuple[bytes, ...], position: int, most: int, maker: MatrixMaker) -> tuple[int, int]:
         """See `Rows`."""
+        if self.matrix is None and maker.dimension is not None:
+            self._attach(maker.make_matrix(maker.dimension))
         outcome, done, position = self._reader.read(pieces, position, most)
         try:
             if outcome == self._odd:
                 if self.matrix is None:
                     # The row is decoded by the next call, perhaps in a thread: the first write to new memory takes long.
-                    self.matrix = maker.make_matrix(self._reader.kept_numbers)
-                    self._reader.attach(self.matrix)
+                    self._attach(maker.make_matrix(self._reader.kept_numbers))
                 else:
                     self._place(self.matrix)
             self.is_usual = outcome != self._too_long
@@ -281,6 +286,10 @@ class NativeRows:
     def stop(self) -> None:
         """See `Rows`."""
         self._reader.stop()
+
+    def _attach(self, matrix: NDArray[np.float32]) -> None:
+        self.matrix = matrix
+        self._reader.attach(matrix)
 
     def _place(self, matrix: NDArray[np.float32]) -> None:
         """Convert the kept row, which is odd, and write it to the matrix."""

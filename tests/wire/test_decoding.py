@@ -36,14 +36,15 @@ def decoder(request: pytest.FixtureRequest) -> Decoder:
 class Rows:
     """The caller's matrix, and how often it was requested."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: int = len(ROWS)) -> None:
+        self._count = count
         self.matrix: NDArray[np.float32] = np.zeros((0, 0), np.float32)
         self.asked: list[int] = []
 
     def rows(self, dimension: int) -> NDArray[np.float32]:
         self.asked.append(dimension)
         if not self.matrix.size:
-            self.matrix = np.zeros((len(ROWS), dimension), np.float32)
+            self.matrix = np.zeros((self._count, dimension), np.float32)
         return self.matrix
 
 
@@ -411,7 +412,7 @@ def test_an_item_and_what_is_beside_them_may_have_a_mebibyte_each_and_no_more(
     for spaces in (room, room + 1):
         blank = b" " * spaces
         whole = body % ((item % blank, b"") if where == "item" else (item % b"", blank))
-        reading = begin(decoder, Rows(), count=1, dimension=1)
+        reading = begin(decoder, Rows(1), count=1, dimension=1)
         reading.add(whole)
         if spaces == room:
             assert reading.finish().vector_type == "dense"
