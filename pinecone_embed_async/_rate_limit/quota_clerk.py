@@ -9,7 +9,6 @@ import itertools
 import math
 import os
 import queue
-import random
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,10 +30,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit.quota_ledger import StepResult
 
 POLL_SECONDS = 0.01
-"""How often a process with waiting requests reads the number of steps, to see whether others have granted it permits."""
-
-JITTER_SECONDS = 0.002
-"""Maximum random delay of a process when tokens come free, because a single process grants permits to all."""
+"""How often a process with waiting requests checks whether others have granted it permits, or tokens have come free."""
 
 LINGER_SECONDS = 1.0
 """How long the thread waits for more work before it ends."""
@@ -189,7 +185,7 @@ class QuotaClerk:
     def _work(self) -> None:
         idle = 0.0
         while True:
-            items = self._take(self._patience())
+            items = self._take(POLL_SECONDS if self._waits else GLANCE_SECONDS)
             idle = 0.0 if items or self._waits else idle + GLANCE_SECONDS
             try:
                 self._accept(items)
@@ -204,12 +200,6 @@ class QuotaClerk:
                 if is_over and self._posted.empty():
                     self._thread = None
                     return
-
-    def _patience(self) -> float:
-        """Seconds to wait for the next item."""
-        if not self._waits or self._file is None:
-            return GLANCE_SECONDS
-        return min(POLL_SECONDS, self._file.seconds_left() + random.random() * JITTER_SECONDS)
 
     def _take(self, patience: float) -> list[_Item]:
         items: list[_Item] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import pickle
 import stat
@@ -125,10 +124,6 @@ class QuotaFile:
         """Whether a step without entries would have an effect: take or grant permits, or remove dead members."""
         ledger = self.ledger
         return ledger.has_untaken(self.member) or ledger.next_at <= boot_time() or self._has_dead()
-
-    def seconds_left(self) -> float:
-        """Seconds until a permit may be granted if nothing happens before; infinite if only an entry can free one."""
-        return math.inf if self._ledger is None else max(0.0, self._ledger.next_at - boot_time())
 
     def too_late(self, key: Key, deadline: float) -> DeadlineExceededError | None:
         """The error of a request that certainly gets no permit before its deadline (`boot_time`); else `None`."""
