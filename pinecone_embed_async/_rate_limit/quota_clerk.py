@@ -226,7 +226,7 @@ class QuotaClerk:
 
     def _write(self) -> None:
         if self._is_closed:
-            self._refuse()
+            raise _closed()
         is_wanted = bool(self._waits or self._looks)
         is_to_write = bool(self._unwritten) and (is_wanted or self._is_closing or time.monotonic() >= self._again_at)
         if not (is_wanted or is_to_write):
@@ -285,9 +285,10 @@ class QuotaClerk:
             # The file was replaced or is unusable. To other processes this one is dead, and the permits it held count.
             self._file.close()
             self._file = None
-        if self._file is None:
-            self._unwritten = []
         self._resolve([*waits.values(), *looks], error)
+        if self._file is None:
+            # To the file these requests have ended: this process was the member that left it or is dead.
+            self._unwritten = []
         if self._unwritten:
             level = logger.debug if self._has_warned else logger.warning
             self._has_warned = True
@@ -302,14 +303,11 @@ class QuotaClerk:
             except Exception as error:  # noqa: BLE001 - the lock is released in any case, so the others notice
                 logger.warning("the quota %s could not be closed properly: %s: %s", self._path, type(error).__name__, error)
                 file.close()
-        self._refuse()
+        self._fail(_closed())
 
-    def _refuse(self) -> None:
-        waits = [*self._waits.values(), *self._looks]
-        self._waits, self._looks = {}, []
-        self._resolve(waits, ClosedError("the quota was closed"))
-        # Requests that end later were already counted when the file was left.
-        self._unwritten = []
+
+def _closed() -> ClosedError:
+    return ClosedError("the quota was closed")
 
 
 def _check_writable(name: str, entry: Entry) -> None:
