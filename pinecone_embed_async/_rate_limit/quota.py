@@ -12,7 +12,7 @@ from pinecone_embed_async._errors import ConfigurationError
 from pinecone_embed_async._models import KNOWN_MODELS, PLANS, QUOTA_WINDOW, tokens_per_minute
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Hashable
 
     from pinecone_embed_async._wire import VectorType
 
@@ -63,16 +63,27 @@ class LimiterOptions(msgspec.Struct, frozen=True):
     """The known limits of a quota; `None` for a limit to be learned.
 
     Attributes:
-        tokens: returns the tokens per window of a model and input type.
+        tokens_per_minute: tokens per window of each model and input type, without a plan.
         requests_per_second: requests per second of the project.
         requests_per_minute: requests per window of the project.
         window: length of a window in seconds.
+        plan: the plan that gives the tokens; `None` if none does.
+        vector_type: vector type of models that this package does not know.
     """
 
-    tokens: Callable[[Key], int | None] = lambda _: None
+    tokens_per_minute: int | None = None
     requests_per_second: int | None = None
     requests_per_minute: int | None = None
     window: float = QUOTA_WINDOW
+    plan: str | None = None
+    vector_type: VectorType | None = None
+
+    def tokens(self, key: Key) -> int | None:
+        """Tokens per window of a model and input type."""
+        if self.plan is None:
+            return self.tokens_per_minute
+        known = KNOWN_MODELS.get(key[0])
+        return tokens_per_minute(self.plan, self.vector_type if known is None else known.vector_type, key[1])
 
 
 def limiter_options(quota: object, vector_type: VectorType | None = None) -> LimiterOptions:
@@ -88,19 +99,12 @@ def limiter_options(quota: object, vector_type: VectorType | None = None) -> Lim
     if quota is None:
         return LimiterOptions()
     if isinstance(quota, str):
-        plan = quota
-        if plan not in PLANS:
+        if quota not in PLANS:
             plans = ", ".join(f'"{name}"' for name in PLANS)
             raise ConfigurationError(
                 f"quota must be {plans}, a number of tokens per minute, a Quota or a SharedQuota, got {_checks.short(quota)}"
             )
-
-        def tokens(key: Key) -> int:
-            known = KNOWN_MODELS.get(key[0])
-            return tokens_per_minute(plan, vector_type if known is None else known.vector_type, key[1])
-
-        rates = Quota()
-        return LimiterOptions(tokens, rates.requests_per_second, rates.requests_per_minute, rates.window)
+        return msgspec.structs.replace(limiter_options(Quota()), plan=quota, vector_type=vector_type)
     if _checks.as_integer(quota) is not None:
         quota = Quota(_checks.whole("quota", quota))
     if not isinstance(quota, Quota):
@@ -108,8 +112,7 @@ def limiter_options(quota: object, vector_type: VectorType | None = None) -> Lim
             "quota must be the name of a plan, a number of tokens per minute, a Quota or a SharedQuota, "
             f"got {type(quota).__name__}"
         )
-    given = quota.tokens_per_minute
-    return LimiterOptions(lambda _: given, quota.requests_per_second, quota.requests_per_minute, quota.window)
+    return LimiterOptions(quota.tokens_per_minute, quota.requests_per_second, quota.requests_per_minute, quota.window)
 
 
 @dataclass(frozen=True, slots=True)

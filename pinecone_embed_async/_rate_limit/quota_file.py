@@ -31,7 +31,7 @@ APPLICATION_ID = int.from_bytes(b"PEQ\x01", "big")
 
 SCHEMA_VERSION = 1
 
-STATE_VERSION = 3
+STATE_VERSION = 4
 """Version of the stored state; raised whenever an attribute of a stored object changes."""
 
 VERSION = f"{__version__}, state {STATE_VERSION}"
@@ -134,7 +134,7 @@ class QuotaFile:
     def statistics(self) -> tuple[TokenStatistics, ...]:
         """Limits and usage of each model and input type, as of now."""
         # From a copy, because `statistics` drops expired entries, and the next step may have an earlier time.
-        return QuotaLedger.load(self.ledger.dump(), self._options).statistics(boot_time())
+        return QuotaLedger.load(self.ledger.dump()).statistics(boot_time())
 
     def catch_up(self) -> None:
         """Apply the steps of other members, without waiting for a lock."""
@@ -342,7 +342,7 @@ class QuotaFile:
         if not found:
             return QuotaLedger(self._options, self._opens)
         self._number, state = found[0]
-        return QuotaLedger.load(state, self._options)
+        return QuotaLedger.load(state)
 
     def _has_dead(self) -> bool:
         """Whether another member with requests or permits has died; checked every `CHECK_SECONDS`.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import pickle
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -14,7 +13,6 @@ from pinecone_embed_async._rate_limit.backoff import Backoff
 from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter
 from pinecone_embed_async._rate_limit.limiter import Limiter
 from pinecone_embed_async._rate_limit.permit import Flow, PermitRequest
-from pinecone_embed_async._rate_limit.quota import LimiterOptions
 from pinecone_embed_async._rate_limit.rejections import NamedLimit  # noqa: TC001 - msgspec reads it
 from pinecone_embed_async._rate_limit.shared_quota import (
     INITIAL_PAUSE,
@@ -25,10 +23,8 @@ from pinecone_embed_async._rate_limit.shared_quota import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pinecone_embed_async._rate_limit.known_pause import KnownPause
-    from pinecone_embed_async._rate_limit.quota import Key, Priority
+    from pinecone_embed_async._rate_limit.quota import Key, LimiterOptions, Priority
     from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
 
 
@@ -157,7 +153,6 @@ class QuotaLedger:
         self._untaken: dict[int, list[_Request]] = {}
         # No limit on requests in flight, because each client has its own.
         self._concurrency = ConcurrencyLimiter(NO_LIMIT)
-        self._options = options
         self._limiter = Limiter(options)
         self._limiter.hold(opens)
         self.at = -math.inf
@@ -210,19 +205,17 @@ class QuotaLedger:
 
     def dump(self) -> bytes:
         """The whole state, pickled."""
-        target = io.BytesIO()
-        _Writer(target, protocol=5).dump(self)
-        return target.getvalue()
+        return pickle.dumps(self, protocol=5)
 
     @staticmethod
-    def load(state: bytes, options: LimiterOptions) -> QuotaLedger:
-        """The ledger of a state, with the options that it was made with.
+    def load(state: bytes) -> QuotaLedger:
+        """The ledger of a state.
 
         Raises:
             pickle.UnpicklingError: it is no state of a ledger.
         """
         try:
-            ledger = _Reader(io.BytesIO(state), options).load()
+            ledger = _Reader(io.BytesIO(state)).load()
         except Exception as error:
             # Damaged data may raise any exception.
             raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from error
@@ -296,29 +289,12 @@ class QuotaLedger:
 _BUILT_IN = {("collections", "deque"), ("collections", "OrderedDict")}
 
 
-def _own_options() -> None:
-    """Stands in a pickle for the options, which hold a function; the reader has its own."""
-
-
-class _Writer(pickle.Pickler):
-    """Pickles a ledger without its options."""
-
-    # The pickler itself looks this up; a method would be called for every number of every window.
-    dispatch_table: Mapping[type, Any] = MappingProxyType({LimiterOptions: lambda _: (_own_options, ())})
-
-
 class _Reader(pickle.Unpickler):
     """Reads a pickled ledger; allows only classes of this folder and two containers."""
-
-    def __init__(self, source: io.BytesIO, options: LimiterOptions) -> None:
-        super().__init__(source)
-        self._options = options
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         if (module_name, global_name) in _BUILT_IN:
             return super().find_class(module_name, global_name)
-        if (module_name, global_name) == (__name__, _own_options.__name__):
-            return lambda: self._options
         folder = __name__.rpartition(".")[0]
         if module_name.startswith(f"{folder}.") and "." not in global_name:
             found = super().find_class(module_name, global_name)

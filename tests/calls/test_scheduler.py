@@ -446,7 +446,7 @@ class PacedScheduler:
         attempt: Callable[[PlannedRequest], Awaitable[EmbedError | None]] | None = None,
     ) -> None:
         self.clock = FakeClock()
-        self.gate = RateLimitGate(LimiterOptions(lambda _: tokens), clock=self.clock)
+        self.gate = RateLimitGate(LimiterOptions(tokens), clock=self.clock)
         self.flow = Flow(concurrency or ConcurrencyLimiter(8), ("m", ""), "bulk")
         self.refuse = refuse
         self.least_tokens = least_tokens

@@ -19,7 +19,7 @@ from pinecone_embed_async._rate_limit import (
 from pinecone_embed_async._rate_limit.budgets import KEYS_KEPT
 from tests.clock import FakeClock
 from tests.permits import acquire_permit
-from tests.rate_limit.world import NO_GATE
+from tests.rate_limit.world import NO_GATE, OneLimit
 
 if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit import Permit
@@ -30,8 +30,8 @@ WINDOW = 60.0
 class Harness:
     """A limiter for requests of ever more input types."""
 
-    def __init__(self, **options: Any) -> None:
-        self.limiter = Limiter(LimiterOptions(window=WINDOW, **options))
+    def __init__(self, kind: type[LimiterOptions] = LimiterOptions, **options: Any) -> None:
+        self.limiter = Limiter(kind(window=WINDOW, **options))
         self.concurrency = ConcurrencyLimiter(8)
         self.now = 0.0
 
@@ -78,7 +78,7 @@ def test_a_limited_number_of_input_types_is_kept() -> None:
 
 
 def test_usage_of_a_known_limit_is_kept_as_long_as_it_counts() -> None:
-    harness = Harness(tokens=lambda _: 100)
+    harness = Harness(tokens_per_minute=100)
     for number in range(1000):
         harness.now += 0.01
         harness.send(f"type {number}", 60)
@@ -103,7 +103,7 @@ def test_a_recently_used_budget_keeps_its_learned_limit() -> None:
 
 
 def test_budgets_in_flight_waiting_or_paused_are_kept() -> None:
-    harness = Harness(tokens=lambda key: 100 if key[1] == "waits" else None)
+    harness = Harness(OneLimit, tokens_per_minute=100, input_type="waits")
     harness.concurrency = ConcurrencyLimiter(1000)
     flying = harness.begin("in flight")
     harness.send("waits", 100)
@@ -139,7 +139,7 @@ def test_a_budget_is_dropped_from_the_end_of_its_pause_on() -> None:
 
 
 def test_the_cost_of_a_request_does_not_grow_with_the_input_types_kept() -> None:
-    few, many = Harness(tokens=lambda _: 1000), Harness(tokens=lambda _: 1000)
+    few, many = Harness(tokens_per_minute=1000), Harness(tokens_per_minute=1000)
     for number in range(3300):
         many.send(f"type {number}")
     for number in range(10):
@@ -149,7 +149,7 @@ def test_the_cost_of_a_request_does_not_grow_with_the_input_types_kept() -> None
 
 
 def test_reading_a_limit_or_a_pause_creates_no_budget() -> None:
-    harness = Harness(tokens=lambda _: 77)
+    harness = Harness(tokens_per_minute=77)
     assert harness.limiter.known_tokens(("model", "unheard of")) == 77
     assert harness.limiter.pause_left(("model", "unheard of"), harness.now) == 0
     assert not harness.kept()

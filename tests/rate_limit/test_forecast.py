@@ -76,7 +76,7 @@ def interactive_beside_bulk(
         bulk_input: tokens of one of its inputs.
     """
     service = Service(lambda _: limit, window=WINDOW, kind=kind)
-    options = LimiterOptions(lambda _: None if is_named else limit, window=WINDOW)
+    options = LimiterOptions(None if is_named else limit, window=WINDOW)
     world = World(options, service, seed=seed)
     concurrency = ConcurrencyLimiter(places)
     bulk = Work(
@@ -269,7 +269,7 @@ def test_all_work_finishes_within_the_limit_whatever_is_kept(
     cancels: float,
 ) -> None:
     service = Service(lambda _: limit, window=window)
-    options = LimiterOptions(lambda _: limit, window=window)
+    options = LimiterOptions(limit, window=window)
     world = World(options, service, seed=seed, travel=travel, fails=fails, cancels=cancels)
     concurrency = ConcurrencyLimiter(8)
     jobs = [

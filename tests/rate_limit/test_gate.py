@@ -36,7 +36,7 @@ PAUSE = Backoff(1.0, 1.0, lambda: 1.0)
 
 
 def gate(clock: Any, tokens: int | None = None, **options: Any) -> RateLimitGate:
-    return RateLimitGate(LimiterOptions(lambda _: tokens, **options), clock=clock)
+    return RateLimitGate(LimiterOptions(tokens, **options), clock=clock)
 
 
 class Caller:

@@ -24,7 +24,7 @@ from pinecone_embed_async._rate_limit import (
 from pinecone_embed_async._rate_limit.fair_queue import AGEING
 from pinecone_embed_async._rate_limit.limiter import GRACE
 from pinecone_embed_async._rate_limit.token_limit import FIRST_IN_FLIGHT
-from tests.rate_limit.world import KEY, NO_GATE, Service, Work, World
+from tests.rate_limit.world import KEY, NO_GATE, OneLimit, Service, Work, World
 
 OTHER = ("model", "query")
 
@@ -46,8 +46,8 @@ PAUSE = Backoff(1.0, 1.0, lambda: 1.0)
 class Harness:
     """A limiter with a clock set by the test, and the permits that it has granted."""
 
-    def __init__(self, **options: Any) -> None:
-        self.limiter = Limiter(LimiterOptions(**options))
+    def __init__(self, kind: type[LimiterOptions] = LimiterOptions, **options: Any) -> None:
+        self.limiter = Limiter(kind(**options))
         self.now = 1000.0
         self._permits: list[Permit] = []
 
@@ -77,10 +77,6 @@ def flow(concurrency: ConcurrencyLimiter, priority: Priority = "bulk", *, key: t
     return Flow(concurrency, key, priority)
 
 
-def given_tokens(limit: int | None) -> Callable[[tuple[str, str]], int | None]:
-    return lambda _: limit
-
-
 @settings(phases=PHASES)
 @given(
     works=WORKS,
@@ -106,7 +102,7 @@ def test_given_limits_hold_in_any_window_and_no_wake_up_is_lost(
 ) -> None:
     # What fits every sliding window fits every fixed one, whatever its phase.
     service = Service(lambda _: limit, per_second or math.inf, per_minute or math.inf, window)
-    options = LimiterOptions(given_tokens(limit), per_second, per_minute, window)
+    options = LimiterOptions(limit, per_second, per_minute, window)
     world = World(options, service, seed=seed, travel=travel, fails=fails, cancels=cancels)
     jobs = [
         world.add(Work(flow(ConcurrencyLimiter(most)), requests * size, size, item), at)
@@ -148,7 +144,7 @@ def test_work_always_finishes_whatever_is_learned(
 ) -> None:
     """The quota changes every five minutes, perhaps without rejections naming it."""
     service = Service(lambda now: limits[int(now // 300) % len(limits)], per_second, kind=kind, phase=phase, text=text)
-    options = LimiterOptions(given_tokens(given_limit))
+    options = LimiterOptions(given_limit)
     world = World(options, service, seed=seed, travel=travel, cancels=cancels)
     jobs = [
         world.add(Work(flow(ConcurrencyLimiter(most)), requests * size, size, item), at)
@@ -172,7 +168,7 @@ def test_calls_of_a_client_share_the_tokens_evenly_whatever_their_sizes_and_whic
     sizes: list[tuple[int, int]], starts: list[float], seed: int
 ) -> None:
     limit, window = 50_000, 10.0
-    world = World(LimiterOptions(given_tokens(limit), window=window), Service(lambda _: limit, window=window), seed=seed)
+    world = World(LimiterOptions(limit, window=window), Service(lambda _: limit, window=window), seed=seed)
     concurrency = ConcurrencyLimiter(8)
     jobs = [
         world.add(Work(flow(concurrency), 10**9, size, item), start)
@@ -191,7 +187,7 @@ def test_calls_of_a_client_share_the_tokens_evenly_whatever_their_sizes_and_whic
 def test_two_calls_share_tokens_evenly_even_while_some_are_free(places: int) -> None:
     limit, window = 50_000, 10.0
     for seed in range(10):
-        world = World(LimiterOptions(given_tokens(limit), window=window), Service(lambda _: limit, window=window), seed=seed)
+        world = World(LimiterOptions(limit, window=window), Service(lambda _: limit, window=window), seed=seed)
         concurrency = ConcurrencyLimiter(places)
         jobs = [world.add(Work(flow(concurrency), 10**9, size, 20)) for size in (200, 740)]
         for start in (0, 6):
@@ -207,7 +203,7 @@ def test_two_calls_share_tokens_evenly_even_while_some_are_free(places: int) -> 
 def test_clients_share_tokens_evenly_when_not_bound_by_requests_in_flight() -> None:
     limit, window = 50_000, 10.0
     for seed in range(10):
-        world = World(LimiterOptions(given_tokens(limit), window=window), Service(lambda _: limit, window=window), seed=seed)
+        world = World(LimiterOptions(limit, window=window), Service(lambda _: limit, window=window), seed=seed)
         jobs = [world.add(Work(flow(ConcurrencyLimiter(100)), 10**9, size, 20)) for size in (200, 740)]
         world.run(until=6 * window)
         before = [job.total for job in jobs]
@@ -218,7 +214,7 @@ def test_clients_share_tokens_evenly_when_not_bound_by_requests_in_flight() -> N
 
 def test_a_call_uses_all_tokens_that_another_one_leaves() -> None:
     limit, window = 50_000, 10.0
-    world = World(LimiterOptions(given_tokens(limit), window=window), Service(lambda _: limit, window=window))
+    world = World(LimiterOptions(limit, window=window), Service(lambda _: limit, window=window))
     concurrency = ConcurrencyLimiter(8)
     large, small = Work(flow(concurrency), 10**9, 740, 20), Work(flow(concurrency), 0, 200, 20)
     world.add(large)
@@ -233,7 +229,7 @@ def test_a_call_uses_all_tokens_that_another_one_leaves() -> None:
 
 def test_a_call_that_is_behind_makes_up_for_little_more_than_a_window() -> None:
     limit, window = 50_000, 10.0
-    world = World(LimiterOptions(given_tokens(limit), window=window), Service(lambda _: limit, window=window))
+    world = World(LimiterOptions(limit, window=window), Service(lambda _: limit, window=window))
     concurrency = ConcurrencyLimiter(8)
     large, small = Work(flow(concurrency), 10**9, 740, 20), Work(flow(concurrency), 0, 740, 20)
     world.add(large)
@@ -247,7 +243,7 @@ def test_a_call_that_is_behind_makes_up_for_little_more_than_a_window() -> None:
 
 
 def test_a_briefly_absent_call_does_not_overtake_those_that_were_blocked_meanwhile() -> None:
-    harness, concurrency = Harness(tokens=lambda key: 100 if key == KEY else None), ConcurrencyLimiter(1000)
+    harness, concurrency = Harness(OneLimit, tokens_per_minute=100), ConcurrencyLimiter(1000)
     waits, absent, free = flow(concurrency), flow(concurrency), flow(concurrency, key=OTHER)
     harness.request(absent, 50)
     harness.request(waits, 50)
@@ -270,7 +266,7 @@ def test_a_briefly_absent_call_does_not_overtake_those_that_were_blocked_meanwhi
 
 
 def test_no_grace_period_while_plenty_of_tokens_are_free() -> None:
-    harness, concurrency = Harness(tokens=given_tokens(10_000)), ConcurrencyLimiter(8)
+    harness, concurrency = Harness(tokens_per_minute=10_000), ConcurrencyLimiter(8)
     small, large = flow(concurrency), flow(concurrency)
     for _ in range(4):
         harness.request(large, 1000)
@@ -279,7 +275,7 @@ def test_no_grace_period_while_plenty_of_tokens_are_free() -> None:
 
 
 def test_a_short_grace_period_for_the_flow_that_is_behind_when_tokens_are_short() -> None:
-    harness, concurrency = Harness(tokens=given_tokens(1000)), ConcurrencyLimiter(8)
+    harness, concurrency = Harness(tokens_per_minute=1000), ConcurrencyLimiter(8)
     small, large = flow(concurrency), flow(concurrency)
     harness.request(large, 400)
     harness.request(small, 200)
@@ -293,7 +289,7 @@ def test_a_short_grace_period_for_the_flow_that_is_behind_when_tokens_are_short(
 
 
 def test_no_grace_period_up_to_half_of_the_limit() -> None:
-    harness, concurrency = Harness(tokens=given_tokens(1000)), ConcurrencyLimiter(8)
+    harness, concurrency = Harness(tokens_per_minute=1000), ConcurrencyLimiter(8)
     small, large, other = flow(concurrency), flow(concurrency), flow(ConcurrencyLimiter(1), key=None)
     # Something else waits, so that nothing is sent past the queue.
     for _ in range(2):
@@ -305,7 +301,7 @@ def test_no_grace_period_up_to_half_of_the_limit() -> None:
 
 
 def test_no_grace_period_for_a_flow_with_nothing_in_flight() -> None:
-    harness, concurrency = Harness(tokens=given_tokens(1000)), ConcurrencyLimiter(8)
+    harness, concurrency = Harness(tokens_per_minute=1000), ConcurrencyLimiter(8)
     small, large = flow(concurrency), flow(concurrency)
     harness.request(large, 400)
     harness.request(small, 200)
@@ -318,7 +314,7 @@ def test_no_grace_period_for_a_flow_with_nothing_in_flight() -> None:
 @settings(phases=PHASES, max_examples=10)
 def test_clients_that_share_a_quota_share_the_tokens_evenly(starts: list[float], seed: int) -> None:
     limit, window = 250_000, 60.0
-    world = World(LimiterOptions(given_tokens(limit)), Service(lambda _: limit), seed=seed)
+    world = World(LimiterOptions(limit), Service(lambda _: limit), seed=seed)
     jobs = [world.add(Work(flow(ConcurrencyLimiter(8)), 10**9, 9120, 95), start) for start in starts]
     world.run(until=4 * window)
     before = [job.total for job in jobs]
@@ -330,7 +326,7 @@ def test_clients_that_share_a_quota_share_the_tokens_evenly(starts: list[float],
 
 def test_work_that_fits_the_rest_of_the_window_is_not_delayed() -> None:
     harness, concurrency = (
-        Harness(tokens=given_tokens(250_000), requests_per_second=100, requests_per_minute=2000),
+        Harness(tokens_per_minute=250_000, requests_per_second=100, requests_per_minute=2000),
         ConcurrencyLimiter(100),
     )
     for _ in range(27):
@@ -340,7 +336,7 @@ def test_work_that_fits_the_rest_of_the_window_is_not_delayed() -> None:
 
 
 def test_permits_are_granted_in_the_order_of_a_flow() -> None:
-    harness, one = Harness(tokens=given_tokens(100)), flow(ConcurrencyLimiter(8))
+    harness, one = Harness(tokens_per_minute=100), flow(ConcurrencyLimiter(8))
     requests = [harness.request(one, tokens, least=tokens) for tokens in (90, 100, 1, 1)]
     assert len(harness.permits) == 1
     harness.limiter.withdraw(requests[1], harness.now)
@@ -349,7 +345,7 @@ def test_permits_are_granted_in_the_order_of_a_flow() -> None:
 
 @pytest.mark.parametrize("priority", ["bulk", "interactive"])
 def test_a_small_request_overtakes_no_large_one_of_another_client_although_plenty_is_free(priority: Priority) -> None:
-    harness = Harness(tokens=given_tokens(100))
+    harness = Harness(tokens_per_minute=100)
     harness.request(flow(ConcurrencyLimiter(8)), 10)
     harness.request(flow(ConcurrencyLimiter(8), priority), 95, least=95)
     harness.request(flow(ConcurrencyLimiter(8), priority), 10)
@@ -378,7 +374,7 @@ def test_a_full_concurrency_limiter_does_not_block_another() -> None:
 
 
 def test_while_no_token_limit_is_known_few_requests_are_in_flight_whatever_the_concurrency() -> None:
-    harness = Harness(tokens=given_tokens(None))
+    harness = Harness(tokens_per_minute=None)
     places = ConcurrencyLimiter(10 * FIRST_IN_FLIGHT)
     for _ in range(FIRST_IN_FLIGHT):
         assert harness.request(flow(places)).permit is not None
@@ -397,7 +393,7 @@ def test_a_slowed_concurrency_limiter_has_one_request_in_flight() -> None:
 
 
 def test_interactive_work_takes_the_next_tokens_that_come_free() -> None:
-    harness, concurrency = Harness(tokens=given_tokens(100)), ConcurrencyLimiter(8)
+    harness, concurrency = Harness(tokens_per_minute=100), ConcurrencyLimiter(8)
     bulk, interactive = flow(concurrency), flow(concurrency, "interactive")
     harness.request(bulk, 100)
     harness.limiter.accepted(harness.permits[0], None, harness.now)
@@ -409,7 +405,7 @@ def test_interactive_work_takes_the_next_tokens_that_come_free() -> None:
 
 def test_bulk_work_is_not_starved_of_tokens_by_interactive_work() -> None:
     service = Service(lambda _: 1000, window=1.0)
-    world = World(LimiterOptions(given_tokens(1000), window=1.0), service)
+    world = World(LimiterOptions(1000, window=1.0), service)
     concurrency = ConcurrencyLimiter(8)
     bulk = world.add(Work(flow(concurrency), 10**9, 1000, 1000))
     for _ in range(8):
@@ -421,7 +417,7 @@ def test_bulk_work_is_not_starved_of_tokens_by_interactive_work() -> None:
 
 
 def test_requests_for_other_tokens_are_not_blocked() -> None:
-    harness, concurrency = Harness(tokens=given_tokens(100)), ConcurrencyLimiter(8)
+    harness, concurrency = Harness(tokens_per_minute=100), ConcurrencyLimiter(8)
     one, other = flow(concurrency), flow(concurrency, key=OTHER)
     harness.request(one, 100)
     harness.request(one, 100)
@@ -430,7 +426,7 @@ def test_requests_for_other_tokens_are_not_blocked() -> None:
 
 
 def test_requests_that_cost_no_tokens_wait_for_no_tokens() -> None:
-    harness, concurrency = Harness(tokens=given_tokens(100)), ConcurrencyLimiter(8)
+    harness, concurrency = Harness(tokens_per_minute=100), ConcurrencyLimiter(8)
     harness.request(flow(concurrency), 100)
     harness.request(flow(concurrency), 100)
     harness.request(flow(concurrency, "interactive", key=None), 0, least=0)
@@ -438,7 +434,7 @@ def test_requests_that_cost_no_tokens_wait_for_no_tokens() -> None:
 
 
 def test_a_permit_given_back_costs_nothing_and_goes_to_the_next_request() -> None:
-    harness, concurrency = Harness(tokens=given_tokens(100), requests_per_minute=1), ConcurrencyLimiter(1)
+    harness, concurrency = Harness(tokens_per_minute=100, requests_per_minute=1), ConcurrencyLimiter(1)
     one, other = flow(concurrency), flow(concurrency)
     harness.request(one, 100)
     harness.request(other, 100)
@@ -450,7 +446,7 @@ def test_a_permit_given_back_costs_nothing_and_goes_to_the_next_request() -> Non
 
 
 def test_shrinking_a_permit_leaves_the_rest_to_others() -> None:
-    harness, concurrency = Harness(tokens=given_tokens(100)), ConcurrencyLimiter(8)
+    harness, concurrency = Harness(tokens_per_minute=100), ConcurrencyLimiter(8)
     harness.request(flow(concurrency), 90)
     harness.request(flow(concurrency), 80, least=80)
     assert len(harness.permits) == 1
@@ -490,7 +486,7 @@ def test_an_ended_request_counts_against_the_request_limit_for_no_longer_than_a_
 @pytest.mark.parametrize("end", ENDS)
 def test_ending_a_closed_or_forgotten_permit_again_does_nothing(end: Callable[[Harness, Permit], object]) -> None:
     for forget in (False, True):
-        harness, concurrency = Harness(tokens=given_tokens(100)), ConcurrencyLimiter(8)
+        harness, concurrency = Harness(tokens_per_minute=100), ConcurrencyLimiter(8)
         harness.request(flow(concurrency), 60)
         (permit,) = harness.permits
         if forget:
@@ -507,7 +503,7 @@ def test_ending_a_closed_or_forgotten_permit_again_does_nothing(end: Callable[[H
 
 
 def test_a_failed_request_counts_as_the_service_may_have_counted_it() -> None:
-    harness, concurrency = Harness(tokens=given_tokens(100)), ConcurrencyLimiter(8)
+    harness, concurrency = Harness(tokens_per_minute=100), ConcurrencyLimiter(8)
     harness.request(flow(concurrency), 60)
     harness.limiter.failed(harness.permits[0], harness.now, is_overload=True)
     harness.request(flow(concurrency), 60, least=60)
@@ -517,7 +513,7 @@ def test_a_failed_request_counts_as_the_service_may_have_counted_it() -> None:
 
 
 def test_a_rejected_request_does_not_count() -> None:
-    harness, concurrency = Harness(tokens=given_tokens(100)), ConcurrencyLimiter(8)
+    harness, concurrency = Harness(tokens_per_minute=100), ConcurrencyLimiter(8)
     harness.request(flow(concurrency), 60)
     harness.reject(harness.permits[0])
     assert harness.limiter.token_limit(KEY).window.used(harness.now) == 0
@@ -552,7 +548,7 @@ def test_a_pause_of_no_length_does_not_start() -> None:
 
 
 def test_overloads_halve_requests_in_flight_once_per_burst_and_token_rejections_do_not() -> None:
-    harness, concurrency = Harness(tokens=given_tokens(10**9)), ConcurrencyLimiter(8)
+    harness, concurrency = Harness(tokens_per_minute=10**9), ConcurrencyLimiter(8)
     for _ in range(8):
         harness.request(flow(concurrency))
     harness.now += 1
@@ -578,7 +574,7 @@ def test_accepted_requests_raise_a_halved_limit_in_flight() -> None:
 
 
 def test_a_rejection_for_requests_halves_those_in_flight_and_its_limit_is_learned() -> None:
-    harness, concurrency = Harness(tokens=given_tokens(10**9)), ConcurrencyLimiter(8)
+    harness, concurrency = Harness(tokens_per_minute=10**9), ConcurrencyLimiter(8)
     for _ in range(8):
         harness.request(flow(concurrency))
     harness.now += 0.5
@@ -663,7 +659,7 @@ def test_a_learned_request_limit_does_not_stop_probes_of_the_token_limit() -> No
 
 
 def test_waiting_for_a_request_limit_does_not_count_as_waiting_for_tokens() -> None:
-    harness, concurrency = Harness(tokens=given_tokens(1000), requests_per_minute=1), ConcurrencyLimiter(8)
+    harness, concurrency = Harness(tokens_per_minute=1000, requests_per_minute=1), ConcurrencyLimiter(8)
     harness.request(flow(concurrency))
     harness.limiter.accepted(harness.permits[0], None, harness.now)
     harness.request(flow(concurrency))
@@ -673,7 +669,7 @@ def test_waiting_for_a_request_limit_does_not_count_as_waiting_for_tokens() -> N
 
 
 def test_waiting_for_tokens_counts_until_nothing_waits_any_more() -> None:
-    harness, concurrency = Harness(tokens=given_tokens(100)), ConcurrencyLimiter(8)
+    harness, concurrency = Harness(tokens_per_minute=100), ConcurrencyLimiter(8)
     harness.request(flow(concurrency), 60)
     waits = harness.request(flow(concurrency, "interactive"), 60, least=60)
     harness.now += 7
@@ -688,14 +684,14 @@ def test_waiting_for_tokens_counts_until_nothing_waits_any_more() -> None:
 
 
 def test_used_up_limits_are_no_pause() -> None:
-    harness = Harness(tokens=given_tokens(100), requests_per_minute=1)
+    harness = Harness(tokens_per_minute=100, requests_per_minute=1)
     harness.request(flow(ConcurrencyLimiter(8)), 100)
     harness.limiter.accepted(harness.permits[0], 100, harness.now)
     assert harness.limiter.pause_left(KEY, harness.now) == 0
 
 
 def test_after_a_fork_learned_limits_stay_and_waiting_requests_are_forgotten() -> None:
-    harness, concurrency = Harness(tokens=given_tokens(100)), ConcurrencyLimiter(8)
+    harness, concurrency = Harness(tokens_per_minute=100), ConcurrencyLimiter(8)
     waits = flow(concurrency)
     harness.request(waits, 60)
     harness.request(waits, 60, least=60)
@@ -710,7 +706,7 @@ def test_after_a_fork_learned_limits_stay_and_waiting_requests_are_forgotten() -
 
 
 def test_statistics_and_repr() -> None:
-    harness, concurrency = Harness(tokens=given_tokens(100)), ConcurrencyLimiter(8)
+    harness, concurrency = Harness(tokens_per_minute=100), ConcurrencyLimiter(8)
     harness.request(flow(concurrency), 60)
     harness.request(flow(concurrency), 60, least=60)
     (known,) = harness.limiter.statistics(harness.now)

@@ -279,9 +279,9 @@ def test_ledgers_restored_from_their_state_decide_as_those_that_have_seen_every_
         assert second.next_at == first.next_at
         work.took(step.member, result.taken)
         if number % 50 == 0:
-            second = QuotaLedger.load(second.dump(), options)
+            second = QuotaLedger.load(second.dump())
             assert second.members == first.members
-            assert second.statistics(step.at) == QuotaLedger.load(first.dump(), options).statistics(step.at)
+            assert second.statistics(step.at) == QuotaLedger.load(first.dump()).statistics(step.at)
 
 
 def decisions(seed: int) -> list[object]:
@@ -327,7 +327,7 @@ def shape_of_state() -> str:
 
 def test_another_shape_of_the_state_is_another_version_of_it() -> None:
     # If the shape has changed, raise the version, so that no process loads a state that it cannot use.
-    assert (STATE_VERSION, shape_of_state()) == (3, "b445e1d98cf0ec2c")
+    assert (STATE_VERSION, shape_of_state()) == (4, "2953d3d5578f7fef")
 
 
 class Harm:
@@ -351,5 +351,5 @@ class Harm:
 )
 def test_a_state_holds_nothing_but_a_ledger(state: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(pickle.UnpicklingError):
-        QuotaLedger.load(state, limiter_options(None))
+        QuotaLedger.load(state)
     assert capsys.readouterr().out == ""

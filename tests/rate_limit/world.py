@@ -27,6 +27,16 @@ if TYPE_CHECKING:
 
 KEY = ("model", "passage")
 
+
+class OneLimit(LimiterOptions, frozen=True):
+    """A limit of tokens for one input type, and none for the others."""
+
+    input_type: str = "passage"
+
+    def tokens(self, key: tuple[str, str]) -> int | None:
+        return self.tokens_per_minute if key[1] == self.input_type else None
+
+
 NO_GATE: Any = None
 """For permits that are ended by the limiter itself."""
 
