@@ -19,6 +19,7 @@ from pinecone_embed_async._cache import vector_table
 from pinecone_embed_async._checks import short
 from pinecone_embed_async._errors import ConfigurationError
 from pinecone_embed_async._log import logger
+from pinecone_embed_async._sqlite import BUSY, CORRUPTED, LOCKED, code_of, connect, create, file_path, identity
 from pinecone_embed_async._threads import in_thread, result_of
 
 if TYPE_CHECKING:
@@ -38,13 +39,6 @@ once, even if the lock is free again."""
 POLL_SECONDS = 0.005
 """Pause between attempts to lock the folder; `flock` cannot wait with a time-out."""
 
-_BUSY = 5
-_LOCKED = (_BUSY, 6)
-_CORRUPTED = (11, 26)
-"""SQLite's primary result codes for a locked file or table (`_LOCKED`) and for a file that is malformed or not a database
-(`_CORRUPTED`). They are numbers because only programs with a cache should pay for importing `sqlite3`. Source: "Result and
-Error Codes" in SQLite's documentation."""
-
 ResultT = TypeVar("ResultT")
 
 
@@ -63,12 +57,7 @@ class SqliteCache:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        if not isinstance(path, (str, os.PathLike)) or "\0" in str(path):
-            raise ConfigurationError(f"path must be the path of a file, got {short(path)}")
-        # Absolute, because SQLite has other ideas of `:memory:` and `file:`, and the program may change its folder.
-        self._path = Path(path).absolute()
-        if self._path.is_dir() or not self._path.parent.is_dir():
-            raise ConfigurationError(f"path must be a file in an existing folder, got {str(self._path)!r}")
+        self._path = file_path(path)
         self._process = os.getpid()
         # Separate connections, so that look-ups do not queue behind writes.
         self._reader, self._writer = _Access(), _Writer()
@@ -168,7 +157,7 @@ class SqliteCache:
             self._with_file(writer, lambda file: vector_table.write(file, entries))
         except Exception as error:  # noqa: BLE001 - raised to the caller of each put
             problem = error
-        if problem is not None and len(puts) > 1 and _code_of(problem) not in _LOCKED:
+        if problem is not None and len(puts) > 1 and code_of(problem) not in LOCKED:
             # One unwritable put must not fail the others.
             for put in puts:
                 self._write(writer, [put])
@@ -185,10 +174,10 @@ class SqliteCache:
                 try:
                     result = work(self._opened(access))
                 except Exception as error:
-                    code = _code_of(error)
-                    if code in _LOCKED:
+                    code = code_of(error)
+                    if code in LOCKED:
                         access.backoff.failed(time.monotonic())
-                    if problem or code not in _CORRUPTED:
+                    if problem or code not in CORRUPTED:
                         raise
                     problem = str(error)
                 else:
@@ -199,7 +188,7 @@ class SqliteCache:
 
     def _close_replaced(self, access: _Access) -> None:
         """Close a file that was deleted or replaced while it was open, so that the one of this path is opened."""
-        if access.connection is None or self._identity() == access.file:
+        if access.connection is None or identity(self._path) == access.file:
             return
         with self._reader.lock, self._writer.lock:
             access.close()
@@ -211,9 +200,13 @@ class SqliteCache:
             return access.connection
         # Creating a file takes more than one transaction, and nothing must set it aside meanwhile.
         with self._opening, _locked_folder(self._path.parent):
-            self._create_file()
-            access.file = self._identity()
-            connection = vector_table.connect(self._path, LOCK_SECONDS)
+            if create(self._path):
+                # Those of a deleted file would be taken for the new one's.
+                for suffix in ("-wal", "-shm"):
+                    Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+            access.file = identity(self._path)
+            # A cached statement would keep its vectors in memory.
+            connection = connect(self._path, LOCK_SECONDS, cached_statements=0)
             try:
                 vector_table.prepare(connection, self._path)
             except BaseException:
@@ -222,29 +215,13 @@ class SqliteCache:
         access.connection = connection
         return connection
 
-    def _create_file(self) -> None:
-        """Create the file empty and readable only by its owner; SQLite gives the two files beside it the same mode."""
-        # An existing file is not opened, because closing it would release the locks of this process's other connections.
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-            # Those of a deleted file would be taken for the new one's.
-            for suffix in ("-wal", "-shm"):
-                Path(f"{self._path}{suffix}").unlink(missing_ok=True)
-
-    def _identity(self) -> tuple[int, int] | None:
-        """Device and inode, which distinguish the file from another file of the same name."""
-        with contextlib.suppress(FileNotFoundError):
-            found = self._path.stat()
-            return found.st_dev, found.st_ino
-        return None
-
     def _set_aside(self, access: _Access, problem: str) -> None:
         """Rename a corrupted file, unless another thread or process has already done so."""
         # Locked always in this order, to avoid deadlock. While the locks are held, nothing else here uses the file.
         with self._reader.lock, self._writer.lock, self._opening, _locked_folder(self._path.parent):
             broken = access.file
             access.close()
-            if broken is None or self._identity() != broken:
+            if broken is None or identity(self._path) != broken:
                 return
             self._reader.close()
             self._writer.close()
@@ -364,16 +341,11 @@ class _Put:
         self.error: Exception | None = None
 
 
-def _code_of(error: Exception) -> int:
-    """SQLite's primary result code of an error; 0 for other errors."""
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
-
-
 def _locked(message: str) -> sqlite3.OperationalError:
-    import sqlite3  # noqa: PLC0415 - as above
+    import sqlite3  # noqa: PLC0415 - only programs with a cache should pay for importing it
 
     error = sqlite3.OperationalError(message)
-    error.sqlite_errorcode = _BUSY
+    error.sqlite_errorcode = BUSY
     return error
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import stat
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from pinecone_embed_async._errors import ConfigurationError
+from pinecone_embed_async._sqlite import make_private, pragma, transaction
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 APPLICATION_ID = int.from_bytes(b"PEA\x01", "big")
@@ -30,46 +30,31 @@ _CREATE = "CREATE TABLE vectors (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQU
 _PUT = "INSERT INTO vectors (key, value) VALUES {} ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 
 
-def connect(path: Path, timeout: float) -> sqlite3.Connection:
-    """Open the file; statements wait at most `timeout` seconds for a lock."""
-    import sqlite3  # noqa: PLC0415 - only programs with a cache should pay for importing it
-
-    # Only one thread at a time uses it, but another one closes it. A cached statement would keep its vectors in memory.
-    return sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False, cached_statements=0)
-
-
 def prepare(file: sqlite3.Connection, path: Path) -> None:
     """Create the table if the file is new. Another program's file is left unchanged.
 
     Raises:
         ConfigurationError: the file is not a cache of this version.
     """
-    if _pragma(file, "application_id") == 0 and _is_empty(file):
+    if pragma(file, "application_id") == 0 and _is_empty(file):
         file.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         # In WAL mode readers do not wait for writers. The setting is stored in the file.
         file.execute("PRAGMA journal_mode = WAL")
-        with _transaction(file):
+        with transaction(file):
             file.execute(_CREATE)
             file.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             file.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    if _pragma(file, "application_id") != APPLICATION_ID:
+    if pragma(file, "application_id") != APPLICATION_ID:
         raise ConfigurationError(f"{str(path)!r} is a database of another program; name another file for the cache")
-    if _pragma(file, "user_version") != SCHEMA_VERSION:
+    if pragma(file, "user_version") != SCHEMA_VERSION:
         raise ConfigurationError(f"{str(path)!r} is a cache of another version of this package; name another file")
     # A power failure can then lose only whole transactions, whose vectors are requested again.
     file.execute("PRAGMA synchronous = NORMAL")
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077:
-        path.chmod(mode & 0o700)
+    make_private(path)
 
 
 def _is_empty(file: sqlite3.Connection) -> bool:
     return file.execute("SELECT 1 FROM sqlite_schema").fetchone() is None
-
-
-def _pragma(file: sqlite3.Connection, name: str) -> int:
-    (value,) = file.execute(f"PRAGMA {name}").fetchone()
-    return int(value)
 
 
 def read(file: sqlite3.Connection, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -88,20 +73,7 @@ def write(file: sqlite3.Connection, entries: Sequence[tuple[bytes, bytes]]) -> N
     """Write values by key, all or none."""
     # As few statements as possible, because after each the thread must wait for the interpreter's lock. A single one is a
     # transaction by itself.
-    with _transaction(file) if len(entries) > _AT_ONCE else contextlib.nullcontext():
+    with transaction(file) if len(entries) > _AT_ONCE else contextlib.nullcontext():
         for start in range(0, len(entries), _AT_ONCE):
             batch = entries[start : start + _AT_ONCE]
             file.execute(_PUT.format(",".join(["(?,?)"] * len(batch))), [*chain.from_iterable(batch)])
-
-
-@contextlib.contextmanager
-def _transaction(file: sqlite3.Connection) -> Iterator[None]:
-    """A write transaction: committed at the end of the block, or rolled back."""
-    file.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        file.execute("COMMIT")
-    except BaseException:
-        if file.in_transaction:
-            file.execute("ROLLBACK")
-        raise

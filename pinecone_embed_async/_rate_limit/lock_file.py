@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pinecone_embed_async._errors import ConfigurationError
+from pinecone_embed_async._sqlite import identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,10 +93,7 @@ class LockFile:
     @property
     def is_in_place(self) -> bool:
         """Whether the path still leads to this file."""
-        with contextlib.suppress(FileNotFoundError):
-            found = self._path.stat()
-            return (found.st_dev, found.st_ino) == self._identity
-        return False
+        return identity(self._path) == self._identity
 
     @property
     def boot(self) -> str:

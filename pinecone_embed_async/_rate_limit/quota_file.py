@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from pinecone_embed_async import _sqlite
 from pinecone_embed_async._errors import ConfigurationError
 from pinecone_embed_async._rate_limit.lock_file import LockFile, boot_id, boot_time
 from pinecone_embed_async._rate_limit.quota import limiter_options
@@ -18,7 +19,6 @@ from pinecone_embed_async._rate_limit.quota_ledger import Entry, Gone, Grant, Qu
 from pinecone_embed_async._version import __version__
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
@@ -61,11 +61,6 @@ _STEP = msgspec.msgpack.Decoder(Step)
 _GRANTED = msgspec.msgpack.Decoder(list[Grant])
 _ENCODER = msgspec.msgpack.Encoder()
 
-_BUSY = 5
-_CORRUPTED = (11, 26)
-"""SQLite's primary result codes for a lock of another process (`_BUSY`) and for a malformed file or one that is not a
-database (`_CORRUPTED`). Source: "Result and Error Codes" in SQLite's documentation."""
-
 
 class QuotaFile:
     """A member's access to the file, with its own copy of the ledger. Use it in one thread at a time; its methods block.
@@ -92,8 +87,10 @@ class QuotaFile:
         self._ledger: QuotaLedger | None = None
         self._number = 0
         self._checked_at = time.monotonic()
-        self._connection: sqlite3.Connection | None = None
+        # What `close` closes, the last first.
+        self._resources = contextlib.ExitStack()
         self._locks = LockFile(_beside(path, "-lock"))
+        self._resources.callback(self._locks.close)
         try:
             with self._locks.opening(time.monotonic() + LOCK_SECONDS), self._explained():
                 self._open(msgspec.json.encode(quota).decode())
@@ -171,10 +168,7 @@ class QuotaFile:
 
     def close(self) -> None:
         """Close the file. Without a `leave` before, the member counts as dead."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-        self._locks.close()
+        self._resources.close()
 
     # Opening.
 
@@ -186,8 +180,11 @@ class QuotaFile:
                 raise ConfigurationError(f"{str(self._path)!r} is in use by processes that see another boot of the machine")
             self._remove_void()
             self._locks.begin(boot)
-        self._create_file()
-        self._connection = _connect(self._path)
+        _sqlite.create(self._path)
+        # Before it is opened, because SQLite gives the two files beside it the same mode.
+        _sqlite.make_private(self._path)
+        self._identity = _sqlite.identity(self._path)
+        self._connection = self._resources.enter_context(contextlib.closing(_sqlite.connect(self._path, LOCK_SECONDS)))
         self._prepare()
         with self._transaction(time.monotonic() + LOCK_SECONDS):
             self._agree(quota, is_used=is_used)
@@ -202,16 +199,6 @@ class QuotaFile:
             if self._locks.enter(member):
                 return int(member)
             self._execute("DELETE FROM members WHERE id = ?", (member,))
-
-    def _create_file(self) -> None:
-        """Create the file, readable by its owner only, before it has content; SQLite gives its two others the same mode."""
-        # An existing file is not opened, because closing it would release the locks of this process's other connections.
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        found = self._path.stat()
-        self._identity = found.st_dev, found.st_ino
-        if found.st_mode & 0o077:
-            self._path.chmod(stat.S_IMODE(found.st_mode) & 0o700)
 
     def _check_kind(self) -> None:
         """Reject a path at which there is something other than a regular file.
@@ -247,7 +234,7 @@ class QuotaFile:
             ConfigurationError: it is not a quota of this version.
         """
         is_empty = not self._execute("SELECT 1 FROM sqlite_schema")
-        if is_empty and self._pragma("application_id") in (0, APPLICATION_ID):
+        if is_empty and _sqlite.pragma(self._connection, "application_id") in (0, APPLICATION_ID):
             # First, and before the WAL mode, because `_remove_void` looks for it in the file itself.
             self._execute(f"PRAGMA application_id = {APPLICATION_ID}")
             # In WAL mode readers do not wait for writers. The setting is stored in the file.
@@ -256,9 +243,9 @@ class QuotaFile:
                 for statement in _CREATE:
                     self._execute(statement)
                 self._execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        if self._pragma("application_id") != APPLICATION_ID:
+        if _sqlite.pragma(self._connection, "application_id") != APPLICATION_ID:
             raise ConfigurationError(_foreign(self._path))
-        if self._pragma("user_version") != SCHEMA_VERSION:
+        if _sqlite.pragma(self._connection, "user_version") != SCHEMA_VERSION:
             raise ConfigurationError(f"{str(self._path)!r} is a quota of another version of this package; name another file")
         self._execute("PRAGMA synchronous = OFF")
 
@@ -353,18 +340,12 @@ class QuotaFile:
         if not self._is_to_check():
             return False
         self._checked_at = time.monotonic()
-        self._check_in_place()
+        if _sqlite.identity(self._path) != self._identity or not self._locks.is_in_place:
+            raise ConfigurationError(f"{str(self._path)!r} was removed or replaced while it was in use")
         return any(not self._locks.is_alive(member) for member in self.ledger.members if member != self.member)
 
     def _is_to_check(self) -> bool:
         return time.monotonic() >= self._checked_at + CHECK_SECONDS
-
-    def _check_in_place(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            found = self._path.stat()
-            if (found.st_dev, found.st_ino) == self._identity and self._locks.is_in_place:
-                return
-        raise ConfigurationError(f"{str(self._path)!r} was removed or replaced while it was in use")
 
     def _dead(self) -> list[int]:
         """All members that died, even those without requests or permits."""
@@ -374,25 +355,14 @@ class QuotaFile:
     # SQLite.
 
     def _execute(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        if self._connection is None:
-            raise ConfigurationError(f"{str(self._path)!r} is closed")
         return self._connection.execute(statement, values).fetchall()
-
-    def _pragma(self, name: str) -> int:
-        return int(self._execute(f"PRAGMA {name}")[0][0])
 
     @contextlib.contextmanager
     def _transaction(self, until: float) -> Iterator[None]:
-        """A write transaction: committed at the end of the block, or rolled back."""
+        """A write transaction, which waits for a lock of another process until a time by `time.monotonic`."""
         self._execute(f"PRAGMA busy_timeout = {max(1, int((until - time.monotonic()) * 1000))}")
-        self._execute("BEGIN IMMEDIATE")
-        try:
+        with _sqlite.transaction(self._connection):
             yield
-            self._execute("COMMIT")
-        except BaseException:
-            if self._connection is not None and self._connection.in_transaction:
-                self._execute("ROLLBACK")
-            raise
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -402,14 +372,15 @@ class QuotaFile:
         except (msgspec.MsgspecError, pickle.UnpicklingError) as error:
             raise ConfigurationError(self._corrupted(error)) from error
         except Exception as error:
-            code = int(getattr(error, "sqlite_errorcode", 0))
-            if code & 0xFF in _CORRUPTED:
+            code = _sqlite.code_of(error)
+            if code in _sqlite.CORRUPTED:
                 raise ConfigurationError(self._corrupted(error)) from error
             if not code:
                 raise
-            what = f"another process has locked it for {LOCK_SECONDS:g} s" if code & 0xFF == _BUSY else str(error)
-            explained: Any = type(error)(f"{str(self._path)!r}: {what}")
-            explained.sqlite_errorcode = code
+            what = f"another process has locked it for {LOCK_SECONDS:g} s" if code == _sqlite.BUSY else str(error)
+            explained = type(error)(f"{str(self._path)!r}: {what}")
+            # SQLite's result code.
+            vars(explained).update(vars(error))
             raise explained from error
 
     def _corrupted(self, error: Exception) -> str:
@@ -429,10 +400,3 @@ def _beside(path: Path, suffix: str) -> Path:
 
 def _no_link(name: str, flags: int) -> int:
     return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    import sqlite3  # noqa: PLC0415 - only programs with such a quota should pay for importing it
-
-    # Only one thread at a time uses it, but not always the same one.
-    return sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False)

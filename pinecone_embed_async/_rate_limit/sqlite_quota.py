@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pinecone_embed_async import _checks
@@ -13,6 +12,7 @@ from pinecone_embed_async._rate_limit.quota import Quota, QuotaDemand, QuotaGran
 from pinecone_embed_async._rate_limit.quota_clerk import QuotaClerk
 from pinecone_embed_async._rate_limit.quota_ledger import End
 from pinecone_embed_async._rate_limit.rejections import named_limit
+from pinecone_embed_async._sqlite import file_path
 from pinecone_embed_async._threads import in_thread
 
 if TYPE_CHECKING:
@@ -54,13 +54,8 @@ class SqliteQuota:
     """
 
     def __init__(self, path: str | os.PathLike[str], quota: Quota | int | PlanName | None = None) -> None:
-        if not isinstance(path, (str, os.PathLike)) or "\0" in str(path):
-            raise ConfigurationError(f"path must be the path of a file, got {_checks.short(path)}")
+        self._path = file_path(path)
         limiter_options(quota)
-        # Absolute, so that it stays the same file if the working directory changes.
-        self._path = Path(path).absolute()
-        if self._path.is_dir() or not self._path.parent.is_dir():
-            raise ConfigurationError(f"path must be a file in an existing folder, got {str(self._path)!r}")
         tokens = _checks.as_integer(quota)
         self._quota = cast("Quota | PlanName | None", quota) if tokens is None else Quota(tokens)
         # By process, because forked children inherit the object.

@@ -21,7 +21,8 @@ import pytest
 
 from pinecone_embed_async import ConfigurationError, SqliteCache
 from pinecone_embed_async._cache.sqlite import LOCK_SECONDS, LONGEST_BACKOFF_SECONDS, _Backoff
-from pinecone_embed_async._cache.vector_table import APPLICATION_ID, connect, prepare
+from pinecone_embed_async._cache.vector_table import APPLICATION_ID, prepare
+from pinecone_embed_async._sqlite import connect
 from tests.clock import settle
 
 ENTRIES = {bytes([number]) * 32: random.Random(number).randbytes(4104) for number in range(200)}
