@@ -56,10 +56,11 @@ def create(path: Path) -> bool:
 
 
 def make_private(path: Path) -> None:
-    """Let only the owner use an existing file."""
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077:
-        path.chmod(mode & 0o700)
+    """Let only the owner use a file, if it exists."""
+    with contextlib.suppress(FileNotFoundError):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            path.chmod(mode & 0o700)
 
 
 def identity(path: Path) -> tuple[int, int] | None:

@@ -50,7 +50,9 @@ def prepare(file: sqlite3.Connection, path: Path) -> None:
         raise ConfigurationError(f"{str(path)!r} is a cache of another version of this package; name another file")
     # A power failure can then lose only whole transactions, whose vectors are requested again.
     file.execute("PRAGMA synchronous = NORMAL")
-    make_private(path)
+    # The two others too, because they had the file's mode when it was opened.
+    for suffix in ("", "-wal", "-shm"):
+        make_private(path.with_name(path.name + suffix))
 
 
 def _is_empty(file: sqlite3.Connection) -> bool:

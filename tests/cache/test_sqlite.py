@@ -142,7 +142,7 @@ async def test_a_file_that_others_could_use_is_made_private(path: Path, mode: in
     path.chmod(mode)
     async with SqliteCache(path) as cache:
         await cache.get_many([])
-    assert stat.S_IMODE(path.stat().st_mode) == private
+        assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {private}
 
 
 def test_a_transaction_waits_for_the_disk_only_now_and_then(path: Path) -> None:
