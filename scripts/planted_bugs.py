@@ -113,6 +113,11 @@ BUGS = (
         "_rate_limit/gate.py",
         "                if due != waits.due:\n",
         "                if waits.timer is None or math.isinf(due):\n",
+        (
+            "_rate_limit/gate.py",
+            "                self._set_timer(loop, self._loops[loop], math.inf)\n",
+            "                self._loops[loop].due = math.inf\n",
+        ),
     ),
     _bug(
         "dedupe spread wrong",

@@ -44,7 +44,7 @@ class _LoopWaits(msgspec.Struct, eq=False):
         requests: requests whose coroutines have not resumed yet, with or without a permit.
         due: when the timer fires; infinite without a timer.
         timer: the timer for all requests.
-        is_notified: whether another thread has told the loop to recheck its timer, which it has not done yet.
+        is_notified: whether another thread has told the loop to set its timer again, which it has not done yet.
     """
 
     requests: set[PermitRequest] = msgspec.field(default_factory=set)
@@ -352,7 +352,7 @@ class RateLimitGate:
             elif due < waits.due and not waits.is_notified:
                 # The loop sets its timer in its own thread. If it was closed meanwhile, the next step drops it.
                 with contextlib.suppress(RuntimeError):
-                    loop.call_soon_threadsafe(self._recheck_timer, loop)
+                    loop.call_soon_threadsafe(self._fire, loop)
                     waits.is_notified = True
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, waits: _LoopWaits, due: float) -> None:
@@ -362,19 +362,13 @@ class RateLimitGate:
         if not math.isinf(due):
             waits.timer = self._clock.call_at(due, lambda: self._fire(loop))
 
-    def _recheck_timer(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Set the timer of an event loop from its own thread."""
-
-        def recheck(_: Limiter, __: float) -> None:
-            if loop in self._loops:
-                self._loops[loop].is_notified = False
-
-        self.change(recheck)
-
     def _fire(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Grant what can be granted now, and set the timer of an event loop again, in its own thread."""
+
         def dispatch(limiter: Limiter, now: float) -> None:
             if loop in self._loops:
-                self._loops[loop].due = math.inf
+                self._set_timer(loop, self._loops[loop], math.inf)
+                self._loops[loop].is_notified = False
             limiter.dispatch(now)
 
         self.change(dispatch)
