@@ -94,14 +94,7 @@ class RateLimitGate:
             return self._limiter.waiting(concurrencies)
 
     def request(
-        self,
-        flow: Flow,
-        want: int,
-        least: int,
-        *,
-        deadline: float | None = None,
-        within: float | None = None,
-        certain: int = 0,
+        self, flow: Flow, want: int, least: int, *, deadline: float | None = None, certain: int = 0
     ) -> PermitRequest:
         """Request a permit; unless it was granted at once, `wait` must be awaited next.
 
@@ -110,11 +103,8 @@ class RateLimitGate:
             want: tokens of the whole request.
             least: tokens of the smallest request that can be cut from it.
             deadline: clock time after which a permit is useless; `None` for never.
-            within: the deadline, as seconds from now.
             certain: low estimate of the tokens of the smallest request.
         """
-        if within is not None:
-            deadline = self._clock.time() + within
         request = PermitRequest(flow, want, least, self, math.inf if deadline is None else deadline, certain)
         if self._backend is None or flow.key is None:
             self.change(lambda limiter, now: self._join(request, limiter, now))

@@ -70,7 +70,8 @@ class SharedQuota:
         if clock is not None:
             _checks.methods("clock", clock, ("time", "call_at"), "Clock")
         _checks.function("draw", draw)
-        self.gate = RateLimitGate(limiter_options(quota), clock=clock or SystemClock())
+        self._clock = clock or SystemClock()
+        self.gate = RateLimitGate(limiter_options(quota), clock=self._clock)
         self._draw = draw
         self._concurrency = ConcurrencyLimiter(NO_LIMIT)
         self._flows: dict[tuple[Hashable, str, str, Priority], Flow] = {}
@@ -91,7 +92,8 @@ class SharedQuota:
             ConfigurationError: `demand` is not a QuotaDemand.
         """
         _checks.instance("demand", demand, QuotaDemand)
-        request = self.gate.request(self._flow(demand), demand.tokens, demand.least, within=demand.within)
+        deadline = None if demand.within is None else self._clock.time() + demand.within
+        request = self.gate.request(self._flow(demand), demand.tokens, demand.least, deadline=deadline)
         permit = request.permit or await self.gate.wait(request)
         return QuotaGrant(permit.tokens, permit)
 
