@@ -10,7 +10,7 @@ import os
 import secrets
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._clock import Clock, Timer
     from pinecone_embed_async._rate_limit.backoff import Backoff
     from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter
-    from pinecone_embed_async._rate_limit.quota import Key, LimiterOptions, QuotaBackend
+    from pinecone_embed_async._rate_limit.quota import Key, LimiterOptions, OutcomeKind, QuotaBackend
     from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
 
 ResultT = TypeVar("ResultT")
@@ -285,12 +285,7 @@ class RateLimitGate:
         return grant
 
     def _settle(
-        self,
-        permit: Permit,
-        kind: Literal["accepted", "rejected", "failed", "unused"],
-        tokens: int,
-        message: str = "",
-        retry_after: float | None = None,
+        self, permit: Permit, kind: OutcomeKind, tokens: int, message: str = "", retry_after: float | None = None
     ) -> None:
         """Report the outcome of a permit to the quota back end, once."""
         grant, permit.grant = permit.grant, None

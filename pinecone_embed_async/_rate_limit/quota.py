@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import msgspec
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 PlanName = Literal["starter", "builder", "standard", "enterprise"]
 
 Priority = Literal["interactive", "bulk"]
+
+OutcomeKind = Literal["accepted", "rejected", "failed", "unused"]
 
 Key = tuple[str, str]
 """The model and input type that tokens count for."""
@@ -149,7 +151,7 @@ class QuotaDemand:
             object.__setattr__(self, name, _checks.whole(name, getattr(self, name)))
         if self.least > self.tokens:
             raise ConfigurationError(f"least must be at most tokens, which is {self.tokens}, got {self.least}")
-        object.__setattr__(self, "priority", _checks.one_of("priority", self.priority, ("interactive", "bulk")))
+        object.__setattr__(self, "priority", _checks.one_of("priority", self.priority, get_args(Priority)))
         try:
             hash(self.flow)
         except TypeError:
@@ -186,13 +188,13 @@ class QuotaOutcome:
         ConfigurationError: an argument is invalid.
     """
 
-    kind: Literal["accepted", "rejected", "failed", "unused"]
+    kind: OutcomeKind
     tokens: int
     message: str = ""
     retry_after: float | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "kind", _checks.one_of("kind", self.kind, ("accepted", "rejected", "failed", "unused")))
+        object.__setattr__(self, "kind", _checks.one_of("kind", self.kind, get_args(OutcomeKind)))
         object.__setattr__(self, "tokens", _checks.whole("tokens", self.tokens, least=0))
         object.__setattr__(self, "message", _checks.text("message", self.message))
         if self.retry_after is not None:

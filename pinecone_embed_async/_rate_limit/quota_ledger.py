@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -13,6 +13,7 @@ from pinecone_embed_async._rate_limit.backoff import Backoff
 from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter
 from pinecone_embed_async._rate_limit.limiter import Limiter
 from pinecone_embed_async._rate_limit.permit import Flow, PermitRequest
+from pinecone_embed_async._rate_limit.quota import OutcomeKind, Priority  # noqa: TC001 - msgspec reads them
 from pinecone_embed_async._rate_limit.rejections import NamedLimit  # noqa: TC001 - msgspec reads it
 from pinecone_embed_async._rate_limit.shared_quota import (
     INITIAL_PAUSE,
@@ -24,7 +25,7 @@ from pinecone_embed_async._rate_limit.shared_quota import (
 
 if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit.known_pause import KnownPause
-    from pinecone_embed_async._rate_limit.quota import Key, LimiterOptions, Priority
+    from pinecone_embed_async._rate_limit.quota import Key, LimiterOptions
     from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
 
 
@@ -46,7 +47,7 @@ class Ask(msgspec.Struct, frozen=True, array_like=True, tag="ask"):
     input_type: str
     tokens: int
     least: int
-    priority: Literal["interactive", "bulk"]
+    priority: Priority
     flow: int
 
 
@@ -63,7 +64,7 @@ class End(msgspec.Struct, frozen=True, array_like=True, tag="end"):
     """
 
     number: int
-    kind: Literal["accepted", "rejected", "failed", "unused"]
+    kind: OutcomeKind
     tokens: int = 0
     named: NamedLimit | None = None
     retry_after: float | None = None
