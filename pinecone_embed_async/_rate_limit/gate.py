@@ -136,16 +136,14 @@ class RateLimitGate:
                     observer.waiting(self.pause_left(request.flow.key))
                 await request.future
                 self.change(lambda _, __: self._leave(request))
+            if request.pause is not None:
+                raise request.pause.error(self._clock.time())  # noqa: TRY301 - its grant is given back too
         except BaseException:
             # Also when the garbage collector closes a coroutine whose event loop was closed, not only on cancellation.
             self.change(lambda limiter, now: self._withdraw(request, limiter, now))
             if request.grant is not None:
                 self.settle(request.grant, QuotaOutcome("unused", 0))
             raise
-        if request.pause is not None:
-            if request.grant is not None:
-                self.settle(request.grant, QuotaOutcome("unused", 0))
-            raise request.pause.error(self._clock.time())
         if request.permit is None:
             raise RuntimeError("a request was woken without a permit")
         return request.permit
