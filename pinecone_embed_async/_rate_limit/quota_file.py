@@ -105,16 +105,13 @@ class QuotaFile:
     @property
     def ledger(self) -> QuotaLedger:
         """The ledger as of the last step read."""
-        if self._ledger is None:
-            self.catch_up()
-        assert self._ledger is not None  # noqa: S101 - for the type checker
-        return self._ledger
+        return self._ledger or self.catch_up()
 
     @property
     def has_news(self) -> bool:
         """Whether there may be unread steps; seldom reads the database."""
         # The number in the lock file may lack a step of a process that was killed.
-        return self._ledger is None or self._locks.steps != self._number or self._is_to_check()
+        return self._locks.steps != self._number or self._is_to_check()
 
     @property
     def is_due(self) -> bool:
@@ -133,10 +130,10 @@ class QuotaFile:
         # From a copy, because `statistics` drops expired entries, and the next step may have an earlier time.
         return QuotaLedger.load(self.ledger.dump()).statistics(boot_time())
 
-    def catch_up(self) -> None:
-        """Apply the steps of other members, without waiting for a lock."""
+    def catch_up(self) -> QuotaLedger:
+        """Apply the steps of other members, without waiting for a lock; return the ledger."""
         with self._explained():
-            self._read()
+            return self._read()
 
     def step(self, entries: Sequence[Entry]) -> StepResult:
         """Enter something in the ledger, for all processes.
@@ -152,8 +149,7 @@ class QuotaFile:
         try:
             with self._explained(), self._locks.turn():
                 with self._transaction(until):
-                    self._read()
-                    result = self._append(entries)
+                    result = self._append(self._read(), entries)
                 self._locks.steps = self._number
         except BaseException:
             # The step may have been applied here, but it is not in the file.
@@ -282,8 +278,7 @@ class QuotaFile:
 
     # Steps.
 
-    def _append(self, entries: Sequence[Entry]) -> StepResult:
-        ledger = self.ledger
+    def _append(self, ledger: QuotaLedger, entries: Sequence[Entry]) -> StepResult:
         now = max(boot_time(), ledger.at)
         dead = self._dead()
         if not (entries or dead or ledger.has_untaken(self.member) or ledger.next_at <= now):
@@ -303,18 +298,15 @@ class QuotaFile:
             self._execute("DELETE FROM steps WHERE number <= ?", (self._number - STEPS_KEPT,))
         return result
 
-    def _read(self) -> None:
-        """Apply the steps that others have written."""
-        rows = [] if self._ledger is None else self._execute(_NEW_STEPS, (self._number,))
-        if self._ledger is None or (rows and rows[0][0] != self._number + 1):
-            self._ledger, self._number = None, 0
+    def _read(self) -> QuotaLedger:
+        """Apply the steps that others have written; return the ledger."""
+        # After an error the ledger may be half updated, so it is dropped.
+        ledger, self._ledger = self._ledger, None
+        rows = self._execute(_NEW_STEPS, (self._number,))
+        if ledger is None or (rows and rows[0][0] != self._number + 1):
             ledger = self._load()
             rows = self._execute(_NEW_STEPS, (self._number,))
-        else:
-            ledger = self._ledger
         for number, step, granted in rows:
-            # After an error the ledger may be half updated, so it is dropped.
-            self._ledger = None
             if ledger.apply(_STEP.decode(step)).granted != _GRANTED.decode(granted) or number != self._number + 1:
                 raise ConfigurationError(
                     f"{str(self._path)!r} was written by a package that decides differently; use one version in all "
@@ -322,11 +314,13 @@ class QuotaFile:
                 )
             self._number = number
         self._ledger = ledger
+        return ledger
 
     def _load(self) -> QuotaLedger:
         """The stored ledger, whose step number is set too; a new ledger if none is stored."""
         found = self._execute("SELECT number, ledger FROM state")
         if not found:
+            self._number = 0
             return QuotaLedger(self._options, self._opens)
         self._number, state = found[0]
         return QuotaLedger.load(state)
