@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import math
 import os
 import secrets
@@ -73,8 +72,6 @@ class RateLimitGate:
         self._limiter = Limiter(options)
         self._clock = clock
         self._backend = backend
-        # Together they give flows names that are unique among all clients of the back end.
-        self._name, self._numbers = secrets.token_hex(8), itertools.count()
         self._neighbour = Neighbour("the quota passed to the client", clock)
         self._has_warned = False
         self._process = os.getpid()
@@ -259,8 +256,8 @@ class RateLimitGate:
 
     async def _acquire(self, backend: QuotaBackend, request: PermitRequest, key: Key) -> QuotaGrant:
         flow, want = request.flow, request.want
-        # Not `id(flow)`, which another flow may get once this one is gone.
-        flow.name = flow.name or f"{self._name}-{next(self._numbers)}"
+        # Unique among all clients of the back end.
+        flow.name = flow.name or secrets.token_hex(8)
         within = None if math.isinf(request.deadline) else max(0.0, request.deadline - self._clock.time())
         demand = QuotaDemand(*key, want, min(request.least, want), flow.priority, flow.name, within)
 
