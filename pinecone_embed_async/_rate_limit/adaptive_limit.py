@@ -56,7 +56,8 @@ class AdaptiveLimit:
     def __init__(self, length: float) -> None:
         self._length = length
         self.exists = False
-        self._tokens: float | None = None
+        # Value when the limit was last set; infinite if there is none.
+        self._tokens = math.inf
         self._is_guess = False
         self._is_even = False
         # Windows in which work waited for tokens, since the limit was last set.
@@ -82,8 +83,6 @@ class AdaptiveLimit:
     @property
     def tokens(self) -> float:
         """Tokens per window; infinite if there is no found limit."""
-        if self._tokens is None:
-            return math.inf
         windows = self._grown
         calm = EVEN_CALM if self._is_even else CALM
         rate = windows + math.pow(2, min(windows - calm, 60)) - math.pow(2, -calm)
@@ -99,7 +98,7 @@ class AdaptiveLimit:
     @property
     def is_outgrown(self) -> bool:
         """Whether the limit has grown so much that it should be dropped."""
-        return self._tokens is not None and self.tokens > FORGOTTEN * self._tokens
+        return self.tokens > FORGOTTEN * self._tokens
 
     def grow(self, seconds: float) -> None:
         """Grow for `seconds` in which work waited for tokens."""
@@ -133,8 +132,7 @@ class AdaptiveLimit:
 
     def hold_at_least(self, tokens: float) -> None:
         """Raise the limit to at least `tokens`, which were accepted in a window."""
-        if self._tokens is not None:
-            self._tokens = max(self._tokens, tokens)
+        self._tokens = max(self._tokens, tokens)
 
     def confirm(self) -> None:
         """Treat the limit as more than a guess."""
@@ -146,7 +144,7 @@ class AdaptiveLimit:
 
     def forget(self) -> None:
         """Drop the limit."""
-        self.exists, self._tokens = False, None
+        self.exists, self._tokens = False, math.inf
 
     def _set(self, tokens: float, now: float) -> None:
         self.exists, self._tokens = True, tokens
