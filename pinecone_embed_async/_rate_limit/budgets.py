@@ -33,14 +33,12 @@ class Budget(msgspec.Struct, eq=False):
         demand: demand of interactive calls.
         waiting: number of requests waiting for a permit.
         permits: the last permits granted, with time and flow.
-        rejection: message of the rejection that started the last pause; empty before.
     """
 
     limit: TokenLimit
     demand: Demand
     waiting: int = 0
     permits: deque[tuple[float, Flow]] = msgspec.field(default_factory=lambda: deque(maxlen=PERMITS_KEPT))
-    rejection: str = ""
 
     def is_idle(self, now: float) -> bool:
         """Whether dropping the budget would lose only what was learned.

@@ -206,30 +206,26 @@ class Limiter:
             return None
         was_paused = self.pause_left(permit.key, now) > 0
         self._count_request(now)
-        budget = None if permit.key is None else self._budgets[permit.key]
-        if budget is not None and (named is None or named.kind is LimitKind.TOKENS):
-            before = budget.limit.paused_until
-            budget.limit.rejected(permit, None if named is None else named.limit, backoff, now)
-            paused_until = budget.limit.paused_until
-            if paused_until > before:
-                budget.rejection = message
+        token_limit = None if permit.key is None else self.token_limit(permit.key)
+        if token_limit is not None and (named is None or named.kind is LimitKind.TOKENS):
+            limit: TokenLimit | RequestRateLimit = token_limit
+            before = limit.paused_until
+            token_limit.rejected(permit, None if named is None else named.limit, backoff, now)
         else:
-            if budget is not None:
+            if token_limit is not None:
                 # Another limit rejected the request, so it counts no tokens here.
-                budget.limit.settle(permit, 0, now)
+                token_limit.settle(permit, 0, now)
             kind, figure = (None, None) if named is None else (named.kind, named.limit)
-            requests = self._minute if kind is LimitKind.REQUESTS_PER_MINUTE else self._second
-            before = requests.paused_until
-            requests.rejected(None if kind is LimitKind.TOKENS else figure, backoff.seconds(1), now)
+            limit = self._minute if kind is LimitKind.REQUESTS_PER_MINUTE else self._second
+            before = limit.paused_until
+            limit.rejected(None if kind is LimitKind.TOKENS else figure, backoff.seconds(1), now)
             permit.flow.concurrency.overloaded(permit.at, now)
-            paused_until = requests.paused_until
-            if paused_until > before:
-                requests.rejection = message
-        if paused_until > before:
+        if limit.paused_until > before:
+            limit.rejection = message
             for request in [*self._queue]:
                 self._dismiss_if_late(request, now)
         self.dispatch(now)
-        return None if was_paused or paused_until <= now else paused_until - now
+        return None if was_paused or limit.paused_until <= now else limit.paused_until - now
 
     def pause_left(self, key: Key | None, now: float) -> float:
         """Seconds for which requests with this key are still paused."""
@@ -246,10 +242,8 @@ class Limiter:
             certain: low estimate of the request's tokens; 0 to consider only pauses.
         """
         budget = None if key is None else self._budgets.get(key)
-        pauses = [(limit.paused_until, limit.rejection) for limit in (self._second, self._minute)]
-        if budget is not None:
-            pauses.append((budget.limit.paused_until, budget.rejection))
-        until, rejection = max(pauses)
+        limits = (self._second, self._minute) if budget is None else (self._second, self._minute, budget.limit)
+        until, rejection = max((limit.paused_until, limit.rejection) for limit in limits)
         if certain > 0:
             full = max(self._second.full_until(now), self._minute.full_until(now))
             given = None if key is None else self._options.tokens(key)

@@ -75,6 +75,7 @@ class TokenLimit:
         streak: number of bursts of rejections since the last acceptance of a request that was sent after a rejection.
         rejections: total number of rejections.
         paused_until: end of the pause; nothing is sent before it.
+        rejection: message of the rejection that started the pause; empty before.
         known: the smaller of the given and the named limit; infinite if there is neither.
     """
 
@@ -103,6 +104,7 @@ class TokenLimit:
         self._is_doubt = False
         self.in_flight = self.streak = self.rejections = 0
         self.paused_until = -math.inf
+        self.rejection = ""
 
     def __repr__(self) -> str:
         limit = "no limit known" if math.isinf(self.limit) else f"limit {self.limit:.0f}"
