@@ -3,8 +3,7 @@
 from pinecone_embed_async._rate_limit.backoff import Backoff
 from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter
 from pinecone_embed_async._rate_limit.gate import RateLimitGate
-from pinecone_embed_async._rate_limit.limiter import Limiter
-from pinecone_embed_async._rate_limit.permit import Flow, Permit, PermitRequest
+from pinecone_embed_async._rate_limit.permit import Flow, Permit
 from pinecone_embed_async._rate_limit.quota import (
     Key,
     LimiterOptions,
@@ -17,7 +16,6 @@ from pinecone_embed_async._rate_limit.quota import (
     QuotaOutcome,
     limiter_options,
 )
-from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit, named_limit
 from pinecone_embed_async._rate_limit.shared_quota import SharedQuota
 from pinecone_embed_async._rate_limit.sqlite_quota import SqliteQuota
 from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
@@ -27,12 +25,8 @@ __all__ = [
     "ConcurrencyLimiter",
     "Flow",
     "Key",
-    "LimitKind",
-    "Limiter",
     "LimiterOptions",
-    "NamedLimit",
     "Permit",
-    "PermitRequest",
     "PlanName",
     "Priority",
     "Quota",
@@ -45,5 +39,4 @@ __all__ = [
     "SqliteQuota",
     "TokenStatistics",
     "limiter_options",
-    "named_limit",
 ]

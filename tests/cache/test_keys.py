@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pinecone_embed_async._cache import KeyMaker
+from pinecone_embed_async._cache.keys import KeyMaker
 from pinecone_embed_async._wire import encode_parameters
 
 PARTS = ("https://api.pinecone.io:443", "2025-10", "multilingual-e5-large", b'{"input_type":"passage"}')

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from pinecone_embed_async import ClosedError, DeadlineExceededError, DenseEmbeddings, EmbedClient
-from pinecone_embed_async._cache import CacheStage, encode_dense
+from pinecone_embed_async._cache import CacheStage
 from pinecone_embed_async._cache.stage import WRITE_PAUSE_SECONDS, WRITE_SECONDS
+from pinecone_embed_async._cache.values import encode_dense
 from pinecone_embed_async._foreign import PATIENCE_SECONDS
 from pinecone_embed_async.emulator import Emulator
 from tests.clients import QUICK, dense_client

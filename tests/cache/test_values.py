@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from pinecone_embed_async._cache import Found, decode_values, encode_dense, encode_sparse
+from pinecone_embed_async._cache import Found
+from pinecone_embed_async._cache.values import decode_values, encode_dense, encode_sparse
 from pinecone_embed_async._wire import SparseBlock
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False, width=32)

@@ -5,18 +5,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pinecone_embed_async._rate_limit import (
-    Backoff,
-    ConcurrencyLimiter,
-    Flow,
-    Limiter,
-    LimiterOptions,
-    LimitKind,
-    NamedLimit,
-    PermitRequest,
-    RateLimitGate,
-)
+from pinecone_embed_async._rate_limit import Backoff, ConcurrencyLimiter, Flow, LimiterOptions, RateLimitGate
 from pinecone_embed_async._rate_limit.budgets import KEYS_KEPT
+from pinecone_embed_async._rate_limit.limiter import Limiter
+from pinecone_embed_async._rate_limit.permit import PermitRequest
+from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit
 from tests.clock import FakeClock
 from tests.permits import acquire_permit
 from tests.rate_limit.world import NO_GATE, OneLimit

@@ -2,16 +2,10 @@
 
 import pytest
 
-from pinecone_embed_async._rate_limit import (
-    ConcurrencyLimiter,
-    Flow,
-    Limiter,
-    LimiterOptions,
-    Permit,
-    PermitRequest,
-    Priority,
-)
+from pinecone_embed_async._rate_limit import ConcurrencyLimiter, Flow, LimiterOptions, Permit, Priority
 from pinecone_embed_async._rate_limit.concurrency import KEPT
+from pinecone_embed_async._rate_limit.limiter import Limiter
+from pinecone_embed_async._rate_limit.permit import PermitRequest
 from tests.rate_limit.world import NO_GATE
 
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pinecone_embed_async._rate_limit import ConcurrencyLimiter, Flow, PermitRequest, Priority
+from pinecone_embed_async._rate_limit import ConcurrencyLimiter, Flow, Priority
 from pinecone_embed_async._rate_limit.fair_queue import AGEING, FairQueue
+from pinecone_embed_async._rate_limit.permit import PermitRequest
 from tests.rate_limit.world import NO_GATE
 
 CONCURRENCY = ConcurrencyLimiter(1)

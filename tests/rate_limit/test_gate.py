@@ -17,7 +17,6 @@ from pinecone_embed_async._rate_limit import (
     Backoff,
     ConcurrencyLimiter,
     Flow,
-    Limiter,
     LimiterOptions,
     Permit,
     QuotaDemand,
@@ -26,6 +25,7 @@ from pinecone_embed_async._rate_limit import (
     RateLimitGate,
 )
 from pinecone_embed_async._rate_limit.known_pause import KnownPause
+from pinecone_embed_async._rate_limit.limiter import Limiter
 from tests.clock import FakeClock, settle
 from tests.permits import acquire_permit
 from tests.rate_limit.cluster import Cluster

@@ -6,18 +6,11 @@ from typing import Any
 import pytest
 
 from pinecone_embed_async import DeadlineExceededError, RateLimitError
-from pinecone_embed_async._rate_limit import (
-    Backoff,
-    ConcurrencyLimiter,
-    Flow,
-    Limiter,
-    LimiterOptions,
-    LimitKind,
-    NamedLimit,
-    Permit,
-    PermitRequest,
-)
+from pinecone_embed_async._rate_limit import Backoff, ConcurrencyLimiter, Flow, LimiterOptions, Permit
 from pinecone_embed_async._rate_limit.known_pause import KnownPause
+from pinecone_embed_async._rate_limit.limiter import Limiter
+from pinecone_embed_async._rate_limit.permit import PermitRequest
+from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit
 from tests.rate_limit.world import NO_GATE
 
 KEY = ("model", "passage")

@@ -9,20 +9,11 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from pinecone_embed_async._rate_limit import (
-    Backoff,
-    ConcurrencyLimiter,
-    Flow,
-    Limiter,
-    LimiterOptions,
-    LimitKind,
-    NamedLimit,
-    Permit,
-    PermitRequest,
-    Priority,
-)
+from pinecone_embed_async._rate_limit import Backoff, ConcurrencyLimiter, Flow, LimiterOptions, Permit, Priority
 from pinecone_embed_async._rate_limit.fair_queue import AGEING
-from pinecone_embed_async._rate_limit.limiter import GRACE
+from pinecone_embed_async._rate_limit.limiter import GRACE, Limiter
+from pinecone_embed_async._rate_limit.permit import PermitRequest
+from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit
 from pinecone_embed_async._rate_limit.token_limit import FIRST_IN_FLIGHT
 from tests.rate_limit.world import KEY, NO_GATE, OneLimit, Service, Work, World
 

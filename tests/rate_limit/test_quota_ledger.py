@@ -17,10 +17,10 @@ import msgspec
 import pytest
 
 from pinecone_embed_async import Quota
-from pinecone_embed_async._rate_limit import NamedLimit, limiter_options
+from pinecone_embed_async._rate_limit import limiter_options
 from pinecone_embed_async._rate_limit.quota_file import STATE_VERSION
 from pinecone_embed_async._rate_limit.quota_ledger import Ask, End, Entry, Gone, QuotaLedger, Step
-from pinecone_embed_async._rate_limit.rejections import LimitKind
+from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit
 
 WINDOW = 60.0
 

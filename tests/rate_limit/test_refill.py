@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from pinecone_embed_async._rate_limit import ConcurrencyLimiter, Flow, LimiterOptions, LimitKind, NamedLimit
+from pinecone_embed_async._rate_limit import ConcurrencyLimiter, Flow, LimiterOptions
 from pinecone_embed_async._rate_limit.refill import CAME_FREE, SOON, Pace, Refill
+from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit
 
 from .world import KEY, Service, Work, World
 

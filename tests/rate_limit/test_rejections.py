@@ -1,6 +1,6 @@
 import pytest
 
-from pinecone_embed_async._rate_limit import LimitKind, NamedLimit, named_limit
+from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit, named_limit
 from pinecone_embed_async.emulator import _quota
 
 

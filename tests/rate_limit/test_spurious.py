@@ -3,7 +3,8 @@ import random
 
 import pytest
 
-from pinecone_embed_async._rate_limit import Backoff, ConcurrencyLimiter, Flow, LimiterOptions, LimitKind, NamedLimit
+from pinecone_embed_async._rate_limit import Backoff, ConcurrencyLimiter, Flow, LimiterOptions
+from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit
 from pinecone_embed_async._rate_limit.spurious import ACCEPTED_PER_SPURIOUS, MOST_SPURIOUS, SOON, SpuriousRejections
 
 from .world import KEY, Service, Work, World

@@ -10,15 +10,10 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from pinecone_embed_async._rate_limit import (
-    Backoff,
-    Flow,
-    Limiter,
-    LimiterOptions,
-    LimitKind,
-    NamedLimit,
-    PermitRequest,
-)
+from pinecone_embed_async._rate_limit import Backoff, Flow, LimiterOptions
+from pinecone_embed_async._rate_limit.limiter import Limiter
+from pinecone_embed_async._rate_limit.permit import PermitRequest
+from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

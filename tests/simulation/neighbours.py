@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pinecone_embed_async import QuotaGrant
-from pinecone_embed_async._cache import encode_dense
+from pinecone_embed_async._cache.values import encode_dense
 
 if TYPE_CHECKING:
     import random
