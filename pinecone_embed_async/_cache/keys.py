@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
 
 from pinecone_embed_async._wire import generation_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 class KeyMaker:
@@ -32,12 +28,8 @@ class KeyMaker:
     def __repr__(self) -> str:
         return "<KeyMaker>"
 
-    def keys_of(self, texts: Iterable[str]) -> list[bytes]:
-        """The key of each text, a SHA-256 digest of 32 bytes."""
-        keys = []
-        copy = self._common.copy
-        for text in texts:
-            digest = copy()
-            digest.update(text.encode())
-            keys.append(digest.digest())
-        return keys
+    def key_of(self, text: str) -> bytes:
+        """The key of a text, a SHA-256 digest of 32 bytes."""
+        digest = self._common.copy()
+        digest.update(text.encode())
+        return digest.digest()

@@ -244,7 +244,7 @@ class CallCache:
 
     async def look_up_one(self, text: str) -> Any:
         """The unchecked value of one text; see `CacheStage.look_up_one`."""
-        (key,) = self._maker.keys_of([text])
+        key = self._maker.key_of(text)
         del text
         return await self._stage.look_up_one(key)
 
@@ -253,7 +253,7 @@ class CallCache:
         keys: list[bytes] = []
         hashed = 0
         for text in texts:
-            keys += self._maker.keys_of([text])
+            keys.append(self._maker.key_of(text))
             hashed += len(text)
             if hashed >= HASHED_AT_ONCE:
                 hashed = 0
@@ -281,4 +281,5 @@ class CallCache:
             values = encode_dense(matrix)
         else:
             return
-        await self._stage.write(dict(zip(self._maker.keys_of(request.texts), values, strict=True)), until)
+        keys = map(self._maker.key_of, request.texts)
+        await self._stage.write(dict(zip(keys, values, strict=True)), until)

@@ -12,14 +12,14 @@ PARTS = ("https://api.pinecone.io:443", "2025-10", "multilingual-e5-large", b'{"
 
 def test_a_key_is_a_digest_that_is_the_same_in_every_process() -> None:
     # Hard-coded, because later versions must find the keys of existing files.
-    (key,) = KeyMaker(*PARTS).keys_of(["a text"])
+    key = KeyMaker(*PARTS).key_of("a text")
     assert key.hex() == "690508a4a4198e959fea1cdf5d394c152fe1c548f18415feda70e872d2a708c1"
 
 
 @pytest.mark.parametrize("version", ["2026-04", "2026-07"])
 def test_versions_that_differ_in_nothing_but_the_version_have_the_same_keys(version: str) -> None:
     address, _, model, parameters = PARTS
-    assert KeyMaker(address, version, model, parameters).keys_of(["a text"]) == KeyMaker(*PARTS).keys_of(["a text"])
+    assert KeyMaker(address, version, model, parameters).key_of("a text") == KeyMaker(*PARTS).key_of("a text")
 
 
 def test_every_part_changes_the_key() -> None:
@@ -32,14 +32,14 @@ def test_every_part_changes_the_key() -> None:
         KeyMaker(address, version, "llama-text-embed-v2", parameters),
         KeyMaker(address, version, model, b'{"input_type":"query"}'),
     ]
-    keys = [key for maker in makers for key in maker.keys_of(["one", "two", ""])]
+    keys = [maker.key_of(text) for maker in makers for text in ("one", "two", "")]
     assert len(set(keys)) == len(keys) == 18
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=9))
 def test_parts_do_not_collide(text: str) -> None:
     whole = text + "x"
-    split = [KeyMaker(whole[:end], whole[end:], "m", b"").keys_of(["t"])[0] for end in range(len(whole) + 1)]
+    split = [KeyMaker(whole[:end], whole[end:], "m", b"").key_of("t") for end in range(len(whole) + 1)]
     assert all(one != other for one, other in combinations(split, 2))
 
 
