@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import functools
 import itertools
 import math
 import os
@@ -23,7 +24,7 @@ from pinecone_embed_async._rate_limit.quota_file import QuotaFile
 from pinecone_embed_async._rate_limit.quota_ledger import Ask, End, Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Iterable
     from pathlib import Path
 
     from pinecone_embed_async._rate_limit.quota import PlanName, Quota, QuotaDemand
@@ -96,8 +97,8 @@ class QuotaClerk:
         self._path = path
         self._quota = quota
         self._process = os.getpid()
-        self._numbers = itertools.count()
-        self._flows: dict[Hashable, int] = {}
+        self._numbers = numbers = itertools.count()
+        self._number_of_flow = functools.lru_cache(FLOWS_NUMBERED)(lambda _: next(numbers))
         # A SimpleQueue, because a garbage collection may call `put` in the middle of another `put`.
         self._posted: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         # Held only for moments; reentrant for the same reason.
@@ -132,13 +133,7 @@ class QuotaClerk:
         Raises:
             ConfigurationError: the demand cannot be written.
         """
-        with self._lock:
-            flow = self._flows.pop(demand.flow, None)
-            if flow is None:
-                flow = next(self._numbers)
-                if len(self._flows) >= FLOWS_NUMBERED:
-                    del self._flows[next(iter(self._flows))]
-            self._flows[demand.flow] = flow
+        flow = self._number_of_flow(demand.flow)
         number = next(self._numbers)
         asked = Ask(number, demand.model, demand.input_type, demand.tokens, demand.least, demand.priority, flow)
         _check_writable("demand", asked)
