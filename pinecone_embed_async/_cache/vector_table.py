@@ -36,7 +36,8 @@ def prepare(file: sqlite3.Connection, path: Path) -> None:
     Raises:
         ConfigurationError: the file is not a cache of this version.
     """
-    if pragma(file, "application_id") == 0 and _is_empty(file):
+    is_empty = file.execute("SELECT 1 FROM sqlite_schema").fetchone() is None
+    if is_empty and pragma(file, "application_id") == 0:
         file.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         # In WAL mode readers do not wait for writers. The setting is stored in the file.
         file.execute("PRAGMA journal_mode = WAL")
@@ -53,10 +54,6 @@ def prepare(file: sqlite3.Connection, path: Path) -> None:
     # The two others too, because they had the file's mode when it was opened.
     for suffix in ("", "-wal", "-shm"):
         make_private(path.with_name(path.name + suffix))
-
-
-def _is_empty(file: sqlite3.Connection) -> bool:
-    return file.execute("SELECT 1 FROM sqlite_schema").fetchone() is None
 
 
 def read(file: sqlite3.Connection, keys: Sequence[bytes]) -> list[bytes | None]:

@@ -304,7 +304,8 @@ class QuotaFile:
         ledger, self._ledger = self._ledger, None
         rows = self._execute(_NEW_STEPS, (self._number,))
         if ledger is None or (rows and rows[0][0] != self._number + 1):
-            ledger = self._load()
+            ((self._number, state),) = self._execute("SELECT number, ledger FROM state") or [(0, None)]
+            ledger = QuotaLedger(self._options, self._opens) if state is None else QuotaLedger.load(state)
             rows = self._execute(_NEW_STEPS, (self._number,))
         for number, step, granted in rows:
             if ledger.apply(_STEP.decode(step)).granted != _GRANTED.decode(granted) or number != self._number + 1:
@@ -315,15 +316,6 @@ class QuotaFile:
             self._number = number
         self._ledger = ledger
         return ledger
-
-    def _load(self) -> QuotaLedger:
-        """The stored ledger, whose step number is set too; a new ledger if none is stored."""
-        found = self._execute("SELECT number, ledger FROM state")
-        if not found:
-            self._number = 0
-            return QuotaLedger(self._options, self._opens)
-        self._number, state = found[0]
-        return QuotaLedger.load(state)
 
     def _has_dead(self) -> bool:
         """Whether another member with requests or permits has died; checked every `CHECK_SECONDS`.

@@ -69,7 +69,8 @@ class SpuriousRejections:
     def are_likely(self, now: float) -> bool:
         """Whether the burst looks spurious from the requests sent beside it, as long as it is recent enough to tell."""
         is_judged = 0 < self._rejected <= self._allowed and now - self._at <= SOON * self._length
-        return is_judged and self._rejected <= self._accepted_beside()
+        are_beside = (sent >= self._sent and 2 * tokens >= self._tokens for sent, tokens in self._recent)
+        return is_judged and self._rejected <= sum(are_beside)
 
     def judge(self, now: float) -> bool:
         """Whether the burst was spurious; call it once, when the first request after the pause was accepted."""
@@ -77,6 +78,3 @@ class SpuriousRejections:
         self._allowed -= self._rejected if is_spurious else 0
         self._rejected = 0
         return is_spurious
-
-    def _accepted_beside(self) -> int:
-        return sum(sent >= self._sent and 2 * tokens >= self._tokens for sent, tokens in self._recent)
