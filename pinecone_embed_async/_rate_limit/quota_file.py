@@ -89,8 +89,7 @@ class QuotaFile:
         self._checked_at = time.monotonic()
         # What `close` closes, the last first.
         self._resources = contextlib.ExitStack()
-        self._locks = LockFile(_beside(path, "-lock"))
-        self._resources.callback(self._locks.close)
+        self._locks = self._resources.enter_context(contextlib.closing(LockFile(_beside(path, "-lock"))))
         try:
             with self._locks.opening(time.monotonic() + LOCK_SECONDS), self._explained():
                 self._open(msgspec.json.encode(quota).decode())
