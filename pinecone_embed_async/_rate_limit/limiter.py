@@ -136,7 +136,7 @@ class Limiter:
         for limit in (self._second, self._minute):
             limit.window.reserve(-1)
         if permit.key is not None:
-            self.token_limit(permit.key).unused(permit)
+            self.token_limit(permit.key).unused(permit, now)
         self.dispatch(now)
 
     def accepted(self, permit: Permit, billed: int | None, now: float) -> int | None:

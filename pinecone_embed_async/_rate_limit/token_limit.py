@@ -212,12 +212,10 @@ class TokenLimit:
         self.window.reserve(tokens - permit.tokens)
         self._short.reserve(tokens - permit.tokens)
 
-    def unused(self, permit: Permit) -> None:
-        """Release the tokens of a request that was not sent."""
-        self.shrink(permit, 0)
-        self.in_flight -= 1
-        if permit.is_probe:
-            self._probe.is_in_flight = False
+    def unused(self, permit: Permit, now: float) -> None:
+        """Release the tokens of a request that was not sent, and its time slot."""
+        self._adjust_pace(-permit.tokens)
+        self.settle(permit, 0, now)
 
     def accepted(self, permit: Permit, tokens: int, now: float) -> None:
         """Record that the service accepted a request, and the tokens that it counts for."""

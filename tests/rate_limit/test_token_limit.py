@@ -138,7 +138,7 @@ def test_billed_tokens_count_instead_of_the_estimate() -> None:
 
 def test_a_reservation_given_back_leaves_everything_as_it_was() -> None:
     sender = Sender(10_000)
-    sender.limit.unused(sender.send(10_000))
+    sender.limit.unused(sender.send(10_000), sender.now)
     assert sender.limit.in_flight == 0
     assert sender.room(want=10_000) == 10_000
 
@@ -658,7 +658,7 @@ def test_an_unused_reservation_under_an_even_refill_takes_no_time() -> None:
     permit = sender.send(1000)
     sender.limit.shrink(permit, 400)
     permit.tokens = 400
-    sender.limit.unused(permit)
+    sender.limit.unused(permit, sender.now)
     assert sender.room_at() == before
 
 
@@ -769,7 +769,7 @@ def test_a_failed_or_unused_probe_makes_room_for_another() -> None:
         if how == "failed":
             sender.limit.settle(probe, 1000, sender.now)
         else:
-            sender.limit.unused(probe)
+            sender.limit.unused(probe, sender.now)
         assert sender.send(1000).is_probe, how
 
 
