@@ -518,6 +518,23 @@ async def test_each_flow_has_one_name_of_its_own_for_the_quota_back_end() -> Non
     assert pickle.loads(pickle.dumps(names)) == names  # noqa: S301 - our own
 
 
+def test_flows_of_a_process_and_its_child_have_different_names_for_the_quota_back_end() -> None:
+    cluster = Cluster()
+    caller = caller_of(cluster)
+
+    async def name_of_a_new_flow() -> str:
+        caller.flow = Flow(caller.concurrency, KEY, "bulk")
+        (await caller.permit()).give_back()
+        return str(cluster.demands[-1].flow)
+
+    reads, writes = os.pipe()
+    assert child_of(lambda: os.write(writes, asyncio.run(name_of_a_new_flow()).encode()) > 0)
+    name = os.read(reads, 100).decode()
+    for end in (reads, writes):
+        os.close(end)
+    assert asyncio.run(name_of_a_new_flow()) != name
+
+
 ENDS: list[tuple[Callable[[Permit], object], QuotaOutcome]] = [
     (lambda permit: permit.accepted(19), QuotaOutcome("accepted", 19)),
     (lambda permit: permit.accepted(None), QuotaOutcome("accepted", 20)),
