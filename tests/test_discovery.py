@@ -171,10 +171,19 @@ async def test_a_look_up_that_fails_or_makes_no_sense_is_no_reason_to_fail(
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+async def test_the_debug_log_says_that_a_look_up_failed(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "pinecone_embed_async")
+    async with Service(status(500), last=lambda: dense_answer(1.0)) as service:
+        async with service.client(look_up_model=None) as client:
+            await client.embed("a")
+    assert "the service did not describe the model (ServiceError 500); defaults are used" in caplog.messages
+
+
 async def test_a_service_that_does_not_answer_the_look_up_holds_a_call_up_only_so_long(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("pinecone_embed_async._sending.discovery.LOOK_UP_SECONDS", 0.05)
+    caplog.set_level(logging.DEBUG, "pinecone_embed_async")
     never = asyncio.Event()
     asked: asyncio.Queue[None] = asyncio.Queue()
 
@@ -199,6 +208,7 @@ async def test_a_service_that_does_not_answer_the_look_up_holds_a_call_up_only_s
             assert (await client.embed("a")).vectors.tolist() == [[1.0]]
         assert asked.qsize() == 1
         asked.get_nowait()
+    assert "the service did not describe the model within 0.05 s; defaults are used" in caplog.messages
     async with EmbedClient("m", vector_type="dense", api_key="k", base_url=f"http://127.0.0.1:{port}") as client:
         with pytest.raises(DeadlineExceededError):
             await client.embed("a", timeout=0.01)
