@@ -11,7 +11,7 @@ from pinecone_embed_async._errors import ConfigurationError, name_positions
 from pinecone_embed_async._log import logger
 from pinecone_embed_async._results.embeddings import SPREAD_BYTES, Embeddings, Usage, all_steps
 from pinecone_embed_async._results.selection import selected
-from pinecone_embed_async._results.tables import not_installed, sparse_arrow, sparse_polars
+from pinecone_embed_async._results.tables import needed_by, sparse_arrow, sparse_polars
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -317,11 +317,8 @@ class SparseEmbeddings(Embeddings):
             ModuleNotFoundError: SciPy is not installed.
             ConfigurationError: `vocabulary` holds a duplicate or a value that is not an index.
         """
-        try:
+        with needed_by("to_scipy", "scipy"):
             from scipy import sparse  # noqa: PLC0415 - optional, and imported only where it is used
-        except ModuleNotFoundError as missing:
-            raise not_installed("to_scipy", "scipy") from missing
-
         if vocabulary is None:
             columns = self.indices.astype(np.int64)
             return sparse.csr_array((self.values, columns, self.indptr), shape=(len(self), 2**32))

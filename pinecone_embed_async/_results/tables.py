@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from pinecone_embed_async._errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -20,9 +21,18 @@ MOST_TERMS = 2**31 - 1
 """Maximum number of terms in an Arrow list column, whose offsets are int32. Source: the Arrow columnar format."""
 
 
-def not_installed(method: str, package: str) -> ModuleNotFoundError:
-    """The error for a method whose package is not installed."""
-    return ModuleNotFoundError(f"{method} needs {package}, which is not installed: pip install {package}", name=package)
+@contextmanager
+def needed_by(method: str, package: str) -> Iterator[None]:
+    """Import an optional package in the block, for a method that needs it.
+
+    Raises:
+        ModuleNotFoundError: the package is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as missing:
+        message = f"{method} needs {package}, which is not installed: pip install {package}"
+        raise ModuleNotFoundError(message, name=package) from missing
 
 
 def dense_arrow(vectors: NDArray[np.float32], embedded: NDArray[np.bool_] | None = None) -> Any:
@@ -32,10 +42,8 @@ def dense_arrow(vectors: NDArray[np.float32], embedded: NDArray[np.bool_] | None
         vectors: float32, shape (rows, dimension).
         embedded: bool, shape (rows,): which rows are not null; all of them by default.
     """
-    try:
+    with needed_by("to_arrow", "pyarrow"):
         import pyarrow as pa  # noqa: PLC0415 - optional, and imported only where it is used
-    except ModuleNotFoundError as missing:
-        raise not_installed("to_arrow", "pyarrow") from missing
     count, dimension = vectors.shape
     if not dimension:
         # Nothing was embedded and the dimension is unknown; Arrow has no lists of fixed size 0.
@@ -70,10 +78,8 @@ def sparse_arrow(
     Raises:
         ConfigurationError: there are more terms than a column can hold.
     """
-    try:
+    with needed_by("to_arrow", "pyarrow"):
         import pyarrow as pa  # noqa: PLC0415 - as above
-    except ModuleNotFoundError as missing:
-        raise not_installed("to_arrow", "pyarrow") from missing
     offsets = list_offsets(indptr)
     columns = [pa.ListArray.from_arrays(offsets, pa.array(terms)) for terms in (indices, values)]
     mask = None if embedded.all() else pa.array(~embedded)
@@ -88,10 +94,8 @@ def pandas_series(cells: Iterable[object], embedded: NDArray[np.bool_], index: o
         embedded: bool, shape (rows,).
         index: labels of the rows; 0, 1, … by default.
     """
-    try:
+    with needed_by("to_pandas", "pandas"):
         import pandas as pd  # noqa: PLC0415 - as above
-    except ModuleNotFoundError as missing:
-        raise not_installed("to_pandas", "pandas") from missing
     column = np.empty(len(embedded), object)
     # One by one: NumPy would take an assignment of equally long vectors for a matrix.
     for row, cell in enumerate(cells):
@@ -102,10 +106,8 @@ def pandas_series(cells: Iterable[object], embedded: NDArray[np.bool_], index: o
 
 def dense_polars(vectors: NDArray[np.float32], embedded: NDArray[np.bool_]) -> Any:
     """Vectors as a polars series of float32 arrays; null where not embedded."""
-    try:
+    with needed_by("to_polars", "polars"):
         import polars as pl  # noqa: PLC0415 - as above
-    except ModuleNotFoundError as missing:
-        raise not_installed("to_polars", "polars") from missing
     count, dimension = vectors.shape
     if not dimension or not count:
         kind = pl.Array(pl.Float32, dimension) if dimension else pl.List(pl.Float32)
@@ -120,10 +122,8 @@ def sparse_polars(
     embedded: NDArray[np.bool_],
 ) -> Any:
     """Compressed rows as a polars series of structs with the lists `indices` and `values`; null where not embedded."""
-    try:
+    with needed_by("to_polars", "polars"):
         import polars as pl  # noqa: PLC0415 - as above
-    except ModuleNotFoundError as missing:
-        raise not_installed("to_polars", "polars") from missing
     # Grouped by polars: a series built row by row takes a hundred times as long.
     rows = pl.Series("row", np.arange(len(embedded)))
     terms = {"row": np.repeat(rows.to_numpy(), np.diff(indptr)), "indices": indices, "values": values}
