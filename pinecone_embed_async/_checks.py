@@ -7,9 +7,11 @@ import math
 from collections.abc import Mapping
 from enum import Enum
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar
 
 from pinecone_embed_async._errors import ConfigurationError
+
+ChoiceT = TypeVar("ChoiceT", bound=str)
 
 SHOWN = 60
 """Maximum number of characters of a value in a message."""
@@ -99,7 +101,7 @@ def text(name: str, value: object, *, least: int = 0) -> str:
     return plain
 
 
-def one_of(name: str, value: object, choices: tuple[str, ...]) -> str:
+def one_of(name: str, value: object, choices: tuple[ChoiceT, ...]) -> ChoiceT:
     """Validate an argument that must be one of `choices`.
 
     Raises:

@@ -31,7 +31,7 @@ class KnownModel:
     Attributes:
         name: the model's name in requests.
         vector_type: `"dense"` or `"sparse"`; `None` if the service does not say.
-        dimension: numbers per vector without a `dimension` parameter; 0 for sparse models.
+        dimension: numbers per vector without a `dimension` parameter; 0 for sparse and described models.
         max_batch_size: maximum number of inputs per request.
         max_sequence_length: maximum number of tokens per input.
         choices: allowed values of parameters with a closed set of values.
@@ -43,9 +43,9 @@ class KnownModel:
 
     name: str
     vector_type: VectorType | None
-    dimension: int
-    max_batch_size: int
-    max_sequence_length: int
+    dimension: int = 0
+    max_batch_size: int = DEFAULT_MAX_BATCH_SIZE
+    max_sequence_length: int = DEFAULT_MAX_SEQUENCE_LENGTH
     choices: Mapping[str, tuple[str | int | bool, ...]] = field(default_factory=dict)
     required: tuple[str, ...] = ("input_type",)
     ranges: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
@@ -65,7 +65,8 @@ class KnownModel:
                 raise ConfigurationError(f"model {self.name!r} requires {name}{passed}{self._source}")
         for name, allowed_values in self.choices.items():
             if name in parameters and not _is_one_of(parameters[name], allowed_values):
-                named = ", ".join(map(repr, _without_twins(allowed_values)))
+                # A whole number may be there twice, as int and as float.
+                named = ", ".join(map(repr, dict.fromkeys(allowed_values)))
                 got = _checks.short(parameters[name])
                 raise ConfigurationError(f"model {self.name!r}: {name} must be one of {named}, got {got}{self._source}")
         for name, (least, most) in self.ranges.items():
@@ -97,7 +98,6 @@ KNOWN_MODELS: Mapping[str, KnownModel] = {
             "multilingual-e5-large",
             "dense",
             dimension=1024,
-            max_batch_size=96,
             max_sequence_length=507,
             choices={"input_type": ("passage", "query"), "truncate": ("END", "NONE")},
         ),
@@ -105,7 +105,6 @@ KNOWN_MODELS: Mapping[str, KnownModel] = {
             "llama-text-embed-v2",
             "dense",
             dimension=1024,
-            max_batch_size=96,
             max_sequence_length=2048,
             choices={
                 "input_type": ("passage", "query"),
@@ -116,8 +115,6 @@ KNOWN_MODELS: Mapping[str, KnownModel] = {
         KnownModel(
             "pinecone-sparse-english-v0",
             "sparse",
-            dimension=0,
-            max_batch_size=96,
             max_sequence_length=512,
             choices={
                 "input_type": ("passage", "query"),
@@ -130,9 +127,6 @@ KNOWN_MODELS: Mapping[str, KnownModel] = {
         KnownModel(
             "pinecone-sparse-multilingual-v0",
             "sparse",
-            dimension=0,
-            max_batch_size=DEFAULT_MAX_BATCH_SIZE,
-            max_sequence_length=DEFAULT_MAX_SEQUENCE_LENGTH,
             required=(),
             is_documented=False,
         ),
@@ -171,7 +165,6 @@ def described_model(info: ModelInfo) -> KnownModel:
     return KnownModel(
         info.model,
         kind,
-        dimension=0,
         max_batch_size=_positive(info.max_batch_size, DEFAULT_MAX_BATCH_SIZE),
         max_sequence_length=_positive(info.max_sequence_length, DEFAULT_MAX_SEQUENCE_LENGTH),
         choices=choices,
@@ -179,11 +172,6 @@ def described_model(info: ModelInfo) -> KnownModel:
         ranges=ranges,
         is_described=True,
     )
-
-
-def _without_twins(values: tuple[str | int | bool, ...]) -> list[str | int | bool]:
-    """The values, without equal duplicates."""
-    return [value for position, value in enumerate(values) if value not in values[:position]]
 
 
 def _either_number(values: tuple[str | int | float | bool, ...]) -> tuple[str | int | bool, ...]:
@@ -212,31 +200,23 @@ QUOTA_WINDOW = 60.0
 REQUESTS_PER_MINUTE = 2_000
 """Inference requests per minute and project, in every plan. Source: the same."""
 
+_SMALL: Mapping[tuple[VectorType, str], int] = {
+    ("dense", "passage"): 250_000,
+    ("dense", "query"): 50_000,
+    ("sparse", "passage"): 250_000,
+    ("sparse", "query"): 250_000,
+}
+_LARGE: Mapping[tuple[VectorType, str], int] = {
+    ("dense", "passage"): 1_000_000,
+    ("dense", "query"): 250_000,
+    ("sparse", "passage"): 3_000_000,
+    ("sparse", "query"): 3_000_000,
+}
 PLANS: Mapping[str, Mapping[tuple[VectorType, str], int]] = {
-    "starter": {
-        ("dense", "passage"): 250_000,
-        ("dense", "query"): 50_000,
-        ("sparse", "passage"): 250_000,
-        ("sparse", "query"): 250_000,
-    },
-    "builder": {
-        ("dense", "passage"): 250_000,
-        ("dense", "query"): 50_000,
-        ("sparse", "passage"): 250_000,
-        ("sparse", "query"): 250_000,
-    },
-    "standard": {
-        ("dense", "passage"): 1_000_000,
-        ("dense", "query"): 250_000,
-        ("sparse", "passage"): 3_000_000,
-        ("sparse", "query"): 3_000_000,
-    },
-    "enterprise": {
-        ("dense", "passage"): 1_000_000,
-        ("dense", "query"): 250_000,
-        ("sparse", "passage"): 3_000_000,
-        ("sparse", "query"): 3_000_000,
-    },
+    "starter": _SMALL,
+    "builder": _SMALL,
+    "standard": _LARGE,
+    "enterprise": _LARGE,
 }
 """Tokens per minute and model, by plan, vector type and input type. Source: the same."""
 
@@ -312,14 +292,13 @@ def vector_type_of(model: str, vector_type: object) -> VectorType | None:
     Raises:
         ConfigurationError: `vector_type` is neither `"dense"` nor `"sparse"`, or contradicts a known model.
     """
-    if vector_type is not None:
-        vector_type = _checks.one_of("vector_type", vector_type, ("dense", "sparse"))
     known = KNOWN_MODELS.get(model)
-    if known is None:
-        return "dense" if vector_type == "dense" else "sparse" if vector_type == "sparse" else None
-    if vector_type not in (None, known.vector_type):
-        raise ConfigurationError(f"vector_type must be {known.vector_type!r} for model {model!r}, got {vector_type!r}")
-    return known.vector_type
+    if vector_type is None:
+        return None if known is None else known.vector_type
+    passed: VectorType = _checks.one_of("vector_type", vector_type, ("dense", "sparse"))
+    if known is not None and passed != known.vector_type:
+        raise ConfigurationError(f"vector_type must be {known.vector_type!r} for model {model!r}, got {passed!r}")
+    return passed
 
 
 def expected_dimension(model: str, parameters: Mapping[str, Any]) -> int | None:
@@ -328,7 +307,7 @@ def expected_dimension(model: str, parameters: Mapping[str, Any]) -> int | None:
     if isinstance(requested, int) and not isinstance(requested, bool) and requested > 0:
         return requested
     known = KNOWN_MODELS.get(model)
-    return (known.dimension or None) if known is not None and known.vector_type == "dense" else None
+    return None if known is None else known.dimension or None
 
 
 def _is_one_of(value: Any, allowed: tuple[str | int | bool, ...]) -> bool:

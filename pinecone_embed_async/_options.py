@@ -195,12 +195,12 @@ class ClientOptions(EngineOptions):
 
     def limits(self, known: _models.KnownModel | None, parameters: Mapping[str, Any]) -> RequestLimits:
         """The limits of one request to a model with these parameters."""
-        inputs = _models.DEFAULT_MAX_BATCH_SIZE if known is None else known.max_batch_size
-        length = _models.DEFAULT_MAX_SEQUENCE_LENGTH if known is None else known.sequence_length(parameters)
-        if self.max_batch_size is not None:
-            # The service refuses larger batches for a known model.
-            inputs = self.max_batch_size if known is None else min(inputs, self.max_batch_size)
-        return RequestLimits(inputs=inputs, sequence_length=length)
+        if known is None:
+            inputs = self.max_batch_size or _models.DEFAULT_MAX_BATCH_SIZE
+            return RequestLimits(inputs, _models.DEFAULT_MAX_SEQUENCE_LENGTH)
+        # The service refuses larger batches for a known model.
+        inputs = min(self.max_batch_size or known.max_batch_size, known.max_batch_size)
+        return RequestLimits(inputs, known.sequence_length(parameters))
 
 
 def client_options(model: str, **given: Unpack[EveryArgument]) -> ClientOptions:
@@ -344,7 +344,7 @@ def call_options(parameters: Parameters, now: float, **given: Unpack[CallArgumen
     return CallOptions(
         parameters,
         None if timeout is None else now + _checks.seconds("timeout", timeout),
-        cast("Priority", _checks.one_of("priority", given["priority"], ("interactive", "bulk"))),
+        _checks.one_of("priority", given["priority"], ("interactive", "bulk")),
         _checks.one_of("on_error", given.get("on_error", "raise"), ("raise", "return")) == "raise",
         progress,
         bar,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
-from typing import TYPE_CHECKING, Literal, Protocol, cast, overload
+from typing import TYPE_CHECKING, Literal, Protocol, overload
 
 import msgspec
 import numpy as np
@@ -62,13 +62,12 @@ def choose_decoder(name: DecoderName | None) -> Decoder:
         ConfigurationError: the name is unknown, or the decoder is not installed.
     """
     if name is not None:
-        name = cast("DecoderName", one_of("decoder", name, tuple(DECODERS)))
+        name = one_of("decoder", name, tuple(DECODERS))
         if name not in installed_decoders():
             raise ConfigurationError(
                 'decoder="native" needs a package built with a C compiler, GCC or Clang, on a 64-bit little-endian machine'
             )
-        return DECODERS[name]()
-    return DECODERS[next(name for name in DECODERS if name in installed_decoders())]()
+    return DECODERS[name or installed_decoders()[0]]()
 
 
 def installed_decoders() -> tuple[DecoderName, ...]:
