@@ -433,7 +433,7 @@ class Scheduler:
             error = request.out_of_time(error.message, error.retry_after)
         elif request.last_error is not None:
             error = request.last_error
-        self._planner.abandoned(request, error)
+        self._planner.failed(request, error)
 
     def _set_timer(self, when: float) -> None:
         self._clear_timer()

@@ -143,9 +143,8 @@ class RequestPlanner:
 
     def _is_checked(self, request: PlannedRequest) -> bool:
         """Whether no input of the request is known to be refused."""
-        changes = self._learned.refusals.changes
-        checked = request, changes
-        if self._checked is None or self._checked[0] is not request or self._checked[1] != changes:
+        checked = request, self._learned.refusals.changes
+        if self._checked != checked:
             if any(self._refusal_of(text) is not None for text in request.texts):
                 return False
             self._checked = checked
@@ -227,24 +226,19 @@ class RequestPlanner:
             self._settle_probe()
 
     def failed(self, request: PlannedRequest, error: EmbedError) -> None:
-        """Record that a request ended with an error, and decide what to do with its inputs."""
+        """Record that a request ended with an error, and decide what to do with its inputs.
+
+        Once the job has ended, also by cancellation, its inputs fail.
+        """
         if request.is_probe:
             self._probe_failed(error)
-        elif self.job_error is not None:
-            request.results.failed(request, error)
-        elif ends_job(error):
-            request.results.failed(request, error)
-            self.end(error)
-        elif isinstance(error, InvalidRequestError) and error.status in CONTENT_STATUSES:
+        elif self.job_error is None and isinstance(error, InvalidRequestError) and error.status in CONTENT_STATUSES:
             self._refused(request, error)
         else:
             request.results.failed(request, error)
+            if ends_job(error):
+                self.end(error)
             self._close(request.origin, len(request.texts))
-
-    def abandoned(self, request: PlannedRequest, error: EmbedError) -> None:
-        """Record that a request was cancelled when the job ended, after at least one attempt."""
-        if not request.is_probe:
-            request.results.failed(request, error)
 
     def end(self, error: EmbedError) -> None:
         """End the job: plan no more requests; inputs that still had to be sent stay untried."""
@@ -313,8 +307,6 @@ class RequestPlanner:
                 self._end_search()
 
     def _end_search(self) -> None:
-        if self._search is None:
-            return
         self._search = None
         held, self._held = self._held, []
         for request, error in held:

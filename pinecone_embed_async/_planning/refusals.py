@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 import secrets
@@ -72,7 +73,7 @@ class Refusals:
         if now >= until:
             self._errors.pop(digest, None)
             return None
-        return type(error)(error.message, status=error.status, code=error.code, request_id=error.request_id)
+        return copy.copy(error)
 
     def _digest(self, text: str, request_parameters: bytes) -> bytes:
         # Unambiguous without a separator, because the parameters are a single JSON object.

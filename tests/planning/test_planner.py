@@ -284,7 +284,7 @@ def test_a_request_cancelled_when_the_job_ended_fails_its_inputs() -> None:
     request = job.take()
     late = DeadlineExceededError("late")
     job.planner.end(late)
-    job.planner.abandoned(request, late)
+    job.planner.failed(request, late)
     assert str(job.outcomes) == "f."
 
 
@@ -323,7 +323,7 @@ def test_a_cancelled_probe_fails_no_input() -> None:
     probe = job.take()
     late = DeadlineExceededError("late")
     job.planner.end(late)
-    job.planner.abandoned(probe, late)
+    job.planner.failed(probe, late)
     assert job.outcomes.failed_indices == list(range(10))
 
 
