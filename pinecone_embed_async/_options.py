@@ -263,15 +263,13 @@ class Parameters(msgspec.Struct, eq=False):
     Attributes:
         values: the parameters.
         encoded: the model and the parameters, as JSON.
-        model_limits: limits of one request, from what is known about the model.
-        limits: `model_limits`, adjusted by what was learned from answers.
+        limits: limits of one request, from what is known about the model and what was learned from answers.
         dimension: numbers per vector; `None` if unknown.
         cache: the cache for calls with these parameters; `None` without one.
     """
 
     values: dict[str, Any]
     encoded: bytes
-    model_limits: RequestLimits
     limits: LearnedLimits
     dimension: int | None
     cache: CallCache | None
@@ -309,8 +307,8 @@ def check_parameters(
     if problem is not None:
         raise ConfigurationError(f"the parameters cannot be encoded as JSON: {problem}")
     dimension = _models.expected_dimension(options.model, merged)
-    limits = options.limits(known, merged)
-    return Parameters(merged, encoded, limits, LearnedLimits(limits, learned), dimension, cache)
+    limits = LearnedLimits(options.limits(known, merged), learned)
+    return Parameters(merged, encoded, limits, dimension, cache)
 
 
 class CallOptions(msgspec.Struct, eq=False):

@@ -282,7 +282,7 @@ BUGS = (
     _bug(
         "an absurd bill counts in full",
         "_sending/attempts.py",
-        "min(billed, most_tokens(request.load, self._limits.sequence_length))",
+        "min(billed, most_tokens(request.load, self._limits.known.sequence_length))",
         "billed",
     ),
     _bug(

@@ -18,6 +18,6 @@ def permits(clock: Clock, *, max_concurrency: int = 1000) -> Callable[[PlannedRe
     gate, flow = RateLimitGate(LimiterOptions(), clock=clock), Flow(ConcurrencyLimiter(max_concurrency), None, "bulk")
 
     def permit_for(request: PlannedRequest) -> Awaitable[Permit]:
-        return acquire_permit(gate, flow, request.tokens, request.tokens)
+        return acquire_permit(gate, flow, request.load.tokens, request.load.tokens)
 
     return permit_for

@@ -216,13 +216,9 @@ class Runtime:
     def estimate(self, inputs: Input | Iterable[Input], given: _models.Given, *, dedupe: bool) -> Estimate:
         """See `EmbedClient.estimate`."""
         parameters = self.parameters(given)
-        estimator = Estimator(
-            parameters.model_limits,
-            self.engine.vector_type,
-            parameters.values.get("input_type"),
-            dedupe=dedupe,
-            bytes_per_token=self.learned.estimator.expected,
-        )
+        limits = parameters.limits.known._replace(bytes_per_token=self.learned.estimator.expected)
+        input_type = parameters.values.get("input_type")
+        estimator = Estimator(limits, self.engine.vector_type, input_type, dedupe=dedupe)
         estimator.add(iter_texts(inputs))
         return estimator.result()
 

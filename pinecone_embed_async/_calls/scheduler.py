@@ -296,7 +296,7 @@ class Scheduler:
             if request is None and planner.peek() is ahead and planner.least_tokens(ahead) <= least_tokens:
                 request = planner.take_first()
             if request is not None:
-                permit.shrink(request.tokens)
+                permit.shrink(request.load.tokens)
                 return request, permit
             permit.give_back()
         return None
@@ -367,7 +367,7 @@ class Scheduler:
             return unusable.with_traceback(None)
         try:
             self._planner.cut(request, permit.tokens)
-            permit.shrink(request.tokens)
+            permit.shrink(request.load.tokens)
             # Send the inputs that were cut off.
             self.fill()
         except BaseException:

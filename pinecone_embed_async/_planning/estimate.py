@@ -12,7 +12,6 @@ import numpy as np
 from pinecone_embed_async._models import PLANS, QUOTA_WINDOW, REQUESTS_PER_MINUTE, tokens_per_minute
 from pinecone_embed_async._planning.splitting import count_requests
 from pinecone_embed_async._planning.tokens import (
-    BYTES_PER_TOKEN,
     FEWEST_BYTES_PER_TOKEN,
     MOST_BYTES_PER_TOKEN,
     SPECIAL_TOKENS,
@@ -61,23 +60,14 @@ class Estimator:
     """Accumulates texts, with 16 bytes of memory per text.
 
     Args:
-        limits: limits of one request.
+        limits: limits of one request, with the expected number of UTF-8 bytes per token.
         vector_type: the model's vector type; `None` if unknown.
         input_type: the input type of the texts.
         dedupe: whether equal texts are sent once.
-        bytes_per_token: expected number of UTF-8 bytes per token.
     """
 
-    def __init__(
-        self,
-        limits: RequestLimits,
-        vector_type: VectorType | None,
-        input_type: object,
-        *,
-        dedupe: bool,
-        bytes_per_token: float = BYTES_PER_TOKEN,
-    ) -> None:
-        self._limits = limits._replace(bytes_per_token=bytes_per_token)
+    def __init__(self, limits: RequestLimits, vector_type: VectorType | None, input_type: object, *, dedupe: bool) -> None:
+        self._limits = limits
         self._vector_type = vector_type
         self._input_type = input_type
         self._dedupe = dedupe

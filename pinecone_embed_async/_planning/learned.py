@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pinecone_embed_async._planning.refusals import Refusals
-from pinecone_embed_async._planning.request import RequestLimits
 from pinecone_embed_async._planning.token_estimator import TokenEstimator
 
 if TYPE_CHECKING:
-    from pinecone_embed_async._planning.request import PlannedRequest
+    from pinecone_embed_async._planning.request import PlannedRequest, RequestLimits
 
 _MOST_PARAMETERS = 64
 """Maximum number of remembered sets of parameters, because a program may use a new set in every call."""
@@ -66,18 +65,17 @@ class LearnedLimits:
     """The limits of one request of a call.
 
     Args:
-        limits: the known limits of the model.
+        known: the known limits of the model.
         learned: knowledge learned from answers and refusals.
 
     Attributes:
-        sequence_length: the model's sequence length, which is not learned.
+        known: the known limits of the model.
     """
 
-    def __init__(self, limits: RequestLimits, learned: Learned) -> None:
-        self.sequence_length = limits.sequence_length
-        self._limits = limits
+    def __init__(self, known: RequestLimits, learned: Learned) -> None:
+        self.known = known
         self._learned = learned
-        self._current = limits
+        self._current = known
         self._basis: tuple[int | None, int | None, float] | None = None
 
     def __repr__(self) -> str:
@@ -86,13 +84,13 @@ class LearnedLimits:
     @property
     def current(self) -> RequestLimits:
         """The tighter of the known limits and the learned ones, with the learned bytes per token."""
-        limits, learned = self._limits, self._learned
+        known, learned = self.known, self._learned
         # Cached, because it is read several times for every request.
         basis = learned.inputs, learned.request_bytes, learned.estimator.bytes_per_token
         if self._basis != basis:
             inputs, size, ratio = basis
-            inputs = limits.inputs if inputs is None else min(limits.inputs, inputs)
-            size = limits.bytes if size is None else min(limits.bytes, size)
-            self._current = RequestLimits(inputs, limits.sequence_length, limits.tokens, size, ratio)
+            inputs = known.inputs if inputs is None else min(known.inputs, inputs)
+            size = known.bytes if size is None else min(known.bytes, size)
+            self._current = known._replace(inputs=inputs, bytes=size, bytes_per_token=ratio)
             self._basis = basis
         return self._current

@@ -217,7 +217,7 @@ class RequestPlanner:
 
     def embedded(self, request: PlannedRequest) -> None:
         """Record that a request was answered, and store its rows."""
-        self._learned.accepted(request, self._parameters, self._limits.sequence_length)
+        self._learned.accepted(request, self._parameters, self._limits.known.sequence_length)
         if not request.is_probe:
             request.results.embedded(request)
             if self._search is not None:

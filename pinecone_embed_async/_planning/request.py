@@ -220,17 +220,12 @@ class PlannedRequest(Attempts):
 
     def __repr__(self) -> str:
         what = "probe" if self.is_probe else f"{self.positions[0]}:{self.positions[-1] + 1}"
-        return f"<PlannedRequest {what}, about {self.tokens} tokens>"
+        return f"<PlannedRequest {what}, about {self.load.tokens} tokens>"
 
     @property
     def origin(self) -> PlannedRequest:
         """The originally planned request."""
         return self.parent or self
-
-    @property
-    def tokens(self) -> int:
-        """Estimated tokens."""
-        return self.load.tokens
 
     def rows(self, dimension: int) -> NDArray[np.float32]:
         """The matrix to write the answer to; see `Results.rows`."""
@@ -261,10 +256,6 @@ class PlannedRequest(Attempts):
         if len(self.texts) == 1:
             return self.load.tokens
         return min(self.load.tokens, limits.tokens_of(utf8_length(self.texts[0])))
-
-    def certain_tokens(self, limits: RequestLimits) -> int:
-        """Low estimate of the first input's tokens; see `RequestLimits.certain_tokens_of`."""
-        return limits.certain_tokens_of(self.texts[0])
 
     def cut(self, tokens: int, limits: RequestLimits) -> PlannedRequest | None:
         """Keep as many of the first inputs as have at most `tokens` together, but at least one.

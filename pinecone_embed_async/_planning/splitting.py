@@ -119,7 +119,11 @@ class PendingTexts:
     def peek(self) -> PlannedRequest | None:
         """The next request, which stays in place; `None` if there is none."""
         if self._next is None and self._taken < len(self._positions):
-            self._next = self._plan()
+            limits, all_texts = self._limits.current, self._texts
+            positions = self._positions[self._taken : self._taken + limits.inputs]
+            texts = [all_texts[position] for position in positions]
+            load = Load.of_fitting(texts, limits)
+            self._next = PlannedRequest(texts[: load.inputs], positions[: load.inputs], load, self._results)
         return self._next
 
     def take(self, tokens: int | None = None) -> PlannedRequest | None:
@@ -138,10 +142,3 @@ class PendingTexts:
         self._next = None
         self._taken += len(request.texts)
         return request
-
-    def _plan(self) -> PlannedRequest:
-        limits, all_texts = self._limits.current, self._texts
-        positions = self._positions[self._taken : self._taken + limits.inputs]
-        texts = [all_texts[position] for position in positions]
-        load = Load.of_fitting(texts, limits)
-        return PlannedRequest(texts[: load.inputs], positions[: load.inputs], load, self._results)

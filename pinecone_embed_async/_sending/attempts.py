@@ -172,7 +172,7 @@ class Sender:
         gate, key, limits = self._engine.gate, self._key, self._limits.current
         state = await self._engine.network.open()
         limit = gate.known_limit(key)
-        if limit is not None and request.certain_tokens(limits) > limit:
+        if limit is not None and limits.certain_tokens_of(request.texts[0]) > limit:
             position = request.positions[0]
             raise InputError(
                 f"input {position} has about {request.least_tokens(limits)} tokens, but the quota allows only {limit} in a"
@@ -183,8 +183,8 @@ class Sender:
         has_paused = False
         while True:
             deadline = self._callers.next_deadline
-            certain = 0 if deadline is None else request.certain_tokens(limits)
-            waiting = gate.request(flow, request.tokens, least, deadline=deadline, certain=certain)
+            certain = 0 if deadline is None else limits.certain_tokens_of(request.texts[0])
+            waiting = gate.request(flow, request.load.tokens, least, deadline=deadline, certain=certain)
             if waiting.permit is not None:
                 return waiting.permit
             # Calls that are held would miss tokens that come free, and pauses that are too long for them.
@@ -218,7 +218,7 @@ class Sender:
         if self._dispatcher is None:
             return None
         waited, self._waited = self._waited, 0.0
-        subject = ObservedRequest(self._callers.calls, len(request.texts), request.tokens, request.is_probe)
+        subject = ObservedRequest(self._callers.calls, len(request.texts), request.load.tokens, request.is_probe)
         return RequestObservation(self._dispatcher, self._engine.clock, subject, waited)
 
     def retrying(self, request: PlannedRequest, observation: RequestObservation | None) -> tenacity.AsyncRetrying:
@@ -277,7 +277,7 @@ class Sender:
         # The service accepted the request even if its answer cannot be read.
         billed = None if answer is None else answer.total_tokens
         if billed is not None:
-            billed = min(billed, most_tokens(request.load, self._limits.sequence_length))
+            billed = min(billed, most_tokens(request.load, self._limits.known.sequence_length))
         permit.accepted(billed)
 
     def _note(self, request: PlannedRequest, error: EmbedError | None) -> None:

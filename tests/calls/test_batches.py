@@ -142,7 +142,7 @@ def test_requests_are_taken_in_order_and_cut_to_the_free_tokens() -> None:
     assert repr(batches) == "<StreamBatches 2 read ahead, 0 done>"
     ahead = batches.peek()
     assert ahead is not None
-    tokens, texts = ahead.tokens, list(ahead.texts)
+    tokens, texts = ahead.load.tokens, list(ahead.texts)
     head = batches.take(tokens - 1)
     assert head is ahead
     assert head.texts == texts[: len(head.texts)]

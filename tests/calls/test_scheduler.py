@@ -465,7 +465,7 @@ class PacedScheduler:
         if error is not None:
             raise error
         # Another attempt gets a smaller permit, as one under a quota may.
-        want = self.tokens_again if request.attempts else request.tokens
+        want = self.tokens_again if request.attempts else request.load.tokens
         return await acquire_permit(self.gate, self.flow, want, self.least_tokens)
 
     def observe(self, request: PlannedRequest) -> None:
@@ -752,7 +752,7 @@ async def test_another_attempt_asks_for_the_tokens_that_are_now_estimated() -> N
     asked: list[int] = []
 
     def ask(request: PlannedRequest) -> None:
-        asked.append(request.tokens)
+        asked.append(request.load.tokens)
 
     async def outcome(request: PlannedRequest) -> EmbedError | None:
         paced.learned.estimator.bytes_per_token = 0.5

@@ -72,8 +72,8 @@ def test_requests_are_counted_as_they_are_cut(texts: list[str], inputs: int, siz
 
 @pytest.mark.parametrize(("ratio", "requests"), [(2.0, 5), (4.0, 3)])
 def test_requests_are_counted_by_the_learned_ratio(ratio: float, requests: int) -> None:
-    limits = RequestLimits(inputs=96, sequence_length=500, tokens=50)
-    estimator = Estimator(limits, "dense", "passage", dedupe=False, bytes_per_token=ratio)
+    limits = RequestLimits(inputs=96, sequence_length=500, tokens=50, bytes_per_token=ratio)
+    estimator = Estimator(limits, "dense", "passage", dedupe=False)
     estimator.add(["x" * 40] * 10)
     assert estimator.result().requests == requests
 

@@ -291,10 +291,10 @@ def test_a_request_cancelled_when_the_job_ended_fails_its_inputs() -> None:
 def test_an_estimate_is_renewed_by_what_bills_have_taught_meanwhile() -> None:
     job = Job(["x" * 100])
     request = job.take()
-    assert request.tokens == 2 + 40
+    assert request.load.tokens == 2 + 40
     job.learned.estimator.bytes_per_token = 5.0
     job.planner.estimate(request)
-    assert request.tokens == 2 + 20
+    assert request.load.tokens == 2 + 20
 
 
 def test_halves_not_sent_when_the_job_ended_stay_untried() -> None:
@@ -331,7 +331,7 @@ def test_the_rest_of_a_cut_request_comes_next_whether_it_was_pending_or_a_part()
     job = Job((str(index) for index in range(40)), size=10)
     job.run(lambda _: None)
     job = Job((str(index) for index in range(40)), size=10, learned=job.learned)
-    one = job.take().tokens // 10
+    one = job.take().load.tokens // 10
     seen = [job.planner.take(3 * one), job.planner.take(one), job.planner.take(one - 1)]
     assert [span(request) if request else None for request in seen] == [(10, 13), (13, 14), None]
     # Refilled, because it was never sent.
@@ -360,9 +360,9 @@ def test_take_first_returns_none_when_nothing_is_left() -> None:
 def test_a_request_waiting_for_a_retry_is_cut_and_the_rest_comes_next() -> None:
     job = Job((str(index) for index in range(30)), size=10)
     first = job.take()
-    one = first.tokens // 10
+    one = first.load.tokens // 10
     job.planner.cut(first, 4 * one)
-    assert (span(first), first.tokens) == ((0, 4), 4 * one)
+    assert (span(first), first.load.tokens) == ((0, 4), 4 * one)
     rest = job.take()
     assert (span(rest), rest.origin) == ((4, 10), first)
     assert span(job.take()) == (10, 20)
@@ -380,7 +380,7 @@ def test_the_probe_ahead_stays_the_same_and_needs_tokens_like_any_request() -> N
     assert probe is not None
     assert probe.is_probe
     assert job.planner.peek() is probe
-    assert job.planner.take(probe.tokens - 1) is None
+    assert job.planner.take(probe.load.tokens - 1) is None
     assert job.planner.peek() is probe
     assert job.planner.take_first() is probe
 

@@ -55,9 +55,9 @@ def test_requests_cover_all_inputs_once_in_order_within_the_limits(
         seen.extend(request.texts)
         assert span(request) == (start, len(seen))
         assert 1 <= len(request.texts) <= inputs
-        assert request.tokens == sum(estimate_tokens(utf8_length(text), 8) for text in request.texts)
+        assert request.load.tokens == sum(estimate_tokens(utf8_length(text), 8) for text in request.texts)
         if len(request.texts) > 1:
-            assert request.tokens <= tokens
+            assert request.load.tokens <= tokens
             assert request.load.bytes <= size
     assert seen == texts
 
@@ -125,7 +125,7 @@ def test_parts_hold_the_same_inputs_in_order(texts: list[str], count: int) -> No
     parts = request.parts(count, limits)
     assert [text for part in parts for text in part.texts] == texts
     assert [position for part in parts for position in part.positions] == list(request.positions)
-    assert sum(part.tokens for part in parts) == request.tokens
+    assert sum(part.load.tokens for part in parts) == request.load.tokens
     assert sum(part.load.bytes for part in parts) == request.load.bytes
     assert all(part.origin is request and len(part.texts) <= count for part in parts)
     assert all(half.origin is request for part in parts for half in part.parts(1, limits))
@@ -241,8 +241,8 @@ def test_cut_requests_cover_all_inputs_once_in_order(texts: list[str], inputs: i
             assert ahead is None or (room is not None and ahead.least_tokens(limits) > room)
             continue
         assert request.positions[0] == len(seen)
-        assert room is None or request.tokens <= room
-        assert request.tokens == sum(limits.tokens_of(utf8_length(text)) for text in request.texts)
+        assert room is None or request.load.tokens <= room
+        assert request.load.tokens == sum(limits.tokens_of(utf8_length(text)) for text in request.texts)
         seen.extend(request.texts)
     for request in all_of(requests):
         assert request.positions[0] == len(seen)
@@ -255,27 +255,27 @@ def test_a_request_is_cut_to_as_many_first_inputs_as_fit_and_at_least_one(texts:
     limits = RequestLimits(inputs=100, sequence_length=8)
     request = request_of(texts, limits)
     request.body = b"encoded"
-    before = request.tokens
+    before = request.load.tokens
     rest = request.cut(room, limits)
     assert [*request.texts, *(rest.texts if rest is not None else ())] == texts
-    assert request.tokens <= room or len(request.texts) == 1
+    assert request.load.tokens <= room or len(request.texts) == 1
     assert span(request) == (0, len(request.texts))
     if rest is None:
-        assert request.tokens == before
+        assert request.load.tokens == before
         return
     assert request.body is None, "it must be encoded again"
     assert span(rest) == (len(request.texts), len(texts))
     assert rest.origin is request.origin
-    assert request.tokens + limits.tokens_of(utf8_length(rest.texts[0])) > room
-    assert request.tokens + rest.tokens == before
+    assert request.load.tokens + limits.tokens_of(utf8_length(rest.texts[0])) > room
+    assert request.load.tokens + rest.load.tokens == before
 
 
 def test_a_request_that_fits_by_a_newer_ratio_is_estimated_anew() -> None:
     request = request_of(["a" * 40] * 4, RequestLimits(inputs=96, sequence_length=2048, bytes_per_token=2.0))
-    before = request.tokens
+    before = request.load.tokens
     assert request.cut(60, RequestLimits(inputs=96, sequence_length=2048, bytes_per_token=4.0)) is None
     assert len(request.texts) == 4
-    assert request.tokens <= 60 < before
+    assert request.load.tokens <= 60 < before
 
 
 def test_the_request_ahead_stays_the_next() -> None:
@@ -310,8 +310,8 @@ def test_room_for_exactly_the_first_input_is_enough_for_it() -> None:
 def test_the_tokens_an_input_has_for_certain_are_never_over_its_estimate(learned: float, expected: int) -> None:
     limits = RequestLimits(inputs=96, sequence_length=2048, bytes_per_token=learned)
     request = PlannedRequest(["a" * 600], range(1), Load.of(["a" * 600], limits), SeenOutcomes(1))
-    assert request.certain_tokens(limits) == expected
-    assert request.certain_tokens(limits) <= request.least_tokens(limits)
+    assert limits.certain_tokens_of(request.texts[0]) == expected
+    assert limits.certain_tokens_of(request.texts[0]) <= request.least_tokens(limits)
 
 
 def test_a_request_counts_its_attempts_from_the_first_which_it_remembers() -> None:
