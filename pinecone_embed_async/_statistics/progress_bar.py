@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from pinecone_embed_async._errors import ConfigurationError
 from pinecone_embed_async._log import logger
@@ -91,28 +91,13 @@ class ProgressBar:
                 thread.join()
 
     def _draw(self, total: int | None, is_over: threading.Event) -> None:
-        display = _display(self._library, self._place, total)
+        in_notebook = self._place == "notebook"
+        bar = _TqdmBar(total) if self._library == "tqdm" else _RichBar(total, in_notebook=in_notebook)
         try:
             while not is_over.wait(INTERVAL):
-                display.show(self._latest)
+                bar.show(self._latest)
         finally:
-            display.close(self._latest)
-
-
-class Display(Protocol):
-    """Draws a progress bar."""
-
-    def show(self, progress: Progress) -> None:
-        """Draw the bar."""
-
-    def close(self, progress: Progress) -> None:
-        """Draw the bar a last time."""
-
-
-def _display(library: str, place: Place | None, total: int | None) -> Display:
-    if library == "tqdm":
-        return _TqdmBar(total)
-    return _RichBar(total, in_notebook=place == "notebook")
+            bar.close(self._latest)
 
 
 class _RichBar:
