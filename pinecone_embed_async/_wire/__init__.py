@@ -3,7 +3,6 @@
 from pinecone_embed_async._wire.decoding import (
     DECODERS,
     Decoder,
-    DecoderName,
     StreamingDecoder,
     choose_decoder,
     installed_decoders,
@@ -12,6 +11,7 @@ from pinecone_embed_async._wire.errors import error_from_envelope, error_from_re
 from pinecone_embed_async._wire.generations import generation_of
 from pinecone_embed_async._wire.judging import Answer, SparseBlock
 from pinecone_embed_async._wire.redaction import Redactor
+from pinecone_embed_async._wire.rows import DecoderName
 from pinecone_embed_async._wire.structs import (
     ModelInfo,
     ModelParameter,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
-from typing import TYPE_CHECKING, Literal, Protocol, overload
+from typing import TYPE_CHECKING, TypeAlias, overload
 
 import msgspec
 import numpy as np
@@ -19,18 +19,16 @@ import numpy as np
 from pinecone_embed_async._checks import one_of
 from pinecone_embed_async._errors import ConfigurationError, ResponseError
 from pinecone_embed_async._wire.judging import Answer, WholeAnswer, has_more_rows, judge_frame
-from pinecone_embed_async._wire.rows import ConvertedRows, NativeRows
+from pinecone_embed_async._wire.rows import DecoderName, MsgspecRows, NativeRows
 from pinecone_embed_async._wire.strict_json import MOST_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
-    from pinecone_embed_async._wire.rows import Rows, RowSource
+    from pinecone_embed_async._wire.rows import RowSource
     from pinecone_embed_async._wire.structs import VectorType
-
-DecoderName = Literal["native", "msgspec"]
 
 SMALL_PIECE, JOINED = 2**12, 2**16
 """Pieces smaller than `SMALL_PIECE` bytes are joined up to `JOINED` bytes, because a list of tiny pieces would take many
@@ -39,20 +37,11 @@ times their size."""
 LONGEST_END = 2**16
 """Number of bytes after the last row that triggers a check for surplus rows; usually only the usage follows."""
 
-LONGEST_ROW = 20_000
-"""Maximum length of a first row for which the matrix is allocated at once: the largest dimension of an index. An answer with
-longer rows is validated whole."""
+Decoder: TypeAlias = type[NativeRows] | type[MsgspecRows]
+"""Decodes the rows of answers: makes an object for each answer."""
 
-
-class Decoder(Protocol):
-    """Decodes bodies of HTTP 200 responses."""
-
-    name: DecoderName
-    releases_lock: bool
-    """Whether decoding releases the GIL."""
-
-    def rows(self, count: int) -> Rows:
-        """The reader of the rows of one new answer to `count` inputs."""
+DECODERS: Mapping[DecoderName, Decoder] = {"native": NativeRows, "msgspec": MsgspecRows}
+"""All decoders, the fastest first."""
 
 
 def choose_decoder(name: DecoderName | None) -> Decoder:
@@ -61,13 +50,16 @@ def choose_decoder(name: DecoderName | None) -> Decoder:
     Raises:
         ConfigurationError: the name is unknown, or the decoder is not installed.
     """
-    if name is not None:
-        name = one_of("decoder", name, tuple(DECODERS))
-        if name not in installed_decoders():
-            raise ConfigurationError(
-                'decoder="native" needs a package built with a C compiler, GCC or Clang, on a 64-bit little-endian machine'
-            )
-    return DECODERS[name or installed_decoders()[0]]()
+    installed = installed_decoders()
+    chosen = installed[0] if name is None else one_of("decoder", name, tuple(DECODERS))
+    if chosen not in installed:
+        raise ConfigurationError(
+            'decoder="native" needs a package built with a C compiler, GCC or Clang, on a 64-bit little-endian machine'
+        )
+    if chosen == "native":
+        # Now, because otherwise the first answer would wait for it.
+        from pinecone_embed_async._wire import _native  # noqa: F401, PLC0415 - optional
+    return DECODERS[chosen]
 
 
 def installed_decoders() -> tuple[DecoderName, ...]:
@@ -76,50 +68,20 @@ def installed_decoders() -> tuple[DecoderName, ...]:
     return tuple(name for name in DECODERS if is_built or name != "native")
 
 
-class NativeDecoder:
-    """Decodes with the native module, a whole piece at a time, without the GIL.
+class _Scratch:
+    """Provides a new matrix for rows that must be validated before they are written to their places."""
 
-    Args:
-        portable: do not use SIMD instructions that only some processors have.
-    """
+    def __init__(self, count: int) -> None:
+        self._count = count
 
-    name: DecoderName = "native"
-    releases_lock = True
-
-    def __init__(self, *, portable: bool = False) -> None:
-        from pinecone_embed_async._wire import _native  # noqa: PLC0415 - optional, and imported only where it is used
-
-        self._native = _native
-        self._portable = portable
-
-    def rows(self, count: int) -> Rows:
-        """See `Decoder`."""
-        reader = self._native.RowReader(count, MOST_BYTES, portable=self._portable)
-        return NativeRows(reader, odd=self._native.ODD, too_long=self._native.TOO_LONG)
-
-
-class MsgspecDecoder:
-    """Decodes with msgspec; the list of floats of each row is freed before the next one is created."""
-
-    name: DecoderName = "msgspec"
-    releases_lock = False
-
-    def rows(self, count: int) -> Rows:
-        """See `Decoder`."""
-        return ConvertedRows(count)
-
-
-DECODERS: Mapping[DecoderName, Callable[[], Decoder]] = {
-    "native": NativeDecoder,
-    "msgspec": MsgspecDecoder,
-}
-"""All decoders, the fastest first."""
+    def rows(self, dimension: int) -> NDArray[np.float32]:
+        return np.empty((self._count, dimension), np.float32)
 
 
 class StreamingDecoder:
     """Decodes one answer as it arrives: `add` the pieces, call `decode` now and then, and at the end `finish`.
 
-    `Rows` finds rows by their brackets, but strings and unknown keys may contain brackets too. So its rows are valid only if
+    Rows are found by their brackets, but strings and unknown keys may contain brackets too. So its rows are valid only if
     the placeholders are in the right places of the frame.
 
     A piece is freed once its rows are in the caller's matrix. If the body is needed again, the rows are encoded as JSON that
@@ -134,7 +96,6 @@ class StreamingDecoder:
             to be valid.
 
     Attributes:
-        dimension: expected numbers per row; `None` if the answer decides.
         undecoded: number of bytes that `decode` has not processed.
     """
 
@@ -149,15 +110,15 @@ class StreamingDecoder:
     ) -> None:
         self._count = count
         self._vector_type = vector_type
-        self.dimension = dimension
+        self._dimension = dimension
         self._rows = rows
         self._decoder = decoder
-        self._placed = self._new_rows()
         self._pieces: list[bytes] = []
         self._small = bytearray()
         self._next = self._position = 0
         # The first answer sets the dimension for all others, so it must be validated before its dimension is passed on.
         self._is_in_place = vector_type == "dense" and dimension is not None
+        self._placed = self._new_rows()
         self._is_usual = vector_type != "sparse"
         self._is_end_checked = False
         self._is_stopped = False
@@ -171,8 +132,9 @@ class StreamingDecoder:
         state = f"{self._placed.row} of {self._count} rows" if self._is_usual else "unusual"
         return f"<StreamingDecoder {state}, {self.undecoded} bytes undecoded>"
 
-    def _new_rows(self) -> Rows:
-        return self._decoder.rows(self._count)
+    def _new_rows(self) -> NativeRows | MsgspecRows:
+        source = self._rows if self._is_in_place else _Scratch(self._count)
+        return self._decoder(self._count, self._dimension, source)
 
     @property
     def has_matrix(self) -> bool:
@@ -215,7 +177,15 @@ class StreamingDecoder:
         """
         self._join_small()
         while self.undecoded and most > 0 and not self._is_stopped:
-            most -= self._decode_pieces(most)
+            pieces, start = tuple(self._pieces[self._next :]), self._position
+            done, self._position = self._placed.read(pieces, start, most)
+            size = sum(map(len, pieces[:done])) + self._position - start
+            if self._is_in_place:
+                self._pieces[self._next : self._next + done] = [b""] * done
+            self._next += done
+            most -= size
+            self.undecoded -= size
+            self._is_usual = self._placed.is_usual
             if not self._is_end_checked and self._placed.bytes_behind > LONGEST_END:
                 self._check_surplus()
             if not self._is_usual:
@@ -266,7 +236,7 @@ class StreamingDecoder:
                 self._placed = self._new_rows()
             body = self.body()
             self._pieces = []
-            self._whole = WholeAnswer(body, count=self._count, vector_type=self._vector_type, dimension=self.dimension)
+            self._whole = WholeAnswer(body, count=self._count, vector_type=self._vector_type, dimension=self._dimension)
             if len(body) > most:
                 return None
         self._whole.judge(most)
@@ -289,24 +259,6 @@ class StreamingDecoder:
             for gap, row in zip(self._placed.gaps, self._placed.matrix, strict=False):
                 yield gap
                 yield _numbers(row)
-
-    def _decode_pieces(self, most: int) -> int:
-        """Process at least one row of the pieces, or the rest of one piece; return the number of bytes processed."""
-        pieces, start = tuple(self._pieces[self._next :]), self._position
-        done, self._position = self._placed.read(pieces, start, most, self)
-        self._is_usual = self._placed.is_usual
-        size = sum(map(len, pieces[:done])) + self._position - start
-        if self._is_in_place:
-            self._pieces[self._next : self._next + done] = [b""] * done
-        self._next += done
-        self.undecoded -= size
-        return size
-
-    def make_matrix(self, length: int) -> NDArray[np.float32]:
-        if self.dimension is None and length > LONGEST_ROW:
-            raise ValueError
-        dimension = length if self.dimension is None else self.dimension
-        return self._rows.rows(dimension) if self._is_in_place else np.empty((self._count, dimension), np.float32)
 
     def _finish_usual(self) -> Answer | None:
         """The answer if all its rows are in the matrix and the rest is not unusual; else `None`."""

@@ -1,14 +1,14 @@
 """Cuts answers that arrive in pieces into rows, which are written to the matrix, and the bytes between the rows.
 
 The first `[` of a dense answer opens `data`, and each of the next `count` ones opens a row, which ends at the next `]`.
-The bytes between the rows later show whether this was right. Two classes do the same: `ConvertedRows` cuts out each row and
-lets a library convert it; `NativeRows` uses the native module.
+The bytes between the rows later show whether this was right. Two classes do the same: `MsgspecRows` cuts out each row and
+lets msgspec convert it; `NativeRows` uses the native module.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -19,7 +19,11 @@ from pinecone_embed_async._wire.strict_json import MOST_BYTES
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pinecone_embed_async._wire import _native
+DecoderName = Literal["native", "msgspec"]
+
+LONGEST_ROW = 20_000
+"""Maximum length of a first row for which the matrix is allocated at once: the largest dimension of an index. An answer with
+longer rows is validated whole."""
 
 _UNREADABLE = (msgspec.DecodeError, ResponseError, ValueError, TypeError, RuntimeError)
 """Errors of an invalid row. A `ResponseError` means that the matrix has another dimension."""
@@ -36,75 +40,33 @@ class RowSource(Protocol):
         """
 
 
-class MatrixMaker(Protocol):
-    """Makes the matrix to which rows are written."""
+class MsgspecRows:
+    """The rows of an answer, as far as they have arrived: cut out one by one and converted by msgspec.
 
-    @property
-    def dimension(self) -> int | None:
-        """Expected numbers per row; `None` if the first row decides."""
-
-    def make_matrix(self, length: int) -> NDArray[np.float32]:
-        """The matrix for rows of `length` numbers; raises one of `_UNREADABLE` if rows must not have this length."""
-
-
-class Rows(Protocol):
-    """The rows of an answer, as far as they have arrived."""
-
-    is_usual: bool
-    """Whether every row so far is an array of numbers of the right length; otherwise no more is read."""
-    matrix: NDArray[np.float32] | None
-    """The matrix: float32, shape (count, dimension); `None` before the first row."""
-
-    @property
-    def row(self) -> int:
-        """Number of rows written to the matrix."""
-
-    @property
-    def gaps(self) -> list[bytes]:
-        """The bytes before each written row, including the brackets around rows."""
-
-    @property
-    def rest(self) -> bytes:
-        """The bytes after the last written row, without those of `kept`."""
-
-    @property
-    def kept(self) -> bytes:
-        """The bytes of an unfinished or unusual row, from its opening bracket on."""
-
-    @property
-    def bytes_behind(self) -> int:
-        """Number of bytes after the last row of the answer; 0 until that row is written."""
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether all numbers written are finite; a number beyond float32's range silently becomes an infinity."""
-
-    def read(self, pieces: tuple[bytes, ...], position: int, most: int, maker: MatrixMaker) -> tuple[int, int]:
-        """Write the rows of the next pieces to the matrix, and keep the start of a row that does not end in them.
-
-        Args:
-            pieces: the next pieces, at least one; the first may have been read in part.
-            position: where to continue in the first piece.
-            most: number of bytes after which no further row is started.
-            maker: makes the matrix. No reference to it is kept: the two would keep each other and the result alive.
-
-        Returns:
-            The number of pieces read completely, and the position in the next one.
-        """
-
-    def stop(self) -> None:
-        """End a `read` that runs in another thread."""
-
-
-class ConvertedRows:
-    """Cuts out each row and lets a library convert it.
+    The list of floats of each row is freed before the next one is created.
 
     Args:
-        count: expected number of rows.
+        count: number of rows expected.
+        dimension: numbers per row expected; `None` if the first row decides.
+        source: provides the matrix once the first row is there.
+
+    Attributes:
+        name: name of this decoder.
+        releases_lock: whether `read` releases the GIL.
+        is_usual: whether every row so far is an array of numbers of the right length; otherwise no more is read.
+        matrix: the matrix: float32, shape (count, dimension); `None` before the first row.
+        row: number of rows written to the matrix.
+        gaps: the bytes before each written row, including the brackets around rows.
+        bytes_behind: number of bytes after the last row of the answer; 0 until that row is written.
     """
 
-    def __init__(self, count: int) -> None:
+    name: DecoderName = "msgspec"
+    releases_lock = False
+
+    def __init__(self, count: int, dimension: int | None, source: RowSource) -> None:
         self._count = count
+        self._dimension = dimension
+        self._source = source
         self._is_in_data = False
         # The parts so far of the next gap, and of a row that will end in a later piece.
         self._gap: list[bytes] = []
@@ -118,37 +80,46 @@ class ConvertedRows:
 
     @property
     def rest(self) -> bytes:
-        """See `Rows`."""
+        """The bytes after the last written row, without those of `kept`."""
         return b"".join(self._gap)
 
     @property
     def kept(self) -> bytes:
-        """See `Rows`."""
+        """The bytes of an unfinished or unusual row, from its opening bracket on."""
         return b"".join(self._partial)
 
     @property
     def is_finite(self) -> bool:
-        """See `Rows`."""
+        """Whether all numbers written are finite; a number beyond float32's range silently becomes an infinity."""
         return self.matrix is None or bool(np.isfinite(self.matrix).all())
 
-    def read(self, pieces: tuple[bytes, ...], position: int, most: int, maker: MatrixMaker) -> tuple[int, int]:
-        """See `Rows`; at most one piece is read."""
+    def read(self, pieces: tuple[bytes, ...], position: int, most: int) -> tuple[int, int]:
+        """Write the rows of the next piece to the matrix, and keep the start of a row that does not end in it.
+
+        Args:
+            pieces: the next pieces, at least one; the first may have been read in part.
+            position: where to continue in the first piece.
+            most: number of bytes after which no further row is started.
+
+        Returns:
+            The number of pieces read completely, and the position in the next one.
+        """
         piece = pieces[0]
         if not self._is_in_data:
             position = self._find_data(piece, position)
         if position < len(piece):
-            position = self._read(piece, position, most, maker)
+            position = self._read(piece, position, most)
         return (1, 0) if position == len(piece) else (0, position)
 
     def stop(self) -> None:
-        """See `Rows`; it is not read in threads, as it holds the interpreter's lock."""
+        """End a `read` that runs in another thread: never here, because it would hold the GIL."""
 
-    def _read(self, piece: bytes, position: int, most: int, maker: MatrixMaker) -> int:
+    def _read(self, piece: bytes, position: int, most: int) -> int:
         if self._partial:
-            return self._end_row(piece, position, maker)
+            return self._end_row(piece, position)
         if self.row < self._count:
             with np.errstate(over="ignore"):
-                position = self._place_rows(piece, position, min(len(piece), position + most), maker)
+                position = self._place_rows(piece, position, min(len(piece), position + most))
             if self.row < self._count:
                 return position
         self._gap.append(piece[position:])
@@ -162,7 +133,7 @@ class ConvertedRows:
         self._is_in_data = opening >= 0
         return after
 
-    def _place_rows(self, piece: bytes, position: int, stop: int, maker: MatrixMaker) -> int:
+    def _place_rows(self, piece: bytes, position: int, stop: int) -> int:
         """Write the complete rows of a piece to the matrix, and keep the start of the next."""
         find, gaps = piece.find, self.gaps
         row, count, matrix = self.row, self._count, self.matrix
@@ -185,7 +156,7 @@ class ConvertedRows:
             try:
                 values = floats_of(piece[opening : end + 1])
                 if matrix is None:
-                    matrix = self.matrix = maker.make_matrix(len(values))
+                    matrix = self.matrix = _matrix_of(self._source, self._dimension, len(values))
                 _place(matrix, row, values)
             except _UNREADABLE:
                 self.is_usual = False
@@ -200,7 +171,7 @@ class ConvertedRows:
         self.row = row
         return position
 
-    def _end_row(self, piece: bytes, position: int, maker: MatrixMaker) -> int:
+    def _end_row(self, piece: bytes, position: int) -> int:
         """Write a row that began in an earlier piece, if it ends in this one."""
         end = piece.find(b"]", position)
         if end < 0:
@@ -212,7 +183,7 @@ class ConvertedRows:
         partial, self._partial = self._partial, []
         row = b"".join([*partial, piece[position : end + 1]])
         with np.errstate(over="ignore"):
-            self._place_rows(row, 0, 1, maker)
+            self._place_rows(row, 0, 1)
         if not self.is_usual:
             self._partial = partial
             return position
@@ -220,60 +191,67 @@ class ConvertedRows:
 
 
 class NativeRows:
-    """Lets the native module cut out the rows and convert them.
+    """Like `MsgspecRows`, but the native module cuts out the rows and converts them, a whole piece at a time.
 
     `read` may be called in a thread. While the module works, it does not hold the GIL, and any other use of this object
     raises a `RuntimeError`.
 
     Args:
-        reader: the native module's row reader.
-        odd: the module's result for an odd row and for the first row.
-        too_long: the module's result for a row with too many bytes.
+        count: see `MsgspecRows`, like the next two.
+        dimension: numbers per row expected.
+        source: provides the matrix.
+        portable: do not use SIMD instructions that only some processors have.
     """
 
-    def __init__(self, reader: _native.RowReader, *, odd: int, too_long: int) -> None:
-        self._reader = reader
-        self._odd = odd
-        self._too_long = too_long
+    name: DecoderName = "native"
+    releases_lock = True
+
+    def __init__(self, count: int, dimension: int | None, source: RowSource, *, portable: bool = False) -> None:
+        from pinecone_embed_async._wire import _native  # noqa: PLC0415 - optional, and imported only where it is used
+
+        self._reader = _native.RowReader(count, MOST_BYTES, portable=portable)
+        self._odd, self._too_long = _native.ODD, _native.TOO_LONG
+        self._dimension = dimension
+        self._source = source
         self.is_usual = True
         self.is_finite = True
         self.matrix: NDArray[np.float32] | None = None
 
     @property
     def row(self) -> int:
-        """See `Rows`."""
+        """See `MsgspecRows`."""
         return self._reader.row
 
     @property
     def gaps(self) -> list[bytes]:
-        """See `Rows`."""
+        """See `MsgspecRows`."""
         return self._reader.gaps
 
     @property
     def rest(self) -> bytes:
-        """See `Rows`."""
+        """See `MsgspecRows`."""
         return self._reader.rest
 
     @property
     def kept(self) -> bytes:
-        """See `Rows`."""
+        """See `MsgspecRows`."""
         return self._reader.kept
 
     @property
     def bytes_behind(self) -> int:
-        """See `Rows`."""
+        """See `MsgspecRows`."""
         return self._reader.rest_length if self._reader.row == self._reader.count else 0
 
-    def read(self, pieces: tuple[bytes, ...], position: int, most: int, maker: MatrixMaker) -> tuple[int, int]:
-        """See `Rows`."""
-        if self.matrix is None and maker.dimension is not None:
-            self._attach(maker.make_matrix(maker.dimension))
+    def read(self, pieces: tuple[bytes, ...], position: int, most: int) -> tuple[int, int]:
+        """See `MsgspecRows`; several pieces may be read."""
+        if self.matrix is None and self._dimension is not None:
+            self._attach(self._source.rows(self._dimension))
         outcome, done, position = self._reader.read(pieces, position, most)
         try:
             if outcome == self._odd:
                 if self.matrix is None:
                     # The row is decoded by the next call, perhaps in a thread: the first write to new memory takes long.
-                    self._attach(maker.make_matrix(self._reader.kept_numbers))
+                    self._attach(_matrix_of(self._source, None, self._reader.kept_numbers))
                 else:
                     self._place(self.matrix)
             self.is_usual = outcome != self._too_long
@@ -284,7 +262,7 @@ class NativeRows:
         return done, position
 
     def stop(self) -> None:
-        """See `Rows`."""
+        """See `MsgspecRows`."""
         self._reader.stop()
 
     def _attach(self, matrix: NDArray[np.float32]) -> None:
@@ -298,6 +276,13 @@ class NativeRows:
             _place(matrix, row, floats_of(self._reader.kept))
         self.is_finite &= bool(np.isfinite(matrix[row]).all())
         self._reader.accept()
+
+
+def _matrix_of(source: RowSource, dimension: int | None, length: int) -> NDArray[np.float32]:
+    """The matrix for rows of `length` numbers, or of the expected dimension, if it is known."""
+    if dimension is None and length > LONGEST_ROW:
+        raise ValueError(f"a first row must have at most {LONGEST_ROW} numbers, got {length}")
+    return source.rows(length if dimension is None else dimension)
 
 
 def _place(matrix: NDArray[np.float32], row: int, values: NDArray[np.float64]) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pinecone_embed_async._wire import DECODERS as NAMES
 from pinecone_embed_async._wire import Answer, Decoder, DecoderName, StreamingDecoder, choose_decoder, installed_decoders
-from pinecone_embed_async._wire.decoding import NativeDecoder
+from pinecone_embed_async._wire.rows import NativeRows, RowSource
 
 PORTABLE = "native, portable"
 DECODERS = (*NAMES, PORTABLE)
@@ -20,13 +20,20 @@ NEEDS_NATIVE = pytest.mark.skipif(
 )
 
 
+class PortableRows(NativeRows):
+    """The native decoder without the processor's special instructions."""
+
+    def __init__(self, count: int, dimension: int | None, source: RowSource) -> None:
+        super().__init__(count, dimension, source, portable=True)
+
+
 def decoder_of(name: str) -> Decoder:
     """The decoder of that name; skips the test if it is not installed."""
     plain = cast("DecoderName", name.partition(",")[0])
     if plain not in installed_decoders():
         pytest.skip(f"the decoder {plain!r} is not installed: it needs a C compiler")
     if name == PORTABLE:
-        return NativeDecoder(portable=True)
+        return PortableRows
     return choose_decoder(plain)
 
 

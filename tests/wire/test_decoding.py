@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from pinecone_embed_async import EmbedClient, MockResponse, MockTransport, ResponseError
 from pinecone_embed_async._wire import Decoder, StreamingDecoder, choose_decoder, installed_decoders
-from pinecone_embed_async._wire.decoding import LONGEST_ROW, SMALL_PIECE
+from pinecone_embed_async._wire.decoding import SMALL_PIECE
+from pinecone_embed_async._wire.rows import LONGEST_ROW
 from tests.wire.reading import DECODERS, decode, decoder_of
 
 ROWS = np.array([[0.5, -1, 2e-3], [7, 0, -0.0], [1e-45, 3.4e38, 9]], np.float32)
