@@ -25,7 +25,7 @@ from pinecone_embed_async._wire.strict_json import (
     pairs_of,
     refuse_duplicates,
 )
-from pinecone_embed_async._wire.structs import DenseAnswer, DenseItem, SparseItem
+from pinecone_embed_async._wire.structs import DenseItem, SparseItem
 from pinecone_embed_async._wire.usage import billed_tokens, check_usage
 
 _T = TypeVar("_T")
@@ -285,7 +285,7 @@ def judge_frame(gaps: Sequence[bytes], end: bytes) -> Answer | None:
     return Answer("dense", None if answer.model is UNSET else answer.model, billed_tokens(answer.usage))
 
 
-def _check_frame(frame: bytes, answer: DenseAnswer) -> None:
+def _check_frame(frame: bytes, answer: _DenseTop) -> None:
     own_types = [item.vector_type for item in answer.data if item.vector_type is not UNSET]
     check_usage(answer.usage)
     if _is_plain(frame, 2 * len(answer.data), own_types, answer):
@@ -334,13 +334,17 @@ class _Top(Struct):
     usage: Raw | UnsetType = UNSET
 
 
+class _DenseTop(_Top):
+    data: list[DenseItem]
+
+
 class _SparseTop(_Top):
     data: list[SparseItem]
 
 
 _ITEMS = msgspec.json.Decoder(_Items)
 _DATA = msgspec.json.Decoder(_Data)
-_DENSE = msgspec.json.Decoder(DenseAnswer)
+_DENSE = msgspec.json.Decoder(_DenseTop)
 _DENSE_ITEMS = msgspec.json.Decoder(list[DenseItem])
 _SPARSE = msgspec.json.Decoder(_SparseTop)
 _SPARSE_ITEMS = msgspec.json.Decoder(list[SparseItem])
@@ -416,7 +420,7 @@ def _decode_items(decoder: msgspec.json.Decoder[list[_T]], texts: Sequence[bytes
 # each text accounts for two quotation marks, so if there are no more marks than those, nothing was dropped.
 
 
-def _is_plain(text: bytes, marks: int, own_types: Sequence[Raw], top: _Top | DenseAnswer | None = None) -> bool:
+def _is_plain(text: bytes, marks: int, own_types: Sequence[Raw], top: _Top | None = None) -> bool:
     """Whether msgspec has read the whole text, skipping nothing.
 
     Args:

@@ -42,15 +42,6 @@ class DenseItem(Struct, gc=False):
     vector_type: Raw | UnsetType = UNSET
 
 
-class DenseAnswer(Struct):
-    """The body of a 200 with dense embeddings."""
-
-    vector_type: str
-    data: list[DenseItem]
-    model: str | UnsetType = UNSET
-    usage: Raw | UnsetType = UNSET
-
-
 Index = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 """A sparse index. Source: `sparse_indices` in the reference, 0 to 4294967295."""
 
