@@ -167,14 +167,6 @@ if TYPE_CHECKING:
         in_thread: bool
         max_delay: float
 
-    class CallArguments(TypedDict, total=False):
-        """Keyword arguments of every call, except model parameters; `embed_one` has the first two."""
-
-        timeout: float | None
-        priority: str
-        on_error: str
-        progress: Callable[[Progress], None] | bool | None
-
 
 DEFAULT_BASE_URL = "https://api.pinecone.io"
 """Source: `servers` in the reference of the inference API, 2025-10 to 2026-07."""
@@ -298,14 +290,11 @@ def check_parameters(
     merged = _models.merge_parameters(options.model, options.parameters, given)
     if known is not None and is_final:
         known.check(merged)
-    problem = None
     try:
         encoded = encode_request(options.model, (), merged)
         cache = None if options.cache is None else options.cache.of_call(encode_parameters(merged))
     except (TypeError, ValueError, RecursionError) as error:
-        problem = str(error)
-    if problem is not None:
-        raise ConfigurationError(f"the parameters cannot be encoded as JSON: {problem}")
+        raise ConfigurationError(f"the parameters cannot be encoded as JSON: {error}") from None
     dimension = _models.expected_dimension(options.model, merged)
     limits = LearnedLimits(options.limits(known, merged), learned)
     return Parameters(merged, encoded, limits, dimension, cache)
@@ -331,20 +320,27 @@ class CallOptions(msgspec.Struct, eq=False):
     bar: ProgressBar | None
 
 
-def call_options(parameters: Parameters, now: float, **given: Unpack[CallArguments]) -> CallOptions:
+def call_options(
+    parameters: Parameters,
+    now: float,
+    *,
+    timeout: object,
+    priority: object,
+    on_error: object = "raise",
+    progress: object = None,
+) -> CallOptions:
     """Validate the options of a call that starts `now`, except model parameters.
 
     Raises:
         ConfigurationError: an option is invalid.
     """
-    timeout = given["timeout"]
-    progress, bar = _progress(given.get("progress"))
+    report, bar = _progress(progress)
     return CallOptions(
         parameters,
         None if timeout is None else now + _checks.seconds("timeout", timeout),
-        _checks.one_of("priority", given["priority"], ("interactive", "bulk")),
-        _checks.one_of("on_error", given.get("on_error", "raise"), ("raise", "return")) == "raise",
-        progress,
+        _checks.one_of("priority", priority, ("interactive", "bulk")),
+        _checks.one_of("on_error", on_error, ("raise", "return")) == "raise",
+        report,
         bar,
     )
 

@@ -30,7 +30,7 @@ from pinecone_embed_async._wire import SparseBlock
 
 
 def sparse() -> SparseEmbeddings:
-    rows = SparseRows(3)
+    rows = SparseRows()
     block = SparseBlock(np.array([1]), np.array([9], np.uint32), np.array([0.5], np.float32), [["nine"]])
     rows.put(np.array([2]), block)
     rows.put(np.array([0]), SparseBlock(np.array([2]), np.array([4, 5], np.uint32), np.array([1, 2], np.float32), None))
@@ -50,7 +50,7 @@ def test_sparse_answers_are_put_in_order_with_empty_rows_between() -> None:
 
 
 def test_rows_of_an_answer_with_one_row_of_another_between_them_are_put_around_it() -> None:
-    rows = SparseRows(3)
+    rows = SparseRows()
     for positions, terms in (([0, 2], [4, 9]), ([1], [5])):
         numbers = np.array(terms)
         block = SparseBlock(np.ones(len(terms), np.int64), numbers.astype(np.uint32), numbers.astype(np.float32), None)
@@ -428,7 +428,7 @@ def test_rows_larger_than_a_step_are_filled_one_by_one() -> None:
 
 def test_sparse_answers_are_put_together_in_small_steps_wherever_their_rows_are() -> None:
     terms, count = 100, 4000
-    rows = SparseRows(count)
+    rows = SparseRows()
     for start in range(0, count, 200):
         for first in (start, start + 1):
             # As where a cache had every second one.

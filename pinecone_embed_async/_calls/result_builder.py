@@ -45,8 +45,8 @@ class ResultBuilder:
 
     def __init__(self, start: int, count: int, dimension: Dimension, room: int | None = None) -> None:
         self.start = start
-        self._dense = DenseRows(count, dimension, room)
-        self._sparse = SparseRows(count)
+        self._dense = DenseRows(count if room is None else room, dimension)
+        self._sparse = SparseRows()
         self._outcomes = np.zeros(count, np.uint8)
         self._failures: list[Failure] = []
         self.usage = Usage()

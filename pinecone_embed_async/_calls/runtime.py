@@ -27,7 +27,7 @@ from pinecone_embed_async._wire import decode_model, decode_models
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-    from typing import Any, Unpack
+    from typing import Any
 
     from pinecone_embed_async._cache import CallCache, Found
     from pinecone_embed_async._calls.batches import StreamBatches
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._calls.scheduler import ProgressReporter
     from pinecone_embed_async._errors import DeadlineExceededError
     from pinecone_embed_async._inputs import Input
-    from pinecone_embed_async._options import CallArguments, CallOptions, ClientOptions, Parameters
+    from pinecone_embed_async._options import CallOptions, ClientOptions, Parameters
     from pinecone_embed_async._planning import Estimate, PendingInputs
     from pinecone_embed_async._sending import Callers
     from pinecone_embed_async._telemetry import ObservableCall, Operation
@@ -165,7 +165,7 @@ class Runtime:
 
     # The options of a call.
 
-    def call(self, given: _models.Given, **others: Unpack[CallArguments]) -> CallOptions:
+    def call(self, given: _models.Given, **others: object) -> CallOptions:
         """Validate the options of a call that starts now.
 
         Raises:

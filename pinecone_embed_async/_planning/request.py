@@ -87,7 +87,7 @@ class Load:
     def of_fitting(cls, texts: Sequence[str], limits: RequestLimits) -> Load:
         """The load of as many of the first texts as fit into a request; the first text always fits."""
         load = cls.of(texts, limits)
-        if load.inputs > 1 and (load.tokens > limits.tokens or load.bytes > limits.bytes):
+        if load.tokens > limits.tokens or load.bytes > limits.bytes:
             load = cls()
             for text in texts:
                 if not load.add(utf8_length(text), limits):

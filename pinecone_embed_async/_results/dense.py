@@ -174,14 +174,12 @@ class DenseRows:
     """Collects dense answers in one matrix, which is allocated once and written in place.
 
     Args:
-        count: number of inputs of the call.
+        room: number of rows to allocate: one for each input, or more if `spread` will be called.
         dimension: numbers per row.
-        room: number of rows to allocate, if `spread` will be called; defaults to `count`.
     """
 
-    def __init__(self, count: int, dimension: Dimension, room: int | None = None) -> None:
-        self._count = count
-        self._room = count if room is None else room
+    def __init__(self, room: int, dimension: Dimension) -> None:
+        self._room = room
         self.dimension = dimension
         self._matrix: NDArray[np.float32] | None = None
 
@@ -212,7 +210,7 @@ class DenseRows:
         self, *, model: str, usage: Usage, failures: tuple[Failure, ...], embedded: NDArray[np.bool_]
     ) -> Generator[None, None, DenseEmbeddings]:
         """Build the result in small steps; rows that are not embedded become NaN."""
-        matrix = self._whole()[: self._count]
+        matrix = self._whole()[: len(embedded)]
         (missing,) = (~embedded).nonzero()
         at_once = _rows_per_step(matrix)
         for start in range(0, len(missing), at_once):

@@ -381,14 +381,9 @@ def flat_positions(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDA
 
 
 class SparseRows:
-    """Collects sparse rows by position.
+    """Collects sparse rows by position."""
 
-    Args:
-        count: number of inputs of the call.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._count = count
+    def __init__(self) -> None:
         self._blocks: dict[int, tuple[NDArray[np.intp], SparseBlock]] = {}
 
     def put(self, positions: NDArray[np.intp], block: SparseBlock) -> None:
@@ -399,7 +394,7 @@ class SparseRows:
         self, *, model: str, usage: Usage, failures: tuple[Failure, ...], embedded: NDArray[np.bool_]
     ) -> Generator[None, None, SparseEmbeddings]:
         """Build the result in small steps; rows that are not embedded are empty."""
-        lengths = np.zeros(self._count, np.int64)
+        lengths = np.zeros(len(embedded), np.int64)
         for positions, block in self._blocks.values():
             lengths[positions] = block.lengths
         indptr = _ends(lengths)
@@ -424,7 +419,7 @@ class SparseRows:
             values,
             model=model,
             usage=usage,
-            tokens=[tokens.get(row, []) for row in range(self._count)] if tokens else None,
+            tokens=[tokens.get(row, []) for row in range(len(embedded))] if tokens else None,
             failures=failures,
             embedded=embedded,
         )
