@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pinecone_embed_async import __version__
-from pinecone_embed_async._wire import installed_decoders
+from pinecone_embed_async._wire.decoding import installed_decoders
 
 ROOT = Path(__file__).parent.parent
 

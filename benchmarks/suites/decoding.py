@@ -24,7 +24,8 @@ from benchmarks.server import Service
 from benchmarks.settings import MAIN_LOAD
 from benchmarks.tables import Table, number
 from pinecone_embed_async._sending.attempts import SLICE_BYTES, THREAD_BYTES
-from pinecone_embed_async._wire import StreamingDecoder, choose_decoder, installed_decoders
+from pinecone_embed_async._wire import StreamingDecoder, choose_decoder
+from pinecone_embed_async._wire.decoding import installed_decoders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -30,7 +30,7 @@ from pinecone_embed_async._jobs._inputs import find_inputs
 from pinecone_embed_async._jobs._job import embedded_rows
 from pinecone_embed_async._jobs._opening import open_job
 from pinecone_embed_async._jobs._sources import Columns
-from pinecone_embed_async._wire import installed_decoders
+from pinecone_embed_async._wire.decoding import installed_decoders
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

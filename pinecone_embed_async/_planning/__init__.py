@@ -4,23 +4,12 @@ from pinecone_embed_async._planning.dedupe import Deduplicator
 from pinecone_embed_async._planning.estimate import Estimate, Estimator
 from pinecone_embed_async._planning.learned import Learned, LearnedLimits
 from pinecone_embed_async._planning.planner import PendingInputs, RequestPlanner, ends_job
-from pinecone_embed_async._planning.request import Attempts, Load, PlannedRequest, RequestLimits, Results
-from pinecone_embed_async._planning.splitting import PackedTexts, Packer, PendingTexts, count_requests
+from pinecone_embed_async._planning.request import Attempts, Load, PlannedRequest, RequestLimits
+from pinecone_embed_async._planning.splitting import PackedTexts, Packer, PendingTexts
 from pinecone_embed_async._planning.token_estimator import most_tokens
-from pinecone_embed_async._planning.tokens import (
-    BYTES_PER_TOKEN,
-    FEWEST_BYTES_PER_TOKEN,
-    MOST_BYTES_PER_TOKEN,
-    SPECIAL_TOKENS,
-    estimate_tokens,
-    utf8_length,
-)
+from pinecone_embed_async._planning.tokens import estimate_tokens, utf8_length
 
 __all__ = [
-    "BYTES_PER_TOKEN",
-    "FEWEST_BYTES_PER_TOKEN",
-    "MOST_BYTES_PER_TOKEN",
-    "SPECIAL_TOKENS",
     "Attempts",
     "Deduplicator",
     "Estimate",
@@ -35,8 +24,6 @@ __all__ = [
     "PlannedRequest",
     "RequestLimits",
     "RequestPlanner",
-    "Results",
-    "count_requests",
     "ends_job",
     "estimate_tokens",
     "most_tokens",

@@ -1,13 +1,7 @@
 """The wire format: encodes requests, decodes and validates answers and errors, and knows the API's generations."""
 
-from pinecone_embed_async._wire.decoding import (
-    DECODERS,
-    Decoder,
-    StreamingDecoder,
-    choose_decoder,
-    installed_decoders,
-)
-from pinecone_embed_async._wire.errors import error_from_envelope, error_from_response, parse_retry_after
+from pinecone_embed_async._wire.decoding import Decoder, StreamingDecoder, choose_decoder
+from pinecone_embed_async._wire.errors import error_from_envelope, error_from_response
 from pinecone_embed_async._wire.generations import generation_of
 from pinecone_embed_async._wire.judging import Answer, SparseBlock
 from pinecone_embed_async._wire.redaction import Redactor
@@ -23,7 +17,6 @@ from pinecone_embed_async._wire.structs import (
 )
 
 __all__ = [
-    "DECODERS",
     "Answer",
     "Decoder",
     "DecoderName",
@@ -41,6 +34,4 @@ __all__ = [
     "error_from_envelope",
     "error_from_response",
     "generation_of",
-    "installed_decoders",
-    "parse_retry_after",
 ]

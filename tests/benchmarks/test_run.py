@@ -10,7 +10,7 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.competitors import COMPETITORS
 from benchmarks.settings import LOADS
-from pinecone_embed_async._wire import installed_decoders
+from pinecone_embed_async._wire.decoding import installed_decoders
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -6,15 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pinecone_embed_async import ConfigurationError, EmbedClient, Estimate, InputError
-from pinecone_embed_async._planning import (
-    Estimator,
-    Learned,
-    LearnedLimits,
-    PendingTexts,
-    RequestLimits,
-    count_requests,
-    utf8_length,
-)
+from pinecone_embed_async._planning import Estimator, Learned, LearnedLimits, PendingTexts, RequestLimits, utf8_length
+from pinecone_embed_async._planning.splitting import count_requests
 from tests.outcomes import SeenOutcomes
 
 E5 = "multilingual-e5-large"

@@ -5,17 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pinecone_embed_async._planning import (
-    BYTES_PER_TOKEN,
-    FEWEST_BYTES_PER_TOKEN,
-    SPECIAL_TOKENS,
-    Load,
-    RequestLimits,
-    estimate_tokens,
-    most_tokens,
-    utf8_length,
-)
+from pinecone_embed_async._planning import Load, RequestLimits, estimate_tokens, most_tokens, utf8_length
 from pinecone_embed_async._planning.token_estimator import MOST_SPREAD, TokenEstimator
+from pinecone_embed_async._planning.tokens import BYTES_PER_TOKEN, FEWEST_BYTES_PER_TOKEN, SPECIAL_TOKENS
 
 LENGTH = 100
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pinecone_embed_async._wire import DECODERS as NAMES
-from pinecone_embed_async._wire import Answer, Decoder, DecoderName, StreamingDecoder, choose_decoder, installed_decoders
+from pinecone_embed_async._wire import Answer, Decoder, DecoderName, StreamingDecoder, choose_decoder
+from pinecone_embed_async._wire.decoding import DECODERS as NAMES
+from pinecone_embed_async._wire.decoding import installed_decoders
 from pinecone_embed_async._wire.rows import NativeRows, RowSource
 
 PORTABLE = "native, portable"

@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from pinecone_embed_async import EmbedClient, MockResponse, MockTransport, ResponseError
-from pinecone_embed_async._wire import Decoder, StreamingDecoder, choose_decoder, installed_decoders
-from pinecone_embed_async._wire.decoding import SMALL_PIECE
+from pinecone_embed_async._wire import Decoder, StreamingDecoder, choose_decoder
+from pinecone_embed_async._wire.decoding import SMALL_PIECE, installed_decoders
 from pinecone_embed_async._wire.rows import LONGEST_ROW
 from tests.wire.reading import DECODERS, decode, decoder_of
 

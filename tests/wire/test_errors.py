@@ -14,7 +14,8 @@ from pinecone_embed_async import (
     RateLimitError,
     ServiceError,
 )
-from pinecone_embed_async._wire import Redactor, error_from_envelope, error_from_response, parse_retry_after
+from pinecone_embed_async._wire import Redactor, error_from_envelope, error_from_response
+from pinecone_embed_async._wire.errors import parse_retry_after
 
 MONTH = (
     "Request failed. You've reached the embedding token limit (5000000) for model multilingual-e5-large for the current "

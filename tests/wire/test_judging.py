@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pinecone_embed_async import ResponseError
-from pinecone_embed_async._wire import Answer, Decoder, choose_decoder, installed_decoders
+from pinecone_embed_async._wire import Answer, Decoder, choose_decoder
+from pinecone_embed_async._wire.decoding import installed_decoders
 from tests.wire.reading import DECODERS, decode, decoder_of
 
 COUNT, DIMENSION = 2, 3
