@@ -216,11 +216,8 @@ class NativeRows:
         self.is_usual = True
         self.is_finite = True
         self.matrix: NDArray[np.float32] | None = None
-
-    @property
-    def row(self) -> int:
-        """See `MsgspecRows`."""
-        return self._reader.row
+        self.row = 0
+        self.bytes_behind = 0
 
     @property
     def gaps(self) -> list[bytes]:
@@ -236,11 +233,6 @@ class NativeRows:
     def kept(self) -> bytes:
         """See `MsgspecRows`."""
         return self._reader.kept
-
-    @property
-    def bytes_behind(self) -> int:
-        """See `MsgspecRows`."""
-        return self._reader.rest_length if self._reader.row == self._reader.count else 0
 
     def read(self, pieces: tuple[bytes, ...], position: int, most: int) -> tuple[int, int]:
         """See `MsgspecRows`; several pieces may be read."""
@@ -258,7 +250,10 @@ class NativeRows:
         except _UNREADABLE:
             self.is_usual = False
             # The kept row's closing bracket, where the module stops, is part of `kept`.
-            return done, position + 1
+            position += 1
+        self.row = self._reader.row
+        if self.row == self._reader.count:
+            self.bytes_behind = self._reader.rest_length
         return done, position
 
     def stop(self) -> None:
