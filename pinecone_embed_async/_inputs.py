@@ -49,9 +49,9 @@ class ReadInputs:
             self.faults.setdefault(fault, []).append(len(self.texts))
         self.texts.append(text)
 
-    def error(self) -> InputError | None:
-        """An error that counts the invalid inputs and lists the first few; `None` if all are valid."""
-        return _error_of(self.faults, len(self.texts)) if self.faults else None
+    def error(self) -> InputError:
+        """An error that counts the invalid inputs, of which there must be some, and lists the first few."""
+        return _error_of(self.faults, len(self.texts))
 
 
 def _failures_of(faults: Mapping[str, list[int]]) -> tuple[Failure, ...]:

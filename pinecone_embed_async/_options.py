@@ -129,23 +129,23 @@ if TYPE_CHECKING:
         dimension: int | None
         truncate: str | None
 
-    class OneArguments(TypedDict, total=False):
-        """Keyword arguments of `EmbedClient.embed_one`."""
+    class ModelArguments(TypedDict, total=False):
+        """Keyword arguments of every call for the parameters of the model."""
 
         input_type: str | None
         dimension: int | None
         truncate: str | None
         parameters: Mapping[str, Any] | None
+
+    class OneArguments(ModelArguments, total=False):
+        """Keyword arguments of `EmbedClient.embed_one`."""
+
         timeout: float | None
         priority: Priority
 
-    class EstimateArguments(TypedDict, total=False):
+    class EstimateArguments(ModelArguments, total=False):
         """Keyword arguments of `EmbedClient.estimate`."""
 
-        input_type: str | None
-        dimension: int | None
-        truncate: str | None
-        parameters: Mapping[str, Any] | None
         dedupe: bool
 
     class EmbedArguments(EstimateArguments, total=False):
@@ -334,7 +334,7 @@ def call_options(
     Raises:
         ConfigurationError: an option is invalid.
     """
-    report, bar = _progress(progress)
+    report, bar = (None, None) if progress is None else _progress(progress)
     return CallOptions(
         parameters,
         None if timeout is None else now + _checks.seconds("timeout", timeout),
@@ -347,8 +347,6 @@ def call_options(
 
 def _progress(given: object) -> tuple[Callable[[Progress], None] | None, ProgressBar | None]:
     """The function to call with the progress, and the same object if it is a progress bar."""
-    if given is None:
-        return None, None
     if not isinstance(given, (bool, np.bool_)):
         _checks.callback("progress", given, ", or True for a bar")
         return cast("Callable[[Progress], None]", given), None

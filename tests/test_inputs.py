@@ -12,9 +12,8 @@ from pinecone_embed_async._inputs import SLICE, Inputs, iter_texts, read_inputs
 
 async def read_texts(inputs: Inputs) -> list[str]:
     read = await read_inputs(inputs)
-    error = read.error()
-    if error is not None:
-        raise error
+    if read.faults:
+        raise read.error()
     return read.texts
 
 

@@ -40,8 +40,8 @@ async def embed(
     read: ReadInputs | None = None
     try:
         read = await _read_until(runtime, inputs, options.deadline)
-        if options.raises and (problem := read.error()) is not None:
-            raise problem
+        if read.faults and options.raises:
+            raise read.error()
         call = await _gathered(runtime, options, read, dedupe=dedupe)
     finally:
         # Error reports that include local variables must not show the texts.
