@@ -168,8 +168,6 @@ class RequestPlanner:
             self.failed_unsent += len(places)
             self._close(request.origin, len(places))
             request.results.failed(request.only(places, self._limits.current), error)
-        if len(kept) == len(request.texts):
-            return request
         return request.only(kept, self._limits.current) if kept else None
 
     def least_tokens(self, request: PlannedRequest) -> int:

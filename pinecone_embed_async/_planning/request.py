@@ -55,7 +55,7 @@ class RequestLimits(NamedTuple):
         return estimate_tokens(utf8_length(text), self.sequence_length, max(MOST_BYTES_PER_TOKEN, self.bytes_per_token))
 
 
-class Load:
+class Load(msgspec.Struct, eq=False):
     """Running totals of the texts gathered for one request.
 
     Attributes:
@@ -66,22 +66,23 @@ class Load:
         open_bytes: UTF-8 bytes of the other texts.
     """
 
-    __slots__ = ("bytes", "clipped", "inputs", "open_bytes", "tokens")
-
-    def __init__(self) -> None:
-        self.inputs = self.tokens = self.bytes = self.clipped = self.open_bytes = 0
+    inputs: int = 0
+    tokens: int = 0
+    bytes: int = 0
+    clipped: int = 0
+    open_bytes: int = 0
 
     @classmethod
     def of(cls, texts: Iterable[str], limits: RequestLimits) -> Load:
         """The load of all these texts, even if they exceed the limits."""
-        load, most, ratio = cls(), limits.sequence_length, limits.bytes_per_token
+        most, ratio = limits.sequence_length, limits.bytes_per_token
         sizes = [utf8_length(text) for text in texts]
         estimates = [estimate_tokens(size, most, ratio) for size in sizes]
-        load.inputs, load.tokens, load.clipped = len(sizes), sum(estimates), estimates.count(most)
-        load.bytes = sum(sizes) + INPUT_OVERHEAD * len(sizes)
-        clipped = sum([size for size, tokens in zip(sizes, estimates, strict=True) if tokens == most]) if load.clipped else 0
-        load.open_bytes = sum(sizes) - clipped
-        return load
+        inputs, size, clipped = len(sizes), sum(sizes), estimates.count(most)
+        open_bytes = size
+        if clipped:
+            open_bytes = sum([size for size, tokens in zip(sizes, estimates, strict=True) if tokens < most])
+        return cls(inputs, sum(estimates), size + INPUT_OVERHEAD * inputs, clipped, open_bytes)
 
     @classmethod
     def of_fitting(cls, texts: Sequence[str], limits: RequestLimits) -> Load:

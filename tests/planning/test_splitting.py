@@ -209,8 +209,8 @@ def test_texts_of_a_call_and_of_a_stream_are_split_alike(texts: list[str], input
     requests = all_of(pending_of(texts, limits))
     assert [(span(request)[0], list(request.texts)) for request in requests] == [packed[:2] for packed in one_by_one]
     for request, packed in zip(requests, one_by_one, strict=True):
-        assert [getattr(request.load, name) for name in Load.__slots__] == [
-            getattr(packed.load, name) for name in Load.__slots__
+        assert [getattr(request.load, name) for name in Load.__struct_fields__] == [
+            getattr(packed.load, name) for name in Load.__struct_fields__
         ]
 
 
@@ -221,7 +221,7 @@ def test_a_text_that_is_removed_again_leaves_no_trace(size: int) -> None:
     assert load.add(size, limits)
     assert load.inputs == 3
     load.remove(size, limits)
-    for name in Load.__slots__:
+    for name in Load.__struct_fields__:
         assert getattr(load, name) == getattr(before, name)
 
 
