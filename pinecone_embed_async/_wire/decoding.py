@@ -68,16 +68,6 @@ def installed_decoders() -> tuple[DecoderName, ...]:
     return tuple(name for name in DECODERS if is_built or name != "native")
 
 
-class _Scratch:
-    """Provides a new matrix for rows that must be validated before they are written to their places."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-
-    def rows(self, dimension: int) -> NDArray[np.float32]:
-        return np.empty((self._count, dimension), np.float32)
-
-
 class StreamingDecoder:
     """Decodes one answer as it arrives: `add` the pieces, call `decode` now and then, and at the end `finish`.
 
@@ -133,8 +123,7 @@ class StreamingDecoder:
         return f"<StreamingDecoder {state}, {self.undecoded} bytes undecoded>"
 
     def _new_rows(self) -> NativeRows | MsgspecRows:
-        source = self._rows if self._is_in_place else _Scratch(self._count)
-        return self._decoder(self._count, self._dimension, source)
+        return self._decoder(self._count, self._dimension, self._rows if self._is_in_place else None)
 
     @property
     def has_matrix(self) -> bool:
@@ -187,7 +176,9 @@ class StreamingDecoder:
             self.undecoded -= size
             self._is_usual = self._placed.is_usual
             if not self._is_end_checked and self._placed.bytes_behind > LONGEST_END:
-                self._check_surplus()
+                self._is_end_checked = True
+                if has_more_rows(self._placed.gaps, self._placed.rest, self._count):
+                    self._refuse(f"expected {self._count} embeddings, got more at `$.data`")
             if not self._is_usual:
                 self.undecoded = 0
 
@@ -195,12 +186,6 @@ class StreamingDecoder:
         """End a `decode` in another thread within 256 KiB; nothing more is decoded."""
         self._is_stopped = True
         self._placed.stop()
-
-    def _check_surplus(self) -> None:
-        """Reject the answer if it has surplus rows; checked once."""
-        self._is_end_checked = True
-        if has_more_rows(self._placed.gaps, self._placed.rest, self._count):
-            self._refuse(f"expected {self._count} embeddings, got more at `$.data`")
 
     def _refuse(self, refusal: str) -> None:
         """Reject the answer, and free all memory."""

@@ -40,43 +40,61 @@ class RowSource(Protocol):
         """
 
 
-class MsgspecRows:
-    """The rows of an answer, as far as they have arrived: cut out one by one and converted by msgspec.
-
-    The list of floats of each row is freed before the next one is created.
+class _Rows:
+    """The rows of an answer, as far as they have arrived.
 
     Args:
         count: number of rows expected.
         dimension: numbers per row expected; `None` if the first row decides.
-        source: provides the matrix once the first row is there.
+        source: provides the matrix once the first row is there; `None` for a new matrix.
 
     Attributes:
-        name: name of this decoder.
+        name: name of the decoder.
         releases_lock: whether `read` releases the GIL.
         is_usual: whether every row so far is an array of numbers of the right length; otherwise no more is read.
         matrix: the matrix: float32, shape (count, dimension); `None` before the first row.
         row: number of rows written to the matrix.
-        gaps: the bytes before each written row, including the brackets around rows.
         bytes_behind: number of bytes after the last row of the answer; 0 until that row is written.
     """
 
-    name: DecoderName = "msgspec"
-    releases_lock = False
+    name: DecoderName
+    releases_lock: bool
 
-    def __init__(self, count: int, dimension: int | None, source: RowSource) -> None:
+    def __init__(self, count: int, dimension: int | None, source: RowSource | None) -> None:
         self._count = count
         self._dimension = dimension
         self._source = source
+        self.is_usual = True
+        self.matrix: NDArray[np.float32] | None = None
+        self.row = 0
+        self.bytes_behind = 0
+
+    def _new_matrix(self, length: int) -> NDArray[np.float32]:
+        """The matrix for rows of `length` numbers, or of the expected dimension, if it is known."""
+        if self._dimension is None and length > LONGEST_ROW:
+            raise ValueError(f"a first row must have at most {LONGEST_ROW} numbers, got {length}")
+        dimension = length if self._dimension is None else self._dimension
+        return np.empty((self._count, dimension), np.float32) if self._source is None else self._source.rows(dimension)
+
+
+class MsgspecRows(_Rows):
+    """Cuts out each row and lets msgspec convert it; the list of floats of a row is freed before the next one is created.
+
+    Attributes:
+        gaps: the bytes before each written row, including the brackets around rows.
+    """
+
+    name = "msgspec"
+    releases_lock = False
+
+    def __init__(self, count: int, dimension: int | None, source: RowSource | None) -> None:
+        super().__init__(count, dimension, source)
         self._is_in_data = False
         # The parts so far of the next gap, and of a row that will end in a later piece.
         self._gap: list[bytes] = []
         self._partial: list[bytes] = []
         self._partial_bytes = 0
-        self.is_usual = True
-        self.matrix: NDArray[np.float32] | None = None
-        self.row = 0
         self.gaps: list[bytes] = []
-        self.bytes_behind = 0
 
     @property
     def rest(self) -> bytes:
@@ -156,7 +174,7 @@ class MsgspecRows:
             try:
                 values = floats_of(piece[opening : end + 1])
                 if matrix is None:
-                    matrix = self.matrix = _matrix_of(self._source, self._dimension, len(values))
+                    matrix = self.matrix = self._new_matrix(len(values))
                 _place(matrix, row, values)
             except _UNREADABLE:
                 self.is_usual = False
@@ -190,34 +208,29 @@ class MsgspecRows:
         return end
 
 
-class NativeRows:
-    """Like `MsgspecRows`, but the native module cuts out the rows and converts them, a whole piece at a time.
+class NativeRows(_Rows):
+    """Lets the native module cut out the rows and convert them, a whole piece at a time.
 
     `read` may be called in a thread. While the module works, it does not hold the GIL, and any other use of this object
     raises a `RuntimeError`.
 
     Args:
-        count: see `MsgspecRows`, like the next two.
+        count: see `_Rows`, like the next two.
         dimension: numbers per row expected.
         source: provides the matrix.
         portable: do not use SIMD instructions that only some processors have.
     """
 
-    name: DecoderName = "native"
+    name = "native"
     releases_lock = True
 
-    def __init__(self, count: int, dimension: int | None, source: RowSource, *, portable: bool = False) -> None:
+    def __init__(self, count: int, dimension: int | None, source: RowSource | None, *, portable: bool = False) -> None:
+        super().__init__(count, dimension, source)
         from pinecone_embed_async._wire import _native  # noqa: PLC0415 - optional, and imported only where it is used
 
         self._reader = _native.RowReader(count, MOST_BYTES, portable=portable)
         self._odd, self._too_long = _native.ODD, _native.TOO_LONG
-        self._dimension = dimension
-        self._source = source
-        self.is_usual = True
         self.is_finite = True
-        self.matrix: NDArray[np.float32] | None = None
-        self.row = 0
-        self.bytes_behind = 0
 
     @property
     def gaps(self) -> list[bytes]:
@@ -237,13 +250,13 @@ class NativeRows:
     def read(self, pieces: tuple[bytes, ...], position: int, most: int) -> tuple[int, int]:
         """See `MsgspecRows`; several pieces may be read."""
         if self.matrix is None and self._dimension is not None:
-            self._attach(self._source.rows(self._dimension))
+            self._attach(self._dimension)
         outcome, done, position = self._reader.read(pieces, position, most)
         try:
             if outcome == self._odd:
                 if self.matrix is None:
                     # The row is decoded by the next call, perhaps in a thread: the first write to new memory takes long.
-                    self._attach(_matrix_of(self._source, None, self._reader.kept_numbers))
+                    self._attach(self._reader.kept_numbers)
                 else:
                     self._place(self.matrix)
             self.is_usual = outcome != self._too_long
@@ -252,7 +265,7 @@ class NativeRows:
             # The kept row's closing bracket, where the module stops, is part of `kept`.
             position += 1
         self.row = self._reader.row
-        if self.row == self._reader.count:
+        if self.row == self._count:
             self.bytes_behind = self._reader.rest_length
         return done, position
 
@@ -260,9 +273,9 @@ class NativeRows:
         """See `MsgspecRows`."""
         self._reader.stop()
 
-    def _attach(self, matrix: NDArray[np.float32]) -> None:
-        self.matrix = matrix
-        self._reader.attach(matrix)
+    def _attach(self, length: int) -> None:
+        self.matrix = self._new_matrix(length)
+        self._reader.attach(self.matrix)
 
     def _place(self, matrix: NDArray[np.float32]) -> None:
         """Convert the kept row, which is odd, and write it to the matrix."""
@@ -271,13 +284,6 @@ class NativeRows:
             _place(matrix, row, floats_of(self._reader.kept))
         self.is_finite &= bool(np.isfinite(matrix[row]).all())
         self._reader.accept()
-
-
-def _matrix_of(source: RowSource, dimension: int | None, length: int) -> NDArray[np.float32]:
-    """The matrix for rows of `length` numbers, or of the expected dimension, if it is known."""
-    if dimension is None and length > LONGEST_ROW:
-        raise ValueError(f"a first row must have at most {LONGEST_ROW} numbers, got {length}")
-    return source.rows(length if dimension is None else dimension)
 
 
 def _place(matrix: NDArray[np.float32], row: int, values: NDArray[np.float64]) -> None:

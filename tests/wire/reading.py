@@ -24,7 +24,7 @@ NEEDS_NATIVE = pytest.mark.skipif(
 class PortableRows(NativeRows):
     """The native decoder without the processor's special instructions."""
 
-    def __init__(self, count: int, dimension: int | None, source: RowSource) -> None:
+    def __init__(self, count: int, dimension: int | None, source: RowSource | None) -> None:
         super().__init__(count, dimension, source, portable=True)
 
 
