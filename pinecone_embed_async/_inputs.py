@@ -145,15 +145,14 @@ def _surrogates_in(text: str) -> str:
     """What is wrong with a text that UTF-8 cannot encode; empty for a valid one."""
     try:
         text.encode()
-    except UnicodeEncodeError:
-        pass
+    except UnicodeEncodeError as error:
+        first = error.start
     else:
         return ""
     pair, lone = _PAIR.search(text), _LONE.search(text)
     if pair is None:
-        position = lone.start() if lone is not None else 0
         return (
-            f"has a lone surrogate at character {position}, which UTF-8 cannot encode; "
+            f"has a lone surrogate at character {first}, which UTF-8 cannot encode; "
             "decode the source with errors='replace', for example"
         )
     replace = "" if lone is None else ", 'replace'"
@@ -170,7 +169,7 @@ def _check_inputs(inputs: object) -> None:
         raise InputError(
             f"inputs must have an order, because row i belongs to input i, got a {type(inputs).__name__}: pass a list"
         )
-    if not isinstance(inputs, (str, Iterable, AsyncIterable)) or isinstance(inputs, (bytes, bytearray, memoryview)):
+    if not isinstance(inputs, (Iterable, AsyncIterable)) or isinstance(inputs, (bytes, bytearray, memoryview)):
         kind = type(inputs).__name__
         raise InputError(f'inputs must be a str, a mapping with "text", or an iterable of those, got {kind}')
 

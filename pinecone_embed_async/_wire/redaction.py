@@ -254,14 +254,12 @@ class _Hidden:
             self.work += len(message)
             for at in range(len(message) - length + 1):
                 number = numbers.get(message[at : at + length], 0)
-                if number and (length >= 8 or self._is_word(at, at + length)):
+                if number and (length >= 8 or (self._is_border(at - 1) and self._is_border(at + length))):
                     for place in range(at, at + length):
                         marks[place] = marks[place] or number
 
-    def _is_word(self, start: int, stop: int) -> bool:
-        return self._is_border(start - 1) and self._is_border(stop)
-
     def _is_border(self, at: int) -> bool:
+        """Whether a word may end before this character, or begin after it."""
         if not 0 <= at < len(self.message) or self.marks[at]:
             return True
         return not (self.message[at].isalnum() or self.message[at] == "_")
