@@ -331,7 +331,8 @@ class _Top(Struct):
     """A tuple of exactly `count` `Raw` items, so that no objects are created for surplus items."""
     vector_type: str | UnsetType = UNSET
     model: str | UnsetType = UNSET
-    usage: Raw | UnsetType = UNSET
+    usage: Raw = Raw()
+    """Empty if the answer has none."""
 
 
 class _DenseTop(_Top):
@@ -434,9 +435,9 @@ def _is_plain(text: bytes, marks: int, own_types: Sequence[Raw], top: _Top | Non
     if top is not None:
         # Quotation marks of the key `data`, of `vector_type` with its text, and of `model`.
         marks += 6 if top.model is UNSET else 10
-        if top.usage is not UNSET:
-            marks += 2
-            raws += bytes(top.usage)
+        usage = bytes(top.usage)
+        marks += 2 if usage else 0
+        raws += usage
     return (
         marks + raws.count(b'"') == occurrences(text, b'"')
         and raws.isascii()

@@ -20,10 +20,8 @@ class _TotalTokens(Struct):
 _USAGE = msgspec.json.Decoder(_TotalTokens)
 
 
-def billed_tokens(usage: Raw | UnsetType) -> int | None:
+def billed_tokens(usage: Raw) -> int | None:
     """Tokens billed; `None` if the answer does not report them, which is no reason to reject it and pay again."""
-    if usage is UNSET:
-        return None
     try:
         total = _USAGE.decode(usage).total_tokens
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -31,9 +29,9 @@ def billed_tokens(usage: Raw | UnsetType) -> int | None:
     return total if isinstance(total, int) and 0 <= total <= MOST_TOKENS else None
 
 
-def check_usage(usage: Raw | UnsetType) -> None:
-    """Reject usage that is not strict JSON."""
-    text = b"" if usage is UNSET else bytes(usage)
+def check_usage(usage: Raw) -> None:
+    """Reject usage that is not strict JSON; an answer may have none."""
+    text = bytes(usage)
     # A single key cannot occur twice.
     if text.count(b'"') <= 2:
         return
