@@ -19,7 +19,7 @@ from pinecone_embed_async._errors import ClosedError, NotFoundError
 from pinecone_embed_async._foreign import Neighbour
 from pinecone_embed_async._inputs import iter_texts
 from pinecone_embed_async._options import call_options, check_parameters
-from pinecone_embed_async._planning import Estimator, Learned, RequestPlanner
+from pinecone_embed_async._planning import Learned, RequestPlanner, estimate_cost
 from pinecone_embed_async._sending import Discovery, Engine, Sender, get
 from pinecone_embed_async._statistics import Progress, Statistics
 from pinecone_embed_async._telemetry import CallObservation, ObservedCall
@@ -218,9 +218,7 @@ class Runtime:
         parameters = self.parameters(given)
         limits = parameters.limits.known._replace(bytes_per_token=self.learned.estimator.expected)
         input_type = parameters.values.get("input_type")
-        estimator = Estimator(limits, self.engine.vector_type, input_type, dedupe=dedupe)
-        estimator.add(iter_texts(inputs))
-        return estimator.result()
+        return estimate_cost(iter_texts(inputs), limits, self.engine.vector_type, input_type, dedupe=dedupe)
 
     # The requests and cache entries of a call.
 

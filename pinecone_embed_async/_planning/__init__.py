@@ -1,7 +1,7 @@
 """Plans requests from texts, and decides what to do after an answer or a refusal. Plain synchronous code."""
 
 from pinecone_embed_async._planning.dedupe import Deduplicator
-from pinecone_embed_async._planning.estimate import Estimate, Estimator
+from pinecone_embed_async._planning.estimate import Estimate, estimate_cost
 from pinecone_embed_async._planning.learned import Learned, LearnedLimits
 from pinecone_embed_async._planning.planner import PendingInputs, RequestPlanner, ends_job
 from pinecone_embed_async._planning.request import Attempts, Load, PlannedRequest, RequestLimits
@@ -13,7 +13,6 @@ __all__ = [
     "Attempts",
     "Deduplicator",
     "Estimate",
-    "Estimator",
     "Learned",
     "LearnedLimits",
     "Load",
@@ -25,6 +24,7 @@ __all__ = [
     "RequestLimits",
     "RequestPlanner",
     "ends_job",
+    "estimate_cost",
     "estimate_tokens",
     "most_tokens",
     "utf8_length",

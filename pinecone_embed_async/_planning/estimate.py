@@ -56,55 +56,46 @@ class Estimate:
     seconds: Mapping[str, float]
 
 
-class Estimator:
-    """Accumulates texts, with 16 bytes of memory per text.
+def estimate_cost(
+    texts: Iterable[str], limits: RequestLimits, vector_type: VectorType | None, input_type: object, *, dedupe: bool
+) -> Estimate:
+    """Estimate the cost of embedding texts, with 16 bytes of memory per text.
 
     Args:
+        texts: the texts, which are read once.
         limits: limits of one request, with the expected number of UTF-8 bytes per token.
         vector_type: the model's vector type; `None` if unknown.
         input_type: the input type of the texts.
         dedupe: whether equal texts are sent once.
     """
+    lengths, hashes = array("q"), array("q")
+    for text in texts:
+        lengths.append(utf8_length(text))
+        # Hashes of 64 bits: the chance of any collision among ten million texts is one in 400,000.
+        hashes.append(hash(text))
+    sizes, ratio, most = np.array(lengths), limits.bytes_per_token, limits.sequence_length
+    first = np.sort(np.unique(np.array(hashes), return_index=True)[1])
+    sent = sizes[first] if dedupe else sizes
+    tokens, requests = _tokens(sent, ratio, most), count_requests(sent.tolist(), limits)
+    quotas = {plan: tokens_per_minute(plan, vector_type, input_type) for plan in PLANS}
+    return Estimate(
+        inputs=len(sizes),
+        duplicates=len(sizes) - len(first),
+        over_length=int(np.count_nonzero(sizes / ratio + SPECIAL_TOKENS > most)),
+        tokens=tokens,
+        tokens_low=_tokens(sent, max(ratio, MOST_BYTES_PER_TOKEN), most),
+        tokens_high=_tokens(sent, min(ratio, FEWEST_BYTES_PER_TOKEN), most),
+        requests=requests,
+        seconds={plan: _seconds(quota, tokens, requests) for plan, quota in quotas.items()},
+    )
 
-    def __init__(self, limits: RequestLimits, vector_type: VectorType | None, input_type: object, *, dedupe: bool) -> None:
-        self._limits = limits
-        self._vector_type = vector_type
-        self._input_type = input_type
-        self._dedupe = dedupe
-        self._sizes = array("q")
-        self._hashes = array("q")
 
-    def add(self, texts: Iterable[str]) -> None:
-        """Add texts."""
-        for text in texts:
-            self._sizes.append(utf8_length(text))
-            # Hashes of 64 bits: the chance of any collision among ten million texts is one in 400,000.
-            self._hashes.append(hash(text))
+def _tokens(sizes: NDArray[np.int64], bytes_per_token: float, sequence_length: int) -> int:
+    tokens = (sizes / bytes_per_token).astype(np.int64) + SPECIAL_TOKENS
+    return int(np.minimum(tokens, sequence_length).sum())
 
-    def result(self) -> Estimate:
-        """The estimate for the texts added."""
-        sizes, hashes, limits = np.array(self._sizes), np.array(self._hashes), self._limits
-        first = np.sort(np.unique(hashes, return_index=True)[1])
-        sent = sizes[first] if self._dedupe else sizes
-        tokens = self._tokens(sent, limits.bytes_per_token)
-        requests = count_requests(sent.tolist(), limits)
-        return Estimate(
-            inputs=len(sizes),
-            duplicates=len(sizes) - len(first),
-            over_length=int(np.count_nonzero(sizes / limits.bytes_per_token + SPECIAL_TOKENS > limits.sequence_length)),
-            tokens=tokens,
-            tokens_low=self._tokens(sent, max(limits.bytes_per_token, MOST_BYTES_PER_TOKEN)),
-            tokens_high=self._tokens(sent, min(limits.bytes_per_token, FEWEST_BYTES_PER_TOKEN)),
-            requests=requests,
-            seconds={plan: self._seconds(plan, tokens, requests) for plan in PLANS},
-        )
 
-    def _tokens(self, sizes: NDArray[np.int64], bytes_per_token: float) -> int:
-        tokens = (sizes / bytes_per_token).astype(np.int64) + SPECIAL_TOKENS
-        return int(np.minimum(tokens, self._limits.sequence_length).sum())
-
-    def _seconds(self, plan: str, tokens: int, requests: int) -> float:
-        quota = tokens_per_minute(plan, self._vector_type, self._input_type)
-        windows = max(math.ceil(tokens / quota), math.ceil(requests / REQUESTS_PER_MINUTE), 1)
-        # The quota of the first window is available at once.
-        return (windows - 1) * QUOTA_WINDOW
+def _seconds(quota: int, tokens: int, requests: int) -> float:
+    windows = max(math.ceil(tokens / quota), math.ceil(requests / REQUESTS_PER_MINUTE), 1)
+    # The quota of the first window is available at once.
+    return (windows - 1) * QUOTA_WINDOW

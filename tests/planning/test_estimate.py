@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pinecone_embed_async import ConfigurationError, EmbedClient, Estimate, InputError
-from pinecone_embed_async._planning import Estimator, Learned, LearnedLimits, PendingTexts, RequestLimits, utf8_length
+from pinecone_embed_async._planning import Learned, LearnedLimits, PendingTexts, RequestLimits, estimate_cost, utf8_length
 from pinecone_embed_async._planning.splitting import count_requests
 from tests.outcomes import SeenOutcomes
 
@@ -66,9 +66,7 @@ def test_requests_are_counted_as_they_are_cut(texts: list[str], inputs: int, siz
 @pytest.mark.parametrize(("ratio", "requests"), [(2.0, 5), (4.0, 3)])
 def test_requests_are_counted_by_the_learned_ratio(ratio: float, requests: int) -> None:
     limits = RequestLimits(inputs=96, sequence_length=500, tokens=50, bytes_per_token=ratio)
-    estimator = Estimator(limits, "dense", "passage", dedupe=False)
-    estimator.add(["x" * 40] * 10)
-    assert estimator.result().requests == requests
+    assert estimate_cost(["x" * 40] * 10, limits, "dense", "passage", dedupe=False).requests == requests
 
 
 @pytest.mark.parametrize("inputs", [[], "one", {"text": "one"}, iter(["one", {"text": "two"}])])
