@@ -141,10 +141,11 @@ class TransportError(EmbedError):
         ends_job: whether it ended the job, because every other request would have failed in the same way.
     """
 
+    ends_job = False
+
     def __init__(self, message: str, *, problem: ConnectionProblem | None = None) -> None:
         super().__init__(message)
         self.problem = problem
-        self.ends_job = False
 
 
 class ResponseError(EmbedError):
@@ -154,9 +155,7 @@ class ResponseError(EmbedError):
         ends_job: whether it ended the job, because the client has not been able to read any answer so far.
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.ends_job = False
+    ends_job = False
 
 
 class ApiError(EmbedError):

@@ -376,7 +376,7 @@ def embed(builder: ResultBuilder, texts: list[str], dimension: int) -> None:
 
 def spread(names: list[int], dimension: int) -> tuple[DenseEmbeddings, int]:
     """Rows of distinct names, spread to all of them; and in how many steps."""
-    distinct = Deduplicator(len(names))
+    distinct = Deduplicator()
     distinct.add(map(str, names))
     builder = ResultBuilder(0, len(distinct.keys), Dimension(dimension), len(names))
     embed(builder, list(map(str, distinct.keys)), dimension)

@@ -104,7 +104,7 @@ async def _gathered(runtime: Runtime, options: CallOptions, read: ReadInputs, *,
         for number, failure in enumerate(failures):
             for index in failure.indices:
                 keys[index] = number
-        distinct = Deduplicator(room)
+        distinct = Deduplicator()
         for start in range(0, room, SLICE):
             distinct.add(keys[start : start + SLICE])
             await asyncio.sleep(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,27 +14,20 @@ if TYPE_CHECKING:
 
 
 class Deduplicator:
-    """The distinct texts of a call.
+    """The distinct texts of a call."""
 
-    Args:
-        count: number of inputs of the call.
-    """
-
-    def __init__(self, count: int) -> None:
+    def __init__(self) -> None:
         self._first: dict[str | int, int] = {}
-        self._positions: NDArray[np.intp] = np.empty(count, np.intp)
-        self._added = 0
+        self._positions = array("q")
 
     def __repr__(self) -> str:
-        return f"<Deduplicator {len(self._first)} of {self._added}>"
+        return f"<Deduplicator {len(self._first)} of {len(self._positions)}>"
 
     def add(self, keys: Iterable[str | int]) -> None:
         """Add the keys of the next inputs: the text of an input, or a number if it has none."""
         first = self._first
         positions = [first.setdefault(key, len(first)) for key in keys]
-        end = self._added + len(positions)
-        self._positions[self._added : end] = positions
-        self._added = end
+        self._positions.fromlist(positions)
 
     @property
     def keys(self) -> list[str | int]:
@@ -43,4 +37,4 @@ class Deduplicator:
     @property
     def positions(self) -> NDArray[np.intp] | None:
         """The index in `keys` of each input's key: intp, shape (inputs,); `None` if all keys are distinct."""
-        return None if len(self._first) == self._added else self._positions
+        return None if len(self._first) == len(self._positions) else np.array(self._positions, np.intp)

@@ -5,7 +5,7 @@ from pinecone_embed_async._planning import Deduplicator
 
 
 def distinct_of(*parts: list[str]) -> Deduplicator:
-    distinct = Deduplicator(sum(map(len, parts)))
+    distinct = Deduplicator()
     for part in parts:
         distinct.add(part)
     return distinct
