@@ -125,24 +125,19 @@ class MsgspecRows(_Rows):
         piece = pieces[0]
         if not self._is_in_data:
             position = self._find_data(piece, position)
-        if position < len(piece):
-            position = self._read(piece, position, most)
+        with np.errstate(over="ignore"):
+            if self._partial:
+                position = self._end_row(piece, position)
+            elif self.row < self._count:
+                position = self._place_rows(piece, position, min(len(piece), position + most))
+        if self.row == self._count:
+            self._gap.append(piece[position:])
+            self.bytes_behind += len(piece) - position
+            position = len(piece)
         return (1, 0) if position == len(piece) else (0, position)
 
     def stop(self) -> None:
         """End a `read` that runs in another thread: never here, because it would hold the GIL."""
-
-    def _read(self, piece: bytes, position: int, most: int) -> int:
-        if self._partial:
-            return self._end_row(piece, position)
-        if self.row < self._count:
-            with np.errstate(over="ignore"):
-                position = self._place_rows(piece, position, min(len(piece), position + most))
-            if self.row < self._count:
-                return position
-        self._gap.append(piece[position:])
-        self.bytes_behind += len(piece) - position
-        return len(piece)
 
     def _find_data(self, piece: bytes, position: int) -> int:
         opening = piece.find(b"[", position)
@@ -200,8 +195,7 @@ class MsgspecRows(_Rows):
             return len(piece)
         partial, self._partial = self._partial, []
         row = b"".join([*partial, piece[position : end + 1]])
-        with np.errstate(over="ignore"):
-            self._place_rows(row, 0, 1)
+        self._place_rows(row, 0, 1)
         if not self.is_usual:
             self._partial = partial
             return position
