@@ -173,9 +173,8 @@ async def test_a_look_up_that_fails_or_makes_no_sense_is_no_reason_to_fail(
 
 async def test_the_debug_log_says_that_a_look_up_failed(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "pinecone_embed_async")
-    async with Service(status(500), last=lambda: dense_answer(1.0)) as service:
-        async with service.client(look_up_model=None) as client:
-            await client.embed("a")
+    async with Service(status(500), last=lambda: dense_answer(1.0)) as service, service.client(look_up_model=None) as client:
+        await client.embed("a")
     assert "the service did not describe the model (ServiceError 500); defaults are used" in caplog.messages
 
 
