@@ -1,6 +1,6 @@
 """Outcomes of inputs, as a planner records them."""
 
-from pinecone_embed_async._calls import ResultBuilder
+from pinecone_embed_async._calls.result_builder import ResultBuilder
 from pinecone_embed_async._planning import PlannedRequest
 from pinecone_embed_async._results import Dimension, all_steps
 

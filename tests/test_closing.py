@@ -6,7 +6,7 @@ import contextlib
 import pytest
 
 from pinecone_embed_async import ClosedError, DenseEmbeddings, EmbedClient, EmbedError
-from pinecone_embed_async._calls import GRACE_SECONDS
+from pinecone_embed_async._calls.scheduler import GRACE_SECONDS
 from pinecone_embed_async.emulator import Emulator
 from tests.clients import dense_client
 from tests.clock import FakeClock, settle

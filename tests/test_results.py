@@ -22,7 +22,7 @@ from pinecone_embed_async import (
     TransportError,
     Usage,
 )
-from pinecone_embed_async._calls import ResultBuilder
+from pinecone_embed_async._calls.result_builder import ResultBuilder
 from pinecone_embed_async._planning import Deduplicator, Load, PlannedRequest, RequestLimits
 from pinecone_embed_async._results import DenseRows, Dimension, SparseRows, all_steps
 from pinecone_embed_async._results import sparse as sparse_results

@@ -8,23 +8,19 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
-import numpy as np
 
 from pinecone_embed_async._planning import Load, utf8_length
-from pinecone_embed_async._results import SparseVector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from pinecone_embed_async._clock import Clock, Timer
     from pinecone_embed_async._planning import RequestLimits
+    from pinecone_embed_async._results import SparseVector
     from pinecone_embed_async._telemetry import ObservedCall
-
-
-Vector = np.ndarray | SparseVector
-"""The result of a single call: float32 of shape (dimension,), or a sparse vector."""
 
 
 class JoinedCounts(msgspec.Struct):

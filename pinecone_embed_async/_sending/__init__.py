@@ -2,12 +2,10 @@
 
 from pinecone_embed_async._sending.aiohttp_transport import AiohttpTransport, check_ssl_context
 from pinecone_embed_async._sending.attempts import Callers, Sender, get
-from pinecone_embed_async._sending.decode_gate import DecodeGate
 from pinecone_embed_async._sending.discovery import Discovery
 from pinecone_embed_async._sending.endpoint import ApiKey, check_api_key, check_base_url, user_agent
 from pinecone_embed_async._sending.engine import Engine, EngineOptions
 from pinecone_embed_async._sending.mock import MockResponse, MockTransport
-from pinecone_embed_async._sending.network import Network, NetworkOptions
 from pinecone_embed_async._sending.retry import RetryPolicy
 from pinecone_embed_async._sending.transport import Transport, TransportRequest, TransportResponse
 
@@ -15,14 +13,11 @@ __all__ = [
     "AiohttpTransport",
     "ApiKey",
     "Callers",
-    "DecodeGate",
     "Discovery",
     "Engine",
     "EngineOptions",
     "MockResponse",
     "MockTransport",
-    "Network",
-    "NetworkOptions",
     "RetryPolicy",
     "Sender",
     "Transport",

@@ -34,7 +34,7 @@ from pinecone_embed_async import (
     TransportRequest,
 )
 from pinecone_embed_async._cache import CacheStage
-from pinecone_embed_async._calls import ResultBuilder
+from pinecone_embed_async._calls.result_builder import ResultBuilder
 from pinecone_embed_async._clock import SystemClock
 from pinecone_embed_async._planning import Load, PlannedRequest, RequestLimits
 from pinecone_embed_async._results import Dimension

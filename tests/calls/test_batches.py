@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pinecone_embed_async import InputError, ServiceError
 from pinecone_embed_async._cache import Found
-from pinecone_embed_async._calls import EmbeddedBatch, StreamBatches
+from pinecone_embed_async._calls.batches import EmbeddedBatch, StreamBatches
 from pinecone_embed_async._planning import Learned, LearnedLimits, Packer, PlannedRequest, RequestLimits
 from pinecone_embed_async._results import Dimension, all_steps
 from pinecone_embed_async._wire import Answer

@@ -31,17 +31,10 @@ from pinecone_embed_async import (
     SparseVector,
     TransportRequest,
 )
-from pinecone_embed_async._calls import (
-    GRACE_SECONDS,
-    Coalescer,
-    JoinedCounts,
-    Scheduler,
-    SharedRequest,
-    SingleCalls,
-    SingleResults,
-    Waiter,
-    own_error,
-)
+from pinecone_embed_async._calls.coalescer import Coalescer, JoinedCounts, SharedRequest, Waiter
+from pinecone_embed_async._calls.scheduler import GRACE_SECONDS, Scheduler
+from pinecone_embed_async._calls.single_calls import SingleCalls
+from pinecone_embed_async._calls.single_results import SingleResults, own_error
 from pinecone_embed_async._errors import unexpected_error
 from pinecone_embed_async._planning import (
     Learned,

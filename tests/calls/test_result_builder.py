@@ -5,7 +5,7 @@ import pytest
 
 from pinecone_embed_async import ResponseError, TransportError
 from pinecone_embed_async._cache import Found
-from pinecone_embed_async._calls import ResultBuilder
+from pinecone_embed_async._calls.result_builder import ResultBuilder
 from pinecone_embed_async._planning import Load, PlannedRequest, RequestLimits
 from pinecone_embed_async._results import Dimension, all_steps
 from pinecone_embed_async._wire import Answer

@@ -16,7 +16,7 @@ from pinecone_embed_async import (
     InvalidRequestError,
     ServiceError,
 )
-from pinecone_embed_async._calls import GRACE_SECONDS, Scheduler
+from pinecone_embed_async._calls.scheduler import GRACE_SECONDS, Scheduler
 from pinecone_embed_async._clock import Clock
 from pinecone_embed_async._errors import unexpected_error
 from pinecone_embed_async._planning import (

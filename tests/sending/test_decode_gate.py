@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pinecone_embed_async._sending import DecodeGate
+from pinecone_embed_async._sending.decode_gate import DecodeGate
 from tests.clock import settle
 
 if TYPE_CHECKING:
