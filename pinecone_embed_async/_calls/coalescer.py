@@ -7,8 +7,6 @@ import math
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Protocol
 
-import msgspec
-
 from pinecone_embed_async._planning import Load, utf8_length
 
 if TYPE_CHECKING:
@@ -21,23 +19,6 @@ if TYPE_CHECKING:
     from pinecone_embed_async._planning import RequestLimits
     from pinecone_embed_async._results import SparseVector
     from pinecone_embed_async._telemetry import ObservedCall
-
-
-class JoinedCounts(msgspec.Struct):
-    """Counts of single calls and their shared requests.
-
-    Attributes:
-        calls: single calls answered with a vector.
-        requests: requests that answered them.
-    """
-
-    calls: int = 0
-    requests: int = 0
-
-    def add(self, calls: int) -> None:
-        """Add one request, which answered `calls` calls."""
-        self.calls += calls
-        self.requests += 1
 
 
 class RequestStarter(Protocol):

@@ -12,7 +12,6 @@ from urllib.parse import quote
 import msgspec
 
 from pinecone_embed_async import _models
-from pinecone_embed_async._calls.coalescer import JoinedCounts
 from pinecone_embed_async._calls.scheduler import Scheduler
 from pinecone_embed_async._calls.single_calls import SingleCalls
 from pinecone_embed_async._errors import ClosedError, NotFoundError
@@ -68,7 +67,6 @@ class Runtime:
         self.sources = Neighbour("the source", clock)
         self.learned = Learned()
         self.discovery = Discovery(is_wanted=options.should_look_up_model, clock=clock)
-        self._joined = JoinedCounts()
         self._is_closed = False
         self._usual: dict[tuple[Any, ...], Parameters] = {}
         self._schedulers: dict[Scheduler, None] = {}
@@ -159,7 +157,7 @@ class Runtime:
                 clock=self.options.clock,
                 max_delay=self.options.max_delay,
                 max_under_way=self.options.max_concurrency,
-                joined=self._joined,
+                counters=self.engine.counters,
             )
         return single_calls
 
@@ -332,8 +330,6 @@ class Runtime:
             waited=sum(quota.waited for quota in quotas),
             bytes_per_token=self.learned.estimator.expected,
             decoder=engine.decoder_name,
-            joined=self._joined.calls,
-            joined_requests=self._joined.requests,
             cache_hits=0 if cache is None else cache.hits,
             cache_misses=0 if cache is None else cache.misses,
             retry_budget=engine.budget.tokens,

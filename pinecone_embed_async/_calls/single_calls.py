@@ -7,7 +7,7 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from pinecone_embed_async._calls.coalescer import Coalescer, JoinedCounts
+from pinecone_embed_async._calls.coalescer import Coalescer
 from pinecone_embed_async._calls.single_results import SingleResults, own_error
 from pinecone_embed_async._errors import ClosedError
 from pinecone_embed_async._results import Dimension
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._errors import DeadlineExceededError, EmbedError
     from pinecone_embed_async._planning import RequestLimits
     from pinecone_embed_async._results import SparseVector
+    from pinecone_embed_async._sending import Counters
     from pinecone_embed_async._telemetry import ObservedCall
 
 
@@ -78,13 +79,13 @@ class SingleCalls:
         clock: tells the time.
         max_delay: maximum seconds that a call waits for others, unless its request is held; see `Coalescer`.
         max_under_way: while this many requests with equal parameters are under way, only full ones are sent.
-        joined: counts calls and requests; updated here.
+        counters: counts of the client; updated here.
     """
 
-    def __init__(self, *, clock: Clock, max_delay: float, max_under_way: int, joined: JoinedCounts) -> None:
+    def __init__(self, *, clock: Clock, max_delay: float, max_under_way: int, counters: Counters) -> None:
         self._loop = asyncio.get_running_loop()
         self._clock = clock
-        self._joined = joined
+        self._counters = counters
         self._coalescer = Coalescer(clock=clock, loop=self._loop, max_delay=max_delay, max_under_way=max_under_way)
         self._sent: dict[SharedRequest, _SentRequest] = {}
 
@@ -155,7 +156,7 @@ class SingleCalls:
 
     def start(self, shared: SharedRequest, maker: SchedulerMaker, dimension: int | None) -> None:
         """Start the task of a request."""
-        results = SingleResults(shared, Dimension(dimension), self._joined, self._coalescer)
+        results = SingleResults(shared, Dimension(dimension), self._counters, self._coalescer)
         scheduler = maker.scheduler(list(shared.waiters), results, shared.deadline)
         task = self._loop.create_task(_run(scheduler), name=f"embed {len(shared.waiters)} joined inputs")
         self._sent[shared] = _SentRequest(results, scheduler, task)

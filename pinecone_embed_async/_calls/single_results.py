@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from pinecone_embed_async._calls.coalescer import Coalescer, JoinedCounts, SharedRequest, Waiter
+    from pinecone_embed_async._calls.coalescer import Coalescer, SharedRequest, Waiter
     from pinecone_embed_async._errors import DeadlineExceededError
     from pinecone_embed_async._planning import PlannedRequest
     from pinecone_embed_async._results import Dimension
+    from pinecone_embed_async._sending import Counters
     from pinecone_embed_async._telemetry import ObservedCall
     from pinecone_embed_async._wire import SparseBlock
 
@@ -34,7 +35,7 @@ class SingleResults(ResultBuilder):
     Args:
         shared: the request whose callers wait.
         dimension: numbers per row.
-        joined: counts calls and requests; updated here.
+        counters: counts of the client; updated here.
         coalescer: where other callers join the next request.
 
     Attributes:
@@ -42,11 +43,11 @@ class SingleResults(ResultBuilder):
             gets this error, with the failure in its `failures`.
     """
 
-    def __init__(self, shared: SharedRequest, dimension: Dimension, joined: JoinedCounts, coalescer: Coalescer) -> None:
+    def __init__(self, shared: SharedRequest, dimension: Dimension, counters: Counters, coalescer: Coalescer) -> None:
         super().__init__(0, len(shared.waiters), dimension)
         # The same lists as in the request, so that a caller that leaves is removed here too.
         self._waiters = list(shared.waiters.values())
-        self._joined = joined
+        self._counters = counters
         self._key, self._coalescer = shared.key, coalescer
         self.closed_by: EmbedError | None = None
 
@@ -91,7 +92,8 @@ class SingleResults(ResultBuilder):
         # Do this last: if anything above raises, the request is recorded as failed instead.
         super().embedded(request)
         if delivered:
-            self._joined.add(delivered)
+            self._counters.joined += delivered
+            self._counters.joined_requests += 1
 
     def fail(self, rows: Sequence[int], error: EmbedError) -> None:
         """Deliver to each caller of these texts its own copy of the error."""

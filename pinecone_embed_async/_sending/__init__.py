@@ -2,6 +2,7 @@
 
 from pinecone_embed_async._sending.aiohttp_transport import AiohttpTransport, check_ssl_context
 from pinecone_embed_async._sending.attempts import Callers, Sender, get
+from pinecone_embed_async._sending.counters import Counters
 from pinecone_embed_async._sending.discovery import Discovery
 from pinecone_embed_async._sending.endpoint import ApiKey, check_api_key, check_base_url, user_agent
 from pinecone_embed_async._sending.engine import Engine, EngineOptions
@@ -13,6 +14,7 @@ __all__ = [
     "AiohttpTransport",
     "ApiKey",
     "Callers",
+    "Counters",
     "Discovery",
     "Engine",
     "EngineOptions",

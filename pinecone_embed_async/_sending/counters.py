@@ -6,7 +6,7 @@ import msgspec
 
 
 class Counters(msgspec.Struct):
-    """Counts since the client was created."""
+    """Counts since the client was created; see `Statistics` for their meaning."""
 
     attempts: int = 0
     answers: int = 0
@@ -15,3 +15,5 @@ class Counters(msgspec.Struct):
     unreadable_answers: int = 0
     inputs: int = 0
     tokens: int = 0
+    joined: int = 0
+    joined_requests: int = 0

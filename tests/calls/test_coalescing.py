@@ -31,7 +31,7 @@ from pinecone_embed_async import (
     SparseVector,
     TransportRequest,
 )
-from pinecone_embed_async._calls.coalescer import Coalescer, JoinedCounts, SharedRequest, Waiter
+from pinecone_embed_async._calls.coalescer import Coalescer, SharedRequest, Waiter
 from pinecone_embed_async._calls.scheduler import GRACE_SECONDS, Scheduler
 from pinecone_embed_async._calls.single_calls import SingleCalls
 from pinecone_embed_async._calls.single_results import SingleResults, own_error
@@ -48,6 +48,7 @@ from pinecone_embed_async._planning import (
 from pinecone_embed_async._planning.planner import PROBE_TEXT
 from pinecone_embed_async._rate_limit import Permit
 from pinecone_embed_async._results import Dimension
+from pinecone_embed_async._sending import Counters
 from pinecone_embed_async._sending.retry import FirstContact, record_failure
 from pinecone_embed_async._wire import Answer, SparseBlock
 from tests.clock import FakeClock, FakeTimer, settle
@@ -459,9 +460,11 @@ class Service:
     """Runs the requests of single calls; a test decides when each is answered. It refuses bad texts, like a real service."""
 
     def __init__(self, *, inputs: int = 4, max_under_way: int = 8) -> None:
-        self.clock, self.joined = FakeClock(), JoinedCounts()
+        self.clock, self.counters = FakeClock(), Counters()
         self.limits = RequestLimits(inputs=inputs, sequence_length=512)
-        self.single_calls = SingleCalls(clock=self.clock, max_delay=DELAY, max_under_way=max_under_way, joined=self.joined)
+        self.single_calls = SingleCalls(
+            clock=self.clock, max_delay=DELAY, max_under_way=max_under_way, counters=self.counters
+        )
         self.permit_for = permits(self.clock)
         self.requests: list[tuple[PlannedRequest, asyncio.Future[EmbedError | None]]] = []
         self.cancelled = 0
@@ -584,7 +587,7 @@ async def test_each_caller_gets_its_own_array_and_equal_texts_are_sent_once() ->
         assert_own_vector(vector, text)
     vectors[0][:] = 0
     assert_own_vector(vectors[2], "one")
-    assert (service.joined.calls, service.joined.requests) == (3, 1)
+    assert (service.counters.joined, service.counters.joined_requests) == (3, 1)
     await service.assert_clean()
 
 
@@ -722,7 +725,7 @@ async def test_a_cancelled_caller_does_not_affect_the_others() -> None:
     service.answer(0)
     assert_own_vector(await calls[1], "two")
     assert_own_vector(await calls[2], "one")
-    assert service.joined.calls == 2
+    assert service.counters.joined == 2
     await service.assert_clean()
 
 
@@ -934,8 +937,8 @@ def test_each_caller_gets_its_own_sparse_vector() -> None:
     bench = CoalescerBench()
     waiters = [bench.join(text) for text in ("one", "none", "two", "two")]
     bench.iteration.end()
-    joined = JoinedCounts()
-    results = SingleResults(bench.requests[0], Dimension(None), joined, bench.coalescer)
+    counters = Counters()
+    results = SingleResults(bench.requests[0], Dimension(None), counters, bench.coalescer)
     texts = list(bench.requests[0].waiters)
     request = PlannedRequest(texts, range(len(texts)), Load.of(texts, bench.limits), results)
     block = SparseBlock(
@@ -954,14 +957,14 @@ def test_each_caller_gets_its_own_sparse_vector() -> None:
     assert vectors[2].values is not vectors[3].values
     assert vectors[2].tokens is not vectors[3].tokens
     assert results.is_settled
-    assert (joined.calls, joined.requests) == (4, 1)
+    assert (counters.joined, counters.joined_requests) == (4, 1)
 
 
 @pytest.mark.parametrize("attempts", [0, 1])
 def test_calls_whose_deadline_is_not_after_a_pause_end_with_it(attempts: int) -> None:
     bench = CoalescerBench()
     waiters = [bench.join(text, deadline=deadline) for text, deadline in (("a", 3.0), ("b", 2.0), ("c", 1.0), ("d", 4.0))]
-    results = SingleResults(bench.requests[0], Dimension(None), JoinedCounts(), bench.coalescer)
+    results = SingleResults(bench.requests[0], Dimension(None), Counters(), bench.coalescer)
     late = DeadlineExceededError("too late")
     late.attempts = attempts
     seen = [results.next_deadline]
