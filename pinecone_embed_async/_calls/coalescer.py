@@ -1,4 +1,4 @@
-"""Decides which single calls share a request, and when to send it. Synchronous: clock, loop and sender are passed in."""
+"""Decides which single calls share a request, and when to send it. Synchronous: clock, loop and starter are passed in."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 class RequestStarter(Protocol):
-    """Sends shared requests."""
+    """Starts shared requests."""
 
-    def send(self, shared: SharedRequest, /) -> None:
+    def start(self, shared: SharedRequest, /) -> None:
         """Start sending a request; the starter must call `Coalescer.ended` when the request has ended."""
 
 
@@ -52,28 +52,22 @@ class Waiter:
     """A caller that waits for the vector of its text.
 
     Args:
-        shared: the request that the caller shares.
         text: text to embed.
         woken: future that is done once `outcome` is set.
         deadline: clock time by which the caller needs its vector; `None` for no deadline.
         call: identifies the caller to the hooks; `None` without hooks.
 
     Attributes:
+        shared: the request that the caller shares, once it has joined one.
         outcome: the vector, or the error to raise; `None` until it is known.
     """
 
     __slots__ = ("_woken", "call", "deadline", "outcome", "shared", "text")
 
-    def __init__(
-        self,
-        shared: SharedRequest,
-        text: str,
-        woken: Wakeable,
-        deadline: float | None,
-        call: ObservedCall | None = None,
-    ) -> None:
+    shared: SharedRequest
+
+    def __init__(self, text: str, woken: Wakeable, deadline: float | None, call: ObservedCall | None = None) -> None:
         self._woken = woken
-        self.shared = shared
         self.text = text
         self.deadline = deadline
         self.call = call
@@ -93,22 +87,29 @@ class Waiter:
 class SharedRequest:
     """A request shared by single calls. Equal texts share a position in it.
 
+    Args:
+        key: the key that all its calls have in common.
+        due: latest clock time at which to send it, unless it is held.
+        limits: limits of the request.
+        starter: starts it.
+
     Attributes:
         key: the key that all its calls have in common.
         due: latest clock time at which to send it, unless it is held.
+        starter: starts it.
         waiters: the callers of each text, in the order of the texts in the request.
         callers: number of callers that have not left.
         is_closed: whether it accepts no more callers, because it was sent or cancelled.
     """
 
-    __slots__ = ("_limits", "_load", "_sender", "callers", "due", "is_closed", "key", "waiters")
+    __slots__ = ("_limits", "_load", "callers", "due", "is_closed", "key", "starter", "waiters")
 
-    def __init__(self, key: Hashable, due: float, limits: RequestLimits, sender: RequestStarter) -> None:
+    def __init__(self, key: Hashable, due: float, limits: RequestLimits, starter: RequestStarter) -> None:
         self._load = Load()
         self._limits = limits
-        self._sender = sender
         self.key = key
         self.due = due
+        self.starter = starter
         self.waiters: dict[str, list[Waiter]] = {}
         self.callers = 0
         self.is_closed = False
@@ -117,26 +118,17 @@ class SharedRequest:
         state = ", closed" if self.is_closed else ""
         return f"<SharedRequest of {len(self.waiters)} texts for {self.callers} callers{state}>"
 
-    def add(
-        self,
-        text: str,
-        limits: RequestLimits,
-        woken: Wakeable,
-        deadline: float | None,
-        call: ObservedCall | None = None,
-    ) -> Waiter | None:
-        """Add a caller; return `None` if its text does not fit."""
+    def add(self, waiter: Waiter) -> bool:
+        """Add a caller if its text fits, which the first text always does; return whether it was added."""
+        text = waiter.text
         if text not in self.waiters:
-            if limits.bytes_per_token != self._limits.bytes_per_token:
-                # A text must have the same size when it is added and when it is removed.
-                limits = limits._replace(bytes_per_token=self._limits.bytes_per_token)
-            if not self._load.add(utf8_length(text), limits):
-                return None
+            if not self._load.add(utf8_length(text), self._limits):
+                return False
             self.waiters[text] = []
-        waiter = Waiter(self, text, woken, deadline, call)
         self.waiters[text].append(waiter)
         self.callers += 1
-        return waiter
+        waiter.shared = self
+        return True
 
     def remove(self, waiter: Waiter) -> None:
         """Remove a caller, and also its text if nobody else waits for it and the request is still open."""
@@ -147,27 +139,20 @@ class SharedRequest:
             del self.waiters[waiter.text]
             self._load.remove(utf8_length(waiter.text), self._limits)
 
-    def send(self) -> None:
-        """Close the request and send it."""
-        self.is_closed = True
-        self._sender.send(self)
-
     @property
     def first_deadline(self) -> float:
         """The earliest deadline of the callers; infinite if none of them has one."""
-        waiters = [waiter for sharing in self.waiters.values() for waiter in sharing]
-        return min([waiter.deadline for waiter in waiters if waiter.deadline is not None], default=math.inf)
+        return min(self._deadlines())
 
     @property
     def deadline(self) -> float | None:
         """The latest deadline of the callers; `None` if one of them has none."""
-        latest = 0.0
-        for sharing in self.waiters.values():
-            for waiter in sharing:
-                if waiter.deadline is None:
-                    return None
-                latest = max(latest, waiter.deadline)
-        return latest
+        latest = max(self._deadlines())
+        return None if latest == math.inf else latest
+
+    def _deadlines(self) -> list[float]:
+        waiters = [waiter for sharing in self.waiters.values() for waiter in sharing]
+        return [math.inf if waiter.deadline is None else waiter.deadline for waiter in waiters]
 
 
 class Coalescer:
@@ -242,42 +227,27 @@ class Coalescer:
         if key in self._pending and not self._loop.is_closed():
             self._check_soon()
 
-    def join(
-        self,
-        key: Hashable,
-        text: str,
-        limits: RequestLimits,
-        *,
-        sender: RequestStarter,
-        woken: Wakeable,
-        deadline: float | None = None,
-        call: ObservedCall | None = None,
-    ) -> Waiter:
+    def join(self, key: Hashable, waiter: Waiter, limits: RequestLimits, starter: RequestStarter) -> None:
         """Join the pending request of `key`, or a new one.
 
         Args:
             key: callers with equal keys may share a request.
-            text: text to embed.
+            waiter: the caller.
             limits: limits of one request.
-            sender: sends the request if this is its first caller.
-            woken: future that is done once the outcome is set.
-            deadline: clock time by which the caller needs its vector; `None` for no deadline.
-            call: identifies the caller to the hooks; `None` without hooks.
+            starter: starts the request if this is its first caller.
         """
         shared = self._pending.get(key)
-        waiter = None if shared is None else shared.add(text, limits, woken, deadline, call)
-        if shared is not None and waiter is None:
+        if shared is not None and not shared.add(waiter):
             self._send(shared)
-        while shared is None or waiter is None:
-            shared = self._pending[key] = SharedRequest(key, self._clock.time() + self._max_delay, limits, sender)
+            shared = None
+        if shared is None:
+            shared = self._pending[key] = SharedRequest(key, self._clock.time() + self._max_delay, limits, starter)
+            shared.add(waiter)
             self._check_soon()
-            # The first text of a request always fits.
-            waiter = shared.add(text, limits, woken, deadline, call)
         if len(shared.waiters) >= limits.inputs:
             self._send(shared)
-        elif deadline is not None and key in self._waiting:
+        elif waiter.deadline is not None and key in self._waiting:
             self._check_soon()
-        return waiter
 
     def leave(self, waiter: Waiter) -> None:
         """Remove a caller, whether or not it has an outcome."""
@@ -304,7 +274,8 @@ class Coalescer:
         del self._pending[shared.key]
         self._under_way[shared.key] += 1
         self._cancel_timers_if_idle()
-        shared.send()
+        shared.is_closed = True
+        shared.starter.start(shared)
 
     def _check_soon(self) -> None:
         if self._check is None:

@@ -156,9 +156,11 @@ class Scheduler:
 
     def request_of(self, position: int) -> PlannedRequest | None:
         """The request under way with the input at `position`; `None` if there is none."""
-        requests = (slot.request for slot in self._under_way)
-        carrying = (request for request in requests if request is not None and not request.is_probe)
-        return next((request for request in carrying if position in request.positions), None)
+        for slot in self._under_way:
+            request = slot.request
+            if request is not None and not request.is_probe and position in request.positions:
+                return request
+        return None
 
     def start(self, work: Coroutine[Any, Any, ResultT], name: str) -> asyncio.Task[ResultT]:
         """Start a helper task, which is cancelled once the job has ended; call this only inside `running`."""
@@ -190,10 +192,6 @@ class Scheduler:
         self._unsent = self._planner.failed_unsent
         self.changes.set()
         self.report()
-
-    def out_of_time(self, message: str) -> DeadlineExceededError:
-        """See `Sender.out_of_time`."""
-        return self._sender.out_of_time(message)
 
     def stop(self, error: EmbedError) -> None:
         """End the job: send nothing more, and give requests in flight the grace period."""
@@ -410,7 +408,7 @@ class Scheduler:
     def _expire(self) -> None:
         self._timer = None
         self._is_winding_down = True
-        self._planner.end(self.out_of_time("the deadline of the call passed before all inputs were embedded"))
+        self._planner.end(self._sender.out_of_time("the deadline of the call passed before all inputs were embedded"))
         for slot in self._under_way:
             self._abandon(slot)
         self.report()

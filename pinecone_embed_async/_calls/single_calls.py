@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from pinecone_embed_async._calls.coalescer import Coalescer
+from pinecone_embed_async._calls.coalescer import Coalescer, Waiter
 from pinecone_embed_async._calls.single_results import SingleResults, own_error
 from pinecone_embed_async._errors import ClosedError
 from pinecone_embed_async._results import Dimension
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pinecone_embed_async._calls.coalescer import SharedRequest, Waiter
+    from pinecone_embed_async._calls.coalescer import SharedRequest
     from pinecone_embed_async._calls.scheduler import Scheduler
     from pinecone_embed_async._clock import Clock, Timer
     from pinecone_embed_async._errors import DeadlineExceededError, EmbedError
@@ -55,6 +54,10 @@ class _SentRequest:
     task: asyncio.Task[None]
     end: asyncio.Future[None] | None = None
 
+    def cancel(self) -> None:
+        """Cancel the task."""
+        self.task.cancel()
+
     async def wait_or_cancel(self) -> None:
         """Wait for the end of the task, and cancel it if the caller is cancelled."""
         cancellation: asyncio.CancelledError | None = None
@@ -63,7 +66,7 @@ class _SentRequest:
             try:
                 await self.end
             except asyncio.CancelledError as error:
-                self.task.cancel()
+                self.cancel()
                 cancellation = error
         if cancellation is not None:
             raise cancellation
@@ -125,11 +128,11 @@ class SingleCalls:
             asyncio.CancelledError: the caller was cancelled.
         """
         woken = self._loop.create_future()
-        sender = _Starter(self, maker, dimension)
-        # Join before any await, so that calls of the same loop iteration share a request.
-        waiter = self._coalescer.join(key, text, limits, sender=sender, woken=woken, deadline=deadline, call=observed)
+        waiter = Waiter(text, woken, deadline, observed)
         # Error reports that include local variables must not show the texts.
         del text
+        # Join before any await, so that calls of the same loop iteration share a request.
+        self._coalescer.join(key, waiter, limits, _Starter(self, maker, dimension))
         timer = None if deadline is None else self._clock.call_at(deadline, lambda: self._expire(waiter, maker))
         try:
             await woken
@@ -186,7 +189,7 @@ class SingleCalls:
             waiter.settle(maker.out_of_time("the deadline of the call passed before its request was sent"))
             return
         request = sent.scheduler.request_of(sent.results.position_of(waiter))
-        error = sent.scheduler.out_of_time("the deadline of the call passed before it was embedded")
+        error = maker.out_of_time("the deadline of the call passed before it was embedded")
         if request is not None:
             error = request.out_of_time("the deadline of the call passed before the answer came", error.retry_after)
         sent.results.timed_out(waiter, error)
@@ -199,10 +202,10 @@ class SingleCalls:
             return
         timer: Timer | None = None
         if not sent.results.is_settled:
-            sent.task.cancel()
+            sent.cancel()
         elif waiter.deadline is not None:
             # Caching of the answer may take until the deadline.
-            timer = self._clock.call_at(waiter.deadline, functools.partial(_cancel, sent.task))
+            timer = self._clock.call_at(waiter.deadline, sent.cancel)
         try:
             await sent.wait_or_cancel()
         finally:
@@ -218,13 +221,9 @@ class _Starter:
     maker: SchedulerMaker
     dimension: int | None
 
-    def send(self, shared: SharedRequest) -> None:
+    def start(self, shared: SharedRequest) -> None:
         """See `coalescer.RequestStarter`."""
         self.single_calls.start(shared, self.maker, self.dimension)
-
-
-def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
 
 
 async def _run(scheduler: Scheduler) -> None:

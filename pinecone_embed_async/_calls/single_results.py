@@ -67,10 +67,9 @@ class SingleResults(ResultBuilder):
 
     def come_too_late(self, until: float, error: DeadlineExceededError) -> bool:
         """End the calls whose deadline is not after `until`; return whether none is left."""
-        for position, waiters in enumerate(self._waiters):
-            for waiter in waiters:
-                if waiter.deadline is not None and waiter.deadline <= until:
-                    waiter.settle(own_error(error, position, is_failure=error.attempts > 0))
+        for waiter in self._waiting():
+            if waiter.deadline is not None and waiter.deadline <= until:
+                self.timed_out(waiter, error)
         return next(self._waiting(), None) is None
 
     def _waiting(self) -> Iterator[Waiter]:
@@ -105,8 +104,7 @@ class SingleResults(ResultBuilder):
 
     def timed_out(self, waiter: Waiter, error: EmbedError) -> None:
         """Settle one caller with the error for its deadline."""
-        position = self.position_of(waiter)
-        waiter.settle(own_error(error, position, is_failure=error.attempts > 0))
+        waiter.settle(own_error(error, self.position_of(waiter), is_failure=error.attempts > 0))
 
     def position_of(self, waiter: Waiter) -> int:
         """The position of a caller's text in the request."""
@@ -114,9 +112,8 @@ class SingleResults(ResultBuilder):
 
     def not_tried(self, error: EmbedError) -> None:
         """Settle the callers whose texts were not tried, with the error that ended the job."""
-        for position, waiters in enumerate(self._waiters):
-            for waiter in waiters:
-                waiter.settle(own_error(error, position, is_failure=False))
+        for waiter in self._waiting():
+            waiter.settle(own_error(error, self.position_of(waiter), is_failure=False))
 
     def fail_unexpectedly(self, fault: BaseException | None) -> None:
         """Settle the callers that still wait, with an unexpected error of this package."""

@@ -101,9 +101,11 @@ class CoalescerBench:
         self.ended: set[SharedRequest] = set()
 
     def join(self, text: str, key: str = "k", deadline: float | None = None) -> Waiter:
-        return self.coalescer.join(key, text, self.limits, sender=self, woken=Future(), deadline=deadline)
+        waiter = Waiter(text, Future(), deadline)
+        self.coalescer.join(key, waiter, self.limits, self)
+        return waiter
 
-    def send(self, shared: SharedRequest) -> None:
+    def start(self, shared: SharedRequest) -> None:
         self.requests.append(shared)
 
     def end(self, number: int) -> None:
