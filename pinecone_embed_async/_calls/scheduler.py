@@ -50,13 +50,11 @@ class _Slot(msgspec.Struct, eq=False):
 
     Attributes:
         request: its request; `None` while it waits for a permit, because the permit decides what the request holds.
-        task: runs the request.
         is_abandoned: whether to ignore what its task does, because the outcome was recorded earlier or is not needed.
         is_done: whether its outcome is recorded; its answer may still be being cached.
     """
 
     request: PlannedRequest | None = None
-    task: asyncio.Task[None] | None = None
     is_abandoned: bool = False
     is_done: bool = False
 
@@ -72,7 +70,6 @@ class Scheduler:
         deadline: clock time at which the job ends; `None` for no deadline.
         progress: called after each request, until it raises an exception.
         cache: writes the answers to the cache after their rows are stored; `None` without a cache.
-        grace: seconds that requests in flight may take after an error has ended the job.
 
     Attributes:
         loop: the event loop in which it runs.
@@ -90,7 +87,6 @@ class Scheduler:
         deadline: float | None,
         progress: ProgressReporter | None = None,
         cache: CallCache | None = None,
-        grace: float = GRACE_SECONDS,
     ) -> None:
         self._planner = planner
         self._sender = sender
@@ -99,9 +95,8 @@ class Scheduler:
         self._deadline = deadline
         self._progress = progress
         self._cache = cache
-        self._grace = grace
-        # A dict, which unlike a set keeps its order, so that requests end in the same order in every simulation.
-        self._under_way: dict[_Slot, None] = {}
+        # Dicts, which unlike sets keep their order, so that requests end in the same order in every simulation.
+        self._under_way: dict[_Slot, asyncio.Task[None]] = {}
         self._helpers: dict[asyncio.Task[Any], None] = {}
         # The slot that waits for a permit: only one at a time, because the next request is unknown until this one is cut.
         self._awaiting: _Slot | None = None
@@ -173,19 +168,15 @@ class Scheduler:
 
     def fill(self) -> None:
         """Start waiting for the permit of the next request, if there is a request and the window has room."""
+        is_open = self._group is not None and not self._is_exited
+        has_room = is_open and self._awaiting is None and len(self._under_way) < self._window
+        has_next = has_room and (self._planner.peek() is not None or self._planner.is_sifting)
         if self._planner.failed_unsent != self._unsent:
             self._report_unsent()
-        if self._is_exited or self._group is None or self._awaiting is not None or len(self._under_way) >= self._window:
-            return
-        is_empty = self._planner.peek() is None and not self._planner.is_sifting
-        if self._planner.failed_unsent != self._unsent:
-            self._report_unsent()
-        if is_empty or self._group is None:
-            return
-        slot = self._awaiting = _Slot()
-        self._under_way[slot] = None
-        slot.task = self._group.create_task(self._run_request(slot), name="embed")
-        slot.task.add_done_callback(functools.partial(self._task_done, slot))
+        if has_next and self._group is not None:
+            slot = self._awaiting = _Slot()
+            task = self._under_way[slot] = self._group.create_task(self._run_request(slot), name="embed")
+            task.add_done_callback(functools.partial(self._task_done, slot))
 
     def _report_unsent(self) -> None:
         """Report inputs that failed without a request."""
@@ -206,12 +197,10 @@ class Scheduler:
         """
         self._planner.end(ClosedError("the caller left before all inputs were embedded"))
         self._is_winding_down = True
-        for slot in self._under_way:
-            if may_keep and slot.is_done:
-                continue
-            slot.is_abandoned = True
-            if slot.task is not None:
-                slot.task.cancel()
+        for slot, task in self._under_way.items():
+            if not (may_keep and slot.is_done):
+                slot.is_abandoned = True
+                task.cancel()
         self._cancel_helpers()
 
     async def drained(self) -> None:
@@ -272,8 +261,7 @@ class Scheduler:
         planner = self._planner
         while (ahead := planner.peek()) is not None or planner.is_sifting:
             if ahead is None:
-                if planner.failed_unsent != self._unsent:
-                    self._report_unsent()
+                self._report_unsent()
                 await asyncio.sleep(0)
                 continue
             least_tokens = planner.least_tokens(ahead)
@@ -394,36 +382,36 @@ class Scheduler:
         if self._is_winding_down:
             return
         self._is_winding_down = True
-        for slot in self._under_way:
+        for slot, task in self._under_way.items():
             if slot.request is not None and slot.request.in_flight:
                 slot.request.is_last = True
             elif not slot.is_done:
-                self._abandon(slot)
+                self._abandon(slot, task)
         # Report the inputs of the abandoned requests.
         self.report()
         self._cancel_helpers()
-        end = self._clock.time() + self._grace
+        end = self._clock.time() + GRACE_SECONDS
         self._set_timer(end if self._deadline is None else min(end, self._deadline))
 
     def _expire(self) -> None:
         self._timer = None
         self._is_winding_down = True
         self._planner.end(self._sender.out_of_time("the deadline of the call passed before all inputs were embedded"))
-        for slot in self._under_way:
-            self._abandon(slot)
+        for slot, task in self._under_way.items():
+            self._abandon(slot, task)
         self.report()
         self._cancel_helpers()
 
-    def _abandon(self, slot: _Slot) -> None:
+    def _abandon(self, slot: _Slot, task: asyncio.Task[None]) -> None:
         """Cancel a request, unless its rows are stored."""
         request, error = slot.request, self._planner.job_error
-        if slot.is_done and slot.task is not None:
-            slot.task.cancel()
+        if slot.is_done:
+            task.cancel()
             return
-        if slot.is_abandoned or slot.task is None or error is None or (request is not None and request.is_answered):
+        if slot.is_abandoned or error is None or (request is not None and request.is_answered):
             return
         slot.is_abandoned = True
-        slot.task.cancel()
+        task.cancel()
         if request is None or not request.attempts:
             # No attempt was made, so its inputs stay untried.
             return
