@@ -145,9 +145,12 @@ class _Call:
     async def run(self, observer: CallObserver) -> DenseEmbeddings | SparseEmbeddings:
         """Look up the inputs, send the rest, and build the result; raise what the options ask for."""
         runtime, options, builder = self._runtime, self._options, self.builder
-        pending = PendingTexts(self.texts, options.parameters.limits, builder, await self._unsettled())
-        planner = runtime.planner(pending, options.parameters, is_single=len(pending) == 1)
-        scheduler = runtime.scheduler(planner, options, observer, options.deadline, progress=observer.progress)
+        cache = options.parameters.cache
+        unsettled = self.usable if cache is None else await self._look_up(cache)
+        pending = PendingTexts(self.texts, options.parameters.limits, builder, unsettled)
+        scheduler = runtime.scheduler(
+            pending, options, observer, options.deadline, is_single=len(unsettled) == 1, progress=observer
+        )
         with runtime.registered(scheduler):
             async with scheduler.running():
                 if builder.cached_count:
@@ -160,23 +163,15 @@ class _Call:
         if builder.is_complete:
             # The last answer may arrive after the job has ended; then nothing is missing.
             return result
-        error = planner.job_error or builder.first_error()
+        job_error = scheduler.job_error
+        error = job_error or builder.first_error()
         if error is None and not result.failures:
             raise with_outcome(
                 EmbedError("every input must be embedded or fail, but some were not tried; please report this bug"), result
             )
         if error is not None and options.raises:
-            raise with_outcome(error, result) if planner.job_error is not None else summed_up(error, result)
+            raise with_outcome(error, result) if job_error is not None else summed_up(error, result)
         return result
-
-    async def _unsettled(self) -> Sequence[int]:
-        """The positions of the valid texts that are not in the cache."""
-        cache = self._options.parameters.cache
-        if cache is None:
-            return self.usable
-        missing = await self._look_up(cache)
-        self._runtime.check_open()
-        return missing
 
     async def _look_up(self, cache: CallCache) -> Sequence[int]:
         """Take the cached rows, and return the positions of the texts without one."""
@@ -207,6 +202,7 @@ class _Call:
                     group.create_task(look_up_parts(), name="look up inputs")
         if problems:
             raise problems[0]
+        self._runtime.check_open()
         # If the deadline has passed, the scheduler reports that for every text without a row.
         missing: list[int] = usable[is_missing].tolist()
         return self.usable if is_missing.all() else missing

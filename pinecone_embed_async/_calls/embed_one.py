@@ -132,10 +132,8 @@ class _SharedSchedulers:
 
     def scheduler(self, texts: Sequence[str], results: SingleResults, deadline: float | None) -> Scheduler:
         """The scheduler of a request; see `SchedulerMaker`."""
-        runtime, parameters = self._runtime, self._options.parameters
-        pending = PendingTexts(texts, parameters.limits, results)
-        planner = runtime.planner(pending, parameters, is_single=len(texts) == 1)
-        return runtime.scheduler(planner, self._options, results, deadline)
+        pending = PendingTexts(texts, self._options.parameters.limits, results)
+        return self._runtime.scheduler(pending, self._options, results, deadline, is_single=len(texts) == 1)
 
     def out_of_time(self, message: str) -> DeadlineExceededError:
         """See `Sender.out_of_time`."""

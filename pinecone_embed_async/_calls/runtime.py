@@ -226,38 +226,37 @@ class Runtime:
         self.engine.learn_vector_type(found.vector_type)
         return found
 
-    def planner(self, pending: PendingInputs, parameters: Parameters, *, is_single: bool) -> RequestPlanner:
-        """The planner of a call's requests."""
-        return RequestPlanner(
-            pending,
-            limits=parameters.limits,
-            learned=self.learned,
-            parameters=parameters.encoded,
-            is_single=is_single,
-            clock=self.options.clock,
-        )
-
     def scheduler(
         self,
-        planner: RequestPlanner,
+        pending: PendingInputs,
         options: CallOptions,
         callers: Callers,
         deadline: float | None,
         *,
+        is_single: bool = False,
         progress: ProgressReporter | None = None,
         window: int | None = None,
     ) -> Scheduler:
         """The scheduler of a call's requests.
 
         Args:
-            planner: plans the requests.
+            pending: the inputs to send.
             options: options of the call.
             callers: the calls that the requests are sent for.
             deadline: clock time at which the requests end; `None` for no deadline.
+            is_single: whether there is a single input.
             progress: reports the progress.
             window: maximum number of requests under way.
         """
-        parameters = options.parameters
+        parameters, clock = options.parameters, self.options.clock
+        planner = RequestPlanner(
+            pending,
+            limits=parameters.limits,
+            learned=self.learned,
+            parameters=parameters.encoded,
+            is_single=is_single,
+            clock=clock,
+        )
         sender = Sender(
             self.engine,
             parameters.values,
@@ -270,7 +269,7 @@ class Runtime:
             planner,
             sender,
             window=window or 2 * self.options.max_concurrency,
-            clock=self.options.clock,
+            clock=clock,
             deadline=deadline,
             progress=progress,
             cache=parameters.cache,
@@ -360,18 +359,13 @@ class CallObserver:
         return _NO_CONTEXT if bar is None else bar.shown(self._total)
 
     def report(self) -> None:
-        """Call `progress`."""
+        """Call `progress`, if the caller passed one."""
         if self._options.progress is None:
             return
         results, usage, retries = self._results, self._results.usage, self._runtime.engine.counters.retries
         self._options.progress(
             Progress(results.embedded_count, results.failed_count, self._total, usage.requests, usage.total_tokens, retries)
         )
-
-    @property
-    def progress(self) -> CallObserver | None:
-        """This object if the caller asked for the progress; else `None`."""
-        return None if self._options.progress is None else self
 
     @property
     def calls(self) -> tuple[ObservedCall, ...]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._calls.scheduler import Scheduler
     from pinecone_embed_async._calls.source import Source
     from pinecone_embed_async._options import CallOptions, StreamOptions
-    from pinecone_embed_async._planning import PlannedRequest, RequestPlanner
+    from pinecone_embed_async._planning import PlannedRequest
     from pinecone_embed_async._results import Usage
 
 
@@ -51,7 +51,6 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         batches: StreamBatches,
         ahead: ReadAhead,
         reader: SourceReader,
-        planner: RequestPlanner,
         scheduler: Scheduler,
         runtime: Runtime,
         options: CallOptions,
@@ -59,7 +58,6 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         self._batches = batches
         self._ahead = ahead
         self._reader = reader
-        self._planner = planner
         self._scheduler = scheduler
         self._runtime = runtime
         self._cache = options.parameters.cache
@@ -182,7 +180,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
     def _take(self) -> PendingBatch | None:
         if self._remaining is not None:
             return self._remaining.popleft() if self._remaining else None
-        if self._planner.job_error is None:
+        if self._scheduler.job_error is None:
             return self._batches.next_done()
         if self._scheduler.is_idle:
             self._remaining = deque(self._batches.drain())
@@ -191,7 +189,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         return self._batches.next_done(only_complete=True)
 
     def _is_over(self) -> bool:
-        if self._planner.job_error is not None:
+        if self._scheduler.job_error is not None:
             return self._remaining is not None
         return self._reader.is_finished and not len(self._ahead)
 
@@ -199,16 +197,16 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         embedded: EmbeddedBatch[ItemT, EmbeddingsT] = EmbeddedBatch(batch.start, batch.items, self._finish(batch))
         if batch.is_complete or not self._raises:
             return embedded
-        error = batch.first_error() or self._planner.job_error
+        error = batch.first_error() or self._scheduler.job_error
         if error is None:
             raise RuntimeError("a batch that is neither complete nor failed was delivered")
-        if error is self._planner.job_error:
+        if error is self._scheduler.job_error:
             self._raised.append(error)
         raise self._batch_error(error, embedded)
 
     def _batch_error(self, error: EmbedError, batch: EmbeddedBatch[ItemT, EmbeddingsT]) -> EmbedError:
         # A copy: several batches may share the error, and a consumer may have kept it.
-        if error is self._planner.job_error:
+        if error is self._scheduler.job_error:
             own = with_outcome(copy.copy(error), batch.embeddings)  # type: ignore[arg-type]
         else:
             own = summed_up(error, batch.embeddings, batch.start)  # type: ignore[arg-type]
@@ -227,7 +225,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         return any(error is raised for raised in self._raised)
 
     def _raise_end(self) -> None:
-        job_error, scheduler, reader = self._planner.job_error, self._scheduler, self._reader
+        job_error, scheduler, reader = self._scheduler.job_error, self._scheduler, self._reader
         # `progress` may have raised after the job had ended; raise that too.
         for error in (job_error, scheduler.error):
             if error is not None and not self._was_raised(error):
@@ -303,9 +301,8 @@ async def _opened(
         neighbour=runtime.sources if isinstance(source, AsyncIterable) else None,
     )
     observer = CallObserver(runtime, options, runtime.observed_call("stream", parameters, None), batches, None)
-    planner = runtime.planner(batches, parameters, is_single=False)
-    scheduler = runtime.scheduler(planner, options, observer, options.deadline, progress=observer.progress, window=window)
-    stream: EmbeddingStream[ItemT, Any] = EmbeddingStream(batches, ahead, reader, planner, scheduler, runtime, options)
+    scheduler = runtime.scheduler(batches, options, observer, options.deadline, progress=observer, window=window)
+    stream: EmbeddingStream[ItemT, Any] = EmbeddingStream(batches, ahead, reader, scheduler, runtime, options)
     with runtime.observing(observer), runtime.registered(scheduler):
         async with observer.showing(), stream.running():
             yield stream
