@@ -99,9 +99,9 @@ class ResultBuilder:
 
     def embedded(self, request: PlannedRequest) -> None:
         """Store the rows of an answered request."""
-        rows = self._rows_of(request)
+        rows = np.asarray(self._rows_of(request), np.intp)
         if request.sparse is not None:
-            self._sparse.put(np.array(request.positions, np.intp) - self.start, request.sparse)
+            self._sparse.put(rows, request.sparse)
         elif request.matrix is not None and not isinstance(request.positions, range):
             self._dense.put(rows, request.matrix)
         self._outcomes[rows] = _EMBEDDED
@@ -112,10 +112,7 @@ class ResultBuilder:
         first, last = request.positions[0], request.positions[-1]
         told = first, last + 1, error.attempts, kind_of(error)
         logger.warning("inputs %d:%d failed after %d attempts: %s", *told, extra=IN_OUTCOME)
-        rows: Sequence[int] = range(first - self.start, last + 1 - self.start)
-        if not isinstance(request.positions, range):
-            rows = [position - self.start for position in request.positions]
-        self.fail(rows, error)
+        self.fail(self._rows_of(request), error)
 
     def fail(self, rows: Sequence[int], error: EmbedError) -> None:
         """Record the failure of the inputs of these rows."""
@@ -163,8 +160,8 @@ class ResultBuilder:
         dense = yield from self._dense.finish(model=model, usage=self.usage, failures=failures, embedded=embedded)
         return dense if positions is None else dense.spread(positions, (yield from self._dense.spread(positions)))
 
-    def _rows_of(self, request: PlannedRequest) -> slice | NDArray[np.intp]:
+    def _rows_of(self, request: PlannedRequest) -> Sequence[int]:
         positions = request.positions
         if isinstance(positions, range):
-            return slice(positions.start - self.start, positions.stop - self.start)
-        return np.array(positions, np.intp) - self.start
+            return range(positions.start - self.start, positions.stop - self.start)
+        return [position - self.start for position in positions]
