@@ -252,23 +252,19 @@ class CallObservation:
     def __init__(self, dispatcher: HookDispatcher, clock: Clock, subject: ObservedCall, call: ObservableCall) -> None:
         self._dispatcher = dispatcher
         self._clock = clock
-        self._totals = call.totals
+        self._call = call
         self._started = clock.time()
         self._subject = subject
 
     def __enter__(self) -> None:
-        self._started = self._clock.time()
         self._dispatcher.dispatch(Started(self._subject))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         seconds = self._clock.time() - self._started
-        totals: dict[str, Any] = {**self._totals(error is None)}
-        if error is None:
-            self._dispatcher.dispatch(Finished(subject=self._subject, seconds=seconds, **totals))
-        else:
-            self._dispatcher.dispatch(Failed(subject=self._subject, seconds=seconds, error=ErrorKind.of(error), **totals))
+        totals = self._call.totals(error is None)
+        self._dispatcher.dispatch(_ended(error, subject=self._subject, seconds=seconds, **totals))
 
 
 class RequestObservation:
@@ -320,18 +316,21 @@ class RequestObservation:
         count = 0 if request.is_probe else len(request.texts)
         # An answered request counts as embedded even if its caller is cancelled at that moment.
         embedded = count if request.is_answered else 0
-        figures: dict[str, Any] = {
-            "subject": self._subject,
-            "seconds": self._clock.time() - self._started,
-            "embedded": embedded,
-            "failed": count - embedded,
-            "tokens": self._tokens,
-            "attempts": request.attempts,
-            "waited": self._waited,
-            "backed_off": self._backed_off,
-            "response_model": self._response_model,
-        }
-        if error is None:
-            self._dispatcher.dispatch(Finished(**figures))
-        else:
-            self._dispatcher.dispatch(Failed(**figures, error=ErrorKind.of(error)))
+        event = _ended(
+            error,
+            subject=self._subject,
+            seconds=self._clock.time() - self._started,
+            embedded=embedded,
+            failed=count - embedded,
+            tokens=self._tokens,
+            attempts=request.attempts,
+            waited=self._waited,
+            backed_off=self._backed_off,
+            response_model=self._response_model,
+        )
+        self._dispatcher.dispatch(event)
+
+
+def _ended(error: BaseException | None, **figures: Any) -> Finished | Failed:
+    """The last event of a call or a request."""
+    return Finished(**figures) if error is None else Failed(**figures, error=ErrorKind.of(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -11,8 +12,8 @@ from pinecone_embed_async._foreign import until_done
 from pinecone_embed_async._threads import in_thread
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from concurrent.futures import Executor
-    from types import TracebackType
 
     from pinecone_embed_async._rate_limit import Priority
     from pinecone_embed_async._wire import StreamingDecoder
@@ -34,25 +35,28 @@ class DecodeGate:
         self._free = places
         self._waiting: dict[Priority, deque[asyncio.Future[None]]] = {"interactive": deque(), "bulk": deque()}
         self._in_a_row = 0
-        # Contexts hold no state of an answer, so they are made only once.
-        self._passing = {
-            (priority, is_small): _Passing(self, priority, is_small)
-            for priority in self._waiting
-            for is_small in (False, True)
-        }
 
     def __repr__(self) -> str:
         waiting = sum(map(len, self._waiting.values()))
         return f"<DecodeGate {self._free} free, {waiting} waiting>"
 
-    def passing(self, priority: Priority, *, is_small: bool = False) -> _Passing:
-        """A context manager to decode in; interactive answers enter before bulk ones.
+    @contextlib.asynccontextmanager
+    async def passing(self, priority: Priority, *, is_small: bool = False) -> AsyncIterator[None]:
+        """Decode in this block; interactive answers enter before bulk ones.
 
         Args:
             priority: priority of the answer.
             is_small: whether it need not yield to the event loop afterwards, because it takes little of the loop's time.
         """
-        return self._passing[priority, is_small]
+        await self.enter(priority)
+        try:
+            try:
+                yield
+            finally:
+                if not is_small:
+                    await asyncio.sleep(0)
+        finally:
+            self.leave()
 
     async def enter(self, priority: Priority) -> None:
         """Wait for the gate.
@@ -83,27 +87,6 @@ class DecodeGate:
                 future.set_result(None)
                 return
         self._free += 1
-
-
-class _Passing:
-    __slots__ = ("_gate", "_is_small", "_priority")
-
-    def __init__(self, gate: DecodeGate, priority: Priority, is_small: bool) -> None:  # noqa: FBT001 - see `passing`
-        self._gate = gate
-        self._is_small = is_small
-        self._priority: Priority = priority
-
-    async def __aenter__(self) -> None:
-        await self._gate.enter(self._priority)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        try:
-            if not self._is_small:
-                await asyncio.sleep(0)
-        finally:
-            self._gate.leave()
 
 
 class DecodeThread:
