@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     import tenacity
 
     from pinecone_embed_async._planning import LearnedLimits, PlannedRequest
-    from pinecone_embed_async._rate_limit import ConcurrencyLimiter, Permit, Priority
-    from pinecone_embed_async._sending.decode_gate import DecodeGate, DecodeThread
+    from pinecone_embed_async._rate_limit import Permit, Priority
     from pinecone_embed_async._sending.engine import Engine
     from pinecone_embed_async._sending.network import LoopState
     from pinecone_embed_async._telemetry import ObservedCall
@@ -67,23 +66,20 @@ async def get(engine: Engine, path: str, query: Mapping[str, str], *, is_tried_o
         body.content.clear()
         waiting = engine.gate.request(flow, 0, 0)
         permit = waiting.permit or await engine.gate.wait(waiting)
-        is_answered = False
-        error: EmbedError | None = None
         try:
             attempts.sent(engine.clock.time())
             error = await engine.network.get(state, path, query, engine.redactor(), body)
-            is_answered = error is None
-            if is_answered:
-                # Only "answered": whether the body can be read is not known yet.
-                engine.contact.answered()
-                engine.budget.record(None)
-            else:
-                engine.record(attempts, error)
-        finally:
-            if is_answered:
-                permit.accepted(0)
-            else:
-                engine.end_unaccepted(permit, attempts, error)
+        except BaseException:
+            engine.end_unaccepted(permit, attempts, None)
+            raise
+        if error is None:
+            permit.accepted(0)
+            # Only "answered": whether the body can be read is not known yet.
+            engine.contact.answered()
+            engine.budget.record(None)
+        else:
+            engine.end_unaccepted(permit, attempts, error)
+            engine.record(attempts, error)
         return error
 
     error: EmbedError | None = await RetryLoop(engine, attempts).retrying()(attempt)
@@ -156,8 +152,6 @@ class Sender:
             ConfigurationError: the session passed to the client, or the quota, cannot be used.
             DeadlineExceededError: there is certainly no permit before the deadline of the last caller.
         """
-        if self._dispatcher is None:
-            return await self._permit(request, None)
         clock = self._engine.clock
         started = clock.time()
         try:
@@ -179,19 +173,22 @@ class Sender:
                 " whole window, so it can never be sent: split it",
                 index=position,
             )
-        flow, least = self._flow_under(state.concurrency), request.least_tokens(limits)
+        if self._flow is None or self._flow.concurrency is not state.concurrency:
+            # The first request, or the client was reopened meanwhile.
+            self._flow = Flow(state.concurrency, key, self._priority)
+        least = request.least_tokens(limits)
         has_paused = False
         while True:
             deadline = self._callers.next_deadline
             certain = 0 if deadline is None else limits.certain_tokens_of(request.texts[0])
-            waiting = gate.request(flow, request.load.tokens, least, deadline=deadline, certain=certain)
+            waiting = gate.request(self._flow, request.load.tokens, least, deadline=deadline, certain=certain)
             if waiting.permit is not None:
                 return waiting.permit
             # Calls that are held would miss tokens that come free, and pauses that are too long for them.
             is_full = not has_paused and not state.concurrency.has_room(self._priority, self._engine.clock.time())
             try:
                 with self._callers.waiting() if is_full else contextlib.nullcontext():
-                    return await gate.wait(waiting, None if self._dispatcher is None else observation or self)
+                    return await gate.wait(waiting, observation or self)
             except DeadlineExceededError as error:
                 if waiting.pause is None or self._callers.come_too_late(waiting.pause.until, error.with_traceback(None)):
                     raise
@@ -200,12 +197,6 @@ class Sender:
     def out_of_time(self, message: str) -> DeadlineExceededError:
         """The error of a call whose deadline has passed; `retry_after` says how much longer it would have to wait."""
         return self._engine.out_of_time(self._key, message)
-
-    def _flow_under(self, concurrency: ConcurrencyLimiter) -> Flow:
-        """The flow for a concurrency limiter; a new one if the client was reopened meanwhile."""
-        if self._flow is None or self._flow.concurrency is not concurrency:
-            self._flow = Flow(concurrency, self._key, self._priority)
-        return self._flow
 
     def waiting(self, pause: float) -> None:
         """Report to the hooks that the next request must wait for its permit."""
@@ -241,7 +232,14 @@ class Sender:
             was_sent = True
             request.sent(engine.clock.time())
             engine.counters.attempts += 1
-            decoding = self._decoding(state, request)
+            decoder = StreamingDecoder(
+                state.decoder,
+                count=len(request.texts),
+                vector_type=engine.vector_type,
+                dimension=request.results.dimension,
+                rows=request,
+            )
+            decoding = _Decoding(decoder, state, self._priority)
             error = await engine.network.post(state, request.body, redactor, decoding)
             if error is None:
                 answer, error = await self._settle(request, decoding, redactor, observation)
@@ -257,7 +255,10 @@ class Sender:
             else:
                 permit.give_back()
         if was_sent:
-            self._note(request, error)
+            engine.record(request, error)
+            logger.debug("%s, attempt %d: %s", request, request.attempts, "answered" if error is None else kind_of(error))
+        if isinstance(error, ResponseError):
+            engine.counters.unreadable_answers += 1
         if isinstance(error, NotFoundError):
             error.suggest(nearest_known(engine.options.model))
         # The traceback would keep frames alive, and with them texts and bodies.
@@ -280,22 +281,6 @@ class Sender:
             billed = min(billed, most_tokens(request.load, self._limits.known.sequence_length))
         permit.accepted(billed)
 
-    def _note(self, request: PlannedRequest, error: EmbedError | None) -> None:
-        self._engine.record(request, error)
-        logger.debug("%s, attempt %d: %s", request, request.attempts, "answered" if error is None else kind_of(error))
-        if isinstance(error, ResponseError):
-            self._engine.counters.unreadable_answers += 1
-
-    def _decoding(self, state: LoopState, request: PlannedRequest) -> _Decoding:
-        decoder = StreamingDecoder(
-            state.decoder,
-            count=len(request.texts),
-            vector_type=self._engine.vector_type,
-            dimension=request.results.dimension,
-            rows=request,
-        )
-        return _Decoding(decoder, state.decode_gate, self._priority, state.thread)
-
     async def _settle(
         self, request: PlannedRequest, decoding: _Decoding, redactor: Redactor, observation: RequestObservation | None
     ) -> tuple[Answer | None, EmbedError | None]:
@@ -307,7 +292,7 @@ class Sender:
                 answer = decoder.finish()
                 self._accept(request, answer, redactor, observation)
             while answer is None:
-                async with decoding.gate.passing(decoding.priority):
+                async with decoding.state.decode_gate.passing(decoding.priority):
                     answer = decoder.finish(SLICE_BYTES)
                     if answer is not None:
                         # Before the gate yields to the event loop, so that a cancellation comes too late to lose the answer.
@@ -339,9 +324,8 @@ class _Decoding(msgspec.Struct, eq=False):
     """Decodes an answer while it arrives, in the decode thread if there is one, else slice by slice on the event loop."""
 
     decoder: StreamingDecoder
-    gate: DecodeGate
+    state: LoopState
     priority: Priority
-    thread: DecodeThread | None
 
     async def take(self, piece: bytes) -> None:
         """Take the next piece of the body."""
@@ -350,14 +334,14 @@ class _Decoding(msgspec.Struct, eq=False):
 
     async def catch_up(self, *, to_end: bool = False) -> None:
         """Decode until too little is left for another step; `to_end` says that the answer is complete."""
-        decoder, thread = self.decoder, self.thread
+        decoder, gate, thread = self.decoder, self.state.decode_gate, self.state.thread
         if thread is None:
             while decoder.undecoded >= SLICE_BYTES:
-                async with self.gate.passing(self.priority):
+                async with gate.passing(self.priority):
                     decoder.decode(SLICE_BYTES)
             return
         while decoder.undecoded >= (SMALL_BYTES if to_end else THREAD_BYTES):
-            async with self.gate.passing(self.priority, is_small=True):
+            async with gate.passing(self.priority, is_small=True):
                 # Only the event loop's thread may allocate the matrix; its dimension is that of the first row.
                 while decoder.undecoded and not decoder.has_matrix:
                     decoder.decode(1)

@@ -280,12 +280,20 @@ class Network:
 
     async def _take_answer(self, response: TransportResponse, status: int, receiver: BodyReceiver) -> EmbedError | None:
         """Pass on the body of an answer piece by piece; return an error if it is unusable."""
-        limit = self._options.max_answer_bytes
         if status != 200:
             return ResponseError(f"the service answered HTTP {status}, which carries no embeddings")
-        if await _take_all(response, limit, receiver):
-            return None
-        return ResponseError(f"the answer is larger than max_answer_bytes ({limit})")
+        limit = self._options.max_answer_bytes
+        size = count = 0
+        while piece := await response.read():
+            size += len(piece)
+            if size > limit:
+                return ResponseError(f"the answer is larger than max_answer_bytes ({limit})")
+            await receiver.take(piece)
+            count += 1
+            if count % PIECES_IN_A_ROW == 0:
+                # If the pieces are already buffered, nothing else here yields to the event loop.
+                await asyncio.sleep(0)
+        return None
 
     async def _read_error_start(self, response: TransportResponse, start: bytearray) -> None:
         """Read the start of an error's body; stop once it has more than `ERROR_BODY_BYTES`."""
@@ -301,18 +309,3 @@ class Network:
             "X-Pinecone-Api-Version": self._options.api_version,
             "User-Agent": self._options.user_agent,
         }
-
-
-async def _take_all(response: TransportResponse, limit: int, receiver: BodyReceiver) -> bool:
-    """Pass on the whole body piece by piece; return whether it was within the limit."""
-    size = count = 0
-    while piece := await response.read():
-        size += len(piece)
-        if size > limit:
-            return False
-        await receiver.take(piece)
-        count += 1
-        if count % PIECES_IN_A_ROW == 0:
-            # If the pieces are already buffered, nothing else here yields to the event loop.
-            await asyncio.sleep(0)
-    return True
