@@ -16,8 +16,8 @@ from pinecone_embed_async._errors import ConfigurationError
 from pinecone_embed_async._planning import LearnedLimits, RequestLimits
 from pinecone_embed_async._rate_limit import LimiterOptions, Quota, RateLimitGate, SharedQuota, limiter_options
 from pinecone_embed_async._sending import (
-    EngineOptions,
     RetryPolicy,
+    SendingOptions,
     check_api_key,
     check_base_url,
     check_ssl_context,
@@ -176,7 +176,7 @@ DEFAULT_API_VERSION = "2026-07"
 
 
 @dataclass(slots=True, repr=False, eq=False, kw_only=True)
-class ClientOptions(EngineOptions):
+class ClientOptions(SendingOptions):
     """Validated options of a client, and the objects built from them; see `EmbedClient` for their meaning."""
 
     parameters: Mapping[str, Any]

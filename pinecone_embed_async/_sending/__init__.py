@@ -5,8 +5,9 @@ from pinecone_embed_async._sending.attempts import Callers, Sender, get
 from pinecone_embed_async._sending.counters import Counters
 from pinecone_embed_async._sending.discovery import Discovery
 from pinecone_embed_async._sending.endpoint import ApiKey, check_api_key, check_base_url, user_agent
-from pinecone_embed_async._sending.engine import Engine, EngineOptions
+from pinecone_embed_async._sending.engine import Engine
 from pinecone_embed_async._sending.mock import MockResponse, MockTransport
+from pinecone_embed_async._sending.network import SendingOptions
 from pinecone_embed_async._sending.retry import RetryPolicy
 from pinecone_embed_async._sending.transport import Transport, TransportRequest, TransportResponse
 
@@ -17,11 +18,11 @@ __all__ = [
     "Counters",
     "Discovery",
     "Engine",
-    "EngineOptions",
     "MockResponse",
     "MockTransport",
     "RetryPolicy",
     "Sender",
+    "SendingOptions",
     "Transport",
     "TransportRequest",
     "TransportResponse",

@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pinecone_embed_async._errors import RateLimitError, ServiceError, TransportError
 from pinecone_embed_async._log import logger
 from pinecone_embed_async._sending.counters import Counters
-from pinecone_embed_async._sending.network import Network, NetworkOptions
+from pinecone_embed_async._sending.network import Network
 from pinecone_embed_async._sending.retry import FirstContact, RetryBudget, backoff_after, is_stale_connection
 from pinecone_embed_async._wire import Redactor, choose_decoder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from typing import Any
 
-    from pinecone_embed_async._clock import Clock
     from pinecone_embed_async._errors import DeadlineExceededError, EmbedError
     from pinecone_embed_async._planning import Attempts, PlannedRequest
-    from pinecone_embed_async._rate_limit import Key, Permit, RateLimitGate
-    from pinecone_embed_async._sending.retry import RetryPolicy
-    from pinecone_embed_async._telemetry import HookDispatcher
+    from pinecone_embed_async._rate_limit import Key, Permit
+    from pinecone_embed_async._sending.network import SendingOptions
     from pinecone_embed_async._wire import VectorType
 
 OVERLOAD = frozenset({502, 503, 504})
 """Statuses after which fewer requests may be in flight, as after time-outs and lost connections. A 500 shows no overload."""
-
-
-@dataclass(slots=True, repr=False, eq=False, kw_only=True)
-class EngineOptions(NetworkOptions):
-    """Settings of an engine; see `EmbedClient` for their meaning."""
-
-    model: str
-    vector_type: VectorType | None
-    retry: RetryPolicy
-    dispatcher: HookDispatcher | None
-    is_patient: bool
-    gate: RateLimitGate
-    clock: Clock
-    draw: Callable[[], float]
 
 
 class Engine:
@@ -60,14 +43,14 @@ class Engine:
         decoder_name: name of the decoder.
     """
 
-    def __init__(self, options: EngineOptions) -> None:
+    def __init__(self, options: SendingOptions) -> None:
         self.options = options
         self.gate = options.gate
         self.clock = options.clock
         self.counters = Counters()
         self.budget = RetryBudget()
         self.contact = FirstContact(is_patient=options.is_patient)
-        self.network = Network(options, self.budget, self.counters, self.clock)
+        self.network = Network(options, self.budget, self.counters)
         self.vector_type = options.vector_type
         self.decoder_name = choose_decoder(options.decoder).name
 

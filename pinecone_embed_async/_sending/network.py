@@ -18,7 +18,7 @@ from pinecone_embed_async._wire import choose_decoder, error_from_response
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from concurrent.futures import Executor
 
     import aiohttp
@@ -26,11 +26,13 @@ if TYPE_CHECKING:
 
     from pinecone_embed_async._clock import Clock
     from pinecone_embed_async._errors import ConnectionProblem
+    from pinecone_embed_async._rate_limit import RateLimitGate
     from pinecone_embed_async._sending.counters import Counters
     from pinecone_embed_async._sending.endpoint import ApiKey
-    from pinecone_embed_async._sending.retry import RetryBudget
+    from pinecone_embed_async._sending.retry import RetryBudget, RetryPolicy
     from pinecone_embed_async._sending.transport import Transport, TransportResponse
-    from pinecone_embed_async._wire import Decoder, DecoderName, Redactor
+    from pinecone_embed_async._telemetry import HookDispatcher
+    from pinecone_embed_async._wire import Decoder, DecoderName, Redactor, VectorType
 
 ERROR_BODY_BYTES = 65_536
 """Number of bytes after which reading an error's body stops; the documented errors have fewer than 1,000."""
@@ -43,9 +45,11 @@ ERROR_BODY_SECONDS = 5.0
 
 
 @dataclass(slots=True, repr=False, eq=False, kw_only=True)
-class NetworkOptions:
-    """How to reach the service; see `EmbedClient` for the meaning of each option."""
+class SendingOptions:
+    """How requests are sent; see `EmbedClient` for the meaning of each option."""
 
+    model: str
+    vector_type: VectorType | None
     base_url: URL
     api_key: ApiKey
     api_version: str
@@ -59,6 +63,12 @@ class NetworkOptions:
     transport: Transport | None
     ssl_context: ssl.SSLContext | None
     executor: Executor | None
+    retry: RetryPolicy
+    is_patient: bool
+    dispatcher: HookDispatcher | None
+    gate: RateLimitGate
+    clock: Clock
+    draw: Callable[[], float]
 
 
 @dataclass(slots=True, repr=False, eq=False)
@@ -107,14 +117,13 @@ class Network:
         options: how to reach the service.
         budget: the retry budget; while it is low, one request is in flight at a time.
         counters: counts of the client; updated here.
-        clock: the clock.
     """
 
-    def __init__(self, options: NetworkOptions, budget: RetryBudget, counters: Counters, clock: Clock) -> None:
+    def __init__(self, options: SendingOptions, budget: RetryBudget, counters: Counters) -> None:
         self._options = options
         self._budget = budget
         self._counters = counters
-        self._clock = clock
+        self._clock = options.clock
         self._states: dict[asyncio.AbstractEventLoop, LoopState] = {}
         self._inherited: list[LoopState] = []
         # Built once, because building it takes a twentieth of the time of a small request.
