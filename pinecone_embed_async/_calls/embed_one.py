@@ -89,27 +89,22 @@ class _SingleCall:
             return SparseVector(found.sparse.indices.copy(), found.sparse.values.copy())
         return None
 
-    def _too_late(self) -> DeadlineExceededError | None:
-        """The error of this call if it certainly cannot be sent before its deadline; else `None`."""
-        engine, parameters, deadline = self._runtime.engine, self._options.parameters, self._options.deadline
-        if deadline is None:
-            return None
-        certain = parameters.limits.current.certain_tokens_of(self._text)
-        return engine.gate.too_late(engine.key(parameters.values), certain, deadline)
-
     async def join(self) -> NDArray[np.float32] | SparseVector:
         """Embed the text in a request shared with other calls."""
         # The client may have been closed while the text was looked up.
         self._runtime.check_open()
-        options = self._options
-        late = self._too_late()
-        if late is not None:
-            raise late
+        engine, options, parameters = self._runtime.engine, self._options, self._options.parameters
+        limits = parameters.limits.current
+        if options.deadline is not None:
+            certain = limits.certain_tokens_of(self._text)
+            late = engine.gate.too_late(engine.key(parameters.values), certain, options.deadline)
+            if late is not None:
+                raise late
         outcome = await self._runtime.single_calls().call(
             self._text,
             key=self._key,
-            limits=options.parameters.limits.current,
-            dimension=options.parameters.dimension,
+            limits=limits,
+            dimension=parameters.dimension,
             deadline=options.deadline,
             maker=_SharedSchedulers(self._runtime, options),
             observed=self.subject,

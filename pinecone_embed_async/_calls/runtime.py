@@ -328,7 +328,7 @@ class Runtime:
             quotas=quotas,
             waited=sum(quota.waited for quota in quotas),
             bytes_per_token=self.learned.estimator.expected,
-            decoder=engine.decoder_name,
+            decoder=engine.network.decoder.name,
             cache_hits=0 if cache is None else cache.hits,
             cache_misses=0 if cache is None else cache.misses,
             retry_budget=engine.budget.tokens,

@@ -119,7 +119,7 @@ class SourceReader:
         ahead: receives the batches, and says when there is room for more.
         clock: tells the time.
         executor: executor of the thread; `None` for the event loop's default executor.
-        neighbour: awaits an asynchronous source; `None` for a synchronous one, which cannot be abandoned.
+        neighbour: awaits an asynchronous source; a synchronous one cannot be abandoned.
 
     Attributes:
         task: task that reads an asynchronous source; `None` for a synchronous one, or before reading begins.
@@ -138,7 +138,7 @@ class SourceReader:
         *,
         clock: Clock,
         executor: Executor | None,
-        neighbour: Neighbour | None = None,
+        neighbour: Neighbour,
     ) -> None:
         self._source = source
         self._packer = packer
@@ -167,7 +167,7 @@ class SourceReader:
 
     async def read(self) -> None:
         """Read the source to its end. Its iterator is closed in any case, also after a cancellation."""
-        if self._neighbour is None:
+        if not self._is_async:
             await self._read()
             return
         self.task = asyncio.create_task(self._read(), name="the source")

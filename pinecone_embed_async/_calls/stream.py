@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections import deque
-from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, cast
 
 from pinecone_embed_async._calls.batches import EmbeddedBatch, EmbeddingsT, ItemT, StreamBatches
@@ -298,7 +297,7 @@ async def _opened(
         ahead,
         clock=runtime.options.clock,
         executor=runtime.options.executor,
-        neighbour=runtime.sources if isinstance(source, AsyncIterable) else None,
+        neighbour=runtime.sources,
     )
     observer = CallObserver(runtime, options, runtime.observed_call("stream", parameters, None), batches, None)
     scheduler = runtime.scheduler(batches, options, observer, options.deadline, progress=observer, window=window)

@@ -152,18 +152,7 @@ class Sender:
             ConfigurationError: the session passed to the client, or the quota, cannot be used.
             DeadlineExceededError: there is certainly no permit before the deadline of the last caller.
         """
-        clock = self._engine.clock
-        started = clock.time()
-        try:
-            return await self._permit(request, observation)
-        finally:
-            if observation is None:
-                self._waited += clock.time() - started
-            else:
-                observation.waited(clock.time() - started)
-
-    async def _permit(self, request: PlannedRequest, observation: RequestObservation | None) -> Permit:
-        gate, key, limits = self._engine.gate, self._key, self._limits.current
+        gate, clock, key, limits = self._engine.gate, self._engine.clock, self._key, self._limits.current
         state = await self._engine.network.open()
         limit = gate.known_limit(key)
         if limit is not None and limits.certain_tokens_of(request.texts[0]) > limit:
@@ -185,7 +174,8 @@ class Sender:
             if waiting.permit is not None:
                 return waiting.permit
             # Calls that are held would miss tokens that come free, and pauses that are too long for them.
-            is_full = not has_paused and not state.concurrency.has_room(self._priority, self._engine.clock.time())
+            started = clock.time()
+            is_full = not has_paused and not state.concurrency.has_room(self._priority, started)
             try:
                 with self._callers.waiting() if is_full else contextlib.nullcontext():
                     return await gate.wait(waiting, observation or self)
@@ -193,6 +183,12 @@ class Sender:
                 if waiting.pause is None or self._callers.come_too_late(waiting.pause.until, error.with_traceback(None)):
                     raise
                 has_paused = True
+            finally:
+                waited = clock.time() - started
+                if observation is None:
+                    self._waited += waited
+                else:
+                    observation.waited(waited)
 
     def out_of_time(self, message: str) -> DeadlineExceededError:
         """The error of a call whose deadline has passed; `retry_after` says how much longer it would have to wait."""
@@ -233,7 +229,7 @@ class Sender:
             request.sent(engine.clock.time())
             engine.counters.attempts += 1
             decoder = StreamingDecoder(
-                state.decoder,
+                engine.network.decoder,
                 count=len(request.texts),
                 vector_type=engine.vector_type,
                 dimension=request.results.dimension,

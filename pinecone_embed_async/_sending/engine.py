@@ -9,7 +9,7 @@ from pinecone_embed_async._log import logger
 from pinecone_embed_async._sending.counters import Counters
 from pinecone_embed_async._sending.network import Network
 from pinecone_embed_async._sending.retry import FirstContact, RetryBudget, backoff_after, is_stale_connection
-from pinecone_embed_async._wire import Redactor, choose_decoder
+from pinecone_embed_async._wire import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +40,6 @@ class Engine:
         budget: the retry budget.
         contact: whether the client has reached and understood its service.
         vector_type: the model's vector type; `None` until it is known.
-        decoder_name: name of the decoder.
     """
 
     def __init__(self, options: SendingOptions) -> None:
@@ -52,7 +51,6 @@ class Engine:
         self.contact = FirstContact(is_patient=options.is_patient)
         self.network = Network(options, self.budget, self.counters)
         self.vector_type = options.vector_type
-        self.decoder_name = choose_decoder(options.decoder).name
 
     @property
     def waiting(self) -> int:

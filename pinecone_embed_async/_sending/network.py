@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._sending.retry import RetryBudget, RetryPolicy
     from pinecone_embed_async._sending.transport import Transport, TransportResponse
     from pinecone_embed_async._telemetry import HookDispatcher
-    from pinecone_embed_async._wire import Decoder, DecoderName, Redactor, VectorType
+    from pinecone_embed_async._wire import DecoderName, Redactor, VectorType
 
 ERROR_BODY_BYTES = 65_536
 """Number of bytes after which reading an error's body stops; the documented errors have fewer than 1,000."""
@@ -81,7 +81,6 @@ class LoopState:
         own: the transport if this package made it; `None` if the caller passed one.
         concurrency: limits the requests in flight.
         decode_gate: limits concurrent decodes.
-        decoder: decodes the answers.
         thread: decodes large answers if the decoder releases the GIL; else `None`.
         exchanges: time-outs of the exchanges under way.
         was_closed: whether the client was closed.
@@ -92,7 +91,6 @@ class LoopState:
     own: AiohttpTransport | None
     concurrency: ConcurrencyLimiter
     decode_gate: DecodeGate
-    decoder: Decoder
     thread: DecodeThread | None
     exchanges: dict[asyncio.Timeout, None] = field(default_factory=dict)
     was_closed: bool = False
@@ -117,6 +115,9 @@ class Network:
         options: how to reach the service.
         budget: the retry budget; while it is low, one request is in flight at a time.
         counters: counts of the client; updated here.
+
+    Attributes:
+        decoder: decodes the answers.
     """
 
     def __init__(self, options: SendingOptions, budget: RetryBudget, counters: Counters) -> None:
@@ -124,6 +125,7 @@ class Network:
         self._budget = budget
         self._counters = counters
         self._clock = options.clock
+        self.decoder = choose_decoder(options.decoder)
         self._states: dict[asyncio.AbstractEventLoop, LoopState] = {}
         self._inherited: list[LoopState] = []
         # Built once, because building it takes a twentieth of the time of a small request.
@@ -181,7 +183,6 @@ class Network:
                 executor=options.executor,
                 clock=self._clock,
             )
-        decoder = choose_decoder(options.decoder)
         return LoopState(
             process=process,
             transport=options.transport or cast("Transport", own),
@@ -189,9 +190,8 @@ class Network:
             # A shared quota refers to the limiter, so the limiter must not refer to the objects of a closed loop.
             concurrency=ConcurrencyLimiter(options.max_concurrency, budget=self._budget),
             # With a thread, two places, so that the next decode begins without waiting for the event loop.
-            decode_gate=DecodeGate(2 if decoder.releases_lock else 1),
-            decoder=decoder,
-            thread=DecodeThread(options.executor) if decoder.releases_lock else None,
+            decode_gate=DecodeGate(2 if self.decoder.releases_lock else 1),
+            thread=DecodeThread(options.executor) if self.decoder.releases_lock else None,
         )
 
     async def aclose(self) -> None:

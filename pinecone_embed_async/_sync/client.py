@@ -90,11 +90,8 @@ class SyncEmbedClient(Generic[EmbeddingsT]):
 
     def __enter__(self) -> Self:
         self._thread.open()
-        self._run(self._open())
+        self._run(self._client.__aenter__())
         return self
-
-    async def _open(self) -> None:
-        await self._client.__aenter__()
 
     def __exit__(self, *_: object) -> None:
         self.close()
