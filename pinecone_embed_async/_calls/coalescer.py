@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from pinecone_embed_async._planning import Load, utf8_length
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Hashable, Iterator
 
     import numpy as np
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from pinecone_embed_async._planning import RequestLimits
     from pinecone_embed_async._results import SparseVector
     from pinecone_embed_async._telemetry import ObservedCall
+
+    Outcome = NDArray[np.float32] | SparseVector | BaseException
 
 
 class RequestStarter(Protocol):
@@ -38,50 +41,43 @@ class EventLoop(Protocol):
         """Whether it no longer calls functions."""
 
 
-class Wakeable(Protocol):
-    """A future that a caller awaits."""
-
-    def done(self) -> bool:
-        """Whether it has a result or was cancelled."""
-
-    def set_result(self, result: None, /) -> None:
-        """Wake the caller."""
-
-
 class Waiter:
     """A caller that waits for the vector of its text.
 
     Args:
         text: text to embed.
-        woken: future that is done once `outcome` is set.
+        outcome: future that the caller awaits, for the vector, or the error to raise.
         deadline: clock time by which the caller needs its vector; `None` for no deadline.
         call: identifies the caller to the hooks; `None` without hooks.
 
     Attributes:
         shared: the request that the caller shares, once it has joined one.
-        outcome: the vector, or the error to raise; `None` until it is known.
     """
 
-    __slots__ = ("_woken", "call", "deadline", "outcome", "shared", "text")
+    __slots__ = ("call", "deadline", "outcome", "shared", "text")
 
     shared: SharedRequest
 
-    def __init__(self, text: str, woken: Wakeable, deadline: float | None, call: ObservedCall | None = None) -> None:
-        self._woken = woken
+    def __init__(
+        self, text: str, outcome: asyncio.Future[Outcome], deadline: float | None, call: ObservedCall | None = None
+    ) -> None:
         self.text = text
+        self.outcome = outcome
         self.deadline = deadline
         self.call = call
-        self.outcome: NDArray[np.float32] | SparseVector | BaseException | None = None
 
     def __repr__(self) -> str:
-        return f"<Waiter, {'waiting' if self.outcome is None else type(self.outcome).__name__}>"
+        return f"<Waiter, {'waiting' if self.is_waiting else 'settled'}>"
 
-    def settle(self, outcome: NDArray[np.float32] | SparseVector | BaseException) -> None:
-        """Set the outcome and wake the caller; later outcomes are ignored."""
-        if self.outcome is None:
-            self.outcome = outcome
-            if not self._woken.done():
-                self._woken.set_result(None)
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the caller has no outcome yet, and was not cancelled."""
+        return not self.outcome.done()
+
+    def settle(self, outcome: Outcome) -> None:
+        """Set the outcome, which wakes the caller; later outcomes are ignored."""
+        if self.is_waiting:
+            self.outcome.set_result(outcome)
 
 
 class SharedRequest:

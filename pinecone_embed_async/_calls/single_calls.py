@@ -15,15 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
     from contextlib import AbstractContextManager
 
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from pinecone_embed_async._calls.coalescer import SharedRequest
+    from pinecone_embed_async._calls.coalescer import Outcome, SharedRequest
     from pinecone_embed_async._calls.scheduler import Scheduler
     from pinecone_embed_async._clock import Clock, Timer
     from pinecone_embed_async._errors import DeadlineExceededError, EmbedError
     from pinecone_embed_async._planning import RequestLimits
-    from pinecone_embed_async._results import SparseVector
     from pinecone_embed_async._sending import Counters
     from pinecone_embed_async._telemetry import ObservedCall
 
@@ -109,7 +105,7 @@ class SingleCalls:
         deadline: float | None,
         maker: SchedulerMaker,
         observed: ObservedCall | None = None,
-    ) -> NDArray[np.float32] | SparseVector | BaseException:
+    ) -> Outcome:
         """Embed a text in a request shared with concurrent calls.
 
         Args:
@@ -127,22 +123,18 @@ class SingleCalls:
         Raises:
             asyncio.CancelledError: the caller was cancelled.
         """
-        woken = self._loop.create_future()
-        waiter = Waiter(text, woken, deadline, observed)
+        waiter = Waiter(text, self._loop.create_future(), deadline, observed)
         # Error reports that include local variables must not show the texts.
         del text
         # Join before any await, so that calls of the same loop iteration share a request.
         self._coalescer.join(key, waiter, limits, _Starter(self, maker, dimension))
         timer = None if deadline is None else self._clock.call_at(deadline, lambda: self._expire(waiter, maker))
         try:
-            await woken
+            return await waiter.outcome
         finally:
             if timer is not None:
                 timer.cancel()
             await self._leave(waiter)
-        if waiter.outcome is None:
-            raise RuntimeError("a caller was woken without an outcome")
-        return waiter.outcome
 
     def stop(self, error: EmbedError) -> None:
         """End all calls: those in flight within the scheduler's grace period, the others at once."""

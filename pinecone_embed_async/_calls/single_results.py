@@ -73,7 +73,7 @@ class SingleResults(ResultBuilder):
         return next(self._waiting(), None) is None
 
     def _waiting(self) -> Iterator[Waiter]:
-        return (waiter for sharing in self._waiters for waiter in sharing if waiter.outcome is None)
+        return (waiter for sharing in self._waiters for waiter in sharing if waiter.is_waiting)
 
     def embedded(self, request: PlannedRequest) -> None:
         """Deliver the rows of an answered request."""
@@ -82,7 +82,7 @@ class SingleResults(ResultBuilder):
         delivered = 0
         for row, position in enumerate(request.positions):
             for waiter in self._waiters[position]:
-                if waiter.outcome is None:
+                if waiter.is_waiting:
                     delivered += 1
                     if sparse_row is not None:
                         waiter.settle(sparse_row(row))

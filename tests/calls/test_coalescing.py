@@ -101,7 +101,7 @@ class CoalescerBench:
         self.ended: set[SharedRequest] = set()
 
     def join(self, text: str, key: str = "k", deadline: float | None = None) -> Waiter:
-        waiter = Waiter(text, Future(), deadline)
+        waiter = Waiter(text, cast("asyncio.Future[Any]", Future()), deadline)
         self.coalescer.join(key, waiter, self.limits, self)
         return waiter
 
@@ -948,7 +948,7 @@ def test_each_caller_gets_its_own_sparse_vector() -> None:
     )
     results.answered(request, Answer("sparse", None, 1, block))
     results.embedded(request)
-    vectors = [waiter.outcome for waiter in waiters]
+    vectors = [waiter.outcome.result() for waiter in waiters]
     for vector, indices, tokens in zip(vectors, ([7], [], [8, 9], [8, 9]), ("a", "", "bc", "bc"), strict=True):
         assert isinstance(vector, SparseVector)
         assert vector.indices.tolist() == indices
@@ -975,9 +975,10 @@ def test_calls_whose_deadline_is_not_after_a_pause_end_with_it(attempts: int) ->
         seen.append(results.next_deadline)
     assert seen == [1.0, 3.0, 4.0, None]
     for waiter in waiters:
-        assert isinstance(waiter.outcome, DeadlineExceededError)
+        error = waiter.outcome.result()
+        assert isinstance(error, DeadlineExceededError)
         # Without an attempt, the text was not tried.
-        assert len(waiter.outcome.failures) == attempts
+        assert len(error.failures) == attempts
 
 
 @pytest.mark.parametrize("is_failure", [False, True])
