@@ -11,7 +11,7 @@ from pinecone_embed_async._planning import Load, utf8_length
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Hashable, Iterator
+    from collections.abc import Hashable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -29,16 +29,6 @@ class RequestStarter(Protocol):
 
     def start(self, shared: SharedRequest, /) -> None:
         """Start sending a request; the starter must call `Coalescer.ended` when the request has ended."""
-
-
-class EventLoop(Protocol):
-    """The part of an event loop that the coalescer uses."""
-
-    def call_soon(self, callback: Callable[[], None], /) -> Timer:
-        """Call a function at the end of the current iteration."""
-
-    def is_closed(self) -> bool:
-        """Whether it no longer calls functions."""
 
 
 class Waiter:
@@ -168,7 +158,7 @@ class Coalescer:
         max_under_way: while this many requests of a key are under way, only full requests of that key are sent.
     """
 
-    def __init__(self, *, clock: Clock, loop: EventLoop, max_delay: float, max_under_way: int) -> None:
+    def __init__(self, *, clock: Clock, loop: asyncio.AbstractEventLoop, max_delay: float, max_under_way: int) -> None:
         self._clock = clock
         self._loop = loop
         self._max_delay = max_delay
@@ -179,7 +169,7 @@ class Coalescer:
         # The earliest deadline of each request that waits for a place in flight.
         self._waiting: defaultdict[Hashable, list[float]] = defaultdict(list)
         self._timer: Timer | None = None
-        self._check: Timer | None = None
+        self._check: asyncio.Handle | None = None
 
     def __repr__(self) -> str:
         return f"<Coalescer {len(self._pending)} pending, {self._under_way.total()} under way>"

@@ -122,8 +122,7 @@ class AiohttpTransport:
     async def open(self) -> None:
         """Make the event loop close the session on shutdown if nobody else does, and create the TLS context."""
         await anext(self._closer)
-        if self._tls is None:
-            await self._tls_of_requests()
+        await self._tls_of_requests()
 
     async def aclose(self) -> None:
         """Close the session."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import ipaddress
 import os
 import urllib.request
@@ -117,25 +118,21 @@ def check_base_url(text: str, *, allow_http: bool) -> URL:
         ConfigurationError: it is not an http or https URL; has credentials, a query or a fragment; or is plain HTTP to
             another machine without `allow_http`.
     """
-    problem = None
-    try:
+    url: URL | None = None
+    # Suppressed, not chained, because the cause holds a part of the value.
+    with contextlib.suppress(ValueError):
         url = URL(text if "://" in text else f"https://{text}")
-    except ValueError:
-        problem = "base_url must be an http or https URL with a host"
-    if problem is None:
-        if url.scheme not in ("http", "https") or not url.host:
-            problem = "base_url must be an http or https URL with a host"
-        elif url.user is not None or url.password is not None:
-            problem = "base_url must not hold credentials"
-        elif url.query_string or url.fragment:
-            problem = "base_url must not hold a query or a fragment"
-        elif url.scheme == "http" and not allow_http and not _is_loopback(url.host):
-            problem = (
-                "base_url must not be plain HTTP to another machine, which would show the key to the network; "
-                "use https, or pass allow_http=True"
-            )
-    if problem is not None:
-        raise ConfigurationError(problem)
+    if url is None or url.scheme not in ("http", "https") or not url.host:
+        raise ConfigurationError("base_url must be an http or https URL with a host")
+    if url.user is not None or url.password is not None:
+        raise ConfigurationError("base_url must not hold credentials")
+    if url.query_string or url.fragment:
+        raise ConfigurationError("base_url must not hold a query or a fragment")
+    if url.scheme == "http" and not allow_http and not _is_loopback(url.host):
+        raise ConfigurationError(
+            "base_url must not be plain HTTP to another machine, which would show the key to the network; "
+            "use https, or pass allow_http=True"
+        )
     return url
 
 

@@ -95,7 +95,8 @@ class CoalescerBench:
 
     def __init__(self, *, max_under_way: int = 8, inputs: int = 4, size: int = 10_000) -> None:
         self.clock, self.iteration = FakeClock(), LoopIteration()
-        self.coalescer = Coalescer(clock=self.clock, loop=self.iteration, max_delay=DELAY, max_under_way=max_under_way)
+        loop = cast("asyncio.AbstractEventLoop", self.iteration)
+        self.coalescer = Coalescer(clock=self.clock, loop=loop, max_delay=DELAY, max_under_way=max_under_way)
         self.limits = RequestLimits(inputs=inputs, sequence_length=512, bytes=size)
         self.requests: list[SharedRequest] = []
         self.ended: set[SharedRequest] = set()
