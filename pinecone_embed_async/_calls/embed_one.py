@@ -5,20 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pinecone_embed_async._calls.single_results import SingleResults
 from pinecone_embed_async._errors import InputError
 from pinecone_embed_async._inputs import text_of
 from pinecone_embed_async._planning import PendingTexts
-from pinecone_embed_async._results import SparseVector
+from pinecone_embed_async._results import Dimension, SparseVector
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable
 
     import numpy as np
     from numpy.typing import NDArray
 
+    from pinecone_embed_async._calls.coalescer import SharedRequest
     from pinecone_embed_async._calls.runtime import Runtime
-    from pinecone_embed_async._calls.scheduler import Scheduler
-    from pinecone_embed_async._calls.single_results import SingleResults
+    from pinecone_embed_async._calls.single_calls import SingleCalls
     from pinecone_embed_async._errors import DeadlineExceededError
     from pinecone_embed_async._inputs import Input
     from pinecone_embed_async._options import CallOptions
@@ -73,7 +74,7 @@ class _SingleCall:
         cache = self._options.parameters.cache
         if cache is None:
             return None
-        with self._runtime.single_calls().expect(self._key):
+        with self._runtime.single_calls().coalescer.expect(self._key):
             try:
                 async with self._runtime.interruptible(self._options.deadline):
                     value = await cache.look_up_one(self._text)
@@ -100,13 +101,13 @@ class _SingleCall:
             late = engine.gate.too_late(engine.key(parameters.values), certain, options.deadline)
             if late is not None:
                 raise late
-        outcome = await self._runtime.single_calls().call(
+        single_calls = self._runtime.single_calls()
+        outcome = await single_calls.call(
             self._text,
             key=self._key,
             limits=limits,
-            dimension=parameters.dimension,
             deadline=options.deadline,
-            maker=_SharedSchedulers(self._runtime, options),
+            starter=_Starter(self._runtime, single_calls, options),
             observed=self.subject,
         )
         if isinstance(outcome, BaseException):
@@ -119,16 +120,21 @@ class _SingleCall:
 
 
 @dataclass(slots=True, repr=False, eq=False)
-class _SharedSchedulers:
-    """Makes the schedulers of shared requests with the options of one of their calls, without keeping its text."""
+class _Starter:
+    """Starts a shared request with the options of one of its calls, without keeping the call's text."""
 
     _runtime: Runtime
+    _single_calls: SingleCalls
     _options: CallOptions
 
-    def scheduler(self, texts: Sequence[str], results: SingleResults, deadline: float | None) -> Scheduler:
-        """The scheduler of a request; see `SchedulerMaker`."""
-        pending = PendingTexts(texts, self._options.parameters.limits, results)
-        return self._runtime.scheduler(pending, self._options, results, deadline, is_single=len(texts) == 1)
+    def start(self, shared: SharedRequest) -> None:
+        """See `RequestStarter.start`."""
+        runtime, parameters, texts = self._runtime, self._options.parameters, list(shared.waiters)
+        dimension = Dimension(parameters.dimension)
+        results = SingleResults(shared, dimension, runtime.engine.counters, self._single_calls.coalescer)
+        pending = PendingTexts(texts, parameters.limits, results)
+        scheduler = runtime.scheduler(pending, self._options, results, shared.deadline, is_single=len(texts) == 1)
+        self._single_calls.run(shared, results, scheduler)
 
     def out_of_time(self, message: str) -> DeadlineExceededError:
         """See `Sender.out_of_time`."""

@@ -157,7 +157,6 @@ class Runtime:
                 clock=self.options.clock,
                 max_delay=self.options.max_delay,
                 max_under_way=self.options.max_concurrency,
-                counters=self.engine.counters,
             )
         return single_calls
 

@@ -6,29 +6,24 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from pinecone_embed_async._calls.coalescer import Coalescer, Waiter
-from pinecone_embed_async._calls.single_results import SingleResults, own_error
+from pinecone_embed_async._calls.coalescer import Coalescer, RequestStarter, Waiter
+from pinecone_embed_async._calls.single_results import own_error
 from pinecone_embed_async._errors import ClosedError
-from pinecone_embed_async._results import Dimension
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Hashable
 
     from pinecone_embed_async._calls.coalescer import Outcome, SharedRequest
     from pinecone_embed_async._calls.scheduler import Scheduler
+    from pinecone_embed_async._calls.single_results import SingleResults
     from pinecone_embed_async._clock import Clock, Timer
     from pinecone_embed_async._errors import DeadlineExceededError, EmbedError
     from pinecone_embed_async._planning import RequestLimits
-    from pinecone_embed_async._sending import Counters
     from pinecone_embed_async._telemetry import ObservedCall
 
 
-class SchedulerMaker(Protocol):
-    """Makes the schedulers of shared requests."""
-
-    def scheduler(self, texts: Sequence[str], results: SingleResults, deadline: float | None) -> Scheduler:
-        """The scheduler of a request with these texts, results and latest deadline of its callers."""
+class CallStarter(RequestStarter, Protocol):
+    """Starts the shared request of a call by `SingleCalls.run`."""
 
     def out_of_time(self, message: str) -> DeadlineExceededError:
         """See `Sender.out_of_time`."""
@@ -78,22 +73,19 @@ class SingleCalls:
         clock: tells the time.
         max_delay: maximum seconds that a call waits for others, unless its request is held; see `Coalescer`.
         max_under_way: while this many requests with equal parameters are under way, only full ones are sent.
-        counters: counts of the client; updated here.
+
+    Attributes:
+        coalescer: decides which calls share a request.
     """
 
-    def __init__(self, *, clock: Clock, max_delay: float, max_under_way: int, counters: Counters) -> None:
+    def __init__(self, *, clock: Clock, max_delay: float, max_under_way: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._clock = clock
-        self._counters = counters
-        self._coalescer = Coalescer(clock=clock, loop=self._loop, max_delay=max_delay, max_under_way=max_under_way)
+        self.coalescer = Coalescer(clock=clock, loop=self._loop, max_delay=max_delay, max_under_way=max_under_way)
         self._sent: dict[SharedRequest, _SentRequest] = {}
 
     def __repr__(self) -> str:
-        return f"<SingleCalls {self._coalescer!r}>"
-
-    def expect(self, key: Hashable) -> AbstractContextManager[None]:
-        """Make calls with an equal key wait, up to `max_delay`, for one that is being looked up in the cache."""
-        return self._coalescer.expect(key)
+        return f"<SingleCalls {self.coalescer!r}>"
 
     async def call(
         self,
@@ -101,9 +93,8 @@ class SingleCalls:
         *,
         key: Hashable,
         limits: RequestLimits,
-        dimension: int | None,
         deadline: float | None,
-        maker: SchedulerMaker,
+        starter: CallStarter,
         observed: ObservedCall | None = None,
     ) -> Outcome:
         """Embed a text in a request shared with concurrent calls.
@@ -112,9 +103,8 @@ class SingleCalls:
             text: text to embed.
             key: calls with equal keys may share a request.
             limits: limits of one request.
-            dimension: numbers per row; `None` if unknown.
             deadline: clock time at which this call ends; `None` for no deadline.
-            maker: makes the scheduler of the request if this is its first caller.
+            starter: starts the request if this is its first caller.
             observed: identifies this call to the hooks.
 
         Returns:
@@ -127,8 +117,8 @@ class SingleCalls:
         # Error reports that include local variables must not show the texts.
         del text
         # Join before any await, so that calls of the same loop iteration share a request.
-        self._coalescer.join(key, waiter, limits, _Starter(self, maker, dimension))
-        timer = None if deadline is None else self._clock.call_at(deadline, lambda: self._expire(waiter, maker))
+        self.coalescer.join(key, waiter, limits, starter)
+        timer = None if deadline is None else self._clock.call_at(deadline, lambda: self._expire(waiter, starter))
         try:
             return await waiter.outcome
         finally:
@@ -138,7 +128,7 @@ class SingleCalls:
 
     def stop(self, error: EmbedError) -> None:
         """End all calls: those in flight within the scheduler's grace period, the others at once."""
-        for waiter in self._coalescer.cancel_pending():
+        for waiter in self.coalescer.cancel_pending():
             waiter.settle(own_error(error, 0, is_failure=False))
         for sent in self._sent.values():
             sent.results.closed_by = error
@@ -149,10 +139,8 @@ class SingleCalls:
         for sent in list(self._sent.values()):
             await sent.scheduler.drained()
 
-    def start(self, shared: SharedRequest, maker: SchedulerMaker, dimension: int | None) -> None:
+    def run(self, shared: SharedRequest, results: SingleResults, scheduler: Scheduler) -> None:
         """Start the task of a request."""
-        results = SingleResults(shared, Dimension(dimension), self._counters, self._coalescer)
-        scheduler = maker.scheduler(list(shared.waiters), results, shared.deadline)
         task = self._loop.create_task(_run(scheduler), name=f"embed {len(shared.waiters)} joined inputs")
         self._sent[shared] = _SentRequest(results, scheduler, task)
         task.add_done_callback(lambda _: self._ended(shared))
@@ -162,7 +150,7 @@ class SingleCalls:
         # Do this first, so that this caller can ask for another text in time for the next request.
         if sent.end is not None and not sent.end.done():
             sent.end.set_result(None)
-        self._coalescer.ended(shared)
+        self.coalescer.ended(shared)
         fault = None if sent.task.cancelled() else sent.task.exception()
         if sent.results.is_settled:
             return
@@ -174,21 +162,21 @@ class SingleCalls:
         else:
             sent.results.fail_unexpectedly(fault)
 
-    def _expire(self, waiter: Waiter, maker: SchedulerMaker) -> None:
+    def _expire(self, waiter: Waiter, starter: CallStarter) -> None:
         """Settle a caller whose deadline has passed, with an error that names the last failure."""
         sent = self._sent.get(waiter.shared)
         if sent is None:
-            waiter.settle(maker.out_of_time("the deadline of the call passed before its request was sent"))
+            waiter.settle(starter.out_of_time("the deadline of the call passed before its request was sent"))
             return
         request = sent.scheduler.request_of(sent.results.position_of(waiter))
-        error = maker.out_of_time("the deadline of the call passed before it was embedded")
+        error = starter.out_of_time("the deadline of the call passed before it was embedded")
         if request is not None:
             error = request.out_of_time("the deadline of the call passed before the answer came", error.retry_after)
         sent.results.timed_out(waiter, error)
 
     async def _leave(self, waiter: Waiter) -> None:
         shared = waiter.shared
-        self._coalescer.leave(waiter)
+        self.coalescer.leave(waiter)
         sent = self._sent.get(shared)
         if shared.callers or sent is None:
             return
@@ -203,19 +191,6 @@ class SingleCalls:
         finally:
             if timer is not None:
                 timer.cancel()
-
-
-@dataclass(slots=True, repr=False, eq=False)
-class _Starter:
-    """Starts a shared request with the options of its first caller."""
-
-    single_calls: SingleCalls
-    maker: SchedulerMaker
-    dimension: int | None
-
-    def start(self, shared: SharedRequest) -> None:
-        """See `coalescer.RequestStarter`."""
-        self.single_calls.start(shared, self.maker, self.dimension)
 
 
 async def _run(scheduler: Scheduler) -> None:

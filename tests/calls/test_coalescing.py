@@ -4,7 +4,7 @@ import asyncio
 import copy
 import pickle
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, cast
 
@@ -465,9 +465,7 @@ class Service:
     def __init__(self, *, inputs: int = 4, max_under_way: int = 8) -> None:
         self.clock, self.counters = FakeClock(), Counters()
         self.limits = RequestLimits(inputs=inputs, sequence_length=512)
-        self.single_calls = SingleCalls(
-            clock=self.clock, max_delay=DELAY, max_under_way=max_under_way, counters=self.counters
-        )
+        self.single_calls = SingleCalls(clock=self.clock, max_delay=DELAY, max_under_way=max_under_way)
         self.permit_for = permits(self.clock)
         self.requests: list[tuple[PlannedRequest, asyncio.Future[EmbedError | None]]] = []
         self.cancelled = 0
@@ -480,9 +478,8 @@ class Service:
                 text,
                 key=key,
                 limits=self.limits,
-                dimension=None,
                 deadline=None if timeout is None else self.clock.time() + timeout,
-                maker=self,
+                starter=self,
             )
             if isinstance(outcome, BaseException):
                 raise outcome
@@ -490,8 +487,9 @@ class Service:
 
         return asyncio.create_task(call())
 
-    def scheduler(self, texts: Sequence[str], results: SingleResults, deadline: float | None) -> Scheduler:
-        limits = LearnedLimits(self.limits, self.learned)
+    def start(self, shared: SharedRequest) -> None:
+        limits, texts = LearnedLimits(self.limits, self.learned), list(shared.waiters)
+        results = SingleResults(shared, Dimension(None), self.counters, self.single_calls.coalescer)
         planner = RequestPlanner(
             PendingTexts(texts, limits, results),
             limits=limits,
@@ -500,8 +498,8 @@ class Service:
             is_single=len(texts) == 1,
             clock=self.clock,
         )
-        options: dict[str, Any] = {"clock": self.clock, "deadline": deadline, "cache": self.cache}
-        return Scheduler(planner, cast("Sender", self), window=4, **options)
+        options: dict[str, Any] = {"clock": self.clock, "deadline": shared.deadline, "cache": self.cache}
+        self.single_calls.run(shared, results, Scheduler(planner, cast("Sender", self), window=4, **options))
 
     async def permit(self, request: PlannedRequest, observation: None = None) -> Permit:
         return await self.permit_for(request)
@@ -567,8 +565,8 @@ class Service:
     async def assert_clean(self) -> None:
         await settle()
         assert not self.single_calls._sent
-        assert not self.single_calls._coalescer._pending
-        assert not self.single_calls._coalescer._under_way
+        assert not self.single_calls.coalescer._pending
+        assert not self.single_calls.coalescer._under_way
         assert self.clock.pending == 0
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
