@@ -165,11 +165,11 @@ class _Call:
             return result
         job_error = scheduler.job_error
         error = job_error or builder.first_error()
-        if error is None and not result.failures:
+        if error is None:
             raise with_outcome(
                 EmbedError("every input must be embedded or fail, but some were not tried; please report this bug"), result
             )
-        if error is not None and options.raises:
+        if options.raises:
             raise with_outcome(error, result) if job_error is not None else summed_up(error, result)
         return result
 

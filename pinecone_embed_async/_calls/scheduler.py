@@ -35,8 +35,6 @@ GRACE_SECONDS = 5.0
 """How long requests in flight may take after an error has ended the job: long enough for nearly every answer, short enough
 for a caller waiting for the error."""
 
-NOT_BY_THE_CALL = "the request was cancelled, but not by its own call"
-
 
 class ProgressReporter(Protocol):
     """Reports the progress of a call."""
@@ -229,7 +227,7 @@ class Scheduler:
         except asyncio.CancelledError:
             if not (slot.is_abandoned or slot.is_done or self._is_exited) and slot.request is not None:
                 # Cancelled from outside: only the inputs of this request fail.
-                self._planner.failed(slot.request, EmbedError(NOT_BY_THE_CALL))
+                self._planner.failed(slot.request, EmbedError("the request was cancelled, but not by its own call"))
                 self.report()
             raise
 
@@ -267,12 +265,8 @@ class Scheduler:
             least_tokens = planner.least_tokens(ahead)
             try:
                 permit = await self._sender.permit(ahead)
-            except DeadlineExceededError as late:
-                self._come_too_late(late.with_traceback(None))
-                await asyncio.sleep(0)
-                continue
             except Exception as fault:  # noqa: BLE001 - only this request fails
-                self._fail_next(fault.with_traceback(None) if isinstance(fault, EmbedError) else unexpected_error(fault))
+                self._go_without(fault.with_traceback(None) if isinstance(fault, EmbedError) else unexpected_error(fault))
                 # Many requests in a row may fail like this.
                 await asyncio.sleep(0)
                 continue
@@ -287,15 +281,15 @@ class Scheduler:
             permit.give_back()
         return None
 
-    def _come_too_late(self, error: DeadlineExceededError) -> None:
-        """End the job before its deadline; while a stream looks inputs up in the cache, fail only the next request."""
-        if self._cache is not None and self._helpers:
-            self._fail_next(error)
-        else:
-            self.stop(error)
+    def _go_without(self, error: EmbedError) -> None:
+        """Fail the next request, which gets no permit, or only its first input if the error is about that.
 
-    def _fail_next(self, error: EmbedError) -> None:
-        """Fail the next request, which gets no permit, or only its first input if the error is about that."""
+        If no permit comes before the deadline, end the job, unless a stream still looks inputs up in the cache.
+        """
+        looks_up = self._cache is not None and self._helpers
+        if isinstance(error, DeadlineExceededError) and not looks_up:
+            self.stop(error)
+            return
         request = self._planner.take_first() if isinstance(error, InputError) else self._planner.take()
         if request is not None:
             self._planner.failed(request, error)
