@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 EmbeddingsT = TypeVar("EmbeddingsT", bound="DenseEmbeddings | SparseEmbeddings")
 ItemT = TypeVar("ItemT")
-ResultT = TypeVar("ResultT")
 
 
 class SyncEmbedClient(Generic[EmbeddingsT]):
@@ -90,7 +89,7 @@ class SyncEmbedClient(Generic[EmbeddingsT]):
 
     def __enter__(self) -> Self:
         self._thread.open()
-        self._run(self._client.__aenter__())
+        self._thread.get().run(self._client.__aenter__())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -122,12 +121,15 @@ class SyncEmbedClient(Generic[EmbeddingsT]):
             EmbedError: as `EmbedClient.embed`.
         """
         try:
-            # Read iterators here, because they may belong to this thread, like rows of a database.
-            call = self._client.embed(list(inputs) if isinstance(inputs, Iterator) else inputs, **cast("Any", options))
+            if isinstance(inputs, Iterator):
+                # Read iterators here, because they may belong to this thread, like rows of a database.
+                inputs = list(inputs)
+            thread = self._thread.get()
+            call = self._client.embed(inputs, **cast("Any", options))
         finally:
             # Error reports that include local variables must not show the texts.
             del inputs
-        return cast("EmbeddingsT", self._run(call))
+        return cast("EmbeddingsT", thread.run(call))
 
     @overload
     def embed_one(
@@ -155,11 +157,12 @@ class SyncEmbedClient(Generic[EmbeddingsT]):
             EmbedError: as `EmbedClient.embed_one`.
         """
         try:
+            thread = self._thread.get()
             call: Coroutine[Any, Any, NDArray[np.float32] | SparseVector] = self._client.embed_one(text, **options)
         finally:
             # As above.
             del text
-        return self._run(call)
+        return thread.run(call)
 
     def stream(
         self, source: Source[ItemT], **options: Unpack[_options.StreamArguments[ItemT]]
@@ -200,16 +203,8 @@ class SyncEmbedClient(Generic[EmbeddingsT]):
 
     def list_models(self) -> list[ModelInfo]:
         """List the embedding models that the service offers; as `EmbedClient.list_models`."""
-        return self._run(self._client.list_models())
+        return self._thread.get().run(self._client.list_models())
 
     def describe_model(self, name: str | None = None) -> ModelInfo:
         """Fetch the service's description of a model; as `EmbedClient.describe_model`."""
-        return self._run(self._client.describe_model(name))
-
-    def _run(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
-        try:
-            thread = self._thread.get()
-        except BaseException:
-            work.close()
-            raise
-        return thread.run(work)
+        return self._thread.get().run(self._client.describe_model(name))
