@@ -323,7 +323,7 @@ class Runtime:
             **msgspec.structs.asdict(engine.counters),
             in_flight=engine.network.in_flight,
             concurrency=engine.network.concurrency,
-            waiting=engine.waiting,
+            waiting=engine.gate.waiting(engine.network.concurrencies),
             quotas=quotas,
             waited=sum(quota.waited for quota in quotas),
             bytes_per_token=self.learned.estimator.expected,

@@ -223,19 +223,16 @@ class Scheduler:
             if self._cache is not None and error is None:
                 # Wake the consumer now: it need not wait until the rows are cached.
                 self.changes.set()
-                await self._cache_answer(self._cache, slot.request)
+                try:
+                    await self._cache.write(slot.request, self._end)
+                except Exception as fault:  # noqa: BLE001 - the rows are stored even if caching fails
+                    logger.warning("an answer could not be cached: %s", type(fault).__name__)
         except asyncio.CancelledError:
             if not (slot.is_abandoned or slot.is_done or self._is_exited) and slot.request is not None:
                 # Cancelled from outside: only the inputs of this request fail.
                 self._planner.failed(slot.request, EmbedError("the request was cancelled, but not by its own call"))
                 self.report()
             raise
-
-    async def _cache_answer(self, cache: CallCache, request: PlannedRequest) -> None:
-        try:
-            await cache.write(request, self._end)
-        except Exception as fault:  # noqa: BLE001 - the rows are stored even if caching fails
-            logger.warning("an answer could not be cached: %s", type(fault).__name__)
 
     def report(self) -> None:
         """Report the progress, after a request or after inputs that fail without one."""

@@ -112,9 +112,8 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
                 yield
             except BaseException as error:  # noqa: BLE001 - raised again unchanged once the tasks are done
                 block_error = error
-            finally:
-                self._is_exited = True
-                scheduler.cancel(may_keep=block_error is None)
+            self._is_exited = True
+            scheduler.cancel(may_keep=block_error is None)
         if block_error is not None:
             raise block_error
         if scheduler.error is not None and not self._was_raised(scheduler.error):
@@ -199,13 +198,12 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         error = batch.first_error() or self._scheduler.job_error
         if error is None:
             raise RuntimeError("a batch that is neither complete nor failed was delivered")
-        if error is self._scheduler.job_error:
-            self._raised.append(error)
         raise self._batch_error(error, embedded)
 
     def _batch_error(self, error: EmbedError, batch: EmbeddedBatch[ItemT, EmbeddingsT]) -> EmbedError:
         # A copy: several batches may share the error, and a consumer may have kept it.
         if error is self._scheduler.job_error:
+            self._raised.append(error)
             own = with_outcome(copy.copy(error), batch.embeddings)  # type: ignore[arg-type]
         else:
             own = summed_up(error, batch.embeddings, batch.start)  # type: ignore[arg-type]

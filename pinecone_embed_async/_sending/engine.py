@@ -52,11 +52,6 @@ class Engine:
         self.network = Network(options, self.budget, self.counters)
         self.vector_type = options.vector_type
 
-    @property
-    def waiting(self) -> int:
-        """Number of requests waiting for a permit."""
-        return self.gate.waiting(self.network.concurrencies)
-
     def key(self, parameters: Mapping[str, Any]) -> Key:
         """The rate limiter's key for requests with these parameters."""
         return self.options.model, str(parameters.get("input_type", ""))
