@@ -103,7 +103,6 @@ class Scheduler:
         # When to cancel everything under way: at the deadline, or at the end of the grace period.
         self._end = deadline
         self._is_winding_down = False
-        self._is_exited = False
         self._unsent = 0
         self.changes = asyncio.Event()
         self._drained = asyncio.Event()
@@ -129,12 +128,10 @@ class Scheduler:
                 try:
                     yield
                     await self.drained()
-                except BaseException:
-                    # From now on the task group cancels the tasks, not code outside.
-                    self._is_exited = True
-                    raise
+                finally:
+                    # From now on nothing is started, and the task group cancels the tasks, not code outside.
+                    self._group = None
         finally:
-            self._group = None
             self._clear_timer()
 
     @property
@@ -166,8 +163,7 @@ class Scheduler:
 
     def fill(self) -> None:
         """Start waiting for the permit of the next request, if there is a request and the window has room."""
-        is_open = self._group is not None and not self._is_exited
-        has_room = is_open and self._awaiting is None and len(self._under_way) < self._window
+        has_room = self._group is not None and self._awaiting is None and len(self._under_way) < self._window
         has_next = has_room and (self._planner.peek() is not None or self._planner.is_sifting)
         if self._planner.failed_unsent != self._unsent:
             self._report_unsent()
@@ -228,7 +224,7 @@ class Scheduler:
                 except Exception as fault:  # noqa: BLE001 - the rows are stored even if caching fails
                     logger.warning("an answer could not be cached: %s", type(fault).__name__)
         except asyncio.CancelledError:
-            if not (slot.is_abandoned or slot.is_done or self._is_exited) and slot.request is not None:
+            if not (slot.is_abandoned or slot.is_done or self._group is None) and slot.request is not None:
                 # Cancelled from outside: only the inputs of this request fail.
                 self._planner.failed(slot.request, EmbedError("the request was cancelled, but not by its own call"))
                 self.report()
@@ -236,7 +232,7 @@ class Scheduler:
 
     def report(self) -> None:
         """Report the progress, after a request or after inputs that fail without one."""
-        if self._progress is None or self.error is not None or self._is_exited:
+        if self._progress is None or self.error is not None or self._group is None:
             return
         try:
             self._progress.report()
