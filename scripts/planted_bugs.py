@@ -141,8 +141,8 @@ BUGS = (
     _bug(
         "a deadline that passes during the look-up leaves rows marked as embedded",
         "_calls/embed.py",
-        "        is_missing = np.ones(len(usable), np.bool_)\n",
-        "        is_missing = np.zeros(len(usable), np.bool_)\n",
+        "        untried = builder.untried()\n",
+        "        untried = builder.untried() if cache is None else ()\n",
     ),
     _bug(
         "passages and queries under one limit",

@@ -115,13 +115,9 @@ async def _gathered(runtime: Runtime, options: CallOptions, read: ReadInputs, *,
             failures = tuple(Failure([rows[number]], failure.error) for number, failure in enumerate(failures))
             texts = [key if isinstance(key, str) else "" for key in keys]
     builder = ResultBuilder(0, len(texts), Dimension(options.parameters.dimension), room)
-    usable: Sequence[int] = range(len(texts))
-    if failures:
-        for failure in failures:
-            builder.fail(failure.indices, failure.error)
-        refused = np.concatenate([np.asarray(failure.indices, np.intp) for failure in failures])
-        usable = np.setdiff1d(np.arange(len(texts)), refused).tolist()
-    return _Call(runtime, options, texts, builder, positions, usable)
+    for failure in failures:
+        builder.fail(failure.indices, failure.error)
+    return _Call(runtime, options, texts, builder, positions)
 
 
 @dataclass(slots=True, repr=False, eq=False)
@@ -132,7 +128,6 @@ class _Call:
         texts: the inputs; with `dedupe`, without duplicates.
         builder: builds the result.
         positions: for each input, the position of its text; `None` if each input has its own text.
-        usable: positions of the valid texts.
     """
 
     _runtime: Runtime
@@ -140,16 +135,17 @@ class _Call:
     texts: Sequence[str]
     builder: ResultBuilder
     positions: NDArray[np.intp] | None
-    usable: Sequence[int]
 
     async def run(self, observer: CallObserver) -> DenseEmbeddings | SparseEmbeddings:
         """Look up the inputs, send the rest, and build the result; raise what the options ask for."""
         runtime, options, builder = self._runtime, self._options, self.builder
         cache = options.parameters.cache
-        unsettled = self.usable if cache is None else await self._look_up(cache)
-        pending = PendingTexts(self.texts, options.parameters.limits, builder, unsettled)
+        if cache is not None:
+            await self._look_up(cache)
+        untried = builder.untried()
+        pending = PendingTexts(self.texts, options.parameters.limits, builder, untried)
         scheduler = runtime.scheduler(
-            pending, options, observer, options.deadline, is_single=len(unsettled) == 1, progress=observer
+            pending, options, observer, options.deadline, is_single=len(untried) == 1, progress=observer
         )
         with runtime.registered(scheduler):
             async with scheduler.running():
@@ -173,10 +169,9 @@ class _Call:
             raise with_outcome(error, result) if job_error is not None else summed_up(error, result)
         return result
 
-    async def _look_up(self, cache: CallCache) -> Sequence[int]:
-        """Take the cached rows, and return the positions of the texts without one."""
-        builder, usable = self.builder, np.asarray(self.usable, np.intp)
-        is_missing = np.ones(len(usable), np.bool_)
+    async def _look_up(self, cache: CallCache) -> None:
+        """Take the rows that are in the cache."""
+        builder, usable = self.builder, np.asarray(self.builder.untried(), np.intp)
         starts = iter(range(0, len(usable), LOOKED_UP_AT_ONCE))
         problems: list[EmbedError] = []
 
@@ -188,7 +183,6 @@ class _Call:
                     for at in range(0, len(values), READ_AT_ONCE):
                         found = self._runtime.decode(cache, values[at : at + READ_AT_ONCE], builder.dimension)
                         builder.found(found, rows[found.rows + at])
-                        is_missing[found.rows + start + at] = False
                         await asyncio.sleep(0)
                 except EmbedError as error:
                     # Not raised here: in Python 3.11, a task group whose task fails leaves its caller marked as cancelled.
@@ -202,10 +196,8 @@ class _Call:
                     group.create_task(look_up_parts(), name="look up inputs")
         if problems:
             raise problems[0]
-        self._runtime.check_open()
         # If the deadline has passed, the scheduler reports that for every text without a row.
-        missing: list[int] = usable[is_missing].tolist()
-        return self.usable if is_missing.all() else missing
+        self._runtime.check_open()
 
 
 async def _run_in_slices(steps: Generator[None, None, StepsT]) -> StepsT:

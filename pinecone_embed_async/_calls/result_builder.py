@@ -76,6 +76,13 @@ class ResultBuilder:
         """Whether every input is embedded."""
         return self.embedded_count == len(self._outcomes)
 
+    def untried(self) -> Sequence[int]:
+        """The rows of the inputs that are neither embedded nor failed; a range if that is all of them."""
+        if not self.embedded_count and not self.failed_count:
+            return range(len(self._outcomes))
+        rows: list[int] = np.flatnonzero(self._outcomes == _NOT_TRIED).tolist()
+        return rows
+
     def rows(self, request: PlannedRequest, dimension: int) -> NDArray[np.float32]:
         """The matrix to write an answer to: the rows of its inputs, or a new matrix if these are not contiguous.
 
