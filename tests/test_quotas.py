@@ -16,13 +16,19 @@ from pinecone_embed_async import (
     EmbedClient,
     EmbedError,
     InputError,
+    MockResponse,
+    MockTransport,
     Progress,
     Quota,
     RateLimitError,
     RetryPolicy,
     SharedQuota,
+    TransportRequest,
 )
+from pinecone_embed_async._calls.result_builder import ResultBuilder
+from pinecone_embed_async._planning import PlannedRequest
 from pinecone_embed_async._rate_limit import QuotaDemand, QuotaGrant, QuotaOutcome
+from pinecone_embed_async._wire import Answer
 from pinecone_embed_async.emulator import EmbedRequest, EmulatedModel, Emulator, ServiceQuota
 from pinecone_embed_async.emulator._tokens import count_tokens
 from tests.rate_limit.cluster import Cluster
@@ -466,3 +472,27 @@ async def test_an_absurd_bill_does_not_stop_the_job() -> None:
     assert result.embedded.all()
     # What the service says is passed on as it is.
     assert result.usage.total_tokens == 10**9 + 19 * 10
+
+
+async def test_an_answer_counts_with_its_bill_even_if_its_request_is_cancelled_while_the_gate_yields(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = ResultBuilder.answered
+
+    def store_and_cancel(self: ResultBuilder, request: PlannedRequest, answer: Answer) -> None:
+        store(self, request, answer)
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+
+    def answer(request: TransportRequest) -> MockResponse:
+        return MockResponse.embeddings([[0.5] * 2048 for _ in request.json()["inputs"]], tokens=300)
+
+    monkeypatch.setattr(ResultBuilder, "answered", store_and_cancel)
+    options: dict[str, Any] = {"transport": MockTransport(answer), "quota": 100_000, "look_up_model": False}
+    # An answer of this size is decoded inside the gate.
+    async with EmbedClient("a-model", api_key="any", vector_type="dense", decoder="msgspec", **options) as client:
+        with pytest.raises(EmbedError, match="cancelled, but not by its own call"):
+            await client.embed(["text"] * 20)
+        (quota,) = client.statistics().quotas
+    assert quota.used == 300

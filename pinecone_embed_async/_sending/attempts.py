@@ -217,7 +217,6 @@ class Sender:
     ) -> EmbedError | None:
         """Make one attempt, which ends the permit; return its error."""
         engine, redactor = self._engine, self._engine.redactor(request)
-        answer: Answer | None = None
         error: EmbedError | None = None
         was_sent = False
         try:
@@ -238,7 +237,7 @@ class Sender:
             decoding = _Decoding(decoder, state, self._priority)
             error = await engine.network.post(state, request.body, redactor, decoding)
             if error is None:
-                answer, error = await self._settle(request, decoding, redactor, observation)
+                error = await self._settle(request, decoding, redactor, observation)
         except ConfigurationError as unusable:
             error = unusable
         except Exception as fault:  # noqa: BLE001 - a bug in one request must not fail the others
@@ -247,7 +246,7 @@ class Sender:
         finally:
             request.in_flight = False
             if was_sent:
-                self._end_permit(permit, request, answer, error)
+                self._end_permit(permit, request, error)
             else:
                 permit.give_back()
         if was_sent:
@@ -266,36 +265,35 @@ class Sender:
         error.attempts = request.attempts
         return error
 
-    def _end_permit(self, permit: Permit, request: PlannedRequest, answer: Answer | None, error: EmbedError | None) -> None:
+    def _end_permit(self, permit: Permit, request: PlannedRequest, error: EmbedError | None) -> None:
         """End the permit of an attempt according to its outcome."""
-        if answer is None and not isinstance(error, ResponseError):
+        if not request.is_answered and not isinstance(error, ResponseError):
             self._engine.end_unaccepted(permit, request, error)
             return
         # The service accepted the request even if its answer cannot be read.
-        billed = None if answer is None else answer.total_tokens
+        billed = request.billed
         if billed is not None:
             billed = min(billed, most_tokens(request.load, self._limits.known.sequence_length))
         permit.accepted(billed)
 
     async def _settle(
         self, request: PlannedRequest, decoding: _Decoding, redactor: Redactor, observation: RequestObservation | None
-    ) -> tuple[Answer | None, EmbedError | None]:
+    ) -> EmbedError | None:
         """Validate a complete answer and hand it on; return the error instead of raising it."""
-        decoder, answer = decoding.decoder, None
+        decoder = decoding.decoder
         await decoding.catch_up(to_end=True)
         try:
             if decoder.left < SMALL_BYTES:
-                answer = decoder.finish()
-                self._accept(request, answer, redactor, observation)
-            while answer is None:
+                self._accept(request, decoder.finish(), redactor, observation)
+            while not request.is_answered:
                 async with decoding.state.decode_gate.passing(decoding.priority):
                     answer = decoder.finish(SLICE_BYTES)
                     if answer is not None:
                         # Before the gate yields to the event loop, so that a cancellation comes too late to lose the answer.
                         self._accept(request, answer, redactor, observation)
         except ResponseError as invalid:
-            return None, error_from_envelope(decoder.body(), redactor=redactor) or invalid
-        return answer, None
+            return error_from_envelope(decoder.body(), redactor=redactor) or invalid
+        return None
 
     def _accept(
         self, request: PlannedRequest, answer: Answer, redactor: Redactor, observation: RequestObservation | None
