@@ -199,18 +199,16 @@ class Network:
         state = self._states.pop(asyncio.get_running_loop(), None)
         if state is not None and state.process == os.getpid():
             state.was_closed = True
+            for exchange in state.exchanges:
+                # aiohttp does not wake the reader of a body when the connection is closed.
+                if not exchange.expired():
+                    exchange.reschedule(0)
             try:
-                for exchange in state.exchanges:
-                    # aiohttp does not wake the reader of a body when the connection is closed.
-                    if not exchange.expired():
-                        exchange.reschedule(0)
+                if state.own is not None:
+                    await state.own.aclose()
             finally:
-                try:
-                    if state.own is not None:
-                        await state.own.aclose()
-                finally:
-                    if state.thread is not None:
-                        await state.thread.aclose()
+                if state.thread is not None:
+                    await state.thread.aclose()
 
     def abandon(self) -> None:
         """Drop all connections of a client that was never closed, without the event loop's help."""
