@@ -48,11 +48,13 @@ class _Slot(msgspec.Struct, eq=False):
 
     Attributes:
         request: its request; `None` while it waits for a permit, because the permit decides what the request holds.
+        task: runs the request; `None` while an eager task begins, which it does before it is known.
         is_abandoned: whether to ignore what its task does, because the outcome was recorded earlier or is not needed.
         is_done: whether its outcome is recorded; its answer may still be being cached.
     """
 
     request: PlannedRequest | None = None
+    task: asyncio.Task[None] | None = None
     is_abandoned: bool = False
     is_done: bool = False
 
@@ -94,7 +96,7 @@ class Scheduler:
         self._progress = progress
         self._cache = cache
         # Dicts, which unlike sets keep their order, so that requests end in the same order in every simulation.
-        self._under_way: dict[_Slot, asyncio.Task[None]] = {}
+        self._under_way: dict[_Slot, None] = {}
         self._helpers: dict[asyncio.Task[Any], None] = {}
         # The slot that waits for a permit: only one at a time, because the next request is unknown until this one is cut.
         self._awaiting: _Slot | None = None
@@ -169,8 +171,10 @@ class Scheduler:
             self._report_unsent()
         if has_next and self._group is not None:
             slot = self._awaiting = _Slot()
-            task = self._under_way[slot] = self._group.create_task(self._run_request(slot), name="embed")
-            task.add_done_callback(functools.partial(self._task_done, slot))
+            # Before an eager task begins, because it calls `fill` too.
+            self._under_way[slot] = None
+            slot.task = self._group.create_task(self._run_request(slot), name="embed")
+            slot.task.add_done_callback(functools.partial(self._task_done, slot))
 
     def _report_unsent(self) -> None:
         """Report inputs that failed without a request."""
@@ -191,10 +195,12 @@ class Scheduler:
         """
         self._planner.end(ClosedError("the caller left before all inputs were embedded"))
         self._is_winding_down = True
-        for slot, task in self._under_way.items():
-            if not (may_keep and slot.is_done):
-                slot.is_abandoned = True
-                task.cancel()
+        for slot in self._under_way:
+            if may_keep and slot.is_done:
+                continue
+            slot.is_abandoned = True
+            if slot.task is not None:
+                slot.task.cancel()
         self._cancel_helpers()
 
     async def drained(self) -> None:
@@ -369,11 +375,11 @@ class Scheduler:
         if self._is_winding_down:
             return
         self._is_winding_down = True
-        for slot, task in self._under_way.items():
+        for slot in self._under_way:
             if slot.request is not None and slot.request.in_flight:
                 slot.request.is_last = True
             elif not slot.is_done:
-                self._abandon(slot, task)
+                self._abandon(slot)
         # Report the inputs of the abandoned requests.
         self.report()
         self._cancel_helpers()
@@ -384,21 +390,21 @@ class Scheduler:
         self._timer = None
         self._is_winding_down = True
         self._planner.end(self._sender.out_of_time("the deadline of the call passed before all inputs were embedded"))
-        for slot, task in self._under_way.items():
-            self._abandon(slot, task)
+        for slot in self._under_way:
+            self._abandon(slot)
         self.report()
         self._cancel_helpers()
 
-    def _abandon(self, slot: _Slot, task: asyncio.Task[None]) -> None:
+    def _abandon(self, slot: _Slot) -> None:
         """Cancel a request, unless its rows are stored."""
         request, error = slot.request, self._planner.job_error
-        if slot.is_done:
-            task.cancel()
+        if slot.is_done and slot.task is not None:
+            slot.task.cancel()
             return
-        if slot.is_abandoned or error is None or (request is not None and request.is_answered):
+        if slot.is_abandoned or slot.task is None or error is None or (request is not None and request.is_answered):
             return
         slot.is_abandoned = True
-        task.cancel()
+        slot.task.cancel()
         if request is None or not request.attempts:
             # No attempt was made, so its inputs stay untried.
             return

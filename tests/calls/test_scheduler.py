@@ -148,6 +148,19 @@ async def test_the_window_bounds_requests_under_way_and_the_next_starts_at_once(
     assert str(outcomes) == "eeeee"
 
 
+async def test_the_window_bounds_requests_under_way_even_if_their_tasks_begin_at_once() -> None:
+    clock = FakeClock()
+    service = Service(clock)
+    scheduler, _, outcomes = scheduler_of(9, service, clock)
+    running = asyncio.create_task(finish(scheduler))
+    while not running.done():
+        await settle()
+        assert len(service.waiting) <= 3
+        for start in service.waiting:
+            service.answer(start)
+    assert str(outcomes) == "eeeeeeeee"
+
+
 async def test_an_error_of_the_job_gives_requests_in_flight_time_and_cancels_the_rest() -> None:
     clock = FakeClock()
     service = Service(clock)
