@@ -231,8 +231,11 @@ class Scheduler:
                     logger.warning("an answer could not be cached: %s", type(fault).__name__)
         except asyncio.CancelledError:
             if not (slot.is_abandoned or slot.is_done or self._group is None) and slot.request is not None:
-                # Cancelled from outside: only the inputs of this request fail.
-                self._planner.failed(slot.request, EmbedError("the request was cancelled, but not by its own call"))
+                # Cancelled from outside: only the inputs of this request fail, unless it was answered just before.
+                if slot.request.is_answered:
+                    self._planner.embedded(slot.request)
+                else:
+                    self._planner.failed(slot.request, EmbedError("the request was cancelled, but not by its own call"))
                 self.report()
             raise
 
@@ -310,7 +313,7 @@ class Scheduler:
                 self._planner.embedded(request)
         except asyncio.CancelledError as cancellation:
             if observation is not None:
-                observation.ended(request, cancellation)
+                observation.ended(request, None if request.is_answered else cancellation)
             raise
         except Exception as fault:  # noqa: BLE001 - an exception in a task would end the whole call
             error = self._sender.unexpected(request, fault)
