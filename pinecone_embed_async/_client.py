@@ -246,7 +246,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         """
         try:
             given = parameters, input_type, dimension, truncate
-            options = self._runtime.call(given, timeout=timeout, priority=priority, on_error=on_error, progress=progress)
+            options = self._runtime.check(given, timeout=timeout, priority=priority, on_error=on_error, progress=progress)
             call = _calls.embed(self._runtime, inputs, options, dedupe=_checks.truth("dedupe", dedupe))
         finally:
             # Error reports that include local variables must not show the texts.
@@ -309,7 +309,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         """
         try:
             given = parameters, input_type, dimension, truncate
-            options = self._runtime.call(given, timeout=timeout, priority=priority)
+            options = self._runtime.check(given, timeout=timeout, priority=priority)
             call = _calls.embed_one(self._runtime, text, options)
         finally:
             # As above.
@@ -378,7 +378,7 @@ class EmbedClient(Generic[EmbeddingsT]):
         """
         _calls.check_source(source)
         given = parameters, input_type, dimension, truncate
-        options = self._runtime.call(given, timeout=timeout, priority=priority, on_error=on_error, progress=progress)
+        options = self._runtime.check(given, timeout=timeout, priority=priority, on_error=on_error, progress=progress)
         reading = _options.StreamOptions(text, ordered, window, in_thread, max_delay)
         return _calls.open_stream(self._runtime, source, options, reading)
 

@@ -153,9 +153,9 @@ class _Call:
                     scheduler.report()
         vector_type = runtime.engine.vector_type
         result = await _run_in_slices(builder.finish(runtime.options.model, vector_type, self.positions))
-        if scheduler.error is not None:
+        if scheduler.progress_error is not None:
             # Raised even with `on_error="return"`, which covers only failed inputs.
-            raise with_outcome(scheduler.error, result)
+            raise with_outcome(scheduler.progress_error, result)
         if builder.is_complete:
             # The last answer may arrive after the job has ended; then nothing is missing.
             return result

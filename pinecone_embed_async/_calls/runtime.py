@@ -162,7 +162,7 @@ class Runtime:
 
     # The options of a call.
 
-    def call(self, given: _models.Given, **others: object) -> CallOptions:
+    def check(self, given: _models.Given, **others: object) -> CallOptions:
         """Validate the options of a call that starts now.
 
         Raises:
@@ -234,7 +234,7 @@ class Runtime:
         *,
         is_single: bool = False,
         progress: ProgressReporter | None = None,
-        window: int | None = None,
+        max_under_way: int | None = None,
     ) -> Scheduler:
         """The scheduler of a call's requests.
 
@@ -245,7 +245,7 @@ class Runtime:
             deadline: clock time at which the requests end; `None` for no deadline.
             is_single: whether there is a single input.
             progress: reports the progress.
-            window: maximum number of requests under way.
+            max_under_way: maximum number of requests under way.
         """
         parameters, clock = options.parameters, self.options.clock
         planner = RequestPlanner(
@@ -267,7 +267,7 @@ class Runtime:
         return Scheduler(
             planner,
             sender,
-            window=window or 2 * self.options.max_concurrency,
+            max_under_way=max_under_way or 2 * self.options.max_concurrency,
             clock=clock,
             deadline=deadline,
             progress=progress,

@@ -65,7 +65,7 @@ class Scheduler:
     Args:
         planner: plans the requests and records their outcomes.
         sender: makes the attempts.
-        window: maximum number of requests under way, including those that wait for another attempt.
+        max_under_way: maximum number of requests under way, including those that wait for another attempt.
         clock: tells the time.
         deadline: clock time at which the job ends; `None` for no deadline.
         progress: called after each request, until it raises an exception.
@@ -74,7 +74,7 @@ class Scheduler:
     Attributes:
         loop: the event loop in which it runs.
         changes: set when a request or the job has ended in any way; the task that waits for it clears it.
-        error: the error that ended the job because `progress` raised an exception, which is its cause; else `None`.
+        progress_error: the error that ended the job because `progress` raised an exception, which is its cause; else `None`.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Scheduler:
         planner: RequestPlanner,
         sender: Sender,
         *,
-        window: int,
+        max_under_way: int,
         clock: Clock,
         deadline: float | None,
         progress: ProgressReporter | None = None,
@@ -90,7 +90,7 @@ class Scheduler:
     ) -> None:
         self._planner = planner
         self._sender = sender
-        self._window = window
+        self._most = max_under_way
         self._clock = clock
         self._deadline = deadline
         self._progress = progress
@@ -108,11 +108,11 @@ class Scheduler:
         self._unsent = 0
         self.changes = asyncio.Event()
         self._drained = asyncio.Event()
-        self.error: EmbedError | None = None
+        self.progress_error: EmbedError | None = None
         self.loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
-        return f"<Scheduler {len(self._under_way)}/{self._window} under way{', ending' if self._is_winding_down else ''}>"
+        return f"<Scheduler {len(self._under_way)}/{self._most} under way{', ending' if self._is_winding_down else ''}>"
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -164,8 +164,8 @@ class Scheduler:
         return task
 
     def fill(self) -> None:
-        """Start waiting for the permit of the next request, if there is a request and the window has room."""
-        has_room = self._group is not None and self._awaiting is None and len(self._under_way) < self._window
+        """Start waiting for the permit of the next request, if there is one and `max_under_way` allows it."""
+        has_room = self._group is not None and self._awaiting is None and len(self._under_way) < self._most
         has_next = has_room and (self._planner.peek() is not None or self._planner.is_sifting)
         if self._planner.failed_unsent != self._unsent:
             self._report_unsent()
@@ -187,16 +187,16 @@ class Scheduler:
         self._planner.end(error)
         self._wind_down()
 
-    def cancel(self, *, may_keep: bool) -> None:
+    def cancel(self, *, may_cache: bool) -> None:
         """Cancel everything under way without recording outcomes, because nobody needs them any more.
 
         Args:
-            may_keep: whether answers may still be cached.
+            may_cache: whether answers may still be cached.
         """
         self._planner.end(ClosedError("the caller left before all inputs were embedded"))
         self._is_winding_down = True
         for slot in self._under_way:
-            if may_keep and slot.is_done:
+            if may_cache and slot.is_done:
                 continue
             slot.is_abandoned = True
             if slot.task is not None:
@@ -241,17 +241,17 @@ class Scheduler:
 
     def report(self) -> None:
         """Report the progress, after a request or after inputs that fail without one."""
-        if self._progress is None or self.error is not None or self._group is None:
+        if self._progress is None or self.progress_error is not None or self._group is None:
             return
         try:
             self._progress.report()
         # `progress` is called, not awaited, so even a CancelledError comes from it.
         except (Exception, asyncio.CancelledError) as cause:  # noqa: BLE001 - the caller's exception, passed on to the caller
             # Not raised here: in Python 3.11, a task group whose task fails leaves its caller marked as cancelled.
-            self.error = EmbedError(f"`progress` raised {type(cause).__name__}, which ended the call")
-            self.error.__cause__ = cause
-        if self.error is not None:
-            self.stop(self.error)
+            self.progress_error = EmbedError(f"`progress` raised {type(cause).__name__}, which ended the call")
+            self.progress_error.__cause__ = cause
+        if self.progress_error is not None:
+            self.stop(self.progress_error)
 
     async def _take(self) -> tuple[PlannedRequest, Permit] | None:
         """Wait for a permit, and take the next request, cut to its tokens; `None` if no request is left.

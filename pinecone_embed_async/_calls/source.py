@@ -61,7 +61,7 @@ class ReadAhead:
         window: maximum number of batches from reading to delivery.
         queue: the batches that the stream has not taken over, oldest first.
         added: set when there are new batches, and when reading has ended.
-        taken: set when batches were delivered.
+        delivered: set when batches were delivered.
     """
 
     def __init__(self, batches: StreamBatches, window: int) -> None:
@@ -69,7 +69,7 @@ class ReadAhead:
         self.window = window
         self.queue: deque[tuple[PackedTexts, list[Any]] | tuple[int, Any, EmbedError]] = deque()
         self.added = asyncio.Event()
-        self.taken = asyncio.Event()
+        self.delivered = asyncio.Event()
 
     def __len__(self) -> int:
         """Number of batches that are read but not delivered."""
@@ -86,8 +86,8 @@ class ReadAhead:
     async def wait_for_room(self) -> None:
         """Wait until another batch may be read."""
         while not self.has_room:
-            self.taken.clear()
-            await self.taken.wait()
+            self.delivered.clear()
+            await self.delivered.wait()
 
 
 class _Released:

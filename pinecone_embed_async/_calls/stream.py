@@ -91,7 +91,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
                 raise ClosedError("the stream was left: iterate inside its `async with` block")
             batch = self._take()
             if batch is not None:
-                self._ahead.taken.set()
+                self._ahead.delivered.set()
                 return self._deliver(batch)
             if self._is_over():
                 self._raise_end()
@@ -113,11 +113,11 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
             except BaseException as error:  # noqa: BLE001 - raised again unchanged once the tasks are done
                 block_error = error
             self._is_exited = True
-            scheduler.cancel(may_keep=block_error is None)
+            scheduler.cancel(may_cache=block_error is None)
         if block_error is not None:
             raise block_error
-        if scheduler.error is not None and not self._was_raised(scheduler.error):
-            raise self._job_error(scheduler.error)
+        if scheduler.progress_error is not None and not self._was_raised(scheduler.progress_error):
+            raise self._job_error(scheduler.progress_error)
         if reader.closing_error is not None:
             raise reader.closing_error
 
@@ -224,7 +224,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
     def _raise_end(self) -> None:
         job_error, scheduler, reader = self._scheduler.job_error, self._scheduler, self._reader
         # `progress` may have raised after the job had ended; raise that too.
-        for error in (job_error, scheduler.error):
+        for error in (job_error, scheduler.progress_error):
             if error is not None and not self._was_raised(error):
                 self._raised.append(error)
                 raise self._job_error(error)
@@ -298,7 +298,7 @@ async def _opened(
         neighbour=runtime.sources,
     )
     observer = CallObserver(runtime, options, runtime.observed_call("stream", parameters, None), batches, None)
-    scheduler = runtime.scheduler(batches, options, observer, options.deadline, progress=observer, window=window)
+    scheduler = runtime.scheduler(batches, options, observer, options.deadline, progress=observer, max_under_way=window)
     stream: EmbeddingStream[ItemT, Any] = EmbeddingStream(batches, ahead, reader, scheduler, runtime, options)
     with runtime.observing(observer), runtime.registered(scheduler):
         async with observer.showing(), stream.running():

@@ -499,7 +499,7 @@ class Service:
             clock=self.clock,
         )
         options: dict[str, Any] = {"clock": self.clock, "deadline": shared.deadline, "cache": self.cache}
-        self.single_calls.run(shared, results, Scheduler(planner, cast("Sender", self), window=4, **options))
+        self.single_calls.run(shared, results, Scheduler(planner, cast("Sender", self), max_under_way=4, **options))
 
     async def permit(self, request: PlannedRequest, observation: None = None) -> Permit:
         return await self.permit_for(request)

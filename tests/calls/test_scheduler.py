@@ -120,7 +120,7 @@ def scheduler_of(
 ) -> tuple[Scheduler, RequestPlanner, SeenOutcomes]:
     learned = options.pop("learned", None) or Learned()
     planner, outcomes = planner_of(count, RequestLimits(inputs=1, sequence_length=8), learned, clock)
-    options = {"window": 3, "deadline": None, **options}
+    options = {"max_under_way": 3, "deadline": None, **options}
     return Scheduler(planner, cast("Sender", service), clock=clock, **options), planner, outcomes
 
 
@@ -130,7 +130,7 @@ async def finish(scheduler: Scheduler) -> None:
 
 
 @pytest.mark.lazy_tasks
-async def test_the_window_bounds_requests_under_way_and_the_next_starts_at_once() -> None:
+async def test_requests_under_way_are_bounded_and_the_next_starts_at_once() -> None:
     clock = FakeClock()
     service = Service(clock)
     scheduler, _, outcomes = scheduler_of(5, service, clock)
@@ -148,7 +148,7 @@ async def test_the_window_bounds_requests_under_way_and_the_next_starts_at_once(
     assert str(outcomes) == "eeeee"
 
 
-async def test_the_window_bounds_requests_under_way_even_if_their_tasks_begin_at_once() -> None:
+async def test_requests_under_way_are_bounded_even_if_their_tasks_begin_at_once() -> None:
     clock = FakeClock()
     service = Service(clock)
     scheduler, _, outcomes = scheduler_of(9, service, clock)
@@ -164,7 +164,7 @@ async def test_the_window_bounds_requests_under_way_even_if_their_tasks_begin_at
 async def test_an_error_of_the_job_gives_requests_in_flight_time_and_cancels_the_rest() -> None:
     clock = FakeClock()
     service = Service(clock)
-    scheduler, planner, outcomes = scheduler_of(9, service, clock, window=4)
+    scheduler, planner, outcomes = scheduler_of(9, service, clock, max_under_way=4)
     running = asyncio.create_task(finish(scheduler))
     await settle()
     service.put_on_the_wire(0, 1, 3)
@@ -311,9 +311,9 @@ async def test_an_exception_of_progress_ends_the_job_and_gives_requests_in_fligh
     assert service.cancelled == [2]
     service.answer(1)
     await running
-    assert isinstance(scheduler.error, EmbedError)
-    assert isinstance(scheduler.error.__cause__, KeyError)
-    assert planner.job_error is scheduler.error
+    assert isinstance(scheduler.progress_error, EmbedError)
+    assert isinstance(scheduler.progress_error.__cause__, KeyError)
+    assert planner.job_error is scheduler.progress_error
     assert str(outcomes) == "ee......."
     assert progress.reports == 1
     assert clock.pending == 0
@@ -322,7 +322,7 @@ async def test_an_exception_of_progress_ends_the_job_and_gives_requests_in_fligh
 async def test_a_request_cancelled_from_outside_fails_its_inputs_alone() -> None:
     clock, reporter = FakeClock(), Reporter()
     service = Service(clock)
-    scheduler, planner, outcomes = scheduler_of(2, service, clock, window=1, progress=reporter)
+    scheduler, planner, outcomes = scheduler_of(2, service, clock, max_under_way=1, progress=reporter)
     running = asyncio.create_task(finish(scheduler))
     await settle()
     (task,) = [task for task in asyncio.all_tasks() if task.get_name() == "embed"]
@@ -414,12 +414,12 @@ async def test_caching_ends_with_the_grace_period() -> None:
     assert cache.cancelled == [0]
 
 
-@pytest.mark.parametrize("may_keep", [False, True])
-async def test_a_caller_that_leaves_may_let_answers_be_cached(may_keep: bool) -> None:
+@pytest.mark.parametrize("may_cache", [False, True])
+async def test_a_caller_that_leaves_may_let_answers_be_cached(may_cache: bool) -> None:
     async with one_being_cached() as (scheduler, service, cache):
-        scheduler.cancel(may_keep=may_keep)
+        scheduler.cancel(may_cache=may_cache)
         await settle()
-        assert cache.cancelled == ([] if may_keep else [0])
+        assert cache.cancelled == ([] if may_cache else [0])
         assert service.cancelled == [1]
         cache.may_end.set()
 
@@ -470,7 +470,7 @@ class PacedScheduler:
         self.outcome_of = attempt
         self.planner, self.outcomes = planner_of(count, RequestLimits(4, sequence_length=8), self.learned, self.clock)
         self.scheduler = Scheduler(
-            self.planner, cast("Sender", self), window=3, clock=self.clock, deadline=None, progress=self.progress
+            self.planner, cast("Sender", self), max_under_way=3, clock=self.clock, deadline=None, progress=self.progress
         )
 
     async def permit(self, request: PlannedRequest, observation: None = None) -> Permit:
@@ -574,8 +574,8 @@ async def test_many_inputs_that_can_have_no_permit_do_not_block_the_loop() -> No
 async def test_an_exception_of_progress_for_an_input_without_a_permit_ends_the_job() -> None:
     paced = PacedScheduler(10, tokens=100, refuse=too_large(0), progress=Reporter(ZeroDivisionError()))
     await finish(paced.scheduler)
-    assert isinstance(paced.scheduler.error, EmbedError)
-    assert isinstance(paced.scheduler.error.__cause__, ZeroDivisionError)
+    assert isinstance(paced.scheduler.progress_error, EmbedError)
+    assert isinstance(paced.scheduler.progress_error.__cause__, ZeroDivisionError)
 
 
 async def test_a_configuration_error_instead_of_a_permit_ends_the_job() -> None:
@@ -638,7 +638,7 @@ async def test_a_request_cancelled_while_it_waits_for_its_permit_leaves_nothing(
     if has_permit:
         concurrency.in_flight = 0
         paced.gate.change(lambda limiter, now: limiter.dispatch(now))
-    paced.scheduler.cancel(may_keep=False)
+    paced.scheduler.cancel(may_cache=False)
     await running
     assert not paced.sent
     assert paced.gate.waiting({concurrency}) == 0
@@ -757,7 +757,7 @@ async def test_the_consumer_is_woken_for_a_request_that_gets_no_permit() -> None
     await settle()
     assert str(outcomes) == "f."
     assert scheduler.changes.is_set()
-    scheduler.cancel(may_keep=False)
+    scheduler.cancel(may_cache=False)
     await running
 
 
@@ -803,7 +803,7 @@ async def test_an_input_refused_elsewhere_while_it_waits_for_its_permit_is_repor
         return await permit_for(request)
 
     service.permit_for = wait
-    scheduler, _, outcomes = scheduler_of(2, service, clock, learned=learned, progress=reporter, window=1)
+    scheduler, _, outcomes = scheduler_of(2, service, clock, learned=learned, progress=reporter, max_under_way=1)
     running = asyncio.create_task(finish(scheduler))
     await settle()
     learned.refusals.add("0", b"", REFUSED, clock.time())
@@ -825,7 +825,7 @@ async def test_nothing_is_recorded_of_requests_whose_caller_has_left() -> None:
     running = asyncio.create_task(finish(scheduler))
     await settle()
     service.put_on_the_wire(0)
-    scheduler.cancel(may_keep=False)
+    scheduler.cancel(may_cache=False)
     await running
     assert sorted(service.cancelled) == [0, 1]
     assert str(outcomes) == ".."
