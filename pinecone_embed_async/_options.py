@@ -222,7 +222,7 @@ def client_options(model: str, **given: Unpack[EveryArgument]) -> ClientOptions:
         api_version=version,
         vector_type=kind,
         retry=retry or RetryPolicy(),
-        is_patient=retry is not None,
+        is_policy_given=retry is not None,
         max_concurrency=_checks.whole("max_concurrency", given["max_concurrency"]),
         attempt_timeout=_checks.seconds("attempt_timeout", given["attempt_timeout"]),
         connect_timeout=_checks.seconds("connect_timeout", given["connect_timeout"]),

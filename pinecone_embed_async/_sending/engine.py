@@ -48,7 +48,7 @@ class Engine:
         self.clock = options.clock
         self.counters = Counters()
         self.budget = RetryBudget()
-        self.contact = FirstContact(is_patient=options.is_patient)
+        self.contact = FirstContact(is_policy_given=options.is_policy_given)
         self.network = Network(options, self.budget, self.counters)
         self.vector_type = options.vector_type
 

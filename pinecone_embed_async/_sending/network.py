@@ -64,7 +64,7 @@ class SendingOptions:
     ssl_context: ssl.SSLContext | None
     executor: Executor | None
     retry: RetryPolicy
-    is_patient: bool
+    is_policy_given: bool
     dispatcher: HookDispatcher | None
     gate: RateLimitGate
     clock: Clock

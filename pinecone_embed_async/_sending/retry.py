@@ -55,18 +55,18 @@ class Verdict(Enum):
     """Another attempt may succeed, after a wait."""
     AT_ONCE = auto()
     """The attempt most likely never reached the service, so another one follows at once."""
-    WAIT = auto()
+    RATE_LIMITED = auto()
     """The request is fine but over a rate limit, so every request under that limit waits."""
 
 
 def judge(error: EmbedError) -> Verdict:
-    """The verdict on an error of one attempt."""
+    """The verdict on an error by itself; see `record_failure`."""
     if isinstance(error, (TransportError, ResponseError)):
         return Verdict.RETRY
     if not isinstance(error, ApiError) or isinstance(error, (QuotaExceededError, AuthenticationError)):
         return Verdict.FINAL
     if isinstance(error, RateLimitError):
-        return Verdict.WAIT
+        return Verdict.RATE_LIMITED
     if error.status in RETRYABLE_STATUSES or error.code in RETRYABLE_CODES:
         return Verdict.RETRY
     return Verdict.FINAL
@@ -76,10 +76,10 @@ def judge(error: EmbedError) -> Verdict:
 class RetryPolicy:
     """How often and how long a request is tried. All times are in seconds.
 
-    A rejection for going over a rate limit (429) is not a failure of the request and does not count as an attempt.
-    `max_elapsed` still applies to it, counted from the last request that the service accepted, if that was later than this
-    request's first attempt. So a job larger than a minute's quota waits for the next minute, and it ends if the service
-    accepts nothing under its quota for `max_elapsed`.
+    A rejection for going over a rate limit (429) is not a failure of the request and does not count as an attempt. After
+    one, `max_elapsed` counts from the last request that the service accepted under the same limit, if that was later than
+    the first attempt of the rejected request. So a job larger than a minute's quota waits for the next minute, and it ends
+    if the service accepts nothing under that limit for `max_elapsed`.
 
     ```python
     impatient = RetryPolicy(max_attempts=3, max_elapsed=20.0, max_backoff=2.0)
@@ -144,14 +144,14 @@ class FirstContact(msgspec.Struct):
     attempts. After that, the error may come from a single bad node.
 
     Attributes:
-        is_patient: whether the caller passed a retry policy, which then decides how often and how long to try connecting.
+        is_policy_given: whether the caller passed a retry policy, which then decides how often and how long to connect.
         is_connected: whether there has been a connection.
         is_answered: whether there has been an answer of any kind.
         is_understood: whether an answer could be read.
         unreadable: number of unreadable answers.
     """
 
-    is_patient: bool = False
+    is_policy_given: bool = False
     is_connected: bool = False
     is_answered: bool = False
     is_understood: bool = False
@@ -174,7 +174,7 @@ class FirstContact(msgspec.Struct):
     def is_hopeless(self, error: EmbedError) -> bool:
         """Whether every other request would fail with this error too."""
         if isinstance(error, TransportError):
-            return error.problem is ConnectionProblem.SETUP and not self.is_answered and not self.is_patient
+            return error.problem is ConnectionProblem.SETUP and not self.is_answered and not self.is_policy_given
         if isinstance(error, ResponseError):
             return not self.is_understood and self.unreadable >= UNREADABLE_ANSWERS
         return False
@@ -182,7 +182,7 @@ class FirstContact(msgspec.Struct):
     def is_unreached(self, error: EmbedError) -> bool:
         """Whether this is a failure to connect, and there has never been a connection."""
         could_not_connect = isinstance(error, TransportError) and error.problem is ConnectionProblem.UNREACHED
-        return could_not_connect and not self.is_connected and not self.is_patient
+        return could_not_connect and not self.is_connected and not self.is_policy_given
 
     def mark_ends_job(self, error: EmbedError) -> None:
         """Mark an error as ending the job if it ends a request."""
@@ -193,7 +193,7 @@ class FirstContact(msgspec.Struct):
 
 
 def record_failure(attempts: Attempts, error: EmbedError, contact: FirstContact) -> Verdict:
-    """Record the error of an attempt, and return the verdict on it, which depends on `contact` too."""
+    """Record the error of an attempt, and return the verdict on it, which depends on `attempts` and `contact` too."""
     verdict = judge(error)
     if contact.is_hopeless(error):
         verdict = Verdict.FINAL
@@ -242,13 +242,13 @@ def final_error(
         return last
     if deadline is not None and now + wait >= deadline:
         # Other requests need not wait for the back-off of this one.
-        is_asked = judge(last) is Verdict.WAIT or (isinstance(last, ApiError) and last.retry_after is not None)
+        is_asked = judge(last) is Verdict.RATE_LIMITED or (isinstance(last, ApiError) and last.retry_after is not None)
         message = f"the next attempt would start in {wait:.1f} s, after the deadline of the call"
         return attempts.out_of_time(message, wait if is_asked and wait > 0 else None)
     since = now if attempts.first_sent is None else attempts.first_sent
     if contact.is_unreached(last) and now + wait - since > UNREACHED_SECONDS:
         return last
-    if judge(last) is Verdict.WAIT and last_acceptance is not None:
+    if judge(last) is Verdict.RATE_LIMITED and last_acceptance is not None:
         since = max(since, last_acceptance)
     return last if now + wait - since > policy.max_elapsed else None
 

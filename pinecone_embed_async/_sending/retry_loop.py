@@ -64,7 +64,7 @@ class RetryLoop:
 
     def _wait(self, _: tenacity.RetryCallState) -> float:
         last = self._attempts.last_error
-        if self._verdict is Verdict.WAIT or last is None:
+        if self._verdict is Verdict.RATE_LIMITED or last is None:
             return self._engine.gate.wait_left(self._key)
         if self._verdict is Verdict.AT_ONCE:
             return 0.0
@@ -90,7 +90,7 @@ class RetryLoop:
         self._engine.counters.retries += 1
         if self._observation is not None and attempts.last_error is not None:
             # During a pause, the request waits in the queue for permits.
-            backoff = 0.0 if self._verdict is Verdict.WAIT else call.upcoming_sleep
+            backoff = 0.0 if self._verdict is Verdict.RATE_LIMITED else call.upcoming_sleep
             self._observation.retried(attempts.attempts, attempts.last_error, backoff)
 
     async def _sleep(self, delay: float) -> None:

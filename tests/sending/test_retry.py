@@ -180,7 +180,7 @@ def test_rejections_cost_no_attempts_and_outlast_windows_in_which_others_are_acc
     policy, state = RetryPolicy(max_attempts=2), Attempts()
     for now in range(50):
         state.sent(now)
-        assert record_failure(state, RateLimitError("", status=429), FirstContact()) is Verdict.WAIT
+        assert record_failure(state, RateLimitError("", status=429), FirstContact()) is Verdict.RATE_LIMITED
     assert ended_by(state, policy, now=290) is None
     assert ended_by(state, policy, now=301) is state.last_error
     assert ended_by(state, policy, now=500, accepted=400) is None
@@ -263,7 +263,7 @@ def test_a_setup_error_ends_the_job_before_the_first_answer_and_is_retried_after
 
 
 def test_the_callers_own_policy_decides_how_long_connecting_is_tried() -> None:
-    contact, state = FirstContact(is_patient=True), Attempts()
+    contact, state = FirstContact(is_policy_given=True), Attempts()
     assert record_failure(state, setup_error(), contact) is Verdict.RETRY
     state.sent(0)
     record_failure(state, unreached(), contact)
@@ -306,7 +306,7 @@ def unreadable_in_a_row(contact: FirstContact, count: int) -> list[bool]:
     return ended
 
 
-@pytest.mark.parametrize("contact", [FirstContact(), FirstContact(is_patient=True)], ids=["default", "patient"])
+@pytest.mark.parametrize("contact", [FirstContact(), FirstContact(is_policy_given=True)], ids=["default", "given"])
 def test_eight_unreadable_answers_before_any_readable_one_end_the_job(contact: FirstContact) -> None:
     assert unreadable_in_a_row(contact, 8) == [False] * 7 + [True]
     error = ResponseError("html")
