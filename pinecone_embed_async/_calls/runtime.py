@@ -19,7 +19,7 @@ from pinecone_embed_async._foreign import Neighbour
 from pinecone_embed_async._inputs import iter_texts
 from pinecone_embed_async._options import call_options, check_parameters
 from pinecone_embed_async._planning import Learned, RequestPlanner, estimate_cost
-from pinecone_embed_async._sending import Discovery, Engine, Sender, get
+from pinecone_embed_async._sending import Discovery, Engine, Sender, get_body
 from pinecone_embed_async._statistics import Progress, Statistics
 from pinecone_embed_async._telemetry import CallObservation, ObservedCall
 from pinecone_embed_async._wire import decode_model, decode_models
@@ -302,14 +302,14 @@ class Runtime:
     async def list_models(self) -> list[ModelInfo]:
         """See `EmbedClient.list_models`."""
         self.check_open()
-        return decode_models(await get(self.engine, "models", {"type": "embed"}))
+        return decode_models(await get_body(self.engine, "models", {"type": "embed"}))
 
     async def describe_model(self, name: str | None = None, *, is_tried_once: bool = False) -> ModelInfo:
         """See `EmbedClient.describe_model`; without retries if `is_tried_once`."""
         self.check_open()
         name = self.options.model if name is None else name
         try:
-            body = await get(self.engine, f"models/{quote(name, safe='')}", {}, is_tried_once=is_tried_once)
+            body = await get_body(self.engine, f"models/{quote(name, safe='')}", {}, is_tried_once=is_tried_once)
         except NotFoundError as error:
             error.suggest(_models.nearest_known(name))
             raise
@@ -339,7 +339,7 @@ _NO_CONTEXT = contextlib.nullcontext()
 
 @dataclass(slots=True, repr=False, eq=False)
 class CallObserver:
-    """Reports the progress of a call to its caller, and its totals to the hooks; alone among the callers of its requests.
+    """Reports the progress of a call to its caller, and its totals to the hooks; as `Callers`, it stands for this one call.
 
     Attributes:
         subject: the call as hooks see it; `None` without hooks.
@@ -380,8 +380,8 @@ class CallObserver:
         """See `Callers.waiting`: nothing to do."""
         return _NO_CONTEXT
 
-    def come_too_late(self, until: float, error: DeadlineExceededError) -> bool:  # noqa: ARG002 - as `Callers` has it
-        """Whether the call ends, because its deadline is not after `until`."""
+    def dismiss_late(self, until: float, error: DeadlineExceededError) -> bool:  # noqa: ARG002 - as `Callers` has it
+        """Whether the deadline of the call is not after `until`; there is nobody else to settle."""
         return self._options.deadline is not None and self._options.deadline <= until
 
     def totals(self, is_well: bool) -> dict[str, int]:  # noqa: ARG002, FBT001 - as `ObservableCall` has it

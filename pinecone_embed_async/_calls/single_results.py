@@ -65,7 +65,7 @@ class SingleResults(ResultBuilder):
         """See `Callers.waiting`: meanwhile other callers share the next request."""
         return self._coalescer.waiting(self._key, self.next_deadline)
 
-    def come_too_late(self, until: float, error: DeadlineExceededError) -> bool:
+    def dismiss_late(self, until: float, error: DeadlineExceededError) -> bool:
         """End the calls whose deadline is not after `until`; return whether none is left."""
         for waiter in self._waiting():
             if waiter.deadline is not None and waiter.deadline <= until:

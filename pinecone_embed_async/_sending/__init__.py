@@ -1,7 +1,7 @@
 """Sending of requests: attempts, retries, the transport interface, its aiohttp implementation, and a mock."""
 
 from pinecone_embed_async._sending.aiohttp_transport import AiohttpTransport, check_ssl_context
-from pinecone_embed_async._sending.attempts import Callers, Sender, get
+from pinecone_embed_async._sending.attempts import Callers, Sender, get_body
 from pinecone_embed_async._sending.counters import Counters
 from pinecone_embed_async._sending.discovery import Discovery
 from pinecone_embed_async._sending.endpoint import ApiKey, check_api_key, check_base_url, user_agent
@@ -29,6 +29,6 @@ __all__ = [
     "check_api_key",
     "check_base_url",
     "check_ssl_context",
-    "get",
+    "get_body",
     "user_agent",
 ]

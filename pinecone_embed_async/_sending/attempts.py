@@ -51,7 +51,7 @@ THREAD_BYTES = 2**21
 when they are complete, because with each hand-over the event loop and the thread wait for the GIL."""
 
 
-async def get(engine: Engine, path: str, query: Mapping[str, str], *, is_tried_once: bool = False) -> bytes:
+async def get_body(engine: Engine, path: str, query: Mapping[str, str], *, is_tried_once: bool = False) -> bytes:
     """The body of the answer to a `GET`, retried according to the retry policy unless `is_tried_once`.
 
     Raises:
@@ -102,7 +102,7 @@ class Callers(Protocol):
     def waiting(self) -> AbstractContextManager[None]:
         """Entered while one of their requests waits for a place in flight."""
 
-    def come_too_late(self, until: float, error: DeadlineExceededError) -> bool:
+    def dismiss_late(self, until: float, error: DeadlineExceededError) -> bool:
         """End the calls whose deadline is not after `until`; return whether none is left."""
 
 
@@ -173,14 +173,15 @@ class Sender:
             waiting = gate.request(self._flow, request.load.tokens, least, deadline=deadline, certain=certain)
             if waiting.permit is not None:
                 return waiting.permit
-            # Calls that are held would miss tokens that come free, and pauses that are too long for them.
             started = clock.time()
-            is_full = not has_paused and not state.concurrency.has_room(self._priority, started)
+            # Later calls are held only for want of a place; otherwise they would miss tokens that come free, and learn too
+            # late of a pause that outlasts their deadlines.
+            needs_place = not has_paused and not state.concurrency.has_room(self._priority, started)
             try:
-                with self._callers.waiting() if is_full else contextlib.nullcontext():
+                with self._callers.waiting() if needs_place else contextlib.nullcontext():
                     return await gate.wait(waiting, observation or self)
             except DeadlineExceededError as error:
-                if waiting.pause is None or self._callers.come_too_late(waiting.pause.until, error.with_traceback(None)):
+                if waiting.pause is None or self._callers.dismiss_late(waiting.pause.until, error.with_traceback(None)):
                     raise
                 has_paused = True
             finally:
@@ -237,7 +238,7 @@ class Sender:
             decoding = _Decoding(decoder, state, self._priority)
             error = await engine.network.post(state, request.body, redactor, decoding)
             if error is None:
-                error = await self._settle(request, decoding, redactor, observation)
+                error = await self._finish_answer(request, decoding, redactor, observation)
         except ConfigurationError as unusable:
             error = unusable
         except Exception as fault:  # noqa: BLE001 - a bug in one request must not fail the others
@@ -276,10 +277,10 @@ class Sender:
             billed = min(billed, most_tokens(request.load, self._limits.known.sequence_length))
         permit.accepted(billed)
 
-    async def _settle(
+    async def _finish_answer(
         self, request: PlannedRequest, decoding: _Decoding, redactor: Redactor, observation: RequestObservation | None
     ) -> EmbedError | None:
-        """Validate a complete answer and hand it on; return the error instead of raising it."""
+        """Decode what is left of a complete answer, validate it and hand it on; return the error instead of raising it."""
         decoder = decoding.decoder
         await decoding.catch_up(to_end=True)
         try:
@@ -335,7 +336,7 @@ class _Decoding(msgspec.Struct, eq=False):
                     decoder.decode(SLICE_BYTES)
             return
         while decoder.undecoded >= (SMALL_BYTES if to_end else THREAD_BYTES):
-            async with gate.passing(self.priority, is_small=True):
+            async with gate.passing(self.priority, is_brief=True):
                 # Only the event loop's thread may allocate the matrix; its dimension is that of the first row.
                 while decoder.undecoded and not decoder.has_matrix:
                     decoder.decode(1)

@@ -41,19 +41,19 @@ class DecodeGate:
         return f"<DecodeGate {self._free} free, {waiting} waiting>"
 
     @contextlib.asynccontextmanager
-    async def passing(self, priority: Priority, *, is_small: bool = False) -> AsyncIterator[None]:
+    async def passing(self, priority: Priority, *, is_brief: bool = False) -> AsyncIterator[None]:
         """Decode in this block; interactive answers enter before bulk ones.
 
         Args:
             priority: priority of the answer.
-            is_small: whether it need not yield to the event loop afterwards, because it takes little of the loop's time.
+            is_brief: whether the block takes so little of the event loop's time that it need not yield to it afterwards.
         """
         await self.enter(priority)
         try:
             try:
                 yield
             finally:
-                if not is_small:
+                if not is_brief:
                     await asyncio.sleep(0)
         finally:
             self.leave()

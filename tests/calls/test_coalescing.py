@@ -970,7 +970,7 @@ def test_calls_whose_deadline_is_not_after_a_pause_end_with_it(attempts: int) ->
     late.attempts = attempts
     seen = [results.next_deadline]
     for until in (2.0, 3.0, 4.0):
-        assert results.come_too_late(until, late) is (until == 4.0)
+        assert results.dismiss_late(until, late) is (until == 4.0)
         seen.append(results.next_deadline)
     assert seen == [1.0, 3.0, 4.0, None]
     for waiter in waiters:
