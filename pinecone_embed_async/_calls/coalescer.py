@@ -117,7 +117,7 @@ class SharedRequest:
         return True
 
     def remove(self, waiter: Waiter) -> None:
-        """Remove a caller, and also its text if nobody else waits for it and the request is still open."""
+        """Remove a caller, and also its text if nobody else waits for it and the request is still pending."""
         sharing = self.waiters[waiter.text]
         sharing.remove(waiter)
         self.callers -= 1
@@ -144,25 +144,26 @@ class SharedRequest:
 class Coalescer:
     """Collects single calls into shared requests and decides when to send them.
 
-    There is at most one open request per key. It is sent as soon as it is full. If no request of its key is under way and no
-    caller is expected, it is sent at the end of the current event loop iteration, so that all calls of the iteration share
-    it. Otherwise it is sent once it has been open for `max_delay`, unless it is held to collect more calls. It is held while
-    `max_under_way` requests of its key are under way. It is also held while one of them waits for a place in flight, unless
-    the open request has an earlier deadline than all that wait: the rate limiter must know the earliest deadline, to dismiss
-    the calls for which a pause is too long.
+    There is at most one pending request per key. It is sent as soon as it is full. If no request of its key is under way and
+    no caller is expected, it is sent at the end of the current event loop iteration, so that all calls of the iteration
+    share it. Otherwise it is sent once it has been pending for `max_delay`, unless it is held to collect more calls.
+
+    It is held while `hold_at` requests of its key are under way. It is also held while any of those waits for a place in
+    flight, unless the pending request has an earlier deadline than all that do: the rate limiter must know the earliest
+    deadline, to dismiss the calls for which a pause is too long.
 
     Args:
         clock: tells the time, and runs one timer for all requests.
         loop: calls functions at the end of an iteration.
         max_delay: maximum seconds that a caller waits for others, unless its request is held.
-        max_under_way: while this many requests of a key are under way, only full requests of that key are sent.
+        hold_at: while at least this many requests of a key are under way, only full requests of that key are sent.
     """
 
-    def __init__(self, *, clock: Clock, loop: asyncio.AbstractEventLoop, max_delay: float, max_under_way: int) -> None:
+    def __init__(self, *, clock: Clock, loop: asyncio.AbstractEventLoop, max_delay: float, hold_at: int) -> None:
         self._clock = clock
         self._loop = loop
         self._max_delay = max_delay
-        self._max_under_way = max_under_way
+        self._hold_at = hold_at
         self._pending: dict[Hashable, SharedRequest] = {}
         self._under_way: Counter[Hashable] = Counter()
         self._expected: Counter[Hashable] = Counter()
@@ -271,15 +272,15 @@ class Coalescer:
         self._cancel_check()
         now = self._clock.time()
         for shared in list(self._pending.values()):
-            is_alone = not self._under_way[shared.key] and not self._expected[shared.key]
-            if is_alone or (now >= shared.due and self._may_send(shared)):
+            is_key_idle = not self._under_way[shared.key] and not self._expected[shared.key]
+            if is_key_idle or (now >= shared.due and self._may_send(shared)):
                 self._send(shared)
         if self._pending:
             self._set_timer()
 
     def _may_send(self, shared: SharedRequest) -> bool:
         """Whether a request is not held."""
-        if self._under_way[shared.key] >= self._max_under_way:
+        if self._under_way[shared.key] >= self._hold_at:
             return False
         return shared.key not in self._waiting or min(self._waiting[shared.key]) > shared.first_deadline
 

@@ -156,7 +156,7 @@ class Runtime:
             single_calls = self._single_calls[place] = SingleCalls(
                 clock=self.options.clock,
                 max_delay=self.options.max_delay,
-                max_under_way=self.options.max_concurrency,
+                hold_at=self.options.max_concurrency,
             )
         return single_calls
 

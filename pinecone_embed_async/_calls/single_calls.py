@@ -72,16 +72,16 @@ class SingleCalls:
     Args:
         clock: tells the time.
         max_delay: maximum seconds that a call waits for others, unless its request is held; see `Coalescer`.
-        max_under_way: while this many requests with equal parameters are under way, only full ones are sent.
+        hold_at: while at least this many requests with equal parameters are under way, only full ones are sent.
 
     Attributes:
         coalescer: decides which calls share a request.
     """
 
-    def __init__(self, *, clock: Clock, max_delay: float, max_under_way: int) -> None:
+    def __init__(self, *, clock: Clock, max_delay: float, hold_at: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._clock = clock
-        self.coalescer = Coalescer(clock=clock, loop=self._loop, max_delay=max_delay, max_under_way=max_under_way)
+        self.coalescer = Coalescer(clock=clock, loop=self._loop, max_delay=max_delay, hold_at=hold_at)
         self._sent: dict[SharedRequest, _SentRequest] = {}
 
     def __repr__(self) -> str:
@@ -147,7 +147,7 @@ class SingleCalls:
 
     def _ended(self, shared: SharedRequest) -> None:
         sent = self._sent.pop(shared)
-        # Do this first, so that this caller can ask for another text in time for the next request.
+        # Before `ended` lets the next request go, so that the caller who waited for this end can still join that.
         if sent.end is not None and not sent.end.done():
             sent.end.set_result(None)
         self.coalescer.ended(shared)

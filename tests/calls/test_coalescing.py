@@ -93,10 +93,10 @@ class LoopIteration:
 class CoalescerBench:
     """A coalescer, and what it has sent."""
 
-    def __init__(self, *, max_under_way: int = 8, inputs: int = 4, size: int = 10_000) -> None:
+    def __init__(self, *, hold_at: int = 8, inputs: int = 4, size: int = 10_000) -> None:
         self.clock, self.iteration = FakeClock(), LoopIteration()
         loop = cast("asyncio.AbstractEventLoop", self.iteration)
-        self.coalescer = Coalescer(clock=self.clock, loop=loop, max_delay=DELAY, max_under_way=max_under_way)
+        self.coalescer = Coalescer(clock=self.clock, loop=loop, max_delay=DELAY, hold_at=hold_at)
         self.limits = RequestLimits(inputs=inputs, sequence_length=512, bytes=size)
         self.requests: list[SharedRequest] = []
         self.ended: set[SharedRequest] = set()
@@ -223,7 +223,7 @@ def test_callers_with_different_keys_share_nothing_and_do_not_wait_for_each_othe
 
 
 def test_a_request_that_would_only_wait_for_a_permit_collects_more_calls() -> None:
-    bench = CoalescerBench(max_under_way=1, inputs=3)
+    bench = CoalescerBench(hold_at=1, inputs=3)
     bench.join("first")
     bench.iteration.end()
     bench.join("a")
@@ -372,9 +372,9 @@ STEPS: st.SearchStrategy[list[tuple[Any, ...]]] = st.lists(
 class Crowd:
     """Callers that join and leave as Hypothesis decides."""
 
-    def __init__(self, bench: CoalescerBench, *, max_under_way: int) -> None:
+    def __init__(self, bench: CoalescerBench, *, hold_at: int) -> None:
         self.bench = bench
-        self.max_under_way = max_under_way
+        self.hold_at = hold_at
         self.waiters: list[Waiter] = []
         self.left: set[Waiter] = set()
         self.expected: list[tuple[str, AbstractContextManager[None]]] = []
@@ -418,16 +418,16 @@ class Crowd:
             assert 0 < len(shared.waiters) < self.bench.limits.inputs
             busy = self.under_way(shared.key)
             may_wait = busy or any(key == shared.key for key, _ in self.expected)
-            assert busy >= self.max_under_way or (may_wait and self.bench.clock.time() < shared.due)
-        assert self.bench.clock.pending == any(self.under_way(shared.key) < self.max_under_way for shared in waiting)
+            assert busy >= self.hold_at or (may_wait and self.bench.clock.time() < shared.due)
+        assert self.bench.clock.pending == any(self.under_way(shared.key) < self.hold_at for shared in waiting)
 
 
 @given(STEPS, st.integers(1, 3), st.integers(1, 4))
 def test_every_text_is_sent_once_within_the_limits_and_no_caller_waits_without_a_reason(
-    steps: list[tuple[Any, ...]], max_under_way: int, inputs: int
+    steps: list[tuple[Any, ...]], hold_at: int, inputs: int
 ) -> None:
-    bench = CoalescerBench(max_under_way=max_under_way, inputs=inputs, size=60)
-    crowd = Crowd(bench, max_under_way=max_under_way)
+    bench = CoalescerBench(hold_at=hold_at, inputs=inputs, size=60)
+    crowd = Crowd(bench, hold_at=hold_at)
     for name, *args in steps:
         getattr(crowd, name)(*args)
     while crowd.expected:
@@ -462,10 +462,10 @@ def vector_of(text: str) -> list[float]:
 class Service:
     """Runs the requests of single calls; a test decides when each is answered. It refuses bad texts, like a real service."""
 
-    def __init__(self, *, inputs: int = 4, max_under_way: int = 8) -> None:
+    def __init__(self, *, inputs: int = 4, hold_at: int = 8) -> None:
         self.clock, self.counters = FakeClock(), Counters()
         self.limits = RequestLimits(inputs=inputs, sequence_length=512)
-        self.single_calls = SingleCalls(clock=self.clock, max_delay=DELAY, max_under_way=max_under_way)
+        self.single_calls = SingleCalls(clock=self.clock, max_delay=DELAY, hold_at=hold_at)
         self.permit_for = permits(self.clock)
         self.requests: list[tuple[PlannedRequest, asyncio.Future[EmbedError | None]]] = []
         self.cancelled = 0
@@ -1164,11 +1164,9 @@ class Callers:
 
 
 @given(EVENTS, st.integers(1, 5), st.integers(1, 3))
-def test_every_caller_gets_the_vector_of_its_text_or_its_own_error(
-    events: list[Any], inputs: int, max_under_way: int
-) -> None:
+def test_every_caller_gets_the_vector_of_its_text_or_its_own_error(events: list[Any], inputs: int, hold_at: int) -> None:
     async def main() -> None:
-        service = Service(inputs=inputs, max_under_way=max_under_way)
+        service = Service(inputs=inputs, hold_at=hold_at)
         callers = Callers(service)
         for name, *args in events:
             await getattr(callers, name)(*args)
