@@ -61,7 +61,7 @@ class Cancellations:
 class LateResults(Protocol[LateT_contra]):
     """Receives results that arrive after their caller has left."""
 
-    def take(self, result: LateT_contra, /) -> None:
+    def came_late(self, result: LateT_contra, /) -> None:
         """Receive one result."""
 
 
@@ -142,7 +142,7 @@ class Neighbour:
         self._left.discard(task)
         # Reading the exception keeps asyncio from warning that it was never retrieved.
         if not task.cancelled() and task.exception() is None and late is not None:
-            late.take(task.result())
+            late.came_late(task.result())
 
 
 async def until_done(future: asyncio.Future[Any]) -> None:

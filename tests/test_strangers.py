@@ -586,7 +586,7 @@ class CountingWork:
                 self.cancelled += 1
         return "late"
 
-    def take(self, result: str, /) -> None:
+    def came_late(self, result: str, /) -> None:
         self.taken.append(result)
 
 

@@ -13,7 +13,7 @@ KEPT = 5.0
 
 
 class FailureBudget(Protocol):
-    """A budget of failures."""
+    """A budget that failures use up: the `RetryBudget` of the client."""
 
     @property
     def is_low(self) -> bool:

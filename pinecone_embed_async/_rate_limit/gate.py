@@ -153,7 +153,7 @@ class RateLimitGate:
         """End a permit; see `Permit`."""
         found = self.change(lambda limiter, now: limiter.accepted(permit, billed, now))
         if found is not None and permit.key is not None:
-            warn_of_guess(permit.key, found)
+            warn_of_found_limit(permit.key, found)
         self._settle(permit, "accepted", permit.tokens if billed is None else billed)
 
     def failed(self, permit: Permit, *, is_overload: bool) -> None:
@@ -209,7 +209,7 @@ class RateLimitGate:
             self._has_warned = True
             level("the quota passed to the client could not settle a grant: %s: %s", type(error).__name__, error)
 
-    def take(self, grant: QuotaGrant) -> None:
+    def came_late(self, grant: QuotaGrant) -> None:
         """Give back a grant that came after its request had left; see `LateResults`."""
         if _is_grant(grant):
             self.settle(grant, QuotaOutcome("unused", 0))
@@ -373,7 +373,7 @@ class RateLimitGate:
                 self._process = process
 
 
-def warn_of_guess(key: Key, tokens: int) -> None:
+def warn_of_found_limit(key: Key, tokens: int) -> None:
     """Log that a limit was found by trial."""
     model, input_type = key
     logger.warning(

@@ -18,7 +18,7 @@ import msgspec
 
 from pinecone_embed_async._errors import ClosedError, ConfigurationError
 from pinecone_embed_async._log import logger
-from pinecone_embed_async._rate_limit.gate import warn_of_guess
+from pinecone_embed_async._rate_limit.gate import warn_of_found_limit
 from pinecone_embed_async._rate_limit.lock_file import boot_time
 from pinecone_embed_async._rate_limit.quota_file import QuotaFile
 from pinecone_embed_async._rate_limit.quota_ledger import Ask, End, Entry
@@ -252,7 +252,7 @@ class QuotaClerk:
 
     def _deliver(self, result: StepResult) -> None:
         for key, found in result.found:
-            warn_of_guess(key, found)
+            warn_of_found_limit(key, found)
         for number, tokens in result.taken:
             wait = self._waits.pop(number, None)
             if wait is not None:

@@ -62,7 +62,7 @@ class SpuriousRejections:
             self._rejected += 1
             self._sent = min(self._sent, sent)
 
-    def dismiss(self) -> None:
+    def rule_out(self) -> None:
         """Record that the burst was due to a limit, because another burst followed or the message said so."""
         self._rejected = 0
 

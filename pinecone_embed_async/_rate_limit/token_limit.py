@@ -168,17 +168,17 @@ class TokenLimit:
         if self.in_flight >= self.most_in_flight:
             return 0, math.inf
         if self._found.is_even:
-            when = max(self._pace.next, self._known_at(want, now, forecast))
+            when = max(self._pace.next, self._fits_known_at(want, now, forecast))
             return (want, now) if when <= now else (0, when)
         limit, short_limit = self.limit, math.inf
         if self._found.exists:
-            # A found limit is a guess: it must not block the smallest possible request.
+            # A found limit may be too low: it must not block the smallest possible request.
             limit = min(self.known, max(limit, least))
             short_limit = max(limit / SMOOTHING, min(want, limit))
         elif math.isinf(limit):
             return want, now
         whole_at = self._fits_at(want, limit, short_limit, now, forecast)
-        is_doubt = self._may_doubt(now) and self._known_at(want, now, forecast) <= now
+        is_doubt = self._may_doubt(now) and self._fits_known_at(want, now, forecast) <= now
         if whole_at <= now or is_doubt or self._may_probe(now):
             return want, now
         smallest = smallest_part(want, least, limit)
@@ -320,7 +320,7 @@ class TokenLimit:
             return max(short_at, self.window.fits_at(tokens, limit, now))
         return max(short_at, self.window.fits_beside_at(tokens, limit, forecast, now))
 
-    def _known_at(self, tokens: int, now: float, forecast: Forecast | None) -> float:
+    def _fits_known_at(self, tokens: int, now: float, forecast: Forecast | None) -> float:
         """The time at which `tokens` more fit the given or named limit; infinite if only a response can free tokens."""
         return self._fits_at(tokens, self.known, math.inf, now, forecast)
 
@@ -353,7 +353,7 @@ class TokenLimit:
     def _suspect(self, permit: Permit, now: float, *, named: int | None, is_first: bool) -> None:
         """Record a rejection that may turn out to be spurious; `streak` does not count it yet."""
         if named is not None or self._is_doubt:
-            self._spurious.dismiss()
+            self._spurious.rule_out()
         elif is_first and not self.streak:
             self._spurious.begin(permit.at, permit.tokens, now)
             self._before = copy.copy(self._found)

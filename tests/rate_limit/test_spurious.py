@@ -102,10 +102,10 @@ def test_many_rejections_are_not_spurious() -> None:
     assert verdicts == [True] * MOST_SPURIOUS + [False] * (10 - MOST_SPURIOUS)
 
 
-def test_a_dismissed_burst_is_not_spurious() -> None:
+def test_a_burst_that_is_ruled_out_is_not_spurious() -> None:
     rejections = rejections_after()
     rejections.begin(10.0, 1000, 10.1)
-    rejections.dismiss()
+    rejections.rule_out()
     rejections.accepted(10.5, 1000)
     assert not rejections.judge(10.6)
 
