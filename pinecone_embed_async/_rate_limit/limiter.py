@@ -56,7 +56,7 @@ class Limiter:
         # The keys and priorities whose requests have to wait; for one pass over the queue.
         self._blocked: set[tuple[Key, Priority]] = set()
         # The keys that lacked tokens in the last pass.
-        self._short: set[Key] = set()
+        self._short_of_tokens: set[Key] = set()
         self.decided: list[PermitRequest] = []
         self.next_at = math.inf
 
@@ -96,15 +96,15 @@ class Limiter:
     def dispatch(self, now: float) -> None:
         """Grant all permits that can be granted now."""
         self.next_at = math.inf
-        if not self._queue and not self._short:
+        if not self._queue and not self._short_of_tokens:
             return
-        were_short, self._short = self._short, set()
+        were_short, self._short_of_tokens = self._short_of_tokens, set()
         for key in were_short:
             self.token_limit(key).advance(now)
         while self._grant_next(now):
             pass
-        for key in were_short | self._short:
-            self.token_limit(key).waits(now, is_waiting=key in self._short)
+        for key in were_short | self._short_of_tokens:
+            self.token_limit(key).waits(now, is_waiting=key in self._short_of_tokens)
 
     def hold(self, until: float) -> None:
         """Grant no permit before `until`."""
@@ -304,7 +304,7 @@ class Limiter:
     def _grant_next(self, now: float) -> bool:
         """Grant the first permit that can be granted, or else dismiss what is too late; return whether there was any."""
         self._blocked.clear()
-        self._short.clear()
+        self._short_of_tokens.clear()
         self.next_at = math.inf
         if not self._queue:
             return False
@@ -342,7 +342,7 @@ class Limiter:
                 return room
             self._blocked.add((key, priority))
         else:
-            self._short.add(key)
+            self._short_of_tokens.add(key)
             self._blocked.add((key, "bulk"))
             if forecast is None:
                 # Later requests that need the same tokens must not overtake it.

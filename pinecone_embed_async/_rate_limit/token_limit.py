@@ -81,7 +81,7 @@ class TokenLimit:
 
     def __init__(self, length: float, given: int | None) -> None:
         self.window = Window(length)
-        self._short = Window(length / SMOOTHING)
+        self._short_window = Window(length / SMOOTHING)
         self._given: float = math.inf if given is None else given
         self._named, self.known = math.inf, self._given
         self._found = AdaptiveLimit(length)
@@ -187,7 +187,7 @@ class TokenLimit:
             part_at = whole_at
         if part_at > now:
             return 0, part_at if self._found.exists else min(part_at, self._probe.next)
-        free = min(limit - self.window.used(now), short_limit - self._short.used(now))
+        free = min(limit - self.window.used(now), short_limit - self._short_window.used(now))
         if forecast is not None:
             free = max(smallest, free - self.window.kept(forecast, now))
         return int(free), now
@@ -203,14 +203,14 @@ class TokenLimit:
         if self._found.is_even:
             self._pace.send(self._refill_time(tokens), self._refill_time(self._found.step), now)
         self.window.reserve(tokens)
-        self._short.reserve(tokens)
+        self._short_window.reserve(tokens)
         return is_probe
 
     def shrink(self, permit: Permit, tokens: int) -> None:
         """Reduce the tokens reserved for a request that is being sent."""
         self._adjust_pace(tokens - permit.tokens)
         self.window.reserve(tokens - permit.tokens)
-        self._short.reserve(tokens - permit.tokens)
+        self._short_window.reserve(tokens - permit.tokens)
 
     def unused(self, permit: Permit, now: float) -> None:
         """Release the tokens of a request that was not sent, and its time slot."""
@@ -311,11 +311,11 @@ class TokenLimit:
             # A rejected request keeps its time slot: the next one needs about as many tokens, which must refill first.
             self._adjust_pace(tokens - permit.tokens)
         self.window.settle(permit.tokens, tokens, now)
-        self._short.settle(permit.tokens, tokens, now)
+        self._short_window.settle(permit.tokens, tokens, now)
 
     def _fits_at(self, tokens: int, limit: float, short_limit: float, now: float, forecast: Forecast | None) -> float:
         """The time at which `tokens` more fit the limits; infinite if only a response can free tokens."""
-        short_at = self._short.fits_at(tokens, short_limit, now)
+        short_at = self._short_window.fits_at(tokens, short_limit, now)
         if forecast is None:
             return max(short_at, self.window.fits_at(tokens, limit, now))
         return max(short_at, self.window.fits_beside_at(tokens, limit, forecast, now))
