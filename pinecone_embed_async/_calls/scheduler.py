@@ -67,13 +67,13 @@ class Scheduler:
         sender: makes the attempts.
         max_under_way: maximum number of requests under way, including those that wait for another attempt.
         clock: tells the time.
-        deadline: clock time at which the job ends; `None` for no deadline.
+        deadline: clock time at which the requests end; `None` for no deadline.
         progress: called after each request, until it raises an exception.
         cache: writes the answers to the cache after their rows are stored; `None` without a cache.
 
     Attributes:
         loop: the event loop in which it runs.
-        changes: set when a request or the job has ended in any way; the task that waits for it clears it.
+        changes: set when inputs are embedded or fail, a request ends, or the job ends; the task that waits for it clears it.
         progress_error: the error that ended the job because `progress` raised an exception, which is its cause; else `None`.
     """
 
@@ -272,8 +272,8 @@ class Scheduler:
                 # Many requests in a row may fail like this.
                 await asyncio.sleep(0)
                 continue
-            # Meanwhile the next request may have changed, or its token estimate may have grown. Otherwise, if its first
-            # input exceeds the permit, no permit will ever be large enough.
+            # If the next request changed while it waited, or its token estimate grew, another permit may be large enough for
+            # its first input. Otherwise none will ever be, so that input is sent with this one.
             request = planner.take(permit.tokens)
             if request is None and planner.peek() is ahead and planner.least_tokens(ahead) <= least_tokens:
                 request = planner.take_first()

@@ -147,7 +147,7 @@ class SingleCalls:
 
     def _ended(self, shared: SharedRequest) -> None:
         sent = self._sent.pop(shared)
-        # Before `ended` lets the next request go, so that the caller who waited for this end can still join that.
+        # Before `ended`, which may make the next request due: the caller that waits for this end can still join it.
         if sent.end is not None and not sent.end.done():
             sent.end.set_result(None)
         self.coalescer.ended(shared)

@@ -66,8 +66,8 @@ class ConcurrencyLimiter:
         """Whether one more request may be in flight.
 
         While interactive requests keep coming, bulk work leaves them the last free place; otherwise each of them would have
-        to wait for a response first. So that it is not starved, it takes that place if none of it is in flight, or if it
-        `has_aged` and does not have all other places.
+        to wait for a response first. To avoid starvation, bulk work takes even that place if none of it is in flight, or
+        if it `has_aged` and does not hold all other places.
         """
         most = self.limit
         if priority == "bulk" and now < self._interactive_at + KEPT and self._bulk >= (max(1, most - 1) if has_aged else 1):

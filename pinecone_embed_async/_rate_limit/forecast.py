@@ -9,8 +9,9 @@ import msgspec
 
 DEVIATIONS = 4.0
 """Tokens are kept for the interactive demand of the last window plus this many standard deviations, because demand varies
-from window to window. Source: `interactive_beside_bulk` in tests/rate_limit/test_forecast.py: without a margin one text in
-a hundred waits for 1.6 to 5 seconds in twelve seeds, with two or three for up to 1.4 in forty, with four for up to 0.4."""
+from window to window. Source: `interactive_beside_bulk` in tests/rate_limit/test_forecast.py. Without a margin, the 99th
+percentile of waits is 1.6 to 5 seconds (in twelve seeds); with a margin of two or three deviations it is at most 1.4 seconds
+(in forty seeds), with four at most 0.4."""
 
 KEPT_AT_MOST = 0.5
 """Maximum fraction of a limit to keep. Interactive calls that need more share it with bulk work, which is served by

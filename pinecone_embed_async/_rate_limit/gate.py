@@ -106,7 +106,7 @@ class RateLimitGate:
         if self._backend is None or flow.key is None:
             self.change(lambda limiter, now: self._join(request, limiter, now))
             if request.permit is not None and request.future is not None:
-                # Granted only after this step, by a deferred step or one for a closed event loop.
+                # Granted not by `_join`, but right after it: a deferred step or the end of another event loop made room.
                 self.change(lambda _, __: self._leave(request))
         return request
 
@@ -220,7 +220,7 @@ class RateLimitGate:
             return self._limiter.pause_left(key, self._clock.time())
 
     def known_pause(self, key: Key | None) -> KnownPause:
-        """The last pause of requests with this key after a rejection, which may be over."""
+        """The pause of requests with this key that ends last; it may already be over."""
         with self._locked():
             return self._limiter.known_pause(key, self._clock.time())
 

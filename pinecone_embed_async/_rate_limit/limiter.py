@@ -232,7 +232,7 @@ class Limiter:
         return max(0.0, self.known_pause(key, now).until - now)
 
     def known_pause(self, key: Key | None, now: float, certain: int = 0) -> KnownPause:
-        """The pause that ends last for requests with this key, which may be over.
+        """The pause of requests with this key that ends last; it may already be over.
 
         With `certain`, it may also be the time until the given limits have room, if that ends later.
 

@@ -72,7 +72,7 @@ class End(msgspec.Struct, frozen=True, array_like=True, tag="end"):
 
 
 class Gone(msgspec.Struct, frozen=True, array_like=True, tag="gone"):
-    """A member has ended. Its waiting requests are withdrawn, permits it never took come back, others may have been used.
+    """A member has ended. Its waiting requests are withdrawn, and permits it never took come back; others count as used.
 
     Attributes:
         member: number of the member.
@@ -176,7 +176,7 @@ class QuotaLedger:
         return member in self._untaken
 
     def known_pause(self, key: Key, now: float) -> KnownPause:
-        """The last pause of requests with this key after a rejection, which may be over."""
+        """The pause of requests with this key that ends last; it may already be over."""
         return self._limiter.known_pause(key, now)
 
     def statistics(self, now: float) -> tuple[TokenStatistics, ...]:

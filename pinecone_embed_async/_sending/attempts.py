@@ -113,7 +113,7 @@ class Sender:
         engine: the client's shared state for sending.
         parameters: the model's parameters.
         limits: limits of one request.
-        deadline: clock time at which the whole call ends; `None` for no deadline.
+        deadline: clock time at which the requests end; `None` for no deadline.
         priority: priority of the call.
         callers: the calls on whose behalf the requests are sent.
     """

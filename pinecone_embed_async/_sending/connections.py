@@ -167,7 +167,7 @@ class _Mark(float):
 
     Attributes:
         connections: the connector that hands out the connection.
-        protocol: the connection.
+        protocol: the protocol of the connection, which holds the mark as its read time-out.
         released_at: event loop time of its last release.
     """
 

@@ -234,7 +234,7 @@ def final_error(
         now: the current time.
         wait: seconds until the next attempt would start.
         last_acceptance: when the service last accepted a request under the same limit.
-        deadline: deadline of the whole call; a wait that would reach it is not started.
+        deadline: clock time at which the requests end; a wait that would reach it is not started.
         contact: whether the client has reached its service.
     """
     last = attempts.last_error

@@ -23,7 +23,7 @@ class RetryLoop:
         engine: the client's shared state for sending.
         attempts: the attempts so far; updated here.
         key: key of the request at the rate limiter; `None` if it is not rate-limited.
-        deadline: clock time at which the whole call ends; `None` for no deadline.
+        deadline: clock time at which the requests end; `None` for no deadline.
         observation: reports to the hooks; `None` without hooks.
     """
 
