@@ -1,4 +1,4 @@
-"""The table of docs/design.md is what `lint-imports` holds imports to; `__all__` is what is public."""
+"""The tables of docs/design.md are true of the source: its imports and names; `__all__` is what is public."""
 
 import ast
 import graphlib
@@ -50,6 +50,18 @@ def test_the_table_of_the_design_is_what_imports_are_held_to() -> None:
     rank = {name: number for number, layer in enumerate(order) for name in layer if name != "emulator"}
     ranks = [rank[name] for name in TABLE[1:] if name != "emulator"]
     assert ranks == sorted(ranks)
+
+
+def test_the_methods_that_the_design_names_exist() -> None:
+    methods: dict[str, set[str]] = {}
+    for node in (node for path in MODULES for node in ast.walk(ast.parse(path.read_text()))):
+        if isinstance(node, ast.ClassDef):
+            functions = {of.name for of in node.body if isinstance(of, (ast.FunctionDef, ast.AsyncFunctionDef))}
+            # Names of classes need not be unique in the package.
+            methods.setdefault(node.name, set()).update(functions)
+    named = [(name, method) for name, method in re.findall(r"`(\w+)\.(\w+)`", DESIGN) if name in methods]
+    assert len(named) > 50
+    assert not [f"{name}.{method}" for name, method in named if method not in methods[name]]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
