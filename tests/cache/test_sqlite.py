@@ -145,6 +145,25 @@ async def test_a_file_that_others_could_use_is_made_private(path: Path, mode: in
         assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {private}
 
 
+async def test_it_is_used_even_if_the_files_beside_it_are_of_another_user(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with SqliteCache(path) as cache:
+        await cache.put_many(ENTRIES)
+    path.chmod(0o660)
+    change = Path.chmod
+
+    def refuse(file: Path, mode: int) -> None:
+        if file != path:
+            raise PermissionError(1, "Operation not permitted", str(file))
+        change(file, mode)
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    async with SqliteCache(path) as cache:
+        assert await cache.get_many(list(ENTRIES)) == list(ENTRIES.values())
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
 def test_a_transaction_waits_for_the_disk_only_now_and_then(path: Path) -> None:
     with contextlib.closing(connect(path, LOCK_SECONDS)) as file:
         prepare(file, path)
