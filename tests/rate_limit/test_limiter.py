@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from pinecone_embed_async._rate_limit import Backoff, ConcurrencyLimiter, Flow, LimiterOptions, Permit, Priority
@@ -120,6 +120,19 @@ def test_given_limits_hold_in_any_window_and_no_wake_up_is_lost(
     travel=TRAVEL,
     seed=st.integers(0, 999),
     cancels=st.sampled_from([0.0, 0.2]),
+)
+# A request arrives at the service just as a grace period ends.
+@example(
+    works=[((1, 1), 1, 1, 0.0), ((10, 160), 1, 1, 0.0), ((13, 585), 7, 1, 0.0), ((15, 375), 6, 1, 0.0)],
+    limits=[4000],
+    per_second=math.inf,
+    kind="fixed",
+    phase=0.0,
+    text=False,
+    given_limit=None,
+    travel=(0.02, 0.02),
+    seed=0,
+    cancels=0.0,
 )
 def test_work_always_finishes_whatever_is_learned(
     works: list[tuple[tuple[int, int], int, int, float]],

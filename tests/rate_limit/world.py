@@ -191,7 +191,8 @@ class World:
                 return
             self.now = when
             self.steps += 1
-            if timer < event:
+            # At the same time the timer goes first, because not every event reaches the limiter.
+            if timer <= event:
                 self.limiter.dispatch(self.now)
                 in_vain = 0 if self.limiter.decided else in_vain + 1
                 assert in_vain < 3, "no permit was granted at next_at"
