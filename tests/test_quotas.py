@@ -1,8 +1,10 @@
 """Clients under quotas, against the emulator with shortened windows."""
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 import aiohttp
@@ -15,6 +17,8 @@ from pinecone_embed_async import (
     DenseEmbeddings,
     EmbedClient,
     EmbedError,
+    Event,
+    Failed,
     InputError,
     MockResponse,
     MockTransport,
@@ -24,11 +28,9 @@ from pinecone_embed_async import (
     RetryPolicy,
     SharedQuota,
     TransportRequest,
+    TransportResponse,
 )
-from pinecone_embed_async._calls.result_builder import ResultBuilder
-from pinecone_embed_async._planning import PlannedRequest
 from pinecone_embed_async._rate_limit import QuotaDemand, QuotaGrant, QuotaOutcome
-from pinecone_embed_async._wire import Answer
 from pinecone_embed_async.emulator import EmbedRequest, EmulatedModel, Emulator, ServiceQuota
 from pinecone_embed_async.emulator._tokens import count_tokens
 from tests.rate_limit.cluster import Cluster
@@ -474,26 +476,33 @@ async def test_an_absurd_bill_does_not_stop_the_job() -> None:
     assert result.usage.total_tokens == 10**9 + 19 * 10
 
 
-async def test_an_answer_is_kept_and_counts_with_its_bill_even_if_its_request_is_cancelled_while_the_gate_yields(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    store = ResultBuilder.answered
+class CancellingTransport:
+    """Cancels the task of each request once its answer was read, when that task yields next."""
 
-    def store_and_cancel(self: ResultBuilder, request: PlannedRequest, answer: Answer) -> None:
-        store(self, request, answer)
+    def __init__(self, inner: MockTransport) -> None:
+        self.inner = inner
+
+    @contextlib.asynccontextmanager
+    async def send(self, request: TransportRequest) -> AsyncIterator[TransportResponse]:
+        async with self.inner.send(request) as response:
+            yield response
         task = asyncio.current_task()
         assert task is not None
-        task.cancel()
+        asyncio.get_running_loop().call_soon(task.cancel)
 
+
+async def test_an_answer_is_kept_and_counts_with_its_bill_even_if_its_request_is_cancelled_as_it_is_decoded() -> None:
     def answer(request: TransportRequest) -> MockResponse:
+        # So large that its decoding yields to the event loop.
         return MockResponse.embeddings([[0.5] * 2048 for _ in request.json()["inputs"]], tokens=300)
 
-    monkeypatch.setattr(ResultBuilder, "answered", store_and_cancel)
-    options: dict[str, Any] = {"transport": MockTransport(answer), "quota": 100_000, "look_up_model": False}
-    # An answer of this size is decoded inside the gate.
+    transport = CancellingTransport(MockTransport(answer))
+    seen: list[Event] = []
+    options: dict[str, Any] = {"transport": transport, "quota": 100_000, "look_up_model": False, "hooks": [seen.append]}
     async with EmbedClient("a-model", api_key="any", vector_type="dense", decoder="msgspec", **options) as client:
         result = await client.embed(["text"] * 20)
         (quota,) = client.statistics().quotas
     assert result.embedded.all()
     assert (result.vectors == 0.5).all()
     assert quota.used == result.usage.total_tokens == 300
+    assert not [event for event in seen if isinstance(event, Failed)]

@@ -46,13 +46,13 @@ class _Rows:
     Args:
         count: number of rows expected.
         dimension: numbers per row expected; `None` if the first row decides.
-        source: provides the matrix once the first row is there; `None` for a new matrix.
+        source: provides the matrix, once the dimension is known; `None` for a new matrix.
 
     Attributes:
         name: name of the decoder.
         releases_lock: whether `read` releases the GIL.
         is_usual: whether every row so far is an array of numbers of the right length; otherwise no more is read.
-        matrix: the matrix: float32, shape (count, dimension); `None` before the first row.
+        matrix: the matrix: float32, shape (count, dimension); `None` before it is needed.
         row: number of rows written to the matrix.
         bytes_behind: number of bytes after the last row of the answer; 0 until that row is written.
     """
