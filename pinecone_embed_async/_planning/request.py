@@ -78,11 +78,11 @@ class Load(msgspec.Struct, eq=False):
         most, ratio = limits.sequence_length, limits.bytes_per_token
         sizes = [utf8_length(text) for text in texts]
         estimates = [estimate_tokens(size, most, ratio) for size in sizes]
-        inputs, size, clipped = len(sizes), sum(sizes), estimates.count(most)
-        open_bytes = size
+        inputs, total, clipped = len(sizes), sum(sizes), estimates.count(most)
+        open_bytes = total
         if clipped:
             open_bytes = sum([size for size, tokens in zip(sizes, estimates, strict=True) if tokens < most])
-        return cls(inputs, sum(estimates), size + INPUT_OVERHEAD * inputs, clipped, open_bytes)
+        return cls(inputs, sum(estimates), total + INPUT_OVERHEAD * inputs, clipped, open_bytes)
 
     @classmethod
     def of_fitting(cls, texts: Sequence[str], limits: RequestLimits) -> Load:

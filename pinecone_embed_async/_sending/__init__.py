@@ -7,7 +7,7 @@ from pinecone_embed_async._sending.discovery import Discovery
 from pinecone_embed_async._sending.endpoint import ApiKey, check_api_key, check_base_url, user_agent
 from pinecone_embed_async._sending.engine import Engine
 from pinecone_embed_async._sending.mock import MockResponse, MockTransport
-from pinecone_embed_async._sending.network import SendingOptions
+from pinecone_embed_async._sending.options import SendingOptions
 from pinecone_embed_async._sending.retry import RetryPolicy
 from pinecone_embed_async._sending.transport import Transport, TransportRequest, TransportResponse
 

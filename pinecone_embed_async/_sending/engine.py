@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._errors import DeadlineExceededError, EmbedError
     from pinecone_embed_async._planning import Attempts, PlannedRequest
     from pinecone_embed_async._rate_limit import Key, Permit
-    from pinecone_embed_async._sending.network import SendingOptions
+    from pinecone_embed_async._sending.options import SendingOptions
     from pinecone_embed_async._wire import VectorType
 
 OVERLOAD = frozenset({502, 503, 504})

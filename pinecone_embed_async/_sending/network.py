@@ -17,22 +17,14 @@ from pinecone_embed_async._sending.transport import TransportRequest
 from pinecone_embed_async._wire import choose_decoder, error_from_response
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable, Mapping
-    from concurrent.futures import Executor
+    from collections.abc import Mapping
 
-    import aiohttp
-    from yarl import URL
-
-    from pinecone_embed_async._clock import Clock
     from pinecone_embed_async._errors import ConnectionProblem
-    from pinecone_embed_async._rate_limit import RateLimitGate
     from pinecone_embed_async._sending.counters import Counters
-    from pinecone_embed_async._sending.endpoint import ApiKey
-    from pinecone_embed_async._sending.retry import RetryBudget, RetryPolicy
+    from pinecone_embed_async._sending.options import SendingOptions
+    from pinecone_embed_async._sending.retry import RetryBudget
     from pinecone_embed_async._sending.transport import Transport, TransportResponse
-    from pinecone_embed_async._telemetry import HookDispatcher
-    from pinecone_embed_async._wire import DecoderName, Redactor, VectorType
+    from pinecone_embed_async._wire import Redactor
 
 ERROR_BODY_BYTES = 65_536
 """Number of bytes after which reading an error's body stops; the documented errors have fewer than 1,000."""
@@ -42,33 +34,6 @@ PIECES_IN_A_ROW = 256
 
 ERROR_BODY_SECONDS = 5.0
 """How long to wait for the body of an error, whose status is already known."""
-
-
-@dataclass(slots=True, repr=False, eq=False, kw_only=True)
-class SendingOptions:
-    """How requests are sent; see `EmbedClient` for the meaning of each option."""
-
-    model: str
-    vector_type: VectorType | None
-    base_url: URL
-    api_key: ApiKey
-    api_version: str
-    user_agent: str
-    max_concurrency: int
-    attempt_timeout: float
-    connect_timeout: float
-    max_answer_bytes: int
-    decoder: DecoderName | None
-    session: aiohttp.ClientSession | None
-    transport: Transport | None
-    ssl_context: ssl.SSLContext | None
-    executor: Executor | None
-    retry: RetryPolicy
-    is_policy_given: bool
-    dispatcher: HookDispatcher | None
-    gate: RateLimitGate
-    clock: Clock
-    draw: Callable[[], float]
 
 
 @dataclass(slots=True, repr=False, eq=False)
@@ -112,7 +77,7 @@ class Network:
     """Exchanges requests for answers over the connections of the running event loop.
 
     Args:
-        options: how to reach the service.
+        options: how requests are sent.
         budget: the retry budget; while it is low, one request is in flight at a time.
         counters: counts of the client; updated here.
 
