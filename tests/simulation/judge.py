@@ -102,9 +102,12 @@ class Judge:
         """Check every request when it is sent, and every client whenever the time is about to advance."""
         self._clients = clients
         for call in calls:
+            deadline = math.inf
             if call.plan.timeout is not None and call.plan.kind != "one" and not call.plan.common:
-                for text in call.texts:
-                    self._deadlines[text] = call.plan.at + call.plan.timeout
+                deadline = call.plan.at + call.plan.timeout
+            for text in call.texts:
+                # An odd text, such as an empty one, may be an input of several calls.
+                self._deadlines[text] = max(deadline, self._deadlines.get(text, -math.inf))
         self._service.on_send = self._at_sending
 
     def found(self, check: str, details: object) -> None:
