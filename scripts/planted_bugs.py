@@ -108,8 +108,8 @@ BUGS = (
     _bug(
         "a cancelled waiter left in the queue",
         "_rate_limit/gate.py",
-        "            limiter.withdraw(request, now)\n",
-        "            pass\n",
+        "        limiter.give_back(permit, now)\n",
+        "        if permit.is_granted:\n            limiter.give_back(permit, now)\n",
     ),
     _bug(
         "a lost wake-up",
@@ -261,8 +261,8 @@ BUGS = (
     _bug(
         "a back end's grant is used unchecked",
         "_rate_limit/gate.py",
-        "request.want = request.least = min(grant.tokens, request.want)",
-        "request.want = request.least = grant.tokens",
+        "permit.key, permit.want = None, min(grant.tokens, permit.want)",
+        "permit.key, permit.want = None, grant.tokens",
     ),
     _bug(
         "an invalid grant is accepted",

@@ -9,8 +9,8 @@ from pinecone_embed_async._rate_limit import ConcurrencyLimiter, Flow, LimiterOp
 
 async def acquire_permit(gate: RateLimitGate, flow: Flow, want: int, least: int) -> Permit:
     """Wait for a permit."""
-    request = gate.request(flow, want, least)
-    return request.permit or await gate.wait(request)
+    permit = gate.request(flow, want, least)
+    return permit if permit.is_granted else await gate.wait(permit)
 
 
 def permits(clock: Clock, *, max_concurrency: int = 1000) -> Callable[[PlannedRequest], Awaitable[Permit]]:

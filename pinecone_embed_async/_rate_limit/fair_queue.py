@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pinecone_embed_async._rate_limit.permit import Flow, PermitRequest
+    from pinecone_embed_async._rate_limit.permit import Flow, Permit
     from pinecone_embed_async._rate_limit.quota import Key, Priority
 
 AGEING = 5.0
@@ -80,8 +80,8 @@ class Head(NamedTuple):
     group: _Group
 
     @property
-    def request(self) -> PermitRequest:
-        """The request."""
+    def permit(self) -> Permit:
+        """The request's permit."""
         return next(iter(self.group.flows[0][2].waiting))
 
     @property
@@ -122,29 +122,29 @@ class FairQueue:
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def __iter__(self) -> Iterator[PermitRequest]:
-        """All waiting requests, in no particular order."""
-        return (request for group in self._groups.values() for _, _, flow in group.flows for request in flow.waiting)
+    def __iter__(self) -> Iterator[Permit]:
+        """The permits of all waiting requests, in no particular order."""
+        return (permit for group in self._groups.values() for _, _, flow in group.flows for permit in flow.waiting)
 
     def __bool__(self) -> bool:
         return bool(self._groups)
 
-    def add(self, request: PermitRequest) -> None:
-        """Append a request to its flow."""
-        flow = request.flow
-        flow.waiting[request] = None
+    def add(self, permit: Permit) -> None:
+        """Append a request for a permit to its flow."""
+        flow = permit.flow
+        flow.waiting[permit] = None
         if flow.entry is None:
             group = self._groups.get(flow.group)
             if group is None:
                 group = self._groups[flow.group] = _Group(flow.priority)
             self._enlist(group, flow)
 
-    def remove(self, request: PermitRequest) -> bool:
-        """Remove a request; return whether it was waiting."""
-        flow = request.flow
-        if request not in flow.waiting:
+    def remove(self, permit: Permit) -> bool:
+        """Remove a request for a permit; return whether it was waiting."""
+        flow = permit.flow
+        if permit not in flow.waiting:
             return False
-        del flow.waiting[request]
+        del flow.waiting[permit]
         if not flow.waiting:
             group = self._groups[flow.group]
             group.unlist(flow)
@@ -172,7 +172,7 @@ class FairQueue:
             now: the time.
         """
         head = heads[place]
-        group, flow = head.group, head.request.flow
+        group, flow = head.group, head.permit.flow
         flow.waiting.popitem(last=False)
         group.unlist(flow)
         self._served[group.priority] = max(self._served[group.priority], flow.had)

@@ -19,7 +19,7 @@ from pinecone_embed_async._foreign import Neighbour
 from pinecone_embed_async._log import logger
 from pinecone_embed_async._rate_limit.known_pause import KnownPause
 from pinecone_embed_async._rate_limit.limiter import Limiter
-from pinecone_embed_async._rate_limit.permit import Flow, Permit, PermitRequest
+from pinecone_embed_async._rate_limit.permit import Flow, Permit
 from pinecone_embed_async._rate_limit.quota import QuotaDemand, QuotaGrant, QuotaOutcome
 from pinecone_embed_async._rate_limit.rejections import named_limit
 
@@ -40,13 +40,13 @@ class _LoopWaits(msgspec.Struct, eq=False):
     """The waiting requests of one event loop.
 
     Attributes:
-        requests: requests whose coroutines have not resumed yet, with or without a permit.
+        permits: permits whose coroutines have not resumed yet, granted or not.
         due: when the timer fires; infinite without a timer.
         timer: the timer for all requests.
         is_notified: whether another thread has told the loop to set its timer again, which it has not done yet.
     """
 
-    requests: set[PermitRequest] = msgspec.field(default_factory=set)
+    permits: set[Permit] = msgspec.field(default_factory=set)
     due: float = math.inf
     timer: Timer | None = None
     is_notified: bool = False
@@ -90,9 +90,7 @@ class RateLimitGate:
         with self._locked():
             return self._limiter.waiting(concurrencies)
 
-    def request(
-        self, flow: Flow, want: int, least: int, *, deadline: float | None = None, certain: int = 0
-    ) -> PermitRequest:
+    def request(self, flow: Flow, want: int, least: int, *, deadline: float | None = None, certain: int = 0) -> Permit:
         """Request a permit; unless it was granted at once, `wait` must be awaited next.
 
         Args:
@@ -102,20 +100,20 @@ class RateLimitGate:
             deadline: clock time after which a permit is useless; `None` for never.
             certain: low estimate of the tokens of the smallest request.
         """
-        request = PermitRequest(flow, want, least, self, math.inf if deadline is None else deadline, certain)
+        permit = Permit(flow, flow.key, want, least, self, math.inf if deadline is None else deadline, certain)
         if self._backend is None or flow.key is None:
-            self.change(lambda limiter, now: self._join(request, limiter, now))
-            if request.permit is not None and request.future is not None:
+            self.change(lambda limiter, now: self._join(permit, limiter, now))
+            if permit.is_granted and permit.future is not None:
                 # Granted not by `_join`, but right after it: a deferred step or the end of another event loop made room.
-                self.change(lambda _, __: self._leave(request))
-        return request
+                self.change(lambda _, __: self._leave(permit))
+        return permit
 
-    async def wait(self, request: PermitRequest, observer: WaitObserver | None = None) -> Permit:
-        """Wait for the permit of a request.
+    async def wait(self, permit: Permit, observer: WaitObserver | None = None) -> Permit:
+        """Wait until a permit is granted, and return it.
 
         Args:
-            request: the request.
-            observer: notified if no permit is free at once.
+            permit: the permit.
+            observer: notified if it is not free at once.
 
         Raises:
             asyncio.CancelledError: the caller was cancelled and has no permit.
@@ -123,27 +121,28 @@ class RateLimitGate:
             DeadlineExceededError: there is certainly no permit before the deadline.
         """
         try:
-            if self._backend is not None and request.flow.key is not None:
-                grant = request.grant = await self._acquire(self._backend, request, request.flow.key)
-                # The request cannot use more than it asked for, and the share of its flow counts the tokens granted.
-                request.want = request.least = min(grant.tokens, request.want)
-                self.change(lambda limiter, now: self._join(request, limiter, now))
-            if request.future is not None:
+            if self._backend is not None and permit.key is not None:
+                grant = permit.grant = await self._acquire(self._backend, permit, permit.key)
+                # Its tokens count at the back end. The request cannot use more than it asked for, and the share of its flow
+                # counts the tokens granted.
+                permit.key, permit.want = None, min(grant.tokens, permit.want)
+                permit.least = permit.want
+                self.change(lambda limiter, now: self._join(permit, limiter, now))
+            if permit.future is not None:
                 if observer is not None:
-                    observer.waiting(self.pause_left(request.flow.key))
-                await request.future
-                self.change(lambda _, __: self._leave(request))
-            if request.pause is not None:
-                raise request.pause.error(self._clock.time())  # noqa: TRY301 - its grant is given back too
+                    observer.waiting(self.pause_left(permit.flow.key))
+                await permit.future
+                self.change(lambda _, __: self._leave(permit))
+            if permit.pause is not None:
+                raise permit.pause.error(self._clock.time())  # noqa: TRY301 - its grant is given back too
         except BaseException:
             # Also when the garbage collector closes a coroutine whose event loop was closed, not only on cancellation.
-            self.change(lambda limiter, now: self._withdraw(request, limiter, now))
-            if request.grant is not None:
-                self.settle(request.grant, QuotaOutcome("unused", 0))
+            self.change(lambda limiter, now: self._withdraw(permit, limiter, now))
+            self._settle(permit, "unused", 0)
             raise
-        if request.permit is None:
+        if not permit.is_granted:
             raise RuntimeError("a request was woken without a permit")
-        return request.permit
+        return permit
 
     def shrink(self, permit: Permit, tokens: int) -> None:
         """Reduce the tokens of a permit to those of its request."""
@@ -254,12 +253,12 @@ class RateLimitGate:
         with self._locked():
             return tuple(self._limiter.statistics(self._clock.time()))
 
-    async def _acquire(self, backend: QuotaBackend, request: PermitRequest, key: Key) -> QuotaGrant:
-        flow, want = request.flow, request.want
+    async def _acquire(self, backend: QuotaBackend, permit: Permit, key: Key) -> QuotaGrant:
+        flow, want = permit.flow, permit.want
         # Unique among all clients of the back end.
         flow.name = flow.name or secrets.token_hex(8)
-        within = None if math.isinf(request.deadline) else max(0.0, request.deadline - self._clock.time())
-        demand = QuotaDemand(*key, want, min(request.least, want), flow.priority, flow.name, within)
+        within = None if math.isinf(permit.deadline) else max(0.0, permit.deadline - self._clock.time())
+        demand = QuotaDemand(*key, want, min(permit.least, want), flow.priority, flow.name, within)
 
         async def acquire() -> QuotaGrant:
             return await backend.acquire(demand)
@@ -268,7 +267,7 @@ class RateLimitGate:
             grant = await self._neighbour.ask(acquire(), late=self)
         except Exception as error:
             if within is not None and isinstance(error, DeadlineExceededError):
-                request.pause = KnownPause(max(request.deadline, self._clock.time() + (error.retry_after or 0.0)))
+                permit.pause = KnownPause(max(permit.deadline, self._clock.time() + (error.retry_after or 0.0)))
                 raise
             raise ConfigurationError(f"the quota passed to the client failed: {type(error).__name__}: {error}") from error
         if not _is_grant(grant):
@@ -287,47 +286,44 @@ class RateLimitGate:
         if grant is not None:
             self.settle(grant, QuotaOutcome(kind, tokens, message, retry_after))
 
-    def _join(self, request: PermitRequest, limiter: Limiter, now: float) -> None:
-        limiter.enqueue(request, now)
-        if request.permit is None and request.pause is None:
+    def _join(self, permit: Permit, limiter: Limiter, now: float) -> None:
+        limiter.enqueue(permit, now)
+        if not permit.is_granted and permit.pause is None:
             loop = asyncio.get_running_loop()
-            request.future = loop.create_future()
-            self._loops.setdefault(loop, _LoopWaits()).requests.add(request)
+            permit.future = loop.create_future()
+            self._loops.setdefault(loop, _LoopWaits()).permits.add(permit)
 
-    def _leave(self, request: PermitRequest) -> None:
-        waits = self._loops.get(request.future.get_loop()) if request.future is not None else None
+    def _leave(self, permit: Permit) -> None:
+        waits = self._loops.get(permit.future.get_loop()) if permit.future is not None else None
         if waits is not None:
-            waits.requests.discard(request)
+            waits.permits.discard(permit)
 
-    def _withdraw(self, request: PermitRequest, limiter: Limiter, now: float) -> None:
-        self._leave(request)
-        if request.permit is None:
-            limiter.withdraw(request, now)
-        else:
-            limiter.give_back(request.permit, now)
+    def _withdraw(self, permit: Permit, limiter: Limiter, now: float) -> None:
+        self._leave(permit)
+        limiter.give_back(permit, now)
 
     def _after_step(self, now: float) -> None:
-        """After a step, drop closed event loops, wake the requests that were granted or dismissed, and set the timers."""
+        """After a step, drop closed event loops, wake those whose permits were granted or dismissed, and set the timers."""
         decided = self._limiter.decided
         if self._loops:
             for loop in [loop for loop in self._loops if loop.is_closed()]:
-                for request in [*self._loops.pop(loop).requests]:
-                    self._withdraw(request, self._limiter, now)
+                for permit in [*self._loops.pop(loop).permits]:
+                    self._withdraw(permit, self._limiter, now)
             here = _running_loop()
-            for request in decided:
-                if request.future is not None:
-                    _wake(request.future, here)
+            for permit in decided:
+                if permit.future is not None:
+                    _wake(permit.future, here)
             self._set_timers(here)
         decided.clear()
 
     def _set_timers(self, here: asyncio.AbstractEventLoop | None) -> None:
         """Set a timer in each event loop with waiting requests for the time at which a permit may be granted."""
         for loop, waits in [*self._loops.items()]:
-            due = self._limiter.next_at if waits.requests else math.inf
+            due = self._limiter.next_at if waits.permits else math.inf
             if loop is here:
                 if due != waits.due:
                     self._set_timer(loop, waits, due)
-                if not waits.requests:
+                if not waits.permits:
                     del self._loops[loop]
             elif due < waits.due and not waits.is_notified:
                 # The loop sets its timer in its own thread. If it was closed meanwhile, the next step drops it.

@@ -10,7 +10,6 @@ from pinecone_embed_async._rate_limit.budgets import KEYS_KEPT, Budget, Budgets
 from pinecone_embed_async._rate_limit.fair_queue import FairQueue, Head
 from pinecone_embed_async._rate_limit.forecast import KEPT_AT_MOST
 from pinecone_embed_async._rate_limit.known_pause import KnownPause
-from pinecone_embed_async._rate_limit.permit import Flow, Permit, PermitRequest
 from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit
 from pinecone_embed_async._rate_limit.request_rate_limit import RequestRateLimit
 from pinecone_embed_async._rate_limit.token_limit import PLENTY, TokenLimit, smallest_part
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit.backoff import Backoff
     from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter
     from pinecone_embed_async._rate_limit.forecast import Forecast
+    from pinecone_embed_async._rate_limit.permit import Flow, Permit
     from pinecone_embed_async._rate_limit.quota import Key, LimiterOptions, Priority
     from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
 
@@ -39,7 +39,7 @@ class Limiter:
         options: the known limits of the quota.
 
     Attributes:
-        decided: requests that got their permits or were dismissed, until the gate takes them out to wake them.
+        decided: permits that were granted or dismissed, until the gate takes them out to wake their requests.
         next_at: when the next permit may be granted if nothing happens before; infinite if only a response can free one.
     """
 
@@ -57,7 +57,7 @@ class Limiter:
         self._blocked: set[tuple[Key, Priority]] = set()
         # The keys that lacked tokens in the last pass.
         self._short_of_tokens: set[Key] = set()
-        self.decided: list[PermitRequest] = []
+        self.decided: list[Permit] = []
         self.next_at = math.inf
 
     def __repr__(self) -> str:
@@ -66,13 +66,13 @@ class Limiter:
 
     def waiting(self, concurrencies: AbstractSet[ConcurrencyLimiter]) -> int:
         """Number of requests waiting for a permit under these concurrency limiters."""
-        return sum(request.flow.concurrency in concurrencies for request in self._queue)
+        return sum(permit.flow.concurrency in concurrencies for permit in self._queue)
 
-    def enqueue(self, request: PermitRequest, now: float) -> None:
-        """Queue a request. It may get its permit at once, or be dismissed if a permit would certainly come too late."""
-        flow, key = request.flow, request.key
-        request.pause = self.pause_beyond(request.deadline, request.key, request.certain, now)
-        if request.pause is not None:
+    def enqueue(self, permit: Permit, now: float) -> None:
+        """Queue a request for a permit. It may be granted at once, or dismissed if it would certainly come too late."""
+        flow, key = permit.flow, permit.key
+        permit.pause = self.pause_beyond(permit.deadline, key, permit.certain, now)
+        if permit.pause is not None:
             return
         flow.concurrency.asked(flow.priority, now)
         budget = None
@@ -80,17 +80,12 @@ class Limiter:
             budget = self._budgets.touch(key, now)
             budget.waiting += 1
             if flow.priority == "interactive":
-                budget.demand.asked(request.want, now)
-        if not self._queue and self._may_pass_by(request, budget, now):
-            self._queue.pass_by(flow, request.want, now)
-            self._grant(request, request.want, now)
+                budget.demand.asked(permit.want, now)
+        if not self._queue and self._may_pass_by(permit, budget, now):
+            self._queue.pass_by(flow, permit.want, now)
+            self._grant(permit, permit.want, now)
             return
-        self._queue.add(request)
-        self.dispatch(now)
-
-    def withdraw(self, request: PermitRequest, now: float) -> None:
-        """Remove a waiting request."""
-        self._remove(request)
+        self._queue.add(permit)
         self.dispatch(now)
 
     def dispatch(self, now: float) -> None:
@@ -112,8 +107,8 @@ class Limiter:
 
     def forget_requests(self, now: float) -> None:
         """Forget all requests, waiting or in flight. The usage of those in flight still counts; how they end is ignored."""
-        for request in [*self._queue]:
-            self._remove(request)
+        for permit in [*self._queue]:
+            self._remove(permit)
         for permit in [*self._open]:
             self.failed(permit, now, is_overload=False)
         self.decided.clear()
@@ -129,14 +124,15 @@ class Limiter:
         self.dispatch(now)
 
     def give_back(self, permit: Permit, now: float) -> None:
-        """End a permit that was not used."""
-        if not self._close(permit):
-            return
-        permit.flow.had -= permit.tokens
-        for limit in (self._second, self._minute):
-            limit.window.reserve(-1)
-        if permit.key is not None:
-            self.token_limit(permit.key).unused(permit, now)
+        """End a permit that was not used, or that is not needed any more."""
+        if self._close(permit):
+            permit.flow.had -= permit.tokens
+            for limit in (self._second, self._minute):
+                limit.window.reserve(-1)
+            if permit.key is not None:
+                self.token_limit(permit.key).unused(permit, now)
+        else:
+            self._remove(permit)
         self.dispatch(now)
 
     def accepted(self, permit: Permit, billed: int | None, now: float) -> int | None:
@@ -222,8 +218,8 @@ class Limiter:
             permit.flow.concurrency.overloaded(permit.at, now)
         if limit.paused_until > before:
             limit.rejection = message
-            for request in [*self._queue]:
-                self._dismiss_if_late(request, now)
+            for waiting in [*self._queue]:
+                self._dismiss_if_late(waiting, now)
         self.dispatch(now)
         return None if was_paused or limit.paused_until <= now else limit.paused_until - now
 
@@ -294,12 +290,12 @@ class Limiter:
     def _requests_free_at(self, now: float) -> float:
         return max(self._second.free_at(now), self._minute.free_at(now))
 
-    def _may_pass_by(self, request: PermitRequest, budget: Budget | None, now: float) -> bool:
+    def _may_pass_by(self, permit: Permit, budget: Budget | None, now: float) -> bool:
         """Whether a request may be sent at once if nothing waits, because it takes no tokens that others may need."""
-        flow = request.flow
+        flow = permit.flow
         if not flow.concurrency.has_room(flow.priority, now) or self._requests_free_at(now) > now:
             return False
-        return budget is None or budget.limit.has_plenty(request.want, now)
+        return budget is None or budget.limit.has_plenty(permit.want, now)
 
     def _grant_next(self, now: float) -> bool:
         """Grant the first permit that can be granted, or else dismiss what is too late; return whether there was any."""
@@ -313,16 +309,16 @@ class Limiter:
         for place, head in enumerate(heads):
             room = self._room(head, requests_at, now)
             if room is not None:
-                self._grant(head.request, room, now)
+                self._grant(head.permit, room, now)
                 self._queue.serve(heads, place, room, now)
                 return True
         # Not `any`, which would stop at the first.
-        return True in [self._dismiss_if_late(head.request, now) for head in heads]
+        return True in [self._dismiss_if_late(head.permit, now) for head in heads]
 
     def _room(self, head: Head, requests_at: float, now: float) -> int | None:
         """The tokens that the next request in line may have; `None` if it has to wait."""
-        request = head.request
-        flow, key, priority = request.flow, request.key, request.flow.priority
+        permit = head.permit
+        flow, key, priority = permit.flow, permit.key, permit.flow.priority
         if not flow.concurrency.has_room(priority, now, has_aged=head.has_aged):
             return None
         if requests_at > now:
@@ -330,12 +326,12 @@ class Limiter:
             return None
         if key is None:
             # The request needs no tokens.
-            return request.want
+            return permit.want
         if (key, priority) in self._blocked:
             return None
         budget = self._budgets[key]
         forecast = self._forecast(head, budget, now)
-        room, at = budget.limit.room(request.want, request.least, now, forecast)
+        room, at = budget.limit.room(permit.want, permit.least, now, forecast)
         if room:
             at = self._grace_ends(flow, budget, room, now)
             if at <= now:
@@ -349,7 +345,7 @@ class Limiter:
                 self._blocked.add((key, "interactive"))
             else:
                 # After a window without interactive requests, no more are expected.
-                at = min(at, max(forecast.over_at, budget.limit.room(request.want, request.least, now)[1]))
+                at = min(at, max(forecast.over_at, budget.limit.room(permit.want, permit.least, now)[1]))
         self.next_at = min(self.next_at, at)
         return None
 
@@ -370,48 +366,48 @@ class Limiter:
         If interactive calls ask for more than their share, or if the smallest part of the request would hardly ever fit
         beside them, aged bulk work is served at their expense.
         """
-        request, limit = head.request, budget.limit.known
-        if request.flow.priority == "interactive" or math.isinf(limit) or budget.limit.is_found:
+        permit, limit = head.permit, budget.limit.known
+        if permit.flow.priority == "interactive" or math.isinf(limit) or budget.limit.is_found:
             return None
         if head.has_aged:
-            is_large = smallest_part(request.want, request.least, limit) > limit * (1 - KEPT_AT_MOST) / 2
+            is_large = smallest_part(permit.want, permit.least, limit) > limit * (1 - KEPT_AT_MOST) / 2
             if is_large or budget.demand.is_over_share(limit, now):
                 return None
         return budget.demand.forecast(limit, now)
 
-    def _grant(self, request: PermitRequest, tokens: int, now: float) -> None:
-        flow, key, is_probe = request.flow, request.key, False
+    def _grant(self, permit: Permit, tokens: int, now: float) -> None:
+        flow, key = permit.flow, permit.key
         flow.concurrency.enter(flow.priority)
         flow.in_flight += 1
         for limit in (self._second, self._minute):
             limit.window.reserve(1)
         if key is not None:
             budget = self._budgets[key]
-            is_probe = budget.limit.reserve(tokens, now)
+            permit.is_probe = budget.limit.reserve(tokens, now)
             budget.waiting -= 1
             budget.permits.append((now, flow))
             if flow.priority == "interactive":
-                budget.demand.granted(request.want, tokens)
-        request.permit = Permit(flow, key, tokens, now, is_probe, request.gate, request.grant)
-        self._open.add(request.permit)
-        self.decided.append(request)
+                budget.demand.granted(permit.want, tokens)
+        permit.tokens, permit.at = tokens, now
+        self._open.add(permit)
+        self.decided.append(permit)
 
-    def _dismiss_if_late(self, request: PermitRequest, now: float) -> bool:
+    def _dismiss_if_late(self, permit: Permit, now: float) -> bool:
         """Remove a request if it certainly gets no permit before its deadline; return whether it was removed."""
-        request.pause = self.pause_beyond(request.deadline, request.key, request.certain, now)
-        if request.pause is None:
+        permit.pause = self.pause_beyond(permit.deadline, permit.key, permit.certain, now)
+        if permit.pause is None:
             return False
-        self._remove(request)
-        self.decided.append(request)
+        self._remove(permit)
+        self.decided.append(permit)
         return True
 
-    def _remove(self, request: PermitRequest) -> None:
+    def _remove(self, permit: Permit) -> None:
         """Remove a request from the queue if it is waiting."""
-        if self._queue.remove(request) and request.key is not None:
-            budget = self._budgets[request.key]
+        if self._queue.remove(permit) and permit.key is not None:
+            budget = self._budgets[permit.key]
             budget.waiting -= 1
-            if request.flow.priority == "interactive":
-                budget.demand.withdrawn(request.want)
+            if permit.flow.priority == "interactive":
+                budget.demand.withdrawn(permit.want)
 
     def _close(self, permit: Permit) -> bool:
         """Remove a permit from the open ones; return whether it was open."""

@@ -1,4 +1,4 @@
-"""Permits, the requests for them, and the flows in which requests wait."""
+"""Permits, and the flows in which requests wait for them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Flow:
 
     Attributes:
         group: the group of flows that wait for the same resources: if one of them has to wait, so do the others.
-        waiting: the waiting requests, in order; a dictionary, because it can remove any request in constant time.
+        waiting: the permits that requests wait for, in order; a dictionary, because it can remove any in constant time.
         had: service received: on the scale of its group while listed there, otherwise on the common scale.
         shifted: shift of its group when it was last listed there.
         entry: its entry among the flows of its group; `None` while it is not listed.
@@ -42,7 +42,7 @@ class Flow:
         self.key = key
         self.priority: Priority = priority
         self.group = concurrency, key, priority
-        self.waiting: OrderedDict[PermitRequest, None] = OrderedDict()
+        self.waiting: OrderedDict[Permit, None] = OrderedDict()
         self.had = 0.0
         self.shifted = 0.0
         self.entry: tuple[float, int, Flow] | None = None
@@ -53,23 +53,27 @@ class Flow:
         return f"<Flow {self.priority}, {len(self.waiting)} waiting>"
 
 
-class PermitRequest(msgspec.Struct, eq=False):
-    """A request for a permit, which may have to wait.
+class Permit(msgspec.Struct, eq=False):
+    """The right to have one request in flight: requested, then granted or dismissed, and ended exactly once.
 
     Attributes:
         flow: the flow it belongs to.
+        key: the model and input type that its tokens count for in this process; `None` for none.
         want: estimated tokens of the whole request.
         least: tokens of the smallest request that can be cut from it.
-        gate: the gate at which it waits.
-        deadline: time after which a permit is useless.
+        gate: the gate that grants it.
+        deadline: time after which it is useless.
         certain: low estimate of the tokens of the smallest request.
-        grant: grant of the quota back end, where its tokens then count.
-        future: resolved once it has its permit or is dismissed; `None` if nothing waits for that.
-        permit: its permit; `None` before it is granted.
-        pause: the pause for which it was dismissed, because it certainly gets no permit before its deadline; else `None`.
+        grant: grant of the quota back end, where its tokens then count; `None` once it is settled.
+        future: resolved once it is granted or dismissed; `None` if nothing waits for that.
+        pause: the pause for which it was dismissed, because it certainly comes too late; else `None`.
+        tokens: maximum number of tokens of the request; the actual number once the request is cut.
+        at: time of the grant; infinite before.
+        is_probe: whether it exceeds a named limit to probe whether that still holds.
     """
 
     flow: Flow
+    key: Key | None
     want: int
     least: int
     gate: PermitGate
@@ -77,35 +81,15 @@ class PermitRequest(msgspec.Struct, eq=False):
     certain: int = 0
     grant: QuotaGrant | None = None
     future: asyncio.Future[None] | None = None
-    permit: Permit | None = None
     pause: KnownPause | None = None
+    tokens: int = 0
+    at: float = math.inf
+    is_probe: bool = False
 
     @property
-    def key(self) -> Key | None:
-        """The model and input type that its tokens count for in this process."""
-        return self.flow.key if self.grant is None else None
-
-
-class Permit(msgspec.Struct, eq=False):
-    """The right to have one request in flight. It must end exactly once: accepted, rejected, failed or given back.
-
-    Attributes:
-        flow: the flow it belongs to.
-        key: the model and input type that its tokens count for in this process; `None` for none.
-        tokens: maximum number of tokens of the request; the actual number once the request is cut.
-        at: time of the grant.
-        is_probe: whether it exceeds a named limit to probe whether that still holds.
-        gate: the gate that granted it.
-        grant: grant of the quota back end; `None` once it is settled.
-    """
-
-    flow: Flow
-    key: Key | None
-    tokens: int
-    at: float
-    is_probe: bool
-    gate: PermitGate
-    grant: QuotaGrant | None = None
+    def is_granted(self) -> bool:
+        """Whether it was granted."""
+        return self.at < math.inf
 
     def __repr__(self) -> str:
         return f"<Permit of {self.tokens} tokens>"
@@ -136,7 +120,7 @@ class Permit(msgspec.Struct, eq=False):
         return self.gate.rejected(self, message, backoff)
 
     def give_back(self) -> None:
-        """Give the permit back unused."""
+        """Give the permit back unused, or withdraw the request for it."""
         self.gate.give_back(self)
 
 

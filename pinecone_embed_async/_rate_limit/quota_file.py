@@ -31,7 +31,7 @@ APPLICATION_ID = int.from_bytes(b"PEQ\x01", "big")
 
 SCHEMA_VERSION = 1
 
-STATE_VERSION = 6
+STATE_VERSION = 7
 """Version of the stored state; raised whenever an attribute of a stored object changes."""
 
 VERSION = f"{__version__}, state {STATE_VERSION}"

@@ -12,7 +12,7 @@ import msgspec
 from pinecone_embed_async._rate_limit.backoff import Backoff
 from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter
 from pinecone_embed_async._rate_limit.limiter import Limiter
-from pinecone_embed_async._rate_limit.permit import Flow, PermitRequest
+from pinecone_embed_async._rate_limit.permit import Flow, Permit
 from pinecone_embed_async._rate_limit.quota import OutcomeKind, Priority  # noqa: TC001 - msgspec reads them
 from pinecone_embed_async._rate_limit.rejections import NamedLimit  # noqa: TC001 - msgspec reads it
 from pinecone_embed_async._rate_limit.shared_quota import (
@@ -116,8 +116,8 @@ class StepResult(msgspec.Struct, frozen=True):
     found: list[tuple[Key, int]]
 
 
-class _Request(PermitRequest):
-    """A member's request.
+class _MemberPermit(Permit):
+    """A member's permit.
 
     Attributes:
         member: number of the member.
@@ -148,10 +148,10 @@ class QuotaLedger:
     """
 
     def __init__(self, options: LimiterOptions, opens: float = -math.inf) -> None:
-        # Before the limiter, because flows and their requests refer to each other and can only be pickled from here.
+        # Before the limiter, because flows and their permits refer to each other and can only be pickled from here.
         self._flows: dict[tuple[int, int, Key, Priority], Flow] = {}
-        self._members: dict[int, dict[int, _Request]] = {}
-        self._untaken: dict[int, list[_Request]] = {}
+        self._members: dict[int, dict[int, _MemberPermit]] = {}
+        self._untaken: dict[int, list[_MemberPermit]] = {}
         # No limit on requests in flight, because each client has its own.
         self._concurrency = ConcurrencyLimiter(NO_LIMIT)
         self._limiter = Limiter(options)
@@ -197,11 +197,11 @@ class QuotaLedger:
         self._limiter.dispatch(self.at)
         granted = self._granted()
         taken = []
-        for request in self._untaken.pop(step.member, ()):
+        for permit in self._untaken.pop(step.member, ()):
             # The request may have ended since the permit was granted.
-            if request.number in self._members.get(step.member, ()) and request.permit is not None:
-                request.is_taken = True
-                taken.append((request.number, request.permit.tokens))
+            if permit.number in self._members.get(step.member, ()):
+                permit.is_taken = True
+                taken.append((permit.number, permit.tokens))
         return StepResult(granted, taken, found)
 
     def dump(self) -> bytes:
@@ -226,11 +226,11 @@ class QuotaLedger:
 
     def _granted(self) -> list[Grant]:
         granted = []
-        for request in self._limiter.decided:
+        for permit in self._limiter.decided:
             # Permits of a member that is gone have been given back.
-            if isinstance(request, _Request) and request.permit is not None and request.member in self._members:
-                self._untaken.setdefault(request.member, []).append(request)
-                granted.append((request.member, request.number, request.permit.tokens))
+            if isinstance(permit, _MemberPermit) and permit.member in self._members:
+                self._untaken.setdefault(permit.member, []).append(permit)
+                granted.append((permit.member, permit.number, permit.tokens))
         self._limiter.decided.clear()
         return granted
 
@@ -239,20 +239,20 @@ class QuotaLedger:
         flow = self._flow((step.member, entry.flow, key, entry.priority))
         # The ledger itself ends the permit, so it needs no gate.
         no_gate: Any = None
-        request = _Request(flow, entry.tokens, entry.least, no_gate, member=step.member, number=entry.number)
-        self._members.setdefault(step.member, {})[entry.number] = request
-        self._limiter.enqueue(request, self.at)
+        permit = _MemberPermit(flow, key, entry.tokens, entry.least, no_gate, member=step.member, number=entry.number)
+        self._members.setdefault(step.member, {})[entry.number] = permit
+        self._limiter.enqueue(permit, self.at)
 
     def _end(self, member: int, entry: End) -> list[tuple[Key, int]]:
-        requests = self._members.get(member, {})
-        request = requests.pop(entry.number, None)
-        if request is None:
-            return []
-        if not requests:
-            del self._members[member]
-        limiter, permit = self._limiter, request.permit
+        permits = self._members.get(member, {})
+        permit = permits.pop(entry.number, None)
         if permit is None:
-            limiter.withdraw(request, self.at)
+            return []
+        if not permits:
+            del self._members[member]
+        limiter = self._limiter
+        if not permit.is_granted or entry.kind == "unused":
+            limiter.give_back(permit, self.at)
         elif entry.kind == "accepted":
             found = limiter.accepted(permit, entry.tokens, self.at)
             if found is not None and permit.key is not None:
@@ -260,23 +260,19 @@ class QuotaLedger:
         elif entry.kind == "rejected":
             backoff = Backoff(INITIAL_PAUSE, LONGEST_PAUSE, lambda: entry.draw, entry.retry_after, LONGEST_ASKED_PAUSE)
             limiter.rejected(permit, entry.named, backoff, self.at)
-        elif entry.kind == "failed":
-            limiter.failed(permit, self.at, is_overload=False)
         else:
-            limiter.give_back(permit, self.at)
+            limiter.failed(permit, self.at, is_overload=False)
         return []
 
     def _gone(self, member: int) -> None:
-        requests = self._members.pop(member, {}).values()
+        permits = self._members.pop(member, {}).values()
         self._untaken.pop(member, None)
         # Waiting requests first, so that they are not granted the permits that come back.
-        for request in sorted(requests, key=lambda request: request.permit is not None):
-            if request.permit is None:
-                self._limiter.withdraw(request, self.at)
-            elif request.is_taken:
-                self._limiter.failed(request.permit, self.at, is_overload=False)
+        for permit in sorted(permits, key=lambda permit: permit.is_granted):
+            if permit.is_taken:
+                self._limiter.failed(permit, self.at, is_overload=False)
             else:
-                self._limiter.give_back(request.permit, self.at)
+                self._limiter.give_back(permit, self.at)
         self._flows = {name: flow for name, flow in self._flows.items() if name[0] != member}
 
     def _flow(self, name: tuple[int, int, Key, Priority]) -> Flow:

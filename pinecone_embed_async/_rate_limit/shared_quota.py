@@ -93,8 +93,9 @@ class SharedQuota:
         """
         _checks.instance("demand", demand, QuotaDemand)
         deadline = None if demand.within is None else self._clock.time() + demand.within
-        request = self.gate.request(self._flow(demand), demand.tokens, demand.least, deadline=deadline)
-        permit = request.permit or await self.gate.wait(request)
+        permit = self.gate.request(self._flow(demand), demand.tokens, demand.least, deadline=deadline)
+        if not permit.is_granted:
+            await self.gate.wait(permit)
         return QuotaGrant(permit.tokens, permit)
 
     def settle(self, grant: QuotaGrant, outcome: QuotaOutcome) -> None:

@@ -64,8 +64,9 @@ async def get_body(engine: Engine, path: str, query: Mapping[str, str], *, is_tr
 
     async def attempt() -> EmbedError | None:
         body.content.clear()
-        waiting = engine.gate.request(flow, 0, 0)
-        permit = waiting.permit or await engine.gate.wait(waiting)
+        permit = engine.gate.request(flow, 0, 0)
+        if not permit.is_granted:
+            await engine.gate.wait(permit)
         try:
             attempts.sent(engine.clock.time())
             error = await engine.network.get(state, path, query, engine.redactor(), body)
@@ -170,18 +171,18 @@ class Sender:
         while True:
             deadline = self._callers.next_deadline
             certain = 0 if deadline is None else limits.certain_tokens_of(request.texts[0])
-            waiting = gate.request(self._flow, request.load.tokens, least, deadline=deadline, certain=certain)
-            if waiting.permit is not None:
-                return waiting.permit
+            permit = gate.request(self._flow, request.load.tokens, least, deadline=deadline, certain=certain)
+            if permit.is_granted:
+                return permit
             started = clock.time()
             # Later calls are held only for want of a place; otherwise they would miss tokens that come free, and learn too
             # late of a pause that outlasts their deadlines.
             needs_place = not has_paused and not state.concurrency.has_room(self._priority, started)
             try:
                 with self._callers.waiting() if needs_place else contextlib.nullcontext():
-                    return await gate.wait(waiting, observation or self)
+                    return await gate.wait(permit, observation or self)
             except DeadlineExceededError as error:
-                if waiting.pause is None or self._callers.dismiss_late(waiting.pause.until, error.with_traceback(None)):
+                if permit.pause is None or self._callers.dismiss_late(permit.pause.until, error.with_traceback(None)):
                     raise
                 has_paused = True
             finally:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pinecone_embed_async._rate_limit import Backoff, ConcurrencyLimiter, Flow, LimiterOptions, RateLimitGate
+from pinecone_embed_async._rate_limit import Backoff, ConcurrencyLimiter, Flow, LimiterOptions, Permit, RateLimitGate
 from pinecone_embed_async._rate_limit.budgets import KEYS_KEPT
 from pinecone_embed_async._rate_limit.limiter import Limiter
-from pinecone_embed_async._rate_limit.permit import PermitRequest
 from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit
 from tests.clock import FakeClock
 from tests.permits import acquire_permit
 from tests.rate_limit.world import NO_GATE, OneLimit
-
-if TYPE_CHECKING:
-    from pinecone_embed_async._rate_limit import Permit
 
 WINDOW = 60.0
 
@@ -28,15 +24,16 @@ class Harness:
         self.concurrency = ConcurrencyLimiter(8)
         self.now = 0.0
 
-    def request(self, input_type: str, tokens: int = 10) -> PermitRequest:
-        request = PermitRequest(Flow(self.concurrency, ("model", input_type), "bulk"), tokens, tokens, NO_GATE)
+    def request(self, input_type: str, tokens: int = 10) -> Permit:
+        flow = Flow(self.concurrency, ("model", input_type), "bulk")
+        request = Permit(flow, flow.key, tokens, tokens, NO_GATE)
         self.limiter.enqueue(request, self.now)
         return request
 
     def begin(self, input_type: str, tokens: int = 10) -> Permit:
         request = self.request(input_type, tokens)
-        assert request.permit is not None
-        return request.permit
+        assert request.is_granted
+        return request
 
     def send(self, input_type: str, tokens: int = 10) -> None:
         self.limiter.accepted(self.begin(input_type, tokens), tokens, self.now)
@@ -106,10 +103,10 @@ def test_budgets_in_flight_waiting_or_paused_are_kept() -> None:
         harness.send(f"type {number}")
     assert harness.kept() >= {"in flight", "waits", "pauses"}
     assert harness.limiter.pause_left(("model", "pauses"), harness.now) == 600
-    assert waits.permit is None
+    assert not waits.is_granted
     harness.now += WINDOW
     harness.limiter.dispatch(harness.now)
-    assert waits.permit is not None
+    assert waits.is_granted
     harness.limiter.accepted(flying, 10, harness.now)
     assert harness.limiter.token_limit(("model", "in flight")).in_flight == 0
 

@@ -5,7 +5,6 @@ import pytest
 from pinecone_embed_async._rate_limit import ConcurrencyLimiter, Flow, LimiterOptions, Permit, Priority
 from pinecone_embed_async._rate_limit.concurrency import KEPT
 from pinecone_embed_async._rate_limit.limiter import Limiter
-from pinecone_embed_async._rate_limit.permit import PermitRequest
 from tests.rate_limit.world import NO_GATE
 
 
@@ -20,13 +19,13 @@ class Harness:
 
     @property
     def permits(self) -> list[Permit]:
-        self._permits += [request.permit for request in self.limiter.decided if request.permit is not None]
+        self._permits += [permit for permit in self.limiter.decided if permit.is_granted]
         self.limiter.decided.clear()
         return self._permits
 
     def request(self, priority: Priority, now: float, times: int = 1) -> None:
         for _ in range(times):
-            self.limiter.enqueue(PermitRequest(self._flows[priority], 0, 0, NO_GATE), now)
+            self.limiter.enqueue(Permit(self._flows[priority], None, 0, 0, NO_GATE), now)
 
     def end(self, priority: Priority, now: float) -> None:
         permit = next(permit for permit in self.permits if permit.flow.priority == priority)

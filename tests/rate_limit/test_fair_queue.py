@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pinecone_embed_async._rate_limit import ConcurrencyLimiter, Flow, Priority
 from pinecone_embed_async._rate_limit.fair_queue import AGEING, FairQueue
-from pinecone_embed_async._rate_limit.permit import PermitRequest
+from pinecone_embed_async._rate_limit.permit import Permit
 from tests.rate_limit.world import NO_GATE
 
 CONCURRENCY = ConcurrencyLimiter(1)
@@ -18,11 +18,11 @@ def flow_of(group: object, priority: Priority = "bulk") -> Flow:
     return Flow(CONCURRENCY, ("model", str(group)), priority)
 
 
-def request_of(flow: Flow) -> PermitRequest:
-    return PermitRequest(flow, 1, 1, NO_GATE)
+def request_of(flow: Flow) -> Permit:
+    return Permit(flow, flow.key, 1, 1, NO_GATE)
 
 
-def add(queue: FairQueue, flow: Flow, times: int = 1) -> list[PermitRequest]:
+def add(queue: FairQueue, flow: Flow, times: int = 1) -> list[Permit]:
     requests = [request_of(flow) for _ in range(times)]
     for request in requests:
         queue.add(request)
@@ -31,11 +31,11 @@ def add(queue: FairQueue, flow: Flow, times: int = 1) -> list[PermitRequest]:
 
 def serve(
     queue: FairQueue, amount: float = 1, *, now: float = 0.0, may_go: Callable[[Flow], bool] = lambda _: True
-) -> PermitRequest | None:
+) -> Permit | None:
     """Serve the first request whose flow may go."""
     heads = queue.heads(now)
     for place, head in enumerate(heads):
-        request = head.request
+        request = head.permit
         if may_go(request.flow):
             queue.serve(heads, place, amount, now)
             return request
@@ -56,7 +56,7 @@ class Feeder:
 
     def serve(self, may_go: Callable[[Flow], bool] = lambda _: True, now: float = 0.0) -> Flow | None:
         for place, head in enumerate(heads := self.queue.heads(now)):
-            flow = head.request.flow
+            flow = head.permit.flow
             if may_go(flow):
                 self.queue.serve(heads, place, self.sizes[flow], now)
                 self.had[flow] += self.sizes[flow]
@@ -69,8 +69,8 @@ class Feeder:
 def test_order_is_kept_within_a_flow(requests: list[tuple[int, int]]) -> None:
     queue, flows = FairQueue(), [flow_of("g") for _ in range(5)]
     added = [(add(queue, flows[number])[0], size) for number, size in requests]
-    seen = list[PermitRequest]()
-    while (heads := queue.heads(0.0)) and (request := heads[0].request):
+    seen = list[Permit]()
+    while (heads := queue.heads(0.0)) and (request := heads[0].permit):
         queue.serve(heads, 0, dict(added)[request], 0.0)
         seen.append(request)
     assert set(seen) == {request for request, _ in added}
@@ -170,8 +170,8 @@ def test_bulk_work_has_aged_five_seconds_after_it_was_first_overtaken() -> None:
         assert served is not None
         assert served.flow is interactive
     first, second = queue.heads(15.0)
-    assert (first.request.flow, first.has_aged) == (bulk, True)
-    assert (second.request.flow, second.has_aged) == (interactive, False)
+    assert (first.permit.flow, first.has_aged) == (bulk, True)
+    assert (second.permit.flow, second.has_aged) == (interactive, False)
 
 
 def test_bulk_work_does_not_age_unless_overtaken() -> None:
@@ -185,7 +185,7 @@ def test_bulk_work_does_not_age_unless_overtaken() -> None:
 def test_each_group_has_one_head() -> None:
     queue, groups = FairQueue(), [flow_of(group) for group in "ab"]
     first = [add(queue, flow, 3)[0] for flow in groups]
-    assert [head.request for head in queue.heads(0.0)] == first
+    assert [head.permit for head in queue.heads(0.0)] == first
     assert serve(queue, may_go=lambda flow: flow is groups[1]) is first[1]
 
 
@@ -193,7 +193,7 @@ def test_each_group_has_one_head() -> None:
 def test_removal_keeps_the_queue_consistent(data: st.DataObject) -> None:
     queue = FairQueue()
     flows = [flow_of(number % 2, "bulk" if number % 3 else "interactive") for number in range(5)]
-    waiting = list[PermitRequest]()
+    waiting = list[Permit]()
     for now in range(data.draw(st.integers(0, 60))):
         what = data.draw(st.sampled_from(["add", "add", "remove", "serve", "pass"]))
         if what == "add":
@@ -302,7 +302,7 @@ def test_an_absent_flow_is_shifted_only_by_what_its_group_forfeits_meanwhile() -
     before = absent.had
     assert serve(queue, 1000, may_go=lambda flow: flow is present) is not None
     add(queue, absent)
-    assert [head.had for head in queue.heads(0.0) if head.request.flow is absent] == [before]
+    assert [head.had for head in queue.heads(0.0) if head.permit.flow is absent] == [before]
 
 
 def test_blocked_groups_forfeit_the_same_lead_so_that_their_differences_stay() -> None:

@@ -749,7 +749,7 @@ def test_a_waiter_in_another_thread_is_woken_for_every_window() -> None:
         full.release()
 
     def concurrencies(of: RateLimitGate) -> set[ConcurrencyLimiter]:
-        return {request.flow.concurrency for waits in list(of._loops.values()) for request in list(waits.requests)}
+        return {request.flow.concurrency for waits in list(of._loops.values()) for request in list(waits.permits)}
 
     thread = threading.Thread(target=lambda: asyncio.run(wait()))
     try:

@@ -9,7 +9,6 @@ from pinecone_embed_async import DeadlineExceededError, RateLimitError
 from pinecone_embed_async._rate_limit import Backoff, ConcurrencyLimiter, Flow, LimiterOptions, Permit
 from pinecone_embed_async._rate_limit.known_pause import KnownPause
 from pinecone_embed_async._rate_limit.limiter import Limiter
-from pinecone_embed_async._rate_limit.permit import PermitRequest
 from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit
 from tests.rate_limit.world import NO_GATE
 
@@ -28,18 +27,18 @@ class Bench:
 
     def ask(
         self, want: int = 10, *, least: int = 1, lasts: float | None = None, certain: int = 1, key: str = "passage"
-    ) -> PermitRequest:
+    ) -> Permit:
         """Ask for a permit of a new call, whose deadline is in so many seconds."""
         flow = Flow(self.concurrency, ("model", key), "bulk")
-        request = PermitRequest(flow, want, least, NO_GATE, certain=certain)
+        request = Permit(flow, flow.key, want, least, NO_GATE, certain=certain)
         if lasts is not None:
             request.deadline = self.now + lasts
         self.limiter.enqueue(request, self.now)
         return request
 
     def send(self, want: int = 10, key: str = "passage") -> Permit:
-        permit = self.ask(want, key=key).permit
-        assert permit is not None
+        permit = self.ask(want, key=key)
+        assert permit.is_granted
         return permit
 
     def accept(self, want: int) -> None:
@@ -49,8 +48,8 @@ class Bench:
         self.limiter.rejected(permit, named, ASKED, self.now, "too many tokens")
 
 
-def is_dismissed(request: PermitRequest) -> bool:
-    assert request.permit is None
+def is_dismissed(request: Permit) -> bool:
+    assert not request.is_granted
     return request.pause is not None
 
 
@@ -75,20 +74,20 @@ def test_a_pause_dismisses_those_that_wait_already() -> None:
     assert not is_dismissed(later)
     bench.now = START + 30
     bench.limiter.dispatch(bench.now)
-    assert later.permit is not None
+    assert later.is_granted
 
 
 def test_a_pause_that_is_just_over_dismisses_nothing() -> None:
     bench = Bench()
     bench.reject(bench.send())
     bench.now += 30
-    assert bench.ask(lasts=0).permit is not None
+    assert bench.ask(lasts=0).is_granted
 
 
 def test_the_pause_of_one_input_type_is_not_that_of_another() -> None:
     bench = Bench()
     bench.reject(bench.send())
-    assert bench.ask(lasts=1, key="query").permit is not None
+    assert bench.ask(lasts=1, key="query").is_granted
 
 
 def test_a_pause_for_too_many_requests_is_that_of_all() -> None:
@@ -125,7 +124,7 @@ def test_what_is_in_flight_may_come_back() -> None:
     waiting = bench.ask(80, lasts=5, certain=10)
     assert not is_dismissed(waiting)
     bench.limiter.give_back(permit, bench.now)
-    assert waiting.permit is not None
+    assert waiting.is_granted
 
 
 def test_an_answer_that_fills_the_window_dismisses_those_that_wait_for_it() -> None:
@@ -143,9 +142,9 @@ def test_those_that_are_dismissed_wait_for_tokens_no_more_and_make_way_at_once()
     late, small = bench.ask(100, least=61, lasts=5, certain=61), bench.ask(30)
     bench.limiter.accepted(permit, 60, bench.now)
     assert is_dismissed(late)
-    assert small.permit is not None
+    assert small.is_granted
     # As a call does that is cancelled meanwhile.
-    bench.limiter.withdraw(late, bench.now)
+    bench.limiter.give_back(late, bench.now)
     (known,) = bench.limiter.statistics(bench.now)
     assert (known.waiting, known.is_waiting) == (0, False)
 
@@ -153,7 +152,7 @@ def test_those_that_are_dismissed_wait_for_tokens_no_more_and_make_way_at_once()
 def test_a_pause_dismisses_those_that_wait_behind_one_without_a_deadline() -> None:
     bench = Bench(100)
     permit, flow = bench.send(100), Flow(bench.concurrency, KEY, "bulk")
-    requests = [PermitRequest(flow, 10, 10, NO_GATE, deadline=deadline) for deadline in (float("inf"), START + 5)]
+    requests = [Permit(flow, flow.key, 10, 10, NO_GATE, deadline=deadline) for deadline in (float("inf"), START + 5)]
     for request in requests:
         bench.limiter.enqueue(request, bench.now)
     bench.reject(permit)
@@ -163,7 +162,7 @@ def test_a_pause_dismisses_those_that_wait_behind_one_without_a_deadline() -> No
 def test_a_request_whose_size_is_unknown_is_not_dismissed_while_a_single_token_is_free() -> None:
     bench = Bench(100)
     bench.accept(99)
-    assert bench.ask(1, lasts=5, certain=0).permit is not None
+    assert bench.ask(1, lasts=5, certain=0).is_granted
     assert is_dismissed(bench.ask(1, lasts=5, certain=2))
 
 
@@ -206,7 +205,7 @@ def test_the_next_in_line_gets_what_the_dismissed_waited_for() -> None:
     late, small = bench.ask(100, lasts=5, certain=61), bench.ask(30)
     assert is_dismissed(late)
     bench.limiter.give_back(permit, bench.now)
-    assert small.permit is not None
+    assert small.is_granted
 
 
 def test_the_error_says_when_to_try_again_and_why() -> None:

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from pinecone_embed_async._rate_limit import Backoff, ConcurrencyLimiter, Flow, LimiterOptions, Permit, Priority
 from pinecone_embed_async._rate_limit.fair_queue import AGEING
 from pinecone_embed_async._rate_limit.limiter import GRACE, Limiter
-from pinecone_embed_async._rate_limit.permit import PermitRequest
 from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit
 from pinecone_embed_async._rate_limit.token_limit import FIRST_IN_FLIGHT
 from tests.rate_limit.world import KEY, NO_GATE, OneLimit, Service, Work, World
@@ -45,12 +44,12 @@ class Harness:
     @property
     def permits(self) -> list[Permit]:
         """In the order in which they were granted."""
-        self._permits += [request.permit for request in self.limiter.decided if request.permit is not None]
+        self._permits += [permit for permit in self.limiter.decided if permit.is_granted]
         self.limiter.decided.clear()
         return self._permits
 
-    def request(self, flow: Flow, tokens: int = 10, *, least: int = 1) -> PermitRequest:
-        request = PermitRequest(flow, tokens, least, NO_GATE)
+    def request(self, flow: Flow, tokens: int = 10, *, least: int = 1) -> Permit:
+        request = Permit(flow, flow.key, tokens, least, NO_GATE)
         self.limiter.enqueue(request, self.now)
         return request
 
@@ -343,7 +342,7 @@ def test_permits_are_granted_in_the_order_of_a_flow() -> None:
     harness, one = Harness(tokens_per_minute=100), flow(ConcurrencyLimiter(8))
     requests = [harness.request(one, tokens, least=tokens) for tokens in (90, 100, 1, 1)]
     assert len(harness.permits) == 1
-    harness.limiter.withdraw(requests[1], harness.now)
+    harness.limiter.give_back(requests[1], harness.now)
     assert [permit.tokens for permit in harness.permits] == [90, 1, 1]
 
 
@@ -381,8 +380,8 @@ def test_while_no_token_limit_is_known_few_requests_are_in_flight_whatever_the_c
     harness = Harness(tokens_per_minute=None)
     places = ConcurrencyLimiter(10 * FIRST_IN_FLIGHT)
     for _ in range(FIRST_IN_FLIGHT):
-        assert harness.request(flow(places)).permit is not None
-    assert harness.request(flow(places)).permit is None
+        assert harness.request(flow(places)).is_granted
+    assert not harness.request(flow(places)).is_granted
 
 
 def test_a_slowed_concurrency_limiter_has_one_request_in_flight() -> None:
@@ -446,7 +445,7 @@ def test_a_permit_given_back_costs_nothing_and_goes_to_the_next_request() -> Non
     assert [permit.flow for permit in harness.permits] == [one, other]
     assert concurrency.in_flight == 1
     assert one.had == 0
-    assert harness.request(flow(ConcurrencyLimiter(1), key=OTHER)).permit is None, "one request is counted"
+    assert harness.request(flow(ConcurrencyLimiter(1), key=OTHER)).is_granted is False, "one request is counted"
 
 
 def test_shrinking_a_permit_leaves_the_rest_to_others() -> None:
@@ -484,7 +483,7 @@ def test_an_ended_request_counts_against_the_request_limit_for_no_longer_than_a_
     harness.request(flow(concurrency))
     end(harness, harness.permits[0])
     harness.now += 60
-    assert harness.request(flow(concurrency)).permit is not None
+    assert harness.request(flow(concurrency)).is_granted
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -681,7 +680,7 @@ def test_waiting_for_tokens_counts_until_nothing_waits_any_more() -> None:
     harness.now += 7
     (known,) = harness.limiter.statistics(harness.now)
     assert (known.waiting, known.is_waiting, known.waited) == (1, True, 14)
-    harness.limiter.withdraw(waits, harness.now)
+    harness.limiter.give_back(waits, harness.now)
     harness.now += 7
     (known,) = harness.limiter.statistics(harness.now)
     assert (known.waiting, known.is_waiting, known.waited) == (0, False, 14)

@@ -28,7 +28,8 @@ class Sender:
         self.now = 1000.0
 
     def send(self, tokens: int) -> Permit:
-        return Permit(FLOW, FLOW.key, tokens, self.now, self.limit.reserve(tokens, self.now), NO_GATE)
+        is_probe = self.limit.reserve(tokens, self.now)
+        return Permit(FLOW, FLOW.key, tokens, tokens, NO_GATE, tokens=tokens, at=self.now, is_probe=is_probe)
 
     def accept(self, permit: Permit, billed: int | None = None) -> None:
         self.limit.accepted(permit, permit.tokens if billed is None else billed, self.now)

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pinecone_embed_async._rate_limit import Backoff, Flow, LimiterOptions
 from pinecone_embed_async._rate_limit.limiter import Limiter
-from pinecone_embed_async._rate_limit.permit import PermitRequest
+from pinecone_embed_async._rate_limit.permit import Permit
 from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pinecone_embed_async._rate_limit import Permit
 
 KEY = ("model", "passage")
 
@@ -113,7 +112,7 @@ class Work:
     size: int
     item: int
     granted: list[tuple[float, int]] = field(default_factory=list)
-    requests: set[PermitRequest] = field(default_factory=set)
+    requests: set[Permit] = field(default_factory=set)
     is_done: bool = False
 
     @property
@@ -154,7 +153,7 @@ class World:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         # Requests that wait, and whose.
-        self._waiting: dict[PermitRequest, Work] = {}
+        self._waiting: dict[Permit, Work] = {}
         self.in_flight = 0
         self.steps = 0
 
@@ -207,29 +206,29 @@ class World:
         if work.is_done:
             return
         want = min(work.size, work.left)
-        request = PermitRequest(work.flow, want, min(work.item, want), NO_GATE)
+        request = Permit(work.flow, work.flow.key, want, min(work.item, want), NO_GATE)
         work.requests.add(request)
         self._waiting[request] = work
         self.limiter.enqueue(request, self.now)
-        if request.permit is None and self.random.random() < self._cancels:
+        if not request.is_granted and self.random.random() < self._cancels:
             self.at(self.now + self.random.random(), lambda: self._withdraw(work, request))
 
-    def _withdraw(self, work: Work, request: PermitRequest) -> None:
+    def _withdraw(self, work: Work, request: Permit) -> None:
         if request in work.requests:
             work.requests.discard(request)
             del self._waiting[request]
-            self.limiter.withdraw(request, self.now)
+            self.limiter.give_back(request, self.now)
             self._request(work)
 
     def _take_granted(self) -> None:
         """Note the permits that were granted in the last step; their holders resume after it, as coroutines do."""
         for request in self.limiter.decided:
-            if request.permit is not None:
-                self._granted(self._waiting.pop(request), request, request.permit)
+            if request.is_granted:
+                self._granted(self._waiting.pop(request), request)
         self.limiter.decided.clear()
 
-    def _granted(self, work: Work, request: PermitRequest, permit: Permit) -> None:
-        work.requests.discard(request)
+    def _granted(self, work: Work, permit: Permit) -> None:
+        work.requests.discard(permit)
         self.in_flight += 1
         self.at(self.now, lambda: self._send(work, permit))
 
