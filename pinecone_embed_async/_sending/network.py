@@ -260,7 +260,10 @@ class Network:
             size += len(piece)
             if size > limit:
                 return ResponseError(f"the answer is larger than max_answer_bytes ({limit})")
-            await receiver.take(piece)
+            try:
+                await receiver.take(piece)
+            except ResponseError as unusable:
+                return unusable
             count += 1
             if count % PIECES_IN_A_ROW == 0:
                 # If the pieces are already buffered, nothing else here yields to the event loop.

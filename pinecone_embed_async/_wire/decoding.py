@@ -11,37 +11,38 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
-from typing import TYPE_CHECKING, TypeAlias, overload
+from typing import TYPE_CHECKING, overload
 
 import msgspec
 import numpy as np
 
 from pinecone_embed_async._checks import one_of
 from pinecone_embed_async._errors import ConfigurationError, ResponseError
-from pinecone_embed_async._wire.judging import Answer, WholeAnswer, has_more_rows, judge_frame
-from pinecone_embed_async._wire.rows import DecoderName, MsgspecRows, NativeRows
+from pinecone_embed_async._wire.judging import Answer, WholeAnswer, judge_frame
+from pinecone_embed_async._wire.rows import ODD, TOO_LONG, Decoder, RowReader, floats_of, place
 from pinecone_embed_async._wire.strict_json import MOST_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from pinecone_embed_async._wire.rows import RowSource
+    from pinecone_embed_async._wire.rows import DecoderName, RowSource
     from pinecone_embed_async._wire.structs import VectorType
 
 SMALL_PIECE, JOINED = 2**12, 2**16
 """Pieces smaller than `SMALL_PIECE` bytes are joined up to `JOINED` bytes, because a list of tiny pieces would take many
 times their size."""
 
-LONGEST_END = 2**16
-"""Number of bytes after the last row that triggers a check for surplus rows; usually only the usage follows."""
+LONGEST_ROW = 20_000
+"""Maximum length of a first row for which the matrix is allocated at once: the largest dimension of an index. An answer with
+longer rows is validated whole."""
 
-Decoder: TypeAlias = type[NativeRows] | type[MsgspecRows]
-"""Decodes the rows of answers: makes an object for each answer."""
-
-DECODERS: Mapping[DecoderName, Decoder] = {"native": NativeRows, "msgspec": MsgspecRows}
+DECODERS: tuple[DecoderName, ...] = ("native", "msgspec")
 """All decoders, the fastest first."""
+
+_UNREADABLE = (msgspec.DecodeError, ResponseError, ValueError, TypeError, RuntimeError)
+"""Errors of an invalid row. A `ResponseError` means that the matrix has another dimension."""
 
 
 def choose_decoder(name: DecoderName | None) -> Decoder:
@@ -51,21 +52,22 @@ def choose_decoder(name: DecoderName | None) -> Decoder:
         ConfigurationError: the name is unknown, or the decoder is not installed.
     """
     installed = installed_decoders()
-    chosen = installed[0] if name is None else one_of("decoder", name, tuple(DECODERS))
+    chosen = installed[0] if name is None else one_of("decoder", name, DECODERS)
     if chosen not in installed:
         raise ConfigurationError(
             'decoder="native" needs a package built with a C compiler, GCC or Clang, on a 64-bit little-endian machine'
         )
-    if chosen == "native":
-        # Now, because otherwise the first answer would wait for it.
-        from pinecone_embed_async._wire import _native  # noqa: F401, PLC0415 - optional
-    return DECODERS[chosen]
+    if chosen == "msgspec":
+        return Decoder("msgspec", releases_lock=False, reader=RowReader)
+    from pinecone_embed_async._wire import _native  # noqa: PLC0415 - optional
+
+    return Decoder("native", releases_lock=True, reader=_native.RowReader)
 
 
 def installed_decoders() -> tuple[DecoderName, ...]:
     """Names of the decoders available here, the fastest first."""
     is_built = importlib.util.find_spec("pinecone_embed_async._wire._native") is not None
-    return tuple(name for name in DECODERS if is_built or name != "native")
+    return DECODERS if is_built else ("msgspec",)
 
 
 class StreamingDecoder:
@@ -77,8 +79,10 @@ class StreamingDecoder:
     A piece is freed once its rows are in the caller's matrix. If the body is needed again, the rows are encoded as JSON that
     decodes to the same float32 numbers.
 
+    `decode` may be called in a thread once `has_matrix`. While the native reader works, it does not hold the GIL.
+
     Args:
-        decoder: cuts out the rows and writes them to the matrix.
+        decoder: decodes the rows.
         count: number of inputs of the request.
         vector_type: expected vector type; `None` if the answer decides.
         dimension: expected numbers per row; `None` if the answer decides.
@@ -102,33 +106,29 @@ class StreamingDecoder:
         self._vector_type = vector_type
         self._dimension = dimension
         self._rows = rows
-        self._decoder = decoder
+        self._reader = decoder.reader(count, MOST_BYTES)
+        self._matrix: NDArray[np.float32] | None = None
         self._pieces: list[bytes] = []
         self._small = bytearray()
         self._next = self._position = 0
         # The first answer sets the dimension for all others, so it must be validated before its dimension is passed on.
         self._is_in_place = vector_type == "dense" and dimension is not None
-        self._placed = self._new_rows()
+        # Whether every row so far is an array of numbers of the right length; otherwise no more is read.
         self._is_usual = vector_type != "sparse"
-        self._is_end_checked = False
+        self._is_finite = True
         self._is_stopped = False
-        self._body: bytes | None = None
-        self._refusal: str | None = None
         self._whole: WholeAnswer | None = None
         self._size = 0
         self.undecoded = 0
 
     def __repr__(self) -> str:
-        state = f"{self._placed.row} of {self._count} rows" if self._is_usual else "unusual"
-        return f"<StreamingDecoder {state}, {self.undecoded} bytes undecoded>"
-
-    def _new_rows(self) -> NativeRows | MsgspecRows:
-        return self._decoder(self._count, self._dimension, self._rows if self._is_in_place else None)
+        state = "" if self._is_usual else ", unusual"
+        return f"<StreamingDecoder of {self._count} rows{state}, {self.undecoded} bytes undecoded>"
 
     @property
     def has_matrix(self) -> bool:
         """Whether `decode` need not ask for the caller's matrix, because it has it."""
-        return self._placed.matrix is not None
+        return self._matrix is not None
 
     @property
     def left(self) -> int:
@@ -136,13 +136,15 @@ class StreamingDecoder:
         return self.undecoded if self._is_usual else self._size
 
     def add(self, piece: bytes) -> None:
-        """Add the next piece of the body."""
-        if self._refusal is not None:
-            return
+        """Add the next piece of the body.
+
+        Raises:
+            ResponseError: the body is too large.
+        """
         self._size += len(piece)
-        if self._size > (self._count + 1) * MOST_BYTES:
-            self._refuse(f"the answer has more than {self._count + 1} MiB: one for each embedding and one beside them")
-            return
+        most = self._count + 1
+        if self._size > most * MOST_BYTES:
+            raise ResponseError(f"the answer has more than {most} MiB: one for each embedding and one beside them")
         if self._is_usual:
             self.undecoded += len(piece)
         if len(piece) < SMALL_PIECE:
@@ -167,31 +169,51 @@ class StreamingDecoder:
         self._join_small()
         while self.undecoded and most > 0 and not self._is_stopped:
             pieces, start = tuple(self._pieces[self._next :]), self._position
-            done, self._position = self._placed.read(pieces, start, most)
+            done = self._read(pieces, most)
             size = sum(map(len, pieces[:done])) + self._position - start
             if self._is_in_place:
                 self._pieces[self._next : self._next + done] = [b""] * done
             self._next += done
             most -= size
-            self.undecoded -= size
-            self._is_usual = self._placed.is_usual
-            if not self._is_end_checked and self._placed.bytes_behind > LONGEST_END:
-                self._is_end_checked = True
-                if has_more_rows(self._placed.gaps, self._placed.rest, self._count):
-                    self._refuse(f"expected {self._count} embeddings, got more at `$.data`")
-            if not self._is_usual:
-                self.undecoded = 0
+            self.undecoded = self.undecoded - size if self._is_usual else 0
+
+    def _read(self, pieces: tuple[bytes, ...], most: int) -> int:
+        """Read pieces from the position in the first one on; return how many have been read completely."""
+        if self._matrix is None and self._dimension is not None:
+            self._matrix = self._new_matrix(self._dimension)
+        outcome, done, self._position = self._reader.read(pieces, self._position, most)
+        try:
+            if outcome == ODD:
+                if self._matrix is None:
+                    # The row is decoded by the next call, perhaps in a thread: the first write to new memory takes long.
+                    self._matrix = self._new_matrix(self._reader.kept_numbers)
+                else:
+                    self._place_kept(self._matrix)
+            self._is_usual = outcome != TOO_LONG
+        except _UNREADABLE:
+            self._is_usual = False
+            # The kept row's closing bracket, where the reader stops, is part of `kept`.
+            self._position += 1
+        return done
+
+    def _new_matrix(self, dimension: int) -> NDArray[np.float32]:
+        if self._dimension is None and dimension > LONGEST_ROW:
+            raise ValueError(f"a first row must have at most {LONGEST_ROW} numbers, got {dimension}")
+        matrix = self._rows.rows(dimension) if self._is_in_place else np.empty((self._count, dimension), np.float32)
+        self._reader.attach(matrix)
+        return matrix
+
+    def _place_kept(self, matrix: NDArray[np.float32]) -> None:
+        """Convert the row that the reader has left, and write it to the matrix."""
+        row = self._reader.row
+        place(matrix, row, floats_of(self._reader.kept))
+        self._is_finite &= bool(np.isfinite(matrix[row]).all())
+        self._reader.accept()
 
     def stop(self) -> None:
         """End a `decode` in another thread within 256 KiB; nothing more is decoded."""
         self._is_stopped = True
-        self._placed.stop()
-
-    def _refuse(self, refusal: str) -> None:
-        """Reject the answer, and free all memory."""
-        self._refusal, self._is_usual, self.undecoded = refusal, False, 0
-        self._small, self._pieces, self._body = bytearray(), [], b""
-        self._placed = self._new_rows()
+        self._reader.stop()
 
     @overload
     def finish(self) -> Answer: ...
@@ -211,16 +233,13 @@ class StreamingDecoder:
         """
         if self._whole is None:
             self.decode()
-            if self._refusal is not None:
-                raise ResponseError(self._refusal)
             answer = self._finish_usual()
             if answer is not None:
                 return answer
-            if not self._is_in_place:
-                # No row was placed, so the pieces still are the whole body.
-                self._placed = self._new_rows()
             body = self.body()
-            self._pieces = []
+            self._pieces, self._is_in_place = [body], False
+            # The old reader and the matrix are not needed any more.
+            self._reader, self._matrix = RowReader(0, 0), None
             self._whole = WholeAnswer(body, count=self._count, vector_type=self._vector_type, dimension=self._dimension)
             if len(body) > most:
                 return None
@@ -228,33 +247,29 @@ class StreamingDecoder:
         return self._whole.finish(self._rows) if self._whole.is_done else None
 
     def body(self) -> bytes:
-        """The body that `finish` has read, or JSON that decodes to the same; empty if the answer was rejected."""
-        if self._body is None:
-            if self._is_in_place:
-                rest = [piece[self._position :] for piece in self._pieces[self._next : self._next + 1]]
-                placed = self._placed
-                parts = [*self._encode_rows(), placed.rest, placed.kept, *rest, *self._pieces[self._next + 1 :]]
-            else:
-                parts = self._pieces
-            self._body = b"".join(parts)
-        return self._body
+        """The body, once `finish` was called, or JSON that decodes to the same."""
+        if not self._is_in_place:
+            return b"".join(self._pieces)
+        rest = [piece[self._position :] for piece in self._pieces[self._next : self._next + 1]]
+        reader = self._reader
+        return b"".join([*self._encode_rows(), reader.rest, reader.kept, *rest, *self._pieces[self._next + 1 :]])
 
     def _encode_rows(self) -> Iterator[bytes]:
-        if self._placed.matrix is not None:
-            for gap, row in zip(self._placed.gaps, self._placed.matrix, strict=False):
+        if self._matrix is not None:
+            for gap, row in zip(self._reader.gaps, self._matrix, strict=False):
                 yield gap
                 yield _numbers(row)
 
     def _finish_usual(self) -> Answer | None:
         """The answer if all its rows are in the matrix and the rest is not unusual; else `None`."""
-        placed = self._placed
-        if not self._is_usual or placed.row != self._count or placed.matrix is None or placed.bytes_behind > MOST_BYTES:
+        reader, matrix = self._reader, self._matrix
+        if not self._is_usual or reader.row != self._count or matrix is None or len(reader.rest) > MOST_BYTES:
             return None
-        answer = judge_frame(placed.gaps, placed.rest)
-        if answer is None or not placed.is_finite:
+        answer = judge_frame(reader.gaps, reader.rest)
+        if answer is None or not self._is_finite:
             return None
         if not self._is_in_place:
-            self._rows.rows(placed.matrix.shape[1])[:] = placed.matrix
+            self._rows.rows(matrix.shape[1])[:] = matrix
         return answer
 
 

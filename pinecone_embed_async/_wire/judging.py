@@ -256,7 +256,7 @@ class WholeAnswer:
         return values
 
 
-def judge_frame(gaps: Sequence[bytes], end: bytes) -> Answer | None:
+def judge_frame(gaps: Sequence[bytes], end: bytes | bytearray) -> Answer | None:
     """Validate a dense answer whose rows are arrays of numbers, by the bytes between these arrays.
 
     If the bytes before all rows except the first are equal, checking two rows is enough: bytes that lead from the first
@@ -295,20 +295,6 @@ def _check_frame(frame: bytes, answer: _DenseTop) -> None:
     refuse_duplicates(top, _Top.__struct_fields__, "$")
     for position, pairs in enumerate(dict(top)["data"]):
         refuse_duplicates(pairs, DenseItem.__struct_fields__, f"$.data[{position}]")
-
-
-def has_more_rows(gaps: Sequence[bytes], end: bytes, count: int) -> bool:
-    """Whether the beginning of an answer shows that it has more than `count` items, which is always an error.
-
-    Args:
-        gaps: the bytes before each of the first `count` rows, as for `judge_frame`.
-        end: the first bytes after the last of these rows.
-        count: expected number of items.
-    """
-    closing = end.find(b"}", end.find(b"[") + 1) + 1
-    # Close the first surplus item, and then the answer.
-    frame = b"".join([b"%b0" % gap for gap in gaps]) + end[:closing] + b"]}"
-    return closing > 0 and _count_items(frame) > count
 
 
 # Parts of an answer.

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pinecone_embed_async import DenseEmbeddings, EmbedClient, MockResponse, MockTransport
 from pinecone_embed_async._sending.decode_gate import DecodeThread
 from pinecone_embed_async._wire import StreamingDecoder, choose_decoder
+from pinecone_embed_async._wire.rows import ODD, READ, TOO_LONG
 from tests.clock import settle
 from tests.wire.reading import NEEDS_NATIVE, RowsOf
 
@@ -295,6 +296,13 @@ def test_a_reader_that_is_stopped_reads_no_further_than_a_step() -> None:
     # The row that begins within the step is read whole, and a later call goes on behind it.
     assert reader.row == step // 4 + 1
     assert reader.read((rows,), position, 2**40) == (_native.READ, 1, 0)
+
+
+@NEEDS_NATIVE
+def test_both_readers_name_their_outcomes_by_the_same_numbers() -> None:
+    from pinecone_embed_async._wire import _native  # noqa: PLC0415 - it may not be built
+
+    assert (_native.READ, _native.ODD, _native.TOO_LONG) == (READ, ODD, TOO_LONG)
 
 
 @NEEDS_NATIVE

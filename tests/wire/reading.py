@@ -1,5 +1,6 @@
 """The decoders that are tested, and what reads a body with one, in one piece or in many."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -10,7 +11,6 @@ from numpy.typing import NDArray
 from pinecone_embed_async._wire import Answer, Decoder, DecoderName, StreamingDecoder, choose_decoder
 from pinecone_embed_async._wire.decoding import DECODERS as NAMES
 from pinecone_embed_async._wire.decoding import installed_decoders
-from pinecone_embed_async._wire.rows import NativeRows, RowSource
 
 PORTABLE = "native, portable"
 DECODERS = (*NAMES, PORTABLE)
@@ -21,21 +21,15 @@ NEEDS_NATIVE = pytest.mark.skipif(
 )
 
 
-class PortableRows(NativeRows):
-    """The native decoder without the processor's special instructions."""
-
-    def __init__(self, count: int, dimension: int | None, source: RowSource | None) -> None:
-        super().__init__(count, dimension, source, portable=True)
-
-
 def decoder_of(name: str) -> Decoder:
     """The decoder of that name; skips the test if it is not installed."""
     plain = cast("DecoderName", name.partition(",")[0])
     if plain not in installed_decoders():
         pytest.skip(f"the decoder {plain!r} is not installed: it needs a C compiler")
+    decoder = choose_decoder(plain)
     if name == PORTABLE:
-        return PortableRows
-    return choose_decoder(plain)
+        return decoder._replace(reader=cast("Any", functools.partial(cast("Any", decoder.reader), portable=True)))
+    return decoder
 
 
 def installed() -> dict[str, Decoder]:

@@ -61,18 +61,17 @@ def load(path: Path) -> None:
 def check() -> None:
     """Read what is odd, by both paths."""
     from pinecone_embed_async._wire import _native, choose_decoder  # noqa: PLC0415 - not before `load`
-    from pinecone_embed_async._wire.rows import NativeRows  # noqa: PLC0415
     from tests.wire.bodies import body_of  # noqa: PLC0415
     from tests.wire.bodies import check as check_body  # noqa: PLC0415
     from tests.wire.numbers import HARD, assert_read_right, near_halfway, random_texts  # noqa: PLC0415
     from tests.wire.odd_bodies import assert_same_at_every_cut, corpus  # noqa: PLC0415
-    from tests.wire.reading import PortableRows  # noqa: PLC0415
+    from tests.wire.reading import PORTABLE, decoder_of  # noqa: PLC0415
 
     msgspec = choose_decoder("msgspec")
     numbers = [*HARD, *near_halfway(1000, Random(7)), *random_texts(10_000, np.random.default_rng(7))]
     matrix = np.zeros((1, 1), np.float32)
     for portable in (False, True):
-        decoder = PortableRows if portable else NativeRows
+        decoder = decoder_of(PORTABLE if portable else "native")
         assert_read_right(decoder, numbers, 4)
         for body in corpus(4):
             assert_same_at_every_cut(decoder, msgspec, body)

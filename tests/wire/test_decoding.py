@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pinecone_embed_async import EmbedClient, MockResponse, MockTransport, ResponseError
+from pinecone_embed_async import EmbedClient, MockResponse, MockTransport, ResponseError, RetryPolicy
 from pinecone_embed_async._wire import Decoder, StreamingDecoder, choose_decoder
-from pinecone_embed_async._wire.decoding import SMALL_PIECE, installed_decoders
-from pinecone_embed_async._wire.rows import LONGEST_ROW
+from pinecone_embed_async._wire.decoding import LONGEST_ROW, SMALL_PIECE, installed_decoders
 from tests.wire.reading import DECODERS, decode, decoder_of
 
 ROWS = np.array([[0.5, -1, 2e-3], [7, 0, -0.0], [1e-45, 3.4e38, 9]], np.float32)
@@ -223,11 +222,11 @@ def memory_for(reading: StreamingDecoder, pieces: Iterable[bytes], slice_bytes: 
     """Peak memory of decoding an answer slice by slice, as an engine does."""
     tracemalloc.start()
     try:
-        for piece in pieces:
-            reading.add(piece)
-            while reading.undecoded >= slice_bytes:
-                reading.decode(slice_bytes)
         with contextlib.suppress(ResponseError):
+            for piece in pieces:
+                reading.add(piece)
+                while reading.undecoded >= slice_bytes:
+                    reading.decode(slice_bytes)
             reading.finish()
         return tracemalloc.get_traced_memory()[1]
     finally:
@@ -314,8 +313,8 @@ def test_a_refusal_for_size_says_so(decoder: Decoder) -> None:
         (5, "cannot be read: expected 5 embeddings, got 1"),
     ):
         reading = begin(decoder, Rows(), count=count, dimension=None)
-        reading.add(LONG["values"])
         with pytest.raises(ResponseError, match=said):
+            reading.add(LONG["values"])
             reading.finish()
     row = b'{"values":[%b0]},' % (b"0," * 2**19)
     reading = begin(decoder, Rows(), count=3, dimension=None)
@@ -429,9 +428,8 @@ def test_an_answer_may_have_a_mebibyte_for_each_embedding_and_one_beside_them(de
     assert reading.finish().vector_type == "dense"
     reading = begin(decoder, Rows())
     reading.add(BODY)
-    reading.add(b" " * (4 * 2**20 - len(BODY) + 1))
     with pytest.raises(ResponseError, match=r"^the answer has more than 4 MiB: one for each embedding and one"):
-        reading.finish()
+        reading.add(b" " * (4 * 2**20 - len(BODY) + 1))
 
 
 def test_rows_of_20_000_numbers_are_placed_at_once_even_if_their_length_is_not_known(decoder: Decoder) -> None:
@@ -439,22 +437,6 @@ def test_rows_of_20_000_numbers_are_placed_at_once_even_if_their_length_is_not_k
     reading = begin(decoder, Rows(), dimension=None)
     reading.add(b'{"vector_type":"dense","data":[%b]}' % b",".join([item] * 3))
     assert reading.finish(1) is not None
-
-
-def test_surplus_rows_are_looked_for_once_64_kib_follow_the_last_row(decoder: Decoder) -> None:
-    rows = TINY["dense"] * 4
-    reading = begin(decoder, Rows(), dimension=1)
-    reading.add(b'{"vector_type":"dense","data":[' + rows)
-    # The last row ends before its bracket.
-    behind = len(b"]},") + len(TINY["dense"])
-    reading.add(b" " * (2**16 - behind))
-    reading.decode()
-    assert reading.body() != b""
-    reading = begin(decoder, Rows(), dimension=1)
-    reading.add(b'{"vector_type":"dense","data":[' + rows)
-    reading.add(b" " * (2**16 - behind + 1))
-    reading.decode()
-    assert reading.body() == b""
 
 
 def test_a_native_module_that_is_built_is_the_decoder_unless_another_is_chosen() -> None:
@@ -465,13 +447,18 @@ def test_a_native_module_that_is_built_is_the_decoder_unless_another_is_chosen()
     assert [choose_decoder(name).releases_lock for name in installed_decoders()] == [name == "native" for name in names]
 
 
-def test_surplus_rows_are_refused_without_being_stored(decoder: Decoder) -> None:
+def test_surplus_rows_are_refused_before_many_are_stored(decoder: Decoder) -> None:
     reading = begin(decoder, Rows(), dimension=1)
-    for piece in (b'{"vector_type":"dense","data":[', *[TINY["dense"] * 2**12] * 1000):
-        reading.add(piece)
-        reading.decode()
-    assert reading.body() == b""
-    with pytest.raises(ResponseError, match="expected 3 embeddings, got more"):
+    size = 0
+    with pytest.raises(ResponseError, match="more than 4 MiB"):
+        for piece in (b'{"vector_type":"dense","data":[', *[TINY["dense"] * 2**12] * 1000):
+            reading.add(piece)
+            reading.decode()
+            size += len(piece)
+    assert size < 2**22
+    reading = begin(decoder, Rows(), dimension=1)
+    reading.add(b'{"vector_type":"dense","data":[%b]}' % (TINY["dense"] * 2**17)[:-1])
+    with pytest.raises(ResponseError, match="Expected `array` of length 3"):
         reading.finish()
 
 
@@ -508,6 +495,15 @@ async def test_buffered_pieces_do_not_block_the_event_loop() -> None:
         "m", api_key="k", transport=transport_of(pieces), vector_type="dense", look_up_model=False
     ) as client:
         assert await iterations_of(client, ["a", "b", "c"]) > len(pieces) / 300
+
+
+async def test_an_answer_that_is_too_large_for_its_inputs_is_an_unreadable_answer() -> None:
+    transport = transport_of([BODY[:-1], *[b" " * 2**16] * 100])
+    options: dict[str, Any] = {"transport": transport, "retry": RetryPolicy(max_attempts=1), "look_up_model": False}
+    async with EmbedClient("m", api_key="k", **options) as client:
+        with pytest.raises(ResponseError, match="the answer has more than 2 MiB"):
+            await client.embed("a")
+        assert client.statistics().unreadable_answers == 1
 
 
 async def test_a_large_sparse_answer_does_not_block_the_event_loop() -> None:
