@@ -1,4 +1,4 @@
-"""What a cache's file and a quota's file have in common: path, creation, connection, transactions, result codes."""
+"""What a cache's file and a quota's file have in common: path, creation, connection, tables, transactions, result codes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pinecone_embed_async._checks import short
 from pinecone_embed_async._errors import ConfigurationError
@@ -86,6 +86,52 @@ def connect(path: Path, timeout: float, *, cached_statements: int = 128) -> sqli
 def pragma(file: sqlite3.Connection, name: str) -> int:
     """The value of a setting."""
     return int(file.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+class FileKind(NamedTuple):
+    """A kind of file of this package.
+
+    Attributes:
+        name: what the file is, for messages.
+        application_id: distinguishes it from other programs' files. Source: `PRAGMA application_id` in SQLite's
+            documentation.
+        version: version of the tables.
+        schema: statements that create the tables.
+        page_bytes: bytes per page; SQLite's own default.
+    """
+
+    name: str
+    application_id: int
+    version: int
+    schema: tuple[str, ...]
+    page_bytes: int = 4096
+
+    def not_of_ours(self, path: Path) -> ConfigurationError:
+        """The error of a file that is another program's."""
+        return ConfigurationError(f"{str(path)!r} is a file of another program; name another file for the {self.name}")
+
+
+def prepare(file: sqlite3.Connection, path: Path, kind: FileKind) -> None:
+    """Create the tables if the file is new. Another program's file is left unchanged.
+
+    Raises:
+        ConfigurationError: the file is another program's, or of another version.
+    """
+    is_empty = file.execute("SELECT 1 FROM sqlite_schema").fetchone() is None
+    if is_empty and pragma(file, "application_id") in (0, kind.application_id):
+        file.execute(f"PRAGMA page_size = {kind.page_bytes}")
+        # Before the WAL mode, so that it is in the file itself, even if the process is killed before it creates the tables.
+        file.execute(f"PRAGMA application_id = {kind.application_id}")
+        # In WAL mode readers do not wait for writers. The setting is stored in the file.
+        file.execute("PRAGMA journal_mode = WAL")
+        with transaction(file):
+            for statement in kind.schema:
+                file.execute(statement)
+            file.execute(f"PRAGMA user_version = {kind.version}")
+    if pragma(file, "application_id") != kind.application_id:
+        raise kind.not_of_ours(path)
+    if pragma(file, "user_version") != kind.version:
+        raise ConfigurationError(f"{str(path)!r} is a {kind.name} of another version of this package; name another file")
 
 
 @contextlib.contextmanager

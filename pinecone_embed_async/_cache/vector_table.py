@@ -6,27 +6,28 @@ import contextlib
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from pinecone_embed_async._errors import ConfigurationError
-from pinecone_embed_async._sqlite import make_private, pragma, transaction
+from pinecone_embed_async import _sqlite
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
     from pathlib import Path
 
-APPLICATION_ID = int.from_bytes(b"PEA\x01", "big")
-"""Distinguishes this package's files from other programs'. Source: `PRAGMA application_id` in SQLite's documentation."""
-
-SCHEMA_VERSION = 1
-
 PAGE_BYTES = 16_384
 """Bytes per page. Three rows of 1024 numbers fit into one page. Reading all rows takes two thirds of the time needed with
 pages of 4 KiB, where each row takes two pages."""
 
+KIND = _sqlite.FileKind(
+    "cache",
+    application_id=int.from_bytes(b"PEA\x01", "big"),
+    version=1,
+    schema=("CREATE TABLE vectors (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, value BLOB NOT NULL) STRICT",),
+    page_bytes=PAGE_BYTES,
+)
+
 _AT_ONCE = 512
 """Maximum number of keys in one statement. SQLite allows 32,766 parameters; a write needs two per key."""
 
-_CREATE = "CREATE TABLE vectors (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, value BLOB NOT NULL) STRICT"
 _PUT = "INSERT INTO vectors (key, value) VALUES {} ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 
 
@@ -36,27 +37,15 @@ def prepare(file: sqlite3.Connection, path: Path) -> None:
     Raises:
         ConfigurationError: the file is not a cache of this version.
     """
-    is_empty = file.execute("SELECT 1 FROM sqlite_schema").fetchone() is None
-    if is_empty and pragma(file, "application_id") == 0:
-        file.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-        # In WAL mode readers do not wait for writers. The setting is stored in the file.
-        file.execute("PRAGMA journal_mode = WAL")
-        with transaction(file):
-            file.execute(_CREATE)
-            file.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            file.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    if pragma(file, "application_id") != APPLICATION_ID:
-        raise ConfigurationError(f"{str(path)!r} is a database of another program; name another file for the cache")
-    if pragma(file, "user_version") != SCHEMA_VERSION:
-        raise ConfigurationError(f"{str(path)!r} is a cache of another version of this package; name another file")
+    _sqlite.prepare(file, path, KIND)
     # A power failure can then lose only whole transactions, whose vectors are requested again.
     file.execute("PRAGMA synchronous = NORMAL")
-    make_private(path)
+    _sqlite.make_private(path)
     # The two others too, because they had the file's mode when it was opened. If another user's program has the file open,
     # they may be that user's, who can read them anyway.
     for suffix in ("-wal", "-shm"):
         with contextlib.suppress(PermissionError):
-            make_private(path.with_name(path.name + suffix))
+            _sqlite.make_private(path.with_name(path.name + suffix))
 
 
 def read(file: sqlite3.Connection, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -75,7 +64,7 @@ def write(file: sqlite3.Connection, entries: Sequence[tuple[bytes, bytes]]) -> N
     """Write values by key, all or none."""
     # As few statements as possible, because after each the thread must wait for the interpreter's lock. A single one is a
     # transaction by itself.
-    with transaction(file) if len(entries) > _AT_ONCE else contextlib.nullcontext():
+    with _sqlite.transaction(file) if len(entries) > _AT_ONCE else contextlib.nullcontext():
         for start in range(0, len(entries), _AT_ONCE):
             batch = entries[start : start + _AT_ONCE]
             file.execute(_PUT.format(",".join(["(?,?)"] * len(batch))), [*chain.from_iterable(batch)])

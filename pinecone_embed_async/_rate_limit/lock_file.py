@@ -1,4 +1,4 @@
-"""The lock file beside a quota's file: turns, live members, the boot, and the number of steps."""
+"""The lock file beside a quota's file: turns, live members, and the boot."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from pinecone_embed_async._sqlite import identity
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-HEADER = struct.Struct("<4s36sQ")
-"""The header: a magic number, the boot's id, and the number of the last step."""
-
 MARK = b"PEQ\x01"
+"""The first bytes of the file; the boot's id follows."""
+
+BOOT_BYTES = 36
 
 _MEMBERS, _TICKETS = 2**32, 2**62
 """Offsets of the bytes that stand for members and for tickets. A byte can be locked without existing; byte 0 is locked to
@@ -67,28 +67,21 @@ class LockFile:
                 raise
             raise ConfigurationError(f"{str(path)!r} is a symbolic link; remove it") from None
         self._path = path
-        self._is_open = True
+        self._close = weakref.finalize(self, os.close, self._file)
         found = os.fstat(self._file)
         self._identity = found.st_dev, found.st_ino
         _to_close_in_children().add(self)
-        header = os.pread(self._file, HEADER.size, 0) if stat.S_ISREG(found.st_mode) else b"no file"
-        if header and not header.startswith(MARK):
+        mark = os.pread(self._file, len(MARK), 0) if stat.S_ISREG(found.st_mode) else b"no file"
+        if mark not in (b"", MARK):
             self.close()
             raise ConfigurationError(f"{str(path)!r} is not the lock of a quota; remove it, or name another file")
 
     def __repr__(self) -> str:
         return f"<LockFile {str(self._path)!r}>"
 
-    def __del__(self) -> None:
-        # Absent if the constructor failed.
-        if getattr(self, "_is_open", False):
-            self.close()
-
     def close(self) -> None:
         """Close the file, which releases its locks, except in a forked child."""
-        if self._is_open:
-            self._is_open = False
-            os.close(self._file)
+        self._close()
 
     @property
     def is_in_place(self) -> bool:
@@ -98,25 +91,12 @@ class LockFile:
     @property
     def boot(self) -> str:
         """The id of the boot that the quota's file belongs to; empty for a new file."""
-        header = os.pread(self._file, HEADER.size, 0)
-        if len(header) < HEADER.size:
-            return ""
-        _, boot, _ = HEADER.unpack(header)
-        return bytes(boot).rstrip(b"\0").decode(errors="replace")
+        return os.pread(self._file, BOOT_BYTES, len(MARK)).rstrip(b"\0").decode(errors="replace")
 
     def begin(self, boot: str) -> None:
         """Mark the file as belonging to a boot."""
-        os.pwrite(self._file, HEADER.pack(MARK, boot.encode()[:36], 0), 0)
-
-    @property
-    def steps(self) -> int:
-        """The number of the last step. Only a hint, because a process may be killed before it updates the number."""
-        (number,) = struct.unpack("<Q", os.pread(self._file, 8, HEADER.size - 8))
-        return int(number)
-
-    @steps.setter
-    def steps(self, number: int) -> None:
-        os.pwrite(self._file, struct.pack("<Q", number), HEADER.size - 8)
+        # Version 0.2 ignores a header without the eight bytes at the end.
+        os.pwrite(self._file, MARK + boot.encode()[:BOOT_BYTES].ljust(BOOT_BYTES + 8, b"\0"), 0)
 
     @contextlib.contextmanager
     def opening(self, until: float) -> Iterator[None]:

@@ -12,6 +12,7 @@ import os
 import queue
 import threading
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -24,11 +25,9 @@ from pinecone_embed_async._rate_limit.quota_file import QuotaFile
 from pinecone_embed_async._rate_limit.quota_ledger import Ask, End, Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     from pinecone_embed_async._rate_limit.quota import PlanName, Quota, QuotaDemand
-    from pinecone_embed_async._rate_limit.quota_ledger import StepResult
 
 POLL_SECONDS = 0.01
 """How often a process with waiting requests checks whether others have granted it permits, or tokens have come free."""
@@ -46,8 +45,9 @@ FLOWS_NUMBERED = 1024
 """Number of recently used flows that keep their number."""
 
 
+@dataclass(slots=True, eq=False)
 class Wait:
-    """A caller that waits for a permit or for the statistics.
+    """A caller that waits for a permit or for the statistics. Must be created in an event loop.
 
     Attributes:
         number: number of the request in this process.
@@ -56,21 +56,10 @@ class Wait:
         future: receives the tokens granted, or the statistics.
     """
 
-    __slots__ = ("ask", "deadline", "future", "number")
-
-    def __init__(self, number: int, ask: Ask | None = None, within: float | None = None) -> None:
-        self.number = number
-        self.ask = ask
-        self.deadline = math.inf if within is None else boot_time() + within
-        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-    def resolve(self, value: object) -> bool:
-        """Wake the caller from another thread; return whether its event loop is still open."""
-        try:
-            self.future.get_loop().call_soon_threadsafe(_set, self.future, value)
-        except RuntimeError:
-            return False
-        return True
+    number: int
+    ask: Ask | None = None
+    deadline: float = math.inf
+    future: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
     def has_failed(self) -> bool:
@@ -107,7 +96,6 @@ class QuotaClerk:
         # Only the thread uses the attributes below.
         self._file: QuotaFile | None = None
         self._waits: dict[int, Wait] = {}
-        self._looks: list[Wait] = []
         self._unwritten: list[Entry] = []
         self._again_at = -math.inf
         self._has_warned = False
@@ -137,7 +125,8 @@ class QuotaClerk:
         number = next(self._numbers)
         asked = Ask(number, demand.model, demand.input_type, demand.tokens, demand.least, demand.priority, flow)
         _check_writable("demand", asked)
-        return self._waiting(Wait(number, asked, demand.within))
+        deadline = math.inf if demand.within is None else boot_time() + demand.within
+        return self._waiting(Wait(number, asked, deadline))
 
     def look(self) -> Wait:
         """Ask for the statistics. Must be called in an event loop."""
@@ -213,74 +202,66 @@ class QuotaClerk:
                 self._waits.pop(item.number, None)
                 self._unwritten.append(item)
             elif isinstance(item, Wait):
-                if item.ask is None:
-                    self._looks.append(item)
-                else:
-                    self._waits[item.number] = item
+                self._waits[item.number] = item
+                if item.ask is not None:
                     self._unwritten.append(item.ask)
 
     def _write(self) -> None:
         if self._is_closed:
             raise _closed()
-        is_wanted = bool(self._waits or self._looks)
-        is_to_write = bool(self._unwritten) and (is_wanted or self._is_closing or time.monotonic() >= self._again_at)
-        if not (is_wanted or is_to_write):
+        is_to_write = bool(self._unwritten) and (self._is_closing or time.monotonic() >= self._again_at)
+        if not (self._waits or is_to_write):
             return
         file = self._file = self._file or QuotaFile(self._path, self._quota)
-        if is_to_write:
-            result = file.step(self._unwritten)
-            self._unwritten = []
-            self._deliver(result)
-        else:
-            if file.has_news or self._looks:
-                file.catch_up()
-            if file.is_due:
-                self._deliver(file.step(()))
-        self._dismiss_late(file)
-        if self._looks:
-            looks, self._looks = self._looks, []
-            self._resolve(looks, file.statistics())
-
-    def _dismiss_late(self, file: QuotaFile) -> None:
-        """Fail the callers whose deadline comes before the end of a pause; the next step writes their ends."""
-        for wait in [wait for wait in self._waits.values() if not math.isinf(wait.deadline)]:
-            error = None if wait.ask is None else file.too_late((wait.ask.model, wait.ask.input_type), wait.deadline)
-            if error is not None:
-                del self._waits[wait.number]
-                self._unwritten.append(End(wait.number, "unused"))
-                self._resolve([wait], error)
-
-    def _deliver(self, result: StepResult) -> None:
+        result = file.step(self._unwritten)
+        self._unwritten = []
         for key, found in result.found:
             warn_of_found_limit(key, found)
         for number, tokens in result.taken:
-            wait = self._waits.pop(number, None)
-            if wait is not None:
-                self._resolve([wait], tokens)
+            if number in self._waits:
+                self._resolve(self._waits[number], tokens)
+        self._answer(file)
 
-    def _resolve(self, waits: Iterable[Wait], value: object) -> None:
-        for wait in waits:
-            # A copy for each, because a shared exception would collect the tracebacks of all callers.
-            own = copy.copy(value) if isinstance(value, Exception) else value
-            if not wait.resolve(own):
-                # The caller's event loop was closed.
+    def _answer(self, file: QuotaFile) -> None:
+        """Tell the statistics, and fail the callers whose deadline comes before the end of a pause."""
+        now = boot_time()
+        for wait in [wait for wait in self._waits.values() if wait.ask is None or not math.isinf(wait.deadline)]:
+            if wait.ask is None:
+                self._resolve(wait, file.statistics())
+                continue
+            pause = file.known_pause((wait.ask.model, wait.ask.input_type), now)
+            if pause.outlasts(wait.deadline, now):
+                # The next step writes it.
                 self._unwritten.append(End(wait.number, "unused"))
+                self._resolve(wait, pause.error(now))
+
+    def _resolve(self, wait: Wait, value: object) -> None:
+        """Wake a caller, which then waits no more."""
+        self._waits.pop(wait.number, None)
+        # A copy for each, because a shared exception would collect the tracebacks of all callers.
+        own = copy.copy(value) if isinstance(value, Exception) else value
+        try:
+            wait.future.get_loop().call_soon_threadsafe(_set, wait.future, own)
+        except RuntimeError:
+            # The caller's event loop was closed.
+            self._unwritten.append(End(wait.number, "unused"))
 
     def _fail(self, error: Exception) -> None:
         """Raise an error in all waiting callers, including new ones; ends of requests are written later."""
         self._accept(self._take(0))
-        waits, self._waits = self._waits, {}
-        looks, self._looks = self._looks, []
-        ended = [entry for entry in self._unwritten if isinstance(entry, End)]
-        unasked = {entry.number for entry in self._unwritten if isinstance(entry, Ask)}
+        waits = [*self._waits.values()]
         # Requests whose `Ask` was written earlier are in the file and must end there.
-        self._unwritten = [*ended, *(End(number, "unused") for number in waits.keys() - unasked)]
+        unwritten = {*self._unwritten}
+        asked = [wait.number for wait in waits if wait.ask is not None and wait.ask not in unwritten]
+        ended = [entry for entry in self._unwritten if isinstance(entry, End)]
+        self._unwritten = [*ended, *(End(number, "unused") for number in asked)]
         self._again_at = time.monotonic() + RETRY_SECONDS
         if isinstance(error, ConfigurationError) and self._file is not None:
             # The file was replaced or is unusable. To other processes this one is dead, and the permits it held count.
             self._file.close()
             self._file = None
-        self._resolve([*waits.values(), *looks], error)
+        for wait in waits:
+            self._resolve(wait, error)
         if self._file is None:
             # To the file these requests have ended: this process was the member that left it or is dead.
             self._unwritten = []
@@ -297,7 +278,6 @@ class QuotaClerk:
                 file.leave()
             except Exception as error:  # noqa: BLE001 - the lock is released in any case, so the others notice
                 logger.warning("the quota %s could not be closed properly: %s: %s", self._path, type(error).__name__, error)
-                file.close()
         self._fail(_closed())
 
 

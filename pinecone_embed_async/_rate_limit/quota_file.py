@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pickle
 import stat
@@ -22,14 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from pinecone_embed_async._errors import DeadlineExceededError
+    from pinecone_embed_async._rate_limit.known_pause import KnownPause
     from pinecone_embed_async._rate_limit.quota import Key, PlanName, Quota
     from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
-
-APPLICATION_ID = int.from_bytes(b"PEQ\x01", "big")
-"""Distinguishes this package's quotas from other files. Source: `PRAGMA application_id` in SQLite's documentation."""
-
-SCHEMA_VERSION = 1
 
 STATE_VERSION = 7
 """Version of the stored state; raised whenever an attribute of a stored object changes."""
@@ -46,14 +42,21 @@ behind. So a new process applies at most twice as many steps, which takes about 
 CHECK_SECONDS = 0.1
 """How often to check for dead processes and for the removal of the file."""
 
-_CREATE = (
-    """
-    CREATE TABLE terms (id INTEGER PRIMARY KEY CHECK (id = 1), version TEXT NOT NULL, quota TEXT NOT NULL,
-        window REAL NOT NULL, opens REAL NOT NULL) STRICT
-    """,
-    "CREATE TABLE members (id INTEGER PRIMARY KEY AUTOINCREMENT) STRICT",
-    "CREATE TABLE steps (number INTEGER PRIMARY KEY, at REAL NOT NULL, step BLOB NOT NULL, granted BLOB NOT NULL) STRICT",
-    "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL, ledger BLOB NOT NULL) STRICT",
+KIND = _sqlite.FileKind(
+    "quota",
+    application_id=int.from_bytes(b"PEQ\x01", "big"),
+    version=1,
+    schema=(
+        """
+        CREATE TABLE terms (id INTEGER PRIMARY KEY CHECK (id = 1), version TEXT NOT NULL, quota TEXT NOT NULL,
+            window REAL NOT NULL, opens REAL NOT NULL) STRICT
+        """,
+        "CREATE TABLE members (id INTEGER PRIMARY KEY AUTOINCREMENT) STRICT",
+        """
+        CREATE TABLE steps (number INTEGER PRIMARY KEY, at REAL NOT NULL, step BLOB NOT NULL, granted BLOB NOT NULL) STRICT
+        """,
+        "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL, ledger BLOB NOT NULL) STRICT",
+    ),
 )
 _NEW_STEPS = "SELECT number, step, granted FROM steps WHERE number > ? ORDER BY number"
 
@@ -84,15 +87,14 @@ class QuotaFile:
     def __init__(self, path: Path, quota: Quota | PlanName | None) -> None:
         self._path = path
         self._options = limiter_options(quota)
-        self._ledger: QuotaLedger | None = None
-        self._number = 0
-        self._checked_at = time.monotonic()
+        self._check_at = -math.inf
         # What `close` closes, the last first.
         self._resources = contextlib.ExitStack()
         self._locks = self._resources.enter_context(contextlib.closing(LockFile(_beside(path, "-lock"))))
         try:
             with self._locks.opening(time.monotonic() + LOCK_SECONDS), self._explained():
                 self._open(msgspec.json.encode(quota).decode())
+            self._forget()
             self.step(())
         except BaseException:
             self.close()
@@ -101,68 +103,45 @@ class QuotaFile:
     def __repr__(self) -> str:
         return f"<QuotaFile {str(self._path)!r}, member {self.member} after step {self._number}>"
 
-    @property
-    def ledger(self) -> QuotaLedger:
-        """The ledger as of the last step read."""
-        return self._ledger or self.catch_up()
-
-    @property
-    def has_news(self) -> bool:
-        """Whether there may be unread steps; seldom reads the database."""
-        # The number in the lock file may lack a step of a process that was killed.
-        return self._locks.steps != self._number or self._is_to_check()
-
-    @property
-    def is_due(self) -> bool:
-        """Whether a step without entries would have an effect: take or grant permits, or remove dead members."""
-        ledger = self.ledger
-        return ledger.has_untaken(self.member) or ledger.next_at <= boot_time() or self._has_dead()
-
-    def too_late(self, key: Key, deadline: float) -> DeadlineExceededError | None:
-        """The error of a request that certainly gets no permit before its deadline (`boot_time`); else `None`."""
-        now = boot_time()
-        pause = self.ledger.known_pause(key, now)
-        return pause.error(now) if pause.outlasts(deadline, now) else None
+    def known_pause(self, key: Key, now: float) -> KnownPause:
+        """The pause of requests with this key that ends last; it may already be over."""
+        return self._ledger.known_pause(key, now)
 
     def statistics(self) -> tuple[TokenStatistics, ...]:
         """Limits and usage of each model and input type, as of now."""
         # From a copy, because `statistics` drops expired entries, and the next step may have an earlier time.
-        return QuotaLedger.load(self.ledger.dump()).statistics(boot_time())
-
-    def catch_up(self) -> QuotaLedger:
-        """Apply the steps of other members, without waiting for a lock; return the ledger."""
-        with self._explained():
-            return self._read()
+        return QuotaLedger.load(self._ledger.dump()).statistics(boot_time())
 
     def step(self, entries: Sequence[Entry]) -> StepResult:
-        """Enter something in the ledger, for all processes.
+        """Enter something in the ledger, for all processes. Without entries, write a step only if it would have an effect.
 
         Raises:
             ConfigurationError: the file was removed, is corrupted, or was written by a package that decides differently.
             sqlite3.Error: the file cannot be written because the disk is full, or is locked for too long.
         """
-        until = time.monotonic() + LOCK_SECONDS
-        self._has_dead()
-        # Before waiting for its turn, because this may take longer than the step itself.
-        self.catch_up()
         try:
-            with self._explained(), self._locks.turn():
-                with self._transaction(until):
-                    result = self._append(self._read(), entries)
-                self._locks.steps = self._number
+            with self._explained():
+                dead = self._check()
+                # Before waiting for its turn, because this may take longer than the step itself.
+                self._read()
+                if self._next_step(entries, dead) is None:
+                    return StepResult()
+                with self._locks.turn(), _sqlite.transaction(self._connection):
+                    self._read()
+                    step = self._next_step(entries, self._dead())
+                    return StepResult() if step is None else self._append(step)
         except BaseException:
             # The step may have been applied here, but it is not in the file.
-            self._ledger = None
+            self._forget()
             raise
-        return result
 
     def leave(self) -> None:
-        """End the membership: waiting requests are withdrawn, and permits held count as possibly sent."""
-        self.step([Gone(self.member)])
-        self.close()
+        """End the membership and close the file: waiting requests are withdrawn, and permits held count as possibly sent."""
+        with contextlib.closing(self):
+            self.step([Gone(self.member)])
 
     def close(self) -> None:
-        """Close the file. Without a `leave` before, the member counts as dead."""
+        """Close the file. Without a `leave`, the member counts as dead."""
         self._resources.close()
 
     # Opening.
@@ -180,8 +159,9 @@ class QuotaFile:
         _sqlite.make_private(self._path)
         self._identity = _sqlite.identity(self._path)
         self._connection = self._resources.enter_context(contextlib.closing(_sqlite.connect(self._path, LOCK_SECONDS)))
-        self._prepare()
-        with self._transaction(time.monotonic() + LOCK_SECONDS):
+        _sqlite.prepare(self._connection, self._path, KIND)
+        self._execute("PRAGMA synchronous = OFF")
+        with _sqlite.transaction(self._connection):
             self._agree(quota, is_used=is_used)
             self.member = self._enter()
 
@@ -217,32 +197,10 @@ class QuotaFile:
         with contextlib.suppress(FileNotFoundError), open(self._path, "rb", opener=_no_link) as file:
             # Source: "Database File Format" in SQLite's documentation, 1.3: the application id is at offset 68.
             header = file.read(100)
-            if header and int.from_bytes(header[68:72], "big") != APPLICATION_ID:
-                raise ConfigurationError(_foreign(self._path))
+            if header and int.from_bytes(header[68:72], "big") != KIND.application_id:
+                raise KIND.not_of_ours(self._path)
         for suffix in ("-wal", "-shm", ""):
             _beside(self._path, suffix).unlink(missing_ok=True)
-
-    def _prepare(self) -> None:
-        """Create the tables if the file is new. Another program's file is left unchanged.
-
-        Raises:
-            ConfigurationError: it is not a quota of this version.
-        """
-        is_empty = not self._execute("SELECT 1 FROM sqlite_schema")
-        if is_empty and _sqlite.pragma(self._connection, "application_id") in (0, APPLICATION_ID):
-            # First, and before the WAL mode, because `_remove_void` looks for it in the file itself.
-            self._execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            # In WAL mode readers do not wait for writers. The setting is stored in the file.
-            self._execute("PRAGMA journal_mode = WAL")
-            with self._transaction(time.monotonic() + LOCK_SECONDS):
-                for statement in _CREATE:
-                    self._execute(statement)
-                self._execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        if _sqlite.pragma(self._connection, "application_id") != APPLICATION_ID:
-            raise ConfigurationError(_foreign(self._path))
-        if _sqlite.pragma(self._connection, "user_version") != SCHEMA_VERSION:
-            raise ConfigurationError(f"{str(self._path)!r} is a quota of another version of this package; name another file")
-        self._execute("PRAGMA synchronous = OFF")
 
     def _agree(self, quota: str, *, is_used: bool) -> None:
         """Adopt the terms of the file, or replace them if they differ and no process uses it.
@@ -273,67 +231,65 @@ class QuotaFile:
             self._execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own
         terms = (VERSION, quota, self._options.window, self._opens)
         self._execute("INSERT INTO terms VALUES (1, ?, ?, ?, ?)", terms)
-        self._locks.steps = 0
 
     # Steps.
 
-    def _append(self, ledger: QuotaLedger, entries: Sequence[Entry]) -> StepResult:
-        now = max(boot_time(), ledger.at)
-        dead = self._dead()
-        if not (entries or dead or ledger.has_untaken(self.member) or ledger.next_at <= now):
-            return StepResult([], [], [])
-        step = Step(self.member, now, (*map(Gone, dead), *entries))
-        result = ledger.apply(step)
-        self._number += 1
-        self._execute(
-            "INSERT INTO steps VALUES (?, ?, ?, ?)",
-            (self._number, now, _ENCODER.encode(step), _ENCODER.encode(result.granted)),
-        )
-        for entry in step.entries:
-            if isinstance(entry, Gone):
-                self._execute("DELETE FROM members WHERE id = ?", (entry.member,))
-        if self._number % STEPS_KEPT == 0:
-            self._execute("INSERT OR REPLACE INTO state VALUES (1, ?, ?)", (self._number, ledger.dump()))
-            self._execute("DELETE FROM steps WHERE number <= ?", (self._number - STEPS_KEPT,))
-        return result
+    def _forget(self) -> None:
+        """Begin again with an empty ledger."""
+        self._number, self._ledger = 0, QuotaLedger(self._options, self._opens)
 
-    def _read(self) -> QuotaLedger:
-        """Apply the steps that others have written; return the ledger."""
-        # After an error the ledger may be half updated, so it is dropped.
-        ledger, self._ledger = self._ledger, None
+    def _read(self) -> None:
+        """Apply the steps that others have written."""
         rows = self._execute(_NEW_STEPS, (self._number,))
-        if ledger is None or (rows and rows[0][0] != self._number + 1):
-            ((self._number, state),) = self._execute("SELECT number, ledger FROM state") or [(0, None)]
-            ledger = QuotaLedger(self._options, self._opens) if state is None else QuotaLedger.load(state)
+        if rows and rows[0][0] != self._number + 1:
+            ((self._number, state),) = self._execute("SELECT number, ledger FROM state") or [(0, b"")]
+            self._ledger = QuotaLedger.load(state)
             rows = self._execute(_NEW_STEPS, (self._number,))
         for number, step, granted in rows:
-            if ledger.apply(_STEP.decode(step)).granted != _GRANTED.decode(granted) or number != self._number + 1:
+            if self._ledger.apply(_STEP.decode(step)).granted != _GRANTED.decode(granted) or number != self._number + 1:
                 raise ConfigurationError(
                     f"{str(self._path)!r} was written by a package that decides differently; use one version in all "
                     "processes, or name another file"
                 )
             self._number = number
-        self._ledger = ledger
-        return ledger
 
-    def _has_dead(self) -> bool:
-        """Whether another member with requests or permits has died; checked every `CHECK_SECONDS`.
+    def _next_step(self, entries: Sequence[Entry], dead: list[int]) -> Step | None:
+        """A step with these entries and for these dead members; `None` if it would have no effect."""
+        now = max(boot_time(), self._ledger.at)
+        if entries or dead or self._ledger.has_untaken(self.member) or self._ledger.next_at <= now:
+            return Step(self.member, now, (*map(Gone, dead), *entries))
+        return None
+
+    def _append(self, step: Step) -> StepResult:
+        result = self._ledger.apply(step)
+        self._number += 1
+        self._execute(
+            "INSERT INTO steps VALUES (?, ?, ?, ?)",
+            (self._number, step.at, _ENCODER.encode(step), _ENCODER.encode(result.granted)),
+        )
+        for entry in step.entries:
+            if isinstance(entry, Gone):
+                self._execute("DELETE FROM members WHERE id = ?", (entry.member,))
+        if self._number % STEPS_KEPT == 0:
+            self._execute("INSERT OR REPLACE INTO state VALUES (1, ?, ?)", (self._number, self._ledger.dump()))
+            self._execute("DELETE FROM steps WHERE number <= ?", (self._number - STEPS_KEPT,))
+        return result
+
+    def _check(self) -> list[int]:
+        """The members that died; checked every `CHECK_SECONDS`, otherwise none.
 
         Raises:
             ConfigurationError: the file was removed or replaced.
         """
-        if not self._is_to_check():
-            return False
-        self._checked_at = time.monotonic()
+        now = time.monotonic()
+        if now < self._check_at:
+            return []
+        self._check_at = now + CHECK_SECONDS
         if _sqlite.identity(self._path) != self._identity or not self._locks.is_in_place:
             raise ConfigurationError(f"{str(self._path)!r} was removed or replaced while it was in use")
-        return any(not self._locks.is_alive(member) for member in self.ledger.members if member != self.member)
-
-    def _is_to_check(self) -> bool:
-        return time.monotonic() >= self._checked_at + CHECK_SECONDS
+        return self._dead()
 
     def _dead(self) -> list[int]:
-        """All members that died, even those without requests or permits."""
         members = [member for (member,) in self._execute("SELECT id FROM members")]
         return [member for member in members if member != self.member and not self._locks.is_alive(member)]
 
@@ -341,13 +297,6 @@ class QuotaFile:
 
     def _execute(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         return self._connection.execute(statement, values).fetchall()
-
-    @contextlib.contextmanager
-    def _transaction(self, until: float) -> Iterator[None]:
-        """A write transaction, which waits for a lock of another process until a time by `time.monotonic`."""
-        self._execute(f"PRAGMA busy_timeout = {max(1, int((until - time.monotonic()) * 1000))}")
-        with _sqlite.transaction(self._connection):
-            yield
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -373,10 +322,6 @@ class QuotaFile:
             f"{str(self._path)!r} is not a quota, or corrupted ({error}); name another file, or remove it while no process "
             "uses it"
         )
-
-
-def _foreign(path: Path) -> str:
-    return f"{str(path)!r} is a file of another program; name another file for the quota"
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -111,9 +111,9 @@ class StepResult(msgspec.Struct, frozen=True):
         found: limits found by trial; only the first one of each model and input type.
     """
 
-    granted: list[Grant]
-    taken: list[tuple[int, int]]
-    found: list[tuple[Key, int]]
+    granted: list[Grant] = []
+    taken: list[tuple[int, int]] = []
+    found: list[tuple[Key, int]] = []
 
 
 class _MemberPermit(Permit):

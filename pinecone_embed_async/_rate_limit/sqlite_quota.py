@@ -16,7 +16,6 @@ from pinecone_embed_async._sqlite import file_path
 from pinecone_embed_async._threads import in_thread
 
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Self
 
     from pinecone_embed_async._rate_limit.quota import PlanName
@@ -70,9 +69,7 @@ class SqliteQuota:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def acquire(self, demand: QuotaDemand) -> QuotaGrant:
@@ -113,11 +110,9 @@ class SqliteQuota:
         _checks.instance("outcome", outcome, QuotaOutcome)
         match grant.ticket:
             case QuotaClerk() as clerk, int() as number:
-                kind, named = outcome.kind, None
-                if kind == "rejected":
-                    # Only the limit, because the file must not hold any message of the service.
-                    named = named_limit(outcome.message)
-                clerk.end(End(number, kind, outcome.tokens, named, outcome.retry_after, random.random()))
+                # Only the limit, because the file must not hold any message of the service.
+                named = named_limit(outcome.message)
+                clerk.end(End(number, outcome.kind, outcome.tokens, named, outcome.retry_after, random.random()))
             case _:
                 raise ConfigurationError("grant must be one that this quota's acquire returned, got one with another ticket")
 

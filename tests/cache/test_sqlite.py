@@ -21,7 +21,7 @@ import pytest
 
 from pinecone_embed_async import ConfigurationError, SqliteCache
 from pinecone_embed_async._cache.sqlite import LOCK_SECONDS, LONGEST_BACKOFF_SECONDS, _Backoff
-from pinecone_embed_async._cache.vector_table import APPLICATION_ID, prepare
+from pinecone_embed_async._cache.vector_table import KIND, prepare
 from pinecone_embed_async._sqlite import connect
 from tests.clock import settle
 
@@ -529,9 +529,9 @@ async def test_another_programs_database_is_rejected_and_left_unchanged(path: Pa
     before = path.read_bytes()
     async with SqliteCache(path) as cache:
         for _ in range(2):
-            with pytest.raises(ConfigurationError, match="database of another program"):
+            with pytest.raises(ConfigurationError, match="file of another program"):
                 await cache.get_many([OTHER])
-            with pytest.raises(ConfigurationError, match="database of another program"):
+            with pytest.raises(ConfigurationError, match="file of another program"):
                 await cache.put_many({OTHER: b"v"})
     assert path.read_bytes() == before
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
@@ -551,7 +551,7 @@ async def test_the_head_of_a_file_is_the_same_in_all_versions(cache: SqliteCache
 async def test_a_cache_of_a_later_version_is_rejected(path: Path) -> None:
     later = sqlite3.connect(path)
     later.execute("CREATE TABLE vectors (a)")
-    later.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    later.execute(f"PRAGMA application_id = {KIND.application_id}")
     later.execute("PRAGMA user_version = 2")
     later.commit()
     later.close()
