@@ -333,7 +333,7 @@ def test_sparse_rows_are_spread_whatever_is_equal(data: st.DataObject) -> None:
     result = sparse_of([np.array(row, np.uint32) for row in rows], with_tokens=data.draw(st.booleans()))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sparse_results, "SPREAD_TERMS", data.draw(st.integers(1, 20)))
-        spread_out = result.spread(np.array(positions, np.intp))
+        spread_out = all_steps(result.spread_in_steps(np.array(positions, np.intp)))
     assert [vector.indices.tolist() for vector in spread_out] == [rows[position] for position in positions]
     assert [vector.values.tolist() for vector in spread_out] == [result[position].values.tolist() for position in positions]
     assert [vector.tokens for vector in spread_out] == [result[position].tokens for position in positions]

@@ -165,7 +165,7 @@ class ResultBuilder:
             sparse = yield from self._sparse.finish(model=model, usage=self.usage, failures=failures, embedded=embedded)
             return sparse if positions is None else (yield from sparse.spread_in_steps(positions))
         dense = yield from self._dense.finish(model=model, usage=self.usage, failures=failures, embedded=embedded)
-        return dense if positions is None else dense.spread(positions, (yield from self._dense.spread(positions)))
+        return dense if positions is None else dense.taken(positions, (yield from self._dense.spread(positions)), self.usage)
 
     def _rows_of(self, request: PlannedRequest) -> Sequence[int]:
         positions = request.positions

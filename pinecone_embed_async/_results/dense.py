@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import numpy as np
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._results.selection import Rows
 
 
+@dataclass(slots=True, repr=False, eq=False)
 class DenseEmbeddings(Embeddings):
     """Dense vectors, one row per input.
 
@@ -43,21 +45,9 @@ class DenseEmbeddings(Embeddings):
         embedded: bool, shape (inputs,): which rows hold a vector.
     """
 
-    __slots__ = ("vectors",)
+    vectors: NDArray[np.float32]
 
     _RECORD_FIELD: ClassVar[str] = "values"
-
-    def __init__(
-        self,
-        vectors: NDArray[np.float32],
-        *,
-        model: str,
-        usage: Usage | None,
-        failures: tuple[Failure, ...] = (),
-        embedded: NDArray[np.bool_] | None = None,
-    ) -> None:
-        super().__init__(len(vectors), model, usage, failures, embedded)
-        self.vectors = vectors
 
     @overload
     def __getitem__(self, rows: int | np.integer[Any]) -> NDArray[np.float32]: ...
@@ -78,7 +68,7 @@ class DenseEmbeddings(Embeddings):
         if isinstance(chosen, int):
             vector: NDArray[np.float32] = self.vectors[chosen]
             return vector
-        return self._taken(chosen, self.vectors[chosen], None)
+        return self.taken(chosen, self.vectors[chosen], None)
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         return iter(self.vectors)
@@ -92,19 +82,9 @@ class DenseEmbeddings(Embeddings):
         count, dimension = self.vectors.shape
         return count, dimension
 
-    def spread(self, positions: NDArray[np.intp], vectors: NDArray[np.float32] | None = None) -> DenseEmbeddings:
-        """A result whose row i is row `positions[i]` of this one.
-
-        Args:
-            positions: intp, shape (inputs,); must contain every row of this result.
-            vectors: the rows of the new result, if they already exist.
-        """
-        return self._taken(positions, self.vectors[positions] if vectors is None else vectors, self.usage)
-
-    def _taken(self, rows: slice | NDArray[np.intp], vectors: NDArray[np.float32], usage: Usage | None) -> DenseEmbeddings:
-        return DenseEmbeddings(
-            vectors, model=self.model, usage=usage, failures=self._failures_of(rows), embedded=self.embedded[rows]
-        )
+    def taken(self, rows: slice | NDArray[np.intp], vectors: NDArray[np.float32], usage: Usage | None) -> DenseEmbeddings:
+        """A result for these rows of this one, whose vectors already exist."""
+        return DenseEmbeddings(vectors, **self._of_rows(rows, usage))
 
     def __repr__(self) -> str:
         return f"<DenseEmbeddings {self.vectors.shape} float32, {self._summary()}>"

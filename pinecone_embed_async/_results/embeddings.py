@@ -65,26 +65,22 @@ class Usage:
         )
 
 
+@dataclass(slots=True, repr=False, eq=False, kw_only=True)
 class Embeddings(ABC):
     """Common base of dense and sparse results."""
 
-    __slots__ = ("embedded", "failures", "model", "usage")
+    model: str
+    usage: Usage | MaybeNone
+    failures: tuple[Failure, ...] = ()
+    # All rows by default.
+    embedded: NDArray[np.bool_] = None  # type: ignore[assignment]
 
     _RECORD_FIELD: ClassVar[str]
     """Name of the vector's field in a record."""
 
-    def __init__(
-        self,
-        count: int,
-        model: str,
-        usage: Usage | None,
-        failures: tuple[Failure, ...],
-        embedded: NDArray[np.bool_] | None,
-    ) -> None:
-        self.model = model
-        self.usage: Usage | MaybeNone = usage
-        self.failures = failures
-        self.embedded: NDArray[np.bool_] = np.ones(count, np.bool_) if embedded is None else embedded
+    def __post_init__(self) -> None:
+        if self.embedded is None:
+            self.embedded = np.ones(self.shape[0], np.bool_)
 
     def __len__(self) -> int:
         return len(self.embedded)
@@ -162,6 +158,11 @@ class Embeddings(ABC):
         """
         return pandas_series(self._cells(), self.embedded, index)
 
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """The number of inputs and of columns."""
+
     @abstractmethod
     def _plain_row(self, row: int) -> Any:
         """A row as Python numbers, for an upsert."""
@@ -190,6 +191,11 @@ class Embeddings(ABC):
         for row in np.flatnonzero(causes >= 0).tolist():
             found.setdefault(int(causes[row]), []).append(row)
         return tuple(Failure(positions, self.failures[number].error) for number, positions in found.items())
+
+    def _of_rows(self, rows: slice | NDArray[np.intp], usage: Usage | None) -> dict[str, Any]:
+        """What a result of these rows has in common with this one, as arguments of its class."""
+        embedded, failures = self.embedded[rows], self._failures_of(rows)
+        return {"model": self.model, "usage": usage, "failures": failures, "embedded": embedded}
 
     def _summary(self) -> str:
         usage, missing = self.usage, len(self) - int(self.embedded.sum())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, overload
 
 import numpy as np
@@ -47,6 +47,7 @@ class SparseVector:
         return f"<SparseVector of {len(self)} terms>"
 
 
+@dataclass(slots=True, repr=False, eq=False)
 class SparseEmbeddings(Embeddings):
     """Sparse vectors in compressed rows: row i is `indptr[i]` to `indptr[i + 1]` of the flat arrays.
 
@@ -71,27 +72,12 @@ class SparseEmbeddings(Embeddings):
         embedded: bool, shape (inputs,): which rows are embedded; the others are empty.
     """
 
-    __slots__ = ("indices", "indptr", "tokens", "values")
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.uint32]
+    values: NDArray[np.float32]
+    tokens: list[list[str]] | None = field(default=None, kw_only=True)
 
     _RECORD_FIELD: ClassVar[str] = "sparse_values"
-
-    def __init__(
-        self,
-        indptr: NDArray[np.int64],
-        indices: NDArray[np.uint32],
-        values: NDArray[np.float32],
-        *,
-        model: str,
-        usage: Usage | None,
-        tokens: list[list[str]] | None = None,
-        failures: tuple[Failure, ...] = (),
-        embedded: NDArray[np.bool_] | None = None,
-    ) -> None:
-        super().__init__(len(indptr) - 1, model, usage, failures, embedded)
-        self.indptr = indptr
-        self.indices = indices
-        self.values = values
-        self.tokens = tokens
 
     @overload
     def __getitem__(self, rows: int | np.integer[Any]) -> SparseVector: ...
@@ -118,23 +104,15 @@ class SparseEmbeddings(Embeddings):
             if step == 1:
                 return self._part(start, max(start, stop))
             chosen = np.arange(start, stop, step)
-        picked = self.spread(chosen)
+        picked = all_steps(self.spread_in_steps(chosen))
         picked.usage = None
         return picked
 
     def _part(self, start: int, stop: int) -> SparseEmbeddings:
         rows, ends = slice(start, stop), self.indptr[start : stop + 1]
         terms = slice(ends[0], ends[-1])
-        return SparseEmbeddings(
-            ends - ends[0],
-            self.indices[terms],
-            self.values[terms],
-            model=self.model,
-            usage=None,
-            tokens=None if self.tokens is None else self.tokens[rows],
-            failures=self._failures_of(rows),
-            embedded=self.embedded[rows],
-        )
+        indices, values, tokens = self.indices[terms], self.values[terms], self.tokens and self.tokens[rows]
+        return SparseEmbeddings(ends - ends[0], indices, values, tokens=tokens, **self._of_rows(rows, None))
 
     def __iter__(self) -> Iterator[SparseVector]:
         return (self[row] for row in range(len(self)))
@@ -148,7 +126,7 @@ class SparseEmbeddings(Embeddings):
     @property
     def shape(self) -> tuple[int, int]:
         """The number of inputs, and 2**32: one column per possible index, as in `to_scipy`."""
-        return len(self), 2**32
+        return len(self.indptr) - 1, 2**32
 
     def __repr__(self) -> str:
         return f"<SparseEmbeddings {len(self)} rows, {len(self.indices)} terms, {self._summary()}>"
@@ -201,12 +179,10 @@ class SparseEmbeddings(Embeddings):
         """Positions of the inputs whose vector has no terms: intp."""
         return np.flatnonzero(self.embedded & (np.diff(self.indptr) == 0))
 
-    def spread(self, positions: NDArray[np.intp]) -> SparseEmbeddings:
-        """A result whose row i is row `positions[i]` of this one; a caller that picks some rows must drop its usage."""
-        return all_steps(self.spread_in_steps(positions))
-
     def spread_in_steps(self, positions: NDArray[np.intp]) -> Generator[None, None, SparseEmbeddings]:
-        """Like `spread`, in small steps.
+        """Build in small steps the result whose row i is row `positions[i]` of this one.
+
+        A caller that picks some rows must drop the result's usage.
 
         Args:
             positions: intp, shape (inputs,).
@@ -223,16 +199,7 @@ class SparseEmbeddings(Embeddings):
             if tokens is not None and self.tokens is not None:
                 tokens += [self.tokens[row] for row in rows.tolist()]
             yield
-        return SparseEmbeddings(
-            indptr,
-            indices,
-            values,
-            model=self.model,
-            usage=self.usage,
-            tokens=tokens,
-            failures=self._failures_of(positions),
-            embedded=self.embedded[positions],
-        )
+        return SparseEmbeddings(indptr, indices, values, tokens=tokens, **self._of_rows(positions, self.usage))
 
     def dot(self, other: SparseEmbeddings | SparseVector) -> NDArray[np.float32]:
         """Scores between the rows of this result and those of another: the dot product over common terms.

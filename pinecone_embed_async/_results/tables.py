@@ -96,11 +96,7 @@ def pandas_series(cells: Iterable[object], embedded: NDArray[np.bool_], index: o
     """
     with needed_by("to_pandas", "pandas"):
         import pandas as pd  # noqa: PLC0415 - as above
-    column = np.empty(len(embedded), object)
-    # One by one: NumPy would take an assignment of equally long vectors for a matrix.
-    for row, cell in enumerate(cells):
-        column[row] = cell
-    column[~embedded] = None
+    column = [cell if is_there else None for cell, is_there in zip(cells, embedded.tolist(), strict=True)]
     return pd.Series(column, index=index, name=NAME, dtype="object")
 
 
