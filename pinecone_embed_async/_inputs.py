@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -23,46 +22,21 @@ SLICE = 1024
 _MISSING = "is a missing value: leave missing values out, or fill them"
 
 
-@dataclass(slots=True, repr=False)
-class ReadInputs:
-    """The inputs of a call as texts.
-
-    Attributes:
-        texts: a text for each input; empty for invalid inputs.
-        faults: ascending positions of the invalid inputs, by what is wrong with them.
-    """
-
-    texts: list[str] = field(default_factory=list)
-    faults: dict[str, list[int]] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        return f"<ReadInputs {len(self.texts)} inputs, {sum(map(len, self.faults.values()))} of them invalid>"
-
-    def failures(self) -> tuple[Failure, ...]:
-        """The invalid inputs, grouped by what is wrong with them."""
-        return _failures_of(self.faults) if self.faults else ()
-
-    def add(self, value: object) -> None:
-        """Add the next input."""
-        text, fault = _read(value)
-        if fault:
-            self.faults.setdefault(fault, []).append(len(self.texts))
-        self.texts.append(text)
-
-    def error(self) -> InputError:
-        """An error that counts the invalid inputs, of which there must be some, and lists the first few."""
-        return _error_of(self.faults, len(self.texts))
+Faults = dict[str, list[int]]
+"""Ascending positions of the invalid inputs of a call, by what is wrong with them."""
 
 
-def _failures_of(faults: Mapping[str, list[int]]) -> tuple[Failure, ...]:
+def failures_of(faults: Faults) -> tuple[Failure, ...]:
+    """The invalid inputs, grouped by what is wrong with them."""
     return tuple(
         Failure(positions, InputError(f"input {positions[0]} {fault}", index=positions[0]))
         for fault, positions in faults.items()
     )
 
 
-def _error_of(faults: Mapping[str, list[int]], count: int) -> InputError:
-    failures = _failures_of(faults)
+def error_of(faults: Faults, count: int) -> InputError:
+    """An error that counts the invalid ones of `count` inputs, of which there must be some, and lists the first few."""
+    failures = failures_of(faults)
     positions = sorted(position for failure in failures for position in failure.indices)
     # `faults` has them in the order of their first positions.
     message = failures[0].error.message
@@ -71,6 +45,14 @@ def _error_of(faults: Mapping[str, list[int]], count: int) -> InputError:
     error = InputError(message, index=positions[0])
     error.failures = failures
     return error
+
+
+def read_input(value: object, position: int, faults: Faults) -> str:
+    """The text of an input; if it is invalid, an empty one, and `faults` tells what is wrong with it."""
+    text, fault = _read(value)
+    if fault:
+        faults.setdefault(fault, []).append(position)
+    return text
 
 
 def text_of(value: object, index: int) -> str:
@@ -183,26 +165,25 @@ def iter_texts(inputs: Input | Iterable[Input]) -> Iterator[str]:
     _check_inputs(inputs)
     if isinstance(inputs, AsyncIterable):
         raise InputError("inputs must be a synchronous iterable, got an asynchronous one: read it into a list")
-    faults: dict[str, list[int]] = {}
+    faults: Faults = {}
     count = 0
-    for value in (inputs,) if isinstance(inputs, (str, Mapping)) else inputs:
-        text, fault = _read(value)
-        if fault:
-            faults.setdefault(fault, []).append(count)
-        else:
-            yield text
-        count += 1
+    for count, value in enumerate((inputs,) if isinstance(inputs, (str, Mapping)) else inputs, 1):
+        yield read_input(value, count - 1, faults)
     if faults:
-        raise _error_of(faults, count)
+        raise error_of(faults, count)
 
 
-async def read_inputs(inputs: Inputs) -> ReadInputs:
+async def read_inputs(inputs: Inputs) -> tuple[list[str], Faults]:
     """Read and check all `inputs` in order; yields to the event loop every `SLICE` inputs.
 
+    Returns:
+        A text for each input, empty for an invalid one; and the faults of these.
+
     Raises:
-        InputError: `inputs` cannot be iterated over as texts. Invalid single inputs are noted in the result instead.
+        InputError: `inputs` cannot be iterated over as texts. Invalid single inputs are told in the result instead.
     """
-    read = ReadInputs()
+    texts: list[str] = []
+    faults: Faults = {}
     iterator: Any = None
     values: Any = None
     value: Any = None
@@ -210,24 +191,23 @@ async def read_inputs(inputs: Inputs) -> ReadInputs:
         _check_inputs(inputs)
         if isinstance(inputs, AsyncIterable):
             async for value in inputs:
-                read.add(value)
-                if len(read.texts) % SLICE == 0:
+                texts.append(read_input(value, len(texts), faults))
+                if len(texts) % SLICE == 0:
                     # An async iterable may never suspend.
                     await asyncio.sleep(0)
-            return read
+            return texts, faults
         if isinstance(inputs, (str, Mapping)):
             inputs = (inputs,)
         # Copy a list, because the caller may change it while other tasks run.
         iterator = iter(tuple(inputs) if isinstance(inputs, list) else inputs)
         while values := tuple(islice(iterator, SLICE)):
             if set(map(type, values)) == {str} and all(map(str.isascii, values)):
-                read.texts += values
+                texts += values
             else:
-                for value in values:
-                    read.add(value)
+                texts += [read_input(value, at, faults) for at, value in enumerate(values, len(texts))]
             if len(values) == SLICE:
                 await asyncio.sleep(0)
-        return read
+        return texts, faults
     finally:
         # Error reports that include local variables must not show the texts.
-        del inputs, read, iterator, values, value
+        del inputs, texts, iterator, values, value

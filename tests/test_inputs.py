@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from pinecone_embed_async import InputError
-from pinecone_embed_async._inputs import SLICE, Inputs, iter_texts, read_inputs
+from pinecone_embed_async._inputs import SLICE, Inputs, error_of, iter_texts, read_inputs
 
 
 async def read_texts(inputs: Inputs) -> list[str]:
-    read = await read_inputs(inputs)
-    if read.faults:
-        raise read.error()
-    return read.texts
+    texts, faults = await read_inputs(inputs)
+    if faults:
+        raise error_of(faults, len(texts))
+    return texts
 
 
 class Colour(str, Enum):  # noqa: UP042 - the old kind is what makes str() go wrong

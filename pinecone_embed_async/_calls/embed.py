@@ -15,7 +15,7 @@ from pinecone_embed_async._calls.result_builder import ResultBuilder
 from pinecone_embed_async._calls.runtime import CallObserver
 from pinecone_embed_async._errors import DeadlineExceededError, EmbedError, Failure, InputError
 from pinecone_embed_async._foreign import Cancellations, StrayCancellationError
-from pinecone_embed_async._inputs import SLICE, ReadInputs, read_inputs
+from pinecone_embed_async._inputs import SLICE, error_of, failures_of, read_input, read_inputs
 from pinecone_embed_async._planning import Deduplicator, PendingTexts
 from pinecone_embed_async._results import Dimension, summed_up, with_outcome
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pinecone_embed_async._cache import CallCache
     from pinecone_embed_async._calls.runtime import Runtime
-    from pinecone_embed_async._inputs import Inputs
+    from pinecone_embed_async._inputs import Faults, Inputs
     from pinecone_embed_async._options import CallOptions
     from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings
 
@@ -37,16 +37,17 @@ async def embed(
     runtime: Runtime, inputs: Inputs, options: CallOptions, *, dedupe: bool
 ) -> DenseEmbeddings | SparseEmbeddings:
     """Embed any number of inputs; see `EmbedClient.embed`."""
-    read: ReadInputs | None = None
+    texts: Sequence[str] = ()
     try:
-        read = await _read_until(runtime, inputs, options.deadline)
-        if read.faults and options.raises:
-            raise read.error()
-        call = await _gathered(runtime, options, read, dedupe=dedupe)
+        texts, faults = await _read_until(runtime, inputs, options.deadline)
+        if faults and options.raises:
+            raise error_of(faults, len(texts))
+        failures = failures_of(faults) if faults else ()
+        call = await _gathered(runtime, options, texts, failures, dedupe=dedupe)
     finally:
         # Error reports that include local variables must not show the texts.
         del inputs
-        read = None
+        texts = ()
     # The client may have been closed while an async iterable was read.
     runtime.check_open()
     if call.texts:
@@ -59,14 +60,13 @@ async def embed(
             return await call.run(observer)
 
 
-async def _read_until(runtime: Runtime, inputs: Inputs, deadline: float | None) -> ReadInputs:
+async def _read_until(runtime: Runtime, inputs: Inputs, deadline: float | None) -> tuple[list[str], Faults]:
     """Read the inputs until the deadline, or until the client is closed."""
     problem: EmbedError | None = None
     if type(inputs) is str:
         # No scope with a time-out: reading one text cannot block and takes less time than setting up the scope.
-        read = ReadInputs()
-        read.add(inputs)
-        return read
+        faults: Faults = {}
+        return [read_input(inputs, 0, faults)], faults
     cancellations = await Cancellations.counted()
     try:
         async with runtime.interruptible(deadline) as scope:
@@ -94,10 +94,11 @@ async def _read_until(runtime: Runtime, inputs: Inputs, deadline: float | None) 
     raise problem
 
 
-async def _gathered(runtime: Runtime, options: CallOptions, read: ReadInputs, *, dedupe: bool) -> _Call:
+async def _gathered(
+    runtime: Runtime, options: CallOptions, texts: Sequence[str], failures: tuple[Failure, ...], *, dedupe: bool
+) -> _Call:
     """The call for the inputs that were read; with `dedupe`, equal inputs share a row."""
-    texts, failures, positions = read.texts, read.failures(), None
-    room = len(texts)
+    room, positions = len(texts), None
     if dedupe:
         # Inputs with the same fault share a row too.
         keys: list[str | int] = [*texts]
