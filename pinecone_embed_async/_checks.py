@@ -44,8 +44,6 @@ def as_float(value: object) -> float | None:
 
 def as_text(value: object) -> str | None:
     """A text from Python or NumPy, or a member of an enum of texts, as `str`; `None` for anything else."""
-    if type(value) is str:
-        return value
     if isinstance(value, Enum):
         value = value.value
     # Not `str(value)`, which returns the name of an enum member.
@@ -183,14 +181,11 @@ def parameter(name: str, value: Any) -> Any:
     Raises:
         ConfigurationError: a number is not finite; msgspec would encode it as `null`, since JSON has no such numbers.
     """
-    kind = type(value)
-    if kind is str or kind is int or kind is bool or value is None:
-        return value
     if isinstance(value, Enum):
         return parameter(name, value.value)
     if isinstance(value, str):
         return str.__str__(value)
-    if kind.__module__ == "numpy" and hasattr(value, "tolist"):
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
         return parameter(name, value.tolist())
     if isinstance(value, float):
         if not math.isfinite(value):

@@ -46,7 +46,7 @@ class KnownModel:
     dimension: int = 0
     max_batch_size: int = DEFAULT_MAX_BATCH_SIZE
     max_sequence_length: int = DEFAULT_MAX_SEQUENCE_LENGTH
-    choices: Mapping[str, tuple[str | int | bool, ...]] = field(default_factory=dict)
+    choices: Mapping[str, tuple[str | int | float | bool, ...]] = field(default_factory=dict)
     required: tuple[str, ...] = ("input_type",)
     ranges: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
     is_described: bool = False
@@ -64,9 +64,8 @@ class KnownModel:
                 passed = f": pass {allowed}" if allowed else ""
                 raise ConfigurationError(f"model {self.name!r} requires {name}{passed}{self._source}")
         for name, allowed_values in self.choices.items():
-            if name in parameters and not _is_one_of(parameters[name], allowed_values):
-                # A whole number may be there twice, as int and as float.
-                named = ", ".join(map(repr, dict.fromkeys(allowed_values)))
+            if name in parameters and not self._is_one_of(parameters[name], allowed_values):
+                named = ", ".join(map(repr, allowed_values))
                 got = _checks.short(parameters[name])
                 raise ConfigurationError(f"model {self.name!r}: {name} must be one of {named}, got {got}{self._source}")
         for name, (least, most) in self.ranges.items():
@@ -79,6 +78,14 @@ class KnownModel:
                     f"model {self.name!r}: {name} must be from {'-∞' if least is None else f'{least:g}'} to "
                     f"{'∞' if most is None else f'{most:g}'}, got {_checks.short(value)}{self._source}"
                 )
+
+    def _is_one_of(self, value: Any, allowed: tuple[str | int | float | bool, ...]) -> bool:
+        # Types are compared too: in Python `True == 1` and `1.0 == 1`, but the service distinguishes them. Only the numbers
+        # of a description may be either int or float, because JSON has one type for both.
+        alike = {int, float} if self.is_described else set()
+        return any(
+            value == choice and (type(value) is type(choice) or {type(value), type(choice)} == alike) for choice in allowed
+        )
 
     @property
     def _source(self) -> str:
@@ -152,11 +159,11 @@ def described_model(info: ModelInfo) -> KnownModel:
 
     The dimension is ignored: answers show it, and a wrong description must not make them invalid.
     """
-    choices: dict[str, tuple[str | int | bool, ...]] = {}
+    choices: dict[str, tuple[str | int | float | bool, ...]] = {}
     ranges: dict[str, tuple[float | None, float | None]] = {}
     for parameter in info.supported_parameters:
         if parameter.type == "one_of" and parameter.allowed_values:
-            choices[parameter.parameter] = _either_number(parameter.allowed_values)
+            choices[parameter.parameter] = parameter.allowed_values
         elif parameter.type == "numeric_range":
             ranges[parameter.parameter] = parameter.min, parameter.max
     if info.supported_dimensions and "dimension" not in choices:
@@ -174,18 +181,6 @@ def described_model(info: ModelInfo) -> KnownModel:
     )
 
 
-def _either_number(values: tuple[str | int | float | bool, ...]) -> tuple[str | int | bool, ...]:
-    """The values, with each whole number both as int and as float, because JSON does not distinguish them."""
-    either: list[Any] = []
-    for value in values:
-        either.append(value)
-        if isinstance(value, float) and value.is_integer():
-            either.append(int(value))
-        elif isinstance(value, int) and not isinstance(value, bool):
-            either.append(float(value))
-    return tuple(either)
-
-
 MOST_OF_ANYTHING = 2**31 - 1
 """Largest plausible number in a description; larger ones would overflow where they are used."""
 
@@ -200,19 +195,10 @@ QUOTA_WINDOW = 60.0
 REQUESTS_PER_MINUTE = 2_000
 """Inference requests per minute and project, in every plan. Source: the same."""
 
-_SMALL: Mapping[tuple[VectorType, str], int] = {
-    ("dense", "passage"): 250_000,
-    ("dense", "query"): 50_000,
-    ("sparse", "passage"): 250_000,
-    ("sparse", "query"): 250_000,
-}
-_LARGE: Mapping[tuple[VectorType, str], int] = {
-    ("dense", "passage"): 1_000_000,
-    ("dense", "query"): 250_000,
-    ("sparse", "passage"): 3_000_000,
-    ("sparse", "query"): 3_000_000,
-}
-PLANS: Mapping[str, Mapping[tuple[VectorType, str], int]] = {
+# For each vector type, those of passages and of queries.
+_SMALL: Mapping[VectorType, tuple[int, int]] = {"dense": (250_000, 50_000), "sparse": (250_000, 250_000)}
+_LARGE: Mapping[VectorType, tuple[int, int]] = {"dense": (1_000_000, 250_000), "sparse": (3_000_000, 3_000_000)}
+PLANS: Mapping[str, Mapping[VectorType, tuple[int, int]]] = {
     "starter": _SMALL,
     "builder": _SMALL,
     "standard": _LARGE,
@@ -223,8 +209,8 @@ PLANS: Mapping[str, Mapping[tuple[VectorType, str], int]] = {
 
 def tokens_per_minute(plan: str, vector_type: VectorType | None, input_type: object) -> int:
     """A plan's tokens per minute for a model; unknown vector types count as dense, other input types as passage."""
-    kind: VectorType = "sparse" if vector_type == "sparse" else "dense"
-    return PLANS[plan][kind, "query" if input_type == "query" else "passage"]
+    passage, query = PLANS[plan][vector_type or "dense"]
+    return query if input_type == "query" else passage
 
 
 def checked_parameters(parameters: object) -> dict[str, Any]:
@@ -308,8 +294,3 @@ def expected_dimension(model: str, parameters: Mapping[str, Any]) -> int | None:
         return requested
     known = KNOWN_MODELS.get(model)
     return None if known is None else known.dimension or None
-
-
-def _is_one_of(value: Any, allowed: tuple[str | int | bool, ...]) -> bool:
-    # Types are compared too: in Python `True == 1` and `1.0 == 1`, but the service distinguishes them.
-    return any(type(value) is type(choice) and value == choice for choice in allowed)

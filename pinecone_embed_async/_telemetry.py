@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
-from pinecone_embed_async._checks import short
+from pinecone_embed_async._checks import callback
 from pinecone_embed_async._errors import ApiError, ConfigurationError
 from pinecone_embed_async._log import logger
 
@@ -221,10 +220,7 @@ def dispatcher_of(hooks: Iterable[Hook]) -> HookDispatcher | None:
         raise ConfigurationError(f"hooks must be a list of functions, got {type(hooks).__name__}")
     checked = tuple(hooks)
     for hook in checked:
-        if not callable(hook) or inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(type(hook).__call__):
-            raise ConfigurationError(
-                f"a hook must be a plain function that takes one event, not a coroutine function, got {short(hook)}"
-            )
+        callback("a hook", hook, " that takes one event")
     return HookDispatcher(checked) if checked else None
 
 
