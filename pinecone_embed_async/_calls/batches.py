@@ -183,12 +183,11 @@ class StreamBatches:
         return self._to_send[0] if self._to_send else None
 
     def take(self, tokens: int | None = None) -> PlannedRequest | None:
-        """Take the next request to send, cut to `tokens`; `None` if there is none now, or its first input exceeds that."""
-        request, limits = self.peek(), self._limits.current
-        if request is None or (tokens is not None and request.least_tokens(limits) > tokens):
+        """Take the next request to send, cut to `tokens` but not below its first input; `None` if there is none now."""
+        if not self._to_send:
             return None
-        self._to_send.popleft()
-        if tokens is not None and (rest := request.cut(tokens, limits)) is not None:
+        request = self._to_send.popleft()
+        if tokens is not None and (rest := request.cut(tokens, self._limits.current)) is not None:
             self._to_send.appendleft(rest)
         return request
 

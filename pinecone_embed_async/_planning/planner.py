@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
 
 from pinecone_embed_async._errors import (
@@ -46,17 +45,7 @@ class PendingInputs(Protocol):
         """The next request, which stays in place; `None` if there is none now."""
 
     def take(self, tokens: int | None = None) -> PlannedRequest | None:
-        """Take the next request, cut to `tokens`; `None` if there is none now, or its first input alone exceeds that."""
-
-
-class _Probe(Enum):
-    UNNEEDED = auto()
-    """Nothing has been refused yet."""
-    WANTED = auto()
-    UNDER_WAY = auto()
-    SETTLED = auto()
-    """Refusals are now blamed on inputs: the parameters are accepted, the call has a single input, or the probe failed in a
-    way that says nothing about them."""
+        """Take the next request, cut to `tokens` but not below its first input; `None` if there is none now."""
 
 
 class RequestPlanner:
@@ -98,14 +87,17 @@ class RequestPlanner:
         self._learned = learned
         self._parameters = parameters
         self._parts: deque[PlannedRequest] = deque()
+        # Refused requests that wait for the outcome of the probe, or of the search in another request.
         self._suspended: list[tuple[PlannedRequest, InvalidRequestError]] = []
-        self._probe = _Probe.SETTLED if is_single or parameters in learned.parameters else _Probe.UNNEEDED
-        self._probe_request: PlannedRequest | None = None
+        # Whether refusals are blamed on inputs: the parameters are accepted, the call has a single input, or the probe said
+        # nothing about them.
+        self._blames_inputs = is_single or parameters in learned.parameters
+        # The probe to send next.
+        self._probe: PlannedRequest | None = None
         self._clock = clock
         # The request being searched for the first refused input, and how many of its inputs have no outcome yet.
         self._search: tuple[PlannedRequest, int] | None = None
         self._has_searched = False
-        self._held: list[tuple[PlannedRequest, InvalidRequestError]] = []
         self._checked: tuple[PlannedRequest, int] | None = None
         self.failed_unsent = 0
         self.is_sifting = False
@@ -118,10 +110,11 @@ class RequestPlanner:
     def peek(self) -> PlannedRequest | None:
         """The next request to send, which stays in place; `None` if there is none now, or the job has ended."""
         self.is_sifting = False
-        if self.job_error is not None or self._probe is _Probe.UNDER_WAY:
+        if self.job_error is not None:
             return None
-        if self._probe is _Probe.WANTED:
-            return self._probe_request
+        if self._suspended and not self._blames_inputs:
+            # Nothing else until the probe has ended.
+            return self._probe
         if self._parts:
             request: PlannedRequest | None = self._parts[0]
         else:
@@ -184,15 +177,13 @@ class RequestPlanner:
             The request; `None` if there is none now, its first input alone exceeds `tokens`, or the job has ended.
         """
         request = self.peek()
-        if request is None:
-            return None
-        if not self._parts and not request.is_probe:
-            return self._pending.take(tokens)
-        if tokens is not None and self.least_tokens(request) > tokens:
+        if request is None or (tokens is not None and self.least_tokens(request) > tokens):
             return None
         if request.is_probe:
-            self._probe = _Probe.UNDER_WAY
+            self._probe = None
             return request
+        if not self._parts:
+            return self._pending.take(tokens)
         self._parts.popleft()
         if tokens is not None:
             self.cut(request, tokens)
@@ -220,8 +211,8 @@ class RequestPlanner:
             request.results.embedded(request)
             if self._search is not None:
                 self._close(request.origin, len(request.texts))
-        if self._probe is not _Probe.SETTLED:
-            self._settle_probe()
+        if not self._blames_inputs:
+            self._resume()
 
     def failed(self, request: PlannedRequest, error: EmbedError) -> None:
         """Record that a request ended with an error, and decide what to do with its inputs.
@@ -244,10 +235,9 @@ class RequestPlanner:
             return
         self.job_error = error
         self._parts.clear()
-        for request, refusal in (*self._suspended, *self._held):
+        for request, refusal in self._suspended:
             request.results.failed(request, refusal)
         self._suspended.clear()
-        self._held.clear()
         self._search = None
 
     def _refused(self, request: PlannedRequest, error: InvalidRequestError) -> None:
@@ -260,19 +250,17 @@ class RequestPlanner:
         elif most is not None and int(most[1]) < count:
             self._learned.too_many(int(most[1]))
             self._parts.extend(request.parts(int(most[1]), self._limits.current))
-        elif self._probe is _Probe.SETTLED:
+        elif self._blames_inputs:
             self._isolate(request, error)
         else:
+            if not self._suspended:
+                load = Load.of([PROBE_TEXT], self._limits.current)
+                self._probe = PlannedRequest([PROBE_TEXT], range(1), load, request.results, is_probe=True)
             self._suspended.append((request, error))
-            if self._probe is _Probe.UNNEEDED:
-                self._probe = _Probe.WANTED
-                texts = [PROBE_TEXT]
-                load = Load.of(texts, self._limits.current)
-                self._probe_request = PlannedRequest(texts, range(1), load, request.results, is_probe=True)
 
     def _isolate(self, request: PlannedRequest, error: InvalidRequestError) -> None:
         if self._search is not None and self._search[0] is not request.origin:
-            self._held.append((request, error))
+            self._suspended.append((request, error))
             return
         if not self._is_checked(request):
             # `peek` removes the inputs known to be refused; they may be the only reason for this refusal.
@@ -294,7 +282,7 @@ class RequestPlanner:
         # the parameters were accepted before (otherwise they or the model may be the reason).
         if request.origin.was_halved and self._parameters in self._learned.parameters:
             self._learned.refusals.add(request.texts[0], self._parameters, error, self._clock.time())
-            self._end_search()
+            self._resume()
         self._close(request.origin, 1)
 
     def _close(self, origin: PlannedRequest, count: int) -> None:
@@ -302,22 +290,17 @@ class RequestPlanner:
         if self._search is not None and self._search[0] is origin:
             self._search = origin, self._search[1] - count
             if self._search[1] <= 0:
-                self._end_search()
+                self._resume()
 
-    def _end_search(self) -> None:
-        self._search = None
-        held, self._held = self._held, []
-        for request, error in held:
-            self._isolate(request, error)
-
-    def _settle_probe(self) -> None:
-        self._probe = _Probe.SETTLED
+    def _resume(self) -> None:
+        """Blame refusals on inputs, now that the probe or a search has ended, and search the suspended requests."""
+        self._search, self._blames_inputs = None, True
         suspended, self._suspended = self._suspended, []
         for request, error in suspended:
             self._isolate(request, error)
 
     def _probe_failed(self, error: EmbedError) -> None:
-        if self._probe is _Probe.SETTLED or self.job_error is not None:
+        if self._blames_inputs or self.job_error is not None:
             # An input was accepted while the probe was in flight, or the job has ended.
             return
         if ends_job(error):
@@ -329,7 +312,7 @@ class RequestPlanner:
         else:
             # The probe decided nothing. Halving still finds the refused inputs; if the parameters are at fault, it only
             # takes more requests to fail.
-            self._settle_probe()
+            self._resume()
 
 
 def ends_job(error: EmbedError) -> bool:

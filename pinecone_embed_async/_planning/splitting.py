@@ -112,10 +112,6 @@ class PendingTexts:
         self._taken = 0
         self._next: PlannedRequest | None = None
 
-    def __len__(self) -> int:
-        """Number of texts left."""
-        return len(self._positions) - self._taken
-
     def peek(self) -> PlannedRequest | None:
         """The next request, which stays in place; `None` if there is none."""
         if self._next is None and self._taken < len(self._positions):
@@ -127,18 +123,14 @@ class PendingTexts:
         return self._next
 
     def take(self, tokens: int | None = None) -> PlannedRequest | None:
-        """Take the next request, cut to `tokens`; `None` if there is none, or its first input alone exceeds that.
+        """Take the next request, cut to `tokens` but not below its first input; `None` if there is none.
 
         The inputs that were cut off begin the following request.
         """
         request = self.peek()
-        if request is None:
-            return None
-        if tokens is not None and request.load.tokens > tokens:
-            limits = self._limits.current
-            if request.least_tokens(limits) > tokens:
-                return None
-            request.cut(tokens, limits)
-        self._next = None
-        self._taken += len(request.texts)
+        if request is not None:
+            if tokens is not None:
+                request.cut(tokens, self._limits.current)
+            self._next = None
+            self._taken += len(request.texts)
         return request

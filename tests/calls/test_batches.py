@@ -103,17 +103,6 @@ def test_draining_an_ended_job_returns_complete_batches_first_and_no_untried_one
     assert len(batches) == 0
 
 
-def test_a_permit_for_just_the_first_input_takes_it() -> None:
-    batches = batches_of(4)
-    ahead = batches.peek()
-    assert ahead is not None
-    least = ahead.least_tokens(LIMITS)
-    assert batches.take(least - 1) is None
-    first = batches.take(least)
-    assert first is not None
-    assert len(first.texts) == 1
-
-
 def test_a_batch_of_which_the_cache_has_nothing_is_sent_as_it_was_read() -> None:
     batches = batches_of(4, looks_up=True)
     request = batches.next_to_look_up()
@@ -150,7 +139,6 @@ def test_requests_are_taken_in_order_and_cut_to_the_free_tokens() -> None:
     assert rest is not None
     assert [*head.texts, *rest.texts] == texts
     second = batches.peek()
-    assert batches.take(0) is None
     assert batches.take() is second
     assert batches.take() is None
     assert batches.peek() is None
