@@ -124,9 +124,9 @@ BUGS = (
     ),
     _bug(
         "dedupe spread wrong",
-        "_planning/dedupe.py",
-        "        positions = [first.setdefault(key, len(first)) for key in keys]\n",
-        "        positions = sorted(first.setdefault(key, len(first)) for key in keys)\n",
+        "_calls/embed.py",
+        "rows.extend([first.setdefault(key, len(first)) for key in keys[start : start + SLICE]])",
+        "rows.extend(sorted(first.setdefault(key, len(first)) for key in keys[start : start + SLICE]))",
     ),
     _bug(
         "a partial result without its last request",

@@ -23,7 +23,7 @@ from pinecone_embed_async import (
     Usage,
 )
 from pinecone_embed_async._calls.result_builder import ResultBuilder
-from pinecone_embed_async._planning import Deduplicator, Load, PlannedRequest, RequestLimits
+from pinecone_embed_async._planning import Load, PlannedRequest, RequestLimits
 from pinecone_embed_async._results import DenseRows, Dimension, SparseRows, all_steps
 from pinecone_embed_async._results import sparse as sparse_results
 from pinecone_embed_async._wire import SparseBlock
@@ -376,12 +376,10 @@ def embed(builder: ResultBuilder, texts: list[str], dimension: int) -> None:
 
 def spread(names: list[int], dimension: int) -> tuple[DenseEmbeddings, int]:
     """Rows of distinct names, spread to all of them; and in how many steps."""
-    distinct = Deduplicator()
-    distinct.add(map(str, names))
-    builder = ResultBuilder(0, len(distinct.keys), Dimension(dimension), len(names))
-    embed(builder, list(map(str, distinct.keys)), dimension)
-    assert distinct.positions is not None
-    result, steps = counted(builder.finish("m", "dense", distinct.positions))
+    rows = {name: row for row, name in enumerate(dict.fromkeys(names))}
+    builder = ResultBuilder(0, len(rows), Dimension(dimension), len(names))
+    embed(builder, list(map(str, rows)), dimension)
+    result, steps = counted(builder.finish("m", "dense", np.array([rows[name] for name in names])))
     assert isinstance(result, DenseEmbeddings)
     return result, steps
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from array import array
 from collections.abc import AsyncIterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -16,7 +17,7 @@ from pinecone_embed_async._calls.runtime import CallObserver
 from pinecone_embed_async._errors import DeadlineExceededError, EmbedError, Failure, InputError
 from pinecone_embed_async._foreign import Cancellations, StrayCancellationError
 from pinecone_embed_async._inputs import SLICE, error_of, failures_of, read_input, read_inputs
-from pinecone_embed_async._planning import Deduplicator, PendingTexts
+from pinecone_embed_async._planning import PendingTexts
 from pinecone_embed_async._results import Dimension, summed_up, with_outcome
 
 if TYPE_CHECKING:
@@ -52,12 +53,10 @@ async def embed(
     runtime.check_open()
     if call.texts:
         await runtime.describe(options)
-    count = len(call.texts)
-    subject = runtime.observed_call("embed", options.parameters, count)
-    observer = CallObserver(runtime, options, subject, call.builder, count)
-    with runtime.observing(observer):
-        async with observer.showing():
-            return await call.run(observer)
+    call.subject = runtime.observed_call("embed", options.parameters, len(call.texts))
+    with runtime.observing(call):
+        async with call.showing():
+            return await call.run()
 
 
 async def _read_until(runtime: Runtime, inputs: Inputs, deadline: float | None) -> tuple[list[str], Faults]:
@@ -105,49 +104,44 @@ async def _gathered(
         for number, failure in enumerate(failures):
             for index in failure.indices:
                 keys[index] = number
-        distinct = Deduplicator()
+        # The distinct keys with their rows, and the row of each input.
+        first: dict[str | int, int] = {}
+        rows = array("q")
         for start in range(0, room, SLICE):
-            distinct.add(keys[start : start + SLICE])
+            rows.extend([first.setdefault(key, len(first)) for key in keys[start : start + SLICE]])
             await asyncio.sleep(0)
-        positions = distinct.positions
-        if positions is not None:
-            keys = distinct.keys
-            rows = {key: row for row, key in enumerate(keys) if isinstance(key, int)}
-            failures = tuple(Failure([rows[number]], failure.error) for number, failure in enumerate(failures))
-            texts = [key if isinstance(key, str) else "" for key in keys]
+        if len(first) < room:
+            positions = np.array(rows, np.intp)
+            failures = tuple(Failure([rows[failure.indices[0]]], failure.error) for failure in failures)
+            texts = [key if isinstance(key, str) else "" for key in first]
     builder = ResultBuilder(0, len(texts), Dimension(options.parameters.dimension), room)
     for failure in failures:
         builder.fail(failure.indices, failure.error)
-    return _Call(runtime, options, texts, builder, positions)
+    return _Call(runtime, options, builder, len(texts), texts, positions)
 
 
 @dataclass(slots=True, repr=False, eq=False)
-class _Call:
-    """The checked inputs of a call.
+class _Call(CallObserver):
+    """A call with its checked inputs.
 
     Attributes:
         texts: the inputs; with `dedupe`, without duplicates.
-        builder: builds the result.
         positions: for each input, the position of its text; `None` if each input has its own text.
     """
 
-    _runtime: Runtime
-    _options: CallOptions
+    results: ResultBuilder
     texts: Sequence[str]
-    builder: ResultBuilder
     positions: NDArray[np.intp] | None
 
-    async def run(self, observer: CallObserver) -> DenseEmbeddings | SparseEmbeddings:
+    async def run(self) -> DenseEmbeddings | SparseEmbeddings:
         """Look up the inputs, send the rest, and build the result; raise what the options ask for."""
-        runtime, options, builder = self._runtime, self._options, self.builder
+        runtime, options, builder = self._runtime, self._options, self.results
         cache = options.parameters.cache
         if cache is not None:
             await self._look_up(cache)
         untried = builder.untried()
         pending = PendingTexts(self.texts, options.parameters.limits, builder, untried)
-        scheduler = runtime.scheduler(
-            pending, options, observer, options.deadline, is_single=len(untried) == 1, progress=observer
-        )
+        scheduler = runtime.scheduler(pending, options, self, options.deadline, is_single=len(untried) == 1, progress=self)
         with runtime.registered(scheduler):
             async with scheduler.running():
                 if builder.cached_count:
@@ -172,7 +166,7 @@ class _Call:
 
     async def _look_up(self, cache: CallCache) -> None:
         """Take the rows that are in the cache."""
-        builder, usable = self.builder, np.asarray(self.builder.untried(), np.intp)
+        builder, usable = self.results, np.asarray(self.results.untried(), np.intp)
         starts = iter(range(0, len(usable), LOOKED_UP_AT_ONCE))
         problems: list[EmbedError] = []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -342,28 +342,29 @@ class CallObserver:
     """Reports the progress of a call to its caller, and its totals to the hooks; as `Callers`, it stands for this one call.
 
     Attributes:
+        results: what the call has embedded so far.
+        total: number of inputs of the call; `None` if unknown.
         subject: the call as hooks see it; `None` without hooks.
     """
 
     _runtime: Runtime
     _options: CallOptions
-    subject: ObservedCall | None
-    _results: ResultBuilder | StreamBatches
-    _total: int | None
-    """Number of inputs of the call; `None` if unknown."""
+    results: ResultBuilder | StreamBatches
+    total: int | None
+    subject: ObservedCall | None = field(default=None, kw_only=True)
 
     def showing(self) -> contextlib.AbstractAsyncContextManager[object]:
         """Show the progress bar while the block runs, if the caller asked for one."""
         bar = self._options.bar
-        return _NO_CONTEXT if bar is None else bar.shown(self._total)
+        return _NO_CONTEXT if bar is None else bar.shown(self.total)
 
     def report(self) -> None:
         """Call `progress`, if the caller passed one."""
         if self._options.progress is None:
             return
-        results, usage, retries = self._results, self._results.usage, self._runtime.engine.counters.retries
+        results, usage, retries = self.results, self.results.usage, self._runtime.engine.counters.retries
         self._options.progress(
-            Progress(results.embedded_count, results.failed_count, self._total, usage.requests, usage.total_tokens, retries)
+            Progress(results.embedded_count, results.failed_count, self.total, usage.requests, usage.total_tokens, retries)
         )
 
     @property
@@ -386,11 +387,11 @@ class CallObserver:
 
     def totals(self, is_well: bool) -> dict[str, int]:  # noqa: ARG002, FBT001 - as `ObservableCall` has it
         """The totals reported to the hooks."""
-        embedded = self._results.embedded_count
+        embedded = self.results.embedded_count
         return {
             "embedded": embedded,
-            "failed": self._results.failed_count if self._total is None else self._total - embedded,
-            "tokens": self._results.usage.total_tokens,
-            "cached": self._results.cached_count,
-            "attempts": self._results.usage.requests,
+            "failed": self.results.failed_count if self.total is None else self.total - embedded,
+            "tokens": self.results.usage.total_tokens,
+            "cached": self.results.cached_count,
+            "attempts": self.results.usage.requests,
         }

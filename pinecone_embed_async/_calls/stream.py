@@ -297,7 +297,7 @@ async def _opened(
         executor=runtime.options.executor,
         neighbour=runtime.sources,
     )
-    observer = CallObserver(runtime, options, runtime.observed_call("stream", parameters, None), batches, None)
+    observer = CallObserver(runtime, options, batches, None, subject=runtime.observed_call("stream", parameters, None))
     scheduler = runtime.scheduler(batches, options, observer, options.deadline, progress=observer, max_under_way=window)
     stream: EmbeddingStream[ItemT, Any] = EmbeddingStream(batches, ahead, reader, scheduler, runtime, options)
     with runtime.observing(observer), runtime.registered(scheduler):

@@ -1,6 +1,5 @@
 """Plans requests from texts, and decides what to do after an answer or a refusal. Plain synchronous code."""
 
-from pinecone_embed_async._planning.dedupe import Deduplicator
 from pinecone_embed_async._planning.estimate import Estimate, estimate_cost
 from pinecone_embed_async._planning.learned import Learned, LearnedLimits
 from pinecone_embed_async._planning.planner import PendingInputs, RequestPlanner, ends_job
@@ -11,7 +10,6 @@ from pinecone_embed_async._planning.tokens import estimate_tokens, utf8_length
 
 __all__ = [
     "Attempts",
-    "Deduplicator",
     "Estimate",
     "Learned",
     "LearnedLimits",
