@@ -223,7 +223,7 @@ BUGS = (
     _bug(
         "a caller who leaves a joined request cancels it for the others",
         "_calls/single_calls.py",
-        "        if shared.callers or sent is None:\n",
+        "        if shared.waiters or sent is None:\n",
         "        if sent is None:\n",
     ),
     _bug(

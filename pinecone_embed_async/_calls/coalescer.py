@@ -1,4 +1,4 @@
-"""Decides which single calls share a request, and when to send it. Synchronous: clock, loop and starter are passed in."""
+"""Decides which single calls share a request, and when to send it. Synchronous: clock and loop are passed in."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 import math
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from pinecone_embed_async._planning import Load, utf8_length
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pinecone_embed_async._clock import Clock, Timer
+    from pinecone_embed_async._errors import DeadlineExceededError
     from pinecone_embed_async._planning import RequestLimits
     from pinecone_embed_async._results import SparseVector
     from pinecone_embed_async._telemetry import ObservedCall
@@ -28,7 +31,10 @@ class RequestStarter(Protocol):
     """Starts shared requests."""
 
     def start(self, shared: SharedRequest, /) -> None:
-        """Start sending a request; the starter must call `Coalescer.ended` when the request has ended."""
+        """Start sending a request by `SingleCalls.run`."""
+
+    def out_of_time(self, message: str) -> DeadlineExceededError:
+        """See `Sender.out_of_time`."""
 
 
 class Waiter:
@@ -70,60 +76,38 @@ class Waiter:
             self.outcome.set_result(outcome)
 
 
-class SharedRequest:
+class SharedRequest(msgspec.Struct, eq=False):
     """A request shared by single calls. Equal texts share a position in it.
-
-    Args:
-        key: the key that all its calls have in common.
-        due: latest clock time at which to send it, unless it is held.
-        limits: limits of the request.
-        starter: starts it.
 
     Attributes:
         key: the key that all its calls have in common.
         due: latest clock time at which to send it, unless it is held.
+        limits: limits of the request.
         starter: starts it.
-        waiters: the callers of each text, in the order of the texts in the request.
-        callers: number of callers that have not left.
-        is_closed: whether it accepts no more callers, because it was sent or cancelled.
+        waiters: the callers of each text that have not left; at first in the order of the texts in the request.
+        load: size and estimated cost of the texts, until it is sent.
     """
 
-    __slots__ = ("_limits", "_load", "callers", "due", "is_closed", "key", "starter", "waiters")
-
-    def __init__(self, key: Hashable, due: float, limits: RequestLimits, starter: RequestStarter) -> None:
-        self._load = Load()
-        self._limits = limits
-        self.key = key
-        self.due = due
-        self.starter = starter
-        self.waiters: dict[str, list[Waiter]] = {}
-        self.callers = 0
-        self.is_closed = False
+    key: Hashable
+    due: float
+    limits: RequestLimits
+    starter: RequestStarter
+    waiters: dict[str, list[Waiter]] = msgspec.field(default_factory=dict)
+    load: Load = msgspec.field(default_factory=Load)
 
     def __repr__(self) -> str:
-        state = ", closed" if self.is_closed else ""
-        return f"<SharedRequest of {len(self.waiters)} texts for {self.callers} callers{state}>"
+        return f"<SharedRequest of {len(self.waiters)} texts>"
 
     def add(self, waiter: Waiter) -> bool:
         """Add a caller if its text fits, which the first text always does; return whether it was added."""
         text = waiter.text
         if text not in self.waiters:
-            if not self._load.add(utf8_length(text), self._limits):
+            if not self.load.add(utf8_length(text), self.limits):
                 return False
             self.waiters[text] = []
         self.waiters[text].append(waiter)
-        self.callers += 1
         waiter.shared = self
         return True
-
-    def remove(self, waiter: Waiter) -> None:
-        """Remove a caller, and also its text if nobody else waits for it and the request is still pending."""
-        sharing = self.waiters[waiter.text]
-        sharing.remove(waiter)
-        self.callers -= 1
-        if not sharing and not self.is_closed:
-            del self.waiters[waiter.text]
-            self._load.remove(utf8_length(waiter.text), self._limits)
 
     @property
     def first_deadline(self) -> float:
@@ -170,7 +154,8 @@ class Coalescer:
         # The earliest deadline of each request that waits for a place in flight.
         self._waiting: defaultdict[Hashable, list[float]] = defaultdict(list)
         self._timer: Timer | None = None
-        self._check: asyncio.Handle | None = None
+        # Whether `_send_due` is called at the end of this iteration.
+        self._is_check_due = False
 
     def __repr__(self) -> str:
         return f"<Coalescer {len(self._pending)} pending, {self._under_way.total()} under way>"
@@ -238,11 +223,15 @@ class Coalescer:
 
     def leave(self, waiter: Waiter) -> None:
         """Remove a caller, whether or not it has an outcome."""
-        shared = waiter.shared
-        shared.remove(waiter)
-        if not shared.callers and not shared.is_closed:
-            del self._pending[shared.key]
-            self._cancel_timers_if_idle()
+        shared, text = waiter.shared, waiter.text
+        shared.waiters[text].remove(waiter)
+        if shared.waiters[text]:
+            return
+        del shared.waiters[text]
+        if self._pending.get(shared.key) is shared:
+            shared.load = Load.of(shared.waiters, shared.limits)
+            if not shared.waiters:
+                self._drop(shared)
 
     def ended(self, shared: SharedRequest) -> None:
         """Record that a request has ended."""
@@ -251,25 +240,28 @@ class Coalescer:
     def cancel_pending(self) -> list[Waiter]:
         """Drop the requests that are not sent yet, and return their callers."""
         requests = list(self._pending.values())
-        self._pending.clear()
-        self._cancel_timers_if_idle()
         for shared in requests:
-            shared.is_closed = True
+            self._drop(shared)
         return [waiter for shared in requests for sharing in shared.waiters.values() for waiter in sharing]
 
     def _send(self, shared: SharedRequest) -> None:
-        del self._pending[shared.key]
+        self._drop(shared)
         self._under_way[shared.key] += 1
-        self._cancel_timers_if_idle()
-        shared.is_closed = True
         shared.starter.start(shared)
 
+    def _drop(self, shared: SharedRequest) -> None:
+        """Let no more callers join a request."""
+        del self._pending[shared.key]
+        if not self._pending:
+            self._cancel_timer()
+
     def _check_soon(self) -> None:
-        if self._check is None:
-            self._check = self._loop.call_soon(self._send_due)
+        if not self._is_check_due:
+            self._is_check_due = True
+            self._loop.call_soon(self._send_due)
 
     def _send_due(self) -> None:
-        self._cancel_check()
+        self._is_check_due = False
         now = self._clock.time()
         for shared in list(self._pending.values()):
             is_key_idle = not self._under_way[shared.key] and not self._expected[shared.key]
@@ -295,13 +287,3 @@ class Coalescer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def _cancel_check(self) -> None:
-        if self._check is not None:
-            self._check.cancel()
-            self._check = None
-
-    def _cancel_timers_if_idle(self) -> None:
-        if not self._pending:
-            self._cancel_timer()
-            self._cancel_check()

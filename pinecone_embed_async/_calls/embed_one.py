@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pinecone_embed_async._calls.coalescer import Waiter
 from pinecone_embed_async._calls.single_results import SingleResults
 from pinecone_embed_async._errors import InputError
 from pinecone_embed_async._inputs import text_of
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 
     from pinecone_embed_async._calls.coalescer import SharedRequest
     from pinecone_embed_async._calls.runtime import Runtime
-    from pinecone_embed_async._calls.single_calls import SingleCalls
     from pinecone_embed_async._errors import DeadlineExceededError
     from pinecone_embed_async._inputs import Input
     from pinecone_embed_async._options import CallOptions
@@ -32,7 +33,8 @@ async def embed_one(runtime: Runtime, text: Input, options: CallOptions) -> NDAr
     try:
         text = text_of(text, 0)
         await runtime.describe(options)
-        call = _SingleCall(runtime, options, text, runtime.observed_call("embed_one", options.parameters, 1))
+        call = _SingleCall(runtime, options, runtime.observed_call("embed_one", options.parameters, 1))
+        waiter = Waiter(text, asyncio.get_running_loop().create_future(), options.deadline, call.subject)
     except InputError as error:
         # The traceback would keep frames alive, and with them the texts.
         problem = error.with_traceback(None)
@@ -42,13 +44,13 @@ async def embed_one(runtime: Runtime, text: Input, options: CallOptions) -> NDAr
     if problem is not None:
         raise problem
     with runtime.observing(call):
-        vector = await call.look_up()
-        return await call.join() if vector is None else vector
+        vector = await call.look_up(waiter)
+        return await call.join(waiter) if vector is None else vector
 
 
 @dataclass(slots=True, repr=False, eq=False)
 class _SingleCall:
-    """One call of `embed_one` with its checked text.
+    """One call of `embed_one`, without its text: it may outlive the call, as the starter of a shared request.
 
     Attributes:
         subject: the call as hooks see it; `None` without hooks.
@@ -56,7 +58,6 @@ class _SingleCall:
 
     _runtime: Runtime
     _options: CallOptions
-    _text: str
     subject: ObservedCall | None
     _is_cached: bool = False
 
@@ -69,7 +70,7 @@ class _SingleCall:
         """The totals reported to the hooks."""
         return {"embedded" if is_well else "failed": 1, "cached": int(self._is_cached)}
 
-    async def look_up(self) -> NDArray[np.float32] | SparseVector | None:
+    async def look_up(self, waiter: Waiter) -> NDArray[np.float32] | SparseVector | None:
         """A copy of the cached vector; `None` if there is none."""
         cache = self._options.parameters.cache
         if cache is None:
@@ -77,7 +78,7 @@ class _SingleCall:
         with self._runtime.single_calls().coalescer.expect(self._key):
             try:
                 async with self._runtime.interruptible(self._options.deadline):
-                    value = await cache.look_up_one(self._text)
+                    value = await cache.look_up_one(waiter.text)
             except TimeoutError:
                 # If the deadline has passed, joining a request raises the right error.
                 return None
@@ -90,51 +91,27 @@ class _SingleCall:
             return SparseVector(found.sparse.indices.copy(), found.sparse.values.copy())
         return None
 
-    async def join(self) -> NDArray[np.float32] | SparseVector:
+    async def join(self, waiter: Waiter) -> NDArray[np.float32] | SparseVector:
         """Embed the text in a request shared with other calls."""
         # The client may have been closed while the text was looked up.
         self._runtime.check_open()
-        engine, options, parameters = self._runtime.engine, self._options, self._options.parameters
+        engine, parameters = self._runtime.engine, self._options.parameters
         limits = parameters.limits.current
-        if options.deadline is not None:
-            certain = limits.certain_tokens_of(self._text)
-            late = engine.gate.too_late(engine.key(parameters.values), certain, options.deadline)
+        if waiter.deadline is not None:
+            certain = limits.certain_tokens_of(waiter.text)
+            late = engine.gate.too_late(engine.key(parameters.values), certain, waiter.deadline)
             if late is not None:
                 raise late
-        single_calls = self._runtime.single_calls()
-        outcome = await single_calls.call(
-            self._text,
-            key=self._key,
-            limits=limits,
-            deadline=options.deadline,
-            starter=_Starter(self._runtime, single_calls, options),
-            observed=self.subject,
-        )
-        if isinstance(outcome, BaseException):
-            try:
-                raise outcome
-            finally:
-                # The error's traceback refers to this frame: a reference cycle.
-                del outcome
-        return outcome
-
-
-@dataclass(slots=True, repr=False, eq=False)
-class _Starter:
-    """Starts a shared request with the options of one of its calls, without keeping the call's text."""
-
-    _runtime: Runtime
-    _single_calls: SingleCalls
-    _options: CallOptions
+        return await self._runtime.single_calls().call(waiter, self._key, limits, self)
 
     def start(self, shared: SharedRequest) -> None:
-        """See `RequestStarter.start`."""
-        runtime, parameters, texts = self._runtime, self._options.parameters, list(shared.waiters)
-        dimension = Dimension(parameters.dimension)
-        results = SingleResults(shared, dimension, runtime.engine.counters, self._single_calls.coalescer)
-        pending = PendingTexts(texts, parameters.limits, results)
-        scheduler = runtime.scheduler(pending, self._options, results, shared.deadline, is_single=len(texts) == 1)
-        self._single_calls.run(shared, results, scheduler)
+        """Start a shared request with the options of this call."""
+        runtime, options, texts = self._runtime, self._options, list(shared.waiters)
+        single_calls, dimension = runtime.single_calls(), Dimension(options.parameters.dimension)
+        results = SingleResults(shared, dimension, runtime.engine.counters, single_calls.coalescer)
+        pending = PendingTexts(texts, options.parameters.limits, results)
+        scheduler = runtime.scheduler(pending, options, results, shared.deadline, is_single=len(texts) == 1)
+        single_calls.run(shared, results, scheduler)
 
     def out_of_time(self, message: str) -> DeadlineExceededError:
         """See `Sender.out_of_time`."""

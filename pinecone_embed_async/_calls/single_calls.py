@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from pinecone_embed_async._calls.coalescer import Coalescer, RequestStarter, Waiter
+from pinecone_embed_async._calls.coalescer import Coalescer
 from pinecone_embed_async._calls.single_results import own_error
-from pinecone_embed_async._errors import ClosedError
+from pinecone_embed_async._errors import ClosedError, unexpected_error
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from pinecone_embed_async._calls.coalescer import Outcome, SharedRequest
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pinecone_embed_async._calls.coalescer import RequestStarter, SharedRequest, Waiter
     from pinecone_embed_async._calls.scheduler import Scheduler
     from pinecone_embed_async._calls.single_results import SingleResults
     from pinecone_embed_async._clock import Clock, Timer
-    from pinecone_embed_async._errors import DeadlineExceededError, EmbedError
+    from pinecone_embed_async._errors import EmbedError
     from pinecone_embed_async._planning import RequestLimits
-    from pinecone_embed_async._telemetry import ObservedCall
-
-
-class CallStarter(RequestStarter, Protocol):
-    """Starts the shared request of a call by `SingleCalls.run`."""
-
-    def out_of_time(self, message: str) -> DeadlineExceededError:
-        """See `Sender.out_of_time`."""
+    from pinecone_embed_async._results import SparseVector
 
 
 @dataclass(slots=True, repr=False, eq=False)
@@ -79,52 +75,49 @@ class SingleCalls:
     """
 
     def __init__(self, *, clock: Clock, max_delay: float, hold_at: int) -> None:
-        self._loop = asyncio.get_running_loop()
         self._clock = clock
-        self.coalescer = Coalescer(clock=clock, loop=self._loop, max_delay=max_delay, hold_at=hold_at)
+        self.coalescer = Coalescer(clock=clock, loop=asyncio.get_running_loop(), max_delay=max_delay, hold_at=hold_at)
         self._sent: dict[SharedRequest, _SentRequest] = {}
 
     def __repr__(self) -> str:
         return f"<SingleCalls {self.coalescer!r}>"
 
     async def call(
-        self,
-        text: str,
-        *,
-        key: Hashable,
-        limits: RequestLimits,
-        deadline: float | None,
-        starter: CallStarter,
-        observed: ObservedCall | None = None,
-    ) -> Outcome:
+        self, waiter: Waiter, key: Hashable, limits: RequestLimits, starter: RequestStarter
+    ) -> NDArray[np.float32] | SparseVector:
         """Embed a text in a request shared with concurrent calls.
 
         Args:
-            text: text to embed.
+            waiter: the caller with its text.
             key: calls with equal keys may share a request.
             limits: limits of one request.
-            deadline: clock time at which this call ends; `None` for no deadline.
             starter: starts the request if this is its first caller.
-            observed: identifies this call to the hooks.
 
         Returns:
-            The vector, or the error to raise. It is the caller's own copy, which keeps nothing of other calls alive.
+            The caller's own vector, which keeps nothing of other calls alive.
 
         Raises:
+            EmbedError: the caller's own error.
             asyncio.CancelledError: the caller was cancelled.
         """
-        waiter = Waiter(text, self._loop.create_future(), deadline, observed)
-        # Error reports that include local variables must not show the texts.
-        del text
         # Join before any await, so that calls of the same loop iteration share a request.
         self.coalescer.join(key, waiter, limits, starter)
-        timer = None if deadline is None else self._clock.call_at(deadline, lambda: self._expire(waiter, starter))
+        timer: Timer | None = None
+        if waiter.deadline is not None:
+            timer = self._clock.call_at(waiter.deadline, lambda: self._expire(waiter, starter))
         try:
-            return await waiter.outcome
+            outcome = await waiter.outcome
         finally:
             if timer is not None:
                 timer.cancel()
             await self._leave(waiter)
+        if isinstance(outcome, BaseException):
+            try:
+                raise outcome
+            finally:
+                # The error's traceback refers to this frame: a reference cycle.
+                del outcome
+        return outcome
 
     def stop(self, error: EmbedError) -> None:
         """End all calls: those in flight within the scheduler's grace period, the others at once."""
@@ -141,7 +134,7 @@ class SingleCalls:
 
     def run(self, shared: SharedRequest, results: SingleResults, scheduler: Scheduler) -> None:
         """Start the task of a request."""
-        task = self._loop.create_task(_run(scheduler), name=f"embed {len(shared.waiters)} joined inputs")
+        task = asyncio.create_task(_run(scheduler), name=f"embed {len(shared.waiters)} joined inputs")
         self._sent[shared] = _SentRequest(results, scheduler, task)
         task.add_done_callback(lambda _: self._ended(shared))
 
@@ -154,15 +147,13 @@ class SingleCalls:
         fault = None if sent.task.cancelled() else sent.task.exception()
         if sent.results.is_settled:
             return
+        error = sent.scheduler.job_error
         if sent.task.cancelled():
-            # It was cancelled, but not by a caller that still waits.
-            sent.results.not_tried(ClosedError("the task of the shared request was cancelled"))
-        elif sent.scheduler.job_error is not None:
-            sent.results.not_tried(sent.scheduler.job_error)
-        else:
-            sent.results.fail_unexpectedly(fault)
+            # Not by a caller that still waits.
+            error = ClosedError("the task of the shared request was cancelled")
+        sent.results.not_tried(error or unexpected_error(fault or RuntimeError()))
 
-    def _expire(self, waiter: Waiter, starter: CallStarter) -> None:
+    def _expire(self, waiter: Waiter, starter: RequestStarter) -> None:
         """Settle a caller whose deadline has passed, with an error that names the last failure."""
         sent = self._sent.get(waiter.shared)
         if sent is None:
@@ -178,7 +169,7 @@ class SingleCalls:
         shared = waiter.shared
         self.coalescer.leave(waiter)
         sent = self._sent.get(shared)
-        if shared.callers or sent is None:
+        if shared.waiters or sent is None:
             return
         timer: Timer | None = None
         if not sent.results.is_settled:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pinecone_embed_async._calls.result_builder import ResultBuilder
-from pinecone_embed_async._errors import ApiError, EmbedError, Failure, unexpected_error
+from pinecone_embed_async._errors import ApiError, EmbedError, Failure
 from pinecone_embed_async._results import SparseVector
 
 if TYPE_CHECKING:
@@ -111,14 +111,9 @@ class SingleResults(ResultBuilder):
         return next(position for position, waiters in enumerate(self._waiters) if waiter in waiters)
 
     def not_tried(self, error: EmbedError) -> None:
-        """Settle the callers whose texts were not tried, with the error that ended the job."""
+        """Settle the callers that still wait, whose texts were not tried, with the error that ended the request."""
         for waiter in self._waiting():
             waiter.settle(own_error(error, self.position_of(waiter), is_failure=False))
-
-    def fail_unexpectedly(self, fault: BaseException | None) -> None:
-        """Settle the callers that still wait, with an unexpected error of this package."""
-        for waiter in self._waiting():
-            waiter.settle(unexpected_error(fault or RuntimeError()))
 
     def _error_of(self, error: EmbedError, position: int) -> EmbedError:
         own = own_error(error, position, is_failure=True)

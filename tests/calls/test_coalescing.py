@@ -51,7 +51,7 @@ from pinecone_embed_async._results import Dimension
 from pinecone_embed_async._sending import Counters
 from pinecone_embed_async._sending.retry import FirstContact, record_failure
 from pinecone_embed_async._wire import Answer, SparseBlock
-from tests.clock import FakeClock, FakeTimer, settle
+from tests.clock import FakeClock, settle
 from tests.permits import permits
 
 if TYPE_CHECKING:
@@ -69,25 +69,18 @@ class LoopIteration:
     """Callbacks for the end of an event loop iteration, which a test ends."""
 
     def __init__(self) -> None:
-        self._timers: list[FakeTimer] = []
+        self._callbacks: list[Callable[[], None]] = []
 
-    def call_soon(self, callback: Callable[[], None]) -> FakeTimer:
-        self._timers.append(FakeTimer(callback))
-        return self._timers[-1]
-
-    @property
-    def pending(self) -> int:
-        return sum(timer.callback is not None for timer in self._timers)
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self._callbacks.append(callback)
 
     def is_closed(self) -> bool:
         return False
 
     def end(self) -> None:
-        timers, self._timers = self._timers, []
-        for timer in timers:
-            if timer.callback is not None:
-                callback, timer.callback = timer.callback, None
-                callback()
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
 
 
 class CoalescerBench:
@@ -109,6 +102,9 @@ class CoalescerBench:
     def start(self, shared: SharedRequest) -> None:
         self.requests.append(shared)
 
+    def out_of_time(self, message: str) -> DeadlineExceededError:
+        return DeadlineExceededError(message)
+
     def end(self, number: int) -> None:
         self.ended.add(self.requests[number])
         self.coalescer.ended(self.requests[number])
@@ -118,7 +114,7 @@ class CoalescerBench:
         return [list(shared.waiters) for shared in self.requests]
 
     def is_idle(self) -> bool:
-        return self.clock.pending == self.iteration.pending == 0
+        return self.clock.pending == 0
 
 
 def test_a_lone_call_is_sent_at_the_end_of_its_iteration() -> None:
@@ -201,7 +197,7 @@ def test_equal_texts_share_a_position_even_in_a_request_without_room() -> None:
     # The full request is under way, so the rest waits.
     bench.clock.advance(DELAY)
     assert bench.sent == [["x" * 40], ["y" * 40]]
-    assert [shared.callers for shared in bench.requests] == [2, 1]
+    assert [len(sharing) for shared in bench.requests for sharing in shared.waiters.values()] == [2, 1]
 
 
 def test_a_text_over_every_limit_is_sent_alone() -> None:
@@ -321,7 +317,7 @@ def test_a_caller_that_leaves_before_the_request_is_sent_frees_its_room() -> Non
     bench.join("c")
     assert bench.sent == [["b", "c"]]
     bench.coalescer.leave(waiter)
-    assert bench.requests[0].callers == 1
+    assert bench.sent == [["c"]]
     assert bench.is_idle()
 
 
@@ -413,7 +409,8 @@ class Crowd:
         return sum(shared.key == key for shared in self.bench.requests if shared not in self.bench.ended)
 
     def check(self) -> None:
-        waiting = {waiter.shared for waiter in self.waiters if not waiter.shared.is_closed and waiter not in self.left}
+        sent = self.bench.requests
+        waiting = {waiter.shared for waiter in self.waiters if waiter.shared not in sent and waiter not in self.left}
         for shared in waiting:
             assert 0 < len(shared.waiters) < self.bench.limits.inputs
             busy = self.under_way(shared.key)
@@ -447,7 +444,8 @@ def test_every_text_is_sent_once_within_the_limits_and_no_caller_waits_without_a
     for shared in bench.requests:
         assert len(shared.waiters) <= inputs
         assert len(shared.waiters) == 1 or sum(len(text) + len('{"text":""},') for text in shared.waiters) <= 60
-        assert shared.callers == sum(waiter.shared is shared and waiter not in crowd.left for waiter in crowd.waiters)
+        staying = sum(waiter.shared is shared and waiter not in crowd.left for waiter in crowd.waiters)
+        assert sum(map(len, shared.waiters.values())) == staying
         for text, sharing in shared.waiters.items():
             assert all(waiter.text == text and waiter.shared is shared for waiter in sharing)
 
@@ -473,19 +471,9 @@ class Service:
         self.cache: Any = None
 
     def call(self, text: str, *, timeout: float | None = None, key: str = "k") -> asyncio.Task[Any]:
-        async def call() -> Any:
-            outcome = await self.single_calls.call(
-                text,
-                key=key,
-                limits=self.limits,
-                deadline=None if timeout is None else self.clock.time() + timeout,
-                starter=self,
-            )
-            if isinstance(outcome, BaseException):
-                raise outcome
-            return outcome
-
-        return asyncio.create_task(call())
+        deadline = None if timeout is None else self.clock.time() + timeout
+        waiter = Waiter(text, asyncio.get_running_loop().create_future(), deadline)
+        return asyncio.create_task(self.single_calls.call(waiter, key, self.limits, self))
 
     def start(self, shared: SharedRequest) -> None:
         limits, texts = LearnedLimits(self.limits, self.learned), list(shared.waiters)
