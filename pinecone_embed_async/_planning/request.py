@@ -108,21 +108,14 @@ class Load(msgspec.Struct, eq=False):
             or self.bytes + size + INPUT_OVERHEAD > limits.bytes
         ):
             return False
-        self._count(1, size, tokens, limits)
-        return True
-
-    def remove(self, size: int, limits: RequestLimits) -> None:
-        """Remove a text of `size` UTF-8 bytes that was added under the same limits."""
-        self._count(-1, size, limits.tokens_of(size), limits)
-
-    def _count(self, sign: int, size: int, tokens: int, limits: RequestLimits) -> None:
-        self.inputs += sign
-        self.tokens += sign * tokens
-        self.bytes += sign * (size + INPUT_OVERHEAD)
+        self.inputs += 1
+        self.tokens += tokens
+        self.bytes += size + INPUT_OVERHEAD
         if tokens < limits.sequence_length:
-            self.open_bytes += sign * size
+            self.open_bytes += size
         else:
-            self.clipped += sign
+            self.clipped += 1
+        return True
 
 
 class Attempts(msgspec.Struct, eq=False, kw_only=True):

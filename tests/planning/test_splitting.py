@@ -213,17 +213,6 @@ def test_texts_of_a_call_and_of_a_stream_are_split_alike(texts: list[str], input
         ]
 
 
-@pytest.mark.parametrize("size", [1, 100])
-def test_a_text_that_is_removed_again_leaves_no_trace(size: int) -> None:
-    limits = RequestLimits(inputs=96, sequence_length=8)
-    load, before = Load.of(["a", "x" * 100], limits), Load.of(["a", "x" * 100], limits)
-    assert load.add(size, limits)
-    assert load.inputs == 3
-    load.remove(size, limits)
-    for name in Load.__struct_fields__:
-        assert getattr(load, name) == getattr(before, name)
-
-
 ROOM = st.integers(0, 60)
 
 
