@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-import re
 import secrets
 from array import array
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -15,20 +14,20 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from pinecone_embed_async._errors import ResponseError
 from pinecone_embed_async._wire.strict_json import (
-    DEEPEST,
     MOST_BYTES,
     TOO_MUCH_BESIDE,
     check_form,
+    decoded,
     describe,
     has_each_key_once,
+    is_plain,
     occurrences,
     pairs_of,
     refuse_duplicates,
 )
 from pinecone_embed_async._wire.structs import DenseItem, SparseItem
-from pinecone_embed_async._wire.usage import billed_tokens, check_usage
 
-_T = TypeVar("_T")
+_MaybeRaw: TypeAlias = Raw | UnsetType
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,9 +81,10 @@ cannot contain it elsewhere, and all of them fit into the 53 bits of a float."""
 _READ_AT_ONCE = 2**16
 """Bytes of items that are Python objects at a time: little memory, but enough to make the overhead of the calls small."""
 
+
 _SMALL = 2**18
-"""Maximum size in bytes of a sparse answer whose items all become objects at once, in one pass instead of two. The answer to
-a request of 96 short texts has about 130 KiB."""
+"""Maximum size in bytes of a sparse answer whose items all become objects at once, in one pass instead of two, which takes
+two thirds of the time. The answer to a request of 96 short texts has about 130 KiB."""
 
 
 class WholeAnswer:
@@ -104,32 +104,23 @@ class WholeAnswer:
         self._body = body
         self._count = count
         self._dimension = dimension
-        small = None if vector_type == "dense" or len(body) > _SMALL else _sparse_of(body, count)
+        small = None if vector_type == "dense" or len(body) > _SMALL else _small_sparse_of(body, count)
         self._top = small or _top_of(body, count)
         self._kind = _kind_of(self._top.vector_type, vector_type)
-        # Number of items read, and of items checked key by key.
-        self._read = self._checked = 0
-        self._is_plain = False
-        # Number of quotation marks read, and values kept raw.
-        self._marks = 0
-        self._raws: list[Raw] = []
+        # Number of items read, and of their quotation marks; 0 if the whole answer is plain.
+        self._read = self._quotes = 0
         self._lengths: list[int] = []
         # float32, row after row, and uint32.
         self._values = array("f")
         self._indices = array("I")
         self._tokens: list[list[str]] = []
         if small is not None:
-            self._read_sparse(small.data)
-            # Free the objects, which take many times the memory of the body.
-            small.data = []
-            self._note_read(count)
-            if not self.is_done:
-                self._top = _top_of(body, count)
+            self._read_small(small)
 
     @property
     def is_done(self) -> bool:
         """Whether all items are validated."""
-        return self._checked == self._count
+        return self._read == self._count
 
     def judge(self, most: int) -> None:
         """Validate further items.
@@ -138,19 +129,14 @@ class WholeAnswer:
             most: number of bytes after which no further item is started.
         """
         while most > 0 and not self.is_done:
-            if self._read == self._count:
-                text = bytes(self._top.data[self._checked])
-                most -= len(text)
-                self._check(text)
-                self._checked += 1
-                continue
             texts = self._next_items(min(most, _READ_AT_ONCE))
-            most -= sum(map(len, texts))
+            joined = b",".join(texts)
+            most -= len(joined)
             if self._kind == "dense":
-                self._read_dense(_decode_items(_DENSE_ITEMS, texts, self._read))
+                marks, types = self._read_dense(decoded(_DENSE_ITEMS, b"[%b]" % joined, self._read))
             else:
-                self._read_sparse(_decode_items(_SPARSE_ITEMS, texts, self._read))
-            self._note_read(len(texts))
+                marks, types = self._read_sparse(decoded(_SPARSE_ITEMS, b"[%b]" % joined, self._read))
+            self._check_items(texts, joined, marks, types)
 
     def finish(self, rows: RowSource) -> Answer:
         """Validate the answer as a whole; all its items must have been validated.
@@ -158,15 +144,14 @@ class WholeAnswer:
         Args:
             rows: provides the matrix (count, dimension) for dense rows; may raise `ResponseError`.
         """
-        if not self._is_plain:
+        top = self._top
+        if self._quotes and not is_plain(occurrences(self._body, b'"') - self._quotes, top.marks, [top.usage]):
             self._check_beside()
-        check_usage(self._top.usage)
-        model = None if self._top.model is UNSET else self._top.model
-        billed = billed_tokens(self._top.usage)
+        _check_usage(top.usage)
         if self._kind == "sparse":
-            return Answer("sparse", model, billed, self._sparse_block())
+            return top.answer("sparse", self._sparse_block())
         self._write_rows(rows)
-        return Answer("dense", model, billed)
+        return top.answer("dense")
 
     def _next_items(self, size: int) -> list[bytes]:
         """The next unread items, with at least `size` bytes together if there are so many."""
@@ -181,15 +166,27 @@ class WholeAnswer:
                 break
         return texts
 
-    def _read_dense(self, items: Sequence[DenseItem]) -> None:
-        self._raws += [item.vector_type for item in items if item.vector_type is not UNSET]
-        self._marks += 2 * len(items)
+    def _read_small(self, small: _SparseTop) -> None:
+        marks, types = self._read_sparse(small.data)
+        # Free the objects, which take many times the memory of the body.
+        small.data = []
+        if is_plain(occurrences(self._body, b'"'), marks + small.marks, [*types, small.usage]):
+            self._read = self._count
+        else:
+            self._top = _top_of(self._body, self._count)
+            texts = self._next_items(len(self._body))
+            self._check_items(texts, b",".join(texts), marks, types)
+
+    def _read_dense(self, items: list[DenseItem]) -> tuple[int, list[_MaybeRaw]]:
+        """Store items; return the number of their quotation marks, without each `vector_type`, and their vector types."""
         for item in items:
             self._lengths.append(len(item.values))
             self._values.fromlist(item.values)
+        return 2 * len(items), [item.vector_type for item in items]
 
-    def _read_sparse(self, items: Sequence[SparseItem]) -> None:
-        self._raws += [item.vector_type for item in items if item.vector_type is not UNSET]
+    def _read_sparse(self, items: list[SparseItem]) -> tuple[int, list[_MaybeRaw]]:
+        """Store sparse items; see `_read_dense`."""
+        marks = 4 * len(items)
         for position, item in enumerate(items, self._read):
             indices, values, tokens = item.sparse_indices, item.sparse_values, item.sparse_tokens
             length = len(indices)
@@ -197,30 +194,26 @@ class WholeAnswer:
                 raise ResponseError(f"{length} indices but {len(values)} values at `$.data[{position}]`")
             if tokens and len(tokens) != length:
                 raise ResponseError(f"{length} indices but {len(tokens)} tokens at `$.data[{position}].sparse_tokens`")
-            self._marks += 4 if tokens is UNSET else 6 + 2 * len(tokens or ())
+            marks += 0 if tokens is UNSET else 2 + 2 * len(tokens or ())
             self._lengths.append(length)
             self._values.fromlist(values)
             self._indices.fromlist(indices)
             self._tokens.append(tokens or [])
+        return marks, [item.vector_type for item in items]
 
-    def _note_read(self, items: int) -> None:
-        self._read += items
-        if self._read == self._count:
-            self._is_plain = _is_plain(self._body, self._marks, self._raws, self._top)
-            if self._is_plain or _is_plain(self._data(), self._marks, self._raws):
-                self._checked = self._count
-
-    def _check(self, text: bytes) -> None:
-        check_form(text, levels_above=2)
-        if not has_each_key_once(text):
-            known = (DenseItem if self._kind == "dense" else SparseItem).__struct_fields__
-            refuse_duplicates(pairs_of(text), known, f"$.data[{self._checked}]")
-
-    def _data(self) -> bytes:
-        return bytes(_DATA.decode(self._body).data)
+    def _check_items(self, texts: Sequence[bytes], joined: bytes, marks: int, types: Sequence[_MaybeRaw]) -> None:
+        """Check the parts of items that msgspec has skipped, and count the items as read."""
+        quotes = occurrences(joined, b'"')
+        known = (DenseItem if self._kind == "dense" else SparseItem).__struct_fields__
+        for position, text in enumerate(() if is_plain(quotes, marks, types) else texts, self._read):
+            check_form(text, levels_above=2)
+            if not has_each_key_once(text):
+                refuse_duplicates(pairs_of(text), known, f"$.data[{position}]")
+        self._quotes += quotes
+        self._read += len(texts)
 
     def _check_beside(self) -> None:
-        data = self._data()
+        data = bytes(_DATA.decode(self._body).data)
         if len(self._body) - len(data) > MOST_BYTES:
             raise ResponseError(TOO_MUCH_BESIDE)
         before, _, after = self._body.partition(data)
@@ -282,13 +275,13 @@ def judge_frame(gaps: Sequence[bytes], end: bytes | bytearray) -> Answer | None:
         _check_frame(frame, answer)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ResponseError):
         return None
-    return Answer("dense", None if answer.model is UNSET else answer.model, billed_tokens(answer.usage))
+    return answer.answer("dense")
 
 
 def _check_frame(frame: bytes, answer: _DenseTop) -> None:
-    own_types = [item.vector_type for item in answer.data if item.vector_type is not UNSET]
-    check_usage(answer.usage)
-    if _is_plain(frame, 2 * len(answer.data), own_types, answer):
+    _check_usage(answer.usage)
+    types = [item.vector_type for item in answer.data]
+    if is_plain(frame.count(b'"'), answer.marks + 2 * len(answer.data), [*types, answer.usage]):
         return
     check_form(frame)
     top = pairs_of(frame)
@@ -317,8 +310,16 @@ class _Top(Struct):
     """A tuple of exactly `count` `Raw` items, so that no objects are created for surplus items."""
     vector_type: str | UnsetType = UNSET
     model: str | UnsetType = UNSET
-    usage: Raw = Raw()
-    """Empty if the answer has none."""
+    usage: Raw | UnsetType = UNSET
+
+    @property
+    def marks(self) -> int:
+        """Number of quotation marks of `data`'s key, and of `vector_type` and `model` with their keys."""
+        return 6 if self.model is UNSET else 10
+
+    def answer(self, vector_type: VectorType, sparse: SparseBlock | None = None) -> Answer:
+        """The answer that this is the top of."""
+        return Answer(vector_type, None if self.model is UNSET else self.model, _billed_tokens(self.usage), sparse)
 
 
 class _DenseTop(_Top):
@@ -359,7 +360,7 @@ def _top_of(body: bytes, count: int) -> _Top:
     raise ResponseError(problem)
 
 
-def _sparse_of(body: bytes, count: int) -> _SparseTop | None:
+def _small_sparse_of(body: bytes, count: int) -> _SparseTop | None:
     """A sparse answer with all its items; `None` if it is something else, which `_top_of` then reports."""
     try:
         top = _SPARSE.decode(body)
@@ -390,42 +391,36 @@ def _kind_of(got: str | UnsetType, wanted: VectorType | None) -> VectorType:
     return "dense" if got == "dense" else "sparse"
 
 
-_PLACE = re.compile(r"`\$\[(\d+)\]")
-"""How msgspec's errors name an item of a list."""
+# The tokens billed.
+
+MOST_TOKENS = 2**53
+"""Maximum plausible number of tokens: more than any answer costs, and the largest integer that all JSON parsers read
+exactly."""
 
 
-def _decode_items(decoder: msgspec.json.Decoder[list[_T]], texts: Sequence[bytes], start: int) -> list[_T]:
-    problem = ""
+class _TotalTokens(Struct):
+    total_tokens: int | UnsetType = UNSET
+
+
+_USAGE = msgspec.json.Decoder(_TotalTokens)
+
+
+def _billed_tokens(usage: _MaybeRaw) -> int | None:
+    """Tokens billed; `None` if the answer does not report them, which is no reason to reject it and pay again."""
     try:
-        return decoder.decode(b"[" + b",".join(texts) + b"]")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        problem = _PLACE.sub(lambda found: f"`$.data[{start + int(found[1])}]", describe(error))
-    raise ResponseError(problem)
+        total = UNSET if usage is UNSET else _USAGE.decode(usage).total_tokens
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return total if isinstance(total, int) and 0 <= total <= MOST_TOKENS else None
 
 
-# Checks of the parts that msgspec skips. msgspec silently keeps only the last of several equal keys. But each known key and
-# each text accounts for two quotation marks, so if there are no more marks than those, nothing was dropped.
-
-
-def _is_plain(text: bytes, marks: int, own_types: Sequence[Raw], top: _Top | None = None) -> bool:
-    """Whether msgspec has read the whole text, skipping nothing.
-
-    Args:
-        text: an item, all items, or an answer.
-        marks: number of quotation marks in the items' keys and texts, without their `vector_type`.
-        own_types: the `vector_type` of items that have one.
-        top: the answer; `None` for items without their answer.
-    """
-    marks += 2 * len(own_types)
-    raws = b"".join(own_types)
-    if top is not None:
-        # Quotation marks of the key `data`, of `vector_type` with its text, and of `model`.
-        marks += 6 if top.model is UNSET else 10
-        usage = bytes(top.usage)
-        marks += 2 if usage else 0
-        raws += usage
-    return (
-        marks + raws.count(b'"') == occurrences(text, b'"')
-        and raws.isascii()
-        and raws.count(b"[") + raws.count(b"{") < DEEPEST - 4
-    )
+def _check_usage(usage: _MaybeRaw) -> None:
+    """Reject usage that is not strict JSON; an answer may have none."""
+    text = b"" if usage is UNSET else bytes(usage)
+    # A single key cannot occur twice.
+    if text.count(b'"') <= 2:
+        return
+    if len(text) > MOST_BYTES:
+        raise ResponseError(TOO_MUCH_BESIDE)
+    check_form(text, levels_above=1)
+    refuse_duplicates(pairs_of(text), _TotalTokens.__struct_fields__, "$.usage")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import numpy as np
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from pinecone_embed_async._errors import ResponseError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 MOST_BYTES = 2**20
 """Maximum number of bytes of JSON for one embedding, and for everything beside the embeddings. 20,000 numbers, the maximum
@@ -26,6 +26,28 @@ TOO_MUCH_BESIDE = "the answer has more than 1 MiB beside its embeddings"
 TOO_DEEP = "the answer cannot be read: it is nested too deeply"
 
 _MAPPING = msgspec.json.Decoder(dict[str, Raw])
+
+
+_PLACE = re.compile(r"`\$\[(\d+)\]")
+"""How msgspec's errors name an item of a list."""
+
+_T = TypeVar("_T")
+
+
+def decoded(decoder: msgspec.json.Decoder[_T], text: bytes, start: int = 0) -> _T:
+    """Decode an answer, or a list of items of one, the first of which has the position `start`.
+
+    Raises:
+        ResponseError: the decoder has rejected it.
+    """
+    problem = ""
+    try:
+        return decoder.decode(text)
+    # RecursionError: the JSON is nested too deeply for the interpreter's stack.
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        problem = _PLACE.sub(lambda found: f"`$.data[{start + int(found[1])}]", describe(error))
+    # Raised here, outside the `except` block, because a UnicodeDecodeError holds the body and must not be chained.
+    raise ResponseError(problem)
 
 
 def describe(error: Exception) -> str:
@@ -43,6 +65,24 @@ def occurrences(text: bytes, character: bytes) -> int:
     if len(text) < 2**16:
         return text.count(character)
     return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord(character)))
+
+
+# msgspec silently keeps only the last of several equal keys. But each known key and each text accounts for two quotation
+# marks, so if there are no more marks than those, nothing was dropped.
+
+
+def is_plain(quotes: int, marks: int, values: Sequence[Raw | UnsetType]) -> bool:
+    """Whether msgspec has read everything in a text, skipping nothing.
+
+    Args:
+        quotes: number of quotation marks in the text.
+        marks: number of quotation marks in what msgspec has read, without `values` and their keys.
+        values: the values of keys that are kept raw, if they are there.
+    """
+    raws = [value for value in values if value is not UNSET]
+    raw = b"".join(raws)
+    marks += 2 * len(raws) + raw.count(b'"')
+    return marks == quotes and raw.isascii() and raw.count(b"[") + raw.count(b"{") < DEEPEST - 4
 
 
 def has_each_key_once(item: bytes) -> bool:

@@ -1,38 +1,22 @@
-"""msgspec structs of the endpoint's reference (2025-10), with their encoders and decoders.
+"""What the endpoint's reference (2025-10) says: requests, and msgspec structs of answers with their decoders.
 
 If the reference leaves a type open, the field accepts anything; keys that are not in the reference are skipped.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from pinecone_embed_async._errors import ResponseError
+from pinecone_embed_async._wire.strict_json import decoded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-BodyT = TypeVar("BodyT")
-
 VectorType = Literal["dense", "sparse"]
 """The vector type of a model, as in `vector_type`."""
-
-
-class EmbedInput(Struct, frozen=True, gc=False):
-    """One input of a request."""
-
-    text: str
-
-
-class EmbedRequest(Struct, frozen=True, omit_defaults=True):
-    """The body of `POST /embed`."""
-
-    model: str
-    inputs: list[EmbedInput]
-    parameters: dict[str, Any] = {}
 
 
 class DenseItem(Struct, gc=False):
@@ -132,8 +116,6 @@ class ModelList(Struct):
     models: list[ModelInfo] = []
 
 
-_ENCODER = msgspec.json.Encoder()
-_SORTING_ENCODER = msgspec.json.Encoder(order="sorted")
 _MODEL = msgspec.json.Decoder(ModelInfo)
 _MODELS = msgspec.json.Decoder(ModelList)
 
@@ -145,7 +127,10 @@ def encode_request(model: str, texts: Sequence[str], parameters: Mapping[str, An
         TypeError: a parameter's value cannot be encoded as JSON.
         ValueError: a parameter's value is an integer or a text that JSON cannot represent.
     """
-    return _ENCODER.encode(EmbedRequest(model, [EmbedInput(text) for text in texts], dict(parameters)))
+    body: dict[str, Any] = {"model": model, "inputs": [{"text": text} for text in texts]}
+    if parameters:
+        body["parameters"] = dict(parameters)
+    return msgspec.json.encode(body)
 
 
 def encode_parameters(parameters: Mapping[str, Any]) -> bytes:
@@ -155,7 +140,7 @@ def encode_parameters(parameters: Mapping[str, Any]) -> bytes:
         TypeError: a parameter's value cannot be encoded as JSON.
         ValueError: a parameter's value is an integer or a text that JSON cannot represent.
     """
-    return _SORTING_ENCODER.encode(dict(parameters))
+    return msgspec.json.encode(dict(parameters), order="sorted")
 
 
 def decode_model(body: bytes) -> ModelInfo:
@@ -164,7 +149,7 @@ def decode_model(body: bytes) -> ModelInfo:
     Raises:
         ResponseError: the body does not match the reference.
     """
-    return _decoded(_MODEL, body)
+    return decoded(_MODEL, body)
 
 
 def decode_models(body: bytes) -> list[ModelInfo]:
@@ -173,13 +158,4 @@ def decode_models(body: bytes) -> list[ModelInfo]:
     Raises:
         ResponseError: the body does not match the reference.
     """
-    return _decoded(_MODELS, body).models
-
-
-def _decoded(decoder: msgspec.json.Decoder[BodyT], body: bytes) -> BodyT:
-    problem = None
-    try:
-        return decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        problem = str(error) if isinstance(error, msgspec.DecodeError) else type(error).__name__
-    raise ResponseError(f"the answer cannot be read: {problem}")
+    return decoded(_MODELS, body).models

@@ -362,8 +362,8 @@ def test_sparse_rows_are_judged_a_few_at_a_time(decoder: Decoder, beside: bytes)
         (b',"vector_type":"sparse"', 1 + 96),
         (b',"sparse_tokens":null', 1 + 96),
         (b',"sparse_tokens":[%b"a"]' % (b'"a",' * 1999), 1 + 96),
-        (b',"x":0', 1 + 2 * 96),
-        (b',"x":"\xc3\xa9","x":0', 1 + 2 * 96),
+        (b',"x":0', 1 + 96),
+        (b',"x":"\xc3\xa9","x":0', 1 + 96),
     ],
 )
 @pytest.mark.parametrize("most", [1, None])
@@ -374,7 +374,7 @@ def test_a_step_of_the_judgement_starts_no_item_after_its_bytes(
     item = body[body.index(b"[") + 1 : body.index(b"},") + 1]
     reading = begin(decoder, Rows(), count=96, vector_type="sparse", dimension=None)
     reading.add(body)
-    # The first step reads the frame only. Items that are not plain are checked after all are read.
+    # The first step reads the frame only.
     answers = [reading.finish(most or len(item)) for _ in range(steps)]
     assert [answer is not None for answer in answers] == [False] * (steps - 1) + [True]
 
@@ -384,7 +384,7 @@ def test_a_step_of_the_judgement_starts_no_item_after_its_bytes(
     [
         (b"", 1, 1 + 3),
         (b',"vector_type":"dense"', 1, 1 + 3),
-        (b',"x":0', 1, 1 + 2 * 3),
+        (b',"x":0', 1, 1 + 3),
         # Two rows a step.
         (b"", 50_000, 1 + 2),
     ],
@@ -406,7 +406,7 @@ def test_an_item_and_what_is_beside_them_may_have_a_mebibyte_each_and_no_more(
     decoder: Decoder, where: str, said: str
 ) -> None:
     item = b'{"x":"[]","values":[1]%b}'
-    body = b'{"vector_type":"dense","data":[%b]%b}'
+    body = b'{"x":"[]","vector_type":"dense","data":[%b]%b}'
     beside = len(body % (b"", b"")) - len(b"[]")
     room = 2**20 - (len(item % b"") if where == "item" else beside)
     for spaces in (room, room + 1):
