@@ -48,18 +48,18 @@ class AdaptiveLimit:
 
     Attributes:
         exists: whether there is a found limit.
+        is_guess: whether it was found in less than a window, so that it may be far too low.
+        is_even: whether it refills evenly.
         step: average tokens of a request.
     """
 
-    __slots__ = ("_at", "_before", "_grown", "_is_even", "_is_guess", "_length", "_tokens", "exists", "step")
+    __slots__ = ("_at", "_before", "_grown", "_length", "_tokens", "exists", "is_even", "is_guess", "step")
 
     def __init__(self, length: float) -> None:
         self._length = length
-        self.exists = False
         # Value when the limit was last set; infinite if there is none.
-        self._tokens = math.inf
-        self._is_guess = False
-        self._is_even = False
+        self._tokens: float
+        self.forget()
         # Windows in which work waited for tokens, since the limit was last set.
         self._grown = 0.0
         self._at = -math.inf
@@ -71,22 +71,14 @@ class AdaptiveLimit:
         return f"<AdaptiveLimit {self.tokens:.0f}{', a guess' if self.is_guess else ''}>"
 
     @property
-    def is_guess(self) -> bool:
-        """Whether the limit was found in less than a window, so that it may be far too low."""
-        return self._is_guess and self.exists
-
-    @property
-    def is_even(self) -> bool:
-        """Whether the limit refills evenly."""
-        return self._is_even and self.exists
-
-    @property
     def tokens(self) -> float:
         """Tokens per window; infinite if there is no found limit."""
+        if not self.exists:
+            return math.inf
         windows = self._grown
-        calm = EVEN_CALM if self._is_even else CALM
+        calm = EVEN_CALM if self.is_even else CALM
         rate = windows + math.pow(2, min(windows - calm, 60)) - math.pow(2, -calm)
-        if self._is_even:
+        if self.is_even:
             return self._tokens * (1 + EVEN_GROWTH * rate)
         grown = self._tokens * (1 + GROWTH * rate) + GROWTH_REQUESTS * self.step * windows
         if self._tokens < DEEP_CUT * self._before:
@@ -110,8 +102,8 @@ class AdaptiveLimit:
 
     def find(self, tokens: float, now: float, *, is_guess: bool, is_even: bool = False) -> None:
         """Start a limit of `tokens` per window, refilled all at once or evenly."""
-        self._is_guess = is_guess
-        self._is_even = is_even
+        self.is_guess = is_guess
+        self.is_even = is_even
         self._set(tokens, now)
 
     def cut(self, limit: float, got: float, least: float, now: float) -> None:
@@ -123,7 +115,7 @@ class AdaptiveLimit:
             least: lower bound of the new limit.
             now: the time.
         """
-        if self._is_even:
+        if self.is_even:
             # At least this much was refilled in the last window, even if less was accepted.
             got = limit
         held = min(limit, max(got, CUT * limit))
@@ -134,17 +126,10 @@ class AdaptiveLimit:
         """Raise the limit to at least `tokens`, which were accepted in a window."""
         self._tokens = max(self._tokens, tokens)
 
-    def confirm(self) -> None:
-        """Treat the limit as more than a guess."""
-        self._is_guess = False
-
-    def doubt_evenness(self) -> None:
-        """Treat the limit as refilled all at once."""
-        self._is_even = False
-
     def forget(self) -> None:
         """Drop the limit."""
-        self.exists, self._tokens = False, math.inf
+        self.exists = self.is_guess = self.is_even = False
+        self._tokens = math.inf
 
     def _set(self, tokens: float, now: float) -> None:
         self.exists, self._tokens = True, tokens

@@ -130,7 +130,7 @@ class RateLimitGate:
                 self.change(lambda limiter, now: self._join(permit, limiter, now))
             if permit.future is not None:
                 if observer is not None:
-                    observer.waiting(self.pause_left(permit.flow.key))
+                    observer.waiting(self.known_pause(permit.flow.key).left(self._clock.time()))
                 await permit.future
                 self.change(lambda _, __: self._leave(permit))
             if permit.pause is not None:
@@ -212,11 +212,6 @@ class RateLimitGate:
         """Give back a grant that came after its request had left; see `LateResults`."""
         if _is_grant(grant):
             self.settle(grant, QuotaOutcome("unused", 0))
-
-    def pause_left(self, key: Key | None) -> float:
-        """Remaining seconds of the pause of requests with this key after a rejection."""
-        with self._locked():
-            return self._limiter.pause_left(key, self._clock.time())
 
     def known_pause(self, key: Key | None) -> KnownPause:
         """The pause of requests with this key that ends last; it may already be over."""

@@ -22,6 +22,10 @@ class KnownPause(msgspec.Struct, frozen=True):
         """Whether it lasts until the deadline or longer, and is not over."""
         return self.until > now and self.until >= deadline
 
+    def left(self, now: float) -> float:
+        """Seconds that are left of it."""
+        return max(0.0, self.until - now)
+
     def error(self, now: float, message: str = "") -> DeadlineExceededError:
         """The error of a call whose deadline has passed, or comes before the end of the pause.
 
@@ -29,9 +33,9 @@ class KnownPause(msgspec.Struct, frozen=True):
             now: the time.
             message: what happened; defaults to a message about the pause.
         """
-        left = self.until - now
+        left = self.left(now)
         known = message or f"no request can be sent for {left:.1f} s, and the deadline of the call is earlier"
-        error = DeadlineExceededError(known, retry_after=left if left > 0 else None)
-        if left > 0 and self.rejection:
+        error = DeadlineExceededError(known, retry_after=left or None)
+        if left and self.rejection:
             error.__cause__ = RateLimitError(self.rejection, status=429, retry_after=left)
         return error

@@ -200,7 +200,7 @@ class Limiter:
         """
         if not self._close(permit):
             return None
-        was_paused = self.pause_left(permit.key, now) > 0
+        was_paused = self.known_pause(permit.key, now).until > now
         self._count_request(now)
         token_limit = None if permit.key is None else self.token_limit(permit.key)
         if token_limit is not None and (named is None or named.kind is LimitKind.TOKENS):
@@ -222,10 +222,6 @@ class Limiter:
                 self._dismiss_if_late(waiting, now)
         self.dispatch(now)
         return None if was_paused or limit.paused_until <= now else limit.paused_until - now
-
-    def pause_left(self, key: Key | None, now: float) -> float:
-        """Seconds for which requests with this key are still paused."""
-        return max(0.0, self.known_pause(key, now).until - now)
 
     def known_pause(self, key: Key | None, now: float, certain: int = 0) -> KnownPause:
         """The pause of requests with this key that ends last; it may already be over.
@@ -266,7 +262,7 @@ class Limiter:
 
     def wait_left(self, key: Key | None, now: float) -> float:
         """Seconds until pauses and request limits allow the next request with this key."""
-        pause, requests_at = self.pause_left(key, now), self._requests_free_at(now)
+        pause, requests_at = self.known_pause(key, now).left(now), self._requests_free_at(now)
         # `requests_at` is infinite if only a response can make room, because nobody knows when that comes.
         return pause if math.isinf(requests_at) else max(pause, requests_at - now)
 

@@ -384,7 +384,7 @@ class TokenLimit:
             self._found.forget()
             self._accepted = 0
         elif not self._find_refilling(now, least=0):
-            self._found.confirm()
+            self._found.is_guess = False
 
     def _is_news_of_the_limit(self, now: float, named: int | None, before: float, *, is_explained: bool) -> bool:
         """Whether a rejection means that the limit is lower than known, rather than used up."""
@@ -416,7 +416,7 @@ class TokenLimit:
         elif not (self._found.is_guess and is_young) and not self._is_doubt:
             # A rejected request that was sent to test the limit does not cut it: it shows only that the limit still holds.
             if self.streak >= NOTHING_COMES:
-                self._found.doubt_evenness()
+                self._found.is_even = False
             self._found.cut(limit, float(self.window.settled), tokens / SMALLEST_CUT, now)
 
     def _find_refilling(self, now: float, *, least: float) -> bool:

@@ -93,13 +93,12 @@ def test_a_limit_that_has_grown_to_more_than_64_times_its_value_is_outgrown() ->
     assert (limit.tokens < 65_000, limit.is_outgrown) == (True, True)
 
 
-def test_an_even_limit_is_even_until_that_is_doubted_or_it_is_forgotten() -> None:
+def test_a_forgotten_limit_is_neither_even_nor_a_guess_even_when_a_known_one_is_cut() -> None:
     limit = AdaptiveLimit(LENGTH)
-    for end in (limit.doubt_evenness, limit.forget):
-        limit.find(1000.0, 0.0, is_guess=False, is_even=True)
-        assert limit.is_even
-        end()
-        assert not limit.is_even
+    limit.find(1000.0, 0.0, is_guess=True, is_even=True)
+    limit.forget()
+    limit.cut(2000.0, 1500.0, 0.0, LENGTH)
+    assert (limit.tokens, limit.is_even, limit.is_guess) == (1500.0, False, False)
     limit.find(1000.0, 0.0, is_guess=False)
     assert not limit.is_even
 
@@ -134,7 +133,7 @@ def test_a_deep_cut_is_recovered_sooner() -> None:
     assert deep.tokens / once.tokens > share
 
 
-def test_a_guess_may_be_raised_and_confirmed() -> None:
+def test_a_guess_may_be_raised() -> None:
     limit = AdaptiveLimit(LENGTH)
     limit.hold_at_least(5.0)
     assert not limit.exists
@@ -142,8 +141,6 @@ def test_a_guess_may_be_raised_and_confirmed() -> None:
     limit.hold_at_least(150.0)
     limit.hold_at_least(120.0)
     assert limit.tokens == 150
-    limit.confirm()
-    assert not limit.is_guess
 
 
 def test_the_average_request_follows_the_last_ones() -> None:

@@ -102,7 +102,7 @@ def test_budgets_in_flight_waiting_or_paused_are_kept() -> None:
     for number in range(2000):
         harness.send(f"type {number}")
     assert harness.kept() >= {"in flight", "waits", "pauses"}
-    assert harness.limiter.pause_left(("model", "pauses"), harness.now) == 600
+    assert harness.limiter.known_pause(("model", "pauses"), harness.now).left(harness.now) == 600
     assert not waits.is_granted
     harness.now += WINDOW
     harness.limiter.dispatch(harness.now)
@@ -141,7 +141,7 @@ def test_the_cost_of_a_request_does_not_grow_with_the_input_types_kept() -> None
 def test_reading_a_limit_or_a_pause_creates_no_budget() -> None:
     harness = Harness(tokens_per_minute=77)
     assert harness.limiter.known_tokens(("model", "unheard of")) == 77
-    assert harness.limiter.pause_left(("model", "unheard of"), harness.now) == 0
+    assert harness.limiter.known_pause(("model", "unheard of"), harness.now).left(harness.now) == 0
     assert not harness.kept()
 
 

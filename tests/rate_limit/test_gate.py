@@ -493,7 +493,7 @@ def test_a_fork_while_another_thread_holds_the_lock_does_not_block_the_child() -
     thread = threading.Thread(target=lambda: shared.change(hold))
     thread.start()
     is_held.wait()
-    is_right = child_of(lambda: shared.known_limit(KEY) == 100 and shared.pause_left(KEY) == 0)
+    is_right = child_of(lambda: shared.known_limit(KEY) == 100 and shared.known_pause(KEY).until == -math.inf)
     may_go.set()
     thread.join()
     assert is_right
@@ -561,7 +561,7 @@ async def test_each_grant_of_a_quota_back_end_is_settled_once(
     assert cluster.outcomes == [(cluster.grants[0], outcome)]
     assert caller.concurrency.in_flight == 0
     # The back end decides about pauses, not the client.
-    assert caller.gate.pause_left(KEY) == 0
+    assert caller.gate.known_pause(KEY).until == -math.inf
     assert caller.concurrency.limit == (4 if outcome.kind == "failed" else 8)
     assert caller.gate.known_limit(KEY) is None
 

@@ -530,8 +530,8 @@ def test_one_rejection_pauses_everything_under_that_limit_and_nothing_else() -> 
     harness.request(flow(ConcurrencyLimiter(8), "interactive"))
     harness.request(flow(concurrency, key=OTHER))
     assert [permit.key for permit in harness.permits] == [KEY, OTHER]
-    assert harness.limiter.pause_left(KEY, harness.now) == 1
-    assert harness.limiter.pause_left(OTHER, harness.now) == 0
+    assert harness.limiter.known_pause(KEY, harness.now).left(harness.now) == 1
+    assert harness.limiter.known_pause(OTHER, harness.now).left(harness.now) == 0
     harness.wait()
     assert len(harness.permits) == 3
     assert harness.now == 1001
@@ -586,7 +586,7 @@ def test_a_rejection_for_requests_halves_those_in_flight_and_its_limit_is_learne
     for permit in harness.permits[4:8]:
         harness.reject(permit, NamedLimit(LimitKind.REQUESTS_PER_SECOND, 4), backoff=Backoff(1.0, math.inf, lambda: 1.0))
     assert concurrency.limit == 4
-    assert harness.limiter.pause_left(KEY, harness.now) == 1
+    assert harness.limiter.known_pause(KEY, harness.now).left(harness.now) == 1
     assert harness.limiter.token_limit(KEY).window.used(harness.now) == 4 * 10, "those rejected cost no tokens"
     assert not harness.limiter.token_limit(KEY).is_cautious
     wide = ConcurrencyLimiter(100)
@@ -606,7 +606,7 @@ def test_wait_left_after_a_rejection_lasts_until_the_request_limit_has_room() ->
         harness.limiter.accepted(permit, None, harness.now)
     harness.now += 20
     harness.reject(harness.permits[3], NamedLimit(LimitKind.REQUESTS_PER_MINUTE, 3))
-    assert harness.limiter.pause_left(KEY, harness.now) == 1
+    assert harness.limiter.known_pause(KEY, harness.now).left(harness.now) == 1
     assert harness.limiter.wait_left(KEY, harness.now) == 40
     assert harness.limiter.wait_left(None, harness.now) == 40
     harness.request(flow(concurrency))
@@ -690,7 +690,7 @@ def test_used_up_limits_are_no_pause() -> None:
     harness = Harness(tokens_per_minute=100, requests_per_minute=1)
     harness.request(flow(ConcurrencyLimiter(8)), 100)
     harness.limiter.accepted(harness.permits[0], 100, harness.now)
-    assert harness.limiter.pause_left(KEY, harness.now) == 0
+    assert harness.limiter.known_pause(KEY, harness.now).left(harness.now) == 0
 
 
 def test_after_a_fork_learned_limits_stay_and_waiting_requests_are_forgotten() -> None:
