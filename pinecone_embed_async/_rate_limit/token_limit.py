@@ -194,7 +194,7 @@ class TokenLimit:
 
     def reserve(self, tokens: int, now: float) -> bool:
         """Count a request that is being sent; return whether it probes the limit."""
-        is_probe = self.window.used(now) + tokens > self.limit and self._may_probe(now)
+        is_probe = self._may_probe(now) and self.window.used(now) + tokens > self.limit
         if is_probe:
             self._probe.is_in_flight = True
         self._started = min(self._started, now)
