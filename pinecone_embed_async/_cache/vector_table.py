@@ -37,9 +37,9 @@ def prepare(file: sqlite3.Connection, path: Path) -> None:
     Raises:
         ConfigurationError: the file is not a cache of this version.
     """
-    _sqlite.prepare(file, path, KIND)
     # A power failure can then lose only whole transactions, whose vectors are requested again.
     file.execute("PRAGMA synchronous = NORMAL")
+    _sqlite.prepare(file, path, KIND)
     _sqlite.make_private(path)
     # The two others too, because they had the file's mode when it was opened. If another user's program has the file open,
     # they may be that user's, who can read them anyway.

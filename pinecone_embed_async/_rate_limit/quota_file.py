@@ -159,8 +159,8 @@ class QuotaFile:
         _sqlite.make_private(self._path)
         self._identity = _sqlite.identity(self._path)
         self._connection = self._resources.enter_context(contextlib.closing(_sqlite.connect(self._path, LOCK_SECONDS)))
-        _sqlite.prepare(self._connection, self._path, KIND)
         self._execute("PRAGMA synchronous = OFF")
+        _sqlite.prepare(self._connection, self._path, KIND)
         with _sqlite.transaction(self._connection):
             self._agree(quota, is_used=is_used)
             self.member = self._enter()
