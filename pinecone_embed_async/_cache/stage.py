@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pinecone_embed_async._cache.keys import KeyMaker
 from pinecone_embed_async._cache.values import Found, decode_values, encode_dense, encode_sparse
 from pinecone_embed_async._errors import ConfigurationError
 from pinecone_embed_async._foreign import Neighbour, until_done
 from pinecone_embed_async._log import logger
+from pinecone_embed_async._wire import generation_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pinecone_embed_async._cache.protocol import Cache
     from pinecone_embed_async._clock import Clock
@@ -48,8 +50,8 @@ class CacheStage:
 
     Args:
         cache: the cache.
-        address: address of the service, for the keys.
-        api_version: API version.
+        address: address of the service, so that answers of one service, such as an emulator, never pass for another's.
+        api_version: API version; versions of one generation have the same keys.
         model: the model's name in requests.
         clock: the clock.
 
@@ -63,7 +65,7 @@ class CacheStage:
         self._clock = clock
         self._neighbour = Neighbour("the cache", clock)
         self._writes_again_at = -math.inf
-        self._common = (address, api_version, model)
+        self._common = [part.encode() for part in ("pinecone-embed-async 1", address, generation_of(api_version), model)]
         self._warned: set[str] = set()
         self._look_ups: dict[asyncio.AbstractEventLoop, _SharedLookUp] = {}
         self.hits = 0
@@ -74,7 +76,7 @@ class CacheStage:
 
     def of_call(self, parameters: bytes) -> CallCache:
         """The cache for calls with these parameters, as JSON with sorted names."""
-        return CallCache(self, KeyMaker(*self._common, parameters))
+        return CallCache(self, [*self._common, parameters])
 
     def decode(self, values: Sequence[Any], vector_type: VectorType | None, dimension: int | None) -> Found:
         """Decode values of the cache; unusable ones are logged and count as misses.
@@ -85,9 +87,8 @@ class CacheStage:
             dimension: expected numbers per dense vector; `None` for any.
         """
         found = decode_values(values, vector_type, dimension)
-        for cause, count in found.refused.items():
-            if count:
-                self._log(cause, "%d values of the cache %s; the service is asked instead", count, cause)
+        for cause, count in (+found.refused).items():
+            self._log(cause, "%d values of the cache %s; the service is asked instead", count, cause)
         self.hits += len(found.rows)
         self.misses += found.count - len(found.rows)
         return found
@@ -105,7 +106,7 @@ class CacheStage:
         if look_up is None:
             look_up = self._look_ups[loop] = _SharedLookUp()
             look_up.task = loop.create_task(self._look_up(loop, look_up), name="look up single inputs")
-        look_up.keys.append(key)
+        look_up.keys[key] = None
         look_up.waiting += 1
         task = look_up.task
         try:
@@ -114,29 +115,29 @@ class CacheStage:
             look_up.waiting -= 1
             if not look_up.waiting and not task.done():
                 # Later callers need a new look-up.
-                self._close_look_up(loop, look_up)
+                self._look_ups.pop(loop, None)
                 task.cancel()
                 await until_done(task)
-        if look_up.error is not None:
+        found = {} if task.cancelled() else task.result()
+        if isinstance(found, ConfigurationError):
             # A copy, so that each caller has its own traceback.
-            raise copy.copy(look_up.error)
-        return look_up.values.get(key)
+            raise copy.copy(found)
+        return found.get(key)
 
-    async def _look_up(self, loop: asyncio.AbstractEventLoop, look_up: _SharedLookUp) -> None:
+    async def _look_up(
+        self, loop: asyncio.AbstractEventLoop, look_up: _SharedLookUp
+    ) -> dict[bytes, Any] | ConfigurationError:
         """Look up the keys of all callers in this loop iteration."""
         try:
             await asyncio.sleep(0)
         finally:
-            self._close_look_up(loop, look_up)
-        keys = list(dict.fromkeys(look_up.keys))
+            # If the last caller has left, this may be a later look-up, which then is not shared any further.
+            self._look_ups.pop(loop, None)
+        keys = [*look_up.keys]
         try:
-            look_up.values = dict(zip(keys, await self.look_up(keys), strict=True))
+            return dict(zip(keys, await self.look_up(keys), strict=True))
         except ConfigurationError as error:
-            look_up.error = error.with_traceback(None)
-
-    def _close_look_up(self, loop: asyncio.AbstractEventLoop, look_up: _SharedLookUp) -> None:
-        if self._look_ups.get(loop) is look_up:
-            del self._look_ups[loop]
+            return error.with_traceback(None)
 
     async def write(self, entries: Mapping[bytes, bytes], until: float | None) -> None:
         """Write values by key; give up at `until` by the clock, or after `WRITE_SECONDS`."""
@@ -209,25 +210,19 @@ def _shown(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
+@dataclass(slots=True, eq=False)
 class _SharedLookUp:
     """The single look-ups of one event loop iteration.
 
     Attributes:
         keys: keys requested.
         waiting: number of callers waiting for the look-up.
-        task: the task that looks them up.
-        values: values found.
-        error: error to raise in the callers.
+        task: the task that looks them up, and tells the values found or the error to raise in the callers.
     """
 
-    __slots__ = ("error", "keys", "task", "values", "waiting")
-
-    def __init__(self) -> None:
-        self.keys: list[bytes] = []
-        self.waiting = 0
-        self.task: asyncio.Task[None]
-        self.values: dict[bytes, Any] = {}
-        self.error: ConfigurationError | None = None
+    keys: dict[bytes, None] = field(default_factory=dict)
+    waiting: int = 0
+    task: asyncio.Task[dict[bytes, Any] | ConfigurationError] = field(init=False)
 
 
 class CallCache:
@@ -235,16 +230,25 @@ class CallCache:
 
     Args:
         stage: the cache stage of the client.
-        maker: makes the keys.
+        parts: what the keys depend on besides the texts.
     """
 
-    def __init__(self, stage: CacheStage, maker: KeyMaker) -> None:
+    def __init__(self, stage: CacheStage, parts: Iterable[bytes]) -> None:
         self._stage = stage
-        self._maker = maker
+        self._common = hashlib.sha256()
+        for part in parts:
+            # Each part is prefixed with its length, so that different parts never give the same bytes.
+            self._common.update(len(part).to_bytes(8, "little") + part)
+
+    def key_of(self, text: str) -> bytes:
+        """The key of a text, a SHA-256 digest of 32 bytes."""
+        digest = self._common.copy()
+        digest.update(text.encode())
+        return digest.digest()
 
     async def look_up_one(self, text: str) -> Any:
         """The unchecked value of one text; see `CacheStage.look_up_one`."""
-        key = self._maker.key_of(text)
+        key = self.key_of(text)
         del text
         return await self._stage.look_up_one(key)
 
@@ -253,7 +257,7 @@ class CallCache:
         keys: list[bytes] = []
         hashed = 0
         for text in texts:
-            keys.append(self._maker.key_of(text))
+            keys.append(self.key_of(text))
             hashed += len(text)
             if hashed >= HASHED_AT_ONCE:
                 hashed = 0
@@ -281,5 +285,5 @@ class CallCache:
             values = encode_dense(matrix)
         else:
             return
-        keys = map(self._maker.key_of, request.texts)
+        keys = map(self.key_of, request.texts)
         await self._stage.write(dict(zip(keys, values, strict=True)), until)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
@@ -79,14 +80,11 @@ def encode_dense(matrix: NDArray[np.float32]) -> list[bytes]:
 def encode_sparse(block: SparseBlock) -> list[bytes]:
     """Encode each row of a sparse answer as a value, without its tokens, which are parts of the text."""
     values = []
-    numbers = block.values.astype(_NUMBER).view(_WORD)
-    start = 0
-    for length in block.lengths.tolist():
-        stop = start + length
-        words = np.concatenate([block.indices[start:stop].astype(_WORD), numbers[start:stop]])
+    indices, numbers = block.indices.astype(_WORD), block.values.astype(_NUMBER).view(_WORD)
+    for start, stop in pairwise([0, *np.cumsum(block.lengths).tolist()]):
+        words = np.concatenate([indices[start:stop], numbers[start:stop]])
         check = -(int(words.sum(dtype=np.uint32)) + _SPARSE_MARK) % 2**32
         values.append(_HEADER.pack(_SPARSE_MARK, check) + words.tobytes())
-        start = stop
     return values
 
 
