@@ -198,15 +198,19 @@ BUGS = (
     _bug(
         "a source of bad items is read past its window",
         "_calls/source.py",
-        "        self._ahead.queue.append((position, item, refused))\n        return False\n",
-        "        self._ahead.queue.append((position, item, refused))\n"
-        "        return False if self._is_async else self._take(items)\n",
+        "            self.queue.append((position, item, refused))\n            return False\n",
+        "            self.queue.append((position, item, refused))\n"
+        "            if self._is_async:\n                return False\n"
+        "            self._gathering.release()\n"
+        "            try:\n                return self._take(items)\n"
+        "            finally:\n                self._gathering.acquire()\n",
     ),
     _bug(
         "each item restarts `max_delay`",
         "_calls/source.py",
-        "            if self._timer is None:\n                self._start_timer()\n            if self._was_flushed",
-        "            self._cancel_timer()\n            self._start_timer()\n            if self._was_flushed",
+        "            if self._timer is None:\n                self._start_timer()\n                if not self._has_room",
+        "            self._cancel_timer()\n"
+        "            if self._timer is None:\n                self._start_timer()\n                if not self._has_room",
     ),
     _bug(
         "failures of bad items are missing from `progress`",

@@ -15,11 +15,9 @@ from pinecone_embed_async._inputs import check_iterable, text_of
 from pinecone_embed_async._threads import in_thread
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
     from pinecone_embed_async._calls.batches import StreamBatches
-    from pinecone_embed_async._clock import Clock, Timer
-    from pinecone_embed_async._foreign import Neighbour
+    from pinecone_embed_async._calls.runtime import Runtime
+    from pinecone_embed_async._clock import Timer
     from pinecone_embed_async._options import StreamOptions
     from pinecone_embed_async._planning import PackedTexts, Packer
 
@@ -47,81 +45,26 @@ def check_source(source: object) -> None:
         raise InputError(f"the source must be an iterable or an async iterable, got {type(source).__name__}")
 
 
-class ReadAhead:
-    """The queue between the source and the stream. It bounds the number of batches that are read but not delivered.
-
-    A queued batch is either the texts of a request with their items, or one item that cannot be sent, with its position and
-    its error.
-
-    Args:
-        batches: the batches that the stream has taken over but not delivered.
-        window: maximum number of batches from reading to delivery.
-
-    Attributes:
-        window: maximum number of batches from reading to delivery.
-        queue: the batches that the stream has not taken over, oldest first.
-        added: set when there are new batches, and when reading has ended.
-        delivered: set when batches were delivered.
-    """
-
-    def __init__(self, batches: StreamBatches, window: int) -> None:
-        self._batches = batches
-        self.window = window
-        self.queue: deque[tuple[PackedTexts, list[Any]] | tuple[int, Any, EmbedError]] = deque()
-        self.added = asyncio.Event()
-        self.delivered = asyncio.Event()
-
-    def __len__(self) -> int:
-        """Number of batches that are read but not delivered."""
-        return len(self._batches) + len(self.queue)
-
-    def __repr__(self) -> str:
-        return f"<ReadAhead {len(self)}/{self.window}>"
-
-    @property
-    def has_room(self) -> bool:
-        """Whether another batch may be read now."""
-        return len(self) < self.window
-
-    async def wait_for_room(self) -> None:
-        """Wait until another batch may be read."""
-        while not self.has_room:
-            self.delivered.clear()
-            await self.delivered.wait()
-
-
-class _Released:
-    """Releases a held lock while its `with` block runs.
-
-    A class, because a context manager made from a generator would be too slow for every item.
-    """
-
-    __slots__ = ("_lock",)
-
-    def __init__(self, lock: threading.Lock) -> None:
-        self._lock = lock
-
-    def __enter__(self) -> None:
-        self._lock.release()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.acquire()
-
-
 class SourceReader:
-    """Pulls items from a source and splits them into batches.
+    """Pulls items from a source, and splits them into batches in a queue, from which the stream takes them over.
+
+    The number of batches that are read but not delivered is bounded. A queued batch is either the texts of a request with
+    their items, or one item that cannot be sent, with its position and its error.
 
     Args:
         source: an iterable or async iterable of items.
         options: how to read items: the function that gives their texts, whether to read in a thread, and how long an item
             may wait for others.
         packer: packs the texts into requests.
-        ahead: receives the batches, and says when there is room for more.
-        clock: tells the time.
-        executor: executor of the thread; `None` for the event loop's default executor.
-        neighbour: awaits an asynchronous source; a synchronous one cannot be abandoned.
+        batches: the batches that the stream has taken over but not delivered.
+        window: maximum number of batches from reading to delivery.
+        runtime: has the clock, the executor of the thread, and the tasks that await asynchronous sources.
 
     Attributes:
+        window: maximum number of batches from reading to delivery.
+        queue: the batches that the stream has not taken over, oldest first.
+        added: set when there are new batches, and when reading has ended.
+        delivered: set when batches were delivered.
         task: task that reads an asynchronous source; `None` for a synchronous one, or before reading begins.
         is_finished: whether the source has ended or will be read no further.
         error: exception of the source or of the `text` function; `None` if there is none.
@@ -134,36 +77,43 @@ class SourceReader:
         source: Source[Any],
         options: StreamOptions,
         packer: Packer,
-        ahead: ReadAhead,
-        *,
-        clock: Clock,
-        executor: Executor | None,
-        neighbour: Neighbour,
+        batches: StreamBatches,
+        window: int,
+        runtime: Runtime,
     ) -> None:
         self._source = source
+        self._text = options.text
+        self._max_delay = options.max_delay
         self._packer = packer
-        self._ahead = ahead
-        self._clock = clock
+        self._batches = batches
+        self.window = window
+        self._runtime = runtime
+        self._clock = runtime.options.clock
         self._is_async = isinstance(source, AsyncIterable)
         self._in_thread = options.in_thread and not self._is_async
-        # Held by the reading thread, except while the caller's code runs; then the event loop may flush.
+        # Held while items are gathered, perhaps in a thread, except while the caller's code runs; then the event loop may
+        # flush.
         self._gathering = threading.Lock()
-        self._released = _Released(self._gathering)
-        self._text = options.text
-        self._executor = executor
-        self._max_delay = options.max_delay
-        self._neighbour = neighbour
+        self.queue: deque[tuple[PackedTexts, list[Any]] | tuple[int, Any, EmbedError]] = deque()
+        self.added = asyncio.Event()
+        self.delivered = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
         self._iterator: AsyncIterator[Any] | Iterator[Any] | None = None
         self._items: list[Any] = []
         self._refused: InputError | None = None
         self._timer: Timer | None = None
-        self._was_flushed = False
         self._is_overdue = False
         self.is_finished = False
         self.error: Exception | None = None
         self.was_cancelled = False
         self.closing_error: Exception | None = None
+
+    def __len__(self) -> int:
+        """Number of batches that are read but not delivered."""
+        return len(self._batches) + len(self.queue)
+
+    def __repr__(self) -> str:
+        return f"<SourceReader {len(self)}/{self.window}>"
 
     async def read(self) -> None:
         """Read the source to its end. Its iterator is closed in any case, also after a cancellation."""
@@ -173,7 +123,7 @@ class SourceReader:
         self.task = asyncio.create_task(self._read(), name="the source")
         try:
             with contextlib.suppress(StrayCancellationError):
-                await self._neighbour.ask(self.task)
+                await self._runtime.sources.ask(self.task)
         finally:
             self._cancel_timer()
 
@@ -194,7 +144,7 @@ class SourceReader:
         finally:
             self.is_finished = True
             self._cancel_timer()
-            self._ahead.added.set()
+            self.added.set()
             await self._close()
 
     def ended(self) -> None:
@@ -202,7 +152,7 @@ class SourceReader:
         if not self.is_finished:
             self.error, self.was_cancelled = _reportable("the source", asyncio.CancelledError()), True
             self.is_finished = True
-            self._ahead.added.set()
+            self.added.set()
 
     async def _pull(self, cancellations: Cancellations) -> None:
         await self._begin()
@@ -210,23 +160,28 @@ class SourceReader:
         ended = False
         # A source may swallow its cancellation.
         while not (ended or self.is_finished or cancellations.is_callers):
-            await self._ahead.wait_for_room()
+            while not self._has_room:
+                self.delivered.clear()
+                await self.delivered.wait()
             if self._is_overdue:
                 self._flush()
             elif self._is_async:
                 ended = await self._take_until_full(iterator, cancellations)
-            elif self._in_thread:
-                self._start_timer()
-                ended = await self._call_sync("the source", lambda: self._take_in_thread(iterator))
-                self._cancel_timer()
             else:
+                self._start_timer()
                 ended = await self._call_sync("the source", lambda: self._take(iterator))
-            self._ahead.added.set()
+                self._cancel_timer()
+            self.added.set()
             # A source that never suspends must not block the loop.
             await asyncio.sleep(0)
         if not ended:
             # The source swallowed the cancellation, but it was not read to its end.
             raise asyncio.CancelledError
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether another batch may be read now."""
+        return len(self) < self.window
 
     async def _begin(self) -> None:
         source = self._source
@@ -269,22 +224,24 @@ class SourceReader:
                 # A future cannot hold a StopIteration.
                 raise _reportable(action, error) from error
 
-        return await in_thread(call, self._executor) if self._in_thread else call()
+        return await in_thread(call, self._runtime.options.executor) if self._in_thread else call()
 
     async def _take_until_full(self, iterator: AsyncIterator[Any], cancellations: Cancellations) -> bool:
         """Take items of an asynchronous source until a request is full; return whether the source has ended."""
-        self._was_flushed = False
+        if self._items and self._timer is None:
+            # The last request had no room for them.
+            self._start_timer()
         async for item in iterator:
             if self.is_finished or cancellations.is_callers:
                 return False
-            if not self._take((item,)):
+            if not self._take(iter((item,))):
                 self._cancel_timer()
                 return False
             if self._timer is None:
                 self._start_timer()
-            if self._was_flushed:
-                # The flushed request may have filled the window, so return to wait for room before the next item.
-                return False
+                if not self._has_room:
+                    # The timer before has flushed a request, which filled the window.
+                    return False
         return True
 
     def _start_timer(self) -> None:
@@ -292,7 +249,7 @@ class SourceReader:
 
     def _on_timer(self) -> None:
         self._timer = None
-        if not self._ahead.has_room:
+        if not self._has_room:
             self._is_overdue = True
         elif self._gathering.acquire(blocking=False):
             self._flush()
@@ -301,45 +258,36 @@ class SourceReader:
             # Start it again, because items that the thread reads from now on must not wait longer either.
             self._start_timer()
 
-    def _take_in_thread(self, iterator: Iterator[Any]) -> bool:
-        with self._gathering:
-            return self._take(self._waited_for(iterator))
-
-    def _waited_for(self, iterator: Iterator[Any]) -> Iterator[Any]:
-        while True:
-            with self._released:
-                item = next(iterator, _END)
-            if item is _END:
-                return
-            yield item
-
-    def _text_in_thread(self, item: Any) -> Any:
-        with self._released:
-            return item if self._text is None else self._text(item)
-
-    def _take(self, items: Iterable[Any]) -> bool:
+    def _take(self, items: Iterator[Any]) -> bool:
         """Take items until a request is full or an item is not a text; return whether they ended. May run in a thread."""
-        full = self._packer.fill(self._texts_of(items))
-        if full is not None:
-            self._add(full)
+        with self._gathering:
+            full = self._packer.fill(self._texts_of(items))
+            if full is not None:
+                self._add(full)
+                return False
+            refused, self._refused = self._refused, None
+            if refused is None:
+                return True
+            position = self._packer.position
+            item = self._items.pop()
+            self._add(self._packer.skip())
+            self.queue.append((position, item, refused))
             return False
-        refused, self._refused = self._refused, None
-        if refused is None:
-            return True
-        position = self._packer.position
-        item = self._items.pop()
-        self._add(self._packer.skip())
-        self._ahead.queue.append((position, item, refused))
-        return False
 
-    def _texts_of(self, items: Iterable[Any]) -> Iterator[str]:
+    def _texts_of(self, items: Iterator[Any]) -> Iterator[str]:
         """Yield the texts of items, up to the first item without one."""
-        text = self._text if self._text is None or not self._in_thread else self._text_in_thread
-        for item in items:
+        while True:
+            self._gathering.release()
             try:
-                value = item if text is None else text(item)
-            except MISLEADING as error:
-                raise _reportable("the function `text`", error) from error
+                item = next(items, _END)
+                if item is _END:
+                    return
+                try:
+                    value = item if self._text is None else self._text(item)
+                except MISLEADING as error:
+                    raise _reportable("the function `text`", error) from error
+            finally:
+                self._gathering.acquire()
             self._items.append(item)
             if type(value) is not str or not value.isascii():
                 try:
@@ -352,14 +300,14 @@ class SourceReader:
     def _add(self, packed: PackedTexts | None) -> None:
         if packed is not None:
             count = len(packed.texts)
-            self._ahead.queue.append((packed, self._items[:count]))
+            self.queue.append((packed, self._items[:count]))
             del self._items[:count]
 
     def _flush(self) -> None:
         """Hand over the items read so far, even if they do not fill a request."""
-        self._was_flushed, self._is_overdue = True, False
+        self._is_overdue = False
         self._add(self._packer.flush())
-        self._ahead.added.set()
+        self.added.set()
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

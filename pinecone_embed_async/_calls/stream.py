@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, cast
 from pinecone_embed_async._calls.batches import EmbeddedBatch, EmbeddingsT, ItemT, StreamBatches
 from pinecone_embed_async._calls.result_builder import ResultBuilder
 from pinecone_embed_async._calls.runtime import CallObserver
-from pinecone_embed_async._calls.source import ReadAhead, SourceReader
+from pinecone_embed_async._calls.source import SourceReader
 from pinecone_embed_async._errors import ClosedError, EmbedError, unexpected_error
 from pinecone_embed_async._planning import Packer
 from pinecone_embed_async._results import Dimension, all_steps, summed_up, with_outcome
@@ -48,14 +48,12 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
     def __init__(
         self,
         batches: StreamBatches,
-        ahead: ReadAhead,
         reader: SourceReader,
         scheduler: Scheduler,
         runtime: Runtime,
         options: CallOptions,
     ) -> None:
         self._batches = batches
-        self._ahead = ahead
         self._reader = reader
         self._scheduler = scheduler
         self._runtime = runtime
@@ -67,7 +65,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         self._is_exited = False
 
     def __repr__(self) -> str:
-        ahead = f"{len(self._ahead)}/{self._ahead.window} batches read ahead"
+        ahead = f"{len(self._reader)}/{self._reader.window} batches read ahead"
         return f"<EmbeddingStream {self._batches.embedded_count} embedded, {ahead}>"
 
     @property
@@ -91,7 +89,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
                 raise ClosedError("the stream was left: iterate inside its `async with` block")
             batch = self._take()
             if batch is not None:
-                self._ahead.delivered.set()
+                self._reader.delivered.set()
                 return self._deliver(batch)
             if self._is_over():
                 self._raise_end()
@@ -128,8 +126,8 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
             The error that ends the job, if the cache is misconfigured.
         """
         while True:
-            await self._ahead.added.wait()
-            self._ahead.added.clear()
+            await self._reader.added.wait()
+            self._reader.added.clear()
             self._take_over()
             while self._cache is not None and (request := self._batches.next_to_look_up()) is not None:
                 try:
@@ -137,7 +135,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
                 except EmbedError as error:
                     return error.with_traceback(None)
                 self._take_over()
-            if self._reader.is_finished and not self._ahead.queue:
+            if self._reader.is_finished and not self._reader.queue:
                 return None
 
     async def _look_up(self, cache: CallCache, request: PlannedRequest) -> None:
@@ -152,8 +150,8 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
     def _take_over(self) -> None:
         """Move the batches that were read into the stream, and send them."""
         failed = self._batches.failed_count
-        while self._ahead.queue:
-            read = self._ahead.queue.popleft()
+        while self._reader.queue:
+            read = self._reader.queue.popleft()
             if len(read) == 2:
                 self._batches.add(*read)
             else:
@@ -189,7 +187,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
     def _is_over(self) -> bool:
         if self._scheduler.job_error is not None:
             return self._remaining is not None
-        return self._reader.is_finished and not len(self._ahead)
+        return self._reader.is_finished and not len(self._reader)
 
     def _deliver(self, batch: PendingBatch) -> EmbeddedBatch[ItemT, EmbeddingsT]:
         embedded: EmbeddedBatch[ItemT, EmbeddingsT] = EmbeddedBatch(batch.start, batch.items, self._finish(batch))
@@ -287,19 +285,10 @@ async def _opened(
         looks_up=parameters.cache is not None,
     )
     window = reading.window or 2 * runtime.options.max_concurrency
-    ahead = ReadAhead(batches, window)
-    reader = SourceReader(
-        source,
-        reading,
-        Packer(parameters.limits),
-        ahead,
-        clock=runtime.options.clock,
-        executor=runtime.options.executor,
-        neighbour=runtime.sources,
-    )
+    reader = SourceReader(source, reading, Packer(parameters.limits), batches, window, runtime)
     observer = CallObserver(runtime, options, batches, None, subject=runtime.observed_call("stream", parameters, None))
     scheduler = runtime.scheduler(batches, options, observer, options.deadline, progress=observer, max_under_way=window)
-    stream: EmbeddingStream[ItemT, Any] = EmbeddingStream(batches, ahead, reader, scheduler, runtime, options)
+    stream: EmbeddingStream[ItemT, Any] = EmbeddingStream(batches, reader, scheduler, runtime, options)
     with runtime.observing(observer), runtime.registered(scheduler):
         async with observer.showing(), stream.running():
             yield stream

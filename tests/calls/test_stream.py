@@ -870,3 +870,22 @@ async def test_max_delay_counts_anew_after_a_full_request(emulator: Emulator) ->
         clock.advance(0.1)
         await settle()
         assert repr(batches).endswith(" 2/16 batches read ahead>")
+
+
+async def test_max_delay_counts_for_an_item_that_a_full_request_had_no_room_for(emulator: Emulator) -> None:
+    clock = FakeClock()
+
+    async def source() -> AsyncIterator[str]:
+        yield "a" * 1_500_000
+        yield "b" * 1_500_000
+        await asyncio.get_running_loop().create_future()
+
+    async with (
+        dense_client(emulator, clock=clock) as client,
+        client.stream(source(), max_delay=0.5, **Passage) as batches,
+    ):
+        await settle()
+        assert repr(batches).endswith(" 1/16 batches read ahead>")
+        clock.advance(0.5)
+        await settle()
+        assert repr(batches).endswith(" 2/16 batches read ahead>")

@@ -31,6 +31,7 @@ NOT_FOR_BLOCKING_CALLS = {
     "test_a_slow_async_source_is_not_read_further_ahead_than_the_window_either",
     "test_max_delay_counts_from_the_oldest_item_of_a_slow_source",
     "test_max_delay_counts_anew_after_a_full_request",
+    "test_max_delay_counts_for_an_item_that_a_full_request_had_no_room_for",
     # The blocking stream has a repr of its own.
     "test_reprs_hold_no_texts",
 }
