@@ -219,10 +219,12 @@ BUGS = (
         "        if self._batches.failed_count < failed:\n",
     ),
     _bug(
-        "a waiter cancelled at the decode gate does not pass it on",
+        "an answer cancelled at the decode gate does not pass it on",
         "_sending/decode_gate.py",
-        "            if future.done() and not future.cancelled():\n                self.leave()\n            raise\n",
-        "            raise\n",
+        '        async with self._bulk if priority == "bulk" else contextlib.nullcontext(), self._places:\n'
+        "            try:\n                yield\n",
+        "        if await self._places.acquire():\n"
+        "            try:\n                yield\n                self._places.release()\n",
     ),
     _bug(
         "a caller who leaves a joined request cancels it for the others",

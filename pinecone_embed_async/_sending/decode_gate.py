@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from pinecone_embed_async._foreign import until_done
-from pinecone_embed_async._threads import in_thread
+from pinecone_embed_async._threads import in_thread, result_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -18,75 +16,40 @@ if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit import Priority
     from pinecone_embed_async._wire import StreamingDecoder
 
-MOST_IN_A_ROW = 8
-"""Maximum number of consecutive interactive answers that are decoded before a waiting bulk answer."""
-
 
 class DecodeGate:
     """Limits the number of concurrent decodes, and yields to the event loop between them.
 
     `sleep(0)` is not enough: tasks whose answers are ready in the same loop iteration would all decode in the next one.
 
+    Bulk answers first wait for each other, and no more of them than there are places wait with the interactive ones. So an
+    interactive answer enters before nearly all waiting bulk ones, and no bulk answer waits forever.
+
     Args:
         places: maximum number of concurrent decodes.
     """
 
     def __init__(self, places: int = 1) -> None:
-        self._free = places
-        self._waiting: dict[Priority, deque[asyncio.Future[None]]] = {"interactive": deque(), "bulk": deque()}
-        self._in_a_row = 0
+        self._places = asyncio.Semaphore(places)
+        self._bulk = asyncio.Semaphore(places)
 
     def __repr__(self) -> str:
-        waiting = sum(map(len, self._waiting.values()))
-        return f"<DecodeGate {self._free} free, {waiting} waiting>"
+        return f"<DecodeGate{', full' if self._places.locked() else ''}>"
 
     @contextlib.asynccontextmanager
     async def passing(self, priority: Priority, *, is_brief: bool = False) -> AsyncIterator[None]:
-        """Decode in this block; interactive answers enter before bulk ones.
+        """Decode in this block.
 
         Args:
             priority: priority of the answer.
             is_brief: whether the block takes so little of the event loop's time that it need not yield to it afterwards.
         """
-        await self.enter(priority)
-        try:
+        async with self._bulk if priority == "bulk" else contextlib.nullcontext(), self._places:
             try:
                 yield
             finally:
                 if not is_brief:
                     await asyncio.sleep(0)
-        finally:
-            self.leave()
-
-    async def enter(self, priority: Priority) -> None:
-        """Wait for the gate.
-
-        Raises:
-            asyncio.CancelledError: the caller was cancelled and does not hold a place in the gate.
-        """
-        if self._free:
-            self._free -= 1
-            return
-        future = asyncio.get_running_loop().create_future()
-        self._waiting[priority].append(future)
-        try:
-            await future
-        except asyncio.CancelledError:
-            if future.done() and not future.cancelled():
-                self.leave()
-            raise
-
-    def leave(self) -> None:
-        """Leave the gate, and admit the next waiter."""
-        interactive, bulk = self._waiting["interactive"], self._waiting["bulk"]
-        while interactive or bulk:
-            is_interactive = bool(interactive) and (not bulk or self._in_a_row < MOST_IN_A_ROW)
-            future = (interactive if is_interactive else bulk).popleft()
-            if not future.done():
-                self._in_a_row = self._in_a_row + 1 if is_interactive else 0
-                future.set_result(None)
-                return
-        self._free += 1
 
 
 class DecodeThread:
@@ -123,12 +86,9 @@ class DecodeThread:
             decoder.stop()
             # Ends it at once if it has not begun, because all threads of a caller's executor may be busy.
             work.cancel()
-            await until_done(future)
+            with contextlib.suppress(Exception):
+                await result_of(future)
             raise
-        finally:
-            if future.done() and not future.cancelled():
-                # Reading the exception keeps asyncio from warning that it was never retrieved.
-                future.exception()
         future.result()
 
     async def aclose(self) -> None:

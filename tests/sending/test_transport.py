@@ -553,7 +553,11 @@ def test_a_client_keeps_no_event_loop_that_is_closed() -> None:
 async def test_as_many_answers_are_decoded_at_a_time_as_the_decoder_can(decoder: Any, places: int) -> None:
     async with client_over(lengths, decoder=decoder) as client:
         state = await client._runtime.engine.network.open()
-    assert repr(state.decode_gate) == f"<DecodeGate {places} free, 0 waiting>"
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(places):
+            assert repr(state.decode_gate) == "<DecodeGate>"
+            await stack.enter_async_context(state.decode_gate.passing("interactive"))
+        assert repr(state.decode_gate) == "<DecodeGate, full>"
 
 
 async def test_an_input_may_have_as_many_tokens_as_the_whole_quota() -> None:
