@@ -109,7 +109,7 @@ class Neighbour:
         task = work if isinstance(work, asyncio.Task) else asyncio.get_running_loop().create_task(work, name=self._name)
         # Error reports that include local variables must not show the texts.
         del work
-        cancellation = await _wait(task, self._clock, until)
+        cancelled = await _wait(task, self._clock, until)
         if not task.done():
             if not task.cancelling():
                 # A second cancellation would only disturb the clean-up.
@@ -117,24 +117,18 @@ class Neighbour:
             end = self._clock.time() + PATIENCE_SECONDS
             # The caller may be cancelled several times, for example by its deadline and by its own caller.
             while not task.done() and self._clock.time() < end:
-                cancellation = await _wait(task, self._clock, end) or cancellation
+                cancelled = await _wait(task, self._clock, end) or cancelled
         if not task.done():
             logger.warning("%s did not end within %g s of being cancelled; it is left running", self._name, PATIENCE_SECONDS)
             self._left.add(task)
             task.add_done_callback(functools.partial(self._finish_left, late))
-        elif cancellation is not None:
+        elif cancelled:
             self._finish_left(late, task)
-        if cancellation is not None:
-            try:
-                raise cancellation
-            finally:
-                # Its traceback refers to this frame: a reference cycle.
-                del cancellation
-        if not task.done():
+        if cancelled:
+            raise cancelled.pop()
+        if not task.done() or (task.cancelled() and until is not None and self._clock.time() >= until):
             raise TimeoutError(f"{self._name} took too long")
         if task.cancelled():
-            if until is not None and self._clock.time() >= until:
-                raise TimeoutError(f"{self._name} took too long")
             raise StrayCancellationError("it was cancelled, but not by its caller")
         return task.result()
 
@@ -151,21 +145,24 @@ async def until_done(future: asyncio.Future[Any]) -> None:
     Raises:
         asyncio.CancelledError: the caller was cancelled.
     """
-    cancellation: asyncio.CancelledError | None = None
+    cancelled: list[asyncio.CancelledError] = []
     while not future.done():
-        cancellation = await _wait(future) or cancellation
-    if cancellation is not None:
-        try:
-            raise cancellation
-        finally:
-            # Its traceback refers to this frame: a reference cycle.
-            del cancellation
+        cancelled = await _wait(future) or cancelled
+    if not future.cancelled():
+        # Reading the exception keeps asyncio from warning that it was never retrieved.
+        future.exception()
+    if cancelled:
+        raise cancelled.pop()
 
 
 async def _wait(
     future: asyncio.Future[Any], clock: Clock | None = None, until: float | None = None
-) -> asyncio.CancelledError | None:
-    """Wait until a future ends, the given time is reached, or the caller is cancelled; return the caller's cancellation."""
+) -> list[asyncio.CancelledError]:
+    """Wait until a future ends, the given time is reached, or the caller is cancelled; return the caller's cancellation.
+
+    It is in a list, from which it is taken to be raised: its traceback refers to the frame that raises it, and would form a
+    reference cycle with a variable there.
+    """
     ended = asyncio.get_running_loop().create_future()
     wake = functools.partial(_wake, ended)
     future.add_done_callback(wake)
@@ -173,12 +170,12 @@ async def _wait(
     try:
         await ended
     except asyncio.CancelledError as error:
-        return error
+        return [error]
     finally:
         future.remove_done_callback(wake)
         if timer is not None:
             timer.cancel()
-    return None
+    return []
 
 
 def _wake(ended: asyncio.Future[None], _: object = None) -> None:

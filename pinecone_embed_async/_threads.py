@@ -34,13 +34,7 @@ async def in_thread(work: Callable[[], ResultT], executor: Executor | None = Non
 
 async def result_of(future: asyncio.Future[ResultT]) -> ResultT:
     """The result of a thread's work. A cancelled caller still waits for it, because a thread cannot be cancelled."""
-    try:
-        await until_done(future)
-    except asyncio.CancelledError:
-        if not future.cancelled():
-            # Reading the exception keeps asyncio from warning that it was never retrieved.
-            future.exception()
-        raise
+    await until_done(future)
     return future.result()
 
 

@@ -100,36 +100,32 @@ def decode_values(values: Sequence[Any], vector_type: VectorType | None, dimensi
 
     Args:
         values: unchecked values from a cache; `None` for missing ones.
-        vector_type: expected vector type; `None` for that of the first value.
-        dimension: expected numbers per dense vector; `None` for that of the first value.
+        vector_type: expected vector type; `None` for that of the first undamaged value.
+        dimension: expected numbers per dense vector; `None` for that of the first such vector.
     """
     refused: Counter[str] = Counter()
-    whole: dict[int, bytes] = {}
+    fitting: dict[int, bytes] = {}
     for row, value in enumerate(values):
         if value is None:
             continue
         taken = value if type(value) is bytes else _bytes_of(value)
         if taken is None:
             refused[NOT_BYTES] += 1
-        elif taken[:4] in _MARKS and len(taken) % 4 == 0:
-            whole[row] = taken
-        else:
+            continue
+        kind, numbers = _MARKS.get(taken[:4]), len(taken) // 4 - _HEAD
+        # The head and each term of a sparse vector have eight bytes.
+        if kind is None or len(taken) % (4 if kind == "dense" else 8):
             refused[DAMAGED] += 1
-    kind = vector_type or next((_MARKS[value[:4]] for value in whole.values()), None)
-    alike = {row: value for row, value in whole.items() if _MARKS[value[:4]] == kind}
-    refused[OF_ANOTHER_KIND] += len(whole) - len(alike)
-    if kind == "dense":
-        dimension = dimension or next(map(_dimension_of, alike.values()), 0)
+        elif kind != (vector_type := vector_type or kind):
+            refused[OF_ANOTHER_KIND] += 1
         # A vector without numbers is invalid.
-        fitting = {row: value for row, value in alike.items() if _dimension_of(value) == dimension > 0}
-        refused[OF_ANOTHER_DIMENSION] += len(alike) - len(fitting)
-    else:
-        # The head and each term have eight bytes.
-        fitting = {row: value for row, value in alike.items() if len(value) % 8 == 0}
-        refused[DAMAGED] += len(alike) - len(fitting)
+        elif kind == "dense" and (numbers <= 0 or numbers != (dimension := dimension or numbers)):
+            refused[OF_ANOTHER_DIMENSION] += 1
+        else:
+            fitting[row] = taken
     if not fitting:
         return Found(len(values), np.empty(0, np.intp), refused=refused)
-    return _decode(len(values), fitting, refused, is_dense=kind == "dense")
+    return _decode(len(values), fitting, refused, is_dense=vector_type == "dense")
 
 
 def _decode(count: int, values: Mapping[int, bytes], refused: Counter[str], *, is_dense: bool) -> Found:
@@ -172,7 +168,3 @@ def _bytes_of(value: object) -> bytes | None:
         return None if "O" in view.format else view.tobytes()
     except Exception:  # noqa: BLE001 - a foreign class may raise anything from its buffer
         return None
-
-
-def _dimension_of(value: bytes) -> int:
-    return len(value) // 4 - _HEAD
