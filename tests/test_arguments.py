@@ -214,6 +214,8 @@ async def test_a_demand_and_an_outcome_take_numbers_of_numpy() -> None:
 TRANSPORT = MockTransport(lambda request: MockResponse.embeddings([[1.0]] * len(request.json()["inputs"])))
 SESSION = SimpleNamespace(connector=None)
 
+PLAN_NAMES = '"starter", "builder", "standard", "enterprise"'
+
 
 @pytest.mark.parametrize(
     ("make", "message"),
@@ -236,7 +238,7 @@ SESSION = SimpleNamespace(connector=None)
         (lambda: QuotaOutcome("accepted", -1), "tokens must be an integer ≥ 0, got -1"),
         (
             lambda: client_with(quota=[]),
-            "quota must be the name of a plan, a number of tokens per minute, a Quota or a SharedQuota, got list",
+            f"quota must be {PLAN_NAMES}, a number of tokens per minute, a Quota or a SharedQuota, got list",
         ),
         (lambda: client_with(decoder="json"), 'decoder must be "native" or "msgspec", got \'json\''),
         (

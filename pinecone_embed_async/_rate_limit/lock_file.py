@@ -30,11 +30,9 @@ _MEMBERS, _TICKETS = 2**32, 2**62
 """Offsets of the bytes that stand for members and for tickets. A byte can be locked without existing; byte 0 is locked to
 open the quota's file."""
 
-TICKET_SECONDS = 1.0
+TICKET_NANOSECONDS = 10**9
 """Age after which a ticket is ignored: its process was stopped while it waited, or holds SQLite's lock on the file, which
 then keeps the others out."""
-
-_TICKET_LASTS = int(TICKET_SECONDS * 1e9)
 
 POLL_SECONDS = 0.0005
 """How often a process checks whether it has its turn; a step takes about as long."""
@@ -42,8 +40,6 @@ POLL_SECONDS = 0.0005
 _IS_DARWIN = sys.platform == "darwin"
 _FLOCK = struct.Struct("qqihh" if _IS_DARWIN else "hhqqi4x")
 """C's `struct flock`: type, whence, start, length, process; on macOS start, length, process, type, whence."""
-
-_HAS_LOCKS = hasattr(fcntl, "F_OFD_SETLK")
 
 
 class LockFile:
@@ -58,7 +54,7 @@ class LockFile:
     """
 
     def __init__(self, path: Path) -> None:
-        if not _HAS_LOCKS:
+        if not hasattr(fcntl, "F_OFD_SETLK"):
             raise ConfigurationError("SqliteQuota needs locks of open file descriptions, which only Linux and macOS have")
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
@@ -128,7 +124,7 @@ class LockFile:
         while not self._lock(ticket):
             ticket += 1
         try:
-            while (first := _TICKETS + time.monotonic_ns() - _TICKET_LASTS) < ticket and self._is_locked(first, ticket):
+            while (first := _TICKETS + time.monotonic_ns() - TICKET_NANOSECONDS) < ticket and self._is_locked(first, ticket):
                 time.sleep(POLL_SECONDS)
             yield
         finally:
@@ -170,9 +166,13 @@ def boot_id() -> str:
     """
     with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    if _IS_DARWIN:
-        return _darwin_boot_time()
-    return "?"
+    if not _IS_DARWIN:
+        return "?"
+    import subprocess  # noqa: PLC0415 - only for macOS, and only once
+
+    # Not the boot's time, which changes when the clock is corrected.
+    found = subprocess.run(["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "?"
 
 
 def boot_time() -> float:
@@ -184,14 +184,6 @@ def boot_time() -> float:
 
 
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-def _darwin_boot_time() -> str:
-    import subprocess  # noqa: PLC0415 - only for macOS, and only once
-
-    # Not the boot's time, which changes when the clock is corrected.
-    found = subprocess.run(["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "?"
 
 
 def _flock(kind: int, start: int, length: int) -> bytes:

@@ -100,19 +100,15 @@ def limiter_options(quota: object, vector_type: VectorType | None = None) -> Lim
     """
     if quota is None:
         return LimiterOptions()
-    if isinstance(quota, str):
-        if quota not in PLANS:
-            plans = ", ".join(f'"{name}"' for name in PLANS)
-            raise ConfigurationError(
-                f"quota must be {plans}, a number of tokens per minute, a Quota or a SharedQuota, got {_checks.short(quota)}"
-            )
+    if isinstance(quota, str) and quota in PLANS:
         return msgspec.structs.replace(limiter_options(Quota()), plan=quota, vector_type=vector_type)
     if _checks.as_integer(quota) is not None:
         quota = Quota(_checks.whole("quota", quota))
     if not isinstance(quota, Quota):
+        plans = ", ".join(f'"{name}"' for name in PLANS)
+        got = _checks.short(quota) if isinstance(quota, str) else type(quota).__name__
         raise ConfigurationError(
-            "quota must be the name of a plan, a number of tokens per minute, a Quota or a SharedQuota, "
-            f"got {type(quota).__name__}"
+            f"quota must be {plans}, a number of tokens per minute, a Quota or a SharedQuota, got {got}"
         )
     return LimiterOptions(quota.tokens_per_minute, quota.requests_per_second, quota.requests_per_minute, quota.window)
 

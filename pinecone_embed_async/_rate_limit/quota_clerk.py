@@ -105,10 +105,9 @@ class QuotaClerk:
         return f"<QuotaClerk of {str(self._path)!r}, {len(self._waits)} waiting>"
 
     def __del__(self) -> None:
-        # The thread has ended, because otherwise it would hold a reference. There is no file if the constructor failed.
-        file: QuotaFile | None = getattr(self, "_file", None)
-        if file is not None and self.is_own:
-            file.close()
+        # The thread has ended, because otherwise it would hold a reference.
+        if self._file is not None and self.is_own:
+            self._file.close()
 
     @property
     def is_own(self) -> bool:
@@ -169,10 +168,9 @@ class QuotaClerk:
     def _work(self) -> None:
         idle = 0.0
         while True:
-            items = self._take(POLL_SECONDS if self._waits else GLANCE_SECONDS)
-            idle = 0.0 if items or self._waits else idle + GLANCE_SECONDS
+            is_busy = self._accept(POLL_SECONDS if self._waits else GLANCE_SECONDS) or bool(self._waits)
+            idle = 0.0 if is_busy else idle + GLANCE_SECONDS
             try:
-                self._accept(items)
                 self._write()
             except Exception as error:  # noqa: BLE001 - raised in the waiting callers
                 self._fail(error)
@@ -185,16 +183,13 @@ class QuotaClerk:
                     self._thread = None
                     return
 
-    def _take(self, patience: float) -> list[_Item]:
+    def _accept(self, patience: float) -> bool:
+        """Take over the posted items for the next step, or wait for one; return whether there are any."""
         items: list[_Item] = []
         with contextlib.suppress(queue.Empty):
             items.append(self._posted.get(timeout=patience))
             while True:
                 items.append(self._posted.get_nowait())
-        return items
-
-    def _accept(self, items: list[_Item]) -> None:
-        """Take over the posted items for the next step."""
         for item in items:
             if item == "close":
                 self._is_closing = True
@@ -205,6 +200,7 @@ class QuotaClerk:
                 self._waits[item.number] = item
                 if item.ask is not None:
                     self._unwritten.append(item.ask)
+        return bool(items)
 
     def _write(self) -> None:
         if self._is_closed:
@@ -229,7 +225,7 @@ class QuotaClerk:
             if wait.ask is None:
                 self._resolve(wait, file.statistics())
                 continue
-            pause = file.known_pause((wait.ask.model, wait.ask.input_type), now)
+            pause = file.ledger.limiter.known_pause((wait.ask.model, wait.ask.input_type), now)
             if pause.outlasts(wait.deadline, now):
                 # The next step writes it.
                 self._unwritten.append(End(wait.number, "unused"))
@@ -248,7 +244,7 @@ class QuotaClerk:
 
     def _fail(self, error: Exception) -> None:
         """Raise an error in all waiting callers, including new ones; ends of requests are written later."""
-        self._accept(self._take(0))
+        self._accept(0)
         waits = [*self._waits.values()]
         # Requests whose `Ask` was written earlier are in the file and must end there.
         unwritten = {*self._unwritten}

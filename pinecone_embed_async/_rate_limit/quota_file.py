@@ -23,11 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from pinecone_embed_async._rate_limit.known_pause import KnownPause
-    from pinecone_embed_async._rate_limit.quota import Key, PlanName, Quota
+    from pinecone_embed_async._rate_limit.quota import PlanName, Quota
     from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
 
-STATE_VERSION = 7
+STATE_VERSION = 8
 """Version of the stored state; raised whenever an attribute of a stored object changes."""
 
 VERSION = f"{__version__}, state {STATE_VERSION}"
@@ -82,6 +81,9 @@ class QuotaFile:
             package version.
         sqlite3.Error: the file cannot be opened, or is locked for too long.
         OSError: the same.
+
+    Attributes:
+        ledger: the ledger as of the last step read.
     """
 
     def __init__(self, path: Path, quota: Quota | PlanName | None) -> None:
@@ -103,14 +105,10 @@ class QuotaFile:
     def __repr__(self) -> str:
         return f"<QuotaFile {str(self._path)!r}, member {self.member} after step {self._number}>"
 
-    def known_pause(self, key: Key, now: float) -> KnownPause:
-        """The pause of requests with this key that ends last; it may already be over."""
-        return self._ledger.known_pause(key, now)
-
     def statistics(self) -> tuple[TokenStatistics, ...]:
         """Limits and usage of each model and input type, as of now."""
         # From a copy, because `statistics` drops expired entries, and the next step may have an earlier time.
-        return QuotaLedger.load(self._ledger.dump()).statistics(boot_time())
+        return tuple(QuotaLedger.load(self.ledger.dump()).limiter.statistics(boot_time()))
 
     def step(self, entries: Sequence[Entry]) -> StepResult:
         """Enter something in the ledger, for all processes. Without entries, write a step only if it would have an effect.
@@ -236,17 +234,17 @@ class QuotaFile:
 
     def _forget(self) -> None:
         """Begin again with an empty ledger."""
-        self._number, self._ledger = 0, QuotaLedger(self._options, self._opens)
+        self._number, self.ledger = 0, QuotaLedger(self._options, self._opens)
 
     def _read(self) -> None:
         """Apply the steps that others have written."""
         rows = self._execute(_NEW_STEPS, (self._number,))
         if rows and rows[0][0] != self._number + 1:
             ((self._number, state),) = self._execute("SELECT number, ledger FROM state") or [(0, b"")]
-            self._ledger = QuotaLedger.load(state)
+            self.ledger = QuotaLedger.load(state)
             rows = self._execute(_NEW_STEPS, (self._number,))
         for number, step, granted in rows:
-            if self._ledger.apply(_STEP.decode(step)).granted != _GRANTED.decode(granted) or number != self._number + 1:
+            if self.ledger.apply(_STEP.decode(step)).granted != _GRANTED.decode(granted) or number != self._number + 1:
                 raise ConfigurationError(
                     f"{str(self._path)!r} was written by a package that decides differently; use one version in all "
                     "processes, or name another file"
@@ -255,13 +253,13 @@ class QuotaFile:
 
     def _next_step(self, entries: Sequence[Entry], dead: list[int]) -> Step | None:
         """A step with these entries and for these dead members; `None` if it would have no effect."""
-        now = max(boot_time(), self._ledger.at)
-        if entries or dead or self._ledger.has_untaken(self.member) or self._ledger.next_at <= now:
+        now = max(boot_time(), self.ledger.at)
+        if entries or dead or self.ledger.has_untaken(self.member) or self.ledger.limiter.next_at <= now:
             return Step(self.member, now, (*map(Gone, dead), *entries))
         return None
 
     def _append(self, step: Step) -> StepResult:
-        result = self._ledger.apply(step)
+        result = self.ledger.apply(step)
         self._number += 1
         self._execute(
             "INSERT INTO steps VALUES (?, ?, ?, ?)",
@@ -271,7 +269,7 @@ class QuotaFile:
             if isinstance(entry, Gone):
                 self._execute("DELETE FROM members WHERE id = ?", (entry.member,))
         if self._number % STEPS_KEPT == 0:
-            self._execute("INSERT OR REPLACE INTO state VALUES (1, ?, ?)", (self._number, self._ledger.dump()))
+            self._execute("INSERT OR REPLACE INTO state VALUES (1, ?, ?)", (self._number, self.ledger.dump()))
             self._execute("DELETE FROM steps WHERE number <= ?", (self._number - STEPS_KEPT,))
         return result
 
@@ -303,12 +301,13 @@ class QuotaFile:
         """Translate SQLite's errors about the content of the file and its locks into errors that name the cure."""
         try:
             yield
-        except (msgspec.MsgspecError, pickle.UnpicklingError) as error:
-            raise ConfigurationError(self._corrupted(error)) from error
         except Exception as error:
             code = _sqlite.code_of(error)
-            if code in _sqlite.CORRUPTED:
-                raise ConfigurationError(self._corrupted(error)) from error
+            if code in _sqlite.CORRUPTED or isinstance(error, (msgspec.MsgspecError, pickle.UnpicklingError)):
+                raise ConfigurationError(
+                    f"{str(self._path)!r} is not a quota, or corrupted ({error}); name another file, or remove it while no "
+                    "process uses it"
+                ) from error
             if not code:
                 raise
             what = f"another process has locked it for {LOCK_SECONDS:g} s" if code == _sqlite.BUSY else str(error)
@@ -316,12 +315,6 @@ class QuotaFile:
             # SQLite's result code.
             vars(explained).update(vars(error))
             raise explained from error
-
-    def _corrupted(self, error: Exception) -> str:
-        return (
-            f"{str(self._path)!r} is not a quota, or corrupted ({error}); name another file, or remove it while no process "
-            "uses it"
-        )
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -24,9 +24,7 @@ from pinecone_embed_async._rate_limit.shared_quota import (
 )
 
 if TYPE_CHECKING:
-    from pinecone_embed_async._rate_limit.known_pause import KnownPause
     from pinecone_embed_async._rate_limit.quota import Key, LimiterOptions
-    from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True, tag="ask"):
@@ -144,6 +142,7 @@ class QuotaLedger:
         opens: time before which nothing is granted.
 
     Attributes:
+        limiter: decides; to be changed only by steps.
         at: time of the last step; minus infinity before the first.
     """
 
@@ -154,34 +153,16 @@ class QuotaLedger:
         self._untaken: dict[int, list[_MemberPermit]] = {}
         # No limit on requests in flight, because each client has its own.
         self._concurrency = ConcurrencyLimiter(NO_LIMIT)
-        self._limiter = Limiter(options)
-        self._limiter.hold(opens)
+        self.limiter = Limiter(options)
+        self.limiter.hold(opens)
         self.at = -math.inf
 
     def __repr__(self) -> str:
-        return f"<QuotaLedger of {len(self._members)} members, {self._limiter!r}>"
-
-    @property
-    def members(self) -> list[int]:
-        """The members that wait for permits or hold some."""
-        return [*self._members]
-
-    @property
-    def next_at(self) -> float:
-        """When the next permit may be granted if nothing happens before; infinite if only an entry can free one."""
-        return self._limiter.next_at
+        return f"<QuotaLedger of {len(self._members)} members, {self.limiter!r}>"
 
     def has_untaken(self, member: int) -> bool:
         """Whether a member was granted permits that it has not taken yet."""
         return member in self._untaken
-
-    def known_pause(self, key: Key, now: float) -> KnownPause:
-        """The pause of requests with this key that ends last; it may already be over."""
-        return self._limiter.known_pause(key, now)
-
-    def statistics(self, now: float) -> tuple[TokenStatistics, ...]:
-        """Limits and usage of each model and input type with requests so far."""
-        return tuple(self._limiter.statistics(now))
 
     def apply(self, step: Step) -> StepResult:
         """Apply a step."""
@@ -194,7 +175,7 @@ class QuotaLedger:
                 self._gone(entry.member)
             else:
                 found += self._end(step.member, entry)
-        self._limiter.dispatch(self.at)
+        self.limiter.dispatch(self.at)
         granted = self._granted()
         taken = []
         for permit in self._untaken.pop(step.member, ()):
@@ -226,12 +207,12 @@ class QuotaLedger:
 
     def _granted(self) -> list[Grant]:
         granted = []
-        for permit in self._limiter.decided:
+        for permit in self.limiter.decided:
             # Permits of a member that is gone have been given back.
             if isinstance(permit, _MemberPermit) and permit.member in self._members:
                 self._untaken.setdefault(permit.member, []).append(permit)
                 granted.append((permit.member, permit.number, permit.tokens))
-        self._limiter.decided.clear()
+        self.limiter.decided.clear()
         return granted
 
     def _ask(self, step: Step, entry: Ask) -> None:
@@ -241,7 +222,7 @@ class QuotaLedger:
         no_gate: Any = None
         permit = _MemberPermit(flow, key, entry.tokens, entry.least, no_gate, member=step.member, number=entry.number)
         self._members.setdefault(step.member, {})[entry.number] = permit
-        self._limiter.enqueue(permit, self.at)
+        self.limiter.enqueue(permit, self.at)
 
     def _end(self, member: int, entry: End) -> list[tuple[Key, int]]:
         permits = self._members.get(member, {})
@@ -250,7 +231,7 @@ class QuotaLedger:
             return []
         if not permits:
             del self._members[member]
-        limiter = self._limiter
+        limiter = self.limiter
         if not permit.is_granted or entry.kind == "unused":
             limiter.give_back(permit, self.at)
         elif entry.kind == "accepted":
@@ -270,9 +251,9 @@ class QuotaLedger:
         # Waiting requests first, so that they are not granted the permits that come back.
         for permit in sorted(permits, key=lambda permit: permit.is_granted):
             if permit.is_taken:
-                self._limiter.failed(permit, self.at, is_overload=False)
+                self.limiter.failed(permit, self.at, is_overload=False)
             else:
-                self._limiter.give_back(permit, self.at)
+                self.limiter.give_back(permit, self.at)
         self._flows = {name: flow for name, flow in self._flows.items() if name[0] != member}
 
     def _flow(self, name: tuple[int, int, Key, Priority]) -> Flow:
