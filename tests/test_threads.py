@@ -68,13 +68,13 @@ def test_an_event_loop_that_another_thread_cleared_away_meanwhile_is_no_error(mo
     client = make_client()
     engine: Any = client._runtime.engine
     asyncio.run(client.embed("a"))
-    (closed,) = engine.network._states
+    (place,) = engine.network._states
 
     def cleared_away() -> bool:
         # What another thread does between the look and the step.
-        engine.network._states.pop(closed, None)
+        engine.network._states.pop(place, None)
         return True
 
-    monkeypatch.setattr(closed, "is_closed", cleared_away)
+    monkeypatch.setattr(place[1], "is_closed", cleared_away)
     assert len(asyncio.run(client.embed("a"))) == 1
-    assert closed not in engine.network._states
+    assert place not in engine.network._states

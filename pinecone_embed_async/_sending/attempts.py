@@ -63,7 +63,7 @@ async def get_body(engine: Engine, path: str, query: Mapping[str, str], *, is_tr
     body = _WholeBody()
 
     async def attempt() -> EmbedError | None:
-        body.content.clear()
+        body.clear()
         permit = engine.gate.request(flow, 0, 0)
         if not permit.is_granted:
             await engine.gate.wait(permit)
@@ -86,7 +86,7 @@ async def get_body(engine: Engine, path: str, query: Mapping[str, str], *, is_tr
     error: EmbedError | None = await RetryLoop(engine, attempts).retrying()(attempt)
     if error is not None:
         raise error
-    return bytes(body.content)
+    return bytes(body)
 
 
 class Callers(Protocol):
@@ -344,18 +344,9 @@ class _Decoding(msgspec.Struct, eq=False):
                 await thread.decode(decoder, THREAD_BYTES)
 
 
-class _WholeBody:
-    """Collects a whole body.
-
-    Attributes:
-        content: the part that has arrived.
-    """
-
-    __slots__ = ("content",)
-
-    def __init__(self) -> None:
-        self.content = bytearray()
+class _WholeBody(bytearray):
+    """Collects a whole body."""
 
     async def take(self, piece: bytes) -> None:
         """Take the next piece."""
-        self.content += piece
+        self.extend(piece)

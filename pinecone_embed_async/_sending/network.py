@@ -41,7 +41,6 @@ class LoopState:
     """The state of one event loop in one process.
 
     Attributes:
-        process: id of the process.
         transport: sends requests.
         own: the transport if this package made it; `None` if the caller passed one.
         concurrency: limits the requests in flight.
@@ -51,7 +50,6 @@ class LoopState:
         was_closed: whether the client was closed.
     """
 
-    process: int
     transport: Transport
     own: AiohttpTransport | None
     concurrency: ConcurrencyLimiter
@@ -91,8 +89,9 @@ class Network:
         self._counters = counters
         self._clock = options.clock
         self.decoder = choose_decoder(options.decoder)
-        self._states: dict[asyncio.AbstractEventLoop, LoopState] = {}
-        self._inherited: list[LoopState] = []
+        # By process and event loop. After a fork, the parent process uses the same sockets, and closing them in the child
+        # would write to them. So the parent's states are kept unused as long as this client lives.
+        self._states: dict[tuple[int, asyncio.AbstractEventLoop], LoopState] = {}
         # Built once, because building it takes a twentieth of the time of a small request.
         self._embed_url = options.base_url / "embed"
 
@@ -106,8 +105,8 @@ class Network:
 
     @property
     def concurrencies(self) -> set[ConcurrencyLimiter]:
-        """The concurrency limiters of all event loops."""
-        return {state.concurrency for state in self._states.copy().values()}
+        """The concurrency limiters of all event loops of this process."""
+        return {state.concurrency for (process, _), state in self._states.copy().items() if process == os.getpid()}
 
     @property
     def concurrency(self) -> int:
@@ -116,26 +115,21 @@ class Network:
 
     async def open(self) -> LoopState:
         """The state of the running event loop, created if there is none."""
-        loop, process = asyncio.get_running_loop(), os.getpid()
-        state = self._states.get(loop)
-        if state is not None and state.process == process and not state.is_closed:
+        process = os.getpid()
+        place = process, asyncio.get_running_loop()
+        state = self._states.get(place)
+        if state is not None and not state.is_closed:
             return state
         # A copy, and `pop` with a default, because other threads may clean up at the same time.
-        for other, old in self._states.copy().items():
-            if old.process == process and not other.is_closed():
-                continue
-            gone = self._states.pop(other, None)
-            if gone is not None and old.process != process:
-                # After a fork, the parent process uses the same sockets, and closing them here would write to them. So
-                # they are kept unused as long as this client lives.
-                self._inherited.append(gone)
-        state = self._make_state(process)
-        self._states[loop] = state
+        for other, loop in self._states.copy():
+            if other == process and loop.is_closed():
+                self._states.pop((other, loop), None)
+        state = self._states[place] = self._make_state()
         if state.own is not None:
             await state.own.open()
         return state
 
-    def _make_state(self, process: int) -> LoopState:
+    def _make_state(self) -> LoopState:
         options = self._options
         own: AiohttpTransport | None = None
         if options.transport is None:
@@ -149,7 +143,6 @@ class Network:
                 clock=self._clock,
             )
         return LoopState(
-            process=process,
             transport=options.transport or cast("Transport", own),
             own=own,
             # A shared quota refers to the limiter, so the limiter must not refer to the objects of a closed loop.
@@ -161,8 +154,8 @@ class Network:
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop; those of other loops close with their loops."""
-        state = self._states.pop(asyncio.get_running_loop(), None)
-        if state is not None and state.process == os.getpid():
+        state = self._states.pop((os.getpid(), asyncio.get_running_loop()), None)
+        if state is not None:
             state.was_closed = True
             for exchange in state.exchanges:
                 # aiohttp does not wake the reader of a body when the connection is closed.
@@ -177,8 +170,8 @@ class Network:
 
     def abandon(self) -> None:
         """Drop all connections of a client that was never closed, without the event loop's help."""
-        for loop, state in self._states.copy().items():
-            if state.own is None or state.process != os.getpid() or loop.is_closed():
+        for (process, loop), state in self._states.copy().items():
+            if state.own is None or process != os.getpid() or loop.is_closed():
                 continue
             if loop.is_running() and loop is not asyncio._get_running_loop():  # noqa: SLF001 - the public function raises
                 # The loop runs in another thread, and only that thread may touch its connections. If the loop ends first,

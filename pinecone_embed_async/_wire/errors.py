@@ -118,11 +118,8 @@ def error_from_response(status: int, headers: Mapping[str, str], body: bytes, *,
     else:
         error = _from_envelope_body(status, envelope.error, redactor)
     error.retry_after = parse_retry_after(headers.get("retry-after"), now=now, date=headers.get("date"))
-    for name in _REQUEST_ID_HEADERS:
-        request_id = headers.get(name, "")
-        if _REQUEST_ID.fullmatch(request_id):
-            error.request_id = redactor.clean(request_id)
-            break
+    request_ids = [headers.get(name, "") for name in _REQUEST_ID_HEADERS]
+    error.request_id = next((redactor.clean(value) for value in request_ids if _REQUEST_ID.fullmatch(value)), None)
     return error
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from itertools import groupby
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 SHOWN = 500
 """Maximum number of characters kept of a message; the documented ones have fewer than 200."""
@@ -59,9 +59,9 @@ class Redactor:
 
     def clean_json(self, value: Any) -> Any:
         """Clean all strings in a JSON value; parts that are nested too deeply or too long are cut off."""
-        strings = _Strings(self._api_key)
-        rebuilt = _collected(value, _DEPTH, strings)
-        return rebuilt(self._cleaned(strings.found))
+        original = _Copy(self._api_key)
+        original.of(value)
+        return _Copy(self._api_key, self._cleaned(original.strings)).of(value)
 
     def _cleaned(self, strings: list[str]) -> list[str]:
         joined = "\0".join(strings)
@@ -88,49 +88,52 @@ class Redactor:
             start = end
 
 
-class _Strings:
-    """Collects the strings of a JSON value for the search; no string is cut within the key."""
+class _Copy:
+    """Copies a JSON value as far as it is shown, and collects its strings; no string is cut within the key.
 
-    def __init__(self, api_key: str) -> None:
+    Args:
+        api_key: the key.
+        cleaned: the strings to put in place of those of the value, in the order of `strings`; `None` to keep them.
+
+    Attributes:
+        strings: the strings of the value.
+    """
+
+    def __init__(self, api_key: str, cleaned: Sequence[str] | None = None) -> None:
         self._api_key = api_key
-        self.found: list[str] = []
-        self.room = LOOKED_AT
+        self._cleaned = cleaned
+        self._room = LOOKED_AT
+        self.strings: list[str] = []
 
-    def add(self, string: str) -> Callable[[list[str]], str]:
-        """Add a string; return a function that picks its cleaned form from the results."""
-        if self.room <= 0:
-            return lambda _: "..."
-        string = _beginning(string, min(_READ, self.room), self._api_key)
+    def of(self, value: Any, depth: int = _DEPTH) -> Any:
+        """The copy; what is nested deeper than `depth` is cut off."""
+        if isinstance(value, str):
+            return self._string(value)
+        self._room -= 8
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        if depth == 0 or self._room <= 0:
+            return "..."
+        if isinstance(value, dict):
+            return {self._string(str(key)): self.of(item, depth - 1) for key, item in islice(value.items(), _ITEMS)}
+        if isinstance(value, list):
+            return [self.of(item, depth - 1) for item in value[:_ITEMS]]
+        return type(value).__name__
+
+    def _string(self, string: str) -> str:
+        if self._room <= 0:
+            return "..."
+        string = _beginning(string, min(_READ, self._room), self._api_key)
         # A constant on top, because even an empty string takes some work.
-        self.room -= len(string) + 8
-        number = len(self.found)
-        self.found.append(string)
-        return lambda cleaned: cleaned[number]
+        self._room -= len(string) + 8
+        self.strings.append(string)
+        return string if self._cleaned is None else self._cleaned[len(self.strings) - 1]
 
 
 def _beginning(string: str, most: int, key: str) -> str:
     """The first `most` characters of a string; fewer if the cut would be within the key."""
     at = string.find(key, max(0, most - len(key) + 1), most + len(key) - 1) if key else -1
     return string[: most if at < 0 else at]
-
-
-def _collected(value: Any, depth: int, strings: _Strings) -> Callable[[list[str]], Any]:
-    """Collect the strings of a value; return a function that rebuilds the value from the cleaned strings."""
-    if isinstance(value, str):
-        return strings.add(value)
-    strings.room -= 8
-    kept: Any = type(value).__name__
-    if value is None or isinstance(value, (bool, int, float)):
-        kept = value
-    elif depth == 0 or strings.room <= 0:
-        kept = "..."
-    elif isinstance(value, dict):
-        pairs = [(strings.add(str(key)), _collected(item, depth - 1, strings)) for key, item in list(value.items())[:_ITEMS]]
-        return lambda cleaned: {key(cleaned): item(cleaned) for key, item in pairs}
-    elif isinstance(value, list):
-        items = [_collected(item, depth - 1, strings) for item in value[:_ITEMS]]
-        return lambda cleaned: [item(cleaned) for item in items]
-    return lambda _: kept
 
 
 def _tidy(message: str) -> str:
@@ -163,10 +166,8 @@ class _Hidden:
 
     def hide_key(self, key: str) -> None:
         """Hide every occurrence of the key."""
-        at = self.message.find(key) if key else -1
-        while at >= 0:
-            self._mark(at, at + len(key), _KEY)
-            at = self.message.find(key, at + len(key))
+        for found in re.finditer(re.escape(key), self.message) if key else ():
+            self._mark(*found.span(), _KEY)
 
     def hide_texts(self, texts: Sequence[str]) -> bool:
         """Hide the texts; return `False` if they repeat so often that the search was given up."""
@@ -240,23 +241,20 @@ class _Hidden:
             left, begin = left - 1, begin - 1
         while right < len(message) and end < len(text) and not marks[right] and message[right] == text[end]:
             right, end = right + 1, end + 1
-        for place in range(left, right):
-            marks[place] = marks[place] or number
-        self.work += right - left
+        self._mark_rest(left, right, number)
 
     def _hide_short(self, forms: list[tuple[str, int]]) -> None:
         """Hide forms shorter than a fragment, with one look-up per position and length."""
         by_length: dict[int, dict[str, int]] = defaultdict(dict)
         for form, number in forms:
             by_length[len(form)].setdefault(form, number)
-        message, marks = self.message, self.marks
+        message = self.message
         for length, numbers in by_length.items():
             self.work += len(message)
             for at in range(len(message) - length + 1):
                 number = numbers.get(message[at : at + length], 0)
                 if number and (length >= 8 or (self._is_border(at - 1) and self._is_border(at + length))):
-                    for place in range(at, at + length):
-                        marks[place] = marks[place] or number
+                    self._mark_rest(at, at + length, number)
 
     def _is_border(self, at: int) -> bool:
         """Whether a word may end before this character, or begin after it."""
@@ -266,4 +264,9 @@ class _Hidden:
 
     def _mark(self, start: int, stop: int, mark: int) -> None:
         self.marks[start:stop] = [mark] * (stop - start)
+        self.work += stop - start
+
+    def _mark_rest(self, start: int, stop: int, mark: int) -> None:
+        """Mark the characters that are not marked yet."""
+        self.marks[start:stop] = [old or mark for old in self.marks[start:stop]]
         self.work += stop - start
