@@ -23,6 +23,7 @@ from pinecone_embed_async._sending import (
     check_ssl_context,
     user_agent,
 )
+from pinecone_embed_async._statistics import ProgressBar
 from pinecone_embed_async._telemetry import dispatcher_of
 from pinecone_embed_async._wire import encode_parameters, encode_request
 
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit import PlanName, Priority, QuotaBackend
     from pinecone_embed_async._sending import Transport
     from pinecone_embed_async._statistics import Progress
-    from pinecone_embed_async._statistics.progress_bar import ProgressBar
     from pinecone_embed_async._telemetry import Hook
     from pinecone_embed_async._wire import DecoderName, VectorType
 
@@ -309,7 +309,6 @@ class CallOptions(msgspec.Struct, eq=False):
         priority: priority of its requests.
         raises: whether it raises the error of failed inputs.
         progress: called with the progress; `None` if none was passed.
-        bar: `progress` itself if it is a progress bar; else `None`.
     """
 
     parameters: Parameters
@@ -317,7 +316,6 @@ class CallOptions(msgspec.Struct, eq=False):
     priority: Priority
     raises: bool
     progress: Callable[[Progress], None] | None
-    bar: ProgressBar | None
 
 
 def call_options(
@@ -334,28 +332,21 @@ def call_options(
     Raises:
         ConfigurationError: an option is invalid.
     """
-    report, bar = (None, None) if progress is None else _progress(progress)
     return CallOptions(
         parameters,
         None if timeout is None else now + _checks.seconds("timeout", timeout),
         _checks.one_of("priority", priority, ("interactive", "bulk")),
         _checks.one_of("on_error", on_error, ("raise", "return")) == "raise",
-        report,
-        bar,
+        None if progress is None else _progress(progress),
     )
 
 
-def _progress(given: object) -> tuple[Callable[[Progress], None] | None, ProgressBar | None]:
-    """The function to call with the progress, and the same object if it is a progress bar."""
-    if not isinstance(given, (bool, np.bool_)):
-        _checks.callback("progress", given, ", or True for a bar")
-        return cast("Callable[[Progress], None]", given), None
-    if not given:
-        return None, None
-    from pinecone_embed_async._statistics.progress_bar import ProgressBar  # noqa: PLC0415 - few calls need it
-
-    bar = ProgressBar()
-    return bar, bar
+def _progress(given: object) -> Callable[[Progress], None] | None:
+    """The function or bar to call with the progress."""
+    if isinstance(given, (bool, np.bool_)):
+        return ProgressBar() if given else None
+    _checks.callback("progress", given, ", or True for a bar")
+    return cast("Callable[[Progress], None]", given)
 
 
 class StreamOptions(msgspec.Struct, eq=False):

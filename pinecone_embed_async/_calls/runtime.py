@@ -20,7 +20,7 @@ from pinecone_embed_async._inputs import iter_texts
 from pinecone_embed_async._options import call_options, check_parameters
 from pinecone_embed_async._planning import Learned, RequestPlanner, estimate_cost
 from pinecone_embed_async._sending import Discovery, Engine, Sender, get_body
-from pinecone_embed_async._statistics import Progress, Statistics
+from pinecone_embed_async._statistics import Progress, ProgressBar, Statistics
 from pinecone_embed_async._telemetry import CallObservation, ObservedCall
 from pinecone_embed_async._wire import decode_model, decode_models
 
@@ -355,8 +355,8 @@ class CallObserver:
 
     def showing(self) -> contextlib.AbstractAsyncContextManager[object]:
         """Show the progress bar while the block runs, if the caller asked for one."""
-        bar = self._options.bar
-        return _NO_CONTEXT if bar is None else bar.shown(self.total)
+        bar = self._options.progress
+        return bar.shown(self.total) if isinstance(bar, ProgressBar) else _NO_CONTEXT
 
     def report(self) -> None:
         """Call `progress`, if the caller passed one."""

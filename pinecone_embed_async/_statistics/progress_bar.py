@@ -12,6 +12,7 @@ import contextvars
 import os
 import sys
 import threading
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -92,12 +93,14 @@ class ProgressBar:
 
     def _draw(self, total: int | None, is_over: threading.Event) -> None:
         in_notebook = self._place == "notebook"
-        bar = _TqdmBar(total) if self._library == "tqdm" else _RichBar(total, in_notebook=in_notebook)
-        try:
+        with contextlib.closing(
+            _TqdmBar(total) if self._library == "tqdm" else _RichBar(total, in_notebook=in_notebook)
+        ) as bar:
             while not is_over.wait(INTERVAL):
                 bar.show(self._latest)
-        finally:
-            bar.close(self._latest)
+            latest = self._latest
+            # The call has ended, so all that was done is the total.
+            bar.show(replace(latest, total=latest.done + latest.failed) if total is None else latest)
 
 
 class _RichBar:
@@ -127,21 +130,16 @@ class _RichBar:
             self._bar.start()
 
     def show(self, progress: Progress) -> None:
-        self._bar.update(self._task, completed=progress.done + progress.failed, note=_note(progress))
+        completed, total = progress.done + progress.failed, progress.total
+        self._bar.update(self._task, completed=completed, total=total, note=_note(progress))
         if self._handle is None:
             self._bar.refresh()
         else:
             self._handle.update(self._bar)
 
-    def close(self, progress: Progress) -> None:
-        if progress.total is None:
-            # The call has ended, so show all that was done as the total.
-            self._bar.update(self._task, total=progress.done + progress.failed)
-        try:
-            self.show(progress)
-        finally:
-            if self._handle is None:
-                self._bar.stop()
+    def close(self) -> None:
+        if self._handle is None:
+            self._bar.stop()
 
 
 class _TqdmBar:
@@ -156,11 +154,8 @@ class _TqdmBar:
         self._bar.n = progress.done + progress.failed
         self._bar.set_postfix_str(_note(progress))
 
-    def close(self, progress: Progress) -> None:
-        try:
-            self.show(progress)
-        finally:
-            self._bar.close()
+    def close(self) -> None:
+        self._bar.close()
 
 
 def _note(progress: Progress) -> str:
