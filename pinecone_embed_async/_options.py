@@ -148,22 +148,21 @@ if TYPE_CHECKING:
 
         dedupe: bool
 
-    class EmbedArguments(EstimateArguments, total=False):
-        """Keyword arguments of `EmbedClient.embed`."""
+    class ManyArguments(OneArguments, total=False):
+        """Keyword arguments of both `EmbedClient.embed` and `EmbedClient.stream`."""
 
-        timeout: float | None
         on_error: Literal["raise", "return"]
-        priority: Priority
         progress: Callable[[Progress], None] | bool | None
 
-    class StreamArguments(OneArguments, Generic[ItemT], total=False):
+    class EmbedArguments(ManyArguments, EstimateArguments, total=False):
+        """Keyword arguments of `EmbedClient.embed`."""
+
+    class StreamArguments(ManyArguments, Generic[ItemT], total=False):
         """Keyword arguments of `EmbedClient.stream`."""
 
         text: Callable[[ItemT], Input] | None
         ordered: bool
         window: int | None
-        on_error: Literal["raise", "return"]
-        progress: Callable[[Progress], None] | bool | None
         in_thread: bool
         max_delay: float
 
@@ -184,15 +183,6 @@ class ClientOptions(SendingOptions):
     max_delay: float
     cache: CacheStage | None
     should_look_up_model: bool
-
-    def limits(self, known: _models.KnownModel | None, parameters: Mapping[str, Any]) -> RequestLimits:
-        """The limits of one request to a model with these parameters."""
-        if known is None:
-            inputs = self.max_batch_size or _models.DEFAULT_MAX_BATCH_SIZE
-            return RequestLimits(inputs, _models.DEFAULT_MAX_SEQUENCE_LENGTH)
-        # The service refuses larger batches for a known model.
-        inputs = min(self.max_batch_size or known.max_batch_size, known.max_batch_size)
-        return RequestLimits(inputs, known.sequence_length(parameters))
 
 
 def client_options(model: str, **given: Unpack[EveryArgument]) -> ClientOptions:
@@ -296,8 +286,11 @@ def check_parameters(
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"the parameters cannot be encoded as JSON: {error}") from None
     dimension = _models.expected_dimension(options.model, merged)
-    limits = LearnedLimits(options.limits(known, merged), learned)
-    return Parameters(merged, encoded, limits, dimension, cache)
+    # The service refuses larger batches for a known model.
+    batches = [size for size in (options.max_batch_size, known and known.max_batch_size) if size]
+    length = _models.DEFAULT_MAX_SEQUENCE_LENGTH if known is None else known.sequence_length(merged)
+    limits = RequestLimits(min(batches, default=_models.DEFAULT_MAX_BATCH_SIZE), length)
+    return Parameters(merged, encoded, LearnedLimits(limits, learned), dimension, cache)
 
 
 class CallOptions(msgspec.Struct, eq=False):
