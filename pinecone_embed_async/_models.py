@@ -97,46 +97,29 @@ class KnownModel:
         return longer if isinstance(longer, int) and longer > 0 else self.max_sequence_length
 
 
+_CHOICES = {"input_type": ("passage", "query"), "truncate": ("END", "NONE")}
+
 # Source: the model pages, as summarized in the table "Models" of the service's documentation (2025-10).
 KNOWN_MODELS: Mapping[str, KnownModel] = {
     model.name: model
     for model in (
-        KnownModel(
-            "multilingual-e5-large",
-            "dense",
-            dimension=1024,
-            max_sequence_length=507,
-            choices={"input_type": ("passage", "query"), "truncate": ("END", "NONE")},
-        ),
+        KnownModel("multilingual-e5-large", "dense", dimension=1024, max_sequence_length=507, choices=_CHOICES),
         KnownModel(
             "llama-text-embed-v2",
             "dense",
             dimension=1024,
             max_sequence_length=2048,
-            choices={
-                "input_type": ("passage", "query"),
-                "truncate": ("END", "START", "NONE"),
-                "dimension": (384, 512, 768, 1024, 2048),
-            },
+            choices={**_CHOICES, "truncate": ("END", "START", "NONE"), "dimension": (384, 512, 768, 1024, 2048)},
         ),
         KnownModel(
             "pinecone-sparse-english-v0",
             "sparse",
             max_sequence_length=512,
-            choices={
-                "input_type": ("passage", "query"),
-                "truncate": ("END", "NONE"),
-                "return_tokens": (True, False),
-            },
+            choices={**_CHOICES, "return_tokens": (True, False)},
         ),
         # The official SDK 10.2 has its name and kind. Its limits and parameters are published nowhere, so until the service
         # describes it, it has the limits of an unknown model and its parameters are not checked.
-        KnownModel(
-            "pinecone-sparse-multilingual-v0",
-            "sparse",
-            required=(),
-            is_documented=False,
-        ),
+        KnownModel("pinecone-sparse-multilingual-v0", "sparse", required=(), is_documented=False),
     )
 }
 
@@ -213,28 +196,6 @@ def tokens_per_minute(plan: str, vector_type: VectorType | None, input_type: obj
     return query if input_type == "query" else passage
 
 
-def checked_parameters(parameters: object) -> dict[str, Any]:
-    """Parameters with values converted to Python's own types.
-
-    Raises:
-        ConfigurationError: they are not a mapping, a name is not a text, or a value cannot be encoded as JSON.
-    """
-    if parameters is None:
-        return {}
-    if not isinstance(parameters, Mapping):
-        raise ConfigurationError(f"parameters must be a mapping, got {_checks.short(parameters)}")
-    checked = {}
-    for given, value in parameters.items():
-        name = _checks.as_text(given)
-        if name is None:
-            raise ConfigurationError(f"parameters must have names that are strings, got {type(given).__name__}")
-        try:
-            checked[name] = _checks.parameter(name, value)
-        except RecursionError:
-            raise ConfigurationError(f"the parameters cannot be encoded as JSON: {name} is nested too deeply") from None
-    return checked
-
-
 Given = tuple[Any, Any, Any, Any]
 """Parameters as passed to a call: `parameters`, and the shorthand arguments for its keys in the order of `SHORT`."""
 
@@ -250,12 +211,24 @@ def merge_parameters(model: str, client: Mapping[str, Any], given: Given) -> dic
         given: parameters of the call; `None` for each that was not passed.
 
     Raises:
-        ConfigurationError: a parameter is passed twice with different values, has the wrong type, or is a shorthand for a
-            parameter that the model is known not to have; or as for `checked_parameters`.
+        ConfigurationError: the parameters are not a mapping, a name is not a text, or a value cannot be encoded as JSON; or
+            a parameter is passed twice with different values, has the wrong type, or is a shorthand for a parameter that
+            the model is known not to have.
     """
-    own = checked_parameters(given[0])
+    parameters, *short = given
+    if not isinstance(parameters, (Mapping, type(None))):
+        raise ConfigurationError(f"parameters must be a mapping, got {_checks.short(parameters)}")
+    own = {}
+    for key, value in (parameters or {}).items():
+        name = _checks.as_text(key)
+        if name is None:
+            raise ConfigurationError(f"parameters must have names that are strings, got {type(key).__name__}")
+        try:
+            own[name] = _checks.parameter(name, value)
+        except RecursionError:
+            raise ConfigurationError(f"the parameters cannot be encoded as JSON: {name} is nested too deeply") from None
     known = KNOWN_MODELS.get(model)
-    for name, argument in zip(SHORT, given[1:], strict=True):
+    for name, argument in zip(SHORT, short, strict=True):
         if argument is None:
             continue
         is_number = name == "dimension"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterable, Mapping
     from concurrent.futures import Executor
-    from typing import Generic, Literal, Required, TypedDict, TypeVar, Unpack
+    from typing import Generic, Literal, Required, TypedDict, TypeVar
 
     import aiohttp
     from yarl import URL
@@ -122,13 +122,6 @@ if TYPE_CHECKING:
         vector_type: None
         truncate: str | None
 
-    class EveryArgument(ClientArguments, total=False):
-        """All keyword arguments of `EmbedClient`, before they are checked."""
-
-        vector_type: str | None
-        dimension: int | None
-        truncate: str | None
-
     class ModelArguments(TypedDict, total=False):
         """Keyword arguments of every call for the parameters of the model."""
 
@@ -185,8 +178,8 @@ class ClientOptions(SendingOptions):
     should_look_up_model: bool
 
 
-def client_options(model: str, **given: Unpack[EveryArgument]) -> ClientOptions:
-    """Validate the options of a client.
+def client_options(model: str, **given: Any) -> ClientOptions:
+    """Validate the options of a client: all keyword arguments of `EmbedClient`.
 
     Raises:
         ConfigurationError: an option is invalid.
@@ -205,6 +198,11 @@ def client_options(model: str, **given: Unpack[EveryArgument]) -> ClientOptions:
     batch, tag, look_up = given["max_batch_size"], given["source_tag"], given["look_up_model"]
     clock, retry, version = given["clock"] or SystemClock(), given["retry"], _api_version(given["api_version"])
     kind = _models.vector_type_of(model, given["vector_type"])
+    others: dict[str, Any] = {
+        name: given[name] for name in ("decoder", "session", "ssl_context", "transport", "draw", "executor")
+    }
+    others |= {name: _checks.whole(name, given[name]) for name in ("max_concurrency", "max_answer_bytes")}
+    others |= {name: _checks.seconds(name, given[name]) for name in ("attempt_timeout", "connect_timeout", "max_delay")}
     return ClientOptions(
         model=model,
         api_key=check_api_key(key),
@@ -213,29 +211,19 @@ def client_options(model: str, **given: Unpack[EveryArgument]) -> ClientOptions:
         vector_type=kind,
         retry=retry or RetryPolicy(),
         is_policy_given=retry is not None,
-        max_concurrency=_checks.whole("max_concurrency", given["max_concurrency"]),
-        attempt_timeout=_checks.seconds("attempt_timeout", given["attempt_timeout"]),
-        connect_timeout=_checks.seconds("connect_timeout", given["connect_timeout"]),
-        max_answer_bytes=_checks.whole("max_answer_bytes", given["max_answer_bytes"]),
-        decoder=given["decoder"],
-        session=given["session"],
-        transport=given["transport"],
         user_agent=user_agent(None if tag is None else _checks.text("source_tag", tag)),
         dispatcher=dispatcher_of(given["hooks"]),
-        ssl_context=given["ssl_context"],
-        executor=given["executor"],
         parameters=_models.merge_parameters(
             model, {}, (given["parameters"], given["input_type"], given["dimension"], given["truncate"])
         ),
         gate=_gate_of(given["quota"], kind, clock),
         max_batch_size=None if batch is None else _checks.whole("max_batch_size", batch),
-        max_delay=_checks.seconds("max_delay", given["max_delay"]),
         cache=_cache_stage(given["cache"], base_url, version, model, clock),
         should_look_up_model=not _models.is_documented(model)
         if look_up is None
         else _checks.truth("look_up_model", look_up),
         clock=clock,
-        draw=given["draw"],
+        **others,
     )
 
 
@@ -402,9 +390,8 @@ def _cache_stage(cache: Cache | None, base_url: URL, api_version: str, model: st
     return CacheStage(cache, address=address, api_version=api_version, model=model, clock=clock)
 
 
-def _check_parts(given: ClientArguments) -> None:
+def _check_parts(given: Mapping[str, Any]) -> None:
     """Reject objects that cannot be used in place of the client's own."""
-    parts: Mapping[str, object] = given
     retry, session, transport = given["retry"], given["session"], given["transport"]
     if retry is not None and not isinstance(retry, RetryPolicy):
         raise ConfigurationError(f"retry must be a RetryPolicy, got {_checks.short(retry)}")
@@ -416,10 +403,10 @@ def _check_parts(given: ClientArguments) -> None:
         ("clock", ("time", "wall_time", "sleep", "timeout_at", "call_at"), "Clock"),
         ("executor", ("submit",), "ThreadPoolExecutor"),
     ):
-        if parts[name] is not None:
-            _checks.methods(name, parts[name], methods, example)
+        if given[name] is not None:
+            _checks.methods(name, given[name], methods, example)
     for name in ("session", "ssl_context"):
-        if transport is not None and parts[name] is not None:
+        if transport is not None and given[name] is not None:
             raise ConfigurationError(f"pass either {name} or transport: the transport replaces aiohttp")
     check_ssl_context(given["ssl_context"])
     _checks.function("draw", given["draw"])

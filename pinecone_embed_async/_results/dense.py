@@ -10,7 +10,7 @@ import numpy as np
 from pinecone_embed_async._errors import ResponseError
 from pinecone_embed_async._results.embeddings import SPREAD_BYTES, Embeddings
 from pinecone_embed_async._results.selection import selected
-from pinecone_embed_async._results.tables import dense_arrow, dense_polars
+from pinecone_embed_async._results.tables import NAME, dense_arrow, needed_by, with_nulls
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -91,10 +91,8 @@ class DenseEmbeddings(Embeddings):
 
     def to_list(self) -> list[list[float] | None]:
         """The vectors as lists of Python floats; `None` for inputs that are not embedded."""
-        vectors: list[list[float] | None] = self.vectors.tolist()
-        for row in np.flatnonzero(~self.embedded).tolist():
-            vectors[row] = None
-        return vectors
+        rows = zip(self.vectors.tolist(), self.embedded.tolist(), strict=True)
+        return [vector if is_there else None for vector, is_there in rows]
 
     def to_arrow(self) -> Any:
         """A `pyarrow.FixedSizeListArray` of float32, (inputs, dimension); null for inputs that are not embedded.
@@ -115,14 +113,17 @@ class DenseEmbeddings(Embeddings):
         Raises:
             ModuleNotFoundError: polars is not installed.
         """
-        return dense_polars(self.vectors, self.embedded)
+        with needed_by("to_polars", "polars"):
+            import polars as pl  # noqa: PLC0415 - optional, and imported only where it is used
+        count, dimension = self.shape
+        if not dimension or not count:
+            kind = pl.Array(pl.Float32, dimension) if dimension else pl.List(pl.Float32)
+            return pl.Series(NAME, [None] * count, dtype=kind)
+        return with_nulls(pl.Series(NAME, np.ascontiguousarray(self.vectors)), self.embedded)
 
     def _plain_row(self, row: int) -> list[float]:
         numbers: list[float] = self.vectors[row].tolist()
         return numbers
-
-    def _storable_rows(self) -> NDArray[np.intp]:
-        return np.flatnonzero(self.embedded)
 
     def _cells(self) -> Iterable[object]:
         return self.vectors

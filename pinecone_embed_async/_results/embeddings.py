@@ -15,7 +15,7 @@ import numpy as np
 from pinecone_embed_async._checks import as_text, short
 from pinecone_embed_async._errors import ConfigurationError, EmbedError, Failure, name_positions
 from pinecone_embed_async._inputs import is_missing, is_table, plain
-from pinecone_embed_async._results.tables import pandas_series
+from pinecone_embed_async._results.tables import NAME, needed_by
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -106,12 +106,10 @@ class Embeddings(ABC):
             ConfigurationError: `ids` or `metadata` have no order or not one value per input, or an id is empty or not a
                 text. Also a `ValueError`.
         """
-        names = _ids(ids, len(self))
-        given = [None] * len(self) if metadata is None else _one_each("metadata", metadata, len(self))
-        extras = [_mapping("metadata", value, row) for row, value in enumerate(given)]
+        names, extras = _ids(ids, len(self)), _mappings("metadata", metadata, len(self))
         return [
             {"id": names[row]}
-            | ({} if extras[row] is None else {"metadata": extras[row]})
+            | ({} if extras[row] is None else {"metadata": dict(extras[row])})
             | {self._RECORD_FIELD: self._plain_row(row)}
             for row in self._storable_rows().tolist()
         ]
@@ -139,8 +137,8 @@ class Embeddings(ABC):
                 `field`. Also a `ValueError`.
         """
         name, names = _field_name("field", field), _ids(ids, len(self))
-        given = [None] * len(self) if fields is None else _one_each("fields", fields, len(self))
-        extras = [_document_fields(value, row, name) for row, value in enumerate(given)]
+        given = _mappings("fields", fields, len(self))
+        extras = [_document_fields(value or {}, row, name) for row, value in enumerate(given)]
         return [{"_id": names[row], name: self._plain_row(row), **extras[row]} for row in self._storable_rows().tolist()]
 
     def to_pandas(self, index: Any = None) -> Any:
@@ -156,7 +154,10 @@ class Embeddings(ABC):
         Raises:
             ModuleNotFoundError: pandas is not installed.
         """
-        return pandas_series(self._cells(), self.embedded, index)
+        with needed_by("to_pandas", "pandas"):
+            import pandas as pd  # noqa: PLC0415 - optional, and imported only where it is used
+        column = [cell if is_there else None for cell, is_there in zip(self._cells(), self.embedded.tolist(), strict=True)]
+        return pd.Series(column, index=index, name=NAME, dtype="object")
 
     @property
     @abstractmethod
@@ -167,9 +168,9 @@ class Embeddings(ABC):
     def _plain_row(self, row: int) -> Any:
         """A row as Python numbers, for an upsert."""
 
-    @abstractmethod
     def _storable_rows(self) -> NDArray[np.intp]:
         """Positions of the rows that an index accepts."""
+        return np.flatnonzero(self.embedded)
 
     @abstractmethod
     def _cells(self) -> Iterable[object]:
@@ -205,10 +206,6 @@ class Embeddings(ABC):
         return f"model={self.model!r}, {bill}" + "".join(f", {name}={count}" for name, count in counts.items() if count)
 
 
-def _ids(given: object, count: int) -> list[str]:
-    return [_record_id(value, row) for row, value in enumerate(_one_each("ids", given, count))]
-
-
 def _one_each(name: str, given: object, count: int) -> list[Any]:
     """A list with one value per input, by position; pandas labels are ignored.
 
@@ -234,22 +231,27 @@ def _one_each(name: str, given: object, count: int) -> list[Any]:
     raise ConfigurationError(f"{name} must be an iterable with one value for each input, in order, got a {kind}: {cure}")
 
 
-def _record_id(value: object, row: int) -> str:
-    given = plain(value)
-    if isinstance(given, str) and given:
-        return given
-    got = f"{'a missing value, ' if is_missing(given) else ''}{type(given).__name__}"
-    cure = ": pass map(str, ids)" if isinstance(given, Integral) else ""
-    raise ConfigurationError(
-        f"ids must be texts that are not empty, got {'an empty text' if given == '' else got} for input {row}{cure}"
-    )
+def _ids(given: object, count: int) -> list[Any]:
+    ids = [plain(value) for value in _one_each("ids", given, count)]
+    for row, value in enumerate(ids):
+        if isinstance(value, str) and value:
+            continue
+        got = f"{'a missing value, ' if is_missing(value) else ''}{type(value).__name__}"
+        cure = ": pass map(str, ids)" if isinstance(value, Integral) else ""
+        raise ConfigurationError(
+            f"ids must be texts that are not empty, got {'an empty text' if value == '' else got} for input {row}{cure}"
+        )
+    return ids
 
 
-def _mapping(name: str, value: object, row: int) -> dict[str, Any] | None:
-    given = plain(value)
-    if given is None or isinstance(given, Mapping):
-        return None if given is None else dict(given)
-    raise ConfigurationError(f"{name} must be a mapping or None for each input, got {type(given).__name__} for input {row}")
+def _mappings(name: str, given: object, count: int) -> list[Any]:
+    """A mapping or `None` for each input."""
+    values = [None] * count if given is None else [plain(value) for value in _one_each(name, given, count)]
+    for row, value in enumerate(values):
+        if value is not None and not isinstance(value, Mapping):
+            got = type(value).__name__
+            raise ConfigurationError(f"{name} must be a mapping or None for each input, got {got} for input {row}")
+    return values
 
 
 def _field_name(argument: str, value: object) -> str:
@@ -264,9 +266,9 @@ def _field_name(argument: str, value: object) -> str:
     return name
 
 
-def _document_fields(value: object, row: int, vector: str) -> dict[str, Any]:
+def _document_fields(fields: Mapping[Any, Any], row: int, vector: str) -> dict[str, Any]:
     found = {}
-    for given, content in (_mapping("fields", value, row) or {}).items():
+    for given, content in fields.items():
         name = _field_name(f"fields of input {row}: each", given)
         if name == vector:
             raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Results as columns of Arrow, pandas and polars, which are imported only on use."""
+"""What results need to become columns of Arrow, pandas and polars, which are imported only on use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from pinecone_embed_async._errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
@@ -67,70 +67,8 @@ def list_offsets(indptr: NDArray[np.int64]) -> Any:
     return pa.array(indptr.astype(np.int32))
 
 
-def sparse_arrow(
-    indptr: NDArray[np.int64],
-    indices: NDArray[np.uint32],
-    values: NDArray[np.float32],
-    embedded: NDArray[np.bool_],
-) -> Any:
-    """Compressed rows as an Arrow array of structs with the lists `indices` and `values`; null where not embedded.
-
-    Raises:
-        ConfigurationError: there are more terms than a column can hold.
-    """
-    with needed_by("to_arrow", "pyarrow"):
-        import pyarrow as pa  # noqa: PLC0415 - as above
-    offsets = list_offsets(indptr)
-    columns = [pa.ListArray.from_arrays(offsets, pa.array(terms)) for terms in (indices, values)]
-    mask = None if embedded.all() else pa.array(~embedded)
-    return pa.StructArray.from_arrays(columns, ["indices", "values"], mask=mask)
-
-
-def pandas_series(cells: Iterable[object], embedded: NDArray[np.bool_], index: object) -> Any:
-    """A pandas series of Python objects; `None` where not embedded.
-
-    Args:
-        cells: one object per row.
-        embedded: bool, shape (rows,).
-        index: labels of the rows; 0, 1, … by default.
-    """
-    with needed_by("to_pandas", "pandas"):
-        import pandas as pd  # noqa: PLC0415 - as above
-    column = [cell if is_there else None for cell, is_there in zip(cells, embedded.tolist(), strict=True)]
-    return pd.Series(column, index=index, name=NAME, dtype="object")
-
-
-def dense_polars(vectors: NDArray[np.float32], embedded: NDArray[np.bool_]) -> Any:
-    """Vectors as a polars series of float32 arrays; null where not embedded."""
-    with needed_by("to_polars", "polars"):
-        import polars as pl  # noqa: PLC0415 - as above
-    count, dimension = vectors.shape
-    if not dimension or not count:
-        kind = pl.Array(pl.Float32, dimension) if dimension else pl.List(pl.Float32)
-        return pl.Series(NAME, [None] * count, dtype=kind)
-    return _with_nulls(pl.Series(NAME, np.ascontiguousarray(vectors)), embedded)
-
-
-def sparse_polars(
-    indptr: NDArray[np.int64],
-    indices: NDArray[np.uint32],
-    values: NDArray[np.float32],
-    embedded: NDArray[np.bool_],
-) -> Any:
-    """Compressed rows as a polars series of structs with the lists `indices` and `values`; null where not embedded."""
-    with needed_by("to_polars", "polars"):
-        import polars as pl  # noqa: PLC0415 - as above
-    # Grouped by polars: a series built row by row takes a hundred times as long.
-    rows = pl.Series("row", np.arange(len(embedded)))
-    terms = {"row": np.repeat(rows.to_numpy(), np.diff(indptr)), "indices": indices, "values": values}
-    lists = pl.DataFrame(terms).group_by("row", maintain_order=True).all()
-    table = rows.to_frame().join(lists, on="row", how="left", maintain_order="left").drop("row")
-    empty = [pl.lit(pl.Series([[]], dtype=kind)) for kind in table.dtypes]
-    filled = [pl.col(name).fill_null(none) for name, none in zip(table.columns, empty, strict=True)]
-    return _with_nulls(table.select(filled).to_struct(NAME), embedded)
-
-
-def _with_nulls(series: Any, embedded: NDArray[np.bool_]) -> Any:
+def with_nulls(series: Any, embedded: NDArray[np.bool_]) -> Any:
+    """A polars series that is null where not embedded."""
     if embedded.all():
         return series
     import polars as pl  # noqa: PLC0415 - as above

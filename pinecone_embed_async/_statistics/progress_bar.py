@@ -40,7 +40,8 @@ class ProgressBar:
     """
 
     def __init__(self) -> None:
-        installed = [name for name in ("rich", "tqdm") if _is_installed(name)]
+        # `find_spec` fails for an imported module without a `__spec__`, such as one that a test made.
+        installed = [name for name in ("rich", "tqdm") if sys.modules.get(name) or find_spec(name)]
         if not installed:
             raise ConfigurationError(
                 "progress=True needs rich or tqdm, but neither is installed: pip install rich, or pass a function"
@@ -161,14 +162,6 @@ class _TqdmBar:
 def _note(progress: Progress) -> str:
     failed = f", {progress.failed:,} failed" if progress.failed else ""
     return f"{progress.tokens:,} tokens{failed}"
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except ValueError:
-        # A module in `sys.modules` without a `__spec__`, such as one that a test made.
-        return name in sys.modules
 
 
 def _place() -> Place | None:
