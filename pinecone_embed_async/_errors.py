@@ -268,29 +268,23 @@ def unexpected_error(fault: BaseException, redactor: Cleaner | None = None) -> E
         redactor: removes secrets from its message; without it the message is not shown.
     """
     kind = type(fault)
-    place = _place_of(fault)
-    message = _message_of(fault, redactor)
+    place, message = _place_of(fault), ""
+    if redactor is not None:
+        # The `__str__` of a foreign exception may raise anything.
+        with contextlib.suppress(Exception):
+            message = redactor.clean(str(fault))
+    name = f"{kind.__name__}: {message}" if message else kind.__name__
     error = EmbedError(
-        f"the request must end with an answer or an error of the service, but ended with {kind.__name__}{message}{place};"
+        f"the request must end with an answer or an error of the service, but ended with {name}{place};"
         " only its inputs fail. Unless it came from code that you passed to the client, please report it as a bug"
     )
-    shown = f"{message[2:]}{place}".strip()
+    shown = f"{message}{place}".strip()
     error.__cause__ = RuntimeError(f"{kind.__name__}: {shown}")
     if getattr(builtins, kind.__name__, None) is kind:
         # Some need more than a message.
         with contextlib.suppress(TypeError):
             error.__cause__ = kind(shown)
     return error
-
-
-def _message_of(fault: BaseException, redactor: Cleaner | None) -> str:
-    if redactor is None:
-        return ""
-    try:
-        message = redactor.clean(str(fault))
-    except Exception:  # noqa: BLE001 - the `__str__` of a foreign exception may raise anything
-        return ""
-    return f": {message}" if message else ""
 
 
 def _place_of(fault: BaseException) -> str:

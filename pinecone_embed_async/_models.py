@@ -6,6 +6,7 @@ New models appear at the service first, so unknown models, parameters and values
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from pinecone_embed_async._errors import ConfigurationError
 if TYPE_CHECKING:
     from pinecone_embed_async._wire import ModelInfo, VectorType
 
+
+Choices = tuple[str | int | float | bool, ...]
 
 DEFAULT_MAX_BATCH_SIZE = 96
 """Maximum number of inputs per request to an unknown model: the limit of every model documented so far."""
@@ -36,7 +39,7 @@ class KnownModel:
         max_sequence_length: maximum number of tokens per input.
         choices: allowed values of parameters with a closed set of values.
         required: parameters that every request must have.
-        ranges: smallest and largest values of numeric parameters; `None` for no bound.
+        ranges: smallest and largest values of numeric parameters; infinite without a bound.
         is_described: whether the data comes from the service rather than from this package.
         is_documented: whether its limits and parameters are documented; if not, the client asks the service for them.
     """
@@ -46,9 +49,9 @@ class KnownModel:
     dimension: int = 0
     max_batch_size: int = DEFAULT_MAX_BATCH_SIZE
     max_sequence_length: int = DEFAULT_MAX_SEQUENCE_LENGTH
-    choices: Mapping[str, tuple[str | int | float | bool, ...]] = field(default_factory=dict)
+    choices: Mapping[str, Choices] = field(default_factory=dict)
     required: tuple[str, ...] = ("input_type",)
-    ranges: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     is_described: bool = False
     is_documented: bool = True
 
@@ -69,17 +72,13 @@ class KnownModel:
                 got = _checks.short(parameters[name])
                 raise ConfigurationError(f"model {self.name!r}: {name} must be one of {named}, got {got}{self._source}")
         for name, (least, most) in self.ranges.items():
-            value = parameters.get(name, least)
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                # The service decides, as for every unknown value.
-                continue
-            if (least is not None and value < least) or (most is not None and value > most):
-                raise ConfigurationError(
-                    f"model {self.name!r}: {name} must be from {'-∞' if least is None else f'{least:g}'} to "
-                    f"{'∞' if most is None else f'{most:g}'}, got {_checks.short(value)}{self._source}"
-                )
+            value = parameters.get(name)
+            # The service decides about others, as about every unknown value.
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and not least <= value <= most:
+                bounds, got = f"{least:g} to {most:g}".replace("inf", "∞"), _checks.short(value)
+                raise ConfigurationError(f"model {self.name!r}: {name} must be from {bounds}, got {got}{self._source}")
 
-    def _is_one_of(self, value: Any, allowed: tuple[str | int | float | bool, ...]) -> bool:
+    def _is_one_of(self, value: Any, allowed: Choices) -> bool:
         # Types are compared too: in Python `True == 1` and `1.0 == 1`, but the service distinguishes them. Only the numbers
         # of a description may be either int or float, because JSON has one type for both.
         alike = {int, float} if self.is_described else set()
@@ -97,7 +96,7 @@ class KnownModel:
         return longer if isinstance(longer, int) and longer > 0 else self.max_sequence_length
 
 
-_CHOICES = {"input_type": ("passage", "query"), "truncate": ("END", "NONE")}
+_CHOICES: dict[str, Choices] = {"input_type": ("passage", "query"), "truncate": ("END", "NONE")}
 
 # Source: the model pages, as summarized in the table "Models" of the service's documentation (2025-10).
 KNOWN_MODELS: Mapping[str, KnownModel] = {
@@ -142,15 +141,14 @@ def described_model(info: ModelInfo) -> KnownModel:
 
     The dimension is ignored: answers show it, and a wrong description must not make them invalid.
     """
-    choices: dict[str, tuple[str | int | float | bool, ...]] = {}
-    ranges: dict[str, tuple[float | None, float | None]] = {}
+    choices: dict[str, Choices] = {"dimension": info.supported_dimensions} if info.supported_dimensions else {}
+    ranges = {}
     for parameter in info.supported_parameters:
+        least, most = parameter.min, parameter.max
         if parameter.type == "one_of" and parameter.allowed_values:
             choices[parameter.parameter] = parameter.allowed_values
         elif parameter.type == "numeric_range":
-            ranges[parameter.parameter] = parameter.min, parameter.max
-    if info.supported_dimensions and "dimension" not in choices:
-        choices["dimension"] = info.supported_dimensions
+            ranges[parameter.parameter] = -math.inf if least is None else least, math.inf if most is None else most
     kind: VectorType | None = "dense" if info.vector_type == "dense" else "sparse" if info.vector_type == "sparse" else None
     return KnownModel(
         info.model,

@@ -83,7 +83,7 @@ def test_inputs_neither_embedded_nor_failed_are_not_tried() -> None:
     failure = Failure(range(1, 2), TransportError("cut"))
     embedded = np.array([True, False, False])
     rows = DenseRows(3, Dimension(2))
-    rows.rows(0, 1, 2)[:] = 1
+    rows.matrix(2)[0] = 1
     result = all_steps(rows.finish(model="m", usage=Usage(), failures=(failure,), embedded=embedded))
     assert result.not_tried.tolist() == [2]
     assert np.isnan(result.vectors[1:]).all()
@@ -92,11 +92,9 @@ def test_inputs_neither_embedded_nor_failed_are_not_tried() -> None:
 
 def test_an_answer_of_another_dimension_than_the_earlier_ones_is_refused() -> None:
     rows = DenseRows(2, Dimension(None))
-    rows.rows(0, 1, 3)
+    rows.matrix(3)
     with pytest.raises(ResponseError, match="expected 3 numbers per row"):
-        rows.rows(1, 2, 4)
-    with pytest.raises(ResponseError, match="expected 3 numbers per row"):
-        rows.put(slice(1, 2), np.ones((1, 4), np.float32))
+        rows.matrix(4)
 
 
 def test_rows_of_an_unknown_dimension_have_no_numbers() -> None:

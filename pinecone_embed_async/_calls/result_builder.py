@@ -93,7 +93,7 @@ class ResultBuilder:
         if request.is_probe:
             request.matrix = np.empty((1, dimension), np.float32)
         elif isinstance(positions, range):
-            request.matrix = self._dense.rows(positions.start - self.start, positions.stop - self.start, dimension)
+            request.matrix = self._dense.matrix(dimension)[positions.start - self.start : positions.stop - self.start]
         else:
             self._dense.dimension.settle(dimension)
             request.matrix = np.empty((len(positions), dimension), np.float32)
@@ -110,7 +110,7 @@ class ResultBuilder:
         if request.sparse is not None:
             self._sparse.put(rows, request.sparse)
         elif request.matrix is not None and not isinstance(request.positions, range):
-            self._dense.put(rows, request.matrix)
+            self._dense.matrix(request.matrix.shape[1])[rows] = request.matrix
         self._outcomes[rows] = _EMBEDDED
         self.embedded_count += len(request.texts)
 
@@ -134,7 +134,7 @@ class ResultBuilder:
             ResponseError: earlier rows had another dimension.
         """
         if found.dense is not None:
-            self._dense.put(rows, found.dense)
+            self._dense.matrix(found.dense.shape[1])[rows] = found.dense
         if found.sparse is not None:
             self._sparse.put(rows, found.sparse)
         self._outcomes[rows] = _EMBEDDED

@@ -164,25 +164,14 @@ class DenseRows:
         self.dimension = dimension
         self._matrix: NDArray[np.float32] | None = None
 
-    def put(self, positions: NDArray[np.intp] | slice, vectors: NDArray[np.float32]) -> None:
-        """Copy vectors to the rows at `positions`.
+    def matrix(self, dimension: int | None = None) -> NDArray[np.float32]:
+        """The matrix with the rows of all inputs, for rows of this dimension.
 
         Raises:
             ResponseError: an earlier answer had another dimension.
         """
-        self.dimension.settle(vectors.shape[1])
-        self._whole()[positions] = vectors
-
-    def rows(self, start: int, stop: int, dimension: int) -> NDArray[np.float32]:
-        """The part of the matrix for inputs `start` to `stop`.
-
-        Raises:
-            ResponseError: an earlier answer had another dimension.
-        """
-        self.dimension.settle(dimension)
-        return self._whole()[start:stop]
-
-    def _whole(self) -> NDArray[np.float32]:
+        if dimension is not None:
+            self.dimension.settle(dimension)
         if self._matrix is None:
             self._matrix = np.empty((self._room, self.dimension.value or 0), np.float32)
         return self._matrix
@@ -191,7 +180,7 @@ class DenseRows:
         self, *, model: str, usage: Usage, failures: tuple[Failure, ...], embedded: NDArray[np.bool_]
     ) -> Generator[None, None, DenseEmbeddings]:
         """Build the result in small steps; rows that are not embedded become NaN."""
-        matrix = self._whole()[: len(embedded)]
+        matrix = self.matrix()[: len(embedded)]
         (missing,) = (~embedded).nonzero()
         at_once = _rows_per_step(matrix)
         for start in range(0, len(missing), at_once):
@@ -208,7 +197,7 @@ class DenseRows:
         Returns:
             The whole matrix, shape (room, dimension).
         """
-        matrix = self._whole()
+        matrix = self.matrix()
         at_once = _rows_per_step(matrix)
         moved = positions != np.arange(len(positions))
         first = int(moved.argmax()) if moved.any() else len(positions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 from collections.abc import Iterable, Sequence
 from numbers import Integral
@@ -45,11 +46,8 @@ def selected(given: object, count: int) -> int | slice | NDArray[np.intp]:
     if isinstance(given, slice):
         return given
     if not isinstance(given, bool) and getattr(given, "shape", ()) == ():
-        try:
+        with contextlib.suppress(TypeError):
             row = operator.index(given)  # type: ignore[arg-type]
-        except TypeError:
-            pass
-        else:
             if not -count <= row < count:
                 raise _out_of_range(row, count)
             return row % count
@@ -61,8 +59,7 @@ def selected(given: object, count: int) -> int | slice | NDArray[np.intp]:
     outside = (array < -count) | (array >= count)
     if outside.any():
         raise _out_of_range(array[outside][0], count)
-    positions = array.astype(np.intp)
-    positions[positions < 0] += count
+    positions: NDArray[np.intp] = array.astype(np.intp) % count
     return positions
 
 

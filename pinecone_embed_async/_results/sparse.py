@@ -392,13 +392,7 @@ class SparseRows:
             if copied > SPREAD_TERMS:
                 copied = 0
                 yield
+        lists = [tokens.get(row, []) for row in range(len(embedded))] if tokens else None
         return SparseEmbeddings(
-            indptr,
-            indices,
-            values,
-            model=model,
-            usage=usage,
-            tokens=[tokens.get(row, []) for row in range(len(embedded))] if tokens else None,
-            failures=failures,
-            embedded=embedded,
+            indptr, indices, values, tokens=lists, model=model, usage=usage, failures=failures, embedded=embedded
         )

@@ -72,7 +72,12 @@ class ProgressBar:
 
         def draw() -> None:
             try:
-                self._draw(total, is_over)
+                with contextlib.closing(self._bar(total)) as bar:
+                    while not is_over.wait(INTERVAL):
+                        bar.show(self._latest)
+                    latest = self._latest
+                    # The call has ended, so all that was done is the total.
+                    bar.show(replace(latest, total=latest.done + latest.failed) if total is None else latest)
             except Exception as fault:  # noqa: BLE001 - a fault of the bar must not end the call
                 logger.warning("the progress bar ended: %s", type(fault).__name__)
             # The loop may be closed by now, if the terminal was blocked.
@@ -92,16 +97,8 @@ class ProgressBar:
                     await is_drawn.wait()
                 thread.join()
 
-    def _draw(self, total: int | None, is_over: threading.Event) -> None:
-        in_notebook = self._place == "notebook"
-        with contextlib.closing(
-            _TqdmBar(total) if self._library == "tqdm" else _RichBar(total, in_notebook=in_notebook)
-        ) as bar:
-            while not is_over.wait(INTERVAL):
-                bar.show(self._latest)
-            latest = self._latest
-            # The call has ended, so all that was done is the total.
-            bar.show(replace(latest, total=latest.done + latest.failed) if total is None else latest)
+    def _bar(self, total: int | None) -> _RichBar | _TqdmBar:
+        return _TqdmBar(total) if self._library == "tqdm" else _RichBar(total, in_notebook=self._place == "notebook")
 
 
 class _RichBar:

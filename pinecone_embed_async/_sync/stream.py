@@ -240,7 +240,7 @@ class _HeldStream(Generic[ItemT, EmbeddingsT]):
     async def next(self) -> EmbeddedBatch[ItemT, EmbeddingsT] | None:
         """The next batch, the same one until `taken` is called; `None` at the end."""
         if self._next is None:
-            self._next = asyncio.ensure_future(_next_of(self.opened.result()))
+            self._next = asyncio.ensure_future(anext(self.opened.result(), None))
         return await asyncio.shield(self._next)
 
     def taken(self) -> None:
@@ -259,12 +259,6 @@ class _HeldStream(Generic[ItemT, EmbeddingsT]):
         """
         with contextlib.suppress(CancelledError):
             self._task.result()
-
-
-async def _next_of(
-    stream: EmbeddingStream[ItemT, EmbeddingsT],
-) -> EmbeddedBatch[ItemT, EmbeddingsT] | None:
-    return await anext(stream, None)
 
 
 class CallersSource:
