@@ -89,18 +89,18 @@ class PendingBatch(ResultBuilder):
     def embedded(self, request: PlannedRequest) -> None:
         """Store the rows of an answered request."""
         super().embedded(request)
-        self._batches.count(self, embedded=len(request.texts))
+        self._batches.count(embedded=len(request.texts))
 
     def fail(self, rows: Sequence[int], error: EmbedError) -> None:
         """Record the failure of the items of these rows."""
         super().fail(rows, error)
-        self._batches.count(self, failed=len(rows))
+        self._batches.count(failed=len(rows))
 
     def found(self, found: Found, rows: NDArray[np.intp]) -> None:
         """Add vectors found in the cache for the items of these rows."""
         super().found(found, rows)
         self._batches.cached_count += len(rows)
-        self._batches.count(self, embedded=len(rows))
+        self._batches.count(embedded=len(rows))
 
 
 class StreamBatches:
@@ -128,25 +128,22 @@ class StreamBatches:
         self._to_look_up: deque[PlannedRequest] = deque()
         self._to_send: deque[PlannedRequest] = deque()
         self._batches: dict[int, PendingBatch] = {}
-        self._done: deque[PendingBatch] = deque()
         self.usage = Usage()
         self.embedded_count = 0
         self.failed_count = 0
         self.cached_count = 0
 
     def __repr__(self) -> str:
-        return f"<StreamBatches {len(self)} read ahead, {len(self._done)} done>"
+        return f"<StreamBatches {len(self)} read ahead>"
 
     def __len__(self) -> int:
         """Number of batches that were read but not delivered."""
         return len(self._batches)
 
-    def count(self, batch: PendingBatch, *, embedded: int = 0, failed: int = 0) -> None:
-        """Count items of a batch that have been embedded or have failed."""
+    def count(self, *, embedded: int = 0, failed: int = 0) -> None:
+        """Count items that have been embedded or have failed."""
         self.embedded_count += embedded
         self.failed_count += failed
-        if not self._ordered and batch.is_settled:
-            self._done.append(batch)
 
     def add(self, packed: PackedTexts, items: list[Any]) -> None:
         """Add a batch to send as one request."""
@@ -197,18 +194,18 @@ class StreamBatches:
         Args:
             only_complete: whether to take only a batch that is fully embedded.
         """
-        batch = next(iter(self._batches.values() if self._ordered else self._done), None)
-        if batch is None or not batch.is_settled or (only_complete and not batch.is_complete):
-            return None
-        if not self._ordered:
-            self._done.popleft()
-        del self._batches[batch.start]
-        return batch
+        for batch in self._batches.values():
+            if batch.is_complete or (batch.is_settled and not only_complete):
+                del self._batches[batch.start]
+                return batch
+            if self._ordered:
+                break
+        return None
 
     def drain(self) -> list[PendingBatch]:
         """Take the remaining batches of an ended job, complete ones first; drop those that were never tried."""
         remaining = list(self._batches.values())
-        for container in (self._batches, self._done, self._to_send, self._to_look_up):
+        for container in (self._batches, self._to_send, self._to_look_up):
             container.clear()
         complete = [batch for batch in remaining if batch.is_complete]
         return complete + [

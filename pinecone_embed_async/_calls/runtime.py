@@ -251,7 +251,6 @@ class Runtime:
         planner = RequestPlanner(
             pending,
             limits=parameters.limits,
-            learned=self.learned,
             parameters=parameters.encoded,
             is_single=is_single,
             clock=clock,

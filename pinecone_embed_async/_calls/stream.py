@@ -18,7 +18,6 @@ from pinecone_embed_async._results import Dimension, all_steps, summed_up, with_
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncIterator
-    from types import TracebackType
     from typing import Self
 
     from pinecone_embed_async._cache import CallCache
@@ -119,24 +118,18 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         if reader.closing_error is not None:
             raise reader.closing_error
 
-    async def _feed(self) -> EmbedError | None:
-        """Take over batches until the source has ended; with a cache, look them up too.
-
-        Returns:
-            The error that ends the job, if the cache is misconfigured.
-        """
-        while True:
-            await self._reader.added.wait()
-            self._reader.added.clear()
-            self._take_over()
-            while self._cache is not None and (request := self._batches.next_to_look_up()) is not None:
-                try:
-                    await self._look_up(self._cache, request)
-                except EmbedError as error:
-                    return error.with_traceback(None)
+    async def _feed(self) -> None:
+        """Take over batches until the source has ended; with a cache, look them up too. An error ends the job."""
+        try:
+            while self._reader.queue or not self._reader.is_finished:
+                await self._reader.added.wait()
+                self._reader.added.clear()
                 self._take_over()
-            if self._reader.is_finished and not self._reader.queue:
-                return None
+                while self._cache is not None and (request := self._batches.next_to_look_up()) is not None:
+                    await self._look_up(self._cache, request)
+                    self._take_over()
+        except Exception as fault:  # noqa: BLE001 - an exception in a task would end the whole stream
+            self._scheduler.stop(fault.with_traceback(None) if isinstance(fault, EmbedError) else unexpected_error(fault))
 
     async def _look_up(self, cache: CallCache, request: PlannedRequest) -> None:
         """Look a batch up in the cache, and queue the missing texts for sending."""
@@ -162,16 +155,11 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         self._scheduler.fill()
         self._scheduler.changes.set()
 
-    def _feed_ended(self, task: asyncio.Task[EmbedError | None]) -> None:
-        """Record that no more batches are taken over; unless the source has ended, end the job."""
-        work = "taking over the batches" if self._cache is None else "looking vectors up in the cache"
-        fault = None if task.cancelled() else task.exception()
+    def _feed_ended(self, task: asyncio.Task[None]) -> None:
+        """End the job if other code cancelled the task that takes over the batches, even before it began."""
         if task.cancelled():
+            work = "taking over the batches" if self._cache is None else "looking vectors up in the cache"
             self._scheduler.stop(EmbedError(f"{work} was cancelled, but not by its own call"))
-        elif fault is not None:
-            self._scheduler.stop(unexpected_error(fault))
-        elif (error := task.result()) is not None:
-            self._scheduler.stop(error)
 
     def _take(self) -> PendingBatch | None:
         if self._remaining is not None:
@@ -243,10 +231,8 @@ class StreamContext(contextlib.AbstractAsyncContextManager["EmbeddingStream[Item
     async def __aenter__(self) -> EmbeddingStream[ItemT, EmbeddingsT]:
         return await self._context.__aenter__()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._context.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *error: Any) -> None:  # noqa: PYI036 - passed on unread
+        await self._context.__aexit__(*error)
 
     if not TYPE_CHECKING:  # a type checker reports the missing methods itself
 

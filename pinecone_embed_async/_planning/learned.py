@@ -70,11 +70,12 @@ class LearnedLimits:
 
     Attributes:
         known: the known limits of the model.
+        learned: knowledge learned from answers and refusals.
     """
 
     def __init__(self, known: RequestLimits, learned: Learned) -> None:
         self.known = known
-        self._learned = learned
+        self.learned = learned
         self._current = known
         self._basis: tuple[int | None, int | None, float] | None = None
 
@@ -84,7 +85,7 @@ class LearnedLimits:
     @property
     def current(self) -> RequestLimits:
         """The tighter of the known limits and the learned ones, with the learned bytes per token."""
-        known, learned = self.known, self._learned
+        known, learned = self.known, self.learned
         # Cached, because it is read several times for every request.
         basis = learned.inputs, learned.request_bytes, learned.estimator.bytes_per_token
         if self._basis != basis:

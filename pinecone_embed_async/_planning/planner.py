@@ -22,7 +22,7 @@ from pinecone_embed_async._planning.request import Load, PlannedRequest
 
 if TYPE_CHECKING:
     from pinecone_embed_async._clock import Clock
-    from pinecone_embed_async._planning.learned import Learned, LearnedLimits
+    from pinecone_embed_async._planning.learned import LearnedLimits
 
 JOB_ERRORS = (AuthenticationError, NotFoundError, RateLimitError, QuotaExceededError, ClosedError, ConfigurationError)
 """Errors that end the job, because every other request of the call would fail with them too. A request ends with a
@@ -60,8 +60,7 @@ class RequestPlanner:
 
     Args:
         pending: the inputs that have not been sent yet.
-        limits: limits of one request.
-        learned: knowledge learned from answers and refusals; updated here.
+        limits: limits of one request, and the knowledge learned from answers and refusals, which is updated here.
         parameters: model and parameters, as JSON.
         is_single: whether the call has a single input; a probe would then decide nothing.
         clock: tells the time, because a refused input may be sent again after a while.
@@ -77,21 +76,20 @@ class RequestPlanner:
         pending: PendingInputs,
         *,
         limits: LearnedLimits,
-        learned: Learned,
         parameters: bytes,
         is_single: bool,
         clock: Clock,
     ) -> None:
         self._pending = pending
         self._limits = limits
-        self._learned = learned
+        self._learned = limits.learned
         self._parameters = parameters
         self._parts: deque[PlannedRequest] = deque()
         # Refused requests that wait for the outcome of the probe, or of the search in another request.
         self._suspended: list[tuple[PlannedRequest, InvalidRequestError]] = []
         # Whether refusals are blamed on inputs: the parameters are accepted, the call has a single input, or the probe said
         # nothing about them.
-        self._blames_inputs = is_single or parameters in learned.parameters
+        self._blames_inputs = is_single or parameters in limits.learned.parameters
         # The probe to send next.
         self._probe: PlannedRequest | None = None
         self._clock = clock

@@ -128,7 +128,7 @@ def test_only_complete_batches_are_delivered_while_an_ended_job_winds_down() -> 
 
 def test_requests_are_taken_in_order_and_cut_to_the_free_tokens() -> None:
     batches = batches_of(8)
-    assert repr(batches) == "<StreamBatches 2 read ahead, 0 done>"
+    assert repr(batches) == "<StreamBatches 2 read ahead>"
     ahead = batches.peek()
     assert ahead is not None
     tokens, texts = ahead.load.tokens, list(ahead.texts)

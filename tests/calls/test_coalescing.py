@@ -481,7 +481,6 @@ class Service:
         planner = RequestPlanner(
             PendingTexts(texts, limits, results),
             limits=limits,
-            learned=self.learned,
             parameters=b"",
             is_single=len(texts) == 1,
             clock=self.clock,

@@ -107,7 +107,6 @@ def planner_of(count: int, limits: RequestLimits, learned: Learned, clock: Clock
     planner = RequestPlanner(
         PendingTexts([str(number) for number in range(count)], learned_limits, outcomes),
         limits=learned_limits,
-        learned=learned,
         parameters=b"",
         is_single=False,
         clock=clock,

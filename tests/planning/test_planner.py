@@ -50,7 +50,6 @@ class Job:
         self.planner = RequestPlanner(
             PendingTexts(texts, learned_limits, self.outcomes),
             limits=learned_limits,
-            learned=self.learned,
             parameters=b"{}",
             is_single=len(texts) == 1,
             clock=self.clock,
