@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
+    from numpy.typing import NDArray
+
     from pinecone_embed_async._calls.coalescer import Coalescer, SharedRequest, Waiter
     from pinecone_embed_async._errors import DeadlineExceededError
     from pinecone_embed_async._planning import PlannedRequest
     from pinecone_embed_async._results import Dimension
     from pinecone_embed_async._sending import Counters
     from pinecone_embed_async._telemetry import ObservedCall
-    from pinecone_embed_async._wire import SparseBlock
 
 _NAMED_INPUT = re.compile(r"<input (\d+)>")
 
@@ -77,17 +78,13 @@ class SingleResults(ResultBuilder):
 
     def embedded(self, request: PlannedRequest) -> None:
         """Deliver the rows of an answered request."""
-        matrix = request.matrix
-        sparse_row = None if request.sparse is None else _rows_of(request.sparse)
+        vector_of = _vectors_of(request)
         delivered = 0
         for row, position in enumerate(request.positions):
             for waiter in self._waiters[position]:
                 if waiter.is_waiting:
                     delivered += 1
-                    if sparse_row is not None:
-                        waiter.settle(sparse_row(row))
-                    elif matrix is not None:
-                        waiter.settle(matrix[row].copy())
+                    waiter.settle(vector_of(row))
         # Do this last: if anything above raises, the request is recorded as failed instead.
         super().embedded(request)
         if delivered:
@@ -157,7 +154,11 @@ def _renumbered(value: Any, position: int) -> Any:
     return value
 
 
-def _rows_of(block: SparseBlock) -> Callable[[int], SparseVector]:
+def _vectors_of(request: PlannedRequest) -> Callable[[int], NDArray[np.float32] | SparseVector]:
+    """The function that gives a caller's own copy of a row of an answered request."""
+    block, matrix = request.sparse, request.matrix
+    if block is None:
+        return lambda row: matrix[row].copy()  # type: ignore[index]
     ends = np.cumsum(block.lengths).tolist()
 
     def own(row: int) -> SparseVector:

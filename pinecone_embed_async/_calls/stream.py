@@ -181,20 +181,15 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         embedded: EmbeddedBatch[ItemT, EmbeddingsT] = EmbeddedBatch(batch.start, batch.items, self._finish(batch))
         if batch.is_complete or not self._raises:
             return embedded
-        error = batch.first_error() or self._scheduler.job_error
-        if error is None:
-            raise RuntimeError("a batch that is neither complete nor failed was delivered")
-        raise self._batch_error(error, embedded)
-
-    def _batch_error(self, error: EmbedError, batch: EmbeddedBatch[ItemT, EmbeddingsT]) -> EmbedError:
+        error, job_error = batch.first_error(), self._scheduler.job_error
         # A copy: several batches may share the error, and a consumer may have kept it.
-        if error is self._scheduler.job_error:
-            self._raised.append(error)
-            own = with_outcome(copy.copy(error), batch.embeddings)  # type: ignore[arg-type]
+        if job_error is not None and error in (None, job_error):
+            self._raised.append(job_error)
+            own = with_outcome(copy.copy(job_error), embedded.embeddings)  # type: ignore[arg-type]
         else:
-            own = summed_up(error, batch.embeddings, batch.start)  # type: ignore[arg-type]
-        own.batch = batch
-        return own
+            own = summed_up(error, embedded.embeddings, embedded.start)  # type: ignore[arg-type]
+        own.batch = embedded
+        raise own
 
     def _job_error(self, error: EmbedError) -> EmbedError:
         return with_outcome(copy.copy(error), self._finish(ResultBuilder(0, 0, self._batches.dimension)))  # type: ignore[arg-type]

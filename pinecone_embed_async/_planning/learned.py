@@ -1,17 +1,156 @@
-"""Request limits that a client has learned from answers and refusals."""
+"""What a client has learned from answers and refusals: limits of requests, refused inputs, and the tokens of texts."""
 
 from __future__ import annotations
 
+import copy
+import hashlib
+import math
+import re
+import secrets
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from pinecone_embed_async._planning.refusals import Refusals
-from pinecone_embed_async._planning.token_estimator import TokenEstimator
+from pinecone_embed_async._planning.tokens import BYTES_PER_TOKEN, FEWEST_BYTES_PER_TOKEN, SPECIAL_TOKENS
 
 if TYPE_CHECKING:
-    from pinecone_embed_async._planning.request import PlannedRequest, RequestLimits
+    from pinecone_embed_async._errors import InvalidRequestError
+    from pinecone_embed_async._planning.request import Load, PlannedRequest, RequestLimits
 
 _MOST_PARAMETERS = 64
 """Maximum number of remembered sets of parameters, because a program may use a new set in every call."""
+
+MOST_REFUSALS = 10_000
+"""Maximum number of remembered inputs; the oldest are forgotten first."""
+
+REFUSAL_SECONDS = 600.0
+"""How long a refused input is not sent again; after that the service may accept it."""
+
+_NAMED_INPUT = re.compile(r"<input \d+>")
+
+PROMPT_TOKENS = 16
+"""Maximum number of tokens that a model prepends to an input for its `input_type`, such as `query: `. A rule of thumb."""
+
+MEMORY = 0.95
+"""Factor by which each new bill reduces the weight of the earlier ones."""
+
+SPREADS = 2.0
+"""Margin of an estimate above the expected tokens, in standard deviations."""
+
+LEAST_SPREAD, MOST_SPREAD = 0.05, 0.5
+"""Smallest and largest margin, as a fraction of the expected tokens. There is always a margin because texts may change
+during a job; it costs little because each answer releases it."""
+
+STEPS = 50
+"""Number of steps per doubling of `bytes_per_token`, which is rounded down to a step so that it rarely changes."""
+
+
+class Refusals:
+    """The inputs that were refused in a request of their own, with the service's errors.
+
+    Inputs are stored as digests with a random key, so that the memory of this object reveals no texts.
+
+    Attributes:
+        changes: number of inputs added so far.
+    """
+
+    def __init__(self) -> None:
+        self._key = secrets.token_bytes(32)
+        self._errors: OrderedDict[bytes, tuple[float, InvalidRequestError]] = OrderedDict()
+        self.changes = 0
+
+    def __repr__(self) -> str:
+        return f"<Refusals of {len(self._errors)} inputs>"
+
+    def add(self, text: str, request_parameters: bytes, error: InvalidRequestError, now: float) -> None:
+        """Record that a text was refused alone.
+
+        Args:
+            text: the input.
+            request_parameters: model and parameters, as JSON.
+            error: the refusal.
+            now: the current time.
+        """
+        message = _NAMED_INPUT.sub("<the input>", error.message)
+        kept = type(error)(
+            f"{message} (an equal input was refused before; not sent again)",
+            status=error.status,
+            code=error.code,
+            request_id=error.request_id,
+        )
+        digest = self._digest(text, request_parameters)
+        self._errors[digest] = now + REFUSAL_SECONDS, kept
+        self._errors.move_to_end(digest)
+        self.changes += 1
+        if len(self._errors) > MOST_REFUSALS:
+            self._errors.popitem(last=False)
+
+    def find(self, text: str, request_parameters: bytes, now: float) -> InvalidRequestError | None:
+        """The error for a text that was refused in the last `REFUSAL_SECONDS`; `None` if it was not."""
+        digest = self._digest(text, request_parameters)
+        until, error = self._errors.get(digest, (-math.inf, None))
+        return copy.copy(error) if now < until else None
+
+    def _digest(self, text: str, request_parameters: bytes) -> bytes:
+        # Unambiguous without a separator, because the parameters are a single JSON object.
+        return hashlib.blake2b(request_parameters + text.encode(), key=self._key, digest_size=16).digest()
+
+
+class TokenEstimator:
+    """Learns from bills how many bytes of text a token has.
+
+    An input that reaches the model's sequence length is billed at that length, however long its text is, so only shorter
+    inputs show the ratio. At first, and later if bills vary, estimates are too high rather than too low, because a request
+    whose estimate is too low may be rejected.
+
+    Attributes:
+        expected: expected UTF-8 bytes per token.
+        bytes_per_token: the ratio for estimates; too low rather than too high.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = 0.0
+        self._tokens = 0.0
+        self._variance = 0.0
+        self._weight = 0.0
+        self.expected = BYTES_PER_TOKEN
+        self.bytes_per_token = FEWEST_BYTES_PER_TOKEN
+
+    def __repr__(self) -> str:
+        return f"<TokenEstimator {self.expected:.2f} bytes a token, spread {math.sqrt(self._variance):.0%}>"
+
+    def learn(self, load: Load, billed: int, sequence_length: int) -> None:
+        """Learn from the bill of a request with this load; an impossible bill is ignored."""
+        if billed > most_tokens(load, sequence_length):
+            return
+        inputs = load.inputs - load.clipped
+        size = load.open_bytes
+        tokens = billed - load.clipped * sequence_length - SPECIAL_TOKENS * inputs
+        if tokens <= 0 or size <= 0:
+            return
+        if self._tokens:
+            off = tokens / (size / self.expected) - 1
+            # Small requests vary more and matter less.
+            weight = min(1.0, tokens / 1000)
+            self._weight = MEMORY * self._weight + weight
+            # Capped, so that a single absurd bill does not dominate for long.
+            self._variance += (min(off * off, MOST_SPREAD) - self._variance) * weight / self._weight
+        self._bytes = MEMORY * self._bytes + size
+        self._tokens = MEMORY * self._tokens + tokens
+        self.expected = self._bytes / self._tokens
+        margin = min(max(SPREADS * math.sqrt(self._variance), LEAST_SPREAD), MOST_SPREAD)
+        step = math.floor(STEPS * math.log2(self.expected / (1 + margin)))
+        self.bytes_per_token = 2.0 ** (step / STEPS)
+
+
+def most_tokens(load: Load, sequence_length: int) -> int:
+    """Maximum number of tokens that a request can cost: a token has at least one byte, and text cut off is not billed.
+
+    A higher bill is a mistake and must not count against the quota.
+    """
+    inputs = load.inputs
+    opened = inputs - load.clipped
+    whole = load.clipped * sequence_length + min(load.open_bytes, opened * sequence_length)
+    return whole + inputs * (SPECIAL_TOKENS + PROMPT_TOKENS)
 
 
 class Learned:

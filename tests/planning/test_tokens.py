@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pinecone_embed_async._planning import Load, RequestLimits, estimate_tokens, most_tokens, utf8_length
-from pinecone_embed_async._planning.token_estimator import MOST_SPREAD, TokenEstimator
+from pinecone_embed_async._planning.learned import MOST_SPREAD, TokenEstimator
 from pinecone_embed_async._planning.tokens import BYTES_PER_TOKEN, FEWEST_BYTES_PER_TOKEN, SPECIAL_TOKENS
 
 LENGTH = 100
