@@ -78,8 +78,8 @@ BUGS = (
     _bug(
         "a row at its neighbour's place",
         "_calls/result_builder.py",
-        "            self._dense.put(rows, request.matrix)\n",
-        "            self._dense.put(np.roll(rows, 1), request.matrix)\n",
+        "            self._dense.matrix(request.matrix.shape[1])[rows] = request.matrix\n",
+        "            self._dense.matrix(request.matrix.shape[1])[np.roll(rows, 1)] = request.matrix\n",
     ),
     _bug(
         "a pause that is not shared",
