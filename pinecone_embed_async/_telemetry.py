@@ -227,9 +227,8 @@ def dispatcher_of(hooks: Iterable[Hook]) -> HookDispatcher | None:
 class ObservableCall(Protocol):
     """A call that can be reported to the hooks."""
 
-    @property
-    def subject(self) -> ObservedCall | None:
-        """The call as hooks see it; `None` without hooks."""
+    subject: ObservedCall | None
+    """The call as hooks see it; `None` without hooks."""
 
     def totals(self, is_well: bool, /) -> dict[str, int]:  # noqa: FBT001 - it is called with one argument
         """The totals of the call, as fields of `Ended`; `is_well` says whether it succeeded."""

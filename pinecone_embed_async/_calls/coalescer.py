@@ -44,9 +44,9 @@ class Waiter:
         text: text to embed.
         outcome: future that the caller awaits, for the vector, or the error to raise.
         deadline: clock time by which the caller needs its vector; `None` for no deadline.
-        call: identifies the caller to the hooks; `None` without hooks.
 
     Attributes:
+        call: identifies the caller to the hooks; `None` without hooks.
         shared: the request that the caller shares, once it has joined one.
     """
 
@@ -54,13 +54,11 @@ class Waiter:
 
     shared: SharedRequest
 
-    def __init__(
-        self, text: str, outcome: asyncio.Future[Outcome], deadline: float | None, call: ObservedCall | None = None
-    ) -> None:
+    def __init__(self, text: str, outcome: asyncio.Future[Outcome], deadline: float | None) -> None:
         self.text = text
         self.outcome = outcome
         self.deadline = deadline
-        self.call = call
+        self.call: ObservedCall | None = None
 
     def __repr__(self) -> str:
         return f"<Waiter, {'waiting' if self.is_waiting else 'settled'}>"

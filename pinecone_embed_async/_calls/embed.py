@@ -53,8 +53,7 @@ async def embed(
     runtime.check_open()
     if call.texts:
         await runtime.describe(options)
-    call.subject = runtime.observed_call("embed", options.parameters, len(call.texts))
-    with runtime.observing(call):
+    with runtime.observing(call, "embed", options.parameters, len(call.texts)):
         async with call.showing():
             return await call.run()
 

@@ -33,8 +33,7 @@ async def embed_one(runtime: Runtime, text: Input, options: CallOptions) -> NDAr
     try:
         text = text_of(text, 0)
         await runtime.describe(options)
-        call = _SingleCall(runtime, options, runtime.observed_call("embed_one", options.parameters, 1))
-        waiter = Waiter(text, asyncio.get_running_loop().create_future(), options.deadline, call.subject)
+        waiter = Waiter(text, asyncio.get_running_loop().create_future(), options.deadline)
     except InputError as error:
         # The traceback would keep frames alive, and with them the texts.
         problem = error.with_traceback(None)
@@ -43,7 +42,9 @@ async def embed_one(runtime: Runtime, text: Input, options: CallOptions) -> NDAr
         del text
     if problem is not None:
         raise problem
-    with runtime.observing(call):
+    call = _SingleCall(runtime, options)
+    with runtime.observing(call, "embed_one", options.parameters, 1):
+        waiter.call = call.subject
         vector = await call.look_up(waiter)
         return await call.join(waiter) if vector is None else vector
 
@@ -58,7 +59,7 @@ class _SingleCall:
 
     _runtime: Runtime
     _options: CallOptions
-    subject: ObservedCall | None
+    subject: ObservedCall | None = None
     _is_cached: bool = False
 
     @property

@@ -273,13 +273,15 @@ class Runtime:
             cache=parameters.cache,
         )
 
-    def observed_call(self, operation: Operation, parameters: Parameters, inputs: int | None) -> ObservedCall | None:
-        """A call as hooks see it; `None` without hooks."""
+    def observing(
+        self, call: ObservableCall, operation: Operation, parameters: Parameters, inputs: int | None
+    ) -> contextlib.AbstractContextManager[object]:
+        """Report a call to the hooks, if there are any, while the block runs."""
         options = self.options
         if options.dispatcher is None:
-            return None
+            return _NO_CONTEXT
         input_type = parameters.values.get("input_type")
-        return ObservedCall(
+        call.subject = ObservedCall(
             operation,
             options.model,
             server_address=options.base_url.host or "",
@@ -288,13 +290,7 @@ class Runtime:
             input_type=input_type if isinstance(input_type, str) else None,
             dimension=parameters.dimension,
         )
-
-    def observing(self, call: ObservableCall) -> contextlib.AbstractContextManager[object]:
-        """Report a call to the hooks while the block runs."""
-        dispatcher, subject = self.options.dispatcher, call.subject
-        if dispatcher is None or subject is None:
-            return _NO_CONTEXT
-        return CallObservation(dispatcher, self.options.clock, subject, call)
+        return CallObservation(options.dispatcher, options.clock, call.subject, call)
 
     # The service's models, and the client's counts.
 

@@ -65,7 +65,6 @@ class SourceReader:
         queue: the batches that the stream has not taken over, oldest first.
         added: set when there are new batches, and when reading has ended.
         delivered: set when batches were delivered.
-        task: task that reads an asynchronous source; `None` for a synchronous one, or before reading begins.
         is_finished: whether the source has ended or will be read no further.
         error: exception of the source or of the `text` function; `None` if there is none.
         was_cancelled: whether the reading task was cancelled, by the stream or from outside; `error` then says so.
@@ -97,7 +96,6 @@ class SourceReader:
         self.queue: deque[tuple[PackedTexts, list[Any]] | tuple[int, Any, EmbedError]] = deque()
         self.added = asyncio.Event()
         self.delivered = asyncio.Event()
-        self.task: asyncio.Task[None] | None = None
         self._iterator: AsyncIterator[Any] | Iterator[Any] | None = None
         self._items: list[Any] = []
         self._refused: InputError | None = None
@@ -120,10 +118,9 @@ class SourceReader:
         if not self._is_async:
             await self._read()
             return
-        self.task = asyncio.create_task(self._read(), name="the source")
         try:
             with contextlib.suppress(StrayCancellationError):
-                await self._runtime.sources.ask(self.task)
+                await self._runtime.sources.ask(self._read())
         finally:
             self._cancel_timer()
 

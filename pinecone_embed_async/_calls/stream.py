@@ -267,9 +267,9 @@ async def _opened(
     )
     window = reading.window or 2 * runtime.options.max_concurrency
     reader = SourceReader(source, reading, Packer(parameters.limits), batches, window, runtime)
-    observer = CallObserver(runtime, options, batches, None, subject=runtime.observed_call("stream", parameters, None))
+    observer = CallObserver(runtime, options, batches, None)
     scheduler = runtime.scheduler(batches, options, observer, options.deadline, progress=observer, max_under_way=window)
     stream: EmbeddingStream[ItemT, Any] = EmbeddingStream(batches, reader, scheduler, runtime, options)
-    with runtime.observing(observer), runtime.registered(scheduler):
+    with runtime.observing(observer, "stream", parameters, None), runtime.registered(scheduler):
         async with observer.showing(), stream.running():
             yield stream
