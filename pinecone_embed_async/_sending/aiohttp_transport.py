@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import aiohttp
 
@@ -16,9 +17,8 @@ from pinecone_embed_async._sending.endpoint import proxy_for
 from pinecone_embed_async._threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
     from concurrent.futures import Executor
-    from types import TracebackType
 
     from yarl import URL
 
@@ -135,9 +135,15 @@ class AiohttpTransport:
         self._session.detach()
         self._connections.abandon()
 
-    def send(self, request: TransportRequest) -> _Exchange:
+    @contextlib.asynccontextmanager
+    async def send(self, request: TransportRequest) -> AsyncIterator[_Response]:
         """See `Transport.send`."""
-        return _Exchange(self, request)
+        async with await self._begin(request, Connecting()) as response:
+            try:
+                yield _Response(response, self.proxy)
+            finally:
+                if not response.content.at_eof():
+                    response.close()
 
     async def _tls_of_requests(self) -> ssl.SSLContext | bool:
         """The TLS context for requests; never the connector's, because a caller's connector may verify nothing.
@@ -150,7 +156,7 @@ class AiohttpTransport:
                 self._tls = await in_thread(_default_context, self._executor)
         return self._tls
 
-    async def begin(self, request: TransportRequest, connecting: Connecting) -> aiohttp.ClientResponse:
+    async def _begin(self, request: TransportRequest, connecting: Connecting) -> aiohttp.ClientResponse:
         """Send a request, and return the response once its headers are there.
 
         Raises:
@@ -190,31 +196,19 @@ class AiohttpTransport:
         return problem, None
 
 
-class _Exchange:
-    """A request in flight, then its response."""
+class _Response:
+    """A response whose body is being read."""
 
-    __slots__ = ("_connecting", "_request", "_response", "_transport", "headers", "status")
+    __slots__ = ("_content", "_proxy", "headers", "status")
 
-    def __init__(self, transport: AiohttpTransport, request: TransportRequest) -> None:
-        self._transport = transport
-        self._request = request
-        self._connecting = Connecting()
-
-    async def __aenter__(self) -> Self:
-        response = self._response = await self._transport.begin(self._request, self._connecting)
+    def __init__(self, response: aiohttp.ClientResponse, proxy: Proxy | None) -> None:
+        self._content = response.content
+        self._proxy = proxy
         self.status: int = response.status
         self.headers: Mapping[str, str] = response.headers
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if not self._response.content.at_eof():
-            self._response.close()
-        await self._response.__aexit__(kind, error, traceback)
 
     async def read(self) -> bytes:
-        content = self._response.content
+        content = self._content
         try:
             piece = b""
             # A piece may be empty at the end of a chunk of the transfer encoding.
@@ -223,8 +217,8 @@ class _Exchange:
                 piece, _ = await content.readchunk()
             return piece
         except _FAULTS as fault:
-            problem = _described(fault, self._transport.proxy)
-        # Not chained, as in `begin`.
+            problem = _described(fault, self._proxy)
+        # Not chained, as in `_begin`.
         raise TransportError(problem)
 
 

@@ -200,7 +200,7 @@ class Network:
         """Send a request and pass the answer's body on piece by piece; return the error instead of raising it."""
         if state.was_closed:
             return ClosedError("the client was closed while the request was in flight")
-        status, is_refused = 0, False
+        status: int | None = None
         headers: dict[str, str] = {}
         start = bytearray()
         connection: ConnectionProblem | None = None
@@ -216,7 +216,6 @@ class Network:
                         if 200 <= status < 300:
                             return await self._take_answer(response, status, receiver)
                         headers = {str(name).lower(): str(value) for name, value in response.headers.items()}
-                        is_refused = True
                         await self._read_error_start(response, start)
                 finally:
                     del state.exchanges[timeout]
@@ -229,7 +228,7 @@ class Network:
             connection = fault.problem if isinstance(fault, TransportError) else None
         if state.is_closed:
             return ClosedError("the client was closed while the request was in flight")
-        if is_refused:
+        if status is not None and not 200 <= status < 300:
             # The status is known, even if reading the body failed.
             return error_from_response(status, headers, bytes(start), redactor=redactor, now=self._clock.wall_time())
         if status == 200:

@@ -49,14 +49,12 @@ class RetryLoop:
             sleep=self._sleep,
             stop=self._stop,
             wait=self._wait,
-            retry=self._should_retry,
+            retry=tenacity.retry_if_result(self._should_retry),
             before_sleep=self._count,
             retry_error_callback=lambda _: self._final,
         )
 
-    def _should_retry(self, call: tenacity.RetryCallState) -> bool:
-        # This raises if the attempt was cancelled, which ends the loop.
-        error = None if call.outcome is None else call.outcome.result()
+    def _should_retry(self, error: EmbedError | None) -> bool:
         if error is None:
             return False
         self._verdict = record_failure(self._attempts, error, self._engine.contact)

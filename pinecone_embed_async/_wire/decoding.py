@@ -9,7 +9,6 @@ built) and msgspec, give bit-identical rows. Once an unusual answer is complete,
 from __future__ import annotations
 
 import importlib.util
-import math
 import sys
 from typing import TYPE_CHECKING, overload
 
@@ -110,12 +109,13 @@ class StreamingDecoder:
         self._matrix: NDArray[np.float32] | None = None
         self._pieces: list[bytes] = []
         self._small = bytearray()
-        self._next = self._position = 0
+        self._position = 0
+        # Pieces that have been read, as long as their rows are not in the caller's matrix.
+        self._read_pieces: list[bytes] = []
         # The first answer sets the dimension for all others, so it must be validated before its dimension is passed on.
         self._is_in_place = vector_type == "dense" and dimension is not None
         # Whether every row so far is an array of numbers of the right length; otherwise no more is read.
         self._is_usual = vector_type != "sparse"
-        self._is_finite = True
         self._is_stopped = False
         self._whole: WholeAnswer | None = None
         self._size = 0
@@ -168,12 +168,12 @@ class StreamingDecoder:
         """
         self._join_small()
         while self.undecoded and most > 0 and not self._is_stopped:
-            pieces, start = tuple(self._pieces[self._next :]), self._position
+            pieces, start = tuple(self._pieces), self._position
             done = self._read(pieces, most)
             size = sum(map(len, pieces[:done])) + self._position - start
-            if self._is_in_place:
-                self._pieces[self._next : self._next + done] = [b""] * done
-            self._next += done
+            del self._pieces[:done]
+            if not self._is_in_place:
+                self._read_pieces += pieces[:done]
             most -= size
             self.undecoded = self.undecoded - size if self._is_usual else 0
 
@@ -188,7 +188,8 @@ class StreamingDecoder:
                     # The row is decoded by the next call, perhaps in a thread: the first write to new memory takes long.
                     self._matrix = self._new_matrix(self._reader.kept_numbers)
                 else:
-                    self._place_kept(self._matrix)
+                    place(self._matrix, self._reader.row, floats_of(self._reader.kept))
+                    self._reader.accept()
             self._is_usual = outcome != TOO_LONG
         except _UNREADABLE:
             self._is_usual = False
@@ -202,13 +203,6 @@ class StreamingDecoder:
         matrix = self._rows.rows(dimension) if self._is_in_place else np.empty((self._count, dimension), np.float32)
         self._reader.attach(matrix)
         return matrix
-
-    def _place_kept(self, matrix: NDArray[np.float32]) -> None:
-        """Convert the row that the reader has left, and write it to the matrix."""
-        row = self._reader.row
-        place(matrix, row, floats_of(self._reader.kept))
-        self._is_finite &= bool(np.isfinite(matrix[row]).all())
-        self._reader.accept()
 
     def stop(self) -> None:
         """End a `decode` in another thread within 256 KiB; nothing more is decoded."""
@@ -237,7 +231,7 @@ class StreamingDecoder:
             if answer is not None:
                 return answer
             body = self.body()
-            self._pieces, self._is_in_place = [body], False
+            self._read_pieces, self._pieces, self._is_in_place = [], [body], False
             # The old reader and the matrix are not needed any more.
             self._reader, self._matrix = RowReader(0, 0), None
             self._whole = WholeAnswer(body, count=self._count, vector_type=self._vector_type, dimension=self._dimension)
@@ -249,16 +243,15 @@ class StreamingDecoder:
     def body(self) -> bytes:
         """The body, once `finish` was called, or JSON that decodes to the same."""
         if not self._is_in_place:
-            return b"".join(self._pieces)
-        rest = [piece[self._position :] for piece in self._pieces[self._next : self._next + 1]]
-        reader = self._reader
-        return b"".join([*self._encode_rows(), reader.rest, reader.kept, *rest, *self._pieces[self._next + 1 :]])
+            return b"".join([*self._read_pieces, *self._pieces])
+        rest = b"".join(self._pieces)[self._position :]
+        return b"".join([*self._encode_rows(), self._reader.rest, self._reader.kept, rest])
 
     def _encode_rows(self) -> Iterator[bytes]:
         if self._matrix is not None:
             for gap, row in zip(self._reader.gaps, self._matrix, strict=False):
                 yield gap
-                yield _numbers(row)
+                yield msgspec.json.encode(row.tolist())[1:-1]
 
     def _finish_usual(self) -> Answer | None:
         """The answer if all its rows are in the matrix and the rest is not unusual; else `None`."""
@@ -266,17 +259,6 @@ class StreamingDecoder:
         if not self._is_usual or reader.row != self._count or matrix is None or len(reader.rest) > MOST_BYTES:
             return None
         answer = judge_frame(reader.gaps, reader.rest)
-        if answer is None or not self._is_finite:
-            return None
-        if not self._is_in_place:
+        if answer is not None and not self._is_in_place:
             self._rows.rows(matrix.shape[1])[:] = matrix
         return answer
-
-
-def _numbers(row: NDArray[np.float32]) -> bytes:
-    """A row as JSON, without its brackets."""
-    values = row.tolist()
-    if np.isfinite(row).all():
-        return msgspec.json.encode(values)[1:-1]
-    # JSON has no infinities. The original was a number beyond float32's range, so encode it as one.
-    return b",".join(msgspec.json.encode(value if math.isfinite(value) else math.copysign(1e39, value)) for value in values)

@@ -126,12 +126,18 @@ class RowReader:
 
 
 def place(matrix: NDArray[np.float32], row: int, values: NDArray[np.float64]) -> None:
-    """Write a row to the matrix; a number beyond float32's range silently becomes an infinity."""
+    """Write a row to the matrix.
+
+    Raises:
+        ValueError: the row has another length, or a number beyond float32's range.
+    """
     # Checked here, because NumPy would broadcast a single number to the whole row.
     if not len(values) or len(values) != matrix.shape[1]:
         raise ValueError(f"expected {matrix.shape[1]} numbers, got {len(values)}")
     with np.errstate(over="ignore"):
         matrix[row] = values
+    if not np.isfinite(matrix[row]).all():
+        raise ValueError("the numbers must be in float32's range")
 
 
 _list_of_floats = msgspec.json.Decoder(list[float]).decode
