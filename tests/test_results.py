@@ -24,17 +24,19 @@ from pinecone_embed_async import (
 )
 from pinecone_embed_async._calls.result_builder import ResultBuilder
 from pinecone_embed_async._planning import Load, PlannedRequest, RequestLimits
-from pinecone_embed_async._results import DenseRows, Dimension, SparseRows, all_steps
+from pinecone_embed_async._results import DenseRows, Dimension, all_steps, sparse_of_blocks
 from pinecone_embed_async._results import sparse as sparse_results
 from pinecone_embed_async._wire import SparseBlock
 
 
 def sparse() -> SparseEmbeddings:
-    rows = SparseRows()
     block = SparseBlock(np.array([1]), np.array([9], np.uint32), np.array([0.5], np.float32), [["nine"]])
-    rows.put(np.array([2]), block)
-    rows.put(np.array([0]), SparseBlock(np.array([2]), np.array([4, 5], np.uint32), np.array([1, 2], np.float32), None))
-    return all_steps(rows.finish(model="m", usage=Usage(), failures=(), embedded=np.array([True, False, True])))
+    other = SparseBlock(np.array([2]), np.array([4, 5], np.uint32), np.array([1, 2], np.float32), None)
+    return put_together([(np.array([2]), block), (np.array([0]), other)], [True, False, True])
+
+
+def put_together(blocks: list[tuple[NDArray[np.intp], SparseBlock]], embedded: list[bool]) -> SparseEmbeddings:
+    return all_steps(sparse_of_blocks(blocks, np.array(embedded), model="m", usage=Usage(), failures=()))
 
 
 def test_sparse_answers_are_put_in_order_with_empty_rows_between() -> None:
@@ -50,12 +52,12 @@ def test_sparse_answers_are_put_in_order_with_empty_rows_between() -> None:
 
 
 def test_rows_of_an_answer_with_one_row_of_another_between_them_are_put_around_it() -> None:
-    rows = SparseRows()
+    blocks = []
     for positions, terms in (([0, 2], [4, 9]), ([1], [5])):
         numbers = np.array(terms)
         block = SparseBlock(np.ones(len(terms), np.int64), numbers.astype(np.uint32), numbers.astype(np.float32), None)
-        rows.put(np.array(positions), block)
-    result = all_steps(rows.finish(model="m", usage=Usage(), failures=(), embedded=np.ones(3, np.bool_)))
+        blocks.append((np.array(positions), block))
+    result = put_together(blocks, [True, True, True])
     assert (result.indices.tolist(), result.values.tolist()) == ([4, 5, 9], [4.0, 5.0, 9.0])
 
 
@@ -424,16 +426,16 @@ def test_rows_larger_than_a_step_are_filled_one_by_one() -> None:
 
 def test_sparse_answers_are_put_together_in_small_steps_wherever_their_rows_are() -> None:
     terms, count = 100, 4000
-    rows = SparseRows()
+    blocks = []
     for start in range(0, count, 200):
         for first in (start, start + 1):
             # As where a cache had every second one.
             positions = np.arange(first, start + 200, 2)
             indices = np.repeat(positions, terms).astype(np.uint32)
             lengths = np.full(len(positions), terms)
-            rows.put(positions, SparseBlock(lengths, indices, indices.astype(np.float32), None))
+            blocks.append((positions, SparseBlock(lengths, indices, indices.astype(np.float32), None)))
     embedded = np.ones(count, np.bool_)
-    result, steps = counted(rows.finish(model="m", usage=Usage(), failures=(), embedded=embedded))
+    result, steps = counted(sparse_of_blocks(blocks, embedded, model="m", usage=Usage(), failures=()))
     # A step ends with the seventh of the blocks, of 10,000 terms of 8 bytes each: that is more than half a MiB.
     assert steps == 5
     assert result.indices.tolist() == np.repeat(np.arange(count), terms).tolist()

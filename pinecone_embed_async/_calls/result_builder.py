@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pinecone_embed_async._errors import Failure, kind_of
 from pinecone_embed_async._log import IN_OUTCOME, logger
-from pinecone_embed_async._results import DenseEmbeddings, DenseRows, SparseRows, Usage
+from pinecone_embed_async._results import DenseEmbeddings, DenseRows, Usage, sparse_of_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._errors import EmbedError
     from pinecone_embed_async._planning import PlannedRequest
     from pinecone_embed_async._results import Dimension, SparseEmbeddings
-    from pinecone_embed_async._wire import Answer, VectorType
+    from pinecone_embed_async._wire import Answer, SparseBlock, VectorType
 
 _NOT_TRIED, _EMBEDDED, _FAILED = 0, 1, 2
 
@@ -46,7 +46,7 @@ class ResultBuilder:
     def __init__(self, start: int, count: int, dimension: Dimension, room: int | None = None) -> None:
         self.start = start
         self._dense = DenseRows(count if room is None else room, dimension)
-        self._sparse = SparseRows()
+        self._blocks: list[tuple[NDArray[np.intp], SparseBlock]] = []
         self._outcomes = np.zeros(count, np.uint8)
         self._failures: list[Failure] = []
         self.usage = Usage()
@@ -108,7 +108,7 @@ class ResultBuilder:
         """Store the rows of an answered request."""
         rows = np.asarray(self._rows_of(request), np.intp)
         if request.sparse is not None:
-            self._sparse.put(rows, request.sparse)
+            self._blocks.append((rows, request.sparse))
         elif request.matrix is not None and not isinstance(request.positions, range):
             self._dense.matrix(request.matrix.shape[1])[rows] = request.matrix
         self._outcomes[rows] = _EMBEDDED
@@ -136,7 +136,7 @@ class ResultBuilder:
         if found.dense is not None:
             self._dense.matrix(found.dense.shape[1])[rows] = found.dense
         if found.sparse is not None:
-            self._sparse.put(rows, found.sparse)
+            self._blocks.append((rows, found.sparse))
         self._outcomes[rows] = _EMBEDDED
         self.embedded_count += len(rows)
         self.cached_count += len(rows)
@@ -160,11 +160,12 @@ class ResultBuilder:
             vector_type: type of the rows.
             positions: for each row of the result, the row to copy; `None` if each input has its own row.
         """
-        failures, embedded = self.failures(), self._outcomes == _EMBEDDED
+        embedded = self._outcomes == _EMBEDDED
+        others: dict[str, Any] = {"model": model, "usage": self.usage, "failures": self.failures()}
         if vector_type == "sparse":
-            sparse = yield from self._sparse.finish(model=model, usage=self.usage, failures=failures, embedded=embedded)
+            sparse = yield from sparse_of_blocks(self._blocks, embedded, **others)
             return sparse if positions is None else (yield from sparse.spread_in_steps(positions))
-        dense = yield from self._dense.finish(model=model, usage=self.usage, failures=failures, embedded=embedded)
+        dense = yield from self._dense.finish(embedded, **others)
         return dense if positions is None else dense.taken(positions, (yield from self._dense.spread(positions)), self.usage)
 
     def _rows_of(self, request: PlannedRequest) -> Sequence[int]:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike, NDArray
 
-    from pinecone_embed_async._errors import Failure
     from pinecone_embed_async._results.embeddings import Usage
     from pinecone_embed_async._results.selection import Rows
 
@@ -176,17 +175,20 @@ class DenseRows:
             self._matrix = np.empty((self._room, self.dimension.value or 0), np.float32)
         return self._matrix
 
-    def finish(
-        self, *, model: str, usage: Usage, failures: tuple[Failure, ...], embedded: NDArray[np.bool_]
-    ) -> Generator[None, None, DenseEmbeddings]:
-        """Build the result in small steps; rows that are not embedded become NaN."""
+    def finish(self, embedded: NDArray[np.bool_], **others: Any) -> Generator[None, None, DenseEmbeddings]:
+        """Build the result in small steps; rows that are not embedded become NaN.
+
+        Args:
+            embedded: bool, shape (inputs,).
+            others: the model, the usage and the failures of the result.
+        """
         matrix = self.matrix()[: len(embedded)]
         (missing,) = (~embedded).nonzero()
         at_once = _rows_per_step(matrix)
         for start in range(0, len(missing), at_once):
             matrix[missing[start : start + at_once]] = np.nan
             yield
-        return DenseEmbeddings(matrix, model=model, usage=usage, failures=failures, embedded=embedded)
+        return DenseEmbeddings(matrix, embedded=embedded, **others)
 
     def spread(self, positions: NDArray[np.intp]) -> Generator[None, None, NDArray[np.float32]]:
         """Copy row `positions[i]` to row i, in place and in small steps; call it after `finish`.

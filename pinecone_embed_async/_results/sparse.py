@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike, NDArray
 
-    from pinecone_embed_async._errors import Failure
     from pinecone_embed_async._results.selection import Rows
     from pinecone_embed_async._wire import SparseBlock
 
@@ -359,40 +358,34 @@ def flat_positions(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDA
     return positions
 
 
-class SparseRows:
-    """Collects sparse rows by position."""
+def sparse_of_blocks(
+    blocks: Sequence[tuple[NDArray[np.intp], SparseBlock]], embedded: NDArray[np.bool_], **others: Any
+) -> Generator[None, None, SparseEmbeddings]:
+    """Build a result in small steps from blocks of rows; rows that are not embedded are empty.
 
-    def __init__(self) -> None:
-        self._blocks: dict[int, tuple[NDArray[np.intp], SparseBlock]] = {}
-
-    def put(self, positions: NDArray[np.intp], block: SparseBlock) -> None:
-        """Add the rows of the inputs at `positions`, which are ascending and not empty."""
-        self._blocks[int(positions[0])] = positions, block
-
-    def finish(
-        self, *, model: str, usage: Usage, failures: tuple[Failure, ...], embedded: NDArray[np.bool_]
-    ) -> Generator[None, None, SparseEmbeddings]:
-        """Build the result in small steps; rows that are not embedded are empty."""
-        lengths = np.zeros(len(embedded), np.int64)
-        for positions, block in self._blocks.values():
-            lengths[positions] = block.lengths
-        indptr = _ends(lengths)
-        indices, values = np.empty(indptr[-1], np.uint32), np.empty(indptr[-1], np.float32)
-        tokens: dict[int, list[str]] = {}
-        copied = 0
-        for positions, block in self._blocks.values():
-            terms = len(block.indices)
-            start = indptr[positions[0]]
-            at: slice | NDArray[np.int64] = slice(start, start + terms)
-            if positions[-1] - positions[0] >= len(positions):
-                at = flat_positions(indptr[positions], block.lengths)
-            indices[at], values[at] = block.indices, block.values
-            tokens.update(zip(positions.tolist(), block.tokens or (), strict=False))
-            copied += terms
-            if copied > SPREAD_TERMS:
-                copied = 0
-                yield
-        lists = [tokens.get(row, []) for row in range(len(embedded))] if tokens else None
-        return SparseEmbeddings(
-            indptr, indices, values, tokens=lists, model=model, usage=usage, failures=failures, embedded=embedded
-        )
+    Args:
+        blocks: the positions of some inputs, ascending and not empty, with their rows.
+        embedded: bool, shape (inputs,).
+        others: the model, the usage and the failures of the result.
+    """
+    lengths = np.zeros(len(embedded), np.int64)
+    for positions, block in blocks:
+        lengths[positions] = block.lengths
+    indptr = _ends(lengths)
+    indices, values = np.empty(indptr[-1], np.uint32), np.empty(indptr[-1], np.float32)
+    tokens: dict[int, list[str]] = {}
+    copied = 0
+    for positions, block in blocks:
+        terms = len(block.indices)
+        start = indptr[positions[0]]
+        at: slice | NDArray[np.int64] = slice(start, start + terms)
+        if positions[-1] - positions[0] >= len(positions):
+            at = flat_positions(indptr[positions], block.lengths)
+        indices[at], values[at] = block.indices, block.values
+        tokens.update(zip(positions.tolist(), block.tokens or (), strict=False))
+        copied += terms
+        if copied > SPREAD_TERMS:
+            copied = 0
+            yield
+    lists = [tokens.get(row, []) for row in range(len(embedded))] if tokens else None
+    return SparseEmbeddings(indptr, indices, values, tokens=lists, embedded=embedded, **others)
