@@ -55,14 +55,6 @@ def create(path: Path) -> bool:
     return False
 
 
-def make_private(path: Path) -> None:
-    """Let only the owner use a file, if it exists."""
-    with contextlib.suppress(FileNotFoundError):
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & 0o077:
-            path.chmod(mode & 0o700)
-
-
 def identity(path: Path) -> tuple[int, int] | None:
     """Device and inode, which distinguish a file from another one of the same name; `None` if there is none."""
     with contextlib.suppress(FileNotFoundError):
@@ -112,7 +104,7 @@ class FileKind(NamedTuple):
 
 
 def prepare(file: sqlite3.Connection, path: Path, kind: FileKind) -> None:
-    """Create the tables if the file is new. Another program's file is left unchanged.
+    """Create the tables if the file is new, and let only its owner use it. Another program's file is left unchanged.
 
     Raises:
         ConfigurationError: the file is another program's, or of another version.
@@ -132,6 +124,14 @@ def prepare(file: sqlite3.Connection, path: Path, kind: FileKind) -> None:
         raise kind.not_of_ours(path)
     if pragma(file, "user_version") != kind.version:
         raise ConfigurationError(f"{str(path)!r} is a {kind.name} of another version of this package; name another file")
+    # The two others too, because they had the file's mode when it was opened. If another user's program has the file open,
+    # they may be that user's, who can read them anyway.
+    for suffix in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError, *([PermissionError] if suffix else [])):
+            one = Path(f"{path}{suffix}")
+            mode = stat.S_IMODE(one.stat().st_mode)
+            if mode & 0o077:
+                one.chmod(mode & 0o700)
 
 
 @contextlib.contextmanager

@@ -47,11 +47,10 @@ class LoopThread:
 
     def __init__(self, name: str) -> None:
         self.process = os.getpid()
-        started: Future[asyncio.AbstractEventLoop] = Future()
+        self._loop = asyncio.new_event_loop()
         # A daemon, because the interpreter waits for non-daemon threads before it runs the finalizer that ends this one.
-        self._thread = threading.Thread(target=_run, args=(started,), name=name, daemon=True)
+        self._thread = threading.Thread(target=_run, args=(self._loop,), name=name, daemon=True)
         self._thread.start()
-        self._loop = started.result()
         # Keeps work from being handed over once the end has begun. Re-entrant, because the garbage collector may run while
         # it is held, and finalize an object that takes it too.
         self._lock = threading.RLock()
@@ -268,12 +267,10 @@ class OwnLoopThread:
                 thread.close(self._client.aclose())
 
 
-def _run(started: Future[asyncio.AbstractEventLoop]) -> None:
+def _run(loop: asyncio.AbstractEventLoop) -> None:
     # Closing the runner cancels the remaining tasks and closes the loop's asynchronous generators.
-    with asyncio.Runner() as runner:
-        loop = runner.get_loop()
-        asyncio.set_event_loop(loop)
-        loop.call_soon(started.set_result, loop)
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        asyncio.set_event_loop(runner.get_loop())
         loop.run_forever()
 
 

@@ -285,8 +285,8 @@ BUGS = (
     _bug(
         "storing in a cache that hangs never ends",
         "_cache/stage.py",
-        "until=end if until is None else min(until, end))",
-        "until=until)",
+        "        until = end if until is None else min(until, end)\n",
+        "        until = math.inf if until is None else until\n",
     ),
     _bug(
         "an absurd bill counts in full",

@@ -145,11 +145,12 @@ class CacheStage:
         if now < self._writes_again_at or self._neighbour.is_stuck:
             return
         end = now + WRITE_SECONDS
-        if until is not None and until <= now:
+        until = end if until is None else min(until, end)
+        if until <= now:
             self._report("write vectors to", "no time is left", SENT_AGAIN)
             return
         try:
-            await self._neighbour.ask(_put(self._cache, entries), until=end if until is None else min(until, end))
+            await self._neighbour.ask(_put(self._cache, entries), until=until)
         except ConfigurationError:
             # The look-ups raise it.
             pass
@@ -231,10 +232,13 @@ class CallCache:
     Args:
         stage: the cache stage of the client.
         parts: what the keys depend on besides the texts.
+
+    Attributes:
+        stage: as above.
     """
 
     def __init__(self, stage: CacheStage, parts: Iterable[bytes]) -> None:
-        self._stage = stage
+        self.stage = stage
         self._common = hashlib.sha256()
         for part in parts:
             # Each part is prefixed with its length, so that different parts never give the same bytes.
@@ -250,7 +254,7 @@ class CallCache:
         """The unchecked value of one text; see `CacheStage.look_up_one`."""
         key = self.key_of(text)
         del text
-        return await self._stage.look_up_one(key)
+        return await self.stage.look_up_one(key)
 
     async def look_up(self, texts: Sequence[str]) -> Sequence[Any]:
         """The unchecked values of some texts; see `CacheStage.look_up`."""
@@ -264,11 +268,7 @@ class CallCache:
                 await asyncio.sleep(0)
         # Error reports that include local variables must not show the texts.
         text, texts = "", ()
-        return await self._stage.look_up(keys)
-
-    def decode(self, values: Sequence[Any], vector_type: VectorType | None, dimension: int | None) -> Found:
-        """Decode values; see `CacheStage.decode`."""
-        return self._stage.decode(values, vector_type, dimension)
+        return await self.stage.look_up(keys)
 
     async def write(self, request: PlannedRequest, until: float | None = None) -> None:
         """Write the rows of an answered request; give up at `until` by the clock.
@@ -286,4 +286,4 @@ class CallCache:
         else:
             return
         keys = map(self.key_of, request.texts)
-        await self._stage.write(dict(zip(keys, values, strict=True)), until)
+        await self.stage.write(dict(zip(keys, values, strict=True)), until)

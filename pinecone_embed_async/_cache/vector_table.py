@@ -40,12 +40,6 @@ def prepare(file: sqlite3.Connection, path: Path) -> None:
     # A power failure can then lose only whole transactions, whose vectors are requested again.
     file.execute("PRAGMA synchronous = NORMAL")
     _sqlite.prepare(file, path, KIND)
-    _sqlite.make_private(path)
-    # The two others too, because they had the file's mode when it was opened. If another user's program has the file open,
-    # they may be that user's, who can read them anyway.
-    for suffix in ("-wal", "-shm"):
-        with contextlib.suppress(PermissionError):
-            _sqlite.make_private(path.with_name(path.name + suffix))
 
 
 def read(file: sqlite3.Connection, keys: Sequence[bytes]) -> list[bytes | None]:

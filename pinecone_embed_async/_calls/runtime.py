@@ -221,7 +221,7 @@ class Runtime:
 
     def decode(self, cache: CallCache, values: Sequence[Any], dimension: int | None) -> Found:
         """Decode cached values, and learn the vector type from them if it is unknown."""
-        found = cache.decode(values, self.engine.vector_type, dimension)
+        found = cache.stage.decode(values, self.engine.vector_type, dimension)
         self.engine.learn_vector_type(found.vector_type)
         return found
 

@@ -130,9 +130,9 @@ class LockFile:
         finally:
             self._unlock(ticket)
 
-    def enter(self, member: int) -> bool:
-        """Mark a member as alive while this file is open; return whether its number was free."""
-        return self._lock(_MEMBERS + member)
+    def enter(self, member: int) -> None:
+        """Mark a member as alive while this file is open."""
+        self._lock(_MEMBERS + member)
 
     def is_alive(self, member: int) -> bool:
         """Whether another member is alive."""

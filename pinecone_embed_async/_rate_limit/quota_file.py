@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import pickle
+import secrets
 import stat
 import time
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from pinecone_embed_async import _sqlite
 from pinecone_embed_async._errors import ConfigurationError
 from pinecone_embed_async._rate_limit.lock_file import LockFile, boot_id, boot_time
 from pinecone_embed_async._rate_limit.quota import limiter_options
-from pinecone_embed_async._rate_limit.quota_ledger import Entry, Gone, Grant, QuotaLedger, Step, StepResult
+from pinecone_embed_async._rate_limit.quota_ledger import Entry, Gone, QuotaLedger, Step, StepResult
 from pinecone_embed_async._version import __version__
 
 if TYPE_CHECKING:
@@ -60,7 +61,6 @@ KIND = _sqlite.FileKind(
 _NEW_STEPS = "SELECT number, step, granted FROM steps WHERE number > ? ORDER BY number"
 
 _STEP = msgspec.msgpack.Decoder(Step)
-_GRANTED = msgspec.msgpack.Decoder(list[Grant])
 _ENCODER = msgspec.msgpack.Encoder()
 
 
@@ -83,12 +83,15 @@ class QuotaFile:
         OSError: the same.
 
     Attributes:
+        member: number of the member.
         ledger: the ledger as of the last step read.
     """
 
     def __init__(self, path: Path, quota: Quota | PlanName | None) -> None:
         self._path = path
         self._options = limiter_options(quota)
+        # Drawn, so that it is nobody else's, not even that of a member of a file that was removed.
+        self.member = secrets.randbits(48)
         self._check_at = -math.inf
         # What `close` closes, the last first.
         self._resources = contextlib.ExitStack()
@@ -153,25 +156,15 @@ class QuotaFile:
             self._remove_void()
             self._locks.begin(boot)
         _sqlite.create(self._path)
-        # Before it is opened, because SQLite gives the two files beside it the same mode.
-        _sqlite.make_private(self._path)
         self._identity = _sqlite.identity(self._path)
         self._connection = self._resources.enter_context(contextlib.closing(_sqlite.connect(self._path, LOCK_SECONDS)))
         self._execute("PRAGMA synchronous = OFF")
         _sqlite.prepare(self._connection, self._path, KIND)
         with _sqlite.transaction(self._connection):
             self._agree(quota, is_used=is_used)
-            self.member = self._enter()
-
-    def _enter(self) -> int:
-        """The number of a new member."""
-        while True:
-            ((member,),) = self._execute("INSERT INTO members DEFAULT VALUES RETURNING id")
-            # Locked before the commit, because a member without a lock counts as dead. A member of a removed file may still
-            # hold the lock of this number.
-            if self._locks.enter(member):
-                return int(member)
-            self._execute("DELETE FROM members WHERE id = ?", (member,))
+            # Locked before the commit, because a member without a lock counts as dead.
+            self._locks.enter(self.member)
+            self._execute("INSERT INTO members VALUES (?)", (self.member,))
 
     def _check_kind(self) -> None:
         """Reject a path at which there is something other than a regular file.
@@ -244,7 +237,8 @@ class QuotaFile:
             self.ledger = QuotaLedger.load(state)
             rows = self._execute(_NEW_STEPS, (self._number,))
         for number, step, granted in rows:
-            if self.ledger.apply(_STEP.decode(step)).granted != _GRANTED.decode(granted) or number != self._number + 1:
+            result = self.ledger.apply(_STEP.decode(step))
+            if _ENCODER.encode(result.granted) != granted or number != self._number + 1:
                 raise ConfigurationError(
                     f"{str(self._path)!r} was written by a package that decides differently; use one version in all "
                     "processes, or name another file"

@@ -590,7 +590,7 @@ async def test_the_answer_to_a_probe_is_not_cached(shelf: Shelf) -> None:
     await cache.write(probe)
     assert not shelf.values
     await cache.write(request)
-    found = cache.decode(await cache.look_up(request.texts), "dense", 2)
+    found = stage.decode(await cache.look_up(request.texts), "dense", 2)
     assert found.dense is not None
     assert found.dense.tolist() == [[1, 2]]
     assert len(shelf.values) == 1
