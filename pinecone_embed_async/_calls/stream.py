@@ -121,13 +121,15 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
     async def _feed(self) -> None:
         """Take over batches until the source has ended; with a cache, look them up too. An error ends the job."""
         try:
-            while self._reader.queue or not self._reader.is_finished:
+            is_over = False
+            while not is_over:
                 await self._reader.added.wait()
                 self._reader.added.clear()
                 self._take_over()
                 while self._cache is not None and (request := self._batches.next_to_look_up()) is not None:
                     await self._look_up(self._cache, request)
                     self._take_over()
+                is_over = self._reader.is_finished and not self._reader.queue
         except Exception as fault:  # noqa: BLE001 - an exception in a task would end the whole stream
             self._scheduler.stop(fault.with_traceback(None) if isinstance(fault, EmbedError) else unexpected_error(fault))
 

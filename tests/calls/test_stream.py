@@ -889,3 +889,14 @@ async def test_max_delay_counts_for_an_item_that_a_full_request_had_no_room_for(
         clock.advance(0.5)
         await settle()
         assert repr(batches).endswith(" 2/16 batches read ahead>")
+
+
+async def test_a_stream_whose_first_item_fails_ends_though_it_is_awaited_already(emulator: Emulator) -> None:
+    def fail(_: str) -> str:
+        raise ValueError("mine")
+
+    async with asyncio.timeout(20), dense_client(emulator) as client, client.stream(["a"], text=fail, **Passage) as batches:
+        with pytest.raises(ValueError, match="mine"):
+            await anext(batches)
+        with pytest.raises(StopAsyncIteration):
+            await anext(batches)
