@@ -1,7 +1,6 @@
 """The cache's file: its content, its permissions, concurrent writers, and corruption."""
 
 import asyncio
-import contextlib
 import fcntl
 import itertools
 import logging
@@ -20,9 +19,7 @@ from typing import Any
 import pytest
 
 from pinecone_embed_async import ConfigurationError, SqliteCache
-from pinecone_embed_async._cache.sqlite import LOCK_SECONDS, LONGEST_BACKOFF_SECONDS, _Backoff
-from pinecone_embed_async._cache.vector_table import KIND, prepare
-from pinecone_embed_async._sqlite import connect
+from pinecone_embed_async._cache.sqlite import KIND, LOCK_SECONDS, LONGEST_BACKOFF_SECONDS, _Backoff
 from tests.clock import settle
 
 ENTRIES = {bytes([number]) * 32: random.Random(number).randbytes(4104) for number in range(200)}
@@ -164,11 +161,13 @@ async def test_it_is_used_even_if_the_files_beside_it_are_of_another_user(
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_a_transaction_waits_for_the_disk_only_now_and_then(path: Path) -> None:
-    with contextlib.closing(connect(path, LOCK_SECONDS)) as file:
-        prepare(file, path)
+async def test_a_transaction_waits_for_the_disk_only_now_and_then(cache: SqliteCache) -> None:
+    await cache.put_many(ENTRIES)
+    for access in cache._accesses:
+        await cache.get_many([])
+        assert access.connection is not None
         # NORMAL; SQLite's own default is FULL, 2.
-        assert file.execute("PRAGMA synchronous").fetchone() == (1,)
+        assert access.connection.execute("PRAGMA synchronous").fetchone() == (1,)
 
 
 async def test_the_event_loop_runs_while_the_file_is_locked(cache: SqliteCache, path: Path) -> None:
