@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import functools
 import os
@@ -56,19 +55,14 @@ class LockFile:
     def __init__(self, path: Path) -> None:
         if not hasattr(fcntl, "F_OFD_SETLK"):
             raise ConfigurationError("SqliteQuota needs locks of open file descriptions, which only Linux and macOS have")
-        try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            if error.errno != errno.ELOOP:
-                raise
-            raise ConfigurationError(f"{str(path)!r} is a symbolic link; remove it") from None
+        check_regular(path)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
         self._path = path
         self._close = weakref.finalize(self, os.close, self._file)
         found = os.fstat(self._file)
         self._identity = found.st_dev, found.st_ino
         _to_close_in_children().add(self)
-        mark = os.pread(self._file, len(MARK), 0) if stat.S_ISREG(found.st_mode) else b"no file"
-        if mark not in (b"", MARK):
+        if os.pread(self._file, len(MARK), 0) not in (b"", MARK):
             self.close()
             raise ConfigurationError(f"{str(path)!r} is not the lock of a quota; remove it, or name another file")
 
@@ -157,6 +151,19 @@ class LockFile:
         """Whether another open file description locks a byte from `start` to before `end`."""
         found = _FLOCK.unpack(fcntl.fcntl(self._file, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK, start, end - start)))
         return bool(found[3 if _IS_DARWIN else 0] != fcntl.F_UNLCK)
+
+
+def check_regular(path: Path) -> None:
+    """Reject a path at which there is something other than a regular file.
+
+    Raises:
+        ConfigurationError: there is a link, or another kind of file.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if not stat.S_ISREG(mode):
+            kind = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
+            raise ConfigurationError(f"{str(path)!r} is {kind}; remove it, or name another file for the quota")
 
 
 def boot_id() -> str:

@@ -7,7 +7,6 @@ import math
 import os
 import pickle
 import secrets
-import stat
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ import msgspec
 
 from pinecone_embed_async import _sqlite
 from pinecone_embed_async._errors import ConfigurationError
-from pinecone_embed_async._rate_limit.lock_file import LockFile, boot_id, boot_time
+from pinecone_embed_async._rate_limit.lock_file import LockFile, boot_id, boot_time, check_regular
 from pinecone_embed_async._rate_limit.quota import limiter_options
 from pinecone_embed_async._rate_limit.quota_ledger import Entry, Gone, QuotaLedger, Step, StepResult
 from pinecone_embed_async._version import __version__
@@ -148,7 +147,7 @@ class QuotaFile:
     # Opening.
 
     def _open(self, quota: str) -> None:
-        self._check_kind()
+        check_regular(self._path)
         is_used, boot = self._locks.has_members, boot_id()
         if self._locks.boot != boot:
             if is_used:
@@ -165,18 +164,6 @@ class QuotaFile:
             # Locked before the commit, because a member without a lock counts as dead.
             self._locks.enter(self.member)
             self._execute("INSERT INTO members VALUES (?)", (self.member,))
-
-    def _check_kind(self) -> None:
-        """Reject a path at which there is something other than a regular file.
-
-        Raises:
-            ConfigurationError: there is a link, or another kind of file.
-        """
-        with contextlib.suppress(FileNotFoundError):
-            mode = self._path.lstat().st_mode
-            if not stat.S_ISREG(mode):
-                kind = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
-                raise ConfigurationError(f"{str(self._path)!r} is {kind}; remove it, or name another file for the quota")
 
     def _remove_void(self) -> None:
         """Remove a file of another boot, which need not be intact, because nothing was synced.

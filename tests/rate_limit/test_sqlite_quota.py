@@ -747,7 +747,7 @@ async def make_quota(path: Path) -> None:
         (lambda path: path.with_name("quota.db-lock").symlink_to(path.with_name("elsewhere")), "symbolic link"),
         (lambda path: path.with_name("quota.db-lock").write_text("a note"), "not the lock of a quota"),
         (os.mkfifo, "not a regular file"),
-        (lambda path: os.mkfifo(path.with_name("quota.db-lock")), "not the lock of a quota"),
+        (lambda path: os.mkfifo(path.with_name("quota.db-lock")), "not a regular file"),
     ],
 )
 async def test_a_file_that_is_no_quota_is_refused_and_left_alone(
