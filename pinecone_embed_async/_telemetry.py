@@ -199,15 +199,13 @@ class HookDispatcher:
                 hook(event)
             # A CancelledError from the hook must not pass for a cancellation of the call.
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a hook's error must not affect the call
-                self._log(number, type(error).__name__, type(event).__name__)
-
-    def _log(self, number: int, raised: str, event: str) -> None:
-        """Log a hook's error without its message, which may hold secrets; as a warning only once per hook."""
-        if number in self._warned:
-            logger.debug("hook %d raised %s at %s", number, raised, event)
-        else:
-            self._warned.add(number)
-            logger.warning("hook %d raised %s at %s; its further errors are logged at level DEBUG", number, raised, event)
+                # Without the error's message, which may hold secrets.
+                told = number, type(error).__name__, type(event).__name__
+                if number in self._warned:
+                    logger.debug("hook %d raised %s at %s", *told)
+                else:
+                    self._warned.add(number)
+                    logger.warning("hook %d raised %s at %s; its further errors are logged at level DEBUG", *told)
 
 
 def dispatcher_of(hooks: Iterable[Hook]) -> HookDispatcher | None:
