@@ -60,9 +60,6 @@ class Waiter:
         self.deadline = deadline
         self.call: ObservedCall | None = None
 
-    def __repr__(self) -> str:
-        return f"<Waiter, {'waiting' if self.is_waiting else 'settled'}>"
-
     @property
     def is_waiting(self) -> bool:
         """Whether the caller has no outcome yet, and was not cancelled."""
@@ -154,9 +151,6 @@ class Coalescer:
         self._timer: Timer | None = None
         # Whether `_send_due` is called at the end of this iteration.
         self._is_check_due = False
-
-    def __repr__(self) -> str:
-        return f"<Coalescer {len(self._pending)} pending, {self._under_way.total()} under way>"
 
     @contextlib.contextmanager
     def expect(self, key: Hashable) -> Iterator[None]:

@@ -84,15 +84,13 @@ class ResultBuilder:
         return rows
 
     def rows(self, request: PlannedRequest, dimension: int) -> NDArray[np.float32]:
-        """The matrix to write an answer to: the rows of its inputs, or a new matrix if these are not contiguous.
+        """The matrix to write an answer to: the rows of its inputs; a new one if these are not contiguous, or for a probe.
 
         Raises:
             ResponseError: an earlier answer had another dimension.
         """
         positions = request.positions
-        if request.is_probe:
-            request.matrix = np.empty((1, dimension), np.float32)
-        elif isinstance(positions, range):
+        if isinstance(positions, range) and not request.is_probe:
             request.matrix = self._dense.matrix(dimension)[positions.start - self.start : positions.stop - self.start]
         else:
             self._dense.dimension.settle(dimension)

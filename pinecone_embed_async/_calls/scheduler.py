@@ -49,14 +49,12 @@ class _Slot(msgspec.Struct, eq=False):
     Attributes:
         request: its request; `None` while it waits for a permit, because the permit decides what the request holds.
         task: runs the request; `None` while an eager task begins, which it does before it is known.
-        is_abandoned: whether to ignore what its task does, because the outcome was recorded earlier or is not needed.
-        is_done: whether its outcome is recorded; its answer may still be being cached.
+        is_settled: whether its outcome is recorded or not needed; its answer may still be being cached.
     """
 
     request: PlannedRequest | None = None
     task: asyncio.Task[None] | None = None
-    is_abandoned: bool = False
-    is_done: bool = False
+    is_settled: bool = False
 
 
 class Scheduler:
@@ -196,9 +194,9 @@ class Scheduler:
         self._planner.end(ClosedError("the caller left before all inputs were embedded"))
         self._is_winding_down = True
         for slot in self._under_way:
-            if may_cache and slot.is_done:
+            if may_cache and slot.is_settled:
                 continue
-            slot.is_abandoned = True
+            slot.is_settled = True
             if slot.task is not None:
                 slot.task.cancel()
         self._cancel_helpers()
@@ -218,7 +216,7 @@ class Scheduler:
             slot.request, permit = taken
             self.fill()
             error = await self._send(slot, slot.request, permit)
-            slot.is_done = True
+            slot.is_settled = True
             if self._planner.job_error is not None:
                 self._wind_down()
             self.report()
@@ -230,7 +228,7 @@ class Scheduler:
                 except Exception as fault:  # noqa: BLE001 - the rows are stored even if caching fails
                     logger.warning("an answer could not be cached: %s", type(fault).__name__)
         except asyncio.CancelledError:
-            if not (slot.is_abandoned or slot.is_done or self._group is None) and slot.request is not None:
+            if not (slot.is_settled or self._group is None) and slot.request is not None:
                 # Cancelled from outside: only the inputs of this request fail, unless it was answered just before.
                 if slot.request.is_answered:
                     self._planner.embedded(slot.request)
@@ -319,7 +317,7 @@ class Scheduler:
             error = self._sender.unexpected(request, fault)
         if observation is not None:
             observation.ended(request, error)
-        if error is not None and not slot.is_abandoned:
+        if error is not None and not slot.is_settled:
             self._planner.failed(request, error)
         return error
 
@@ -381,7 +379,7 @@ class Scheduler:
         for slot in self._under_way:
             if slot.request is not None and slot.request.in_flight:
                 slot.request.is_last = True
-            elif not slot.is_done:
+            elif not slot.is_settled:
                 self._abandon(slot)
         # Report the inputs of the abandoned requests.
         self.report()
@@ -401,12 +399,16 @@ class Scheduler:
     def _abandon(self, slot: _Slot) -> None:
         """Cancel a request, unless its rows are stored."""
         request, error = slot.request, self._planner.job_error
-        if slot.is_done and slot.task is not None:
-            slot.task.cancel()
+        if slot.task is None or error is None:
             return
-        if slot.is_abandoned or slot.task is None or error is None or (request is not None and request.is_answered):
+        if slot.is_settled:
+            if not slot.task.cancelling():
+                # It caches its answer.
+                slot.task.cancel()
             return
-        slot.is_abandoned = True
+        if request is not None and request.is_answered:
+            return
+        slot.is_settled = True
         slot.task.cancel()
         if request is None or not request.attempts:
             # No attempt was made, so its inputs stay untried.

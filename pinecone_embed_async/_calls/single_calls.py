@@ -79,9 +79,6 @@ class SingleCalls:
         self.coalescer = Coalescer(clock=clock, loop=asyncio.get_running_loop(), max_delay=max_delay, hold_at=hold_at)
         self._sent: dict[SharedRequest, _SentRequest] = {}
 
-    def __repr__(self) -> str:
-        return f"<SingleCalls {self.coalescer!r}>"
-
     async def call(
         self, waiter: Waiter, key: Hashable, limits: RequestLimits, starter: RequestStarter
     ) -> NDArray[np.float32] | SparseVector:

@@ -110,9 +110,6 @@ class SourceReader:
         """Number of batches that are read but not delivered."""
         return len(self._batches) + len(self.queue)
 
-    def __repr__(self) -> str:
-        return f"<SourceReader {len(self)}/{self.window}>"
-
     async def read(self) -> None:
         """Read the source to its end. Its iterator is closed in any case, also after a cancellation."""
         if not self._is_async:

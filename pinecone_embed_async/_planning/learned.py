@@ -58,9 +58,6 @@ class Refusals:
         self._errors: OrderedDict[bytes, tuple[float, InvalidRequestError]] = OrderedDict()
         self.changes = 0
 
-    def __repr__(self) -> str:
-        return f"<Refusals of {len(self._errors)} inputs>"
-
     def add(self, text: str, request_parameters: bytes, error: InvalidRequestError, now: float) -> None:
         """Record that a text was refused alone.
 
@@ -173,9 +170,6 @@ class Learned:
         self.parameters: dict[bytes, None] = {}
         self.estimator = TokenEstimator()
 
-    def __repr__(self) -> str:
-        return f"<Learned inputs={self.inputs}, request_bytes={self.request_bytes}, {self.estimator!r}>"
-
     def accepted(self, request: PlannedRequest, parameters: bytes, sequence_length: int) -> None:
         """Record that the service accepted this request with these parameters, and learn from its bill."""
         if request.billed is not None:
@@ -217,9 +211,6 @@ class LearnedLimits:
         self.learned = learned
         self._current = known
         self._basis: tuple[int | None, int | None, float] | None = None
-
-    def __repr__(self) -> str:
-        return f"<LearnedLimits {self.current}>"
 
     @property
     def current(self) -> RequestLimits:
