@@ -191,10 +191,11 @@ class SyncEmbedClient(Generic[EmbeddingsT]):
         """
         check_source(source)
         self._thread.check_open()
-        own: CallersSource | None = None
+        given: Source[Any] = source
+        own = CallersSource((), 0.0)
         if not isinstance(source, AsyncIterable) and not options.get("in_thread"):
             own = CallersSource(source, options.get("max_delay", 0.5))
-        given: Source[Any] = source if own is None else own.items()
+            given = own.items()
         return SyncEmbeddingStream(self, self._thread, self._client.stream(given, **cast("Any", options)), own)
 
     def estimate(self, inputs: Input | Iterable[Input], **options: Unpack[_options.EstimateArguments]) -> Estimate:

@@ -44,7 +44,7 @@ class SyncEmbeddingStream(Generic[ItemT, EmbeddingsT]):
         client: object,
         own_thread: OwnLoopThread,
         context: AbstractAsyncContextManager[EmbeddingStream[ItemT, EmbeddingsT]],
-        source: CallersSource | None,
+        source: CallersSource,
     ) -> None:
         # Keeps the client alive as long as the stream.
         self._client = client
@@ -52,7 +52,6 @@ class SyncEmbeddingStream(Generic[ItemT, EmbeddingsT]):
         self._own_thread = own_thread
         self._context = context
         self._source = source
-        self._woken = _Wake() if source is None else source.woken
         self._turn_lock = threading.Lock()
         self._turn_of: int | None = None
         self._begin_lock = threading.Lock()
@@ -123,8 +122,7 @@ class SyncEmbeddingStream(Generic[ItemT, EmbeddingsT]):
                 held.leave()
                 held.wait()
         finally:
-            if self._source is not None:
-                self._source.close()
+            self._source.close()
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[LoopThread]:
@@ -161,12 +159,11 @@ class SyncEmbeddingStream(Generic[ItemT, EmbeddingsT]):
 
     def _take(self, thread: LoopThread) -> EmbeddedBatch[ItemT, EmbeddingsT] | None:
         """The next batch; `None` at the end. Reads the source until it comes."""
-        held, woken = self._open(thread), self._woken
+        held, woken = self._open(thread), self._source.woken
         call = thread.call(held.next())
         call.add_done_callback(lambda _: woken.set())
         while True:
-            if self._source is not None:
-                self._source.serve()
+            self._source.serve()
             if call.done():
                 break
             woken.wait()
@@ -265,11 +262,11 @@ class CallersSource:
     """An iterable that is read in the caller's thread.
 
     Args:
-        source: the iterable.
+        source: the iterable; an empty one if the source is read elsewhere.
         max_delay: seconds after which items are handed over even if there could be more.
 
     Attributes:
-        woken: set when items are asked for.
+        woken: set when items are asked for, or the batch has come that the caller waits for.
     """
 
     def __init__(self, source: Iterable[Any], max_delay: float) -> None:
@@ -313,8 +310,14 @@ class CallersSource:
     def _read(self, pull: Future[list[Any]]) -> None:
         items: list[Any] = []
         try:
-            if self._error is None:
-                self._take_into(items)
+            if self._iterator is None:
+                self._iterator = iter(self._source)
+            due = time.monotonic() + self._max_delay
+            # Not read again after an exception, which is passed on now.
+            for item in self._iterator if self._error is None else ():
+                items.append(item)
+                if self._is_closed or len(items) >= ITEMS_PER_PULL or time.monotonic() >= due:
+                    break
         except Exception as error:  # noqa: BLE001 - the stream raises it, after what was embedded
             self._error = error
         except BaseException as error:
@@ -327,15 +330,6 @@ class CallersSource:
                     pull.set_result(items)
                 else:
                     pull.set_exception(self._error)
-
-    def _take_into(self, items: list[Any]) -> None:
-        if self._iterator is None:
-            self._iterator = iter(self._source)
-        due = time.monotonic() + self._max_delay
-        for item in self._iterator:
-            items.append(item)
-            if self._is_closed or len(items) >= ITEMS_PER_PULL or time.monotonic() >= due:
-                break
 
     def close(self) -> None:
         """Close the iterator if it is a generator or was made for this stream; the owner of a file closes it.
