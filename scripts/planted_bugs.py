@@ -222,9 +222,9 @@ BUGS = (
         "an answer cancelled at the decode gate does not pass it on",
         "_sending/decode_gate.py",
         '        async with self._bulk if priority == "bulk" else contextlib.nullcontext(), self._places:\n'
-        "            try:\n                yield\n",
-        "        if await self._places.acquire():\n"
-        "            try:\n                yield\n                self._places.release()\n",
+        "            yield\n            await asyncio.sleep(0)\n",
+        "        await self._places.acquire()\n"
+        "        yield\n        await asyncio.sleep(0)\n        self._places.release()\n",
     ),
     _bug(
         "a caller who leaves a joined request cancels it for the others",

@@ -105,8 +105,6 @@ class AiohttpTransport:
             timeout=aiohttp.ClientTimeout(total=None),
         )
         self.proxy = proxy
-        self._proxy_url = None if proxy is None else proxy.url
-        self._proxy_headers = None if proxy is None else proxy.headers
         self._closer = _close_with_loop(self._session)
 
     def __repr__(self) -> str:
@@ -171,8 +169,8 @@ class AiohttpTransport:
                 headers=request.headers,
                 allow_redirects=False,
                 ssl=self._tls or await self._tls_of_requests(),
-                proxy=self._proxy_url,
-                proxy_headers=self._proxy_headers,
+                proxy=None if self.proxy is None else self.proxy.url,
+                proxy_headers=None if self.proxy is None else self.proxy.headers,
             )
         except _FAULTS as fault:
             problem, connection = self._failed(fault, connecting)

@@ -285,10 +285,10 @@ class Sender:
         decoder = decoding.decoder
         await decoding.catch_up(to_end=True)
         try:
-            if decoder.left < SMALL_BYTES:
-                self._accept(request, decoder.finish(), redactor, observation)
             while not request.is_answered:
-                async with decoding.state.decode_gate.passing(decoding.priority):
+                is_small = decoder.left < SMALL_BYTES
+                gate = decoding.state.decode_gate
+                async with contextlib.nullcontext() if is_small else gate.passing(decoding.priority):
                     answer = decoder.finish(SLICE_BYTES)
                     if answer is not None:
                         # Before the gate yields to the event loop, so that a cancellation comes too late to lose the answer.
@@ -337,7 +337,7 @@ class _Decoding(msgspec.Struct, eq=False):
                     decoder.decode(SLICE_BYTES)
             return
         while decoder.undecoded >= (SMALL_BYTES if to_end else THREAD_BYTES):
-            async with gate.passing(self.priority, is_brief=True):
+            async with gate.passing(self.priority):
                 # Only the event loop's thread may allocate the matrix; its dimension is that of the first row.
                 while decoder.undecoded and not decoder.has_matrix:
                     decoder.decode(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import aiohttp
@@ -74,6 +75,7 @@ class Connections(aiohttp.BaseConnector):
         self._proxy = proxy
         self._timeout = timeout
         self._clock = clock
+        self._first_step = _LOOK_UP if ip_address_of(url.host or "") is None else _CONNECT
         self.allowed_protocol_schema_set = inner.allowed_protocol_schema_set
         self._last_reset = 0.0
         self._progress = _Progress(self)
@@ -100,13 +102,8 @@ class Connections(aiohttp.BaseConnector):
 
     def overdue(self, connecting: Connecting) -> str:
         """The message for a connection that took too long."""
-        host, step = self._url.host or "", connecting.step
-        if self._proxy is not None:
-            step = _TUNNEL
-        elif step is _LOOK_UP and ip_address_of(host) is not None:
-            step = _CONNECT
-        proxy = None if self._proxy is None else self._proxy.name
-        step = step.format(host=host, port=self._url.port, proxy=proxy)
+        step = connecting.step if self._proxy is None else _TUNNEL
+        step = step.format(host=self._url.host, port=self._url.port, proxy=self._proxy and self._proxy.name)
         return f"no connection within {self._timeout:g} s (connect_timeout), while {step}"
 
     async def connect(
@@ -130,16 +127,22 @@ class Connections(aiohttp.BaseConnector):
             protocol = cast("ResponseHandler", connection.protocol)
             mark = protocol.read_timeout
             if not isinstance(mark, _Mark) or mark.connections is not self:
-                mark, connecting.idle = _Mark(), 0.0
-                mark.connections, mark.protocol = self, protocol
+                connecting.idle = 0.0
                 break
             if mark.released_at > self._last_reset:
                 connecting.idle = self._loop.time() - mark.released_at
                 break
             connection.close()
         connecting.is_done = True
-        connection.add_callback(mark.released)
+        connection.add_callback(partial(self._mark, protocol))
         return connection
+
+    def _mark(self, protocol: ResponseHandler) -> None:
+        """Mark a connection that has just been released."""
+        mark = _Mark()
+        mark.connections, mark.released_at = self, self._loop.time()
+        # Each request sets its own time-out before it is sent.
+        protocol.read_timeout = mark
 
     async def start_timeout(self) -> None:
         """Start the time-out of a new connection; waiting for a place in a full pool does not count.
@@ -147,7 +150,7 @@ class Connections(aiohttp.BaseConnector):
         The scope is entered only here, because entering one for every request would cost more than the rest of `connect`.
         """
         connecting = CONNECTING.get()
-        connecting.step, connecting.scope = _LOOK_UP, self._clock.timeout_at(self._clock.time() + self._timeout)
+        connecting.step, connecting.scope = self._first_step, self._clock.timeout_at(self._clock.time() + self._timeout)
         await connecting.scope.__aenter__()
 
 
@@ -167,21 +170,13 @@ class _Mark(float):
 
     Attributes:
         connections: the connector that hands out the connection.
-        protocol: the protocol of the connection, which holds the mark as its read time-out.
         released_at: event loop time of its last release.
     """
 
-    __slots__ = ("connections", "protocol", "released_at")
+    __slots__ = ("connections", "released_at")
 
     connections: Connections
-    protocol: ResponseHandler
     released_at: float
-
-    def released(self) -> None:
-        """Mark the connection, which has just been released."""
-        # Each request sets its own time-out before it is sent.
-        self.protocol.read_timeout = self
-        self.released_at = self.connections._loop.time()  # noqa: SLF001 - the connector's own mark
 
 
 class _Progress(Trace):

@@ -37,19 +37,11 @@ class DecodeGate:
         return f"<DecodeGate{', full' if self._places.locked() else ''}>"
 
     @contextlib.asynccontextmanager
-    async def passing(self, priority: Priority, *, is_brief: bool = False) -> AsyncIterator[None]:
-        """Decode in this block.
-
-        Args:
-            priority: priority of the answer.
-            is_brief: whether the block takes so little of the event loop's time that it need not yield to it afterwards.
-        """
+    async def passing(self, priority: Priority) -> AsyncIterator[None]:
+        """Decode an answer of this priority in this block."""
         async with self._bulk if priority == "bulk" else contextlib.nullcontext(), self._places:
-            try:
-                yield
-            finally:
-                if not is_brief:
-                    await asyncio.sleep(0)
+            yield
+            await asyncio.sleep(0)
 
 
 class DecodeThread:

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import ipaddress
 import os
+import re
 import urllib.request
 
 from yarl import URL
@@ -157,12 +158,11 @@ def check_api_key(value: str) -> ApiKey:
     """
     if not value:
         raise ConfigurationError("the API key must not be empty: set PINECONE_API_KEY or pass api_key")
-    for position, character in enumerate(value):
-        if not "!" <= character <= "~":
-            raise ConfigurationError(
-                f"the API key has a character at position {position} of {len(value)} that a header cannot "
-                "carry; look for spaces or a line end around it"
-            )
+    if refused := re.search("[^!-~]", value):
+        raise ConfigurationError(
+            f"the API key has a character at position {refused.start()} of {len(value)} that a header cannot carry; look for"
+            " spaces or a line end around it"
+        )
     return ApiKey(value)
 
 
@@ -176,6 +176,6 @@ def user_agent(source_tag: str | None) -> str:
     if source_tag is None:
         return name
     tag = source_tag.strip().lower().replace(" ", "_")
-    if not tag or not all(part.isascii() and (part.isalnum() or part in "_:-") for part in tag):
+    if not re.fullmatch("[a-z0-9_:-]+", tag):
         raise ConfigurationError("source_tag must have only letters, digits, spaces and _:-")
     return f"{name}; source_tag={tag}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -209,10 +209,6 @@ class StreamingDecoder:
         self._is_stopped = True
         self._reader.stop()
 
-    @overload
-    def finish(self) -> Answer: ...
-    @overload
-    def finish(self, most: int) -> Answer | None: ...
     def finish(self, most: int = sys.maxsize) -> Answer | None:
         """Validate the answer; call it after all pieces were added.
 

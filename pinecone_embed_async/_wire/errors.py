@@ -72,9 +72,7 @@ def parse_retry_after(value: str | None, *, now: float, date: str | None = None)
         date: the `Date` header of the same answer, from the same clock as the other date. It is used if the resulting wait
             is less than a day; otherwise that clock was probably never set.
     """
-    if value is None:
-        return None
-    value = value.strip()
+    value = (value or "").strip()
     if _SECONDS.fullmatch(value):
         return float(value)
     until, sent = _parse_date(value), _parse_date(date or "")

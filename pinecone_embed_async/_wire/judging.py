@@ -17,9 +17,9 @@ from pinecone_embed_async._wire.strict_json import (
     MOST_BYTES,
     TOO_MUCH_BESIDE,
     check_form,
+    check_object,
     decoded,
     describe,
-    has_each_key_once,
     is_plain,
     occurrences,
     pairs_of,
@@ -204,11 +204,9 @@ class WholeAnswer:
     def _check_items(self, texts: Sequence[bytes], joined: bytes, marks: int, types: Sequence[_MaybeRaw]) -> None:
         """Check the parts of items that msgspec has skipped, and count the items as read."""
         quotes = occurrences(joined, b'"')
-        known = (DenseItem if self._kind == "dense" else SparseItem).__struct_fields__
+        known = DenseItem if self._kind == "dense" else SparseItem
         for position, text in enumerate(() if is_plain(quotes, marks, types) else texts, self._read):
-            check_form(text, levels_above=2)
-            if not has_each_key_once(text):
-                refuse_duplicates(pairs_of(text), known, f"$.data[{position}]")
+            check_object(text, known, f"$.data[{position}]", levels_above=2)
         self._quotes += quotes
         self._read += len(texts)
 
@@ -218,9 +216,7 @@ class WholeAnswer:
             raise ResponseError(TOO_MUCH_BESIDE)
         before, _, after = self._body.partition(data)
         # If the bytes of `data` occur twice in the body, check the whole body.
-        beside = self._body if data in after else before + b"[]" + after
-        check_form(beside)
-        refuse_duplicates(pairs_of(beside), _Top.__struct_fields__, "$")
+        check_object(self._body if data in after else before + b"[]" + after, _Top, "$")
 
     def _write_rows(self, rows: RowSource) -> None:
         # All lengths are checked before `rows` is called, because it may set the dimension for later answers.
@@ -285,9 +281,9 @@ def _check_frame(frame: bytes, answer: _DenseTop) -> None:
         return
     check_form(frame)
     top = pairs_of(frame)
-    refuse_duplicates(top, _Top.__struct_fields__, "$")
+    refuse_duplicates(top, _Top, "$")
     for position, pairs in enumerate(dict(top)["data"]):
-        refuse_duplicates(pairs, DenseItem.__struct_fields__, f"$.data[{position}]")
+        refuse_duplicates(pairs, DenseItem, f"$.data[{position}]")
 
 
 # Parts of an answer.
@@ -353,7 +349,7 @@ def _top_of(body: bytes, count: int) -> _Top:
         problem = describe(error)
     got = _count_items(body)
     if got == count and len(body) <= MOST_BYTES:
-        refuse_duplicates(pairs_of(body), _Top.__struct_fields__, "$")
+        refuse_duplicates(pairs_of(body), _Top, "$")
     elif got not in (0, count):
         problem = f"the answer cannot be read: expected {count} embeddings, got {got} at `$.data`"
     # Raised here, outside the `except` block, because a UnicodeDecodeError holds the body and must not be chained.
@@ -422,5 +418,4 @@ def _check_usage(usage: _MaybeRaw) -> None:
         return
     if len(text) > MOST_BYTES:
         raise ResponseError(TOO_MUCH_BESIDE)
-    check_form(text, levels_above=1)
-    refuse_duplicates(pairs_of(text), _TotalTokens.__struct_fields__, "$.usage")
+    check_object(text, _TotalTokens, "$.usage", levels_above=1)

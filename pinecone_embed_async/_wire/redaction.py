@@ -54,8 +54,7 @@ class Redactor:
         A text is found as a whole, also in its JSON-escaped form. If a message quotes only a part of it, no 23 characters of
         that part in a row remain. A text of less than eight characters is replaced only where it is a separate word.
         """
-        (cleaned,) = self._cleaned([_beginning(message, _READ, self._api_key)])
-        return cleaned
+        return str(self.clean_json(message))
 
     def clean_json(self, value: Any) -> Any:
         """Clean all strings in a JSON value; parts that are nested too deeply or too long are cut off."""
@@ -137,11 +136,9 @@ def _beginning(string: str, most: int, key: str) -> str:
 
 
 def _tidy(message: str) -> str:
-    if not message.isprintable():
-        # Control characters, and invisible characters that affect the text, such as those that change its direction.
-        message = "".join(character if character.isprintable() else "\n" for character in message)
-        message = re.sub("\n+", " ", message)
-    message = message.strip()
+    # Control characters, and invisible characters that affect the text, such as those that change its direction.
+    message = "".join(character if character.isprintable() else "\n" for character in message)
+    message = re.sub("\n+", " ", message).strip()
     return message if len(message) <= SHOWN else f"{message[: SHOWN - 3]}..."
 
 

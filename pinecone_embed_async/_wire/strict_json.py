@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import numpy as np
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from pinecone_embed_async._errors import ResponseError
 
@@ -24,8 +24,6 @@ DEEPEST = 100
 
 TOO_MUCH_BESIDE = "the answer has more than 1 MiB beside its embeddings"
 TOO_DEEP = "the answer cannot be read: it is nested too deeply"
-
-_MAPPING = msgspec.json.Decoder(dict[str, Raw])
 
 
 _PLACE = re.compile(r"`\$\[(\d+)\]")
@@ -85,12 +83,6 @@ def is_plain(quotes: int, marks: int, values: Sequence[Raw | UnsetType]) -> bool
     return marks == quotes and raw.isascii() and raw.count(b"[") + raw.count(b"{") < DEEPEST - 4
 
 
-def has_each_key_once(item: bytes) -> bool:
-    """Whether no key of an item, known or not, occurs twice, judged by the quotation marks."""
-    values = _MAPPING.decode(item).values()
-    return sum(2 + bytes(value).count(b'"') for value in values) == item.count(b'"')
-
-
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _STEPS = np.zeros(256, np.int8)
 _STEPS[[*b"[{"]], _STEPS[[*b"]}"]] = 1, -1
@@ -128,10 +120,16 @@ def pairs_of(text: bytes) -> _Pairs:
     return value if isinstance(value, _Pairs) else _Pairs()
 
 
-def refuse_duplicates(pairs: Iterable[tuple[str, Any]], known: tuple[str, ...], path: str) -> None:
-    """Reject known keys that occur twice."""
+def refuse_duplicates(pairs: Iterable[tuple[str, Any]], known: type[Struct], path: str) -> None:
+    """Reject keys of a struct that occur twice."""
     seen = set()
     for key, _ in pairs:
-        if key in seen and key in known:
+        if key in seen and key in known.__struct_fields__:
             raise ResponseError(f"the key {key!r} occurs twice at `{path}`")
         seen.add(key)
+
+
+def check_object(text: bytes, known: type[Struct], path: str, levels_above: int = 0) -> None:
+    """Reject JSON that msgspec has accepted but that is not strict, or has a key of a struct twice."""
+    check_form(text, levels_above)
+    refuse_duplicates(pairs_of(text), known, path)

@@ -94,7 +94,7 @@ async def test_a_gate_of_two_places_admits_two_at_a_time_and_interactive_ones_fi
     priorities: list[Priority] = ["bulk", "bulk", "bulk", "interactive"]
 
     async def decode(number: int, priority: Priority) -> None:
-        async with gate.passing(priority, is_brief=True):
+        async with gate.passing(priority):
             seen.append(f"{priority} {number}")
             await leave[number].wait()
 

@@ -64,4 +64,11 @@ def decode(decoder: Decoder, body: bytes, *, cuts: tuple[int, ...] = (), most: i
         reading.add(body[begin:end])
         if most is not None:
             reading.decode(most)
-    return reading.finish()
+    return finished(reading)
+
+
+def finished(reading: StreamingDecoder) -> Answer:
+    """Validate an answer in one step."""
+    answer = reading.finish()
+    assert answer is not None
+    return answer

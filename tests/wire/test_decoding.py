@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pinecone_embed_async import EmbedClient, MockResponse, MockTransport, ResponseError, RetryPolicy
 from pinecone_embed_async._wire import Decoder, StreamingDecoder, choose_decoder
 from pinecone_embed_async._wire.decoding import LONGEST_ROW, SMALL_PIECE, installed_decoders
-from tests.wire.reading import DECODERS, decode, decoder_of
+from tests.wire.reading import DECODERS, decode, decoder_of, finished
 
 ROWS = np.array([[0.5, -1, 2e-3], [7, 0, -0.0], [1e-45, 3.4e38, 9]], np.float32)
 BODY = json.dumps(
@@ -145,7 +145,7 @@ def test_an_answer_of_unknown_vector_type_is_not_written_before_it_is_known_to_b
     reading.add(BODY)
     reading.decode()
     assert rows.asked == []
-    assert reading.finish().vector_type == "dense"
+    assert finished(reading).vector_type == "dense"
     assert rows.matrix.tobytes() == ROWS.tobytes()
 
 
@@ -415,7 +415,7 @@ def test_an_item_and_what_is_beside_them_may_have_a_mebibyte_each_and_no_more(
         reading = begin(decoder, Rows(1), count=1, dimension=1)
         reading.add(whole)
         if spaces == room:
-            assert reading.finish().vector_type == "dense"
+            assert finished(reading).vector_type == "dense"
         else:
             with pytest.raises(ResponseError, match=said):
                 reading.finish()
@@ -425,7 +425,7 @@ def test_an_answer_may_have_a_mebibyte_for_each_embedding_and_one_beside_them(de
     reading = begin(decoder, Rows())
     reading.add(BODY)
     reading.add(b" " * (4 * 2**20 - len(BODY)))
-    assert reading.finish().vector_type == "dense"
+    assert finished(reading).vector_type == "dense"
     reading = begin(decoder, Rows())
     reading.add(BODY)
     with pytest.raises(ResponseError, match=r"^the answer has more than 4 MiB: one for each embedding and one"):
