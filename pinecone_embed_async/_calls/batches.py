@@ -204,10 +204,7 @@ class StreamBatches:
 
     def drain(self) -> list[PendingBatch]:
         """Take the remaining batches of an ended job, complete ones first; drop those that were never tried."""
-        remaining = list(self._batches.values())
+        tried = [batch for batch in self._batches.values() if batch.embedded_count + batch.failed_count]
         for container in (self._batches, self._to_send, self._to_look_up):
             container.clear()
-        complete = [batch for batch in remaining if batch.is_complete]
-        return complete + [
-            batch for batch in remaining if not batch.is_complete and batch.embedded_count + batch.failed_count
-        ]
+        return sorted(tried, key=lambda batch: not batch.is_complete)

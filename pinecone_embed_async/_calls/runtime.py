@@ -69,9 +69,8 @@ class Runtime:
         self.discovery = Discovery(is_wanted=options.should_look_up_model, clock=clock)
         self._is_closed = False
         self._usual: dict[tuple[Any, ...], Parameters] = {}
-        self._schedulers: dict[Scheduler, None] = {}
-        # Scopes that wait for foreign code before there is a scheduler.
-        self._scopes: dict[asyncio.Timeout, asyncio.AbstractEventLoop] = {}
+        # What `aclose` ends, with its event loop: schedulers, and scopes that wait for foreign code before there is one.
+        self._at_work: dict[Scheduler | asyncio.Timeout, asyncio.AbstractEventLoop] = {}
         self._single_calls: dict[tuple[int, asyncio.AbstractEventLoop], SingleCalls] = {}
 
     def __repr__(self) -> str:
@@ -104,14 +103,15 @@ class Runtime:
         """End the running calls of this event loop, and close its connections."""
         self._is_closed = True
         loop = asyncio.get_running_loop()
-        # A copy, because other threads may add schedulers meanwhile.
-        schedulers = [scheduler for scheduler in self._schedulers.copy() if scheduler.loop is loop]
+        # A copy, because other threads may add to it meanwhile.
+        closing = [work for work, place in self._at_work.copy().items() if place is loop]
+        schedulers = [work for work in closing if isinstance(work, Scheduler)]
         single_calls = self._single_calls.get((os.getpid(), loop))
-        for scope in [scope for scope, place in list(self._scopes.items()) if place is loop]:
-            if not scope.expired():
-                scope.reschedule(0)
-        for scheduler in schedulers:
-            scheduler.stop(ClosedError("the client was closed before all inputs were embedded"))
+        for work in closing:
+            if isinstance(work, Scheduler):
+                work.stop(ClosedError("the client was closed before all inputs were embedded"))
+            elif not work.expired():
+                work.reschedule(0)
         try:
             if single_calls is not None:
                 single_calls.stop(ClosedError("the client was closed before the text was embedded"))
@@ -130,20 +130,17 @@ class Runtime:
             TimeoutError: the deadline passed, or the client was closed.
         """
         async with self.options.clock.timeout_at(deadline) as scope:
-            self._scopes[scope] = asyncio.get_running_loop()
-            try:
+            with self.registered(scope):
                 yield scope
-            finally:
-                del self._scopes[scope]
 
     @contextlib.contextmanager
-    def registered(self, scheduler: Scheduler) -> Iterator[None]:
-        """Make `aclose` stop the scheduler while the block runs."""
-        self._schedulers[scheduler] = None
+    def registered(self, work: Scheduler | asyncio.Timeout) -> Iterator[None]:
+        """Make `aclose` end the work while the block runs."""
+        self._at_work[work] = asyncio.get_running_loop()
         try:
             yield
         finally:
-            del self._schedulers[scheduler]
+            del self._at_work[work]
 
     def single_calls(self) -> SingleCalls:
         """The single calls of the running event loop and process, which cannot use the tasks of another one."""

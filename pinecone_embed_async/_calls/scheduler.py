@@ -70,7 +70,6 @@ class Scheduler:
         cache: writes the answers to the cache after their rows are stored; `None` without a cache.
 
     Attributes:
-        loop: the event loop in which it runs.
         changes: set when inputs are embedded or fail, a request ends, or the job ends; the task that waits for it clears it.
         progress_error: the error that ended the job because `progress` raised an exception, which is its cause; else `None`.
     """
@@ -96,8 +95,6 @@ class Scheduler:
         # Dicts, which unlike sets keep their order, so that requests end in the same order in every simulation.
         self._under_way: dict[_Slot, None] = {}
         self._helpers: dict[asyncio.Task[Any], None] = {}
-        # The slot that waits for a permit: only one at a time, because the next request is unknown until this one is cut.
-        self._awaiting: _Slot | None = None
         self._group: asyncio.TaskGroup | None = None
         self._timer: Timer | None = None
         # When to cancel everything under way: at the deadline, or at the end of the grace period.
@@ -107,7 +104,6 @@ class Scheduler:
         self.changes = asyncio.Event()
         self._drained = asyncio.Event()
         self.progress_error: EmbedError | None = None
-        self.loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
         return f"<Scheduler {len(self._under_way)}/{self._most} under way{', ending' if self._is_winding_down else ''}>"
@@ -163,12 +159,15 @@ class Scheduler:
 
     def fill(self) -> None:
         """Start waiting for the permit of the next request, if there is one and `max_under_way` allows it."""
-        has_room = self._group is not None and self._awaiting is None and len(self._under_way) < self._most
+        # Only the newest may wait for a permit, because the next request is unknown until this one is cut.
+        newest = next(reversed(self._under_way), None)
+        is_free = newest is None or newest.request is not None
+        has_room = self._group is not None and is_free and len(self._under_way) < self._most
         has_next = has_room and (self._planner.peek() is not None or self._planner.is_sifting)
         if self._planner.failed_unsent != self._unsent:
             self._report_unsent()
         if has_next and self._group is not None:
-            slot = self._awaiting = _Slot()
+            slot = _Slot()
             # Before an eager task begins, because it calls `fill` too.
             self._under_way[slot] = None
             slot.task = self._group.create_task(self._run_request(slot), name="embed")
@@ -210,7 +209,6 @@ class Scheduler:
     async def _run_request(self, slot: _Slot) -> None:
         try:
             taken = await self._take()
-            self._awaiting = None
             if taken is None:
                 return
             slot.request, permit = taken
@@ -358,8 +356,6 @@ class Scheduler:
     def _task_done(self, slot: _Slot, _: asyncio.Task[None]) -> None:
         """Handle the end of a task, which any code may have cancelled, even before it began."""
         del self._under_way[slot]
-        if self._awaiting is slot:
-            self._awaiting = None
         self.fill()
         if not self._under_way:
             self._drained.set()
