@@ -30,8 +30,7 @@ class TransportRequest:
     body: bytes | None = None
 
     def __repr__(self) -> str:
-        size = 0 if self.body is None else len(self.body)
-        return f"<TransportRequest {self.method} {self.url.path}, {size} bytes>"
+        return f"<TransportRequest {self.method} {self.url.path}, {len(self.body or b'')} bytes>"
 
     def json(self) -> Any:
         """The body, decoded from JSON.

@@ -238,7 +238,7 @@ class _Hidden:
             left, begin = left - 1, begin - 1
         while right < len(message) and end < len(text) and not marks[right] and message[right] == text[end]:
             right, end = right + 1, end + 1
-        self._mark_rest(left, right, number)
+        self._mark(left, right, number)
 
     def _hide_short(self, forms: list[tuple[str, int]]) -> None:
         """Hide forms shorter than a fragment, with one look-up per position and length."""
@@ -251,7 +251,7 @@ class _Hidden:
             for at in range(len(message) - length + 1):
                 number = numbers.get(message[at : at + length], 0)
                 if number and (length >= 8 or (self._is_border(at - 1) and self._is_border(at + length))):
-                    self._mark_rest(at, at + length, number)
+                    self._mark(at, at + length, number)
 
     def _is_border(self, at: int) -> bool:
         """Whether a word may end before this character, or begin after it."""
@@ -260,10 +260,6 @@ class _Hidden:
         return not (self.message[at].isalnum() or self.message[at] == "_")
 
     def _mark(self, start: int, stop: int, mark: int) -> None:
-        self.marks[start:stop] = [mark] * (stop - start)
-        self.work += stop - start
-
-    def _mark_rest(self, start: int, stop: int, mark: int) -> None:
         """Mark the characters that are not marked yet."""
         self.marks[start:stop] = [old or mark for old in self.marks[start:stop]]
         self.work += stop - start
