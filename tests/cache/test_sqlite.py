@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import gc
 import itertools
 import logging
 import os
@@ -118,6 +119,27 @@ async def test_a_cancelled_close_closes_the_whole_file_after_the_work_in_progres
     assert list(path.parent.iterdir()) == [path]
     assert {thread for thread in threading.enumerate() if "pinecone-embed-cache" in thread.name} <= before
     assert await cache.get_many(list(ENTRIES)) == list(ENTRIES.values())
+
+
+async def test_a_cache_that_is_dropped_while_it_works_is_closed_only_afterwards(path: Path) -> None:
+    keys = Held()
+
+    def drop() -> None:
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(SqliteCache(path).get_many(keys))
+        loop.run_until_complete(asyncio.to_thread(keys.is_reached.wait, 10))
+        loop.close()
+        # Python says that it was destroyed.
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+    await asyncio.to_thread(drop)
+    gc.collect()
+    assert path.with_name(f"{path.name}-wal").exists()
+    keys.may_go_on.set()
+    async with asyncio.timeout(10):
+        while [*path.parent.iterdir()] != [path]:
+            await asyncio.sleep(0.01)
+            gc.collect()
 
 
 async def test_only_its_owner_can_read_it_whatever_the_umask(path: Path) -> None:
