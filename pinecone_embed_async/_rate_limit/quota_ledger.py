@@ -271,10 +271,8 @@ class _Reader(pickle.Unpickler):
     """Reads a pickled ledger; allows only classes of this folder and two containers."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        if (module_name, global_name) in _BUILT_IN:
-            return super().find_class(module_name, global_name)
-        folder = __name__.rpartition(".")[0]
-        if module_name.startswith(f"{folder}.") and "." not in global_name:
+        is_ours = module_name.startswith(f"{__name__.rpartition('.')[0]}.") and "." not in global_name
+        if is_ours or (module_name, global_name) in _BUILT_IN:
             found = super().find_class(module_name, global_name)
             # Classes that a module has only imported are not allowed.
             if isinstance(found, type) and found.__module__ == module_name:
