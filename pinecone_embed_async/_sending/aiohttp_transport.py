@@ -86,11 +86,7 @@ class AiohttpTransport:
         self._tls_lock = asyncio.Lock()
         self._executor = executor
         is_own = session is None
-        if session is None:
-            inner: aiohttp.BaseConnector = aiohttp.TCPConnector(limit=max_connections)
-            trace_configs: list[aiohttp.TraceConfig] = []
-        else:
-            inner, trace_configs = _connections_of(session), session.trace_configs
+        inner = aiohttp.TCPConnector(limit=max_connections) if session is None else _connections_of(session)
         self._connections = Connections(
             inner, is_own=is_own, url=base_url, proxy=proxy, timeout=connect_timeout, clock=clock or SystemClock()
         )
@@ -100,7 +96,7 @@ class AiohttpTransport:
             connector=self._connections,
             connector_owner=is_own,
             cookie_jar=aiohttp.DummyCookieJar(),
-            trace_configs=trace_configs,
+            trace_configs=None if session is None else session.trace_configs,
             read_bufsize=READ_BUFFER_BYTES,
             timeout=aiohttp.ClientTimeout(total=None),
         )

@@ -18,7 +18,7 @@ import numpy as np
 from pinecone_embed_async._checks import one_of
 from pinecone_embed_async._errors import ConfigurationError, ResponseError
 from pinecone_embed_async._wire.judging import Answer, WholeAnswer, judge_frame
-from pinecone_embed_async._wire.rows import ODD, TOO_LONG, Decoder, RowReader, floats_of, place
+from pinecone_embed_async._wire.rows import ODD, TOO_LONG, Decoder, RowReader, place
 from pinecone_embed_async._wire.strict_json import MOST_BYTES
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ longer rows is validated whole."""
 DECODERS: tuple[DecoderName, ...] = ("native", "msgspec")
 """All decoders, the fastest first."""
 
-_UNREADABLE = (msgspec.DecodeError, ResponseError, ValueError, TypeError, RuntimeError)
+_UNREADABLE = (msgspec.DecodeError, ResponseError, ValueError, TypeError, RuntimeError, FloatingPointError)
 """Errors of an invalid row. A `ResponseError` means that the matrix has another dimension."""
 
 
@@ -188,7 +188,7 @@ class StreamingDecoder:
                     # The row is decoded by the next call, perhaps in a thread: the first write to new memory takes long.
                     self._matrix = self._new_matrix(self._reader.kept_numbers)
                 else:
-                    place(self._matrix, self._reader.row, floats_of(self._reader.kept))
+                    place(self._matrix, self._reader.row, self._reader.kept)
                     self._reader.accept()
             self._is_usual = outcome != TOO_LONG
         except _UNREADABLE:

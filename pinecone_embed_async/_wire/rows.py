@@ -125,30 +125,21 @@ class RowReader:
         self.row += 1
 
 
-def place(matrix: NDArray[np.float32], row: int, values: NDArray[np.float64]) -> None:
-    """Write a row to the matrix.
-
-    Raises:
-        ValueError: the row has another length, or a number beyond float32's range.
-    """
-    # Checked here, because NumPy would broadcast a single number to the whole row.
-    if not len(values) or len(values) != matrix.shape[1]:
-        raise ValueError(f"expected {matrix.shape[1]} numbers, got {len(values)}")
-    with np.errstate(over="ignore"):
-        matrix[row] = values
-    if not np.isfinite(matrix[row]).all():
-        raise ValueError("the numbers must be in float32's range")
-
-
 _list_of_floats = msgspec.json.Decoder(list[float]).decode
 
 
-def floats_of(row: bytes | bytearray) -> NDArray[np.float64]:
-    """The numbers of a JSON array.
+def place(matrix: NDArray[np.float32], row: int, text: bytes | bytearray) -> None:
+    """Convert a JSON array, and write it to a row of the matrix.
 
     Raises:
         msgspec.DecodeError: it is not an array of numbers.
+        ValueError: it has another length.
+        FloatingPointError: a number is beyond float32's range.
     """
-    values = _list_of_floats(row)
-    # For 1024 values, this is three times as fast as np.fromiter and four times as fast as np.array.
-    return np.frombuffer(struct.pack(f"{len(values)}d", *values))
+    values = _list_of_floats(text)
+    # Checked here, because NumPy would broadcast a single number to the whole row.
+    if not values or len(values) != matrix.shape[1]:
+        raise ValueError(f"expected {matrix.shape[1]} numbers, got {len(values)}")
+    with np.errstate(over="raise"):
+        # For 1024 values, this is three times as fast as np.fromiter and four times as fast as np.array.
+        matrix[row] = np.frombuffer(struct.pack(f"{len(values)}d", *values))
