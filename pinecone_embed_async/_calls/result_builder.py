@@ -55,11 +55,7 @@ class ResultBuilder:
         self.cached_count = 0
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.embedded_count} of {len(self)} embedded, {self.failed_count} failed>"
-
-    def __len__(self) -> int:
-        """Number of inputs."""
-        return len(self._outcomes)
+        return f"<{type(self).__name__} {self.embedded_count} of {len(self._outcomes)} embedded, {self.failed_count} failed>"
 
     @property
     def dimension(self) -> int | None:

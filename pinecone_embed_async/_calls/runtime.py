@@ -114,8 +114,7 @@ class Runtime:
                 work.reschedule(0)
         try:
             if single_calls is not None:
-                single_calls.stop(ClosedError("the client was closed before the text was embedded"))
-                await single_calls.drained()
+                await single_calls.stop(ClosedError("the client was closed before the text was embedded"))
             for scheduler in schedulers:
                 await scheduler.drained()
         finally:

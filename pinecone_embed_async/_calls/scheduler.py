@@ -142,11 +142,8 @@ class Scheduler:
 
     def request_of(self, position: int) -> PlannedRequest | None:
         """The request under way with the input at `position`; `None` if there is none."""
-        for slot in self._under_way:
-            request = slot.request
-            if request is not None and not request.is_probe and position in request.positions:
-                return request
-        return None
+        requests = (slot.request for slot in self._under_way if slot.request is not None and not slot.request.is_probe)
+        return next((request for request in requests if position in request.positions), None)
 
     def start(self, work: Coroutine[Any, Any, ResultT], name: str) -> asyncio.Task[ResultT]:
         """Start a helper task, which is cancelled once the job has ended; call this only inside `running`."""
@@ -335,14 +332,13 @@ class Scheduler:
         self._planner.estimate(request)
         try:
             permit = await self._sender.permit(request, observation)
-        except InputError as too_large:
-            # Only the first input is too large; the others are sent once this request has ended, which is at once.
-            self._planner.cut(request, 0)
-            return too_large.with_traceback(None)
+        except (InputError, ConfigurationError) as fault:
+            if isinstance(fault, InputError):
+                # Only the first input is too large; the others are sent once this request has ended, which is at once.
+                self._planner.cut(request, 0)
+            return fault.with_traceback(None)
         except DeadlineExceededError as late:
             return request.out_of_time(late.message, late.retry_after)
-        except ConfigurationError as unusable:
-            return unusable.with_traceback(None)
         try:
             self._planner.cut(request, permit.tokens)
             permit.shrink(request.load.tokens)

@@ -116,16 +116,13 @@ class SingleCalls:
                 del outcome
         return outcome
 
-    def stop(self, error: EmbedError) -> None:
-        """End all calls: those in flight within the scheduler's grace period, the others at once."""
+    async def stop(self, error: EmbedError) -> None:
+        """End all calls, and wait for that: those in flight within the scheduler's grace period, the others at once."""
         for waiter in self.coalescer.cancel_pending():
             waiter.settle(own_error(error, 0, is_failure=False))
         for sent in self._sent.values():
             sent.results.closed_by = error
             sent.scheduler.stop(error)
-
-    async def drained(self) -> None:
-        """Wait until no request is under way; after `stop`, within the grace period."""
         for sent in list(self._sent.values()):
             await sent.scheduler.drained()
 

@@ -149,7 +149,13 @@ class SourceReader:
             self.added.set()
 
     async def _pull(self, cancellations: Cancellations) -> None:
-        await self._begin()
+        source = self._source
+
+        def begin() -> None:
+            # Set in the thread, because the waiting task must close the iterator even if it is cancelled.
+            self._iterator = aiter(source) if isinstance(source, AsyncIterable) else iter(source)
+
+        await self._call_sync("the source", begin)
         iterator: Any = self._iterator
         ended = False
         # A source may swallow its cancellation.
@@ -176,18 +182,6 @@ class SourceReader:
     def _has_room(self) -> bool:
         """Whether another batch may be read now."""
         return len(self) < self.window
-
-    async def _begin(self) -> None:
-        source = self._source
-        if isinstance(source, AsyncIterable):
-            self._iterator = aiter(source)
-            return
-
-        def begin() -> None:
-            # Set in the thread, because the waiting task must close the iterator even if it is cancelled.
-            self._iterator = iter(source)
-
-        await self._call_sync("the source", begin)
 
     async def _close(self) -> None:
         """Close the iterator if it has `aclose`, is a generator, or was made for this stream; keep what it raises.

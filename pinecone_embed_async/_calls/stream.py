@@ -20,13 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from typing import Self
 
-    from pinecone_embed_async._cache import CallCache
     from pinecone_embed_async._calls.batches import PendingBatch
     from pinecone_embed_async._calls.runtime import Runtime
     from pinecone_embed_async._calls.scheduler import Scheduler
     from pinecone_embed_async._calls.source import Source
     from pinecone_embed_async._options import CallOptions, StreamOptions
-    from pinecone_embed_async._planning import PlannedRequest
     from pinecone_embed_async._results import Usage
 
 
@@ -127,20 +125,16 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
                 self._reader.added.clear()
                 self._take_over()
                 while self._cache is not None and (request := self._batches.next_to_look_up()) is not None:
-                    await self._look_up(self._cache, request)
+                    values = await self._cache.look_up(request.texts)
+                    # Only now, because the first answer may have set the type and dimension meanwhile.
+                    found = self._runtime.decode(self._cache, values, self._batches.dimension.value)
+                    self._batches.looked_up(request, found)
+                    if len(found.rows):
+                        self._scheduler.report()
                     self._take_over()
                 is_over = self._reader.is_finished and not self._reader.queue
         except Exception as fault:  # noqa: BLE001 - an exception in a task would end the whole stream
             self._scheduler.stop(fault.with_traceback(None) if isinstance(fault, EmbedError) else unexpected_error(fault))
-
-    async def _look_up(self, cache: CallCache, request: PlannedRequest) -> None:
-        """Look a batch up in the cache, and queue the missing texts for sending."""
-        values = await cache.look_up(request.texts)
-        # Decode after the look-up, because the first answer may have set the type and dimension meanwhile.
-        found = self._runtime.decode(cache, values, self._batches.dimension.value)
-        self._batches.looked_up(request, found)
-        if len(found.rows):
-            self._scheduler.report()
 
     def _take_over(self) -> None:
         """Move the batches that were read into the stream, and send them."""

@@ -193,8 +193,8 @@ class RequestPlanner:
         return None if request is None else self.take(self.least_tokens(request))
 
     def estimate(self, request: PlannedRequest) -> None:
-        """Renew the token estimate of a request that was not answered."""
-        request.estimate(self._limits.current)
+        """Renew the token estimate of a request that was not answered, because bills may have changed the ratio."""
+        request.load = Load.of(request.texts, self._limits.current)
 
     def cut(self, request: PlannedRequest, tokens: int) -> None:
         """Cut an unanswered request to `tokens`, but keep at least its first input; the rest becomes the next request."""

@@ -241,10 +241,6 @@ class PlannedRequest(Attempts):
                 positions = range(positions[0], positions[-1] + 1)
         return PlannedRequest(texts, positions, Load.of(texts, limits), self.results, self.origin)
 
-    def estimate(self, limits: RequestLimits) -> None:
-        """Renew the estimate, because bills may have changed the ratio."""
-        self.load = Load.of(self.texts, limits)
-
     def least_tokens(self, limits: RequestLimits) -> int:
         """Estimated tokens of the first input, the smallest request that can be cut from this one."""
         if len(self.texts) == 1:
@@ -271,5 +267,5 @@ class PlannedRequest(Attempts):
             rest = self.only(range(count, len(self.texts)), limits)
             self.texts, self.positions, self.body = self.texts[:count], self.positions[:count], None
         # If all inputs are kept, the ratio learned since planning gives fewer tokens than the old estimate.
-        self.estimate(limits)
+        self.load = Load.of(self.texts, limits)
         return rest

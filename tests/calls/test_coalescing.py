@@ -829,8 +829,7 @@ async def test_stopping_gives_requests_in_flight_the_grace_period_and_ends_the_r
     unsent = service.call("three")
     await settle()
     closing = ClosedError("closed")
-    service.single_calls.stop(closing)
-    drained = asyncio.create_task(service.single_calls.drained())
+    stopped = asyncio.create_task(service.single_calls.stop(closing))
     await settle()
     error = unsent.exception()
     assert isinstance(error, ClosedError)
@@ -838,9 +837,9 @@ async def test_stopping_gives_requests_in_flight_the_grace_period_and_ends_the_r
     assert error.failures == ()
     service.answer(0)
     assert_own_vector(await answered, "one")
-    assert not drained.done()
+    assert not stopped.done()
     service.clock.advance(GRACE_SECONDS)
-    await drained
+    await stopped
     with pytest.raises(ClosedError) as caught:
         await late
     assert [tuple(failure.indices) for failure in caught.value.failures] == [(0,)]
@@ -852,8 +851,7 @@ async def test_stopping_before_the_requests_task_has_started() -> None:
     service = Service(inputs=1)
     call = service.call("one")
     await asyncio.sleep(0)
-    service.single_calls.stop(ClosedError("closed"))
-    await service.single_calls.drained()
+    await service.single_calls.stop(ClosedError("closed"))
     with pytest.raises(ClosedError):
         await call
     assert not service.requests
