@@ -95,7 +95,12 @@ class SingleResults(ResultBuilder):
         """Deliver to each caller of these texts its own copy of the error."""
         for row in rows:
             for waiter in self._waiters[row]:
-                waiter.settle(self._error_of(error, row))
+                own = own_error(error, row, is_failure=True)
+                if self.closed_by is not None:
+                    failure = Failure((0,), own)
+                    own = own_error(self.closed_by, row, is_failure=False)
+                    own.failures = (failure,)
+                waiter.settle(own)
         # Do this last, too: a request that counts as settled leaves nobody waiting.
         super().fail(rows, error)
 
@@ -111,14 +116,6 @@ class SingleResults(ResultBuilder):
         """Settle the callers that still wait, whose texts were not tried, with the error that ended the request."""
         for waiter in self._waiting():
             waiter.settle(own_error(error, self.position_of(waiter), is_failure=False))
-
-    def _error_of(self, error: EmbedError, position: int) -> EmbedError:
-        own = own_error(error, position, is_failure=True)
-        if self.closed_by is None:
-            return own
-        closed = own_error(self.closed_by, position, is_failure=False)
-        closed.failures = (Failure((0,), own),)
-        return closed
 
 
 def own_error(error: EmbedError, position: int, *, is_failure: bool) -> EmbedError:

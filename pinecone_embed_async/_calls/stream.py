@@ -88,8 +88,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
             if batch is not None:
                 self._reader.delivered.set()
                 return self._deliver(batch)
-            if self._is_over():
-                self._raise_end()
+            self._raise_if_over()
             changes = self._scheduler.changes
             changes.clear()
             await changes.wait()
@@ -168,11 +167,6 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         # Deliver complete batches first, because the consumer may leave at the job's error.
         return self._batches.next_done(only_complete=True)
 
-    def _is_over(self) -> bool:
-        if self._scheduler.job_error is not None:
-            return self._remaining is not None
-        return self._reader.is_finished and not len(self._reader)
-
     def _deliver(self, batch: PendingBatch) -> EmbeddedBatch[ItemT, EmbeddingsT]:
         embedded: EmbeddedBatch[ItemT, EmbeddingsT] = EmbeddedBatch(batch.start, batch.items, self._finish(batch))
         if batch.is_complete or not self._raises:
@@ -198,8 +192,12 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         # By identity, because foreign exceptions may define `__eq__`.
         return any(error is raised for raised in self._raised)
 
-    def _raise_end(self) -> None:
+    def _raise_if_over(self) -> None:
+        """Raise the next error of the whole stream, or its end, once there is no batch to come."""
         job_error, scheduler, reader = self._scheduler.job_error, self._scheduler, self._reader
+        is_over = reader.is_finished and not len(reader) if job_error is None else self._remaining is not None
+        if not is_over:
+            return
         # `progress` may have raised after the job had ended; raise that too.
         for error in (job_error, scheduler.progress_error):
             if error is not None and not self._was_raised(error):
