@@ -84,11 +84,9 @@ def test_records_leave_out_what_is_not_embedded() -> None:
 def test_inputs_neither_embedded_nor_failed_are_not_tried() -> None:
     failure = Failure(range(1, 2), TransportError("cut"))
     embedded = np.array([True, False, False])
-    rows = DenseRows(3, Dimension(2))
-    rows.matrix(2)[0] = 1
-    result = all_steps(rows.finish(model="m", usage=Usage(), failures=(failure,), embedded=embedded))
+    vectors = np.array([[1, 1], [np.nan, np.nan], [np.nan, np.nan]], np.float32)
+    result = DenseEmbeddings(vectors, model="m", usage=Usage(), failures=(failure,), embedded=embedded)
     assert result.not_tried.tolist() == [2]
-    assert np.isnan(result.vectors[1:]).all()
     assert "missing=2" in repr(result)
 
 
@@ -100,8 +98,7 @@ def test_an_answer_of_another_dimension_than_the_earlier_ones_is_refused() -> No
 
 
 def test_rows_of_an_unknown_dimension_have_no_numbers() -> None:
-    steps = DenseRows(2, Dimension(None)).finish(model="m", usage=Usage(), failures=(), embedded=np.zeros(2, np.bool_))
-    assert all_steps(steps).shape == (2, 0)
+    assert all_steps(ResultBuilder(0, 2, Dimension(None)).finish("m", "dense")).shape == (2, 0)
 
 
 def test_usage_counts_answers_that_do_not_say_what_they_cost() -> None:
@@ -420,8 +417,9 @@ def test_rows_that_are_not_embedded_are_filled_in_small_steps() -> None:
 
 def test_rows_larger_than_a_step_are_filled_one_by_one() -> None:
     rows = DenseRows(3, Dimension(2**17 + 1))
-    _, steps = counted(rows.finish(model="m", usage=Usage(), failures=(), embedded=np.zeros(3, np.bool_)))
+    _, steps = counted(rows.blank(np.arange(3)))
     assert steps == 3
+    assert np.isnan(rows.matrix()).all()
 
 
 def test_sparse_answers_are_put_together_in_small_steps_wherever_their_rows_are() -> None:

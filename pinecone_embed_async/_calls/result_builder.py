@@ -100,12 +100,13 @@ class ResultBuilder:
 
     def embedded(self, request: PlannedRequest) -> None:
         """Store the rows of an answered request."""
-        rows = np.asarray(self._rows_of(request), np.intp)
+        rows = self._rows_of(request)
         if request.sparse is not None:
-            self._blocks.append((rows, request.sparse))
-        elif request.matrix is not None and not isinstance(request.positions, range):
+            self._blocks.append((np.asarray(rows, np.intp), request.sparse))
+        elif request.matrix is not None and not isinstance(rows, range):
             self._dense.matrix(request.matrix.shape[1])[rows] = request.matrix
-        self._outcomes[rows] = _EMBEDDED
+        # A slice is written twice as fast as a range of positions.
+        self._outcomes[slice(rows.start, rows.stop) if isinstance(rows, range) else rows] = _EMBEDDED
         self.embedded_count += len(request.texts)
 
     def failed(self, request: PlannedRequest, error: EmbedError) -> None:
@@ -159,7 +160,9 @@ class ResultBuilder:
         if vector_type == "sparse":
             sparse = yield from sparse_of_blocks(self._blocks, embedded, **others)
             return sparse if positions is None else (yield from sparse.spread_in_steps(positions))
-        dense = yield from self._dense.finish(embedded, **others)
+        if not self.is_complete:
+            yield from self._dense.blank(np.flatnonzero(~embedded))
+        dense = DenseEmbeddings(self._dense.matrix()[: len(embedded)], embedded=embedded, **others)
         return dense if positions is None else dense.taken(positions, (yield from self._dense.spread(positions)), self.usage)
 
     def _rows_of(self, request: PlannedRequest) -> Sequence[int]:

@@ -175,23 +175,16 @@ class DenseRows:
             self._matrix = np.empty((self._room, self.dimension.value or 0), np.float32)
         return self._matrix
 
-    def finish(self, embedded: NDArray[np.bool_], **others: Any) -> Generator[None, None, DenseEmbeddings]:
-        """Build the result in small steps; rows that are not embedded become NaN.
-
-        Args:
-            embedded: bool, shape (inputs,).
-            others: the model, the usage and the failures of the result.
-        """
-        matrix = self.matrix()[: len(embedded)]
-        (missing,) = (~embedded).nonzero()
+    def blank(self, rows: NDArray[np.intp]) -> Generator[None, None, None]:
+        """Set rows to NaN, in small steps."""
+        matrix = self.matrix()
         at_once = _rows_per_step(matrix)
-        for start in range(0, len(missing), at_once):
-            matrix[missing[start : start + at_once]] = np.nan
+        for start in range(0, len(rows), at_once):
+            matrix[rows[start : start + at_once]] = np.nan
             yield
-        return DenseEmbeddings(matrix, embedded=embedded, **others)
 
     def spread(self, positions: NDArray[np.intp]) -> Generator[None, None, NDArray[np.float32]]:
-        """Copy row `positions[i]` to row i, in place and in small steps; call it after `finish`.
+        """Copy row `positions[i]` to row i, in place and in small steps.
 
         Args:
             positions: intp, shape (room,): contains every row, with first occurrences in ascending order.
