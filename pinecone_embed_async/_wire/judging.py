@@ -81,7 +81,6 @@ cannot contain it elsewhere, and all of them fit into the 53 bits of a float."""
 _READ_AT_ONCE = 2**16
 """Bytes of items that are Python objects at a time: little memory, but enough to make the overhead of the calls small."""
 
-
 _SMALL = 2**18
 """Maximum size in bytes of a sparse answer whose items all become objects at once, in one pass instead of two, which takes
 two thirds of the time. The answer to a request of 96 short texts has about 130 KiB."""
