@@ -18,7 +18,7 @@ import numpy as np
 from pinecone_embed_async._checks import one_of
 from pinecone_embed_async._errors import ConfigurationError, ResponseError
 from pinecone_embed_async._wire.judging import Answer, WholeAnswer, judge_frame
-from pinecone_embed_async._wire.rows import ODD, TOO_LONG, Decoder, RowReader, place
+from pinecone_embed_async._wire.rows import ODD, TOO_LONG, UNREADABLE, Decoder, RowReader, place
 from pinecone_embed_async._wire.strict_json import MOST_BYTES
 
 if TYPE_CHECKING:
@@ -39,9 +39,6 @@ longer rows is validated whole."""
 
 DECODERS: tuple[DecoderName, ...] = ("native", "msgspec")
 """All decoders, the fastest first."""
-
-_UNREADABLE = (msgspec.DecodeError, ResponseError, ValueError, TypeError, RuntimeError, FloatingPointError)
-"""Errors of an invalid row. A `ResponseError` means that the matrix has another dimension."""
 
 
 def choose_decoder(name: DecoderName | None) -> Decoder:
@@ -167,15 +164,16 @@ class StreamingDecoder:
             most: number of bytes after which no further row is started.
         """
         self._join_small()
-        while self.undecoded and most > 0 and not self._is_stopped:
-            pieces, start = tuple(self._pieces), self._position
-            done = self._read(pieces, most)
-            size = sum(map(len, pieces[:done])) + self._position - start
-            del self._pieces[:done]
-            if not self._is_in_place:
-                self._read_pieces += pieces[:done]
-            most -= size
-            self.undecoded = self.undecoded - size if self._is_usual else 0
+        with np.errstate(over="raise"):
+            while self.undecoded and most > 0 and not self._is_stopped:
+                pieces, start = tuple(self._pieces), self._position
+                done = self._read(pieces, most)
+                size = sum(map(len, pieces[:done])) + self._position - start
+                del self._pieces[:done]
+                if not self._is_in_place:
+                    self._read_pieces += pieces[:done]
+                most -= size
+                self.undecoded = self.undecoded - size if self._is_usual else 0
 
     def _read(self, pieces: tuple[bytes, ...], most: int) -> int:
         """Read pieces from the position in the first one on; return how many have been read completely."""
@@ -191,7 +189,7 @@ class StreamingDecoder:
                     place(self._matrix, self._reader.row, self._reader.kept)
                     self._reader.accept()
             self._is_usual = outcome != TOO_LONG
-        except _UNREADABLE:
+        except UNREADABLE:
             self._is_usual = False
             # The kept row's closing bracket, where the reader stops, is part of `kept`.
             self._position += 1
