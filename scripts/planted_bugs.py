@@ -108,8 +108,8 @@ BUGS = (
     _bug(
         "a cancelled waiter left in the queue",
         "_rate_limit/gate.py",
-        "        limiter.give_back(permit, now)\n",
-        "        if permit.is_granted:\n            limiter.give_back(permit, now)\n",
+        "            permit.give_back()\n",
+        "            if permit.is_granted:\n                permit.give_back()\n",
     ),
     _bug(
         "a lost wake-up",

@@ -2,8 +2,8 @@
 
 from pinecone_embed_async._rate_limit.backoff import Backoff
 from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter
-from pinecone_embed_async._rate_limit.gate import RateLimitGate
-from pinecone_embed_async._rate_limit.permit import Flow, Permit
+from pinecone_embed_async._rate_limit.gate import Permit, RateLimitGate
+from pinecone_embed_async._rate_limit.permit import Flow
 from pinecone_embed_async._rate_limit.quota import (
     Key,
     LimiterOptions,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pinecone_embed_async._rate_limit.permit import Flow, Permit
+    from pinecone_embed_async._rate_limit.permit import Flow, LimiterPermit
     from pinecone_embed_async._rate_limit.quota import Key, Priority
 
 AGEING = 5.0
@@ -80,7 +80,7 @@ class Head(NamedTuple):
     group: _Group
 
     @property
-    def permit(self) -> Permit:
+    def permit(self) -> LimiterPermit:
         """The request's permit."""
         return next(iter(self.group.flows[0][2].waiting))
 
@@ -122,14 +122,14 @@ class FairQueue:
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def __iter__(self) -> Iterator[Permit]:
+    def __iter__(self) -> Iterator[LimiterPermit]:
         """The permits of all waiting requests, in no particular order."""
         return (permit for group in self._groups.values() for _, _, flow in group.flows for permit in flow.waiting)
 
     def __bool__(self) -> bool:
         return bool(self._groups)
 
-    def add(self, permit: Permit) -> None:
+    def add(self, permit: LimiterPermit) -> None:
         """Append a request for a permit to its flow."""
         flow = permit.flow
         flow.waiting[permit] = None
@@ -139,7 +139,7 @@ class FairQueue:
                 group = self._groups[flow.group] = _Group(flow.priority)
             self._enlist(group, flow)
 
-    def remove(self, permit: Permit) -> bool:
+    def remove(self, permit: LimiterPermit) -> bool:
         """Remove a request for a permit; return whether it was waiting."""
         flow = permit.flow
         if permit not in flow.waiting:

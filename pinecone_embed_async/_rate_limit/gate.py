@@ -19,7 +19,7 @@ from pinecone_embed_async._foreign import Neighbour
 from pinecone_embed_async._log import logger
 from pinecone_embed_async._rate_limit.known_pause import KnownPause
 from pinecone_embed_async._rate_limit.limiter import Limiter
-from pinecone_embed_async._rate_limit.permit import Flow, Permit
+from pinecone_embed_async._rate_limit.permit import Flow, LimiterPermit
 from pinecone_embed_async._rate_limit.quota import QuotaDemand, QuotaGrant, QuotaOutcome
 from pinecone_embed_async._rate_limit.rejections import named_limit
 
@@ -34,6 +34,65 @@ if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
 
 ResultT = TypeVar("ResultT")
+
+
+class Permit(LimiterPermit, eq=False, kw_only=True):
+    """The right to have one request in flight: requested at the gate, then granted or dismissed, and ended exactly once.
+
+    Attributes:
+        gate: the gate that grants it.
+        grant: grant of the quota back end, where its tokens then count; `None` once it is settled.
+        future: resolved once it is granted or dismissed; `None` if nothing waits for that.
+    """
+
+    gate: RateLimitGate
+    grant: QuotaGrant | None = None
+    future: asyncio.Future[None] | None = None
+
+    def shrink(self, tokens: int) -> None:
+        """Record that the request has fewer tokens than permitted."""
+        if tokens != self.tokens:
+            self.gate.change(lambda limiter, now: limiter.shrink(self, tokens, now))
+
+    def accepted(self, billed: int | None) -> None:
+        """Record that the service accepted the request, and the tokens it billed if known."""
+        found = self.gate.change(lambda limiter, now: limiter.accepted(self, billed, now))
+        if found is not None:
+            warn_of_found_limit(*found)
+        self._settle("accepted", self.tokens if billed is None else billed)
+
+    def failed(self, *, is_overload: bool) -> None:
+        """Record that the request failed for a reason other than a limit, and whether the service is overloaded."""
+        self.gate.change(lambda limiter, now: limiter.failed(self, now, is_overload=is_overload))
+        self._settle("failed", self.tokens)
+
+    def rejected(self, message: str, backoff: Backoff) -> float | None:
+        """Record that the service rejected the request because of a limit.
+
+        Args:
+            message: message of the rejection, which may name the limit.
+            backoff: gives the length of the pause for a number of bursts of rejections in a row without an acceptance.
+
+        Returns:
+            Seconds of the pause that this rejection starts; `None` if it starts none, or one was already in progress.
+        """
+        if self.grant is None:
+            return self.gate.change(lambda limiter, now: limiter.rejected(self, named_limit(message), backoff, now, message))
+        # The quota back end decides about pauses.
+        self.gate.change(lambda limiter, now: limiter.failed(self, now, is_overload=False))
+        self._settle("rejected", self.tokens, message, backoff.retry_after)
+        return None
+
+    def give_back(self) -> None:
+        """Give the permit back unused, or withdraw the request for it."""
+        self.gate.change(lambda limiter, now: limiter.give_back(self, now))
+        self._settle("unused", 0)
+
+    def _settle(self, kind: OutcomeKind, tokens: int, message: str = "", retry_after: float | None = None) -> None:
+        """Report the outcome to the quota back end, once."""
+        grant, self.grant = self.grant, None
+        if grant is not None:
+            self.gate.settle(grant, QuotaOutcome(kind, tokens, message, retry_after))
 
 
 class _LoopWaits(msgspec.Struct, eq=False):
@@ -100,7 +159,7 @@ class RateLimitGate:
             deadline: clock time after which a permit is useless; `None` for never.
             certain: low estimate of the tokens of the smallest request.
         """
-        permit = Permit(flow, flow.key, want, least, self, math.inf if deadline is None else deadline, certain)
+        permit = Permit(flow, flow.key, want, least, math.inf if deadline is None else deadline, certain, gate=self)
         if self._backend is None or flow.key is None:
             self.change(lambda limiter, now: self._join(permit, limiter, now))
             if permit.is_granted and permit.future is not None:
@@ -132,47 +191,15 @@ class RateLimitGate:
                 if observer is not None:
                     observer.waiting(self.known_pause(permit.flow.key).left(self._clock.time()))
                 await permit.future
-                self.change(lambda _, __: self._leave(permit))
             if permit.pause is not None:
                 raise permit.pause.error(self._clock.time())  # noqa: TRY301 - its grant is given back too
         except BaseException:
             # Also when the garbage collector closes a coroutine whose event loop was closed, not only on cancellation.
-            self.change(lambda limiter, now: self._withdraw(permit, limiter, now))
-            self._settle(permit, "unused", 0)
+            permit.give_back()
             raise
-        if not permit.is_granted:
-            raise RuntimeError("a request was woken without a permit")
+        finally:
+            self.change(lambda _, __: self._leave(permit))
         return permit
-
-    def shrink(self, permit: Permit, tokens: int) -> None:
-        """Reduce the tokens of a permit to those of its request."""
-        self.change(lambda limiter, now: limiter.shrink(permit, tokens, now))
-
-    def accepted(self, permit: Permit, billed: int | None) -> None:
-        """End a permit; see `Permit`."""
-        found = self.change(lambda limiter, now: limiter.accepted(permit, billed, now))
-        if found is not None and permit.key is not None:
-            warn_of_found_limit(permit.key, found)
-        self._settle(permit, "accepted", permit.tokens if billed is None else billed)
-
-    def failed(self, permit: Permit, *, is_overload: bool) -> None:
-        """End a permit; see `Permit`."""
-        self.change(lambda limiter, now: limiter.failed(permit, now, is_overload=is_overload))
-        self._settle(permit, "failed", permit.tokens)
-
-    def rejected(self, permit: Permit, message: str, backoff: Backoff) -> float | None:
-        """End a permit; see `Permit`."""
-        if permit.grant is None:
-            return self.change(lambda limiter, now: limiter.rejected(permit, named_limit(message), backoff, now, message))
-        # The quota back end decides about pauses.
-        self.change(lambda limiter, now: limiter.failed(permit, now, is_overload=False))
-        self._settle(permit, "rejected", permit.tokens, message, backoff.retry_after)
-        return None
-
-    def give_back(self, permit: Permit) -> None:
-        """End a permit; see `Permit`."""
-        self.change(lambda limiter, now: limiter.give_back(permit, now))
-        self._settle(permit, "unused", 0)
 
     def change(self, step: Callable[[Limiter, float], ResultT]) -> ResultT | None:
         """Run a step of the limiter, wake the requests that were granted or dismissed, and update the timers.
@@ -273,14 +300,6 @@ class RateLimitGate:
             )
         return grant
 
-    def _settle(
-        self, permit: Permit, kind: OutcomeKind, tokens: int, message: str = "", retry_after: float | None = None
-    ) -> None:
-        """Report the outcome of a permit to the quota back end, once."""
-        grant, permit.grant = permit.grant, None
-        if grant is not None:
-            self.settle(grant, QuotaOutcome(kind, tokens, message, retry_after))
-
     def _join(self, permit: Permit, limiter: Limiter, now: float) -> None:
         limiter.enqueue(permit, now)
         if not permit.is_granted and permit.pause is None:
@@ -289,25 +308,20 @@ class RateLimitGate:
             self._loops.setdefault(loop, _LoopWaits()).permits.add(permit)
 
     def _leave(self, permit: Permit) -> None:
-        waits = self._loops.get(permit.future.get_loop()) if permit.future is not None else None
-        if waits is not None:
+        for waits in self._loops.values():
             waits.permits.discard(permit)
-
-    def _withdraw(self, permit: Permit, limiter: Limiter, now: float) -> None:
-        self._leave(permit)
-        limiter.give_back(permit, now)
 
     def _after_step(self, now: float) -> None:
         """After a step, drop closed event loops, wake those whose permits were granted or dismissed, and set the timers."""
         decided = self._limiter.decided
         if self._loops:
             for loop in [loop for loop in self._loops if loop.is_closed()]:
-                for permit in [*self._loops.pop(loop).permits]:
-                    self._withdraw(permit, self._limiter, now)
+                for permit in self._loops.pop(loop).permits:
+                    self._limiter.give_back(permit, now)
             here = _running_loop()
-            for permit in decided:
-                if permit.future is not None:
-                    _wake(permit.future, here)
+            for decided_permit in decided:
+                if isinstance(decided_permit, Permit) and decided_permit.future is not None:
+                    _wake(decided_permit.future, here)
             self._set_timers(here)
         decided.clear()
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit.backoff import Backoff
     from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter
     from pinecone_embed_async._rate_limit.forecast import Forecast
-    from pinecone_embed_async._rate_limit.permit import Flow, Permit
+    from pinecone_embed_async._rate_limit.permit import Flow, LimiterPermit
     from pinecone_embed_async._rate_limit.quota import Key, LimiterOptions, Priority
     from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
 
@@ -50,14 +50,14 @@ class Limiter:
         self._second = RequestRateLimit(1.0, options.requests_per_second)
         self._minute = RequestRateLimit(options.window, options.requests_per_minute)
         # Permits that have not ended.
-        self._open: set[Permit] = set()
+        self._open: set[LimiterPermit] = set()
         # When a request was last accepted, by model and input type, the latest last.
         self._accepted_at: OrderedDict[Key, float] = OrderedDict()
         # The keys and priorities whose requests have to wait; for one pass over the queue.
         self._blocked: set[tuple[Key, Priority]] = set()
         # The keys that lacked tokens in the last pass.
         self._short_of_tokens: set[Key] = set()
-        self.decided: list[Permit] = []
+        self.decided: list[LimiterPermit] = []
         self.next_at = math.inf
 
     def __repr__(self) -> str:
@@ -68,7 +68,7 @@ class Limiter:
         """Number of requests waiting for a permit under these concurrency limiters."""
         return sum(permit.flow.concurrency in concurrencies for permit in self._queue)
 
-    def enqueue(self, permit: Permit, now: float) -> None:
+    def enqueue(self, permit: LimiterPermit, now: float) -> None:
         """Queue a request for a permit. It may be granted at once, or dismissed if it would certainly come too late."""
         flow, key = permit.flow, permit.key
         permit.pause = self.pause_beyond(permit.deadline, key, permit.certain, now)
@@ -113,7 +113,7 @@ class Limiter:
             self.failed(permit, now, is_overload=False)
         self.decided.clear()
 
-    def shrink(self, permit: Permit, tokens: int, now: float) -> None:
+    def shrink(self, permit: LimiterPermit, tokens: int, now: float) -> None:
         """Reduce the tokens of a permit to those of its request."""
         if permit not in self._open:
             return
@@ -123,7 +123,7 @@ class Limiter:
         permit.tokens = tokens
         self.dispatch(now)
 
-    def give_back(self, permit: Permit, now: float) -> None:
+    def give_back(self, permit: LimiterPermit, now: float) -> None:
         """End a permit that was not used, or that is not needed any more."""
         if self._close(permit):
             permit.flow.had -= permit.tokens
@@ -135,7 +135,7 @@ class Limiter:
             self._remove(permit)
         self.dispatch(now)
 
-    def accepted(self, permit: Permit, billed: int | None, now: float) -> int | None:
+    def accepted(self, permit: LimiterPermit, billed: int | None, now: float) -> tuple[Key, int] | None:
         """Record that the service accepted a request.
 
         Args:
@@ -144,7 +144,7 @@ class Limiter:
             now: the time.
 
         Returns:
-            Tokens per window of the first limit found by trial, reported once; otherwise `None`.
+            The key and the tokens per window of the first limit found by trial, reported once; otherwise `None`.
         """
         if not self._close(permit):
             return None
@@ -157,7 +157,8 @@ class Limiter:
         if permit.key is not None:
             limit = self.token_limit(permit.key)
             limit.accepted(permit, tokens, now)
-            found = limit.take_found()
+            tokens_found = limit.take_found()
+            found = None if tokens_found is None else (permit.key, tokens_found)
         if permit.flow.key is not None:
             self._accepted_at[permit.flow.key] = now
             self._accepted_at.move_to_end(permit.flow.key)
@@ -166,7 +167,7 @@ class Limiter:
         self.dispatch(now)
         return found
 
-    def failed(self, permit: Permit, now: float, *, is_overload: bool) -> None:
+    def failed(self, permit: LimiterPermit, now: float, *, is_overload: bool) -> None:
         """Record that a request failed for a reason other than a limit; the service may have counted it.
 
         Args:
@@ -184,7 +185,7 @@ class Limiter:
         self.dispatch(now)
 
     def rejected(
-        self, permit: Permit, named: NamedLimit | None, backoff: Backoff, now: float, message: str = ""
+        self, permit: LimiterPermit, named: NamedLimit | None, backoff: Backoff, now: float, message: str = ""
     ) -> float | None:
         """Record that the service rejected a request because of a limit, and therefore did not count its tokens.
 
@@ -286,7 +287,7 @@ class Limiter:
     def _requests_free_at(self, now: float) -> float:
         return max(self._second.free_at(now), self._minute.free_at(now))
 
-    def _may_pass_by(self, permit: Permit, budget: Budget | None, now: float) -> bool:
+    def _may_pass_by(self, permit: LimiterPermit, budget: Budget | None, now: float) -> bool:
         """Whether a request may be sent at once if nothing waits, because it takes no tokens that others may need."""
         flow = permit.flow
         if not flow.concurrency.has_room(flow.priority, now) or self._requests_free_at(now) > now:
@@ -371,7 +372,7 @@ class Limiter:
                 return None
         return budget.demand.forecast(limit, now)
 
-    def _grant(self, permit: Permit, tokens: int, now: float) -> None:
+    def _grant(self, permit: LimiterPermit, tokens: int, now: float) -> None:
         flow, key = permit.flow, permit.key
         flow.concurrency.enter(flow.priority)
         flow.in_flight += 1
@@ -388,7 +389,7 @@ class Limiter:
         self._open.add(permit)
         self.decided.append(permit)
 
-    def _dismiss_if_late(self, permit: Permit, now: float) -> bool:
+    def _dismiss_if_late(self, permit: LimiterPermit, now: float) -> bool:
         """Remove a request if it certainly gets no permit before its deadline; return whether it was removed."""
         permit.pause = self.pause_beyond(permit.deadline, permit.key, permit.certain, now)
         if permit.pause is None:
@@ -397,7 +398,7 @@ class Limiter:
         self.decided.append(permit)
         return True
 
-    def _remove(self, permit: Permit) -> None:
+    def _remove(self, permit: LimiterPermit) -> None:
         """Remove a request from the queue if it is waiting."""
         if self._queue.remove(permit) and permit.key is not None:
             budget = self._budgets[permit.key]
@@ -405,7 +406,7 @@ class Limiter:
             if permit.flow.priority == "interactive":
                 budget.demand.withdrawn(permit.want)
 
-    def _close(self, permit: Permit) -> bool:
+    def _close(self, permit: LimiterPermit) -> bool:
         """Remove a permit from the open ones; return whether it was open."""
         if permit not in self._open:
             return False

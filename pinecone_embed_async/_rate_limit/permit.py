@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
 if TYPE_CHECKING:
-    import asyncio
-
-    from pinecone_embed_async._rate_limit.backoff import Backoff
     from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter
     from pinecone_embed_async._rate_limit.known_pause import KnownPause
-    from pinecone_embed_async._rate_limit.quota import Key, Priority, QuotaGrant
+    from pinecone_embed_async._rate_limit.quota import Key, Priority
 
 
 class Flow:
@@ -42,7 +39,7 @@ class Flow:
         self.key = key
         self.priority: Priority = priority
         self.group = concurrency, key, priority
-        self.waiting: OrderedDict[Permit, None] = OrderedDict()
+        self.waiting: OrderedDict[LimiterPermit, None] = OrderedDict()
         self.had = 0.0
         self.shifted = 0.0
         self.entry: tuple[float, int, Flow] | None = None
@@ -53,19 +50,16 @@ class Flow:
         return f"<Flow {self.priority}, {len(self.waiting)} waiting>"
 
 
-class Permit(msgspec.Struct, eq=False):
-    """The right to have one request in flight: requested, then granted or dismissed, and ended exactly once.
+class LimiterPermit(msgspec.Struct, eq=False):
+    """The right to have one request in flight, as the limiter sees it: requested, then granted or dismissed.
 
     Attributes:
         flow: the flow it belongs to.
         key: the model and input type that its tokens count for in this process; `None` for none.
         want: estimated tokens of the whole request.
         least: tokens of the smallest request that can be cut from it.
-        gate: the gate that grants it.
         deadline: time after which it is useless.
         certain: low estimate of the tokens of the smallest request.
-        grant: grant of the quota back end, where its tokens then count; `None` once it is settled.
-        future: resolved once it is granted or dismissed; `None` if nothing waits for that.
         pause: the pause for which it was dismissed, because it certainly comes too late; else `None`.
         tokens: maximum number of tokens of the request; the actual number once the request is cut.
         at: time of the grant; infinite before.
@@ -76,11 +70,8 @@ class Permit(msgspec.Struct, eq=False):
     key: Key | None
     want: int
     least: int
-    gate: PermitGate
     deadline: float = math.inf
     certain: int = 0
-    grant: QuotaGrant | None = None
-    future: asyncio.Future[None] | None = None
     pause: KnownPause | None = None
     tokens: int = 0
     at: float = math.inf
@@ -93,42 +84,3 @@ class Permit(msgspec.Struct, eq=False):
 
     def __repr__(self) -> str:
         return f"<Permit of {self.tokens} tokens>"
-
-    def shrink(self, tokens: int) -> None:
-        """Record that the request has fewer tokens than permitted."""
-        if tokens != self.tokens:
-            self.gate.shrink(self, tokens)
-
-    def accepted(self, billed: int | None) -> None:
-        """Record that the service accepted the request, and the tokens it billed if known."""
-        self.gate.accepted(self, billed)
-
-    def failed(self, *, is_overload: bool) -> None:
-        """Record that the request failed for a reason other than a limit, and whether the service is overloaded."""
-        self.gate.failed(self, is_overload=is_overload)
-
-    def rejected(self, message: str, backoff: Backoff) -> float | None:
-        """Record that the service rejected the request because of a limit.
-
-        Args:
-            message: message of the rejection, which may name the limit.
-            backoff: gives the length of the pause for a number of bursts of rejections in a row without an acceptance.
-
-        Returns:
-            Seconds of the pause that this rejection starts; `None` if it starts none, or one was already in progress.
-        """
-        return self.gate.rejected(self, message, backoff)
-
-    def give_back(self) -> None:
-        """Give the permit back unused, or withdraw the request for it."""
-        self.gate.give_back(self)
-
-
-class PermitGate(Protocol):
-    """Handles the end of permits; see `Permit` for each method."""
-
-    def shrink(self, permit: Permit, tokens: int) -> None: ...
-    def accepted(self, permit: Permit, billed: int | None) -> None: ...
-    def failed(self, permit: Permit, *, is_overload: bool) -> None: ...
-    def rejected(self, permit: Permit, message: str, backoff: Backoff) -> float | None: ...
-    def give_back(self, permit: Permit) -> None: ...

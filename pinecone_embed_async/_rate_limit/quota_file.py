@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit.quota import PlanName, Quota
     from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
 
-STATE_VERSION = 8
+STATE_VERSION = 9
 """Version of the stored state; raised whenever an attribute of a stored object changes."""
 
 VERSION = f"{__version__}, state {STATE_VERSION}"

@@ -12,7 +12,7 @@ import msgspec
 from pinecone_embed_async._rate_limit.backoff import Backoff
 from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter
 from pinecone_embed_async._rate_limit.limiter import Limiter
-from pinecone_embed_async._rate_limit.permit import Flow, Permit
+from pinecone_embed_async._rate_limit.permit import Flow, LimiterPermit
 from pinecone_embed_async._rate_limit.quota import OutcomeKind, Priority  # noqa: TC001 - msgspec reads them
 from pinecone_embed_async._rate_limit.rejections import NamedLimit  # noqa: TC001 - msgspec reads it
 from pinecone_embed_async._rate_limit.shared_quota import (
@@ -114,7 +114,7 @@ class StepResult(msgspec.Struct, frozen=True):
     found: list[tuple[Key, int]] = []
 
 
-class _MemberPermit(Permit):
+class _MemberPermit(LimiterPermit):
     """A member's permit.
 
     Attributes:
@@ -218,9 +218,7 @@ class QuotaLedger:
     def _ask(self, step: Step, entry: Ask) -> None:
         key: Key = (entry.model, entry.input_type)
         flow = self._flow((step.member, entry.flow, key, entry.priority))
-        # The ledger itself ends the permit, so it needs no gate.
-        no_gate: Any = None
-        permit = _MemberPermit(flow, key, entry.tokens, entry.least, no_gate, member=step.member, number=entry.number)
+        permit = _MemberPermit(flow, key, entry.tokens, entry.least, member=step.member, number=entry.number)
         self._members.setdefault(step.member, {})[entry.number] = permit
         self.limiter.enqueue(permit, self.at)
 
@@ -236,8 +234,7 @@ class QuotaLedger:
             limiter.give_back(permit, self.at)
         elif entry.kind == "accepted":
             found = limiter.accepted(permit, entry.tokens, self.at)
-            if found is not None and permit.key is not None:
-                return [(permit.key, found)]
+            return [] if found is None else [found]
         elif entry.kind == "rejected":
             backoff = Backoff(INITIAL_PAUSE, LONGEST_PAUSE, lambda: entry.draw, entry.retry_after, LONGEST_ASKED_PAUSE)
             limiter.rejected(permit, entry.named, backoff, self.at)

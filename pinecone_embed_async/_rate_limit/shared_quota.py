@@ -10,8 +10,8 @@ from pinecone_embed_async._clock import SystemClock
 from pinecone_embed_async._errors import ConfigurationError
 from pinecone_embed_async._rate_limit.backoff import Backoff
 from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter
-from pinecone_embed_async._rate_limit.gate import RateLimitGate
-from pinecone_embed_async._rate_limit.permit import Flow, Permit
+from pinecone_embed_async._rate_limit.gate import Permit, RateLimitGate
+from pinecone_embed_async._rate_limit.permit import Flow
 from pinecone_embed_async._rate_limit.quota import QuotaDemand, QuotaGrant, QuotaOutcome, limiter_options
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from pinecone_embed_async._rate_limit.window import Window
 if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit.backoff import Backoff
     from pinecone_embed_async._rate_limit.forecast import Forecast
-    from pinecone_embed_async._rate_limit.permit import Permit
+    from pinecone_embed_async._rate_limit.permit import LimiterPermit
 
 SMOOTHING = 4
 """Number of parts of a window: at most a fourth of a found limit is sent in a fourth of a window, so that independent
@@ -206,18 +206,18 @@ class TokenLimit:
         self._short_window.reserve(tokens)
         return is_probe
 
-    def shrink(self, permit: Permit, tokens: int) -> None:
+    def shrink(self, permit: LimiterPermit, tokens: int) -> None:
         """Reduce the tokens reserved for a request that is being sent."""
         self._adjust_pace(tokens - permit.tokens)
         self.window.reserve(tokens - permit.tokens)
         self._short_window.reserve(tokens - permit.tokens)
 
-    def unused(self, permit: Permit, now: float) -> None:
+    def unused(self, permit: LimiterPermit, now: float) -> None:
         """Release the tokens of a request that was not sent, and its time slot."""
         self._adjust_pace(-permit.tokens)
         self.settle(permit, 0, now)
 
-    def accepted(self, permit: Permit, tokens: int, now: float) -> None:
+    def accepted(self, permit: LimiterPermit, tokens: int, now: float) -> None:
         """Record that the service accepted a request, and the tokens that it counts for."""
         self.settle(permit, tokens, now)
         self._accepted += 1
@@ -238,7 +238,7 @@ class TokenLimit:
             self._found.forget()
             self._refill.reset()
 
-    def rejected(self, permit: Permit, named: int | None, backoff: Backoff, now: float) -> None:
+    def rejected(self, permit: LimiterPermit, named: int | None, backoff: Backoff, now: float) -> None:
         """Record that the service rejected a request, and therefore did not count it.
 
         Requests that were in flight together are rejected together. Only the first rejection of such a burst counts, unless
@@ -302,7 +302,7 @@ class TokenLimit:
             paused=max(0.0, self.paused_until - now),
         )
 
-    def settle(self, permit: Permit, tokens: int, now: float) -> None:
+    def settle(self, permit: LimiterPermit, tokens: int, now: float) -> None:
         """End a request: count the tokens that the service may have counted, in place of those reserved."""
         self.in_flight -= 1
         if permit.is_probe:
@@ -350,7 +350,7 @@ class TokenLimit:
         # If the limit is not a guess, the requests beside the rejected one must have been accepted.
         return is_alone and (self._found.is_guess or self._spurious.are_likely(now))
 
-    def _suspect(self, permit: Permit, now: float, *, named: int | None, is_first: bool) -> None:
+    def _suspect(self, permit: LimiterPermit, now: float, *, named: int | None, is_first: bool) -> None:
         """Record a rejection that may turn out to be spurious; `streak` does not count it yet."""
         if named is not None or self._is_doubt:
             self._spurious.rule_out()

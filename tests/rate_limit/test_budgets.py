@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from pinecone_embed_async._rate_limit import Backoff, ConcurrencyLimiter, Flow, LimiterOptions, Permit, RateLimitGate
+from pinecone_embed_async._rate_limit import Backoff, ConcurrencyLimiter, Flow, LimiterOptions, RateLimitGate
 from pinecone_embed_async._rate_limit.budgets import KEYS_KEPT
 from pinecone_embed_async._rate_limit.limiter import Limiter
+from pinecone_embed_async._rate_limit.permit import LimiterPermit
 from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit
 from tests.clock import FakeClock
 from tests.permits import acquire_permit
-from tests.rate_limit.world import NO_GATE, OneLimit
+from tests.rate_limit.world import OneLimit
 
 WINDOW = 60.0
 
@@ -24,13 +25,13 @@ class Harness:
         self.concurrency = ConcurrencyLimiter(8)
         self.now = 0.0
 
-    def request(self, input_type: str, tokens: int = 10) -> Permit:
+    def request(self, input_type: str, tokens: int = 10) -> LimiterPermit:
         flow = Flow(self.concurrency, ("model", input_type), "bulk")
-        request = Permit(flow, flow.key, tokens, tokens, NO_GATE)
+        request = LimiterPermit(flow, flow.key, tokens, tokens)
         self.limiter.enqueue(request, self.now)
         return request
 
-    def begin(self, input_type: str, tokens: int = 10) -> Permit:
+    def begin(self, input_type: str, tokens: int = 10) -> LimiterPermit:
         request = self.request(input_type, tokens)
         assert request.is_granted
         return request

@@ -2,10 +2,10 @@
 
 import pytest
 
-from pinecone_embed_async._rate_limit import ConcurrencyLimiter, Flow, LimiterOptions, Permit, Priority
+from pinecone_embed_async._rate_limit import ConcurrencyLimiter, Flow, LimiterOptions, Priority
 from pinecone_embed_async._rate_limit.concurrency import KEPT
 from pinecone_embed_async._rate_limit.limiter import Limiter
-from tests.rate_limit.world import NO_GATE
+from pinecone_embed_async._rate_limit.permit import LimiterPermit
 
 
 class Harness:
@@ -14,18 +14,18 @@ class Harness:
     def __init__(self, concurrency: ConcurrencyLimiter) -> None:
         self.concurrency = concurrency
         self.limiter = Limiter(LimiterOptions())
-        self._permits: list[Permit] = []
+        self._permits: list[LimiterPermit] = []
         self._flows: dict[Priority, Flow] = {name: Flow(concurrency, None, name) for name in ("interactive", "bulk")}
 
     @property
-    def permits(self) -> list[Permit]:
+    def permits(self) -> list[LimiterPermit]:
         self._permits += [permit for permit in self.limiter.decided if permit.is_granted]
         self.limiter.decided.clear()
         return self._permits
 
     def request(self, priority: Priority, now: float, times: int = 1) -> None:
         for _ in range(times):
-            self.limiter.enqueue(Permit(self._flows[priority], None, 0, 0, NO_GATE), now)
+            self.limiter.enqueue(LimiterPermit(self._flows[priority], None, 0, 0), now)
 
     def end(self, priority: Priority, now: float) -> None:
         permit = next(permit for permit in self.permits if permit.flow.priority == priority)

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from pinecone_embed_async._rate_limit import ConcurrencyLimiter, Flow, Priority
 from pinecone_embed_async._rate_limit.fair_queue import AGEING, FairQueue
-from pinecone_embed_async._rate_limit.permit import Permit
-from tests.rate_limit.world import NO_GATE
+from pinecone_embed_async._rate_limit.permit import LimiterPermit
 
 CONCURRENCY = ConcurrencyLimiter(1)
 
@@ -18,11 +17,11 @@ def flow_of(group: object, priority: Priority = "bulk") -> Flow:
     return Flow(CONCURRENCY, ("model", str(group)), priority)
 
 
-def request_of(flow: Flow) -> Permit:
-    return Permit(flow, flow.key, 1, 1, NO_GATE)
+def request_of(flow: Flow) -> LimiterPermit:
+    return LimiterPermit(flow, flow.key, 1, 1)
 
 
-def add(queue: FairQueue, flow: Flow, times: int = 1) -> list[Permit]:
+def add(queue: FairQueue, flow: Flow, times: int = 1) -> list[LimiterPermit]:
     requests = [request_of(flow) for _ in range(times)]
     for request in requests:
         queue.add(request)
@@ -31,7 +30,7 @@ def add(queue: FairQueue, flow: Flow, times: int = 1) -> list[Permit]:
 
 def serve(
     queue: FairQueue, amount: float = 1, *, now: float = 0.0, may_go: Callable[[Flow], bool] = lambda _: True
-) -> Permit | None:
+) -> LimiterPermit | None:
     """Serve the first request whose flow may go."""
     heads = queue.heads(now)
     for place, head in enumerate(heads):
@@ -69,7 +68,7 @@ class Feeder:
 def test_order_is_kept_within_a_flow(requests: list[tuple[int, int]]) -> None:
     queue, flows = FairQueue(), [flow_of("g") for _ in range(5)]
     added = [(add(queue, flows[number])[0], size) for number, size in requests]
-    seen = list[Permit]()
+    seen = list[LimiterPermit]()
     while (heads := queue.heads(0.0)) and (request := heads[0].permit):
         queue.serve(heads, 0, dict(added)[request], 0.0)
         seen.append(request)
@@ -193,7 +192,7 @@ def test_each_group_has_one_head() -> None:
 def test_removal_keeps_the_queue_consistent(data: st.DataObject) -> None:
     queue = FairQueue()
     flows = [flow_of(number % 2, "bulk" if number % 3 else "interactive") for number in range(5)]
-    waiting = list[Permit]()
+    waiting = list[LimiterPermit]()
     for now in range(data.draw(st.integers(0, 60))):
         what = data.draw(st.sampled_from(["add", "add", "remove", "serve", "pass"]))
         if what == "add":

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from pinecone_embed_async import DeadlineExceededError, RateLimitError
-from pinecone_embed_async._rate_limit import Backoff, ConcurrencyLimiter, Flow, LimiterOptions, Permit
+from pinecone_embed_async._rate_limit import Backoff, ConcurrencyLimiter, Flow, LimiterOptions
 from pinecone_embed_async._rate_limit.known_pause import KnownPause
 from pinecone_embed_async._rate_limit.limiter import Limiter
+from pinecone_embed_async._rate_limit.permit import LimiterPermit
 from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit
-from tests.rate_limit.world import NO_GATE
 
 KEY = ("model", "passage")
 ASKED = Backoff(1.0, 1.0, lambda: 0.0, retry_after=30.0)
@@ -27,16 +27,16 @@ class Bench:
 
     def ask(
         self, want: int = 10, *, least: int = 1, lasts: float | None = None, certain: int = 1, key: str = "passage"
-    ) -> Permit:
+    ) -> LimiterPermit:
         """Ask for a permit of a new call, whose deadline is in so many seconds."""
         flow = Flow(self.concurrency, ("model", key), "bulk")
-        request = Permit(flow, flow.key, want, least, NO_GATE, certain=certain)
+        request = LimiterPermit(flow, flow.key, want, least, certain=certain)
         if lasts is not None:
             request.deadline = self.now + lasts
         self.limiter.enqueue(request, self.now)
         return request
 
-    def send(self, want: int = 10, key: str = "passage") -> Permit:
+    def send(self, want: int = 10, key: str = "passage") -> LimiterPermit:
         permit = self.ask(want, key=key)
         assert permit.is_granted
         return permit
@@ -44,11 +44,11 @@ class Bench:
     def accept(self, want: int) -> None:
         self.limiter.accepted(self.send(want), want, self.now)
 
-    def reject(self, permit: Permit, named: NamedLimit | None = None) -> None:
+    def reject(self, permit: LimiterPermit, named: NamedLimit | None = None) -> None:
         self.limiter.rejected(permit, named, ASKED, self.now, "too many tokens")
 
 
-def is_dismissed(request: Permit) -> bool:
+def is_dismissed(request: LimiterPermit) -> bool:
     assert not request.is_granted
     return request.pause is not None
 
@@ -152,7 +152,7 @@ def test_those_that_are_dismissed_wait_for_tokens_no_more_and_make_way_at_once()
 def test_a_pause_dismisses_those_that_wait_behind_one_without_a_deadline() -> None:
     bench = Bench(100)
     permit, flow = bench.send(100), Flow(bench.concurrency, KEY, "bulk")
-    requests = [Permit(flow, flow.key, 10, 10, NO_GATE, deadline=deadline) for deadline in (float("inf"), START + 5)]
+    requests = [LimiterPermit(flow, flow.key, 10, 10, deadline=deadline) for deadline in (float("inf"), START + 5)]
     for request in requests:
         bench.limiter.enqueue(request, bench.now)
     bench.reject(permit)

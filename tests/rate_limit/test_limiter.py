@@ -9,12 +9,13 @@ import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
-from pinecone_embed_async._rate_limit import Backoff, ConcurrencyLimiter, Flow, LimiterOptions, Permit, Priority
+from pinecone_embed_async._rate_limit import Backoff, ConcurrencyLimiter, Flow, LimiterOptions, Priority
 from pinecone_embed_async._rate_limit.fair_queue import AGEING
 from pinecone_embed_async._rate_limit.limiter import GRACE, Limiter
+from pinecone_embed_async._rate_limit.permit import LimiterPermit
 from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit
 from pinecone_embed_async._rate_limit.token_limit import FIRST_IN_FLIGHT
-from tests.rate_limit.world import KEY, NO_GATE, OneLimit, Service, Work, World
+from tests.rate_limit.world import KEY, OneLimit, Service, Work, World
 
 OTHER = ("model", "query")
 
@@ -39,21 +40,21 @@ class Harness:
     def __init__(self, kind: type[LimiterOptions] = LimiterOptions, **options: Any) -> None:
         self.limiter = Limiter(kind(**options))
         self.now = 1000.0
-        self._permits: list[Permit] = []
+        self._permits: list[LimiterPermit] = []
 
     @property
-    def permits(self) -> list[Permit]:
+    def permits(self) -> list[LimiterPermit]:
         """In the order in which they were granted."""
         self._permits += [permit for permit in self.limiter.decided if permit.is_granted]
         self.limiter.decided.clear()
         return self._permits
 
-    def request(self, flow: Flow, tokens: int = 10, *, least: int = 1) -> Permit:
-        request = Permit(flow, flow.key, tokens, least, NO_GATE)
+    def request(self, flow: Flow, tokens: int = 10, *, least: int = 1) -> LimiterPermit:
+        request = LimiterPermit(flow, flow.key, tokens, least)
         self.limiter.enqueue(request, self.now)
         return request
 
-    def reject(self, permit: Permit, named: NamedLimit | None = None, *, backoff: Backoff = PAUSE) -> float | None:
+    def reject(self, permit: LimiterPermit, named: NamedLimit | None = None, *, backoff: Backoff = PAUSE) -> float | None:
         return self.limiter.rejected(permit, named, backoff, self.now)
 
     def wait(self) -> None:
@@ -467,7 +468,7 @@ ENDS = [
 
 
 @pytest.mark.parametrize("end", ENDS[:-1])
-def test_the_end_of_a_request_makes_its_place_free_at_once(end: Callable[[Harness, Permit], object]) -> None:
+def test_the_end_of_a_request_makes_its_place_free_at_once(end: Callable[[Harness, LimiterPermit], object]) -> None:
     harness, concurrency = Harness(), ConcurrencyLimiter(1)
     harness.request(flow(concurrency))
     harness.request(flow(concurrency, key=OTHER))
@@ -477,7 +478,7 @@ def test_the_end_of_a_request_makes_its_place_free_at_once(end: Callable[[Harnes
 
 @pytest.mark.parametrize("end", ENDS[:-1])
 def test_an_ended_request_counts_against_the_request_limit_for_no_longer_than_a_window(
-    end: Callable[[Harness, Permit], object],
+    end: Callable[[Harness, LimiterPermit], object],
 ) -> None:
     harness, concurrency = Harness(requests_per_minute=1), ConcurrencyLimiter(8)
     harness.request(flow(concurrency))
@@ -487,7 +488,7 @@ def test_an_ended_request_counts_against_the_request_limit_for_no_longer_than_a_
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_ending_a_closed_or_forgotten_permit_again_does_nothing(end: Callable[[Harness, Permit], object]) -> None:
+def test_ending_a_closed_or_forgotten_permit_again_does_nothing(end: Callable[[Harness, LimiterPermit], object]) -> None:
     for forget in (False, True):
         harness, concurrency = Harness(tokens_per_minute=100), ConcurrencyLimiter(8)
         harness.request(flow(concurrency), 60)

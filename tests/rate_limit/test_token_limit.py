@@ -2,15 +2,15 @@ import math
 
 import pytest
 
-from pinecone_embed_async._rate_limit import Backoff, ConcurrencyLimiter, Flow, Permit
+from pinecone_embed_async._rate_limit import Backoff, ConcurrencyLimiter, Flow
 from pinecone_embed_async._rate_limit.limit_probe import EAGER_PROBES
+from pinecone_embed_async._rate_limit.permit import LimiterPermit
 from pinecone_embed_async._rate_limit.token_limit import (
     JITTER,
     PATIENCE,
     SMALLEST_CUT,
     TokenLimit,
 )
-from tests.rate_limit.world import NO_GATE
 
 LENGTH = 60.0
 
@@ -27,14 +27,14 @@ class Sender:
         self.limit = TokenLimit(LENGTH, given)
         self.now = 1000.0
 
-    def send(self, tokens: int) -> Permit:
+    def send(self, tokens: int) -> LimiterPermit:
         is_probe = self.limit.reserve(tokens, self.now)
-        return Permit(FLOW, FLOW.key, tokens, tokens, NO_GATE, tokens=tokens, at=self.now, is_probe=is_probe)
+        return LimiterPermit(FLOW, FLOW.key, tokens, tokens, tokens=tokens, at=self.now, is_probe=is_probe)
 
-    def accept(self, permit: Permit, billed: int | None = None) -> None:
+    def accept(self, permit: LimiterPermit, billed: int | None = None) -> None:
         self.limit.accepted(permit, permit.tokens if billed is None else billed, self.now)
 
-    def reject(self, permit: Permit, named: int | None = None, *, backoff: Backoff = PAUSE) -> None:
+    def reject(self, permit: LimiterPermit, named: int | None = None, *, backoff: Backoff = PAUSE) -> None:
         self.limit.rejected(permit, named, backoff, self.now)
 
     def pass_time(self, seconds: float) -> None:

@@ -8,11 +8,11 @@ import math
 import random
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pinecone_embed_async._rate_limit import Backoff, Flow, LimiterOptions
 from pinecone_embed_async._rate_limit.limiter import Limiter
-from pinecone_embed_async._rate_limit.permit import Permit
+from pinecone_embed_async._rate_limit.permit import LimiterPermit
 from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit
 
 if TYPE_CHECKING:
@@ -29,10 +29,6 @@ class OneLimit(LimiterOptions, frozen=True):
 
     def tokens(self, key: tuple[str, str]) -> int | None:
         return self.tokens_per_minute if key[1] == self.input_type else None
-
-
-NO_GATE: Any = None
-"""For permits that are ended by the limiter itself."""
 
 
 class Count:
@@ -112,7 +108,7 @@ class Work:
     size: int
     item: int
     granted: list[tuple[float, int]] = field(default_factory=list)
-    requests: set[Permit] = field(default_factory=set)
+    requests: set[LimiterPermit] = field(default_factory=set)
     is_done: bool = False
 
     @property
@@ -153,7 +149,7 @@ class World:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         # Requests that wait, and whose.
-        self._waiting: dict[Permit, Work] = {}
+        self._waiting: dict[LimiterPermit, Work] = {}
         self.in_flight = 0
         self.steps = 0
 
@@ -206,14 +202,14 @@ class World:
         if work.is_done:
             return
         want = min(work.size, work.left)
-        request = Permit(work.flow, work.flow.key, want, min(work.item, want), NO_GATE)
+        request = LimiterPermit(work.flow, work.flow.key, want, min(work.item, want))
         work.requests.add(request)
         self._waiting[request] = work
         self.limiter.enqueue(request, self.now)
         if not request.is_granted and self.random.random() < self._cancels:
             self.at(self.now + self.random.random(), lambda: self._withdraw(work, request))
 
-    def _withdraw(self, work: Work, request: Permit) -> None:
+    def _withdraw(self, work: Work, request: LimiterPermit) -> None:
         if request in work.requests:
             work.requests.discard(request)
             del self._waiting[request]
@@ -227,12 +223,12 @@ class World:
                 self._granted(self._waiting.pop(request), request)
         self.limiter.decided.clear()
 
-    def _granted(self, work: Work, permit: Permit) -> None:
+    def _granted(self, work: Work, permit: LimiterPermit) -> None:
         work.requests.discard(permit)
         self.in_flight += 1
         self.at(self.now, lambda: self._send(work, permit))
 
-    def _send(self, work: Work, permit: Permit) -> None:
+    def _send(self, work: Work, permit: LimiterPermit) -> None:
         if self.random.random() < self._cancels:
             self.in_flight -= 1
             self.limiter.give_back(permit, self.now)
@@ -248,11 +244,11 @@ class World:
         back = self.random.uniform(*self._travel) / 2
         self.at(self.now + there, lambda: self._arrive(work, permit, tokens, back))
 
-    def _arrive(self, work: Work, permit: Permit, tokens: int, back: float) -> None:
+    def _arrive(self, work: Work, permit: LimiterPermit, tokens: int, back: float) -> None:
         refused = self.service.arrive(self.now, tokens)
         self.at(self.now + back, lambda: self._answer(work, permit, tokens, refused))
 
-    def _answer(self, work: Work, permit: Permit, tokens: int, refused: NamedLimit | None) -> None:
+    def _answer(self, work: Work, permit: LimiterPermit, tokens: int, refused: NamedLimit | None) -> None:
         self.in_flight -= 1
         if refused is not None:
             work.left += tokens
