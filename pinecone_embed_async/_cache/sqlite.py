@@ -117,11 +117,18 @@ class SqliteCache:
 
     async def aclose(self) -> None:
         """Close the file, after finishing the work in progress."""
-        old, loop = self._own(), asyncio.get_running_loop()
+        reader, writer = old = self._own()
         self._begin()
+
+        def close() -> None:
+            # The writer last: of two that close at the same moment neither is the last one, which copies the WAL into the
+            # file.
+            reader.executor.submit(reader.close).result()
+            writer.close()
+
         try:
-            # Both begin at once, so that a cancellation cannot close only one of them.
-            await result_of(asyncio.gather(*(loop.run_in_executor(access.executor, access.close) for access in old)))
+            # Both in one piece of work, so that a cancellation cannot close only one of them.
+            await in_thread(close, writer.executor)
         finally:
             for access in old:
                 access.executor.shutdown()

@@ -121,6 +121,15 @@ async def test_a_cancelled_close_closes_the_whole_file_after_the_work_in_progres
     assert await cache.get_many(list(ENTRIES)) == list(ENTRIES.values())
 
 
+async def test_a_closed_cache_has_everything_in_one_file(cache: SqliteCache, path: Path) -> None:
+    # Often, because it depends on how the threads run.
+    for _ in range(200):
+        await cache.put_many(dict(itertools.islice(ENTRIES.items(), 50)))
+        await cache.get_many([OTHER])
+        await cache.aclose()
+        assert [*path.parent.iterdir()] == [path]
+
+
 async def test_a_cache_that_is_dropped_while_it_works_is_closed_only_afterwards(path: Path) -> None:
     keys = Held()
 
