@@ -293,6 +293,8 @@ class _Writer(_Access):
     def _write_waiting(self) -> list[Exception | None]:
         with self._joining:
             puts, self._waiting, self._written = self._waiting, [], {}
+            # Its errors would keep the vectors of these puts in memory.
+            del self._write
         return self._errors_of(puts)
 
     def _errors_of(self, puts: list[Mapping[bytes, bytes]]) -> list[Exception | None]:

@@ -1,6 +1,7 @@
 """The cache's file: its content, its permissions, concurrent writers, and corruption."""
 
 import asyncio
+import contextlib
 import fcntl
 import gc
 import itertools
@@ -13,6 +14,7 @@ import stat
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -319,6 +321,20 @@ async def test_puts_of_many_sizes_leave_nothing_in_memory(path: Path) -> None:
     grown = int(told) * (1 if sys.platform == "darwin" else 1024)
     written = 32 * 496 * 8200
     assert grown < written / 3
+
+
+async def test_a_failed_put_leaves_nothing_in_memory(cache: SqliteCache) -> None:
+    class Entries(dict[bytes, Any]):
+        """A dictionary that can be referenced weakly."""
+
+    entries = Entries({OTHER: "no bytes"})
+    left = weakref.ref(entries)
+    with contextlib.suppress(sqlite3.Error):
+        await cache.put_many(entries)
+    del entries
+    # In the thread, which drops its work only after it has told the outcome.
+    await asyncio.wrap_future(cache._accesses[1].executor.submit(gc.collect))
+    assert left() is None
 
 
 async def test_an_unwritable_put_does_not_fail_the_others_that_wait(cache: SqliteCache) -> None:
