@@ -247,8 +247,9 @@ class _Access:
 
     def _set_aside(self, problem: str) -> None:
         """Rename a corrupted file, unless another thread or process has already done so."""
-        self.close()
         with _locked_folder(self._path.parent):
+            # Here, because the last connection to close removes the WAL by its name, which must not be a new file's by then.
+            self.close()
             if self._file is None or _sqlite.identity(self._path) != self._file:
                 return
             number = 1

@@ -522,6 +522,22 @@ async def test_a_file_corrupted_while_open_is_set_aside_too(
     assert len(warnings(caplog)) == 1
 
 
+async def test_a_corrupted_file_is_left_as_it_is_while_another_process_may_replace_it(path: Path) -> None:
+    async with SqliteCache(path) as cache:
+        await cache.put_many(ENTRIES)
+        await cache.aclose()
+        overwrite_pages(path)
+        await cache.get_many([])
+        before = {file.name for file in path.parent.iterdir()}
+        handle = os.open(path.parent, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(sqlite3.OperationalError, match=r"folder .* is locked"):
+            await cache.get_many(list(ENTRIES))
+        os.close(handle)
+        assert {file.name for file in path.parent.iterdir()} == before
+        assert not any(await cache.get_many(list(ENTRIES)))
+
+
 async def test_only_one_of_two_caches_sets_a_corrupted_file_aside(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with SqliteCache(path) as one, SqliteCache(path) as other:
         await one.put_many(ENTRIES)
