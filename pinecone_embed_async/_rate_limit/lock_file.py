@@ -59,6 +59,8 @@ class LockFile:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
         self._path = path
         self._close = weakref.finalize(self, os.close, self._file)
+        # At the exit of the interpreter outcomes may still be written; the system closes the file.
+        self._close.atexit = False
         found = os.fstat(self._file)
         self._identity = found.st_dev, found.st_ino
         _to_close_in_children().add(self)

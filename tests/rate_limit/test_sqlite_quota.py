@@ -493,6 +493,22 @@ async def test_an_interpreter_ends_at_once_and_writes_what_has_ended(path: Path)
         assert await used_of(again) == 30
 
 
+async def test_an_outcome_that_is_settled_only_as_the_interpreter_ends_is_no_complaint(path: Path) -> None:
+    # By a finalizer older than the file, like that of a synchronous client, so that it runs later than any of the file.
+    body = """
+import logging, os, weakref
+logging.basicConfig(level=logging.WARNING)
+grants = []
+def end():
+    quota.settle(grants.pop(), QuotaOutcome("accepted", 30))
+    thread = quota._clerks[os.getpid()]._thread
+    if thread is not None: thread.join()
+weakref.finalize(quota, end)
+grants.append(await quota.acquire(demand))
+"""
+    await ended_well(await started(path, body))
+
+
 async def test_an_interpreter_ends_although_a_request_waits(path: Path, quota: SqliteQuota) -> None:
     await quota.acquire(demand())
     body = "waiting = asyncio.create_task(quota.acquire(demand))\nawait asyncio.sleep(0.1)\nprint('leaves', flush=True)"
