@@ -90,8 +90,7 @@ class SourceReader:
         self._clock = runtime.options.clock
         self._is_async = isinstance(source, AsyncIterable)
         self._in_thread = options.in_thread and not self._is_async
-        # Held while items are gathered, perhaps in a thread, except while the caller's code runs; then the event loop may
-        # flush.
+        # Held while items are gathered. A thread releases it while the caller's code runs; then the event loop may flush.
         self._gathering = threading.Lock()
         self.queue: deque[tuple[PackedTexts, list[Any]] | tuple[int, Any, EmbedError]] = deque()
         self.added = asyncio.Event()
@@ -264,8 +263,11 @@ class SourceReader:
 
     def _texts_of(self, items: Iterator[Any]) -> Iterator[str]:
         """Yield the texts of items, up to the first item without one."""
+        # Only in a thread: elsewhere nothing else runs meanwhile, and an interruption could come between two steps.
+        lock = self._gathering if self._in_thread else None
         while True:
-            self._gathering.release()
+            if lock is not None:
+                lock.release()
             try:
                 item = next(items, _END)
                 if item is _END:
@@ -275,7 +277,8 @@ class SourceReader:
                 except MISLEADING as error:
                     raise _reportable("the function `text`", error) from error
             finally:
-                self._gathering.acquire()
+                if lock is not None:
+                    lock.acquire()
             self._items.append(item)
             if type(value) is not str or not value.isascii():
                 try:

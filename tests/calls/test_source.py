@@ -1,0 +1,64 @@
+"""How a source is read when the program is interrupted."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from pinecone_embed_async import EmbedClient, MockResponse, MockTransport, TransportRequest
+from pinecone_embed_async._calls.source import SourceReader
+from tests.clients import E5
+
+
+def answer(request: TransportRequest) -> MockResponse:
+    return MockResponse.embeddings([[1.0] * 1024 for _ in request.json()["inputs"]])
+
+
+async def gathered(items: Any) -> list[Any]:
+    async with (
+        EmbedClient(E5, api_key="key", transport=MockTransport(answer)) as client,
+        client.stream(items, input_type="passage") as batches,
+    ):
+        return [item async for batch in batches for item in batch.items]
+
+
+async def slow(*items: str) -> AsyncIterator[str]:
+    for item in items:
+        yield item
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_an_interruption_between_the_steps_of_reading_is_raised_and_not_taken_for_the_sources_error(is_async: bool) -> None:
+    steps = at = 0
+
+    def interrupt(_: FrameType, event: str, __: object) -> Any:
+        nonlocal steps
+        if event == "line":
+            steps += 1
+            if steps == at:
+                raise KeyboardInterrupt
+        return interrupt
+
+    def interrupted_source(frame: FrameType, event: str, arg: object) -> Any:
+        return interrupt(frame, event, arg) if frame.f_code is SourceReader._texts_of.__code__ else None
+
+    async def main() -> list[Any]:
+        nonlocal steps
+        steps = 0
+        # Closing the loop reports the interruption once more.
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        before = sys.gettrace()
+        sys.settrace(interrupted_source)
+        try:
+            return await gathered(slow("one", "two") if is_async else ["one", "two"])
+        finally:
+            sys.settrace(before)
+
+    assert asyncio.run(main()) == ["one", "two"]
+    for step in range(1, steps + 1):
+        at = step
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(main())
