@@ -112,8 +112,8 @@ class SingleCalls:
             try:
                 raise outcome
             finally:
-                # The error's traceback refers to this frame: a reference cycle.
-                del outcome
+                # The error's traceback refers to this frame, and this frame to both: a reference cycle.
+                del outcome, waiter.outcome
         return outcome
 
     async def stop(self, error: EmbedError) -> None:

@@ -2,8 +2,10 @@
 
 import asyncio
 import copy
+import gc
 import pickle
 import re
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, cast
@@ -682,6 +684,29 @@ async def test_each_caller_gets_its_own_copy_of_an_error_of_the_whole_request() 
         while traceback is not None:
             frames, traceback = frames + 1, traceback.tb_next
         assert frames == 1
+    await service.assert_clean()
+
+
+async def test_an_error_that_a_caller_has_handled_leaves_nothing_to_the_garbage_collector() -> None:
+    service = Service(hold_at=1)
+    first, second = service.call("one"), None
+    await settle()
+    gc.collect()
+    gc.disable()
+    try:
+        second = service.call("two", timeout=0.5 * DELAY)
+        await settle()
+        service.clock.advance(0.5 * DELAY)
+        with pytest.raises(DeadlineExceededError) as caught:
+            await second
+        error = weakref.ref(caught.value)
+        del second, caught
+        await settle()
+        assert error() is None
+    finally:
+        gc.enable()
+    service.answer(0)
+    assert_own_vector(await first, "one")
     await service.assert_clean()
 
 
