@@ -111,7 +111,8 @@ class StreamingDecoder:
         self._read_pieces: list[bytes] = []
         # The first answer sets the dimension for all others, so it must be validated before its dimension is passed on.
         self._is_in_place = vector_type == "dense" and dimension is not None
-        # Whether every row so far is an array of numbers of the right length; otherwise no more is read.
+        # Whether every row so far is an array of numbers of the right length; otherwise no more is read, and in the end the
+        # answer is validated whole.
         self._is_usual = vector_type != "sparse"
         self._is_stopped = False
         self._whole: WholeAnswer | None = None
@@ -225,7 +226,7 @@ class StreamingDecoder:
             if answer is not None:
                 return answer
             body = self.body()
-            self._read_pieces, self._pieces, self._is_in_place = [], [body], False
+            self._read_pieces, self._pieces, self._is_in_place, self._is_usual = [], [body], False, False
             # The old reader and the matrix are not needed any more.
             self._reader, self._matrix = RowReader(0, 0), None
             self._whole = WholeAnswer(body, count=self._count, vector_type=self._vector_type, dimension=self._dimension)

@@ -515,6 +515,17 @@ async def test_a_large_sparse_answer_does_not_block_the_event_loop() -> None:
     assert turns[1] >= turns[0] + len(sparse_body(5000)) // 2**20
 
 
+async def test_a_large_answer_with_much_between_its_rows_does_not_block_the_event_loop() -> None:
+    turns = []
+    for digits in (0, 2**13):
+        # All rows are found, but the bytes between them are not equal, and 96 * 16 KiB are too many for a frame.
+        items = [b'{"x":"%b","values":[%b0]}' % (b"%02d" % row * digits, b"0.125," * 2**13) for row in range(96)]
+        transport = transport_of(b'{"vector_type":"dense","data":[%b]}' % b",".join(items))
+        async with EmbedClient("m", api_key="k", transport=transport, decoder="msgspec", look_up_model=False) as client:
+            turns.append(await iterations_of(client, ["a"] * 96))
+    assert turns[1] >= turns[0] + 96 * 2**16 // 2**19
+
+
 def test_a_long_row_in_many_pieces_is_decoded_in_linear_time(decoder: Decoder) -> None:
     rows = Rows()
     values = b"0.125," * 2**15 + b"1"
