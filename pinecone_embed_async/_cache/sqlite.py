@@ -66,7 +66,7 @@ class SqliteCache:
     created. The file is opened on first use, and again after `aclose`.
 
     Args:
-        path: path of the file; while it is open, two more files are beside it, with `-wal` and `-shm` appended.
+        path: path of the file; while it is open, two more files are next to it, with `-wal` and `-shm` appended.
 
     Raises:
         ConfigurationError: the folder of the file does not exist, or the path cannot be a file.
@@ -93,7 +93,7 @@ class SqliteCache:
         """See `Cache.get_many`.
 
         Raises:
-            ConfigurationError: the file is another program's or of a later version of this package, or `keys` is not a
+            ConfigurationError: the file is another program's or of another version of this package, or `keys` is not a
                 sequence of bytes.
             sqlite3.Error: the file cannot be read, for a reason other than corruption.
         """
@@ -106,7 +106,7 @@ class SqliteCache:
         """See `Cache.put_many`.
 
         Raises:
-            ConfigurationError: the file is another program's or of a later version of this package, or `entries` is not a
+            ConfigurationError: the file is another program's or of another version of this package, or `entries` is not a
                 mapping of bytes to bytes.
             sqlite3.Error: the file cannot be written, for a reason other than corruption.
         """
@@ -165,7 +165,7 @@ class _Backoff:
 
 
 class _Access:
-    """A connection to the file, used in a thread of its own. To others it is as if it belonged to another process.
+    """A connection to the file, used in a thread of its own. It shares nothing with others, as if in another process.
 
     Args:
         path: path of the file.
@@ -207,7 +207,7 @@ class _Access:
         """
         left = self._backoff.again_at - time.monotonic()
         if left > 0:
-            raise _locked(f"{str(self._path)!r} is locked by another process; the next try is in {left:.1f} s")
+            raise _locked(f"{str(self._path)!r} is locked; the next try is in {left:.1f} s")
         try:
             result = work(self._opened())
         except Exception as error:
@@ -271,7 +271,7 @@ class _Writer(_Access):
         # Held while a put joins those that wait, or while they are taken.
         self._joining = threading.Lock()
         self._waiting: list[Mapping[bytes, bytes]] = []
-        # The next write, submitted with the first put that waits, which tells the error of each put.
+        # The next write, submitted with the first put that waits; its result is the error of each put.
         self._write: Future[list[Exception | None]]
         self._written: dict[asyncio.AbstractEventLoop, asyncio.Future[list[Exception | None]]] = {}
 
@@ -325,7 +325,7 @@ def _read(file: sqlite3.Connection, keys: Sequence[bytes]) -> list[bytes | None]
 
 def _write(file: sqlite3.Connection, entries: Sequence[tuple[bytes, bytes]]) -> None:
     """Write values by key, all or none."""
-    # As few statements as possible, because after each the thread must wait for the interpreter's lock. A single one is a
+    # As few statements as possible, because after each the thread must wait for the GIL. A single one is a
     # transaction by itself.
     with _sqlite.transaction(file) if len(entries) > AT_ONCE else contextlib.nullcontext():
         for start in range(0, len(entries), AT_ONCE):
@@ -343,10 +343,10 @@ def _locked(message: str) -> sqlite3.OperationalError:
 
 @contextlib.contextmanager
 def _locked_folder(folder: Path) -> Iterator[None]:
-    """Lock the folder, so that only one process at a time runs the block.
+    """Lock the folder, so that only one connection at a time runs the block, of any process.
 
     Raises:
-        sqlite3.OperationalError: another process held the lock for too long.
+        sqlite3.OperationalError: another one held the lock for too long.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -357,7 +357,7 @@ def _locked_folder(folder: Path) -> Iterator[None]:
                 break
             except BlockingIOError as error:
                 if time.monotonic() >= end:
-                    raise _locked(f"the folder {str(folder)!r} is locked by another process") from error
+                    raise _locked(f"the folder {str(folder)!r} is locked") from error
             time.sleep(POLL_SECONDS)
         yield
     finally:

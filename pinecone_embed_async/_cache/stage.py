@@ -1,4 +1,4 @@
-"""The cache stage: looks vectors up before requests are planned, and writes new ones after they are answered."""
+"""The cache stage: looks vectors up before anything is sent, and writes new ones after they are answered."""
 
 from __future__ import annotations
 
@@ -87,6 +87,7 @@ class CacheStage:
             dimension: expected numbers per dense vector; `None` for any.
         """
         found = decode_values(values, vector_type, dimension)
+        # Unary plus drops causes without a value.
         for cause, count in (+found.refused).items():
             self._log(cause, "%d values of the cache %s; the service is asked instead", count, cause)
         self.hits += len(found.rows)
@@ -131,7 +132,7 @@ class CacheStage:
         try:
             await asyncio.sleep(0)
         finally:
-            # If the last caller has left, this may be a later look-up, which then is not shared any further.
+            # If the last caller has left, this may remove a newer look-up, which is then merely not shared further.
             self._look_ups.pop(loop, None)
         keys = [*look_up.keys]
         try:
@@ -218,7 +219,7 @@ class _SharedLookUp:
     Attributes:
         keys: keys requested.
         waiting: number of callers waiting for the look-up.
-        task: the task that looks them up, and tells the values found or the error to raise in the callers.
+        task: looks them up, and returns the values found or the error to raise in the callers.
     """
 
     keys: dict[bytes, None] = field(default_factory=dict)
@@ -234,7 +235,7 @@ class CallCache:
         parts: what the keys depend on besides the texts.
 
     Attributes:
-        stage: as above.
+        stage: the cache stage of the client.
     """
 
     def __init__(self, stage: CacheStage, parts: Iterable[bytes]) -> None:

@@ -31,7 +31,7 @@ class RequestStarter(Protocol):
     """Starts shared requests."""
 
     def start(self, shared: SharedRequest, /) -> None:
-        """Start sending a request by `SingleCalls.run`."""
+        """Start sending a request with `SingleCalls.run`."""
 
     def out_of_time(self, message: str) -> DeadlineExceededError:
         """See `Sender.out_of_time`."""
@@ -127,8 +127,8 @@ class Coalescer:
     no caller is expected, it is sent at the end of the current event loop iteration, so that all calls of the iteration
     share it. Otherwise it is sent once it has been pending for `max_delay`, unless it is held to collect more calls.
 
-    It is held while `hold_at` requests of its key are under way. It is also held while any of those waits for a place in
-    flight, unless the pending request has an earlier deadline than all that do: the rate limiter must know the earliest
+    It is held while `hold_at` requests of its key are under way. It is also held while any of those waits for a free place
+    in flight, unless its own earliest deadline is earlier than all of theirs: the rate limiter must know the earliest
     deadline, to dismiss the calls for which a pause is too long.
 
     Args:
@@ -263,7 +263,7 @@ class Coalescer:
             self._set_timer()
 
     def _may_send(self, shared: SharedRequest) -> bool:
-        """Whether a request is not held."""
+        """Whether a request may be sent once it is due, rather than being held."""
         if self._under_way[shared.key] >= self._hold_at:
             return False
         return shared.key not in self._waiting or min(self._waiting[shared.key]) > shared.first_deadline

@@ -48,8 +48,8 @@ class _Slot(msgspec.Struct, eq=False):
 
     Attributes:
         request: its request; `None` while it waits for a permit, because the permit decides what the request holds.
-        task: runs the request; `None` while an eager task begins, which it does before it is known.
-        is_settled: whether its outcome is recorded or not needed; its answer may still be being cached.
+        task: runs the request; `None` until it is created, which for an eager task is after it has begun.
+        is_settled: whether its outcome is recorded or not needed; its answer may still be on its way to the cache.
     """
 
     request: PlannedRequest | None = None
@@ -228,7 +228,7 @@ class Scheduler:
                 if slot.request.is_answered:
                     self._planner.embedded(slot.request)
                 else:
-                    self._planner.failed(slot.request, EmbedError("the request was cancelled, but not by its own call"))
+                    self._planner.failed(slot.request, EmbedError("the request was cancelled by code outside its call"))
                 self.report()
             raise
 
@@ -279,10 +279,10 @@ class Scheduler:
     def _go_without(self, error: EmbedError) -> None:
         """Fail the next request, which gets no permit, or only its first input if the error is about that.
 
-        If no permit comes before the deadline, end the job, unless a stream still looks inputs up in the cache.
+        If no permit comes before the deadline, end the job, unless a stream with a cache is still reading or looking up.
         """
-        looks_up = self._cache is not None and self._helpers
-        if isinstance(error, DeadlineExceededError) and not looks_up:
+        may_find_more = self._cache is not None and bool(self._helpers)
+        if isinstance(error, DeadlineExceededError) and not may_find_more:
             self.stop(error)
             return
         request = self._planner.take_first() if isinstance(error, InputError) else self._planner.take()
@@ -319,11 +319,11 @@ class Scheduler:
     async def _retry(
         self, request: PlannedRequest, error: EmbedError, observation: RequestObservation | None
     ) -> EmbedError | None:
-        """Make further attempts by the retry policy; the loop's first was made already, and failed with `error`."""
-        met = [error]
+        """Make further attempts by the retry policy; the loop's first one has already been made, and failed with `error`."""
+        first = [error]
 
         async def attempt() -> EmbedError | None:
-            return met.pop() if met else await self._attempt_again(request, observation)
+            return first.pop() if first else await self._attempt_again(request, observation)
 
         return await self._sender.retrying(request, observation)(attempt)
 
@@ -365,6 +365,7 @@ class Scheduler:
         self.changes.set()
 
     def _wind_down(self) -> None:
+        """Abandon the requests that have not been sent, and give those in flight the grace period for their answers."""
         if self._is_winding_down:
             return
         self._is_winding_down = True
@@ -380,6 +381,7 @@ class Scheduler:
         self._set_timer(end if self._deadline is None else min(end, self._deadline))
 
     def _expire(self) -> None:
+        """End the job at its deadline, or at the end of the grace period, with everything under way."""
         self._timer = None
         self._is_winding_down = True
         self._planner.end(self._sender.out_of_time("the deadline of the call passed before all inputs were embedded"))
@@ -389,7 +391,7 @@ class Scheduler:
         self._cancel_helpers()
 
     def _abandon(self, slot: _Slot) -> None:
-        """Cancel a request, unless its rows are stored."""
+        """Cancel the task of a request; its inputs fail if it was sent. One that was answered just now is left to finish."""
         request, error = slot.request, self._planner.job_error
         if slot.task is None or error is None:
             return

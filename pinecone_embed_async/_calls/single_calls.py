@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pinecone_embed_async._calls.coalescer import Coalescer
 from pinecone_embed_async._calls.single_results import own_error
-from pinecone_embed_async._errors import ClosedError, unexpected_error
+from pinecone_embed_async._errors import EmbedError, unexpected_error
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -20,14 +20,13 @@ if TYPE_CHECKING:
     from pinecone_embed_async._calls.scheduler import Scheduler
     from pinecone_embed_async._calls.single_results import SingleResults
     from pinecone_embed_async._clock import Clock, Timer
-    from pinecone_embed_async._errors import EmbedError
     from pinecone_embed_async._planning import RequestLimits
     from pinecone_embed_async._results import SparseVector
 
 
 @dataclass(slots=True, repr=False, eq=False)
-class _SentRequest:
-    """A shared request under way.
+class _RunningRequest:
+    """A shared request under way, which may still wait for its permit.
 
     Attributes:
         results: delivers the outcomes to the callers.
@@ -45,8 +44,8 @@ class _SentRequest:
         """Cancel the task."""
         self.task.cancel()
 
-    async def wait_or_cancel(self) -> None:
-        """Wait for the end of the task, and cancel it if the caller is cancelled."""
+    async def wait_until_done(self) -> None:
+        """Wait for the end of the task, which a cancellation of the caller cancels too."""
         cancellation: asyncio.CancelledError | None = None
         while not self.task.done():
             self.end = self.task.get_loop().create_future()
@@ -62,7 +61,7 @@ class _SentRequest:
 class SingleCalls:
     """Coalesces the single calls of the running event loop.
 
-    The callers of a shared request own its task together. It runs as long as one of them waits. The last caller to leave
+    The callers of a shared request jointly own its task. It runs as long as one of them waits. The last caller to leave
     cancels it if it is not done, and waits for its end.
 
     Args:
@@ -77,7 +76,7 @@ class SingleCalls:
     def __init__(self, *, clock: Clock, max_delay: float, hold_at: int) -> None:
         self._clock = clock
         self.coalescer = Coalescer(clock=clock, loop=asyncio.get_running_loop(), max_delay=max_delay, hold_at=hold_at)
-        self._sent: dict[SharedRequest, _SentRequest] = {}
+        self._sent: dict[SharedRequest, _RunningRequest] = {}
 
     async def call(
         self, waiter: Waiter, key: Hashable, limits: RequestLimits, starter: RequestStarter
@@ -91,7 +90,7 @@ class SingleCalls:
             starter: starts the request if this is its first caller.
 
         Returns:
-            The caller's own vector, which keeps nothing of other calls alive.
+            The caller's own copy of its vector, so that it keeps no other call's data in memory.
 
         Raises:
             EmbedError: the caller's own error.
@@ -129,12 +128,13 @@ class SingleCalls:
     def run(self, shared: SharedRequest, results: SingleResults, scheduler: Scheduler) -> None:
         """Start the task of a request."""
         task = asyncio.create_task(_run(scheduler), name=f"embed {len(shared.waiters)} joined inputs")
-        self._sent[shared] = _SentRequest(results, scheduler, task)
+        self._sent[shared] = _RunningRequest(results, scheduler, task)
         task.add_done_callback(lambda _: self._ended(shared))
 
     def _ended(self, shared: SharedRequest) -> None:
+        """Handle the end of a request's task: wake the caller that waits for it, and settle those without an outcome."""
         sent = self._sent.pop(shared)
-        # Before `ended`, which may make the next request due: the caller that waits for this end can still join it.
+        # First, because `ended` may send the pending request, which the woken caller may want to join.
         if sent.end is not None and not sent.end.done():
             sent.end.set_result(None)
         self.coalescer.ended(shared)
@@ -142,9 +142,9 @@ class SingleCalls:
         if sent.results.is_settled:
             return
         error = sent.scheduler.job_error
-        if sent.task.cancelled():
-            # Not by a caller that still waits.
-            error = ClosedError("the task of the shared request was cancelled")
+        if error is None and sent.task.cancelled():
+            # By foreign code: callers still wait.
+            error = EmbedError("the shared request was cancelled by code outside its calls")
         sent.results.not_tried(error or unexpected_error(fault or RuntimeError()))
 
     def _expire(self, waiter: Waiter, starter: RequestStarter) -> None:
@@ -160,6 +160,7 @@ class SingleCalls:
         sent.results.timed_out(waiter, error)
 
     async def _leave(self, waiter: Waiter) -> None:
+        """Leave a request; the last caller cancels it unless it only caches its answer, and waits for its end."""
         shared = waiter.shared
         self.coalescer.leave(waiter)
         sent = self._sent.get(shared)
@@ -172,7 +173,7 @@ class SingleCalls:
             # Caching of the answer may take until the deadline.
             timer = self._clock.call_at(waiter.deadline, sent.cancel)
         try:
-            await sent.wait_or_cancel()
+            await sent.wait_until_done()
         finally:
             if timer is not None:
                 timer.cancel()

@@ -48,8 +48,9 @@ def check_source(source: object) -> None:
 class SourceReader:
     """Pulls items from a source, and splits them into batches in a queue, from which the stream takes them over.
 
-    The number of batches that are read but not delivered is bounded. A queued batch is either the texts of a request with
-    their items, or one item that cannot be sent, with its position and its error.
+    The number of batches that are read but not delivered is bounded: no item is read once there are `window` of them. A
+    queued batch is either the texts of a request with their items, or one item that cannot be sent, with its position and
+    its error.
 
     Args:
         source: an iterable or async iterable of items.
@@ -57,11 +58,11 @@ class SourceReader:
             may wait for others.
         packer: packs the texts into requests.
         batches: the batches that the stream has taken over but not delivered.
-        window: maximum number of batches from reading to delivery.
+        window: number of batches from reading to delivery at which reading stops.
         runtime: has the clock, the executor of the thread, and the tasks that await asynchronous sources.
 
     Attributes:
-        window: maximum number of batches from reading to delivery.
+        window: number of batches from reading to delivery at which reading stops.
         queue: the batches that the stream has not taken over, oldest first.
         added: set when there are new batches, and when reading has ended.
         delivered: set when batches were delivered.
@@ -151,7 +152,7 @@ class SourceReader:
         source = self._source
 
         def begin() -> None:
-            # Set in the thread, because the waiting task must close the iterator even if it is cancelled.
+            # Assigned in the thread: if the waiting task is cancelled, it gets no result but must close the iterator.
             self._iterator = aiter(source) if isinstance(source, AsyncIterable) else iter(source)
 
         await self._call_sync("the source", begin)
@@ -174,7 +175,7 @@ class SourceReader:
             # A source that never suspends must not block the loop.
             await asyncio.sleep(0)
         if not ended:
-            # The source swallowed the cancellation, but it was not read to its end.
+            # Reading ends before the source does, by a cancellation that the source has swallowed.
             raise asyncio.CancelledError
 
     @property
@@ -227,7 +228,7 @@ class SourceReader:
             if self._timer is None:
                 self._start_timer()
                 if not self._has_room:
-                    # The timer before has flushed a request, which filled the window.
+                    # The previous timer flushed a batch, which filled the window.
                     return False
         return True
 
@@ -246,7 +247,7 @@ class SourceReader:
             self._start_timer()
 
     def _take(self, items: Iterator[Any]) -> bool:
-        """Take items until a request is full or an item is not a text; return whether they ended. May run in a thread."""
+        """Take items until a request is full or an item is not a text; return whether `items` ended. May run in a thread."""
         with self._gathering:
             full = self._packer.fill(self._texts_of(items))
             if full is not None:
@@ -262,7 +263,7 @@ class SourceReader:
             return False
 
     def _texts_of(self, items: Iterator[Any]) -> Iterator[str]:
-        """Yield the texts of items, up to the first item without one."""
+        """Yield the texts of items, up to the first item without one; foreign code runs without the lock of `_take`."""
         # Only in a thread: elsewhere nothing else runs meanwhile, and an interruption could come between two steps.
         lock = self._gathering if self._in_thread else None
         while True:

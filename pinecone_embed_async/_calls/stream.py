@@ -33,10 +33,9 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
 
     Several tasks may iterate over one stream; each batch goes to one of them.
 
-    In place of a batch that is not fully embedded, iteration raises its error; with `on_error="return"` it yields the
-    batch. The error's `batch` has the items, its `partial` the successful embeddings. Iterate again to continue with the
-    next batch. An error of the whole job, of `progress` or of the source is raised last, after everything that was
-    embedded.
+    If a batch is not fully embedded, iteration raises its error instead; with `on_error="return"` it yields the batch. The
+    error's `batch` has the items, its `partial` the successful embeddings. Iterate again to continue with the next batch. An
+    error of the whole job, of `progress` or of the source is raised last, after everything that was embedded.
 
     Attributes:
         usage: usage billed so far.
@@ -78,7 +77,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
 
         Raises:
             EmbedError: the batch, or the whole job, failed.
-            ClosedError: the stream's block was left.
+            ClosedError: the stream's block has ended.
             Exception: any exception of the source.
         """
         while True:
@@ -154,7 +153,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         """End the job if other code cancelled the task that takes over the batches, even before it began."""
         if task.cancelled():
             work = "taking over the batches" if self._cache is None else "looking vectors up in the cache"
-            self._scheduler.stop(EmbedError(f"{work} was cancelled, but not by its own call"))
+            self._scheduler.stop(EmbedError(f"{work} was cancelled by code outside its call"))
 
     def _take(self) -> PendingBatch | None:
         if self._remaining is not None:

@@ -96,6 +96,7 @@ class RequestPlanner:
         # The request being searched for the first refused input, and how many of its inputs have no outcome yet.
         self._search: tuple[PlannedRequest, int] | None = None
         self._has_searched = False
+        # The request last found without an input known to be refused, and the number of refusals remembered by then.
         self._checked: tuple[PlannedRequest, int] | None = None
         self.failed_unsent = 0
         self.is_sifting = False
@@ -106,7 +107,10 @@ class RequestPlanner:
         return f"<RequestPlanner {len(self._parts)} parts, {len(self._suspended)} suspended{ended}>"
 
     def peek(self) -> PlannedRequest | None:
-        """The next request to send, which stays in place; `None` if there is none now, or the job has ended."""
+        """The next request to send, which stays in place; `None` if there is none now, or the job has ended.
+
+        Its inputs that are known to be refused fail on the way; see `is_sifting`.
+        """
         self.is_sifting = False
         if self.job_error is not None:
             return None
@@ -215,7 +219,7 @@ class RequestPlanner:
     def failed(self, request: PlannedRequest, error: EmbedError) -> None:
         """Record that a request ended with an error, and decide what to do with its inputs.
 
-        Once the job has ended, also by cancellation, its inputs fail.
+        Once the job has ended, by a cancellation or otherwise, the inputs of the request fail.
         """
         if request.is_probe:
             self._probe_failed(error)
@@ -228,7 +232,7 @@ class RequestPlanner:
             self._close(request.origin, len(request.texts))
 
     def end(self, error: EmbedError) -> None:
-        """End the job: plan no more requests; inputs that still had to be sent stay untried."""
+        """End the job: plan no more requests. Suspended requests fail as refused; all other inputs left stay untried."""
         if self.job_error is not None:
             return
         self.job_error = error
@@ -239,6 +243,7 @@ class RequestPlanner:
         self._search = None
 
     def _refused(self, request: PlannedRequest, error: InvalidRequestError) -> None:
+        """Decide what follows from a refusal: a tighter limit, a probe of the parameters, or a search for the input."""
         count = len(request.texts)
         most = _INPUTS_LIMIT.search(error.message)
         if error.status == 413:
@@ -257,6 +262,7 @@ class RequestPlanner:
             self._suspended.append((request, error))
 
     def _isolate(self, request: PlannedRequest, error: InvalidRequestError) -> None:
+        """Search a refused request for the inputs to blame, unless another request is being searched."""
         if self._search is not None and self._search[0] is not request.origin:
             self._suspended.append((request, error))
             return
@@ -270,6 +276,7 @@ class RequestPlanner:
         self._halve(request, error)
 
     def _halve(self, request: PlannedRequest, error: InvalidRequestError) -> None:
+        """Send a refused request again as two halves; a single input fails."""
         count = len(request.texts)
         if count > 1:
             request.origin.was_halved = True

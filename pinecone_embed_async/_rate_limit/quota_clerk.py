@@ -205,8 +205,8 @@ class QuotaClerk:
     def _write(self) -> None:
         if self._is_closed:
             raise _closed()
-        is_to_write = bool(self._unwritten) and (self._is_closing or time.monotonic() >= self._again_at)
-        if not (self._waits or is_to_write):
+        should_write = bool(self._unwritten) and (self._is_closing or time.monotonic() >= self._again_at)
+        if not (self._waits or should_write):
             return
         file = self._file = self._file or QuotaFile(self._path, self._quota)
         result = file.step(self._unwritten)
@@ -219,7 +219,7 @@ class QuotaClerk:
         self._answer(file)
 
     def _answer(self, file: QuotaFile) -> None:
-        """Tell the statistics, and fail the callers whose deadline comes before the end of a pause."""
+        """Deliver the statistics, and fail the callers whose deadline comes before the end of a pause."""
         now = boot_time()
         for wait in [wait for wait in self._waits.values() if wait.ask is None or not math.isinf(wait.deadline)]:
             if wait.ask is None:
@@ -243,7 +243,7 @@ class QuotaClerk:
             self._unwritten.append(End(wait.number, "unused"))
 
     def _fail(self, error: Exception) -> None:
-        """Raise an error in all waiting callers, including new ones; ends of requests are written later."""
+        """Raise an error in all waiting callers, including new ones; ends of requests are written later, if at all."""
         self._accept(0)
         waits = [*self._waits.values()]
         # Requests whose `Ask` was written earlier are in the file and must end there.
@@ -259,7 +259,7 @@ class QuotaClerk:
         for wait in waits:
             self._resolve(wait, error)
         if self._file is None:
-            # To the file these requests have ended: this process was the member that left it or is dead.
+            # As far as the file is concerned, these requests have ended: this process has left it, or counts as dead.
             self._unwritten = []
         if self._unwritten:
             level = logger.debug if self._has_warned else logger.warning

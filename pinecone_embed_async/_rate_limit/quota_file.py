@@ -66,13 +66,13 @@ _ENCODER = msgspec.msgpack.Encoder()
 class QuotaFile:
     """A member's access to the file, with its own copy of the ledger. Use it in one thread at a time; its methods block.
 
-    Each step is one transaction: read the steps of other members, apply them, apply the own step, write it. A process that
+    Each step is one transaction: read the steps of other members, apply them, apply its own, write it. A process that
     is killed leaves a whole step or none. The result of a step is stored with it, and compared when others apply it.
 
     Nothing is synced to the disk, because after a crash of the machine the file is void anyway.
 
     Args:
-        path: path of the file; its lock file is beside it, with `-lock` appended.
+        path: path of the file; its lock file is next to it, with `-lock` appended.
         quota: the quota that the file must hold, or gets if it is new.
 
     Raises:
@@ -82,14 +82,14 @@ class QuotaFile:
         OSError: the same.
 
     Attributes:
-        member: number of the member.
+        member: random number of this member.
         ledger: the ledger as of the last step read.
     """
 
     def __init__(self, path: Path, quota: Quota | PlanName | None) -> None:
         self._path = path
         self._options = limiter_options(quota)
-        # Drawn, so that it is nobody else's, not even that of a member of a file that was removed.
+        # Random, so that no other member ever has it, not even one of a file that was removed.
         self.member = secrets.randbits(48)
         self._check_at = -math.inf
         # What `close` closes, the last first.
@@ -113,10 +113,10 @@ class QuotaFile:
         return tuple(QuotaLedger.load(self.ledger.dump()).limiter.statistics(boot_time()))
 
     def step(self, entries: Sequence[Entry]) -> StepResult:
-        """Enter something in the ledger, for all processes. Without entries, write a step only if it would have an effect.
+        """Append a step with these entries to the ledger. Without entries, only if the step would have an effect.
 
         Raises:
-            ConfigurationError: the file was removed, is corrupted, or was written by a package that decides differently.
+            ConfigurationError: the file was removed, is corrupted, or was written by a build that makes other decisions.
             sqlite3.Error: the file cannot be written because the disk is full, or is locked for too long.
         """
         try:
@@ -151,7 +151,9 @@ class QuotaFile:
         is_used, boot = self._locks.has_members, boot_id()
         if self._locks.boot != boot:
             if is_used:
-                raise ConfigurationError(f"{str(self._path)!r} is in use by processes that see another boot of the machine")
+                raise ConfigurationError(
+                    f"{str(self._path)!r} is in use by processes with another boot id, such as those of another container"
+                )
             self._remove_void()
             self._locks.begin(boot)
         _sqlite.create(self._path)
@@ -160,7 +162,7 @@ class QuotaFile:
         self._execute("PRAGMA synchronous = OFF")
         _sqlite.prepare(self._connection, self._path, KIND)
         with _sqlite.transaction(self._connection):
-            self._agree(quota, is_used=is_used)
+            self._settle_terms(quota, is_used=is_used)
             # Locked before the commit, because a member without a lock counts as dead.
             self._locks.enter(self.member)
             self._execute("INSERT INTO members VALUES (?)", (self.member,))
@@ -180,7 +182,7 @@ class QuotaFile:
         for suffix in ("-wal", "-shm", ""):
             _beside(self._path, suffix).unlink(missing_ok=True)
 
-    def _agree(self, quota: str, *, is_used: bool) -> None:
+    def _settle_terms(self, quota: str, *, is_used: bool) -> None:
         """Adopt the terms of the file, or replace them if they differ and no process uses it.
 
         Raises:
@@ -227,8 +229,8 @@ class QuotaFile:
             result = self.ledger.apply(_STEP.decode(step))
             if _ENCODER.encode(result.granted) != granted or number != self._number + 1:
                 raise ConfigurationError(
-                    f"{str(self._path)!r} was written by a package that decides differently; use one version in all "
-                    "processes, or name another file"
+                    f"{str(self._path)!r} was written by another build of this package, which makes other decisions; use"
+                    " one version in all processes, or name another file"
                 )
             self._number = number
 

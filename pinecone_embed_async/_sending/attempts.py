@@ -48,7 +48,7 @@ and switching to the decode thread would take as long."""
 
 THREAD_BYTES = 2**21
 """Number of bytes of an incomplete answer that are handed to the decode thread. Most answers are smaller and are handed over
-when they are complete, because with each hand-over the event loop and the thread wait for the GIL."""
+when they are complete, because with each handover the event loop and the thread wait for the GIL."""
 
 
 async def get_body(engine: Engine, path: str, query: Mapping[str, str], *, is_tried_once: bool = False) -> bytes:
@@ -101,7 +101,7 @@ class Callers(Protocol):
         """The earliest deadline of the calls that have not ended, by the clock; `None` if none of them has one."""
 
     def waiting(self) -> AbstractContextManager[None]:
-        """Entered while one of their requests waits for a place in flight."""
+        """A context manager held while one of their requests waits for a free place in flight."""
 
     def dismiss_late(self, until: float, error: DeadlineExceededError) -> bool:
         """End the calls whose deadline is not after `until`; return whether none is left."""
@@ -151,7 +151,7 @@ class Sender:
         Raises:
             InputError: the first input has more tokens than the whole quota.
             ConfigurationError: the session passed to the client, or the quota, cannot be used.
-            DeadlineExceededError: there is certainly no permit before the deadline of the last caller.
+            DeadlineExceededError: no permit can come before the deadline of the last caller.
         """
         gate, clock, key, limits = self._engine.gate, self._engine.clock, self._key, self._limits.current
         state = await self._engine.network.open()
@@ -160,14 +160,14 @@ class Sender:
             position = request.positions[0]
             raise InputError(
                 f"input {position} has about {request.least_tokens(limits)} tokens, but the quota allows only {limit} in a"
-                " whole window, so it can never be sent: split it",
+                " whole window: split it",
                 index=position,
             )
         if self._flow is None or self._flow.concurrency is not state.concurrency:
             # The first request, or the client was reopened meanwhile.
             self._flow = Flow(state.concurrency, key, self._priority)
         least = request.least_tokens(limits)
-        has_paused = False
+        is_paused = False
         while True:
             deadline = self._callers.next_deadline
             certain = 0 if deadline is None else limits.certain_tokens_of(request.texts[0])
@@ -175,16 +175,16 @@ class Sender:
             if permit.is_granted:
                 return permit
             started = clock.time()
-            # Later calls are held only for want of a place; otherwise they would miss tokens that come free, and learn too
+            # Later calls are held only for lack of a place; otherwise they would miss tokens that come free, and learn too
             # late of a pause that outlasts their deadlines.
-            needs_place = not has_paused and not state.concurrency.has_room(self._priority, started)
+            needs_place = not is_paused and not state.concurrency.has_room(self._priority, started)
             try:
                 with self._callers.waiting() if needs_place else contextlib.nullcontext():
                     return await gate.wait(permit, observation or self)
             except DeadlineExceededError as error:
                 if permit.pause is None or self._callers.dismiss_late(permit.pause.until, error.with_traceback(None)):
                     raise
-                has_paused = True
+                is_paused = True
             finally:
                 waited = clock.time() - started
                 if observation is None:

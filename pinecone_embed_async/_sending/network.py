@@ -160,6 +160,7 @@ class Network:
             for exchange in state.exchanges:
                 # aiohttp does not wake the reader of a body when the connection is closed.
                 if not exchange.expired():
+                    # A time in the past: it expires at once.
                     exchange.reschedule(0)
             try:
                 if state.own is not None:
@@ -245,7 +246,7 @@ class Network:
     async def _take_answer(self, response: TransportResponse, status: int, receiver: BodyReceiver) -> EmbedError | None:
         """Pass on the body of an answer piece by piece; return an error if it is unusable."""
         if status != 200:
-            return ResponseError(f"the service answered HTTP {status}, which carries no embeddings")
+            return ResponseError(f"the service answered HTTP {status} instead of 200")
         limit = self._options.max_answer_bytes
         size = count = 0
         while piece := await response.read():

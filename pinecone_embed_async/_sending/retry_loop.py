@@ -1,4 +1,4 @@
-"""The tenacity loop over the attempts of a request."""
+"""The tenacity loop over the attempts of a request; what it does is decided in `retry`."""
 
 from __future__ import annotations
 

@@ -69,8 +69,8 @@ def installed_decoders() -> tuple[DecoderName, ...]:
 class StreamingDecoder:
     """Decodes one answer as it arrives: `add` the pieces, call `decode` now and then, and at the end `finish`.
 
-    Rows are found by their brackets, but strings and unknown keys may contain brackets too. So its rows are valid only if
-    the placeholders are in the right places of the frame.
+    Rows are found by their brackets, but strings and unknown keys may contain brackets too. So the rows count only if the
+    frame has a placeholder in each place where a row belongs.
 
     A piece is freed once its rows are in the caller's matrix. If the body is needed again, the rows are encoded as JSON that
     decodes to the same float32 numbers.
@@ -109,10 +109,11 @@ class StreamingDecoder:
         self._position = 0
         # Pieces that have been read, as long as their rows are not in the caller's matrix.
         self._read_pieces: list[bytes] = []
-        # The first answer sets the dimension for all others, so it must be validated before its dimension is passed on.
+        # Whether rows go straight into the caller's matrix. Not if the answer sets the dimension for all others, because it
+        # must then be validated before its dimension is passed on.
         self._is_in_place = vector_type == "dense" and dimension is not None
-        # Whether every row so far is an array of numbers of the right length; otherwise no more is read, and in the end the
-        # answer is validated whole.
+        # Whether every row so far is an array of numbers of the right length; otherwise, and for sparse answers, the whole
+        # answer is validated at the end.
         self._is_usual = vector_type != "sparse"
         self._is_stopped = False
         self._whole: WholeAnswer | None = None
@@ -142,7 +143,7 @@ class StreamingDecoder:
         self._size += len(piece)
         most = self._count + 1
         if self._size > most * MOST_BYTES:
-            raise ResponseError(f"the answer has more than {most} MiB: one for each embedding and one beside them")
+            raise ResponseError(f"the answer has more than {most} MiB: one for each embedding, and one for the rest")
         if self._is_usual:
             self.undecoded += len(piece)
         if len(piece) < SMALL_PIECE:
@@ -204,7 +205,7 @@ class StreamingDecoder:
         return matrix
 
     def stop(self) -> None:
-        """End a `decode` in another thread within 256 KiB; nothing more is decoded."""
+        """Make a `decode` that runs in another thread stop within 256 KiB; nothing more is decoded."""
         self._is_stopped = True
         self._reader.stop()
 

@@ -79,7 +79,7 @@ _FIRST_PLACEHOLDER = secrets.randbits(52)
 cannot contain it elsewhere, and all of them fit into the 53 bits of a float."""
 
 _READ_AT_ONCE = 2**16
-"""Bytes of items that are Python objects at a time: little memory, but enough to make the overhead of the calls small."""
+"""Bytes of items held as Python objects at a time: little memory, but enough to make the overhead of the calls small."""
 
 _SMALL = 2**18
 """Maximum size in bytes of a sparse answer whose items all become objects at once, in one pass instead of two, which takes
@@ -106,7 +106,7 @@ class WholeAnswer:
         small = None if vector_type == "dense" or len(body) > _SMALL else _small_sparse_of(body, count)
         self._top = small or _top_of(body, count)
         self._kind = _kind_of(self._top.vector_type, vector_type)
-        # Number of items read, and of their quotation marks; 0 if the whole answer is plain.
+        # Number of items read, and of their quotation marks; 0 if the whole answer is plain (see `is_plain`).
         self._read = self._quotes = 0
         self._lengths: list[int] = []
         # float32, row after row, and uint32.
@@ -153,7 +153,7 @@ class WholeAnswer:
         return top.answer("dense")
 
     def _next_items(self, size: int) -> list[bytes]:
-        """The next unread items, with at least `size` bytes together if there are so many."""
+        """The next unread items, of at least `size` bytes in total if that many are left."""
         texts: list[bytes] = []
         for position in range(self._read, self._count):
             text = bytes(self._top.data[position])
@@ -313,7 +313,7 @@ class _Top(Struct):
         return 6 if self.model is UNSET else 10
 
     def answer(self, vector_type: VectorType, sparse: SparseBlock | None = None) -> Answer:
-        """The answer that this is the top of."""
+        """The answer with these top-level fields."""
         return Answer(vector_type, None if self.model is UNSET else self.model, _billed_tokens(self.usage), sparse)
 
 

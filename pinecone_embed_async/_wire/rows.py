@@ -24,7 +24,7 @@ DecoderName = Literal["native", "msgspec"]
 
 READ, ODD, TOO_LONG = range(3)
 """Outcomes of `RowReader.read`, as in the native module: the pieces have been read, or as much of them as was asked for; a
-whole row is kept that the caller must place, or there is no matrix yet; a row has more bytes than any may have."""
+whole row is kept, because there is no matrix yet or because the caller must place it; a row is longer than any may be."""
 
 
 class RowSource(Protocol):

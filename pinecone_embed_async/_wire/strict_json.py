@@ -22,7 +22,7 @@ of an index, need half of it. Without this limit, a row of short numbers would b
 DEEPEST = 100
 """Maximum number of nesting levels; an answer has four."""
 
-TOO_MUCH_BESIDE = "the answer has more than 1 MiB beside its embeddings"
+TOO_MUCH_BESIDE = "the answer has more than 1 MiB besides its embeddings"
 TOO_DEEP = "the answer cannot be read: it is nested too deeply"
 
 

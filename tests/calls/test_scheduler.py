@@ -333,7 +333,7 @@ async def test_a_request_cancelled_from_outside_fails_its_inputs_alone() -> None
     await running
     assert str(outcomes) == "fe"
     (failure,) = outcomes.failures()
-    assert "cancelled, but not by its own call" in str(failure.error)
+    assert "cancelled by code outside its call" in str(failure.error)
     assert planner.job_error is None
 
 

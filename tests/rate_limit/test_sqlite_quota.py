@@ -692,7 +692,7 @@ async def test_a_file_of_another_boot_is_void(path: Path) -> None:
         lock.begin("of another boot")
         # Nothing need be intact, but for what shows whose it is.
         async with SqliteQuota(path, QUOTA) as early:
-            with pytest.raises(ConfigurationError, match="another boot"):
+            with pytest.raises(ConfigurationError, match="another boot id"):
                 await early.acquire(demand())
     path.write_bytes(path.read_bytes()[:100] + b"\0" * 1000)
     async with SqliteQuota(path, QUOTA) as later:
@@ -831,7 +831,7 @@ async def test_a_package_that_decides_differently_is_noticed(path: Path, quota: 
     with contextlib.closing(sqlite3.connect(path)) as file:
         file.execute("UPDATE steps SET granted = x'90' WHERE number = (SELECT max(number) FROM steps)")
         file.commit()
-    with pytest.raises(ConfigurationError, match="decides differently"):
+    with pytest.raises(ConfigurationError, match="makes other decisions"):
         await other.acquire(demand(10))
 
 

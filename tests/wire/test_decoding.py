@@ -323,7 +323,7 @@ def test_a_refusal_for_size_says_so(decoder: Decoder) -> None:
         reading.finish()
     reading = begin(decoder, Rows(), dimension=1)
     reading.add(b'{"x":[%b0],"vector_type":"dense","data":[%b]}' % (b"0," * 2**19, (b'{"values":[1]},' * 3)[:-1]))
-    with pytest.raises(ResponseError, match="more than 1 MiB beside its embeddings"):
+    with pytest.raises(ResponseError, match="more than 1 MiB besides its embeddings"):
         reading.finish()
 
 
@@ -428,7 +428,7 @@ def test_an_answer_may_have_a_mebibyte_for_each_embedding_and_one_beside_them(de
     assert finished(reading).vector_type == "dense"
     reading = begin(decoder, Rows())
     reading.add(BODY)
-    with pytest.raises(ResponseError, match=r"^the answer has more than 4 MiB: one for each embedding and one"):
+    with pytest.raises(ResponseError, match=r"^the answer has more than 4 MiB: one for each embedding, and one"):
         reading.add(b" " * (4 * 2**20 - len(BODY) + 1))
 
 
