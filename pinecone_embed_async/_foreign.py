@@ -65,7 +65,7 @@ class LateResults(Protocol[LateT_contra]):
         """Receive one result."""
 
 
-class Neighbour:
+class ForeignCode:
     """Awaits foreign code in separate tasks, so that the code can be abandoned.
 
     Args:
@@ -80,14 +80,14 @@ class Neighbour:
         self._left: set[asyncio.Task[Any]] = set()
 
     def __repr__(self) -> str:
-        return f"<Neighbour {self._name}, {len(self._left)} left behind>"
+        return f"<ForeignCode {self._name}, {len(self._left)} left behind>"
 
     @property
     def is_stuck(self) -> bool:
         """Whether an abandoned task is still running."""
         return bool(self._left)
 
-    async def ask(
+    async def run(
         self,
         work: Coroutine[Any, Any, ResultT] | asyncio.Task[ResultT],
         *,

@@ -21,7 +21,7 @@ from pinecone_embed_async import (
     QuotaOutcome,
     TransportError,
 )
-from pinecone_embed_async._foreign import PATIENCE_SECONDS, Cancellations, Neighbour, StrayCancellationError, until_done
+from pinecone_embed_async._foreign import PATIENCE_SECONDS, Cancellations, ForeignCode, StrayCancellationError, until_done
 from pinecone_embed_async.emulator import Emulator
 from tests.clients import QUICK, dense_client
 from tests.clock import FakeClock, settle
@@ -603,19 +603,19 @@ async def test_work_out_of_time_is_cancelled_once_and_left_a_second_later_but_it
     counting: CountingWork,
 ) -> None:
     clock = FakeClock()
-    neighbour = Neighbour("work", clock)
-    asking = asyncio.create_task(neighbour.ask(counting.work(), until=clock.now + 5, late=counting))
+    foreign = ForeignCode("work", clock)
+    asking = asyncio.create_task(foreign.run(counting.work(), until=clock.now + 5, late=counting))
     await settle()
     for seconds, cancelled, is_done in ((4.5, 0, False), (0.5, 1, False), (0.875, 1, False), (0.125, 1, True)):
         clock.advance(seconds)
         await settle()
-        assert (counting.cancelled, asking.done(), neighbour.is_stuck) == (cancelled, is_done, is_done)
+        assert (counting.cancelled, asking.done(), foreign.is_stuck) == (cancelled, is_done, is_done)
     with pytest.raises(TimeoutError, match=r"^work took too long$"):
         await asking
     assert (clock.pending, counting.taken) == (0, [])
     counting.released.set()
     await settle()
-    assert (counting.taken, neighbour.is_stuck) == (["late"], False)
+    assert (counting.taken, foreign.is_stuck) == (["late"], False)
 
 
 async def test_work_that_its_caller_has_cancelled_is_not_cancelled_again_and_its_result_is_taken(
@@ -625,7 +625,7 @@ async def test_work_that_its_caller_has_cancelled_is_not_cancelled_again_and_its
     task = asyncio.create_task(counting.work())
     await settle()
     task.cancel()
-    asking = asyncio.create_task(Neighbour("work", clock).ask(task, late=counting))
+    asking = asyncio.create_task(ForeignCode("work", clock).run(task, late=counting))
     await settle()
     for _ in range(2):
         asking.cancel()
@@ -639,15 +639,15 @@ async def test_work_that_its_caller_has_cancelled_is_not_cancelled_again_and_its
 
 async def test_work_that_ends_by_its_cancellation_was_out_of_time_only_at_that_time() -> None:
     clock = FakeClock()
-    neighbour = Neighbour("work", clock)
-    asking = asyncio.create_task(neighbour.ask(asyncio.Event().wait(), until=clock.now + 5))
+    foreign = ForeignCode("work", clock)
+    asking = asyncio.create_task(foreign.run(asyncio.Event().wait(), until=clock.now + 5))
     await settle()
     clock.advance(5)
     with pytest.raises(TimeoutError):
         await asking
     for until in (None, clock.now + 5):
         with pytest.raises(StrayCancellationError):
-            await neighbour.ask(cancelled_by_another(), until=until)
+            await foreign.run(cancelled_by_another(), until=until)
     assert clock.pending == 0
 
 

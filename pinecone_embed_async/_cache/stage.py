@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pinecone_embed_async._cache.values import Found, decode_values, encode_dense, encode_sparse
 from pinecone_embed_async._errors import ConfigurationError
-from pinecone_embed_async._foreign import Neighbour, until_done
+from pinecone_embed_async._foreign import ForeignCode, until_done
 from pinecone_embed_async._log import logger
 from pinecone_embed_async._wire import generation_of
 
@@ -63,7 +63,7 @@ class CacheStage:
     def __init__(self, cache: Cache, *, address: str, api_version: str, model: str, clock: Clock) -> None:
         self._cache = cache
         self._clock = clock
-        self._neighbour = Neighbour("the cache", clock)
+        self._foreign = ForeignCode("the cache", clock)
         self._writes_again_at = -math.inf
         self._common = [part.encode() for part in ("pinecone-embed-async 1", address, generation_of(api_version), model)]
         self._warned: set[str] = set()
@@ -143,7 +143,7 @@ class CacheStage:
     async def write(self, entries: Mapping[bytes, bytes], until: float | None) -> None:
         """Write values by key; give up at `until` by the clock, or after `WRITE_SECONDS`."""
         now = self._clock.time()
-        if now < self._writes_again_at or self._neighbour.is_stuck:
+        if now < self._writes_again_at or self._foreign.is_stuck:
             return
         end = now + WRITE_SECONDS
         until = end if until is None else min(until, end)
@@ -151,7 +151,7 @@ class CacheStage:
             self._report("write vectors to", "no time is left", SENT_AGAIN)
             return
         try:
-            await self._neighbour.ask(_put(self._cache, entries), until=until)
+            await self._foreign.run(_put(self._cache, entries), until=until)
         except ConfigurationError:
             # The look-ups raise it.
             pass
@@ -170,11 +170,11 @@ class CacheStage:
         Raises:
             ConfigurationError: the cache cannot work as configured.
         """
-        if self._neighbour.is_stuck:
+        if self._foreign.is_stuck:
             self._report("look vectors up in", "an operation that was left running has not ended", SENT_INSTEAD)
             return [None] * len(keys)
         try:
-            values = await self._neighbour.ask(_get(self._cache, keys))
+            values = await self._foreign.run(_get(self._cache, keys))
             if isinstance(values, Sequence) and not isinstance(values, (str, bytes, bytearray, memoryview)):
                 # A copy, so that nothing depends on the cache's own class any more.
                 taken = list(values)

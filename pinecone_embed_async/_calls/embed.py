@@ -69,7 +69,7 @@ async def _read_until(runtime: Runtime, inputs: Inputs, deadline: float | None) 
     try:
         async with runtime.interruptible(deadline) as scope:
             if isinstance(inputs, AsyncIterable):
-                return await runtime.sources.ask(read_inputs(inputs))
+                return await runtime.sources.run(read_inputs(inputs))
             return await read_inputs(inputs)
     except InputError as error:
         # The traceback would keep frames alive, and with them the texts.

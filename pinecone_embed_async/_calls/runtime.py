@@ -15,7 +15,7 @@ from pinecone_embed_async import _models
 from pinecone_embed_async._calls.scheduler import Scheduler
 from pinecone_embed_async._calls.single_calls import SingleCalls
 from pinecone_embed_async._errors import ClosedError, NotFoundError
-from pinecone_embed_async._foreign import Neighbour
+from pinecone_embed_async._foreign import ForeignCode
 from pinecone_embed_async._inputs import iter_texts
 from pinecone_embed_async._options import call_options, check_parameters
 from pinecone_embed_async._planning import Learned, RequestPlanner, estimate_cost
@@ -64,7 +64,7 @@ class Runtime:
         clock = options.clock
         self.options = options
         self.engine = Engine(options)
-        self.sources = Neighbour("the source", clock)
+        self.sources = ForeignCode("the source", clock)
         self.learned = Learned()
         self.discovery = Discovery(is_wanted=options.should_look_up_model, clock=clock)
         self._is_closed = False

@@ -117,7 +117,7 @@ class SourceReader:
             return
         try:
             with contextlib.suppress(StrayCancellationError):
-                await self._runtime.sources.ask(self._read())
+                await self._runtime.sources.run(self._read())
         finally:
             self._cancel_timer()
 

@@ -15,7 +15,7 @@ import msgspec
 
 from pinecone_embed_async._checks import short
 from pinecone_embed_async._errors import ConfigurationError, DeadlineExceededError
-from pinecone_embed_async._foreign import Neighbour
+from pinecone_embed_async._foreign import ForeignCode
 from pinecone_embed_async._log import logger
 from pinecone_embed_async._rate_limit.known_pause import KnownPause
 from pinecone_embed_async._rate_limit.limiter import Limiter
@@ -131,7 +131,7 @@ class RateLimitGate:
         self._limiter = Limiter(options)
         self._clock = clock
         self._backend = backend
-        self._neighbour = Neighbour("the quota passed to the client", clock)
+        self._foreign = ForeignCode("the quota passed to the client", clock)
         self._has_warned = False
         self._process = os.getpid()
         # One lock per process, because in a forked child the parent's lock may be held for ever. It is reentrant because the
@@ -286,7 +286,7 @@ class RateLimitGate:
             return await backend.acquire(demand)
 
         try:
-            grant = await self._neighbour.ask(acquire(), late=self)
+            grant = await self._foreign.run(acquire(), late=self)
         except Exception as error:
             if within is not None and isinstance(error, DeadlineExceededError):
                 permit.pause = KnownPause(max(permit.deadline, self._clock.time() + (error.retry_after or 0.0)))
