@@ -60,6 +60,15 @@ class _Slot(msgspec.Struct, eq=False):
 class Scheduler:
     """Runs the planner's requests with bounded concurrency, each through all its attempts.
 
+    What becomes of the inputs of a request that is ended early:
+
+    | ended by | not sent yet | between attempts | in flight | answered |
+    |---|---|---|---|---|
+    | an error of the job, `stop` | untried | fail | has `GRACE_SECONDS` left | embedded |
+    | the deadline, or the end of those seconds | untried | fail | fail | embedded, but caching ends |
+    | `cancel`: the caller has left | dropped | dropped | dropped | cached if it may be |
+    | foreign code that cancels its task | sent later | fail | fail | embedded, but caching ends |
+
     Args:
         planner: plans the requests and records their outcomes.
         sender: makes the attempts.
