@@ -260,8 +260,8 @@ def vector_type_of(model: str, vector_type: object) -> VectorType | None:
 
 def expected_dimension(model: str, parameters: Mapping[str, Any]) -> int | None:
     """Numbers per dense vector with these parameters; `None` if only an answer can show it."""
-    requested = parameters.get("dimension")
-    if isinstance(requested, int) and not isinstance(requested, bool) and requested > 0:
-        return requested
+    if "dimension" in parameters:
+        requested = _checks.as_integer(parameters["dimension"])
+        return requested if requested and requested > 0 else None
     known = KNOWN_MODELS.get(model)
     return None if known is None else known.dimension or None

@@ -17,7 +17,7 @@ def recording(sent: list[dict[str, Any]], model: str = LLAMA, **options: Any) ->
     def answer(request: Any) -> MockResponse:
         body = request.json()
         sent.append(body["parameters"])
-        return MockResponse.embeddings([[0.5] * body["parameters"].get("dimension", 8) for _ in body["inputs"]])
+        return MockResponse.embeddings([[0.5] * int(body["parameters"].get("dimension", 8)) for _ in body["inputs"]])
 
     return EmbedClient(model, **{"api_key": "k", "transport": MockTransport(answer), "look_up_model": False, **options})
 
@@ -98,6 +98,11 @@ async def test_a_model_that_is_known_to_have_one_dimension_takes_no_other_unless
     assert sent == []
     await recording(sent, E5).embed(["a"], input_type="query", parameters={"dimension": 512})
     assert sent == [{"input_type": "query", "dimension": 512}]
+
+
+async def test_only_an_answer_shows_the_dimension_if_a_parameter_asks_for_an_unusual_one() -> None:
+    result = await recording([], E5).embed(["a"], input_type="query", parameters={"dimension": 512.0})
+    assert result.shape == (1, 512)
 
 
 async def test_a_model_that_is_not_known_takes_anything() -> None:
