@@ -231,6 +231,7 @@ async def test_a_lock_that_is_never_released_fails_the_put(cache: SqliteCache, p
     # It backs off for as long as it has waited, and is then as before.
     await asyncio.sleep(LOCK_SECONDS + 0.01)
     await cache.put_many({OTHER: b"v"})
+    assert cache._accesses[1]._backoff == _Backoff()
 
 
 async def test_puts_behind_a_lock_wait_only_once(cache: SqliteCache, path: Path) -> None:
@@ -559,6 +560,24 @@ async def test_the_second_cache_uses_the_new_file(path: Path, caplog: pytest.Log
         await other.get_many([])
         assert not any(await one.get_many(list(ENTRIES)))
         await one.put_many(ENTRIES)
+        assert await other.get_many(list(ENTRIES)) == list(ENTRIES.values())
+    assert len(warnings(caplog)) == 1
+
+
+async def test_a_file_that_was_set_aside_during_a_look_up_is_not_set_aside_again(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with SqliteCache(path) as one, SqliteCache(path) as other:
+        await one.put_many(ENTRIES)
+        await one.aclose()
+        overwrite_pages(path)
+        keys = Held()
+        late = asyncio.create_task(other.get_many(keys))
+        assert await asyncio.to_thread(keys.is_reached.wait, 10)
+        assert not any(await one.get_many(list(ENTRIES)))
+        await one.put_many(ENTRIES)
+        keys.may_go_on.set()
+        assert await late == [None]
         assert await other.get_many(list(ENTRIES)) == list(ENTRIES.values())
     assert len(warnings(caplog)) == 1
 
