@@ -84,7 +84,7 @@ BUGS = (
     _bug(
         "a pause that is not shared",
         "_rate_limit/token_limit.py",
-        "        if now < self.paused_until:\n            return 0, self.paused_until\n",
+        "        if now < self.pause.until:\n            return 0, self.pause.until\n",
         "",
     ),
     _bug(
@@ -162,8 +162,8 @@ BUGS = (
     _bug(
         "a second rejection of a burst that shortens the pause",
         "_rate_limit/token_limit.py",
-        "        self.paused_until = max(self.paused_until, until)\n",
-        "        self.paused_until = until\n",
+        "            self.pause = max(self.pause, KnownPause(until, message))\n",
+        "            self.pause = KnownPause(until, message)\n",
     ),
     _bug(
         "the time of a quota's last acceptance is never updated",

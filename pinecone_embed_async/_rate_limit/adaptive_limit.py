@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import msgspec
+
 CUT = 0.92
 """A rejection cuts a found limit to this fraction of its value, or to the tokens accepted in the last window if they are
 fewer, but not below half. Source of this and the next numbers: `benchmarks/quota_simulation.py`."""
@@ -40,35 +42,29 @@ FORGOTTEN = 64
 """Growth factor at which a found limit is dropped."""
 
 
-class AdaptiveLimit:
+class AdaptiveLimit(msgspec.Struct):
     """A found limit on tokens per window, if there is one, with additive increase and multiplicative decrease.
 
-    Args:
-        length: length of a window in seconds.
-
     Attributes:
+        length: length of a window in seconds.
         exists: whether there is a found limit.
         is_guess: whether it was found in less than a window, so that it may be far too low.
         is_even: whether it refills evenly.
         step: average tokens of a request.
     """
 
-    __slots__ = ("_at", "_before", "_grown", "_length", "_tokens", "exists", "is_even", "is_guess", "step")
-
-    def __init__(self, length: float) -> None:
-        self._length = length
-        # Value when the limit was last set; infinite if there is none.
-        self._tokens: float
-        self.forget()
-        # Windows in which work waited for tokens, since the limit was last set.
-        self._grown = 0.0
-        self._at = -math.inf
-        self.step = 0.0
-        # Value of the limit before the last cuts.
-        self._before = 0.0
-
-    def __repr__(self) -> str:
-        return f"<AdaptiveLimit {self.tokens:.0f}{', a guess' if self.is_guess else ''}>"
+    length: float
+    exists: bool = False
+    is_guess: bool = False
+    is_even: bool = False
+    step: float = 0.0
+    # Value when the limit was last set; infinite if there is none.
+    _tokens: float = math.inf
+    # Windows in which work waited for tokens, since the limit was last set.
+    _grown: float = 0.0
+    _at: float = -math.inf
+    # Value of the limit before the last cuts.
+    _before: float = 0.0
 
     @property
     def tokens(self) -> float:
@@ -94,7 +90,7 @@ class AdaptiveLimit:
 
     def grow(self, seconds: float) -> None:
         """Grow for `seconds` in which work waited for tokens."""
-        self._grown += seconds / self._length
+        self._grown += seconds / self.length
 
     def accepted(self, tokens: int) -> None:
         """Record the tokens of an accepted request."""
@@ -119,7 +115,7 @@ class AdaptiveLimit:
             # At least this much was refilled in the last window, even if less was accepted.
             got = limit
         held = min(limit, max(got, CUT * limit))
-        self._before = max(held, self._before * FADING ** ((now - self._at) / self._length))
+        self._before = max(held, self._before * FADING ** ((now - self._at) / self.length))
         self._set(max(min(got, CUT * limit), limit / 2, least), now)
 
     def hold_at_least(self, tokens: float) -> None:

@@ -46,7 +46,7 @@ class Budget(msgspec.Struct, eq=False):
         That is so if no request is waiting or in flight, there is no pause, and no tokens count against a limit.
         """
         limit = self.limit
-        if self.waiting or limit.in_flight or now < limit.paused_until:
+        if self.waiting or limit.in_flight or now < limit.pause.until:
             return False
         # If no limit is known, the window does not matter.
         return math.isinf(limit.limit) or not limit.window.used(now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,17 +17,15 @@ AGEING = 5.0
 """Seconds after which bulk work that was overtaken by interactive work is served before the next interactive request."""
 
 
-class _Group:
+class Group:
     """The flows of one group that have waiting requests.
 
     Attributes:
         priority: priority of the flows.
         flows: the flows, ordered by the service they have received, then by the order in which they were listed.
         shift: offset from the scale of this group's flows to the common scale of all flows.
-        passed_over_at: since when interactive work has been overtaking the group.
+        passed_over_at: since when interactive work has been overtaking the group, if it is bulk work; else `None`.
     """
-
-    __slots__ = ("flows", "passed_over_at", "priority", "shift")
 
     def __init__(self, priority: Priority) -> None:
         self.priority: Priority = priority
@@ -56,38 +54,24 @@ class _Group:
         # A flow that was briefly absent gets the shift that its group got meanwhile.
         return flow.had + (max(0.0, self.shift - flow.shifted) if flow.in_flight else 0.0)
 
-    def rank(self, now: float) -> int:
-        """The rank of the group, lowest first: aged bulk work, interactive work, other bulk work."""
-        if self.priority == "interactive":
-            return 1
-        has_aged = self.passed_over_at is not None and now - self.passed_over_at >= AGEING
-        return 0 if has_aged else 2
-
-
-class Head(NamedTuple):
-    """The first request of a group. Heads sort in the order in which they are to be served.
-
-    Attributes:
-        rank: see `_Group.rank`.
-        had: service received by its flow, on the common scale.
-        number: the order in which its flow was listed.
-        group: its group.
-    """
-
-    rank: int
-    had: float
-    number: int
-    group: _Group
-
     @property
     def permit(self) -> LimiterPermit:
-        """The request's permit."""
-        return next(iter(self.group.flows[0][2].waiting))
+        """The permit of the first request."""
+        return next(iter(self.flows[0][2].waiting))
 
     @property
-    def has_aged(self) -> bool:
+    def least(self) -> float:
+        """The service that the first flow has received, on the common scale."""
+        return self.flows[0][0] + self.shift
+
+    def has_aged(self, now: float) -> bool:
         """Whether this is aged bulk work, which goes before interactive requests."""
-        return self.rank == 0
+        return self.passed_over_at is not None and now - self.passed_over_at >= AGEING
+
+    def turn(self, now: float) -> tuple[int, float, int]:
+        """Sorts groups in the order in which their first requests are to be served; other bulk work goes last."""
+        rank = 1 if self.priority == "interactive" else 0 if self.has_aged(now) else 2
+        return rank, self.least, self.flows[0][1]
 
 
 class FairQueue:
@@ -108,7 +92,7 @@ class FairQueue:
     """
 
     def __init__(self, memory: float = 0.0) -> None:
-        self._groups: dict[tuple[object, Key | None, Priority], _Group] = {}
+        self._groups: dict[tuple[object, Key | None, Priority], Group] = {}
         self._served: dict[Priority, float] = {"interactive": 0.0, "bulk": 0.0}
         # `_served` at earlier times, from the beginning of the memory on.
         self._marks: deque[tuple[float, dict[Priority, float]]] = deque([(-math.inf, self._served.copy())])
@@ -134,10 +118,7 @@ class FairQueue:
         flow = permit.flow
         flow.waiting[permit] = None
         if flow.entry is None:
-            group = self._groups.get(flow.group)
-            if group is None:
-                group = self._groups[flow.group] = _Group(flow.priority)
-            self._enlist(group, flow)
+            self._enlist(self._groups.setdefault(flow.group, Group(flow.priority)), flow)
 
     def remove(self, permit: LimiterPermit) -> bool:
         """Remove a request for a permit; return whether it was waiting."""
@@ -152,32 +133,30 @@ class FairQueue:
                 del self._groups[flow.group]
         return True
 
-    def heads(self, now: float) -> list[Head]:
-        """The first request of each group, in the order in which they are to be served."""
+    def groups(self, now: float) -> list[Group]:
+        """The groups, in the order in which their first requests are to be served."""
         self._remember(now)
-        heads = []
-        for group in self._groups.values():
-            had, number, _ = group.flows[0]
-            heads.append(Head(group.rank(now), had + group.shift, number, group))
-        heads.sort()
-        return heads
+        return sorted(self._groups.values(), key=lambda group: group.turn(now))
 
-    def serve(self, heads: list[Head], place: int, amount: float, now: float) -> None:
-        """Serve and remove the request at `place` in `heads`; the requests before it have to wait.
+    def serve(self, groups: list[Group], place: int, amount: float, now: float) -> None:
+        """Serve and remove the first request of the group at `place` in `groups`; the groups before it have to wait.
 
         Args:
-            heads: the result of `heads`, with nothing changed since.
-            place: index of the request to serve.
-            amount: amount that it receives.
+            groups: the result of `groups`, with nothing changed since.
+            place: index of the group to serve.
+            amount: amount that its request receives.
             now: the time.
         """
-        head = heads[place]
-        group, flow = head.group, head.permit.flow
+        group, flow = groups[place], groups[place].permit.flow
+        behind = [other for other in groups[:place] if other.priority == group.priority and other.least < group.least]
+        # Blocked groups that have received less forfeit their lead, all by the same amount, which keeps their differences.
+        lead = max([group.least - other.least for other in behind], default=0.0)
+        for other in behind:
+            other.shift += lead
         flow.waiting.popitem(last=False)
         group.unlist(flow)
         self._served[group.priority] = max(self._served[group.priority], flow.had)
         flow.had += amount
-        self._forfeit_lead(heads[:place], head)
         self._note_passed_over(group, now)
         if flow.waiting:
             self._enlist(group, flow)
@@ -199,7 +178,7 @@ class FairQueue:
         own, group = self._groups.get(absent.group), self._groups[flow.group]
         return (absent.had if own is None else own.had(absent)) < group.had(flow)
 
-    def _enlist(self, group: _Group, flow: Flow) -> None:
+    def _enlist(self, group: Group, flow: Flow) -> None:
         self._listed += 1
         group.enlist(flow, self._listed, self._least(flow))
 
@@ -214,20 +193,10 @@ class FairQueue:
             while len(marks) > 1 and now - marks[1][0] >= self._memory:
                 marks.popleft()
 
-    def _note_passed_over(self, chosen: _Group, now: float) -> None:
+    def _note_passed_over(self, chosen: Group, now: float) -> None:
         if chosen.priority == "bulk":
             chosen.passed_over_at = None
             return
         for group in self._groups.values():
             if group.priority == "bulk" and group.passed_over_at is None:
                 group.passed_over_at = now
-
-    @staticmethod
-    def _forfeit_lead(blocked: list[Head], chosen: Head) -> None:
-        """Shift the blocked groups that have received less than the chosen flow up to it."""
-        behind = [head for head in blocked if head.group.priority == chosen.group.priority and head.had < chosen.had]
-        if behind:
-            # All by the same amount, which keeps their differences.
-            gap = chosen.had - min(head.had for head in behind)
-            for head in behind:
-                head.group.shift += gap

@@ -64,33 +64,29 @@ class _Part(msgspec.Struct):
     squares: int
 
 
-class Demand:
+class Demand(msgspec.Struct):
     """Demand of interactive calls in the last window.
 
     Calls are modelled as a Poisson process, in which the variance of the sum is the sum of the squares.
 
-    Args:
+    Attributes:
         length: length of the window in seconds.
+        waiting: tokens of waiting requests; to be reduced when one is withdrawn, though its demand still counts.
     """
 
-    __slots__ = ("_length", "_parts", "_squares", "_tokens", "waiting")
-
-    def __init__(self, length: float) -> None:
-        self._length = length
-        self._parts: deque[_Part] = deque()
-        self._tokens = self._squares = 0
-        self.waiting = 0
-
-    def __repr__(self) -> str:
-        return f"<Demand of {self._tokens} tokens in {self._length:g} s, {self.waiting} waiting>"
+    length: float
+    waiting: int = 0
+    _parts: deque[_Part] = msgspec.field(default_factory=deque)
+    _tokens: int = 0
+    _squares: int = 0
 
     def asked(self, tokens: int, now: float) -> None:
         """Record that a request asks for a permit."""
         self._drop(now)
         self.waiting += tokens
-        if not self._parts or now - self._parts[-1].start >= self._length / RESOLUTION:
+        if not self._parts or now - self._parts[-1].start >= self.length / RESOLUTION:
             self._parts.append(_Part(now, now, 0, 0))
-        self._parts[-1].end = now + self._length
+        self._parts[-1].end = now + self.length
         self._count(tokens, tokens**2)
 
     def granted(self, wanted: int, tokens: int) -> None:
@@ -99,10 +95,6 @@ class Demand:
         if tokens < wanted and self._parts:
             self._count(tokens - wanted, tokens**2 - wanted**2)
 
-    def withdrawn(self, tokens: int) -> None:
-        """Record that a request no longer waits; its demand still counts."""
-        self.waiting -= tokens
-
     def forecast(self, limit: float, now: float) -> Forecast | None:
         """The forecast of demand on a limit; `None` if none is expected."""
         self._drop(now)
@@ -110,9 +102,9 @@ class Demand:
         if not tokens and not self.waiting:
             return None
         # Both at least one, because they are divisors.
-        spread = DEVIATIONS * math.sqrt(max(1, self._squares) / self._length)
+        spread = DEVIATIONS * math.sqrt(max(1, self._squares) / self.length)
         over_at = math.inf if self.waiting else self._parts[-1].end
-        return Forecast(self.waiting, max(1, tokens) / self._length, spread, tokens, KEPT_AT_MOST * limit, over_at)
+        return Forecast(self.waiting, max(1, tokens) / self.length, spread, tokens, KEPT_AT_MOST * limit, over_at)
 
     def is_over_share(self, limit: float, now: float) -> bool:
         """Whether interactive calls ask for more than may be kept for them."""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from pinecone_embed_async._errors import DeadlineExceededError, RateLimitError
 
 
-class KnownPause(msgspec.Struct, frozen=True):
-    """A time before which a request certainly gets no permit.
+class KnownPause(msgspec.Struct, frozen=True, order=True):
+    """A time before which a request certainly gets no permit. Pauses sort by their ends.
 
     Attributes:
         until: the time; in the past if nothing is known to prevent a request.
         rejection: message of the rejection that started the pause; empty if there was none, or it had no text.
     """
 
-    until: float
+    until: float = -math.inf
     rejection: str = ""
 
     def outlasts(self, deadline: float, now: float) -> bool:

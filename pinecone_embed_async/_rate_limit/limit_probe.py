@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import msgspec
+
 PROBE_WINDOWS = 4
 """Number of windows after which one request probes whether a named limit still holds; the interval doubles each time."""
 
@@ -14,27 +16,19 @@ DOUBT = 1 / 120
 """Fraction of a window to wait for another probe if the last one was inconclusive."""
 
 
-class LimitProbe:
+class LimitProbe(msgspec.Struct):
     """Decides when one request may exceed a limit that a rejection named.
 
-    Args:
-        length: length of a window in seconds.
-
     Attributes:
+        length: length of a window in seconds.
         is_in_flight: whether a probe is in flight.
     """
 
-    __slots__ = ("_at", "_eager", "_every", "_length", "is_in_flight")
-
-    def __init__(self, length: float) -> None:
-        self._length = length
-        self._at = math.inf
-        self._every = 0.0
-        self._eager = 0
-        self.is_in_flight = False
-
-    def __repr__(self) -> str:
-        return f"<LimitProbe every {self._every:g} s{', one in flight' if self.is_in_flight else ''}>"
+    length: float
+    is_in_flight: bool = False
+    _at: float = math.inf
+    _every: float = 0.0
+    _eager: int = 0
 
     @property
     def next(self) -> float:
@@ -44,12 +38,12 @@ class LimitProbe:
     def named(self, now: float, *, is_lower: bool) -> None:
         """Record that a rejection named a limit, and whether a higher one held before."""
         if is_lower:
-            self._eager, self._every = EAGER_PROBES, self._length
+            self._eager, self._every = EAGER_PROBES, self.length
         elif math.isinf(self._at) and self._every:
             # The last probe succeeded only because a new window had begun.
             self._every *= 2
         else:
-            self._every = PROBE_WINDOWS * self._length
+            self._every = PROBE_WINDOWS * self.length
         self._at = now + self._every
 
     def held(self, now: float) -> None:
@@ -66,4 +60,4 @@ class LimitProbe:
 
     def inconclusive(self, now: float) -> None:
         """Record that a probe was accepted but may not have exceeded the limit."""
-        self._at = now + self._length * DOUBT
+        self._at = now + self.length * DOUBT

@@ -7,10 +7,9 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from pinecone_embed_async._rate_limit.budgets import KEYS_KEPT, Budget, Budgets
-from pinecone_embed_async._rate_limit.fair_queue import FairQueue, Head
+from pinecone_embed_async._rate_limit.fair_queue import FairQueue, Group
 from pinecone_embed_async._rate_limit.forecast import KEPT_AT_MOST
 from pinecone_embed_async._rate_limit.known_pause import KnownPause
-from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit
 from pinecone_embed_async._rate_limit.request_rate_limit import RequestRateLimit
 from pinecone_embed_async._rate_limit.token_limit import PLENTY, TokenLimit, smallest_part
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit.forecast import Forecast
     from pinecone_embed_async._rate_limit.permit import Flow, LimiterPermit
     from pinecone_embed_async._rate_limit.quota import Key, LimiterOptions, Priority
+    from pinecone_embed_async._rate_limit.rejections import NamedLimit
     from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
 
 GRACE = 0.01
@@ -55,8 +55,8 @@ class Limiter:
         self._accepted_at: OrderedDict[Key, float] = OrderedDict()
         # The keys and priorities whose requests have to wait; for one pass over the queue.
         self._blocked: set[tuple[Key, Priority]] = set()
-        # The keys that lacked tokens in the last pass.
-        self._short_of_tokens: set[Key] = set()
+        # The limits for which requests have waited since the last pass.
+        self._short_of_tokens: set[TokenLimit] = set()
         self.decided: list[LimiterPermit] = []
         self.next_at = math.inf
 
@@ -93,17 +93,16 @@ class Limiter:
         self.next_at = math.inf
         if not self._queue and not self._short_of_tokens:
             return
-        were_short, self._short_of_tokens = self._short_of_tokens, set()
-        for key in were_short:
-            self.token_limit(key).advance(now)
+        for limit in self._short_of_tokens:
+            limit.waited_until(now)
         while self._grant_next(now):
             pass
-        for key in were_short | self._short_of_tokens:
-            self.token_limit(key).waits(now, is_waiting=key in self._short_of_tokens)
+        for limit in self._short_of_tokens:
+            limit.waits(now)
 
     def hold(self, until: float) -> None:
         """Grant no permit before `until`."""
-        self._second.paused_until = max(self._second.paused_until, until)
+        self._second.pause = max(self._second.pause, KnownPause(until))
 
     def forget_requests(self, now: float) -> None:
         """Forget all requests, waiting or in flight. The usage of those in flight still counts; how they end is ignored."""
@@ -128,7 +127,7 @@ class Limiter:
         if self._close(permit):
             permit.flow.had -= permit.tokens
             for limit in (self._second, self._minute):
-                limit.window.reserve(-1)
+                limit.window.reserved -= 1
             if permit.key is not None:
                 self.token_limit(permit.key).unused(permit, now)
         else:
@@ -203,26 +202,26 @@ class Limiter:
             return None
         was_paused = self.known_pause(permit.key, now).until > now
         self._count_request(now)
+        kind, figure = (None, None) if named is None else (named.kind, named.limit)
         token_limit = None if permit.key is None else self.token_limit(permit.key)
-        if token_limit is not None and (named is None or named.kind is LimitKind.TOKENS):
+        if token_limit is not None and kind in {None, "tokens per minute"}:
             limit: TokenLimit | RequestRateLimit = token_limit
-            before = limit.paused_until
-            token_limit.rejected(permit, None if named is None else named.limit, backoff, now)
+            before = limit.pause
+            token_limit.rejected(permit, figure, backoff, now, message)
         else:
             if token_limit is not None:
                 # Another limit rejected the request, so it counts no tokens here.
                 token_limit.settle(permit, 0, now)
-            kind, figure = (None, None) if named is None else (named.kind, named.limit)
-            limit = self._minute if kind is LimitKind.REQUESTS_PER_MINUTE else self._second
-            before = limit.paused_until
-            limit.rejected(None if kind is LimitKind.TOKENS else figure, backoff.seconds(1), now)
+            limit = self._minute if kind == "requests per minute" else self._second
+            before = limit.pause
+            pause = KnownPause(now + backoff.seconds(1), message)
+            limit.rejected(None if kind == "tokens per minute" else figure, pause, now)
             permit.flow.concurrency.overloaded(permit.at, now)
-        if limit.paused_until > before:
-            limit.rejection = message
+        if limit.pause.until > before.until:
             for waiting in [*self._queue]:
                 self._dismiss_if_late(waiting, now)
         self.dispatch(now)
-        return None if was_paused or limit.paused_until <= now else limit.paused_until - now
+        return None if was_paused else limit.pause.left(now) or None
 
     def known_pause(self, key: Key | None, now: float, certain: int = 0) -> KnownPause:
         """The pause of requests with this key that ends last; it may already be over.
@@ -236,16 +235,15 @@ class Limiter:
         """
         budget = None if key is None else self._budgets.get(key)
         limits = (self._second, self._minute) if budget is None else (self._second, self._minute, budget.limit)
-        until, rejection = max((limit.paused_until, limit.rejection) for limit in limits)
+        pause = max(limit.pause for limit in limits)
         if certain > 0:
             full = max(self._second.full_until(now), self._minute.full_until(now))
-            given = None if key is None else self._options.tokens(key)
             # Not if a rejection named a lower limit: a request may exceed that one as a probe, and then the given limit too.
-            if budget is not None and given is not None and budget.limit.known >= given:
-                full = max(full, budget.limit.window.full_until(certain, given, now))
-            if full > until:
+            if budget is not None and budget.limit.known >= budget.limit.given:
+                full = max(full, budget.limit.window.full_until(certain, budget.limit.given, now))
+            if full > pause.until:
                 return KnownPause(full)
-        return KnownPause(until, rejection)
+        return pause
 
     def pause_beyond(self, deadline: float, key: Key | None, certain: int, now: float) -> KnownPause | None:
         """The pause that lasts until the deadline of a request or longer; `None` if it may get a permit in time.
@@ -302,21 +300,21 @@ class Limiter:
         if not self._queue:
             return False
         requests_at = self._requests_free_at(now)
-        heads = self._queue.heads(now)
-        for place, head in enumerate(heads):
-            room = self._room(head, requests_at, now)
+        groups = self._queue.groups(now)
+        for place, group in enumerate(groups):
+            room = self._room(group, requests_at, now)
             if room is not None:
-                self._grant(head.permit, room, now)
-                self._queue.serve(heads, place, room, now)
+                self._grant(group.permit, room, now)
+                self._queue.serve(groups, place, room, now)
                 return True
         # Not `any`, which would stop at the first.
-        return True in [self._dismiss_if_late(head.permit, now) for head in heads]
+        return True in [self._dismiss_if_late(group.permit, now) for group in groups]
 
-    def _room(self, head: Head, requests_at: float, now: float) -> int | None:
-        """The tokens that the next request in line may have; `None` if it has to wait."""
-        permit = head.permit
+    def _room(self, group: Group, requests_at: float, now: float) -> int | None:
+        """The tokens that the first request of a group may have; `None` if it has to wait."""
+        permit = group.permit
         flow, key, priority = permit.flow, permit.key, permit.flow.priority
-        if not flow.concurrency.has_room(priority, now, has_aged=head.has_aged):
+        if not flow.concurrency.has_room(priority, now, has_aged=group.has_aged(now)):
             return None
         if requests_at > now:
             self.next_at = min(self.next_at, requests_at)
@@ -327,7 +325,7 @@ class Limiter:
         if (key, priority) in self._blocked:
             return None
         budget = self._budgets[key]
-        forecast = self._forecast(head, budget, now)
+        forecast = self._forecast(group, budget, now)
         room, at = budget.limit.room(permit.want, permit.least, now, forecast)
         if room:
             at = self._grace_ends(flow, budget, room, now)
@@ -335,7 +333,7 @@ class Limiter:
                 return room
             self._blocked.add((key, priority))
         else:
-            self._short_of_tokens.add(key)
+            self._short_of_tokens.add(budget.limit)
             self._blocked.add((key, "bulk"))
             if forecast is None:
                 # Later requests that need the same tokens must not overtake it.
@@ -357,16 +355,16 @@ class Limiter:
         recent = [(at + GRACE, other) for at, other in budget.permits if now < at + GRACE]
         return max([now, *(end for end, other in recent if other.in_flight and self._queue.is_behind(other, flow))])
 
-    def _forecast(self, head: Head, budget: Budget, now: float) -> Forecast | None:
+    def _forecast(self, group: Group, budget: Budget, now: float) -> Forecast | None:
         """The forecast of interactive demand for which a request must leave tokens free; `None` if there is none.
 
         If interactive calls ask for more than their share, or if the smallest part of the request would hardly ever fit
         beside them, aged bulk work is served at their expense.
         """
-        permit, limit = head.permit, budget.limit.known
+        permit, limit = group.permit, budget.limit.known
         if permit.flow.priority == "interactive" or math.isinf(limit) or budget.limit.is_found:
             return None
-        if head.has_aged:
+        if group.has_aged(now):
             is_large = smallest_part(permit.want, permit.least, limit) > limit * (1 - KEPT_AT_MOST) / 2
             if is_large or budget.demand.is_over_share(limit, now):
                 return None
@@ -377,7 +375,7 @@ class Limiter:
         flow.concurrency.enter(flow.priority)
         flow.in_flight += 1
         for limit in (self._second, self._minute):
-            limit.window.reserve(1)
+            limit.window.reserved += 1
         if key is not None:
             budget = self._budgets[key]
             permit.is_probe = budget.limit.reserve(tokens, now)
@@ -404,7 +402,7 @@ class Limiter:
             budget = self._budgets[permit.key]
             budget.waiting -= 1
             if permit.flow.priority == "interactive":
-                budget.demand.withdrawn(permit.want)
+                budget.demand.waiting -= permit.want
 
     def _close(self, permit: LimiterPermit) -> bool:
         """Remove a permit from the open ones; return whether it was open."""

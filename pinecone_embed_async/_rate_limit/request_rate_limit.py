@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from pinecone_embed_async._rate_limit.known_pause import KnownPause
 from pinecone_embed_async._rate_limit.limit_probe import PROBE_WINDOWS
 from pinecone_embed_async._rate_limit.window import Window
 
@@ -20,34 +21,31 @@ class RequestRateLimit:
 
     Attributes:
         window: requests that count now.
-        paused_until: end of the pause; nothing is sent before it.
-        rejection: message of the rejection that started the pause; empty before.
+        pause: the pause; nothing is sent before its end.
     """
-
-    __slots__ = ("_given", "_holds_for", "_holds_until", "_named", "paused_until", "rejection", "window")
 
     def __init__(self, length: float, given: int | None) -> None:
         self.window = Window(length)
         self._given = math.inf if given is None else given
         self._named = math.inf
         self._holds_for = 0.0
-        self._holds_until = self.paused_until = -math.inf
-        self.rejection = ""
+        self._holds_until = -math.inf
+        self.pause = KnownPause()
 
     def free_at(self, now: float) -> float:
         """The time at which one more request fits: at most `now` if it fits, infinite if only a response can free one."""
-        free_at = max(self.paused_until, self.window.fits_at(1, self._given, now))
+        free_at = max(self.pause.until, self.window.fits_at(1, self._given, now))
         if now < self._holds_until:
             free_at = max(free_at, min(self.window.fits_at(1, self._named, now), self._holds_until))
         return free_at
 
     def full_until(self, now: float) -> float:
-        """Until when one more request certainly exceeds the given limit; -infinity if it may fit."""
+        """Until when one more request certainly exceeds the given limit; `now` if it may fit."""
         return self.window.full_until(1, self._given, now)
 
-    def rejected(self, limit: int | None, pause: float, now: float) -> None:
-        """Record a rejection, the limit that it named if any, and the seconds to pause."""
-        self.paused_until = max(self.paused_until, now + pause)
+    def rejected(self, limit: int | None, pause: KnownPause, now: float) -> None:
+        """Record a rejection, the limit that it named if any, and the pause that follows."""
+        self.pause = max(self.pause, pause)
         # While the same limit applies, the rejection belongs to the same burst.
         if limit is not None and not (limit == self._named and now < self._holds_until):
             self._holds_for = 2 * self._holds_for if limit == self._named else PROBE_WINDOWS * self.window.length

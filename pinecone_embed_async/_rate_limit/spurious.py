@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections import deque
 
+import msgspec
+
 SOON = 1 / 12
 """Fraction of a window within which sending must resume for a rejection to count as spurious. After that, enough tokens may
 have come free for a token limit to be the reason."""
@@ -21,31 +23,26 @@ REMEMBERED = 64
 """Number of acceptances to remember, including those beside a rejection."""
 
 
-class SpuriousRejections:
+class SpuriousRejections(msgspec.Struct):
     """Distinguishes spurious rejections from those due to a token limit, which continue until tokens come free.
 
     A rejection that names no limit is spurious if the requests sent beside it were accepted, and if the first request after
     the pause is accepted soon. A request beside it counts only if it has at least half as many tokens. Spurious rejections
     must be few compared with acceptances.
 
-    Args:
+    Attributes:
         length: length of a window in seconds.
     """
 
-    __slots__ = ("_allowed", "_at", "_length", "_recent", "_rejected", "_sent", "_tokens")
-
-    def __init__(self, length: float) -> None:
-        self._length = length
-        self._allowed = 1.0
-        # Sending times and tokens of the last accepted requests.
-        self._recent: deque[tuple[float, int]] = deque(maxlen=REMEMBERED)
-        # The suspected burst: the number of rejections, and sending time, answer time and tokens of the first.
-        self._rejected = 0
-        self._sent = self._at = -math.inf
-        self._tokens = 0
-
-    def __repr__(self) -> str:
-        return f"<SpuriousRejections {self._rejected} under suspicion, {self._allowed:.1f} allowed>"
+    length: float
+    _allowed: float = 1.0
+    # Sending times and tokens of the last accepted requests.
+    _recent: deque[tuple[float, int]] = msgspec.field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    # The suspected burst: the number of rejections, and sending time, answer time and tokens of the first.
+    _rejected: int = 0
+    _sent: float = -math.inf
+    _at: float = -math.inf
+    _tokens: int = 0
 
     def accepted(self, sent: float, tokens: int) -> None:
         """Record an acceptance."""
@@ -68,7 +65,7 @@ class SpuriousRejections:
 
     def are_likely(self, now: float) -> bool:
         """Whether the burst looks spurious from the requests sent beside it, as long as it is recent enough to tell."""
-        is_judged = 0 < self._rejected <= self._allowed and now - self._at <= SOON * self._length
+        is_judged = 0 < self._rejected <= self._allowed and now - self._at <= SOON * self.length
         are_beside = (sent >= self._sent and 2 * tokens >= self._tokens for sent, tokens in self._recent)
         return is_judged and self._rejected <= sum(are_beside)
 

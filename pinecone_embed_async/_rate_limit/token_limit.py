@@ -7,8 +7,9 @@ import math
 from typing import TYPE_CHECKING
 
 from pinecone_embed_async._rate_limit.adaptive_limit import AdaptiveLimit
+from pinecone_embed_async._rate_limit.known_pause import KnownPause
 from pinecone_embed_async._rate_limit.limit_probe import LimitProbe
-from pinecone_embed_async._rate_limit.refill import MEASURED, Pace, Refill
+from pinecone_embed_async._rate_limit.refill import MEASURED, Refill
 from pinecone_embed_async._rate_limit.spurious import SpuriousRejections
 from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
 from pinecone_embed_async._rate_limit.window import Window
@@ -74,22 +75,23 @@ class TokenLimit:
         in_flight: number of requests without an outcome.
         streak: number of bursts of rejections since the last acceptance of a request that was sent after a rejection.
         rejections: total number of rejections.
-        paused_until: end of the pause; nothing is sent before it.
-        rejection: message of the rejection that started the pause; empty before.
+        pause: the pause; nothing is sent before its end.
+        given: the given limit; infinite if there is none.
         known: the smaller of the given and the named limit; infinite if there is neither.
     """
 
     def __init__(self, length: float, given: int | None) -> None:
         self.window = Window(length)
         self._short_window = Window(length / SMOOTHING)
-        self._given: float = math.inf if given is None else given
-        self._named, self.known = math.inf, self._given
+        self.given: float = math.inf if given is None else given
+        self._named, self.known = math.inf, self.given
         self._found = AdaptiveLimit(length)
         self._spurious = SpuriousRejections(length)
         # The found limit before the last burst of rejections.
         self._before = self._found
         self._refill = Refill(length)
-        self._pace = Pace()
+        # Earliest time of the next request, if the limit refills evenly.
+        self._paced_at = -math.inf
         self._probe = LimitProbe(length)
         # Requests accepted since the limit last became unknown.
         self._accepted = 0
@@ -103,8 +105,7 @@ class TokenLimit:
         # Whether the last request exceeded a found limit to test it.
         self._is_doubt = False
         self.in_flight = self.streak = self.rejections = 0
-        self.paused_until = -math.inf
-        self.rejection = ""
+        self.pause = KnownPause()
 
     def __repr__(self) -> str:
         limit = "no limit known" if math.isinf(self.limit) else f"limit {self.limit:.0f}"
@@ -128,7 +129,7 @@ class TokenLimit:
             return "found"
         if math.isinf(self.known):
             return "unknown"
-        return "named" if self._named <= self._given else "given"
+        return "named" if self._named <= self.given else "given"
 
     @property
     def is_cautious(self) -> bool:
@@ -146,7 +147,7 @@ class TokenLimit:
 
     def has_plenty(self, tokens: int, now: float) -> bool:
         """Whether so much of the limit is free that `tokens` more may be sent regardless of what is kept for others."""
-        if now < self.paused_until or self._found.exists or self.in_flight >= self.most_in_flight:
+        if now < self.pause.until or self._found.exists or self.in_flight >= self.most_in_flight:
             return False
         return self.window.used(now) + tokens <= (1 - PLENTY) * self.known
 
@@ -163,12 +164,12 @@ class TokenLimit:
             The tokens: at most `want`, and 0 if the request has to wait. The time: `now` or later, and infinite if only a
             response can free tokens.
         """
-        if now < self.paused_until:
-            return 0, self.paused_until
+        if now < self.pause.until:
+            return 0, self.pause.until
         if self.in_flight >= self.most_in_flight:
             return 0, math.inf
         if self._found.is_even:
-            when = max(self._pace.next, self._fits_known_at(want, now, forecast))
+            when = max(self._paced_at, self._fits_known_at(want, now, forecast))
             return (want, now) if when <= now else (0, when)
         limit, short_limit = self.limit, math.inf
         if self._found.exists:
@@ -201,16 +202,16 @@ class TokenLimit:
         self._is_doubt = self._before.exists and self._may_doubt(now) and not self._fits(tokens, now)
         self.in_flight += 1
         if self._found.is_even:
-            self._pace.send(self._refill_time(tokens), self._refill_time(self._found.step), now)
-        self.window.reserve(tokens)
-        self._short_window.reserve(tokens)
+            # The generic cell rate algorithm, ITU-T I.371: lateness by up to one request is made up for.
+            start = max(self._paced_at, now - self._refill_time(self._found.step))
+            self._paced_at = start + self._refill_time(tokens)
+        self._reserve(tokens)
         return is_probe
 
     def shrink(self, permit: LimiterPermit, tokens: int) -> None:
         """Reduce the tokens reserved for a request that is being sent."""
         self._adjust_pace(tokens - permit.tokens)
-        self.window.reserve(tokens - permit.tokens)
-        self._short_window.reserve(tokens - permit.tokens)
+        self._reserve(tokens - permit.tokens)
 
     def unused(self, permit: LimiterPermit, now: float) -> None:
         """Release the tokens of a request that was not sent, and its time slot."""
@@ -228,7 +229,7 @@ class TokenLimit:
         self._total += tokens
         if permit.is_probe:
             if self.window.settled > self.known:
-                self._named, self.known = math.inf, self._given
+                self._named, self.known = math.inf, self.given
                 self._accepted = 0
                 self._probe.stop()
             else:
@@ -238,7 +239,7 @@ class TokenLimit:
             self._found.forget()
             self._refill.reset()
 
-    def rejected(self, permit: LimiterPermit, named: int | None, backoff: Backoff, now: float) -> None:
+    def rejected(self, permit: LimiterPermit, named: int | None, backoff: Backoff, now: float, message: str = "") -> None:
         """Record that the service rejected a request, and therefore did not count it.
 
         Requests that were in flight together are rejected together. Only the first rejection of such a burst counts, unless
@@ -249,6 +250,7 @@ class TokenLimit:
             named: the limit named in the rejection; `None` if there is none.
             backoff: gives the length of the pause for a number of bursts in a row without an acceptance.
             now: the time.
+            message: message of the rejection.
         """
         self.settle(permit, 0, now)
         self.rejections += 1
@@ -265,19 +267,20 @@ class TokenLimit:
                 self._cut(permit.tokens, now)
         asked = backoff.retry_after is not None
         if is_first or asked:
-            self._pause(backoff.seconds(self.streak), now, asked=asked, is_explained=is_explained)
+            until = self._pause_end(backoff.seconds(self.streak), now, asked=asked, is_explained=is_explained)
+            self.pause = max(self.pause, KnownPause(until, message))
 
-    def advance(self, now: float) -> None:
-        """Add the time since the last call if work waited for tokens during it; a found limit grows with it."""
-        if self._waits_since is not None:
-            self._waited += now - self._waits_since
-            self._found.grow(max(0.0, now - max(self._waits_since, self.paused_until)))
+    def waits(self, now: float) -> None:
+        """Record that work waits for the limit from now on; waiting for the cap in flight does not count."""
+        if now < self.pause.until or self.is_cautious or not math.isinf(self.limit):
             self._waits_since = now
 
-    def waits(self, now: float, *, is_waiting: bool) -> None:
-        """Record whether work waits for the limit from now on; waiting for the cap in flight does not count."""
-        is_limited = now < self.paused_until or self.is_cautious or not math.isinf(self.limit)
-        self._waits_since = now if is_waiting and is_limited else None
+    def waited_until(self, now: float) -> None:
+        """Record that work has waited until now; a found limit grows with that time."""
+        if self._waits_since is not None:
+            self._waited += now - self._waits_since
+            self._found.grow(max(0.0, now - max(self._waits_since, self.pause.until)))
+            self._waits_since = None
 
     def take_found(self) -> int | None:
         """The first limit found by trial, returned once, when sending resumes under it; otherwise `None`."""
@@ -299,7 +302,7 @@ class TokenLimit:
             is_waiting=self._waits_since is not None,
             waited=self._waited + (0 if self._waits_since is None else now - self._waits_since),
             rejections=self.rejections,
-            paused=max(0.0, self.paused_until - now),
+            paused=self.pause.left(now),
         )
 
     def settle(self, permit: LimiterPermit, tokens: int, now: float) -> None:
@@ -312,6 +315,10 @@ class TokenLimit:
             self._adjust_pace(tokens - permit.tokens)
         self.window.settle(permit.tokens, tokens, now)
         self._short_window.settle(permit.tokens, tokens, now)
+
+    def _reserve(self, tokens: int) -> None:
+        self.window.reserved += tokens
+        self._short_window.reserved += tokens
 
     def _fits_at(self, tokens: int, limit: float, short_limit: float, now: float, forecast: Forecast | None) -> float:
         """The time at which `tokens` more fit the limits; infinite if only a response can free tokens."""
@@ -335,7 +342,7 @@ class TokenLimit:
     def _adjust_pace(self, tokens: int) -> None:
         """Record that a request has `tokens` more than were reserved."""
         if self._found.is_even:
-            self._pace.adjust(self._refill_time(tokens))
+            self._paced_at += self._refill_time(tokens)
 
     def _may_probe(self, now: float) -> bool:
         return now >= self._probe.next and not self._found.exists
@@ -397,11 +404,11 @@ class TokenLimit:
             if is_probe:
                 self._probe.held(now)
             return
-        if self._given <= named:
+        if self.given <= named:
             self._probe.stop()
         else:
             self._probe.named(now, is_lower=named < self.known < math.inf)
-        self._named, self.known = named, min(self._given, named)
+        self._named, self.known = named, min(self.given, named)
         if self._found.exists and self._found.tokens > self.known:
             self._found.forget()
 
@@ -426,17 +433,17 @@ class TokenLimit:
             self._found.find(comes, now, is_guess=False, is_even=True)
         return comes is not None
 
-    def _pause(self, seconds: float, now: float, *, asked: bool, is_explained: bool) -> None:
+    def _pause_end(self, seconds: float, now: float, *, asked: bool, is_explained: bool) -> float:
         until = now + seconds
         oldest = self.window.next_release()
         if not asked and not math.isinf(oldest):
             free_at = oldest + min(seconds, self.window.length * JITTER)
             if is_explained:
                 # No tokens come free earlier.
-                until = max(until, free_at)
-            elif self._found.is_guess:
-                until = min(until, free_at)
-        self.paused_until = max(self.paused_until, until)
+                return max(until, free_at)
+            if self._found.is_guess:
+                return min(until, free_at)
+        return until
 
 
 def smallest_part(want: int, least: int, limit: float) -> int:

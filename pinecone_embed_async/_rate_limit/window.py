@@ -43,11 +43,9 @@ class Window:
         length: length in seconds.
 
     Attributes:
-        reserved: sum of the amounts without a response.
+        reserved: sum of the amounts without a response; to be changed when one is sent, cut or taken back.
         settled: sum of the amounts whose response came less than `length` seconds ago, as of the last call of `used`.
     """
-
-    __slots__ = ("_freed", "_log", "_marks", "_resolution", "length", "reserved", "settled")
 
     def __init__(self, length: float) -> None:
         self.length = length
@@ -62,10 +60,6 @@ class Window:
 
     def __repr__(self) -> str:
         return f"<Window {self.length:g} s, {self.reserved} reserved, {self.settled} settled>"
-
-    def reserve(self, amount: int) -> None:
-        """Count an amount until it is settled; a negative amount takes back what was reserved."""
-        self.reserved += amount
 
     def settle(self, reserved: int, amount: int, now: float) -> None:
         """Count `amount` in place of `reserved`, until `length` seconds from now."""
@@ -109,14 +103,9 @@ class Window:
         return math.inf
 
     def full_until(self, amount: int, limit: float, now: float) -> float:
-        """Until when `amount` more exceeds `limit` even if all reserved amounts are released; -infinity if it may fit."""
-        self.used(now)
-        over, until = self.settled + amount - limit, -math.inf
-        for entry in self._log:
-            if over <= 0:
-                break
-            over, until = over - entry.amount, entry.end
-        return until
+        """Until when `amount` more exceeds `limit` even if all reserved amounts are released; `now` if it may fit."""
+        # An amount above the limit counts as the limit, for which everything settled must be released.
+        return self.fits_at(int(min(amount, limit)) - self.reserved, limit, now)
 
     def kept(self, forecast: Forecast, now: float) -> float:
         """The amount to keep free now so that the forecast demand fits when it comes, given what comes free by then."""

@@ -154,9 +154,3 @@ def test_the_average_request_follows_the_last_ones() -> None:
     limit.find(100.0, 0.0, is_guess=False)
     limit.grow(LENGTH)
     assert limit.tokens == pytest.approx(100 + 1.4 * 200, rel=0.02)
-
-
-def test_repr() -> None:
-    limit = AdaptiveLimit(LENGTH)
-    limit.find(100.0, 0.0, is_guess=True)
-    assert repr(limit) == "<AdaptiveLimit 100, a guess>"

@@ -9,7 +9,7 @@ from pinecone_embed_async._rate_limit import Backoff, ConcurrencyLimiter, Flow, 
 from pinecone_embed_async._rate_limit.budgets import KEYS_KEPT
 from pinecone_embed_async._rate_limit.limiter import Limiter
 from pinecone_embed_async._rate_limit.permit import LimiterPermit
-from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit
+from pinecone_embed_async._rate_limit.rejections import NamedLimit
 from tests.clock import FakeClock
 from tests.permits import acquire_permit
 from tests.rate_limit.world import OneLimit
@@ -83,7 +83,7 @@ def test_usage_of_a_known_limit_is_kept_as_long_as_it_counts() -> None:
 
 def test_a_recently_used_budget_keeps_its_learned_limit() -> None:
     harness = Harness()
-    named = NamedLimit(LimitKind.TOKENS, 500)
+    named = NamedLimit("tokens per minute", 500)
     harness.limiter.rejected(harness.begin("passage", 50), named, Backoff(0.0, 0.0, lambda: 0.0), harness.now)
     for number in range(3000):
         harness.now += 1.0

@@ -32,11 +32,11 @@ def serve(
     queue: FairQueue, amount: float = 1, *, now: float = 0.0, may_go: Callable[[Flow], bool] = lambda _: True
 ) -> LimiterPermit | None:
     """Serve the first request whose flow may go."""
-    heads = queue.heads(now)
-    for place, head in enumerate(heads):
-        request = head.permit
+    groups = queue.groups(now)
+    for place, group in enumerate(groups):
+        request = group.permit
         if may_go(request.flow):
-            queue.serve(heads, place, amount, now)
+            queue.serve(groups, place, amount, now)
             return request
     return None
 
@@ -54,10 +54,10 @@ class Feeder:
             add(self.queue, flow)
 
     def serve(self, may_go: Callable[[Flow], bool] = lambda _: True, now: float = 0.0) -> Flow | None:
-        for place, head in enumerate(heads := self.queue.heads(now)):
-            flow = head.permit.flow
+        for place, group in enumerate(groups := self.queue.groups(now)):
+            flow = group.permit.flow
             if may_go(flow):
-                self.queue.serve(heads, place, self.sizes[flow], now)
+                self.queue.serve(groups, place, self.sizes[flow], now)
                 self.had[flow] += self.sizes[flow]
                 self.feed(flow)
                 return flow
@@ -69,8 +69,8 @@ def test_order_is_kept_within_a_flow(requests: list[tuple[int, int]]) -> None:
     queue, flows = FairQueue(), [flow_of("g") for _ in range(5)]
     added = [(add(queue, flows[number])[0], size) for number, size in requests]
     seen = list[LimiterPermit]()
-    while (heads := queue.heads(0.0)) and (request := heads[0].permit):
-        queue.serve(heads, 0, dict(added)[request], 0.0)
+    while (groups := queue.groups(0.0)) and (request := groups[0].permit):
+        queue.serve(groups, 0, dict(added)[request], 0.0)
         seen.append(request)
     assert set(seen) == {request for request, _ in added}
     for flow in flows:
@@ -164,13 +164,13 @@ def test_bulk_work_has_aged_five_seconds_after_it_was_first_overtaken() -> None:
     assert serve(queue, 1000) is not None
     add(queue, interactive, 3)
     for now in (10.0, 14.0):
-        assert not queue.heads(now)[0].has_aged
+        assert not queue.groups(now)[0].has_aged(now)
         served = serve(queue, now=now)
         assert served is not None
         assert served.flow is interactive
-    first, second = queue.heads(15.0)
-    assert (first.permit.flow, first.has_aged) == (bulk, True)
-    assert (second.permit.flow, second.has_aged) == (interactive, False)
+    first, second = queue.groups(15.0)
+    assert (first.permit.flow, first.has_aged(15.0)) == (bulk, True)
+    assert (second.permit.flow, second.has_aged(15.0)) == (interactive, False)
 
 
 def test_bulk_work_does_not_age_unless_overtaken() -> None:
@@ -181,11 +181,11 @@ def test_bulk_work_does_not_age_unless_overtaken() -> None:
     assert serve(queue, now=100 * AGEING) is interactive
 
 
-def test_each_group_has_one_head() -> None:
-    queue, groups = FairQueue(), [flow_of(group) for group in "ab"]
-    first = [add(queue, flow, 3)[0] for flow in groups]
-    assert [head.permit for head in queue.heads(0.0)] == first
-    assert serve(queue, may_go=lambda flow: flow is groups[1]) is first[1]
+def test_each_group_has_one_first_request() -> None:
+    queue, flows = FairQueue(), [flow_of(group) for group in "ab"]
+    first = [add(queue, flow, 3)[0] for flow in flows]
+    assert [group.permit for group in queue.groups(0.0)] == first
+    assert serve(queue, may_go=lambda flow: flow is flows[1]) is first[1]
 
 
 @given(st.data())
@@ -285,7 +285,7 @@ def test_a_blocked_interactive_group_forfeits_nothing_to_bulk_work() -> None:
     add(queue, interactive)
     for _ in range(2):
         serve(queue, 1000, may_go=lambda flow: flow is bulk)
-    assert [head.had for head in queue.heads(0.0)] == [0.0]
+    assert [group.least for group in queue.groups(0.0)] == [0.0]
 
 
 def test_an_absent_flow_is_shifted_only_by_what_its_group_forfeits_meanwhile() -> None:
@@ -301,7 +301,7 @@ def test_an_absent_flow_is_shifted_only_by_what_its_group_forfeits_meanwhile() -
     before = absent.had
     assert serve(queue, 1000, may_go=lambda flow: flow is present) is not None
     add(queue, absent)
-    assert [head.had for head in queue.heads(0.0) if head.permit.flow is absent] == [before]
+    assert [group.least for group in queue.groups(0.0) if group.permit.flow is absent] == [before]
 
 
 def test_blocked_groups_forfeit_the_same_lead_so_that_their_differences_stay() -> None:
@@ -312,4 +312,4 @@ def test_blocked_groups_forfeit_the_same_lead_so_that_their_differences_stay() -
     serve(queue, 50, may_go=lambda flow: flow is second)
     for _ in range(2):
         serve(queue, 100, may_go=lambda flow: flow is free)
-    assert [head.had for head in queue.heads(0.0)] == [100, 150, 200]
+    assert [group.least for group in queue.groups(0.0)] == [100, 150, 200]

@@ -10,7 +10,7 @@ from pinecone_embed_async._rate_limit import Backoff, ConcurrencyLimiter, Flow, 
 from pinecone_embed_async._rate_limit.known_pause import KnownPause
 from pinecone_embed_async._rate_limit.limiter import Limiter
 from pinecone_embed_async._rate_limit.permit import LimiterPermit
-from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit
+from pinecone_embed_async._rate_limit.rejections import NamedLimit
 
 KEY = ("model", "passage")
 ASKED = Backoff(1.0, 1.0, lambda: 0.0, retry_after=30.0)
@@ -92,11 +92,11 @@ def test_the_pause_of_one_input_type_is_not_that_of_another() -> None:
 
 def test_a_pause_for_too_many_requests_is_that_of_all() -> None:
     bench = Bench()
-    bench.reject(bench.send(), NamedLimit(LimitKind.REQUESTS_PER_SECOND, 100))
+    bench.reject(bench.send(), NamedLimit("requests per second", 100))
     assert bench.ask(lasts=1, key="query").pause == KnownPause(START + 30, "too many tokens")
 
 
-@pytest.mark.parametrize("named", [None, NamedLimit(LimitKind.REQUESTS_PER_SECOND, 100)])
+@pytest.mark.parametrize("named", [None, NamedLimit("requests per second", 100)])
 @pytest.mark.parametrize("retry_after", [5.0, 30.0])
 def test_the_rejection_named_is_the_one_that_began_the_pause(named: NamedLimit | None, retry_after: float) -> None:
     bench = Bench()
@@ -183,7 +183,7 @@ def test_the_estimate_of_a_request_dismisses_nothing_while_it_may_turn_out_small
 
 def test_a_limit_that_was_learned_may_be_raised_at_any_time() -> None:
     bench = Bench()
-    bench.reject(bench.send(), NamedLimit(LimitKind.TOKENS, 100))
+    bench.reject(bench.send(), NamedLimit("tokens per minute", 100))
     bench.now += 30
     bench.accept(100)
     assert not is_dismissed(bench.ask(50, lasts=5, certain=50))

@@ -13,7 +13,7 @@ from pinecone_embed_async._rate_limit import Backoff, ConcurrencyLimiter, Flow, 
 from pinecone_embed_async._rate_limit.fair_queue import AGEING
 from pinecone_embed_async._rate_limit.limiter import GRACE, Limiter
 from pinecone_embed_async._rate_limit.permit import LimiterPermit
-from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit
+from pinecone_embed_async._rate_limit.rejections import NamedLimit
 from pinecone_embed_async._rate_limit.token_limit import FIRST_IN_FLIGHT
 from tests.rate_limit.world import KEY, OneLimit, Service, Work, World
 
@@ -560,7 +560,7 @@ def test_overloads_halve_requests_in_flight_once_per_burst_and_token_rejections_
         harness.limiter.failed(permit, harness.now, is_overload=True)
     assert concurrency.limit == 4
     for permit in harness.permits[4:]:
-        harness.reject(permit, NamedLimit(LimitKind.TOKENS, 1000))
+        harness.reject(permit, NamedLimit("tokens per minute", 1000))
     assert concurrency.limit == 4
     for _ in range(100):
         concurrency.succeeded()
@@ -585,7 +585,7 @@ def test_a_rejection_for_requests_halves_those_in_flight_and_its_limit_is_learne
     for permit in harness.permits[:4]:
         harness.limiter.accepted(permit, None, harness.now)
     for permit in harness.permits[4:8]:
-        harness.reject(permit, NamedLimit(LimitKind.REQUESTS_PER_SECOND, 4), backoff=Backoff(1.0, math.inf, lambda: 1.0))
+        harness.reject(permit, NamedLimit("requests per second", 4), backoff=Backoff(1.0, math.inf, lambda: 1.0))
     assert concurrency.limit == 4
     assert harness.limiter.known_pause(KEY, harness.now).left(harness.now) == 1
     assert harness.limiter.token_limit(KEY).window.used(harness.now) == 4 * 10, "those rejected cost no tokens"
@@ -606,7 +606,7 @@ def test_wait_left_after_a_rejection_lasts_until_the_request_limit_has_room() ->
     for permit in harness.permits[:3]:
         harness.limiter.accepted(permit, None, harness.now)
     harness.now += 20
-    harness.reject(harness.permits[3], NamedLimit(LimitKind.REQUESTS_PER_MINUTE, 3))
+    harness.reject(harness.permits[3], NamedLimit("requests per minute", 3))
     assert harness.limiter.known_pause(KEY, harness.now).left(harness.now) == 1
     assert harness.limiter.wait_left(KEY, harness.now) == 40
     assert harness.limiter.wait_left(None, harness.now) == 40
@@ -650,13 +650,13 @@ def test_a_raised_request_limit_is_noticed(which: str) -> None:
 def test_a_learned_request_limit_does_not_stop_probes_of_the_token_limit() -> None:
     harness, concurrency = Harness(), ConcurrencyLimiter(8)
     harness.request(flow(concurrency), 100)
-    harness.reject(harness.permits[0], NamedLimit(LimitKind.TOKENS, 100))
+    harness.reject(harness.permits[0], NamedLimit("tokens per minute", 100))
     harness.now += 5 * 60
     harness.request(flow(concurrency), 100)
     harness.limiter.accepted(harness.permits[1], None, harness.now)
     harness.request(flow(concurrency), 100)
     assert harness.permits[2].is_probe
-    harness.reject(harness.permits[2], NamedLimit(LimitKind.REQUESTS_PER_SECOND, 10))
+    harness.reject(harness.permits[2], NamedLimit("requests per second", 10))
     harness.now += 1
     harness.request(flow(concurrency), 100)
     assert harness.permits[3].is_probe

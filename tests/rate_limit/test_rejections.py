@@ -10,15 +10,15 @@ def test_the_documented_message_for_tokens_per_minute() -> None:
         "Request failed. You've reached the max embedding tokens per minute (250000) model 'multilingual-e5-large' and input"
         " type 'passage' for the current project. To increase this limit, upgrade your plan."
     )
-    assert named_limit(text) == NamedLimit(LimitKind.TOKENS, 250_000)
+    assert named_limit(text) == NamedLimit("tokens per minute", 250_000)
 
 
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        (_quota.tokens_per_minute_text(1_000_000, "llama-text-embed-v2", "query"), LimitKind.TOKENS),
-        (_quota.requests_per_second_text(1_000_000), LimitKind.REQUESTS_PER_SECOND),
-        (_quota.requests_per_minute_text(1_000_000), LimitKind.REQUESTS_PER_MINUTE),
+        (_quota.tokens_per_minute_text(1_000_000, "llama-text-embed-v2", "query"), "tokens per minute"),
+        (_quota.requests_per_second_text(1_000_000), "requests per second"),
+        (_quota.requests_per_minute_text(1_000_000), "requests per minute"),
     ],
 )
 def test_messages_of_the_emulator(text: str, kind: LimitKind) -> None:

@@ -4,7 +4,7 @@ import random
 import pytest
 
 from pinecone_embed_async._rate_limit import Backoff, ConcurrencyLimiter, Flow, LimiterOptions
-from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit
+from pinecone_embed_async._rate_limit.rejections import NamedLimit
 from pinecone_embed_async._rate_limit.spurious import ACCEPTED_PER_SPURIOUS, MOST_SPURIOUS, SOON, SpuriousRejections
 
 from .world import KEY, Service, Work, World
@@ -110,13 +110,6 @@ def test_a_burst_that_is_ruled_out_is_not_spurious() -> None:
     assert not rejections.judge(10.6)
 
 
-def test_repr() -> None:
-    rejections = SpuriousRejections(LENGTH)
-    rejections.begin(10.0, 1000, 10.1)
-    rejections.add(10.0)
-    assert repr(rejections) == "<SpuriousRejections 2 under suspicion, 1.0 allowed>"
-
-
 @dataclasses.dataclass
 class SpuriousService(Service):
     """Rejects every `every`-th request without a reason."""
@@ -128,7 +121,7 @@ class SpuriousService(Service):
         self.arrivals += 1
         if self.every and self.arrivals % self.every == 0:
             self.rejected.append(now)
-            return NamedLimit(LimitKind.TOKENS, 1)
+            return NamedLimit("tokens per minute", 1)
         return super().arrive(now, tokens)
 
     def accepted_in(self, start: float, end: float) -> int:

@@ -174,14 +174,14 @@ def test_a_rejection_explained_by_usage_pauses_until_that_is_free() -> None:
     sender.fill(9_900)
     answered = sender.now
     sender.reject(sender.send(1000), named=10_000)
-    assert answered + LENGTH < sender.limit.paused_until <= answered + LENGTH * (1 + JITTER)
+    assert answered + LENGTH < sender.limit.pause.until <= answered + LENGTH * (1 + JITTER)
 
 
 def test_the_pause_until_usage_is_free_is_extended_by_at_most_a_second() -> None:
     sender = Sender()
     sender.accept(sender.send(9_900))
     sender.reject(sender.send(1000), named=10_000, backoff=Backoff(20.0, 20.0, lambda: 1.0))
-    assert sender.limit.paused_until == 1000 + LENGTH + 1
+    assert sender.limit.pause.until == 1000 + LENGTH + 1
 
 
 def test_usage_explains_a_rejection_from_95_percent_of_the_limit_on() -> None:
@@ -189,21 +189,21 @@ def test_usage_explains_a_rejection_from_95_percent_of_the_limit_on() -> None:
         sender = Sender()
         sender.fill(8_500)
         sender.reject(sender.send(tokens), named=10_000)
-        assert (sender.limit.paused_until > sender.now + 1) == is_explained
+        assert (sender.limit.pause.until > sender.now + 1) == is_explained
 
 
 def test_a_rejection_that_asks_for_a_wait_pauses_for_no_longer_even_if_usage_explains_it() -> None:
     sender = Sender()
     sender.fill(9_900)
     sender.reject(sender.send(1000), named=10_000, backoff=asking(2.0))
-    assert sender.limit.paused_until == sender.now + 2
+    assert sender.limit.pause.until == sender.now + 2
 
 
 def test_an_unexplained_rejection_pauses_briefly() -> None:
     sender = Sender()
     sender.fill(1000)
     sender.reject(sender.send(1000), named=10_000)
-    assert sender.limit.paused_until == sender.now + 1
+    assert sender.limit.pause.until == sender.now + 1
 
 
 def test_a_named_limit_below_the_given_one_is_learned_and_a_higher_one_is_not() -> None:
@@ -237,7 +237,7 @@ def test_a_named_limit_replaces_a_higher_one_that_was_found(more: int, source: s
     sender = sender_for_a_while()
     sender.reject(sender.send(1000))
     found = int(sender.limit.limit)
-    sender.now = sender.limit.paused_until
+    sender.now = sender.limit.pause.until
     sender.reject(sender.send(1000), named=int(sender.limit.limit) + more)
     assert (sender.limit.source, sender.limit.limit) == (source, found + min(more, 0))
 
@@ -260,11 +260,11 @@ def test_a_burst_counts_once_and_the_pause_grows_with_each_burst() -> None:
     for one in burst:
         sender.pass_time(0.01)
         sender.reject(one, backoff=backoff)
-    assert sender.limit.paused_until == pytest.approx(1000.01 + 2)
+    assert sender.limit.pause.until == pytest.approx(1000.01 + 2)
     for streak in (2, 3):
-        sender.now = sender.limit.paused_until
+        sender.now = sender.limit.pause.until
         sender.reject(sender.send(100), backoff=backoff)
-        assert sender.limit.paused_until == sender.now + 2.0**streak
+        assert sender.limit.pause.until == sender.now + 2.0**streak
     assert sender.limit.rejections == 7
 
 
@@ -279,7 +279,7 @@ def test_a_longer_retry_after_later_in_a_burst_is_obeyed() -> None:
     sender.reject(first, backoff=asking(2.0))
     sender.reject(second, backoff=asking(30.0))
     sender.reject(third, backoff=asking(1.0))
-    assert sender.limit.paused_until == sender.now + 30
+    assert sender.limit.pause.until == sender.now + 30
 
 
 def test_a_late_rejection_of_an_old_burst_does_not_pause_again() -> None:
@@ -301,7 +301,7 @@ def test_a_request_sent_in_the_moment_of_a_rejection_belongs_to_the_next_burst()
     again = sender.send(100)
     sender.pass_time(0.1)
     sender.reject(again, backoff=backoff)
-    assert sender.limit.paused_until == sender.now + 4
+    assert sender.limit.pause.until == sender.now + 4
 
 
 def test_an_acceptance_of_a_request_sent_in_the_moment_of_a_rejection_ends_caution() -> None:
@@ -328,7 +328,7 @@ def test_an_unnamed_limit_is_found_from_the_accepted_tokens() -> None:
     used = sender.limit.window.used(sender.now)
     sender.reject(sender.send(1000))
     assert (sender.limit.limit, sender.limit.source) == (used, "found")
-    sender.now = sender.limit.paused_until
+    sender.now = sender.limit.pause.until
     sender.reject(sender.send(1000))
     assert used / 2 <= sender.limit.limit < used
 
@@ -338,7 +338,7 @@ def test_a_guess_that_turns_out_too_low_is_dropped() -> None:
     sender.fill(1000)
     sender.reject(sender.send(1000))
     assert sender.limit.source == "found"
-    sender.now = sender.limit.paused_until
+    sender.now = sender.limit.pause.until
     # One request may exceed it.
     assert sender.room(want=50_000) == 50_000
     sender.fill(50_000)
@@ -350,7 +350,7 @@ def test_after_a_guess_is_dropped_as_few_are_in_flight_as_at_the_beginning() -> 
     for _ in range(10):
         sender.fill(1000)
     reject_together(sender, 2)
-    sender.now = sender.limit.paused_until
+    sender.now = sender.limit.pause.until
     sender.fill(1000)
     assert sender.limit.source == "unknown"
     for _ in range(15):
@@ -372,7 +372,7 @@ def test_a_second_guess_is_what_was_accepted_since_the_first() -> None:
     sender = Sender()
     sender.fill(5000)
     reject_together(sender, 2)
-    sender.now = sender.limit.paused_until
+    sender.now = sender.limit.pause.until
     sender.fill(2000)
     sender.fill(4000)
     sender.reject(sender.send(1000))
@@ -383,10 +383,10 @@ def test_a_guess_that_holds_for_a_window_is_exceeded_no_more() -> None:
     sender = Sender()
     sender.fill(20_000)
     sender.reject(sender.send(1000), backoff=asking(LENGTH))
-    sender.now = sender.limit.paused_until
+    sender.now = sender.limit.pause.until
     sender.fill(1000)
     sender.reject(sender.send(1000))
-    sender.now = sender.limit.paused_until
+    sender.now = sender.limit.pause.until
     assert sender.room(want=50_000) < 50_000
 
 
@@ -404,7 +404,7 @@ def test_a_guess_that_is_rejected_again_after_a_window_is_cut() -> None:
     sender.fill(20_000)
     sender.reject(sender.send(1000))
     guessed = sender.limit.limit
-    sender.now = sender.limit.paused_until
+    sender.now = sender.limit.pause.until
     sender.reject(sender.send(1000))
     assert sender.limit.limit == guessed, "tokens sent before the first request may have used the window up"
     sender.pass_time(LENGTH)
@@ -435,7 +435,7 @@ def reject_one_of(sender: Sender, requests: int) -> None:
     sender.reject(lone)
     for one in beside:
         sender.accept(one)
-    sender.now = sender.limit.paused_until
+    sender.now = sender.limit.pause.until
     assert sender.room() == 1000, "one request tests whether it was a limit"
     sender.fill(1000)
 
@@ -455,7 +455,7 @@ def test_a_spurious_rejection_leaves_a_found_limit_as_it_was() -> None:
     reject_together(sender, 4)
     found = sender.limit.limit
     assert sender.limit.source == "found"
-    sender.now = sender.limit.paused_until + LENGTH
+    sender.now = sender.limit.pause.until + LENGTH
     for _ in range(20):
         sender.fill(1000)
     reject_one_of(sender, 2)
@@ -465,7 +465,7 @@ def test_a_spurious_rejection_leaves_a_found_limit_as_it_was() -> None:
 def test_a_rejected_request_in_doubt_of_a_found_limit_does_not_cut_it_further() -> None:
     sender = sender_for_a_while()
     reject_together(sender, 4)
-    sender.now = sender.limit.paused_until + LENGTH
+    sender.now = sender.limit.pause.until + LENGTH
     while sender.room():
         sender.fill(1000)
         sender.pass_time(0.3)
@@ -474,27 +474,27 @@ def test_a_rejected_request_in_doubt_of_a_found_limit_does_not_cut_it_further() 
     sender.accept(beside)
     sender.reject(lone)
     found = sender.limit.limit
-    sender.now = sender.limit.paused_until
+    sender.now = sender.limit.pause.until
     assert sender.room() == 1000, "in doubt"
     doubting = sender.send(1000)
     sender.pass_time(0.1)
     sender.reject(doubting)
     assert sender.limit.limit == found
-    sender.now = sender.limit.paused_until
+    sender.now = sender.limit.pause.until
     assert sender.room() == 0, "the limit is no longer in doubt"
 
 
 def test_a_rejected_request_that_fits_a_found_limit_in_doubt_cuts_it_further() -> None:
     sender = sender_for_a_while()
     reject_together(sender, 4)
-    sender.now = sender.limit.paused_until + LENGTH
+    sender.now = sender.limit.pause.until + LENGTH
     sender.fill(1000)
     lone, beside = sender.send(1000), sender.send(1000)
     sender.pass_time(0.1)
     sender.accept(beside)
     sender.reject(lone)
     found = sender.limit.limit
-    sender.now = sender.limit.paused_until
+    sender.now = sender.limit.pause.until
     sender.reject(sender.send(1000))
     assert sender.limit.limit < found
 
@@ -505,7 +505,7 @@ def test_each_burst_cuts_a_found_limit_and_an_acceptance_after_several_restores_
     for _ in range(3):
         sender.reject(sender.send(1000))
         limits.append(sender.limit.limit)
-        sender.now = sender.limit.paused_until
+        sender.now = sender.limit.pause.until
     assert limits[0] > limits[1] > limits[2]
     sender.fill(1000)
     assert sender.limit.limit == limits[2]
@@ -515,12 +515,12 @@ def test_a_later_burst_cuts_a_found_limit_at_once() -> None:
     sender = sender_for_a_while()
     reject_together(sender, 4)
     for _ in range(2):
-        sender.now = sender.limit.paused_until + LENGTH
+        sender.now = sender.limit.pause.until + LENGTH
         sender.fill(1000)
         before = sender.limit.limit
         reject_together(sender, 2)
         once = sender.limit.limit
-        sender.now = sender.limit.paused_until + LENGTH
+        sender.now = sender.limit.pause.until + LENGTH
         sender.reject(sender.send(1000))
         assert before > once > sender.limit.limit
 
@@ -528,7 +528,7 @@ def test_a_later_burst_cuts_a_found_limit_at_once() -> None:
 def test_a_fourth_of_a_found_limit_is_sent_in_a_fourth_of_a_window() -> None:
     sender = sender_for_a_while()
     reject_together(sender, 4)
-    sender.now = sender.limit.paused_until + LENGTH
+    sender.now = sender.limit.pause.until + LENGTH
     sender.accept(sender.send(1))
     sent, fourth = [sender.send(1)], sender.limit.limit / 4
     while room := sender.room():
@@ -543,12 +543,13 @@ def test_a_found_limit_grows_while_work_waits_but_not_during_a_pause() -> None:
     sender = sender_for_a_while()
     reject_together(sender, 4)
     found = sender.limit.limit
-    sender.limit.waits(sender.now, is_waiting=True)
-    sender.now = sender.limit.paused_until
-    sender.limit.advance(sender.now)
+    sender.limit.waits(sender.now)
+    sender.now = sender.limit.pause.until
+    sender.limit.waited_until(sender.now)
     assert sender.limit.limit == found
+    sender.limit.waits(sender.now)
     sender.pass_time(LENGTH)
-    sender.limit.advance(sender.now)
+    sender.limit.waited_until(sender.now)
     assert sender.limit.limit == pytest.approx(found * (1 + 0.02 * (1 + 1 / 32)) + 1.4 * 1000)
 
 
@@ -558,10 +559,10 @@ def test_a_found_limit_that_has_grown_to_the_given_one_is_dropped() -> None:
     sender.pass_time(LENGTH)
     sender.reject(sender.send(1000))
     assert sender.limit.source == "found"
-    sender.now = sender.limit.paused_until
-    sender.limit.waits(sender.now, is_waiting=True)
+    sender.now = sender.limit.pause.until
+    sender.limit.waits(sender.now)
     sender.pass_time(12 * LENGTH)
-    sender.limit.advance(sender.now)
+    sender.limit.waited_until(sender.now)
     sender.fill(10)
     assert (sender.limit.limit, sender.limit.source) == (10_000, "given")
 
@@ -569,7 +570,7 @@ def test_a_found_limit_that_has_grown_to_the_given_one_is_dropped() -> None:
 def test_a_burst_rejected_together_is_a_limit_even_if_the_next_request_is_accepted() -> None:
     sender = sender_for_a_while()
     reject_together(sender, 4)
-    sender.now = sender.limit.paused_until + 1
+    sender.now = sender.limit.pause.until + 1
     sender.fill(1000)
     assert sender.limit.source == "found"
 
@@ -579,7 +580,7 @@ def test_a_found_limit_is_reported_once_when_sending_resumes() -> None:
     assert sender.limit.take_found() is None
     reject_together(sender, 4)
     assert sender.limit.take_found() is None, "it may turn out not to be a limit"
-    sender.now = sender.limit.paused_until + 1
+    sender.now = sender.limit.pause.until + 1
     sender.fill(1000)
     assert sender.limit.take_found() == int(sender.limit.limit)
     assert sender.limit.take_found() is None
@@ -618,10 +619,10 @@ def test_an_even_refill_is_measured_from_the_first_rejection_that_was_not_spurio
 def test_after_six_bursts_in_a_row_less_is_sent_at_once() -> None:
     sender = sender_to_a_bucket()
     for _ in range(5):
-        sender.now = sender.limit.paused_until + 10 * LENGTH
+        sender.now = sender.limit.pause.until + 10 * LENGTH
         assert sender.room(want=90_000) == 90_000
         sender.reject(sender.send(1000))
-    sender.now = sender.limit.paused_until + 10 * LENGTH
+    sender.now = sender.limit.pause.until + 10 * LENGTH
     assert sender.room(want=90_000) < 90_000
 
 
@@ -667,7 +668,7 @@ def test_a_found_limit_does_not_block_the_smallest_request() -> None:
     sender = Sender()
     sender.pass_time(LENGTH)
     sender.reject(sender.send(16))
-    sender.now = sender.limit.paused_until + LENGTH
+    sender.now = sender.limit.pause.until + LENGTH
     sender.fill(16)
     assert sender.room(want=90_000, least=50_000) == 0
     when = sender.room_at(want=90_000, least=50_000)
@@ -680,7 +681,7 @@ def named_sender(limit: int = 10_000) -> Sender:
     sender = Sender()
     sender.fill(limit - 100)
     sender.reject(sender.send(1000), named=limit)
-    sender.now = sender.limit.paused_until
+    sender.now = sender.limit.pause.until
     sender.fill(100)
     return sender
 
@@ -740,7 +741,7 @@ def test_a_rejected_probe_leaves_the_limit_and_the_next_comes_later() -> None:
     sender.fill(10_000)
     sender.reject(sender.send(1000), named=10_000)
     assert sender.limit.source == "named"
-    sender.now = sender.limit.paused_until
+    sender.now = sender.limit.pause.until
     sender.fill(100)
     sender.pass_time(5 * LENGTH)
     sender.fill(10_000)
@@ -756,7 +757,7 @@ def test_a_probe_is_not_mistaken_for_others_sent_at_the_same_time() -> None:
     sender.accept(full)
     assert sender.room() == 0, "the probe is still in flight"
     sender.reject(probe, named=10_000)
-    sender.now = sender.limit.paused_until
+    sender.now = sender.limit.pause.until
     sender.fill(10_000)
     assert sender.room() == 0, "and has shown that the limit holds"
 
@@ -779,7 +780,7 @@ def test_a_quota_that_was_halved_and_restored_is_back_within_a_window_or_two() -
     sender.pass_time(LENGTH)
     sender.reject(sender.send(1000), named=5_000)
     for _ in range(2):
-        sender.now = max(sender.now, sender.limit.paused_until) + LENGTH
+        sender.now = max(sender.now, sender.limit.pause.until) + LENGTH
         sender.fill(5_000)
         if sender.room():
             break
@@ -797,7 +798,7 @@ def test_a_due_probe_wakes_nothing_while_a_limit_is_being_found() -> None:
     # Others use the quota as well.
     sender.reject(sender.send(1000), named=10_000)
     assert sender.limit.source == "found"
-    sender.now = sender.limit.paused_until
+    sender.now = sender.limit.pause.until
     sender.fill(1000)
     assert sender.limit.source == "found", "a rejection that names a limit is not spurious"
     sender.pass_time(10 * LENGTH)
@@ -812,17 +813,16 @@ def test_a_due_probe_wakes_nothing_while_a_limit_is_being_found() -> None:
 def test_waiting_for_the_limit_counts_and_waiting_for_responses_while_none_is_known_does_not() -> None:
     sender = Sender(1000)
     sender.fill(1000)
-    sender.limit.waits(sender.now, is_waiting=True)
+    sender.limit.waits(sender.now)
     sender.pass_time(7)
     known = sender.limit.statistics("m", "p", 1, sender.now)
     assert (known.waited, known.is_waiting) == (7, True)
-    sender.limit.advance(sender.now)
-    sender.limit.waits(sender.now, is_waiting=False)
+    sender.limit.waited_until(sender.now)
     sender.pass_time(7)
-    sender.limit.advance(sender.now)
+    sender.limit.waited_until(sender.now)
     assert sender.limit.statistics("m", "p", 1, sender.now).waited == 7
     unknown = Sender()
-    unknown.limit.waits(unknown.now, is_waiting=True)
+    unknown.limit.waits(unknown.now)
     assert unknown.limit.statistics("m", "p", 1, unknown.now + 9).waited == 0
 
 
@@ -831,14 +831,15 @@ def test_waiting_for_the_end_of_a_pause_counts_although_no_limit_is_known() -> N
     first, late = sender.send(1000), sender.send(1000)
     sender.pass_time(0.1)
     sender.reject(first)
-    sender.now = sender.limit.paused_until
+    sender.now = sender.limit.pause.until
     sender.fill(1000)
     sender.reject(late, backoff=asking(30.0))
     assert sender.limit.source == "unknown"
-    sender.limit.waits(sender.now, is_waiting=True)
+    sender.limit.waits(sender.now)
     assert sender.limit.statistics("m", "p", 1, sender.now).is_waiting
-    sender.now = sender.limit.paused_until
-    sender.limit.waits(sender.now, is_waiting=True)
+    sender.now = sender.limit.pause.until
+    sender.limit.waited_until(sender.now)
+    sender.limit.waits(sender.now)
     assert not sender.limit.statistics("m", "p", 1, sender.now).is_waiting
 
 

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Literal
 from pinecone_embed_async._rate_limit import Backoff, Flow, LimiterOptions
 from pinecone_embed_async._rate_limit.limiter import Limiter
 from pinecone_embed_async._rate_limit.permit import LimiterPermit
-from pinecone_embed_async._rate_limit.rejections import LimitKind, NamedLimit
+from pinecone_embed_async._rate_limit.rejections import NamedLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pinecone_embed_async._rate_limit.rejections import LimitKind
 
 
 KEY = ("model", "passage")
@@ -77,10 +79,10 @@ class Service:
 
     def arrive(self, now: float, tokens: int) -> NamedLimit | None:
         """The limit that a request is rejected for; `None` if it is accepted."""
-        counts = (
-            (self._second, 1, self.per_second, LimitKind.REQUESTS_PER_SECOND),
-            (self._window, 1, self.per_window, LimitKind.REQUESTS_PER_MINUTE),
-            (self._tokens, tokens, self.tokens(now), LimitKind.TOKENS),
+        counts: tuple[tuple[Count, int, float, LimitKind], ...] = (
+            (self._second, 1, self.per_second, "requests per second"),
+            (self._window, 1, self.per_window, "requests per minute"),
+            (self._tokens, tokens, self.tokens(now), "tokens per minute"),
         )
         for count, amount, limit, kind in counts:
             if not count.fits(now, amount, limit):
