@@ -261,8 +261,8 @@ BUGS = (
     _bug(
         "a back end's late grant is not returned",
         "_rate_limit/gate.py",
-        "        if _is_grant(grant):\n            self.settle",
-        "        if not _is_grant(grant):\n            self.settle",
+        "        if _is_grant(grant):\n            self.grant",
+        "        if not _is_grant(grant):\n            self.grant",
     ),
     _bug(
         "a back end's grant is used unchecked",

@@ -14,11 +14,11 @@ from pinecone_embed_async._rate_limit.quota import (
     QuotaDemand,
     QuotaGrant,
     QuotaOutcome,
+    TokenStatistics,
     limiter_options,
 )
 from pinecone_embed_async._rate_limit.shared_quota import SharedQuota
 from pinecone_embed_async._rate_limit.sqlite_quota import SqliteQuota
-from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
 
 __all__ = [
     "Backoff",

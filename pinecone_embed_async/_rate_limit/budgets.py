@@ -65,9 +65,6 @@ class Budgets(OrderedDict[Key, Budget]):
         super().__init__()
         self._options = options
 
-    def __repr__(self) -> str:
-        return f"<Budgets of {len(self)}>"
-
     def __reduce__(self) -> tuple[Any, ...]:
         # The default would call the class without its argument.
         return type(self), (self._options,), None, None, iter(self.items())

@@ -33,12 +33,6 @@ class Group:
         self.shift = 0.0
         self.passed_over_at: float | None = None
 
-    def enlist(self, flow: Flow, number: int, least: float) -> None:
-        """List a flow, which counts as having received at least `least`, on the common scale."""
-        flow.had = max(self.had(flow), least) - self.shift
-        flow.entry = flow.had, number, flow
-        insort(self.flows, flow.entry)
-
     def unlist(self, flow: Flow) -> None:
         """Remove a flow from the list."""
         if flow.entry is not None:
@@ -100,12 +94,6 @@ class FairQueue:
         # A plain number rather than `itertools.count`, because the queue of a quota in a file is pickled.
         self._listed = 0
 
-    def __repr__(self) -> str:
-        return f"<FairQueue {len(self)} waiting>"
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
     def __iter__(self) -> Iterator[LimiterPermit]:
         """The permits of all waiting requests, in no particular order."""
         return (permit for group in self._groups.values() for _, _, flow in group.flows for permit in flow.waiting)
@@ -157,7 +145,12 @@ class FairQueue:
         group.unlist(flow)
         self._served[group.priority] = max(self._served[group.priority], flow.had)
         flow.had += amount
-        self._note_passed_over(group, now)
+        if group.priority == "bulk":
+            group.passed_over_at = None
+        else:
+            for other in self._groups.values():
+                if other.priority == "bulk" and other.passed_over_at is None:
+                    other.passed_over_at = now
         if flow.waiting:
             self._enlist(group, flow)
         elif not group.flows:
@@ -180,7 +173,9 @@ class FairQueue:
 
     def _enlist(self, group: Group, flow: Flow) -> None:
         self._listed += 1
-        group.enlist(flow, self._listed, self._least(flow))
+        flow.had = max(group.had(flow), self._least(flow)) - group.shift
+        flow.entry = flow.had, self._listed, flow
+        insort(group.flows, flow.entry)
 
     def _least(self, flow: Flow) -> float:
         """The minimum service that a flow listed now counts as having received."""
@@ -192,11 +187,3 @@ class FairQueue:
             marks.append((now, self._served.copy()))
             while len(marks) > 1 and now - marks[1][0] >= self._memory:
                 marks.popleft()
-
-    def _note_passed_over(self, chosen: Group, now: float) -> None:
-        if chosen.priority == "bulk":
-            chosen.passed_over_at = None
-            return
-        for group in self._groups.values():
-            if group.priority == "bulk" and group.passed_over_at is None:
-                group.passed_over_at = now

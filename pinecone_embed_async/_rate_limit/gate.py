@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._clock import Clock, Timer
     from pinecone_embed_async._rate_limit.backoff import Backoff
     from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter
-    from pinecone_embed_async._rate_limit.quota import Key, LimiterOptions, OutcomeKind, QuotaBackend
-    from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
+    from pinecone_embed_async._rate_limit.quota import Key, LimiterOptions, OutcomeKind, QuotaBackend, TokenStatistics
 
 ResultT = TypeVar("ResultT")
 
@@ -59,12 +58,12 @@ class Permit(LimiterPermit, eq=False, kw_only=True):
         found = self.gate.change(lambda limiter, now: limiter.accepted(self, billed, now))
         if found is not None:
             warn_of_found_limit(*found)
-        self._settle("accepted", self.tokens if billed is None else billed)
+        self.gate.settle(self, "accepted", self.tokens if billed is None else billed)
 
     def failed(self, *, is_overload: bool) -> None:
         """Record that the request failed for a reason other than a limit, and whether the service is overloaded."""
         self.gate.change(lambda limiter, now: limiter.failed(self, now, is_overload=is_overload))
-        self._settle("failed", self.tokens)
+        self.gate.settle(self, "failed", self.tokens)
 
     def rejected(self, message: str, backoff: Backoff) -> float | None:
         """Record that the service rejected the request because of a limit.
@@ -80,19 +79,19 @@ class Permit(LimiterPermit, eq=False, kw_only=True):
             return self.gate.change(lambda limiter, now: limiter.rejected(self, named_limit(message), backoff, now, message))
         # The quota back end decides about pauses.
         self.gate.change(lambda limiter, now: limiter.failed(self, now, is_overload=False))
-        self._settle("rejected", self.tokens, message, backoff.retry_after)
+        self.gate.settle(self, "rejected", self.tokens, message, backoff.retry_after)
         return None
 
     def give_back(self) -> None:
         """Give the permit back unused, or withdraw the request for it."""
         self.gate.change(lambda limiter, now: limiter.give_back(self, now))
-        self._settle("unused", 0)
+        self.gate.settle(self, "unused", 0)
 
-    def _settle(self, kind: OutcomeKind, tokens: int, message: str = "", retry_after: float | None = None) -> None:
-        """Report the outcome to the quota back end, once."""
-        grant, self.grant = self.grant, None
-        if grant is not None:
-            self.gate.settle(grant, QuotaOutcome(kind, tokens, message, retry_after))
+    def came_late(self, grant: QuotaGrant) -> None:
+        """Give back a grant that came after its request had left; see `LateResults`."""
+        if _is_grant(grant):
+            self.grant = grant
+            self.gate.settle(self, "unused", 0)
 
 
 class _LoopWaits(msgspec.Struct, eq=False):
@@ -223,22 +222,20 @@ class RateLimitGate:
                 self._is_changing = False
             return result
 
-    def settle(self, grant: QuotaGrant, outcome: QuotaOutcome) -> None:
-        """Report the outcome of a request to the quota back end."""
-        if self._backend is None:
+    def settle(
+        self, permit: Permit, kind: OutcomeKind, tokens: int, message: str = "", retry_after: float | None = None
+    ) -> None:
+        """Report the outcome of a permit to the quota back end, once."""
+        grant, permit.grant = permit.grant, None
+        if self._backend is None or grant is None:
             return
         try:
-            self._backend.settle(grant, outcome)
+            self._backend.settle(grant, QuotaOutcome(kind, tokens, message, retry_after))
         # `settle` is not awaited, so even a CancelledError comes from the back end.
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the request already has its outcome
             level = logger.debug if self._has_warned else logger.warning
             self._has_warned = True
             level("the quota passed to the client could not settle a grant: %s: %s", type(error).__name__, error)
-
-    def came_late(self, grant: QuotaGrant) -> None:
-        """Give back a grant that came after its request had left; see `LateResults`."""
-        if _is_grant(grant):
-            self.settle(grant, QuotaOutcome("unused", 0))
 
     def known_pause(self, key: Key | None) -> KnownPause:
         """The pause of requests with this key that ends last; it may already be over."""
@@ -286,7 +283,7 @@ class RateLimitGate:
             return await backend.acquire(demand)
 
         try:
-            grant = await self._foreign.run(acquire(), late=self)
+            grant = await self._foreign.run(acquire(), late=permit)
         except Exception as error:
             if within is not None and isinstance(error, DeadlineExceededError):
                 permit.pause = KnownPause(max(permit.deadline, self._clock.time() + (error.retry_after or 0.0)))
@@ -318,7 +315,9 @@ class RateLimitGate:
             for loop in [loop for loop in self._loops if loop.is_closed()]:
                 for permit in self._loops.pop(loop).permits:
                     self._limiter.give_back(permit, now)
-            here = _running_loop()
+            here = None
+            with contextlib.suppress(RuntimeError):
+                here = asyncio.get_running_loop()
             for decided_permit in decided:
                 if isinstance(decided_permit, Permit) and decided_permit.future is not None:
                     _wake(decided_permit.future, here)
@@ -409,10 +408,3 @@ def _wake(future: asyncio.Future[None], here: asyncio.AbstractEventLoop | None) 
 def _resolve(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

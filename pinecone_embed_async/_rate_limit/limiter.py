@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter
     from pinecone_embed_async._rate_limit.forecast import Forecast
     from pinecone_embed_async._rate_limit.permit import Flow, LimiterPermit
-    from pinecone_embed_async._rate_limit.quota import Key, LimiterOptions, Priority
+    from pinecone_embed_async._rate_limit.quota import Key, LimiterOptions, Priority, TokenStatistics
     from pinecone_embed_async._rate_limit.rejections import NamedLimit
-    from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
 
 GRACE = 0.01
 """Seconds to wait for the next request of a flow that has just had a permit; planning and encoding one takes less."""
@@ -62,7 +61,7 @@ class Limiter:
 
     def __repr__(self) -> str:
         limits = ", ".join(f"{model} {input_type}: {of.limit!r}" for (model, input_type), of in self._budgets.items())
-        return f"<Limiter {len(self._queue)} waiting{'; ' if limits else ''}{limits}>"
+        return f"<Limiter {sum(1 for _ in self._queue)} waiting{'; ' if limits else ''}{limits}>"
 
     def waiting(self, concurrencies: AbstractSet[ConcurrencyLimiter]) -> int:
         """Number of requests waiting for a permit under these concurrency limiters."""
@@ -154,10 +153,8 @@ class Limiter:
         self._count_request(now)
         found = None
         if permit.key is not None:
-            limit = self.token_limit(permit.key)
-            limit.accepted(permit, tokens, now)
-            tokens_found = limit.take_found()
-            found = None if tokens_found is None else (permit.key, tokens_found)
+            limit = self.token_limit(permit.key).accepted(permit, tokens, now)
+            found = None if limit is None else (permit.key, limit)
         if permit.flow.key is not None:
             self._accepted_at[permit.flow.key] = now
             self._accepted_at.move_to_end(permit.flow.key)
@@ -237,7 +234,7 @@ class Limiter:
         limits = (self._second, self._minute) if budget is None else (self._second, self._minute, budget.limit)
         pause = max(limit.pause for limit in limits)
         if certain > 0:
-            full = max(self._second.full_until(now), self._minute.full_until(now))
+            full = max(limit.window.full_until(1, limit.given, now) for limit in (self._second, self._minute))
             # Not if a rejection named a lower limit: a request may exceed that one as a probe, and then the given limit too.
             if budget is not None and budget.limit.known >= budget.limit.given:
                 full = max(full, budget.limit.window.full_until(certain, budget.limit.given, now))
@@ -362,7 +359,7 @@ class Limiter:
         beside them, aged bulk work is served at their expense.
         """
         permit, limit = group.permit, budget.limit.known
-        if permit.flow.priority == "interactive" or math.isinf(limit) or budget.limit.is_found:
+        if permit.flow.priority == "interactive" or math.isinf(limit) or budget.limit.source == "found":
             return None
         if group.has_aged(now):
             is_large = smallest_part(permit.want, permit.least, limit) > limit * (1 - KEPT_AT_MOST) / 2

@@ -46,9 +46,6 @@ class Flow:
         self.in_flight = 0
         self.name = ""
 
-    def __repr__(self) -> str:
-        return f"<Flow {self.priority}, {len(self.waiting)} waiting>"
-
 
 class LimiterPermit(msgspec.Struct, eq=False):
     """The right to have one request in flight, as the limiter sees it: requested, then granted or dismissed.

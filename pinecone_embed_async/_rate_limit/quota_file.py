@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from pinecone_embed_async._rate_limit.quota import PlanName, Quota
-    from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
+    from pinecone_embed_async._rate_limit.quota import PlanName, Quota, TokenStatistics
 
 STATE_VERSION = 9
 """Version of the stored state; raised whenever an attribute of a stored object changes."""

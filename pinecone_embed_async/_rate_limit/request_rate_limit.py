@@ -22,11 +22,12 @@ class RequestRateLimit:
     Attributes:
         window: requests that count now.
         pause: the pause; nothing is sent before its end.
+        given: the given limit; infinite if there is none.
     """
 
     def __init__(self, length: float, given: int | None) -> None:
         self.window = Window(length)
-        self._given = math.inf if given is None else given
+        self.given = math.inf if given is None else given
         self._named = math.inf
         self._holds_for = 0.0
         self._holds_until = -math.inf
@@ -34,14 +35,10 @@ class RequestRateLimit:
 
     def free_at(self, now: float) -> float:
         """The time at which one more request fits: at most `now` if it fits, infinite if only a response can free one."""
-        free_at = max(self.pause.until, self.window.fits_at(1, self._given, now))
+        free_at = max(self.pause.until, self.window.fits_at(1, self.given, now))
         if now < self._holds_until:
             free_at = max(free_at, min(self.window.fits_at(1, self._named, now), self._holds_until))
         return free_at
-
-    def full_until(self, now: float) -> float:
-        """Until when one more request certainly exceeds the given limit; `now` if it may fit."""
-        return self.window.full_until(1, self._given, now)
 
     def rejected(self, limit: int | None, pause: KnownPause, now: float) -> None:
         """Record a rejection, the limit that it named if any, and the pause that follows."""

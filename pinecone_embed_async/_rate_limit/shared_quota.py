@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from pinecone_embed_async._clock import Clock
-    from pinecone_embed_async._rate_limit.quota import PlanName, Priority, Quota
-    from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
+    from pinecone_embed_async._rate_limit.quota import PlanName, Priority, Quota, TokenStatistics
 
 INITIAL_PAUSE = 0.5
 """Upper bound in seconds of the first pause after a rejection without `retry_after`; doubles with each further burst."""

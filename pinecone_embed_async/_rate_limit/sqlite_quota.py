@@ -18,8 +18,7 @@ from pinecone_embed_async._threads import in_thread
 if TYPE_CHECKING:
     from typing import Self
 
-    from pinecone_embed_async._rate_limit.quota import PlanName
-    from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
+    from pinecone_embed_async._rate_limit.quota import PlanName, TokenStatistics
 
 
 class SqliteQuota:

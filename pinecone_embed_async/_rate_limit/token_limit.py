@@ -6,12 +6,11 @@ import copy
 import math
 from typing import TYPE_CHECKING
 
-from pinecone_embed_async._rate_limit.adaptive_limit import AdaptiveLimit
+from pinecone_embed_async._rate_limit.adaptive_limit import MEASURED, AdaptiveLimit, Refill
 from pinecone_embed_async._rate_limit.known_pause import KnownPause
 from pinecone_embed_async._rate_limit.limit_probe import LimitProbe
-from pinecone_embed_async._rate_limit.refill import MEASURED, Refill
-from pinecone_embed_async._rate_limit.spurious import SpuriousRejections
-from pinecone_embed_async._rate_limit.token_statistics import TokenStatistics
+from pinecone_embed_async._rate_limit.quota import TokenStatistics
+from pinecone_embed_async._rate_limit.rejections import SpuriousRejections
 from pinecone_embed_async._rate_limit.window import Window
 
 if TYPE_CHECKING:
@@ -73,7 +72,8 @@ class TokenLimit:
     Attributes:
         window: tokens that count now.
         in_flight: number of requests without an outcome.
-        streak: number of bursts of rejections since the last acceptance of a request that was sent after a rejection.
+        streak: number of bursts of rejections since the last acceptance of a request that was sent after a rejection; while
+            there are any, only one request may be in flight.
         rejections: total number of rejections.
         pause: the pause; nothing is sent before its end.
         given: the given limit; infinite if there is none.
@@ -109,18 +109,13 @@ class TokenLimit:
 
     def __repr__(self) -> str:
         limit = "no limit known" if math.isinf(self.limit) else f"limit {self.limit:.0f}"
-        state = ", one at a time until accepted" if self.is_cautious else ""
+        state = ", one at a time until accepted" if self.streak else ""
         return f"<TokenLimit {self.window.settled + self.window.reserved} used, {limit} ({self.source}){state}>"
 
     @property
     def limit(self) -> float:
         """The effective limit in tokens per window; infinite if none is known."""
         return min(self.known, self._found.tokens)
-
-    @property
-    def is_found(self) -> bool:
-        """Whether there is a limit found by trial."""
-        return self._found.exists
 
     @property
     def source(self) -> str:
@@ -132,14 +127,9 @@ class TokenLimit:
         return "named" if self._named <= self.given else "given"
 
     @property
-    def is_cautious(self) -> bool:
-        """Whether only one request may be in flight, until one is accepted."""
-        return self.streak > 0
-
-    @property
     def most_in_flight(self) -> float:
         """Maximum number of requests in flight, depending on what is known about the limit."""
-        if self.is_cautious:
+        if self.streak:
             return 1
         if math.isinf(self.known) and not self._found.exists:
             return FIRST_IN_FLIGHT + self._accepted // ACCEPTED_PER_STEP
@@ -199,7 +189,8 @@ class TokenLimit:
         if is_probe:
             self._probe.is_in_flight = True
         self._started = min(self._started, now)
-        self._is_doubt = self._before.exists and self._may_doubt(now) and not self._fits(tokens, now)
+        fits_at = self._fits_at(tokens, self.limit, max(self.limit / SMOOTHING, tokens), now, None)
+        self._is_doubt = self._before.exists and self._may_doubt(now) and fits_at > now
         self.in_flight += 1
         if self._found.is_even:
             # The generic cell rate algorithm, ITU-T I.371: lateness by up to one request is made up for.
@@ -218,13 +209,17 @@ class TokenLimit:
         self._adjust_pace(-permit.tokens)
         self.settle(permit, 0, now)
 
-    def accepted(self, permit: LimiterPermit, tokens: int, now: float) -> None:
-        """Record that the service accepted a request, and the tokens that it counts for."""
+    def accepted(self, permit: LimiterPermit, tokens: int, now: float) -> int | None:
+        """Record that the service accepted a request, and the tokens that it counts for.
+
+        Returns:
+            The first limit found by trial, once, when sending resumes under it; otherwise `None`.
+        """
         self.settle(permit, tokens, now)
         self._accepted += 1
         self._found.accepted(tokens)
         self._spurious.accepted(permit.at, tokens)
-        if self.is_cautious:
+        if self.streak:
             self._resume(permit.at, tokens, now)
         self._total += tokens
         if permit.is_probe:
@@ -238,6 +233,10 @@ class TokenLimit:
         if self._found.exists and (self.limit >= self.known or self._found.is_outgrown):
             self._found.forget()
             self._refill.reset()
+        if self._is_reported or self.streak or not self._found.exists:
+            return None
+        self._is_reported = True
+        return int(self.limit)
 
     def rejected(self, permit: LimiterPermit, named: int | None, backoff: Backoff, now: float, message: str = "") -> None:
         """Record that the service rejected a request, and therefore did not count it.
@@ -272,7 +271,7 @@ class TokenLimit:
 
     def waits(self, now: float) -> None:
         """Record that work waits for the limit from now on; waiting for the cap in flight does not count."""
-        if now < self.pause.until or self.is_cautious or not math.isinf(self.limit):
+        if now < self.pause.until or self.streak or not math.isinf(self.limit):
             self._waits_since = now
 
     def waited_until(self, now: float) -> None:
@@ -281,13 +280,6 @@ class TokenLimit:
             self._waited += now - self._waits_since
             self._found.grow(max(0.0, now - max(self._waits_since, self.pause.until)))
             self._waits_since = None
-
-    def take_found(self) -> int | None:
-        """The first limit found by trial, returned once, when sending resumes under it; otherwise `None`."""
-        if self._is_reported or self.is_cautious or not self._found.exists:
-            return None
-        self._is_reported = True
-        return int(self.limit)
 
     def statistics(self, model: str, input_type: str, waiting: int, now: float) -> TokenStatistics:
         """The limit and its usage now."""
@@ -331,10 +323,6 @@ class TokenLimit:
         """The time at which `tokens` more fit the given or named limit; infinite if only a response can free tokens."""
         return self._fits_at(tokens, self.known, math.inf, now, forecast)
 
-    def _fits(self, tokens: int, now: float) -> bool:
-        """Whether `tokens` more fit a found limit."""
-        return self._fits_at(tokens, self.limit, max(self.limit / SMOOTHING, tokens), now, None) <= now
-
     def _refill_time(self, tokens: float) -> float:
         """Seconds in which `tokens` refill, if the limit refills evenly."""
         return tokens / self.limit * self.window.length
@@ -353,7 +341,7 @@ class TokenLimit:
 
     def _may_doubt(self, now: float) -> bool:
         """Whether one request may exceed a found limit after a pause, to test whether that limit exists."""
-        is_alone = self.is_cautious and not self.in_flight
+        is_alone = self.streak > 0 and not self.in_flight
         # If the limit is not a guess, the requests beside the rejected one must have been accepted.
         return is_alone and (self._found.is_guess or self._spurious.are_likely(now))
 

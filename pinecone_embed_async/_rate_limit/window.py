@@ -30,7 +30,7 @@ class _Entry(msgspec.Struct):
     amount: int
 
 
-class Window:
+class Window(msgspec.Struct):
     """Amounts that count against a limit for `length` seconds each.
 
     The service counts a request when it arrives, at some time between its sending and its response. So an amount counts from
@@ -39,27 +39,20 @@ class Window:
 
     Amounts are integers, so that sums are exact.
 
-    Args:
-        length: length in seconds.
-
     Attributes:
+        length: length in seconds.
         reserved: sum of the amounts without a response; to be changed when one is sent, cut or taken back.
         settled: sum of the amounts whose response came less than `length` seconds ago, as of the last call of `used`.
     """
 
-    def __init__(self, length: float) -> None:
-        self.length = length
-        self._resolution = length / RESOLUTION
-        self._log: deque[_Entry] = deque()
-        # For each part, the end of its first entry and the total settled before it.
-        self._marks: deque[tuple[float, int]] = deque()
-        # The total settled that no longer counts.
-        self._freed = 0
-        self.reserved = 0
-        self.settled = 0
-
-    def __repr__(self) -> str:
-        return f"<Window {self.length:g} s, {self.reserved} reserved, {self.settled} settled>"
+    length: float
+    reserved: int = 0
+    settled: int = 0
+    _log: deque[_Entry] = msgspec.field(default_factory=deque)
+    # For each part, the end of its first entry and the total settled before it.
+    _marks: deque[tuple[float, int]] = msgspec.field(default_factory=deque)
+    # The total settled that no longer counts.
+    _freed: int = 0
 
     def settle(self, reserved: int, amount: int, now: float) -> None:
         """Count `amount` in place of `reserved`, until `length` seconds from now."""
@@ -71,7 +64,7 @@ class Window:
         if not self._marks or now + self.length - self._marks[-1][0] >= self.length / MARKS:
             self._marks_after(now).append((now + self.length, self._freed + self.settled))
         self.settled += amount
-        if self._log and now - self._log[-1].start < self._resolution:
+        if self._log and now - self._log[-1].start < self.length / RESOLUTION:
             entry = self._log[-1]
             entry.end = now + self.length
             entry.amount += amount

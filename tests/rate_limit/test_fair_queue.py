@@ -210,15 +210,8 @@ def test_removal_keeps_the_queue_consistent(data: st.DataObject) -> None:
         elif what == "pass":
             assert serve(queue, now=now, may_go=lambda _: False) is None
         assert set(queue) == set(waiting)
-        assert len(queue) == len(waiting)
+        assert len([*queue]) == len(waiting)
         assert bool(queue) == bool(waiting)
-
-
-def test_reprs() -> None:
-    queue, flow = FairQueue(), flow_of("g")
-    add(queue, flow)
-    assert repr(queue) == "<FairQueue 1 waiting>"
-    assert repr(flow) == "<Flow bulk, 1 waiting>"
 
 
 def test_an_absent_flow_is_shifted_with_its_group() -> None:

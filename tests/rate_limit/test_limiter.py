@@ -104,7 +104,7 @@ def test_given_limits_hold_in_any_window_and_no_wake_up_is_lost(
     assert all(job.left == 0 and not job.requests for job in jobs)
     assert world.in_flight == 0
     assert all(job.flow.concurrency.in_flight == 0 for job in jobs)
-    assert len(world.limiter._queue) == 0
+    assert not world.limiter._queue
     assert world.limiter._open == set()
 
 
@@ -503,7 +503,7 @@ def test_ending_a_closed_or_forgotten_permit_again_does_nothing(end: Callable[[H
         assert limit.in_flight == 0
         assert limit.window.used(harness.now) == 60
         assert limit.window.reserved == 0
-        assert not limit.is_cautious
+        assert not limit.streak
 
 
 def test_a_failed_request_counts_as_the_service_may_have_counted_it() -> None:
@@ -589,7 +589,7 @@ def test_a_rejection_for_requests_halves_those_in_flight_and_its_limit_is_learne
     assert concurrency.limit == 4
     assert harness.limiter.known_pause(KEY, harness.now).left(harness.now) == 1
     assert harness.limiter.token_limit(KEY).window.used(harness.now) == 4 * 10, "those rejected cost no tokens"
-    assert not harness.limiter.token_limit(KEY).is_cautious
+    assert not harness.limiter.token_limit(KEY).streak
     wide = ConcurrencyLimiter(100)
     for _ in range(5):
         harness.request(flow(wide))

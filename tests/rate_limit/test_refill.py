@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from pinecone_embed_async._rate_limit import ConcurrencyLimiter, Flow, LimiterOptions
-from pinecone_embed_async._rate_limit.refill import CAME_FREE, SOON, Refill
+from pinecone_embed_async._rate_limit.adaptive_limit import CAME_FREE, SOON, Refill
 from pinecone_embed_async._rate_limit.rejections import NamedLimit
 
 from .world import KEY, Service, Work, World

@@ -4,8 +4,13 @@ import random
 import pytest
 
 from pinecone_embed_async._rate_limit import Backoff, ConcurrencyLimiter, Flow, LimiterOptions
-from pinecone_embed_async._rate_limit.rejections import NamedLimit
-from pinecone_embed_async._rate_limit.spurious import ACCEPTED_PER_SPURIOUS, MOST_SPURIOUS, SOON, SpuriousRejections
+from pinecone_embed_async._rate_limit.rejections import (
+    ACCEPTED_PER_SPURIOUS,
+    MOST_SPURIOUS,
+    SOON,
+    NamedLimit,
+    SpuriousRejections,
+)
 
 from .world import KEY, Service, Work, World
 

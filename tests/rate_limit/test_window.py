@@ -115,9 +115,3 @@ def test_memory_is_bounded(per_step: int) -> None:
             window.settle(1, 1, step * WINDOW / RESOLUTION / per_step)
     assert len(window._log) <= RESOLUTION + 2
     assert window.used(math.inf) == 0
-
-
-def test_repr() -> None:
-    window = Window(WINDOW)
-    window.reserved += 3
-    assert repr(window) == "<Window 10 s, 3 reserved, 0 settled>"
