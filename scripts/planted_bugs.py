@@ -155,7 +155,7 @@ BUGS = (
     ),
     _bug(
         "a call fails though a pause ends in time for it",
-        "_rate_limit/known_pause.py",
+        "_rate_limit/pauses.py",
         "self.until >= deadline",
         "self.until + 5 >= deadline",
     ),
@@ -168,8 +168,8 @@ BUGS = (
     _bug(
         "the time of a quota's last acceptance is never updated",
         "_rate_limit/limiter.py",
-        "            self._accepted_at[permit.flow.key] = now\n",
-        "            self._accepted_at.setdefault(permit.flow.key, now)\n",
+        "            self.accepted_at[permit.flow.key] = now\n",
+        "            self.accepted_at.setdefault(permit.flow.key, now)\n",
     ),
     _bug(
         "a request that is cut does not return the difference",

@@ -1,8 +1,8 @@
 """Rate limiting: token budgets, learned limits, fair queueing, concurrency, and the gate that hands out permits."""
 
-from pinecone_embed_async._rate_limit.backoff import Backoff
 from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter
 from pinecone_embed_async._rate_limit.gate import Permit, RateLimitGate
+from pinecone_embed_async._rate_limit.pauses import Backoff
 from pinecone_embed_async._rate_limit.permit import Flow
 from pinecone_embed_async._rate_limit.quota import (
     Key,

@@ -109,9 +109,8 @@ class AdaptiveLimit(msgspec.Struct):
 
     def find(self, tokens: float, now: float, *, is_guess: bool, is_even: bool = False) -> None:
         """Start a limit of `tokens` per window, refilled all at once or evenly."""
-        self.is_guess = is_guess
-        self.is_even = is_even
-        self._set(tokens, now)
+        self.exists, self.is_guess, self.is_even = True, is_guess, is_even
+        self._tokens, self._grown, self._at = tokens, 0.0, now
 
     def cut(self, limit: float, got: float, least: float, now: float) -> None:
         """Cut the limit after a rejection.
@@ -127,7 +126,7 @@ class AdaptiveLimit(msgspec.Struct):
             got = limit
         held = min(limit, max(got, CUT * limit))
         self._before = max(held, self._before * FADING ** ((now - self._at) / self.length))
-        self._set(max(min(got, CUT * limit), limit / 2, least), now)
+        self.find(max(min(got, CUT * limit), limit / 2, least), now, is_guess=self.is_guess, is_even=self.is_even)
 
     def hold_at_least(self, tokens: float) -> None:
         """Raise the limit to at least `tokens`, which were accepted in a window."""
@@ -137,11 +136,6 @@ class AdaptiveLimit(msgspec.Struct):
         """Drop the limit."""
         self.exists = self.is_guess = self.is_even = False
         self._tokens = math.inf
-
-    def _set(self, tokens: float, now: float) -> None:
-        self.exists, self._tokens = True, tokens
-        self._grown = 0.0
-        self._at = now
 
 
 class Refill(msgspec.Struct):

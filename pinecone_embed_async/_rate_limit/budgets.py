@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pinecone_embed_async._rate_limit.forecast import Demand
-from pinecone_embed_async._rate_limit.quota import Key
+from pinecone_embed_async._rate_limit.quota import Key, LimiterOptions
 from pinecone_embed_async._rate_limit.token_limit import TokenLimit
 
 if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit.permit import Flow
-    from pinecone_embed_async._rate_limit.quota import LimiterOptions
 
 KEYS_KEPT = 256
 """Maximum number of budgets (models and input types) to keep while they are idle. A service has only a few; there are more

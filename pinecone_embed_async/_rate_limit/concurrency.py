@@ -37,8 +37,6 @@ class ConcurrencyLimiter:
         in_flight: number of requests in flight.
     """
 
-    __slots__ = ("_budget", "_bulk", "_halved_at", "_interactive_at", "_limit", "_most", "in_flight")
-
     def __init__(self, most: int, *, budget: FailureBudget | None = None) -> None:
         self._most = most
         self._limit = float(most)
@@ -48,9 +46,6 @@ class ConcurrencyLimiter:
         self._bulk = 0
         self._interactive_at = -math.inf
         self.in_flight = 0
-
-    def __repr__(self) -> str:
-        return f"<ConcurrencyLimiter {self.in_flight}/{self.limit} in flight>"
 
     @property
     def limit(self) -> int:
@@ -74,15 +69,10 @@ class ConcurrencyLimiter:
             most -= 1
         return self.in_flight < most
 
-    def enter(self, priority: Priority) -> None:
-        """Count a request as in flight."""
-        self.in_flight += 1
-        self._bulk += priority == "bulk"
-
-    def leave(self, priority: Priority) -> None:
-        """Stop counting a request."""
-        self.in_flight -= 1
-        self._bulk -= priority == "bulk"
+    def count(self, priority: Priority, change: int) -> None:
+        """Count requests more or fewer in flight."""
+        self.in_flight += change
+        self._bulk += change if priority == "bulk" else 0
 
     def succeeded(self) -> None:
         """Record that a request was answered."""

@@ -17,8 +17,8 @@ from pinecone_embed_async._checks import short
 from pinecone_embed_async._errors import ConfigurationError, DeadlineExceededError
 from pinecone_embed_async._foreign import ForeignCode
 from pinecone_embed_async._log import logger
-from pinecone_embed_async._rate_limit.known_pause import KnownPause
 from pinecone_embed_async._rate_limit.limiter import Limiter
+from pinecone_embed_async._rate_limit.pauses import Backoff, KnownPause
 from pinecone_embed_async._rate_limit.permit import Flow, LimiterPermit
 from pinecone_embed_async._rate_limit.quota import QuotaDemand, QuotaGrant, QuotaOutcome
 from pinecone_embed_async._rate_limit.rejections import named_limit
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from pinecone_embed_async._clock import Clock, Timer
-    from pinecone_embed_async._rate_limit.backoff import Backoff
     from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter
     from pinecone_embed_async._rate_limit.quota import Key, LimiterOptions, OutcomeKind, QuotaBackend, TokenStatistics
 
@@ -257,15 +256,14 @@ class RateLimitGate:
     def last_acceptance(self, key: Key | None) -> float | None:
         """Clock time when the service last accepted a request with this key; `None` if it never did."""
         with self._locked():
-            return self._limiter.last_acceptance(key)
+            return None if key is None else self._limiter.accepted_at.get(key)
 
-    def known_limit(self, key: Key | None) -> int | None:
-        """Given or named limit of a key, in tokens per window; `None` if there is none."""
+    def known_limit(self, key: Key | None) -> float:
+        """Given or named limit of a key, in tokens per window; infinite if there is none."""
         if key is None or self._backend is not None:
-            return None
+            return math.inf
         with self._locked():
-            known = self._limiter.known_tokens(key)
-        return None if math.isinf(known) else int(known)
+            return self._limiter.known_tokens(key)
 
     def statistics(self) -> tuple[TokenStatistics, ...]:
         """Limits and usage of each model and input type with requests so far."""

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 from pinecone_embed_async._rate_limit.budgets import KEYS_KEPT, Budget, Budgets
 from pinecone_embed_async._rate_limit.fair_queue import FairQueue, Group
 from pinecone_embed_async._rate_limit.forecast import KEPT_AT_MOST
-from pinecone_embed_async._rate_limit.known_pause import KnownPause
-from pinecone_embed_async._rate_limit.request_rate_limit import RequestRateLimit
+from pinecone_embed_async._rate_limit.named_limits import RequestRateLimit
+from pinecone_embed_async._rate_limit.pauses import Backoff, KnownPause
 from pinecone_embed_async._rate_limit.token_limit import PLENTY, TokenLimit, smallest_part
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
-    from pinecone_embed_async._rate_limit.backoff import Backoff
     from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter
     from pinecone_embed_async._rate_limit.forecast import Forecast
     from pinecone_embed_async._rate_limit.permit import Flow, LimiterPermit
@@ -39,6 +38,7 @@ class Limiter:
 
     Attributes:
         decided: permits that were granted or dismissed, until the gate takes them out to wake their requests.
+        accepted_at: when the service last accepted a request, by model and input type, the latest last.
         next_at: when the next permit may be granted if nothing happens before; infinite if only a response can free one.
     """
 
@@ -50,8 +50,7 @@ class Limiter:
         self._minute = RequestRateLimit(options.window, options.requests_per_minute)
         # Permits that have not ended.
         self._open: set[LimiterPermit] = set()
-        # When a request was last accepted, by model and input type, the latest last.
-        self._accepted_at: OrderedDict[Key, float] = OrderedDict()
+        self.accepted_at: OrderedDict[Key, float] = OrderedDict()
         # The keys and priorities whose requests have to wait; for one pass over the queue.
         self._blocked: set[tuple[Key, Priority]] = set()
         # The limits for which requests have waited since the last pass.
@@ -123,10 +122,8 @@ class Limiter:
 
     def give_back(self, permit: LimiterPermit, now: float) -> None:
         """End a permit that was not used, or that is not needed any more."""
-        if self._close(permit):
+        if self._close(permit, now, was_sent=False):
             permit.flow.had -= permit.tokens
-            for limit in (self._second, self._minute):
-                limit.window.reserved -= 1
             if permit.key is not None:
                 self.token_limit(permit.key).unused(permit, now)
         else:
@@ -144,22 +141,21 @@ class Limiter:
         Returns:
             The key and the tokens per window of the first limit found by trial, reported once; otherwise `None`.
         """
-        if not self._close(permit):
+        if not self._close(permit, now):
             return None
         tokens = permit.tokens if billed is None else billed
         # Shares go by billed tokens, because estimates differ in accuracy.
         permit.flow.had += tokens - permit.tokens
         permit.flow.concurrency.succeeded()
-        self._count_request(now)
         found = None
         if permit.key is not None:
             limit = self.token_limit(permit.key).accepted(permit, tokens, now)
             found = None if limit is None else (permit.key, limit)
         if permit.flow.key is not None:
-            self._accepted_at[permit.flow.key] = now
-            self._accepted_at.move_to_end(permit.flow.key)
-            if len(self._accepted_at) > KEYS_KEPT:
-                self._accepted_at.popitem(last=False)
+            self.accepted_at[permit.flow.key] = now
+            self.accepted_at.move_to_end(permit.flow.key)
+            if len(self.accepted_at) > KEYS_KEPT:
+                self.accepted_at.popitem(last=False)
         self.dispatch(now)
         return found
 
@@ -171,11 +167,10 @@ class Limiter:
             now: the time.
             is_overload: whether the service is overloaded, so that fewer requests should be in flight.
         """
-        if not self._close(permit):
+        if not self._close(permit, now):
             return
         if is_overload:
             permit.flow.concurrency.overloaded(permit.at, now)
-        self._count_request(now)
         if permit.key is not None:
             self.token_limit(permit.key).settle(permit, permit.tokens, now)
         self.dispatch(now)
@@ -195,10 +190,9 @@ class Limiter:
         Returns:
             Seconds of the pause that this rejection starts; `None` if it starts none, or one was already in progress.
         """
-        if not self._close(permit):
+        if not self._close(permit, now):
             return None
         was_paused = self.known_pause(permit.key, now).until > now
-        self._count_request(now)
         kind, figure = (None, None) if named is None else (named.kind, named.limit)
         token_limit = None if permit.key is None else self.token_limit(permit.key)
         if token_limit is not None and kind in {None, "tokens per minute"}:
@@ -261,10 +255,6 @@ class Limiter:
         pause, requests_at = self.known_pause(key, now).left(now), self._requests_free_at(now)
         # `requests_at` is infinite if only a response can make room, because nobody knows when that comes.
         return pause if math.isinf(requests_at) else max(pause, requests_at - now)
-
-    def last_acceptance(self, key: Key | None) -> float | None:
-        """When the service last accepted a request with this key; `None` if it never did."""
-        return None if key is None else self._accepted_at.get(key)
 
     def token_limit(self, key: Key) -> TokenLimit:
         """The token limit of a model and input type."""
@@ -369,7 +359,7 @@ class Limiter:
 
     def _grant(self, permit: LimiterPermit, tokens: int, now: float) -> None:
         flow, key = permit.flow, permit.key
-        flow.concurrency.enter(flow.priority)
+        flow.concurrency.count(flow.priority, 1)
         flow.in_flight += 1
         for limit in (self._second, self._minute):
             limit.window.reserved += 1
@@ -401,16 +391,16 @@ class Limiter:
             if permit.flow.priority == "interactive":
                 budget.demand.waiting -= permit.want
 
-    def _close(self, permit: LimiterPermit) -> bool:
-        """Remove a permit from the open ones; return whether it was open."""
+    def _close(self, permit: LimiterPermit, now: float, *, was_sent: bool = True) -> bool:
+        """Remove a permit from the open ones; return whether it was open.
+
+        A request that was sent goes on counting as long as the service may count it.
+        """
         if permit not in self._open:
             return False
         self._open.remove(permit)
         permit.flow.in_flight -= 1
-        permit.flow.concurrency.leave(permit.flow.priority)
-        return True
-
-    def _count_request(self, now: float) -> None:
-        """Keep counting an ended request as long as the service may count it."""
+        permit.flow.concurrency.count(permit.flow.priority, -1)
         for limit in (self._second, self._minute):
-            limit.window.settle(1, 1, now)
+            limit.window.settle(1, int(was_sent), now)
+        return True

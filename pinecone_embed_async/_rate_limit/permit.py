@@ -10,7 +10,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter
-    from pinecone_embed_async._rate_limit.known_pause import KnownPause
+    from pinecone_embed_async._rate_limit.pauses import KnownPause
     from pinecone_embed_async._rate_limit.quota import Key, Priority
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pinecone_embed_async._rate_limit.backoff import Backoff
 from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter
 from pinecone_embed_async._rate_limit.limiter import Limiter
+from pinecone_embed_async._rate_limit.pauses import Backoff
 from pinecone_embed_async._rate_limit.permit import Flow, LimiterPermit
 from pinecone_embed_async._rate_limit.quota import OutcomeKind, Priority  # noqa: TC001 - msgspec reads them
 from pinecone_embed_async._rate_limit.rejections import NamedLimit  # noqa: TC001 - msgspec reads it

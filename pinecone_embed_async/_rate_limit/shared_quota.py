@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from pinecone_embed_async import _checks
 from pinecone_embed_async._clock import SystemClock
 from pinecone_embed_async._errors import ConfigurationError
-from pinecone_embed_async._rate_limit.backoff import Backoff
 from pinecone_embed_async._rate_limit.concurrency import ConcurrencyLimiter
 from pinecone_embed_async._rate_limit.gate import Permit, RateLimitGate
+from pinecone_embed_async._rate_limit.pauses import Backoff
 from pinecone_embed_async._rate_limit.permit import Flow
 from pinecone_embed_async._rate_limit.quota import QuotaDemand, QuotaGrant, QuotaOutcome, limiter_options
 

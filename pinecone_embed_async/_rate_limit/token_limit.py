@@ -7,14 +7,13 @@ import math
 from typing import TYPE_CHECKING
 
 from pinecone_embed_async._rate_limit.adaptive_limit import MEASURED, AdaptiveLimit, Refill
-from pinecone_embed_async._rate_limit.known_pause import KnownPause
-from pinecone_embed_async._rate_limit.limit_probe import LimitProbe
+from pinecone_embed_async._rate_limit.named_limits import LimitProbe
+from pinecone_embed_async._rate_limit.pauses import Backoff, KnownPause
 from pinecone_embed_async._rate_limit.quota import TokenStatistics
 from pinecone_embed_async._rate_limit.rejections import SpuriousRejections
 from pinecone_embed_async._rate_limit.window import Window
 
 if TYPE_CHECKING:
-    from pinecone_embed_async._rate_limit.backoff import Backoff
     from pinecone_embed_async._rate_limit.forecast import Forecast
     from pinecone_embed_async._rate_limit.permit import LimiterPermit
 
@@ -99,7 +98,8 @@ class TokenLimit:
         self._total = self._resumed = 0
         self._started = math.inf
         self._cut_at = -math.inf
-        self._waits_since: float | None = None
+        # Infinite while no work waits.
+        self._waits_since = math.inf
         self._waited = 0.0
         self._is_reported = False
         # Whether the last request exceeded a found limit to test it.
@@ -186,8 +186,7 @@ class TokenLimit:
     def reserve(self, tokens: int, now: float) -> bool:
         """Count a request that is being sent; return whether it probes the limit."""
         is_probe = self._may_probe(now) and self.window.used(now) + tokens > self.limit
-        if is_probe:
-            self._probe.is_in_flight = True
+        self._probe.is_in_flight |= is_probe
         self._started = min(self._started, now)
         fits_at = self._fits_at(tokens, self.limit, max(self.limit / SMOOTHING, tokens), now, None)
         self._is_doubt = self._before.exists and self._may_doubt(now) and fits_at > now
@@ -196,13 +195,15 @@ class TokenLimit:
             # The generic cell rate algorithm, ITU-T I.371: lateness by up to one request is made up for.
             start = max(self._paced_at, now - self._refill_time(self._found.step))
             self._paced_at = start + self._refill_time(tokens)
-        self._reserve(tokens)
+        self.window.reserved += tokens
+        self._short_window.reserved += tokens
         return is_probe
 
     def shrink(self, permit: LimiterPermit, tokens: int) -> None:
         """Reduce the tokens reserved for a request that is being sent."""
         self._adjust_pace(tokens - permit.tokens)
-        self._reserve(tokens - permit.tokens)
+        self.window.reserved += tokens - permit.tokens
+        self._short_window.reserved += tokens - permit.tokens
 
     def unused(self, permit: LimiterPermit, now: float) -> None:
         """Release the tokens of a request that was not sent, and its time slot."""
@@ -276,10 +277,9 @@ class TokenLimit:
 
     def waited_until(self, now: float) -> None:
         """Record that work has waited until now; a found limit grows with that time."""
-        if self._waits_since is not None:
-            self._waited += now - self._waits_since
-            self._found.grow(max(0.0, now - max(self._waits_since, self.pause.until)))
-            self._waits_since = None
+        self._waited += max(0.0, now - self._waits_since)
+        self._found.grow(max(0.0, now - max(self._waits_since, self.pause.until)))
+        self._waits_since = math.inf
 
     def statistics(self, model: str, input_type: str, waiting: int, now: float) -> TokenStatistics:
         """The limit and its usage now."""
@@ -291,8 +291,8 @@ class TokenLimit:
             used=self.window.used(now),
             window=self.window.length,
             waiting=waiting,
-            is_waiting=self._waits_since is not None,
-            waited=self._waited + (0 if self._waits_since is None else now - self._waits_since),
+            is_waiting=self._waits_since < math.inf,
+            waited=self._waited + max(0.0, now - self._waits_since),
             rejections=self.rejections,
             paused=self.pause.left(now),
         )
@@ -307,10 +307,6 @@ class TokenLimit:
             self._adjust_pace(tokens - permit.tokens)
         self.window.settle(permit.tokens, tokens, now)
         self._short_window.settle(permit.tokens, tokens, now)
-
-    def _reserve(self, tokens: int) -> None:
-        self.window.reserved += tokens
-        self._short_window.reserved += tokens
 
     def _fits_at(self, tokens: int, limit: float, short_limit: float, now: float, forecast: Forecast | None) -> float:
         """The time at which `tokens` more fit the limits; infinite if only a response can free tokens."""

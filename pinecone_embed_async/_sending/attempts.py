@@ -156,7 +156,7 @@ class Sender:
         gate, clock, key, limits = self._engine.gate, self._engine.clock, self._key, self._limits.current
         state = await self._engine.network.open()
         limit = gate.known_limit(key)
-        if limit is not None and limits.certain_tokens_of(request.texts[0]) > limit:
+        if limits.certain_tokens_of(request.texts[0]) > limit:
             position = request.positions[0]
             raise InputError(
                 f"input {position} has about {request.least_tokens(limits)} tokens, but the quota allows only {limit} in a"

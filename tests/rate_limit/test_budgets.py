@@ -151,8 +151,7 @@ def test_the_acceptance_times_of_recently_used_keys_are_kept() -> None:
     for number in range(2 * KEYS_KEPT):
         harness.send("passage")
         harness.send(f"type {number}")
-    assert harness.limiter.last_acceptance(("model", "passage")) == harness.now
-    assert harness.limiter.last_acceptance(None) is None
+    assert harness.limiter.accepted_at["model", "passage"] == harness.now
 
 
 async def test_a_limited_number_of_acceptance_times_is_kept() -> None:

@@ -94,7 +94,7 @@ def test_bulk_work_that_has_aged_leaves_one_place_if_it_has_all_others(places: i
     limiter.asked("interactive", 0.0)
     for _ in range(others):
         assert limiter.has_room("bulk", 1.0, has_aged=True)
-        limiter.enter("bulk")
+        limiter.count("bulk", 1)
     assert not limiter.has_room("bulk", 1.0, has_aged=True)
     assert limiter.has_room("interactive", 1.0)
 
@@ -172,7 +172,3 @@ def test_it_recovers_by_one_with_about_a_limits_worth_of_responses(most: int) ->
         concurrency.succeeded()
         answers += 1
     assert half <= answers <= half + 1
-
-
-def test_repr() -> None:
-    assert repr(ConcurrencyLimiter(8)) == "<ConcurrencyLimiter 0/8 in flight>"

@@ -24,8 +24,8 @@ from pinecone_embed_async._rate_limit import (
     QuotaOutcome,
     RateLimitGate,
 )
-from pinecone_embed_async._rate_limit.known_pause import KnownPause
 from pinecone_embed_async._rate_limit.limiter import Limiter
+from pinecone_embed_async._rate_limit.pauses import KnownPause
 from tests.clock import FakeClock, settle
 from tests.permits import acquire_permit
 from tests.rate_limit.cluster import Cluster
@@ -563,7 +563,7 @@ async def test_each_grant_of_a_quota_back_end_is_settled_once(
     # The back end decides about pauses, not the client.
     assert caller.gate.known_pause(KEY).until == -math.inf
     assert caller.concurrency.limit == (4 if outcome.kind == "failed" else 8)
-    assert caller.gate.known_limit(KEY) is None
+    assert caller.gate.known_limit(KEY) == math.inf
 
 
 async def test_a_quota_back_end_that_cannot_settle_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -659,8 +659,8 @@ async def test_a_grant_for_a_request_that_has_to_wait_beyond_its_deadline_is_set
 
 def test_a_limit_is_known_if_it_is_given() -> None:
     assert gate(FakeClock(), 100).known_limit(KEY) == 100
-    assert gate(FakeClock(), 100).known_limit(None) is None
-    assert gate(FakeClock()).known_limit(KEY) is None
+    assert gate(FakeClock(), 100).known_limit(None) == math.inf
+    assert gate(FakeClock()).known_limit(KEY) == math.inf
 
 
 async def test_the_last_acceptance_is_known_with_and_without_a_quota_back_end() -> None:
@@ -671,6 +671,7 @@ async def test_the_last_acceptance_is_known_with_and_without_a_quota_back_end() 
         (await caller.permit()).accepted(None)
         assert caller.gate.last_acceptance(KEY) == 1000.0
         assert caller.gate.last_acceptance(("model", "query")) is None
+        assert caller.gate.last_acceptance(None) is None
 
 
 async def test_a_request_cancelled_before_its_grant_has_none() -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from pinecone_embed_async import DeadlineExceededError, RateLimitError
 from pinecone_embed_async._rate_limit import Backoff, ConcurrencyLimiter, Flow, LimiterOptions
-from pinecone_embed_async._rate_limit.known_pause import KnownPause
 from pinecone_embed_async._rate_limit.limiter import Limiter
+from pinecone_embed_async._rate_limit.pauses import KnownPause
 from pinecone_embed_async._rate_limit.permit import LimiterPermit
 from pinecone_embed_async._rate_limit.rejections import NamedLimit
 

@@ -1,6 +1,6 @@
 import math
 
-from pinecone_embed_async._rate_limit.limit_probe import LimitProbe
+from pinecone_embed_async._rate_limit.named_limits import LimitProbe
 
 LENGTH = 10.0
 

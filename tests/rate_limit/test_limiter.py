@@ -717,4 +717,4 @@ def test_statistics_and_repr() -> None:
     assert (known.model, known.input_type, known.limit, known.source) == (*KEY, 100, "given")
     assert (known.used, known.waiting) == (60, 1)
     assert repr(harness.limiter) == "<Limiter 1 waiting; model passage: <TokenLimit 60 used, limit 100 (given)>>"
-    assert repr(concurrency) == "<ConcurrencyLimiter 1/8 in flight>"
+    assert concurrency.in_flight == 1

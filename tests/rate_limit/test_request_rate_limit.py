@@ -1,5 +1,5 @@
-from pinecone_embed_async._rate_limit.known_pause import KnownPause
-from pinecone_embed_async._rate_limit.request_rate_limit import RequestRateLimit
+from pinecone_embed_async._rate_limit.named_limits import RequestRateLimit
+from pinecone_embed_async._rate_limit.pauses import KnownPause
 
 
 def test_a_named_limit_holds_for_four_windows_and_twice_as_long_each_time_it_is_named_again() -> None:

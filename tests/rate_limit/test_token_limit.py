@@ -3,7 +3,7 @@ import math
 import pytest
 
 from pinecone_embed_async._rate_limit import Backoff, ConcurrencyLimiter, Flow
-from pinecone_embed_async._rate_limit.limit_probe import EAGER_PROBES
+from pinecone_embed_async._rate_limit.named_limits import EAGER_PROBES
 from pinecone_embed_async._rate_limit.permit import LimiterPermit
 from pinecone_embed_async._rate_limit.token_limit import (
     JITTER,
