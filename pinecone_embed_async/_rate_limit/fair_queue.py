@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections import deque
+from operator import methodcaller
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +20,7 @@ AGEING = 5.0
 """Seconds after which bulk work that was overtaken by interactive work is served before the next interactive request."""
 
 
-class Group:
+class Group(msgspec.Struct, eq=False):
     """The flows of one group that have waiting requests.
 
     Attributes:
@@ -27,11 +30,10 @@ class Group:
         passed_over_at: since when interactive work has been overtaking the group, if it is bulk work; else `None`.
     """
 
-    def __init__(self, priority: Priority) -> None:
-        self.priority: Priority = priority
-        self.flows: list[tuple[float, int, Flow]] = []
-        self.shift = 0.0
-        self.passed_over_at: float | None = None
+    priority: Priority
+    flows: list[tuple[float, int, Flow]] = []
+    shift: float = 0.0
+    passed_over_at: float | None = None
 
     def unlist(self, flow: Flow) -> None:
         """Remove a flow from the list."""
@@ -65,7 +67,8 @@ class Group:
     def turn(self, now: float) -> tuple[int, float, int]:
         """Sorts groups in the order in which their first requests are to be served; other bulk work goes last."""
         rank = 1 if self.priority == "interactive" else 0 if self.has_aged(now) else 2
-        return rank, self.least, self.flows[0][1]
+        had, number, _ = self.flows[0]
+        return rank, had + self.shift, number
 
 
 class FairQueue:
@@ -124,7 +127,7 @@ class FairQueue:
     def groups(self, now: float) -> list[Group]:
         """The groups, in the order in which their first requests are to be served."""
         self._remember(now)
-        return sorted(self._groups.values(), key=lambda group: group.turn(now))
+        return sorted(self._groups.values(), key=methodcaller("turn", now))
 
     def serve(self, groups: list[Group], place: int, amount: float, now: float) -> None:
         """Serve and remove the first request of the group at `place` in `groups`; the groups before it have to wait.

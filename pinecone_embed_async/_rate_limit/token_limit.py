@@ -188,8 +188,7 @@ class TokenLimit:
         is_probe = self._may_probe(now) and self.window.used(now) + tokens > self.limit
         self._probe.is_in_flight |= is_probe
         self._started = min(self._started, now)
-        fits_at = self._fits_at(tokens, self.limit, max(self.limit / SMOOTHING, tokens), now, None)
-        self._is_doubt = self._before.exists and self._may_doubt(now) and fits_at > now
+        self._is_doubt = self._before.exists and self._may_doubt(now) and not self._fits(tokens, now)
         self.in_flight += 1
         if self._found.is_even:
             # The generic cell rate algorithm, ITU-T I.371: lateness by up to one request is made up for.
@@ -319,6 +318,10 @@ class TokenLimit:
         """The time at which `tokens` more fit the given or named limit; infinite if only a response can free tokens."""
         return self._fits_at(tokens, self.known, math.inf, now, forecast)
 
+    def _fits(self, tokens: int, now: float) -> bool:
+        """Whether `tokens` more fit a found limit."""
+        return self._fits_at(tokens, self.limit, max(self.limit / SMOOTHING, tokens), now, None) <= now
+
     def _refill_time(self, tokens: float) -> float:
         """Seconds in which `tokens` refill, if the limit refills evenly."""
         return tokens / self.limit * self.window.length
@@ -365,17 +368,14 @@ class TokenLimit:
             self._refill.reset()
             return
         if self._found.is_guess:
-            self._doubt_guess(tokens, now)
+            # The request after the pause was accepted beyond a guessed limit.
+            self._refill.accepted(tokens, now)
+            if self._is_young(now):
+                self._found.forget()
+                self._accepted = 0
+            elif not self._find_refilling(now, least=0):
+                self._found.is_guess = False
         self._resumed = self._total
-
-    def _doubt_guess(self, tokens: int, now: float) -> None:
-        """Record that a request after the pause was accepted beyond a guessed limit."""
-        self._refill.accepted(tokens, now)
-        if self._is_young(now):
-            self._found.forget()
-            self._accepted = 0
-        elif not self._find_refilling(now, least=0):
-            self._found.is_guess = False
 
     def _is_news_of_the_limit(self, now: float, named: int | None, before: float, *, is_explained: bool) -> bool:
         """Whether a rejection means that the limit is lower than known, rather than used up."""

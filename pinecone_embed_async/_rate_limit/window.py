@@ -30,7 +30,7 @@ class _Entry(msgspec.Struct):
     amount: int
 
 
-class Window(msgspec.Struct):
+class Window:
     """Amounts that count against a limit for `length` seconds each.
 
     The service counts a request when it arrives, at some time between its sending and its response. So an amount counts from
@@ -39,20 +39,22 @@ class Window(msgspec.Struct):
 
     Amounts are integers, so that sums are exact.
 
+    Args:
+        length: length in seconds.
+
     Attributes:
         length: length in seconds.
         reserved: sum of the amounts without a response; to be changed when one is sent, cut or taken back.
         settled: sum of the amounts whose response came less than `length` seconds ago, as of the last call of `used`.
     """
 
-    length: float
-    reserved: int = 0
-    settled: int = 0
-    _log: deque[_Entry] = msgspec.field(default_factory=deque)
-    # For each part, the end of its first entry and the total settled before it.
-    _marks: deque[tuple[float, int]] = msgspec.field(default_factory=deque)
-    # The total settled that no longer counts.
-    _freed: int = 0
+    def __init__(self, length: float) -> None:
+        self.length = length
+        self._log: deque[_Entry] = deque()
+        # For each part, the end of its first entry and the total settled before it.
+        self._marks: deque[tuple[float, int]] = deque()
+        # The total settled that no longer counts.
+        self._freed = self.reserved = self.settled = 0
 
     def settle(self, reserved: int, amount: int, now: float) -> None:
         """Count `amount` in place of `reserved`, until `length` seconds from now."""
