@@ -216,14 +216,14 @@ class SourceReader:
 
     async def _take_until_full(self, iterator: AsyncIterator[Any], cancellations: Cancellations) -> bool:
         """Take items of an asynchronous source until a request is full; return whether the source has ended."""
-        if self._items and self._timer is None:
-            # The last request had no room for them.
-            self._start_timer()
         async for item in iterator:
             if self.is_finished or cancellations.is_callers:
                 return False
             if not self._take(iter((item,))):
                 self._cancel_timer()
+                if self._items:
+                    # The request had no room for them.
+                    self._start_timer()
                 return False
             if self._timer is None:
                 self._start_timer()

@@ -1,4 +1,4 @@
-"""How a source is read when the program is interrupted."""
+"""How a source is read: when its items are handed over, and when the program is interrupted."""
 
 import asyncio
 import sys
@@ -11,6 +11,7 @@ import pytest
 from pinecone_embed_async import EmbedClient, MockResponse, MockTransport, TransportRequest
 from pinecone_embed_async._calls.source import SourceReader
 from tests.clients import E5
+from tests.clock import FakeClock, settle
 
 
 def answer(request: TransportRequest) -> MockResponse:
@@ -62,3 +63,22 @@ def test_an_interruption_between_the_steps_of_reading_is_raised_and_not_taken_fo
         at = step
         with pytest.raises(KeyboardInterrupt):
             asyncio.run(main())
+
+
+async def test_max_delay_of_an_item_without_room_also_passes_while_the_window_is_full() -> None:
+    clock = FakeClock()
+
+    async def source() -> AsyncIterator[str]:
+        yield "a" * 1_500_000
+        yield "b" * 1_500_000
+        await asyncio.get_running_loop().create_future()
+
+    async with (
+        asyncio.timeout(20),
+        EmbedClient(E5, api_key="key", transport=MockTransport(answer), clock=clock) as client,
+        client.stream(source(), input_type="passage", window=1, max_delay=0.5) as batches,
+    ):
+        await settle()
+        clock.advance(0.5)
+        assert [item[0] for item in (await anext(batches)).items] == ["a"]
+        assert [item[0] for item in (await anext(batches)).items] == ["b"]
