@@ -157,7 +157,7 @@ def _check_inputs(inputs: object) -> None:
 
 
 def iter_texts(inputs: Input | Iterable[Input]) -> Iterator[str]:
-    """Iterate over the checked texts of `inputs`.
+    """Iterate over the checked texts of `inputs`; that of an invalid input is empty.
 
     Raises:
         InputError: some inputs are invalid; raised at the end.

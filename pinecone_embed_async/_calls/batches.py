@@ -189,7 +189,7 @@ class StreamBatches:
         return request
 
     def next_done(self, *, only_complete: bool = False) -> PendingBatch | None:
-        """Take the next batch to deliver; `None` if there is none now.
+        """Take the next batch to deliver, of several that are done the first of the source; `None` if there is none now.
 
         Args:
             only_complete: whether to take only a batch that is fully embedded.
