@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import aiohttp
 
@@ -17,7 +16,7 @@ from pinecone_embed_async._sending.endpoint import proxy_for
 from pinecone_embed_async._threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, Mapping
     from concurrent.futures import Executor
 
     from yarl import URL
@@ -129,15 +128,9 @@ class AiohttpTransport:
         self._session.detach()
         self._connections.abandon()
 
-    @contextlib.asynccontextmanager
-    async def send(self, request: TransportRequest) -> AsyncIterator[_Response]:
+    def send(self, request: TransportRequest) -> _Exchange:
         """See `Transport.send`."""
-        async with await self._begin(request, Connecting()) as response:
-            try:
-                yield _Response(response, self.proxy)
-            finally:
-                if not response.content.at_eof():
-                    response.close()
+        return _Exchange(self, request)
 
     async def _tls_of_requests(self) -> ssl.SSLContext | bool:
         """The TLS context for requests; never the connector's, because a caller's connector may verify nothing.
@@ -150,7 +143,7 @@ class AiohttpTransport:
                 self._tls = await in_thread(_default_context, self._executor)
         return self._tls
 
-    async def _begin(self, request: TransportRequest, connecting: Connecting) -> aiohttp.ClientResponse:
+    async def begin(self, request: TransportRequest, connecting: Connecting) -> aiohttp.ClientResponse:
         """Send a request, and return the response once its headers are there.
 
         Raises:
@@ -190,19 +183,28 @@ class AiohttpTransport:
         return problem, None
 
 
-class _Response:
-    """A response whose body is being read."""
+class _Exchange:
+    """A request in flight, then its response."""
 
-    __slots__ = ("_content", "_proxy", "headers", "status")
+    __slots__ = ("_request", "_response", "_transport", "headers", "status")
 
-    def __init__(self, response: aiohttp.ClientResponse, proxy: Proxy | None) -> None:
-        self._content = response.content
-        self._proxy = proxy
+    def __init__(self, transport: AiohttpTransport, request: TransportRequest) -> None:
+        self._transport = transport
+        self._request = request
+
+    async def __aenter__(self) -> Self:
+        response = self._response = await self._transport.begin(self._request, Connecting())
         self.status: int = response.status
         self.headers: Mapping[str, str] = response.headers
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if not self._response.content.at_eof():
+            self._response.close()
+        await self._response.__aexit__(None, None, None)
 
     async def read(self) -> bytes:
-        content = self._content
+        content = self._response.content
         try:
             piece = b""
             # A piece may be empty at the end of a chunk of the transfer encoding.
@@ -211,8 +213,8 @@ class _Response:
                 piece, _ = await content.readchunk()
             return piece
         except _FAULTS as fault:
-            problem = _described(fault, self._proxy)
-        # Not chained, as in `_begin`.
+            problem = _described(fault, self._transport.proxy)
+        # Not chained, as in `begin`.
         raise TransportError(problem)
 
 

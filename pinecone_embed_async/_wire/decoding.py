@@ -166,16 +166,15 @@ class StreamingDecoder:
             most: number of bytes after which no further row is started.
         """
         self._join_small()
-        with np.errstate(over="raise"):
-            while self.undecoded and most > 0 and not self._is_stopped:
-                pieces, start = tuple(self._pieces), self._position
-                done = self._read(pieces, most)
-                size = sum(map(len, pieces[:done])) + self._position - start
-                del self._pieces[:done]
-                if not self._is_in_place:
-                    self._read_pieces += pieces[:done]
-                most -= size
-                self.undecoded = self.undecoded - size if self._is_usual else 0
+        while self.undecoded and most > 0 and not self._is_stopped:
+            pieces, start = tuple(self._pieces), self._position
+            done = self._read(pieces, most)
+            size = sum(map(len, pieces[:done])) + self._position - start
+            del self._pieces[:done]
+            if not self._is_in_place:
+                self._read_pieces += pieces[:done]
+            most -= size
+            self.undecoded = self.undecoded - size if self._is_usual else 0
 
     def _read(self, pieces: tuple[bytes, ...], most: int) -> int:
         """Read pieces from the position in the first one on; return how many have been read completely."""
@@ -188,7 +187,8 @@ class StreamingDecoder:
                     # The row is decoded by the next call, perhaps in a thread: the first write to new memory takes long.
                     self._matrix = self._new_matrix(self._reader.kept_numbers)
                 else:
-                    place(self._matrix, self._reader.row, self._reader.kept)
+                    with np.errstate(over="raise"):
+                        place(self._matrix, self._reader.row, self._reader.kept)
                     self._reader.accept()
             self._is_usual = outcome != TOO_LONG
         except UNREADABLE:

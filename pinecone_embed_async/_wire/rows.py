@@ -88,6 +88,8 @@ class RowReader:
     def stop(self) -> None:
         """Does nothing, because a `read` in another thread would hold the GIL."""
 
+    # Here, because it takes longer than to place a short row.
+    @np.errstate(over="raise")
     def read(self, pieces: tuple[bytes, ...], position: int, most: int) -> tuple[int, int, int]:
         """Convert the rows of the next piece, and write them to the matrix.
 
