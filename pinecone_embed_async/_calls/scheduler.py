@@ -280,7 +280,7 @@ class Scheduler:
             if request is None and planner.peek() is ahead and planner.least_tokens(ahead) <= least_tokens:
                 request = planner.take_first()
             if request is not None:
-                permit.shrink(request.load.tokens)
+                permit.resize(request.load.tokens)
                 return request, permit
             permit.give_back()
         return None
@@ -350,7 +350,7 @@ class Scheduler:
             return request.out_of_time(late.message, late.retry_after)
         try:
             self._planner.cut(request, permit.tokens)
-            permit.shrink(request.load.tokens)
+            permit.resize(request.load.tokens)
             # Send the inputs that were cut off.
             self.fill()
         except BaseException:

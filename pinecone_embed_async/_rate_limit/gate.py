@@ -47,10 +47,10 @@ class Permit(LimiterPermit, eq=False, kw_only=True):
     grant: QuotaGrant | None = None
     future: asyncio.Future[None] | None = None
 
-    def shrink(self, tokens: int) -> None:
-        """Record that the request has fewer tokens than permitted."""
+    def resize(self, tokens: int) -> None:
+        """Set the tokens to those of the request: usually fewer, but more if its first input alone has more."""
         if tokens != self.tokens:
-            self.gate.change(lambda limiter, now: limiter.shrink(self, tokens, now))
+            self.gate.change(lambda limiter, now: limiter.resize(self, tokens, now))
 
     def accepted(self, billed: int | None) -> None:
         """Record that the service accepted the request, and the tokens it billed if known."""
@@ -110,7 +110,7 @@ class _LoopWaits(msgspec.Struct, eq=False):
 
 
 class WaitObserver(Protocol):
-    """Is notified of requests that have to wait for a permit."""
+    """Notified of requests that have to wait for a permit."""
 
     def waiting(self, pause: float) -> None:
         """Handle that a request has to wait, at least for the `pause` seconds left after a rejection."""
@@ -175,7 +175,7 @@ class RateLimitGate:
         Raises:
             asyncio.CancelledError: the caller was cancelled and has no permit.
             ConfigurationError: the quota back end failed.
-            DeadlineExceededError: there is certainly no permit before the deadline.
+            DeadlineExceededError: no permit can come before the deadline.
         """
         try:
             if self._backend is not None and permit.key is not None:

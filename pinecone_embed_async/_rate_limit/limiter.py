@@ -110,12 +110,12 @@ class Limiter:
             self.failed(permit, now, is_overload=False)
         self.decided.clear()
 
-    def shrink(self, permit: LimiterPermit, tokens: int, now: float) -> None:
-        """Reduce the tokens of a permit to those of its request."""
+    def resize(self, permit: LimiterPermit, tokens: int, now: float) -> None:
+        """Set the tokens of a permit to those of its request; see `Permit.resize`."""
         if permit not in self._open:
             return
         if permit.key is not None:
-            self.token_limit(permit.key).shrink(permit, tokens)
+            self.token_limit(permit.key).resize(permit, tokens)
         permit.flow.had += tokens - permit.tokens
         permit.tokens = tokens
         self.dispatch(now)

@@ -236,7 +236,7 @@ class QuotaBackend(Protocol):
 
         Raises:
             asyncio.CancelledError: the caller was cancelled and has no grant.
-            DeadlineExceededError: optional: there is certainly no grant `within` the time of the demand.
+            DeadlineExceededError: optional: no grant can come `within` the time of the demand.
         """
 
     def settle(self, grant: QuotaGrant, outcome: QuotaOutcome) -> None:

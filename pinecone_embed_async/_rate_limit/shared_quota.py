@@ -87,7 +87,7 @@ class SharedQuota:
 
         Raises:
             asyncio.CancelledError: the caller was cancelled and has no grant.
-            DeadlineExceededError: there is certainly no grant `within` the time of the demand.
+            DeadlineExceededError: no grant can come `within` the time of the demand.
             ConfigurationError: `demand` is not a QuotaDemand.
         """
         _checks.instance("demand", demand, QuotaDemand)

@@ -77,7 +77,7 @@ class SqliteQuota:
         Raises:
             asyncio.CancelledError: the caller was cancelled and has no grant.
             ClosedError: the quota was closed meanwhile.
-            DeadlineExceededError: there is certainly no grant `within` the time of the demand, because a pause lasts longer.
+            DeadlineExceededError: no grant can come `within` the time of the demand, because a pause lasts longer.
             ConfigurationError: `demand` is not a QuotaDemand; the file is another program's, a link, corrupted or removed;
                 or other processes use it with another quota or version of this package.
             sqlite3.Error: the file cannot be written: the disk is full, or another process has locked it for five seconds.

@@ -198,8 +198,8 @@ class TokenLimit:
         self._short_window.reserved += tokens
         return is_probe
 
-    def shrink(self, permit: LimiterPermit, tokens: int) -> None:
-        """Reduce the tokens reserved for a request that is being sent."""
+    def resize(self, permit: LimiterPermit, tokens: int) -> None:
+        """Set the tokens reserved for a request that is being sent."""
         self._adjust_pace(tokens - permit.tokens)
         self.window.reserved += tokens - permit.tokens
         self._short_window.reserved += tokens - permit.tokens

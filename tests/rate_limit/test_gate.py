@@ -556,7 +556,7 @@ async def test_each_grant_of_a_quota_back_end_is_settled_once(
     permit = await caller.permit(100, 7)
     assert cluster.demands == [QuotaDemand(*KEY, 100, 7, "bulk", caller.flow.name)]
     assert permit.tokens == 25
-    permit.shrink(20)
+    permit.resize(20)
     end(permit)
     assert cluster.outcomes == [(cluster.grants[0], outcome)]
     assert caller.concurrency.in_flight == 0

@@ -359,7 +359,7 @@ def test_a_small_request_overtakes_no_large_one_of_another_client_although_plent
 def test_the_share_of_a_flow_counts_what_was_billed() -> None:
     harness, one = Harness(), flow(ConcurrencyLimiter(8))
     harness.request(one, 90)
-    harness.limiter.shrink(harness.permits[0], 20, harness.now)
+    harness.limiter.resize(harness.permits[0], 20, harness.now)
     assert one.had == 20
     harness.limiter.accepted(harness.permits[0], 15, harness.now)
     assert one.had == 15
@@ -454,7 +454,7 @@ def test_shrinking_a_permit_leaves_the_rest_to_others() -> None:
     harness.request(flow(concurrency), 90)
     harness.request(flow(concurrency), 80, least=80)
     assert len(harness.permits) == 1
-    harness.limiter.shrink(harness.permits[0], 20, harness.now)
+    harness.limiter.resize(harness.permits[0], 20, harness.now)
     assert [permit.tokens for permit in harness.permits] == [20, 80]
 
 
@@ -463,7 +463,7 @@ ENDS = [
     lambda harness, permit: harness.limiter.failed(permit, harness.now, is_overload=False),
     lambda harness, permit: harness.limiter.give_back(permit, harness.now),
     lambda harness, permit: harness.reject(permit),
-    lambda harness, permit: harness.limiter.shrink(permit, 1, harness.now),
+    lambda harness, permit: harness.limiter.resize(permit, 1, harness.now),
 ]
 
 

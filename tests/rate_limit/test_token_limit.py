@@ -538,7 +538,7 @@ def test_a_fourth_of_a_found_limit_is_sent_in_a_fourth_of_a_window() -> None:
         sent.append(sender.send(room))
     total = 1 + sum(permit.tokens for permit in sent)
     assert fourth - 1000 / SMALLEST_CUT <= total <= fourth
-    sender.limit.shrink(sent[1], 500)
+    sender.limit.resize(sent[1], 500)
     assert sender.room() == 500 + int(fourth - total)
 
 
@@ -664,7 +664,7 @@ def test_an_unused_reservation_under_an_even_refill_takes_no_time() -> None:
     sender.fill(1000)
     before = sender.room_at()
     permit = sender.send(1000)
-    sender.limit.shrink(permit, 400)
+    sender.limit.resize(permit, 400)
     permit.tokens = 400
     sender.limit.unused(permit, sender.now)
     assert sender.room_at() == before

@@ -238,7 +238,7 @@ class World:
             return
         tokens = min(permit.tokens if permit.tokens >= work.size else permit.tokens // work.item * work.item, work.left)
         tokens = tokens or min(work.item, work.left)
-        self.limiter.shrink(permit, tokens, self.now)
+        self.limiter.resize(permit, tokens, self.now)
         work.granted.append((self.now, tokens))
         work.left -= tokens
         self._request(work)
