@@ -74,7 +74,7 @@ class RowReader:
         self.row = 0
         self.gaps: list[bytes] = []
         self.rest = bytearray()
-        self.kept = bytearray()
+        self.kept = b""
 
     @property
     def kept_numbers(self) -> int:
@@ -105,25 +105,27 @@ class RowReader:
         piece = pieces[0]
         end, stop = len(piece), position + most
         while position < end and (self.kept or position < stop):
-            mark = b"]" if self.kept else b"["
-            found = -1 if self.row == self._count else piece.find(mark, position)
-            part = piece[position : found + 1 or end]
-            if self.kept:
-                if not self.kept.endswith(mark):
-                    self.kept += part
+            if not self.kept:
+                found = -1 if self.row == self._count else piece.find(b"[", position)
+                if found < 0 or not self._is_in_data:
+                    after = found + 1 or end
+                    self.rest += piece[position:after]
+                    self._is_in_data |= found >= 0
+                    position = after
+                    continue
+                self.rest += piece[position:found]
+                position = found
+            if not self.kept.endswith(b"]"):
+                after = piece.find(b"]", position) + 1 or end
+                self.kept += piece[position:after]
+                position = after
                 if len(self.kept) > self._longest + 1:
-                    return TOO_LONG, 0, position + len(part)
-                if found >= 0:
-                    if not self._is_placed():
-                        return ODD, 0, found
-                    part = part[:-1]
-            elif found >= 0 and self._is_in_data:
-                self.rest += part[:-1]
-                self.kept += mark
-            else:
-                self.rest += part
-                self._is_in_data |= found >= 0
-            position += len(part)
+                    return TOO_LONG, 0, position
+                if not self.kept.endswith(b"]"):
+                    break
+                position -= 1
+            if not self._is_placed():
+                return ODD, 0, position
         return (READ, 1, 0) if position == end else (READ, 0, position)
 
     def _is_placed(self) -> bool:
@@ -140,7 +142,7 @@ class RowReader:
     def accept(self) -> None:
         """Count the kept row as done."""
         self.gaps.append(bytes(self.rest) + b"[")
-        self.rest, self.kept = bytearray(), bytearray()
+        self.rest, self.kept = bytearray(), b""
         self.row += 1
 
 
@@ -150,7 +152,7 @@ UNREADABLE = (msgspec.DecodeError, ResponseError, ValueError, TypeError, Runtime
 _list_of_floats = msgspec.json.Decoder(list[float]).decode
 
 
-def place(matrix: NDArray[np.float32], row: int, text: bytes | bytearray) -> None:
+def place(matrix: NDArray[np.float32], row: int, text: bytes) -> None:
     """Convert a JSON array, and write it to a row of the matrix.
 
     Raises:
