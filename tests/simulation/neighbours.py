@@ -148,10 +148,9 @@ class Stalls:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._took.append(asyncio.get_running_loop().time() - self.staying.pop(task))
 
-    @property
-    def left(self) -> int:
-        """How many went on for longer than a neighbour is waited for."""
-        return len(self.staying) + sum(seconds > PATIENCE for seconds in self._took)
+    def went_on(self, seconds: float) -> int:
+        """How many went on for longer than `seconds` after they were cancelled."""
+        return len(self.staying) + sum(took > seconds for took in self._took)
 
     def end(self) -> None:
         """Wake everything that hangs."""

@@ -146,7 +146,7 @@ class _Run:
         # Usage counts against a quota for a window, and at most a thousandth of one longer.
         await asyncio.sleep(self._window() * 1.01)
         judge.check_end(sorted(others, key=hash), timers)
-        judge.check_left(self._log.lines, self._stalls.left)
+        judge.check_left(self._log.lines, self._stalls)
         await self._end_stalls()
         for backend in self._backends:
             for misuse in [*backend.misuse, *(["grants were not settled"] if backend.unsettled else [])]:
