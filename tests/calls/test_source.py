@@ -65,18 +65,32 @@ def test_an_interruption_between_the_steps_of_reading_is_raised_and_not_taken_fo
             asyncio.run(main())
 
 
+async def two_large_items() -> AsyncIterator[str]:
+    """Two items that have no room in one request; the source never ends."""
+    yield "a" * 1_500_000
+    yield "b" * 1_500_000
+    await asyncio.get_running_loop().create_future()
+
+
+async def test_max_delay_counts_for_an_item_that_a_full_request_had_no_room_for() -> None:
+    clock = FakeClock()
+    async with (
+        EmbedClient(E5, api_key="key", transport=MockTransport(answer), clock=clock) as client,
+        client.stream(two_large_items(), input_type="passage", max_delay=0.5) as batches,
+    ):
+        await settle()
+        assert repr(batches).endswith(" 1/16 batches read ahead>")
+        clock.advance(0.5)
+        await settle()
+        assert repr(batches).endswith(" 2/16 batches read ahead>")
+
+
 async def test_max_delay_of_an_item_without_room_also_passes_while_the_window_is_full() -> None:
     clock = FakeClock()
-
-    async def source() -> AsyncIterator[str]:
-        yield "a" * 1_500_000
-        yield "b" * 1_500_000
-        await asyncio.get_running_loop().create_future()
-
     async with (
         asyncio.timeout(20),
         EmbedClient(E5, api_key="key", transport=MockTransport(answer), clock=clock) as client,
-        client.stream(source(), input_type="passage", window=1, max_delay=0.5) as batches,
+        client.stream(two_large_items(), input_type="passage", window=1, max_delay=0.5) as batches,
     ):
         await settle()
         clock.advance(0.5)

@@ -872,25 +872,6 @@ async def test_max_delay_counts_anew_after_a_full_request(emulator: Emulator) ->
         assert repr(batches).endswith(" 2/16 batches read ahead>")
 
 
-async def test_max_delay_counts_for_an_item_that_a_full_request_had_no_room_for(emulator: Emulator) -> None:
-    clock = FakeClock()
-
-    async def source() -> AsyncIterator[str]:
-        yield "a" * 1_500_000
-        yield "b" * 1_500_000
-        await asyncio.get_running_loop().create_future()
-
-    async with (
-        dense_client(emulator, clock=clock) as client,
-        client.stream(source(), max_delay=0.5, **Passage) as batches,
-    ):
-        await settle()
-        assert repr(batches).endswith(" 1/16 batches read ahead>")
-        clock.advance(0.5)
-        await settle()
-        assert repr(batches).endswith(" 2/16 batches read ahead>")
-
-
 async def test_a_stream_whose_first_item_fails_ends_though_it_is_awaited_already(emulator: Emulator) -> None:
     def fail(_: str) -> str:
         raise ValueError("mine")
