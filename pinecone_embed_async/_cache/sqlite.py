@@ -121,10 +121,12 @@ class SqliteCache:
         self._begin()
 
         def close() -> None:
-            # The writer last: of two that close at the same moment neither is the last one, which copies the WAL into the
-            # file.
-            reader.executor.submit(reader.close).result()
-            writer.close()
+            # One after the other: the last connection to close copies the WAL into the file, and of two that close at the
+            # same moment neither is the last.
+            try:
+                reader.executor.submit(reader.close).result()
+            finally:
+                writer.close()
 
         try:
             # Both in one piece of work, so that a cancellation cannot close only one of them.
