@@ -142,9 +142,11 @@ class _Call(CallObserver):
         pending = PendingTexts(self.texts, options.parameters.limits, builder, untried)
         scheduler = runtime.scheduler(pending, options, self, options.deadline, is_single=len(untried) == 1, progress=self)
         with runtime.registered(scheduler):
-            async with scheduler.running():
+            async with asyncio.TaskGroup() as group:
+                scheduler.begin(group)
                 if builder.cached_count:
                     scheduler.report()
+                await scheduler.end()
         vector_type = runtime.engine.vector_type
         result = await _run_in_slices(builder.finish(runtime.options.model, vector_type, self.positions))
         if scheduler.progress_error is not None:

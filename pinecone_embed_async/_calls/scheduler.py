@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -20,7 +19,7 @@ from pinecone_embed_async._errors import (
 from pinecone_embed_async._log import logger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import Coroutine
 
     from pinecone_embed_async._cache import CallCache
     from pinecone_embed_async._clock import Clock, Timer
@@ -117,26 +116,20 @@ class Scheduler:
     def __repr__(self) -> str:
         return f"<Scheduler {len(self._under_way)}/{self._most} under way{', ending' if self._is_winding_down else ''}>"
 
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Send requests while the block runs, and at its end wait until all tasks are done.
+    def begin(self, group: asyncio.TaskGroup) -> None:
+        """Begin to send requests in the tasks of a group; `end` must follow before the group's block ends."""
+        self._group = group
+        if self._deadline is not None:
+            self._set_timer(self._deadline)
+        self.fill()
 
-        Raises:
-            asyncio.CancelledError: the caller was cancelled.
-        """
+    async def end(self) -> None:
+        """Wait until no request is under way; if the caller is cancelled, the group cancels the tasks."""
         try:
-            async with asyncio.TaskGroup() as group:
-                self._group = group
-                if self._deadline is not None:
-                    self._set_timer(self._deadline)
-                self.fill()
-                try:
-                    yield
-                    await self.drained()
-                finally:
-                    # From now on nothing is started, and the task group cancels the tasks, not code outside.
-                    self._group = None
+            await self.drained()
         finally:
+            # From now on nothing is started, and the group cancels the tasks, not code outside.
+            self._group = None
             self._clear_timer()
 
     @property
@@ -155,9 +148,9 @@ class Scheduler:
         return next((request for request in requests if position in request.positions), None)
 
     def start(self, work: Coroutine[Any, Any, ResultT], name: str) -> asyncio.Task[ResultT]:
-        """Start a helper task, which is cancelled once the job has ended; call this only inside `running`."""
+        """Start a helper task, which is cancelled once the job has ended; call this only between `begin` and `end`."""
         if self._group is None:
-            raise RuntimeError("the scheduler is not running: call `start` inside `running`")
+            raise RuntimeError("the scheduler is not running: call `start` between `begin` and `end`")
         task = self._group.create_task(work, name=name)
         self._helpers[task] = None
         task.add_done_callback(self._helpers.pop)

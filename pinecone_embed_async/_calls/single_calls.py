@@ -180,5 +180,6 @@ class SingleCalls:
 
 
 async def _run(scheduler: Scheduler) -> None:
-    async with scheduler.running():
-        pass
+    async with asyncio.TaskGroup() as group:
+        scheduler.begin(group)
+        await scheduler.end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
 from collections import deque
@@ -16,7 +17,6 @@ from pinecone_embed_async._planning import Packer
 from pinecone_embed_async._results import Dimension, all_steps, summed_up, with_outcome
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import AsyncIterator
     from typing import Self
 
@@ -97,7 +97,8 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         """Read, look up and send while the block runs; however it ends, no task is left running."""
         scheduler, reader = self._scheduler, self._reader
         block_error: BaseException | None = None
-        async with scheduler.running():
+        async with asyncio.TaskGroup() as group:
+            scheduler.begin(group)
             scheduler.start(reader.read(), "read").add_done_callback(lambda _: reader.ended())
             name = "take over batches" if self._cache is None else "look up batches"
             scheduler.start(self._feed(), name).add_done_callback(self._feed_ended)
@@ -107,6 +108,7 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
                 block_error = error
             self._is_exited = True
             scheduler.cancel(may_cache=block_error is None)
+            await scheduler.end()
         if block_error is not None:
             raise block_error
         if scheduler.progress_error is not None and not self._was_raised(scheduler.progress_error):

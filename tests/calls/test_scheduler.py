@@ -123,8 +123,16 @@ def scheduler_of(
     return Scheduler(planner, cast("Sender", service), clock=clock, **options), planner, outcomes
 
 
+@contextlib.asynccontextmanager
+async def running(scheduler: Scheduler) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as group:
+        scheduler.begin(group)
+        yield
+        await scheduler.end()
+
+
 async def finish(scheduler: Scheduler) -> None:
-    async with scheduler.running():
+    async with running(scheduler):
         pass
 
 
@@ -697,7 +705,7 @@ async def test_a_request_that_comes_too_late_ends_the_job_unless_inputs_are_bein
     service.permit_for = refuse
     is_helped = options.pop("is_helped", False)
     scheduler, planner, outcomes = scheduler_of(3, service, clock, **options)
-    async with scheduler.running():
+    async with running(scheduler):
         if is_helped:
             scheduler.start(asyncio.Event().wait(), "read")
     assert planner.job_error is late
@@ -713,7 +721,7 @@ async def test_a_request_that_comes_too_late_after_all_inputs_were_looked_up_end
     service = Service(clock)
     service.permit_for = refuse
     scheduler, planner, outcomes = scheduler_of(3, service, clock, cache=object())
-    async with scheduler.running():
+    async with running(scheduler):
         await scheduler.start(asyncio.sleep(0), "look up")
         await settle()
         are_looked_up.set()
@@ -732,7 +740,7 @@ async def test_many_requests_that_get_no_permit_fail_without_waiting_or_blocking
     service.permit_for = refuse
     # A stream that looks inputs up in its cache goes on after the first that comes too late.
     scheduler, _, outcomes = scheduler_of(100, service, clock, cache=object())
-    async with scheduler.running():
+    async with running(scheduler):
         looking_up = scheduler.start(asyncio.Event().wait(), "look up")
         await settle()
         assert 0 < outcomes.failed_count < 100
