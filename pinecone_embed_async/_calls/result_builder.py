@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from pinecone_embed_async._results import Dimension, SparseEmbeddings
     from pinecone_embed_async._wire import Answer, SparseBlock, VectorType
 
-_NOT_TRIED, _EMBEDDED, _FAILED = 0, 1, 2
-
 
 class ResultBuilder:
     """Builds the result of a contiguous range of inputs from answers, cached rows and failures.
@@ -47,7 +45,7 @@ class ResultBuilder:
         self.start = start
         self._dense = DenseRows(count if room is None else room, dimension)
         self._blocks: list[tuple[NDArray[np.intp], SparseBlock]] = []
-        self._outcomes = np.zeros(count, np.uint8)
+        self._embedded = np.zeros(count, np.bool_)
         self._failures: list[Failure] = []
         self.usage = Usage()
         self.embedded_count = 0
@@ -55,7 +53,7 @@ class ResultBuilder:
         self.cached_count = 0
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.embedded_count} of {len(self._outcomes)} embedded, {self.failed_count} failed>"
+        return f"<{type(self).__name__} {self.embedded_count} of {len(self._embedded)} embedded, {self.failed_count} failed>"
 
     @property
     def dimension(self) -> int | None:
@@ -65,18 +63,21 @@ class ResultBuilder:
     @property
     def is_settled(self) -> bool:
         """Whether every input is embedded or failed."""
-        return self.embedded_count + self.failed_count == len(self._outcomes)
+        return self.embedded_count + self.failed_count == len(self._embedded)
 
     @property
     def is_complete(self) -> bool:
         """Whether every input is embedded."""
-        return self.embedded_count == len(self._outcomes)
+        return self.embedded_count == len(self._embedded)
 
     def untried(self) -> Sequence[int]:
         """The rows of the inputs that are neither embedded nor failed; a range if that is all of them."""
         if not self.embedded_count and not self.failed_count:
-            return range(len(self._outcomes))
-        rows: list[int] = np.flatnonzero(self._outcomes == _NOT_TRIED).tolist()
+            return range(len(self._embedded))
+        are_untried = ~self._embedded
+        for failure in self._failures:
+            are_untried[np.asarray(failure.indices, np.intp)] = False
+        rows: list[int] = np.flatnonzero(are_untried).tolist()
         return rows
 
     def rows(self, request: PlannedRequest, dimension: int) -> NDArray[np.float32]:
@@ -106,7 +107,7 @@ class ResultBuilder:
         elif request.matrix is not None and not isinstance(rows, range):
             self._dense.matrix(request.matrix.shape[1])[rows] = request.matrix
         # A slice is written twice as fast as a range of positions.
-        self._outcomes[slice(rows.start, rows.stop) if isinstance(rows, range) else rows] = _EMBEDDED
+        self._embedded[slice(rows.start, rows.stop) if isinstance(rows, range) else rows] = True
         self.embedded_count += len(request.texts)
 
     def failed(self, request: PlannedRequest, error: EmbedError) -> None:
@@ -118,7 +119,6 @@ class ResultBuilder:
 
     def fail(self, rows: Sequence[int], error: EmbedError) -> None:
         """Record the failure of the inputs of these rows."""
-        self._outcomes[np.asarray(rows, np.intp)] = _FAILED
         self.failed_count += len(rows)
         self._failures.append(Failure(rows, error))
 
@@ -132,7 +132,7 @@ class ResultBuilder:
             self._dense.matrix(found.dense.shape[1])[rows] = found.dense
         if found.sparse is not None:
             self._blocks.append((rows, found.sparse))
-        self._outcomes[rows] = _EMBEDDED
+        self._embedded[rows] = True
         self.embedded_count += len(rows)
         self.cached_count += len(rows)
 
@@ -155,7 +155,7 @@ class ResultBuilder:
             vector_type: type of the rows.
             positions: for each row of the result, the row to copy; `None` if each input has its own row.
         """
-        embedded = self._outcomes == _EMBEDDED
+        embedded = self._embedded
         others: dict[str, Any] = {"model": model, "usage": self.usage, "failures": self.failures()}
         if vector_type == "sparse":
             sparse = yield from sparse_of_blocks(self._blocks, embedded, **others)
