@@ -67,8 +67,8 @@ BUGS = (
     _bug(
         "a permit is given back twice",
         "_sending/attempts.py",
-        "        permit.accepted(billed)\n",
-        "        permit.accepted(billed)\n        permit.give_back()\n",
+        "request.limits.billed(request.load, billed))\n",
+        "request.limits.billed(request.load, billed))\n        permit.give_back()\n",
         (
             "_rate_limit/limiter.py",
             "        if permit not in self._open:\n            return False\n        self._open.remove(permit)\n",
@@ -235,8 +235,8 @@ BUGS = (
     _bug(
         "a refused request whose probe was accepted loses its last input",
         "_planning/planner.py",
-        "            self._parts.extend(request.parts((count + 1) // 2, self._limits.current))\n            return\n",
-        "            parts = request.parts((count + 1) // 2, self._limits.current)\n"
+        "            self._parts.extend(request.parts((count + 1) // 2))\n            return\n",
+        "            parts = request.parts((count + 1) // 2)\n"
         "            self._parts.extend(parts[: 2 - count % 2])\n"
         "            return\n",
     ),
@@ -290,9 +290,9 @@ BUGS = (
     ),
     _bug(
         "an absurd bill counts in full",
-        "_sending/attempts.py",
-        "min(billed, most_tokens(request.load, self._limits.known.sequence_length))",
-        "billed",
+        "_planning/learned.py",
+        "            return most\n",
+        "            return tokens\n",
     ),
     _bug(
         "a source's StopAsyncIteration reads as the end of the stream",

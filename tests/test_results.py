@@ -23,10 +23,10 @@ from pinecone_embed_async import (
     Usage,
 )
 from pinecone_embed_async._calls.result_builder import ResultBuilder
-from pinecone_embed_async._planning import Load, PlannedRequest, RequestLimits
 from pinecone_embed_async._results import DenseRows, Dimension, all_steps, sparse_of_blocks
 from pinecone_embed_async._results import sparse as sparse_results
 from pinecone_embed_async._wire import SparseBlock
+from tests.outcomes import planned
 
 
 def sparse() -> SparseEmbeddings:
@@ -366,7 +366,7 @@ def counted(steps: Generator[None, None, Any]) -> tuple[Any, int]:
 
 def embed(builder: ResultBuilder, texts: list[str], dimension: int) -> None:
     """Embed the first texts of a builder, each as rows of its number."""
-    request = PlannedRequest(texts, range(len(texts)), Load.of(texts, RequestLimits(len(texts), 8)), builder)
+    request = planned(texts, builder)
     builder.rows(request, dimension)[:] = np.array(texts, np.float32)[:, None]
     builder.embedded(request)
 

@@ -149,7 +149,7 @@ class StreamBatches:
         """Add a batch to send as one request."""
         batch = self._batches[packed.start] = PendingBatch(self, packed.start, items)
         positions = range(packed.start, packed.start + len(items))
-        request = PlannedRequest(packed.texts, positions, packed.load, batch)
+        request = PlannedRequest(packed.texts, positions, packed.load, self._limits, batch)
         (self._to_look_up if self._looks_up else self._to_send).append(request)
 
     def add_failed(self, start: int, item: Any, error: EmbedError) -> None:
@@ -172,7 +172,7 @@ class StreamBatches:
             batch.found(found, found.rows)
             if not missing:
                 return
-            request = request.only(missing, self._limits.current)
+            request = request.only(missing)
         self._to_send.append(request)
 
     def peek(self) -> PlannedRequest | None:
@@ -184,7 +184,7 @@ class StreamBatches:
         if not self._to_send:
             return None
         request = self._to_send.popleft()
-        if tokens is not None and (rest := request.cut(tokens, self._limits.current)) is not None:
+        if tokens is not None and (rest := request.cut(tokens)) is not None:
             self._to_send.appendleft(rest)
         return request
 

@@ -241,7 +241,7 @@ class Runtime:
         parameters, clock = options.parameters, self.options.clock
         planner = RequestPlanner(
             pending,
-            limits=parameters.limits,
+            learned=self.learned,
             parameters=parameters.encoded,
             is_single=is_single,
             clock=clock,
@@ -249,7 +249,6 @@ class Runtime:
         sender = Sender(
             self.engine,
             parameters.values,
-            parameters.limits,
             deadline=deadline,
             priority=options.priority,
             callers=callers,

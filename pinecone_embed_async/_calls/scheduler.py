@@ -259,7 +259,7 @@ class Scheduler:
                 self._report_unsent()
                 await asyncio.sleep(0)
                 continue
-            least_tokens = planner.least_tokens(ahead)
+            least_tokens = ahead.least_tokens
             try:
                 permit = await self._sender.permit(ahead)
             except Exception as fault:  # noqa: BLE001 - only this request fails
@@ -270,7 +270,7 @@ class Scheduler:
             # If the next request changed while it waited, or its token estimate grew, another permit may be large enough for
             # its first input. Otherwise none will ever be, so that input is sent with this one.
             request = planner.take(permit.tokens)
-            if request is None and planner.peek() is ahead and planner.least_tokens(ahead) <= least_tokens:
+            if request is None and planner.peek() is ahead and ahead.least_tokens <= least_tokens:
                 request = planner.take_first()
             if request is not None:
                 permit.resize(request.load.tokens)
@@ -331,7 +331,7 @@ class Scheduler:
 
     async def _attempt_again(self, request: PlannedRequest, observation: RequestObservation | None) -> EmbedError | None:
         """Wait for another permit, cut the request to it, and send it."""
-        self._planner.estimate(request)
+        request.estimate()
         try:
             permit = await self._sender.permit(request, observation)
         except (InputError, ConfigurationError) as fault:

@@ -1,11 +1,11 @@
 """Plans requests from texts, and decides what to do after an answer or a refusal. Plain synchronous code."""
 
 from pinecone_embed_async._planning.estimate import Estimate, estimate_cost
-from pinecone_embed_async._planning.learned import Learned, LearnedLimits, most_tokens
+from pinecone_embed_async._planning.learned import Learned, LearnedLimits
+from pinecone_embed_async._planning.load import Load, RequestLimits, estimate_tokens, utf8_length
 from pinecone_embed_async._planning.planner import PendingInputs, RequestPlanner, ends_job
-from pinecone_embed_async._planning.request import Attempts, Load, PlannedRequest, RequestLimits
+from pinecone_embed_async._planning.request import Attempts, PlannedRequest
 from pinecone_embed_async._planning.splitting import PackedTexts, Packer, PendingTexts
-from pinecone_embed_async._planning.tokens import estimate_tokens, utf8_length
 
 __all__ = [
     "Attempts",
@@ -23,6 +23,5 @@ __all__ = [
     "ends_job",
     "estimate_cost",
     "estimate_tokens",
-    "most_tokens",
     "utf8_length",
 ]

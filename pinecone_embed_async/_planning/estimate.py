@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pinecone_embed_async._models import PLANS, QUOTA_WINDOW, REQUESTS_PER_MINUTE, tokens_per_minute
-from pinecone_embed_async._planning.splitting import count_requests
-from pinecone_embed_async._planning.tokens import (
+from pinecone_embed_async._planning.load import (
     FEWEST_BYTES_PER_TOKEN,
     MOST_BYTES_PER_TOKEN,
     SPECIAL_TOKENS,
     utf8_length,
 )
+from pinecone_embed_async._planning.splitting import count_requests
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
-    from pinecone_embed_async._planning.request import RequestLimits
+    from pinecone_embed_async._planning.load import RequestLimits
     from pinecone_embed_async._wire import VectorType
 
 

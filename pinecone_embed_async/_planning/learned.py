@@ -10,11 +10,11 @@ import secrets
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from pinecone_embed_async._planning.tokens import BYTES_PER_TOKEN, FEWEST_BYTES_PER_TOKEN, SPECIAL_TOKENS
+from pinecone_embed_async._planning.load import BYTES_PER_TOKEN, FEWEST_BYTES_PER_TOKEN, SPECIAL_TOKENS
 
 if TYPE_CHECKING:
     from pinecone_embed_async._errors import InvalidRequestError
-    from pinecone_embed_async._planning.request import Load, PlannedRequest, RequestLimits
+    from pinecone_embed_async._planning.load import Load, RequestLimits
 
 _MOST_PARAMETERS = 64
 """Maximum number of remembered sets of parameters, because a program may use a new set in every call."""
@@ -116,9 +116,7 @@ class TokenEstimator:
         return f"<TokenEstimator {self.expected:.2f} bytes a token, spread {math.sqrt(self._variance):.0%}>"
 
     def learn(self, load: Load, billed: int, sequence_length: int) -> None:
-        """Learn from the bill of a request with this load; an impossible bill is ignored."""
-        if billed > most_tokens(load, sequence_length):
-            return
+        """Learn from the bill of a request with this load."""
         inputs = load.inputs - load.clipped
         size = load.open_bytes
         tokens = billed - load.clipped * sequence_length - SPECIAL_TOKENS * inputs
@@ -140,10 +138,7 @@ class TokenEstimator:
 
 
 def most_tokens(load: Load, sequence_length: int) -> int:
-    """Maximum number of tokens that a request can cost: a token has at least one byte, and text cut off is not billed.
-
-    A higher bill is a mistake and must not count against the quota.
-    """
+    """Maximum number of tokens that a request can cost: a token has at least one byte, and text cut off is not billed."""
     inputs = load.inputs
     opened = inputs - load.clipped
     whole = load.clipped * sequence_length + min(load.open_bytes, opened * sequence_length)
@@ -170,24 +165,21 @@ class Learned:
         self.parameters: dict[bytes, None] = {}
         self.estimator = TokenEstimator()
 
-    def accepted(self, request: PlannedRequest, parameters: bytes, sequence_length: int) -> None:
-        """Record that the service accepted this request with these parameters, and learn from its bill."""
-        if request.billed is not None:
-            self.estimator.learn(request.load, request.billed, sequence_length)
-        self.accepted_bytes = max(self.accepted_bytes, request.load.bytes)
+    def accepted(self, load: Load, parameters: bytes) -> None:
+        """Record that the service accepted a request with this load and these parameters."""
+        self.accepted_bytes = max(self.accepted_bytes, load.bytes)
         if parameters not in self.parameters:
             if len(self.parameters) >= _MOST_PARAMETERS:
                 del self.parameters[next(iter(self.parameters))]
             self.parameters[parameters] = None
 
-    def too_large(self, request: PlannedRequest) -> None:
-        """Record that a request was refused as too large (413)."""
-        size = request.load.bytes
-        if len(request.texts) == 1:
+    def too_large(self, load: Load) -> None:
+        """Record that a request with this load was refused as too large (413)."""
+        if load.inputs == 1:
             # This input is too large, not the larger requests that contained it.
             self.request_bytes = None
-        elif size > self.accepted_bytes:
-            self.request_bytes = max(size // 2, self.accepted_bytes)
+        elif load.bytes > self.accepted_bytes:
+            self.request_bytes = max(load.bytes // 2, self.accepted_bytes)
 
     def too_many(self, most: int) -> None:
         """Record that the service accepts at most `most` inputs per request."""
@@ -225,3 +217,15 @@ class LearnedLimits:
             self._current = known._replace(inputs=inputs, bytes=size, bytes_per_token=ratio)
             self._basis = basis
         return self._current
+
+    def billed(self, load: Load, tokens: int) -> int:
+        """Learn from the bill of a request with this load; return its tokens, at most as many as the request can cost.
+
+        A higher bill is a mistake, which teaches nothing and must not count against the quota.
+        """
+        length = self.known.sequence_length
+        most = most_tokens(load, length)
+        if tokens > most:
+            return most
+        self.learned.estimator.learn(load, tokens, length)
+        return tokens

@@ -18,11 +18,12 @@ from pinecone_embed_async._errors import (
     ResponseError,
     TransportError,
 )
-from pinecone_embed_async._planning.request import Load, PlannedRequest
+from pinecone_embed_async._planning.load import Load
+from pinecone_embed_async._planning.request import PlannedRequest
 
 if TYPE_CHECKING:
     from pinecone_embed_async._clock import Clock
-    from pinecone_embed_async._planning.learned import LearnedLimits
+    from pinecone_embed_async._planning.learned import Learned
 
 JOB_ERRORS = (AuthenticationError, NotFoundError, RateLimitError, QuotaExceededError, ClosedError, ConfigurationError)
 """Errors that end the job, because every other request of the call would fail with them too. A request ends with a
@@ -60,7 +61,7 @@ class RequestPlanner:
 
     Args:
         pending: the inputs that have not been sent yet.
-        limits: limits of one request, and the knowledge learned from answers and refusals, which is updated here.
+        learned: the knowledge learned from answers and refusals, which is updated here.
         parameters: model and parameters, as JSON.
         is_single: whether the call has a single input; a probe would then decide nothing.
         clock: tells the time, because a refused input may be sent again after a while.
@@ -75,21 +76,20 @@ class RequestPlanner:
         self,
         pending: PendingInputs,
         *,
-        limits: LearnedLimits,
+        learned: Learned,
         parameters: bytes,
         is_single: bool,
         clock: Clock,
     ) -> None:
         self._pending = pending
-        self._limits = limits
-        self._learned = limits.learned
+        self._learned = learned
         self._parameters = parameters
         self._parts: deque[PlannedRequest] = deque()
         # Refused requests that wait for the outcome of the probe, or of the search in another request.
         self._suspended: list[tuple[PlannedRequest, InvalidRequestError]] = []
         # Whether refusals are blamed on inputs: the parameters are accepted, the call has a single input, or the probe said
         # nothing about them.
-        self._blames_inputs = is_single or parameters in limits.learned.parameters
+        self._blames_inputs = is_single or parameters in learned.parameters
         # The probe to send next.
         self._probe: PlannedRequest | None = None
         self._clock = clock
@@ -162,12 +162,8 @@ class RequestPlanner:
         for error, places in refused.values():
             self.failed_unsent += len(places)
             self._close(request.origin, len(places))
-            request.results.failed(request.only(places, self._limits.current), error)
-        return request.only(kept, self._limits.current) if kept else None
-
-    def least_tokens(self, request: PlannedRequest) -> int:
-        """Tokens of the smallest request that can be cut from this one, by the current estimate."""
-        return request.least_tokens(self._limits.current)
+            request.results.failed(request.only(places), error)
+        return request.only(kept) if kept else None
 
     def take(self, tokens: int | None = None) -> PlannedRequest | None:
         """Take the next request to send.
@@ -179,7 +175,7 @@ class RequestPlanner:
             The request; `None` if there is none now, its first input alone exceeds `tokens`, or the job has ended.
         """
         request = self.peek()
-        if request is None or (tokens is not None and self.least_tokens(request) > tokens):
+        if request is None or (tokens is not None and request.least_tokens > tokens):
             return None
         if request.is_probe:
             self._probe = None
@@ -194,21 +190,17 @@ class RequestPlanner:
     def take_first(self) -> PlannedRequest | None:
         """Take only the first input of the next request; `None` if there is no request now."""
         request = self.peek()
-        return None if request is None else self.take(self.least_tokens(request))
-
-    def estimate(self, request: PlannedRequest) -> None:
-        """Renew the token estimate of a request that was not answered, because bills may have changed the ratio."""
-        request.load = Load.of(request.texts, self._limits.current)
+        return None if request is None else self.take(request.least_tokens)
 
     def cut(self, request: PlannedRequest, tokens: int) -> None:
         """Cut an unanswered request to `tokens`, but keep at least its first input; the rest becomes the next request."""
-        rest = request.cut(tokens, self._limits.current)
+        rest = request.cut(tokens)
         if rest is not None:
             self._parts.appendleft(rest)
 
     def embedded(self, request: PlannedRequest) -> None:
         """Record that a request was answered, and store its rows."""
-        self._learned.accepted(request, self._parameters, self._limits.known.sequence_length)
+        self._learned.accepted(request.load, self._parameters)
         if not request.is_probe:
             request.results.embedded(request)
             if self._search is not None:
@@ -248,17 +240,18 @@ class RequestPlanner:
         most = _INPUTS_LIMIT.search(error.message)
         if error.status == 413:
             # A 413 says nothing about the parameters: the inputs together are too large, or a single one of them is.
-            self._learned.too_large(request)
+            self._learned.too_large(request.load)
             self._halve(request, error)
         elif most is not None and int(most[1]) < count:
             self._learned.too_many(int(most[1]))
-            self._parts.extend(request.parts(int(most[1]), self._limits.current))
+            self._parts.extend(request.parts(int(most[1])))
         elif self._blames_inputs:
             self._isolate(request, error)
         else:
             if not self._suspended:
-                load = Load.of([PROBE_TEXT], self._limits.current)
-                self._probe = PlannedRequest([PROBE_TEXT], range(1), load, request.results, is_probe=True)
+                texts, limits = [PROBE_TEXT], request.limits
+                load = Load.of(texts, limits.current)
+                self._probe = PlannedRequest(texts, range(1), load, limits, request.results, is_probe=True)
             self._suspended.append((request, error))
 
     def _isolate(self, request: PlannedRequest, error: InvalidRequestError) -> None:
@@ -280,7 +273,7 @@ class RequestPlanner:
         count = len(request.texts)
         if count > 1:
             request.origin.was_halved = True
-            self._parts.extend(request.parts((count + 1) // 2, self._limits.current))
+            self._parts.extend(request.parts((count + 1) // 2))
             return
         request.results.failed(request, error)
         # Remember the refusal only if a search found the input (one sent alone from the start costs no search), and only if

@@ -2,120 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from pinecone_embed_async._errors import DeadlineExceededError
-from pinecone_embed_async._planning.tokens import BYTES_PER_TOKEN, MOST_BYTES_PER_TOKEN, estimate_tokens, utf8_length
+from pinecone_embed_async._planning.load import Load, utf8_length
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
     from pinecone_embed_async._errors import EmbedError
+    from pinecone_embed_async._planning.learned import LearnedLimits
     from pinecone_embed_async._wire import Answer, SparseBlock
-
-MAX_REQUEST_TOKENS = 50_000
-"""Maximum number of estimated tokens per request: the smallest documented quota per minute (dense models, `query`, Starter
-plan), so that a request fits into every quota. It is enough for 96 full inputs of multilingual-e5-large."""
-
-MAX_REQUEST_BYTES = 2_000_000
-"""Approximate maximum number of bytes per request. No limit is documented for `/embed`; an upsert may have 2 MB."""
-
-INPUT_OVERHEAD = len('{"text":""},')
-"""Bytes that JSON puts around a text."""
-
-
-class RequestLimits(NamedTuple):
-    """The limits of one request.
-
-    Attributes:
-        inputs: maximum number of inputs.
-        sequence_length: maximum number of tokens embedded per input; the rest is cut off and not billed.
-        tokens: maximum number of estimated tokens; a single input may exceed it.
-        bytes: approximate maximum number of UTF-8 bytes of the texts; a single input may exceed it.
-        bytes_per_token: the ratio for estimates.
-    """
-
-    inputs: int
-    sequence_length: int
-    tokens: int = MAX_REQUEST_TOKENS
-    bytes: int = MAX_REQUEST_BYTES
-    bytes_per_token: float = BYTES_PER_TOKEN
-
-    def tokens_of(self, size: int) -> int:
-        """Estimated tokens of an input of `size` UTF-8 bytes."""
-        return estimate_tokens(size, self.sequence_length, self.bytes_per_token)
-
-    def certain_tokens_of(self, text: str) -> int:
-        """Low estimate of an input's tokens, at `MOST_BYTES_PER_TOKEN`, or more bytes per token if bills have shown that."""
-        return estimate_tokens(utf8_length(text), self.sequence_length, max(MOST_BYTES_PER_TOKEN, self.bytes_per_token))
-
-
-class Load(msgspec.Struct, eq=False):
-    """Running totals of the texts gathered for one request.
-
-    Attributes:
-        inputs: number of texts.
-        tokens: estimated tokens.
-        bytes: UTF-8 bytes of the texts, with their JSON overhead.
-        clipped: number of inputs whose estimate reaches the model's sequence length.
-        open_bytes: UTF-8 bytes of the other texts.
-    """
-
-    inputs: int = 0
-    tokens: int = 0
-    bytes: int = 0
-    clipped: int = 0
-    open_bytes: int = 0
-
-    @classmethod
-    def of(cls, texts: Iterable[str], limits: RequestLimits) -> Load:
-        """The load of all these texts, even if they exceed the limits."""
-        most, ratio = limits.sequence_length, limits.bytes_per_token
-        sizes = [utf8_length(text) for text in texts]
-        estimates = [estimate_tokens(size, most, ratio) for size in sizes]
-        inputs, total, clipped = len(sizes), sum(sizes), estimates.count(most)
-        open_bytes = total
-        if clipped:
-            open_bytes = sum([size for size, tokens in zip(sizes, estimates, strict=True) if tokens < most])
-        return cls(inputs, sum(estimates), total + INPUT_OVERHEAD * inputs, clipped, open_bytes)
-
-    @classmethod
-    def of_fitting(cls, texts: Sequence[str], limits: RequestLimits) -> Load:
-        """The load of as many of the first texts as fit into a request; the first text always fits."""
-        load = cls.of(texts, limits)
-        if load.tokens > limits.tokens or load.bytes > limits.bytes:
-            load = cls()
-            for text in texts:
-                if not load.add(utf8_length(text), limits):
-                    break
-        return load
-
-    def add(self, size: int, limits: RequestLimits) -> bool:
-        """Add a text of `size` UTF-8 bytes if it fits; the first text always fits.
-
-        Returns:
-            Whether it was added.
-        """
-        tokens = limits.tokens_of(size)
-        if self.inputs and (
-            self.inputs >= limits.inputs
-            or self.tokens + tokens > limits.tokens
-            or self.bytes + size + INPUT_OVERHEAD > limits.bytes
-        ):
-            return False
-        self.inputs += 1
-        self.tokens += tokens
-        self.bytes += size + INPUT_OVERHEAD
-        if tokens < limits.sequence_length:
-            self.open_bytes += size
-        else:
-            self.clipped += 1
-        return True
 
 
 class Attempts(msgspec.Struct, eq=False, kw_only=True):
@@ -190,6 +92,7 @@ class PlannedRequest(Attempts):
         texts: the inputs.
         positions: ascending positions of the inputs in the call; a range if they are known to be contiguous.
         load: the size and estimated cost of the inputs.
+        limits: limits of one request of the call.
         results: receives the rows and the outcome.
         parent: the originally planned request that this one was cut from; `None` if it is an original request.
         is_probe: whether it has no input of the call and only tests whether the parameters are accepted.
@@ -203,6 +106,7 @@ class PlannedRequest(Attempts):
     texts: Sequence[str]
     positions: Sequence[int]
     load: Load
+    limits: LearnedLimits
     results: Results
     parent: PlannedRequest | None = None
     is_probe: bool = False
@@ -225,12 +129,12 @@ class PlannedRequest(Attempts):
         """The matrix to write the answer to; see `Results.rows`."""
         return self.results.rows(self, dimension)
 
-    def parts(self, count: int, limits: RequestLimits) -> list[PlannedRequest]:
+    def parts(self, count: int) -> list[PlannedRequest]:
         """The same inputs in requests of at most `count` inputs, in order."""
         whole = range(len(self.texts))
-        return [self.only(whole[begin : begin + count], limits) for begin in range(0, len(self.texts), count)]
+        return [self.only(whole[begin : begin + count]) for begin in range(0, len(self.texts), count)]
 
-    def only(self, places: Sequence[int], limits: RequestLimits) -> PlannedRequest:
+    def only(self, places: Sequence[int]) -> PlannedRequest:
         """A request with some of these inputs, given by their ascending indices in `texts`; at least one."""
         if isinstance(places, range):
             run = slice(places.start, places.stop)
@@ -239,15 +143,25 @@ class PlannedRequest(Attempts):
             texts, positions = [self.texts[place] for place in places], [self.positions[place] for place in places]
             if positions[-1] - positions[0] == len(positions) - 1:
                 positions = range(positions[0], positions[-1] + 1)
-        return PlannedRequest(texts, positions, Load.of(texts, limits), self.results, self.origin)
+        return PlannedRequest(texts, positions, Load.of(texts, self.limits.current), self.limits, self.results, self.origin)
 
-    def least_tokens(self, limits: RequestLimits) -> int:
+    @property
+    def least_tokens(self) -> int:
         """Estimated tokens of the first input, the smallest request that can be cut from this one."""
         if len(self.texts) == 1:
             return self.load.tokens
-        return min(self.load.tokens, limits.tokens_of(utf8_length(self.texts[0])))
+        return min(self.load.tokens, self.limits.current.tokens_of(utf8_length(self.texts[0])))
 
-    def cut(self, tokens: int, limits: RequestLimits) -> PlannedRequest | None:
+    @property
+    def certain_tokens(self) -> int:
+        """Low estimate of the tokens of the first input."""
+        return self.limits.current.certain_tokens_of(self.texts[0])
+
+    def estimate(self) -> None:
+        """Renew the token estimate, because bills may have changed the ratio."""
+        self.load = Load.of(self.texts, self.limits.current)
+
+    def cut(self, tokens: int) -> PlannedRequest | None:
         """Keep as many of the first inputs as have at most `tokens` together, but at least one.
 
         Returns:
@@ -255,7 +169,7 @@ class PlannedRequest(Attempts):
         """
         if self.load.tokens <= tokens:
             return None
-        count = 0
+        limits, count = self.limits.current, 0
         for text in self.texts:
             tokens -= limits.tokens_of(utf8_length(text))
             if tokens < 0:
@@ -264,8 +178,8 @@ class PlannedRequest(Attempts):
         count = max(count, 1)
         rest = None
         if count < len(self.texts):
-            rest = self.only(range(count, len(self.texts)), limits)
+            rest = self.only(range(count, len(self.texts)))
             self.texts, self.positions, self.body = self.texts[:count], self.positions[:count], None
         # If all inputs are kept, the ratio learned since planning gives fewer tokens than the old estimate.
-        self.load = Load.of(self.texts, limits)
+        self.estimate()
         return rest

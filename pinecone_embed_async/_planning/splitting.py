@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pinecone_embed_async._planning.request import Load, PlannedRequest
-from pinecone_embed_async._planning.tokens import utf8_length
+from pinecone_embed_async._planning.load import Load, utf8_length
+from pinecone_embed_async._planning.request import PlannedRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pinecone_embed_async._planning.learned import LearnedLimits
-    from pinecone_embed_async._planning.request import RequestLimits, Results
+    from pinecone_embed_async._planning.load import RequestLimits
+    from pinecone_embed_async._planning.request import Results
 
 
 class PackedTexts(NamedTuple):
@@ -119,7 +120,7 @@ class PendingTexts:
             positions = self._positions[self._taken : self._taken + limits.inputs]
             texts = [all_texts[position] for position in positions]
             load = Load.of_fitting(texts, limits)
-            self._next = PlannedRequest(texts[: load.inputs], positions[: load.inputs], load, self._results)
+            self._next = PlannedRequest(texts[: load.inputs], positions[: load.inputs], load, self._limits, self._results)
         return self._next
 
     def take(self, tokens: int | None = None) -> PlannedRequest | None:
@@ -130,7 +131,7 @@ class PendingTexts:
         request = self.peek()
         if request is not None:
             if tokens is not None:
-                request.cut(tokens, self._limits.current)
+                request.cut(tokens)
             self._next = None
             self._taken += len(request.texts)
         return request

@@ -19,7 +19,7 @@ from pinecone_embed_async._errors import (
 )
 from pinecone_embed_async._log import logger
 from pinecone_embed_async._models import nearest_known
-from pinecone_embed_async._planning import Attempts, most_tokens
+from pinecone_embed_async._planning import Attempts
 from pinecone_embed_async._rate_limit import Flow
 from pinecone_embed_async._sending.retry_loop import RetryLoop
 from pinecone_embed_async._telemetry import ObservedRequest, RequestObservation, Waiting
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     import tenacity
 
-    from pinecone_embed_async._planning import LearnedLimits, PlannedRequest
+    from pinecone_embed_async._planning import PlannedRequest
     from pinecone_embed_async._rate_limit import Permit, Priority
     from pinecone_embed_async._sending.engine import Engine
     from pinecone_embed_async._sending.network import LoopState
@@ -113,7 +113,6 @@ class Sender:
     Args:
         engine: the client's shared state for sending.
         parameters: the model's parameters.
-        limits: limits of one request.
         deadline: clock time at which the requests end; `None` for no deadline.
         priority: priority of the call.
         callers: the calls on whose behalf the requests are sent.
@@ -123,7 +122,6 @@ class Sender:
         self,
         engine: Engine,
         parameters: Mapping[str, Any],
-        limits: LearnedLimits,
         *,
         deadline: float | None,
         priority: Priority,
@@ -131,7 +129,6 @@ class Sender:
     ) -> None:
         self._engine = engine
         self._parameters = parameters
-        self._limits = limits
         self._deadline = deadline
         self._priority: Priority = priority
         self._key = engine.key(parameters)
@@ -153,24 +150,23 @@ class Sender:
             ConfigurationError: the session passed to the client, or the quota, cannot be used.
             DeadlineExceededError: no permit can come before the deadline of the last caller.
         """
-        gate, clock, key, limits = self._engine.gate, self._engine.clock, self._key, self._limits.current
+        gate, clock, key = self._engine.gate, self._engine.clock, self._key
         state = await self._engine.network.open()
         limit = gate.known_limit(key)
-        if limits.certain_tokens_of(request.texts[0]) > limit:
+        least = request.least_tokens
+        if least > limit and request.certain_tokens > limit:
             position = request.positions[0]
             raise InputError(
-                f"input {position} has about {request.least_tokens(limits)} tokens, but the quota allows only {limit} in a"
-                " whole window: split it",
+                f"input {position} has about {least} tokens, but the quota allows only {limit} in a whole window: split it",
                 index=position,
             )
         if self._flow is None or self._flow.concurrency is not state.concurrency:
             # The first request, or the client was reopened meanwhile.
             self._flow = Flow(state.concurrency, key, self._priority)
-        least = request.least_tokens(limits)
         is_paused = False
         while True:
             deadline = self._callers.next_deadline
-            certain = 0 if deadline is None else limits.certain_tokens_of(request.texts[0])
+            certain = 0 if deadline is None else request.certain_tokens
             permit = gate.request(self._flow, request.load.tokens, least, deadline=deadline, certain=certain)
             if permit.is_granted:
                 return permit
@@ -274,9 +270,7 @@ class Sender:
             return
         # The service accepted the request even if its answer cannot be read.
         billed = request.billed
-        if billed is not None:
-            billed = min(billed, most_tokens(request.load, self._limits.known.sequence_length))
-        permit.accepted(billed)
+        permit.accepted(None if billed is None else request.limits.billed(request.load, billed))
 
     async def _finish_answer(
         self, request: PlannedRequest, decoding: _Decoding, redactor: Redactor, observation: RequestObservation | None

@@ -36,13 +36,13 @@ from pinecone_embed_async import (
 from pinecone_embed_async._cache import CacheStage
 from pinecone_embed_async._calls.result_builder import ResultBuilder
 from pinecone_embed_async._clock import SystemClock
-from pinecone_embed_async._planning import Load, PlannedRequest, RequestLimits
 from pinecone_embed_async._results import Dimension
 from pinecone_embed_async._wire import Answer
 from pinecone_embed_async.emulator import EmulatedModel, Emulator, FaultMix
 from tests import silence
 from tests.clients import E5, QUICK, SPARSE
 from tests.clock import FakeClock
+from tests.outcomes import planned
 
 TEXTS = [f"document {number} about {number % 7} things" for number in range(40)]
 
@@ -578,9 +578,7 @@ async def test_the_answer_to_a_probe_is_not_cached(shelf: Shelf) -> None:
     stage = CacheStage(shelf, address="http://127.0.0.1", api_version="2025-10", model="m", clock=FakeClock())
     cache = stage.of_call(b"{}")
     builder = ResultBuilder(0, 1, Dimension(2))
-    load = Load.of(["text"], RequestLimits(inputs=2, sequence_length=8))
-    request = PlannedRequest(["first"], range(1), load, builder)
-    probe = PlannedRequest(["probe"], range(1), load, builder, is_probe=True)
+    request, probe = planned(["first"], builder), planned(["probe"], builder, is_probe=True)
     builder.rows(request, 2)[:] = [1, 2]
     # Its answer is decoded at the same time as the first.
     builder.rows(probe, 2)[:] = [3, 4]

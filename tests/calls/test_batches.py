@@ -68,7 +68,7 @@ def test_batches_are_delivered_in_order_or_as_they_complete(order: list[int], or
 def test_a_batch_is_settled_when_all_its_parts_are(ordered: bool) -> None:
     batches = batches_of(4, ordered=ordered)
     (request,) = sent(batches)
-    first, second = request.parts(2, LIMITS)
+    first, second = request.parts(2)
     request.results.failed(second, ServiceError("no", status=500))
     assert batches.next_done() is None
     answer(first, 7)
@@ -96,7 +96,7 @@ def test_draining_an_ended_job_returns_complete_batches_first_and_no_untried_one
     requests = sent(batches)
     requests[0].results.failed(requests[0], ServiceError("no", status=500))
     answer(requests[2])
-    half, rest = requests[3].parts(2, LIMITS)
+    half, rest = requests[3].parts(2)
     answer(half)
     rest.results.failed(rest, ServiceError("no", status=500))
     assert [batch.start for batch in batches.drain()] == [8, 0, 12]

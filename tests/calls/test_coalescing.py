@@ -41,7 +41,6 @@ from pinecone_embed_async._errors import unexpected_error
 from pinecone_embed_async._planning import (
     Learned,
     LearnedLimits,
-    Load,
     PendingTexts,
     PlannedRequest,
     RequestLimits,
@@ -54,6 +53,7 @@ from pinecone_embed_async._sending import Counters
 from pinecone_embed_async._sending.retry import FirstContact, record_failure
 from pinecone_embed_async._wire import Answer, SparseBlock
 from tests.clock import FakeClock, settle
+from tests.outcomes import planned
 from tests.permits import permits
 
 if TYPE_CHECKING:
@@ -482,7 +482,7 @@ class Service:
         results = SingleResults(shared, Dimension(None), self.counters, self.single_calls.coalescer)
         planner = RequestPlanner(
             PendingTexts(texts, limits, results),
-            limits=limits,
+            learned=self.learned,
             parameters=b"",
             is_single=len(texts) == 1,
             clock=self.clock,
@@ -951,7 +951,7 @@ def test_each_caller_gets_its_own_sparse_vector() -> None:
     counters = Counters()
     results = SingleResults(bench.requests[0], Dimension(None), counters, bench.coalescer)
     texts = list(bench.requests[0].waiters)
-    request = PlannedRequest(texts, range(len(texts)), Load.of(texts, bench.limits), results)
+    request = planned(texts, results, bench.limits)
     block = SparseBlock(
         np.array([1, 0, 2]), np.array([7, 8, 9], np.uint32), np.array([1, 2, 3], np.float32), [["a"], [], ["b", "c"]]
     )

@@ -6,16 +6,14 @@ import pytest
 from pinecone_embed_async import ResponseError, TransportError
 from pinecone_embed_async._cache import Found
 from pinecone_embed_async._calls.result_builder import ResultBuilder
-from pinecone_embed_async._planning import Load, PlannedRequest, RequestLimits
+from pinecone_embed_async._planning import PlannedRequest
 from pinecone_embed_async._results import Dimension, all_steps
 from pinecone_embed_async._wire import Answer
-
-LIMITS = RequestLimits(inputs=96, sequence_length=8)
+from tests.outcomes import planned
 
 
 def request_of(builder: ResultBuilder, positions: Sequence[int]) -> PlannedRequest:
-    texts = [str(position) for position in positions]
-    return PlannedRequest(texts, positions, Load.of(texts, LIMITS), builder)
+    return planned([str(position) for position in positions], builder, positions=positions)
 
 
 def test_every_input_is_embedded_failed_or_not_tried() -> None:
@@ -64,12 +62,12 @@ def test_cached_rows_and_answers_for_the_others_are_put_in_place() -> None:
 def test_scattered_rows_of_a_failed_attempt_do_not_leak_into_other_requests() -> None:
     builder = ResultBuilder(0, 4, Dimension(1))
     request = request_of(builder, range(4))
-    scattered = request.only([0, 2], LIMITS)
+    scattered = request.only([0, 2])
     # Its answer could not be read, and it is cut before the retry.
     builder.rows(scattered, 1)[:] = 5
-    rest = scattered.cut(1, LIMITS)
+    rest = scattered.cut(1)
     assert rest is not None
-    for part, value in ((scattered, 7), (rest, 8), (request.only([1], LIMITS), 9), (request.only([3], LIMITS), 10)):
+    for part, value in ((scattered, 7), (rest, 8), (request.only([1]), 9), (request.only([3]), 10)):
         builder.rows(part, 1)[:] = value
         builder.embedded(part)
     result = all_steps(builder.finish("m", "dense"))
@@ -80,7 +78,7 @@ def test_scattered_rows_of_a_failed_attempt_do_not_leak_into_other_requests() ->
 def test_the_rows_of_a_probe_are_no_inputs() -> None:
     builder = ResultBuilder(0, 1, Dimension(1))
     request = request_of(builder, range(1))
-    probe = PlannedRequest(["probe"], range(1), Load.of(["probe"], LIMITS), builder, is_probe=True)
+    probe = planned(["probe"], builder, is_probe=True)
     # Both answers are decoded at the same time.
     rows, probe_rows = builder.rows(request, 1), builder.rows(probe, 1)
     assert probe_rows.shape == (1, 1)

@@ -106,7 +106,7 @@ def planner_of(count: int, limits: RequestLimits, learned: Learned, clock: Clock
     outcomes, learned_limits = SeenOutcomes(count), LearnedLimits(limits, learned)
     planner = RequestPlanner(
         PendingTexts([str(number) for number in range(count)], learned_limits, outcomes),
-        limits=learned_limits,
+        learned=learned,
         parameters=b"",
         is_single=False,
         clock=clock,
@@ -534,7 +534,7 @@ async def test_a_first_input_with_more_tokens_than_the_permit_is_sent_alone() ->
 
 async def test_a_first_input_found_to_exceed_its_permit_waits_for_another() -> None:
     def learn(request: PlannedRequest) -> None:
-        paced.least_tokens = paced.planner.least_tokens(request)
+        paced.least_tokens = request.least_tokens
         paced.learned.estimator.bytes_per_token = 0.5
 
     paced = PacedScheduler(2, tokens=5, refuse=learn)

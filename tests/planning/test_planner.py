@@ -49,7 +49,7 @@ class Job:
         self.clock = FakeClock()
         self.planner = RequestPlanner(
             PendingTexts(texts, learned_limits, self.outcomes),
-            limits=learned_limits,
+            learned=self.learned,
             parameters=b"{}",
             is_single=len(texts) == 1,
             clock=self.clock,
@@ -292,7 +292,7 @@ def test_an_estimate_is_renewed_by_what_bills_have_taught_meanwhile() -> None:
     request = job.take()
     assert request.load.tokens == 2 + 40
     job.learned.estimator.bytes_per_token = 5.0
-    job.planner.estimate(request)
+    request.estimate()
     assert request.load.tokens == 2 + 20
 
 

@@ -16,7 +16,7 @@ from pinecone_embed_async._planning import (
     estimate_tokens,
     utf8_length,
 )
-from tests.outcomes import SeenOutcomes, span
+from tests.outcomes import SeenOutcomes, planned, span
 
 TEXTS = st.lists(st.text(st.characters(codec="utf-8"), max_size=40), max_size=60)
 
@@ -40,7 +40,7 @@ def fixed(limits: RequestLimits) -> Learned:
 
 def request_of(texts: Sequence[str], limits: RequestLimits) -> PlannedRequest:
     """One request of all texts, whether or not they fit."""
-    return PlannedRequest(texts, range(len(texts)), Load.of(texts, limits), SeenOutcomes(len(texts)))
+    return planned(texts, SeenOutcomes(len(texts)), limits)
 
 
 @given(TEXTS, st.integers(1, 9), st.integers(1, 30), st.integers(1, 400))
@@ -121,13 +121,13 @@ def test_limits_that_shrink_apply_to_later_requests() -> None:
 def test_parts_hold_the_same_inputs_in_order(texts: list[str], count: int) -> None:
     limits = RequestLimits(inputs=100, sequence_length=8, tokens=10**9, bytes=10**9)
     request = request_of(texts, limits)
-    parts = request.parts(count, limits)
+    parts = request.parts(count)
     assert [text for part in parts for text in part.texts] == texts
     assert [position for part in parts for position in part.positions] == list(request.positions)
     assert sum(part.load.tokens for part in parts) == request.load.tokens
     assert sum(part.load.bytes for part in parts) == request.load.bytes
     assert all(part.origin is request and len(part.texts) <= count for part in parts)
-    assert all(half.origin is request for part in parts for half in part.parts(1, limits))
+    assert all(half.origin is request for part in parts for half in part.parts(1))
 
 
 @given(TEXTS.filter(len), st.data())
@@ -137,7 +137,7 @@ def test_some_inputs_of_a_request_keep_their_positions(texts: list[str], data: s
     for _ in range(2):
         count = len(request.texts)
         places = sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1)))
-        request = request.only(places, limits)
+        request = request.only(places)
         assert list(request.texts) == [texts[position] for position in request.positions]
         assert len(request.texts) == len(places)
         first, last = request.positions[0], request.positions[-1]
@@ -147,29 +147,26 @@ def test_some_inputs_of_a_request_keep_their_positions(texts: list[str], data: s
 def test_a_refusal_for_size_is_learned_until_a_single_input_explains_it() -> None:
     limits = RequestLimits(inputs=96, sequence_length=500, bytes=2000)
     request = request_of(["x" * 100] * 8, limits)
-    small, culprit = request.parts(3, limits)[0], request.parts(1, limits)[0]
+    small, culprit = request.parts(3)[0], request.parts(1)[0]
     learned = Learned()
     learned_limits = LearnedLimits(limits, learned)
-    learned.too_large(request)
+    learned.too_large(request.load)
     assert learned_limits.current.bytes == request.load.bytes // 2
-    learned.too_large(request)
+    learned.too_large(request.load)
     assert learned_limits.current.bytes == request.load.bytes // 2
-    learned.accepted(small, b"{}", limits.sequence_length)
-    learned.too_large(small)
+    learned.accepted(small.load, b"{}")
+    learned.too_large(small.load)
     assert learned_limits.current.bytes == request.load.bytes // 2
-    learned.too_large(culprit)
+    learned.too_large(culprit.load)
     assert learned_limits.current.bytes == limits.bytes
 
 
 def test_bills_of_accepted_requests_teach_the_ratio() -> None:
     limits = RequestLimits(inputs=96, sequence_length=500)
-    request = request_of(["x" * 400], limits)
-    learned = Learned()
-    learned.accepted(request, b"{}", 500)
-    assert learned.estimator.expected == 4.0
-    request.billed = 2 + 200
-    learned.accepted(request, b"{}", 500)
-    assert learned.estimator.expected == 2.0
+    learned_limits = LearnedLimits(limits, Learned())
+    assert learned_limits.learned.estimator.expected == 4.0
+    assert learned_limits.billed(Load.of(["x" * 400], limits), 2 + 200) == 2 + 200
+    assert learned_limits.learned.estimator.expected == 2.0
 
 
 @pytest.mark.parametrize(
@@ -190,7 +187,7 @@ def test_sets_of_parameters_are_not_remembered_without_bound() -> None:
     request = request_of(["a"], RequestLimits(inputs=1, sequence_length=8))
     learned = Learned()
     for number in range(1000):
-        learned.accepted(request, b"%d" % number, 8)
+        learned.accepted(request.load, b"%d" % number)
     assert len(learned.parameters) == 64
     assert b"999" in learned.parameters
 
@@ -242,7 +239,7 @@ def test_a_request_is_cut_to_as_many_first_inputs_as_fit_and_at_least_one(texts:
     request = request_of(texts, limits)
     request.body = b"encoded"
     before = request.load.tokens
-    rest = request.cut(room, limits)
+    rest = request.cut(room)
     assert [*request.texts, *(rest.texts if rest is not None else ())] == texts
     assert request.load.tokens <= room or len(request.texts) == 1
     assert span(request) == (0, len(request.texts))
@@ -259,7 +256,8 @@ def test_a_request_is_cut_to_as_many_first_inputs_as_fit_and_at_least_one(texts:
 def test_a_request_that_fits_by_a_newer_ratio_is_estimated_anew() -> None:
     request = request_of(["a" * 40] * 4, RequestLimits(inputs=96, sequence_length=2048, bytes_per_token=2.0))
     before = request.load.tokens
-    assert request.cut(60, RequestLimits(inputs=96, sequence_length=2048, bytes_per_token=4.0)) is None
+    request.limits.learned.estimator.bytes_per_token = 4.0
+    assert request.cut(60) is None
     assert len(request.texts) == 4
     assert request.load.tokens <= 60 < before
 
@@ -286,9 +284,8 @@ def test_the_rest_of_a_cut_request_is_refilled_with_the_next_inputs() -> None:
 @pytest.mark.parametrize(("learned", "expected"), [(2.0, 102), (12.0, 52)])
 def test_the_tokens_an_input_has_for_certain_are_never_over_its_estimate(learned: float, expected: int) -> None:
     limits = RequestLimits(inputs=96, sequence_length=2048, bytes_per_token=learned)
-    request = PlannedRequest(["a" * 600], range(1), Load.of(["a" * 600], limits), SeenOutcomes(1))
-    assert limits.certain_tokens_of(request.texts[0]) == expected
-    assert limits.certain_tokens_of(request.texts[0]) <= request.least_tokens(limits)
+    request = request_of(["a" * 600], limits)
+    assert request.certain_tokens == expected <= request.least_tokens
 
 
 def test_a_request_counts_its_attempts_from_the_first_which_it_remembers() -> None:
@@ -303,8 +300,8 @@ def test_a_request_counts_its_attempts_from_the_first_which_it_remembers() -> No
 
 def test_the_least_tokens_of_a_request_are_those_of_its_first_input() -> None:
     limits = RequestLimits(inputs=96, sequence_length=500)
-    assert request_of(["x" * 400, "y"], limits).least_tokens(limits) == limits.tokens_of(400)
-    assert request_of(["y", "x" * 400], limits).least_tokens(limits) == limits.tokens_of(1)
+    assert request_of(["x" * 400, "y"], limits).least_tokens == limits.tokens_of(400)
+    assert request_of(["y", "x" * 400], limits).least_tokens == limits.tokens_of(1)
 
 
 def test_a_request_out_of_time_names_its_last_error_if_it_has_one() -> None:

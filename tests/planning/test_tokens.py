@@ -5,16 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pinecone_embed_async._planning import Load, RequestLimits, estimate_tokens, most_tokens, utf8_length
-from pinecone_embed_async._planning.learned import MOST_SPREAD, TokenEstimator
-from pinecone_embed_async._planning.tokens import BYTES_PER_TOKEN, FEWEST_BYTES_PER_TOKEN, SPECIAL_TOKENS
+from pinecone_embed_async._planning import Learned, LearnedLimits, Load, RequestLimits, estimate_tokens, utf8_length
+from pinecone_embed_async._planning.learned import MOST_SPREAD, TokenEstimator, most_tokens
+from pinecone_embed_async._planning.load import BYTES_PER_TOKEN, FEWEST_BYTES_PER_TOKEN, SPECIAL_TOKENS
 
 LENGTH = 100
 
 
-def learn(estimator: TokenEstimator, texts: list[str], billed: int) -> None:
-    limits = RequestLimits(inputs=96, sequence_length=LENGTH, bytes_per_token=estimator.bytes_per_token)
-    estimator.learn(Load.of(texts, limits), billed, LENGTH)
+def learn(estimator: TokenEstimator, texts: list[str], billed: int) -> int:
+    limits = LearnedLimits(RequestLimits(inputs=96, sequence_length=LENGTH), Learned())
+    limits.learned.estimator = estimator
+    return limits.billed(Load.of(texts, limits.current), billed)
 
 
 def bill(texts: list[str], bytes_per_token: float) -> int:
@@ -96,13 +97,11 @@ def test_a_bill_of_no_tokens_or_of_no_text_teaches_nothing(text: str, billed: in
 
 
 def test_a_request_can_cost_a_token_a_byte_up_to_the_models_length_and_eighteen_around_each_input() -> None:
-    limits = RequestLimits(inputs=96, sequence_length=LENGTH, bytes_per_token=4.0)
     for texts, most in ((["x" * 40], 40 + 18), (["x" * 300, "y" * 1000], 100 + 100 + 2 * 18)):
-        load = Load.of(texts, limits)
-        assert most_tokens(load, LENGTH) == most
         for billed, is_learned in ((most, True), (most + 1, False)):
             estimator = TokenEstimator()
-            estimator.learn(load, billed, LENGTH)
+            estimator.bytes_per_token = 4.0
+            assert learn(estimator, texts, billed) == most
             assert (estimator.expected != BYTES_PER_TOKEN) == is_learned
 
 
