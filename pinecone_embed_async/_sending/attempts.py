@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._sending.engine import Engine
     from pinecone_embed_async._sending.network import LoopState
     from pinecone_embed_async._telemetry import ObservedCall
-    from pinecone_embed_async._wire import Answer, Redactor
+    from pinecone_embed_async._wire import Answer
 
 SLICE_BYTES = 2**19
 """Number of bytes of an answer that msgspec decodes in about 1.5 ms, after which the task yields to the event loop; see
@@ -69,7 +69,7 @@ async def get_body(engine: Engine, path: str, query: Mapping[str, str], *, is_tr
             await engine.gate.wait(permit)
         try:
             attempts.sent(engine.clock.time())
-            error = await engine.network.get(state, path, query, engine.redactor(), body)
+            error = await engine.network.get(state, path, query, body)
         except BaseException:
             engine.end_unaccepted(permit, attempts, None)
             raise
@@ -214,7 +214,7 @@ class Sender:
         self, request: PlannedRequest, permit: Permit, observation: RequestObservation | None
     ) -> EmbedError | None:
         """Make one attempt, which ends the permit; return its error."""
-        engine, redactor = self._engine, self._engine.redactor(request)
+        engine = self._engine
         error: EmbedError | None = None
         was_sent = False
         try:
@@ -233,14 +233,13 @@ class Sender:
                 rows=request,
             )
             decoding = _Decoding(decoder, state, self._priority)
-            error = await engine.network.post(state, request.body, redactor, decoding)
+            error = await engine.network.post(state, request, decoding)
             if error is None:
-                error = await self._finish_answer(request, decoding, redactor, observation)
+                error = await self._finish_answer(request, decoding, observation)
         except ConfigurationError as unusable:
             error = unusable
         except Exception as fault:  # noqa: BLE001 - a bug in one request must not fail the others
-            # Handled here, where the secrets to redact are known.
-            error = unexpected_error(fault, redactor)
+            error = unexpected_error(fault, engine.options.redactor(request))
         finally:
             request.in_flight = False
             if was_sent:
@@ -259,7 +258,7 @@ class Sender:
 
     def unexpected(self, request: PlannedRequest, fault: Exception) -> EmbedError:
         """The error of a request for an unexpected exception, without secrets."""
-        error = unexpected_error(fault, self._engine.redactor(request))
+        error = unexpected_error(fault, self._engine.options.redactor(request))
         error.attempts = request.attempts
         return error
 
@@ -273,7 +272,7 @@ class Sender:
         permit.accepted(None if billed is None else request.limits.billed(request.load, billed))
 
     async def _finish_answer(
-        self, request: PlannedRequest, decoding: _Decoding, redactor: Redactor, observation: RequestObservation | None
+        self, request: PlannedRequest, decoding: _Decoding, observation: RequestObservation | None
     ) -> EmbedError | None:
         """Decode what is left of a complete answer, validate it and hand it on; return the error instead of raising it."""
         decoder = decoding.decoder
@@ -286,14 +285,12 @@ class Sender:
                     answer = decoder.finish(SLICE_BYTES)
                     if answer is not None:
                         # Before the gate yields to the event loop, so that a cancellation comes too late to lose the answer.
-                        self._accept(request, answer, redactor, observation)
+                        self._accept(request, answer, observation)
         except ResponseError as invalid:
-            return error_from_envelope(decoder.body(), redactor=redactor) or invalid
+            return error_from_envelope(decoder.body(), redactor=self._engine.options.redactor(request)) or invalid
         return None
 
-    def _accept(
-        self, request: PlannedRequest, answer: Answer, redactor: Redactor, observation: RequestObservation | None
-    ) -> None:
+    def _accept(self, request: PlannedRequest, answer: Answer, observation: RequestObservation | None) -> None:
         """Count an answer, and hand it on."""
         counters = self._engine.counters
         self._engine.vector_type = answer.vector_type
@@ -302,12 +299,13 @@ class Sender:
         counters.inputs += 0 if request.is_probe else len(request.texts)
         counters.tokens += answer.total_tokens or 0
         if observation is not None:
-            observation.answered(answer.total_tokens, self._named(answer.model, redactor))
+            observation.answered(answer.total_tokens, self._named(answer.model, request))
         request.results.answered(request, answer)
 
-    def _named(self, model: str | None, redactor: Redactor) -> str | None:
+    def _named(self, model: str | None, request: PlannedRequest) -> str | None:
         """The model that an answer names, redacted, for the hooks."""
-        return model if model in {None, self._engine.options.model} else redactor.clean(model)
+        options = self._engine.options
+        return model if model in {None, options.model} else options.redactor(request).clean(model)
 
 
 class _Decoding(msgspec.Struct, eq=False):

@@ -9,14 +9,13 @@ from pinecone_embed_async._log import logger
 from pinecone_embed_async._sending.counters import Counters
 from pinecone_embed_async._sending.network import Network
 from pinecone_embed_async._sending.retry import FirstContact, RetryBudget, backoff_after, is_stale_connection
-from pinecone_embed_async._wire import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
     from pinecone_embed_async._errors import DeadlineExceededError, EmbedError
-    from pinecone_embed_async._planning import Attempts, PlannedRequest
+    from pinecone_embed_async._planning import Attempts
     from pinecone_embed_async._rate_limit import Key, Permit
     from pinecone_embed_async._sending.options import SendingOptions
     from pinecone_embed_async._wire import VectorType
@@ -63,11 +62,6 @@ class Engine:
     def learn_vector_type(self, vector_type: VectorType | None) -> None:
         """Set the vector type from a source other than an answer, unless it is already known."""
         self.vector_type = self.vector_type or vector_type
-
-    def redactor(self, request: PlannedRequest | None = None) -> Redactor:
-        """A redactor for the service's messages about a request."""
-        key = self.options.api_key.reveal()
-        return Redactor(key) if request is None else Redactor(key, request.texts, request.positions)
 
     def record(self, attempts: Attempts, error: EmbedError | None) -> None:
         """Record the outcome of an attempt in the counters, the retry budget and the contact."""

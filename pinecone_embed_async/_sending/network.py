@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from pinecone_embed_async._errors import ClosedError, EmbedError, ResponseError, TransportError
 from pinecone_embed_async._foreign import Cancellations
@@ -17,14 +19,14 @@ from pinecone_embed_async._sending.transport import TransportRequest
 from pinecone_embed_async._wire import choose_decoder, error_from_response
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Coroutine, Mapping
 
     from pinecone_embed_async._errors import ConnectionProblem
+    from pinecone_embed_async._planning import PlannedRequest
     from pinecone_embed_async._sending.counters import Counters
     from pinecone_embed_async._sending.options import SendingOptions
     from pinecone_embed_async._sending.retry import RetryBudget
     from pinecone_embed_async._sending.transport import Transport, TransportResponse
-    from pinecone_embed_async._wire import Redactor
 
 ERROR_BODY_BYTES = 65_536
 """Number of bytes after which reading an error's body stops; the documented errors have fewer than 1,000."""
@@ -92,8 +94,17 @@ class Network:
         # By process and event loop. After a fork, the parent process uses the same sockets, and closing them in the child
         # would write to them. So the parent's states are kept unused as long as this client lives.
         self._states: dict[tuple[int, asyncio.AbstractEventLoop], LoopState] = {}
-        # Built once, because building it takes a twentieth of the time of a small request.
+        # Built once, because building them takes a twentieth of the time of a small request.
         self._embed_url = options.base_url / "embed"
+        headers = {
+            "Api-Key": options.api_key.reveal(),
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "X-Pinecone-Api-Version": options.api_version,
+            "User-Agent": options.user_agent,
+        }
+        # The type that aiohttp need not convert for each request.
+        self._headers = CIMultiDictProxy(CIMultiDict(headers))
 
     def __repr__(self) -> str:
         return f"<Network to {self._options.base_url.host}, {self.in_flight} requests in flight>"
@@ -183,20 +194,22 @@ class Network:
                 state.own.abandon()
         self._states.clear()
 
-    async def post(self, state: LoopState, body: bytes, redactor: Redactor, receiver: BodyReceiver) -> EmbedError | None:
-        """Post an encoded request to `/embed`; see `_exchange`."""
-        request = TransportRequest("POST", self._embed_url, self._headers(), body)
-        return await self._exchange(state, request, redactor, receiver)
+    def post(
+        self, state: LoopState, planned: PlannedRequest, receiver: BodyReceiver
+    ) -> Coroutine[Any, Any, EmbedError | None]:
+        """Post a planned request, which must be encoded, to `/embed`; see `_exchange`."""
+        request = TransportRequest("POST", self._embed_url, self._headers, planned.body)
+        return self._exchange(state, request, receiver, planned)
 
-    async def get(
-        self, state: LoopState, path: str, query: Mapping[str, str], redactor: Redactor, receiver: BodyReceiver
-    ) -> EmbedError | None:
+    def get(
+        self, state: LoopState, path: str, query: Mapping[str, str], receiver: BodyReceiver
+    ) -> Coroutine[Any, Any, EmbedError | None]:
         """Get a path, which must be URL-encoded because a model's name may hold a slash; see `_exchange`."""
         url = self._options.base_url.joinpath(path, encoded=True).with_query(query)
-        return await self._exchange(state, TransportRequest("GET", url, self._headers(), None), redactor, receiver)
+        return self._exchange(state, TransportRequest("GET", url, self._headers), receiver)
 
     async def _exchange(
-        self, state: LoopState, request: TransportRequest, redactor: Redactor, receiver: BodyReceiver
+        self, state: LoopState, request: TransportRequest, receiver: BodyReceiver, planned: PlannedRequest | None = None
     ) -> EmbedError | None:
         """Send a request and pass the answer's body on piece by piece; return the error instead of raising it."""
         if state.was_closed:
@@ -225,12 +238,13 @@ class Network:
                 raise
             problem = "it was cancelled, but not by the client"
         except Exception as fault:  # noqa: BLE001 - a caller's transport may raise anything, even with the key in it
-            problem = redactor.clean(self._problem_of(fault))
+            problem = self._options.redactor(planned).clean(self._problem_of(fault))
             connection = fault.problem if isinstance(fault, TransportError) else None
         if state.is_closed:
             return ClosedError("the client was closed while the request was in flight")
         if status is not None and not 200 <= status < 300:
             # The status is known, even if reading the body failed.
+            redactor = self._options.redactor(planned)
             return error_from_response(status, headers, bytes(start), redactor=redactor, now=self._clock.wall_time())
         if status == 200:
             self._counters.unreadable_answers += 1
@@ -268,12 +282,3 @@ class Network:
         async with self._clock.timeout_at(self._clock.time() + ERROR_BODY_SECONDS):
             while len(start) <= ERROR_BODY_BYTES and (piece := await response.read()):
                 start += piece
-
-    def _headers(self) -> dict[str, str]:
-        return {
-            "Api-Key": self._options.api_key.reveal(),
-            "Content-Type": "application/json",
-            "Accept": "application/json",
-            "X-Pinecone-Api-Version": self._options.api_version,
-            "User-Agent": self._options.user_agent,
-        }

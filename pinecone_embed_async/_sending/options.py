@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pinecone_embed_async._wire import Redactor
+
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from pinecone_embed_async._clock import Clock
+    from pinecone_embed_async._planning import PlannedRequest
     from pinecone_embed_async._rate_limit import RateLimitGate
     from pinecone_embed_async._sending.endpoint import ApiKey
     from pinecone_embed_async._sending.retry import RetryPolicy
@@ -47,3 +50,8 @@ class SendingOptions:
     gate: RateLimitGate
     clock: Clock
     draw: Callable[[], float]
+
+    def redactor(self, request: PlannedRequest | None = None) -> Redactor:
+        """A redactor for the service's messages about a request."""
+        key = self.api_key.reveal()
+        return Redactor(key) if request is None else Redactor(key, request.texts, request.positions)
