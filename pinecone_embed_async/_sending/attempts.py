@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from pinecone_embed_async._errors import (
-    ConfigurationError,
     DeadlineExceededError,
     EmbedError,
     InputError,
@@ -132,7 +131,9 @@ class Sender:
         self._deadline = deadline
         self._priority: Priority = priority
         self._key = engine.key(parameters)
-        self._flow: Flow | None = None
+        # Both come before the first permit.
+        self._state: LoopState = None  # type: ignore[assignment]
+        self._flow: Flow
         self._dispatcher = engine.options.dispatcher
         self._callers = callers
         # A request is planned when its first permit comes, so until then the call waits, not a request.
@@ -152,17 +153,16 @@ class Sender:
         """
         gate, clock, key = self._engine.gate, self._engine.clock, self._key
         state = await self._engine.network.open()
-        limit = gate.known_limit(key)
-        least = request.least_tokens
+        if state is not self._state:
+            # The first request, or the client was reopened meanwhile.
+            self._state, self._flow = state, Flow(state.concurrency, key, self._priority)
+        least, limit = request.least_tokens, gate.known_limit(key)
         if least > limit and request.certain_tokens > limit:
             position = request.positions[0]
             raise InputError(
                 f"input {position} has about {least} tokens, but the quota allows only {limit} in a whole window: split it",
                 index=position,
             )
-        if self._flow is None or self._flow.concurrency is not state.concurrency:
-            # The first request, or the client was reopened meanwhile.
-            self._flow = Flow(state.concurrency, key, self._priority)
         is_paused = False
         while True:
             deadline = self._callers.next_deadline
@@ -214,17 +214,14 @@ class Sender:
         self, request: PlannedRequest, permit: Permit, observation: RequestObservation | None
     ) -> EmbedError | None:
         """Make one attempt, which ends the permit; return its error."""
-        engine = self._engine
+        engine, state = self._engine, self._state
         error: EmbedError | None = None
-        was_sent = False
         try:
+            engine.counters.attempts += 1
+            request.sent(engine.clock.time())
             if request.body is None:
                 # Encoded once for all attempts, unless it is cut.
                 request.body = encode_request(engine.options.model, request.texts, self._parameters)
-            state = await engine.network.open()
-            was_sent = True
-            request.sent(engine.clock.time())
-            engine.counters.attempts += 1
             decoder = StreamingDecoder(
                 engine.network.decoder,
                 count=len(request.texts),
@@ -236,25 +233,21 @@ class Sender:
             error = await engine.network.post(state, request, decoding)
             if error is None:
                 error = await self._finish_answer(request, decoding, observation)
-        except ConfigurationError as unusable:
-            error = unusable
         except Exception as fault:  # noqa: BLE001 - a bug in one request must not fail the others
             error = unexpected_error(fault, engine.options.redactor(request))
         finally:
             request.in_flight = False
-            if was_sent:
-                self._end_permit(permit, request, error)
-            else:
-                permit.give_back()
-        if was_sent:
-            engine.record(request, error)
-            logger.debug("%s, attempt %d: %s", request, request.attempts, "answered" if error is None else kind_of(error))
+            self._end_permit(permit, request, error)
+        engine.record(request, error)
+        logger.debug("%s, attempt %d: %s", request, request.attempts, "answered" if error is None else kind_of(error))
+        if error is None:
+            return None
         if isinstance(error, ResponseError):
             engine.counters.unreadable_answers += 1
         if isinstance(error, NotFoundError):
             error.suggest(nearest_known(engine.options.model))
         # The traceback would keep frames alive, and with them texts and bodies.
-        return None if error is None else error.with_traceback(None)
+        return error.with_traceback(None)
 
     def unexpected(self, request: PlannedRequest, fault: Exception) -> EmbedError:
         """The error of a request for an unexpected exception, without secrets."""
