@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, final
 
 import aiohttp
 
@@ -16,7 +16,7 @@ from pinecone_embed_async._sending.endpoint import proxy_for
 from pinecone_embed_async._threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Coroutine, Mapping
     from concurrent.futures import Executor
 
     from yarl import URL
@@ -143,15 +143,16 @@ class AiohttpTransport:
                 self._tls = await in_thread(_default_context, self._executor)
         return self._tls
 
-    async def begin(self, request: TransportRequest, connecting: Connecting) -> aiohttp.ClientResponse:
-        """Send a request, and return the response once its headers are there.
+    async def begin(self, exchange: _Exchange) -> _Exchange:
+        """Send the request of an exchange, and return the exchange once the headers of the response are there.
 
         Raises:
             TransportError: there is no response.
         """
-        token = CONNECTING.set(connecting)
+        request = exchange.request
+        token = CONNECTING.set(exchange)
         try:
-            return await self._session.request(
+            exchange.response = await self._session.request(
                 request.method,
                 request.url,
                 data=request.body,
@@ -161,8 +162,9 @@ class AiohttpTransport:
                 proxy=None if self.proxy is None else self.proxy.url,
                 proxy_headers=None if self.proxy is None else self.proxy.headers,
             )
+            return exchange
         except _FAULTS as fault:
-            problem, connection = self._failed(fault, connecting)
+            problem, connection = self._failed(fault, exchange)
         finally:
             CONNECTING.reset(token)
         # Not chained, because aiohttp's errors hold the request's headers, and with them the key.
@@ -183,28 +185,35 @@ class AiohttpTransport:
         return problem, None
 
 
-class _Exchange:
-    """A request in flight, then its response."""
+@final
+class _Exchange(Connecting):
+    """A request in flight, with the state of its connection, then its response."""
 
-    __slots__ = ("_request", "_response", "_transport", "headers", "status")
+    response: aiohttp.ClientResponse
 
     def __init__(self, transport: AiohttpTransport, request: TransportRequest) -> None:
         self._transport = transport
-        self._request = request
+        self.request = request
 
-    async def __aenter__(self) -> Self:
-        response = self._response = await self._transport.begin(self._request, Connecting())
-        self.status: int = response.status
-        self.headers: Mapping[str, str] = response.headers
-        return self
+    def __aenter__(self) -> Coroutine[Any, Any, _Exchange]:
+        return self._transport.begin(self)
 
     async def __aexit__(self, *_: object) -> None:
-        if not self._response.content.at_eof():
-            self._response.close()
-        await self._response.__aexit__(None, None, None)
+        if not self.response.content.at_eof():
+            self.response.close()
+        # A complete answer has released its connection, but the request may still be being written.
+        await self.response.wait_for_close()
+
+    @property
+    def status(self) -> int:
+        return self.response.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self.response.headers
 
     async def read(self) -> bytes:
-        content = self._response.content
+        content = self.response.content
         try:
             piece = b""
             # A piece may be empty at the end of a chunk of the transfer encoding.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import aiohttp
 from aiohttp.tracing import Trace
@@ -124,7 +124,7 @@ class Connections(aiohttp.BaseConnector):
             if connecting.scope is not None:
                 await _end_timeout(connecting, None)
             # Not `None` until the connection is released.
-            protocol = cast("ResponseHandler", connection.protocol)
+            protocol: ResponseHandler = connection.protocol  # type: ignore[assignment]
             mark = protocol.read_timeout
             if not isinstance(mark, _Mark) or mark.connections is not self:
                 connecting.idle = 0.0

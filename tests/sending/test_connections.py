@@ -16,7 +16,6 @@ from yarl import URL
 from pinecone_embed_async import EmbedClient, MockResponse, RetryPolicy, TransportError
 from pinecone_embed_async._clock import SystemClock
 from pinecone_embed_async._sending import AiohttpTransport, TransportRequest
-from pinecone_embed_async._sending.connections import Connecting
 from tests.clients import QUICK
 from tests.clock import FakeClock
 from tests.service import Service
@@ -216,25 +215,18 @@ async def test_after_an_idle_connection_was_reset_the_others_are_closed_unused(m
         assert sorted(connections) == [1, 1, 2]
 
 
-async def test_a_connection_used_by_somebody_else_has_not_been_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = list[Connecting]()
-
-    def connecting() -> Connecting:
-        made.append(Connecting())
-        return made[-1]
-
-    monkeypatch.setattr("pinecone_embed_async._sending.aiohttp_transport.Connecting", connecting)
+async def test_a_connection_used_by_somebody_else_has_not_been_idle() -> None:
     async with Service() as service, aiohttp.ClientSession() as session:
         url = URL(service.url)
         transport = AiohttpTransport(url, max_connections=1, connect_timeout=5, session=session)
 
         async def idle() -> float:
-            async with transport.send(TransportRequest("GET", url, {})) as response:
-                while await response.read():
+            async with transport.send(TransportRequest("GET", url, {})) as exchange:
+                while await exchange.read():
                     pass
             # The clock of uvloop counts whole milliseconds.
             await asyncio.sleep(0.002)
-            return made[-1].idle
+            return exchange.idle
 
         assert await idle() == 0
         assert await idle() > 0
