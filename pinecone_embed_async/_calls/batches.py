@@ -175,18 +175,13 @@ class StreamBatches:
             request = request.only(missing)
         self._to_send.append(request)
 
-    def peek(self) -> PlannedRequest | None:
-        """The next request to send, which stays in the queue; `None` if there is none now."""
-        return self._to_send[0] if self._to_send else None
+    def take(self) -> PlannedRequest | None:
+        """Take the next request to send; `None` if there is none now."""
+        return self._to_send.popleft() if self._to_send else None
 
-    def take(self, tokens: int | None = None) -> PlannedRequest | None:
-        """Take the next request to send, cut to `tokens` but not below its first input; `None` if there is none now."""
-        if not self._to_send:
-            return None
-        request = self._to_send.popleft()
-        if tokens is not None and (rest := request.cut(tokens)) is not None:
-            self._to_send.appendleft(rest)
-        return request
+    def give_back(self, rest: PlannedRequest) -> None:
+        """Give back what was cut off from the request taken last."""
+        self._to_send.appendleft(rest)
 
     def next_done(self, *, only_complete: bool = False) -> PendingBatch | None:
         """Take the next batch to deliver, of several that are done the first of the source; `None` if there is none now.

@@ -42,11 +42,11 @@ _INPUTS_LIMIT = re.compile(r"\binputs limit of ([1-9][0-9]{0,5})\b")
 class PendingInputs(Protocol):
     """The inputs that have not been sent yet, as requests."""
 
-    def peek(self) -> PlannedRequest | None:
-        """The next request, which stays in place; `None` if there is none now."""
+    def take(self) -> PlannedRequest | None:
+        """Take the next request; `None` if there is none now."""
 
-    def take(self, tokens: int | None = None) -> PlannedRequest | None:
-        """Take the next request, cut to `tokens` but not below its first input; `None` if there is none now."""
+    def give_back(self, rest: PlannedRequest) -> None:
+        """Give back what was cut off from the request taken last."""
 
 
 class RequestPlanner:
@@ -85,6 +85,8 @@ class RequestPlanner:
         self._learned = learned
         self._parameters = parameters
         self._parts: deque[PlannedRequest] = deque()
+        # The next request of `pending`; it comes after the parts.
+        self._ahead: PlannedRequest | None = None
         # Refused requests that wait for the outcome of the probe, or of the search in another request.
         self._suspended: list[tuple[PlannedRequest, InvalidRequestError]] = []
         # Whether refusals are blamed on inputs: the parameters are accepted, the call has a single input, or the probe said
@@ -117,16 +119,17 @@ class RequestPlanner:
         if self._suspended and not self._blames_inputs:
             # Nothing else until the probe has ended.
             return self._probe
+        request: PlannedRequest | None = None
         if self._parts:
-            request: PlannedRequest | None = self._parts[0]
-        else:
-            request = self._pending.peek() if self._search is None else None
+            request = self._parts[0]
+        elif self._search is None:
+            request = self._ahead = self._ahead or self._pending.take()
         if request is None or not self._learned.refusals.changes or self._is_checked(request):
             return request
         if self._parts:
             self._parts.popleft()
         else:
-            self._pending.take()
+            self._ahead = None
         rest = self._without_refused(request)
         if rest is None:
             # Only one request per call of `peek`, so that the scheduler can yield to the event loop in between: all inputs
@@ -177,14 +180,17 @@ class RequestPlanner:
         request = self.peek()
         if request is None or (tokens is not None and request.least_tokens > tokens):
             return None
+        rest = None if tokens is None else request.cut(tokens)
         if request.is_probe:
             self._probe = None
-            return request
-        if not self._parts:
-            return self._pending.take(tokens)
-        self._parts.popleft()
-        if tokens is not None:
-            self.cut(request, tokens)
+        elif self._parts:
+            self._parts.popleft()
+            if rest is not None:
+                self._parts.appendleft(rest)
+        else:
+            self._ahead = None
+            if rest is not None:
+                self._pending.give_back(rest)
         return request
 
     def take_first(self) -> PlannedRequest | None:

@@ -111,27 +111,18 @@ class PendingTexts:
         self._results = results
         self._positions = range(len(texts)) if positions is None else positions
         self._taken = 0
-        self._next: PlannedRequest | None = None
 
-    def peek(self) -> PlannedRequest | None:
-        """The next request, which stays in place; `None` if there is none."""
-        if self._next is None and self._taken < len(self._positions):
-            limits, all_texts = self._limits.current, self._texts
-            positions = self._positions[self._taken : self._taken + limits.inputs]
-            texts = [all_texts[position] for position in positions]
-            load = Load.of_fitting(texts, limits)
-            self._next = PlannedRequest(texts[: load.inputs], positions[: load.inputs], load, self._limits, self._results)
-        return self._next
+    def take(self) -> PlannedRequest | None:
+        """Take the next request; `None` if there is none."""
+        if self._taken == len(self._positions):
+            return None
+        limits, all_texts = self._limits.current, self._texts
+        positions = self._positions[self._taken : self._taken + limits.inputs]
+        texts = [all_texts[position] for position in positions]
+        load = Load.of_fitting(texts, limits)
+        self._taken += load.inputs
+        return PlannedRequest(texts[: load.inputs], positions[: load.inputs], load, self._limits, self._results)
 
-    def take(self, tokens: int | None = None) -> PlannedRequest | None:
-        """Take the next request, cut to `tokens` but not below its first input; `None` if there is none.
-
-        The inputs that were cut off begin the following request.
-        """
-        request = self.peek()
-        if request is not None:
-            if tokens is not None:
-                request.cut(tokens)
-            self._next = None
-            self._taken += len(request.texts)
-        return request
+    def give_back(self, rest: PlannedRequest) -> None:
+        """Give back what was cut off from the request taken last; it begins the following one, with more inputs."""
+        self._taken -= len(rest.texts)

@@ -108,7 +108,7 @@ def test_a_batch_of_which_the_cache_has_nothing_is_sent_as_it_was_read() -> None
     request = batches.next_to_look_up()
     assert request is not None
     batches.looked_up(request, Found(4, np.array([], np.intp), dense=None))
-    assert batches.peek() is request
+    assert batches.take() is request
 
 
 def test_a_delivered_batch_cannot_be_changed() -> None:
@@ -126,28 +126,24 @@ def test_only_complete_batches_are_delivered_while_an_ended_job_winds_down() -> 
     assert [batch.start for batch in batches.drain()] == [4, 0]
 
 
-def test_requests_are_taken_in_order_and_cut_to_the_free_tokens() -> None:
+def test_requests_are_taken_in_order_and_what_was_cut_off_is_given_back() -> None:
     batches = batches_of(8)
     assert repr(batches) == "<StreamBatches 2 read ahead>"
-    ahead = batches.peek()
-    assert ahead is not None
-    tokens, texts = ahead.load.tokens, list(ahead.texts)
-    head = batches.take(tokens - 1)
-    assert head is ahead
-    assert head.texts == texts[: len(head.texts)]
-    rest = batches.take(tokens)
+    head, second = batches.take(), batches.take()
+    assert head is not None
+    assert second is not None
+    rest = head.cut(head.load.tokens - 1)
     assert rest is not None
-    assert [*head.texts, *rest.texts] == texts
-    second = batches.peek()
-    assert batches.take() is second
+    batches.give_back(rest)
+    assert batches.take() is rest
     assert batches.take() is None
-    assert batches.peek() is None
+    assert [*head.texts, *rest.texts, *second.texts] == list("01234567")
 
 
 @given(st.sets(st.integers(0, 3)), st.booleans())
 def test_only_what_a_look_up_did_not_find_is_sent(found: set[int], ordered: bool) -> None:
     batches = batches_of(8, ordered=ordered, looks_up=True)
-    assert batches.peek() is None
+    assert batches.take() is None
     batches.next_to_look_up()
     request = batches.next_to_look_up()
     assert request is not None
@@ -172,5 +168,5 @@ def test_cached_rows_for_an_ended_job_are_dropped() -> None:
     assert request is not None
     assert batches.drain() == []
     batches.looked_up(request, Found(4, np.arange(4), dense=np.zeros((4, 1), np.float32)))
-    assert batches.peek() is None
+    assert batches.take() is None
     assert batches.embedded_count == 0

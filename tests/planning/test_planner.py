@@ -350,6 +350,15 @@ def test_the_first_input_of_the_next_request_may_be_taken_alone() -> None:
     assert span(job.take()) == (1, 11)
 
 
+def test_the_request_ahead_stays_the_next() -> None:
+    job = Job("abcdef", size=2)
+    ahead = job.planner.peek()
+    assert job.planner.peek() is ahead
+    assert job.take() is ahead
+    job.run(lambda _: None)
+    assert [text for request in job.sent for text in request.texts] == [*"abcdef"]
+
+
 def test_take_first_returns_none_when_nothing_is_left() -> None:
     job = Job(["a"])
     assert job.planner.take_first() is not None

@@ -69,7 +69,7 @@ def test_only_the_texts_at_the_given_positions_are_sent(texts: list[str], inputs
     requests = all_of(pending)
     assert [position for request in requests for position in request.positions] == positions
     assert [text for request in requests for text in request.texts] == [texts[position] for position in positions]
-    assert pending.peek() is None
+    assert pending.take() is None
 
 
 def test_a_text_over_every_limit_is_sent_alone() -> None:
@@ -219,10 +219,13 @@ def test_cut_requests_cover_all_inputs_once_in_order(texts: list[str], inputs: i
     requests = pending_of(texts, limits)
     seen: list[str] = []
     for room in rooms:
-        request = requests.take(room)
+        request = requests.take()
         if request is None:
             assert len(seen) == len(texts)
             continue
+        rest = None if room is None else request.cut(room)
+        if rest is not None:
+            requests.give_back(rest)
         assert request.positions[0] == len(seen)
         assert room is None or request.load.tokens <= room or len(request.texts) == 1
         assert request.load.tokens == sum(limits.tokens_of(utf8_length(text)) for text in request.texts)
@@ -262,20 +265,15 @@ def test_a_request_that_fits_by_a_newer_ratio_is_estimated_anew() -> None:
     assert request.load.tokens <= 60 < before
 
 
-def test_the_request_ahead_stays_the_next() -> None:
-    requests = pending_of("abcdef", RequestLimits(inputs=2, sequence_length=8))
-    ahead = requests.peek()
-    assert requests.peek() is ahead
-    assert requests.take() is ahead
-    assert [text for request in all_of(requests) for text in request.texts] == [*"cdef"]
-
-
 def test_the_rest_of_a_cut_request_is_refilled_with_the_next_inputs() -> None:
     limits = RequestLimits(inputs=4, sequence_length=8)
     requests = pending_of("abcdefg", limits)
-    first = requests.take(3 * limits.tokens_of(1))
-    second = requests.take()
+    first = requests.take()
     assert first is not None
+    rest = first.cut(3 * limits.tokens_of(1))
+    assert rest is not None
+    requests.give_back(rest)
+    second = requests.take()
     assert second is not None
     assert "".join(first.texts) == "abc"
     assert "".join(second.texts) == "defg"
