@@ -46,11 +46,11 @@ class Cancellations:
         Raises:
             asyncio.CancelledError: the caller's cancellation was already requested but not delivered yet.
         """
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        cancellations = cls(asyncio.current_task())
+        if cancellations.before:
             # A pending request is the caller's; the next await delivers it.
             await asyncio.sleep(0)
-        return cls(task)
+        return cancellations
 
     @property
     def is_callers(self) -> bool:

@@ -95,6 +95,7 @@ class AiohttpTransport:
             connector=self._connections,
             connector_owner=is_own,
             cookie_jar=aiohttp.DummyCookieJar(),
+            proxy=None if proxy is None else proxy.url,
             trace_configs=None if session is None else session.trace_configs,
             read_bufsize=READ_BUFFER_BYTES,
             timeout=aiohttp.ClientTimeout(total=None),
@@ -159,7 +160,6 @@ class AiohttpTransport:
                 headers=request.headers,
                 allow_redirects=False,
                 ssl=self._tls or await self._tls_of_requests(),
-                proxy=None if self.proxy is None else self.proxy.url,
                 proxy_headers=None if self.proxy is None else self.proxy.headers,
             )
             return exchange

@@ -269,22 +269,24 @@ class Sender:
     ) -> EmbedError | None:
         """Decode what is left of a complete answer, validate it and hand it on; return the error instead of raising it."""
         decoder = decoding.decoder
-        await decoding.catch_up(to_end=True)
+        if decoder.undecoded >= SMALL_BYTES:
+            await decoding.catch_up(SMALL_BYTES)
         try:
             while not request.is_answered:
-                is_small = decoder.left < SMALL_BYTES
-                gate = decoding.state.decode_gate
-                async with contextlib.nullcontext() if is_small else gate.passing(decoding.priority):
-                    answer = decoder.finish(SLICE_BYTES)
-                    if answer is not None:
-                        # Before the gate yields to the event loop, so that a cancellation comes too late to lose the answer.
-                        self._accept(request, answer, observation)
+                if decoder.left < SMALL_BYTES:
+                    self._accept(request, decoder.finish(SLICE_BYTES), observation)
+                    continue
+                async with decoding.state.decode_gate.passing(decoding.priority):
+                    # Before the gate yields to the event loop, so that a cancellation comes too late to lose the answer.
+                    self._accept(request, decoder.finish(SLICE_BYTES), observation)
         except ResponseError as invalid:
             return error_from_envelope(decoder.body(), redactor=self._engine.options.redactor(request)) or invalid
         return None
 
-    def _accept(self, request: PlannedRequest, answer: Answer, observation: RequestObservation | None) -> None:
-        """Count an answer, and hand it on."""
+    def _accept(self, request: PlannedRequest, answer: Answer | None, observation: RequestObservation | None) -> None:
+        """Count an answer, and hand it on; do nothing with `None`, while its validation pauses."""
+        if answer is None:
+            return
         counters = self._engine.counters
         self._engine.vector_type = answer.vector_type
         request.is_answered = True
@@ -311,18 +313,17 @@ class _Decoding(msgspec.Struct, eq=False):
     async def take(self, piece: bytes) -> None:
         """Take the next piece of the body."""
         self.decoder.add(piece)
-        await self.catch_up()
+        if self.decoder.undecoded >= SMALL_BYTES:
+            await self.catch_up(THREAD_BYTES)
 
-    async def catch_up(self, *, to_end: bool = False) -> None:
-        """Decode until too little is left for another step; `to_end` says that the answer is complete."""
-        decoder, gate, thread = self.decoder, self.state.decode_gate, self.state.thread
-        if thread is None:
-            while decoder.undecoded >= SLICE_BYTES:
-                async with gate.passing(self.priority):
+    async def catch_up(self, least: int) -> None:
+        """Decode until fewer bytes than `least` are left, or than a slice if there is no decode thread."""
+        decoder, thread = self.decoder, self.state.thread
+        while decoder.undecoded >= (SLICE_BYTES if thread is None else least):
+            async with self.state.decode_gate.passing(self.priority):
+                if thread is None:
                     decoder.decode(SLICE_BYTES)
-            return
-        while decoder.undecoded >= (SMALL_BYTES if to_end else THREAD_BYTES):
-            async with gate.passing(self.priority):
+                    continue
                 # Only the event loop's thread may allocate the matrix; its dimension is that of the first row.
                 while decoder.undecoded and not decoder.has_matrix:
                     decoder.decode(1)

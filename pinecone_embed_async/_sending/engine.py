@@ -66,7 +66,7 @@ class Engine:
     def record(self, attempts: Attempts, error: EmbedError | None) -> None:
         """Record the outcome of an attempt in the counters, the retry budget and the contact."""
         self.contact.record(error)
-        if not is_stale_connection(attempts, error):
+        if error is None or not is_stale_connection(attempts, error):
             self.budget.record(error)
 
     def end_unaccepted(self, permit: Permit, attempts: Attempts, error: EmbedError | None) -> None:

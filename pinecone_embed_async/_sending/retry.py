@@ -279,6 +279,7 @@ class RetryBudget:
     def record(self, error: EmbedError | None) -> None:
         """Record the outcome of an attempt; only failures of the service and of the connection count as failures."""
         if error is None:
-            self.tokens = min(self.CAPACITY, self.tokens + 1)
+            if self.tokens < self.CAPACITY:
+                self.tokens += 1
         elif isinstance(error, (ServiceError, TransportError)):
             self.tokens = max(0, self.tokens - 1)
