@@ -96,8 +96,8 @@ BUGS = (
     _bug(
         "a window that counts as too short",
         "_rate_limit/window.py",
-        "_Entry(now, now + self.length, amount)",
-        "_Entry(now, now + 0.95 * self.length, amount)",
+        "        end, entry = now + self.length, self._last\n",
+        "        end, entry = now + 0.95 * self.length, self._last\n",
     ),
     _bug(
         "a window's oldest entry released too late",

@@ -48,7 +48,7 @@ class Budget(msgspec.Struct, eq=False):
         if self.waiting or limit.in_flight or now < limit.pause.until:
             return False
         # If no limit is known, the window does not matter.
-        return math.isinf(limit.limit) or not limit.window.used(now)
+        return math.isinf(limit.limit) or not limit.used(now)
 
 
 class Budgets(OrderedDict[Key, Budget]):

@@ -228,10 +228,13 @@ class Limiter:
         limits = (self._second, self._minute) if budget is None else (self._second, self._minute, budget.limit)
         pause = max(limit.pause for limit in limits)
         if certain > 0:
-            full = max(limit.window.full_until(1, limit.given, now) for limit in (self._second, self._minute))
+            # Even if all requests in flight turn out not to count.
+            full = max(limit.window.fits_at(1, limit.given, now) for limit in (self._second, self._minute))
             # Not if a rejection named a lower limit: a request may exceed that one as a probe, and then the given limit too.
             if budget is not None and budget.limit.known >= budget.limit.given:
-                full = max(full, budget.limit.window.full_until(certain, budget.limit.given, now))
+                # One that exceeds the limit is sent when nothing else counts.
+                least = int(min(certain, budget.limit.given))
+                full = max(full, budget.limit.window.fits_at(least, budget.limit.given, now))
             if full > pause.until:
                 return KnownPause(full)
         return pause
@@ -270,7 +273,8 @@ class Limiter:
         return [budget.limit.statistics(*key, budget.waiting, now) for key, budget in self._budgets.items()]
 
     def _requests_free_at(self, now: float) -> float:
-        return max(self._second.free_at(now), self._minute.free_at(now))
+        in_flight = len(self._open)
+        return max(self._second.free_at(in_flight, now), self._minute.free_at(in_flight, now))
 
     def _may_pass_by(self, permit: LimiterPermit, budget: Budget | None, now: float) -> bool:
         """Whether a request may be sent at once if nothing waits, because it takes no tokens that others may need."""
@@ -337,7 +341,7 @@ class Limiter:
         Each flow has only one request waiting at a time. Without the grace period, two flows would alternate regardless of
         the sizes of their requests, whenever tokens for several requests come free at once.
         """
-        if budget.limit.window.used(now) + room <= (1 - PLENTY) * budget.limit.limit:
+        if budget.limit.used(now) + room <= (1 - PLENTY) * budget.limit.limit:
             return now
         recent = [(at + GRACE, other) for at, other in budget.permits if now < at + GRACE]
         return max([now, *(end for end, other in recent if other.in_flight and self._queue.is_behind(other, flow))])
@@ -361,8 +365,6 @@ class Limiter:
         flow, key = permit.flow, permit.key
         flow.concurrency.count(flow.priority, 1)
         flow.in_flight += 1
-        for limit in (self._second, self._minute):
-            limit.window.reserved += 1
         if key is not None:
             budget = self._budgets[key]
             permit.is_probe = budget.limit.reserve(tokens, now)
@@ -401,6 +403,7 @@ class Limiter:
         self._open.remove(permit)
         permit.flow.in_flight -= 1
         permit.flow.concurrency.count(permit.flow.priority, -1)
-        for limit in (self._second, self._minute):
-            limit.window.settle(1, int(was_sent), now)
+        if was_sent:
+            self._second.window.add(1, now)
+            self._minute.window.add(1, now)
         return True

@@ -30,7 +30,7 @@ class RequestRateLimit:
         given: requests per window; `None` to learn them.
 
     Attributes:
-        window: requests that count now.
+        window: requests that have ended.
         pause: the pause; nothing is sent before its end.
         given: the given limit; infinite if there is none.
     """
@@ -43,11 +43,13 @@ class RequestRateLimit:
         self._holds_until = -math.inf
         self.pause = KnownPause()
 
-    def free_at(self, now: float) -> float:
-        """The time at which one more request fits: at most `now` if it fits, infinite if only a response can free one."""
-        free_at = max(self.pause.until, self.window.fits_at(1, self.given, now))
+    def free_at(self, in_flight: int, now: float) -> float:
+        """When one more request fits beside those in flight: at most `now` if it fits, infinite if one of them must end."""
+        free_at = self.pause.until
+        if self.given < math.inf:
+            free_at = max(free_at, self.window.fits_at(in_flight + 1, self.given, now))
         if now < self._holds_until:
-            free_at = max(free_at, min(self.window.fits_at(1, self._named, now), self._holds_until))
+            free_at = max(free_at, min(self.window.fits_at(in_flight + 1, self._named, now), self._holds_until))
         return free_at
 
     def rejected(self, limit: int | None, pause: KnownPause, now: float) -> None:

@@ -69,7 +69,8 @@ class TokenLimit:
         given: tokens per window; `None` to learn them.
 
     Attributes:
-        window: tokens that count now.
+        window: tokens of the requests that have ended.
+        reserved: tokens of the requests without an outcome.
         in_flight: number of requests without an outcome.
         streak: number of bursts of rejections since the last acceptance of a request that was sent after a rejection; while
             there are any, only one request may be in flight.
@@ -104,13 +105,14 @@ class TokenLimit:
         self._is_reported = False
         # Whether the last request exceeded a found limit to test it.
         self._is_doubt = False
-        self.in_flight = self.streak = self.rejections = 0
+        self.reserved = self.in_flight = self.streak = self.rejections = 0
         self.pause = KnownPause()
 
     def __repr__(self) -> str:
         limit = "no limit known" if math.isinf(self.limit) else f"limit {self.limit:.0f}"
         state = ", one at a time until accepted" if self.streak else ""
-        return f"<TokenLimit {self.window.settled + self.window.reserved} used, {limit} ({self.source}){state}>"
+        # The time is not known here, so what has expired since the last look still counts.
+        return f"<TokenLimit {self.used(-math.inf)} used, {limit} ({self.source}){state}>"
 
     @property
     def limit(self) -> float:
@@ -135,11 +137,15 @@ class TokenLimit:
             return FIRST_IN_FLIGHT + self._accepted // ACCEPTED_PER_STEP
         return math.inf
 
+    def used(self, now: float) -> int:
+        """The tokens that count now."""
+        return self.window.used(now) + self.reserved
+
     def has_plenty(self, tokens: int, now: float) -> bool:
         """Whether so much of the limit is free that `tokens` more may be sent regardless of what is kept for others."""
         if now < self.pause.until or self._found.exists or self.in_flight >= self.most_in_flight:
             return False
-        return self.window.used(now) + tokens <= (1 - PLENTY) * self.known
+        return self.used(now) + tokens <= (1 - PLENTY) * self.known
 
     def room(self, want: int, least: int, now: float, forecast: Forecast | None = None) -> tuple[int, float]:
         """The tokens that the next request may have, and when it may have any if nothing happens before.
@@ -178,14 +184,14 @@ class TokenLimit:
             part_at = whole_at
         if part_at > now:
             return 0, part_at if self._found.exists else min(part_at, self._probe.next)
-        free = min(limit - self.window.used(now), short_limit - self._short_window.used(now))
+        free = min(limit - self.used(now), short_limit - (self._short_window.used(now) + self.reserved))
         if forecast is not None:
             free = max(smallest, free - self.window.kept(forecast, now))
         return int(free), now
 
     def reserve(self, tokens: int, now: float) -> bool:
         """Count a request that is being sent; return whether it probes the limit."""
-        is_probe = self._may_probe(now) and self.window.used(now) + tokens > self.limit
+        is_probe = self._may_probe(now) and self.used(now) + tokens > self.limit
         self._probe.is_in_flight |= is_probe
         self._started = min(self._started, now)
         self._is_doubt = self._before.exists and self._may_doubt(now) and not self._fits(tokens, now)
@@ -194,15 +200,13 @@ class TokenLimit:
             # The generic cell rate algorithm, ITU-T I.371: lateness by up to one request is made up for.
             start = max(self._paced_at, now - self._refill_time(self._found.step))
             self._paced_at = start + self._refill_time(tokens)
-        self.window.reserved += tokens
-        self._short_window.reserved += tokens
+        self.reserved += tokens
         return is_probe
 
     def resize(self, permit: LimiterPermit, tokens: int) -> None:
         """Set the tokens reserved for a request that is being sent."""
         self._adjust_pace(tokens - permit.tokens)
-        self.window.reserved += tokens - permit.tokens
-        self._short_window.reserved += tokens - permit.tokens
+        self.reserved += tokens - permit.tokens
 
     def unused(self, permit: LimiterPermit, now: float) -> None:
         """Release the tokens of a request that was not sent, and its time slot."""
@@ -223,7 +227,7 @@ class TokenLimit:
             self._resume(permit.at, tokens, now)
         self._total += tokens
         if permit.is_probe:
-            if self.window.settled > self.known:
+            if self.window.used(now) > self.known:
                 self._named, self.known = math.inf, self.given
                 self._accepted = 0
                 self._probe.stop()
@@ -257,7 +261,7 @@ class TokenLimit:
         before = self.known
         if named is not None:
             self._note_named(named, now, is_probe=permit.is_probe)
-        is_explained = named is not None and self.window.used(now) + permit.tokens >= EXPLAINED * self.known
+        is_explained = named is not None and self.used(now) + permit.tokens >= EXPLAINED * self.known
         self._suspect(permit, now, named=named, is_first=is_first)
         if is_first:
             self.streak += 1
@@ -287,7 +291,7 @@ class TokenLimit:
             input_type=input_type,
             limit=None if math.isinf(self.limit) else int(self.limit),
             source=self.source,
-            used=self.window.used(now),
+            used=self.used(now),
             window=self.window.length,
             waiting=waiting,
             is_waiting=self._waits_since < math.inf,
@@ -299,16 +303,18 @@ class TokenLimit:
     def settle(self, permit: LimiterPermit, tokens: int, now: float) -> None:
         """End a request: count the tokens that the service may have counted, in place of those reserved."""
         self.in_flight -= 1
+        self.reserved -= permit.tokens
         if permit.is_probe:
             self._probe.is_in_flight = False
         if tokens:
             # A rejected request keeps its time slot: the next one needs about as many tokens, which must refill first.
             self._adjust_pace(tokens - permit.tokens)
-        self.window.settle(permit.tokens, tokens, now)
-        self._short_window.settle(permit.tokens, tokens, now)
+            self.window.add(tokens, now)
+            self._short_window.add(tokens, now)
 
     def _fits_at(self, tokens: int, limit: float, short_limit: float, now: float, forecast: Forecast | None) -> float:
         """The time at which `tokens` more fit the limits; infinite if only a response can free tokens."""
+        tokens += self.reserved
         short_at = self._short_window.fits_at(tokens, short_limit, now)
         if forecast is None:
             return max(short_at, self.window.fits_at(tokens, limit, now))
@@ -359,7 +365,7 @@ class TokenLimit:
         if sent < self._cut_at:
             if self._found.is_guess:
                 # It was in flight when another one was rejected, so the limit has room for it too.
-                self._found.hold_at_least(self.window.settled)
+                self._found.hold_at_least(self.window.used(now))
             return
         self.streak = 0
         if self._spurious.judge(now):
@@ -402,13 +408,13 @@ class TokenLimit:
         if math.isinf(limit):
             self._refill.rejected(tokens, self._total, now)
             if not self._find_refilling(now, least=MEASURED * self._found.step):
-                got = self._total - self._resumed if is_young else self.window.settled
+                got = self._total - self._resumed if is_young else self.window.used(now)
                 self._found.find(float(max(got, tokens)), now, is_guess=is_young)
         elif not (self._found.is_guess and is_young) and not self._is_doubt:
             # A rejected request that was sent to test the limit does not cut it: it shows only that the limit still holds.
             if self.streak >= NOTHING_COMES:
                 self._found.is_even = False
-            self._found.cut(limit, float(self.window.settled), tokens / SMALLEST_CUT, now)
+            self._found.cut(limit, float(self.window.used(now)), tokens / SMALLEST_CUT, now)
 
     def _find_refilling(self, now: float, *, least: float) -> bool:
         """Start a limit that refills evenly, if one is detected and `least` tokens have come; return whether it started."""
@@ -419,7 +425,7 @@ class TokenLimit:
 
     def _pause_end(self, seconds: float, now: float, *, asked: bool, is_explained: bool) -> float:
         until = now + seconds
-        oldest = self.window.next_release()
+        oldest = self.window.next_release(now)
         if not asked and not math.isinf(oldest):
             free_at = oldest + min(seconds, self.window.length * JITTER)
             if is_explained:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit.forecast import Forecast
 
 RESOLUTION = 1024
-"""Approximate maximum number of entries of a window: amounts settled within a 1024th of a window form one entry, which
+"""Approximate maximum number of entries of a window: amounts added within a 1024th of a window form one entry, which
 expires with its latest amount. This bounds memory, and nothing expires too early."""
 
 MARKS = 64
@@ -26,16 +26,17 @@ errors."""
 
 class _Entry(msgspec.Struct):
     start: float
-    end: float
-    amount: int
+    end: float = math.inf
+    # The total counted so far, with this entry.
+    total: int = 0
 
 
 class Window:
     """Amounts that count against a limit for `length` seconds each.
 
-    The service counts a request when it arrives, at some time between its sending and its response. So an amount counts from
-    its reservation until `length` seconds after the response. Whatever the latency, no window of that length at the service,
-    fixed or sliding, holds more than was counted here at some time.
+    The service counts a request when it arrives, at some time between its sending and its response. So an amount counts here
+    from the response on, and the owner of the window adds those in flight to it. Whatever the latency, no window of that
+    length at the service, fixed or sliding, then holds more than was counted at some time.
 
     Amounts are integers, so that sums are exact.
 
@@ -44,69 +45,59 @@ class Window:
 
     Attributes:
         length: length in seconds.
-        reserved: sum of the amounts without a response; to be changed when one is sent, cut or taken back.
-        settled: sum of the amounts whose response came less than `length` seconds ago, as of the last call of `used`.
     """
 
     def __init__(self, length: float) -> None:
         self.length = length
         self._log: deque[_Entry] = deque()
-        # For each part, the end of its first entry and the total settled before it.
+        # The latest entry, even if it counts no more.
+        self._last = _Entry(-math.inf)
+        # For each part, the end of its first entry and the total before it.
         self._marks: deque[tuple[float, int]] = deque()
-        # The total settled that no longer counts.
-        self._freed = self.reserved = self.settled = 0
+        # The latest end of them, even if it is past.
+        self._marked = -math.inf
+        # All that was ever counted, and how much of it counts no more.
+        self._total = self._freed = 0
 
-    def settle(self, reserved: int, amount: int, now: float) -> None:
-        """Count `amount` in place of `reserved`, until `length` seconds from now."""
-        self.reserved -= reserved
-        if self._log and self._log[0].end <= now:
+    def add(self, amount: int, now: float) -> None:
+        """Count `amount`, which is at least 1, until `length` seconds from now."""
+        end, entry = now + self.length, self._last
+        if end - self._marked >= self.length / MARKS:
+            self._marks_after(now).append((end, self._total))
+            self._marked = end
+        if now - entry.start >= self.length / RESOLUTION:
+            # Entries that count no more are dropped, which bounds their number.
             self.used(now)
-        if amount <= 0:
-            return
-        if not self._marks or now + self.length - self._marks[-1][0] >= self.length / MARKS:
-            self._marks_after(now).append((now + self.length, self._freed + self.settled))
-        self.settled += amount
-        if self._log and now - self._log[-1].start < self.length / RESOLUTION:
-            entry = self._log[-1]
-            entry.end = now + self.length
-            entry.amount += amount
-        else:
-            self._log.append(_Entry(now, now + self.length, amount))
+            entry = self._last = _Entry(now)
+            self._log.append(entry)
+        self._total += amount
+        entry.end, entry.total = end, self._total
 
     def used(self, now: float) -> int:
         """The sum that counts now."""
         log = self._log
         while log and log[0].end <= now:
-            amount = log.popleft().amount
-            self.settled -= amount
-            self._freed += amount
-        return self.settled + self.reserved
+            self._freed = log.popleft().total
+        return self._total - self._freed
 
-    def next_release(self) -> float:
-        """The time at which the oldest settled amount stops counting; infinite if there is none."""
-        return self._log[0].end if self._log else math.inf
+    def next_release(self, now: float) -> float:
+        """The time at which the oldest amount stops counting; infinite if there is none."""
+        return self._log[0].end if self.used(now) else math.inf
 
     def fits_at(self, amount: int, limit: float, now: float) -> float:
-        """The time at which `amount` more fits `limit`: `now` if it does, infinite if only a response can free enough."""
+        """The time at which `amount` more fits `limit`: `now` if it does, infinite if it never does."""
         over = self.used(now) + amount - limit
         if over <= 0:
             return now
         for entry in self._log:
-            over -= entry.amount
-            if over <= 0:
+            if entry.total - self._freed >= over:
                 return entry.end
         return math.inf
 
-    def full_until(self, amount: int, limit: float, now: float) -> float:
-        """Until when `amount` more exceeds `limit` even if all reserved amounts are released; `now` if it may fit."""
-        # An amount above the limit counts as the limit, for which everything settled must be released.
-        return self.fits_at(int(min(amount, limit)) - self.reserved, limit, now)
-
     def kept(self, forecast: Forecast, now: float) -> float:
         """The amount to keep free now so that the forecast demand fits when it comes, given what comes free by then."""
-        self.used(now)
         most_of_all = forecast.within(self.length)
-        most = max(0.0, most_of_all - self.settled)
+        most = max(0.0, most_of_all - self.used(now))
         for end, before in self._marks_after(now):
             freed = before - self._freed
             if most_of_all - freed <= most:
@@ -115,13 +106,12 @@ class Window:
         return most
 
     def fits_beside_at(self, amount: int, limit: float, forecast: Forecast, now: float) -> float:
-        """The time at which `amount` more fits `limit` beside the forecast; infinite if only a response can free enough."""
-        fits = self.fits_at(amount, limit, now)
-        left = limit - self.reserved - self.settled - amount
+        """The time at which `amount` more fits `limit` beside the forecast; infinite if it never does."""
+        when = fits = self.fits_at(amount, limit, now)
+        left = limit - self.used(now) - amount
         most_of_all = forecast.within(self.length)
-        if math.isinf(fits) or left + self.settled < most_of_all:
+        if math.isinf(fits) or limit - amount < most_of_all:
             return math.inf
-        when = fits
         for end, before in self._marks_after(now):
             # The amount left until then is enough for this long.
             left_by_then = left + before - self._freed

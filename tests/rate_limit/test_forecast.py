@@ -204,13 +204,12 @@ def test_fits_beside_at_leaves_the_forecast_free(
 ) -> None:
     window, limit = Window(60.0), 20_000
     for answered, tokens in sorted(settled):
-        window.reserved += tokens
-        window.settle(tokens, tokens, answered)
+        window.add(tokens, answered)
     now = 60.0 + later
     forecast = Forecast(waiting, rate, spread, math.inf, limit / 2, over_at=math.inf)
     when = window.fits_beside_at(amount, limit, forecast, now)
     if math.isinf(when):
-        assert forecast.within(60.0) > limit - amount - window.reserved
+        assert forecast.within(60.0) > limit - amount
         return
     assert limit - window.used(when) - amount >= window.kept(forecast, when) - 1e-3
     if when > now:
@@ -220,8 +219,7 @@ def test_fits_beside_at_leaves_the_forecast_free(
 
 def test_fits_beside_at_waits_for_an_amount_that_is_about_to_expire() -> None:
     window = Window(60.0)
-    window.reserved += 100
-    window.settle(100, 100, 1.0)
+    window.add(100, 1.0)
     forecast = Forecast(0, 1.0, 1.0, math.inf, 10.0, over_at=math.inf)
     now = math.nextafter(61.0, 0.0)
     assert window.fits_beside_at(50, 120, forecast, now) == 61.0

@@ -328,7 +328,7 @@ def test_an_unnamed_limit_is_found_from_the_accepted_tokens() -> None:
     for _ in range(80):
         sender.fill(1000)
         sender.pass_time(LENGTH / 40)
-    used = sender.limit.window.used(sender.now)
+    used = sender.limit.used(sender.now)
     sender.reject(sender.send(1000))
     assert (sender.limit.limit, sender.limit.source) == (used, "found")
     sender.now = sender.limit.pause.until

@@ -18,7 +18,7 @@ REQUESTS = st.lists(
 def test_no_window_of_the_service_exceeds_the_limit_kept_here(
     requests: list[tuple[float, float, float, int]], phase: float, kind: str
 ) -> None:
-    window, limit = Window(WINDOW), 100
+    window, limit, in_flight = Window(WINDOW), 100, 0
     service = Count(WINDOW, "fixed" if kind == "fixed" else "sliding", phase)
     now = 0.0
     events: list[tuple[float, str, int]] = []
@@ -26,10 +26,11 @@ def test_no_window_of_the_service_exceeds_the_limit_kept_here(
         now += pause
         for when, what, size in sorted(events):
             if what == "settle" and when <= now:
-                window.settle(size, size, when)
+                in_flight -= size
+                window.add(size, when)
                 events.remove((when, what, size))
-        if window.fits_at(amount, limit, now) == now:
-            window.reserved += amount
+        if window.fits_at(in_flight + amount, limit, now) == now:
+            in_flight += amount
             events += [(now + there * travel, "arrive", amount), (now + travel, "settle", amount)]
     for when, _, amount in sorted(event for event in events if event[1] == "arrive"):
         assert service.fits(when, amount, limit)
@@ -41,8 +42,7 @@ def test_fits_at_is_the_earliest_time(requests: list[tuple[float, float, float, 
     window, now = Window(WINDOW), 0.0
     for pause, _, _, size in requests:
         now += pause
-        window.reserved += size
-        window.settle(size, size, now)
+        window.add(size, now)
     when = window.fits_at(amount, limit, now)
     assert math.isfinite(when)
     if when > now:
@@ -50,33 +50,23 @@ def test_fits_at_is_the_earliest_time(requests: list[tuple[float, float, float, 
     assert window.used(when) + amount <= limit
 
 
-def test_a_reservation_counts_until_settled_and_then_for_a_window() -> None:
+def test_an_amount_counts_for_a_window() -> None:
     window = Window(WINDOW)
-    window.reserved += 60
-    assert window.fits_at(50, 100, 1000.0) == math.inf
-    window.settle(60, 70, 1000.0)
+    assert window.next_release(1000.0) == math.inf
+    window.add(70, 1000.0)
+    assert window.next_release(1000.0) == 1010.0
     assert window.used(1000.0) == 70
+    assert window.fits_at(110, 100, 1000.0) == math.inf
     assert window.fits_at(50, 100, 1000.0) == 1010.0
     assert window.used(1009.999) == 70
     assert window.used(1010.0) == 0
-    assert window.next_release() == math.inf
-
-
-def test_amounts_taken_back_or_settled_with_0_no_longer_count() -> None:
-    window = Window(WINDOW)
-    window.reserved += 5
-    window.reserved += 6
-    window.reserved -= 5
-    window.settle(6, 0, 1.0)
-    assert window.used(1.0) == 0
-    assert window.next_release() == math.inf
+    assert window.next_release(1010.0) == math.inf
 
 
 def test_amounts_in_one_entry_expire_with_the_latest() -> None:
     window = Window(WINDOW)
     for now in (1.0, 1.0 + WINDOW / RESOLUTION / 2):
-        window.reserved += 5
-        window.settle(5, 5, now)
+        window.add(5, now)
     assert len(window._log) == 1
     assert window.used(1.0 + WINDOW) == 10
     assert window.used(1.0 + WINDOW + WINDOW / RESOLUTION / 2) == 0
@@ -86,24 +76,17 @@ def test_amounts_in_one_entry_expire_with_the_latest() -> None:
 def test_amounts_within_a_1024th_of_a_window_form_one_entry(later: float, used: int) -> None:
     window = Window(WINDOW)
     for now in (0.0, later):
-        window.reserved += 5
-        window.settle(5, 5, now)
-    assert window.next_release() == WINDOW + (later if used == 10 else 0)
+        window.add(5, now)
+    assert window.next_release(later) == WINDOW + (later if used == 10 else 0)
     assert window.used(WINDOW) == used
 
 
 def test_an_amount_fits_up_to_the_limit_and_even_a_single_one_counts() -> None:
     window = Window(WINDOW)
-    window.reserved += 1
-    window.settle(1, 1, 0.0)
+    window.add(1, 0.0)
     assert window.fits_at(99, 100, 1.0) == 1.0
     assert window.fits_at(100, 100, 1.0) == WINDOW
-    assert window.full_until(99, 100, 1.0) == 1.0
-    assert window.full_until(100, 100, 1.0) == window.full_until(1000, 100, 1.0) == WINDOW
-    # What is reserved may be released at any time.
-    window.reserved += 100
-    assert window.full_until(99, 100, 1.0) == 1.0
-    assert window.full_until(1000, 100, 1.0) == WINDOW
+    assert window.fits_at(101, 100, 1.0) == math.inf
 
 
 @pytest.mark.parametrize("per_step", [1, 3, 20])
@@ -111,7 +94,6 @@ def test_memory_is_bounded(per_step: int) -> None:
     window = Window(WINDOW)
     for step in range(3 * RESOLUTION):
         for _ in range(per_step):
-            window.reserved += 1
-            window.settle(1, 1, step * WINDOW / RESOLUTION / per_step)
+            window.add(1, step * WINDOW / RESOLUTION / per_step)
     assert len(window._log) <= RESOLUTION + 2
     assert window.used(math.inf) == 0
