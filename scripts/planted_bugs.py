@@ -168,8 +168,8 @@ BUGS = (
     _bug(
         "the time of a quota's last acceptance is never updated",
         "_rate_limit/limiter.py",
-        "            self.accepted_at[permit.flow.key] = now\n",
-        "            self.accepted_at.setdefault(permit.flow.key, now)\n",
+        "            self.accepted_at[flow.key] = now\n",
+        "            self.accepted_at.setdefault(flow.key, now)\n",
     ),
     _bug(
         "a request that is cut does not return the difference",

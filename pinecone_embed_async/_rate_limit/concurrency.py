@@ -76,7 +76,8 @@ class ConcurrencyLimiter:
 
     def succeeded(self) -> None:
         """Record that a request was answered."""
-        self._limit = min(float(self._most), self._limit + 1 / self._limit)
+        if self._limit < self._most:
+            self._limit = min(float(self._most), self._limit + 1 / self._limit)
 
     def overloaded(self, sent: float, now: float) -> None:
         """Record that the service was overloaded by a request sent at `sent`."""

@@ -162,10 +162,9 @@ class FairQueue:
     def pass_by(self, flow: Flow, amount: float, now: float) -> None:
         """Record a request that is served at once, because nothing waits."""
         self._remember(now)
-        flow.had = max(flow.had, self._least(flow))
-        flow.shifted = 0.0
-        self._served[flow.priority] = max(self._served[flow.priority], flow.had)
-        flow.had += amount
+        had = max(flow.had, self._least(flow))
+        self._served[flow.priority] = max(self._served[flow.priority], had)
+        flow.had, flow.shifted = had + amount, 0.0
 
     def is_behind(self, absent: Flow, flow: Flow) -> bool:
         """Whether an absent flow would go before a waiting one if it had a request."""

@@ -131,10 +131,9 @@ class RateLimitGate:
         self._backend = backend
         self._foreign = ForeignCode("the quota passed to the client", clock)
         self._has_warned = False
-        self._process = os.getpid()
         # One lock per process, because in a forked child the parent's lock may be held for ever. It is reentrant because the
         # garbage collector may close a coroutine with a permit at any moment, even during a step; its own step is deferred.
-        self._locks = {self._process: threading.RLock()}
+        self._locks = {os.getpid(): threading.RLock()}
         self._is_changing = False
         self._deferred: deque[Callable[[Limiter, float], object]] = deque()
         self._loops: dict[asyncio.AbstractEventLoop, _LoopWaits] = {}
@@ -160,7 +159,7 @@ class RateLimitGate:
         permit = Permit(flow, flow.key, want, least, math.inf if deadline is None else deadline, certain, gate=self)
         if self._backend is None or flow.key is None:
             self.change(lambda limiter, now: self._join(permit, limiter, now))
-            if permit.is_granted and permit.future is not None:
+            if permit.future is not None and permit.is_granted:
                 # Granted not by `_join`, but right after it: a deferred step or the end of another event loop made room.
                 self.change(lambda _, __: self._leave(permit))
         return permit
@@ -255,15 +254,12 @@ class RateLimitGate:
 
     def last_acceptance(self, key: Key | None) -> float | None:
         """Clock time when the service last accepted a request with this key; `None` if it never did."""
-        with self._locked():
-            return None if key is None else self._limiter.accepted_at.get(key)
+        return None if key is None else self._limiter.accepted_at.get(key)
 
     def known_limit(self, key: Key | None) -> float:
         """Given or named limit of a key, in tokens per window; infinite if there is none."""
-        if key is None or self._backend is not None:
-            return math.inf
-        with self._locked():
-            return self._limiter.known_tokens(key)
+        # Reads a single number, so it needs no lock.
+        return math.inf if key is None or self._backend is not None else self._limiter.known_tokens(key)
 
     def statistics(self) -> tuple[TokenStatistics, ...]:
         """Limits and usage of each model and input type with requests so far."""
@@ -296,8 +292,7 @@ class RateLimitGate:
         return grant
 
     def _join(self, permit: Permit, limiter: Limiter, now: float) -> None:
-        limiter.enqueue(permit, now)
-        if not permit.is_granted and permit.pause is None:
+        if limiter.enqueue(permit, now):
             loop = asyncio.get_running_loop()
             permit.future = loop.create_future()
             self._loops.setdefault(loop, _LoopWaits()).permits.add(permit)
@@ -358,21 +353,20 @@ class RateLimitGate:
     def _locked(self) -> threading.RLock:
         """The lock of this process."""
         process = os.getpid()
-        if self._process != process:
-            self._forget_parent(process)
-        return self._locks[process]
+        return self._locks.get(process) or self._forget_parent(process)
 
-    def _forget_parent(self, process: int) -> None:
-        """After a fork, forget the parent's waiting requests; learned limits and usage stay."""
-        with self._locks.setdefault(process, threading.RLock()):
+    def _forget_parent(self, process: int) -> threading.RLock:
+        """After a fork, forget the parent's waiting requests; learned limits and usage stay. Return the child's lock."""
+        lock = self._locks.setdefault(process, threading.RLock())
+        with lock:
             # Another thread may have done it already.
-            if self._process != process:
-                self._locks = {process: self._locks[process]}
+            if len(self._locks) > 1:
+                self._locks = {process: lock}
                 self._is_changing = False
                 self._deferred.clear()
                 self._loops.clear()
                 self._limiter.forget_requests(self._clock.time())
-                self._process = process
+        return lock
 
 
 def warn_of_found_limit(key: Key, tokens: int) -> None:

@@ -66,12 +66,15 @@ class Limiter:
         """Number of requests waiting for a permit under these concurrency limiters."""
         return sum(permit.flow.concurrency in concurrencies for permit in self._queue)
 
-    def enqueue(self, permit: LimiterPermit, now: float) -> None:
-        """Queue a request for a permit. It may be granted at once, or dismissed if it would certainly come too late."""
+    def enqueue(self, permit: LimiterPermit, now: float) -> bool:
+        """Queue a request for a permit; return whether it has to wait.
+
+        It may be granted at once, or dismissed if it would certainly come too late.
+        """
         flow, key = permit.flow, permit.key
         permit.pause = self.pause_beyond(permit.deadline, key, permit.certain, now)
         if permit.pause is not None:
-            return
+            return False
         flow.concurrency.asked(flow.priority, now)
         budget = None
         if key is not None:
@@ -82,9 +85,10 @@ class Limiter:
         if not self._queue and self._may_pass_by(permit, budget, now):
             self._queue.pass_by(flow, permit.want, now)
             self._grant(permit, permit.want, now)
-            return
+            return False
         self._queue.add(permit)
         self.dispatch(now)
+        return permit in flow.waiting
 
     def dispatch(self, now: float) -> None:
         """Grant all permits that can be granted now."""
@@ -143,17 +147,17 @@ class Limiter:
         """
         if not self._close(permit, now):
             return None
-        tokens = permit.tokens if billed is None else billed
+        flow, tokens = permit.flow, permit.tokens if billed is None else billed
         # Shares go by billed tokens, because estimates differ in accuracy.
-        permit.flow.had += tokens - permit.tokens
-        permit.flow.concurrency.succeeded()
+        flow.had += tokens - permit.tokens
+        flow.concurrency.succeeded()
         found = None
         if permit.key is not None:
             limit = self.token_limit(permit.key).accepted(permit, tokens, now)
             found = None if limit is None else (permit.key, limit)
-        if permit.flow.key is not None:
-            self.accepted_at[permit.flow.key] = now
-            self.accepted_at.move_to_end(permit.flow.key)
+        if flow.key is not None:
+            self.accepted_at[flow.key] = now
+            self.accepted_at.move_to_end(flow.key)
             if len(self.accepted_at) > KEYS_KEPT:
                 self.accepted_at.popitem(last=False)
         self.dispatch(now)

@@ -23,7 +23,6 @@ class Flow:
         priority: interactive work goes before bulk work.
 
     Attributes:
-        group: the group of flows that wait for the same resources: if one of them has to wait, so do the others.
         waiting: the permits that requests wait for, in order; a dictionary, because it can remove any in constant time.
         had: service received: on the scale of its group while listed there, otherwise on the common scale.
         shifted: shift of its group when it was last listed there.
@@ -32,19 +31,23 @@ class Flow:
         name: its name for a quota back end; empty until the first request to it.
     """
 
-    __slots__ = ("concurrency", "entry", "group", "had", "in_flight", "key", "name", "priority", "shifted", "waiting")
+    __slots__ = ("concurrency", "entry", "had", "in_flight", "key", "name", "priority", "shifted", "waiting")
 
     def __init__(self, concurrency: ConcurrencyLimiter, key: Key | None, priority: Priority) -> None:
         self.concurrency = concurrency
         self.key = key
         self.priority: Priority = priority
-        self.group = concurrency, key, priority
         self.waiting: OrderedDict[LimiterPermit, None] = OrderedDict()
         self.had = 0.0
         self.shifted = 0.0
         self.entry: tuple[float, int, Flow] | None = None
         self.in_flight = 0
         self.name = ""
+
+    @property
+    def group(self) -> tuple[ConcurrencyLimiter, Key | None, Priority]:
+        """The group of flows that wait for the same resources: if one of them has to wait, so do the others."""
+        return self.concurrency, self.key, self.priority
 
 
 class LimiterPermit(msgspec.Struct, eq=False):

@@ -192,7 +192,8 @@ class TokenLimit:
     def reserve(self, tokens: int, now: float) -> bool:
         """Count a request that is being sent; return whether it probes the limit."""
         is_probe = self._may_probe(now) and self.used(now) + tokens > self.limit
-        self._probe.is_in_flight |= is_probe
+        if is_probe:
+            self._probe.is_in_flight = True
         self._started = min(self._started, now)
         self._is_doubt = self._before.exists and self._may_doubt(now) and not self._fits(tokens, now)
         self.in_flight += 1
@@ -237,7 +238,7 @@ class TokenLimit:
         if self._found.exists and (self.limit >= self.known or self._found.is_outgrown):
             self._found.forget()
             self._refill.reset()
-        if self._is_reported or self.streak or not self._found.exists:
+        if not self._found.exists or self.streak or self._is_reported:
             return None
         self._is_reported = True
         return int(self.limit)
