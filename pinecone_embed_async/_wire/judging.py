@@ -6,11 +6,11 @@ import functools
 import secrets
 from array import array
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from pinecone_embed_async._errors import ResponseError
 from pinecone_embed_async._wire.strict_json import (
@@ -21,6 +21,7 @@ from pinecone_embed_async._wire.strict_json import (
     decoded,
     describe,
     is_plain,
+    is_whole,
     occurrences,
     pairs_of,
     refuse_duplicates,
@@ -74,9 +75,8 @@ class Answer(Struct, frozen=True):
     sparse: SparseBlock | None = None
 
 
-_FIRST_PLACEHOLDER = secrets.randbits(52)
-"""Placeholder of the first row; the others count up from it. It is random and never leaves the process, so that an answer
-cannot contain it elsewhere, and all of them fit into the 53 bits of a float."""
+_PLACEHOLDER = secrets.randbits(52)
+"""Placeholder of a row. It is random and never leaves the process, so that an answer cannot contain it elsewhere."""
 
 _READ_AT_ONCE = 2**16
 """Bytes of items held as Python objects at a time: little memory, but enough to make the overhead of the calls small."""
@@ -258,34 +258,55 @@ def judge_frame(gaps: Sequence[bytes], end: bytes | bytearray) -> Answer | None:
         The answer; `None` if anything is wrong with it, which `WholeAnswer` then reports.
     """
     deciding = gaps[:2] if len(set(gaps[1:])) == 1 else gaps
-    # A placeholder in each array shows that the array is where it should be.
-    numbers = range(_FIRST_PLACEHOLDER, _FIRST_PLACEHOLDER + len(deciding))
-    frame = b"".join([b"%b%d" % pair for pair in zip(deciding, numbers, strict=True)]) + end
+    # As many items with a placeholder as there are placeholders show that each array is where it should be.
+    frame = (b"%d" % _PLACEHOLDER).join([*deciding, end])
     if len(frame) > MOST_BYTES:
         return None
     try:
-        answer = _DENSE.decode(frame)
-        if answer.vector_type != "dense" or [item.values for item in answer.data] != [[number] for number in numbers]:
+        answer = _FRAME.decode(frame)
+        if len(answer.data) != len(deciding):
             return None
-        _check_frame(frame, answer)
+        if not is_whole(frame, answer):
+            _check_frame(frame)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ResponseError):
         return None
-    return answer.answer("dense")
+    return Answer("dense", None if answer.model is UNSET else answer.model, answer.usage.total_tokens)
 
 
-def _check_frame(frame: bytes, answer: _DenseTop) -> None:
-    _check_usage(answer.usage)
-    types = [item.vector_type for item in answer.data]
-    if is_plain(frame.count(b'"'), answer.marks + 2 * len(answer.data), [*types, answer.usage]):
-        return
+def _check_frame(frame: bytes) -> None:
     check_form(frame)
     top = pairs_of(frame)
-    refuse_duplicates(top, _Top, "$")
-    for position, pairs in enumerate(dict(top)["data"]):
-        refuse_duplicates(pairs, DenseItem, f"$.data[{position}]")
+    refuse_duplicates(top, _Frame, "$")
+    parts = dict(top)
+    refuse_duplicates(parts.get("usage", ()), _Usage, "$.usage")
+    for position, pairs in enumerate(parts["data"]):
+        refuse_duplicates(pairs, _FrameItem, f"$.data[{position}]")
 
 
 # Parts of an answer.
+
+
+MOST_TOKENS = 2**53
+"""Maximum plausible number of tokens: more than any answer costs, and the largest integer that all JSON parsers read
+exactly."""
+
+
+class _Usage(Struct, frozen=True, omit_defaults=True):
+    total_tokens: Annotated[int, Meta(ge=0, le=MOST_TOKENS)] | None = None
+
+
+class _FrameItem(Struct, gc=False):
+    values: tuple[Annotated[int, Meta(ge=_PLACEHOLDER, le=_PLACEHOLDER)]]
+    vector_type: str | UnsetType = UNSET
+
+
+class _Frame(Struct, omit_defaults=True):
+    """A usual dense answer with placeholders; `is_whole` needs it to omit what the answer has not."""
+
+    data: list[_FrameItem]
+    vector_type: Literal["dense"]
+    model: str | UnsetType = UNSET
+    usage: _Usage = _Usage()
 
 
 class _Item(Struct, gc=False):
@@ -317,17 +338,14 @@ class _Top(Struct):
         return Answer(vector_type, None if self.model is UNSET else self.model, _billed_tokens(self.usage), sparse)
 
 
-class _DenseTop(_Top):
-    data: list[DenseItem]
-
-
 class _SparseTop(_Top):
     data: list[SparseItem]
 
 
+_USAGE = msgspec.json.Decoder(_Usage)
 _ITEMS = msgspec.json.Decoder(_Items)
 _DATA = msgspec.json.Decoder(_Data)
-_DENSE = msgspec.json.Decoder(_DenseTop)
+_FRAME = msgspec.json.Decoder(_Frame)
 _DENSE_ITEMS = msgspec.json.Decoder(list[DenseItem])
 _SPARSE = msgspec.json.Decoder(_SparseTop)
 _SPARSE_ITEMS = msgspec.json.Decoder(list[SparseItem])
@@ -386,27 +404,12 @@ def _kind_of(got: str | UnsetType, wanted: VectorType | None) -> VectorType:
     return "dense" if got == "dense" else "sparse"
 
 
-# The tokens billed.
-
-MOST_TOKENS = 2**53
-"""Maximum plausible number of tokens: more than any answer costs, and the largest integer that all JSON parsers read
-exactly."""
-
-
-class _TotalTokens(Struct):
-    total_tokens: int | UnsetType = UNSET
-
-
-_USAGE = msgspec.json.Decoder(_TotalTokens)
-
-
 def _billed_tokens(usage: _MaybeRaw) -> int | None:
     """Tokens billed; `None` if the answer does not report them, which is no reason to reject it and pay again."""
     try:
-        total = UNSET if usage is UNSET else _USAGE.decode(usage).total_tokens
+        return None if usage is UNSET else _USAGE.decode(usage).total_tokens
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return total if isinstance(total, int) and 0 <= total <= MOST_TOKENS else None
 
 
 def _check_usage(usage: _MaybeRaw) -> None:
@@ -417,4 +420,4 @@ def _check_usage(usage: _MaybeRaw) -> None:
         return
     if len(text) > MOST_BYTES:
         raise ResponseError(TOO_MUCH_BESIDE)
-    check_object(text, _TotalTokens, "$.usage", levels_above=1)
+    check_object(text, _Usage, "$.usage", levels_above=1)

@@ -83,6 +83,13 @@ def is_plain(quotes: int, marks: int, values: Sequence[Raw | UnsetType]) -> bool
     return marks == quotes and raw.isascii() and raw.count(b"[") + raw.count(b"{") < DEEPEST - 4
 
 
+def is_whole(text: bytes, value: Struct) -> bool:
+    """Whether msgspec has skipped nothing of a text when it read this value, which keeps nothing raw and omits defaults."""
+    written = msgspec.json.encode(value)
+    # No backslash: a quotation mark within a string may be spelled with one mark or none.
+    return written.count(b'"') == text.count(b'"') and b"\\" not in written
+
+
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _STEPS = np.zeros(256, np.int8)
 _STEPS[[*b"[{"]], _STEPS[[*b"]}"]] = 1, -1
