@@ -204,7 +204,7 @@ class Runtime:
     def estimate(self, inputs: Input | Iterable[Input], given: _models.Given, *, dedupe: bool) -> Estimate:
         """See `EmbedClient.estimate`."""
         parameters = self.parameters(given)
-        limits = parameters.limits.known._replace(bytes_per_token=self.learned.estimator.expected)
+        limits = msgspec.structs.replace(parameters.limits.known, bytes_per_token=self.learned.estimator.expected)
         input_type = parameters.values.get("input_type")
         return estimate_cost(iter_texts(inputs), limits, self.engine.vector_type, input_type, dedupe=dedupe)
 

@@ -10,11 +10,13 @@ import secrets
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from pinecone_embed_async._planning.load import BYTES_PER_TOKEN, FEWEST_BYTES_PER_TOKEN, SPECIAL_TOKENS
+import msgspec
+
+from pinecone_embed_async._planning.load import BYTES_PER_TOKEN, FEWEST_BYTES_PER_TOKEN, SPECIAL_TOKENS, RequestLimits
 
 if TYPE_CHECKING:
     from pinecone_embed_async._errors import InvalidRequestError
-    from pinecone_embed_async._planning.load import Load, RequestLimits
+    from pinecone_embed_async._planning.load import Load
 
 _MOST_PARAMETERS = 64
 """Maximum number of remembered sets of parameters, because a program may use a new set in every call."""
@@ -39,9 +41,6 @@ SPREADS = 2.0
 LEAST_SPREAD, MOST_SPREAD = 0.05, 0.5
 """Smallest and largest margin, as a fraction of the expected tokens. There is always a margin because texts may change
 during a job; it costs little because each answer releases it."""
-
-STEPS = 50
-"""Number of steps per doubling of `bytes_per_token`, which is rounded down to a step so that it rarely changes."""
 
 
 class Refusals:
@@ -133,8 +132,7 @@ class TokenEstimator:
         self._tokens = MEMORY * self._tokens + tokens
         self.expected = self._bytes / self._tokens
         margin = min(max(SPREADS * math.sqrt(self._variance), LEAST_SPREAD), MOST_SPREAD)
-        step = math.floor(STEPS * math.log2(self.expected / (1 + margin)))
-        self.bytes_per_token = 2.0 ** (step / STEPS)
+        self.bytes_per_token = self.expected / (1 + margin)
 
 
 def most_tokens(load: Load, sequence_length: int) -> int:
@@ -186,37 +184,24 @@ class Learned:
         self.inputs = most if self.inputs is None else min(most, self.inputs)
 
 
-class LearnedLimits:
+class LearnedLimits(msgspec.Struct, eq=False):
     """The limits of one request of a call.
-
-    Args:
-        known: the known limits of the model.
-        learned: knowledge learned from answers and refusals.
 
     Attributes:
         known: the known limits of the model.
         learned: knowledge learned from answers and refusals.
     """
 
-    def __init__(self, known: RequestLimits, learned: Learned) -> None:
-        self.known = known
-        self.learned = learned
-        self._current = known
-        self._basis: tuple[int | None, int | None, float] | None = None
+    known: RequestLimits
+    learned: Learned
 
     @property
     def current(self) -> RequestLimits:
         """The tighter of the known limits and the learned ones, with the learned bytes per token."""
         known, learned = self.known, self.learned
-        # Cached, because it is read several times for every request.
-        basis = learned.inputs, learned.request_bytes, learned.estimator.bytes_per_token
-        if self._basis != basis:
-            inputs, size, ratio = basis
-            inputs = known.inputs if inputs is None else min(known.inputs, inputs)
-            size = known.bytes if size is None else min(known.bytes, size)
-            self._current = known._replace(inputs=inputs, bytes=size, bytes_per_token=ratio)
-            self._basis = basis
-        return self._current
+        inputs = known.inputs if learned.inputs is None else min(known.inputs, learned.inputs)
+        size = known.bytes if learned.request_bytes is None else min(known.bytes, learned.request_bytes)
+        return RequestLimits(inputs, known.sequence_length, known.tokens, size, learned.estimator.bytes_per_token)
 
     def billed(self, load: Load, tokens: int) -> int:
         """Learn from the bill of a request with this load; return its tokens, at most as many as the request can cost.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection
 
 BYTES_PER_TOKEN = 4.0
 """UTF-8 bytes per token before anything is learned: about 4 for English with subword vocabularies, and similar for other
@@ -44,7 +44,7 @@ def estimate_tokens(size: int, sequence_length: int, bytes_per_token: float = BY
     return tokens if tokens < sequence_length else sequence_length  # noqa: FURB136 - `min` takes twice as long
 
 
-class RequestLimits(NamedTuple):
+class RequestLimits(msgspec.Struct, frozen=True):
     """The limits of one request.
 
     Attributes:
@@ -88,19 +88,24 @@ class Load(msgspec.Struct, eq=False):
     open_bytes: int = 0
 
     @classmethod
-    def of(cls, texts: Iterable[str], limits: RequestLimits) -> Load:
+    def of(cls, texts: Collection[str], limits: RequestLimits) -> Load:
         """The load of all these texts, even if they exceed the limits."""
         most, ratio = limits.sequence_length, limits.bytes_per_token
-        sizes = [utf8_length(text) for text in texts]
-        estimates = [estimate_tokens(size, most, ratio) for size in sizes]
-        inputs, total, clipped = len(sizes), sum(sizes), estimates.count(most)
-        open_bytes = total
-        if clipped:
-            open_bytes = sum([size for size, tokens in zip(sizes, estimates, strict=True) if tokens < most])
-        return cls(inputs, sum(estimates), total + INPUT_OVERHEAD * inputs, clipped, open_bytes)
+        inputs, total = len(texts), 0
+        clipped = open_bytes = clipped_bytes = 0
+        for text in texts:
+            size = utf8_length(text)
+            tokens = estimate_tokens(size, most, ratio)
+            total += tokens
+            if tokens < most:
+                open_bytes += size
+            else:
+                clipped += 1
+                clipped_bytes += size
+        return cls(inputs, total, open_bytes + clipped_bytes + INPUT_OVERHEAD * inputs, clipped, open_bytes)
 
     @classmethod
-    def of_fitting(cls, texts: Sequence[str], limits: RequestLimits) -> Load:
+    def of_fitting(cls, texts: Collection[str], limits: RequestLimits) -> Load:
         """The load of as many of the first texts as fit into a request; the first text always fits."""
         load = cls.of(texts, limits)
         if load.tokens > limits.tokens or load.bytes > limits.bytes:

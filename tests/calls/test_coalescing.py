@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
 import numpy as np
 import pytest
 import tenacity
@@ -297,9 +298,9 @@ def test_calls_are_held_unless_their_deadline_is_before_that_of_all_that_wait() 
 
 def test_a_caller_that_leaves_frees_the_room_that_it_took_even_if_the_estimate_of_tokens_has_changed() -> None:
     bench = CoalescerBench()
-    bench.limits = bench.limits._replace(tokens=60, bytes_per_token=4.0)
+    bench.limits = msgspec.structs.replace(bench.limits, tokens=60, bytes_per_token=4.0)
     bench.join("a" * 40)
-    bench.limits = bench.limits._replace(bytes_per_token=1.0)
+    bench.limits = msgspec.structs.replace(bench.limits, bytes_per_token=1.0)
     leaving = bench.join("b" * 40)
     bench.coalescer.leave(leaving)
     bench.join("c" * 40)

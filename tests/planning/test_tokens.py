@@ -75,8 +75,7 @@ def test_the_margin_of_estimates_is_two_standard_deviations_of_the_bills_each_of
         texts = ["x" * (size // 100)] * 100
         estimator.learn(Load.of(texts, RequestLimits(inputs=96, sequence_length=LENGTH)), tokens + 100 * 2, LENGTH)
         assert estimator.expected == pytest.approx(expected)
-        steps = 50 * math.log2(expected / (1 + margin))
-        assert estimator.bytes_per_token == pytest.approx(2 ** (math.floor(steps) / 50))
+        assert estimator.bytes_per_token == pytest.approx(expected / (1 + margin))
 
 
 def test_a_bill_of_few_tokens_has_little_weight() -> None:
