@@ -29,9 +29,8 @@ if TYPE_CHECKING:
     from pinecone_embed_async._wire.rows import DecoderName, RowSource
     from pinecone_embed_async._wire.structs import VectorType
 
-SMALL_PIECE, JOINED = 2**12, 2**16
-"""Pieces smaller than `SMALL_PIECE` bytes are joined up to `JOINED` bytes, because a list of tiny pieces would take many
-times their size."""
+SMALL_PIECE = 2**12
+"""Pieces smaller than this number of bytes are joined, because a list of tiny pieces would take many times their size."""
 
 LONGEST_ROW = 20_000
 """Maximum length of a first row for which the matrix is allocated at once: the largest dimension of an index. An answer with
@@ -104,8 +103,9 @@ class StreamingDecoder:
         self._rows = rows
         self._reader = decoder.reader(count, MOST_BYTES)
         self._matrix: NDArray[np.float32] | None = None
+        # Pieces that `decode` has not taken; a bytearray still grows by small ones.
+        self._arrived: list[bytes | bytearray] = []
         self._pieces: list[bytes] = []
-        self._small = bytearray()
         self._position = 0
         # Pieces that have been read, as long as their rows are not in the caller's matrix.
         self._read_pieces: list[bytes] = []
@@ -146,18 +146,12 @@ class StreamingDecoder:
             raise ResponseError(f"the answer has more than {most} MiB: one for each embedding, and one for the rest")
         if self._is_usual:
             self.undecoded += len(piece)
-        if len(piece) < SMALL_PIECE:
-            self._small += piece
-            if len(self._small) >= JOINED:
-                self._join_small()
+        if len(piece) >= SMALL_PIECE:
+            self._arrived.append(piece)
+        elif self._arrived and isinstance(self._arrived[-1], bytearray):
+            self._arrived[-1] += piece
         else:
-            self._join_small()
-            self._pieces.append(piece)
-
-    def _join_small(self) -> None:
-        if self._small:
-            self._pieces.append(bytes(self._small))
-            self._small = bytearray()
+            self._arrived.append(bytearray(piece))
 
     def decode(self, most: int = sys.maxsize) -> None:
         """Write the rows that have arrived to the matrix.
@@ -165,22 +159,22 @@ class StreamingDecoder:
         Args:
             most: number of bytes after which no further row is started.
         """
-        self._join_small()
+        self._pieces += map(bytes, self._arrived)
+        self._arrived.clear()
         while self.undecoded and most > 0 and not self._is_stopped:
-            pieces, start = tuple(self._pieces), self._position
-            done = self._read(pieces, most)
-            size = sum(map(len, pieces[:done])) + self._position - start
-            del self._pieces[:done]
+            done = self._read(most)
             if not self._is_in_place:
-                self._read_pieces += pieces[:done]
-            most -= size
-            self.undecoded = self.undecoded - size if self._is_usual else 0
+                self._read_pieces += self._pieces[:done]
+            del self._pieces[:done]
+            left = sum(map(len, self._pieces)) - self._position if self._is_usual else 0
+            most -= self.undecoded - left
+            self.undecoded = left
 
-    def _read(self, pieces: tuple[bytes, ...], most: int) -> int:
+    def _read(self, most: int) -> int:
         """Read pieces from the position in the first one on; return how many have been read completely."""
         if self._matrix is None and self._dimension is not None:
             self._matrix = self._new_matrix(self._dimension)
-        outcome, done, self._position = self._reader.read(pieces, self._position, most)
+        outcome, done, self._position = self._reader.read(tuple(self._pieces), self._position, most)
         try:
             if outcome == ODD:
                 if self._matrix is None:
@@ -223,9 +217,13 @@ class StreamingDecoder:
         """
         if self._whole is None:
             self.decode()
-            answer = self._finish_usual()
-            if answer is not None:
-                return answer
+            reader, matrix = self._reader, self._matrix
+            if reader.row == self._count and matrix is not None:
+                answer = judge_frame(reader.gaps, reader.rest)
+                if answer is not None:
+                    if not self._is_in_place:
+                        self._rows.rows(matrix.shape[1])[:] = matrix
+                    return answer
             body = self.body()
             self._read_pieces, self._pieces, self._is_in_place, self._is_usual = [], [body], False, False
             # The old reader and the matrix are not needed any more.
@@ -248,13 +246,3 @@ class StreamingDecoder:
             for gap, row in zip(self._reader.gaps, self._matrix, strict=False):
                 yield gap
                 yield msgspec.json.encode(row.tolist())[1:-1]
-
-    def _finish_usual(self) -> Answer | None:
-        """The answer if all its rows are in the matrix and the rest is not unusual; else `None`."""
-        reader, matrix = self._reader, self._matrix
-        if not self._is_usual or reader.row != self._count or matrix is None or len(reader.rest) > MOST_BYTES:
-            return None
-        answer = judge_frame(reader.gaps, reader.rest)
-        if answer is not None and not self._is_in_place:
-            self._rows.rows(matrix.shape[1])[:] = matrix
-        return answer

@@ -95,8 +95,7 @@ def test_a_spoiled_answer_of_the_emulator_is_read_right_or_refused_and_spoils_no
                 rows=RowsOf(lambda dimension: np.zeros((asked["count"], dimension), np.float32)),
             )
             reading.add(body)
-            reading.decode()
-            assert reading._finish_usual() is not None, "it was not read as it arrived"
+            assert reading.finish(0) is not None, "it was not read as it arrived"
 
 
 # What the fuzz has found.
